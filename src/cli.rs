@@ -1,0 +1,261 @@
+//! The command line: the exporter's own flags, then every collector's.
+//!
+//! Flags are `node_exporter`'s, and so are their manners: a switch `--x` also comes
+//! as `--no-x`, and the last one given wins. Every flag can also be set by the
+//! environment: `--web.listen-address` is `STRATA_WEB_LISTEN_ADDRESS`.
+
+use std::{any::TypeId, collections::BTreeSet, ffi::OsString, num::NonZeroUsize};
+
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, builder::ValueParser,
+    error::ErrorKind, parser::ValueSource,
+};
+
+use crate::{
+    collector::{Collect, Entry, Layer},
+    http,
+    log::{self, Level},
+    sources::Roots,
+};
+
+/// The flags that belong to no collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub struct Flags {
+    /// Where and how to serve.
+    #[command(flatten)]
+    pub web: http::Flags,
+    /// Which parts of the machine to look at.
+    #[command(flatten)]
+    pub roots: Roots,
+    /// Turn all collectors off but those that are turned on by name.
+    #[arg(long = "collector.disable-defaults", default_value_t = false, action = ArgAction::Set)]
+    pub disable_defaults: bool,
+    /// Log only what is at least this important.
+    #[arg(long = "log.level", value_name = "LEVEL", default_value = "info")]
+    pub log_level: Level,
+    /// How log lines are written.
+    #[arg(long = "log.format", value_name = "FORMAT", default_value = "logfmt")]
+    pub log_format: log::Format,
+    /// Taken for the sake of unit files; this exporter needs no such limit.
+    #[arg(long = "runtime.gomaxprocs", value_name = "N", hide = true)]
+    pub gomaxprocs: Option<NonZeroUsize>,
+}
+
+/// What the command line asks for.
+#[expect(missing_debug_implementations, reason = "holds closures")]
+pub struct Settings {
+    /// The exporter's own flags.
+    pub flags: Flags,
+    /// The collectors that are on, and how each reads.
+    pub collectors: Vec<(&'static str, Layer, Collect)>,
+    /// Collectors that were turned on by name and are not built yet.
+    pub to_come: Vec<&'static str>,
+}
+
+/// The command line these collectors understand.
+#[must_use]
+pub fn command(collectors: &[Entry]) -> Command {
+    let own = Command::new(env!("CARGO_PKG_NAME"))
+        .about(env!("CARGO_PKG_DESCRIPTION"))
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(
+            "A switch --x is turned off by --no-x. Every flag can be set by the environment \
+             too: --web.listen-address by STRATA_WEB_LISTEN_ADDRESS.",
+        )
+        .args_override_self(true)
+        .next_help_heading("Options");
+    let command = Flags::augment_args(own).next_help_heading("Collectors");
+    let command = collectors.iter().fold(command, |command, collector| {
+        let state = if collector.enabled { "on" } else { "off" };
+        let switch = Arg::new(switch(collector.name))
+            .long(switch(collector.name))
+            .value_parser(ValueParser::bool())
+            .help(format!("Collect {} [default: {state}]", collector.about))
+            .hide(collector.is_to_come());
+        (collector.add_flags)(command.arg(switch))
+    });
+    command.mut_args(|arg| {
+        let Some(long) = arg.get_long().map(str::to_owned) else {
+            return arg;
+        };
+        let arg = arg
+            .env(format!(
+                "STRATA_{}",
+                long.replace(['.', '-'], "_").to_uppercase()
+            ))
+            .hide_env(true);
+        if is_switch(&arg) {
+            // The value is for `--no-x`, which becomes `--x=false`, and for the environment.
+            arg.action(ArgAction::Set)
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true")
+                .hide_possible_values(true)
+                .value_name("BOOL")
+                .hide_default_value(true)
+        } else {
+            arg
+        }
+    })
+}
+
+/// Reads a command line, the program's name first.
+pub fn parse(
+    collectors: &[Entry],
+    line: impl IntoIterator<Item = impl Into<OsString>>,
+) -> Result<Settings, clap::Error> {
+    let mut command = command(collectors);
+    let switches = switches(&command);
+    let line: Vec<OsString> = line
+        .into_iter()
+        .map(|word| positive(word.into(), &switches))
+        .collect();
+    let matches = command.try_get_matches_from_mut(line)?;
+    let flags = Flags::from_arg_matches(&matches)?;
+    check_paths(&flags.roots, &matches)?;
+
+    let is_on = |collector: &&Entry| match given(&matches, collector.name) {
+        Some(on) => on,
+        None => collector.enabled && !flags.disable_defaults,
+    };
+    let made = collectors
+        .iter()
+        .filter(is_on)
+        .map(|entry| Ok((entry.name, entry.layer, (entry.make)(&matches)?)))
+        .collect::<Result<_, clap::Error>>()?;
+    // A collector that is off does not need its flags, but they must not clash either.
+    for entry in collectors.iter().filter(|entry| !is_on(entry)) {
+        drop((entry.make)(&matches)?);
+    }
+    let to_come = collectors
+        .iter()
+        .filter(|entry| entry.is_to_come() && given(&matches, entry.name) == Some(true))
+        .map(|entry| entry.name)
+        .collect();
+    Ok(Settings {
+        flags,
+        collectors: made,
+        to_come,
+    })
+}
+
+/// An error of the command line as the one line that says what to do.
+#[must_use]
+pub fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    // Of clap's message the first paragraph says what is wrong.
+    let paragraph = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<_> = paragraph.split_whitespace().collect();
+    let line = words.join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    format!("{}: {line}, try --help", env!("CARGO_PKG_NAME"))
+}
+
+/// Whether the collector was turned on or off by name.
+fn given(matches: &ArgMatches, collector: &str) -> Option<bool> {
+    matches.get_one::<bool>(&switch(collector)).copied()
+}
+
+fn switch(collector: &str) -> String {
+    format!("collector.{collector}")
+}
+
+fn is_switch(arg: &Arg) -> bool {
+    arg.get_value_parser().type_id() == TypeId::of::<bool>()
+        && !matches!(arg.get_action(), ArgAction::Help | ArgAction::Version)
+}
+
+fn switches(command: &Command) -> BTreeSet<String> {
+    let switches = command.get_arguments().filter(|arg| is_switch(arg));
+    switches
+        .filter_map(|arg| arg.get_long().map(str::to_owned))
+        .collect()
+}
+
+/// `--no-x` as `--x=false`, if `x` is a switch.
+fn positive(word: OsString, switches: &BTreeSet<String>) -> OsString {
+    let name = word.to_str().and_then(|word| word.strip_prefix("--no-"));
+    match name.filter(|name| switches.contains(*name)) {
+        Some(name) => format!("--{name}=false").into(),
+        None => word,
+    }
+}
+
+/// A path that was given has to be there: where it is not, every number would be
+/// missing and nobody would know why.
+fn check_paths(roots: &Roots, matches: &ArgMatches) -> Result<(), clap::Error> {
+    for (id, flag, path) in [
+        ("procfs", "path.procfs", &roots.procfs),
+        ("sysfs", "path.sysfs", &roots.sysfs),
+        ("rootfs", "path.rootfs", &roots.rootfs),
+    ] {
+        let is_given = matches.value_source(id) != Some(ValueSource::DefaultValue);
+        if is_given && !path.is_dir() {
+            let message = format!("--{flag}: {} is not a directory", path.display());
+            return Err(clap::Error::raw(ErrorKind::ValueValidation, message));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collectors;
+
+    fn parse(line: &str) -> Result<Settings, String> {
+        let words = std::iter::once("strata_exporter").chain(line.split_whitespace());
+        super::parse(collectors::ALL, words).map_err(|error| one_line(&error))
+    }
+
+    fn names(line: &str) -> Vec<&'static str> {
+        let settings = parse(line).unwrap_or_else(|error| panic!("{error}"));
+        settings.collectors.iter().map(|(name, ..)| *name).collect()
+    }
+
+    #[test]
+    fn flags_do_not_collide() {
+        command(collectors::ALL).debug_assert();
+    }
+
+    #[test]
+    fn collectors_are_turned_on_and_off_by_name_and_the_last_word_counts() {
+        assert!(names("").contains(&"meminfo"));
+        assert!(!names("--no-collector.meminfo").contains(&"meminfo"));
+        assert!(names("--no-collector.meminfo --collector.meminfo").contains(&"meminfo"));
+        let two = "--collector.disable-defaults --collector.stat --collector.loadavg";
+        assert_eq!(names(two), ["loadavg", "stat"]);
+    }
+
+    #[test]
+    fn a_unit_file_that_names_a_collector_still_to_come_goes_on_working() {
+        assert!(!names("--no-collector.zfs").contains(&"zfs"));
+        let settings =
+            parse("--collector.perf --runtime.gomaxprocs=2").unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(settings.to_come, ["perf"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_one_line() {
+        for (line, said) in [
+            (
+                "--no-such-flag",
+                "unexpected argument '--no-such-flag' found",
+            ),
+            (
+                "--path.procfs=/nowhere",
+                "--path.procfs: /nowhere is not a directory",
+            ),
+            (
+                "--log.level=loud",
+                "invalid value 'loud' for '--log.level <LEVEL>' [possible values: debug, info, warn, error]",
+            ),
+            ("surplus", "unexpected argument 'surplus' found"),
+        ] {
+            let error = parse(line).err();
+            let expected = format!("strata_exporter: {said}, try --help");
+            assert_eq!(error, Some(expected), "{line}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Load averages, from `/proc/loadavg`, documented in `proc_loadavg(5)`.
+//!
+//! Not read with `procfs::LoadAverage`: its `f32`s would turn 0.27 into
+//! 0.27000001072883606 on the wire.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::Snapshot,
+};
+
+metrics! {
+    /// 1m load average.
+    LOAD1: Gauge = "node_load1" [];
+    /// 5m load average.
+    LOAD5: Gauge = "node_load5" [];
+    /// 15m load average.
+    LOAD15: Gauge = "node_load15" [];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct LoadAvg;
+
+impl Collector for LoadAvg {
+    const NAME: &'static str = "loadavg";
+    const ABOUT: &'static str = "load averages";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let loadavg = machine.proc("loadavg")?;
+        let mut fields = loadavg.line()?;
+
+        let mut out = Families::default();
+        for metric in [&LOAD1, &LOAD5, &LOAD15] {
+            out.add(metric, [], fields.parse::<f64>("load average")?);
+        }
+        Ok(out)
+    }
+}

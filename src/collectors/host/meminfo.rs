@@ -1,0 +1,101 @@
+//! Memory use, from `/proc/meminfo`, documented in `proc_meminfo(5)`.
+//!
+//! The kernel names the fields, and new kernels name new ones, so the metrics'
+//! names are made from the file instead of from a list: every line is copied.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Families, Value},
+    metric::Desc,
+    metrics,
+    sources::{Fields, Snapshot},
+};
+
+metrics! {
+    /// Memory information field *_bytes.
+    BYTES: Gauge = "node_memory_*_bytes" [];
+    /// Memory information field *.
+    COUNT: Gauge = "node_memory_*" [];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct MemInfo;
+
+impl Collector for MemInfo {
+    const NAME: &'static str = "meminfo";
+    const ABOUT: &'static str = "memory use";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        for fields in machine.proc("meminfo")?.lines() {
+            let field = field(fields);
+            match out.keep(field) {
+                Some(Field {
+                    name,
+                    value: Ok(bytes),
+                }) => out.add_word(&BYTES, &name, [], bytes),
+                Some(Field {
+                    name,
+                    value: Err(count),
+                }) => out.add_word(&COUNT, &name, [], count),
+                None => {}
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// One line: an amount in bytes, or else a number of pages.
+struct Field {
+    name: String,
+    value: Result<Value, Value>,
+}
+
+fn field(mut fields: Fields<'_>) -> Result<Field> {
+    // `Active(anon):` is `node_memory_Active_anon_bytes`.
+    let name = fields.word("field")?.trim_end_matches(':');
+    let name = name.replace('(', "_").replace(')', "");
+    let value: u64 = fields.parse("value")?;
+    let value = match fields.next_word() {
+        Some("kB") => Ok(Value::product(value, 1024)),
+        None => Err(value.into()),
+        Some(unit) => return Err(fields.error(format_args!("unknown unit {unit:?}"))),
+    };
+    Ok(Field { name, value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::Text;
+
+    #[test]
+    fn a_line_that_makes_no_sense_costs_only_itself() {
+        let text = Text::from("MemTotal: 3 kB\nOdd: x kB\nHugePages_Free: 4\nActive(anon): 5 kB\n");
+        let fields: Vec<_> = text
+            .lines()
+            .map(|line| {
+                field(line)
+                    .map(|f| (f.name, f.value))
+                    .map_err(|e| e.to_string())
+            })
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                Ok(("MemTotal".into(), Ok(Value::Unsigned(3072)))),
+                Err(r#"test:2: value is not a number: "x""#.into()),
+                Ok(("HugePages_Free".into(), Err(Value::Unsigned(4)))),
+                Ok(("Active_anon".into(), Ok(Value::Unsigned(5120)))),
+            ]
+        );
+    }
+}

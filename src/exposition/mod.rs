@@ -1,0 +1,329 @@
+//! Families as text: `OpenMetrics` 1.0 and, for those who do not ask for it,
+//! the older Prometheus format.
+
+mod open_metrics;
+mod plain;
+
+use std::{collections::HashSet, fmt, sync::Arc};
+
+use crate::family::{Families, Family, Part, Value};
+
+/// The two formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `OpenMetrics` 1.0.
+    OpenMetrics,
+    /// Prometheus 0.0.4.
+    Plain,
+}
+
+impl Format {
+    /// The format that a scraper with this `Accept` header likes better.
+    #[must_use]
+    pub fn accepted_by(header: Option<&str>) -> Self {
+        let offers = || header.unwrap_or_default().split(',').map(str::trim);
+        let liking = |wanted: fn(&str) -> bool| {
+            let liked = offers().filter(|offer| wanted(offer));
+            liked.map(weight).fold(0.0, f32::max)
+        };
+        // Without a version it may be any; of the versions we have only this one.
+        let open_metrics = |offer: &str| {
+            let mut parts = offer.split(';').map(str::trim);
+            parts.next() == Some("application/openmetrics-text")
+                && parts.all(|part| {
+                    let version = part.strip_prefix("version=");
+                    version.is_none_or(|version| version.starts_with("1.0"))
+                })
+        };
+        if liking(open_metrics) > liking(|offer| offer.starts_with("text/plain")) {
+            Self::OpenMetrics
+        } else {
+            Self::Plain
+        }
+    }
+
+    /// The `Content-Type` to answer with.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// The `q` of one offer in an `Accept` header.
+fn weight(offer: &str) -> f32 {
+    let mut parameters = offer.split(';').skip(1).map(str::trim);
+    let q = parameters.find_map(|parameter| parameter.strip_prefix("q="));
+    q.map_or(1.0, |q| q.trim().parse().unwrap_or(0.0))
+}
+
+/// What is about to be written: families by name, each of them once.
+#[derive(Debug)]
+pub struct Page {
+    sources: Vec<Arc<Families>>,
+    groups: Vec<Group>,
+    clashes: usize,
+}
+
+/// The families of one name: more than one where several collectors, or text
+/// files, have series of it. Each is its source's place in the page and its own in
+/// the source.
+#[derive(Debug)]
+struct Group(Vec<(usize, usize)>);
+
+impl Page {
+    /// Puts the families in order. Those whose names are not `wanted` are left out.
+    #[must_use]
+    pub fn new(sources: Vec<Arc<Families>>, wanted: impl Fn(&str) -> bool) -> Self {
+        let mut all: Vec<(usize, usize, &Family)> = sources
+            .iter()
+            .enumerate()
+            .flat_map(|(i, source)| source.iter().enumerate().map(move |(j, f)| (i, j, f)))
+            .filter(|(.., family)| !family.is_empty() && wanted(&family.name))
+            .collect();
+        // Ours come before those from text files, which must fit in with them.
+        all.sort_by_key(|(.., family)| (family.name.as_ref(), family.desc.is_none()));
+
+        let mut groups: Vec<Group> = Vec::with_capacity(all.len());
+        let mut clashes = 0;
+        let mut stems = HashSet::with_capacity(all.len());
+        let mut first: Option<&Family> = None;
+        for (i, j, family) in all {
+            match (first, groups.last_mut()) {
+                (Some(first), Some(Group(group))) if first.name == family.name => {
+                    if first.kind == family.kind {
+                        group.push((i, j));
+                    } else {
+                        clashes += 1;
+                    }
+                }
+                // `x` beside a counter `x_total` is the same name twice in OpenMetrics.
+                _ if !stems.insert(open_metrics::stem(&family.name, family.kind)) => clashes += 1,
+                _ => {
+                    first = Some(family);
+                    groups.push(Group(vec![(i, j)]));
+                }
+            }
+        }
+        drop(stems);
+        let mut page = Self {
+            sources,
+            groups,
+            clashes,
+        };
+        page.clashes += page.repeated();
+        page
+    }
+
+    /// How many families and series cannot be shown because others have the same
+    /// name.
+    #[must_use]
+    pub fn clashes(&self) -> usize {
+        self.clashes
+    }
+
+    /// How many series there are.
+    #[must_use]
+    pub fn series(&self) -> usize {
+        let groups = self.groups();
+        groups.map(|group| group.samples().count()).sum()
+    }
+
+    /// Writes everything down.
+    pub fn encode(self: &Arc<Self>, format: Format) -> Result<String, fmt::Error> {
+        let mut body = String::with_capacity(64 << 10);
+        match format {
+            Format::OpenMetrics => open_metrics::encode(&mut body, self)?,
+            Format::Plain => plain::encode(&mut body, self),
+        }
+        Ok(body)
+    }
+
+    fn groups(&self) -> impl Iterator<Item = Shown<'_>> {
+        self.groups.iter().filter_map(|Group(places)| {
+            let family = |(i, j): &(usize, usize)| self.sources.get(*i)?.get(*j);
+            let families: Vec<&Family> = places.iter().filter_map(family).collect();
+            let first = *families.first()?;
+            Some(Shown { first, families })
+        })
+    }
+
+    fn repeated(&self) -> usize {
+        let shared = self.groups().filter(|group| group.families.len() > 1);
+        shared
+            .map(|group| group.all_samples().count() - group.samples().count())
+            .sum()
+    }
+}
+
+/// A group, looked up.
+struct Shown<'a> {
+    /// Whose name, help and type hold for all.
+    first: &'a Family,
+    families: Vec<&'a Family>,
+}
+
+impl<'a> Shown<'a> {
+    fn all_samples(&self) -> impl Iterator<Item = (Part, &'a str, Value)> {
+        self.families.iter().flat_map(|family| family.samples())
+    }
+
+    /// Every series once: where families are put together, the first of its kind.
+    fn samples(&self) -> impl Iterator<Item = (Part, &'a str, Value)> {
+        let mut seen = (self.families.len() > 1).then(HashSet::new);
+        self.all_samples().filter(move |(part, labels, _)| {
+            seen.as_mut()
+                .is_none_or(|seen| seen.insert((part.suffix(), *labels)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{metric::Kind, metrics};
+
+    metrics! {
+        /// A counter.
+        COUNTER: Counter = "x_read_bytes_total" ["path"];
+        /// A thing.
+        THING: Info = "x_thing_info" ["version"];
+        /// An old name.
+        OLD: Unknown = "x_failcnt" [];
+    }
+
+    fn families() -> Families {
+        let mut families = Families::default();
+        families.add(&COUNTER, ["C:\\\"\n"], 1_925_173_784_u64);
+        families.add(&THING, ["1"], true);
+        families.add(&OLD, [], 0.5);
+        assert_eq!(METRICS.len(), 3);
+        families
+    }
+
+    fn histogram(name: &str) -> Family {
+        let help = "One \\ two\nthree \"four\".".to_owned();
+        let mut family = Family::foreign(name.into(), help, Kind::Histogram);
+        family.push(Part::Bucket, [("le", "+Inf")], Value::Unsigned(3));
+        family.push(Part::Sum, [], Value::Float(1.5));
+        family.push(Part::Count, [], Value::Unsigned(3));
+        family
+    }
+
+    fn encode(format: Format, families: Vec<Families>) -> String {
+        let sources = families.into_iter().map(Arc::new).collect();
+        let page = Arc::new(Page::new(sources, |_| true));
+        page.encode(format).unwrap()
+    }
+
+    #[test]
+    fn the_scraper_says_which_format_it_likes() {
+        let om = "application/openmetrics-text;version=1.0.0";
+        for (accept, format) in [
+            (None, Format::Plain),
+            (Some("*/*".to_owned()), Format::Plain),
+            (
+                Some(format!("{om},text/plain;version=0.0.4;q=0.5")),
+                Format::OpenMetrics,
+            ),
+            (
+                Some(format!("text/plain;q=0.6, {om};q=0.5,*/*;q=0.1")),
+                Format::Plain,
+            ),
+            (Some(format!("{om};q=0")), Format::Plain),
+            (
+                Some("application/openmetrics-text;version=2.0.0".to_owned()),
+                Format::Plain,
+            ),
+            (
+                Some("application/openmetrics-text; q=0.2".to_owned()),
+                Format::OpenMetrics,
+            ),
+        ] {
+            assert_eq!(Format::accepted_by(accept.as_deref()), format, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn open_metrics() {
+        let mut text_file = Families::default();
+        text_file.add_foreign(histogram("y_seconds"));
+        assert_eq!(
+            encode(Format::OpenMetrics, vec![families(), text_file]),
+            r#"# HELP x_failcnt An old name.
+# TYPE x_failcnt unknown
+x_failcnt 0.5
+# HELP x_read_bytes A counter.
+# TYPE x_read_bytes counter
+# UNIT x_read_bytes bytes
+x_read_bytes_total{path="C:\\\"\n"} 1925173784
+# HELP x_thing A thing.
+# TYPE x_thing info
+x_thing_info{version="1"} 1
+# HELP y_seconds One \\ two\nthree \"four\".
+# TYPE y_seconds histogram
+y_seconds_bucket{le="+Inf"} 3
+y_seconds_sum 1.5
+y_seconds_count 3
+# EOF
+"#
+        );
+    }
+
+    #[test]
+    fn plain() {
+        let mut text_file = Families::default();
+        text_file.add_foreign(histogram("y_seconds"));
+        assert_eq!(
+            encode(Format::Plain, vec![families(), text_file]),
+            r#"# HELP x_failcnt An old name.
+# TYPE x_failcnt untyped
+x_failcnt 0.5
+# HELP x_read_bytes_total A counter.
+# TYPE x_read_bytes_total counter
+x_read_bytes_total{path="C:\\\"\n"} 1925173784
+# HELP x_thing_info A thing.
+# TYPE x_thing_info gauge
+x_thing_info{version="1"} 1
+# HELP y_seconds One \\ two\nthree "four".
+# TYPE y_seconds histogram
+y_seconds_bucket{le="+Inf"} 3
+y_seconds_sum 1.5
+y_seconds_count 3
+"#
+        );
+    }
+
+    #[test]
+    fn series_of_one_name_are_put_together_and_stand_there_once() {
+        let mut theirs = Families::default();
+        let mut same = Family::foreign("x_failcnt".into(), "Other.".into(), Kind::Unknown);
+        same.push(Part::Plain, [], Value::Unsigned(9));
+        same.push(Part::Plain, [("a", "b")], Value::Unsigned(7));
+        theirs.add_foreign(same);
+        let sources = vec![Arc::new(theirs), Arc::new(families())];
+        let page = Arc::new(Page::new(sources, |name| name == "x_failcnt"));
+        assert_eq!(
+            page.encode(Format::Plain).unwrap(),
+            "# HELP x_failcnt An old name.\n# TYPE x_failcnt untyped\nx_failcnt 0.5\nx_failcnt{a=\"b\"} 7\n"
+        );
+        assert_eq!((page.clashes(), page.series()), (1, 2));
+    }
+
+    #[test]
+    fn a_family_that_would_break_the_page_is_left_out() {
+        let mut theirs = Families::default();
+        for (name, kind) in [("x_failcnt", Kind::Gauge), ("x_read_bytes", Kind::Gauge)] {
+            let mut family = Family::foreign(name.into(), "Other.".into(), kind);
+            family.push(Part::Plain, [], Value::Unsigned(9));
+            theirs.add_foreign(family);
+        }
+        let sources = vec![Arc::new(families()), Arc::new(theirs)];
+        let page = Arc::new(Page::new(sources, |_| true));
+        assert_eq!(page.clashes(), 2);
+        let body = page.encode(Format::OpenMetrics).unwrap();
+        assert!(body.contains("x_failcnt 0.5\n"));
+    }
+}

@@ -1,0 +1,502 @@
+//! What collectors produce: samples, gathered into families by metric name.
+
+use std::{borrow::Cow, str::FromStr, time::Duration};
+
+use crate::{
+    error::{Error, Result},
+    metric::{Desc, Kind, Metric},
+};
+
+/// The value of one sample. Integers stay integers all the way to the wire.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value {
+    /// A count or a size.
+    Unsigned(u64),
+    /// A count that may be negative.
+    Signed(i64),
+    /// Anything measured.
+    Float(f64),
+}
+
+impl Value {
+    /// `count` things of `size` each, such as bytes in sectors. A product too
+    /// large for an integer goes on as a float, which is what Prometheus keeps.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "Prometheus stores every value as a float anyway"
+    )]
+    pub fn product(count: u64, size: u64) -> Self {
+        count
+            .checked_mul(size)
+            .map_or_else(|| Self::Float(count as f64 * size as f64), Self::Unsigned)
+    }
+
+    /// `count` things of which `per_unit` make a base unit, such as ticks in seconds.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "Prometheus stores every value as a float anyway"
+    )]
+    pub fn quotient(count: u64, per_unit: u64) -> Self {
+        Self::Float(count as f64 / per_unit as f64)
+    }
+
+    /// Writes the value as the older text format has it.
+    pub fn write_to(self, out: &mut String) {
+        match self {
+            Self::Unsigned(value) => out.push_str(itoa::Buffer::new().format(value)),
+            Self::Signed(value) => out.push_str(itoa::Buffer::new().format(value)),
+            Self::Float(value) if value.is_finite() => {
+                // Parsers read `24.0` and `24` alike; the shorter is what Go writes.
+                let mut buffer = ryu::Buffer::new();
+                let text = buffer.format_finite(value);
+                out.push_str(text.strip_suffix(".0").unwrap_or(text));
+            }
+            Self::Float(value) if value.is_nan() => out.push_str("NaN"),
+            Self::Float(value) => out.push_str(if value > 0.0 { "+Inf" } else { "-Inf" }),
+        }
+    }
+}
+
+/// As the kernel writes numbers: an integer if it is one, else a float.
+impl FromStr for Value {
+    type Err = std::num::ParseFloatError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(value) = text.parse() {
+            return Ok(Self::Unsigned(value));
+        }
+        if let Ok(value) = text.parse() {
+            return Ok(Self::Signed(value));
+        }
+        text.parse().map(Self::Float)
+    }
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        Self::Unsigned(value)
+    }
+}
+
+impl From<u32> for Value {
+    fn from(value: u32) -> Self {
+        Self::Unsigned(value.into())
+    }
+}
+
+impl From<usize> for Value {
+    fn from(value: usize) -> Self {
+        Self::Unsigned(value as u64)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Self::Signed(value)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self::Float(value)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Unsigned(value.into())
+    }
+}
+
+impl From<Duration> for Value {
+    fn from(value: Duration) -> Self {
+        Self::Float(value.as_secs_f64())
+    }
+}
+
+/// What stands between a family's name and its labels in one sample. Everything
+/// a collector of ours makes has [`Plain`](Part::Plain) samples only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Nothing.
+    Plain,
+    /// `_bucket` of a histogram.
+    Bucket,
+    /// `_sum` of a histogram or summary.
+    Sum,
+    /// `_count` of a histogram or summary.
+    Count,
+    /// `_gsum` of a gauge histogram.
+    GaugeSum,
+    /// `_gcount` of a gauge histogram.
+    GaugeCount,
+}
+
+impl Part {
+    /// As it is written.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Bucket => "_bucket",
+            Self::Sum => "_sum",
+            Self::Count => "_count",
+            Self::GaugeSum => "_gsum",
+            Self::GaugeCount => "_gcount",
+        }
+    }
+}
+
+/// One line of the exposition; its labels are in its family's `labels`.
+#[derive(Debug)]
+struct Sample {
+    /// Where its labels end in the family's text.
+    end: usize,
+    part: Part,
+    value: Value,
+}
+
+/// All samples of one metric.
+#[derive(Debug)]
+pub struct Family {
+    /// The full name, as the older text format writes it.
+    pub name: Cow<'static, str>,
+    /// What the metric means.
+    pub help: Cow<'static, str>,
+    /// What its values mean.
+    pub kind: Kind,
+    /// The description it was made from; `None` for one read from a text file.
+    pub desc: Option<&'static Desc>,
+    /// The labels of all samples, one after the other, as they go on the wire:
+    /// both formats write them alike, so they are rendered once, here.
+    labels: String,
+    samples: Vec<Sample>,
+}
+
+impl Family {
+    /// A family that no collector describes, such as one from a text file.
+    #[must_use]
+    pub fn foreign(name: String, help: String, kind: Kind) -> Self {
+        Self {
+            name: name.into(),
+            help: help.into(),
+            kind,
+            desc: None,
+            labels: String::new(),
+            samples: Vec::new(),
+        }
+    }
+
+    /// Adds a sample.
+    pub fn push<'a>(
+        &mut self,
+        part: Part,
+        labels: impl IntoIterator<Item = (&'a str, &'a str)>,
+        value: Value,
+    ) {
+        let start = self.labels.len();
+        for (name, value) in labels {
+            if self.labels.len() > start {
+                self.labels.push(',');
+            }
+            self.labels.push_str(name);
+            self.labels.push_str("=\"");
+            escape_into(&mut self.labels, value);
+            self.labels.push('"');
+        }
+        self.samples.push(Sample {
+            end: self.labels.len(),
+            part,
+            value,
+        });
+    }
+
+    /// The samples: which part of the metric, the labels as they go on the wire
+    /// without braces, the value.
+    pub fn samples(&self) -> impl Iterator<Item = (Part, &str, Value)> {
+        let mut start = 0;
+        self.samples.iter().map(move |sample| {
+            let labels = self.labels.get(start..sample.end).unwrap_or_default();
+            start = sample.end;
+            (sample.part, labels, sample.value)
+        })
+    }
+
+    /// How many samples there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Whether there is no sample.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+}
+
+fn escape_into(out: &mut String, value: &str) {
+    let needs_escape = |b: u8| matches!(b, b'\\' | b'"' | b'\n');
+    if !value.bytes().any(needs_escape) {
+        out.push_str(value);
+        return;
+    }
+    for c in value.chars() {
+        match c {
+            '\\' => out.push_str(r"\\"),
+            '"' => out.push_str(r#"\""#),
+            '\n' => out.push_str(r"\n"),
+            c => out.push(c),
+        }
+    }
+}
+
+/// Everything one collector saw, and what it had to leave out.
+#[derive(Debug, Default)]
+pub struct Families {
+    list: Vec<Family>,
+    /// Where the last sample went. Collectors add one device's samples after the
+    /// other's, in the same order, so the next family is nearly always the one
+    /// after it: a search from here takes one step where a map would hash.
+    last: usize,
+    skipped: usize,
+    reason: Option<Error>,
+}
+
+impl Families {
+    /// Adds a sample.
+    pub fn add<const N: usize>(
+        &mut self,
+        metric: &'static Metric<N>,
+        labels: [&str; N],
+        value: impl Into<Value>,
+    ) {
+        let desc = metric.desc();
+        let family = self.described(desc, desc.name, || desc.name.into());
+        family.push(Part::Plain, zip(desc, &labels), value.into());
+    }
+
+    /// Adds a sample whose metric's name has `word` in place of the `*`. What may
+    /// not stand in a name becomes `_`.
+    pub fn add_word<const N: usize>(
+        &mut self,
+        metric: &'static Metric<N>,
+        word: &str,
+        labels: [&str; N],
+        value: impl Into<Value>,
+    ) {
+        let desc = metric.desc();
+        let mut name = String::with_capacity(desc.name.len() + word.len());
+        for c in desc.name.chars() {
+            match c {
+                '*' => name.extend(word.chars().map(sane)),
+                c => name.push(c),
+            }
+        }
+        let family = self.described(desc, &name, || name.clone().into());
+        if let (Cow::Borrowed(help), true) = (&family.help, desc.help.contains('*')) {
+            family.help = help.replace('*', word).into();
+        }
+        family.push(Part::Plain, zip(desc, &labels), value.into());
+    }
+
+    /// Adds a sample with labels that only the machine knows the names of. What
+    /// may not stand in a label's name becomes `_`.
+    pub fn add_labelled<const N: usize>(
+        &mut self,
+        metric: &'static Metric<N>,
+        labels: [&str; N],
+        more: &[(&str, &str)],
+        value: impl Into<Value>,
+    ) {
+        let desc = metric.desc();
+        let more: Vec<_> = more
+            .iter()
+            .map(|(name, value)| (name.chars().map(sane).collect::<String>(), *value))
+            .collect();
+        let family = self.described(desc, desc.name, || desc.name.into());
+        let all = zip(desc, &labels).chain(more.iter().map(|(n, v)| (n.as_str(), *v)));
+        family.push(Part::Plain, all, value.into());
+    }
+
+    /// Adds a whole family that no collector describes.
+    pub fn add_foreign(&mut self, family: Family) {
+        self.list.push(family);
+    }
+
+    /// The value, or nothing and a note that a part was left out.
+    ///
+    /// Where the kernel just has nothing to say ([`Error::is_unsaid`]), nothing
+    /// was left out and nothing is noted.
+    pub fn keep<T>(&mut self, read: Result<T>) -> Option<T> {
+        match read {
+            Ok(value) => Some(value),
+            Err(error) => {
+                if !error.is_unsaid() {
+                    self.skip(error);
+                }
+                None
+            }
+        }
+    }
+
+    /// Notes that a part was left out.
+    pub fn skip(&mut self, error: Error) {
+        self.skipped += 1;
+        self.reason.get_or_insert(error);
+    }
+
+    /// How many parts were left out, and why the first of them.
+    #[must_use]
+    pub fn skipped(&self) -> (usize, Option<&Error>) {
+        (self.skipped, self.reason.as_ref())
+    }
+
+    /// Whether there is no sample at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The families, in the order they were first added.
+    pub fn iter(&self) -> impl Iterator<Item = &Family> {
+        self.list.iter()
+    }
+
+    /// One of the families, by its place in the order.
+    #[must_use]
+    pub fn get(&self, at: usize) -> Option<&Family> {
+        self.list.get(at)
+    }
+
+    /// Takes a family out.
+    pub fn remove(&mut self, name: &str) -> Option<Family> {
+        let at = self.list.iter().position(|family| family.name == name)?;
+        self.last = 0;
+        Some(self.list.remove(at))
+    }
+
+    fn described(
+        &mut self,
+        desc: &'static Desc,
+        name: &str,
+        make_name: impl FnOnce() -> Cow<'static, str>,
+    ) -> &mut Family {
+        let is_it = |family: &Family| {
+            family.desc.is_some_and(|d| std::ptr::eq(d, desc)) && family.name == name
+        };
+        let (before, after) = self.list.split_at(self.last.min(self.list.len()));
+        let found = after
+            .iter()
+            .position(is_it)
+            .map(|at| before.len() + at)
+            .or_else(|| before.iter().position(is_it));
+        self.last = found.unwrap_or_else(|| {
+            self.list.push(Family {
+                name: make_name(),
+                help: desc.help.into(),
+                kind: desc.kind,
+                desc: Some(desc),
+                labels: String::new(),
+                samples: Vec::new(),
+            });
+            self.list.len() - 1
+        });
+        &mut self.list[self.last]
+    }
+}
+
+#[cfg(test)]
+impl Families {
+    /// Every sample as the older text format writes it, for the collectors' tests.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for family in &self.list {
+            for (part, labels, value) in family.samples() {
+                let mut line = format!("{}{}", family.name, part.suffix());
+                if !labels.is_empty() {
+                    line += &format!("{{{labels}}}");
+                }
+                line.push(' ');
+                value.write_to(&mut line);
+                lines.push(line);
+            }
+        }
+        lines
+    }
+}
+
+fn zip<'a>(desc: &Desc, values: &'a [&'a str]) -> impl Iterator<Item = (&'a str, &'a str)> {
+    desc.labels.iter().copied().zip(values.iter().copied())
+}
+
+fn sane(c: char) -> char {
+    if c.is_ascii_alphanumeric() { c } else { '_' }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics;
+
+    metrics! {
+        /// Field *.
+        FIELD: Gauge = "x_*_bytes" ["device"];
+        /// Another.
+        OTHER: Counter = "x_other_total" ["device"];
+    }
+
+    #[test]
+    fn samples_find_their_family_whatever_the_order() {
+        let mut out = Families::default();
+        for device in ["a", "b\"\\\n"] {
+            out.add(&OTHER, [device], 1_u64);
+            out.add_word(&FIELD, "Free (now)", [device], 2.5);
+        }
+        out.add(&OTHER, ["c"], 3_i64);
+        assert_eq!(METRICS.len(), 2);
+        assert_eq!(
+            out.lines(),
+            [
+                r#"x_other_total{device="a"} 1"#,
+                r#"x_other_total{device="b\"\\\n"} 1"#,
+                r#"x_other_total{device="c"} 3"#,
+                r#"x_Free__now__bytes{device="a"} 2.5"#,
+                r#"x_Free__now__bytes{device="b\"\\\n"} 2.5"#,
+            ]
+        );
+        assert_eq!(out.iter().nth(1).unwrap().help, "Field Free (now).");
+    }
+
+    #[test]
+    fn a_product_too_large_for_an_integer_is_not_wrong() {
+        assert_eq!(Value::product(3, 512), Value::Unsigned(1536));
+        let huge = Value::product(u64::MAX, 512);
+        assert_eq!(huge, Value::Float(9_444_732_965_739_290_427_392.0));
+    }
+
+    #[test]
+    fn only_what_should_have_worked_counts_as_left_out() {
+        let mut out = Families::default();
+        assert_eq!(out.keep::<u64>(Err(Error::Absent("/x".into()))), None);
+        assert_eq!(out.skipped().0, 0);
+        let refused = Error::io("/y", std::io::Error::from_raw_os_error(libc::EACCES));
+        assert_eq!(out.keep::<u64>(Err(refused)), None);
+        assert_eq!(out.skipped().0, 1);
+        assert!(out.skipped().1.unwrap().to_string().starts_with("/y"));
+    }
+
+    #[test]
+    fn numbers_are_kept_as_the_kernel_writes_them() {
+        for (text, value) in [
+            ("18446744073709551615", Value::Unsigned(u64::MAX)),
+            ("-1", Value::Signed(-1)),
+            ("0.25", Value::Float(0.25)),
+        ] {
+            assert_eq!(text.parse::<Value>().unwrap(), value);
+        }
+        assert!("x".parse::<Value>().is_err());
+    }
+}

@@ -1,0 +1,32 @@
+//! Everything but `main`.
+//!
+//! Data walks one way through these modules:
+//!
+//! ```text
+//! sources    read files and ask daemons        -> Snapshot
+//! collectors turn a snapshot into samples      -> Families
+//! scrape     runs the collectors side by side  -> Families
+//! exposition writes the samples down           -> text
+//! http       hands the text to the scraper
+//! ```
+//!
+//! A module may use those above it and the vocabulary they share ([`error`],
+//! [`metric`], [`family`], [`pattern`], [`collector`]); never one below.
+//! `tests/layers.rs` holds them to it.
+
+#![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod cli;
+pub mod collector;
+pub mod collectors;
+pub mod error;
+pub mod exposition;
+pub mod family;
+pub mod http;
+pub mod log;
+pub mod metric;
+pub mod pattern;
+pub mod reference;
+pub mod scrape;
+pub mod sources;

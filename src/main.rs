@@ -1,0 +1,2 @@
+//! Exposes what the machine, its containers and its virtual machines are doing.
+fn main() {}

@@ -1,0 +1,139 @@
+//! How a metric is described: once, next to the code that fills it.
+
+/// What a metric's value means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only ever grows, until whatever counts it restarts.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Always 1; what it says is in its labels.
+    Info,
+    /// The source does not say, or the name is too old to say it properly.
+    Unknown,
+    /// Counts observations in buckets. Comes only from text files.
+    Histogram,
+    /// Quantiles of observations. Comes only from text files.
+    Summary,
+    /// Buckets that may also empty again. Comes only from `OpenMetrics` text files.
+    GaugeHistogram,
+    /// One series per state, 1 for those that hold. Comes only from `OpenMetrics` text files.
+    StateSet,
+}
+
+/// The description of one metric, as the README and the wire show it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Desc {
+    /// The name as it appears on the wire. A `*` stands for a word the kernel
+    /// chooses, as in `node_memory_*_bytes`.
+    pub name: &'static str,
+    /// The text of the `# HELP` line.
+    pub help: &'static str,
+    /// What the value means.
+    pub kind: Kind,
+    /// The label names, in the order the collector gives their values.
+    pub labels: &'static [&'static str],
+}
+
+/// A described metric with `N` labels.
+///
+/// The count is in the type so that a sample with a label too few or too many
+/// does not compile.
+#[derive(Debug)]
+pub struct Metric<const N: usize>(Desc);
+
+impl<const N: usize> Metric<N> {
+    /// Describes a metric. Collectors use [`metrics!`](crate::metrics) instead.
+    ///
+    /// # Panics
+    ///
+    /// Where the name breaks the naming rules, at compile time.
+    #[must_use]
+    pub const fn new(
+        kind: Kind,
+        name: &'static str,
+        help: &'static str,
+        labels: &'static [&'static str; N],
+    ) -> Self {
+        // Not the other way round: node_exporter has gauges named *_total, and
+        // dashboards that rely on them.
+        assert!(
+            !matches!(kind, Kind::Counter) || ends_with(name, "_total"),
+            "counters are named *_total; one that must not be is Unknown"
+        );
+        assert!(
+            matches!(kind, Kind::Info) == ends_with(name, "_info"),
+            "info metrics, and only they, are named *_info"
+        );
+        assert!(!help.is_empty(), "every metric has a help text");
+        Self(Desc {
+            name,
+            help,
+            kind,
+            labels,
+        })
+    }
+
+    /// The description, with the number of labels forgotten.
+    #[must_use]
+    pub const fn desc(&self) -> &Desc {
+        &self.0
+    }
+}
+
+const fn ends_with(text: &str, suffix: &str) -> bool {
+    match text
+        .as_bytes()
+        .split_at_checked(text.len().wrapping_sub(suffix.len()))
+    {
+        Some((_, tail)) => {
+            let suffix = suffix.as_bytes();
+            let mut i = 0;
+            while i < suffix.len() {
+                if tail[i] != suffix[i] {
+                    return false;
+                }
+                i += 1;
+            }
+            true
+        }
+        None => false,
+    }
+}
+
+/// Describes the metrics of one collector.
+///
+/// The doc comment is the help text, so it is written once and read by rustdoc,
+/// by the README and by whoever hovers over the metric in Prometheus:
+///
+/// ```
+/// strata_exporter::metrics! {
+///     /// Seconds the CPUs spent in each mode.
+///     SECONDS: Counter = "node_cpu_seconds_total" ["cpu", "mode"];
+/// }
+/// assert_eq!(METRICS[0].help, "Seconds the CPUs spent in each mode.");
+/// ```
+///
+/// Besides one static per metric this defines `METRICS`, the table of them all.
+#[macro_export]
+macro_rules! metrics {
+    ($(
+        $(#[doc = $help:literal])+
+        $ident:ident: $kind:ident = $name:literal [$($label:literal),* $(,)?];
+    )+) => {
+        $(
+            $(#[doc = $help])+
+            // Backticks would stand on the wire too.
+            #[allow(clippy::doc_markdown)]
+            static $ident: $crate::metric::Metric<{ <[&str]>::len(&[$($label),*]) }> =
+                $crate::metric::Metric::new(
+                    $crate::metric::Kind::$kind,
+                    $name,
+                    concat!($($help),+).trim_ascii(),
+                    &[$($label),*],
+                );
+        )+
+        /// Every metric this collector can expose.
+        const METRICS: &[&$crate::metric::Desc] = &[$($ident.desc()),+];
+    };
+}

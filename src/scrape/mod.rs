@@ -1,0 +1,310 @@
+//! Runs the collectors of one scrape, keeping them out of each other's way.
+
+mod run;
+mod workers;
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::time;
+use tracing::{debug, info, warn};
+
+pub use run::{Report, quiet_caught_panics};
+pub use workers::{PATIENCE, Workers};
+
+use crate::{
+    collector::{Collect, Layer},
+    error::Error,
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::{Roots, Snapshot},
+};
+use run::{Latch, Run};
+
+metrics! {
+    /// Duration of a collector scrape.
+    DURATION: Gauge = "node_scrape_collector_duration_seconds" ["collector"];
+    /// Whether a collector succeeded. Also 0 where there is nothing to collect, as with node_exporter; strata_collector_outcome tells the two apart.
+    SUCCESS: Gauge = "node_scrape_collector_success" ["collector"];
+    /// What became of a collector in this scrape, as the one series that is there: collected, absent (nothing here), unsupported (not built yet), failed, panicked, timed_out, or still_running since an earlier scrape and not started again.
+    OUTCOME: Gauge = "strata_collector_outcome" ["collector", "outcome"];
+    /// Parts that a collector left out of this scrape because they could not be read or made no sense; the log has the reason for the first.
+    SKIPPED: Gauge = "strata_collector_skipped_parts" ["collector"];
+}
+
+/// What every scrape exposes about itself, whatever the collectors.
+pub const OWN_METRICS: &[&Desc] = METRICS;
+
+/// The same trouble of the same collector is logged again after this long.
+const LOG_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// What became of a collector in one scrape.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It saw something, or everything.
+    Collected,
+    /// There is nothing here for it to see.
+    Absent(Error),
+    /// `node_exporter` has it and this exporter does not yet.
+    Unsupported,
+    /// What it needs should have been there.
+    Failed(Error),
+    /// It has a bug, which said this.
+    Panicked(String),
+    /// It did not return before the deadline.
+    TimedOut,
+    /// It has not returned since an earlier scrape, and was not started again.
+    StillRunning,
+}
+
+impl Outcome {
+    /// Its name in the label.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Collected => "collected",
+            Self::Absent(_) => "absent",
+            Self::Unsupported => "unsupported",
+            Self::Failed(_) => "failed",
+            Self::Panicked(_) => "panicked",
+            Self::TimedOut => "timed_out",
+            Self::StillRunning => "still_running",
+        }
+    }
+}
+
+/// What one scrape brought.
+#[derive(Debug)]
+pub struct Scraped {
+    /// About the collectors themselves.
+    own: Families,
+    reports: Vec<Arc<Report>>,
+}
+
+impl Scraped {
+    /// Everything that was collected, by collector.
+    #[must_use]
+    pub fn into_families(self) -> Vec<Arc<Families>> {
+        let collected = self
+            .reports
+            .iter()
+            .map(|report| Arc::clone(&report.families));
+        std::iter::once(Arc::new(self.own))
+            .chain(collected)
+            .collect()
+    }
+}
+
+/// The collectors that are enabled, and what they read from.
+#[derive(Debug)]
+pub struct Scraper {
+    roots: Arc<Roots>,
+    slots: Vec<Arc<Slot>>,
+    workers: Workers,
+}
+
+impl Scraper {
+    /// Makes a scraper of these collectors.
+    #[must_use]
+    pub fn new(
+        roots: Roots,
+        collectors: impl IntoIterator<Item = (&'static str, Layer, Collect)>,
+        workers: Workers,
+    ) -> Self {
+        let mut slots: Vec<_> = collectors
+            .into_iter()
+            .map(|(name, layer, collect)| {
+                Arc::new(Slot {
+                    name,
+                    layer,
+                    collect,
+                    current: Mutex::default(),
+                    logged: Mutex::default(),
+                })
+            })
+            .collect();
+        slots.sort_by_key(|slot| slot.name);
+        Self {
+            roots: Arc::new(roots),
+            slots,
+            workers,
+        }
+    }
+
+    /// The names and layers of the collectors, in order.
+    pub fn collectors(&self) -> impl Iterator<Item = (&'static str, Layer)> {
+        self.slots.iter().map(|slot| (slot.name, slot.layer))
+    }
+
+    /// Runs the collectors whose name is `wanted`, for no longer than `limit`.
+    ///
+    /// A collector that is running already, for another scrape, is not started
+    /// again: both scrapes get what it sees.
+    pub async fn scrape(&self, wanted: &BTreeSet<&str>, limit: Duration) -> Scraped {
+        let deadline = Instant::now() + limit;
+        let machine = Arc::new(Snapshot::begin(Arc::clone(&self.roots), deadline));
+        let latch = Latch::held();
+        let slots = self.slots.iter().filter(|slot| wanted.contains(slot.name));
+        let runs: Vec<_> = slots
+            .map(|slot| (slot, slot.join_or_start(&machine, &self.workers)))
+            .collect();
+        for (_, started) in &runs {
+            if let Started::Now(run) = started {
+                run.wake(&latch);
+            }
+        }
+        latch.release();
+        self.wait(&latch, deadline).await;
+
+        let mut own = Families::default();
+        let mut reports = Vec::with_capacity(runs.len());
+        for (slot, started) in runs {
+            let report = started.report();
+            slot.log(&report);
+            own.add(&DURATION, [slot.name], report.duration);
+            let success = matches!(report.outcome, Outcome::Collected);
+            own.add(&SUCCESS, [slot.name], success);
+            own.add(&OUTCOME, [slot.name, report.outcome.name()], true);
+            own.add(&SKIPPED, [slot.name], report.families.skipped().0);
+            reports.push(report);
+        }
+        Scraped { own, reports }
+    }
+
+    async fn wait(&self, latch: &Latch, deadline: Instant) {
+        let opened = latch.opened();
+        tokio::pin!(opened);
+        loop {
+            let moment = deadline.min(Instant::now() + PATIENCE);
+            if time::timeout_at(moment.into(), &mut opened).await.is_ok()
+                || deadline <= Instant::now()
+            {
+                return;
+            }
+            self.workers.relieve();
+        }
+    }
+}
+
+/// One collector's place in every scrape.
+struct Slot {
+    name: &'static str,
+    layer: Layer,
+    collect: Collect,
+    /// The last run that was started.
+    current: Mutex<Option<Arc<Run>>>,
+    logged: Mutex<Logged>,
+}
+
+/// What a scrape got when it asked for a collector to be run.
+enum Started {
+    /// A run to wait for.
+    Now(Arc<Run>),
+    /// A run that nobody should wait for any more.
+    Overdue(Arc<Run>),
+}
+
+impl Started {
+    fn report(self) -> Arc<Report> {
+        match self {
+            Self::Now(run) => run.report().unwrap_or_else(|| {
+                let outcome = Outcome::TimedOut;
+                Arc::new(Report::without_result(outcome, run.started.elapsed()))
+            }),
+            Self::Overdue(run) => {
+                let outcome = Outcome::StillRunning;
+                Arc::new(Report::without_result(outcome, run.started.elapsed()))
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn join_or_start(self: &Arc<Self>, machine: &Arc<Snapshot>, workers: &Workers) -> Started {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(run) = current.as_ref().filter(|run| run.report().is_none()) {
+            let run = Arc::clone(run);
+            return if run.is_overdue() {
+                Started::Overdue(run)
+            } else {
+                Started::Now(run)
+            };
+        }
+        let run = Arc::new(Run::new(machine.deadline()));
+        *current = Some(Arc::clone(&run));
+        let (slot, machine, started) = (Arc::clone(self), Arc::clone(machine), Arc::clone(&run));
+        workers.run(move || {
+            started.execute(&slot.collect, &machine);
+            // Whoever waits for the result has its own hold on it.
+            let mut current = slot.current.lock().unwrap_or_else(PoisonError::into_inner);
+            if current
+                .as_ref()
+                .is_some_and(|run| Arc::ptr_eq(run, &started))
+            {
+                *current = None;
+            }
+        });
+        Started::Now(run)
+    }
+
+    /// Logs what became of the collector if that is news.
+    fn log(&self, report: &Report) {
+        let (skipped, reason) = report.families.skipped();
+        let outcome = report.outcome.name();
+        let trouble = if skipped > 0 {
+            "left parts out"
+        } else {
+            outcome
+        };
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = logged.trouble;
+        if before == trouble && logged.at.is_none_or(|at| at.elapsed() < LOG_INTERVAL) {
+            return;
+        }
+        *logged = Logged {
+            trouble,
+            at: Some(Instant::now()),
+        };
+        drop(logged);
+        let (collector, duration) = (self.name, report.duration);
+        match &report.outcome {
+            Outcome::Collected => match reason {
+                Some(error) => warn!(collector, skipped, %error, "collector left parts out"),
+                None if matches!(before, "" | "absent") => debug!(collector, "collected"),
+                None => info!(collector, "collector works again"),
+            },
+            Outcome::Absent(error) => debug!(collector, %error, "nothing to collect"),
+            Outcome::Unsupported => debug!(collector, "collector is not built yet"),
+            Outcome::Failed(error) => warn!(collector, %error, "collector failed"),
+            Outcome::Panicked(panic) => warn!(collector, panic, "collector panicked"),
+            Outcome::TimedOut => warn!(collector, ?duration, "collector timed out"),
+            Outcome::StillRunning => {
+                warn!(
+                    collector,
+                    ?duration,
+                    "collector still runs since an earlier scrape"
+                );
+            }
+        }
+    }
+}
+
+/// What the log says about a collector.
+#[derive(Debug, Default)]
+struct Logged {
+    trouble: &'static str,
+    at: Option<Instant>,
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}

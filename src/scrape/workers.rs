@@ -1,0 +1,179 @@
+//! The threads that blocking work runs on.
+//!
+//! Two do all the work of an ordinary scrape: a collector takes less time than
+//! waking a thread of its own. A thread that hangs in the kernel cannot be
+//! cancelled, so when all of them are busy for longer than a moment another is
+//! started. Each hung piece of work so costs one thread, once, and no thread waits
+//! in a loop.
+
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use tracing::error;
+
+/// How many threads stay.
+const STAYING: usize = 2;
+/// More than the collectors there are, each of which can hang once.
+const MAX: usize = 256;
+/// Enough for the deepest collector, and little of it is ever touched.
+const STACK: usize = 512 << 10;
+
+/// How long work may wait for a thread before [`Workers::relieve`] should be called.
+pub const PATIENCE: Duration = Duration::from_millis(25);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A handful of threads; see the module's documentation.
+#[derive(Clone, Default)]
+pub struct Workers {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Job>,
+    /// How many jobs were taken from the queue so far.
+    taken: u64,
+    /// What `taken` was when somebody last asked whether work is waiting too long.
+    seen: u64,
+    threads: usize,
+    idle: usize,
+}
+
+impl Workers {
+    /// Runs a job soon. A job must not panic.
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+        let mut state = self.shared.lock();
+        state.queue.push_back(Box::new(job));
+        if state.idle > 0 {
+            drop(state);
+            self.shared.work.notify_one();
+        } else if state.threads < STAYING {
+            self.start_thread(&mut state);
+        }
+    }
+
+    /// Starts another thread if work is waiting and none was taken since this was
+    /// last called. To be called every [`PATIENCE`] by whoever waits for work.
+    pub fn relieve(&self) {
+        let mut state = self.shared.lock();
+        let stuck = !state.queue.is_empty() && state.idle == 0 && state.taken == state.seen;
+        state.seen = state.taken;
+        if stuck && state.threads < MAX {
+            self.start_thread(&mut state);
+        }
+    }
+
+    /// How many threads there are.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.shared.lock().threads
+    }
+
+    fn start_thread(&self, state: &mut State) {
+        let shared = Arc::clone(&self.shared);
+        let started = thread::Builder::new()
+            .name("worker".into())
+            .stack_size(STACK)
+            .spawn(move || shared.work());
+        match started {
+            Ok(_) => state.threads += 1,
+            // The work stays in the queue for the threads there are.
+            Err(error) => report(&error),
+        }
+    }
+}
+
+fn report(error: &io::Error) {
+    error!(%error, "cannot start a thread");
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A thread's life.
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.queue.pop_front() {
+                state.taken += 1;
+                drop(state);
+                job();
+                state = self.lock();
+            } else if state.threads > STAYING {
+                state.threads -= 1;
+                return;
+            } else {
+                state.idle += 1;
+                state = self
+                    .work
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                state.idle -= 1;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workers").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn work_that_hangs_costs_a_thread_each_and_holds_up_nothing() {
+        let workers = Workers::default();
+        let (release, hang) = mpsc::channel::<()>();
+        let hang = Arc::new(Mutex::new(hang));
+        for _ in 0..4 {
+            let hang = Arc::clone(&hang);
+            workers.run(move || assert!(hang.lock().unwrap().recv().is_err()));
+        }
+        let (done, answer) = mpsc::channel();
+        workers.run(move || done.send(7).unwrap());
+        // Each call may notice only that work was taken since the call before.
+        for _ in 0..10 {
+            workers.relieve();
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(answer.try_recv(), Ok(7));
+        assert_eq!(
+            workers.threads(),
+            5 - 1 + usize::from(workers.threads() == 5)
+        );
+        drop(release);
+    }
+
+    #[test]
+    fn an_ordinary_scrape_needs_no_more_than_the_threads_that_stay() {
+        let workers = Workers::default();
+        let (done, answer) = mpsc::channel();
+        for n in 0..100 {
+            let done = done.clone();
+            workers.run(move || done.send(n).unwrap());
+        }
+        let mut answers: Vec<i32> = (0..100).map(|_| answer.recv().unwrap()).collect();
+        answers.sort_unstable();
+        assert_eq!(answers, (0..100).collect::<Vec<_>>());
+        assert_eq!(workers.threads(), STAYING);
+    }
+}

@@ -1,0 +1,153 @@
+//! Where readings come from. Nothing in here knows about metrics.
+
+mod dir;
+mod text;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
+
+pub use dir::Dir;
+pub use text::{Fields, Text};
+
+use crate::error::Result;
+
+/// Where the machine's file systems are mounted. Tests mount a fixture tree.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct Roots {
+    /// Where procfs is mounted.
+    #[arg(long = "path.procfs", value_name = "DIR", default_value = "/proc")]
+    pub procfs: PathBuf,
+    /// Where sysfs is mounted.
+    #[arg(long = "path.sysfs", value_name = "DIR", default_value = "/sys")]
+    pub sysfs: PathBuf,
+    /// Where the host's root file system is mounted.
+    #[arg(long = "path.rootfs", value_name = "DIR", default_value = "/")]
+    pub rootfs: PathBuf,
+    /// Where udev keeps what it knows about devices.
+    #[arg(
+        long = "path.udev.data",
+        value_name = "DIR",
+        default_value = "/run/udev/data"
+    )]
+    pub udev_data: PathBuf,
+}
+
+/// The machine as one scrape sees it.
+///
+/// Files are read when asked for. Readings that several collectors need are
+/// taken once, by whoever asks first, and shared; so is their failure.
+#[derive(Debug)]
+pub struct Snapshot {
+    roots: Arc<Roots>,
+    deadline: Instant,
+    proc_stat: Shared<Text>,
+}
+
+impl Snapshot {
+    /// Begins a snapshot that must be complete by `deadline`.
+    #[must_use]
+    pub fn begin(roots: Arc<Roots>, deadline: Instant) -> Self {
+        Self {
+            roots,
+            deadline,
+            proc_stat: Shared::default(),
+        }
+    }
+
+    /// When the scrape must be over.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Where the machine's file systems are mounted.
+    #[must_use]
+    pub fn roots(&self) -> &Roots {
+        &self.roots
+    }
+
+    /// Reads a file below the procfs mount.
+    pub fn proc(&self, path: impl AsRef<Path>) -> Result<Text> {
+        dir::read(&self.roots.procfs.join(path))
+    }
+
+    /// Opens a directory below the procfs mount.
+    pub fn proc_dir(&self, path: impl AsRef<Path>) -> Result<Dir> {
+        Dir::open(&self.roots.procfs.join(path))
+    }
+
+    /// Reads a file below the sysfs mount.
+    pub fn sys(&self, path: impl AsRef<Path>) -> Result<Text> {
+        dir::read(&self.roots.sysfs.join(path))
+    }
+
+    /// Opens a directory below the sysfs mount.
+    pub fn sys_dir(&self, path: impl AsRef<Path>) -> Result<Dir> {
+        Dir::open(&self.roots.sysfs.join(path))
+    }
+
+    /// Reads a file of the host's root file system, given its path from there.
+    pub fn root(&self, path: impl AsRef<Path>) -> Result<Text> {
+        dir::read(&below(&self.roots.rootfs, path.as_ref()))
+    }
+
+    /// Opens udev's directory of what it knows about devices.
+    pub fn udev_data(&self) -> Result<Dir> {
+        Dir::open(&self.roots.udev_data)
+    }
+
+    /// Opens any directory, such as one that a flag names.
+    pub fn dir(&self, path: impl AsRef<Path>) -> Result<Dir> {
+        Dir::open(path.as_ref())
+    }
+
+    /// `/proc/stat`, which several collectors read, and which is dear: the kernel
+    /// sums up every interrupt of every CPU for it.
+    pub fn proc_stat(&self) -> Result<&Text> {
+        self.proc_stat.get_or_read(|| self.proc("stat"))
+    }
+}
+
+/// A path below a root, however absolute it is.
+fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// A reading that is taken at most once.
+#[derive(Debug)]
+struct Shared<T>(OnceLock<Result<T>>);
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<T> Shared<T> {
+    fn get_or_read(&self, read: impl FnOnce() -> Result<T>) -> Result<&T> {
+        self.0.get_or_init(read).as_ref().map_err(Clone::clone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absolute_path_stays_below_the_root() {
+        let path = below(Path::new("/host"), Path::new("/etc/os-release"));
+        assert_eq!(path, Path::new("/host/etc/os-release"));
+    }
+
+    #[test]
+    fn a_failure_is_shared_like_a_reading() {
+        let shared = Shared::<u32>::default();
+        let absent = || Err(crate::error::Error::Absent("/x".into()));
+        assert!(shared.get_or_read(absent).is_err());
+        assert!(shared.get_or_read(|| Ok(1)).is_err());
+    }
+}

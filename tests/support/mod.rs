@@ -1,0 +1,122 @@
+//! Fixture machines, and what every test in here does with them.
+
+#![allow(dead_code, reason = "each test uses its own part of this")]
+#![allow(clippy::disallowed_methods, reason = "tests read files as they are")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use strata_exporter::{
+    cli::{self, Settings},
+    collectors,
+    exposition::{Format, Page},
+    family::Families,
+    scrape::{Scraper, Workers},
+};
+
+/// The machines in `tests/fixtures`.
+pub const MACHINES: &[&str] = &["hardware"];
+
+/// What a fixture tree cannot answer for, because the kernel or a daemon is asked
+/// by other means than files.
+pub const LIVE: &[&str] = &[
+    "ethtool",
+    "filesystem",
+    "logind",
+    "network_route",
+    "qdisc",
+    "systemd",
+    "tcpstat",
+    "time",
+    "timex",
+    "uname",
+];
+
+pub fn fixture(machine: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(machine)
+}
+
+/// The command line for a fixture machine: every collector that can look at one,
+/// and the flags in its `flags` file.
+pub fn command_line(root: &Path) -> Vec<String> {
+    let path = |flag: &str, dir: &str| format!("--path.{flag}={}", root.join(dir).display());
+    let mut line = vec![
+        "strata_exporter".to_owned(),
+        path("procfs", "proc"),
+        path("sysfs", "sys"),
+        path("rootfs", "root"),
+        path("udev.data", "udev"),
+    ];
+    for entry in collectors::ALL {
+        let no = if LIVE.contains(&entry.name) || entry.is_to_come() {
+            "no-"
+        } else {
+            ""
+        };
+        line.push(format!("--{no}collector.{}", entry.name));
+    }
+    let flags = fs::read_to_string(root.join("flags")).unwrap_or_default();
+    let root = root.display().to_string();
+    line.extend(flags.lines().map(|flag| flag.replace("ROOT", &root)));
+    line
+}
+
+pub fn settings(root: &Path) -> Settings {
+    cli::parse(collectors::ALL, command_line(root)).unwrap_or_else(|e| panic!("{e}"))
+}
+
+pub fn scraper_at(root: &Path) -> Scraper {
+    let settings = settings(root);
+    Scraper::new(
+        settings.flags.roots,
+        settings.collectors,
+        Workers::default(),
+    )
+}
+
+pub async fn scrape_all(scraper: &Scraper) -> Vec<Arc<Families>> {
+    let all: BTreeSet<&str> = scraper.collectors().map(|(name, _)| name).collect();
+    scraper
+        .scrape(&all, Duration::from_secs(30))
+        .await
+        .into_families()
+}
+
+/// What a scrape of a fixture machine answers, less the durations.
+pub async fn page(machine: &str, format: Format) -> String {
+    let families = scrape_all(&scraper_at(&fixture(machine))).await;
+    let page = Page::new(families, |name| {
+        name != "node_scrape_collector_duration_seconds"
+    });
+    let body = Arc::new(page).encode(format).unwrap();
+    // The place of the fixtures is in some labels.
+    body.replace(&fixture(machine).display().to_string(), "ROOT")
+}
+
+/// Compares with a file that is kept in the repository; `UPDATE=1` rewrites it.
+pub fn assert_same_as_file(path: &Path, actual: &str) {
+    let expected = fs::read_to_string(path).unwrap_or_default();
+    if expected == actual {
+        return;
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(path, actual).unwrap();
+        return;
+    }
+    let mut differing = expected.lines().zip(actual.lines()).enumerate();
+    let first = differing.find(|(_, (e, a))| e != a);
+    panic!(
+        "{} is out of date; run `UPDATE=1 cargo test` and look at what changed. First difference: {}",
+        path.display(),
+        first.map_or("one is longer".to_owned(), |(line, (e, a))| {
+            format!("line {}\n  file   {e}\n  actual {a}", line + 1)
+        })
+    );
+}
