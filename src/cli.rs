@@ -56,16 +56,14 @@ pub struct Settings {
 /// The command line these collectors understand.
 #[must_use]
 pub fn command(collectors: &[Entry]) -> Command {
+    let help = Arg::new("help").long("help").short('h');
     let own = Command::new(env!("CARGO_PKG_NAME"))
-        .about(env!("CARGO_PKG_DESCRIPTION"))
         .version(env!("CARGO_PKG_VERSION"))
-        .after_help(
-            "A switch --x is turned off by --no-x. Every flag can be set by the environment \
-             too: --web.listen-address by STRATA_WEB_LISTEN_ADDRESS.",
-        )
         .args_override_self(true)
-        .next_help_heading("Options");
-    let command = Flags::augment_args(own).next_help_heading("Collectors");
+        .disable_help_flag(true)
+        .arg(help.action(ArgAction::HelpShort).help("Print this help"))
+        .next_help_heading("Serving, logging, where the machine is");
+    let command = Flags::augment_args(own).next_help_heading("Collectors and their settings");
     let command = collectors.iter().fold(command, |command, collector| {
         let state = if collector.enabled { "on" } else { "off" };
         let switch = Arg::new(switch(collector.name))
@@ -75,6 +73,11 @@ pub fn command(collectors: &[Entry]) -> Command {
             .hide(collector.is_to_come());
         (collector.add_flags)(command.arg(switch))
     });
+    // After the flags, whose documentation would stand in its place.
+    let command = command.about(env!("CARGO_PKG_DESCRIPTION")).after_help(
+        "A switch --x is turned off by --no-x. Every flag can be set by the environment too: \
+         --web.listen-address by STRATA_WEB_LISTEN_ADDRESS.",
+    );
     command.mut_args(|arg| {
         let Some(long) = arg.get_long().map(str::to_owned) else {
             return arg;
@@ -93,7 +96,6 @@ pub fn command(collectors: &[Entry]) -> Command {
                 .default_missing_value("true")
                 .hide_possible_values(true)
                 .value_name("BOOL")
-                .hide_default_value(true)
         } else {
             arg
         }

@@ -52,6 +52,19 @@ pub enum Layer {
     Host,
 }
 
+impl Layer {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Host];
+
+    /// The name in the path.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+        }
+    }
+}
+
 /// A made collector, with its type forgotten.
 pub type Collect = Box<dyn Fn(&Snapshot) -> Result<Families> + Send + Sync>;
 

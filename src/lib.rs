@@ -6,6 +6,7 @@
 //! sources    read files and ask daemons        -> Snapshot
 //! collectors turn a snapshot into samples      -> Families
 //! scrape     runs the collectors side by side  -> Families
+//! exporter   adds what it knows of itself      -> Families
 //! exposition writes the samples down           -> text
 //! http       hands the text to the scraper
 //! ```
@@ -21,6 +22,7 @@ pub mod cli;
 pub mod collector;
 pub mod collectors;
 pub mod error;
+pub mod exporter;
 pub mod exposition;
 pub mod family;
 pub mod http;

@@ -1,2 +1,94 @@
 //! Exposes what the machine, its containers and its virtual machines are doing.
-fn main() {}
+
+use std::{io::Write, process::ExitCode};
+
+use clap::error::ErrorKind;
+use strata_exporter::{
+    cli::{self, Settings},
+    collectors,
+    http::Server,
+    log,
+    scrape::{self, Scraper, Workers},
+};
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::{info, warn};
+
+/// What a wrong command line, or a machine that cannot be started on, exits with.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let settings = match cli::parse(collectors::ALL, std::env::args_os()) {
+        Ok(settings) => settings,
+        Err(asked)
+            if matches!(
+                asked.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            ) =>
+        {
+            // Whoever reads it may have read enough.
+            write!(std::io::stdout(), "{asked}").ok();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("{}", cli::one_line(&error));
+            return ExitCode::from(USAGE);
+        }
+    };
+    log::start(settings.flags.log_level, settings.flags.log_format);
+    scrape::quiet_caught_panics();
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: {error}", env!("CARGO_PKG_NAME"));
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn run(settings: Settings) -> Result<(), String> {
+    let version = env!("CARGO_PKG_VERSION");
+    info!(
+        version,
+        collectors = settings.collectors.len(),
+        "strata_exporter starts"
+    );
+    for collector in &settings.to_come {
+        warn!(
+            collector,
+            "this collector of node_exporter's is not built yet"
+        );
+    }
+    // One thread serves; what blocks is the workers'.
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))?;
+    let workers = Workers::default();
+    let scraper = Scraper::new(settings.flags.roots, settings.collectors, workers.clone());
+    runtime.block_on(async {
+        let stop = stop_signal()?;
+        let server = Server::bind(settings.flags.web, scraper, collectors::ALL, workers).await?;
+        server.serve(stop).await;
+        Ok::<_, String>(())
+    })?;
+    info!("strata_exporter stops");
+    // Not dropped: that would wait for what hangs in the kernel.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// Is over when the process is told to stop.
+fn stop_signal() -> Result<impl Future<Output = ()>, String> {
+    let on = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+    let (mut terminate, mut interrupt) =
+        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -14,7 +14,7 @@ use tokio::time;
 use tracing::{debug, info, warn};
 
 pub use run::{Report, quiet_caught_panics};
-pub use workers::{PATIENCE, Workers};
+pub use workers::Workers;
 
 use crate::{
     collector::{Collect, Layer},
@@ -159,7 +159,9 @@ impl Scraper {
             }
         }
         latch.release();
-        self.wait(&latch, deadline).await;
+        // At the deadline, what is there is there.
+        let opened = self.workers.attend(latch.opened());
+        drop(time::timeout_at(deadline.into(), opened).await);
 
         let mut own = Families::default();
         let mut reports = Vec::with_capacity(runs.len());
@@ -170,24 +172,12 @@ impl Scraper {
             let success = matches!(report.outcome, Outcome::Collected);
             own.add(&SUCCESS, [slot.name], success);
             own.add(&OUTCOME, [slot.name, report.outcome.name()], true);
-            own.add(&SKIPPED, [slot.name], report.families.skipped().0);
+            if success {
+                own.add(&SKIPPED, [slot.name], report.families.skipped().0);
+            }
             reports.push(report);
         }
         Scraped { own, reports }
-    }
-
-    async fn wait(&self, latch: &Latch, deadline: Instant) {
-        let opened = latch.opened();
-        tokio::pin!(opened);
-        loop {
-            let moment = deadline.min(Instant::now() + PATIENCE);
-            if time::timeout_at(moment.into(), &mut opened).await.is_ok()
-                || deadline <= Instant::now()
-            {
-                return;
-            }
-            self.workers.relieve();
-        }
     }
 }
 

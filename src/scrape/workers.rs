@@ -9,11 +9,14 @@
 use std::{
     collections::VecDeque,
     fmt, io,
+    panic::{self, AssertUnwindSafe},
+    pin::pin,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
 
+use tokio::{sync::oneshot, time};
 use tracing::error;
 
 /// How many threads stay.
@@ -23,8 +26,8 @@ const MAX: usize = 256;
 /// Enough for the deepest collector, and little of it is ever touched.
 const STACK: usize = 512 << 10;
 
-/// How long work may wait for a thread before [`Workers::relieve`] should be called.
-pub const PATIENCE: Duration = Duration::from_millis(25);
+/// How long work may wait for a thread while none is taken.
+const PATIENCE: Duration = Duration::from_millis(25);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -52,7 +55,30 @@ struct State {
 }
 
 impl Workers {
-    /// Runs a job soon. A job must not panic.
+    /// Runs a job and waits for what it gives; `None` if it panicked.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (give, given) = oneshot::channel();
+        // Whoever called may have gone.
+        self.run(move || drop(give.send(job())));
+        self.attend(given).await.ok()
+    }
+
+    /// Waits for something that jobs will bring about, and sees to it that they are
+    /// not held up by others that hang.
+    pub async fn attend<F: Future>(&self, result: F) -> F::Output {
+        let mut result = pin!(result);
+        loop {
+            match time::timeout(PATIENCE, result.as_mut()).await {
+                Ok(result) => return result,
+                Err(_) => self.relieve(),
+            }
+        }
+    }
+
+    /// Runs a job soon.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
         let mut state = self.shared.lock();
         state.queue.push_back(Box::new(job));
@@ -65,8 +91,8 @@ impl Workers {
     }
 
     /// Starts another thread if work is waiting and none was taken since this was
-    /// last called. To be called every [`PATIENCE`] by whoever waits for work.
-    pub fn relieve(&self) {
+    /// last called.
+    fn relieve(&self) {
         let mut state = self.shared.lock();
         let stuck = !state.queue.is_empty() && state.idle == 0 && state.taken == state.seen;
         state.seen = state.taken;
@@ -111,7 +137,8 @@ impl Shared {
             if let Some(job) = state.queue.pop_front() {
                 state.taken += 1;
                 drop(state);
-                job();
+                // A job that panics has its own ways to say so; the thread goes on.
+                drop(panic::catch_unwind(AssertUnwindSafe(job)));
                 state = self.lock();
             } else if state.threads > STAYING {
                 state.threads -= 1;

@@ -1,6 +1,7 @@
 //! Where readings come from. Nothing in here knows about metrics.
 
 mod dir;
+mod own;
 mod text;
 
 use std::{
@@ -10,6 +11,7 @@ use std::{
 };
 
 pub use dir::Dir;
+pub use own::Usage;
 pub use text::{Fields, Text};
 
 use crate::error::Result;

@@ -1,0 +1,254 @@
+//! What the exporter says about itself in every answer, filtered or not.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use crate::{family::Families, metric::Desc, metrics, sources::Usage};
+
+metrics! {
+    /// Which exporter this is: always 1.
+    BUILD_INFO: Info = "strata_build_info" ["version"];
+    /// What stands in node_exporter's place here, for boards that ask for it: always 1. The labels say that this is strata_exporter, and no Go.
+    NODE_EXPORTER_BUILD_INFO: Info = "node_exporter_build_info" ["branch", "goarch", "goos", "goversion", "revision", "tags", "version"];
+    /// Threads that collectors run on. More than two were needed because something hung; each thing that still hangs holds one.
+    WORKER_THREADS: Gauge = "strata_worker_threads" [];
+    /// Series in all answers so far.
+    SERIES: Counter = "strata_exposition_series_total" [];
+    /// Bytes of all answers so far, before compression.
+    BYTES: Counter = "strata_exposition_bytes_total" [];
+    /// Bytes of all answers so far, as they were sent.
+    SENT_BYTES: Counter = "strata_exposition_sent_bytes_total" [];
+    /// Time spent on writing answers down and compressing them, without collecting.
+    ENCODE_SECONDS: Counter = "strata_exposition_encode_seconds_total" [];
+    /// Connections to the exporter that are open now.
+    CONNECTIONS: Gauge = "strata_http_connections" [];
+    /// Connections that were closed unasked: idle or slow beyond the limits, or the longest idle one when there were too many.
+    CONNECTIONS_CLOSED: Counter = "strata_http_connections_closed_total" ["reason"];
+    /// Requests for metrics that were answered, by HTTP status. The name is that of the Go library behind node_exporter.
+    REQUESTS: Counter = "promhttp_metric_handler_requests_total" ["code"];
+    /// Requests for metrics that are being answered, this one included.
+    REQUESTS_IN_FLIGHT: Gauge = "promhttp_metric_handler_requests_in_flight" [];
+    /// Families and series that were left out of answers because others have their name (gathering), and answers that could not be written (encoding).
+    ERRORS: Counter = "promhttp_metric_handler_errors_total" ["cause"];
+    /// User and system CPU time of this process.
+    CPU_SECONDS: Counter = "process_cpu_seconds_total" [];
+    /// File descriptors that this process has open.
+    OPEN_FDS: Gauge = "process_open_fds" [];
+    /// File descriptors that this process may have open; absent without a limit.
+    MAX_FDS: Gauge = "process_max_fds" [];
+    /// Memory that this process has in RAM.
+    RESIDENT_MEMORY: Gauge = "process_resident_memory_bytes" [];
+    /// When this process started, in seconds since 1970.
+    START_TIME: Gauge = "process_start_time_seconds" [];
+    /// Address space of this process.
+    VIRTUAL_MEMORY: Gauge = "process_virtual_memory_bytes" [];
+    /// Address space that this process may have; -1 without a limit.
+    VIRTUAL_MEMORY_MAX: Gauge = "process_virtual_memory_max_bytes" [];
+}
+
+/// What the exporter exposes about itself.
+pub const OWN_METRICS: &[&Desc] = METRICS;
+
+/// Why a connection was closed unasked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Closed {
+    /// Nothing was asked for too long.
+    Idle,
+    /// A request did not come to its end.
+    SlowRequest,
+    /// An answer was not taken.
+    SlowReader,
+    /// Others needed the place.
+    TooMany,
+}
+
+impl Closed {
+    const ALL: [Self; 4] = [
+        Self::Idle,
+        Self::SlowRequest,
+        Self::SlowReader,
+        Self::TooMany,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::SlowRequest => "slow_request",
+            Self::SlowReader => "slow_reader",
+            Self::TooMany => "too_many",
+        }
+    }
+}
+
+/// What is counted while serving.
+#[derive(Debug)]
+pub struct Exporter {
+    started: SystemTime,
+    /// Connections that are open.
+    pub connections: AtomicUsize,
+    closed: Mutex<BTreeMap<Closed, u64>>,
+    requests: Mutex<BTreeMap<u16, u64>>,
+    /// Requests for metrics that are being answered.
+    pub in_flight: AtomicUsize,
+    clashes: AtomicU64,
+    unwritten: AtomicU64,
+    series: AtomicU64,
+    bytes: AtomicU64,
+    sent_bytes: AtomicU64,
+    encode_nanos: AtomicU64,
+}
+
+impl Exporter {
+    /// Starts counting.
+    #[must_use]
+    pub fn starting_now() -> Self {
+        Self {
+            started: SystemTime::now(),
+            connections: AtomicUsize::new(0),
+            closed: Mutex::default(),
+            // There from the start, so that the first one is seen to count.
+            requests: Mutex::new([(200, 0), (500, 0), (503, 0)].into()),
+            in_flight: AtomicUsize::new(0),
+            clashes: AtomicU64::new(0),
+            unwritten: AtomicU64::new(0),
+            series: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            encode_nanos: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts an answer to a request for metrics.
+    pub fn answered(&self, status: u16) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        *requests.entry(status).or_default() += 1;
+    }
+
+    /// Counts a connection that was closed unasked.
+    pub fn closed(&self, reason: Closed) {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        *closed.entry(reason).or_default() += 1;
+    }
+
+    /// Counts what was written down, and how long that took.
+    pub fn wrote(&self, series: usize, bytes: usize, sent: usize, clashes: usize, took: Duration) {
+        let add = |counter: &AtomicU64, n: usize| counter.fetch_add(n as u64, Ordering::Relaxed);
+        add(&self.series, series);
+        add(&self.bytes, bytes);
+        add(&self.sent_bytes, sent);
+        add(&self.clashes, clashes);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.encode_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// Counts an answer that could not be written.
+    pub fn could_not_write(&self) {
+        self.unwritten.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Everything the exporter says about itself; of `disabled` metrics only which
+    /// exporter it is.
+    pub fn families(&self, worker_threads: usize, disabled: bool) -> Families {
+        let mut out = Families::default();
+        let version = env!("CARGO_PKG_VERSION");
+        out.add(&BUILD_INFO, [version], true);
+        let this = concat!("strata_exporter-", env!("CARGO_PKG_VERSION"));
+        let labels = ["", std::env::consts::ARCH, "linux", "", "", "rust", this];
+        out.add(&NODE_EXPORTER_BUILD_INFO, labels, true);
+        if disabled {
+            return out;
+        }
+        self.serving(&mut out);
+        out.add(&WORKER_THREADS, [], worker_threads);
+        let usage = Usage::now();
+        if let Some(usage) = out.keep(usage) {
+            process(&mut out, &usage);
+        }
+        let started = self.started.duration_since(SystemTime::UNIX_EPOCH);
+        out.add(&START_TIME, [], started.unwrap_or_default());
+        out
+    }
+
+    fn serving(&self, out: &mut Families) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        for (code, count) in &*self.requests.lock().unwrap_or_else(PoisonError::into_inner) {
+            out.add(&REQUESTS, [&code.to_string()], *count);
+        }
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        out.add(&REQUESTS_IN_FLIGHT, [], in_flight);
+        out.add(&ERRORS, ["encoding"], load(&self.unwritten));
+        out.add(&ERRORS, ["gathering"], load(&self.clashes));
+        out.add(&SERIES, [], load(&self.series));
+        out.add(&BYTES, [], load(&self.bytes));
+        out.add(&SENT_BYTES, [], load(&self.sent_bytes));
+        let encode = Duration::from_nanos(load(&self.encode_nanos));
+        out.add(&ENCODE_SECONDS, [], encode);
+        let connections = self.connections.load(Ordering::Relaxed);
+        out.add(&CONNECTIONS, [], connections);
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        for reason in Closed::ALL {
+            let count = closed.get(&reason).copied().unwrap_or_default();
+            out.add(&CONNECTIONS_CLOSED, [reason.name()], count);
+        }
+    }
+}
+
+fn process(out: &mut Families, usage: &Usage) {
+    out.add(&CPU_SECONDS, [], usage.cpu);
+    out.add(&OPEN_FDS, [], usage.fds);
+    if let Some(max) = usage.max_fds {
+        out.add(&MAX_FDS, [], max);
+    }
+    out.add(&RESIDENT_MEMORY, [], usage.resident_memory);
+    out.add(&VIRTUAL_MEMORY, [], usage.virtual_memory);
+    match usage.max_virtual_memory {
+        Some(max) => out.add(&VIRTUAL_MEMORY_MAX, [], max),
+        None => out.add(&VIRTUAL_MEMORY_MAX, [], -1_i64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_said() {
+        let exporter = Exporter::starting_now();
+        exporter.answered(200);
+        exporter.answered(418);
+        exporter.closed(Closed::SlowReader);
+        exporter.wrote(5, 60, 7, 2, Duration::from_millis(1500));
+        let lines = exporter.families(3, false).lines();
+        for line in [
+            r#"promhttp_metric_handler_requests_total{code="200"} 1"#,
+            r#"promhttp_metric_handler_requests_total{code="418"} 1"#,
+            r#"promhttp_metric_handler_requests_total{code="503"} 0"#,
+            r#"promhttp_metric_handler_errors_total{cause="gathering"} 2"#,
+            r#"strata_http_connections_closed_total{reason="slow_reader"} 1"#,
+            r#"strata_http_connections_closed_total{reason="idle"} 0"#,
+            "strata_exposition_series_total 5",
+            "strata_exposition_bytes_total 60",
+            "strata_exposition_sent_bytes_total 7",
+            "strata_exposition_encode_seconds_total 1.5",
+            "strata_worker_threads 3",
+        ] {
+            assert!(
+                lines.iter().any(|l| l == line),
+                "{line} is not in {lines:#?}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_its_own_metrics_it_still_says_who_it_is() {
+        let lines = Exporter::starting_now().families(2, true).lines();
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].starts_with("strata_build_info{version="));
+    }
+}

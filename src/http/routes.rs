@@ -1,0 +1,258 @@
+//! What is where, and how it is answered.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use http_body_util::Full;
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::Bytes,
+    header::{
+        ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+        HeaderName, HeaderValue, VARY,
+    },
+};
+use tracing::error;
+
+use super::{
+    gzip, landing,
+    query::{Known, Wanted},
+};
+use crate::{
+    collector::Layer,
+    exporter::Exporter,
+    exposition::{Format, Page},
+    family::Families,
+    scrape::{Scraped, Scraper, Workers},
+};
+
+/// How long a scrape may take when the scraper does not say.
+const DEFAULT_LIMIT: Duration = Duration::from_secs(10);
+/// More than any scraper waits.
+const MAX_LIMIT: Duration = Duration::from_secs(300);
+/// What the answer needs of the scraper's time once everything is collected.
+const MARGIN: Duration = Duration::from_millis(500);
+
+type Answer = Response<Full<Bytes>>;
+
+/// Everything that answers are made of.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub scraper: Scraper,
+    pub workers: Workers,
+    pub exporter: Arc<Exporter>,
+    pub known: Known,
+    pub telemetry_path: String,
+    pub max_requests: usize,
+    pub own_metrics_disabled: bool,
+}
+
+impl Service {
+    pub(super) async fn answer<B>(&self, request: Request<B>) -> Result<Answer, Infallible> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut answer = text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "Only GET and HEAD are answered here.\n".to_owned(),
+            );
+            let allowed = HeaderValue::from_static("GET, HEAD");
+            answer.headers_mut().insert(ALLOW, allowed);
+            return Ok(answer);
+        }
+        let path = request.uri().path();
+        let query = request.uri().query().unwrap_or_default();
+        Ok(match path {
+            "/-/healthy" => text(StatusCode::OK, "Healthy.\n".to_owned()),
+            "/-/ready" => text(StatusCode::OK, "Ready.\n".to_owned()),
+            path if path == self.telemetry_path => {
+                self.metrics(query, None, request.headers()).await
+            }
+            path if self.layer(path).is_some() => {
+                self.metrics(query, self.layer(path), request.headers())
+                    .await
+            }
+            "/" => self.landing(),
+            _ => text(StatusCode::NOT_FOUND, "There is nothing here.\n".to_owned()),
+        })
+    }
+
+    /// The layer whose metrics are at this path: `/metrics/host` and so on.
+    fn layer(&self, path: &str) -> Option<Layer> {
+        let name = path.strip_prefix(&self.telemetry_path)?.strip_prefix('/')?;
+        Layer::ALL.into_iter().find(|layer| layer.name() == name)
+    }
+
+    fn landing(&self) -> Answer {
+        let page = landing::page(&self.telemetry_path, self.known.enabled());
+        let mut answer = Response::new(Full::from(page));
+        for (name, value) in [
+            (CONTENT_TYPE, "text/html; charset=utf-8"),
+            (CONTENT_SECURITY_POLICY, landing::CONTENT_SECURITY_POLICY),
+        ] {
+            set(&mut answer, name, value);
+        }
+        answer
+    }
+
+    async fn metrics(&self, query: &str, layer: Option<Layer>, headers: &HeaderMap) -> Answer {
+        let in_flight = InFlight::one_more(&self.exporter);
+        let answer = if in_flight.count > self.max_requests {
+            text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "Limit of concurrent requests reached ({}), try again later.\n",
+                    self.max_requests
+                ),
+            )
+        } else {
+            match self.known.wanted(query, layer) {
+                Ok(wanted) => self.scrape(wanted, headers).await,
+                Err(reason) => text(StatusCode::BAD_REQUEST, reason + "\n"),
+            }
+        };
+        self.exporter.answered(answer.status().as_u16());
+        answer
+    }
+
+    async fn scrape(&self, wanted: Wanted, headers: &HeaderMap) -> Answer {
+        let format = Format::accepted_by(header(headers, &ACCEPT));
+        let pack = gzip::accepted_by(header(headers, &ACCEPT_ENCODING));
+        let scraped = self
+            .scraper
+            .scrape(&wanted.collectors, limit(headers))
+            .await;
+        let own = self
+            .exporter
+            .families(self.workers.threads(), self.own_metrics_disabled);
+
+        // On a worker, because a large page takes longer than others should wait.
+        let exporter = Arc::clone(&self.exporter);
+        let write = move || write(scraped, own, &wanted, format, pack, &exporter);
+        let Some(Some(body)) = self.workers.call(write).await else {
+            self.exporter.could_not_write();
+            error!("cannot write the metrics down");
+            let reason = "The metrics could not be written down.\n";
+            return text(StatusCode::INTERNAL_SERVER_ERROR, reason.to_owned());
+        };
+        let mut answer = Response::new(Full::from(body.bytes));
+        set(&mut answer, CONTENT_TYPE, format.content_type());
+        set(&mut answer, VARY, "Accept, Accept-Encoding");
+        if body.is_packed {
+            set(&mut answer, CONTENT_ENCODING, "gzip");
+        }
+        answer
+    }
+}
+
+/// A body as it will be sent.
+struct Body {
+    bytes: Bytes,
+    is_packed: bool,
+}
+
+fn write(
+    scraped: Scraped,
+    own: Families,
+    wanted: &Wanted,
+    format: Format,
+    pack: bool,
+    exporter: &Exporter,
+) -> Option<Body> {
+    let started = Instant::now();
+    let mut families = scraped.into_families();
+    families.push(Arc::new(own));
+    let page = Arc::new(Page::new(families, |name| wanted.family(name)));
+    let text = page.encode(format).ok()?;
+    let len = text.len();
+    let is_packed = pack && gzip::is_worth_it(len);
+    let bytes: Bytes = if is_packed {
+        gzip::compress(text.as_bytes()).ok()?.into()
+    } else {
+        text.into()
+    };
+    exporter.wrote(
+        page.series(),
+        len,
+        bytes.len(),
+        page.clashes(),
+        started.elapsed(),
+    );
+    Some(Body { bytes, is_packed })
+}
+
+/// A request for metrics that is being answered.
+struct InFlight<'a> {
+    exporter: &'a Exporter,
+    /// Which one of those at the same time it is.
+    count: usize,
+}
+
+impl<'a> InFlight<'a> {
+    fn one_more(exporter: &'a Exporter) -> Self {
+        let count = exporter.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { exporter, count }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.exporter.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How long collecting may take for the scraper to get an answer in time.
+fn limit(headers: &HeaderMap) -> Duration {
+    let timeout = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
+    let given = header(headers, &timeout)
+        .and_then(|seconds| seconds.parse().ok())
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|timeout| !timeout.is_zero());
+    given.map_or(DEFAULT_LIMIT, |timeout| {
+        let timeout = timeout.min(MAX_LIMIT);
+        timeout.saturating_sub(MARGIN.min(timeout / 4))
+    })
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn set(answer: &mut Answer, name: HeaderName, value: &'static str) {
+    let value = HeaderValue::from_static(value);
+    answer.headers_mut().insert(name, value);
+}
+
+fn text(status: StatusCode, body: String) -> Answer {
+    let mut answer = Response::new(Full::from(body));
+    *answer.status_mut() = status;
+    set(&mut answer, CONTENT_TYPE, "text/plain; charset=utf-8");
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_is_in_time_for_who_asked() {
+        for (header, millis) in [
+            (None, 10_000),
+            (Some("10"), 9_500),
+            (Some("1.5"), 1_125),
+            (Some("0"), 10_000),
+            (Some("-1"), 10_000),
+            (Some("NaN"), 10_000),
+            (Some("1e9"), 299_500),
+            (Some("soon"), 10_000),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = header {
+                let value = HeaderValue::from_static(value);
+                headers.insert("X-Prometheus-Scrape-Timeout-Seconds", value);
+            }
+            assert_eq!(limit(&headers), Duration::from_millis(millis), "{header:?}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The exporter's own use of the machine, from `/proc/self`, documented in `proc(5)`.
+//!
+//! Not below `--path.procfs`: where that is another PID namespace's, it has no `self`
+//! of ours.
+
+use std::{path::Path, time::Duration};
+
+use rustix::{
+    process::{Resource, getrlimit},
+    time::{ClockId, clock_gettime},
+};
+
+use super::Dir;
+use crate::error::Result;
+
+/// What this process uses, and may use.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Usage {
+    /// User and system CPU time.
+    pub cpu: Duration,
+    /// Open file descriptors.
+    pub fds: usize,
+    /// How many of them there may be; `None` for any number.
+    pub max_fds: Option<u64>,
+    /// Address space in bytes.
+    pub virtual_memory: u64,
+    /// How large that may be; `None` for any size.
+    pub max_virtual_memory: Option<u64>,
+    /// Memory in bytes.
+    pub resident_memory: u64,
+}
+
+impl Usage {
+    /// What it is now.
+    pub fn now() -> Result<Self> {
+        let own = Dir::open(Path::new("/proc/self"))?;
+        let statm = own.read("statm")?;
+        let mut fields = statm.line()?;
+        let page = rustix::param::page_size() as u64;
+        let time = clock_gettime(ClockId::ProcessCPUTime);
+        Ok(Self {
+            cpu: Duration::try_from(time).unwrap_or_default(),
+            // Less the two that count them.
+            fds: own.dir("fd")?.names()?.len().saturating_sub(3),
+            max_fds: getrlimit(Resource::Nofile).current,
+            virtual_memory: fields.parse::<u64>("size")?.saturating_mul(page),
+            max_virtual_memory: getrlimit(Resource::As).current,
+            resident_memory: fields.parse::<u64>("resident")?.saturating_mul(page),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_process_opens_is_counted() {
+        let before = Usage::now().unwrap();
+        let files: Vec<_> = (0..50)
+            .map(|_| std::fs::File::open("/dev/null").unwrap())
+            .collect();
+        let after = Usage::now().unwrap();
+        // Other tests of this process open files too, but not so many.
+        assert!(after.fds >= before.fds + 30, "{before:?} {after:?}");
+        assert!(after.resident_memory > 100_000 && after.virtual_memory > after.resident_memory);
+        assert!(after.cpu > Duration::ZERO);
+        drop(files);
+    }
+}
