@@ -1,0 +1,58 @@
+#!/bin/bash
+# Boots the machine that build.sh built and has it run TASKDIR/run.sh.
+#
+#     run.sh TASKDIR
+#
+# TASKDIR is what the machine sees as /task. What the task writes to /task/out comes
+# back as TASKDIR/out. Prints the machine's console; the exit code is the task's, or
+# 125 where there is none. Nothing else that the machine writes is kept.
+#
+# STRATA_MACHINE_DIR      where build.sh keeps the machine (default: target/machine)
+# STRATA_MACHINE_TIMEOUT  how many seconds it may take (default: 600)
+# STRATA_MACHINE_PORT     a port here that reaches the machine's port 9100
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${STRATA_MACHINE_DIR:-$here/../../target/machine}
+
+die() {
+    echo "run.sh: $*" >&2
+    exit 125
+}
+
+(($# == 1)) || die "usage: run.sh TASKDIR"
+task=$1
+[[ -f $task/run.sh ]] || die "$task/run.sh does not exist"
+[[ -f $cache/stamp ]] || die "no machine in $cache: run build.sh"
+
+scratch=$(mktemp -d "$cache/run.XXXXXX")
+trap 'rm -rf "$scratch"' EXIT
+disk=$scratch/task.img
+
+chmod +x "$task/run.sh"
+megabytes=$(($(du -sm "$task" | cut -f1) + 64))
+# No journal: what the task wrote is read from the image itself.
+truncate -s "${megabytes}M" "$disk"
+mke2fs -q -t ext4 -O ^has_journal -d "$task" "$disk"
+
+# KVM is not asked for: where it is offered inside a virtual machine it may hang.
+network=user,id=net,restrict=on
+if [[ -n ${STRATA_MACHINE_PORT:-} ]]; then
+    network+=,hostfwd=tcp:127.0.0.1:$STRATA_MACHINE_PORT-:9100
+fi
+TMPDIR=$scratch timeout --kill-after=10 "${STRATA_MACHINE_TIMEOUT:-600}" \
+    qemu-system-x86_64 \
+    -accel tcg,thread=multi -smp 2 -m 2048 \
+    -display none -monitor none -serial stdio -no-reboot \
+    -kernel "$cache/vmlinuz" -initrd "$cache/initrd.img" \
+    -append "console=ttyS0 root=/dev/vda rw panic=-1 psi=1 quiet systemd.show_status=false" \
+    -drive "file=$cache/root.img,if=virtio,format=raw,cache=unsafe,snapshot=on" \
+    -drive "file=$disk,if=virtio,format=raw,cache=unsafe" \
+    -netdev "$network" -device virtio-net,netdev=net \
+    </dev/null || die "the machine did not come to its end (exit code $?)"
+
+rm -rf "$task/out"
+debugfs -R "rdump /out $task" "$disk" 2>/dev/null
+code=$(debugfs -R "cat /exit-code" "$disk" 2>/dev/null)
+[[ $code =~ ^[0-9]+$ ]] || die "the machine did not finish the task"
+exit "$code"
