@@ -1,0 +1,671 @@
+//! Daemons that are asked over D-Bus: on the system bus, or where they listen
+//! themselves. The protocol is in the D-Bus specification.
+//!
+//! Collectors are synchronous, so the asynchronous client runs on a runtime of its
+//! own, which the asking thread drives for as long as it asks: between two scrapes
+//! the connection stays open and nothing runs.
+//!
+//! Nothing is started by asking: where a daemon is not running, the bus is told not
+//! to start it.
+
+use std::{
+    future::poll_fn,
+    io,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+use futures_core::Stream;
+use tokio::runtime::{self, Runtime};
+use zbus::{
+    Address, Connection, Message, MessageStream, Variant,
+    address::{Transport, transport::UnixSocket},
+    connection,
+    message::{Body, Flags, Type},
+    wire::DynamicDeserialize,
+};
+
+use crate::error::{Error, Result};
+
+/// How many requests are on their way at once. A bus may refuse more than 128
+/// that nobody answered, which was its default for long.
+const WINDOW: usize = 64;
+
+/// What a daemon says when it does not know what it is asked about: it went away
+/// since it was listed, or the daemon is too old to have it.
+const NOT_THERE: &[&str] = &[
+    "org.freedesktop.DBus.Error.UnknownObject",
+    "org.freedesktop.DBus.Error.UnknownInterface",
+    "org.freedesktop.DBus.Error.UnknownProperty",
+    "org.freedesktop.DBus.Error.UnknownMethod",
+    "org.freedesktop.systemd1.NoSuchUnit",
+    "org.freedesktop.login1.NoSuchSession",
+];
+/// What the bus says when the daemon is not on it.
+const NOBODY: &[&str] = &[
+    "org.freedesktop.DBus.Error.ServiceUnknown",
+    "org.freedesktop.DBus.Error.NameHasNoOwner",
+];
+
+/// Where a daemon is reached.
+#[derive(Debug, Clone)]
+enum Road {
+    /// The system bus: what `DBUS_SYSTEM_BUS_ADDRESS` says, else where it always is.
+    SystemBus,
+    /// A bus at an address.
+    #[cfg(test)]
+    Bus(String),
+    /// The daemon's own socket.
+    Own(PathBuf),
+}
+
+/// One daemon, and the connection to it.
+#[derive(Debug)]
+pub struct Daemon {
+    /// As its users call it: `systemd`.
+    name: &'static str,
+    /// What it is called on the bus.
+    bus_name: &'static str,
+    /// Where it may be reached; the first that is there is taken.
+    roads: Vec<Road>,
+    kept: Mutex<Option<Link>>,
+}
+
+impl Daemon {
+    /// A daemon on the system bus.
+    #[must_use]
+    pub fn on_system_bus(name: &'static str, bus_name: &'static str) -> Self {
+        Self::reached_by(name, bus_name, vec![Road::SystemBus])
+    }
+
+    /// A daemon on the system bus that is asked at its own socket where there is no
+    /// bus. That takes root.
+    #[must_use]
+    pub fn on_system_bus_or_at(
+        name: &'static str,
+        bus_name: &'static str,
+        socket: impl Into<PathBuf>,
+    ) -> Self {
+        let mut roads = vec![Road::SystemBus];
+        if rustix::process::geteuid().is_root() {
+            roads.push(Road::Own(socket.into()));
+        }
+        Self::reached_by(name, bus_name, roads)
+    }
+
+    /// A daemon that is asked at its own socket.
+    #[must_use]
+    pub fn at(name: &'static str, socket: impl Into<PathBuf>) -> Self {
+        Self::reached_by(name, "", vec![Road::Own(socket.into())])
+    }
+
+    fn reached_by(name: &'static str, bus_name: &'static str, roads: Vec<Road>) -> Self {
+        Self {
+            name,
+            bus_name,
+            roads,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// Talks to the daemon until `deadline`, over the connection that is kept or a
+    /// new one.
+    ///
+    /// Where the kept connection turns out to be broken, because the daemon or the
+    /// bus was restarted since, the talk begins once more on a new one.
+    pub fn ask<T>(
+        &self,
+        deadline: Instant,
+        talk: impl Fn(&mut Talk<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(link) = kept.take() {
+            let (answer, state) = self.talk(&link, deadline, &talk);
+            match state {
+                State::Fine => *kept = Some(link),
+                State::Broken => {
+                    drop(link);
+                    return self.ask_anew(&mut kept, deadline, talk);
+                }
+                State::Late => {}
+            }
+            return answer;
+        }
+        self.ask_anew(&mut kept, deadline, talk)
+    }
+
+    fn ask_anew<T>(
+        &self,
+        kept: &mut Option<Link>,
+        deadline: Instant,
+        talk: impl Fn(&mut Talk<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let link = self.connect(deadline)?;
+        let (answer, state) = self.talk(&link, deadline, talk);
+        // At its own socket a daemon sends every signal it has to whoever is connected;
+        // systemd's would pile up in its memory while nobody reads them.
+        if matches!(state, State::Fine) && link.on_bus {
+            *kept = Some(link);
+        }
+        answer
+    }
+
+    fn talk<T>(
+        &self,
+        link: &Link,
+        deadline: Instant,
+        talk: impl Fn(&mut Talk<'_>) -> Result<T>,
+    ) -> (Result<T>, State) {
+        let mut with = Talk {
+            daemon: self,
+            link,
+            deadline,
+            state: State::Fine,
+        };
+        let answer = talk(&mut with);
+        (answer, with.state)
+    }
+
+    fn connect(&self, deadline: Instant) -> Result<Link> {
+        let mut first = None;
+        for road in &self.roads {
+            match self.connect_by(road, deadline) {
+                Err(error @ Error::TimedOut(_)) => return Err(error),
+                Err(error) => {
+                    first.get_or_insert(error);
+                }
+                link => return link,
+            }
+        }
+        Err(first.unwrap_or_else(|| Error::api(self.name, "there is no way to reach it")))
+    }
+
+    fn connect_by(&self, road: &Road, deadline: Instant) -> Result<Link> {
+        let (builder, on_bus) = match road {
+            Road::SystemBus => (connection::Builder::system(), true),
+            #[cfg(test)]
+            Road::Bus(address) => (connection::Builder::address(address.as_str()), true),
+            Road::Own(socket) => {
+                let unix = zbus::address::transport::Unix::new(UnixSocket::File(socket.into()));
+                let address = Address::new(Transport::Unix(unix));
+                (connection::Builder::address(address).p2p(), false)
+            }
+        };
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(|error| Error::api(self.name, error))?;
+        let connection = runtime
+            .block_on(async { tokio::time::timeout_at(deadline.into(), builder.build()).await })
+            .map_err(|_| Error::TimedOut(self.name.to_owned()))?
+            .map_err(|error| self.unreachable(error))?;
+        Ok(Link {
+            connection,
+            on_bus,
+            runtime,
+        })
+    }
+
+    fn unreachable(&self, error: zbus::Error) -> Error {
+        match error {
+            zbus::Error::Connection(source, address) => {
+                let path = match address.transport() {
+                    Transport::Unix(unix) => match unix.path() {
+                        UnixSocket::File(path) => path.as_os_str().into(),
+                        _ => PathBuf::from(address.to_string()),
+                    },
+                    _ => PathBuf::from(address.to_string()),
+                };
+                let source = source
+                    .raw_os_error()
+                    .map_or_else(|| source.kind().into(), io::Error::from_raw_os_error);
+                Error::io(path, source)
+            }
+            error => Error::api(self.name, error),
+        }
+    }
+}
+
+/// An open connection. The fields are dropped in this order.
+#[derive(Debug)]
+struct Link {
+    connection: Connection,
+    on_bus: bool,
+    runtime: Runtime,
+}
+
+/// What became of the connection.
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Fine,
+    /// The other end closed it, or says what nobody can understand.
+    Broken,
+    /// An answer did not come in time; it may still come.
+    Late,
+}
+
+/// A question to a daemon.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    path: &'a str,
+    interface: &'a str,
+    method: &'a str,
+    /// The interface and the name of the property that is asked for.
+    property: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> Call<'a> {
+    /// Calls a method that takes no arguments.
+    #[must_use]
+    pub fn method(path: &'a str, interface: &'a str, method: &'a str) -> Self {
+        Self {
+            path,
+            interface,
+            method,
+            property: None,
+        }
+    }
+
+    /// Asks for a property.
+    #[must_use]
+    pub fn property(path: &'a str, interface: &'a str, property: &'a str) -> Self {
+        Self {
+            path,
+            interface: "org.freedesktop.DBus.Properties",
+            method: "Get",
+            property: Some((interface, property)),
+        }
+    }
+
+    fn message(&self, destination: Option<&str>) -> zbus::Result<Message> {
+        let mut call = Message::method_call(self.path, self.method)
+            .interface(self.interface)
+            .with_flags(Flags::NO_AUTO_START);
+        if let Some(destination) = destination {
+            call = call.destination(destination);
+        }
+        match &self.property {
+            Some(property) => call.build(property),
+            None => call.build(&()),
+        }
+    }
+}
+
+/// A conversation with a daemon, with an end.
+#[derive(Debug)]
+pub struct Talk<'a> {
+    daemon: &'a Daemon,
+    link: &'a Link,
+    deadline: Instant,
+    state: State,
+}
+
+impl Talk<'_> {
+    /// Asks one question.
+    pub fn ask(&mut self, call: Call<'_>) -> Result<Reply> {
+        let mut replies = self.ask_all([call])?;
+        replies
+            .pop()
+            .unwrap_or_else(|| Err(Error::api(self.daemon.name, "there was no answer")))
+    }
+
+    /// Asks many questions, without waiting for the answer to one before asking the
+    /// next. The answers are in the order of the questions, one each.
+    pub fn ask_all<'c>(
+        &mut self,
+        calls: impl IntoIterator<Item = Call<'c>>,
+    ) -> Result<Vec<Result<Reply>>> {
+        let calls: Vec<Call<'_>> = calls.into_iter().collect();
+        let mut replies = Vec::with_capacity(calls.len());
+        for calls in calls.chunks(WINDOW) {
+            let answers = self.exchange(calls)?;
+            replies.extend(calls.iter().zip(answers).map(|(call, answer)| {
+                let answer = answer.ok_or_else(|| Error::api(self.name(), "no answer"))?;
+                self.reply(call, &answer)
+            }));
+        }
+        Ok(replies)
+    }
+
+    fn name(&self) -> &'static str {
+        self.daemon.name
+    }
+
+    fn exchange(&mut self, calls: &[Call<'_>]) -> Result<Vec<Option<Message>>> {
+        let destination = self.link.on_bus.then_some(self.daemon.bus_name);
+        let messages = calls
+            .iter()
+            .map(|call| call.message(destination))
+            .collect::<zbus::Result<Vec<_>>>()
+            .map_err(|error| Error::api(self.daemon.name, error))?;
+        let Link {
+            connection,
+            runtime,
+            ..
+        } = self.link;
+        let answers = runtime.block_on(async {
+            tokio::time::timeout_at(self.deadline.into(), exchange(connection, &messages)).await
+        });
+        match answers {
+            Ok(Ok(answers)) => Ok(answers),
+            Ok(Err(error)) => {
+                self.state = State::Broken;
+                Err(Error::api(self.daemon.name, error))
+            }
+            Err(_) => {
+                self.state = State::Late;
+                Err(Error::TimedOut(self.daemon.name.to_owned()))
+            }
+        }
+    }
+
+    fn reply(&self, call: &Call<'_>, answer: &Message) -> Result<Reply> {
+        if answer.message_type() != Type::Error {
+            return Ok(Reply {
+                daemon: self.daemon.name,
+                body: answer.body(),
+            });
+        }
+        let header = answer.header();
+        let name = header.error_name().map_or("an error", |name| name.as_str());
+        if NOT_THERE.contains(&name) {
+            return Err(Error::Absent(call.path.into()));
+        }
+        if NOBODY.contains(&name) {
+            return Err(Error::Absent(self.daemon.bus_name.into()));
+        }
+        let body = answer.body();
+        let why = body.deserialize::<&str>().unwrap_or_default();
+        Err(Error::api(
+            self.daemon.name,
+            format_args!("{name}: {why} ({} of {})", call.method, call.path),
+        ))
+    }
+}
+
+/// Sends the messages and waits for an answer to each.
+async fn exchange(
+    connection: &Connection,
+    messages: &[Message],
+) -> zbus::Result<Vec<Option<Message>>> {
+    // Before sending, so that no answer is missed.
+    let mut incoming = MessageStream::from(connection);
+    connection.send_all(messages).await?;
+
+    let mut answers = vec![None; messages.len()];
+    let mut missing = messages.len();
+    while missing > 0 {
+        let next = poll_fn(|context| Pin::new(&mut incoming).poll_next(context)).await;
+        let message = next.ok_or_else(|| zbus::Error::from(io::Error::from(CLOSED)))??;
+        if !matches!(message.message_type(), Type::MethodReturn | Type::Error) {
+            continue;
+        }
+        let serial = message.header().reply_serial();
+        let question = messages
+            .iter()
+            .position(|question| Some(question.primary_header().serial_num()) == serial);
+        let answer = question.and_then(|at| answers.get_mut(at));
+        if let Some(answer @ None) = answer {
+            *answer = Some(message);
+            missing -= 1;
+        }
+    }
+    Ok(answers)
+}
+
+const CLOSED: io::ErrorKind = io::ErrorKind::ConnectionAborted;
+
+/// What a daemon answered.
+#[derive(Debug)]
+pub struct Reply {
+    daemon: &'static str,
+    body: Body,
+}
+
+impl Reply {
+    /// Everything it says, as a type of the shape that the method's documentation has.
+    pub fn read<'s, T: DynamicDeserialize<'s>>(&'s self) -> Result<T> {
+        let read = self.body.deserialize();
+        read.map_err(|error| Error::api(self.daemon, error))
+    }
+
+    /// A property that is a text.
+    pub fn text(&self) -> Result<String> {
+        match self.read()? {
+            Variant::Str(text) => Ok(text.as_str().to_owned()),
+            other => Err(self.not("a text", &other)),
+        }
+    }
+
+    /// A property that is a count.
+    pub fn number(&self) -> Result<u64> {
+        match self.read()? {
+            Variant::U32(number) => Ok(number.into()),
+            Variant::U64(number) => Ok(number),
+            other => Err(self.not("a number", &other)),
+        }
+    }
+
+    /// A property that is true or false.
+    pub fn truth(&self) -> Result<bool> {
+        match self.read()? {
+            Variant::Bool(truth) => Ok(truth),
+            other => Err(self.not("true or false", &other)),
+        }
+    }
+
+    fn not(&self, expected: &str, found: &Variant<'_>) -> Error {
+        Error::api(self.daemon, format_args!("not {expected}: {found:?}"))
+    }
+}
+
+/// A bus with one daemon on it, for the tests of whatever asks one.
+#[cfg(test)]
+pub(crate) mod fake_bus {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use tokio::{net::UnixListener, sync::oneshot};
+    use zbus::Guid;
+
+    use super::*;
+
+    type Answer = Arc<dyn Fn(&Message) -> Option<Message> + Send + Sync>;
+
+    /// Listens on a socket of its own until dropped.
+    pub(crate) struct FakeBus {
+        socket: PathBuf,
+        accepted: Arc<AtomicUsize>,
+        stop: Option<oneshot::Sender<()>>,
+        thread: Option<std::thread::JoinHandle<()>>,
+    }
+
+    impl FakeBus {
+        /// `answer` may say nothing.
+        pub(crate) fn start(
+            name: &str,
+            answer: impl Fn(&Message) -> Option<Message> + Send + Sync + 'static,
+        ) -> Self {
+            let file = format!("strata-bus-{name}-{}", std::process::id());
+            let socket = std::env::temp_dir().join(file);
+            let accepted = Arc::new(AtomicUsize::new(0));
+            let (stop, stopped) = oneshot::channel();
+            let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let count = Arc::clone(&accepted);
+            let thread = std::thread::spawn(move || {
+                let mut runtime = runtime::Builder::new_current_thread();
+                let runtime = runtime.enable_all().build().unwrap();
+                runtime.block_on(async move {
+                    let listener = UnixListener::from_std(listener).unwrap();
+                    tokio::select! {
+                        () = serve(listener, Arc::new(answer), count) => {}
+                        _ = stopped => {}
+                    }
+                });
+            });
+            Self {
+                socket,
+                accepted,
+                stop: Some(stop),
+                thread: Some(thread),
+            }
+        }
+
+        pub(crate) fn daemon(&self, name: &'static str, bus_name: &'static str) -> Daemon {
+            let address = format!("unix:path={}", self.socket.display());
+            Daemon::reached_by(name, bus_name, vec![Road::Bus(address)])
+        }
+
+        pub(super) fn accepted(&self) -> usize {
+            self.accepted.load(Ordering::SeqCst)
+        }
+    }
+
+    impl Drop for FakeBus {
+        fn drop(&mut self) {
+            drop(self.stop.take());
+            let stopped = self.thread.take().map(std::thread::JoinHandle::join);
+            std::fs::remove_file(&self.socket).unwrap();
+            assert!(std::thread::panicking() || stopped.is_some_and(|it| it.is_ok()));
+        }
+    }
+
+    /// Object, interface and method that are called.
+    pub(crate) fn call(question: &Message) -> (String, String, String) {
+        let header = question.header();
+        (
+            header.path().unwrap().to_string(),
+            header.interface().unwrap().to_string(),
+            header.member().unwrap().to_string(),
+        )
+    }
+
+    async fn serve(listener: UnixListener, answer: Answer, accepted: Arc<AtomicUsize>) {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            accepted.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(converse(stream.into_std().unwrap(), Arc::clone(&answer)));
+        }
+    }
+
+    async fn converse(stream: std::os::unix::net::UnixStream, answer: Answer) {
+        let builder = connection::Builder::unix_stream(stream)
+            .server(Guid::generate())
+            .p2p();
+        let Ok(connection) = builder.build().await else {
+            return;
+        };
+        // Nothing else on this thread ran since.
+        let mut incoming = MessageStream::from(&connection);
+        let mut next = async || poll_fn(|cx| Pin::new(&mut incoming).poll_next(cx)).await;
+        while let Some(Ok(question)) = next().await {
+            let reply = match call(&question).2.as_str() {
+                "Hello" => {
+                    let reply = Message::method_return(&question.header());
+                    Some(reply.build(&":1.7").unwrap())
+                }
+                _ => answer(&question),
+            };
+            if let Some(reply) = reply
+                && connection.send(&reply).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{
+        fake_bus::{FakeBus, call},
+        *,
+    };
+
+    const WHO: Call<'_> = Call {
+        path: "/a",
+        interface: "a.b",
+        method: "Who",
+        property: None,
+    };
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    fn who(daemon: &Daemon, deadline: Instant) -> Result<String> {
+        daemon.ask(deadline, |talk| {
+            Ok(talk.ask(WHO)?.read::<&str>()?.to_owned())
+        })
+    }
+
+    fn echo(question: &Message) -> Option<Message> {
+        let reply = Message::method_return(&question.header());
+        reply.build(&call(question).0).ok()
+    }
+
+    #[test]
+    fn the_connection_is_kept_and_made_anew_when_the_bus_was_restarted() {
+        let bus = FakeBus::start("restart", echo);
+        let daemon = bus.daemon("test", "a.b");
+        assert_eq!(who(&daemon, soon()).unwrap(), "/a");
+        assert_eq!(who(&daemon, soon()).unwrap(), "/a");
+        assert_eq!(bus.accepted(), 1);
+        drop(bus);
+        assert!(matches!(who(&daemon, soon()), Err(Error::Absent(_))));
+        let bus = FakeBus::start("restart", echo);
+        assert_eq!(who(&daemon, soon()).unwrap(), "/a");
+        drop(bus);
+        let bus = FakeBus::start("restart", echo);
+        assert_eq!(who(&daemon, soon()).unwrap(), "/a");
+        assert_eq!(bus.accepted(), 1);
+    }
+
+    #[test]
+    fn many_questions_are_answered_each_by_its_own_answer() {
+        let bus = FakeBus::start("many", echo);
+        let daemon = bus.daemon("test", "a.b");
+        let paths: Vec<_> = (0..=5 * WINDOW).map(|n| format!("/n{n}")).collect();
+        let answers = daemon.ask(soon(), |talk| {
+            talk.ask_all(paths.iter().map(|path| Call { path, ..WHO }))
+        });
+        let answers = answers.unwrap().into_iter();
+        let answers: Vec<String> = answers.map(|it| it.unwrap().read().unwrap()).collect();
+        assert_eq!(answers, paths);
+    }
+
+    #[test]
+    fn an_answer_that_comes_too_late_is_not_taken_for_the_next_ones() {
+        let bus = FakeBus::start("late", |question| {
+            let (path, ..) = call(question);
+            (path != "/silent").then(|| echo(question))?
+        });
+        let daemon = bus.daemon("test", "a.b");
+        let deadline = Instant::now() + Duration::from_millis(200);
+        let path = "/silent";
+        let late = daemon.ask(deadline, |talk| talk.ask(Call { path, ..WHO }));
+        assert!(matches!(late, Err(Error::TimedOut(_))));
+        assert!(deadline.elapsed() < Duration::from_secs(5));
+        assert_eq!(who(&daemon, soon()).unwrap(), "/a");
+        assert_eq!(bus.accepted(), 2);
+    }
+
+    #[test]
+    fn a_daemon_that_is_not_on_the_bus_is_absent() {
+        let bus = FakeBus::start("nobody", |question| {
+            let name = "org.freedesktop.DBus.Error.NameHasNoOwner";
+            let error = Message::error(&question.header(), name);
+            error.build(&"nobody of that name").ok()
+        });
+        let absent = who(&bus.daemon("test", "a.b"), soon()).unwrap_err();
+        assert_eq!(absent.to_string(), "a.b does not exist");
+    }
+}
