@@ -3,16 +3,20 @@
 //! To add a collector, write its module and name it here, twice.
 
 mod loadavg;
+mod logind;
 mod meminfo;
 mod stat;
+mod systemd;
 
 use crate::collector::{Entry, Layer::Host};
 
 /// Every collector of this layer.
 pub(super) const ALL: &[Entry] = &[
     Entry::of::<loadavg::LoadAvg>(Host),
+    Entry::of::<logind::Logind>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
     Entry::of::<stat::Stat>(Host),
+    Entry::of::<systemd::Systemd>(Host),
     // Still to come: replace the line by the collector.
     Entry::to_come("bcache", true),
     Entry::to_come("bcachefs", true),

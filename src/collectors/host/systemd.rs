@@ -1,0 +1,575 @@
+//! Units of systemd and the state of the whole, asked over D-Bus, documented in
+//! `org.freedesktop.systemd1(5)`.
+//!
+//! Every unit's name and state come in one answer. What else is asked for is asked as
+//! single properties, all of them at once: `GetAll` on a service makes systemd read
+//! its cgroup's files and write down some 300 values.
+
+use std::collections::BTreeMap;
+
+use clap::ArgAction;
+use zbus::ObjectPath;
+
+use crate::{
+    collector::Collector,
+    error::{Error, Result},
+    family::{Families, Value},
+    metric::Desc,
+    metrics,
+    pattern::Pattern,
+    sources::{Call, Daemon, Reply, Snapshot, Talk},
+};
+
+metrics! {
+    /// 1 for the state a unit is in, 0 for those it is not in; type is how a service tells that it is up, or a mount's file system.
+    UNIT_STATE: Gauge = "node_systemd_unit_state" ["name", "state", "type"];
+    /// How many units are in each state, units that no other metric here names included.
+    UNITS: Gauge = "node_systemd_units" ["state"];
+    /// 1 when the machine is fully up and no unit has failed, 0 while it starts, stops, is in rescue mode or degraded.
+    SYSTEM_RUNNING: Gauge = "node_systemd_system_running" [];
+    /// The number of systemd's version, with all of it in the label.
+    VERSION: Gauge = "node_systemd_version" ["version"];
+    /// What systemd takes the machine for: a kind of virtual machine or container, or none.
+    VIRTUALIZATION: Info = "node_systemd_virtualization_info" ["virtualization_type"];
+    /// How often systemd started a service again by itself; an administrator's restart starts from 0.
+    RESTARTS: Counter = "node_systemd_service_restart_total" ["name"];
+    /// When the unit last became active, in unixtime; 0 for a unit that is not.
+    START_TIME: Gauge = "node_systemd_unit_start_time_seconds" ["name"];
+    /// Tasks (processes and threads) in a service now, if systemd counts them.
+    TASKS_CURRENT: Gauge = "node_systemd_unit_tasks_current" ["name"];
+    /// Tasks a service may have; nothing where there is no limit.
+    TASKS_MAX: Gauge = "node_systemd_unit_tasks_max" ["name"];
+    /// When a timer last elapsed, in unixtime; 0 if it never did.
+    LAST_TRIGGER: Gauge = "node_systemd_timer_last_trigger_seconds" ["name"];
+    /// Connections a socket unit took in since it was started, if systemd itself accepts them.
+    ACCEPTED: Counter = "node_systemd_socket_accepted_connections_total" ["name"];
+    /// Connections of a socket unit that are open now, if systemd itself accepts them.
+    CONNECTIONS: Gauge = "node_systemd_socket_current_connections" ["name"];
+    /// Connections a socket unit turned away since it was started, as too many were open.
+    REFUSED: Gauge = "node_systemd_socket_refused_connections_total" ["name"];
+}
+
+const BUS_NAME: &str = "org.freedesktop.systemd1";
+const PRIVATE_SOCKET: &str = "/run/systemd/private";
+const OBJECT: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+
+/// The states that are always exposed, for each unit and in sum. A unit may be in
+/// another one, such as `reloading`.
+const STATES: [&str; 5] = ["active", "activating", "deactivating", "inactive", "failed"];
+
+/// More units than a machine in order has; of those above nothing but the sum is
+/// exposed.
+const MAX_UNITS: usize = 10_000;
+
+/// The flags of the systemd collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+#[expect(
+    clippy::struct_excessive_bools,
+    clippy::struct_field_names,
+    reason = "each is a flag, and clap wants names that no other collector has"
+)]
+pub(super) struct Flags {
+    /// Units to expose, as a pattern for the whole name.
+    #[arg(
+        long = "collector.systemd.unit-include",
+        alias = "collector.systemd.unit-whitelist",
+        value_name = "REGEX",
+        default_value = ".+"
+    )]
+    systemd_unit_include: Pattern,
+    /// Units not to expose even if included, as a pattern for the whole name.
+    #[arg(
+        long = "collector.systemd.unit-exclude",
+        alias = "collector.systemd.unit-blacklist",
+        value_name = "REGEX",
+        default_value = r".+\.(automount|device|mount|scope|slice)"
+    )]
+    systemd_unit_exclude: Pattern,
+    /// Expose each service's number of tasks and its limit.
+    #[arg(long = "collector.systemd.enable-task-metrics", default_value_t = false, action = ArgAction::Set)]
+    systemd_enable_task_metrics: bool,
+    /// Expose how often each service was restarted.
+    #[arg(long = "collector.systemd.enable-restarts-metrics", default_value_t = false, action = ArgAction::Set)]
+    systemd_enable_restarts_metrics: bool,
+    /// Expose when each unit was started.
+    #[arg(long = "collector.systemd.enable-start-time-metrics", default_value_t = false, action = ArgAction::Set)]
+    systemd_enable_start_time_metrics: bool,
+    /// Ask systemd at its own socket instead of over the system bus (as root).
+    #[arg(long = "collector.systemd.private", default_value_t = false, action = ArgAction::Set, hide = true)]
+    systemd_private: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Systemd {
+    include: Pattern,
+    exclude: Pattern,
+    tasks: bool,
+    restarts: bool,
+    start_times: bool,
+    daemon: Daemon,
+}
+
+impl Collector for Systemd {
+    const NAME: &'static str = "systemd";
+    const ABOUT: &'static str = "units of systemd and their states";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        Ok(Self {
+            include: flags.systemd_unit_include.anchored(),
+            exclude: flags.systemd_unit_exclude.anchored(),
+            tasks: flags.systemd_enable_task_metrics,
+            restarts: flags.systemd_enable_restarts_metrics,
+            start_times: flags.systemd_enable_start_time_metrics,
+            daemon: if flags.systemd_private {
+                Daemon::at(Self::NAME, PRIVATE_SOCKET)
+            } else {
+                Daemon::on_system_bus_or_at(Self::NAME, BUS_NAME, PRIVATE_SOCKET)
+            },
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        self.daemon
+            .ask(machine.deadline(), |talk| self.families(talk))
+    }
+}
+
+/// A unit as `ListUnits` has it: name, description, load state, active state, sub
+/// state, followed unit, object, job's number, job's type, job's object.
+type ListedUnit<'a> = (
+    &'a str,
+    &'a str,
+    &'a str,
+    &'a str,
+    &'a str,
+    &'a str,
+    ObjectPath<'a>,
+    u32,
+    &'a str,
+    ObjectPath<'a>,
+);
+
+struct Unit<'a> {
+    name: &'a str,
+    object: &'a str,
+    active_state: &'a str,
+}
+
+/// What is asked about a single unit.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    ServiceType,
+    MountType,
+    Restarts,
+    StartTime,
+    TasksCurrent,
+    TasksMax,
+    LastTrigger,
+    Accepted,
+    Connections,
+    Refused,
+}
+
+impl Question {
+    /// The interface and the name of the property that says it.
+    fn property(self) -> (&'static str, &'static str) {
+        const UNIT: &str = "org.freedesktop.systemd1.Unit";
+        const SERVICE: &str = "org.freedesktop.systemd1.Service";
+        const MOUNT: &str = "org.freedesktop.systemd1.Mount";
+        const TIMER: &str = "org.freedesktop.systemd1.Timer";
+        const SOCKET: &str = "org.freedesktop.systemd1.Socket";
+        match self {
+            Self::ServiceType => (SERVICE, "Type"),
+            Self::MountType => (MOUNT, "Type"),
+            Self::Restarts => (SERVICE, "NRestarts"),
+            Self::StartTime => (UNIT, "ActiveEnterTimestamp"),
+            Self::TasksCurrent => (SERVICE, "TasksCurrent"),
+            Self::TasksMax => (SERVICE, "TasksMax"),
+            Self::LastTrigger => (TIMER, "LastTriggerUSec"),
+            Self::Accepted => (SOCKET, "NAccepted"),
+            Self::Connections => (SOCKET, "NConnections"),
+            Self::Refused => (SOCKET, "NRefused"),
+        }
+    }
+}
+
+impl Systemd {
+    fn families(&self, talk: &mut Talk<'_>) -> Result<Families> {
+        let property = |name| Call::property(OBJECT, MANAGER, name);
+        let mut replies = talk
+            .ask_all([
+                Call::method(OBJECT, MANAGER, "ListUnits"),
+                property("Version"),
+                property("Virtualization"),
+                property("SystemState"),
+            ])?
+            .into_iter();
+        let mut next = || {
+            let none = Err(Error::api(Self::NAME, "no answer"));
+            replies.next().unwrap_or(none)
+        };
+
+        let mut out = Families::default();
+        let listed = next()?;
+        let listed: Vec<ListedUnit<'_>> = listed.read()?;
+        if let Some(version) = out.keep(next().and_then(|it| it.text()))
+            && let Some(number) = version_number(&version)
+        {
+            out.add(&VERSION, [&version], number);
+        }
+        if let Some(kind) = out.keep(next().and_then(|it| it.text())) {
+            let kind = if kind.is_empty() { "none" } else { &kind };
+            out.add(&VIRTUALIZATION, [kind], true);
+        }
+        if let Some(state) = out.keep(next().and_then(|it| it.text())) {
+            out.add(&SYSTEM_RUNNING, [], state == "running");
+        }
+        sums(&mut out, &listed);
+        let units = self.wanted(&mut out, &listed);
+        self.units(&mut out, talk, &units)?;
+        Ok(out)
+    }
+
+    /// The units to expose, in order of their names.
+    fn wanted<'a>(&self, out: &mut Families, listed: &'a [ListedUnit<'_>]) -> Vec<Unit<'a>> {
+        let mut units: Vec<_> = listed
+            .iter()
+            .filter(|(name, _, load_state, ..)| {
+                *load_state == "loaded" && self.include.matches(name) && !self.exclude.matches(name)
+            })
+            .map(|(name, _, _, active_state, _, _, object, ..)| Unit {
+                name,
+                object: object.as_str(),
+                active_state,
+            })
+            .collect();
+        units.sort_unstable_by_key(|unit| unit.name);
+        if units.len() > MAX_UNITS {
+            let many = format_args!("left out all but {MAX_UNITS} of {} units", units.len());
+            out.skip(Error::api(Self::NAME, many));
+            units.truncate(MAX_UNITS);
+        }
+        units
+    }
+
+    fn units(&self, out: &mut Families, talk: &mut Talk<'_>, units: &[Unit<'_>]) -> Result<()> {
+        let questions: Vec<_> = units
+            .iter()
+            .map(|unit| (unit, self.questions(unit)))
+            .collect();
+        let calls = questions.iter().flat_map(|(unit, questions)| {
+            questions.iter().map(|question| {
+                let (interface, property) = question.property();
+                Call::property(unit.object, interface, property)
+            })
+        });
+        let mut replies = talk.ask_all(calls)?.into_iter();
+        for (unit, questions) in questions {
+            let answers = questions.into_iter().zip(replies.by_ref());
+            self.unit(out, unit, answers);
+        }
+        Ok(())
+    }
+
+    fn questions(&self, unit: &Unit<'_>) -> Vec<Question> {
+        let mut questions = Vec::new();
+        match unit.name.rsplit_once('.').map(|(_, suffix)| suffix) {
+            Some("service") => {
+                questions.push(Question::ServiceType);
+                if self.restarts {
+                    questions.push(Question::Restarts);
+                }
+                if self.tasks {
+                    questions.extend([Question::TasksCurrent, Question::TasksMax]);
+                }
+            }
+            Some("mount") => questions.push(Question::MountType),
+            Some("timer") => questions.push(Question::LastTrigger),
+            Some("socket") => {
+                questions.extend([Question::Accepted, Question::Connections, Question::Refused]);
+            }
+            _ => {}
+        }
+        if self.start_times && unit.active_state == "active" {
+            questions.push(Question::StartTime);
+        }
+        questions
+    }
+
+    fn unit(
+        &self,
+        out: &mut Families,
+        unit: &Unit<'_>,
+        answers: impl Iterator<Item = (Question, Result<Reply>)>,
+    ) {
+        let name = [unit.name];
+        let mut kind = Some(String::new());
+        for (question, reply) in answers {
+            if matches!(question, Question::ServiceType | Question::MountType) {
+                kind = out.keep(reply.and_then(|it| it.text()));
+                continue;
+            }
+            let Some(number) = out.keep(reply.and_then(|it| it.number())) else {
+                continue;
+            };
+            let time = Value::quotient(number, 1_000_000);
+            match question {
+                Question::ServiceType | Question::MountType => {}
+                Question::Restarts => out.add(&RESTARTS, name, number),
+                Question::StartTime => out.add(&START_TIME, name, time),
+                // Nobody counts, or there is no limit.
+                Question::TasksCurrent | Question::TasksMax if number == u64::MAX => {}
+                Question::TasksCurrent => out.add(&TASKS_CURRENT, name, number),
+                Question::TasksMax => out.add(&TASKS_MAX, name, number),
+                Question::LastTrigger => out.add(&LAST_TRIGGER, name, time),
+                Question::Accepted => out.add(&ACCEPTED, name, number),
+                Question::Connections => out.add(&CONNECTIONS, name, number),
+                Question::Refused => out.add(&REFUSED, name, number),
+            }
+        }
+        if self.start_times && unit.active_state != "active" {
+            out.add(&START_TIME, name, 0_u64);
+        }
+        if let Some(kind) = kind {
+            for state in STATES {
+                let is_in = state == unit.active_state;
+                out.add(&UNIT_STATE, [unit.name, state, &kind], is_in);
+            }
+        }
+    }
+}
+
+fn sums(out: &mut Families, listed: &[ListedUnit<'_>]) {
+    let mut sums: BTreeMap<&str, usize> = STATES.iter().map(|state| (*state, 0)).collect();
+    for (_, _, _, active_state, ..) in listed {
+        *sums.entry(active_state).or_default() += 1;
+    }
+    for (state, sum) in sums {
+        out.add(&UNITS, [state], sum);
+    }
+}
+
+/// The number in a version such as `252.39-1~deb12u1` or `v257-rc1`: one of three
+/// digits at least, and its first fraction.
+fn version_number(version: &str) -> Option<Value> {
+    version
+        .split(|c: char| !c.is_ascii_digit() && c != '.')
+        .find_map(|word| {
+            let mut parts = word.split('.').skip_while(|part| part.len() < 3);
+            let whole = parts.next()?;
+            match parts.next() {
+                None | Some("") => whole.parse().ok(),
+                Some(fraction) => format!("{whole}.{fraction}").parse().ok(),
+            }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use zbus::{Message, Variant};
+
+    use super::*;
+    use crate::sources::fake_bus::{FakeBus, call};
+
+    /// systemd with some units, of which one vanishes when it is asked about.
+    fn answer(question: &Message) -> Option<Message> {
+        let header = question.header();
+        let units = || {
+            let unit = |name, load, state| {
+                let object = ObjectPath::try_from(format!("{OBJECT}/unit/{}", escape(name)));
+                let root = ObjectPath::from_static_str_unchecked("/");
+                (
+                    name,
+                    "",
+                    load,
+                    state,
+                    "",
+                    "",
+                    object.unwrap(),
+                    0_u32,
+                    "",
+                    root,
+                )
+            };
+            vec![
+                unit("t.timer", "loaded", "active"),
+                unit("s.socket", "loaded", "failed"),
+                unit("gone.service", "loaded", "active"),
+                unit("b.service", "loaded", "reloading"),
+                unit("a.service", "loaded", "active"),
+                unit("absent.service", "not-found", "inactive"),
+                unit("x.mount", "loaded", "active"),
+                unit("x.slice", "loaded", "active"),
+            ]
+        };
+        let (path, interface, member) = call(question);
+        let reply = Message::method_return(&header);
+        if member == "ListUnits" {
+            return reply.build(&units()).ok();
+        }
+        if path.contains("gone") {
+            let name = "org.freedesktop.systemd1.NoSuchUnit";
+            let error = Message::error(&header, name);
+            return error.build(&"no such unit").ok();
+        }
+        let body = question.body();
+        let (of, property): (&str, &str) = body.deserialize().unwrap();
+        let value = match (interface.as_str(), of.rsplit_once('.').unwrap().1, property) {
+            (_, "Manager", "Version") => Variant::from("252.39-1~deb12u1"),
+            (_, "Manager", "Virtualization") => Variant::from(""),
+            (_, "Manager", "SystemState") => Variant::from("degraded"),
+            (_, "Service", "Type") => Variant::from("notify"),
+            (_, "Service", "NRestarts") => Variant::from(3_u32),
+            (_, "Service", "TasksCurrent") => Variant::from(u64::MAX),
+            (_, "Service", "TasksMax") => Variant::from(4_u64),
+            (_, "Mount", "Type") => Variant::from("ext4"),
+            (_, "Unit", "ActiveEnterTimestamp") => Variant::from(1_500_000_u64),
+            (_, "Timer", "LastTriggerUSec") => Variant::from(2_250_000_u64),
+            (_, "Socket", "NAccepted") => Variant::from(5_u32),
+            (_, "Socket", "NConnections") => Variant::from("many"),
+            (_, "Socket", "NRefused") => {
+                let name = "org.freedesktop.DBus.Error.UnknownProperty";
+                let error = Message::error(&header, name);
+                return error.build(&"systemd is too old for that").ok();
+            }
+            other => panic!("nobody asks for {other:?}"),
+        };
+        reply.build(&value).ok()
+    }
+
+    /// As systemd writes a unit's name in an object's path, as far as it matters here.
+    fn escape(name: &str) -> String {
+        name.replace('.', "_2e")
+    }
+
+    fn systemd(bus: &FakeBus, all: bool) -> Systemd {
+        let pattern = |text: &str| text.parse::<Pattern>().unwrap().anchored();
+        Systemd {
+            include: pattern(".+"),
+            exclude: pattern(if all {
+                r".+\.slice"
+            } else {
+                r"t|.+\.(mount|slice)"
+            }),
+            tasks: all,
+            restarts: all,
+            start_times: all,
+            daemon: bus.daemon("systemd", BUS_NAME),
+        }
+    }
+
+    fn collect(systemd: &Systemd) -> Families {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        systemd
+            .daemon
+            .ask(deadline, |talk| systemd.families(talk))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_unit_that_vanishes_costs_nothing_and_a_wrong_answer_only_itself() {
+        let bus = FakeBus::start("units", answer);
+        let out = collect(&systemd(&bus, false));
+        let states = |name: &str| {
+            let lines = out.lines();
+            let of = format!("node_systemd_unit_state{{name=\"{name}\"");
+            let of_it = lines.iter().filter(|line| line.starts_with(&of));
+            of_it.cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(
+            states("a.service"),
+            [
+                r#"node_systemd_unit_state{name="a.service",state="active",type="notify"} 1"#,
+                r#"node_systemd_unit_state{name="a.service",state="activating",type="notify"} 0"#,
+                r#"node_systemd_unit_state{name="a.service",state="deactivating",type="notify"} 0"#,
+                r#"node_systemd_unit_state{name="a.service",state="inactive",type="notify"} 0"#,
+                r#"node_systemd_unit_state{name="a.service",state="failed",type="notify"} 0"#,
+            ]
+        );
+        assert!(states("b.service").iter().all(|line| line.ends_with('0')));
+        assert_eq!(
+            states("t.timer").len(),
+            5,
+            "the pattern is for the whole name"
+        );
+        for left_out in ["gone.service", "absent.service", "x.mount", "x.slice"] {
+            assert!(states(left_out).is_empty(), "{left_out}");
+        }
+        let mut others = out.lines();
+        others.retain(|line| !line.starts_with("node_systemd_unit_state"));
+        assert_eq!(
+            others,
+            [
+                r#"node_systemd_version{version="252.39-1~deb12u1"} 252.39"#,
+                r#"node_systemd_virtualization_info{virtualization_type="none"} 1"#,
+                "node_systemd_system_running 0",
+                r#"node_systemd_units{state="activating"} 0"#,
+                r#"node_systemd_units{state="active"} 5"#,
+                r#"node_systemd_units{state="deactivating"} 0"#,
+                r#"node_systemd_units{state="failed"} 1"#,
+                r#"node_systemd_units{state="inactive"} 1"#,
+                r#"node_systemd_units{state="reloading"} 1"#,
+                r#"node_systemd_socket_accepted_connections_total{name="s.socket"} 5"#,
+                r#"node_systemd_timer_last_trigger_seconds{name="t.timer"} 2.25"#,
+            ]
+        );
+        let (skipped, reason) = out.skipped();
+        assert_eq!(skipped, 1);
+        let reason = reason.unwrap().to_string();
+        assert!(reason.starts_with("systemd: not a number"), "{reason}");
+    }
+
+    #[test]
+    fn tasks_that_nobody_counts_are_not_there_and_what_is_down_was_not_started() {
+        let bus = FakeBus::start("details", answer);
+        let mut lines = collect(&systemd(&bus, true)).lines();
+        lines.retain(|line| {
+            ["restart", "tasks", "start_time", "mount"]
+                .iter()
+                .any(|what| line.contains(what))
+        });
+        lines.retain(|line| !line.contains("unit_state") || line.ends_with(" 1"));
+        lines.sort_unstable();
+        assert_eq!(
+            lines,
+            [
+                r#"node_systemd_service_restart_total{name="a.service"} 3"#,
+                r#"node_systemd_service_restart_total{name="b.service"} 3"#,
+                r#"node_systemd_unit_start_time_seconds{name="a.service"} 1.5"#,
+                r#"node_systemd_unit_start_time_seconds{name="b.service"} 0"#,
+                r#"node_systemd_unit_start_time_seconds{name="s.socket"} 0"#,
+                r#"node_systemd_unit_start_time_seconds{name="t.timer"} 1.5"#,
+                r#"node_systemd_unit_start_time_seconds{name="x.mount"} 1.5"#,
+                r#"node_systemd_unit_state{name="x.mount",state="active",type="ext4"} 1"#,
+                r#"node_systemd_unit_tasks_max{name="a.service"} 4"#,
+                r#"node_systemd_unit_tasks_max{name="b.service"} 4"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn the_version_is_the_first_number_of_three_digits() {
+        for (version, number) in [
+            ("252.39-1~deb12u1", Some(252.39)),
+            ("v257-rc1", Some(257.0)),
+            ("99.245.3", Some(245.3)),
+            ("239 (239-82.el8)", Some(239.0)),
+            ("249.", Some(249.0)),
+            ("main", None),
+        ] {
+            let mut text = String::new();
+            if let Some(value) = version_number(version) {
+                value.write_to(&mut text);
+            }
+            assert_eq!(text.parse::<f64>().ok(), number, "{version}");
+        }
+    }
+}
