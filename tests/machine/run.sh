@@ -30,6 +30,7 @@ trap 'rm -rf "$scratch"' EXIT
 disk=$scratch/task.img
 
 chmod +x "$task/run.sh"
+rm -rf "$task/out"
 megabytes=$(($(du -sm "$task" | cut -f1) + 64))
 # No journal: what the task wrote is read from the image itself.
 truncate -s "${megabytes}M" "$disk"
@@ -45,13 +46,12 @@ TMPDIR=$scratch timeout --kill-after=10 "${STRATA_MACHINE_TIMEOUT:-600}" \
     -accel tcg,thread=multi -smp 2 -m 2048 \
     -display none -monitor none -serial stdio -no-reboot \
     -kernel "$cache/vmlinuz" -initrd "$cache/initrd.img" \
-    -append "console=ttyS0 root=/dev/vda rw panic=-1 psi=1 quiet systemd.show_status=false" \
+    -append "console=ttyS0 root=/dev/vda rw panic=-1 psi=1 apparmor=0 quiet systemd.show_status=false" \
     -drive "file=$cache/root.img,if=virtio,format=raw,cache=unsafe,snapshot=on" \
     -drive "file=$disk,if=virtio,format=raw,cache=unsafe" \
     -netdev "$network" -device virtio-net,netdev=net \
     </dev/null || die "the machine did not come to its end (exit code $?)"
 
-rm -rf "$task/out"
 debugfs -R "rdump /out $task" "$disk" 2>/dev/null
 code=$(debugfs -R "cat /exit-code" "$disk" 2>/dev/null)
 [[ $code =~ ^[0-9]+$ ]] || die "the machine did not finish the task"

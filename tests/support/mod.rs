@@ -37,6 +37,22 @@ pub const LIVE: &[&str] = &[
     "uname",
 ];
 
+/// Says that a test cannot run here, and what it needs. Where `STRATA_TEST_REQUIRE` is
+/// set that is a failure.
+pub fn lacks(what: &str) {
+    assert!(
+        std::env::var_os("STRATA_TEST_REQUIRE").is_none(),
+        "needs {what}"
+    );
+    println!("skipped: needs {what}");
+}
+
+/// Whether there is a program of this name.
+pub fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
 pub fn fixture(machine: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures")

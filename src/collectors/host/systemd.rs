@@ -3,7 +3,8 @@
 //!
 //! Every unit's name and state come in one answer. What else is asked for is asked as
 //! single properties, all of them at once: `GetAll` on a service makes systemd read
-//! its cgroup's files and write down some 300 values.
+//! its cgroup's files and write down some 300 values, which took it 1.7 times the time
+//! of the four single ones that are asked for at most.
 
 use std::collections::BTreeMap;
 
