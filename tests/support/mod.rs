@@ -20,7 +20,7 @@ use strata_exporter::{
 };
 
 /// The machines in `tests/fixtures`.
-pub const MACHINES: &[&str] = &["hardware"];
+pub const MACHINES: &[&str] = &["hardware", "vm-v1", "vm-v2"];
 
 /// What a fixture tree cannot answer for, because the kernel or a daemon is asked
 /// by other means than files.
