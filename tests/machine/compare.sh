@@ -35,6 +35,13 @@ ours=$!
 await 9101 "$anchor"
 await 9100 "$ours"
 
+# Without a bus systemd is asked at its own socket.
+./strata_exporter --web.listen-address=127.0.0.1:9102 --collector.disable-defaults \
+    --collector.systemd --collector.systemd.private >>out/ours.log 2>&1 &
+await 9102 "$!"
+scrape 9102 private.prom
+grep -q '^node_systemd_unit_state{name="broken.service",state="failed".* 1$' out/private.prom
+
 # What differs in every round differs; what does not was only late.
 for round in 1 2 3; do
     scrape 9101 "before-$round.prom"

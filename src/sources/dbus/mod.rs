@@ -8,6 +8,8 @@
 //! Nothing is started by asking: where a daemon is not running, the bus is told not
 //! to start it.
 
+mod own_socket;
+
 use std::{
     future::poll_fn,
     io,
@@ -20,13 +22,14 @@ use std::{
 use futures_core::Stream;
 use tokio::runtime::{self, Runtime};
 use zbus::{
-    Address, Connection, Message, MessageStream, Variant,
+    Connection, Message, MessageStream, Variant,
     address::{Transport, transport::UnixSocket},
     connection,
     message::{Body, Flags, Type},
     wire::DynamicDeserialize,
 };
 
+use self::own_socket::OwnSocket;
 use crate::error::{Error, Result};
 
 /// How many requests are on their way at once. A bus may refuse more than 128
@@ -183,30 +186,38 @@ impl Daemon {
     }
 
     fn connect_by(&self, road: &Road, deadline: Instant) -> Result<Link> {
-        let (builder, on_bus) = match road {
-            Road::SystemBus => (connection::Builder::system(), true),
-            #[cfg(test)]
-            Road::Bus(address) => (connection::Builder::address(address.as_str()), true),
-            Road::Own(socket) => {
-                let unix = zbus::address::transport::Unix::new(UnixSocket::File(socket.into()));
-                let address = Address::new(Transport::Unix(unix));
-                (connection::Builder::address(address).p2p(), false)
-            }
-        };
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
             .build()
             .map_err(|error| Error::api(self.name, error))?;
-        let connection = runtime
-            .block_on(async { tokio::time::timeout_at(deadline.into(), builder.build()).await })
-            .map_err(|_| Error::TimedOut(self.name.to_owned()))?
-            .map_err(|error| self.unreachable(error))?;
+        let connected = runtime
+            .block_on(async { tokio::time::timeout_at(deadline.into(), self.open(road)).await });
+        let (connection, on_bus) =
+            connected.map_err(|_| Error::TimedOut(self.name.to_owned()))??;
         Ok(Link {
             connection,
             on_bus,
             runtime,
         })
+    }
+
+    /// Opens the connection; says whether it is one to a bus.
+    async fn open(&self, road: &Road) -> Result<(Connection, bool)> {
+        let (builder, on_bus) = match road {
+            Road::SystemBus => (connection::Builder::system(), true),
+            #[cfg(test)]
+            Road::Bus(address) => (connection::Builder::address(address.as_str()), true),
+            Road::Own(path) => {
+                let socket = OwnSocket::connect(path).await;
+                let (socket, guid) = socket.map_err(|error| Error::io(path, error))?;
+                let builder = connection::Builder::authenticated_socket(socket, guid);
+                (builder.p2p(), false)
+            }
+        };
+        let connection = builder.build().await;
+        let connection = connection.map_err(|error| self.unreachable(error))?;
+        Ok((connection, on_bus))
     }
 
     fn unreachable(&self, error: zbus::Error) -> Error {
@@ -522,6 +533,10 @@ pub(crate) mod fake_bus {
             Daemon::reached_by(name, bus_name, vec![Road::Bus(address)])
         }
 
+        pub(super) fn socket(&self) -> &std::path::Path {
+            &self.socket
+        }
+
         pub(super) fn accepted(&self) -> usize {
             self.accepted.load(Ordering::SeqCst)
         }
@@ -627,6 +642,15 @@ mod tests {
         let bus = FakeBus::start("restart", echo);
         assert_eq!(who(&daemon, soon()).unwrap(), "/a");
         assert_eq!(bus.accepted(), 1);
+    }
+
+    #[test]
+    fn a_daemon_is_asked_at_its_own_socket_over_a_new_connection_each_time() {
+        let bus = FakeBus::start("own", echo);
+        let daemon = Daemon::at("test", bus.socket());
+        assert_eq!(who(&daemon, soon()).unwrap(), "/a");
+        assert_eq!(who(&daemon, soon()).unwrap(), "/a");
+        assert_eq!(bus.accepted(), 2);
     }
 
     #[test]
