@@ -5,6 +5,7 @@
 mod loadavg;
 mod logind;
 mod meminfo;
+mod netstat;
 mod stat;
 mod systemd;
 
@@ -15,6 +16,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<logind::Logind>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
+    Entry::of::<netstat::NetStat>(Host),
     Entry::of::<stat::Stat>(Host),
     Entry::of::<systemd::Systemd>(Host),
     // Still to come: replace the line by the collector.
