@@ -6,8 +6,11 @@ mod loadavg;
 mod logind;
 mod meminfo;
 mod netstat;
+mod sockstat;
+mod softnet;
 mod stat;
 mod systemd;
+mod udp_queues;
 
 use crate::collector::{Entry, Layer::Host};
 
@@ -17,8 +20,11 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<logind::Logind>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
     Entry::of::<netstat::NetStat>(Host),
+    Entry::of::<sockstat::SockStat>(Host),
+    Entry::of::<softnet::SoftNet>(Host),
     Entry::of::<stat::Stat>(Host),
     Entry::of::<systemd::Systemd>(Host),
+    Entry::of::<udp_queues::UdpQueues>(Host),
     // Still to come: replace the line by the collector.
     Entry::to_come("bcache", true),
     Entry::to_come("bcachefs", true),

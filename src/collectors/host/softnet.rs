@@ -1,0 +1,130 @@
+//! What each CPU did with received packets, from `/proc/net/softnet_stat`, documented in
+//! the kernel's `networking/scaling.rst` and, for the columns, only in `net/core/net-procfs.c`.
+//!
+//! The file has no names: kernels add columns at the end, and the thirteenth is the CPU's
+//! number. Where it is not there yet, lines are counted, which is wrong where a CPU is
+//! offline, and nobody can tell.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::Families,
+    metric::{Desc, Metric},
+    metrics,
+    sources::{Fields, Snapshot, Text},
+};
+
+metrics! {
+    /// Packets that the CPU took from network devices.
+    PROCESSED: Counter = "node_softnet_processed_total" ["cpu"];
+    /// Packets lost because the CPU's backlog was full (net.core.netdev_max_backlog).
+    DROPPED: Counter = "node_softnet_dropped_total" ["cpu"];
+    /// Rounds that ended with packets left, for want of time or budget (net.core.netdev_budget).
+    TIMES_SQUEEZED: Counter = "node_softnet_times_squeezed_total" ["cpu"];
+    /// Times that a transmit lock was found taken; newer kernels always say 0.
+    CPU_COLLISION: Counter = "node_softnet_cpu_collision_total" ["cpu"];
+    /// Times that another CPU woke this one to process packets (RPS).
+    RECEIVED_RPS: Counter = "node_softnet_received_rps_total" ["cpu"];
+    /// Times that a flow took too large a part of the backlog and was limited.
+    FLOW_LIMIT_COUNT: Counter = "node_softnet_flow_limit_count_total" ["cpu"];
+    /// Packets waiting in the CPU's backlog.
+    BACKLOG_LEN: Gauge = "node_softnet_backlog_len" ["cpu"];
+}
+
+/// The column of the CPU's number.
+const CPU: usize = 12;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct SoftNet;
+
+impl Collector for SoftNet {
+    const NAME: &'static str = "softnet";
+    const ABOUT: &'static str = "packets received by each CPU";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        Ok(families(&machine.proc("net/softnet_stat")?))
+    }
+}
+
+fn families(text: &Text) -> Families {
+    let mut out = Families::default();
+    for (number, line) in text.lines().enumerate() {
+        let columns = columns(line);
+        let Some(columns) = out.keep(columns) else {
+            continue;
+        };
+        let cpu = columns.get(CPU).copied().unwrap_or(number as u64);
+        let mut buffer = itoa::Buffer::new();
+        let cpu = buffer.format(cpu);
+        let mut counter = |metric: &'static Metric<1>, at: usize| {
+            if let Some(count) = columns.get(at) {
+                out.add(metric, [cpu], *count);
+            }
+        };
+        counter(&PROCESSED, 0);
+        counter(&DROPPED, 1);
+        counter(&TIMES_SQUEEZED, 2);
+        // Between these, once fast routes.
+        counter(&CPU_COLLISION, 8);
+        counter(&RECEIVED_RPS, 9);
+        counter(&FLOW_LIMIT_COUNT, 10);
+        counter(&BACKLOG_LEN, 11);
+    }
+    out
+}
+
+/// All columns or none: what is in them is known by their place only.
+fn columns(mut line: Fields<'_>) -> Result<Vec<u64>> {
+    let mut columns = Vec::with_capacity(16);
+    while let Some(word) = line.next_word() {
+        columns.push(line.parse_hex(word, "column")?);
+    }
+    if columns.len() < 9 {
+        return Err(line.error("fewer columns than any kernel writes"));
+    }
+    Ok(columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_says_less() {
+        for (columns, families_there) in [(9, 4), (10, 5), (11, 6), (13, 7), (15, 7)] {
+            let line: Vec<_> = (0..columns).map(|i| format!("{:08x}", 16 + i)).collect();
+            let out = families(&Text::from(line.join(" ").as_str()));
+            assert_eq!(out.iter().count(), families_there, "{columns} columns");
+        }
+    }
+
+    #[test]
+    fn an_offline_cpu_leaves_a_gap_in_the_numbers_where_the_kernel_says_them() {
+        let rest = "0 0 0 0 0 0 0 0 0 0 0";
+        let text = Text::from(format!("1f {rest} 0\n2f {rest} 2\n").as_str());
+        let lines = families(&text).lines();
+        assert_eq!(lines[0], r#"node_softnet_processed_total{cpu="0"} 31"#);
+        assert_eq!(lines[1], r#"node_softnet_processed_total{cpu="2"} 47"#);
+        let old = Text::from("1f 0 0 0 0 0 0 0 0\n2f 0 0 0 0 0 0 0 0\n");
+        let lines = families(&old).lines();
+        assert_eq!(lines[1], r#"node_softnet_processed_total{cpu="1"} 47"#);
+    }
+
+    #[test]
+    fn a_line_that_makes_no_sense_costs_only_itself() {
+        let text = Text::from("1 2\n1 2 3 4 5 6 7 8 x\n1f 0 0 0 0 0 0 0 0\n");
+        let out = families(&text);
+        assert_eq!(
+            out.lines()[0],
+            r#"node_softnet_processed_total{cpu="2"} 31"#
+        );
+        assert_eq!(out.skipped().0, 2);
+    }
+}
