@@ -2,6 +2,8 @@
 //!
 //! To add a collector, write its module and name it here, twice.
 
+mod conntrack;
+mod lnstat;
 mod loadavg;
 mod logind;
 mod meminfo;
@@ -16,6 +18,8 @@ use crate::collector::{Entry, Layer::Host};
 
 /// Every collector of this layer.
 pub(super) const ALL: &[Entry] = &[
+    Entry::of::<conntrack::Conntrack>(Host),
+    Entry::of::<lnstat::LnStat>(Host),
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<logind::Logind>(Host),
     Entry::of::<meminfo::MemInfo>(Host),

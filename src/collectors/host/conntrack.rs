@@ -1,0 +1,131 @@
+//! Tracked connections, from `/proc/sys/net/netfilter/nf_conntrack_{count,max}`, documented
+//! in the kernel's `networking/nf_conntrack-sysctl.rst`, and what tracking did, from
+//! `/proc/net/stat/nf_conntrack`, documented in `conntrack(8)` under `--stats`.
+//!
+//! The columns of the latter have changed places and names, so they are found by name:
+//! one that a kernel no longer has is missing rather than another's number.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Families, Value},
+    metric::{Desc, Metric},
+    metrics,
+    sources::{Snapshot, Text},
+};
+
+use super::lnstat;
+
+metrics! {
+    /// Connections that are being tracked.
+    ENTRIES: Gauge = "node_nf_conntrack_entries" [];
+    /// Most connections that can be tracked; packets of further ones are dropped.
+    ENTRIES_LIMIT: Gauge = "node_nf_conntrack_entries_limit" [];
+    /// Lookups that found their connection. Counts up, whatever the type says.
+    STAT_FOUND: Gauge = "node_nf_conntrack_stat_found" [];
+    /// Packets that could not be tracked. Counts up, whatever the type says.
+    STAT_INVALID: Gauge = "node_nf_conntrack_stat_invalid" [];
+    /// Packets of connections that need no tracking. Counts up, whatever the type says; newer kernels always say 0.
+    STAT_IGNORE: Gauge = "node_nf_conntrack_stat_ignore" [];
+    /// Connections entered into the table. Counts up, whatever the type says.
+    STAT_INSERT: Gauge = "node_nf_conntrack_stat_insert" [];
+    /// Connections that could not be entered, mostly because they were there already. Counts up, whatever the type says.
+    STAT_INSERT_FAILED: Gauge = "node_nf_conntrack_stat_insert_failed" [];
+    /// Packets dropped because the table was full or memory short. Counts up, whatever the type says.
+    STAT_DROP: Gauge = "node_nf_conntrack_stat_drop" [];
+    /// Connections forgotten early to make room for new ones. Counts up, whatever the type says.
+    STAT_EARLY_DROP: Gauge = "node_nf_conntrack_stat_early_drop" [];
+    /// Lookups begun again because the table was resized meanwhile. Counts up, whatever the type says.
+    STAT_SEARCH_RESTART: Gauge = "node_nf_conntrack_stat_search_restart" [];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Conntrack;
+
+impl Collector for Conntrack {
+    const NAME: &'static str = "conntrack";
+    const ABOUT: &'static str = "tracked connections";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let dir = machine.proc_dir("sys/net/netfilter")?;
+        let mut out = Families::default();
+        out.add(&ENTRIES, [], dir.number::<Value>("nf_conntrack_count")?);
+        if let Some(limit) = out.keep(dir.number::<Value>("nf_conntrack_max")) {
+            out.add(&ENTRIES_LIMIT, [], limit);
+        }
+        if let Some(stat) = out.keep(machine.proc("net/stat/nf_conntrack")) {
+            families(&mut out, &stat);
+        }
+        Ok(out)
+    }
+}
+
+fn families(out: &mut Families, stat: &Text) {
+    let names: Vec<_> = lnstat::names(stat).collect();
+    // All CPUs or nothing: a sum without one of its parts is wrong.
+    let sums = sums(stat, names.len());
+    for (name, sum) in names.iter().zip(out.keep(sums).unwrap_or_default()) {
+        if let Some(metric) = metric(name) {
+            out.add(metric, [], sum);
+        }
+    }
+}
+
+fn metric(column: &str) -> Option<&'static Metric<0>> {
+    Some(match column {
+        "found" => &STAT_FOUND,
+        "invalid" => &STAT_INVALID,
+        "ignore" => &STAT_IGNORE,
+        "insert" => &STAT_INSERT,
+        "insert_failed" => &STAT_INSERT_FAILED,
+        "drop" => &STAT_DROP,
+        "early_drop" => &STAT_EARLY_DROP,
+        "search_restart" => &STAT_SEARCH_RESTART,
+        _ => return None,
+    })
+}
+
+fn sums(stat: &Text, columns: usize) -> Result<Vec<u64>> {
+    let mut sums = vec![0_u64; columns];
+    for row in lnstat::rows(stat, columns) {
+        for (sum, count) in sums.iter_mut().zip(row?) {
+            *sum = sum.saturating_add(count);
+        }
+    }
+    Ok(sums)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_found_by_name_and_summed_over_the_cpus() {
+        let mut out = Families::default();
+        let stat = "entries clashres found insert drop\n10 1 2 ffffffff 4\n10 1 20 1 40\n";
+        families(&mut out, &Text::from(stat));
+        assert_eq!(
+            out.lines(),
+            [
+                "node_nf_conntrack_stat_found 34",
+                "node_nf_conntrack_stat_insert 4294967296",
+                "node_nf_conntrack_stat_drop 68",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_sum_without_one_of_its_parts_is_not_exposed() {
+        let mut out = Families::default();
+        families(&mut out, &Text::from("found drop\n1 2\n3\n"));
+        assert!(out.is_empty());
+        assert_eq!(out.skipped().0, 1);
+    }
+}

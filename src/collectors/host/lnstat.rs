@@ -1,0 +1,118 @@
+//! What the network's caches and connection tracking count on each CPU, from
+//! `/proc/net/stat/*`, documented in `lnstat(8)`.
+//!
+//! Everything is exposed as a counter, as it always was; `entries` is not one.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::{Snapshot, Text},
+};
+
+metrics! {
+    /// Column * of the kernel's table named by the subsystem; entries is no counter but the present size of the whole cache, the same for each CPU.
+    COLUMN: Counter = "node_lnstat_*_total" ["cpu", "subsystem"];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct LnStat;
+
+impl Collector for LnStat {
+    const NAME: &'static str = "lnstat";
+    const ABOUT: &'static str = "counters of the network's caches";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        let dir = machine.proc_dir("net/stat")?;
+        for name in dir.names()? {
+            if let Some(text) = out.keep(dir.read(&name)) {
+                families(&mut out, &name.to_string_lossy(), &text);
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn families(out: &mut Families, subsystem: &str, text: &Text) {
+    let names: Vec<_> = names(text).collect();
+    for (cpu, row) in rows(text, names.len()).enumerate() {
+        let Some(row) = out.keep(row) else {
+            continue;
+        };
+        let mut buffer = itoa::Buffer::new();
+        let cpu = buffer.format(cpu);
+        for (name, count) in names.iter().zip(row) {
+            out.add_word(&COLUMN, name, [cpu, subsystem], count);
+        }
+    }
+}
+
+/// The names of the columns.
+pub(super) fn names(text: &Text) -> impl Iterator<Item = &str> {
+    let head = text.body().lines().next().unwrap_or_default();
+    head.split_ascii_whitespace()
+}
+
+/// The numbers of each CPU that is there, in order; as many as there are names.
+pub(super) fn rows(text: &Text, columns: usize) -> impl Iterator<Item = Result<Vec<u64>>> {
+    text.lines().skip(1).map(move |mut line| {
+        let mut row = Vec::with_capacity(columns);
+        while let Some(word) = line.next_word() {
+            row.push(line.parse_hex(word, "column")?);
+        }
+        match row.len() {
+            len if len == columns => Ok(row),
+            len => Err(line.error(format_args!("{len} columns for {columns} names"))),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cpu_has_a_line() {
+        let mut out = Families::default();
+        let text = Text::from("entries  hits\t new\n0000000a 00000002 1\n0000000a ffffffff 3\n");
+        families(&mut out, "arp_cache", &text);
+        assert_eq!(
+            out.lines(),
+            [
+                r#"node_lnstat_entries_total{cpu="0",subsystem="arp_cache"} 10"#,
+                r#"node_lnstat_entries_total{cpu="1",subsystem="arp_cache"} 10"#,
+                r#"node_lnstat_hits_total{cpu="0",subsystem="arp_cache"} 2"#,
+                r#"node_lnstat_hits_total{cpu="1",subsystem="arp_cache"} 4294967295"#,
+                r#"node_lnstat_new_total{cpu="0",subsystem="arp_cache"} 1"#,
+                r#"node_lnstat_new_total{cpu="1",subsystem="arp_cache"} 3"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_line_that_does_not_match_the_names_costs_only_itself() {
+        let mut out = Families::default();
+        families(&mut out, "x", &Text::from("a b\n1\n1 2 3\n1 z\n4 5\n"));
+        assert_eq!(
+            out.lines(),
+            [
+                r#"node_lnstat_a_total{cpu="3",subsystem="x"} 4"#,
+                r#"node_lnstat_b_total{cpu="3",subsystem="x"} 5"#,
+            ]
+        );
+        assert_eq!(out.skipped().0, 3);
+        let reason = out.skipped().1.unwrap().to_string();
+        assert_eq!(reason, "test:2: 1 columns for 2 names");
+    }
+}
