@@ -8,6 +8,8 @@ mod loadavg;
 mod logind;
 mod meminfo;
 mod netstat;
+mod nfs;
+mod nfsd;
 mod sockstat;
 mod softnet;
 mod stat;
@@ -24,6 +26,8 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<logind::Logind>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
     Entry::of::<netstat::NetStat>(Host),
+    Entry::of::<nfs::Nfs>(Host),
+    Entry::of::<nfsd::NfsD>(Host),
     Entry::of::<sockstat::SockStat>(Host),
     Entry::of::<softnet::SoftNet>(Host),
     Entry::of::<stat::Stat>(Host),

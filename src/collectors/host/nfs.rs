@@ -1,0 +1,286 @@
+//! What this machine does as an NFS client, from `/proc/net/rpc/nfs`, documented in
+//! `nfsstat(8)`.
+//!
+//! Operations have no names in the file, only places, and each kernel has as many as it
+//! knows. Those beyond the ones known here are left out.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Families, Value},
+    metric::{Desc, Metric},
+    metrics,
+    sources::{Fields, Snapshot, Text},
+};
+
+metrics! {
+    /// Network packets of NFS, by transport protocol.
+    PACKETS: Counter = "node_nfs_packets_total" ["protocol"];
+    /// TCP connections that were made to NFS servers.
+    CONNECTIONS: Counter = "node_nfs_connections_total" [];
+    /// Remote procedure calls that were made.
+    RPCS: Counter = "node_nfs_rpcs_total" [];
+    /// Remote procedure calls that were sent again for want of an answer.
+    RPC_RETRANSMISSIONS: Counter = "node_nfs_rpc_retransmissions_total" [];
+    /// Times that the credentials of remote procedure calls were refreshed.
+    RPC_AUTHENTICATION_REFRESHES: Counter = "node_nfs_rpc_authentication_refreshes_total" [];
+    /// Requests that were made, by version of NFS (proto) and operation.
+    REQUESTS: Counter = "node_nfs_requests_total" ["method", "proto"];
+}
+
+/// The procedures of NFS version 2, in the order of RFC 1094.
+pub(super) const V2: &[&str] = &[
+    "Null", "GetAttr", "SetAttr", "Root", "Lookup", "ReadLink", "Read", "WrCache", "Write",
+    "Create", "Remove", "Rename", "Link", "SymLink", "MkDir", "RmDir", "ReadDir", "FsStat",
+];
+
+/// The procedures of NFS version 3, in the order of RFC 1813.
+pub(super) const V3: &[&str] = &[
+    "Null",
+    "GetAttr",
+    "SetAttr",
+    "Lookup",
+    "Access",
+    "ReadLink",
+    "Read",
+    "Write",
+    "Create",
+    "MkDir",
+    "SymLink",
+    "MkNod",
+    "Remove",
+    "RmDir",
+    "Rename",
+    "Link",
+    "ReadDir",
+    "ReadDirPlus",
+    "FsStat",
+    "FsInfo",
+    "PathConf",
+    "Commit",
+];
+
+/// What Linux's client does in version 4, in the order of `NFSPROC4_CLNT_*` in the
+/// kernel's `nfs4.h`.
+const V4: &[&str] = &[
+    "Null",
+    "Read",
+    "Write",
+    "Commit",
+    "Open",
+    "OpenConfirm",
+    "OpenNoattr",
+    "OpenDowngrade",
+    "Close",
+    "Setattr",
+    "FsInfo",
+    "Renew",
+    "SetClientID",
+    "SetClientIDConfirm",
+    "Lock",
+    "Lockt",
+    "Locku",
+    "Access",
+    "Getattr",
+    "Lookup",
+    "LookupRoot",
+    "Remove",
+    "Rename",
+    "Link",
+    "Symlink",
+    "Create",
+    "Pathconf",
+    "StatFs",
+    "ReadLink",
+    "ReadDir",
+    "ServerCaps",
+    "DelegReturn",
+    "GetACL",
+    "SetACL",
+    "FsLocations",
+    "ReleaseLockowner",
+    "Secinfo",
+    "FsidPresent",
+    "ExchangeID",
+    "CreateSession",
+    "DestroySession",
+    "Sequence",
+    "GetLeaseTime",
+    "ReclaimComplete",
+    "LayoutGet",
+    "GetDeviceInfo",
+    "LayoutCommit",
+    "LayoutReturn",
+    "SecinfoNoName",
+    "TestStateID",
+    "FreeStateID",
+    "GetDeviceList",
+    "BindConnToSession",
+    "DestroyClientID",
+    "Seek",
+    "Allocate",
+    "DeAllocate",
+    "LayoutStats",
+    "Clone",
+    "Copy",
+    "OffloadCancel",
+    "Lookupp",
+    "LayoutError",
+    "CopyNotify",
+    "GetXattr",
+    "SetXattr",
+    "ListXattrs",
+    "RemoveXattr",
+    "ReadPlus",
+];
+
+/// The names for this many operations of version 4.
+///
+/// Linux 4.19 put an operation in between: in a shorter list than it wrote, the places
+/// from there on are not known.
+fn v4(count: usize) -> &'static [&'static str] {
+    let known = if count < 62 { 60 } else { V4.len() };
+    V4.get(..known).unwrap_or(V4)
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Nfs;
+
+impl Collector for Nfs {
+    const NAME: &'static str = "nfs";
+    const ABOUT: &'static str = "NFS client requests";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        Ok(families(&machine.proc("net/rpc/nfs")?))
+    }
+}
+
+fn families(text: &Text) -> Families {
+    let mut out = Families::default();
+    for mut line in text.lines() {
+        let Some(subject) = line.next_word() else {
+            continue;
+        };
+        let added = match subject {
+            "net" => net(&mut out, line),
+            "rpc" => rpc(&mut out, line),
+            "proc2" => requests(&mut out, &REQUESTS, "2", line, |_| V2),
+            "proc3" => requests(&mut out, &REQUESTS, "3", line, |_| V3),
+            "proc4" => requests(&mut out, &REQUESTS, "4", line, v4),
+            _ => Err(line.error(format_args!("unknown subject {subject:?}"))),
+        };
+        out.keep(added);
+    }
+    out
+}
+
+fn net(out: &mut Families, line: Fields<'_>) -> Result<()> {
+    let [_, udp, tcp, connections] = numbers(line)?;
+    out.add(&PACKETS, ["udp"], udp);
+    out.add(&PACKETS, ["tcp"], tcp);
+    out.add(&CONNECTIONS, [], connections);
+    Ok(())
+}
+
+fn rpc(out: &mut Families, line: Fields<'_>) -> Result<()> {
+    let [calls, retransmissions, refreshes] = numbers(line)?;
+    out.add(&RPCS, [], calls);
+    out.add(&RPC_RETRANSMISSIONS, [], retransmissions);
+    out.add(&RPC_AUTHENTICATION_REFRESHES, [], refreshes);
+    Ok(())
+}
+
+/// The first numbers of a line: all of them or none.
+pub(super) fn numbers<const N: usize>(mut line: Fields<'_>) -> Result<[Value; N]> {
+    let mut numbers = [Value::Unsigned(0); N];
+    for number in &mut numbers {
+        *number = line.parse("count")?;
+    }
+    Ok(numbers)
+}
+
+/// How many operations there are, then how often each was requested. An operation
+/// without a name is left out.
+pub(super) fn requests(
+    out: &mut Families,
+    metric: &'static Metric<2>,
+    version: &str,
+    mut line: Fields<'_>,
+    names: impl FnOnce(usize) -> &'static [&'static str],
+) -> Result<()> {
+    let said: usize = line.parse("number of operations")?;
+    let mut counts = Vec::with_capacity(128);
+    while let Some(word) = line.next_word() {
+        counts.push(line.parse_word::<Value>(word, "count")?);
+    }
+    let count = counts.len();
+    if count != said {
+        return Err(line.error(format_args!("{count} operations where {said} are said")));
+    }
+    for (name, count) in names(count).iter().zip(counts) {
+        if !name.is_empty() {
+            out.add(metric, [name, version], count);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line_of(count: usize) -> String {
+        let counts: Vec<_> = (1000..1000 + count).map(|i| i.to_string()).collect();
+        format!("proc4 {count} {}\n", counts.join(" "))
+    }
+
+    fn of(text: &str) -> Families {
+        families(&Text::from(text))
+    }
+
+    #[test]
+    fn operations_are_named_by_their_place() {
+        assert_eq!((V2.len(), V3.len(), V4.len()), (18, 22, 69));
+        let lines = of(&line_of(69)).lines();
+        let has = |method: &str, count: u64| {
+            let sample = "node_nfs_requests_total";
+            let line = format!(r#"{sample}{{method="{method}",proto="4"}} {count}"#);
+            assert!(lines.contains(&line), "{line}");
+        };
+        has("ExchangeID", 1038);
+        has("OffloadCancel", 1060);
+        has("ReadPlus", 1068);
+    }
+
+    #[test]
+    fn a_kernel_that_knows_more_or_fewer_operations_is_understood() {
+        assert_eq!(of(&line_of(75)).lines().len(), 69);
+        assert_eq!(of(&line_of(53)).lines().len(), 53);
+        // Of Linux 4.18, whose last one is not what later became the 61st.
+        let lines = of(&line_of(61)).lines();
+        assert_eq!(lines.len(), 60);
+        assert!(lines[59].contains("\"Copy\""));
+    }
+
+    #[test]
+    fn a_line_that_makes_no_sense_costs_only_itself() {
+        let out = of("net 1 2 x 4\nrpc 11 22 33\nnovel 5\nproc2 2 1\nproc3 1 7\n");
+        assert_eq!(
+            out.lines(),
+            [
+                "node_nfs_rpcs_total 11",
+                "node_nfs_rpc_retransmissions_total 22",
+                "node_nfs_rpc_authentication_refreshes_total 33",
+                r#"node_nfs_requests_total{method="Null",proto="3"} 7"#,
+            ]
+        );
+        assert_eq!(out.skipped().0, 3);
+    }
+}

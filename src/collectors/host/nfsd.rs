@@ -1,0 +1,270 @@
+//! What this machine does as an NFS server, from `/proc/net/rpc/nfsd`, documented in
+//! `nfsstat(8)`.
+//!
+//! Operations of version 4 are named by their numbers in RFC 7530. `node_exporter` 1.5.0
+//! leaves two of these out, so its `Verify`, `Write` and `RelLockOwner` are others' counts.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Families, Value},
+    metric::Desc,
+    metrics,
+    sources::{Fields, Snapshot, Text},
+};
+
+use super::nfs::{V2, V3, numbers, requests};
+
+metrics! {
+    /// Requests answered from the reply cache, because the client had asked before.
+    REPLY_CACHE_HITS: Counter = "node_nfsd_reply_cache_hits_total" [];
+    /// Requests that were not in the reply cache and were entered.
+    REPLY_CACHE_MISSES: Counter = "node_nfsd_reply_cache_misses_total" [];
+    /// Requests that need no reply cache, because doing them again does no harm.
+    REPLY_CACHE_NOCACHE: Counter = "node_nfsd_reply_cache_nocache_total" [];
+    /// File handles of clients whose file is no longer there.
+    FILE_HANDLES_STALE: Counter = "node_nfsd_file_handles_stale_total" [];
+    /// Bytes that clients read.
+    DISK_BYTES_READ: Counter = "node_nfsd_disk_bytes_read_total" [];
+    /// Bytes that clients wrote.
+    DISK_BYTES_WRITTEN: Counter = "node_nfsd_disk_bytes_written_total" [];
+    /// Kernel threads that serve NFS.
+    SERVER_THREADS: Gauge = "node_nfsd_server_threads" [];
+    /// Size of the read-ahead cache in blocks. Kernels since 5.4 have no such cache.
+    READ_AHEAD_CACHE_SIZE: Gauge = "node_nfsd_read_ahead_cache_size_blocks" [];
+    /// Reads that were not in the read-ahead cache. Kernels since 5.4 have no such cache.
+    READ_AHEAD_CACHE_NOT_FOUND: Counter = "node_nfsd_read_ahead_cache_not_found_total" [];
+    /// Network packets of NFS, by transport protocol.
+    PACKETS: Counter = "node_nfsd_packets_total" ["proto"];
+    /// TCP connections that clients made.
+    CONNECTIONS: Counter = "node_nfsd_connections_total" [];
+    /// Remote procedure calls that could not be understood (fmt), authenticated (auth) or told whose they are (cInt).
+    RPC_ERRORS: Counter = "node_nfsd_rpc_errors_total" ["error"];
+    /// Remote procedure calls that were made of this server.
+    SERVER_RPCS: Counter = "node_nfsd_server_rpcs_total" [];
+    /// Requests that were served, by version of NFS (proto) and operation.
+    REQUESTS: Counter = "node_nfsd_requests_total" ["method", "proto"];
+}
+
+/// The operations of NFS version 4, by their numbers; the first three are none. Those
+/// beyond, of versions 4.1 and 4.2, are in the order of `OP_*` in the kernel's `nfs4.h`.
+const V4: &[&str] = &[
+    "",
+    "",
+    "",
+    "Access",
+    "Close",
+    "Commit",
+    "Create",
+    "DelegPurge",
+    "DelegReturn",
+    "GetAttr",
+    "GetFH",
+    "Link",
+    "Lock",
+    "Lockt",
+    "Locku",
+    "Lookup",
+    "LookupRoot",
+    "Nverify",
+    "Open",
+    "OpenAttr",
+    "OpenConfirm",
+    "OpenDgrd",
+    "PutFH",
+    "PutPubFH",
+    "PutRootFH",
+    "Read",
+    "ReadDir",
+    "ReadLink",
+    "Remove",
+    "Rename",
+    "Renew",
+    "RestoreFH",
+    "SaveFH",
+    "SecInfo",
+    "SetAttr",
+    "SetClientID",
+    "SetClientIDConfirm",
+    "Verify",
+    "Write",
+    "RelLockOwner",
+    // Version 4.1.
+    "BackchannelCtl",
+    "BindConnToSession",
+    "ExchangeID",
+    "CreateSession",
+    "DestroySession",
+    "FreeStateID",
+    "GetDirDelegation",
+    "GetDeviceInfo",
+    "GetDeviceList",
+    "LayoutCommit",
+    "LayoutGet",
+    "LayoutReturn",
+    "SecinfoNoName",
+    "Sequence",
+    "SetSSV",
+    "TestStateID",
+    "WantDelegation",
+    "DestroyClientID",
+    "ReclaimComplete",
+    // Version 4.2.
+    "Allocate",
+    "Copy",
+    "CopyNotify",
+    "DeAllocate",
+    "IOAdvise",
+    "LayoutError",
+    "LayoutStats",
+    "OffloadCancel",
+    "OffloadStatus",
+    "ReadPlus",
+    "Seek",
+    "WriteSame",
+    "Clone",
+    // RFC 8276.
+    "GetXattr",
+    "SetXattr",
+    "ListXattrs",
+    "RemoveXattr",
+];
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct NfsD;
+
+impl Collector for NfsD {
+    const NAME: &'static str = "nfsd";
+    const ABOUT: &'static str = "NFS server requests";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        Ok(families(&machine.proc("net/rpc/nfsd")?))
+    }
+}
+
+fn families(text: &Text) -> Families {
+    let mut out = Families::default();
+    for line in text.lines() {
+        let added = one_line(&mut out, line);
+        out.keep(added);
+    }
+    out
+}
+
+fn one_line(out: &mut Families, mut line: Fields<'_>) -> Result<()> {
+    let Some(subject) = line.next_word() else {
+        return Ok(());
+    };
+    match subject {
+        "rc" => {
+            let [hits, misses, nocache] = numbers(line)?;
+            out.add(&REPLY_CACHE_HITS, [], hits);
+            out.add(&REPLY_CACHE_MISSES, [], misses);
+            out.add(&REPLY_CACHE_NOCACHE, [], nocache);
+        }
+        "fh" => {
+            let [stale] = numbers(line)?;
+            out.add(&FILE_HANDLES_STALE, [], stale);
+        }
+        "io" => {
+            let [read, written] = numbers(line)?;
+            out.add(&DISK_BYTES_READ, [], read);
+            out.add(&DISK_BYTES_WRITTEN, [], written);
+        }
+        "th" => {
+            let [threads] = numbers(line)?;
+            out.add(&SERVER_THREADS, [], threads);
+        }
+        "ra" => {
+            // In between, how deep in the cache it was found, in tenths.
+            let [size, .., not_found]: [Value; 12] = numbers(line)?;
+            out.add(&READ_AHEAD_CACHE_SIZE, [], size);
+            out.add(&READ_AHEAD_CACHE_NOT_FOUND, [], not_found);
+        }
+        "net" => {
+            let [_, udp, tcp, connections] = numbers(line)?;
+            out.add(&PACKETS, ["udp"], udp);
+            out.add(&PACKETS, ["tcp"], tcp);
+            out.add(&CONNECTIONS, [], connections);
+        }
+        "rpc" => {
+            // The second is the sum of those after it.
+            let [calls, _, format, authentication, client] = numbers(line)?;
+            out.add(&SERVER_RPCS, [], calls);
+            out.add(&RPC_ERRORS, ["fmt"], format);
+            out.add(&RPC_ERRORS, ["auth"], authentication);
+            out.add(&RPC_ERRORS, ["cInt"], client);
+        }
+        "proc2" => requests(out, &REQUESTS, "2", line, |_| V2)?,
+        "proc3" => requests(out, &REQUESTS, "3", line, |_| V3)?,
+        // Compounds: the operations that they are made of are in the next line.
+        "proc4" => {}
+        "proc4ops" => requests(out, &REQUESTS, "4", line, |_| V4)?,
+        "wdeleg_getattr" => {
+            let [calls] = numbers(line)?;
+            out.add(&REQUESTS, ["WdelegGetattr", "4"], calls);
+        }
+        _ => return Err(line.error(format_args!("unknown subject {subject:?}"))),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Families {
+        families(&Text::from(text))
+    }
+
+    #[test]
+    fn operations_are_named_by_their_number() {
+        let counts: Vec<_> = (1000..1076).map(|i| i.to_string()).collect();
+        let out = of(&format!("proc4 2 1 2\nproc4ops 76 {}\n", counts.join(" ")));
+        let lines = out.lines();
+        assert_eq!(lines.len(), 73);
+        for (method, number) in [
+            ("Access", 3),
+            ("Write", 38),
+            ("RelLockOwner", 39),
+            ("ReclaimComplete", 58),
+            ("RemoveXattr", 75),
+        ] {
+            let labels = format!(r#"{{method="{method}",proto="4"}}"#);
+            let line = format!("node_nfsd_requests_total{labels} {}", 1000 + number);
+            assert!(lines.contains(&line), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_older_kernel_has_fewer_operations() {
+        let out = of("proc4ops 5 0 0 0 11 12\n");
+        assert_eq!(
+            out.lines(),
+            [
+                r#"node_nfsd_requests_total{method="Access",proto="4"} 11"#,
+                r#"node_nfsd_requests_total{method="Close",proto="4"} 12"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_line_that_makes_no_sense_costs_only_itself() {
+        let out = of("rc 1 2\nfh 3 0\nnovel 7\nra 32 1\nio x 2\nth 8\n");
+        assert_eq!(
+            out.lines(),
+            [
+                "node_nfsd_file_handles_stale_total 3",
+                "node_nfsd_server_threads 8",
+            ]
+        );
+        assert_eq!(out.skipped().0, 4);
+    }
+}
