@@ -7,6 +7,7 @@ mod lnstat;
 mod loadavg;
 mod logind;
 mod meminfo;
+mod mountstats;
 mod netstat;
 mod nfs;
 mod nfsd;
@@ -25,6 +26,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<logind::Logind>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
+    Entry::of::<mountstats::MountStats>(Host),
     Entry::of::<netstat::NetStat>(Host),
     Entry::of::<nfs::Nfs>(Host),
     Entry::of::<nfsd::NfsD>(Host),

@@ -1,0 +1,566 @@
+//! What each NFS mount does, from `/proc/self/mountstats`, documented in the kernel's
+//! `filesystems/nfs/` and, for the columns, only in `net/sunrpc/stats.c`, `xprtsock.c` and
+//! `nfs_iostat.h`.
+//!
+//! Mounts of one export share their numbers, so an export is counted once for each server
+//! address and transport protocol. The address is not in the file but in
+//! `/proc/self/mountinfo`, looked up there by mount point.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Families, Value},
+    metric::{Desc, Metric},
+    metrics,
+    sources::{Fields, Snapshot, Text},
+};
+
+metrics! {
+    /// Where an NFS export is mounted.
+    MOUNTPOINT: Info = "node_mountstats_nfs_mountpoint_info" ["export", "mountaddr", "mountpoint", "protocol"];
+    /// Seconds since the export was mounted.
+    AGE: Counter = "node_mountstats_nfs_age_seconds_total" ["export", "mountaddr", "protocol"];
+    /// Bytes that programs read through the page cache.
+    READ_BYTES: Counter = "node_mountstats_nfs_read_bytes_total" ["export", "mountaddr", "protocol"];
+    /// Bytes that programs wrote through the page cache.
+    WRITE_BYTES: Counter = "node_mountstats_nfs_write_bytes_total" ["export", "mountaddr", "protocol"];
+    /// Bytes that programs read past the page cache (O_DIRECT).
+    DIRECT_READ_BYTES: Counter = "node_mountstats_nfs_direct_read_bytes_total" ["export", "mountaddr", "protocol"];
+    /// Bytes that programs wrote past the page cache (O_DIRECT).
+    DIRECT_WRITE_BYTES: Counter = "node_mountstats_nfs_direct_write_bytes_total" ["export", "mountaddr", "protocol"];
+    /// Bytes that were read from the server.
+    TOTAL_READ_BYTES: Counter = "node_mountstats_nfs_total_read_bytes_total" ["export", "mountaddr", "protocol"];
+    /// Bytes that were written to the server.
+    TOTAL_WRITE_BYTES: Counter = "node_mountstats_nfs_total_write_bytes_total" ["export", "mountaddr", "protocol"];
+    /// Pages that were read by mapped memory and whole-page reads.
+    READ_PAGES: Counter = "node_mountstats_nfs_read_pages_total" ["export", "mountaddr", "protocol"];
+    /// Pages that were written by mapped memory and whole-page writes.
+    WRITE_PAGES: Counter = "node_mountstats_nfs_write_pages_total" ["export", "mountaddr", "protocol"];
+    /// Times that cached attributes of a file were checked with the server.
+    INODE_REVALIDATE: Counter = "node_mountstats_nfs_event_inode_revalidate_total" ["export", "mountaddr", "protocol"];
+    /// Times that a cached directory entry was checked with the server.
+    DNODE_REVALIDATE: Counter = "node_mountstats_nfs_event_dnode_revalidate_total" ["export", "mountaddr", "protocol"];
+    /// Times that the cached contents of a file were thrown away.
+    DATA_INVALIDATE: Counter = "node_mountstats_nfs_event_data_invalidate_total" ["export", "mountaddr", "protocol"];
+    /// Times that the cached attributes of a file were thrown away.
+    ATTRIBUTE_INVALIDATE: Counter = "node_mountstats_nfs_event_attribute_invalidate_total" ["export", "mountaddr", "protocol"];
+    /// Times that a file or directory was opened.
+    VFS_OPEN: Counter = "node_mountstats_nfs_event_vfs_open_total" ["export", "mountaddr", "protocol"];
+    /// Times that a name was looked up in a directory.
+    VFS_LOOKUP: Counter = "node_mountstats_nfs_event_vfs_lookup_total" ["export", "mountaddr", "protocol"];
+    /// Times that permissions were checked.
+    VFS_ACCESS: Counter = "node_mountstats_nfs_event_vfs_access_total" ["export", "mountaddr", "protocol"];
+    /// Times that a cached page was written to.
+    VFS_UPDATE_PAGE: Counter = "node_mountstats_nfs_event_vfs_update_page_total" ["export", "mountaddr", "protocol"];
+    /// Times that a single page was read.
+    VFS_READ_PAGE: Counter = "node_mountstats_nfs_event_vfs_read_page_total" ["export", "mountaddr", "protocol"];
+    /// Times that a group of pages was read ahead.
+    VFS_READ_PAGES: Counter = "node_mountstats_nfs_event_vfs_read_pages_total" ["export", "mountaddr", "protocol"];
+    /// Times that a single page was written back.
+    VFS_WRITE_PAGE: Counter = "node_mountstats_nfs_event_vfs_write_page_total" ["export", "mountaddr", "protocol"];
+    /// Times that a group of pages was written back.
+    VFS_WRITE_PAGES: Counter = "node_mountstats_nfs_event_vfs_write_pages_total" ["export", "mountaddr", "protocol"];
+    /// Times that a part of a directory was listed.
+    VFS_GETDENTS: Counter = "node_mountstats_nfs_event_vfs_getdents_total" ["export", "mountaddr", "protocol"];
+    /// Times that attributes were set.
+    VFS_SETATTR: Counter = "node_mountstats_nfs_event_vfs_setattr_total" ["export", "mountaddr", "protocol"];
+    /// Times that pending writes were sent because a file was closed.
+    VFS_FLUSH: Counter = "node_mountstats_nfs_event_vfs_flush_total" ["export", "mountaddr", "protocol"];
+    /// Times that a program asked for its writes to be made durable.
+    VFS_FSYNC: Counter = "node_mountstats_nfs_event_vfs_fsync_total" ["export", "mountaddr", "protocol"];
+    /// Times that a lock was asked for.
+    VFS_LOCK: Counter = "node_mountstats_nfs_event_vfs_lock_total" ["export", "mountaddr", "protocol"];
+    /// Times that the last user of an open file let go of it.
+    VFS_FILE_RELEASE: Counter = "node_mountstats_nfs_event_vfs_file_release_total" ["export", "mountaddr", "protocol"];
+    /// Times that a file was truncated.
+    TRUNCATION: Counter = "node_mountstats_nfs_event_truncation_total" ["export", "mountaddr", "protocol"];
+    /// Times that a write made a file longer.
+    WRITE_EXTENSION: Counter = "node_mountstats_nfs_event_write_extension_total" ["export", "mountaddr", "protocol"];
+    /// Times that a file was removed while open, and so only renamed.
+    SILLY_RENAME: Counter = "node_mountstats_nfs_event_silly_rename_total" ["export", "mountaddr", "protocol"];
+    /// Times that the server sent less than was asked for.
+    SHORT_READ: Counter = "node_mountstats_nfs_event_short_read_total" ["export", "mountaddr", "protocol"];
+    /// Times that the server wrote less than it was sent.
+    SHORT_WRITE: Counter = "node_mountstats_nfs_event_short_write_total" ["export", "mountaddr", "protocol"];
+    /// Times that the server asked for patience (EJUKEBOX, NFS4ERR_DELAY).
+    JUKEBOX_DELAY: Counter = "node_mountstats_nfs_event_jukebox_delay_total" ["export", "mountaddr", "protocol"];
+    /// Reads that went straight to the storage (pNFS).
+    PNFS_READ: Counter = "node_mountstats_nfs_event_pnfs_read_total" ["export", "mountaddr", "protocol"];
+    /// Writes that went straight to the storage (pNFS).
+    PNFS_WRITE: Counter = "node_mountstats_nfs_event_pnfs_write_total" ["export", "mountaddr", "protocol"];
+    /// Times that the transport asked for the server's port anew.
+    BIND: Counter = "node_mountstats_nfs_transport_bind_total" ["export", "mountaddr", "protocol", "transport"];
+    /// Connections that the transport made to the server.
+    CONNECT: Counter = "node_mountstats_nfs_transport_connect_total" ["export", "mountaddr", "protocol", "transport"];
+    /// Seconds since the transport was last used.
+    IDLE_TIME: Gauge = "node_mountstats_nfs_transport_idle_time_seconds" ["export", "mountaddr", "protocol", "transport"];
+    /// Requests that the transport sent.
+    SENDS: Counter = "node_mountstats_nfs_transport_sends_total" ["export", "mountaddr", "protocol", "transport"];
+    /// Answers that the transport received.
+    RECEIVES: Counter = "node_mountstats_nfs_transport_receives_total" ["export", "mountaddr", "protocol", "transport"];
+    /// Answers to requests that nobody had made.
+    BAD_TRANSACTION_IDS: Counter = "node_mountstats_nfs_transport_bad_transaction_ids_total" ["export", "mountaddr", "protocol", "transport"];
+    /// Length of the queue for a free slot, added up whenever a request was sent.
+    BACKLOG_QUEUE: Counter = "node_mountstats_nfs_transport_backlog_queue_total" ["export", "mountaddr", "protocol", "transport"];
+    /// Most slots for requests that were ever in use at the same time.
+    MAXIMUM_RPC_SLOTS: Gauge = "node_mountstats_nfs_transport_maximum_rpc_slots" ["export", "mountaddr", "protocol", "transport"];
+    /// Length of the queue for sending, added up whenever a request was sent.
+    SENDING_QUEUE: Counter = "node_mountstats_nfs_transport_sending_queue_total" ["export", "mountaddr", "protocol", "transport"];
+    /// Length of the queue for answers, added up whenever a request was sent.
+    PENDING_QUEUE: Counter = "node_mountstats_nfs_transport_pending_queue_total" ["export", "mountaddr", "protocol", "transport"];
+    /// Requests for an operation that were answered or given up.
+    REQUESTS: Counter = "node_mountstats_nfs_operations_requests_total" ["export", "mountaddr", "operation", "protocol"];
+    /// Times that a request for an operation was sent, again included.
+    TRANSMISSIONS: Counter = "node_mountstats_nfs_operations_transmissions_total" ["export", "mountaddr", "operation", "protocol"];
+    /// Times that a request for an operation ran into a major timeout.
+    MAJOR_TIMEOUTS: Counter = "node_mountstats_nfs_operations_major_timeouts_total" ["export", "mountaddr", "operation", "protocol"];
+    /// Bytes sent for an operation, headers included.
+    SENT_BYTES: Counter = "node_mountstats_nfs_operations_sent_bytes_total" ["export", "mountaddr", "operation", "protocol"];
+    /// Bytes received for an operation, headers included.
+    RECEIVED_BYTES: Counter = "node_mountstats_nfs_operations_received_bytes_total" ["export", "mountaddr", "operation", "protocol"];
+    /// Seconds that requests for an operation waited before they were sent.
+    QUEUE_TIME: Counter = "node_mountstats_nfs_operations_queue_time_seconds_total" ["export", "mountaddr", "operation", "protocol"];
+    /// Seconds between the sending of requests for an operation and their answers.
+    RESPONSE_TIME: Counter = "node_mountstats_nfs_operations_response_time_seconds_total" ["export", "mountaddr", "operation", "protocol"];
+    /// Seconds that requests for an operation took from beginning to end.
+    REQUEST_TIME: Counter = "node_mountstats_nfs_operations_request_time_seconds_total" ["export", "mountaddr", "operation", "protocol"];
+}
+
+/// The columns of `bytes:`.
+const BYTES: &[Option<&Metric<3>>] = &[
+    Some(&READ_BYTES),
+    Some(&WRITE_BYTES),
+    Some(&DIRECT_READ_BYTES),
+    Some(&DIRECT_WRITE_BYTES),
+    Some(&TOTAL_READ_BYTES),
+    Some(&TOTAL_WRITE_BYTES),
+    Some(&READ_PAGES),
+    Some(&WRITE_PAGES),
+];
+
+/// The columns of `events:`.
+const EVENTS: &[Option<&Metric<3>>] = &[
+    Some(&INODE_REVALIDATE),
+    Some(&DNODE_REVALIDATE),
+    Some(&DATA_INVALIDATE),
+    Some(&ATTRIBUTE_INVALIDATE),
+    Some(&VFS_OPEN),
+    Some(&VFS_LOOKUP),
+    Some(&VFS_ACCESS),
+    Some(&VFS_UPDATE_PAGE),
+    Some(&VFS_READ_PAGE),
+    Some(&VFS_READ_PAGES),
+    Some(&VFS_WRITE_PAGE),
+    Some(&VFS_WRITE_PAGES),
+    Some(&VFS_GETDENTS),
+    Some(&VFS_SETATTR),
+    Some(&VFS_FLUSH),
+    Some(&VFS_FSYNC),
+    Some(&VFS_LOCK),
+    Some(&VFS_FILE_RELEASE),
+    None, // waits for congestion, which no kernel counts any more
+    Some(&TRUNCATION),
+    Some(&WRITE_EXTENSION),
+    Some(&SILLY_RENAME),
+    Some(&SHORT_READ),
+    Some(&SHORT_WRITE),
+    Some(&JUKEBOX_DELAY),
+    Some(&PNFS_READ),
+    Some(&PNFS_WRITE),
+];
+
+/// The columns of `xprt:` after the protocol, for TCP.
+const TCP: &[Option<&Metric<4>>] = &[
+    None, // our port
+    Some(&BIND),
+    Some(&CONNECT),
+    None, // seconds spent connecting
+    Some(&IDLE_TIME),
+    Some(&SENDS),
+    Some(&RECEIVES),
+    Some(&BAD_TRANSACTION_IDS),
+    None, // requests under way, added up
+    Some(&BACKLOG_QUEUE),
+    Some(&MAXIMUM_RPC_SLOTS),
+    Some(&SENDING_QUEUE),
+    Some(&PENDING_QUEUE),
+];
+
+/// The same for UDP, which does not connect.
+const UDP: &[Option<&Metric<4>>] = &[
+    None,
+    Some(&BIND),
+    Some(&SENDS),
+    Some(&RECEIVES),
+    Some(&BAD_TRANSACTION_IDS),
+    None,
+    Some(&BACKLOG_QUEUE),
+    Some(&MAXIMUM_RPC_SLOTS),
+    Some(&SENDING_QUEUE),
+    Some(&PENDING_QUEUE),
+];
+
+/// How many columns RDMA has in common with TCP; it goes on with its own.
+const RDMA: usize = 10;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct MountStats;
+
+impl Collector for MountStats {
+    const NAME: &'static str = "mountstats";
+    const ABOUT: &'static str = "requests, bytes and events of NFS mounts";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        let mountstats = machine.proc("self/mountstats")?;
+        let mounts = mounts(&mut out, &mountstats);
+        if !mounts.is_empty() {
+            families(&mut out, &mounts, &machine.proc("self/mountinfo")?);
+        }
+        Ok(out)
+    }
+}
+
+/// One NFS mount, its numbers yet to be read.
+struct Mount<'a> {
+    head: Fields<'a>,
+    export: &'a str,
+    point: &'a str,
+    protocol: &'a str,
+    age: Option<Fields<'a>>,
+    bytes: Option<Fields<'a>>,
+    events: Option<Fields<'a>>,
+    transports: Vec<(&'a str, Fields<'a>)>,
+    operations: Vec<(&'a str, Fields<'a>)>,
+}
+
+fn families(out: &mut Families, mounts: &[Mount<'_>], mountinfo: &Text) {
+    let addresses = addresses(mountinfo);
+    let mut seen = HashSet::new();
+    let mut points = HashSet::new();
+    for mount in mounts {
+        let Some(address) = addresses.get(&(mount.point, mount.export)) else {
+            let point = mount.point;
+            out.skip(
+                mount
+                    .head
+                    .error(format_args!("no address of {point} in mountinfo")),
+            );
+            continue;
+        };
+        let export = (mount.export, address, mount.protocol);
+        if points.insert((mount.point, export)) {
+            let labels = [mount.export, address, mount.point, mount.protocol];
+            out.add(&MOUNTPOINT, labels, true);
+        }
+        if seen.insert(export) {
+            one_export(out, mount, address);
+        }
+    }
+}
+
+fn one_export(out: &mut Families, mount: &Mount<'_>, address: &str) {
+    let (export, protocol) = (mount.export, mount.protocol);
+    let labels = [export, address, protocol];
+    for (line, metrics) in [
+        (&mount.age, &[Some(&AGE)] as &[_]),
+        (&mount.bytes, BYTES),
+        (&mount.events, EVENTS),
+    ] {
+        let Some(line) = line else { continue };
+        add(out, metrics, labels, line.clone());
+    }
+    for (number, (kind, line)) in mount.transports.iter().enumerate() {
+        let columns = match *kind {
+            "tcp" => TCP,
+            "udp" => UDP,
+            "rdma" => TCP.get(..RDMA).unwrap_or(TCP),
+            // Like TCP, less the port.
+            "local" => TCP.get(1..).unwrap_or(TCP),
+            _ => {
+                out.skip(line.error(format_args!("unknown transport {kind:?}")));
+                continue;
+            }
+        };
+        let mut buffer = itoa::Buffer::new();
+        let number = buffer.format(number);
+        add(
+            out,
+            columns,
+            [export, address, protocol, number],
+            line.clone(),
+        );
+    }
+    for (name, line) in &mount.operations {
+        let added = operation(out, [export, address, name, protocol], line.clone());
+        out.keep(added);
+    }
+}
+
+/// Adds the columns of a line, as many as there are: all of these or none.
+fn add<const N: usize>(
+    out: &mut Families,
+    metrics: &[Option<&'static Metric<N>>],
+    labels: [&str; N],
+    mut line: Fields<'_>,
+) {
+    let mut read = || -> Result<Vec<_>> {
+        let mut values = Vec::with_capacity(metrics.len());
+        for metric in metrics {
+            let Some(value) = line.parse_opt::<Value>("column")? else {
+                break;
+            };
+            values.push((*metric, value));
+        }
+        Ok(values)
+    };
+    let read = read();
+    for (metric, value) in out.keep(read).unwrap_or_default() {
+        if let Some(metric) = metric {
+            out.add(metric, labels, value);
+        }
+    }
+}
+
+fn operation(out: &mut Families, labels: [&str; 4], mut line: Fields<'_>) -> Result<()> {
+    let counts = [
+        &REQUESTS,
+        &TRANSMISSIONS,
+        &MAJOR_TIMEOUTS,
+        &SENT_BYTES,
+        &RECEIVED_BYTES,
+    ];
+    let times = [&QUEUE_TIME, &RESPONSE_TIME, &REQUEST_TIME];
+    let mut values = Vec::with_capacity(counts.len() + times.len());
+    for metric in counts {
+        values.push((metric, line.parse::<Value>("count")?));
+    }
+    for metric in times {
+        values.push((metric, Value::quotient(line.parse("milliseconds")?, 1000)));
+    }
+    for (metric, value) in values {
+        out.add(metric, labels, value);
+    }
+    Ok(())
+}
+
+/// The NFS mounts of a `mountstats` file.
+fn mounts<'a>(out: &mut Families, text: &'a Text) -> Vec<Mount<'a>> {
+    let mut mounts: Vec<Mount<'a>> = Vec::new();
+    let mut current: Option<Mount<'a>> = None;
+    let mut finish = |mount: Option<Mount<'a>>| match mount {
+        Some(mount) if mount.protocol.is_empty() => {
+            let export = mount.export;
+            out.skip(
+                mount
+                    .head
+                    .error(format_args!("{export} has no line about a transport")),
+            );
+        }
+        Some(mount) => mounts.push(mount),
+        None => {}
+    };
+    for mut line in text.lines() {
+        let Some(word) = line.next_word() else {
+            continue;
+        };
+        if word == "device" || word == "no" {
+            finish(current.take());
+            current = nfs_mount(line);
+            continue;
+        }
+        let Some(mount) = &mut current else {
+            continue;
+        };
+        match word {
+            "age:" => mount.age = Some(line),
+            "bytes:" => mount.bytes = Some(line),
+            "events:" => mount.events = Some(line),
+            "xprt:" => {
+                let protocol = line.next_word().unwrap_or_default();
+                if mount.protocol.is_empty() {
+                    mount.protocol = protocol;
+                }
+                mount.transports.push((protocol, line));
+            }
+            "opts:" | "caps:" | "sec:" | "nfsv4:" | "fsc:" | "impl_id:" => {}
+            // Operations come last; their lines have no other mark than the colon.
+            _ => {
+                if let (Some(name), false) = (word.strip_suffix(':'), mount.protocol.is_empty()) {
+                    mount.operations.push((name, line));
+                }
+            }
+        }
+    }
+    finish(current);
+    mounts
+}
+
+/// `device X mounted on Y with fstype nfs4 statvers=1.1`, its first word taken.
+fn nfs_mount(mut line: Fields<'_>) -> Option<Mount<'_>> {
+    let head = line.clone();
+    let export = line.next_word()?;
+    let _mounted_on = (line.next_word()?, line.next_word()?);
+    let point = line.next_word()?;
+    let _with_fstype = (line.next_word()?, line.next_word()?);
+    matches!(line.next_word()?, "nfs" | "nfs4").then_some(Mount {
+        head,
+        export,
+        point,
+        protocol: "",
+        age: None,
+        bytes: None,
+        events: None,
+        transports: Vec::new(),
+        operations: Vec::new(),
+    })
+}
+
+/// The servers' addresses, by mount point and export, out of a `mountinfo` file.
+fn addresses(mountinfo: &Text) -> HashMap<(&str, &str), &str> {
+    mountinfo.lines().filter_map(address).collect()
+}
+
+/// `35 24 0:45 / POINT OPTIONS OPTIONAL... - TYPE EXPORT SUPER-OPTIONS`
+fn address(mut line: Fields<'_>) -> Option<((&str, &str), &str)> {
+    for _ in 0..4 {
+        line.next_word()?;
+    }
+    let point = line.next_word()?;
+    while line.next_word()? != "-" {}
+    if !matches!(line.next_word()?, "nfs" | "nfs4") {
+        return None;
+    }
+    let export = line.next_word()?;
+    let mut options = line.next_word()?.split(',');
+    let address = options.find_map(|option| option.strip_prefix("addr="))?;
+    Some(((point, export), address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTINFO: &str = "\
+21 1 8:2 / / rw shared:1 - ext4 /dev/sda2 rw
+41 21 0:50 / /a rw shared:2 - nfs4 nas:/x rw,vers=4.2,clientaddr=192.0.2.7,addr=192.0.2.1
+42 21 0:50 / /b rw shared:2 - nfs4 nas:/x rw,vers=4.2,addr=192.0.2.1
+43 21 0:51 / /c rw - nfs nas:/x rw,mountaddr=192.0.2.9,addr=192.0.2.1
+";
+
+    fn of(mountstats: &str) -> Families {
+        let mut out = Families::default();
+        let text = Text::from(mountstats);
+        let mounts = mounts(&mut out, &text);
+        families(&mut out, &mounts, &Text::from(MOUNTINFO));
+        out
+    }
+
+    fn mount(point: &str, lines: &str) -> String {
+        format!("device nas:/x mounted on {point} with fstype nfs4 statvers=1.1\n{lines}\n")
+    }
+
+    fn column(line: &str, metric: &str) -> Option<String> {
+        let lines = of(&mount("/a", line)).lines();
+        let line = lines.iter().find(|line| line.contains(metric))?;
+        line.rsplit_once(' ').map(|(_, value)| value.to_owned())
+    }
+
+    #[test]
+    fn mounts_of_one_export_are_counted_once() {
+        let tcp = "\tage:\t7\n\txprt:\ttcp 1\n";
+        let udp = "\tage:\t8\n\txprt:\tudp 1\n";
+        let out = of(&[mount("/a", tcp), mount("/b", tcp), mount("/c", udp)].concat());
+        let age = "node_mountstats_nfs_age_seconds_total";
+        let info = "node_mountstats_nfs_mountpoint_info";
+        let export = r#"export="nas:/x",mountaddr="192.0.2.1""#;
+        assert_eq!(
+            out.lines(),
+            [
+                format!(r#"{info}{{{export},mountpoint="/a",protocol="tcp"}} 1"#),
+                format!(r#"{info}{{{export},mountpoint="/b",protocol="tcp"}} 1"#),
+                format!(r#"{info}{{{export},mountpoint="/c",protocol="udp"}} 1"#),
+                format!(r#"{age}{{{export},protocol="tcp"}} 7"#),
+                format!(r#"{age}{{{export},protocol="udp"}} 8"#),
+            ]
+        );
+    }
+
+    #[test]
+    fn each_transport_has_its_own_columns() {
+        let number = |kind| format!("\txprt:\t{kind} 10 11 12 13 14 15 16 17 18 19 20 21 22\n");
+        for (kind, sends, slots) in [
+            ("tcp", "15", Some("20")),
+            ("udp", "12", Some("17")),
+            ("rdma", "15", None),
+            ("local", "14", Some("19")),
+        ] {
+            let line = number(kind);
+            assert_eq!(column(&line, "_sends_").as_deref(), Some(sends), "{kind}");
+            assert_eq!(column(&line, "_slots").as_deref(), slots, "{kind}");
+        }
+        assert_eq!(column(&number("udp"), "idle_time"), None);
+    }
+
+    #[test]
+    fn an_older_kernel_ends_its_lines_earlier() {
+        let xprt = "\txprt:\ttcp 1 2 3 4 5 6 7 8 9 10\n";
+        assert_eq!(column(xprt, "backlog").as_deref(), Some("10"));
+        assert_eq!(column(xprt, "pending"), None);
+    }
+
+    #[test]
+    fn an_operation_is_counted_in_numbers_bytes_and_seconds() {
+        let lines = "\txprt:\ttcp 1\n\tper-op statistics\n\t  READ: 1 2 3 4 5 600 700 800 9\n";
+        assert_eq!(column(lines, "transmissions").as_deref(), Some("2"));
+        assert_eq!(column(lines, "received_bytes").as_deref(), Some("5"));
+        assert_eq!(column(lines, "response_time").as_deref(), Some("0.7"));
+        assert_eq!(column(lines, r#"operation="READ""#).as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn a_line_that_makes_no_sense_costs_only_itself() {
+        let lines = "\tage:\t7\n\tevents:\t1 x\n\tbytes:\t5\n\txprt:\tpigeon 1\n\t  READ: 1\n";
+        let out = of(&mount("/a", lines));
+        let names: Vec<_> = out.iter().map(|family| family.name.as_ref()).collect();
+        assert_eq!(
+            names,
+            [
+                "node_mountstats_nfs_mountpoint_info",
+                "node_mountstats_nfs_age_seconds_total",
+                "node_mountstats_nfs_read_bytes_total",
+            ]
+        );
+        assert_eq!(out.skipped().0, 3);
+        let out = of(&mount("/a", "\tage:\t7\n"));
+        assert!(out.is_empty());
+        let reason = out.skipped().1.unwrap().to_string();
+        assert_eq!(reason, "test:1: nas:/x has no line about a transport");
+    }
+
+    #[test]
+    fn a_mount_whose_server_is_not_known_is_left_out() {
+        let lines = "\tage:\t7\n\txprt:\ttcp 1\n";
+        let out = of(&[mount("/gone", lines), mount("/a", lines)].concat());
+        assert_eq!(out.lines().len(), 2);
+        let reason = out.skipped().1.unwrap().to_string();
+        assert_eq!(reason, "test:1: no address of /gone in mountinfo");
+    }
+
+    #[test]
+    fn other_file_systems_have_no_statistics() {
+        let text = "no device mounted on /x with fstype tmpfs\n\
+                    device /dev/sda2 mounted on / with fstype ext4\n";
+        assert!(of(text).is_empty());
+    }
+}
