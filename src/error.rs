@@ -103,6 +103,15 @@ impl Error {
             _ => self.is_vanished(),
         }
     }
+
+    /// Whether the kernel shows this only to users with more rights than ours.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Error {
@@ -139,6 +148,7 @@ mod tests {
         for (errno, unsaid) in [(2, true), (22, true), (61, true), (1, false), (13, false)] {
             let error = Error::io("/x", io::Error::from_raw_os_error(errno));
             assert_eq!(error.is_unsaid(), unsaid, "errno {errno}: {error}");
+            assert_eq!(error.is_refused(), !unsaid, "errno {errno}: {error}");
         }
     }
 }
