@@ -4,6 +4,7 @@
 
 mod conntrack;
 mod lnstat;
+mod cpu;
 mod loadavg;
 mod logind;
 mod meminfo;
@@ -23,6 +24,7 @@ use crate::collector::{Entry, Layer::Host};
 pub(super) const ALL: &[Entry] = &[
     Entry::of::<conntrack::Conntrack>(Host),
     Entry::of::<lnstat::LnStat>(Host),
+    Entry::of::<cpu::Cpu>(Host),
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<logind::Logind>(Host),
     Entry::of::<meminfo::MemInfo>(Host),

@@ -1,0 +1,198 @@
+//! What `/proc/cpuinfo` says, on the architectures that have one.
+//!
+//! No two of them agree: x86 and arm have one paragraph for each CPU; s390 first says
+//! what all CPUs have in common, then lists them, then has a paragraph for each; ppc
+//! ends with a paragraph about the machine. One parser reads them all, by what the
+//! keys mean, and leaves empty what is not said.
+
+use crate::sources::Text;
+
+/// Everything of interest in the file.
+#[derive(Debug, Default)]
+pub(super) struct CpuInfo<'a> {
+    pub cpus: Vec<Cpu<'a>>,
+    /// The features of the first CPU.
+    pub flags: &'a str,
+    /// The bugs of the first CPU.
+    pub bugs: &'a str,
+}
+
+/// One CPU, in the file's own words.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(super) struct Cpu<'a> {
+    pub number: &'a str,
+    pub package: &'a str,
+    pub core: &'a str,
+    pub vendor: &'a str,
+    pub family: &'a str,
+    pub model: &'a str,
+    pub model_name: &'a str,
+    pub microcode: &'a str,
+    pub stepping: &'a str,
+    pub cache_size: &'a str,
+    pub hertz: Option<f64>,
+}
+
+impl<'a> CpuInfo<'a> {
+    pub(super) fn of(text: &'a Text) -> Self {
+        let mut all = Self::default();
+        // What is said before the first CPU is about every one of them.
+        let mut common = Cpu::default();
+        let mut current = None;
+        for line in text.body().lines() {
+            let Some((key, value)) = line.split_once(':') else {
+                if line.trim_ascii().is_empty() {
+                    current = None;
+                }
+                continue;
+            };
+            let (key, value) = (key.trim_ascii(), value.trim_ascii());
+            match key {
+                "flags" | "features" | "Features" if all.flags.is_empty() => all.flags = value,
+                "bugs" if all.bugs.is_empty() => all.bugs = value,
+                "cpu number" => {
+                    current = all.cpus.iter().position(|cpu| cpu.number == value);
+                }
+                _ => {
+                    if let Some(number) = new_cpu(key, value) {
+                        current = Some(all.cpus.len());
+                        let cpu = Cpu {
+                            number,
+                            ..common.clone()
+                        };
+                        all.cpus.push(cpu);
+                    } else if all.cpus.is_empty() {
+                        common.set(key, value);
+                    } else if let Some(cpu) = current.and_then(|at| all.cpus.get_mut(at)) {
+                        cpu.set(key, value);
+                    }
+                }
+            }
+        }
+        // An old ARM kernel for one CPU does not number it.
+        if all.cpus.is_empty() && !common.model_name.is_empty() {
+            common.number = "0";
+            all.cpus.push(common);
+        }
+        all
+    }
+}
+
+/// The number of the CPU that begins with this line: `processor : 3`, on s390
+/// `processor 3: version = 00, ...`.
+fn new_cpu<'a>(key: &'a str, value: &'a str) -> Option<&'a str> {
+    let rest = key.strip_prefix("processor")?.trim_ascii();
+    let number = if rest.is_empty() { value } else { rest };
+    let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    is_number.then_some(number)
+}
+
+impl<'a> Cpu<'a> {
+    fn set(&mut self, key: &str, value: &'a str) {
+        match key {
+            "physical id" | "package" => self.package = value,
+            "core id" | "core" | "hart" => self.core = value,
+            // `cpu` is ppc's.
+            "vendor_id" | "vendor" | "cpu" => self.vendor = value,
+            "cpu family" | "CPU Family" => self.family = value,
+            "model" => self.model = value,
+            // `Processor` is old ARM's, `isa` RISC-V's, `cpu model` MIPS's.
+            "model name" | "Model Name" | "Processor" | "isa" | "cpu model" => {
+                self.model_name = value;
+            }
+            "microcode" => self.microcode = value,
+            "stepping" => self.stepping = value,
+            "cache size" => self.cache_size = value,
+            // `clock` is ppc's, `dynamic` s390's.
+            "cpu MHz" | "CPU MHz" | "clock" | "cpu MHz dynamic" => self.hertz = hertz(value),
+            _ => {}
+        }
+    }
+}
+
+/// A frequency in MHz, which ppc writes behind it.
+fn hertz(value: &str) -> Option<f64> {
+    let number = value.trim_end_matches("MHz").trim_ascii();
+    let megahertz: f64 = number.parse().ok()?;
+    Some(megahertz * 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn x86_has_a_paragraph_for_each_cpu() {
+        let text = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 142\n\
+            model name\t: Intel(R) Core(TM) i7: @ 1.90GHz\nstepping\t: 10\nmicrocode\t: 0xb4\n\
+            cpu MHz\t\t: 799.998\ncache size\t: 8192 KB\nphysical id\t: 1\ncore id\t\t: 2\n\
+            flags\t\t: fpu vme\nbugs\t\t: mds\n\nprocessor\t: 1\ncpu MHz\t\t: x\nflags : other\n\n"
+            .into();
+        let info = CpuInfo::of(&text);
+        assert_eq!((info.flags, info.bugs), ("fpu vme", "mds"));
+        let first = Cpu {
+            number: "0",
+            package: "1",
+            core: "2",
+            vendor: "GenuineIntel",
+            family: "6",
+            model: "142",
+            model_name: "Intel(R) Core(TM) i7: @ 1.90GHz",
+            microcode: "0xb4",
+            stepping: "10",
+            cache_size: "8192 KB",
+            hertz: Some(799_998_000.0),
+        };
+        let second = Cpu {
+            number: "1",
+            ..Cpu::default()
+        };
+        assert_eq!(info.cpus, [first, second]);
+    }
+
+    #[test]
+    fn arm_says_little() {
+        let text = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd\nCPU part\t: 0xd0c\n\n\
+            processor\t: 1\nFeatures\t: fp asimd\n\nHardware\t: BCM2835\n"
+            .into();
+        let info = CpuInfo::of(&text);
+        let numbers: Vec<_> = info.cpus.iter().map(|cpu| cpu.number).collect();
+        assert_eq!((numbers, info.flags), (vec!["0", "1"], "fp asimd"));
+
+        let text = "Processor : ARM926EJ-S rev 5 (v5l)\nBogoMIPS : 197.01\nFeatures : swp\n".into();
+        let info = CpuInfo::of(&text);
+        assert_eq!(info.cpus[0].number, "0");
+        assert_eq!(info.cpus[0].model_name, "ARM926EJ-S rev 5 (v5l)");
+    }
+
+    #[test]
+    fn s390_says_first_what_all_cpus_have_in_common() {
+        let text = "vendor_id       : IBM/S390\n# processors    : 2\nfeatures\t: esan3 zarch\n\
+            processor 0: version = 00,  identification = 2733E8,  machine = 2964\n\
+            processor 1: version = 00,  identification = 2733E8,  machine = 2964\n\n\
+            cpu number      : 1\nphysical id     : 3\ncore id         : 4\n\
+            cpu MHz dynamic : 5000\ncpu MHz static  : 4000\n\n"
+            .into();
+        let info = CpuInfo::of(&text);
+        assert_eq!(info.flags, "esan3 zarch");
+        let [first, second] = &info.cpus[..] else {
+            panic!("{info:?}")
+        };
+        assert_eq!((first.number, first.vendor), ("0", "IBM/S390"));
+        assert_eq!(first.hertz, None);
+        assert_eq!((second.number, second.vendor), ("1", "IBM/S390"));
+        assert_eq!((second.package, second.core), ("3", "4"));
+        assert_eq!(second.hertz, Some(5e9));
+    }
+
+    #[test]
+    fn ppc_ends_with_the_machine_which_is_no_cpu() {
+        let text = "processor\t: 0\ncpu\t\t: POWER9, altivec supported\nclock\t\t: 3000.5MHz\n\n\
+            timebase\t: 512000000\nmodel\t\t: 9006-22P\n"
+            .into();
+        let info = CpuInfo::of(&text);
+        assert_eq!(info.cpus[0].vendor, "POWER9, altivec supported");
+        assert_eq!(info.cpus[0].hertz, Some(3_000_500_000.0));
+        assert_eq!(info.cpus[0].model, "");
+    }
+}

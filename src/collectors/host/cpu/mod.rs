@@ -1,0 +1,268 @@
+//! What the CPUs spend their time on, from `/proc/stat`, documented in `proc_stat(5)`;
+//! whether they are online, isolated or throttled, from `/sys/devices/system/cpu`,
+//! documented in `Documentation/ABI/testing/sysfs-devices-system-cpu`; and what they
+//! are, from `/proc/cpuinfo`.
+//!
+//! The kernel's idle and I/O wait times can step back by a little, and all of them
+//! restart when a CPU is unplugged: see [`times`].
+
+mod info;
+mod throttle;
+mod times;
+
+use std::ffi::OsStr;
+
+use clap::ArgAction;
+
+use self::{info::CpuInfo, throttle::Topology, times::Times};
+use crate::{
+    collector::Collector,
+    error::Result,
+    family::Families,
+    metric::Desc,
+    metrics,
+    pattern::Pattern,
+    sources::{Dir, Snapshot, Text},
+};
+
+metrics! {
+    /// Seconds the CPU spent in each mode since boot. Time given to guests is also in user and nice.
+    SECONDS: Counter = "node_cpu_seconds_total" ["cpu", "mode"];
+    /// Seconds the CPU ran virtual machines, at normal (user) and lowered (nice) priority. This time is contained in node_cpu_seconds_total.
+    GUEST_SECONDS: Counter = "node_cpu_guest_seconds_total" ["cpu", "mode"];
+    /// Make and model of each CPU, with the core and package it sits in.
+    INFO: Info = "node_cpu_info" [
+        "cachesize", "core", "cpu", "family", "microcode", "model", "model_name", "package",
+        "stepping", "vendor",
+    ];
+    /// A feature that the first CPU has, as far as asked for.
+    FLAG_INFO: Info = "node_cpu_flag_info" ["flag"];
+    /// A hardware bug that the kernel knows the first CPU to have, as far as asked for.
+    BUG_INFO: Info = "node_cpu_bug_info" ["bug"];
+    /// How fast the CPU runs at the moment, as the kernel reports it.
+    FREQUENCY_HERTZ: Gauge = "node_cpu_frequency_hertz" ["core", "cpu", "package"];
+    /// How often a core was slowed down because it got too hot.
+    CORE_THROTTLES: Counter = "node_cpu_core_throttles_total" ["core", "package"];
+    /// How often a whole package was slowed down because it got too hot.
+    PACKAGE_THROTTLES: Counter = "node_cpu_package_throttles_total" ["package"];
+    /// CPUs that the scheduler leaves alone because the kernel was started with isolcpus. Others have no series.
+    ISOLATED: Gauge = "node_cpu_isolated" ["cpu"];
+    /// Whether the CPU is online and gets work. Only where the first CPU can be taken offline too.
+    ONLINE: Gauge = "node_cpu_online" ["cpu"];
+}
+
+/// The modes in the order of the columns in `/proc/stat`.
+const MODES: [&str; 8] = [
+    "user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal",
+];
+/// The columns after those: guests, by the mode that contains them.
+const GUEST_MODES: [&str; 2] = ["user", "nice"];
+/// `/proc/stat` counts in hundredths of a second on every architecture.
+const TICKS_PER_SECOND: u64 = 100;
+/// More CPUs than any kernel supports.
+const MAX_CPUS: usize = 1 << 16;
+
+/// The flags of the cpu collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "clap tells all collectors' flags apart by them"
+)]
+pub(super) struct Flags {
+    /// Expose the time that guests got.
+    #[arg(long = "collector.cpu.guest", default_value_t = true, action = ArgAction::Set)]
+    cpu_guest: bool,
+    /// Expose what /proc/cpuinfo says about each CPU.
+    #[arg(long = "collector.cpu.info", default_value_t = false, action = ArgAction::Set)]
+    cpu_info: bool,
+    /// Expose the CPU features that match; turns --collector.cpu.info on.
+    #[arg(long = "collector.cpu.info.flags-include", value_name = "REGEX")]
+    cpu_info_flags_include: Option<Pattern>,
+    /// Expose the CPU bugs that match; turns --collector.cpu.info on.
+    #[arg(long = "collector.cpu.info.bugs-include", value_name = "REGEX")]
+    cpu_info_bugs_include: Option<Pattern>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Cpu {
+    guest: bool,
+    info: bool,
+    flags_include: Pattern,
+    bugs_include: Pattern,
+    times: Times,
+    topology: Topology,
+}
+
+impl Collector for Cpu {
+    const NAME: &'static str = "cpu";
+    const ABOUT: &'static str = "what the CPUs spend their time on";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        let flags_include = flags.cpu_info_flags_include.unwrap_or_default();
+        let bugs_include = flags.cpu_info_bugs_include.unwrap_or_default();
+        Ok(Self {
+            guest: flags.cpu_guest,
+            info: flags.cpu_info || !flags_include.is_empty() || !bugs_include.is_empty(),
+            flags_include,
+            bugs_include,
+            times: Times::default(),
+            topology: Topology::default(),
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        let online = self.times.add(&mut out, machine.proc_stat()?, self.guest);
+        if self.info {
+            let cpuinfo = machine.proc("cpuinfo");
+            if let Some(cpuinfo) = out.keep(cpuinfo) {
+                self.info(&mut out, &CpuInfo::of(&cpuinfo));
+            }
+        }
+        let cpus = machine.sys_dir("devices/system/cpu");
+        if let Some(cpus) = out.keep(cpus) {
+            let isolated = cpus.read("isolated").and_then(|list| cpu_list(&list));
+            for cpu in out.keep(isolated).unwrap_or_default() {
+                out.add(&ISOLATED, [&cpu.to_string()], true);
+            }
+            self.topology.add_throttles(&mut out, &cpus, &online);
+            let switches = switches(&cpus);
+            for (cpu, online) in out.keep(switches).unwrap_or_default() {
+                out.add(&ONLINE, [&cpu], online);
+            }
+        }
+        Ok(out)
+    }
+}
+
+impl Cpu {
+    fn info(&self, out: &mut Families, cpuinfo: &CpuInfo<'_>) {
+        for cpu in &cpuinfo.cpus {
+            let labels = [
+                cpu.cache_size,
+                cpu.core,
+                cpu.number,
+                cpu.family,
+                cpu.microcode,
+                cpu.model,
+                cpu.model_name,
+                cpu.package,
+                cpu.stepping,
+                cpu.vendor,
+            ];
+            out.add(&INFO, labels, true);
+            if let Some(hertz) = cpu.hertz {
+                out.add(&FREQUENCY_HERTZ, [cpu.core, cpu.number, cpu.package], hertz);
+            }
+        }
+        for flag in cpuinfo.flags.split_ascii_whitespace() {
+            if self.flags_include.matches(flag) {
+                out.add(&FLAG_INFO, [flag], true);
+            }
+        }
+        for bug in cpuinfo.bugs.split_ascii_whitespace() {
+            if self.bugs_include.matches(bug) {
+                out.add(&BUG_INFO, [bug], true);
+            }
+        }
+    }
+}
+
+/// The number of the CPU that a directory in `/sys/devices/system/cpu` is about.
+pub(super) fn number_of(name: &OsStr) -> Option<&str> {
+    let number = name.to_str()?.strip_prefix("cpu")?;
+    let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    is_number.then_some(number)
+}
+
+/// The CPUs that can be taken offline, and whether they are online. None where the
+/// first of them cannot, as on x86 since Linux 6.5.
+fn switches(cpus: &Dir) -> Result<Vec<(String, bool)>> {
+    if !cpus.has("cpu0/online") {
+        return Ok(Vec::new());
+    }
+    let online = cpu_list(&cpus.read("online")?)?;
+    let names = cpus.names()?;
+    let switch = |name: &str| (name.to_owned(), is_in(&online, name));
+    Ok(names
+        .iter()
+        .filter_map(|n| number_of(n))
+        .map(switch)
+        .collect())
+}
+
+fn is_in(sorted: &[u32], number: &str) -> bool {
+    number
+        .parse()
+        .is_ok_and(|n| sorted.binary_search(&n).is_ok())
+}
+
+/// A list of CPUs as the kernel writes it: `0-3,8`, or nothing.
+fn cpu_list(text: &Text) -> Result<Vec<u32>> {
+    let mut cpus = Vec::new();
+    for range in text.trimmed().split(',').filter(|range| !range.is_empty()) {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) else {
+            return Err(text.error(1, format_args!("not a range of CPUs: {range:?}")));
+        };
+        cpus.extend((first..=last).take(MAX_CPUS));
+        if cpus.len() > MAX_CPUS {
+            return Err(text.error(1, "too many CPUs"));
+        }
+    }
+    Ok(cpus)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_cpus_has_ranges_and_gaps() {
+        assert_eq!(cpu_list(&"0-2,7\n".into()).unwrap(), [0, 1, 2, 7]);
+        assert!(cpu_list(&"\n".into()).unwrap().is_empty());
+        let error = cpu_list(&"0-x\n".into()).unwrap_err().to_string();
+        assert_eq!(error, r#"test:1: not a range of CPUs: "0-x""#);
+        assert!(cpu_list(&"0-4294967295".into()).unwrap().len() <= MAX_CPUS);
+        assert!(cpu_list(&"0-65535,70000-80000".into()).is_err());
+    }
+
+    #[test]
+    fn only_a_cpu_is_taken_for_one() {
+        let number = |name| number_of(OsStr::new(name));
+        assert_eq!(number("cpu12"), Some("12"));
+        for other in ["cpu", "cpufreq", "cpuidle", "online", "cpu1x"] {
+            assert_eq!(number(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn asking_for_flags_asks_for_the_info_too() {
+        let flags = |pattern: &str| Flags {
+            cpu_guest: true,
+            cpu_info: false,
+            cpu_info_flags_include: pattern.parse().ok(),
+            cpu_info_bugs_include: None,
+        };
+        assert!(Cpu::new(flags("^aes$")).unwrap().info);
+        assert!(!Cpu::new(flags("")).unwrap().info);
+
+        let mut out = Families::default();
+        let text =
+            Text::from("processor : 3\ncpu MHz : 1000.5\nflags : fpu aes vaes\nbugs : mds\n");
+        let cpu = Cpu::new(flags("^aes$")).unwrap();
+        cpu.info(&mut out, &CpuInfo::of(&text));
+        let lines = out.lines();
+        assert_eq!(
+            lines[1..],
+            [
+                r#"node_cpu_frequency_hertz{core="",cpu="3",package=""} 1000500000"#,
+                r#"node_cpu_flag_info{flag="aes"} 1"#
+            ]
+        );
+    }
+}

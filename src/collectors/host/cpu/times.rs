@@ -1,0 +1,177 @@
+//! The times of each CPU, which never step back.
+//!
+//! Idle and I/O wait time are sums over what other CPUs count at the same time, so
+//! the kernel sometimes reports a little less than it did before; a counter that does
+//! so looks like one that restarted, with a rate as large as all the time since boot.
+//! So of each mode the largest time seen is kept. A CPU that was unplugged and came
+//! back does restart, which shows as an idle time much smaller than before.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use super::{GUEST_MODES, GUEST_SECONDS, MODES, SECONDS, TICKS_PER_SECOND};
+use crate::{
+    error::Result,
+    family::{Families, Value},
+    sources::{Fields, Text},
+};
+
+/// The column of [`MODES`] that tells a CPU that restarted.
+const IDLE: usize = 3;
+/// What idle time must have lost for that. More than it ever steps back by itself.
+const RESTART: u64 = 3 * TICKS_PER_SECOND;
+
+/// The ticks of one CPU, by column; `None` for what the kernel is too old to count.
+type Ticks = [Option<u64>; MODES.len() + GUEST_MODES.len()];
+
+/// The largest times seen, of the CPUs that were there in the last scrape.
+#[derive(Debug, Default)]
+pub(super) struct Times(Mutex<BTreeMap<u32, Ticks>>);
+
+impl Times {
+    /// Adds the times of every CPU in `/proc/stat`; answers which those are.
+    pub(super) fn add(&self, out: &mut Families, stat: &Text, guest: bool) -> Vec<u32> {
+        let mut cpus = BTreeMap::new();
+        for line in stat.lines() {
+            let cpu = ticks(line);
+            if let Some(Some((cpu, ticks))) = out.keep(cpu) {
+                cpus.insert(cpu, ticks);
+            }
+        }
+        let cpus = self.advance(cpus);
+        for (cpu, ticks) in &cpus {
+            let cpu = cpu.to_string();
+            let (times, guests) = ticks.split_at(MODES.len());
+            for (mode, ticks) in MODES.iter().zip(times) {
+                if let Some(ticks) = *ticks {
+                    let seconds = Value::quotient(ticks, TICKS_PER_SECOND);
+                    out.add(&SECONDS, [&cpu, mode], seconds);
+                }
+            }
+            for (mode, ticks) in GUEST_MODES.iter().zip(guests).filter(|_| guest) {
+                if let Some(ticks) = *ticks {
+                    let seconds = Value::quotient(ticks, TICKS_PER_SECOND);
+                    out.add(&GUEST_SECONDS, [&cpu, mode], seconds);
+                }
+            }
+        }
+        cpus.into_keys().collect()
+    }
+
+    fn advance(&self, mut cpus: BTreeMap<u32, Ticks>) -> BTreeMap<u32, Ticks> {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (cpu, ticks) in &mut cpus {
+            if let Some(before) = seen.get(cpu) {
+                *ticks = advanced(before, ticks);
+            }
+        }
+        // CPUs that are gone are forgotten.
+        seen.clone_from(&cpus);
+        cpus
+    }
+}
+
+fn advanced(before: &Ticks, now: &Ticks) -> Ticks {
+    let lost = before[IDLE].zip(now[IDLE]);
+    let lost = lost.map_or(0, |(before, now)| before.saturating_sub(now));
+    if lost >= RESTART {
+        return *now;
+    }
+    let mut ticks = *now;
+    for (ticks, before) in ticks.iter_mut().zip(before) {
+        *ticks = (*ticks).max(*before);
+    }
+    ticks
+}
+
+/// One line, if it is about one CPU.
+fn ticks(mut line: Fields<'_>) -> Result<Option<(u32, Ticks)>> {
+    let cpu = line.next_word().and_then(|word| word.strip_prefix("cpu"));
+    // The line without a number is the sum of the others.
+    let Some(cpu) = cpu.filter(|cpu| !cpu.is_empty()) else {
+        return Ok(None);
+    };
+    let cpu = line.parse_word(cpu, "CPU")?;
+    let mut ticks = Ticks::default();
+    for ticks in &mut ticks {
+        *ticks = line.parse_opt("ticks")?;
+    }
+    Ok(Some((cpu, ticks)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(times: &Times, stat: &str) -> Vec<String> {
+        let mut out = Families::default();
+        times.add(&mut out, &stat.into(), true);
+        out.lines()
+    }
+
+    /// What two scrapes make of the user and idle time of a CPU.
+    fn second_scrape(first: &str, second: &str) -> [String; 2] {
+        let times = Times::default();
+        lines(&times, first);
+        let lines = lines(&times, second);
+        [lines[0].clone(), lines[3].clone()]
+    }
+
+    #[test]
+    fn every_column_is_a_mode_of_its_own() {
+        let stat = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu2 101 2 3 4 5 6 7 8 9 10 99\nintr 1\n";
+        assert_eq!(
+            lines(&Times::default(), stat),
+            [
+                r#"node_cpu_seconds_total{cpu="2",mode="user"} 1.01"#,
+                r#"node_cpu_seconds_total{cpu="2",mode="nice"} 0.02"#,
+                r#"node_cpu_seconds_total{cpu="2",mode="system"} 0.03"#,
+                r#"node_cpu_seconds_total{cpu="2",mode="idle"} 0.04"#,
+                r#"node_cpu_seconds_total{cpu="2",mode="iowait"} 0.05"#,
+                r#"node_cpu_seconds_total{cpu="2",mode="irq"} 0.06"#,
+                r#"node_cpu_seconds_total{cpu="2",mode="softirq"} 0.07"#,
+                r#"node_cpu_seconds_total{cpu="2",mode="steal"} 0.08"#,
+                r#"node_cpu_guest_seconds_total{cpu="2",mode="user"} 0.09"#,
+                r#"node_cpu_guest_seconds_total{cpu="2",mode="nice"} 0.1"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn an_old_kernel_has_fewer_modes_and_a_damaged_line_costs_only_its_cpu() {
+        let mut out = Families::default();
+        let stat = "cpu0 1 2 3 4\ncpu1 1 x 3 4\n".into();
+        assert_eq!(Times::default().add(&mut out, &stat, true), [0]);
+        assert_eq!(out.lines().len(), 4);
+        let (skipped, reason) = out.skipped();
+        assert_eq!(skipped, 1);
+        let reason = reason.unwrap().to_string();
+        assert_eq!(reason, r#"test:2: ticks is not a number: "x""#);
+    }
+
+    #[test]
+    fn a_time_that_steps_back_a_little_stays_where_it_was() {
+        let [user, idle] = second_scrape("cpu0 500 0 0 1000\n", "cpu0 499 0 0 701\n");
+        assert_eq!(user, r#"node_cpu_seconds_total{cpu="0",mode="user"} 5"#);
+        assert_eq!(idle, r#"node_cpu_seconds_total{cpu="0",mode="idle"} 10"#);
+    }
+
+    #[test]
+    fn a_cpu_that_was_unplugged_starts_anew() {
+        let [user, idle] = second_scrape("cpu0 500 0 0 1000\n", "cpu0 499 0 0 700\n");
+        assert_eq!(user, r#"node_cpu_seconds_total{cpu="0",mode="user"} 4.99"#);
+        assert_eq!(idle, r#"node_cpu_seconds_total{cpu="0",mode="idle"} 7"#);
+    }
+
+    #[test]
+    fn a_cpu_that_went_away_is_forgotten() {
+        let times = Times::default();
+        lines(&times, "cpu0 1 2 3 4\ncpu1 500 0 0 10\n");
+        lines(&times, "cpu0 1 2 3 4\n");
+        assert_eq!(times.0.lock().unwrap().len(), 1);
+        let lines = lines(&times, "cpu1 400 0 0 10\n");
+        assert_eq!(lines[0], r#"node_cpu_seconds_total{cpu="1",mode="user"} 4"#);
+    }
+}
