@@ -5,6 +5,7 @@
 mod conntrack;
 mod lnstat;
 mod cpu;
+mod cpufreq;
 mod loadavg;
 mod logind;
 mod meminfo;
@@ -25,6 +26,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<conntrack::Conntrack>(Host),
     Entry::of::<lnstat::LnStat>(Host),
     Entry::of::<cpu::Cpu>(Host),
+    Entry::of::<cpufreq::CpuFreq>(Host),
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<logind::Logind>(Host),
     Entry::of::<meminfo::MemInfo>(Host),

@@ -1,0 +1,132 @@
+//! How fast the CPUs run and may run, from `/sys/devices/system/cpu/cpu*/cpufreq`,
+//! documented in `Documentation/admin-guide/pm/cpufreq.rst`.
+//!
+//! CPUs that change speed together link to one directory, which is read once. Some
+//! drivers are busy just when they are asked, and `cpuinfo_cur_freq` is for root: then
+//! that series is missing.
+
+use std::collections::HashMap;
+
+use super::cpu::number_of;
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Families, Value},
+    metric::{Desc, Metric},
+    metrics,
+    sources::{Dir, Snapshot},
+};
+
+metrics! {
+    /// How fast the CPU runs at the moment, as the kernel reports it.
+    FREQUENCY_HERTZ: Gauge = "node_cpu_frequency_hertz" ["cpu"];
+    /// The slowest that the hardware can run the CPU.
+    FREQUENCY_MIN_HERTZ: Gauge = "node_cpu_frequency_min_hertz" ["cpu"];
+    /// The fastest that the hardware can run the CPU.
+    FREQUENCY_MAX_HERTZ: Gauge = "node_cpu_frequency_max_hertz" ["cpu"];
+    /// How fast the CPU was last told to run, or where the driver can tell, how fast it does.
+    SCALING_FREQUENCY_HERTZ: Gauge = "node_cpu_scaling_frequency_hertz" ["cpu"];
+    /// The slowest that the governor may run the CPU.
+    SCALING_FREQUENCY_MIN_HERTZ: Gauge = "node_cpu_scaling_frequency_min_hertz" ["cpu"];
+    /// The fastest that the governor may run the CPU.
+    SCALING_FREQUENCY_MAX_HERTZ: Gauge = "node_cpu_scaling_frequency_max_hertz" ["cpu"];
+    /// The governors there are for the CPU: 1 for the one that chooses its frequency, 0 for the others.
+    SCALING_GOVERNOR: Gauge = "node_cpu_scaling_governor" ["cpu", "governor"];
+}
+
+/// The files that hold a frequency in kHz.
+const FREQUENCIES: [(&str, &Metric<1>); 6] = [
+    ("cpuinfo_cur_freq", &FREQUENCY_HERTZ),
+    ("cpuinfo_min_freq", &FREQUENCY_MIN_HERTZ),
+    ("cpuinfo_max_freq", &FREQUENCY_MAX_HERTZ),
+    ("scaling_cur_freq", &SCALING_FREQUENCY_HERTZ),
+    ("scaling_min_freq", &SCALING_FREQUENCY_MIN_HERTZ),
+    ("scaling_max_freq", &SCALING_FREQUENCY_MAX_HERTZ),
+];
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct CpuFreq;
+
+impl Collector for CpuFreq {
+    const NAME: &'static str = "cpufreq";
+    const ABOUT: &'static str = "how fast the CPUs run and may run";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        let cpus = machine.sys_dir("devices/system/cpu")?;
+        let mut policies = HashMap::new();
+        for name in cpus.names()? {
+            let Some(cpu) = number_of(&name) else {
+                continue;
+            };
+            let path = format!("cpu{cpu}/cpufreq");
+            let policy = match cpus.link(&path) {
+                Ok(policy) if policy.starts_with("policy") => policy,
+                Err(error) if error.is_vanished() => continue,
+                // Before Linux 4.3 it is a directory, or a link to another CPU's.
+                Ok(_) | Err(_) => path.clone(),
+            };
+            let policy = policies
+                .entry(policy)
+                .or_insert_with(|| cpus.dir(&path).map(|dir| Policy::read(&mut out, &dir)));
+            if let Ok(policy) = policy {
+                policy.add(&mut out, cpu);
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// How a group of CPUs is run.
+struct Policy {
+    frequencies: [Option<Value>; FREQUENCIES.len()],
+    governor: Option<String>,
+    governors: Option<String>,
+}
+
+impl Policy {
+    fn read(out: &mut Families, dir: &Dir) -> Self {
+        let frequencies = FREQUENCIES.map(|(file, _)| match frequency(dir, file) {
+            Err(error) if error.is_refused() => None,
+            frequency => out.keep(frequency).flatten(),
+        });
+        let governor = dir.word("scaling_governor");
+        let governors = dir.word("scaling_available_governors");
+        Self {
+            frequencies,
+            governor: out.keep(governor),
+            governors: out.keep(governors),
+        }
+    }
+
+    fn add(&self, out: &mut Families, cpu: &str) {
+        for ((_, metric), value) in FREQUENCIES.iter().zip(self.frequencies) {
+            if let Some(hertz) = value {
+                out.add(metric, [cpu], hertz);
+            }
+        }
+        let Some(chosen) = &self.governor else {
+            return;
+        };
+        let governors = self.governors.as_ref().unwrap_or(chosen);
+        for governor in governors.split_ascii_whitespace() {
+            out.add(&SCALING_GOVERNOR, [cpu, governor], governor == chosen);
+        }
+    }
+}
+
+/// The frequency in hertz, if the driver knows.
+fn frequency(dir: &Dir, file: &str) -> Result<Option<Value>> {
+    let text = dir.read(file)?;
+    match text.trimmed() {
+        "<unknown>" => Ok(None),
+        _ => text.number().map(|khz| Some(Value::product(khz, 1000))),
+    }
+}
