@@ -5,6 +5,7 @@
 mod conntrack;
 mod lnstat;
 mod cpu;
+mod cpu_vulnerabilities;
 mod cpufreq;
 mod loadavg;
 mod logind;
@@ -18,6 +19,9 @@ mod softnet;
 mod stat;
 mod systemd;
 mod udp_queues;
+mod rapl;
+mod stat;
+mod thermal_zone;
 
 use crate::collector::{Entry, Layer::Host};
 
@@ -26,6 +30,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<conntrack::Conntrack>(Host),
     Entry::of::<lnstat::LnStat>(Host),
     Entry::of::<cpu::Cpu>(Host),
+    Entry::of::<cpu_vulnerabilities::CpuVulnerabilities>(Host),
     Entry::of::<cpufreq::CpuFreq>(Host),
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<logind::Logind>(Host),
@@ -39,6 +44,9 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<stat::Stat>(Host),
     Entry::of::<systemd::Systemd>(Host),
     Entry::of::<udp_queues::UdpQueues>(Host),
+    Entry::of::<rapl::Rapl>(Host),
+    Entry::of::<stat::Stat>(Host),
+    Entry::of::<thermal_zone::ThermalZone>(Host),
     // Still to come: replace the line by the collector.
     Entry::to_come("bcache", true),
     Entry::to_come("bcachefs", true),

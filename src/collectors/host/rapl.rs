@@ -1,0 +1,159 @@
+//! Energy that parts of the CPU used, from `/sys/class/powercap`, documented in
+//! `Documentation/power/powercap/powercap.rst`.
+//!
+//! Since Linux 5.10 only root may read it, because energy tells what is computed
+//! (CVE-2020-8694); for others there is nothing here. The counters begin anew at
+//! `max_energy_range_uj`, after less than an hour on a busy server.
+
+use std::collections::HashMap;
+
+use clap::ArgAction;
+
+use crate::{
+    collector::Collector,
+    error::{Error, Result},
+    family::{Families, Value},
+    metric::Desc,
+    metrics,
+    sources::{Dir, Snapshot},
+};
+
+metrics! {
+    /// Energy used by the zone *, in joules. Begins anew when the hardware's counter is full.
+    ZONE_JOULES: Counter = "node_rapl_*_joules_total" ["index", "path"];
+    /// Energy used by the zone in joules, where zones are told apart by label. Begins anew when the hardware's counter is full.
+    JOULES: Counter = "node_rapl_joules_total" ["index", "path", "rapl_zone"];
+}
+
+/// The flags of the rapl collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Flags {
+    /// Tell zones apart by a label instead of by the metric's name.
+    #[arg(
+        long = "collector.rapl.enable-zone-label",
+        default_value_t = false,
+        action = ArgAction::Set
+    )]
+    rapl_enable_zone_label: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Rapl {
+    zone_label: bool,
+}
+
+impl Collector for Rapl {
+    const NAME: &'static str = "rapl";
+    const ABOUT: &'static str = "energy that parts of the CPU used";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        Ok(Self {
+            zone_label: flags.rapl_enable_zone_label,
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        let powercap = machine.sys_dir("class/powercap")?;
+        let mut names = Names::default();
+        let mut refused = false;
+        for dir in powercap.dirs()? {
+            // What has no name is not a zone but the driver of some.
+            let Ok(name) = dir.word("name") else {
+                continue;
+            };
+            let (zone, index) = names.index(&name);
+            match energy(&dir) {
+                Err(error) if error.is_refused() => refused = true,
+                read => {
+                    if let Some(joules) = out.keep(read) {
+                        self.add(&mut out, zone, index, &dir, joules);
+                    }
+                }
+            }
+        }
+        if refused && out.is_empty() {
+            return Err(Error::Absent(powercap.path().to_owned()));
+        }
+        Ok(out)
+    }
+}
+
+impl Rapl {
+    fn add(&self, out: &mut Families, zone: &str, index: u64, dir: &Dir, joules: Value) {
+        let index = index.to_string();
+        let path = dir.path().to_string_lossy();
+        if self.zone_label {
+            out.add(&JOULES, [&index, &path, zone], joules);
+        } else {
+            out.add_word(&ZONE_JOULES, zone, [&index, &path], joules);
+        }
+    }
+}
+
+fn energy(zone: &Dir) -> Result<Value> {
+    let microjoules = zone.number("energy_uj")?;
+    Ok(Value::quotient(microjoules, 1_000_000))
+}
+
+/// How often names came up: some zones are numbered, as `package-1`; others are not,
+/// as the `core` of each package, and are numbered here.
+#[derive(Default)]
+struct Names(HashMap<String, u64>);
+
+impl Names {
+    /// The name without its number, and the number.
+    fn index<'a>(&mut self, name: &'a str) -> (&'a str, u64) {
+        let numbered = name.split_once('-');
+        let numbered = numbered.and_then(|(name, n)| Some((name, n.parse::<u64>().ok()?)));
+        let (name, index) =
+            numbered.unwrap_or_else(|| (name, self.0.get(name).copied().unwrap_or(0)));
+        self.0.insert(name.to_owned(), index.saturating_add(1));
+        (name, index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Instant};
+
+    use super::*;
+    use crate::sources::Roots;
+
+    #[test]
+    fn the_zone_is_a_label_where_asked_for() {
+        let machine = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/hardware");
+        let roots = Roots {
+            procfs: "/nowhere".into(),
+            sysfs: format!("{machine}/sys").into(),
+            rootfs: "/nowhere".into(),
+            udev_data: "/nowhere".into(),
+        };
+        let machine = Snapshot::begin(Arc::new(roots), Instant::now());
+        let out = Rapl { zone_label: true }.collect(&machine).unwrap();
+        let lines = out.lines();
+        assert_eq!(lines.len(), 5);
+        assert!(lines[0].starts_with(r#"node_rapl_joules_total{index="0",path=""#));
+        let end = r#"/sys/class/powercap/intel-rapl:0",rapl_zone="package"} 240422.366267"#;
+        assert!(lines[0].ends_with(end), "{}", lines[0]);
+    }
+
+    #[test]
+    fn zones_are_numbered_by_themselves_or_in_the_order_they_come() {
+        let mut names = Names::default();
+        for (name, index) in [
+            ("package-0", ("package", 0)),
+            ("core", ("core", 0)),
+            ("package-1", ("package", 1)),
+            ("core", ("core", 1)),
+            ("package-0-die-1", ("package-0-die-1", 0)),
+            ("package-0-die-1", ("package-0-die-1", 1)),
+        ] {
+            assert_eq!(names.index(name), index);
+        }
+    }
+}
