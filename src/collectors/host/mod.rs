@@ -7,6 +7,7 @@ mod lnstat;
 mod cpu;
 mod cpu_vulnerabilities;
 mod cpufreq;
+mod interrupts;
 mod loadavg;
 mod logind;
 mod meminfo;
@@ -20,6 +21,8 @@ mod stat;
 mod systemd;
 mod udp_queues;
 mod rapl;
+mod schedstat;
+mod softirqs;
 mod stat;
 mod thermal_zone;
 
@@ -32,6 +35,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<cpu::Cpu>(Host),
     Entry::of::<cpu_vulnerabilities::CpuVulnerabilities>(Host),
     Entry::of::<cpufreq::CpuFreq>(Host),
+    Entry::of::<interrupts::Interrupts>(Host),
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<logind::Logind>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
@@ -45,6 +49,8 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<systemd::Systemd>(Host),
     Entry::of::<udp_queues::UdpQueues>(Host),
     Entry::of::<rapl::Rapl>(Host),
+    Entry::of::<schedstat::SchedStat>(Host),
+    Entry::of::<softirqs::SoftIrqs>(Host),
     Entry::of::<stat::Stat>(Host),
     Entry::of::<thermal_zone::ThermalZone>(Host),
     // Still to come: replace the line by the collector.

@@ -1,0 +1,114 @@
+//! How long tasks ran and waited on each CPU, from `/proc/schedstat`, documented in
+//! `Documentation/scheduler/sched-stats.rst`.
+//!
+//! The format has a version, but between 15 and 17 only the scheduling domains' lines
+//! changed, which are not read.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Families, Value},
+    metric::Desc,
+    metrics,
+    sources::{Fields, Snapshot, Text},
+};
+
+metrics! {
+    /// Seconds that the CPU ran tasks.
+    RUNNING_SECONDS: Counter = "node_schedstat_running_seconds_total" ["cpu"];
+    /// Seconds that tasks stood in the CPU's queue, ready to run, summed over the tasks.
+    WAITING_SECONDS: Counter = "node_schedstat_waiting_seconds_total" ["cpu"];
+    /// How often the CPU gave a task its turn to run.
+    TIMESLICES: Counter = "node_schedstat_timeslices_total" ["cpu"];
+}
+
+/// How many numbers stand before those of interest: calls of this and that.
+const CALLS: usize = 6;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct SchedStat;
+
+impl Collector for SchedStat {
+    const NAME: &'static str = "schedstat";
+    const ABOUT: &'static str = "how long tasks ran and waited on each CPU";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        Ok(families(&machine.proc("schedstat")?))
+    }
+}
+
+fn families(schedstat: &Text) -> Families {
+    let mut out = Families::default();
+    for mut line in schedstat.lines() {
+        let Some(cpu) = line.next_word().and_then(|word| word.strip_prefix("cpu")) else {
+            continue;
+        };
+        let times = times(line);
+        if let Some(times) = out.keep(times) {
+            let seconds = |nanoseconds| Value::quotient(nanoseconds, 1_000_000_000);
+            out.add(&RUNNING_SECONDS, [cpu], seconds(times.running));
+            out.add(&WAITING_SECONDS, [cpu], seconds(times.waiting));
+            out.add(&TIMESLICES, [cpu], times.timeslices);
+        }
+    }
+    out
+}
+
+/// What is of interest in the line of a CPU.
+struct Times {
+    /// In nanoseconds.
+    running: u64,
+    /// In nanoseconds.
+    waiting: u64,
+    timeslices: u64,
+}
+
+fn times(mut line: Fields<'_>) -> Result<Times> {
+    for _ in 0..CALLS {
+        line.word("calls")?;
+    }
+    Ok(Times {
+        running: line.parse("running time")?,
+        waiting: line.parse("waiting time")?,
+        timeslices: line.parse("timeslices")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOMAIN: &str = "domain0 MC 3 1 2 3 4 5 6 7 8 9\n";
+
+    #[test]
+    fn every_version_since_15_has_the_same_lines_for_cpus() {
+        for version in ["15", "16", "17"] {
+            let cpu = "cpu7 1 0 3 4 5 6 2500000000 1250000000 9";
+            let text = format!("version {version}\ntimestamp 8\n{cpu}\n{DOMAIN}");
+            assert_eq!(
+                families(&Text::from(text.as_str())).lines(),
+                [
+                    r#"node_schedstat_running_seconds_total{cpu="7"} 2.5"#,
+                    r#"node_schedstat_waiting_seconds_total{cpu="7"} 1.25"#,
+                    r#"node_schedstat_timeslices_total{cpu="7"} 9"#,
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn a_damaged_line_costs_only_its_cpu() {
+        let text = Text::from("cpu0 1 0 3 4 5 6 7 8\ncpu1 1 0 3 4 5 6 7 8 9\n");
+        let out = families(&text);
+        assert_eq!(out.lines().len(), 3);
+        let reason = out.skipped().1.unwrap().to_string();
+        assert_eq!(reason, "test:1: timeslices is missing");
+    }
+}
