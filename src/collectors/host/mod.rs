@@ -20,6 +20,8 @@ mod softnet;
 mod stat;
 mod systemd;
 mod udp_queues;
+mod pressure;
+mod processes;
 mod rapl;
 mod schedstat;
 mod softirqs;
@@ -48,6 +50,8 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<stat::Stat>(Host),
     Entry::of::<systemd::Systemd>(Host),
     Entry::of::<udp_queues::UdpQueues>(Host),
+    Entry::of::<pressure::Pressure>(Host),
+    Entry::of::<processes::Processes>(Host),
     Entry::of::<rapl::Rapl>(Host),
     Entry::of::<schedstat::SchedStat>(Host),
     Entry::of::<softirqs::SoftIrqs>(Host),

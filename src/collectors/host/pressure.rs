@@ -1,0 +1,125 @@
+//! How long tasks waited for want of a resource, from `/proc/pressure`, documented in
+//! `Documentation/accounting/psi.rst`.
+//!
+//! A kernel may have the files and refuse to read them (boot option `psi=0`), and one
+//! that does not account interrupts has no file for them: both are quietly absent.
+//! `full` of the CPU is not exposed: it means nothing for a whole machine.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::{Error, Result},
+    family::{Families, Value},
+    metric::{Desc, Metric},
+    metrics,
+    sources::{Fields, Snapshot, Text},
+};
+
+metrics! {
+    /// Seconds in which some task was ready to run and had no CPU.
+    CPU_WAITING_SECONDS: Counter = "node_pressure_cpu_waiting_seconds_total" [];
+    /// Seconds in which some task waited for I/O.
+    IO_WAITING_SECONDS: Counter = "node_pressure_io_waiting_seconds_total" [];
+    /// Seconds in which all tasks that had something to do waited for I/O.
+    IO_STALLED_SECONDS: Counter = "node_pressure_io_stalled_seconds_total" [];
+    /// Seconds in which some task waited for memory.
+    MEMORY_WAITING_SECONDS: Counter = "node_pressure_memory_waiting_seconds_total" [];
+    /// Seconds in which all tasks that had something to do waited for memory.
+    MEMORY_STALLED_SECONDS: Counter = "node_pressure_memory_stalled_seconds_total" [];
+    /// Seconds in which no task could run because interrupts were handled.
+    IRQ_STALLED_SECONDS: Counter = "node_pressure_irq_stalled_seconds_total" [];
+}
+
+/// The files' lines: `some` task waited, the `full` machine was stalled.
+type Lines = &'static [(&'static str, &'static Metric<0>)];
+
+const RESOURCES: [(&str, Lines); 4] = [
+    ("pressure/cpu", &[("some", &CPU_WAITING_SECONDS)]),
+    (
+        "pressure/io",
+        &[("some", &IO_WAITING_SECONDS), ("full", &IO_STALLED_SECONDS)],
+    ),
+    (
+        "pressure/memory",
+        &[
+            ("some", &MEMORY_WAITING_SECONDS),
+            ("full", &MEMORY_STALLED_SECONDS),
+        ],
+    ),
+    ("pressure/irq", &[("full", &IRQ_STALLED_SECONDS)]),
+];
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Pressure;
+
+impl Collector for Pressure {
+    const NAME: &'static str = "pressure";
+    const ABOUT: &'static str = "how long tasks waited for want of CPU, memory or I/O";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        for (path, lines) in RESOURCES {
+            let text = machine.proc(path);
+            if let Some(text) = out.keep(text) {
+                resource(&mut out, &text, lines);
+            }
+        }
+        match out.skipped() {
+            (0, _) if out.is_empty() => Err(Error::Absent(machine.roots().procfs.join("pressure"))),
+            _ => Ok(out),
+        }
+    }
+}
+
+fn resource(out: &mut Families, text: &Text, lines: Lines) {
+    for mut line in text.lines() {
+        let who = line.next_word();
+        let Some((_, metric)) = lines.iter().find(|(name, _)| who == Some(name)) else {
+            continue;
+        };
+        let total = total(line);
+        if let Some(microseconds) = out.keep(total) {
+            out.add(metric, [], Value::quotient(microseconds, 1_000_000));
+        }
+    }
+}
+
+/// `avg10=0.12 avg60=0.05 avg300=0.01 total=1234567`, in microseconds.
+fn total(mut line: Fields<'_>) -> Result<u64> {
+    while let Some(word) = line.next_word() {
+        if let Some(total) = word.strip_prefix("total=") {
+            return line.parse_word(total, "total");
+        }
+    }
+    Err(line.error("total is missing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn microseconds_become_seconds_and_damage_costs_one_line() {
+        let mut out = Families::default();
+        let some = "some avg10=0.12 avg60=0.05 avg300=0.00 total=2500000\n";
+        let text = Text::from(format!("{some}full avg10=0.00 total=x\n").as_str());
+        resource(&mut out, &text, RESOURCES[1].1);
+        assert_eq!(out.lines(), ["node_pressure_io_waiting_seconds_total 2.5"]);
+        let reason = out.skipped().1.unwrap().to_string();
+        assert_eq!(reason, r#"test:2: total is not a number: "x""#);
+    }
+
+    #[test]
+    fn the_cpu_is_never_stalled() {
+        let mut out = Families::default();
+        let text = "some avg10=0 total=2500000\nfull avg10=0 total=0\n".into();
+        resource(&mut out, &text, RESOURCES[0].1);
+        assert_eq!(out.lines(), ["node_pressure_cpu_waiting_seconds_total 2.5"]);
+    }
+}

@@ -1,0 +1,200 @@
+//! How many processes and threads there are and what they do, from the `stat` file of
+//! each in `/proc`, documented in `proc_pid_stat(5)`.
+//!
+//! The dearest collector of all where there are many threads, which is why it is off:
+//! the kernel has no count by state, so every one of them is asked. A process of one
+//! thread is asked once, and one that ends meanwhile is not counted. As a sum that
+//! lacks a process would be wrong, one that must not be read (mount option `hidepid`)
+//! loses the sums.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::{Error, Result},
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::{Dir, Snapshot, Text},
+};
+
+metrics! {
+    /// How many threads there are, as each process counts its own.
+    THREADS: Gauge = "node_processes_threads" [];
+    /// How many threads the kernel allows.
+    MAX_THREADS: Gauge = "node_processes_max_threads" [];
+    /// How many processes there are in each state, by the letter that ps shows.
+    STATE: Gauge = "node_processes_state" ["state"];
+    /// How many threads there are in each state, by the letter that ps shows.
+    THREADS_STATE: Gauge = "node_processes_threads_state" ["thread_state"];
+    /// How many processes there are, not counting their threads.
+    PIDS: Gauge = "node_processes_pids" [];
+    /// The process number at which the kernel begins anew, and so how many processes and threads there can be.
+    MAX_PROCESSES: Gauge = "node_processes_max_processes" [];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Processes;
+
+impl Collector for Processes {
+    const NAME: &'static str = "processes";
+    const ABOUT: &'static str = "how many processes and threads there are and what they do";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let proc = machine.proc_dir("")?;
+        let mut out = Families::default();
+        for (file, metric) in [
+            ("sys/kernel/threads-max", &MAX_THREADS),
+            ("sys/kernel/pid_max", &MAX_PROCESSES),
+        ] {
+            let limit = proc.number::<u64>(file);
+            if let Some(limit) = out.keep(limit) {
+                out.add(metric, [], limit);
+            }
+        }
+        let counts = Counts::of(&proc);
+        if let Some(counts) = out.keep(counts) {
+            out.add(&PIDS, [], counts.processes);
+            out.add(&THREADS, [], counts.threads);
+            for (metric, states) in [
+                (&STATE, &counts.states),
+                (&THREADS_STATE, &counts.thread_states),
+            ] {
+                for (state, count) in states {
+                    out.add(metric, [state.encode_utf8(&mut [0; 4])], *count);
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    processes: u64,
+    threads: u64,
+    states: BTreeMap<char, u64>,
+    thread_states: BTreeMap<char, u64>,
+}
+
+impl Counts {
+    fn of(proc: &Dir) -> Result<Self> {
+        let mut counts = Self::default();
+        for pid in numbers(proc)? {
+            let Some(process) = unless_vanished(task(proc, &format!("{pid}/stat")))? else {
+                continue;
+            };
+            counts.processes += 1;
+            counts.threads += process.threads;
+            *counts.states.entry(process.state).or_default() += 1;
+            // Its first thread is the process itself.
+            *counts.thread_states.entry(process.state).or_default() += 1;
+            if process.threads > 1 {
+                counts.add_threads(proc, &pid)?;
+            }
+        }
+        Ok(counts)
+    }
+
+    fn add_threads(&mut self, proc: &Dir, pid: &str) -> Result<()> {
+        let threads = proc.dir(format!("{pid}/task"));
+        let Some(threads) = unless_vanished(threads)? else {
+            return Ok(());
+        };
+        let numbers = unless_vanished(numbers(&threads))?.unwrap_or_default();
+        for tid in numbers.iter().filter(|tid| *tid != pid) {
+            let thread = task(&threads, &format!("{tid}/stat"));
+            if let Some(thread) = unless_vanished(thread)? {
+                *self.thread_states.entry(thread.state).or_default() += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The entries that are named by a process's or thread's number.
+fn numbers(dir: &Dir) -> Result<Vec<String>> {
+    let mut names = dir.names()?;
+    names.retain(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
+    Ok(names
+        .iter()
+        .filter_map(|name| name.to_str().map(str::to_owned))
+        .collect())
+}
+
+fn unless_vanished<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_vanished() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What is of interest about a process or thread.
+#[derive(Debug, PartialEq)]
+struct Task {
+    state: char,
+    threads: u64,
+}
+
+fn task(dir: &Dir, path: &str) -> Result<Task> {
+    let text = dir.read(path)?;
+    parse(&text).ok_or_else(|| not_a_stat(&text))
+}
+
+fn parse(text: &Text) -> Option<Task> {
+    // The name before may hold anything, brackets and line ends too.
+    let (_, rest) = text.body().rsplit_once(')')?;
+    let mut words = rest.split_ascii_whitespace();
+    let state = words.next()?.chars().next()?;
+    // num_threads is the 20th field, state the third.
+    let threads = words.nth(16)?.parse().ok()?;
+    Some(Task { state, threads })
+}
+
+fn not_a_stat(text: &Text) -> Error {
+    text.error(1, "not the state of a process")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REST: &str = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 77 18 19";
+
+    fn parsed(text: &str) -> Option<Task> {
+        parse(&text.into())
+    }
+
+    #[test]
+    fn a_process_may_have_any_name() {
+        for name in ["bash", "tmux: server", ") R 1 (", "a\nb"] {
+            let task = parsed(&format!("42 ({name}) S {REST}\n")).unwrap();
+            assert_eq!(
+                task,
+                Task {
+                    state: 'S',
+                    threads: 77
+                },
+                "{name}"
+            );
+        }
+        assert_eq!(parsed("42 (bash) S 1 2\n"), None);
+    }
+
+    #[test]
+    fn what_ended_meanwhile_is_no_error_but_what_is_hidden_is() {
+        let read = |errno| Err::<(), _>(Error::io("/x", std::io::Error::from_raw_os_error(errno)));
+        assert!(unless_vanished(read(libc::ESRCH)).unwrap().is_none());
+        assert!(unless_vanished(read(libc::ENOENT)).unwrap().is_none());
+        assert!(unless_vanished(read(libc::EPERM)).is_err());
+    }
+}
