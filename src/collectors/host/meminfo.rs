@@ -54,12 +54,12 @@ impl Collector for MemInfo {
 }
 
 /// One line: an amount in bytes, or else a number of pages.
-struct Field {
-    name: String,
-    value: Result<Value, Value>,
+pub(super) struct Field {
+    pub(super) name: String,
+    pub(super) value: Result<Value, Value>,
 }
 
-fn field(mut fields: Fields<'_>) -> Result<Field> {
+pub(super) fn field(mut fields: Fields<'_>) -> Result<Field> {
     // `Active(anon):` is `node_memory_Active_anon_bytes`.
     let name = fields.word("field")?.trim_end_matches(':');
     let name = name.replace('(', "_").replace(')', "");

@@ -4,10 +4,12 @@
 
 mod conntrack;
 mod lnstat;
+mod buddyinfo;
 mod cpu;
 mod cpu_vulnerabilities;
 mod cpufreq;
 mod interrupts;
+mod ksmd;
 mod loadavg;
 mod logind;
 mod meminfo;
@@ -20,6 +22,7 @@ mod softnet;
 mod stat;
 mod systemd;
 mod udp_queues;
+mod meminfo_numa;
 mod pressure;
 mod processes;
 mod rapl;
@@ -27,6 +30,7 @@ mod schedstat;
 mod softirqs;
 mod stat;
 mod thermal_zone;
+mod zoneinfo;
 
 use crate::collector::{Entry, Layer::Host};
 
@@ -34,10 +38,12 @@ use crate::collector::{Entry, Layer::Host};
 pub(super) const ALL: &[Entry] = &[
     Entry::of::<conntrack::Conntrack>(Host),
     Entry::of::<lnstat::LnStat>(Host),
+    Entry::of::<buddyinfo::BuddyInfo>(Host),
     Entry::of::<cpu::Cpu>(Host),
     Entry::of::<cpu_vulnerabilities::CpuVulnerabilities>(Host),
     Entry::of::<cpufreq::CpuFreq>(Host),
     Entry::of::<interrupts::Interrupts>(Host),
+    Entry::of::<ksmd::Ksmd>(Host),
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<logind::Logind>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
@@ -50,6 +56,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<stat::Stat>(Host),
     Entry::of::<systemd::Systemd>(Host),
     Entry::of::<udp_queues::UdpQueues>(Host),
+    Entry::of::<meminfo_numa::MemInfoNuma>(Host),
     Entry::of::<pressure::Pressure>(Host),
     Entry::of::<processes::Processes>(Host),
     Entry::of::<rapl::Rapl>(Host),
@@ -57,6 +64,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<softirqs::SoftIrqs>(Host),
     Entry::of::<stat::Stat>(Host),
     Entry::of::<thermal_zone::ThermalZone>(Host),
+    Entry::of::<zoneinfo::ZoneInfo>(Host),
     // Still to come: replace the line by the collector.
     Entry::to_come("bcache", true),
     Entry::to_come("bcachefs", true),

@@ -1,0 +1,81 @@
+//! How fragmented free memory is, from `/proc/buddyinfo`, documented in
+//! `Documentation/filesystems/proc.rst`.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::{Fields, Snapshot, Text},
+};
+
+metrics! {
+    /// How many free blocks of memory there are by size, as a power of two of pages: size 3 is blocks of 8 pages.
+    BLOCKS: Gauge = "node_buddyinfo_blocks" ["node", "size", "zone"];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct BuddyInfo;
+
+impl Collector for BuddyInfo {
+    const NAME: &'static str = "buddyinfo";
+    const ABOUT: &'static str = "how fragmented free memory is";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        Ok(families(&machine.proc("buddyinfo")?))
+    }
+}
+
+fn families(buddyinfo: &Text) -> Families {
+    let mut out = Families::default();
+    for line in buddyinfo.lines() {
+        let zone = zone(line);
+        if let Some((node, zone, counts)) = out.keep(zone) {
+            for (size, count) in counts.into_iter().enumerate() {
+                out.add(&BLOCKS, [node, &size.to_string(), zone], count);
+            }
+        }
+    }
+    out
+}
+
+/// `Node 0, zone   Normal   4381   1093 ...`
+fn zone(mut line: Fields<'_>) -> Result<(&str, &str, Vec<u64>)> {
+    line.word("Node")?;
+    let node = line.word("node")?.trim_end_matches(',');
+    line.word("zone")?;
+    let zone = line.word("name of the zone")?;
+    let mut counts = Vec::new();
+    while let Some(count) = line.parse_opt("count")? {
+        counts.push(count);
+    }
+    Ok((node, zone, counts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_line_costs_only_its_zone() {
+        let text = Text::from("Node 1, zone   Normal   41   0\nNode 2, zone   DMA   5   x\n");
+        let out = families(&text);
+        assert_eq!(
+            out.lines(),
+            [
+                r#"node_buddyinfo_blocks{node="1",size="0",zone="Normal"} 41"#,
+                r#"node_buddyinfo_blocks{node="1",size="1",zone="Normal"} 0"#,
+            ]
+        );
+        assert_eq!(out.skipped().0, 1);
+    }
+}

@@ -1,0 +1,79 @@
+//! What merging equal pages of memory costs and saves, from `/sys/kernel/mm/ksm`,
+//! documented in `Documentation/admin-guide/mm/ksm.rst`.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Families, Value},
+    metric::{Desc, Metric},
+    metrics,
+    sources::Snapshot,
+};
+
+metrics! {
+    /// How often all memory that may be merged was scanned.
+    FULL_SCANS: Counter = "node_ksmd_full_scans_total" [];
+    /// Bytes that merging saves, less what it needs for itself. Negative where it does not pay.
+    GENERAL_PROFIT_BYTES: Gauge = "node_ksmd_general_profit_bytes" [];
+    /// Whether pages of different NUMA nodes are merged.
+    MERGE_ACROSS_NODES: Gauge = "node_ksmd_merge_across_nodes" [];
+    /// Pages that are kept in place of several equal ones.
+    PAGES_SHARED: Gauge = "node_ksmd_pages_shared" [];
+    /// Pages that were saved, because a kept one stands for them.
+    PAGES_SHARING: Gauge = "node_ksmd_pages_sharing" [];
+    /// Pages that are scanned before the daemon sleeps.
+    PAGES_TO_SCAN: Gauge = "node_ksmd_pages_to_scan" [];
+    /// Pages that were scanned repeatedly and have no equal.
+    PAGES_UNSHARED: Gauge = "node_ksmd_pages_unshared" [];
+    /// Pages that change too fast to be merged.
+    PAGES_VOLATILE: Gauge = "node_ksmd_pages_volatile" [];
+    /// Whether the daemon is stopped (0), runs (1), or is stopped with all pages separated again (2).
+    RUN: Gauge = "node_ksmd_run" [];
+    /// How long the daemon sleeps between scans.
+    SLEEP_SECONDS: Gauge = "node_ksmd_sleep_seconds" [];
+}
+
+/// The files that are exposed as they are.
+const FILES: [(&str, &Metric<0>); 9] = [
+    ("full_scans", &FULL_SCANS),
+    ("general_profit", &GENERAL_PROFIT_BYTES),
+    ("merge_across_nodes", &MERGE_ACROSS_NODES),
+    ("pages_shared", &PAGES_SHARED),
+    ("pages_sharing", &PAGES_SHARING),
+    ("pages_to_scan", &PAGES_TO_SCAN),
+    ("pages_unshared", &PAGES_UNSHARED),
+    ("pages_volatile", &PAGES_VOLATILE),
+    ("run", &RUN),
+];
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Ksmd;
+
+impl Collector for Ksmd {
+    const NAME: &'static str = "ksmd";
+    const ABOUT: &'static str = "what merging equal pages of memory costs and saves";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        let ksm = machine.sys_dir("kernel/mm/ksm")?;
+        for (file, metric) in FILES {
+            let value = ksm.number::<Value>(file);
+            if let Some(value) = out.keep(value) {
+                out.add(metric, [], value);
+            }
+        }
+        let sleep = ksm.number("sleep_millisecs");
+        if let Some(milliseconds) = out.keep(sleep) {
+            out.add(&SLEEP_SECONDS, [], Value::quotient(milliseconds, 1000));
+        }
+        Ok(out)
+    }
+}

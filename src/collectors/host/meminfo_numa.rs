@@ -1,0 +1,112 @@
+//! Memory use of each NUMA node, from `/sys/devices/system/node/node*`, documented in
+//! `Documentation/admin-guide/numastat.rst` and, for what it shares with
+//! `/proc/meminfo`, in `proc_meminfo(5)`.
+//!
+//! Like `meminfo` it copies every line, but its names do not tell bytes from pages.
+
+use super::meminfo::{Field, field};
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Families, Value},
+    metric::Desc,
+    metrics,
+    sources::{Fields, Snapshot, Text},
+};
+
+metrics! {
+    /// The node's memory as *: huge pages are counted, everything else is in bytes.
+    MEMORY: Gauge = "node_memory_numa_*" ["node"];
+    /// How many pages the node gave out as *.
+    PAGES: Counter = "node_memory_numa_*_total" ["node"];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct MemInfoNuma;
+
+impl Collector for MemInfoNuma {
+    const NAME: &'static str = "meminfo_numa";
+    const ABOUT: &'static str = "memory use of each NUMA node";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        for dir in machine.sys_dir("devices/system/node")?.dirs()? {
+            let name = dir.name();
+            let Some(node) = name
+                .strip_prefix("node")
+                .filter(|n| n.parse::<u32>().is_ok())
+            else {
+                continue;
+            };
+            let text = dir.read("meminfo");
+            if let Some(text) = out.keep(text) {
+                meminfo(&mut out, &text, node);
+            }
+            let text = dir.read("numastat");
+            if let Some(text) = out.keep(text) {
+                numastat(&mut out, &text, node);
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn meminfo(out: &mut Families, text: &Text, node: &str) {
+    for mut line in text.lines() {
+        // `Node 0 MemTotal: 16420536 kB`
+        let (Some("Node"), Some(_)) = (line.next_word(), line.next_word()) else {
+            continue;
+        };
+        let field = field(line);
+        if let Some(Field { name, value }) = out.keep(field) {
+            let value = value.unwrap_or_else(|pages| pages);
+            out.add_word(&MEMORY, &name, [node], value);
+        }
+    }
+}
+
+fn numastat(out: &mut Families, text: &Text, node: &str) {
+    for line in text.lines() {
+        let count = count(line);
+        if let Some((name, count)) = out.keep(count) {
+            out.add_word(&PAGES, name, [node], count);
+        }
+    }
+}
+
+fn count(mut line: Fields<'_>) -> Result<(&str, Value)> {
+    Ok((line.word("name")?, line.parse("count")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_copied_and_a_damaged_one_left_out() {
+        let mut out = Families::default();
+        let text = "Node 3 MemTotal: 4 kB\nNode 3 Active(anon): 5 kB\nNode 3 New: 6 MB\n\
+            Node 3 HugePages_Free: 7\n"
+            .into();
+        meminfo(&mut out, &text, "3");
+        numastat(&mut out, &"numa_hit 8\nnuma_miss x\n".into(), "3");
+        assert_eq!(
+            out.lines(),
+            [
+                r#"node_memory_numa_MemTotal{node="3"} 4096"#,
+                r#"node_memory_numa_Active_anon{node="3"} 5120"#,
+                r#"node_memory_numa_HugePages_Free{node="3"} 7"#,
+                r#"node_memory_numa_numa_hit_total{node="3"} 8"#,
+            ]
+        );
+        assert_eq!(out.skipped().0, 2);
+    }
+}

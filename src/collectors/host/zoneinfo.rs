@@ -1,0 +1,214 @@
+//! Memory by zone, from `/proc/zoneinfo`, documented in `proc_zoneinfo(5)`.
+//!
+//! What the kernel counts by node instead stands in the paragraph of the node's first
+//! zone, and so has the label of that zone.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Families, Value},
+    metric::{Desc, Metric},
+    metrics,
+    sources::{Fields, Snapshot, Text},
+};
+
+metrics! {
+    /// Free pages at which reclaiming in the background stops.
+    HIGH_PAGES: Gauge = "node_zoneinfo_high_pages" ["node", "zone"];
+    /// Free pages below which reclaiming in the background starts.
+    LOW_PAGES: Gauge = "node_zoneinfo_low_pages" ["node", "zone"];
+    /// Pages that the allocator manages: those present less what the kernel reserved at boot.
+    MANAGED_PAGES: Gauge = "node_zoneinfo_managed_pages" ["node", "zone"];
+    /// Free pages below which whoever needs memory must reclaim it first.
+    MIN_PAGES: Gauge = "node_zoneinfo_min_pages" ["node", "zone"];
+    /// Pages of programs' own memory that were used of late.
+    NR_ACTIVE_ANON_PAGES: Gauge = "node_zoneinfo_nr_active_anon_pages" ["node", "zone"];
+    /// Pages of files that were used of late.
+    NR_ACTIVE_FILE_PAGES: Gauge = "node_zoneinfo_nr_active_file_pages" ["node", "zone"];
+    /// Pages of programs' own memory that are mapped.
+    NR_ANON_PAGES: Gauge = "node_zoneinfo_nr_anon_pages" ["node", "zone"];
+    /// Huge pages that programs got without asking, each counted once.
+    NR_ANON_TRANSPARENT_HUGEPAGES: Gauge = "node_zoneinfo_nr_anon_transparent_hugepages" ["node", "zone"];
+    /// Pages of files that were written to since boot.
+    NR_DIRTIED: Counter = "node_zoneinfo_nr_dirtied_total" ["node", "zone"];
+    /// Pages that wait to be written to disk.
+    NR_DIRTY_PAGES: Gauge = "node_zoneinfo_nr_dirty_pages" ["node", "zone"];
+    /// Pages of files that are kept in memory.
+    NR_FILE_PAGES: Gauge = "node_zoneinfo_nr_file_pages" ["node", "zone"];
+    /// Pages that are free.
+    NR_FREE_PAGES: Gauge = "node_zoneinfo_nr_free_pages" ["node", "zone"];
+    /// Pages of programs' own memory that were not used of late.
+    NR_INACTIVE_ANON_PAGES: Gauge = "node_zoneinfo_nr_inactive_anon_pages" ["node", "zone"];
+    /// Pages of files that were not used of late.
+    NR_INACTIVE_FILE_PAGES: Gauge = "node_zoneinfo_nr_inactive_file_pages" ["node", "zone"];
+    /// Pages of programs' own memory that are being reclaimed or moved just now.
+    NR_ISOLATED_ANON_PAGES: Gauge = "node_zoneinfo_nr_isolated_anon_pages" ["node", "zone"];
+    /// Pages of files that are being reclaimed or moved just now.
+    NR_ISOLATED_FILE_PAGES: Gauge = "node_zoneinfo_nr_isolated_file_pages" ["node", "zone"];
+    /// Memory for the kernel's stacks, in KiB since Linux 4.8 and in stacks before.
+    NR_KERNEL_STACKS: Gauge = "node_zoneinfo_nr_kernel_stacks" ["node", "zone"];
+    /// Pages of files that programs have mapped.
+    NR_MAPPED_PAGES: Gauge = "node_zoneinfo_nr_mapped_pages" ["node", "zone"];
+    /// Pages of shared memory and of tmpfs.
+    NR_SHMEM_PAGES: Gauge = "node_zoneinfo_nr_shmem_pages" ["node", "zone"];
+    /// Pages of kernel objects that can be reclaimed.
+    NR_SLAB_RECLAIMABLE_PAGES: Gauge = "node_zoneinfo_nr_slab_reclaimable_pages" ["node", "zone"];
+    /// Pages of kernel objects that cannot be reclaimed.
+    NR_SLAB_UNRECLAIMABLE_PAGES: Gauge = "node_zoneinfo_nr_slab_unreclaimable_pages" ["node", "zone"];
+    /// Pages that may not be reclaimed, such as locked ones.
+    NR_UNEVICTABLE_PAGES: Gauge = "node_zoneinfo_nr_unevictable_pages" ["node", "zone"];
+    /// Pages that are being written to disk just now.
+    NR_WRITEBACK_PAGES: Gauge = "node_zoneinfo_nr_writeback_pages" ["node", "zone"];
+    /// Pages that were written to disk since boot.
+    NR_WRITTEN: Counter = "node_zoneinfo_nr_written_total" ["node", "zone"];
+    /// Pages that were meant to come from here and came from another node.
+    NUMA_FOREIGN: Counter = "node_zoneinfo_numa_foreign_total" ["node", "zone"];
+    /// Pages that were meant to come from here and did.
+    NUMA_HIT: Counter = "node_zoneinfo_numa_hit_total" ["node", "zone"];
+    /// Pages that were spread over nodes by policy and came from here as meant.
+    NUMA_INTERLEAVE: Counter = "node_zoneinfo_numa_interleave_total" ["node", "zone"];
+    /// Pages that came from here for a program running here.
+    NUMA_LOCAL: Counter = "node_zoneinfo_numa_local_total" ["node", "zone"];
+    /// Pages that came from here because the node they were meant to come from had none.
+    NUMA_MISS: Counter = "node_zoneinfo_numa_miss_total" ["node", "zone"];
+    /// Pages that came from here for a program running on another node.
+    NUMA_OTHER: Counter = "node_zoneinfo_numa_other_total" ["node", "zone"];
+    /// Pages that exist.
+    PRESENT_PAGES: Gauge = "node_zoneinfo_present_pages" ["node", "zone"];
+    /// Pages between the first and the last, gaps included.
+    SPANNED_PAGES: Gauge = "node_zoneinfo_spanned_pages" ["node", "zone"];
+    /// Pages that are withheld from those who could use the zone of this number, to be left for those who need this one.
+    PROTECTION: Gauge = "node_zoneinfo_protection_*" ["node", "zone"];
+}
+
+/// The lines of a word and a number.
+const LINES: [(&str, &Metric<2>); 32] = [
+    ("high", &HIGH_PAGES),
+    ("low", &LOW_PAGES),
+    ("managed", &MANAGED_PAGES),
+    ("min", &MIN_PAGES),
+    ("nr_active_anon", &NR_ACTIVE_ANON_PAGES),
+    ("nr_active_file", &NR_ACTIVE_FILE_PAGES),
+    ("nr_anon_pages", &NR_ANON_PAGES),
+    (
+        "nr_anon_transparent_hugepages",
+        &NR_ANON_TRANSPARENT_HUGEPAGES,
+    ),
+    ("nr_dirtied", &NR_DIRTIED),
+    ("nr_dirty", &NR_DIRTY_PAGES),
+    ("nr_file_pages", &NR_FILE_PAGES),
+    ("nr_free_pages", &NR_FREE_PAGES),
+    ("nr_inactive_anon", &NR_INACTIVE_ANON_PAGES),
+    ("nr_inactive_file", &NR_INACTIVE_FILE_PAGES),
+    ("nr_isolated_anon", &NR_ISOLATED_ANON_PAGES),
+    ("nr_isolated_file", &NR_ISOLATED_FILE_PAGES),
+    ("nr_kernel_stack", &NR_KERNEL_STACKS),
+    ("nr_mapped", &NR_MAPPED_PAGES),
+    ("nr_shmem", &NR_SHMEM_PAGES),
+    ("nr_slab_reclaimable", &NR_SLAB_RECLAIMABLE_PAGES),
+    ("nr_slab_unreclaimable", &NR_SLAB_UNRECLAIMABLE_PAGES),
+    ("nr_unevictable", &NR_UNEVICTABLE_PAGES),
+    ("nr_writeback", &NR_WRITEBACK_PAGES),
+    ("nr_written", &NR_WRITTEN),
+    ("numa_foreign", &NUMA_FOREIGN),
+    ("numa_hit", &NUMA_HIT),
+    ("numa_interleave", &NUMA_INTERLEAVE),
+    ("numa_local", &NUMA_LOCAL),
+    ("numa_miss", &NUMA_MISS),
+    ("numa_other", &NUMA_OTHER),
+    ("present", &PRESENT_PAGES),
+    ("spanned", &SPANNED_PAGES),
+];
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct ZoneInfo;
+
+impl Collector for ZoneInfo {
+    const NAME: &'static str = "zoneinfo";
+    const ABOUT: &'static str = "memory by zone";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        Ok(families(&machine.proc("zoneinfo")?))
+    }
+}
+
+fn families(zoneinfo: &Text) -> Families {
+    let mut out = Families::default();
+    let mut labels = None;
+    for mut line in zoneinfo.lines() {
+        let key = line.next_word().unwrap_or_default();
+        if key == "Node" {
+            labels = zone(&mut line);
+            continue;
+        }
+        let Some(labels) = labels else {
+            continue;
+        };
+        if key == "protection:" {
+            protection(&mut out, &line, labels);
+        } else if key.ends_with(':') {
+            // About one CPU's own pages: most of the file where there are many CPUs.
+        } else if let Some((_, metric)) = LINES.iter().find(|(name, _)| *name == key) {
+            let value = line.parse::<Value>("value");
+            if let Some(value) = out.keep(value) {
+                out.add(metric, labels, value);
+            }
+        }
+    }
+    out
+}
+
+/// The labels for `Node 0, zone   Normal`.
+fn zone<'a>(line: &mut Fields<'a>) -> Option<[&'a str; 2]> {
+    let node = line.next_word()?.trim_end_matches(',');
+    let _zone = line.next_word()?;
+    Some([node, line.next_word()?])
+}
+
+/// `protection: (0, 2963, 15866, 15866, 15866)`
+fn protection(out: &mut Families, line: &Fields<'_>, labels: [&str; 2]) {
+    let list = line.rest().trim_matches(['(', ')']);
+    let pages = list
+        .split(", ")
+        .map(|pages| line.parse_word(pages, "protection"));
+    let pages = pages.collect::<Result<Vec<u64>>>();
+    for (i, pages) in out.keep(pages).unwrap_or_default().into_iter().enumerate() {
+        out.add_word(&PROTECTION, &i.to_string(), labels, pages);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_belongs_to_the_zone_above_it() {
+        let text = Text::from(
+            "Node 0, zone      DMA\n  per-node stats\n      nr_mapped    77\n  pages free     3840\n\
+             \x20       high     37\n        protection: (0, 30)\n      nr_free_pages x\n  pagesets\n\
+             \x20   cpu: 0\n              high:     99\n              high_min: 15\n\
+             Node 1, zone   Normal\n        high     38\n",
+        );
+        let out = families(&text);
+        assert_eq!(
+            out.lines(),
+            [
+                r#"node_zoneinfo_nr_mapped_pages{node="0",zone="DMA"} 77"#,
+                r#"node_zoneinfo_high_pages{node="0",zone="DMA"} 37"#,
+                r#"node_zoneinfo_high_pages{node="1",zone="Normal"} 38"#,
+                r#"node_zoneinfo_protection_0{node="0",zone="DMA"} 0"#,
+                r#"node_zoneinfo_protection_1{node="0",zone="DMA"} 30"#,
+            ]
+        );
+        let reason = out.skipped().1.unwrap().to_string();
+        assert_eq!(reason, r#"test:7: value is not a number: "x""#);
+    }
+}
