@@ -5,6 +5,11 @@
 mod loadavg;
 mod meminfo;
 mod stat;
+#[cfg(test)]
+mod testing;
+mod time;
+mod timex;
+mod uname;
 
 use crate::collector::{Entry, Layer::Host};
 
@@ -13,6 +18,9 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
     Entry::of::<stat::Stat>(Host),
+    Entry::of::<time::Time>(Host),
+    Entry::of::<timex::Timex>(Host),
+    Entry::of::<uname::Uname>(Host),
     // Still to come: replace the line by the collector.
     Entry::to_come("bcache", true),
     Entry::to_come("bcachefs", true),
