@@ -4,12 +4,15 @@
 
 mod loadavg;
 mod meminfo;
+mod memo;
+mod slabinfo;
 mod stat;
 #[cfg(test)]
 mod testing;
 mod time;
 mod timex;
 mod uname;
+mod vmstat;
 
 use crate::collector::{Entry, Layer::Host};
 
@@ -17,10 +20,12 @@ use crate::collector::{Entry, Layer::Host};
 pub(super) const ALL: &[Entry] = &[
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
+    Entry::of::<slabinfo::SlabInfo>(Host),
     Entry::of::<stat::Stat>(Host),
     Entry::of::<time::Time>(Host),
     Entry::of::<timex::Timex>(Host),
     Entry::of::<uname::Uname>(Host),
+    Entry::of::<vmstat::VmStat>(Host),
     // Still to come: replace the line by the collector.
     Entry::to_come("bcache", true),
     Entry::to_come("bcachefs", true),
