@@ -2,9 +2,15 @@
 //!
 //! To add a collector, write its module and name it here, twice.
 
+mod dmi;
+mod entropy;
+mod filefd;
+mod kernel_hung;
 mod loadavg;
 mod meminfo;
 mod memo;
+mod os;
+mod selinux;
 mod slabinfo;
 mod stat;
 #[cfg(test)]
@@ -13,19 +19,27 @@ mod time;
 mod timex;
 mod uname;
 mod vmstat;
+mod watchdog;
 
 use crate::collector::{Entry, Layer::Host};
 
 /// Every collector of this layer.
 pub(super) const ALL: &[Entry] = &[
+    Entry::of::<dmi::Dmi>(Host),
+    Entry::of::<entropy::Entropy>(Host),
+    Entry::of::<filefd::FileFd>(Host),
+    Entry::of::<kernel_hung::KernelHung>(Host),
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
+    Entry::of::<os::Os>(Host),
+    Entry::of::<selinux::SeLinux>(Host),
     Entry::of::<slabinfo::SlabInfo>(Host),
     Entry::of::<stat::Stat>(Host),
     Entry::of::<time::Time>(Host),
     Entry::of::<timex::Timex>(Host),
     Entry::of::<uname::Uname>(Host),
     Entry::of::<vmstat::VmStat>(Host),
+    Entry::of::<watchdog::Watchdog>(Host),
     // Still to come: replace the line by the collector.
     Entry::to_come("bcache", true),
     Entry::to_come("bcachefs", true),
