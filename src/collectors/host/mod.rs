@@ -2,6 +2,7 @@
 //!
 //! To add a collector, write its module and name it here, twice.
 
+mod cgroups;
 mod dmi;
 mod entropy;
 mod filefd;
@@ -9,10 +10,13 @@ mod kernel_hung;
 mod loadavg;
 mod meminfo;
 mod memo;
+mod names;
 mod os;
 mod selinux;
 mod slabinfo;
 mod stat;
+mod swap;
+mod sysctl;
 #[cfg(test)]
 mod testing;
 mod time;
@@ -25,6 +29,7 @@ use crate::collector::{Entry, Layer::Host};
 
 /// Every collector of this layer.
 pub(super) const ALL: &[Entry] = &[
+    Entry::of::<cgroups::Cgroups>(Host),
     Entry::of::<dmi::Dmi>(Host),
     Entry::of::<entropy::Entropy>(Host),
     Entry::of::<filefd::FileFd>(Host),
@@ -35,6 +40,8 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<selinux::SeLinux>(Host),
     Entry::of::<slabinfo::SlabInfo>(Host),
     Entry::of::<stat::Stat>(Host),
+    Entry::of::<swap::Swap>(Host),
+    Entry::of::<sysctl::Sysctl>(Host),
     Entry::of::<time::Time>(Host),
     Entry::of::<timex::Timex>(Host),
     Entry::of::<uname::Uname>(Host),
