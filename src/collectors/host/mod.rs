@@ -5,6 +5,7 @@
 mod cgroups;
 mod dmi;
 mod entropy;
+mod ethtool;
 mod filefd;
 mod kernel_hung;
 mod loadavg;
@@ -32,6 +33,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<cgroups::Cgroups>(Host),
     Entry::of::<dmi::Dmi>(Host),
     Entry::of::<entropy::Entropy>(Host),
+    Entry::of::<ethtool::Ethtool>(Host),
     Entry::of::<filefd::FileFd>(Host),
     Entry::of::<kernel_hung::KernelHung>(Host),
     Entry::of::<loadavg::LoadAvg>(Host),
