@@ -1,22 +1,29 @@
 //! Where readings come from. Nothing in here knows about metrics.
 
+mod clock;
 mod dbus;
 mod dir;
+mod ethtool;
 mod own;
+mod syscall;
 mod text;
 
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use rustix::system::Uname;
+
+pub use clock::{Discipline, TimeZone};
 #[cfg(test)]
 pub(crate) use dbus::fake_bus;
 pub use dbus::{Call, Daemon, Reply, Talk};
 pub use dir::Dir;
+pub use ethtool::{Driver, Ethtool, Link, LinkModes, Statistics};
 pub use own::Usage;
-pub use text::{Fields, Text};
+pub use text::{Fields, Text, unescaped};
 
 use crate::error::Result;
 
@@ -109,6 +116,35 @@ impl Snapshot {
     /// Opens any directory, such as one that a flag names.
     pub fn dir(&self, path: impl AsRef<Path>) -> Result<Dir> {
         Dir::open(path.as_ref())
+    }
+
+    /// What the machine's clock shows, counted from the beginning of 1970; nothing
+    /// where it shows an earlier time.
+    #[must_use]
+    pub fn now(&self) -> Option<Duration> {
+        clock::now()
+    }
+
+    /// The local time zone as `TZ` in the environment says, else `/etc/localtime`.
+    #[must_use]
+    pub fn time_zone(&self) -> Option<TimeZone> {
+        clock::time_zone()
+    }
+
+    /// How the kernel keeps its clock right.
+    pub fn clock_discipline(&self) -> Result<Discipline> {
+        Discipline::read()
+    }
+
+    /// The kernel's name and version, and the names the machine gives itself.
+    #[must_use]
+    pub fn uname(&self) -> Uname {
+        rustix::system::uname()
+    }
+
+    /// What the drivers of network interfaces say about them.
+    pub fn ethtool(&self) -> Result<Ethtool> {
+        Ethtool::open()
     }
 
     /// `/proc/stat`, which several collectors read, and which is dear: the kernel

@@ -1,6 +1,7 @@
 //! Text files of the kernel, with errors that say where in which file.
 
 use std::{
+    borrow::Cow,
     fmt::Display,
     path::{Path, PathBuf},
     str::FromStr,
@@ -160,6 +161,28 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// A path as it is, of one as the kernel writes it between white space: with white
+/// space and backslashes as octal escapes, such as `\040`.
+#[must_use]
+pub fn unescaped(path: &str) -> Cow<'_, str> {
+    let mut parts = path.split('\\');
+    let first = parts.next().unwrap_or_default();
+    if first.len() == path.len() {
+        return path.into();
+    }
+    let mut whole = first.to_owned();
+    for part in parts {
+        let escaped = part.split_at_checked(3).and_then(|(digits, rest)| {
+            let code = u8::from_str_radix(digits, 8).ok()?;
+            code.is_ascii().then_some((char::from(code), rest))
+        });
+        let (c, rest) = escaped.unwrap_or(('\\', part));
+        whole.push(c);
+        whole.push_str(rest);
+    }
+    whole.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,5 +213,18 @@ mod tests {
     fn bytes_that_are_not_text_do_not_lose_the_rest() {
         let text = Text::new("test".into(), b"a\xff 1\n");
         assert_eq!(text.body(), "a\u{fffd} 1\n");
+    }
+
+    #[test]
+    fn only_what_is_an_escape_is_taken_for_one() {
+        for (written, path) in [
+            ("/plain/ä", "/plain/ä"),
+            (r"/my\040swap\011\134x", "/my swap\t\\x"),
+            (r"\040", " "),
+            (r"/odd\0x\777\", r"/odd\0x\777\"),
+            (r"/ä\04ä", r"/ä\04ä"),
+        ] {
+            assert_eq!(unescaped(written), path);
+        }
     }
 }

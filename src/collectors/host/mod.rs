@@ -2,68 +2,102 @@
 //!
 //! To add a collector, write its module and name it here, twice.
 
-mod conntrack;
-mod lnstat;
 mod buddyinfo;
+mod cgroups;
+mod conntrack;
 mod cpu;
 mod cpu_vulnerabilities;
 mod cpufreq;
+mod dmi;
+mod entropy;
+mod ethtool;
+mod filefd;
 mod interrupts;
+mod kernel_hung;
 mod ksmd;
+mod lnstat;
 mod loadavg;
 mod logind;
 mod meminfo;
+mod meminfo_numa;
+mod memo;
 mod mountstats;
+mod names;
 mod netstat;
 mod nfs;
 mod nfsd;
-mod sockstat;
-mod softnet;
-mod stat;
-mod systemd;
-mod udp_queues;
-mod meminfo_numa;
+mod os;
 mod pressure;
 mod processes;
 mod rapl;
 mod schedstat;
+mod selinux;
+mod slabinfo;
+mod sockstat;
 mod softirqs;
+mod softnet;
 mod stat;
+mod swap;
+mod sysctl;
+mod systemd;
+#[cfg(test)]
+mod testing;
 mod thermal_zone;
+mod time;
+mod timex;
+mod udp_queues;
+mod uname;
+mod vmstat;
+mod watchdog;
 mod zoneinfo;
 
 use crate::collector::{Entry, Layer::Host};
 
 /// Every collector of this layer.
 pub(super) const ALL: &[Entry] = &[
-    Entry::of::<conntrack::Conntrack>(Host),
-    Entry::of::<lnstat::LnStat>(Host),
     Entry::of::<buddyinfo::BuddyInfo>(Host),
+    Entry::of::<cgroups::Cgroups>(Host),
+    Entry::of::<conntrack::Conntrack>(Host),
     Entry::of::<cpu::Cpu>(Host),
     Entry::of::<cpu_vulnerabilities::CpuVulnerabilities>(Host),
     Entry::of::<cpufreq::CpuFreq>(Host),
+    Entry::of::<dmi::Dmi>(Host),
+    Entry::of::<entropy::Entropy>(Host),
+    Entry::of::<ethtool::Ethtool>(Host),
+    Entry::of::<filefd::FileFd>(Host),
     Entry::of::<interrupts::Interrupts>(Host),
+    Entry::of::<kernel_hung::KernelHung>(Host),
     Entry::of::<ksmd::Ksmd>(Host),
+    Entry::of::<lnstat::LnStat>(Host),
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<logind::Logind>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
+    Entry::of::<meminfo_numa::MemInfoNuma>(Host),
     Entry::of::<mountstats::MountStats>(Host),
     Entry::of::<netstat::NetStat>(Host),
     Entry::of::<nfs::Nfs>(Host),
     Entry::of::<nfsd::NfsD>(Host),
-    Entry::of::<sockstat::SockStat>(Host),
-    Entry::of::<softnet::SoftNet>(Host),
-    Entry::of::<stat::Stat>(Host),
-    Entry::of::<systemd::Systemd>(Host),
-    Entry::of::<udp_queues::UdpQueues>(Host),
-    Entry::of::<meminfo_numa::MemInfoNuma>(Host),
+    Entry::of::<os::Os>(Host),
     Entry::of::<pressure::Pressure>(Host),
     Entry::of::<processes::Processes>(Host),
     Entry::of::<rapl::Rapl>(Host),
     Entry::of::<schedstat::SchedStat>(Host),
+    Entry::of::<selinux::SeLinux>(Host),
+    Entry::of::<slabinfo::SlabInfo>(Host),
+    Entry::of::<sockstat::SockStat>(Host),
     Entry::of::<softirqs::SoftIrqs>(Host),
+    Entry::of::<softnet::SoftNet>(Host),
     Entry::of::<stat::Stat>(Host),
+    Entry::of::<swap::Swap>(Host),
+    Entry::of::<sysctl::Sysctl>(Host),
+    Entry::of::<systemd::Systemd>(Host),
     Entry::of::<thermal_zone::ThermalZone>(Host),
+    Entry::of::<time::Time>(Host),
+    Entry::of::<timex::Timex>(Host),
+    Entry::of::<udp_queues::UdpQueues>(Host),
+    Entry::of::<uname::Uname>(Host),
+    Entry::of::<vmstat::VmStat>(Host),
+    Entry::of::<watchdog::Watchdog>(Host),
     Entry::of::<zoneinfo::ZoneInfo>(Host),
     // Still to come: replace the line by the collector.
     Entry::to_come("bcache", true),

@@ -1,0 +1,359 @@
+//! What the drivers of network interfaces count and can do, asked by `ioctl`,
+//! documented in `ethtool(8)`.
+//!
+//! Drivers name their statistics as they like. Two that would have one name here
+//! are both left out, for nobody could tell them apart.
+
+mod speeds;
+
+use std::collections::HashMap;
+
+use crate::{
+    collector::Collector,
+    error::{Error, Result},
+    family::{Families, Value},
+    metric::{Desc, Metric},
+    metrics,
+    pattern::{Filter, Pattern},
+    sources::{self, Driver, Link, LinkModes, Snapshot, Statistics},
+};
+
+use super::{
+    memo::{Memo, Recall},
+    names::metric_word,
+};
+
+metrics! {
+    /// Network interface's driver, where the device is, and the version of its firmware.
+    DRIVER: Info = "node_ethtool_info" [
+        "bus_info", "device", "driver", "expansion_rom_version", "firmware_version", "version",
+    ];
+    /// Statistic * of the network interface's driver, whatever the driver means by it.
+    STATISTIC: Unknown = "node_ethtool_*" ["device"];
+    /// Kind of connector or medium that the network interface supports.
+    SUPPORTED_PORT: Info = "node_network_supported_port_info" ["device", "type"];
+    /// Speed that the network interface supports, in bytes per second.
+    SUPPORTED_SPEED: Gauge = "node_network_supported_speed_bytes" ["device", "duplex", "mode"];
+    /// Whether the network interface is able to negotiate speed and duplex.
+    SUPPORTED_AUTONEGOTIATE: Gauge = "node_network_autonegotiate_supported" ["device"];
+    /// Whether the network interface is able to pause the other end.
+    SUPPORTED_PAUSE: Gauge = "node_network_pause_supported" ["device"];
+    /// Whether the network interface is able to pause or be paused in one direction only.
+    SUPPORTED_ASYMMETRIC_PAUSE: Gauge = "node_network_asymmetricpause_supported" ["device"];
+    /// Speed that the network interface offers the other end, in bytes per second.
+    ADVERTISED_SPEED: Gauge = "node_network_advertised_speed_bytes" ["device", "duplex", "mode"];
+    /// Whether the network interface offers the other end to negotiate speed and duplex.
+    ADVERTISED_AUTONEGOTIATE: Gauge = "node_network_autonegotiate_advertised" ["device"];
+    /// Whether the network interface offers the other end to be paused.
+    ADVERTISED_PAUSE: Gauge = "node_network_pause_advertised" ["device"];
+    /// Whether the network interface offers the other end to pause in one direction only.
+    ADVERTISED_ASYMMETRIC_PAUSE: Gauge = "node_network_asymmetricpause_advertised" ["device"];
+    /// Whether the network interface negotiates speed and duplex.
+    AUTONEGOTIATE: Gauge = "node_network_autonegotiate" ["device"];
+}
+
+/// `ETHTOOL_LINK_MODE_Autoneg_BIT` and its like.
+const AUTONEG: u32 = 6;
+const PAUSE: u32 = 13;
+const ASYM_PAUSE: u32 = 14;
+const PORTS: [(u32, &str); 6] = [
+    (7, "TP"),
+    (8, "AUI"),
+    (9, "MII"),
+    (10, "FIBRE"),
+    (11, "BNC"),
+    (16, "Backplane"),
+];
+const INCLUDE: &str = "collector.ethtool.device-include";
+const EXCLUDE: &str = "collector.ethtool.device-exclude";
+
+/// The flags of the ethtool collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "clap wants them unique among all collectors"
+)]
+pub(super) struct Flags {
+    /// Network interfaces to ask; not together with device-exclude.
+    #[arg(long = INCLUDE, value_name = "REGEX")]
+    ethtool_device_include: Option<Pattern>,
+    /// Network interfaces to leave out; not together with device-include.
+    #[arg(long = EXCLUDE, value_name = "REGEX")]
+    ethtool_device_exclude: Option<Pattern>,
+    /// Statistics to expose, by the names that drivers give them.
+    #[arg(
+        long = "collector.ethtool.metrics-include",
+        value_name = "REGEX",
+        default_value = ".*"
+    )]
+    ethtool_metrics_include: Pattern,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Ethtool {
+    interfaces: Filter,
+    statistics: Pattern,
+    /// For each statistic of each interface its name here, if it is wanted.
+    words: Memo<Option<String>>,
+}
+
+impl Collector for Ethtool {
+    const NAME: &'static str = "ethtool";
+    const ABOUT: &'static str = "what the drivers of network interfaces count and can do";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        Ok(Self {
+            interfaces: Filter::new(
+                (INCLUDE, flags.ethtool_device_include),
+                (EXCLUDE, flags.ethtool_device_exclude),
+                "",
+            )?,
+            statistics: flags.ethtool_metrics_include,
+            words: Memo::default(),
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let interfaces = machine.sys_dir("class/net")?.names()?;
+        let mut ethtool = machine.ethtool()?;
+        let mut words = self.words.recall();
+        let mut out = Families::default();
+        for interface in interfaces.iter().filter_map(|name| name.to_str()) {
+            if self.interfaces.wants(interface) {
+                self.add(&mut out, &mut ethtool, &mut words, interface);
+            }
+        }
+        Ok(out)
+    }
+}
+
+impl Ethtool {
+    fn add(
+        &self,
+        out: &mut Families,
+        ethtool: &mut sources::Ethtool,
+        words: &mut Recall<'_, Option<String>>,
+        interface: &str,
+    ) {
+        let link = ethtool.link(interface);
+        // It is gone, was never one (`bonding_masters`), or is in another network
+        // namespace than this process.
+        if link.as_ref().is_err_and(Error::is_vanished) {
+            return;
+        }
+        if let Some(link) = out.keep(link) {
+            add_link(out, interface, &link);
+        }
+        if let Some(driver) = out.keep(ethtool.driver(interface)) {
+            add_driver(out, interface, &driver);
+        }
+        if let Some(statistics) = out.keep(ethtool.statistics(interface)) {
+            self.add_statistics(out, words, interface, &statistics);
+        }
+    }
+
+    fn add_statistics(
+        &self,
+        out: &mut Families,
+        words: &mut Recall<'_, Option<String>>,
+        interface: &str,
+        statistics: &Statistics,
+    ) {
+        let mut named: Vec<(String, Value)> = Vec::new();
+        let mut uses = HashMap::new();
+        for (name, value) in statistics.iter() {
+            let decide = |name: &str| self.statistics.matches(name).then(|| word(name));
+            if let Some(word) = words.next(&name, decide) {
+                *uses.entry(word.clone()).or_insert(0) += 1;
+                named.push((word.clone(), value.into()));
+            }
+        }
+        for (word, value) in named {
+            if uses.get(&word) == Some(&1) {
+                out.add_word(&STATISTIC, &word, [interface], value);
+            }
+        }
+    }
+}
+
+fn add_driver(out: &mut Families, interface: &str, driver: &Driver) {
+    let labels = [
+        &driver.bus,
+        interface,
+        &driver.name,
+        &driver.expansion_rom_version,
+        &driver.firmware_version,
+        &driver.version,
+    ];
+    out.add(&DRIVER, labels, true);
+}
+
+fn add_link(out: &mut Families, interface: &str, link: &Link) {
+    for (mode, port) in PORTS {
+        if link.supported.has(mode) {
+            out.add(&SUPPORTED_PORT, [interface, port], true);
+        }
+    }
+    add_speeds(out, &SUPPORTED_SPEED, interface, &link.supported);
+    add_speeds(out, &ADVERTISED_SPEED, interface, &link.advertised);
+    for (modes, metric, mode) in [
+        (&link.supported, &SUPPORTED_AUTONEGOTIATE, AUTONEG),
+        (&link.supported, &SUPPORTED_PAUSE, PAUSE),
+        (&link.supported, &SUPPORTED_ASYMMETRIC_PAUSE, ASYM_PAUSE),
+        (&link.advertised, &ADVERTISED_AUTONEGOTIATE, AUTONEG),
+        (&link.advertised, &ADVERTISED_PAUSE, PAUSE),
+        (&link.advertised, &ADVERTISED_ASYMMETRIC_PAUSE, ASYM_PAUSE),
+    ] {
+        out.add(metric, [interface], modes.has(mode));
+    }
+    out.add(&AUTONEGOTIATE, [interface], link.autonegotiates);
+}
+
+fn add_speeds(out: &mut Families, metric: &'static Metric<3>, interface: &str, modes: &LinkModes) {
+    for speed in speeds::SPEEDS {
+        if modes.has(speed.mode) {
+            let bytes = Value::product(speed.megabits, 1_000_000 / 8);
+            out.add(metric, [interface, speed.duplex, speed.name], bytes);
+        }
+    }
+}
+
+/// A statistic's name as part of a metric's.
+fn word(statistic: &str) -> String {
+    let name = match statistic {
+        "rx_bytes" | "rx_dropped" | "rx_errors" | "rx_packets" | "tx_bytes" | "tx_errors"
+        | "tx_packets" => format!("{statistic}_total"),
+        _ => metric_word(statistic).to_lowercase(),
+    };
+    let name = name.trim_start_matches('_');
+    spelled_out(&spelled_out(name, "rx", "received"), "tx", "transmitted")
+}
+
+/// Puts `long` for the word `short`. Of two in a row only the first is replaced:
+/// so it always was, and `tx_tx_timeouts` is `transmitted_tx_timeouts`.
+fn spelled_out(name: &str, short: &str, long: &str) -> String {
+    let mut words = Vec::new();
+    let mut last_was_replaced = false;
+    for word in name.split('_') {
+        last_was_replaced = word == short && !last_was_replaced;
+        words.push(if last_was_replaced { long } else { word });
+    }
+    words.join("_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ethtool(include: &str) -> Ethtool {
+        Ethtool {
+            interfaces: Filter::default(),
+            statistics: include.parse().unwrap(),
+            words: Memo::default(),
+        }
+    }
+
+    fn lines(ethtool: &Ethtool, statistics: &[(&str, u64)]) -> Vec<String> {
+        let mut out = Families::default();
+        let mut words = ethtool.words.recall();
+        ethtool.add_statistics(&mut out, &mut words, "eth 0", &statistics.into());
+        out.lines()
+    }
+
+    #[test]
+    fn a_statistic_is_named_as_it_always_was() {
+        for (statistic, name) in [
+            ("rx_bytes", "received_bytes_total"),
+            ("rx_packets", "received_packets_total"),
+            ("tx_errors", "transmitted_errors_total"),
+            ("rx_drops", "received_drops"),
+            ("tx_tx_timeouts", "transmitted_tx_timeouts"),
+            ("tx0_tx_timeouts", "tx0_transmitted_timeouts"),
+            ("tx_tx_tx", "transmitted_tx_transmitted"),
+            ("rx_queue_0_xdp_packets", "received_queue_0_xdp_packets"),
+            ("port.RX_dropped", "port_received_dropped"),
+            ("[7]: tx bytes", "7_transmitted_bytes"),
+            ("peer_ifindex", "peer_ifindex"),
+            ("Tx", "transmitted"),
+        ] {
+            assert_eq!(word(statistic), name);
+        }
+    }
+
+    #[test]
+    fn of_two_statistics_with_one_name_neither_is_exposed() {
+        let statistics = [("rx.err", 1), ("rx_err", 2), ("tx_err", 3), ("rx-err", 4)];
+        let ethtool = ethtool(".*");
+        for _ in 0..2 {
+            assert_eq!(
+                lines(&ethtool, &statistics),
+                [r#"node_ethtool_transmitted_err{device="eth 0"} 3"#]
+            );
+        }
+    }
+
+    #[test]
+    fn statistics_are_chosen_by_the_drivers_names() {
+        let statistics = [("rx_err", 1), ("tx_err", 2), ("received", 3)];
+        assert_eq!(
+            lines(&ethtool("^rx_"), &statistics),
+            [r#"node_ethtool_received_err{device="eth 0"} 1"#]
+        );
+        assert!(lines(&ethtool(""), &statistics).is_empty());
+    }
+
+    #[test]
+    fn a_link_says_what_it_can_do_and_what_it_offers() {
+        let link = Link {
+            autonegotiates: true,
+            // TP, MII, autonegotiation, pause, 100baseT half and full, 25000baseKR.
+            supported: [1 << 7 | 1 << 9 | 1 << 6 | 1 << 13 | 0b1100, 1, 0, 0].into(),
+            // Asymmetric pause, 1000baseT full.
+            advertised: [1 << 14 | 1 << 5, 0, 0, 0].into(),
+        };
+        let mut out = Families::default();
+        add_link(&mut out, "eth0", &link);
+        assert_eq!(
+            out.lines(),
+            [
+                r#"node_network_supported_port_info{device="eth0",type="TP"} 1"#,
+                r#"node_network_supported_port_info{device="eth0",type="MII"} 1"#,
+                r#"node_network_supported_speed_bytes{device="eth0",duplex="half",mode="100baseT"} 12500000"#,
+                r#"node_network_supported_speed_bytes{device="eth0",duplex="full",mode="100baseT"} 12500000"#,
+                r#"node_network_supported_speed_bytes{device="eth0",duplex="full",mode="25000baseKR"} 3125000000"#,
+                r#"node_network_advertised_speed_bytes{device="eth0",duplex="full",mode="1000baseT"} 125000000"#,
+                r#"node_network_autonegotiate_supported{device="eth0"} 1"#,
+                r#"node_network_pause_supported{device="eth0"} 1"#,
+                r#"node_network_asymmetricpause_supported{device="eth0"} 0"#,
+                r#"node_network_autonegotiate_advertised{device="eth0"} 0"#,
+                r#"node_network_pause_advertised{device="eth0"} 0"#,
+                r#"node_network_asymmetricpause_advertised{device="eth0"} 1"#,
+                r#"node_network_autonegotiate{device="eth0"} 1"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_driver_is_shown_with_all_its_names() {
+        let driver = Driver {
+            name: "e1000e".into(),
+            version: "6.1".into(),
+            firmware_version: "0.5-4".into(),
+            bus: "0000:00:1f.6".into(),
+            expansion_rom_version: "9".into(),
+        };
+        let mut out = Families::default();
+        add_driver(&mut out, "eth0", &driver);
+        assert_eq!(
+            out.lines(),
+            [
+                r#"node_ethtool_info{bus_info="0000:00:1f.6",device="eth0",driver="e1000e",expansion_rom_version="9",firmware_version="0.5-4",version="6.1"} 1"#
+            ]
+        );
+    }
+}

@@ -1,0 +1,42 @@
+//! Tasks that hung, from `/proc/sys/kernel/hung_task_detect_count`, documented in
+//! the kernel's `Documentation/admin-guide/sysctl/kernel.rst`.
+//!
+//! The file is there since Linux 6.13, in kernels built with `CONFIG_DETECT_HUNG_TASK`.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::Snapshot,
+};
+
+metrics! {
+    /// Tasks found to have been uninterruptible for too long since boot.
+    TASKS: Counter = "node_kernel_hung_tasks_total" [];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct KernelHung;
+
+impl Collector for KernelHung {
+    const NAME: &'static str = "kernel_hung";
+    const ABOUT: &'static str = "tasks that hung";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let count: u64 = machine
+            .proc("sys/kernel/hung_task_detect_count")?
+            .number()?;
+        let mut out = Families::default();
+        out.add(&TASKS, [], count);
+        Ok(out)
+    }
+}

@@ -1,0 +1,240 @@
+//! The operating system, from `/etc/os-release` or `/usr/lib/os-release`, documented
+//! in `os-release(5)`.
+//!
+//! The file is written to be read by a shell: a value may be quoted in either way.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::{Error, Result},
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::{Snapshot, Text},
+};
+
+metrics! {
+    /// The operating system's names and versions.
+    OS: Info = "node_os_info" [
+        "build_id", "id", "id_like", "image_id", "image_version", "name", "pretty_name",
+        "variant", "variant_id", "version", "version_codename", "version_id",
+    ];
+    /// The operating system's version up to the second dot, read as a number: 24.10 comes before 24.4.
+    VERSION: Gauge = "node_os_version" ["id", "id_like", "name"];
+    /// Time from which on the operating system is no longer supported, in seconds since the beginning of 1970.
+    SUPPORT_END: Gauge = "node_os_support_end_timestamp_seconds" [];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Os;
+
+impl Collector for Os {
+    const NAME: &'static str = "os";
+    const ABOUT: &'static str = "the operating system's name and version";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let release = match machine.root("etc/os-release") {
+            Err(Error::Absent(_)) => machine.root("usr/lib/os-release"),
+            release => release,
+        };
+        Ok(families(&release?))
+    }
+}
+
+fn families(release: &Text) -> Families {
+    let mut out = Families::default();
+    let mut fields = BTreeMap::new();
+    for (number, line) in (1..).zip(release.body().lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let field = line.split_once('=');
+        let field = field.and_then(|(name, value)| Some((name, unquoted(value)?)));
+        let field = field.ok_or_else(|| release.error(number, "not an assignment"));
+        if let Some((name, value)) = out.keep(field) {
+            fields.insert(name, (number, value));
+        }
+    }
+    let field = |name| fields.get(name).map_or("", |(_, value)| value);
+    let [id, id_like, name] = ["ID", "ID_LIKE", "NAME"].map(field);
+    out.add(
+        &OS,
+        [
+            field("BUILD_ID"),
+            id,
+            id_like,
+            field("IMAGE_ID"),
+            field("IMAGE_VERSION"),
+            name,
+            field("PRETTY_NAME"),
+            field("VARIANT"),
+            field("VARIANT_ID"),
+            field("VERSION"),
+            field("VERSION_CODENAME"),
+            field("VERSION_ID"),
+        ],
+        true,
+    );
+    if let Some(version) = version(field("VERSION_ID")) {
+        out.add(&VERSION, [id, id_like, name], version);
+    }
+    if let Some((number, end)) = fields.get("SUPPORT_END") {
+        let wrong = || release.error(*number, format_args!("not a date: {end:?}"));
+        if let Some(end) = out.keep(timestamp(end).ok_or_else(wrong)) {
+            out.add(&SUPPORT_END, [], end);
+        }
+    }
+    out
+}
+
+/// What a shell makes of a value; nothing where a quote is not closed.
+fn unquoted(value: &str) -> Option<String> {
+    let mut quote = None;
+    let mut plain = String::with_capacity(value.len());
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        match (c, quote) {
+            ('\'' | '"', None) => quote = Some(c),
+            (c, Some(q)) if c == q => quote = None,
+            ('\\', Some('"')) => match chars.next()? {
+                c @ ('"' | '\\' | '$' | '`') => plain.push(c),
+                c => plain.extend(['\\', c]),
+            },
+            ('\\', None) => plain.push(chars.next()?),
+            (c, _) => plain.push(c),
+        }
+    }
+    quote.is_none().then_some(plain)
+}
+
+/// The number that a version begins with.
+fn version(version: &str) -> Option<f64> {
+    let mut dots = 0;
+    let end = version.find(|c: char| {
+        dots += usize::from(c == '.');
+        !c.is_ascii_digit() && (c != '.' || dots > 1)
+    });
+    let (number, _) = version.split_at_checked(end.unwrap_or(version.len()))?;
+    number.parse().ok().filter(|version| *version > 0.0)
+}
+
+/// The beginning of a day, in seconds since the beginning of 1970.
+fn timestamp(date: &str) -> Option<i64> {
+    let mut parts = date.splitn(3, '-').map(|part| {
+        let is_number = part.bytes().all(|b| b.is_ascii_digit());
+        part.parse::<u16>().ok().filter(|_| is_number)
+    });
+    let [year, month, day] = [parts.next()??, parts.next()??, parts.next()??];
+    let is_leap = |year: u16| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    let february = if is_leap(year) { 29 } else { 28 };
+    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let before = usize::from(month).checked_sub(1)?;
+    if day == 0 || day > *months.get(before)? || year < 1970 {
+        return None;
+    }
+    let years = (1970..year).map(|year| if is_leap(year) { 366 } else { 365 });
+    let months = months.iter().take(before).map(|days| i64::from(*days));
+    let days = years.sum::<i64>() + months.sum::<i64>() + i64::from(day) - 1;
+    Some(days * 86_400)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collectors::host::testing::Machine;
+
+    #[test]
+    fn a_line_that_makes_no_sense_costs_only_itself() {
+        let text = Text::from(
+            "NAME='Odd \"Linux\"'\n# a comment\n\nnonsense\nID=odd\nVERSION=\"1\nVERSION_ID=7.2.1\nSUPPORT_END=2031-02-29\n",
+        );
+        let out = families(&text);
+        assert_eq!(
+            out.lines(),
+            [
+                r#"node_os_info{build_id="",id="odd",id_like="",image_id="",image_version="",name="Odd \"Linux\"",pretty_name="",variant="",variant_id="",version="",version_codename="",version_id="7.2.1"} 1"#,
+                r#"node_os_version{id="odd",id_like="",name="Odd \"Linux\""} 7.2"#,
+            ]
+        );
+        let (skipped, reason) = out.skipped();
+        assert_eq!(skipped, 3);
+        assert_eq!(reason.unwrap().to_string(), "test:4: not an assignment");
+    }
+
+    #[test]
+    fn values_are_quoted_as_in_a_shell() {
+        for (quoted, plain) in [
+            ("debian", Some("debian")),
+            ("", Some("")),
+            (r#""a \"b\" \$c \\ \d""#, Some(r#"a "b" $c \ \d"#)),
+            (r#"'a \ "b"'"#, Some(r#"a \ "b""#)),
+            (r#"a\ b"c"'d'"#, Some("a bcd")),
+            (r#""open"#, None),
+            (r#""open\""#, None),
+        ] {
+            assert_eq!(unquoted(quoted).as_deref(), plain, "{quoted}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_a_number_up_to_the_second_dot() {
+        for (text, number) in [
+            ("12", Some(12.0)),
+            ("24.04.1", Some(24.04)),
+            ("37.20221225.1.0", Some(37.202_212_25)),
+            ("9.", Some(9.0)),
+            ("3x", Some(3.0)),
+            (".5", Some(0.5)),
+            ("rolling", None),
+            ("0", None),
+            ("", None),
+        ] {
+            assert_eq!(version(text), number, "{text}");
+        }
+    }
+
+    #[test]
+    fn support_ends_when_the_day_begins() {
+        for (date, seconds) in [
+            ("1970-01-01", Some(0)),
+            ("2024-02-29", Some(1_709_164_800)),
+            ("2025-11-15", Some(1_763_164_800)),
+            ("2100-03-01", Some(4_107_542_400)),
+            ("2025-02-29", None),
+            ("2025-13-01", None),
+            ("2025-00-01", None),
+            ("2025-+1-01", None),
+            ("2025-01-00", None),
+            ("2025-01", None),
+            ("2025-01-01-01", None),
+            ("soon", None),
+        ] {
+            assert_eq!(timestamp(date), seconds, "{date}");
+        }
+    }
+
+    #[test]
+    fn what_the_machines_owner_wrote_comes_before_what_the_vendor_wrote() {
+        let machine = Machine::new("os");
+        assert!(matches!(
+            Os.collect(&machine.snapshot()),
+            Err(Error::Absent(_))
+        ));
+        machine.write("root/usr/lib/os-release", "ID=vendor\n");
+        let id = |machine: &Machine| Os.collect(&machine.snapshot()).unwrap().lines()[0].clone();
+        assert!(id(&machine).contains(r#"id="vendor""#));
+        machine.write("root/etc/os-release", "ID=owner\n");
+        assert!(id(&machine).contains(r#"id="owner""#));
+    }
+}

@@ -1,0 +1,167 @@
+//! The kernel's caches of objects, from `/proc/slabinfo`, documented in
+//! `slabinfo(5)`. Only root may read it.
+
+use crate::{
+    collector::Collector,
+    error::Result,
+    family::Families,
+    metric::{Desc, Metric},
+    metrics,
+    pattern::Pattern,
+    sources::{Fields, Snapshot, Text},
+};
+
+use super::memo::Memo;
+
+metrics! {
+    /// Objects of the cache that are in use.
+    ACTIVE_OBJECTS: Gauge = "node_slabinfo_active_objects" ["slab"];
+    /// Objects of the cache that there is memory for, in use or not.
+    OBJECTS: Gauge = "node_slabinfo_objects" ["slab"];
+    /// Bytes that an object of the cache takes.
+    OBJECT_SIZE: Gauge = "node_slabinfo_object_size_bytes" ["slab"];
+    /// Objects in a slab of the cache.
+    OBJECTS_PER_SLAB: Gauge = "node_slabinfo_objects_per_slab" ["slab"];
+    /// Pages of memory in a slab of the cache.
+    PAGES_PER_SLAB: Gauge = "node_slabinfo_pages_per_slab" ["slab"];
+}
+
+/// The columns after the name.
+static COLUMNS: [(&Metric<1>, &str); 5] = [
+    (&ACTIVE_OBJECTS, "active_objs"),
+    (&OBJECTS, "num_objs"),
+    (&OBJECT_SIZE, "objsize"),
+    (&OBJECTS_PER_SLAB, "objperslab"),
+    (&PAGES_PER_SLAB, "pagesperslab"),
+];
+
+/// The flags of the slabinfo collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Flags {
+    /// Caches to expose.
+    #[arg(
+        long = "collector.slabinfo.slabs-include",
+        value_name = "REGEX",
+        default_value = ".*"
+    )]
+    slabinfo_slabs_include: Pattern,
+    /// Caches to leave out, of those.
+    #[arg(
+        long = "collector.slabinfo.slabs-exclude",
+        value_name = "REGEX",
+        default_value = ""
+    )]
+    slabinfo_slabs_exclude: Pattern,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct SlabInfo {
+    include: Pattern,
+    exclude: Pattern,
+    is_wanted: Memo<bool>,
+}
+
+impl Collector for SlabInfo {
+    const NAME: &'static str = "slabinfo";
+    const ABOUT: &'static str = "the kernel's caches of objects";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        Ok(Self {
+            include: flags.slabinfo_slabs_include,
+            exclude: flags.slabinfo_slabs_exclude,
+            is_wanted: Memo::default(),
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        Ok(self.families(&machine.proc("slabinfo")?))
+    }
+}
+
+impl SlabInfo {
+    fn wants(&self, slab: &str) -> bool {
+        // The empty pattern leaves out nothing.
+        (self.include.is_empty() || self.include.matches(slab)) && !self.exclude.matches(slab)
+    }
+
+    fn families(&self, slabinfo: &Text) -> Families {
+        let mut out = Families::default();
+        let mut is_wanted = self.is_wanted.recall();
+        // The first line is the version, the second the heading.
+        for mut fields in slabinfo.lines().skip(2) {
+            let Some(slab) = fields.next_word() else {
+                continue;
+            };
+            if !is_wanted.next(slab, |slab| self.wants(slab)) {
+                continue;
+            }
+            if let Some(values) = out.keep(values(fields)) {
+                for ((metric, _), value) in COLUMNS.iter().zip(values) {
+                    out.add(metric, [slab], value);
+                }
+            }
+        }
+        out
+    }
+}
+
+fn values(mut fields: Fields<'_>) -> Result<[u64; COLUMNS.len()]> {
+    let mut values = [0; COLUMNS.len()];
+    for ((_, column), value) in COLUMNS.iter().zip(&mut values) {
+        *value = fields.parse(column)?;
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLABINFO: &str = "\
+slabinfo - version: 2.1
+# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables
+TCP 26 39 2496 13 8 : tunables 0 0 0 : slabdata 3 3 0
+kmalloc-8 1 2 8 x 1 : tunables 0 0 0 : slabdata 0 0 0
+kmalloc-16 510 512 16 256 1 : tunables 0 0 0 : slabdata 2 2 0
+";
+
+    fn slabinfo(include: &str, exclude: &str) -> SlabInfo {
+        SlabInfo {
+            include: include.parse().unwrap(),
+            exclude: exclude.parse().unwrap(),
+            is_wanted: Memo::default(),
+        }
+    }
+
+    #[test]
+    fn a_damaged_line_costs_only_itself() {
+        let out = slabinfo("", "^TCP$").families(&Text::from(SLABINFO));
+        assert_eq!(
+            out.lines(),
+            [
+                r#"node_slabinfo_active_objects{slab="kmalloc-16"} 510"#,
+                r#"node_slabinfo_objects{slab="kmalloc-16"} 512"#,
+                r#"node_slabinfo_object_size_bytes{slab="kmalloc-16"} 16"#,
+                r#"node_slabinfo_objects_per_slab{slab="kmalloc-16"} 256"#,
+                r#"node_slabinfo_pages_per_slab{slab="kmalloc-16"} 1"#,
+            ]
+        );
+        assert_eq!(out.skipped().0, 1);
+    }
+
+    #[test]
+    fn a_cache_must_be_included_and_not_excluded() {
+        let slabs = |include, exclude| {
+            let out = slabinfo(include, exclude).families(&Text::from(SLABINFO));
+            out.get(0).map_or(0, crate::family::Family::len)
+        };
+        assert_eq!(slabs(".*", ""), 2);
+        assert_eq!(slabs("TCP", ""), 1);
+        assert_eq!(slabs(".*", "TCP|kmalloc"), 0);
+    }
+}

@@ -1,0 +1,301 @@
+//! Kernel parameters that flags name, from `/proc/sys`, documented in `proc_sys(5)`.
+//!
+//! A key is written as for `sysctl(8)`: whichever of `.` and `/` comes first divides
+//! it, and the other one stands for itself, as in `net.ipv4.conf.eth0/1.forwarding`.
+
+use std::str::FromStr;
+
+use crate::{
+    collector::Collector,
+    error::Result,
+    family::{Families, Value},
+    metric::Desc,
+    metrics,
+    sources::{Snapshot, Text},
+};
+
+use super::names::metric_word;
+
+metrics! {
+    /// Kernel parameter *.
+    NUMBER: Unknown = "node_sysctl_*" [];
+    /// Kernel parameter *, which holds several numbers.
+    NUMBERS: Unknown = "node_sysctl_*" ["index"];
+    /// Kernel parameter that is text. Each word of it is a series.
+    WORD: Info = "node_sysctl_info" ["name", "value", "index"];
+}
+
+/// The flags of the sysctl collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Flags {
+    /// Kernel parameter that holds a number, or several, which NAMES tell apart; may be given again.
+    #[arg(long = "collector.sysctl.include", value_name = "KEY[:NAMES]")]
+    sysctl_include: Vec<Key>,
+    /// Kernel parameter that is text; may be given again.
+    #[arg(long = "collector.sysctl.include-info", value_name = "KEY")]
+    sysctl_include_info: Vec<Key>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Sysctl {
+    numbers: Vec<Key>,
+    texts: Vec<Key>,
+}
+
+impl Collector for Sysctl {
+    const NAME: &'static str = "sysctl";
+    const ABOUT: &'static str = "kernel parameters that its flags name";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        if let Some(key) = flags
+            .sysctl_include_info
+            .iter()
+            .find(|k| !k.words.is_empty())
+        {
+            return Err(format!(
+                "--collector.sysctl.include-info takes no names after a key: {}:{}",
+                key.name,
+                key.words.join(",")
+            ));
+        }
+        Ok(Self {
+            numbers: once_each(flags.sysctl_include),
+            texts: once_each(flags.sysctl_include_info),
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        // Whoever names a key wants to know that it is not there.
+        for key in &self.numbers {
+            let read = machine.proc(&key.path);
+            if let Err(error) = read.and_then(|text| add_numbers(&mut out, key, &text)) {
+                out.skip(error);
+            }
+        }
+        for key in &self.texts {
+            match machine.proc(&key.path) {
+                Ok(text) => add_words(&mut out, key, &text),
+                Err(error) => out.skip(error),
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// One that is given twice would be two series of the same name.
+fn once_each(keys: Vec<Key>) -> Vec<Key> {
+    let mut once = Vec::new();
+    for key in keys {
+        if !once.contains(&key) {
+            once.push(key);
+        }
+    }
+    once
+}
+
+/// A kernel parameter, as a flag names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Key {
+    /// As it is shown, divided by dots.
+    name: String,
+    /// Below the procfs mount.
+    path: String,
+    /// What each of its numbers is called, if they are.
+    words: Vec<String>,
+}
+
+impl FromStr for Key {
+    type Err = &'static str;
+
+    fn from_str(flag: &str) -> Result<Self, Self::Err> {
+        let (key, words) = match flag.split_once(':') {
+            Some((key, words)) => (key, words.split(',').map(str::to_owned).collect()),
+            None => (flag, Vec::new()),
+        };
+        let swap = |c| match c {
+            '.' => '/',
+            '/' => '.',
+            c => c,
+        };
+        let path: String = match key.chars().find(|c| matches!(c, '.' | '/')) {
+            Some('.') => key.chars().map(swap).collect(),
+            _ => key.to_owned(),
+        };
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err("not a key, such as kernel.threads-max");
+        }
+        let is_word = |word: &String| {
+            !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        if !words.iter().all(is_word) {
+            return Err("a name after the colon is not made of letters, digits and _");
+        }
+        if (1..words.len()).any(|i| words[i..].contains(&words[i - 1])) {
+            return Err("a name after the colon stands there twice");
+        }
+        Ok(Self {
+            name: key.replace('/', "."),
+            path: format!("sys/{path}"),
+            words,
+        })
+    }
+}
+
+fn add_numbers(out: &mut Families, key: &Key, text: &Text) -> Result<()> {
+    let mut values = Vec::new();
+    for (number, line) in (1..).zip(text.body().lines()) {
+        for word in line.split_ascii_whitespace() {
+            let value: Value = word
+                .parse()
+                .map_err(|_| text.error(number, format_args!("not a number: {word:?}")))?;
+            values.push(value);
+        }
+    }
+    if !key.words.is_empty() {
+        if key.words.len() != values.len() {
+            let (names, values) = (key.words.len(), values.len());
+            let reason = format_args!("{values} numbers, but the flag names {names}");
+            return Err(text.error(1, reason));
+        }
+        for (word, value) in key.words.iter().zip(values) {
+            out.add_word(
+                &NUMBER,
+                &metric_word(&format!("{}.{word}", key.name)),
+                [],
+                value,
+            );
+        }
+        return Ok(());
+    }
+    let name = metric_word(&key.name);
+    match values[..] {
+        [value] => out.add_word(&NUMBER, &name, [], value),
+        _ => {
+            for (index, value) in values.into_iter().enumerate() {
+                out.add_word(&NUMBERS, &name, [&index.to_string()], value);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn add_words(out: &mut Families, key: &Key, text: &Text) {
+    for (index, word) in text.body().split_whitespace().enumerate() {
+        out.add(&WORD, [&key.name, word, &index.to_string()], true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(flag: &str) -> Key {
+        flag.parse().unwrap()
+    }
+
+    fn numbers(flag: &str, body: &str) -> Result<Vec<String>, String> {
+        let mut out = Families::default();
+        add_numbers(&mut out, &key(flag), &Text::from(body)).map_err(|e| e.to_string())?;
+        Ok(out.lines())
+    }
+
+    #[test]
+    fn a_key_is_divided_by_what_comes_first_in_it() {
+        for (flag, path) in [
+            ("kernel.threads-max", "sys/kernel/threads-max"),
+            ("kernel/threads-max", "sys/kernel/threads-max"),
+            ("net.ipv4.conf.eth0/1.mtu", "sys/net/ipv4/conf/eth0.1/mtu"),
+            ("net/ipv4/conf/eth0.1/mtu", "sys/net/ipv4/conf/eth0.1/mtu"),
+            ("solo", "sys/solo"),
+        ] {
+            assert_eq!(key(flag).path, path);
+        }
+        assert_eq!(key("fs/file-nr").name, "fs.file-nr");
+        assert_eq!(key("fs.file-nr:a,b").words, ["a", "b"]);
+    }
+
+    #[test]
+    fn a_flag_that_makes_no_sense_is_refused() {
+        for flag in [
+            "",
+            ":a",
+            "a:",
+            "a:b,",
+            "a:b:c",
+            "a..b",
+            ".a",
+            "a.",
+            "/etc/passwd",
+            "a/../b",
+            "a:b,c,b",
+            "a:b-c",
+        ] {
+            assert!(flag.parse::<Key>().is_err(), "{flag}");
+        }
+        let flags = Flags {
+            sysctl_include: vec![key("a"), key("b"), key("a")],
+            sysctl_include_info: vec![key("a.b:c,d")],
+        };
+        let error = Sysctl::new(flags).unwrap_err();
+        assert_eq!(
+            error,
+            "--collector.sysctl.include-info takes no names after a key: a.b:c,d"
+        );
+        assert_eq!(once_each(vec![key("a.b"), key("c"), key("a.b")]).len(), 2);
+    }
+
+    #[test]
+    fn several_numbers_have_an_index_or_a_name() {
+        assert_eq!(
+            numbers("kernel.threads-max", "192730\n").unwrap(),
+            ["node_sysctl_kernel_threads_max 192730"]
+        );
+        assert_eq!(
+            numbers("fs.file-nr", "1024\t-1\t18446744073709551615\n").unwrap(),
+            [
+                r#"node_sysctl_fs_file_nr{index="0"} 1024"#,
+                r#"node_sysctl_fs_file_nr{index="1"} -1"#,
+                r#"node_sysctl_fs_file_nr{index="2"} 18446744073709551615"#,
+            ]
+        );
+        assert_eq!(
+            numbers("fs.file-nr:total,max", "1024\t7\n").unwrap(),
+            [
+                "node_sysctl_fs_file_nr_total 1024",
+                "node_sysctl_fs_file_nr_max 7"
+            ]
+        );
+        assert_eq!(numbers("a.b", "\n").unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn a_parameter_that_is_not_as_the_flag_says_is_left_out_whole() {
+        let error = numbers("a.b", "1\n2 x\n").unwrap_err();
+        assert_eq!(error, r#"test:2: not a number: "x""#);
+        let error = numbers("a.b:c,d", "1 2 3\n").unwrap_err();
+        assert_eq!(error, "test:1: 3 numbers, but the flag names 2");
+    }
+
+    #[test]
+    fn every_word_of_a_text_is_a_series() {
+        let mut out = Families::default();
+        add_words(
+            &mut out,
+            &key("kernel/seccomp/actions_avail"),
+            &Text::from("kill trap\n"),
+        );
+        assert_eq!(
+            out.lines(),
+            [
+                r#"node_sysctl_info{name="kernel.seccomp.actions_avail",value="kill",index="0"} 1"#,
+                r#"node_sysctl_info{name="kernel.seccomp.actions_avail",value="trap",index="1"} 1"#,
+            ]
+        );
+    }
+}

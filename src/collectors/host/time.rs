@@ -1,0 +1,107 @@
+//! The machine's clock, and from `/sys/devices/system/clocksource` what drives it,
+//! documented in the kernel's `Documentation/ABI/testing/sysfs-devices-clock`.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::{Dir, Snapshot},
+};
+
+metrics! {
+    /// Seconds since the beginning of 1970, by the machine's own clock.
+    SECONDS: Gauge = "node_time_seconds" [];
+    /// Seconds that the time zone of this process is ahead of UTC.
+    ZONE_OFFSET: Gauge = "node_time_zone_offset_seconds" ["time_zone"];
+    /// A clock source that the kernel could use.
+    AVAILABLE: Info = "node_time_clocksource_available_info" ["device", "clocksource"];
+    /// The clock source that the kernel uses.
+    CURRENT: Info = "node_time_clocksource_current_info" ["device", "clocksource"];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Time;
+
+impl Collector for Time {
+    const NAME: &'static str = "time";
+    const ABOUT: &'static str = "the machine's clock and its source";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        if let Some(now) = machine.now() {
+            out.add(&SECONDS, [], now);
+        }
+        if let Some(zone) = machine.time_zone() {
+            out.add(&ZONE_OFFSET, [&zone.name], zone.offset);
+        }
+        let clocks = machine.sys_dir("devices/system/clocksource");
+        if let Some(clocks) = out.keep(clocks.and_then(|clocks| clocks.dirs())) {
+            for clock in clocks {
+                add_sources(&mut out, &clock);
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn add_sources(out: &mut Families, clock: &Dir) {
+    let name = clock.name();
+    // Its neighbours, such as `power`, are not clocks.
+    let Some(number) = name.strip_prefix("clocksource") else {
+        return;
+    };
+    if let Some(available) = out.keep(clock.read("available_clocksource")) {
+        for source in available.body().split_ascii_whitespace() {
+            out.add(&AVAILABLE, [number, source], true);
+        }
+    }
+    if let Some(current) = out.keep(clock.word("current_clocksource")) {
+        out.add(&CURRENT, [number, &current], true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collectors::host::testing::Machine;
+
+    #[test]
+    fn the_source_in_use_is_told_from_those_that_could_be() {
+        let machine = Machine::new("clocksource");
+        let dir = "sys/devices/system/clocksource/clocksource0";
+        machine.write(
+            &format!("{dir}/available_clocksource"),
+            "tsc hpet acpi_pm \n",
+        );
+        machine.write(&format!("{dir}/current_clocksource"), "hpet\n");
+        machine.write("sys/devices/system/clocksource/power/control", "auto\n");
+        let lines = Time.collect(&machine.snapshot()).unwrap().lines();
+        assert_eq!(
+            lines[2..],
+            [
+                r#"node_time_clocksource_available_info{device="0",clocksource="tsc"} 1"#,
+                r#"node_time_clocksource_available_info{device="0",clocksource="hpet"} 1"#,
+                r#"node_time_clocksource_available_info{device="0",clocksource="acpi_pm"} 1"#,
+                r#"node_time_clocksource_current_info{device="0",clocksource="hpet"} 1"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_machine_that_does_not_tell_its_clock_source_still_has_the_time() {
+        let out = Time
+            .collect(&Machine::new("no-clocksource").snapshot())
+            .unwrap();
+        assert_eq!(out.lines().len(), 2);
+        assert_eq!(out.skipped().0, 0);
+    }
+}

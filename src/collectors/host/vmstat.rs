@@ -1,0 +1,108 @@
+//! Events of the memory management, from `/proc/vmstat`, documented in
+//! `proc_vmstat(5)`.
+//!
+//! The kernel names the fields. Their values are counters and gauges alike, which
+//! the file does not tell apart.
+
+use crate::{
+    collector::Collector,
+    error::Result,
+    family::{Families, Value},
+    metric::Desc,
+    metrics,
+    pattern::Pattern,
+    sources::{Snapshot, Text},
+};
+
+use super::memo::Memo;
+
+metrics! {
+    /// Field * of /proc/vmstat, in the unit that the kernel counts it in.
+    FIELD: Unknown = "node_vmstat_*" [];
+}
+
+/// The flags of the vmstat collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Flags {
+    /// Fields to expose.
+    #[arg(
+        long = "collector.vmstat.fields",
+        value_name = "REGEX",
+        default_value = "^(oom_kill|pgpg|pswp|pg.*fault).*"
+    )]
+    vmstat_fields: Pattern,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct VmStat {
+    fields: Pattern,
+    is_wanted: Memo<bool>,
+}
+
+impl Collector for VmStat {
+    const NAME: &'static str = "vmstat";
+    const ABOUT: &'static str = "events of the memory management";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        Ok(Self {
+            fields: flags.vmstat_fields,
+            is_wanted: Memo::default(),
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        Ok(self.families(&machine.proc("vmstat")?))
+    }
+}
+
+impl VmStat {
+    fn families(&self, vmstat: &Text) -> Families {
+        let mut out = Families::default();
+        let mut is_wanted = self.is_wanted.recall();
+        for mut fields in vmstat.lines() {
+            let Some(name) = fields.next_word() else {
+                continue;
+            };
+            if !is_wanted.next(name, |name| self.fields.matches(name)) {
+                continue;
+            }
+            if let Some(value) = out.keep(fields.parse::<Value>("value")) {
+                out.add_word(&FIELD, name, [], value);
+            }
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_fields_asked_for_are_exposed_and_a_damaged_one_costs_only_itself() {
+        let vmstat = VmStat {
+            fields: "^(pg|swap)".parse().unwrap(),
+            is_wanted: Memo::default(),
+        };
+        let text =
+            Text::from("nr_free_pages 7\npgpgin 18446744073709551615\npgpgout x\n\npgin -3\n");
+        for _ in 0..2 {
+            let out = vmstat.families(&text);
+            assert_eq!(
+                out.lines(),
+                [
+                    "node_vmstat_pgpgin 18446744073709551615",
+                    "node_vmstat_pgin -3"
+                ]
+            );
+            let (skipped, reason) = out.skipped();
+            assert_eq!(skipped, 1);
+            let reason = reason.unwrap().to_string();
+            assert_eq!(reason, r#"test:3: value is not a number: "x""#);
+        }
+    }
+}

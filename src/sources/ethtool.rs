@@ -1,0 +1,399 @@
+//! What the drivers of network interfaces say about them, asked by `ioctl`,
+//! documented in the kernel's `include/uapi/linux/ethtool.h`.
+//!
+//! It is the interfaces of this process's network namespace that are asked.
+
+use std::{borrow::Cow, os::fd::AsFd, os::fd::OwnedFd, path::PathBuf};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use super::syscall::{self, Guarded, Question};
+use crate::error::{Error, Result};
+
+/// More statistics than any driver has (a hundred for each of some hundred queues).
+const MAX_STATISTICS: usize = 1 << 16;
+/// `ETH_GSTRING_LEN`: what a statistic's name takes.
+const NAME_LEN: usize = 32;
+/// `ETH_SS_STATS`: of the sets of names, that of the statistics.
+const STATISTICS_SET: u32 = 1;
+
+/// A driver, as it introduces itself.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Driver {
+    /// Its name.
+    pub name: String,
+    /// Its version, which for most is that of the kernel.
+    pub version: String,
+    /// The version of the device's firmware.
+    pub firmware_version: String,
+    /// Where the device is, such as its PCI address.
+    pub bus: String,
+    /// The version of the device's boot firmware.
+    pub expansion_rom_version: String,
+}
+
+/// What an interface's link could do, and is set to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Whether speed and duplex are negotiated with the other end.
+    pub autonegotiates: bool,
+    /// What the interface is able to do.
+    pub supported: LinkModes,
+    /// What the interface offers the other end.
+    pub advertised: LinkModes,
+}
+
+/// A set of link modes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LinkModes(Vec<u32>);
+
+impl LinkModes {
+    /// Whether a mode is in it, given its number in `ethtool_link_mode_bit_indices`.
+    #[must_use]
+    pub fn has(&self, mode: u32) -> bool {
+        let word = self.0.get(mode as usize / 32);
+        word.is_some_and(|word| word >> (mode % 32) & 1 == 1)
+    }
+}
+
+#[cfg(test)]
+impl<const N: usize> From<[u32; N]> for LinkModes {
+    fn from(words: [u32; N]) -> Self {
+        Self(words.to_vec())
+    }
+}
+
+/// What a driver counts.
+#[derive(Debug, Default)]
+pub struct Statistics {
+    names: Vec<u8>,
+    values: Vec<u8>,
+}
+
+impl Statistics {
+    /// Names and values, in the driver's order.
+    pub fn iter(&self) -> impl Iterator<Item = (Cow<'_, str>, u64)> {
+        let (names, _) = self.names.as_chunks::<NAME_LEN>();
+        let (values, _) = self.values.as_chunks();
+        let values = values.iter().map(|value| u64::from_ne_bytes(*value));
+        names.iter().map(|name| text(name)).zip(values)
+    }
+}
+
+#[cfg(test)]
+impl From<&[(&str, u64)]> for Statistics {
+    fn from(list: &[(&str, u64)]) -> Self {
+        let mut statistics = Self::default();
+        for (name, value) in list {
+            let mut bytes = name.as_bytes().to_vec();
+            bytes.resize(NAME_LEN, 0);
+            statistics.names.extend(bytes);
+            statistics.values.extend(value.to_ne_bytes());
+        }
+        statistics
+    }
+}
+
+/// Asks one interface after the other.
+#[derive(Debug)]
+pub struct Ethtool {
+    socket: OwnedFd,
+    request: Guarded,
+    /// How many words a set of link modes has: the kernel says so when first asked.
+    link_words: i8,
+}
+
+impl Ethtool {
+    pub(super) fn open() -> Result<Self> {
+        let failed = |error| Error::io("ethtool", error);
+        let socket = rustix::net::socket_with(
+            AddressFamily::INET,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC,
+            None,
+        );
+        // Names take the most, and a header before them.
+        let request = Guarded::new(16 + MAX_STATISTICS * NAME_LEN);
+        Ok(Self {
+            socket: socket.map_err(|errno| failed(errno.into()))?,
+            request: request.map_err(failed)?,
+            link_words: 0,
+        })
+    }
+
+    /// The driver of an interface.
+    pub fn driver(&mut self, interface: &str) -> Result<Driver> {
+        let answer = self.ask(interface, Question::Driver, &[])?;
+        driver(answer).ok_or_else(|| nonsense(interface))
+    }
+
+    /// The link of an interface.
+    pub fn link(&mut self, interface: &str) -> Result<Link> {
+        for _ in 0..2 {
+            let mut request = [0; 44];
+            if let Some(words) = request.get_mut(LINK_WORDS - 4) {
+                *words = self.link_words.cast_unsigned();
+            }
+            let answer = self.ask(interface, Question::LinkSettings, &request)?;
+            match link(answer).ok_or_else(|| nonsense(interface))? {
+                Ok(link) => return Ok(link),
+                Err(words) => self.link_words = words,
+            }
+        }
+        Err(nonsense(interface))
+    }
+
+    /// The statistics of an interface's driver, of which there may be none.
+    pub fn statistics(&mut self, interface: &str) -> Result<Statistics> {
+        let mut set = [0; 12];
+        // After a reserved word, a bit for each set whose size is wanted.
+        if let Some(wanted) = set.get_mut(4..) {
+            wanted.copy_from_slice(&(1_u64 << STATISTICS_SET).to_ne_bytes());
+        }
+        let sizes = self.ask(interface, Question::SetSizes, &set)?;
+        let count = set_size(sizes).ok_or_else(|| nonsense(interface))?;
+        if count == 0 {
+            return Ok(Statistics::default());
+        }
+        let count = u32::try_from(count).unwrap_or_default().to_ne_bytes();
+        let request = [STATISTICS_SET.to_ne_bytes(), count];
+        let answer = self.ask(interface, Question::Strings, request.as_flattened())?;
+        let names = counted(answer, 8, NAME_LEN).ok_or_else(|| nonsense(interface))?;
+        let names = names.to_vec();
+        let answer = self.ask(interface, Question::Statistics, &count)?;
+        let values = counted(answer, 4, 8).ok_or_else(|| nonsense(interface))?;
+        // A queue more or less in between, and every name would be a neighbour's.
+        if names.len() / NAME_LEN != values.len() / 8 {
+            return Err(nonsense(interface));
+        }
+        Ok(Statistics {
+            names,
+            values: values.to_vec(),
+        })
+    }
+
+    /// Makes a request, given what comes after the question's number.
+    fn ask(&mut self, interface: &str, question: Question, request: &[u8]) -> Result<&[u8]> {
+        let bytes = self.request.bytes_mut();
+        // Nothing of an earlier answer may look like part of this one.
+        bytes.iter_mut().take(HEADER_MAX).for_each(|b| *b = 0);
+        for (to, from) in bytes.iter_mut().skip(4).zip(request) {
+            *to = *from;
+        }
+        syscall::ethtool(self.socket.as_fd(), interface, question, &mut self.request)
+            .map_err(|error| Error::io(path(interface), error))?;
+        Ok(self.request.bytes())
+    }
+}
+
+/// No answer's part of fixed length is longer.
+const HEADER_MAX: usize = 512;
+/// Where in `ethtool_link_settings` the number of words is.
+const LINK_WORDS: usize = 15;
+
+/// What errors are about.
+fn path(interface: &str) -> PathBuf {
+    format!("ethtool {interface}").into()
+}
+
+fn nonsense(interface: &str) -> Error {
+    let reason = format_args!("{interface}: an answer that makes no sense");
+    Error::api("ethtool", reason)
+}
+
+/// `ethtool_drvinfo`
+fn driver(answer: &[u8]) -> Option<Driver> {
+    let word = |at: usize| Some(text(answer.get(at..at + 32)?).into_owned());
+    Some(Driver {
+        name: word(4)?,
+        version: word(36)?,
+        firmware_version: word(68)?,
+        bus: word(100)?,
+        expansion_rom_version: word(132)?,
+    })
+}
+
+/// `ethtool_link_settings`; where the request had space for another number of
+/// words, the right one.
+fn link(answer: &[u8]) -> Option<Result<Link, i8>> {
+    let words = answer.get(LINK_WORDS)?.cast_signed();
+    if words <= 0 {
+        return Some(Err(words.checked_neg()?));
+    }
+    let words = usize::from(words.unsigned_abs());
+    let set = |number: usize| {
+        let set = answer.get(48..)?.get(4 * words * number..)?;
+        let (words, _) = set.get(..4 * words)?.as_chunks();
+        let words = words.iter().map(|word| u32::from_ne_bytes(*word));
+        Some(LinkModes(words.collect()))
+    };
+    Some(Ok(Link {
+        autonegotiates: *answer.get(11)? == 1,
+        supported: set(0)?,
+        advertised: set(1)?,
+    }))
+}
+
+/// `ethtool_sset_info`, asked about one set.
+fn set_size(answer: &[u8]) -> Option<usize> {
+    let known = u64::from_ne_bytes(*answer.get(8..)?.first_chunk()?);
+    if known == 0 {
+        return Some(0);
+    }
+    number(answer, 16)
+}
+
+/// `ethtool_gstrings` and `ethtool_stats`: as many entries as it says there are.
+fn counted(answer: &[u8], count_at: usize, len: usize) -> Option<&[u8]> {
+    let count = number(answer, count_at)?;
+    let (_, entries) = answer.split_at_checked(count_at + 4)?;
+    entries.get(..count.checked_mul(len)?)
+}
+
+fn number(answer: &[u8], at: usize) -> Option<usize> {
+    let bytes = answer.get(at..)?.first_chunk()?;
+    usize::try_from(u32::from_ne_bytes(*bytes)).ok()
+}
+
+/// Up to the zero at its end, or all of it.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    let text = bytes.split(|b| *b == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn padded(text: &str) -> Vec<u8> {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes.resize(32, 0);
+        bytes
+    }
+
+    fn words(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    #[test]
+    fn a_driver_introduces_itself() {
+        let mut answer = words(&[3]);
+        for word in ["virtio_net", "1.0.0", "fw", "0000:00:03.0"] {
+            answer.extend(padded(word));
+        }
+        // As long as there is space for, without a zero at the end.
+        answer.extend([b'x'; 32]);
+        let expected = Driver {
+            name: "virtio_net".into(),
+            version: "1.0.0".into(),
+            firmware_version: "fw".into(),
+            bus: "0000:00:03.0".into(),
+            expansion_rom_version: "x".repeat(32),
+        };
+        assert_eq!(driver(&answer), Some(expected));
+        answer.pop();
+        assert_eq!(driver(&answer), None);
+    }
+
+    #[test]
+    fn the_kernel_is_asked_again_when_it_has_more_link_modes_than_expected() {
+        let mut answer = words(&[0x4c, 1000]);
+        //           duplex, port, address, autoneg, mdio, mdix, mdix control, words
+        answer.extend([1, 0, 0, 1, 0, 0, 0, (-2_i8).cast_unsigned()]);
+        answer.resize(48, 0);
+        assert_eq!(link(&answer), Some(Err(2)));
+
+        answer[15] = 2;
+        answer.extend(words(&[1 << 5, 1, 1 << 6, 0]));
+        let expected = Link {
+            autonegotiates: true,
+            supported: [1 << 5, 1].into(),
+            advertised: [1 << 6, 0].into(),
+        };
+        assert_eq!(link(&answer), Some(Ok(expected)));
+        answer.pop();
+        assert_eq!(link(&answer), None);
+        answer[15] = 0x80;
+        assert_eq!(link(&answer), None);
+    }
+
+    #[test]
+    fn modes_beyond_what_the_kernel_knows_are_not_set() {
+        let modes = LinkModes::from([1 << 31, 1]);
+        assert!(modes.has(31) && modes.has(32));
+        assert!(!modes.has(30) && !modes.has(33) && !modes.has(64));
+    }
+
+    #[test]
+    fn a_driver_that_counts_nothing_has_no_such_set() {
+        assert_eq!(set_size(&words(&[0x37, 0, 1 << 1, 0, 70])), Some(70));
+        assert_eq!(set_size(&words(&[0x37, 0, 0, 0, 70])), Some(0));
+        assert_eq!(set_size(&words(&[0x37, 0, 1 << 1])), None);
+    }
+
+    #[test]
+    fn an_answer_that_is_shorter_than_it_says_is_none() {
+        let answer = words(&[0x1d, 2, 5, 6, 7, 8]);
+        assert_eq!(counted(&answer, 4, 8), Some(&words(&[5, 6, 7, 8])[..]));
+        assert_eq!(counted(&words(&[0x1d, 2, 5, 6, 7]), 4, 8), None);
+        assert_eq!(counted(&words(&[0x1d, u32::MAX, 5]), 4, 8), None);
+        assert_eq!(counted(&words(&[0x1d]), 4, 8), None);
+    }
+
+    #[test]
+    fn names_and_values_belong_together() {
+        let list: &[(&str, u64)] = &[("rx_drops", 1 << 40), ("tx_drops", 7)];
+        let statistics = Statistics::from(list);
+        let read: Vec<_> = statistics.iter().collect();
+        assert_eq!(read, [("rx_drops".into(), 1 << 40), ("tx_drops".into(), 7)]);
+    }
+
+    /// A pair of interfaces, gone when dropped.
+    struct Pair;
+
+    impl Pair {
+        fn new() -> Option<Self> {
+            ip("link add strata-a type veth peer name strata-b").then_some(Self)
+        }
+    }
+
+    impl Drop for Pair {
+        fn drop(&mut self) {
+            ip("link del strata-a");
+        }
+    }
+
+    fn ip(words: &str) -> bool {
+        let output = std::process::Command::new("ip")
+            .args(words.split_whitespace())
+            .output();
+        output.is_ok_and(|output| output.status.success())
+    }
+
+    #[test]
+    fn a_virtual_interface_says_what_it_is() {
+        // In a network namespace of this thread's own, where nobody else looks.
+        std::thread::spawn(|| {
+            #[expect(deprecated, reason = "a thread's network namespace is safe to leave")]
+            let unshared = rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET);
+            let Some(_pair) = unshared.ok().and_then(|()| Pair::new()) else {
+                eprintln!("skipped: needs CAP_SYS_ADMIN, CAP_NET_ADMIN, ip(8) and veth");
+                return;
+            };
+            let mut ethtool = Ethtool::open().unwrap();
+            for _ in 0..2 {
+                assert_eq!(ethtool.driver("strata-a").unwrap().name, "veth");
+                let link = ethtool.link("strata-a").unwrap();
+                assert!(!link.autonegotiates);
+                let statistics = ethtool.statistics("strata-a").unwrap();
+                let (name, _) = statistics.iter().next().unwrap();
+                assert_eq!(name, "peer_ifindex");
+            }
+            assert!(ethtool.driver("lo").unwrap_err().is_unsaid());
+            assert_eq!(ethtool.statistics("lo").unwrap().iter().count(), 0);
+            assert!(ethtool.link("strata-c").unwrap_err().is_vanished());
+        })
+        .join()
+        .unwrap();
+    }
+}

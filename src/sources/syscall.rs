@@ -1,0 +1,199 @@
+//! The calls that `rustix` does not have: the only unsafe code of ours.
+//!
+//! Everything in here either returns plain values or bytes. What the bytes mean is
+//! for others to find out, safely.
+
+#![expect(unsafe_code, reason = "there is no safe way to make these calls")]
+
+use std::{
+    ffi::CStr,
+    io, mem,
+    os::fd::{AsRawFd, BorrowedFd},
+    ptr::{self, NonNull},
+    slice,
+};
+
+/// Asks the kernel about the discipline of its clock, changing nothing.
+///
+/// The number is the state of the clock, `TIME_OK` to `TIME_ERROR`.
+pub(super) fn adjtimex() -> io::Result<(libc::c_int, libc::timex)> {
+    // SAFETY: a `timex` is made of integers, for which zero is a value. Zero in
+    // `modes` says that nothing is to be set.
+    let mut timex: libc::timex = unsafe { mem::zeroed() };
+    // SAFETY: the kernel writes one `timex` to where there is one.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    if state < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((state, timex))
+}
+
+/// The name of the local time zone at a time, given in seconds since 1970, and how
+/// many seconds it is ahead of UTC.
+pub(super) fn local_time_zone(seconds: i64) -> Option<(String, i64)> {
+    let time = libc::time_t::try_from(seconds).ok()?;
+    // SAFETY: a `tm` is made of integers and one pointer, which may be null.
+    let mut parts: libc::tm = unsafe { mem::zeroed() };
+    // SAFETY: both pointers are to what the function expects. It reads the
+    // environment, which nobody in this process writes.
+    let filled = unsafe { libc::localtime_r(&raw const time, &raw mut parts) };
+    if filled.is_null() || parts.tm_zone.is_null() {
+        return None;
+    }
+    // SAFETY: it points to a C string of the library's, which lives until the time
+    // zone is set anew, and that only happens when the environment is changed.
+    let name = unsafe { CStr::from_ptr(parts.tm_zone) };
+    let name = name.to_string_lossy().into_owned();
+    #[allow(clippy::useless_conversion, reason = "is an i32 elsewhere")]
+    Some((name, i64::from(parts.tm_gmtoff)))
+}
+
+/// Memory with a page behind it that nobody can write to.
+///
+/// Some requests make the kernel write as much as it then has to say, whatever
+/// it was told about the space there is. Here it stops at the end with `EFAULT`.
+#[derive(Debug)]
+pub(super) struct Guarded {
+    start: NonNull<u8>,
+    len: usize,
+    /// With the guard.
+    mapped: usize,
+}
+
+impl Guarded {
+    /// At least `len` bytes, all zero. What is not written to costs nothing.
+    pub(super) fn new(len: usize) -> io::Result<Self> {
+        let page = rustix::param::page_size();
+        let (Some(len), Some(mapped)) = (
+            len.checked_next_multiple_of(page),
+            len.checked_next_multiple_of(page)
+                .and_then(|len| len.checked_add(page)),
+        ) else {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        };
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping, at an address of the kernel's choice, touches no
+        // other memory.
+        let start = unsafe { libc::mmap(ptr::null_mut(), mapped, libc::PROT_NONE, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let Some(start) = NonNull::new(start.cast::<u8>()) else {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        };
+        let guarded = Self { start, len, mapped };
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: `len` bytes from `start` lie in the mapping made above.
+        if unsafe { libc::mprotect(start.as_ptr().cast(), len, access) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(guarded)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: the bytes are mapped for as long as `self` lives, were zero at
+        // first, and are written to through `&mut self` only.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `&mut self` is the only way to them.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: this is the mapping that `new` made, and nothing borrows from it
+        // any more. There is nothing to be done about an error.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.mapped) };
+    }
+}
+
+/// What a network interface can be asked, from `linux/ethtool.h`. All of these
+/// only read, and have everything in the request itself, no pointers.
+#[derive(Debug, Clone, Copy)]
+#[repr(u32)]
+pub(super) enum Question {
+    /// `ETHTOOL_GDRVINFO`
+    Driver = 0x03,
+    /// `ETHTOOL_GSTRINGS`
+    Strings = 0x1b,
+    /// `ETHTOOL_GSTATS`
+    Statistics = 0x1d,
+    /// `ETHTOOL_GSSET_INFO`
+    SetSizes = 0x37,
+    /// `ETHTOOL_GLINKSETTINGS`
+    LinkSettings = 0x4c,
+}
+
+/// Not in every `libc` there is.
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
+
+/// Asks about a network interface. The request, and afterwards the answer, are in
+/// `request`, where the question is written to the first four bytes.
+pub(super) fn ethtool(
+    socket: BorrowedFd<'_>,
+    interface: &str,
+    question: Question,
+    request: &mut Guarded,
+) -> io::Result<()> {
+    if let Some(command) = request.bytes_mut().first_chunk_mut() {
+        *command = (question as u32).to_ne_bytes();
+    }
+    // SAFETY: an `ifreq` is an array and a union of integers and pointers, for all
+    // of which zero is a value.
+    let mut ifreq: libc::ifreq = unsafe { mem::zeroed() };
+    // One byte is left for the zero at the end.
+    if interface.len() >= ifreq.ifr_name.len() {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    for (to, from) in ifreq.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    ifreq.ifr_ifru.ifru_data = request.start.as_ptr().cast();
+    // SAFETY: the kernel reads and writes one `ifreq` where there is one, and the
+    // memory from `ifru_data` on: borrowed mutably here, and guarded at its end
+    // however much the answer is.
+    let rc = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut ifreq) };
+    if rc < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn the_kernel_stops_at_the_guard() {
+        let mut guarded = Guarded::new(1).unwrap();
+        let len = guarded.bytes().len();
+        assert_eq!(len, rustix::param::page_size());
+        assert!(guarded.bytes().iter().all(|b| *b == 0));
+        guarded.bytes_mut().fill(7);
+
+        // Two pages to write into the one there is.
+        let (read, write) = io::pipe().unwrap();
+        rustix::io::write(&write, &vec![9; 2 * len]).unwrap();
+        // SAFETY: the guard is what is being tested; the kernel writes to the
+        // mapping at most.
+        let n = unsafe { libc::read(read.as_raw_fd(), guarded.start.as_ptr().cast(), 2 * len) };
+        assert!(n <= isize::try_from(len).unwrap(), "{n}");
+    }
+
+    #[test]
+    fn a_name_that_no_interface_can_have_is_no_device() {
+        let mut request = Guarded::new(1).unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let name = "sixteen.letters.";
+        let error = ethtool(file.as_fd(), name, Question::Driver, &mut request).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+        let error = ethtool(file.as_fd(), "lo", Question::Driver, &mut request).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
+        assert_eq!(request.bytes()[..4], 3_u32.to_ne_bytes());
+    }
+}
