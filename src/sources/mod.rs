@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-pub use dir::Dir;
+pub use dir::{Dir, UserFile};
 pub use text::{Fields, Text};
 
 use crate::error::Result;
@@ -103,6 +103,21 @@ impl Snapshot {
     /// Opens any directory, such as one that a flag names.
     pub fn dir(&self, path: impl AsRef<Path>) -> Result<Dir> {
         Dir::open(path.as_ref())
+    }
+
+    /// The paths that a pattern with `*`, `?` or `[` in it stands for, sorted; a path
+    /// that stands for no other is itself.
+    #[must_use]
+    pub fn matching(&self, pattern: &Path) -> Vec<PathBuf> {
+        let text = pattern
+            .to_str()
+            .filter(|text| text.contains(['*', '?', '[']));
+        let paths = text.and_then(|text| glob::glob(text).ok());
+        let paths: Vec<_> = paths.into_iter().flatten().flatten().collect();
+        if paths.is_empty() {
+            return vec![pattern.to_owned()];
+        }
+        paths
     }
 
     /// `/proc/stat`, which several collectors read, and which is dear: the kernel
