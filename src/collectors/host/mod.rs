@@ -3,6 +3,7 @@
 //! To add a collector, write its module and name it here, twice.
 
 mod edac;
+mod hwmon;
 mod loadavg;
 mod meminfo;
 mod stat;
@@ -12,6 +13,7 @@ use crate::collector::{Entry, Layer::Host};
 /// Every collector of this layer.
 pub(super) const ALL: &[Entry] = &[
     Entry::of::<edac::Edac>(Host),
+    Entry::of::<hwmon::Hwmon>(Host),
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
     Entry::of::<stat::Stat>(Host),
