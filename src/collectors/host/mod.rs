@@ -6,6 +6,7 @@ mod edac;
 mod hwmon;
 mod loadavg;
 mod meminfo;
+mod powersupplyclass;
 mod stat;
 
 use crate::collector::{Entry, Layer::Host};
@@ -16,6 +17,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<hwmon::Hwmon>(Host),
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
+    Entry::of::<powersupplyclass::PowerSupplies>(Host),
     Entry::of::<stat::Stat>(Host),
     // Still to come: replace the line by the collector.
     Entry::to_come("bcache", true),
