@@ -8,6 +8,7 @@ mod loadavg;
 mod meminfo;
 mod powersupplyclass;
 mod stat;
+mod textfile;
 
 use crate::collector::{Entry, Layer::Host};
 
@@ -19,6 +20,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<meminfo::MemInfo>(Host),
     Entry::of::<powersupplyclass::PowerSupplies>(Host),
     Entry::of::<stat::Stat>(Host),
+    Entry::of::<textfile::TextFile>(Host),
     // Still to come: replace the line by the collector.
     Entry::to_come("bcache", true),
     Entry::to_come("bcachefs", true),
