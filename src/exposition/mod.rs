@@ -151,7 +151,7 @@ impl Page {
     }
 
     fn repeated(&self) -> usize {
-        let shared = self.groups().filter(|group| group.families.len() > 1);
+        let shared = self.groups().filter(Shown::may_repeat);
         shared
             .map(|group| group.all_samples().count() - group.samples().count())
             .sum()
@@ -170,9 +170,15 @@ impl<'a> Shown<'a> {
         self.families.iter().flat_map(|family| family.samples())
     }
 
-    /// Every series once: where families are put together, the first of its kind.
+    /// Whether a series may be there more than once: where families are put together,
+    /// and in text files, which may say anything.
+    fn may_repeat(&self) -> bool {
+        self.families.len() > 1 || self.first.desc.is_none()
+    }
+
+    /// Every series once: of those that repeat, the first.
     fn samples(&self) -> impl Iterator<Item = (Part, &'a str, Value)> {
-        let mut seen = (self.families.len() > 1).then(HashSet::new);
+        let mut seen = self.may_repeat().then(HashSet::new);
         self.all_samples().filter(move |(part, labels, _)| {
             seen.as_mut()
                 .is_none_or(|seen| seen.insert((part.suffix(), *labels)))
@@ -310,6 +316,17 @@ y_seconds_count 3
             "# HELP x_failcnt An old name.\n# TYPE x_failcnt untyped\nx_failcnt 0.5\nx_failcnt{a=\"b\"} 7\n"
         );
         assert_eq!((page.clashes(), page.series()), (1, 2));
+    }
+
+    #[test]
+    fn what_a_text_file_says_twice_is_shown_once() {
+        let mut theirs = Families::default();
+        let mut twice = Family::foreign("x".into(), "Other.".into(), Kind::Gauge);
+        twice.push(Part::Plain, [("a", "b")], Value::Unsigned(1));
+        twice.push(Part::Plain, [("a", "b")], Value::Unsigned(2));
+        theirs.add_foreign(twice);
+        let page = Page::new(vec![Arc::new(theirs)], |_| true);
+        assert_eq!((page.clashes(), page.series()), (1, 1));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::{
     cell::RefCell,
     ffi::{CStr, OsString},
+    io::{self, Read},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
@@ -30,6 +31,17 @@ const MAX_NAMES: usize = 1 << 20;
 /// What is asked for at first. Files below `/proc/sys` make the kernel clear as
 /// much memory as is asked for, and an attribute in sysfs is never larger.
 const PAGE: usize = 4096;
+
+/// What a file says that a person or a program of theirs wrote.
+#[derive(Debug)]
+pub struct UserFile {
+    /// Which file it was.
+    pub path: PathBuf,
+    /// All its bytes, whatever they are.
+    pub body: Vec<u8>,
+    /// When it was last written, in seconds since 1970.
+    pub modified: i64,
+}
 
 /// An open directory.
 #[derive(Debug)]
@@ -96,6 +108,50 @@ impl Dir {
         Ok(last.to_string_lossy().into_owned())
     }
 
+    /// Where something in this directory really is, all symbolic links followed.
+    pub fn real_path(&self, name: impl AsRef<Path>) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        std::fs::canonicalize(&path).map_err(|error| Error::io(path, error))
+    }
+
+    /// Reads a file that somebody put there for us, if it is one: no device, no FIFO,
+    /// and no more than `max` bytes.
+    pub fn user_file(&self, name: impl AsRef<Path>, max: usize) -> Result<UserFile> {
+        let path = self.path.join(&name);
+        let read = || -> io::Result<_> {
+            // Asked before it is opened, because to open a device can set it off, and
+            // once more of what was opened.
+            regular(&rustix::fs::statat(
+                &self.fd,
+                name.as_ref(),
+                AtFlags::empty(),
+            )?)?;
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+            let file = rustix::fs::openat(&self.fd, name.as_ref(), flags, Mode::empty())?;
+            let size = regular(&rustix::fs::fstat(&file)?)?;
+            if size > max as u64 {
+                return Err(Errno::FBIG.into());
+            }
+            let mut body = Vec::new();
+            let mut file = std::fs::File::from(file);
+            (&mut file).take(max as u64 + 1).read_to_end(&mut body)?;
+            if body.len() > max {
+                return Err(Errno::FBIG.into());
+            }
+            // What is written while we read is newer than what we read.
+            let modified = rustix::fs::fstat(&file)?.st_mtime;
+            Ok((body, modified))
+        };
+        match read() {
+            Ok((body, modified)) => Ok(UserFile {
+                path,
+                body,
+                modified,
+            }),
+            Err(error) => Err(Error::io(path, error)),
+        }
+    }
+
     /// What is known about a file in this directory, following symbolic links.
     pub fn stat(&self, name: impl AsRef<Path>) -> Result<Stat> {
         let name = name.as_ref();
@@ -147,6 +203,14 @@ impl Dir {
         names.sort_unstable();
         Ok(names)
     }
+}
+
+/// The size of a regular file.
+fn regular(stat: &Stat) -> io::Result<u64> {
+    if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+        return Ok(stat.st_size.try_into().unwrap_or(0));
+    }
+    Err(io::Error::other("not a regular file"))
 }
 
 pub(super) fn read(path: &Path) -> Result<Text> {
@@ -221,6 +285,28 @@ mod tests {
         rustix::fs::mknodat(CWD, path.join("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
         let dir = Dir::open(&path).unwrap();
         assert_eq!(dir.read("fifo").unwrap().body(), "");
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn of_what_users_put_there_only_files_of_a_sane_size_are_read() {
+        let path = scratch("user");
+        rustix::fs::mknodat(CWD, path.join("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        std::fs::create_dir_all(path.join("directory")).unwrap();
+        std::os::unix::fs::symlink("loop", path.join("loop")).unwrap();
+        std::fs::write(path.join("file"), [b'x', 0xff]).unwrap();
+        std::os::unix::fs::symlink("file", path.join("link")).unwrap();
+        let dir = Dir::open(&path).unwrap();
+        for not_a_file in ["fifo", "directory"] {
+            let error = dir.user_file(not_a_file, 9).unwrap_err().to_string();
+            assert!(error.ends_with(": not a regular file"), "{error}");
+        }
+        assert!(dir.user_file("loop", 9).is_err());
+        assert!(dir.user_file("gone", 9).unwrap_err().is_vanished());
+        let file = dir.user_file("link", 2).unwrap();
+        assert_eq!(file.body, [b'x', 0xff]);
+        assert!(file.modified > 1_700_000_000);
+        assert!(dir.user_file("link", 1).is_err());
         std::fs::remove_dir_all(path).unwrap();
     }
 

@@ -20,7 +20,7 @@ pub use clock::{Discipline, TimeZone};
 #[cfg(test)]
 pub(crate) use dbus::fake_bus;
 pub use dbus::{Call, Daemon, Reply, Talk};
-pub use dir::Dir;
+pub use dir::{Dir, UserFile};
 pub use ethtool::{Driver, Ethtool, Link, LinkModes, Statistics};
 pub use own::Usage;
 pub use text::{Fields, Text, unescaped};
@@ -145,6 +145,21 @@ impl Snapshot {
     /// What the drivers of network interfaces say about them.
     pub fn ethtool(&self) -> Result<Ethtool> {
         Ethtool::open()
+    }
+
+    /// The paths that a pattern with `*`, `?` or `[` in it stands for, sorted; a path
+    /// that stands for no other is itself.
+    #[must_use]
+    pub fn matching(&self, pattern: &Path) -> Vec<PathBuf> {
+        let text = pattern
+            .to_str()
+            .filter(|text| text.contains(['*', '?', '[']));
+        let paths = text.and_then(|text| glob::glob(text).ok());
+        let paths: Vec<_> = paths.into_iter().flatten().flatten().collect();
+        if paths.is_empty() {
+            return vec![pattern.to_owned()];
+        }
+        paths
     }
 
     /// `/proc/stat`, which several collectors read, and which is dear: the kernel

@@ -105,12 +105,16 @@ pub async fn scrape_all(scraper: &Scraper) -> Vec<Arc<Families>> {
         .into_families()
 }
 
-/// What a scrape of a fixture machine answers, less the durations.
+/// What differs from one scrape of a fixture machine, or one copy of it, to the next.
+const UNSTEADY: &[&str] = &[
+    "node_scrape_collector_duration_seconds",
+    "node_textfile_mtime_seconds",
+];
+
+/// What a scrape of a fixture machine answers, less what is unsteady.
 pub async fn page(machine: &str, format: Format) -> String {
     let families = scrape_all(&scraper_at(&fixture(machine))).await;
-    let page = Page::new(families, |name| {
-        name != "node_scrape_collector_duration_seconds"
-    });
+    let page = Page::new(families, |name| !UNSTEADY.contains(&name));
     let body = Arc::new(page).encode(format).unwrap();
     // The place of the fixtures is in some labels.
     body.replace(&fixture(machine).display().to_string(), "ROOT")

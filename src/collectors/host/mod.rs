@@ -9,9 +9,11 @@ mod cpu;
 mod cpu_vulnerabilities;
 mod cpufreq;
 mod dmi;
+mod edac;
 mod entropy;
 mod ethtool;
 mod filefd;
+mod hwmon;
 mod interrupts;
 mod kernel_hung;
 mod ksmd;
@@ -27,6 +29,7 @@ mod netstat;
 mod nfs;
 mod nfsd;
 mod os;
+mod powersupplyclass;
 mod pressure;
 mod processes;
 mod rapl;
@@ -42,6 +45,7 @@ mod sysctl;
 mod systemd;
 #[cfg(test)]
 mod testing;
+mod textfile;
 mod thermal_zone;
 mod time;
 mod timex;
@@ -62,9 +66,11 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<cpu_vulnerabilities::CpuVulnerabilities>(Host),
     Entry::of::<cpufreq::CpuFreq>(Host),
     Entry::of::<dmi::Dmi>(Host),
+    Entry::of::<edac::Edac>(Host),
     Entry::of::<entropy::Entropy>(Host),
     Entry::of::<ethtool::Ethtool>(Host),
     Entry::of::<filefd::FileFd>(Host),
+    Entry::of::<hwmon::Hwmon>(Host),
     Entry::of::<interrupts::Interrupts>(Host),
     Entry::of::<kernel_hung::KernelHung>(Host),
     Entry::of::<ksmd::Ksmd>(Host),
@@ -78,6 +84,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<nfs::Nfs>(Host),
     Entry::of::<nfsd::NfsD>(Host),
     Entry::of::<os::Os>(Host),
+    Entry::of::<powersupplyclass::PowerSupplies>(Host),
     Entry::of::<pressure::Pressure>(Host),
     Entry::of::<processes::Processes>(Host),
     Entry::of::<rapl::Rapl>(Host),
@@ -91,6 +98,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<swap::Swap>(Host),
     Entry::of::<sysctl::Sysctl>(Host),
     Entry::of::<systemd::Systemd>(Host),
+    Entry::of::<textfile::TextFile>(Host),
     Entry::of::<thermal_zone::ThermalZone>(Host),
     Entry::of::<time::Time>(Host),
     Entry::of::<timex::Timex>(Host),

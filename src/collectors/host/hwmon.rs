@@ -1,0 +1,528 @@
+//! Temperatures, fans, voltages and what else hardware monitoring chips measure,
+//! from `class/hwmon` in sysfs, documented in the kernel's `hwmon/sysfs-interface.rst`.
+//!
+//! An attribute is named for a kind of sensor, its number and a property:
+//! `temp1_crit_alarm`. Names and units of the metrics are made from these, as in
+//! `node_exporter`, oddities included: of alarms only a plain `alarm` is told from a
+//! measurement, so the alarm of a limit is scaled like the limit. Drivers of older
+//! make have their attributes not in the chip's directory but in its device's.
+
+use std::{collections::HashSet, ffi::OsString};
+
+use crate::{
+    collector::Collector,
+    error::{Error, Result},
+    family::Families,
+    metric::{Desc, Metric},
+    metrics,
+    pattern::{Filter, Pattern},
+    sources::{Dir, Snapshot},
+};
+
+metrics! {
+    /// Which driver is behind a chip, always 1; to be joined by chip, which is named after its place in the machine.
+    CHIP_NAMES: Gauge = "node_hwmon_chip_names" ["chip", "chip_name"];
+    /// What the driver calls a sensor, always 1.
+    SENSOR_LABEL: Gauge = "node_hwmon_sensor_label" ["chip", "sensor", "label"];
+    /// Whether the chip may beep at all, 1 or 0.
+    BEEP: Gauge = "node_hwmon_beep_enabled" ["chip", "sensor"];
+    /// Seconds between two measurements of the chip.
+    UPDATE_INTERVAL: Gauge = "node_hwmon_update_interval_seconds" ["chip", "sensor"];
+    /// Version of the voltage regulator's interface that the chip takes for granted, in tenths.
+    REGULATOR_VERSION: Gauge = "node_hwmon_voltage_regulator_version" ["chip", "sensor"];
+    /// Whether the * sensor is in alarm, 1 or 0.
+    ALARM: Gauge = "node_hwmon_*_alarm" ["chip", "sensor"];
+    /// Whether the * sensor is broken or open, 1 or 0; its other values mean nothing then.
+    FAULT: Gauge = "node_hwmon_*_fault" ["chip", "sensor"];
+    /// Whether the chip may beep for an alarm of the * sensor, 1 or 0.
+    SENSOR_BEEP: Gauge = "node_hwmon_*_beep_enabled" ["chip", "sensor"];
+    /// Voltage in volts, at the chip; the board may divide it.
+    VOLTS: Gauge = "node_hwmon_in_volts" ["chip", "sensor"];
+    /// Voltage in volts: *. Of an alarm, 0.001 is on.
+    VOLTS_OTHER: Gauge = "node_hwmon_in_*_volts" ["chip", "sensor"];
+    /// Core voltage of the CPU in volts: *.
+    CPU_VOLTS: Gauge = "node_hwmon_cpu_*_volts" ["chip", "sensor"];
+    /// Temperature in degrees Celsius.
+    CELSIUS: Gauge = "node_hwmon_temp_celsius" ["chip", "sensor"];
+    /// Temperature in degrees Celsius: *. Of an alarm, 0.001 is on.
+    CELSIUS_OTHER: Gauge = "node_hwmon_temp_*_celsius" ["chip", "sensor"];
+    /// Kind of temperature sensor as the kernel numbers them, such as 1 CPU embedded diode, 3 thermal diode, 4 thermistor, 5 AMDSI, 6 PECI.
+    TEMP_TYPE: Gauge = "node_hwmon_temp_type" ["chip", "sensor"];
+    /// Current in amperes.
+    AMPS: Gauge = "node_hwmon_curr_amps" ["chip", "sensor"];
+    /// Current in amperes: *. Of an alarm, 0.001 is on.
+    AMPS_OTHER: Gauge = "node_hwmon_curr_*_amps" ["chip", "sensor"];
+    /// Energy used so far, in joules.
+    JOULES: Counter = "node_hwmon_energy_joule_total" ["chip", "sensor"];
+    /// Energy used so far, in joules: *.
+    JOULES_OTHER: Counter = "node_hwmon_energy_*_joule_total" ["chip", "sensor"];
+    /// Power in watts.
+    WATTS: Gauge = "node_hwmon_power_watt" ["chip", "sensor"];
+    /// Power in watts: *. Of an alarm, 0.000001 is on.
+    WATTS_OTHER: Gauge = "node_hwmon_power_*_watt" ["chip", "sensor"];
+    /// Accuracy of the power meter as a ratio.
+    POWER_ACCURACY: Gauge = "node_hwmon_power_accuracy" ["chip", "sensor"];
+    /// Time over which the power meter averages, in seconds: *.
+    POWER_INTERVAL: Gauge = "node_hwmon_power_*_seconds" ["chip", "sensor"];
+    /// Relative humidity as a ratio.
+    HUMIDITY: Gauge = "node_hwmon_humidity" ["chip", "sensor"];
+    /// Relative humidity as a ratio: *.
+    HUMIDITY_OTHER: Gauge = "node_hwmon_humidity_*" ["chip", "sensor"];
+    /// Speed of the fan in revolutions per minute.
+    RPM: Gauge = "node_hwmon_fan_rpm" ["chip", "sensor"];
+    /// Speed of the fan in revolutions per minute: *.
+    RPM_OTHER: Gauge = "node_hwmon_fan_*_rpm" ["chip", "sensor"];
+    /// Property * of a fan, as the driver has it.
+    FAN: Gauge = "node_hwmon_fan_*" ["chip", "sensor"];
+    /// Frequency in megahertz of what the sensor label names, such as the clocks of a GPU.
+    MEGAHERTZ: Gauge = "node_hwmon_freq_freq_mhz" ["chip", "sensor"];
+    /// Property * of a frequency sensor, as the driver has it.
+    FREQ: Gauge = "node_hwmon_freq_*" ["chip", "sensor"];
+    /// How hard the fan is driven, from 0 to 255.
+    PWM: Gauge = "node_hwmon_pwm" ["chip", "sensor"];
+    /// Property * of a fan's control, as the driver has it; temperatures are in thousandths of a degree.
+    PWM_OTHER: Gauge = "node_hwmon_pwm_*" ["chip", "sensor"];
+}
+
+/// The kinds of sensors whose attributes are numbered.
+const KINDS: &[&str] = &[
+    "in",
+    "cpu",
+    "fan",
+    "pwm",
+    "temp",
+    "curr",
+    "power",
+    "energy",
+    "humidity",
+    "intrusion",
+    "freq",
+];
+
+/// The attributes of a chip as a whole, which are sensors of their own on the wire.
+const OF_CHIP: &[&str] = &["beep_enable", "update_interval", "vrm"];
+
+/// The flags of the hwmon collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "unlike all other collectors' flags"
+)]
+pub(super) struct Flags {
+    /// Only the chips whose names match.
+    #[arg(long = "collector.hwmon.chip-include", value_name = "REGEX")]
+    hwmon_chip_include: Option<Pattern>,
+    /// All chips but those whose names match.
+    #[arg(long = "collector.hwmon.chip-exclude", value_name = "REGEX")]
+    hwmon_chip_exclude: Option<Pattern>,
+    /// Only the sensors whose "chip;sensor" matches.
+    #[arg(long = "collector.hwmon.sensor-include", value_name = "REGEX")]
+    hwmon_sensor_include: Option<Pattern>,
+    /// All sensors but those whose "chip;sensor" matches.
+    #[arg(long = "collector.hwmon.sensor-exclude", value_name = "REGEX")]
+    hwmon_sensor_exclude: Option<Pattern>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Hwmon {
+    chips: Filter,
+    sensors: Filter,
+}
+
+impl Collector for Hwmon {
+    const NAME: &'static str = "hwmon";
+    const ABOUT: &'static str = "temperatures, fans, voltages and other hardware sensors";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        Ok(Self {
+            chips: Filter::new(
+                ("collector.hwmon.chip-include", flags.hwmon_chip_include),
+                ("collector.hwmon.chip-exclude", flags.hwmon_chip_exclude),
+                "",
+            )?,
+            sensors: Filter::new(
+                ("collector.hwmon.sensor-include", flags.hwmon_sensor_include),
+                ("collector.hwmon.sensor-exclude", flags.hwmon_sensor_exclude),
+                "",
+            )?,
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        let mut seen = HashSet::new();
+        for dir in machine.sys_dir("class/hwmon")?.dirs()? {
+            let driver = dir.word("name").map(|name| clean(&name));
+            let driver = out.keep(driver).filter(|name| !name.is_empty());
+            let chip = chip_name(&dir, driver.as_deref());
+            if self.chips.wants(&chip) {
+                // Two chips of one device have one name; what is the same in both
+                // is the first's, and the other's is left out.
+                let driver = driver.filter(|driver| seen.insert(format!("{chip} {driver}")));
+                if let Some(driver) = driver {
+                    out.add(&CHIP_NAMES, [&chip, &driver], 1_u64);
+                }
+                self.sensors(&mut out, &mut seen, &dir, &chip);
+            }
+        }
+        Ok(out)
+    }
+}
+
+impl Hwmon {
+    fn sensors(&self, out: &mut Families, seen: &mut HashSet<String>, dir: &Dir, chip: &str) {
+        let device = dir.dir("device").ok();
+        let dirs = [device.as_ref(), Some(dir)];
+        let mut attributes = Vec::new();
+        for dir in dirs.into_iter().flatten() {
+            let names = dir.names();
+            let names = out.keep(names).unwrap_or_default();
+            attributes.extend(
+                names
+                    .into_iter()
+                    .filter_map(|name| Attribute::of(dir, name)),
+            );
+        }
+        // The device's come first, so they are the ones that are kept.
+        attributes.sort_by(|a, b| a.key().cmp(&b.key()));
+        attributes.dedup_by(|a, b| a.key() == b.key());
+
+        for sensor in attributes.chunk_by(|a, b| a.sensor() == b.sensor()) {
+            let name = sensor.first().map(Attribute::name).unwrap_or_default();
+            let name_in_flags = format!("{chip};{name}");
+            if !self.sensors.wants(&name_in_flags) {
+                continue;
+            }
+            if seen.insert(name_in_flags) {
+                expose(out, seen, sensor, [chip, &name]);
+            } else {
+                out.skip(taken(dir, chip, &name));
+            }
+        }
+    }
+}
+
+/// An attribute file of a sensor.
+#[derive(Debug)]
+struct Attribute<'a> {
+    dir: &'a Dir,
+    file: OsString,
+    kind: &'static str,
+    number: u32,
+    /// What is behind the number; empty where nothing is, as with `pwm1`.
+    property: String,
+}
+
+impl<'a> Attribute<'a> {
+    fn of(dir: &'a Dir, file: OsString) -> Option<Self> {
+        let (kind, number, property) = split(file.to_str()?)?;
+        let property = property.to_owned();
+        Some(Self {
+            dir,
+            file,
+            kind,
+            number,
+            property,
+        })
+    }
+
+    /// The sensor it belongs to.
+    fn sensor(&self) -> (&'static str, u32) {
+        (self.kind, self.number)
+    }
+
+    fn key(&self) -> (&'static str, u32, &str) {
+        (self.kind, self.number, &self.property)
+    }
+
+    /// The sensor's name.
+    fn name(&self) -> String {
+        format!("{}{}", self.kind, self.number)
+    }
+}
+
+/// An attribute's kind, number and property, if it is one of a sensor.
+fn split(file: &str) -> Option<(&'static str, u32, &str)> {
+    if let Some(kind) = OF_CHIP.iter().find(|name| **name == file) {
+        return Some((kind, 0, ""));
+    }
+    let is_digit = |c: char| c.is_ascii_digit();
+    let (kind, rest) = file.split_at(file.find(is_digit)?);
+    let kind = KINDS.iter().find(|known| **known == kind)?;
+    let end = rest.find(|c| !is_digit(c)).unwrap_or(rest.len());
+    let (number, rest) = rest.split_at(end);
+    let property = match rest.strip_prefix('_') {
+        None if rest.is_empty() && *kind == "pwm" => "",
+        // What is reset can be written only.
+        Some(property) if !property.is_empty() && !property.ends_with("reset_history") => property,
+        _ => return None,
+    };
+    Some((kind, number.parse().ok()?, property))
+}
+
+fn expose(
+    out: &mut Families,
+    seen: &mut HashSet<String>,
+    sensor: &[Attribute<'_>],
+    [chip, name]: [&str; 2],
+) {
+    let mut label = None;
+    if let Some(attribute) = sensor
+        .iter()
+        .find(|attribute| attribute.property == "label")
+    {
+        let read = attribute.dir.read(&attribute.file);
+        if let Some(text) = out.keep(read) {
+            // The spaces in it are the firmware's, and part of it.
+            let text = text.body().trim_matches('\n');
+            out.add(&SENSOR_LABEL, [chip, name, text], 1_u64);
+            label = Some(clean(text)).filter(|label| !label.is_empty());
+        }
+    }
+    for attribute in sensor {
+        let Some(meaning) = meaning(attribute.kind, &attribute.property) else {
+            continue;
+        };
+        let read = attribute.dir.read(&attribute.file);
+        // Attributes that are words, such as a model's name, are not for us.
+        let number = out.keep(read).and_then(|text| text.trimmed().parse().ok());
+        let Some(number) = number.filter(|number: &f64| number.is_finite()) else {
+            continue;
+        };
+        // A division is right to the last digit, a product with 0.001 is not.
+        let value = number / meaning.per_unit;
+        let mut sensor = name;
+        if (attribute.kind, attribute.property.as_str()) == ("freq", "input") {
+            // As in node_exporter, the label stands where the sensor's name should.
+            sensor = label.as_deref().unwrap_or(name);
+            if !seen.insert(format!("{chip};{sensor} frequency")) {
+                out.skip(taken(attribute.dir, chip, sensor));
+                continue;
+            }
+        }
+        if meaning.word.is_empty() {
+            out.add(meaning.metric, [chip, sensor], value);
+        } else {
+            out.add_word(meaning.metric, meaning.word, [chip, sensor], value);
+        }
+    }
+}
+
+/// Which metric an attribute is, the word in its name, and how many of what the
+/// kernel counts make its unit.
+#[derive(Debug)]
+struct Meaning<'a> {
+    metric: &'static Metric<2>,
+    word: &'a str,
+    per_unit: f64,
+}
+
+fn meaning<'a>(kind: &'a str, property: &'a str) -> Option<Meaning<'a>> {
+    let (metric, word, per_unit) = match (kind, property) {
+        (_, "label") => return None,
+        ("beep_enable", _) => (&BEEP, "", 1.0),
+        ("update_interval", _) => (&UPDATE_INTERVAL, "", 1e3),
+        ("vrm", _) => (&REGULATOR_VERSION, "", 1.0),
+        (_, "alarm") => (&ALARM, kind, 1.0),
+        (_, "fault") => (&FAULT, kind, 1.0),
+        (_, "beep") => (&SENSOR_BEEP, kind, 1.0),
+        ("in", "input") => (&VOLTS, "", 1e3),
+        ("in", _) => (&VOLTS_OTHER, property, 1e3),
+        ("cpu", _) => (&CPU_VOLTS, property, 1e3),
+        ("temp", "input") => (&CELSIUS, "", 1e3),
+        ("temp", "type") => (&TEMP_TYPE, "", 1.0),
+        ("temp", _) => (&CELSIUS_OTHER, property, 1e3),
+        ("curr", "input") => (&AMPS, "", 1e3),
+        ("curr", _) => (&AMPS_OTHER, property, 1e3),
+        ("energy", "input") => (&JOULES, "", 1e6),
+        ("energy", _) => (&JOULES_OTHER, property, 1e6),
+        ("power", "input") => (&WATTS, "", 1e6),
+        ("power", "accuracy") => (&POWER_ACCURACY, "", 1e6),
+        ("power", "average_interval" | "average_interval_min" | "average_interval_max") => {
+            (&POWER_INTERVAL, property, 1e3)
+        }
+        ("power", _) => (&WATTS_OTHER, property, 1e6),
+        ("humidity", "input") => (&HUMIDITY, "", 1e6),
+        ("humidity", _) => (&HUMIDITY_OTHER, property, 1e6),
+        ("fan", "input") => (&RPM, "", 1.0),
+        ("fan", "min" | "max" | "target") => (&RPM_OTHER, property, 1.0),
+        ("fan", _) => (&FAN, property, 1.0),
+        ("freq", "input") => (&MEGAHERTZ, "", 1e6),
+        ("freq", _) => (&FREQ, property, 1.0),
+        ("pwm", "") => (&PWM, "", 1.0),
+        ("pwm", _) => (&PWM_OTHER, property, 1.0),
+        _ => return None,
+    };
+    Some(Meaning {
+        metric,
+        word,
+        per_unit,
+    })
+}
+
+/// A chip's name after its place in the machine, which stays the same whatever the
+/// order in which drivers are loaded; where it has none, after its driver.
+fn chip_name(dir: &Dir, driver: Option<&str>) -> String {
+    let device = dir.real_path("device").unwrap_or_default();
+    let mut parts = device
+        .iter()
+        .rev()
+        .map(|part| clean(&part.to_string_lossy()));
+    let name = parts.next().filter(|name| !name.is_empty());
+    let bus = parts.next().filter(|bus| !bus.is_empty());
+    match (bus, name, driver) {
+        (Some(bus), Some(name), _) => format!("{bus}_{name}"),
+        (None, Some(name), _) => name,
+        (_, None, Some(driver)) => driver.to_owned(),
+        (_, None, None) => clean(&dir.name()),
+    }
+}
+
+/// A word as it may stand in a chip's name.
+fn clean(word: &str) -> String {
+    let sane = |c: char| match c.to_ascii_lowercase() {
+        c @ ('a'..='z' | '0'..='9' | ':' | '_') => c,
+        _ => '_',
+    };
+    let word: String = word.chars().map(sane).collect();
+    word.trim_matches('_').to_owned()
+}
+
+/// Why a value is left out that another has the name of.
+fn taken(dir: &Dir, chip: &str, sensor: &str) -> Error {
+    Error::Parse {
+        path: dir.path().to_owned(),
+        line: 1,
+        reason: format!("{sensor} of another {chip} was read already"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, time::Instant};
+
+    use super::*;
+    use crate::sources::Roots;
+
+    /// What the machine in the fixtures says, less what these patterns exclude.
+    fn collect(chips: &str, sensors: &str) -> Families {
+        let hardware = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hardware");
+        let roots = Roots {
+            procfs: hardware.join("proc"),
+            sysfs: hardware.join("sys"),
+            rootfs: hardware.join("root"),
+            udev_data: hardware.join("udev"),
+        };
+        let exclude = |pattern: &str| {
+            let pattern = pattern.parse().ok();
+            Filter::new(("include", None), ("exclude", pattern), "").unwrap()
+        };
+        let hwmon = Hwmon {
+            chips: exclude(chips),
+            sensors: exclude(sensors),
+        };
+        let machine = Snapshot::begin(roots.into(), Instant::now());
+        hwmon.collect(&machine).unwrap()
+    }
+
+    #[test]
+    fn chips_and_their_sensors_can_be_left_out() {
+        let lines = collect(
+            "nct6775|acpi|pci|03_1|odd",
+            "^platform_coretemp_0;temp[13]$",
+        )
+        .lines();
+        assert_eq!(
+            lines,
+            [
+                r#"node_hwmon_chip_names{chip="platform_coretemp_0",chip_name="coretemp"} 1"#,
+                r#"node_hwmon_sensor_label{chip="platform_coretemp_0",sensor="temp2",label="Core 0"} 1"#,
+                r#"node_hwmon_temp_crit_celsius{chip="platform_coretemp_0",sensor="temp2"} 99"#,
+                r#"node_hwmon_temp_crit_alarm_celsius{chip="platform_coretemp_0",sensor="temp2"} 0.001"#,
+                r#"node_hwmon_temp_celsius{chip="platform_coretemp_0",sensor="temp2"} 54.35"#,
+                r#"node_hwmon_temp_celsius{chip="hwmon5",sensor="temp1"} 28.9"#,
+                r#"node_hwmon_temp_max_celsius{chip="platform_coretemp_0",sensor="temp2"} 83"#,
+                r#"node_hwmon_freq_freq_mhz{chip="hwmon5",sensor="freq1"} 48"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn of_two_chips_of_one_device_no_sensor_is_there_twice() {
+        let out = collect("platform", "");
+        let lines = out.lines();
+        let of_device: Vec<_> = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("node_hwmon_temp_celsius{chip=\"0000:00:03_1"))
+            .collect();
+        assert_eq!(
+            of_device,
+            [
+                r#"_0000:09:00_0",sensor="temp1"} 61.5"#,
+                r#"_0000:09:00_0",sensor="temp2"} 63.75"#,
+            ]
+        );
+        assert_eq!(out.skipped().0, 1);
+    }
+
+    fn named(kind: &str, property: &str) -> String {
+        let meaning = meaning(kind, property).unwrap();
+        let name = meaning.metric.desc().name.replace('*', meaning.word);
+        format!("{name} / {}", meaning.per_unit)
+    }
+
+    #[test]
+    fn an_attribute_is_a_kind_a_number_and_a_property() {
+        for (file, is) in [
+            ("temp12_crit_alarm", Some(("temp", 12, "crit_alarm"))),
+            ("pwm01", Some(("pwm", 1, ""))),
+            ("pwm1_auto_point1_pwm", Some(("pwm", 1, "auto_point1_pwm"))),
+            ("beep_enable", Some(("beep_enable", 0, ""))),
+            ("name", None),
+            ("power", None),
+            ("fan1", None),
+            ("fan1_", None),
+            ("fan1x", None),
+            ("fan99999999999_input", None),
+            ("eth0_input", None),
+            ("temp1_reset_history", None),
+        ] {
+            assert_eq!(split(file), is, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_the_unit_of_its_kind() {
+        for (kind, property, name) in [
+            ("temp", "input", "node_hwmon_temp_celsius / 1000"),
+            (
+                "temp",
+                "crit_alarm",
+                "node_hwmon_temp_crit_alarm_celsius / 1000",
+            ),
+            ("temp", "alarm", "node_hwmon_temp_alarm / 1"),
+            (
+                "power",
+                "average",
+                "node_hwmon_power_average_watt / 1000000",
+            ),
+            ("fan", "target", "node_hwmon_fan_target_rpm / 1"),
+            ("fan", "min_alarm", "node_hwmon_fan_min_alarm / 1"),
+            ("pwm", "", "node_hwmon_pwm / 1"),
+        ] {
+            assert_eq!(named(kind, property), name);
+        }
+        assert!(meaning("temp", "label").is_none());
+    }
+
+    #[test]
+    fn a_chip_is_called_by_letters_digits_and_colons() {
+        assert_eq!(clean("Odd Chip (1)\n"), "odd_chip__1");
+        assert_eq!(clean("0000:00:03.1"), "0000:00:03_1");
+        assert_eq!(clean("Ü"), "");
+    }
+}

@@ -1,0 +1,313 @@
+//! Batteries, mains adapters and other supplies of power, from `class/power_supply`
+//! in sysfs, documented in the kernel's `ABI/testing/sysfs-class-power`.
+//!
+//! The kernel counts in millionths of a unit and in tenths of a degree. Only some
+//! of the names say the unit, and two limits are levels that are divided like all
+//! the rest: names and values are `node_exporter`'s.
+
+use crate::{
+    collector::Collector,
+    error::Result,
+    family::{Families, Value},
+    metric::{Desc, Metric},
+    metrics,
+    pattern::Pattern,
+    sources::{Dir, Snapshot},
+};
+
+metrics! {
+    /// What kind of supply it is and what its attributes say; one that it does not have, or that is empty, is no label.
+    SUPPLY: Info = "node_power_supply_info" ["power_supply"];
+    /// Whether the battery is known to be a genuine one, 1 or 0.
+    AUTHENTIC: Gauge = "node_power_supply_authentic" ["power_supply"];
+    /// Whether the battery is being calibrated, 1 or 0.
+    CALIBRATE: Gauge = "node_power_supply_calibrate" ["power_supply"];
+    /// Charge of the battery in percent of a full one.
+    CAPACITY: Gauge = "node_power_supply_capacity" ["power_supply"];
+    /// Charge in percent above which the driver raises an alert.
+    CAPACITY_ALERT_MAX: Gauge = "node_power_supply_capacity_alert_max" ["power_supply"];
+    /// Charge in percent below which the driver raises an alert.
+    CAPACITY_ALERT_MIN: Gauge = "node_power_supply_capacity_alert_min" ["power_supply"];
+    /// Level to which charging is throttled, a number without a unit that is divided by a million like the charges beside it.
+    CHARGE_CONTROL_LIMIT: Gauge = "node_power_supply_charge_control_limit" ["power_supply"];
+    /// Highest level of throttling there is, divided by a million like the level.
+    CHARGE_CONTROL_LIMIT_MAX: Gauge = "node_power_supply_charge_control_limit_max" ["power_supply"];
+    /// Charge in ampere hours that the gauge counted since an unknown moment; can be negative.
+    CHARGE_COUNTER: Gauge = "node_power_supply_charge_counter" ["power_supply"];
+    /// Charge in ampere hours at which the battery counts as empty, as last learnt.
+    CHARGE_EMPTY: Gauge = "node_power_supply_charge_empty" ["power_supply"];
+    /// Charge in ampere hours at which the battery counts as empty by its design.
+    CHARGE_EMPTY_DESIGN: Gauge = "node_power_supply_charge_empty_design" ["power_supply"];
+    /// Charge in ampere hours of the full battery, as last learnt.
+    CHARGE_FULL: Gauge = "node_power_supply_charge_full" ["power_supply"];
+    /// Charge in ampere hours of the full battery by its design.
+    CHARGE_FULL_DESIGN: Gauge = "node_power_supply_charge_full_design" ["power_supply"];
+    /// Charge in the battery now, in ampere hours despite the name.
+    CHARGE: Gauge = "node_power_supply_charge_ampere" ["power_supply"];
+    /// Current in amperes at which charging ends.
+    CHARGE_TERM_CURRENT: Gauge = "node_power_supply_charge_term_current" ["power_supply"];
+    /// Current in amperes that the charger is set to while it holds the current.
+    CONSTANT_CHARGE_CURRENT: Gauge = "node_power_supply_constant_charge_current" ["power_supply"];
+    /// Highest current in amperes that the charger can be set to.
+    CONSTANT_CHARGE_CURRENT_MAX: Gauge = "node_power_supply_constant_charge_current_max" ["power_supply"];
+    /// Voltage in volts that the charger is set to while it holds the voltage.
+    CONSTANT_CHARGE_VOLTAGE: Gauge = "node_power_supply_constant_charge_voltage" ["power_supply"];
+    /// Highest voltage in volts that the charger can be set to.
+    CONSTANT_CHARGE_VOLTAGE_MAX: Gauge = "node_power_supply_constant_charge_voltage_max" ["power_supply"];
+    /// Current in amperes that was measured at boot.
+    CURRENT_BOOT: Gauge = "node_power_supply_current_boot" ["power_supply"];
+    /// Highest current in amperes that the supply can give or take.
+    CURRENT_MAX: Gauge = "node_power_supply_current_max" ["power_supply"];
+    /// Current in amperes; drivers differ in whether a battery that is drained is negative.
+    CURRENT: Gauge = "node_power_supply_current_ampere" ["power_supply"];
+    /// Full cycles of charge that the battery went through; 0 also where the firmware does not know.
+    CYCLECOUNT: Gauge = "node_power_supply_cyclecount" ["power_supply"];
+    /// Energy in watt hours at which the battery counts as empty, as last learnt.
+    ENERGY_EMPTY: Gauge = "node_power_supply_energy_empty" ["power_supply"];
+    /// Energy in watt hours at which the battery counts as empty by its design.
+    ENERGY_EMPTY_DESIGN: Gauge = "node_power_supply_energy_empty_design" ["power_supply"];
+    /// Energy in watt hours of the full battery, as last learnt.
+    ENERGY_FULL: Gauge = "node_power_supply_energy_full" ["power_supply"];
+    /// Energy in watt hours of the full battery by its design.
+    ENERGY_FULL_DESIGN: Gauge = "node_power_supply_energy_full_design" ["power_supply"];
+    /// Energy in the battery now, in watt hours.
+    ENERGY: Gauge = "node_power_supply_energy_watthour" ["power_supply"];
+    /// Current in amperes that the charger may draw from its input.
+    INPUT_CURRENT_LIMIT: Gauge = "node_power_supply_input_current_limit" ["power_supply"];
+    /// Whether the supply gives power: 0 no, 1 yes, 2 yes and with a voltage that can be programmed.
+    ONLINE: Gauge = "node_power_supply_online" ["power_supply"];
+    /// Power in watts that flows now.
+    POWER: Gauge = "node_power_supply_power_watt" ["power_supply"];
+    /// Current in amperes with which an empty battery is charged at first.
+    PRECHARGE_CURRENT: Gauge = "node_power_supply_precharge_current" ["power_supply"];
+    /// Whether there is a battery in its bay, 1 or 0.
+    PRESENT: Gauge = "node_power_supply_present" ["power_supply"];
+    /// Temperature of the supply in degrees Celsius.
+    TEMP: Gauge = "node_power_supply_temp_celsius" ["power_supply"];
+    /// Temperature in degrees Celsius above which the driver raises an alert.
+    TEMP_ALERT_MAX: Gauge = "node_power_supply_temp_alert_max_celsius" ["power_supply"];
+    /// Temperature in degrees Celsius below which the driver raises an alert.
+    TEMP_ALERT_MIN: Gauge = "node_power_supply_temp_alert_min_celsius" ["power_supply"];
+    /// Temperature around the supply in degrees Celsius.
+    TEMP_AMBIENT: Gauge = "node_power_supply_temp_ambient_celsius" ["power_supply"];
+    /// Temperature around the supply in degrees Celsius above which the driver raises an alert.
+    TEMP_AMBIENT_MAX: Gauge = "node_power_supply_temp_ambient_max_celsius" ["power_supply"];
+    /// Temperature around the supply in degrees Celsius below which the driver raises an alert.
+    TEMP_AMBIENT_MIN: Gauge = "node_power_supply_temp_ambient_min_celsius" ["power_supply"];
+    /// Highest temperature in degrees Celsius at which the supply may work.
+    TEMP_MAX: Gauge = "node_power_supply_temp_max_celsius" ["power_supply"];
+    /// Lowest temperature in degrees Celsius at which the supply may work.
+    TEMP_MIN: Gauge = "node_power_supply_temp_min_celsius" ["power_supply"];
+    /// Seconds until the battery is empty if it goes on like this.
+    TIME_TO_EMPTY: Gauge = "node_power_supply_time_to_empty_seconds" ["power_supply"];
+    /// Seconds until the battery is full if it goes on like this.
+    TIME_TO_FULL: Gauge = "node_power_supply_time_to_full_seconds" ["power_supply"];
+    /// Voltage in volts that was measured at boot.
+    VOLTAGE_BOOT: Gauge = "node_power_supply_voltage_boot" ["power_supply"];
+    /// Voltage in volts of the full battery, or the highest of the supply.
+    VOLTAGE_MAX: Gauge = "node_power_supply_voltage_max" ["power_supply"];
+    /// Voltage in volts of the full battery by its design.
+    VOLTAGE_MAX_DESIGN: Gauge = "node_power_supply_voltage_max_design" ["power_supply"];
+    /// Voltage in volts of the empty battery, or the lowest of the supply.
+    VOLTAGE_MIN: Gauge = "node_power_supply_voltage_min" ["power_supply"];
+    /// Voltage in volts of the empty battery by its design.
+    VOLTAGE_MIN_DESIGN: Gauge = "node_power_supply_voltage_min_design" ["power_supply"];
+    /// Voltage now, in volts.
+    VOLTAGE: Gauge = "node_power_supply_voltage_volt" ["power_supply"];
+    /// Voltage in volts that the battery would have without a load.
+    VOLTAGE_OCV: Gauge = "node_power_supply_voltage_ocv" ["power_supply"];
+}
+
+/// How many of what the kernel counts make the unit of the metric.
+const WHOLE: u32 = 1;
+const TENTHS: u32 = 10;
+const MILLIONTHS: u32 = 1_000_000;
+
+/// The attributes that are numbers.
+const NUMBERS: &[(&str, &Metric<1>, u32)] = &[
+    ("authentic", &AUTHENTIC, WHOLE),
+    ("calibrate", &CALIBRATE, WHOLE),
+    ("capacity", &CAPACITY, WHOLE),
+    ("capacity_alert_max", &CAPACITY_ALERT_MAX, WHOLE),
+    ("capacity_alert_min", &CAPACITY_ALERT_MIN, WHOLE),
+    ("charge_control_limit", &CHARGE_CONTROL_LIMIT, MILLIONTHS),
+    (
+        "charge_control_limit_max",
+        &CHARGE_CONTROL_LIMIT_MAX,
+        MILLIONTHS,
+    ),
+    ("charge_counter", &CHARGE_COUNTER, MILLIONTHS),
+    ("charge_empty", &CHARGE_EMPTY, MILLIONTHS),
+    ("charge_empty_design", &CHARGE_EMPTY_DESIGN, MILLIONTHS),
+    ("charge_full", &CHARGE_FULL, MILLIONTHS),
+    ("charge_full_design", &CHARGE_FULL_DESIGN, MILLIONTHS),
+    ("charge_now", &CHARGE, MILLIONTHS),
+    ("charge_term_current", &CHARGE_TERM_CURRENT, MILLIONTHS),
+    (
+        "constant_charge_current",
+        &CONSTANT_CHARGE_CURRENT,
+        MILLIONTHS,
+    ),
+    (
+        "constant_charge_current_max",
+        &CONSTANT_CHARGE_CURRENT_MAX,
+        MILLIONTHS,
+    ),
+    (
+        "constant_charge_voltage",
+        &CONSTANT_CHARGE_VOLTAGE,
+        MILLIONTHS,
+    ),
+    (
+        "constant_charge_voltage_max",
+        &CONSTANT_CHARGE_VOLTAGE_MAX,
+        MILLIONTHS,
+    ),
+    ("current_boot", &CURRENT_BOOT, MILLIONTHS),
+    ("current_max", &CURRENT_MAX, MILLIONTHS),
+    ("current_now", &CURRENT, MILLIONTHS),
+    ("cycle_count", &CYCLECOUNT, WHOLE),
+    ("energy_empty", &ENERGY_EMPTY, MILLIONTHS),
+    ("energy_empty_design", &ENERGY_EMPTY_DESIGN, MILLIONTHS),
+    ("energy_full", &ENERGY_FULL, MILLIONTHS),
+    ("energy_full_design", &ENERGY_FULL_DESIGN, MILLIONTHS),
+    ("energy_now", &ENERGY, MILLIONTHS),
+    ("input_current_limit", &INPUT_CURRENT_LIMIT, MILLIONTHS),
+    ("online", &ONLINE, WHOLE),
+    ("power_now", &POWER, MILLIONTHS),
+    ("precharge_current", &PRECHARGE_CURRENT, MILLIONTHS),
+    ("present", &PRESENT, WHOLE),
+    ("temp", &TEMP, TENTHS),
+    ("temp_alert_max", &TEMP_ALERT_MAX, TENTHS),
+    ("temp_alert_min", &TEMP_ALERT_MIN, TENTHS),
+    ("temp_ambient", &TEMP_AMBIENT, TENTHS),
+    ("temp_ambient_max", &TEMP_AMBIENT_MAX, TENTHS),
+    ("temp_ambient_min", &TEMP_AMBIENT_MIN, TENTHS),
+    ("temp_max", &TEMP_MAX, TENTHS),
+    ("temp_min", &TEMP_MIN, TENTHS),
+    ("time_to_empty_now", &TIME_TO_EMPTY, WHOLE),
+    ("time_to_full_now", &TIME_TO_FULL, WHOLE),
+    ("voltage_boot", &VOLTAGE_BOOT, MILLIONTHS),
+    ("voltage_max", &VOLTAGE_MAX, MILLIONTHS),
+    ("voltage_max_design", &VOLTAGE_MAX_DESIGN, MILLIONTHS),
+    ("voltage_min", &VOLTAGE_MIN, MILLIONTHS),
+    ("voltage_min_design", &VOLTAGE_MIN_DESIGN, MILLIONTHS),
+    ("voltage_now", &VOLTAGE, MILLIONTHS),
+    ("voltage_ocv", &VOLTAGE_OCV, MILLIONTHS),
+];
+
+/// The attributes that are words: labels of the info metric.
+const WORDS: &[&str] = &[
+    "capacity_level",
+    "charge_type",
+    "health",
+    "manufacturer",
+    "model_name",
+    "scope",
+    "serial_number",
+    "status",
+    "technology",
+    "type",
+    "usb_type",
+];
+
+/// The flags of the powersupplyclass collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Flags {
+    /// Leave out the power supplies whose names match.
+    #[arg(
+        long = "collector.powersupply.ignored-supplies",
+        value_name = "REGEX",
+        default_value = "^$"
+    )]
+    powersupply_ignored_supplies: Pattern,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct PowerSupplies {
+    ignored: Pattern,
+}
+
+impl Collector for PowerSupplies {
+    const NAME: &'static str = "powersupplyclass";
+    const ABOUT: &'static str = "batteries and other power supplies";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        Ok(Self {
+            ignored: flags.powersupply_ignored_supplies,
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        for supply in machine.sys_dir("class/power_supply")?.dirs()? {
+            if !self.ignored.matches(&supply.name()) {
+                power_supply(&mut out, &supply);
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn power_supply(out: &mut Families, dir: &Dir) {
+    // Which attributes there are is up to the driver: listing them spares some
+    // forty attempts to open one that is not there.
+    let files = dir.names();
+    let Some(files) = out.keep(files) else { return };
+    let has = |name: &str| {
+        files
+            .binary_search_by(|file| file.as_os_str().cmp(name.as_ref()))
+            .is_ok()
+    };
+
+    let supply = dir.name();
+    for (file, metric, per_unit) in NUMBERS {
+        if has(file) {
+            let number = dir.number::<i64>(file);
+            if let Some(number) = out.keep(number) {
+                out.add(metric, [&supply], scaled(number, *per_unit));
+            }
+        }
+    }
+
+    let mut labels = Vec::with_capacity(WORDS.len());
+    for name in WORDS {
+        if has(name) {
+            let word = dir.word(name);
+            let word = out.keep(word).filter(|word| !word.is_empty());
+            labels.extend(word.map(|word| (*name, word)));
+        }
+    }
+    let labels: Vec<_> = labels
+        .iter()
+        .map(|(name, word)| (*name, word.as_str()))
+        .collect();
+    out.add_labelled(&SUPPLY, [&supply], &labels, true);
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "Prometheus stores every value as a float anyway"
+)]
+fn scaled(number: i64, per_unit: u32) -> Value {
+    match per_unit {
+        WHOLE => Value::Signed(number),
+        _ => Value::Float(number as f64 / f64::from(per_unit)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn millionths_and_tenths_become_units_and_keep_their_sign() {
+        assert_eq!(scaled(-1_125_000, MILLIONTHS), Value::Float(-1.125));
+        assert_eq!(scaled(301, TENTHS), Value::Float(30.1));
+        assert_eq!(scaled(2, WHOLE), Value::Signed(2));
+    }
+}
