@@ -1,6 +1,8 @@
 //! Where readings come from. Nothing in here knows about metrics.
 
 mod dir;
+mod mounts;
+mod statfs;
 mod text;
 
 use std::{
@@ -10,6 +12,8 @@ use std::{
 };
 
 pub use dir::Dir;
+pub use mounts::{Mount, MountInfo};
+pub use statfs::{Answer, Place, Space, Statfs};
 pub use text::{Fields, Text};
 
 use crate::error::Result;
@@ -95,6 +99,12 @@ impl Snapshot {
         dir::read(&below(&self.roots.rootfs, path.as_ref()))
     }
 
+    /// Where a file of the host's root file system is, given its path from there.
+    #[must_use]
+    pub fn root_path(&self, path: impl AsRef<Path>) -> PathBuf {
+        below(&self.roots.rootfs, path.as_ref())
+    }
+
     /// Opens udev's directory of what it knows about devices.
     pub fn udev_data(&self) -> Result<Dir> {
         Dir::open(&self.roots.udev_data)
@@ -103,6 +113,13 @@ impl Snapshot {
     /// Opens any directory, such as one that a flag names.
     pub fn dir(&self, path: impl AsRef<Path>) -> Result<Dir> {
         Dir::open(path.as_ref())
+    }
+
+    /// The mounts that process 1 sees, or else those that this process sees, where
+    /// other users' processes are hidden (`hidepid`).
+    pub fn mounts(&self) -> Result<MountInfo> {
+        let of = |process: &str| MountInfo::read(&self.roots.procfs.join(process));
+        of("1").or_else(|_| of("self"))
     }
 
     /// `/proc/stat`, which several collectors read, and which is dear: the kernel

@@ -100,6 +100,17 @@ pub async fn page(machine: &str, format: Format) -> String {
     body.replace(&fixture(machine).display().to_string(), "ROOT")
 }
 
+/// Says why a test cannot say anything on this machine. Where every test must,
+/// as in CI, that is a failure.
+pub fn lacks(what: &str) {
+    eprintln!("skipped: needs {what}");
+    let required = std::env::var_os("STRATA_TEST_REQUIRE").is_some();
+    assert!(
+        !required,
+        "STRATA_TEST_REQUIRE is set and {what} is lacking"
+    );
+}
+
 /// Compares with a file that is kept in the repository; `UPDATE=1` rewrites it.
 pub fn assert_same_as_file(path: &Path, actual: &str) {
     let expected = fs::read_to_string(path).unwrap_or_default();

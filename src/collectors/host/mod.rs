@@ -2,6 +2,7 @@
 //!
 //! To add a collector, write its module and name it here, twice.
 
+mod filesystem;
 mod loadavg;
 mod meminfo;
 mod stat;
@@ -10,6 +11,7 @@ use crate::collector::{Entry, Layer::Host};
 
 /// Every collector of this layer.
 pub(super) const ALL: &[Entry] = &[
+    Entry::of::<filesystem::FileSystem>(Host),
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
     Entry::of::<stat::Stat>(Host),
