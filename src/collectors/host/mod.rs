@@ -5,6 +5,7 @@
 mod diskstats;
 mod filesystem;
 mod loadavg;
+mod mdadm;
 mod meminfo;
 mod stat;
 
@@ -15,6 +16,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<diskstats::DiskStats>(Host),
     Entry::of::<filesystem::FileSystem>(Host),
     Entry::of::<loadavg::LoadAvg>(Host),
+    Entry::of::<mdadm::Mdadm>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
     Entry::of::<stat::Stat>(Host),
     // Still to come: replace the line by the collector.
