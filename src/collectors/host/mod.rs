@@ -7,6 +7,7 @@ mod filesystem;
 mod loadavg;
 mod mdadm;
 mod meminfo;
+mod nvme;
 mod stat;
 
 use crate::collector::{Entry, Layer::Host};
@@ -18,6 +19,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<mdadm::Mdadm>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
+    Entry::of::<nvme::Nvme>(Host),
     Entry::of::<stat::Stat>(Host),
     // Still to come: replace the line by the collector.
     Entry::to_come("bcache", true),
