@@ -9,6 +9,7 @@ mod mdadm;
 mod meminfo;
 mod nvme;
 mod stat;
+mod xfs;
 
 use crate::collector::{Entry, Layer::Host};
 
@@ -21,6 +22,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<meminfo::MemInfo>(Host),
     Entry::of::<nvme::Nvme>(Host),
     Entry::of::<stat::Stat>(Host),
+    Entry::of::<xfs::Xfs>(Host),
     // Still to come: replace the line by the collector.
     Entry::to_come("bcache", true),
     Entry::to_come("bcachefs", true),
