@@ -2,6 +2,7 @@
 //!
 //! To add a collector, write its module and name it here, twice.
 
+mod btrfs;
 mod diskstats;
 mod filesystem;
 mod loadavg;
@@ -15,6 +16,7 @@ use crate::collector::{Entry, Layer::Host};
 
 /// Every collector of this layer.
 pub(super) const ALL: &[Entry] = &[
+    Entry::of::<btrfs::Btrfs>(Host),
     Entry::of::<diskstats::DiskStats>(Host),
     Entry::of::<filesystem::FileSystem>(Host),
     Entry::of::<loadavg::LoadAvg>(Host),
