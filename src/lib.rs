@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A module may use those above it and the vocabulary they share ([`error`],
-//! [`metric`], [`family`], [`pattern`], [`collector`]); never one below.
+//! [`metric`], [`family`], [`pattern`], [`duration`], [`collector`]); never one below.
 //! `tests/layers.rs` holds them to it.
 
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
@@ -21,6 +21,7 @@
 pub mod cli;
 pub mod collector;
 pub mod collectors;
+pub mod duration;
 pub mod error;
 pub mod exporter;
 pub mod exposition;

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use regex::{Regex, RegexBuilder};
+use regex::bytes::{Regex, RegexBuilder};
 
 /// A regular expression as `node_exporter` takes it: found anywhere in the text
 /// unless it says `^` and `$`, with ASCII classes.
@@ -15,7 +15,9 @@ impl Pattern {
     /// Whether the text matches.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
-        self.0.as_ref().is_some_and(|regex| regex.is_match(text))
+        self.0
+            .as_ref()
+            .is_some_and(|regex| regex.is_match(text.as_bytes()))
     }
 
     /// Whether it is the empty pattern.
@@ -44,7 +46,11 @@ impl FromStr for Pattern {
 }
 
 fn compile(pattern: &str) -> Result<Regex, String> {
-    let compiled = RegexBuilder::new(pattern).size_limit(1 << 20).build();
+    // Of bytes, for only there can `\d` be ASCII and `.` still be anything.
+    let compiled = RegexBuilder::new(pattern)
+        .unicode(false)
+        .size_limit(1 << 20)
+        .build();
     compiled.map_err(|error| {
         // The parser draws an arrow below the pattern; its last line says what is wrong.
         let text = error.to_string();
@@ -108,6 +114,14 @@ mod tests {
         assert!(veth.matches("myveth0"));
         assert!(!veth.anchored().matches("myveth0"));
         assert!(!Pattern::default().matches(""));
+    }
+
+    #[test]
+    fn classes_are_ascii_and_a_dot_is_anything() {
+        let partition: Pattern = r"^nvme\d+n\d+p\d+$".parse().unwrap();
+        assert!(partition.matches("nvme0n1p2") && !partition.matches("nvme0n1p\u{662}"));
+        let anything: Pattern = "^/mnt/.+[^a]\u{e9}$".parse().unwrap();
+        assert!(anything.matches("/mnt/caf\u{e9}s\u{e9}"));
     }
 
     #[test]

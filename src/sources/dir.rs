@@ -217,7 +217,22 @@ pub(super) fn read(path: &Path) -> Result<Text> {
     read_at(CWD, path, || path.to_owned())
 }
 
+/// Reads a file whose bytes matter as they are.
+pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    let read = with_bytes(CWD, path, <[u8]>::to_vec);
+    read.map_err(|errno| Error::io(path, errno))
+}
+
 fn read_at(at: BorrowedFd<'_>, name: &Path, path: impl Fn() -> PathBuf) -> Result<Text> {
+    let read = with_bytes(at, name, |bytes| Text::new(path(), bytes));
+    read.map_err(|errno| Error::io(path(), errno))
+}
+
+fn with_bytes<T>(
+    at: BorrowedFd<'_>,
+    name: &Path,
+    made: impl FnOnce(&[u8]) -> T,
+) -> Result<T, Errno> {
     thread_local! {
         static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
@@ -225,15 +240,12 @@ fn read_at(at: BorrowedFd<'_>, name: &Path, path: impl Fn() -> PathBuf) -> Resul
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let read =
             rustix::fs::openat(at, name, flags, Mode::empty()).and_then(|file| fill(buffer, &file));
-        let text = match read {
-            Ok(len) => Ok(Text::new(path(), &buffer[..len])),
-            Err(errno) => Err(Error::io(path(), errno)),
-        };
+        let read = read.map(|len| made(&buffer[..len]));
         // What a rare large file needed is not held for ever.
         if buffer.len() > 64 * PAGE {
             *buffer = Vec::new();
         }
-        text
+        read
     })
 }
 

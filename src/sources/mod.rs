@@ -4,7 +4,9 @@ mod clock;
 mod dbus;
 mod dir;
 mod ethtool;
+mod mounts;
 mod own;
+mod statfs;
 mod syscall;
 mod text;
 
@@ -22,7 +24,9 @@ pub(crate) use dbus::fake_bus;
 pub use dbus::{Call, Daemon, Reply, Talk};
 pub use dir::{Dir, UserFile};
 pub use ethtool::{Driver, Ethtool, Link, LinkModes, Statistics};
+pub use mounts::{Mount, MountInfo};
 pub use own::Usage;
+pub use statfs::{Answer, Place, Space, Statfs};
 pub use text::{Fields, Text, unescaped};
 
 use crate::error::Result;
@@ -108,6 +112,12 @@ impl Snapshot {
         dir::read(&below(&self.roots.rootfs, path.as_ref()))
     }
 
+    /// Where a file of the host's root file system is, given its path from there.
+    #[must_use]
+    pub fn root_path(&self, path: impl AsRef<Path>) -> PathBuf {
+        below(&self.roots.rootfs, path.as_ref())
+    }
+
     /// Opens udev's directory of what it knows about devices.
     pub fn udev_data(&self) -> Result<Dir> {
         Dir::open(&self.roots.udev_data)
@@ -160,6 +170,13 @@ impl Snapshot {
             return vec![pattern.to_owned()];
         }
         paths
+    }
+
+    /// The mounts that process 1 sees, or else those that this process sees, where
+    /// other users' processes are hidden (`hidepid`).
+    pub fn mounts(&self) -> Result<MountInfo> {
+        let of = |process: &str| MountInfo::read(&self.roots.procfs.join(process));
+        of("1").or_else(|_| of("self"))
     }
 
     /// `/proc/stat`, which several collectors read, and which is dear: the kernel

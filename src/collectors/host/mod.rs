@@ -2,17 +2,20 @@
 //!
 //! To add a collector, write its module and name it here, twice.
 
+mod btrfs;
 mod buddyinfo;
 mod cgroups;
 mod conntrack;
 mod cpu;
 mod cpu_vulnerabilities;
 mod cpufreq;
+mod diskstats;
 mod dmi;
 mod edac;
 mod entropy;
 mod ethtool;
 mod filefd;
+mod filesystem;
 mod hwmon;
 mod interrupts;
 mod kernel_hung;
@@ -20,6 +23,7 @@ mod ksmd;
 mod lnstat;
 mod loadavg;
 mod logind;
+mod mdadm;
 mod meminfo;
 mod meminfo_numa;
 mod memo;
@@ -28,6 +32,7 @@ mod names;
 mod netstat;
 mod nfs;
 mod nfsd;
+mod nvme;
 mod os;
 mod powersupplyclass;
 mod pressure;
@@ -53,23 +58,27 @@ mod udp_queues;
 mod uname;
 mod vmstat;
 mod watchdog;
+mod xfs;
 mod zoneinfo;
 
 use crate::collector::{Entry, Layer::Host};
 
 /// Every collector of this layer.
 pub(super) const ALL: &[Entry] = &[
+    Entry::of::<btrfs::Btrfs>(Host),
     Entry::of::<buddyinfo::BuddyInfo>(Host),
     Entry::of::<cgroups::Cgroups>(Host),
     Entry::of::<conntrack::Conntrack>(Host),
     Entry::of::<cpu::Cpu>(Host),
     Entry::of::<cpu_vulnerabilities::CpuVulnerabilities>(Host),
     Entry::of::<cpufreq::CpuFreq>(Host),
+    Entry::of::<diskstats::DiskStats>(Host),
     Entry::of::<dmi::Dmi>(Host),
     Entry::of::<edac::Edac>(Host),
     Entry::of::<entropy::Entropy>(Host),
     Entry::of::<ethtool::Ethtool>(Host),
     Entry::of::<filefd::FileFd>(Host),
+    Entry::of::<filesystem::FileSystem>(Host),
     Entry::of::<hwmon::Hwmon>(Host),
     Entry::of::<interrupts::Interrupts>(Host),
     Entry::of::<kernel_hung::KernelHung>(Host),
@@ -77,12 +86,14 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<lnstat::LnStat>(Host),
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<logind::Logind>(Host),
+    Entry::of::<mdadm::Mdadm>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
     Entry::of::<meminfo_numa::MemInfoNuma>(Host),
     Entry::of::<mountstats::MountStats>(Host),
     Entry::of::<netstat::NetStat>(Host),
     Entry::of::<nfs::Nfs>(Host),
     Entry::of::<nfsd::NfsD>(Host),
+    Entry::of::<nvme::Nvme>(Host),
     Entry::of::<os::Os>(Host),
     Entry::of::<powersupplyclass::PowerSupplies>(Host),
     Entry::of::<pressure::Pressure>(Host),
@@ -106,6 +117,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<uname::Uname>(Host),
     Entry::of::<vmstat::VmStat>(Host),
     Entry::of::<watchdog::Watchdog>(Host),
+    Entry::of::<xfs::Xfs>(Host),
     Entry::of::<zoneinfo::ZoneInfo>(Host),
     // Still to come: replace the line by the collector.
     Entry::to_come("bcache", true),

@@ -1,0 +1,235 @@
+//! Btrfs file systems, from `/sys/fs/btrfs/UUID`, documented in `btrfs(5)`.
+//!
+//! Errors of devices come from `devinfo/DEVID/error_stats` (Linux 5.14), which anybody
+//! may read, and not from the ioctls that `node_exporter` needs an open mount point
+//! and a capability for. Sysfs does not say which device has which `DEVID`, so the
+//! device is named only where there is but one. What devices have not allocated, only
+//! the ioctls say.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Families, Value},
+    metric::Desc,
+    metrics,
+    sources::{Dir, Snapshot, Text},
+};
+
+metrics! {
+    /// What a file system is called.
+    FILE_SYSTEM: Info = "node_btrfs_info" ["uuid", "label"];
+    /// Bytes kept back so that the file system can go on when it is full.
+    GLOBAL_RSV_SIZE: Gauge = "node_btrfs_global_rsv_size_bytes" ["uuid"];
+    /// Transactions that were committed.
+    COMMITS: Counter = "node_btrfs_commits_total" ["uuid"];
+    /// How long the last commit took.
+    LAST_COMMIT: Gauge = "node_btrfs_last_commit_seconds" ["uuid"];
+    /// How long the longest commit took.
+    MAX_COMMIT: Gauge = "node_btrfs_max_commit_seconds" ["uuid"];
+    /// How long all commits took, summed up.
+    COMMIT_TIME: Counter = "node_btrfs_commit_seconds_total" ["uuid"];
+    /// Size of a device, the file system's part of it or more.
+    DEVICE_SIZE: Gauge = "node_btrfs_device_size_bytes" ["uuid", "device"];
+    /// Errors of a device since they were last reset. The device has its name only in file systems with a single one, else the number by which btrfs knows it tells it from the others.
+    DEVICE_ERRORS: Counter = "node_btrfs_device_errors_total" ["uuid", "device", "devid", "type"];
+    /// Bytes that are promised to writes under way.
+    RESERVED: Gauge = "node_btrfs_reserved_bytes" ["uuid", "block_group_type"];
+    /// Bytes in use, counted once however many copies of them there are.
+    USED: Gauge = "node_btrfs_used_bytes" ["uuid", "block_group_type", "mode"];
+    /// Bytes that can be stored in what is allocated, counted once however many copies of them there are.
+    SIZE: Gauge = "node_btrfs_size_bytes" ["uuid", "block_group_type", "mode"];
+    /// Bytes on the devices that a byte of this mode takes. For parity it supposes that all devices take part.
+    ALLOCATION_RATIO: Gauge = "node_btrfs_allocation_ratio" ["uuid", "block_group_type", "mode"];
+}
+
+const SECTOR: u64 = 512;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Btrfs;
+
+impl Collector for Btrfs {
+    const NAME: &'static str = "btrfs";
+    const ABOUT: &'static str = "btrfs file systems: allocation, commits, errors of devices";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        for file_system in machine.sys_dir("fs/btrfs")?.dirs()? {
+            let uuid = file_system.name();
+            // The others are `features` and `debug`.
+            if uuid.contains('-') {
+                add(&mut out, &uuid, &file_system);
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn add(out: &mut Families, uuid: &str, file_system: &Dir) {
+    if let Some(label) = out.keep(file_system.word("label")) {
+        out.add(&FILE_SYSTEM, [uuid, &label], true);
+    }
+    if let Some(size) = out.keep(file_system.number::<u64>("allocation/global_rsv_size")) {
+        out.add(&GLOBAL_RSV_SIZE, [uuid], size);
+    }
+    if let Some(stats) = out.keep(file_system.read("commit_stats")) {
+        add_commits(out, uuid, &stats);
+    }
+
+    let dirs = |name| file_system.dir(name).and_then(|dir| dir.dirs());
+    let devices = out.keep(dirs("devices")).unwrap_or_default();
+    for device in &devices {
+        if let Some(sectors) = out.keep(device.number::<u64>("size")) {
+            let size = Value::product(sectors, SECTOR);
+            out.add(&DEVICE_SIZE, [uuid, &device.name()], size);
+        }
+    }
+    let known = out.keep(dirs("devinfo")).unwrap_or_default();
+    let only = match (devices.as_slice(), known.len()) {
+        ([device], 1) => device.name(),
+        _ => String::new(),
+    };
+    for device in known {
+        if let Some(stats) = out.keep(device.read("error_stats")) {
+            add_errors(out, [uuid, &only, &device.name()], &stats);
+        }
+    }
+    for group in out.keep(dirs("allocation")).unwrap_or_default() {
+        add_block_group(out, uuid, &group, devices.len());
+    }
+}
+
+/// Adds what a file of lines such as `last_commit_ms 7` says.
+fn add_commits(out: &mut Families, uuid: &str, stats: &Text) {
+    for mut line in stats.lines() {
+        let metric = match line.next_word() {
+            Some("commits") => {
+                if let Some(commits) = out.keep(line.parse::<u64>("commits")) {
+                    out.add(&COMMITS, [uuid], commits);
+                }
+                continue;
+            }
+            Some("last_commit_ms") => &LAST_COMMIT,
+            Some("max_commit_ms") => &MAX_COMMIT,
+            Some("total_commit_ms") => &COMMIT_TIME,
+            _ => continue,
+        };
+        if let Some(milliseconds) = out.keep(line.parse("milliseconds")) {
+            out.add(metric, [uuid], Value::quotient(milliseconds, 1000));
+        }
+    }
+}
+
+/// Adds what a file of lines such as `write_errs 7` says. It says `invalid` until the
+/// numbers of a device were read.
+fn add_errors(out: &mut Families, [uuid, device, devid]: [&str; 3], stats: &Text) {
+    for mut line in stats.lines() {
+        let kind = match line.next_word() {
+            Some("write_errs") => "write_io",
+            Some("read_errs") => "read_io",
+            Some("flush_errs") => "flush_io",
+            Some("corruption_errs") => "corruption",
+            Some("generation_errs") => "generation",
+            _ => continue,
+        };
+        if let Some(errors) = out.keep(line.parse::<u64>("errors")) {
+            out.add(&DEVICE_ERRORS, [uuid, device, devid, kind], errors);
+        }
+    }
+}
+
+/// Adds what is allocated for one type of data, in one mode or in several.
+fn add_block_group(out: &mut Families, uuid: &str, group: &Dir, devices: usize) {
+    let kind = group.name();
+    if let Some(reserved) = out.keep(group.number::<u64>("bytes_reserved")) {
+        out.add(&RESERVED, [uuid, &kind], reserved);
+    }
+    for mode in out.keep(group.dirs()).unwrap_or_default() {
+        let name = mode.name();
+        let labels = [uuid, &kind, &name];
+        if let Some(used) = out.keep(mode.number::<u64>("used_bytes")) {
+            out.add(&USED, labels, used);
+        }
+        if let Some(size) = out.keep(mode.number::<u64>("total_bytes")) {
+            out.add(&SIZE, labels, size);
+            if let Some(ratio) = ratio(&name, devices) {
+                out.add(&ALLOCATION_RATIO, labels, ratio);
+            }
+        }
+    }
+}
+
+/// How many bytes on the devices a byte takes.
+fn ratio(mode: &str, devices: usize) -> Option<f64> {
+    let striped = |parity: u32| {
+        let all = u32::try_from(devices).ok()?;
+        let data = all.checked_sub(parity).filter(|data| *data > 0)?;
+        Some(f64::from(all) / f64::from(data))
+    };
+    match mode {
+        "single" | "raid0" => Some(1.0),
+        "dup" | "raid1" | "raid10" => Some(2.0),
+        "raid1c3" => Some(3.0),
+        "raid1c4" => Some(4.0),
+        "raid5" => striped(1),
+        "raid6" => striped(2),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_takes_as_many_as_its_mode_has_copies() {
+        for (mode, devices, expected) in [
+            ("single", 3, Some(1.0)),
+            ("dup", 1, Some(2.0)),
+            ("raid1c3", 3, Some(3.0)),
+            ("raid5", 5, Some(1.25)),
+            ("raid6", 4, Some(2.0)),
+            ("raid5", 1, None),
+            ("raid6", 0, None),
+            ("raid7", 4, None),
+        ] {
+            assert_eq!(ratio(mode, devices), expected, "{mode} of {devices}");
+        }
+    }
+
+    #[test]
+    fn errors_that_are_not_known_yet_are_not_zero() {
+        let mut out = Families::default();
+        add_errors(&mut out, ["u", "", "2"], &Text::from("invalid\n"));
+        assert!(out.is_empty());
+        let stats = Text::from("write_errs 3\nread_errs x\nodd_errs 4\n");
+        add_errors(&mut out, ["u", "", "2"], &stats);
+        assert_eq!(
+            out.lines(),
+            [r#"node_btrfs_device_errors_total{uuid="u",device="",devid="2",type="write_io"} 3"#]
+        );
+        assert_eq!(out.skipped().0, 1);
+    }
+
+    #[test]
+    fn commits_are_counted_in_seconds() {
+        let mut out = Families::default();
+        let stats =
+            Text::from("commits 7\ncur_commit_ms 0\nlast_commit_ms 12\ntotal_commit_ms 1500\n");
+        add_commits(&mut out, "u", &stats);
+        assert_eq!(
+            out.lines(),
+            [
+                r#"node_btrfs_commits_total{uuid="u"} 7"#,
+                r#"node_btrfs_last_commit_seconds{uuid="u"} 0.012"#,
+                r#"node_btrfs_commit_seconds_total{uuid="u"} 1.5"#,
+            ]
+        );
+    }
+}

@@ -1,0 +1,463 @@
+//! What disks did, from `/proc/diskstats`, documented in the kernel's
+//! `Documentation/admin-guide/iostats.rst`, and what they are, from what udev knows.
+//!
+//! How many columns there are depends on the kernel: 14 at first, 18 with discards
+//! (4.18), 20 with flushes (5.5), and before 2.6.25 only 7 for partitions, with other
+//! meanings. A sector is 512 bytes here, whatever the device's own is.
+
+use crate::{
+    collector::Collector,
+    error::Result,
+    family::{Families, Value},
+    metric::{Desc, Metric},
+    metrics,
+    pattern::{Filter, Pattern},
+    sources::{Dir, Fields, Snapshot, Text},
+};
+
+metrics! {
+    /// What udev knows about a disk; rotational is empty where the kernel does not say.
+    DISK: Info = "node_disk_info" ["device", "major", "minor", "path", "wwn", "model", "serial", "revision", "rotational"];
+    /// Reads that were completed, each perhaps merged of several requests.
+    READS_COMPLETED: Counter = "node_disk_reads_completed_total" ["device"];
+    /// Requests to read that were merged into another because they are neighbours on the disk.
+    READS_MERGED: Counter = "node_disk_reads_merged_total" ["device"];
+    /// Bytes read.
+    READ_BYTES: Counter = "node_disk_read_bytes_total" ["device"];
+    /// Seconds that reads took, summed over all of them; of reads side by side each counts.
+    READ_TIME: Counter = "node_disk_read_time_seconds_total" ["device"];
+    /// Writes that were completed, each perhaps merged of several requests.
+    WRITES_COMPLETED: Counter = "node_disk_writes_completed_total" ["device"];
+    /// Requests to write that were merged into another because they are neighbours on the disk.
+    WRITES_MERGED: Counter = "node_disk_writes_merged_total" ["device"];
+    /// Bytes written.
+    WRITTEN_BYTES: Counter = "node_disk_written_bytes_total" ["device"];
+    /// Seconds that writes took, summed over all of them; of writes side by side each counts.
+    WRITE_TIME: Counter = "node_disk_write_time_seconds_total" ["device"];
+    /// Requests that the device works on at this moment.
+    IO_NOW: Gauge = "node_disk_io_now" ["device"];
+    /// Seconds in which the device had something to do; a device that works on several requests at once can be busy all the time and yet not at its limit.
+    IO_TIME: Counter = "node_disk_io_time_seconds_total" ["device"];
+    /// Seconds that all requests took, waiting included; its rate is the mean length of the queue.
+    IO_TIME_WEIGHTED: Counter = "node_disk_io_time_weighted_seconds_total" ["device"];
+    /// Discards (TRIM) that were completed.
+    DISCARDS_COMPLETED: Counter = "node_disk_discards_completed_total" ["device"];
+    /// Requests to discard that were merged into another because they are neighbours on the disk.
+    DISCARDS_MERGED: Counter = "node_disk_discards_merged_total" ["device"];
+    /// Sectors of 512 bytes that were discarded.
+    DISCARDED_SECTORS: Counter = "node_disk_discarded_sectors_total" ["device"];
+    /// Seconds that discards took, summed over all of them.
+    DISCARD_TIME: Counter = "node_disk_discard_time_seconds_total" ["device"];
+    /// Flushes of the device's cache that were completed; the kernel does not count those of partitions.
+    FLUSH_REQUESTS: Counter = "node_disk_flush_requests_total" ["device"];
+    /// Seconds that flushes took, summed over all of them.
+    FLUSH_TIME: Counter = "node_disk_flush_requests_time_seconds_total" ["device"];
+    /// The file system on a device, as udev found it.
+    FILE_SYSTEM: Info = "node_disk_filesystem_info" ["device", "type", "usage", "uuid", "version"];
+    /// What a device of the device mapper is, such as a logical volume.
+    DEVICE_MAPPER: Info = "node_disk_device_mapper_info" ["device", "name", "uuid", "vg_name", "lv_name", "lv_layer"];
+    /// Whether an ATA disk has a cache for writes.
+    ATA_WRITE_CACHE: Gauge = "node_disk_ata_write_cache" ["device"];
+    /// Whether an ATA disk uses its cache for writes.
+    ATA_WRITE_CACHE_ENABLED: Gauge = "node_disk_ata_write_cache_enabled" ["device"];
+    /// Turns per minute of an ATA disk; 0 for one that does not turn.
+    ATA_ROTATION_RATE: Gauge = "node_disk_ata_rotation_rate_rpm" ["device"];
+}
+
+const SECTOR: u64 = 512;
+
+/// What a column counts.
+#[derive(Clone, Copy)]
+enum Unit {
+    One,
+    Sector,
+    Millisecond,
+}
+use Unit::{Millisecond, One, Sector};
+
+type Column = (&'static Metric<1>, Unit);
+
+/// The columns after the device's name.
+const COLUMNS: [Column; 17] = [
+    (&READS_COMPLETED, One),
+    (&READS_MERGED, One),
+    (&READ_BYTES, Sector),
+    (&READ_TIME, Millisecond),
+    (&WRITES_COMPLETED, One),
+    (&WRITES_MERGED, One),
+    (&WRITTEN_BYTES, Sector),
+    (&WRITE_TIME, Millisecond),
+    (&IO_NOW, One),
+    (&IO_TIME, Millisecond),
+    (&IO_TIME_WEIGHTED, Millisecond),
+    (&DISCARDS_COMPLETED, One),
+    (&DISCARDS_MERGED, One),
+    // The name says so.
+    (&DISCARDED_SECTORS, One),
+    (&DISCARD_TIME, Millisecond),
+    (&FLUSH_REQUESTS, One),
+    (&FLUSH_TIME, Millisecond),
+];
+/// How many of them every kernel has.
+const ALWAYS: usize = 11;
+/// Those of a partition before 2.6.25.
+const OLD_PARTITION: [Column; 4] = [
+    (&READS_COMPLETED, One),
+    (&READ_BYTES, Sector),
+    (&WRITES_COMPLETED, One),
+    (&WRITTEN_BYTES, Sector),
+];
+
+/// Left out unless the flags say otherwise: RAM disks, loop devices, floppies, partitions.
+const DEVICE_EXCLUDE: &str = r"^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$";
+
+/// The flags of the diskstats collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Flags {
+    /// Leave out devices that match; by default RAM disks, loop devices, floppies and partitions.
+    #[arg(
+        long = "collector.diskstats.device-exclude",
+        alias = "collector.diskstats.ignored-devices",
+        value_name = "REGEX"
+    )]
+    diskstats_device_exclude: Option<Pattern>,
+    /// Take only devices that match, and drop the default of the flag that leaves out.
+    #[arg(long = "collector.diskstats.device-include", value_name = "REGEX")]
+    diskstats_device_include: Option<Pattern>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct DiskStats {
+    devices: Filter,
+}
+
+impl Collector for DiskStats {
+    const NAME: &'static str = "diskstats";
+    const ABOUT: &'static str = "what disks do and what they are";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        Ok(Self {
+            devices: Filter::new(
+                (
+                    "collector.diskstats.device-include",
+                    flags.diskstats_device_include,
+                ),
+                (
+                    "collector.diskstats.device-exclude",
+                    flags.diskstats_device_exclude,
+                ),
+                DEVICE_EXCLUDE,
+            )?,
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let diskstats = machine.proc("diskstats")?;
+        let mut out = Families::default();
+        let block = out.keep(machine.sys_dir("block"));
+        let udev = out.keep(machine.udev_data());
+        for line in diskstats.lines() {
+            let disk = Disk::read(line);
+            let Some(disk) = out.keep(disk).filter(|disk| self.devices.wants(disk.name)) else {
+                continue;
+            };
+            disk.add_stats(&mut out);
+            let rotational = disk.rotational(block.as_ref(), &mut out);
+            let said = udev.as_ref().map(|udev| disk.udev(udev));
+            let said = said.and_then(|said| out.keep(said));
+            disk.add_identity(&mut out, &rotational, said.as_ref());
+        }
+        Ok(out)
+    }
+}
+
+/// One line of the file.
+struct Disk<'a> {
+    major: &'a str,
+    minor: &'a str,
+    name: &'a str,
+    columns: &'static [Column],
+    numbers: Vec<u64>,
+}
+
+impl<'a> Disk<'a> {
+    fn read(mut line: Fields<'a>) -> Result<Self> {
+        let (major, minor) = (line.word("major number")?, line.word("minor number")?);
+        // Both become part of a file's name.
+        line.parse_word::<u32>(major, "major number")?;
+        line.parse_word::<u32>(minor, "minor number")?;
+        let name = line.word("device")?;
+        let mut numbers = Vec::with_capacity(COLUMNS.len());
+        while numbers.len() < COLUMNS.len()
+            && let Some(number) = line.parse_opt("column")?
+        {
+            numbers.push(number);
+        }
+        let columns: &[_] = match numbers.len() {
+            4 => &OLD_PARTITION,
+            n if n < ALWAYS => return Err(line.error("columns are missing")),
+            _ => &COLUMNS,
+        };
+        Ok(Self {
+            major,
+            minor,
+            name,
+            columns,
+            numbers,
+        })
+    }
+
+    fn add_stats(&self, out: &mut Families) {
+        for ((metric, unit), number) in self.columns.iter().zip(&self.numbers) {
+            let value = match unit {
+                One => (*number).into(),
+                Sector => Value::product(*number, SECTOR),
+                Millisecond => Value::quotient(*number, 1000),
+            };
+            out.add(metric, [self.name], value);
+        }
+    }
+
+    /// Whether it turns; partitions have no queue that would know.
+    fn rotational(&self, block: Option<&Dir>, out: &mut Families) -> String {
+        // sysfs cannot have a slash in a name: `cciss/c0d0` is `cciss!c0d0`.
+        let name = self.name.replace('/', "!");
+        let read = block.map(|block| block.word(format!("{name}/queue/rotational")));
+        read.and_then(|word| out.keep(word)).unwrap_or_default()
+    }
+
+    fn udev(&self, udev: &Dir) -> Result<Text> {
+        udev.read(format!("b{}:{}", self.major, self.minor))
+    }
+
+    fn add_identity(&self, out: &mut Families, rotational: &str, said: Option<&Text>) {
+        let name = self.name;
+        let udev = said.map(|said| Udev::of(said.body())).unwrap_or_default();
+        // The first is what stands on the disk; the last is all that virtio has.
+        let serials = [udev.scsi_serial, udev.short_serial, udev.serial];
+        let serial = serials.into_iter().find(|serial| !serial.is_empty());
+        let labels = [
+            name,
+            self.major,
+            self.minor,
+            udev.path,
+            udev.wwn,
+            udev.model,
+            serial.unwrap_or_default(),
+            udev.revision,
+            rotational,
+        ];
+        out.add(&DISK, labels, true);
+        if !udev.fs_type.is_empty() {
+            let labels = [
+                name,
+                udev.fs_type,
+                udev.fs_usage,
+                udev.fs_uuid,
+                udev.fs_version,
+            ];
+            out.add(&FILE_SYSTEM, labels, true);
+        }
+        if !udev.dm_name.is_empty() {
+            let labels = [
+                name,
+                udev.dm_name,
+                udev.dm_uuid,
+                udev.vg_name,
+                udev.lv_name,
+                udev.lv_layer,
+            ];
+            out.add(&DEVICE_MAPPER, labels, true);
+        }
+        let Some(said) = said.filter(|_| !udev.ata.is_empty()) else {
+            return;
+        };
+        for (metric, word) in [
+            (&ATA_WRITE_CACHE, udev.write_cache),
+            (&ATA_WRITE_CACHE_ENABLED, udev.write_cache_enabled),
+            (&ATA_ROTATION_RATE, udev.rotation_rate),
+        ] {
+            let Some((line, word)) = word else { continue };
+            let not = |_| said.error(line, format_args!("not a number: {word:?}"));
+            if let Some(value) = out.keep(word.parse::<Value>().map_err(not)) {
+                out.add(metric, [name], value);
+            }
+        }
+    }
+}
+
+/// What udev knows about a device; what it does not know is empty.
+#[derive(Default)]
+struct Udev<'a> {
+    path: &'a str,
+    wwn: &'a str,
+    model: &'a str,
+    revision: &'a str,
+    scsi_serial: &'a str,
+    short_serial: &'a str,
+    serial: &'a str,
+    fs_type: &'a str,
+    fs_usage: &'a str,
+    fs_uuid: &'a str,
+    fs_version: &'a str,
+    dm_name: &'a str,
+    dm_uuid: &'a str,
+    vg_name: &'a str,
+    lv_name: &'a str,
+    lv_layer: &'a str,
+    ata: &'a str,
+    /// With the lines they stand in.
+    write_cache: Option<(usize, &'a str)>,
+    write_cache_enabled: Option<(usize, &'a str)>,
+    rotation_rate: Option<(usize, &'a str)>,
+}
+
+impl<'a> Udev<'a> {
+    /// Reads a file of udev's data base, whose properties are lines such as `E:ID_MODEL=x`.
+    fn of(text: &'a str) -> Self {
+        let mut udev = Self::default();
+        for (i, line) in text.lines().enumerate() {
+            let property = line
+                .strip_prefix("E:")
+                .and_then(|line| line.split_once('='));
+            let Some((key, value)) = property else {
+                continue;
+            };
+            let number = Some((i + 1, value));
+            match key {
+                "ID_PATH" => udev.path = value,
+                "ID_WWN" => udev.wwn = value,
+                "ID_MODEL" => udev.model = value,
+                "ID_REVISION" => udev.revision = value,
+                "SCSI_IDENT_SERIAL" => udev.scsi_serial = value,
+                "ID_SERIAL_SHORT" => udev.short_serial = value,
+                "ID_SERIAL" => udev.serial = value,
+                "ID_FS_TYPE" => udev.fs_type = value,
+                "ID_FS_USAGE" => udev.fs_usage = value,
+                "ID_FS_UUID" => udev.fs_uuid = value,
+                "ID_FS_VERSION" => udev.fs_version = value,
+                "DM_NAME" => udev.dm_name = value,
+                "DM_UUID" => udev.dm_uuid = value,
+                "DM_VG_NAME" => udev.vg_name = value,
+                "DM_LV_NAME" => udev.lv_name = value,
+                "DM_LV_LAYER" => udev.lv_layer = value,
+                "ID_ATA" => udev.ata = value,
+                "ID_ATA_WRITE_CACHE" => udev.write_cache = number,
+                "ID_ATA_WRITE_CACHE_ENABLED" => udev.write_cache_enabled = number,
+                "ID_ATA_ROTATION_RATE_RPM" => udev.rotation_rate = number,
+                _ => {}
+            }
+        }
+        udev
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stats(text: &str) -> (Vec<String>, usize) {
+        let mut out = Families::default();
+        for line in Text::from(text).lines() {
+            if let Some(disk) = out.keep(Disk::read(line)) {
+                disk.add_stats(&mut out);
+            }
+        }
+        (out.lines(), out.skipped().0)
+    }
+
+    fn identity(udev: &str) -> (Vec<String>, usize) {
+        let mut out = Families::default();
+        let line = Text::from("8 1 sda 1 2 3 4 5 6 7 8 9 10 11\n");
+        let disk = Disk::read(line.line().unwrap()).unwrap();
+        disk.add_identity(&mut out, "1", Some(&Text::from(udev)));
+        (out.lines(), out.skipped().0)
+    }
+
+    #[test]
+    fn every_column_has_its_unit() {
+        let line = "8 0 sda 1 2 3 4000 5 6 7 8000 9 10000 11000 12 13 14 15000 16 17000 999\n";
+        let (lines, skipped) = stats(line);
+        let values: Vec<_> = lines
+            .iter()
+            .map(|line| line.split_once(' ').unwrap().1)
+            .collect();
+        assert_eq!(
+            values,
+            [
+                "1", "2", "1536", "4", "5", "6", "3584", "8", "9", "10", "11", "12", "13", "14",
+                "15", "16", "17"
+            ]
+        );
+        assert_eq!(skipped, 0);
+    }
+
+    #[test]
+    fn an_old_kernel_has_fewer_columns() {
+        let (lines, skipped) = stats("8 0 sda 1 2 3 4 5 6 7 8 9 10 11\n");
+        assert_eq!(lines.len(), ALWAYS);
+        assert_eq!(skipped, 0);
+        assert_eq!(
+            stats("8 0 sda 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15\n")
+                .0
+                .len(),
+            15
+        );
+    }
+
+    #[test]
+    fn a_partition_of_a_very_old_kernel_has_columns_of_its_own() {
+        let (lines, _) = stats("3 1 hda1 4 3 2 1\n");
+        assert_eq!(
+            lines,
+            [
+                r#"node_disk_reads_completed_total{device="hda1"} 4"#,
+                r#"node_disk_read_bytes_total{device="hda1"} 1536"#,
+                r#"node_disk_writes_completed_total{device="hda1"} 2"#,
+                r#"node_disk_written_bytes_total{device="hda1"} 512"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_damaged_line_costs_only_its_device() {
+        let (lines, skipped) = stats(
+            "8 0 sda 1 2 3\n8 1 sdb 1 2 x 4 5 6 7 8 9 10 11\n8 2 sdc 1 2 3 4 5 6 7 8 9 10 11\n",
+        );
+        assert_eq!(lines.len(), ALWAYS);
+        assert!(lines.iter().all(|line| line.contains("sdc")));
+        assert_eq!(skipped, 2);
+    }
+
+    #[test]
+    fn the_serial_is_the_one_that_stands_on_the_disk() {
+        let mut known = String::new();
+        for (property, serial) in [
+            ("E:ID_MODEL=m", ""),
+            ("E:ID_SERIAL=m_7", "m_7"),
+            ("E:ID_SERIAL_SHORT=7", "7"),
+            ("E:SCSI_IDENT_SERIAL=S-7", "S-7"),
+            ("E:SCSI_IDENT_SERIAL=", "7"),
+        ] {
+            known += &format!("{property}\n");
+            let (lines, _) = identity(&known);
+            assert!(
+                lines[0].contains(&format!(r#"serial="{serial}""#)),
+                "{known}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_ata_disk_says_what_it_can_and_other_disks_nothing() {
+        let ata = "E:ID_ATA=1\nE:ID_ATA_WRITE_CACHE=1\nE:ID_ATA_WRITE_CACHE_ENABLED=x\n";
+        let (lines, skipped) = identity(ata);
+        assert_eq!(lines[1..], [r#"node_disk_ata_write_cache{device="sda"} 1"#]);
+        assert_eq!(skipped, 1);
+        assert_eq!(identity("E:ID_ATA_WRITE_CACHE=1\nS:odd\n").0.len(), 1);
+    }
+}

@@ -1,0 +1,444 @@
+//! How full the mounted file systems are: `/proc/1/mountinfo` says what is mounted,
+//! documented in `proc_pid_mountinfo(5)`, and statfs(2) how full it is.
+//!
+//! A mount that does not answer costs the mount timeout once. From then on it is
+//! exposed as one that does not answer, without being asked again, until it is back.
+//! A mount that another one was mounted over is left out: asking about its path would
+//! give the other one's numbers.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    collector::Collector,
+    duration,
+    error::Result,
+    family::{Families, Value},
+    metric::Desc,
+    metrics,
+    pattern::{Filter, Pattern},
+    sources::{Answer, Mount, MountInfo, Place, Snapshot, Space, Statfs},
+};
+
+metrics! {
+    /// Bytes the file system can hold.
+    SIZE: Gauge = "node_filesystem_size_bytes" ["device", "mountpoint", "fstype", "device_error"];
+    /// Bytes that are not in use, including those that only root may use.
+    FREE: Gauge = "node_filesystem_free_bytes" ["device", "mountpoint", "fstype", "device_error"];
+    /// Bytes that users without privileges may still write.
+    AVAIL: Gauge = "node_filesystem_avail_bytes" ["device", "mountpoint", "fstype", "device_error"];
+    /// Inodes the file system has room for; 0 where it makes them as it goes.
+    FILES: Gauge = "node_filesystem_files" ["device", "mountpoint", "fstype", "device_error"];
+    /// Inodes that are not in use; 0 where the file system makes them as it goes.
+    FILES_FREE: Gauge = "node_filesystem_files_free" ["device", "mountpoint", "fstype", "device_error"];
+    /// Whether nothing can be written, because it was mounted so or because of an error.
+    READONLY: Gauge = "node_filesystem_readonly" ["device", "mountpoint", "fstype", "device_error"];
+    /// Whether the file system could not be asked how full it is; device_error says why.
+    DEVICE_ERROR: Gauge = "node_filesystem_device_error" ["device", "mountpoint", "fstype", "device_error"];
+    /// The device number of each mount that answered.
+    MOUNT: Info = "node_filesystem_mount_info" ["device", "major", "minor", "mountpoint"];
+    /// Bytes that would be free if what can be purged were; only macOS knows them, so on Linux there is no such series.
+    PURGEABLE: Gauge = "node_filesystem_purgeable_bytes" ["device", "mountpoint", "fstype", "device_error"];
+}
+
+/// Left out unless the flags say otherwise: what is no file system of the host's own.
+const MOUNT_POINTS_EXCLUDE: &str =
+    "^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)";
+/// Left out unless the flags say otherwise: what holds no files, or whose size says nothing.
+const FS_TYPES_EXCLUDE: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|\
+    fusectl|hugetlbfs|iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|\
+    selinuxfs|squashfs|erofs|sysfs|tracefs)$";
+/// What is left of a scrape's time for everything after the asking.
+const MARGIN: Duration = Duration::from_millis(250);
+
+/// The flags of the filesystem collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "they are unique over all collectors"
+)]
+pub(super) struct Flags {
+    /// Leave out mount points that match; by default those of /dev, /proc, /sys, credentials and containers.
+    #[arg(
+        long = "collector.filesystem.mount-points-exclude",
+        alias = "collector.filesystem.ignored-mount-points",
+        value_name = "REGEX"
+    )]
+    filesystem_mount_points_exclude: Option<Pattern>,
+    /// Take only mount points that match, and drop the default of the flag that leaves out.
+    #[arg(
+        long = "collector.filesystem.mount-points-include",
+        value_name = "REGEX"
+    )]
+    filesystem_mount_points_include: Option<Pattern>,
+    /// Leave out types of file systems that match; by default the kernel's own, overlay, squashfs and the like.
+    #[arg(
+        long = "collector.filesystem.fs-types-exclude",
+        alias = "collector.filesystem.ignored-fs-types",
+        value_name = "REGEX"
+    )]
+    filesystem_fs_types_exclude: Option<Pattern>,
+    /// Take only types of file systems that match, and drop the default of the flag that leaves out.
+    #[arg(long = "collector.filesystem.fs-types-include", value_name = "REGEX")]
+    filesystem_fs_types_include: Option<Pattern>,
+    /// How long a mount may take to answer, once, before it counts as stuck.
+    #[arg(
+        long = "collector.filesystem.mount-timeout",
+        value_name = "DURATION",
+        default_value = "5s",
+        value_parser = duration::parse
+    )]
+    filesystem_mount_timeout: Duration,
+    /// Taken for the sake of unit files; threads are started as they are needed.
+    #[arg(
+        long = "collector.filesystem.stat-workers",
+        value_name = "N",
+        hide = true
+    )]
+    filesystem_stat_workers: Option<i64>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct FileSystem {
+    mount_points: Filter,
+    types: Filter,
+    statfs: Statfs,
+    /// What the last scrape found. Mounts seldom change between two.
+    known: Mutex<Option<Known>>,
+}
+
+impl Collector for FileSystem {
+    const NAME: &'static str = "filesystem";
+    const ABOUT: &'static str = "how full the mounted file systems are";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        if flags.filesystem_mount_timeout.is_zero() {
+            return Err("--collector.filesystem.mount-timeout must be longer than nothing".into());
+        }
+        Ok(Self {
+            mount_points: Filter::new(
+                (
+                    "collector.filesystem.mount-points-include",
+                    flags.filesystem_mount_points_include,
+                ),
+                (
+                    "collector.filesystem.mount-points-exclude",
+                    flags.filesystem_mount_points_exclude,
+                ),
+                MOUNT_POINTS_EXCLUDE,
+            )?,
+            types: Filter::new(
+                (
+                    "collector.filesystem.fs-types-include",
+                    flags.filesystem_fs_types_include,
+                ),
+                (
+                    "collector.filesystem.fs-types-exclude",
+                    flags.filesystem_fs_types_exclude,
+                ),
+                FS_TYPES_EXCLUDE,
+            )?,
+            statfs: Statfs::new(flags.filesystem_mount_timeout),
+            known: Mutex::default(),
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mounts = machine.mounts()?;
+        let mut out = Families::default();
+        let wanted = self.wanted(machine, &mounts, &mut out);
+        let answers = self
+            .statfs
+            .ask(&wanted.places, give_up_at(machine.deadline()));
+        for (mount, answer) in wanted.labels.iter().zip(&answers) {
+            add(&mut out, mount, answer);
+        }
+        Ok(out)
+    }
+}
+
+/// Before the scrape is over: partial answers are of use only if they are in time.
+fn give_up_at(deadline: Instant) -> Instant {
+    let now = Instant::now();
+    let left = deadline.saturating_duration_since(now);
+    now + (left * 3 / 4).max(left.saturating_sub(MARGIN))
+}
+
+/// The mounts that a mountinfo file lists and the flags want.
+#[derive(Debug)]
+struct Known {
+    mountinfo: Vec<u8>,
+    wanted: Wanted,
+}
+
+/// The labels of the mounts, and in the same order where to ask about them.
+#[derive(Debug, Clone)]
+struct Wanted {
+    labels: Arc<[Labels]>,
+    places: Arc<[Place]>,
+}
+
+#[derive(Debug)]
+struct Labels {
+    device: String,
+    point: String,
+    kind: String,
+    major: String,
+    minor: String,
+    read_only: bool,
+}
+
+impl FileSystem {
+    fn wanted(&self, machine: &Snapshot, mounts: &MountInfo, out: &mut Families) -> Wanted {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = known.as_ref();
+        if let Some(same) = same.filter(|known| known.mountinfo == mounts.bytes()) {
+            return same.wanted.clone();
+        }
+        let all: Vec<_> = mounts.mounts().filter_map(|m| out.keep(m)).collect();
+        let rootfs = &machine.roots().rootfs;
+        let (labels, places): (Vec<_>, Vec<_>) = uppermost(rootfs, all)
+            .into_iter()
+            .map(|mount| labels(mount, machine))
+            .filter(|(labels, _)| {
+                self.types.wants(&labels.kind) && self.mount_points.wants(&labels.point)
+            })
+            .unzip();
+        let wanted = Wanted {
+            labels: labels.into(),
+            places: places.into(),
+        };
+        // What could not be read is to be counted with each scrape.
+        *known = (out.skipped().0 == 0).then(|| Known {
+            mountinfo: mounts.bytes().to_vec(),
+            wanted: wanted.clone(),
+        });
+        wanted
+    }
+}
+
+/// The mounts that can be reached, each with its mount point as the host sees it.
+///
+/// Of mounts on the same path that is the last, unless it was put beneath.
+fn uppermost<'a>(rootfs: &Path, all: Vec<Mount<'a>>) -> Vec<Mount<'a>> {
+    let mut at: HashMap<PathBuf, usize> = HashMap::with_capacity(all.len());
+    let mut kept: Vec<Option<Mount<'a>>> = Vec::with_capacity(all.len());
+    for mut mount in all {
+        mount.point = without(rootfs, &mount.point);
+        let before = at.insert(mount.point.clone(), kept.len());
+        if let Some(before) = before
+            && let Some(place) = kept.get_mut(before)
+        {
+            if place.as_ref().is_some_and(|below| below.parent == mount.id) {
+                at.insert(mount.point, before);
+                continue;
+            }
+            *place = None;
+        }
+        kept.push(Some(mount));
+    }
+    kept.into_iter().flatten().collect()
+}
+
+/// A mount point without the directory under which the host's root is mounted.
+fn without(rootfs: &Path, point: &Path) -> PathBuf {
+    match point.strip_prefix(rootfs) {
+        Ok(point) => Path::new("/").join(point),
+        Err(_) => point.to_owned(),
+    }
+}
+
+fn labels(mount: Mount<'_>, machine: &Snapshot) -> (Labels, Place) {
+    let place = Place {
+        mount: mount.id,
+        path: machine.root_path(&mount.point),
+    };
+    let labels = Labels {
+        device: mount.source.into_owned(),
+        point: mount.point.to_string_lossy().into_owned(),
+        kind: mount.kind.into_owned(),
+        major: mount.major.to_string(),
+        minor: mount.minor.to_string(),
+        read_only: mount.read_only,
+    };
+    (labels, place)
+}
+
+fn add(out: &mut Families, mount: &Labels, answer: &Answer) {
+    let (device, point) = (mount.device.as_str(), mount.point.as_str());
+    let error = match answer {
+        Answer::Space(_) => String::new(),
+        Answer::Refused(errno) => said(&(*errno).into()),
+        Answer::TimedOut => "mountpoint timeout".to_owned(),
+        Answer::NotAsked => "not asked, too many mountpoints time out".to_owned(),
+    };
+    let labels = [device, point, &mount.kind, &error];
+    let space = match answer {
+        Answer::Space(space) => Some(space),
+        _ => None,
+    };
+    out.add(&DEVICE_ERROR, labels, space.is_none());
+    out.add(&READONLY, labels, mount.read_only);
+    let Some(space) = space else { return };
+    let Space { block, .. } = *space;
+    out.add(&SIZE, labels, Value::product(space.blocks, block));
+    out.add(&FREE, labels, Value::product(space.free, block));
+    out.add(&AVAIL, labels, Value::product(space.available, block));
+    out.add(&FILES, labels, space.files);
+    out.add(&FILES_FREE, labels, space.files_free);
+    out.add(&MOUNT, [device, &mount.major, &mount.minor, point], true);
+}
+
+/// An error in the words of Go, which are those of the C library in lower case.
+fn said(error: &io::Error) -> String {
+    if error.raw_os_error() == Some(libc::ESTALE) {
+        return "stale NFS file handle".to_owned();
+    }
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    // `RPC` and the like stay as they are.
+    match (letters.next(), letters.clone().next()) {
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            first.to_lowercase().chain(letters).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(id: u64, parent: u64, point: &str) -> Mount<'static> {
+        Mount {
+            id,
+            parent,
+            major: 8,
+            minor: 1,
+            point: point.into(),
+            kind: "ext4".into(),
+            source: format!("/dev/{id}").into(),
+            read_only: false,
+        }
+    }
+
+    fn kept(rootfs: &str, all: Vec<Mount<'static>>) -> Vec<(u64, String)> {
+        let mounts = uppermost(Path::new(rootfs), all).into_iter();
+        mounts
+            .map(|m| (m.id, m.point.display().to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn of_mounts_on_the_same_path_only_the_uppermost_can_be_asked() {
+        let over = vec![
+            mount(1, 0, "/"),
+            mount(2, 1, "/a"),
+            mount(3, 2, "/a"),
+            mount(4, 1, "/b"),
+        ];
+        assert_eq!(
+            kept("/", over),
+            [(1, "/".into()), (3, "/a".into()), (4, "/b".into())]
+        );
+        let beneath = vec![mount(2, 5, "/a"), mount(5, 1, "/a"), mount(6, 2, "/a")];
+        assert_eq!(kept("/", beneath), [(6, "/a".into())]);
+    }
+
+    #[test]
+    fn the_directory_of_the_hosts_root_is_no_part_of_a_mount_point() {
+        let all = ["/host", "/host/boot", "/hostile", "/etc"];
+        let all = (1..)
+            .zip(all)
+            .map(|(id, point)| mount(id, 0, point))
+            .collect();
+        let points: Vec<_> = kept("/host", all)
+            .into_iter()
+            .map(|(_, point)| point)
+            .collect();
+        assert_eq!(points, ["/", "/boot", "/hostile", "/etc"]);
+    }
+
+    #[test]
+    fn errors_have_the_words_dashboards_know() {
+        for (errno, words) in [
+            (libc::EACCES, "permission denied"),
+            (libc::ESTALE, "stale NFS file handle"),
+            (libc::EIO, "input/output error"),
+            (libc::ENOTCONN, "transport endpoint is not connected"),
+            (libc::EDOTDOT, "RFS specific error"),
+        ] {
+            assert_eq!(said(&io::Error::from_raw_os_error(errno)), words);
+        }
+    }
+
+    #[test]
+    fn a_mount_that_does_not_answer_has_no_numbers() {
+        let labels = Labels {
+            device: "srv:/x".into(),
+            point: "/mnt".into(),
+            kind: "nfs".into(),
+            major: "0".into(),
+            minor: "52".into(),
+            read_only: true,
+        };
+        let mut out = Families::default();
+        add(&mut out, &labels, &Answer::TimedOut);
+        let of =
+            r#"{device="srv:/x",mountpoint="/mnt",fstype="nfs",device_error="mountpoint timeout"}"#;
+        assert_eq!(
+            out.lines(),
+            [
+                format!("node_filesystem_device_error{of} 1"),
+                format!("node_filesystem_readonly{of} 1"),
+            ]
+        );
+    }
+
+    #[test]
+    fn blocks_are_counted_in_bytes() {
+        let labels = Labels {
+            device: "d".into(),
+            point: "/".into(),
+            kind: "ext4".into(),
+            major: "8".into(),
+            minor: "1".into(),
+            read_only: false,
+        };
+        let space = Space {
+            block: 4096,
+            blocks: 7,
+            free: 5,
+            available: 3,
+            files: 11,
+            files_free: 2,
+        };
+        let mut out = Families::default();
+        add(&mut out, &labels, &Answer::Space(space));
+        let of = r#"{device="d",mountpoint="/",fstype="ext4",device_error=""}"#;
+        assert_eq!(
+            out.lines(),
+            [
+                format!("node_filesystem_device_error{of} 0"),
+                format!("node_filesystem_readonly{of} 0"),
+                format!("node_filesystem_size_bytes{of} 28672"),
+                format!("node_filesystem_free_bytes{of} 20480"),
+                format!("node_filesystem_avail_bytes{of} 12288"),
+                format!("node_filesystem_files{of} 11"),
+                format!("node_filesystem_files_free{of} 2"),
+                r#"node_filesystem_mount_info{device="d",major="8",minor="1",mountpoint="/"} 1"#
+                    .into(),
+            ]
+        );
+    }
+}

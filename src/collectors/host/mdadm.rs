@@ -1,0 +1,413 @@
+//! Linux' software RAID, from `/proc/mdstat` and `/sys/block/md*/md`, documented in the
+//! kernel's `Documentation/admin-guide/md.rst` and `drivers/md/md.c`.
+//!
+//! `mdstat` is written for people: an array is a line that begins at the margin and the
+//! lines below it that do not. What stands in those depends on the RAID level, on the
+//! kernel, and on what the array is busy with.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::{Error, Result},
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::{Dir, Fields, Snapshot, Text},
+};
+
+metrics! {
+    /// Whether an array is in this state. One that is being rebuilt, checked or reshaped is not called active.
+    STATE: Gauge = "node_md_state" ["device", "state"];
+    /// Disks of an array by what they do in it.
+    DISKS: Gauge = "node_md_disks" ["device", "state"];
+    /// Disks that an array has when it is complete, without spares; 0 for one that is not running.
+    DISKS_REQUIRED: Gauge = "node_md_disks_required" ["device"];
+    /// Size of an array in blocks of 1024 bytes.
+    BLOCKS: Gauge = "node_md_blocks" ["device"];
+    /// Blocks of 1024 bytes that are in sync. While an array is being rebuilt or checked, these are blocks of each disk and not of the array.
+    BLOCKS_SYNCED: Gauge = "node_md_blocks_synced" ["device"];
+    /// Disks that an array has when it is complete, according to sysfs.
+    RAID_DISKS: Gauge = "node_md_raid_disks" ["device"];
+    /// Disks that an array lacks; 0 also for levels that cannot do without one.
+    DEGRADED: Gauge = "node_md_degraded" ["device"];
+}
+
+/// The states that are exposed, each array being in one of them or in none.
+const STATES: [&str; 6] = [
+    "active",
+    "inactive",
+    "recovering",
+    "resync",
+    "check",
+    "reshaping",
+];
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Mdadm;
+
+impl Collector for Mdadm {
+    const NAME: &'static str = "mdadm";
+    const ABOUT: &'static str = "software RAID";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mdstat = machine.proc("mdstat")?;
+        let mut out = Families::default();
+        for array in arrays(&mdstat) {
+            if let Some(array) = out.keep(array) {
+                add(&mut out, &array);
+            }
+        }
+        if let Some(block) = out.keep(machine.sys_dir("block")) {
+            for name in block.names()? {
+                let name = name.to_string_lossy();
+                if name.starts_with("md")
+                    && let Some(array) = out.keep(block.dir(format!("{name}/md")))
+                {
+                    add_sysfs(&mut out, &name, &array);
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn add(out: &mut Families, array: &Array<'_>) {
+    let name = array.name;
+    let state = array.sync.as_ref().map_or(array.state, |sync| sync.state);
+    for known in STATES {
+        out.add(&STATE, [name, known], known == state);
+    }
+    out.add(&DISKS, [name, "failed"], array.failed);
+    out.add(&DISKS, [name, "spare"], array.spare);
+    if let Some((required, active)) = array.disks {
+        out.add(&DISKS, [name, "active"], active);
+        out.add(&DISKS_REQUIRED, [name], required);
+    }
+    if let Some(blocks) = array.blocks {
+        out.add(&BLOCKS, [name], blocks);
+        let synced = array.sync.as_ref().map_or(Some(blocks), |sync| sync.blocks);
+        if let Some(synced) = synced {
+            out.add(&BLOCKS_SYNCED, [name], synced);
+        }
+    }
+}
+
+fn add_sysfs(out: &mut Families, name: &str, array: &Dir) {
+    // `3 (2)` while the number changes.
+    let disks = array.read("raid_disks");
+    let disks = disks.and_then(|disks| disks.line()?.parse::<u64>("raid_disks"));
+    if let Some(disks) = out.keep(disks) {
+        out.add(&RAID_DISKS, [name], disks);
+    }
+    let degraded = match array.number::<u64>("degraded") {
+        Err(Error::Absent(_)) => Ok(0),
+        read => read,
+    };
+    if let Some(degraded) = out.keep(degraded) {
+        out.add(&DEGRADED, [name], degraded);
+    }
+}
+
+/// An array as `mdstat` describes it.
+#[derive(Debug)]
+struct Array<'a> {
+    name: &'a str,
+    /// `active`, `inactive` or `broken`.
+    state: &'a str,
+    /// Whether it goes on without one of its disks.
+    redundant: bool,
+    members: u64,
+    failed: u64,
+    spare: u64,
+    blocks: Option<u64>,
+    /// How many disks it needs, and how many of those it has.
+    disks: Option<(u64, u64)>,
+    sync: Option<Sync>,
+}
+
+/// What an array is busy with.
+#[derive(Debug)]
+struct Sync {
+    state: &'static str,
+    /// How far it got, if that is said.
+    blocks: Option<u64>,
+}
+
+/// The arrays in the order of the file. One that makes no sense is an error of its own.
+fn arrays(mdstat: &Text) -> Vec<Result<Array<'_>>> {
+    let mut arrays: Vec<Result<Array<'_>>> = Vec::new();
+    for (raw, line) in mdstat.body().lines().zip(mdstat.lines()) {
+        if raw.starts_with([' ', '\t']) {
+            if let Some(last) = arrays.last_mut()
+                && let Ok(array) = last
+                && let Err(error) = array.read_more(line)
+            {
+                *last = Err(error);
+            }
+        } else if !raw.is_empty()
+            && !raw.starts_with("Personalities")
+            && !raw.starts_with("unused devices")
+            && !raw.starts_with("read_ahead")
+        {
+            arrays.push(Array::read(line));
+        }
+    }
+    for array in arrays.iter_mut().flatten() {
+        array.complete();
+    }
+    arrays
+}
+
+impl<'a> Array<'a> {
+    /// Reads `md0 : active (read-only) raid1 sdb1[1](F) sda1[0]`.
+    fn read(mut line: Fields<'a>) -> Result<Self> {
+        let name = line.word("array")?;
+        if line.word("colon")? != ":" {
+            return Err(line.error("not an array"));
+        }
+        let mut array = Self {
+            name,
+            state: line.word("state")?,
+            redundant: true,
+            members: 0,
+            failed: 0,
+            spare: 0,
+            blocks: None,
+            disks: None,
+            sync: None,
+        };
+        while let Some(word) = line.next_word() {
+            match word {
+                "raid0" | "linear" => array.redundant = false,
+                disk if disk.contains('[') => {
+                    array.members += 1;
+                    array.failed += u64::from(disk.contains("(F)"));
+                    array.spare += u64::from(disk.contains("(S)"));
+                }
+                _ => {}
+            }
+        }
+        Ok(array)
+    }
+
+    /// Reads one of the lines below the first.
+    fn read_more(&mut self, mut line: Fields<'a>) -> Result<()> {
+        let rest = line.rest();
+        match line.next_word() {
+            None | Some("bitmap:") => {}
+            Some(word) if line.clone().next_word() == Some("blocks") => {
+                self.blocks = Some(line.parse_word(word, "blocks")?);
+                self.disks = disks(line)?;
+            }
+            Some(_) => {
+                if let Some(sync) = sync(rest, &line)? {
+                    self.sync = Some(sync);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Concludes what follows from all lines together.
+    fn complete(&mut self) {
+        if self.state == "inactive" {
+            self.disks = Some((0, 0));
+        } else if !self.redundant {
+            let required = self.members.saturating_sub(self.spare);
+            self.disks = Some((required, required.saturating_sub(self.failed)));
+        }
+    }
+}
+
+/// Of `super 1.2 level 5, 64k chunk, algorithm 2 [3/2] [U_U]` the numbers in brackets.
+fn disks(mut line: Fields<'_>) -> Result<Option<(u64, u64)>> {
+    while let Some(word) = line.next_word() {
+        let bracketed = word
+            .strip_prefix('[')
+            .and_then(|word| word.strip_suffix(']'));
+        if let Some((required, active)) = bracketed.and_then(|word| word.split_once('/')) {
+            let number = |word| line.parse_word(word, "number of disks");
+            return Ok(Some((number(required)?, number(active)?)));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads `[=>...]  recovery = 16.1% (7861/48825) finish=61.5min speed=1109K/sec`,
+/// or `resync=DELAYED`. Other lines are none of ours.
+fn sync(rest: &str, line: &Fields<'_>) -> Result<Option<Sync>> {
+    let mut words = rest.split([' ', '\t', '=']).filter(|word| !word.is_empty());
+    let state = words.find_map(|word| match word {
+        "recovery" => Some("recovering"),
+        "resync" => Some("resync"),
+        "check" => Some("check"),
+        "reshape" => Some("reshaping"),
+        _ => None,
+    });
+    let Some(state) = state else { return Ok(None) };
+    let mut blocks = None;
+    for word in words {
+        match word {
+            "PENDING" | "DELAYED" => blocks = Some(0),
+            // Another machine does it.
+            "REMOTE" => {
+                return Ok(Some(Sync {
+                    state,
+                    blocks: None,
+                }));
+            }
+            word => {
+                let done = word.strip_prefix('(').and_then(|word| word.split_once('/'));
+                if let Some((done, _)) = done {
+                    blocks = Some(line.parse_word(done, "blocks")?);
+                }
+            }
+        }
+    }
+    if blocks.is_none() {
+        return Err(line.error(format_args!("does not say how far {state} is")));
+    }
+    Ok(Some(Sync { state, blocks }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(mdstat: &str) -> (Vec<String>, usize) {
+        let mut out = Families::default();
+        for array in arrays(&Text::from(mdstat)) {
+            if let Some(array) = out.keep(array) {
+                add(&mut out, &array);
+            }
+        }
+        (out.lines(), out.skipped().0)
+    }
+
+    /// The state, the numbers of disks (active, failed, spare, required) and of blocks.
+    fn shown(mdstat: &str) -> String {
+        let (lines, skipped) = lines(mdstat);
+        assert_eq!(skipped, 0);
+        let value = |of: &str| {
+            let line = lines.iter().find_map(|line| line.strip_prefix(of));
+            line.and_then(|line| line.rsplit(' ').next()).unwrap_or("-")
+        };
+        let state = STATES.iter().find(|state| {
+            value(&format!(r#"node_md_state{{device="md0",state="{state}"}}"#)) == "1"
+        });
+        let disks = ["active", "failed", "spare"]
+            .map(|state| value(&format!(r#"node_md_disks{{device="md0",state="{state}"}}"#)));
+        format!(
+            "{} {} of {}, {}/{}",
+            state.unwrap_or(&"none"),
+            disks.join(" "),
+            value("node_md_disks_required"),
+            value("node_md_blocks_synced"),
+            value("node_md_blocks{"),
+        )
+    }
+
+    #[test]
+    fn every_level_is_understood() {
+        for (mdstat, expected) in [
+            (
+                "md0 : active raid1 sdb1[1] sda1[0]\n      523264 blocks [2/2] [UU]\n      \n",
+                "active 2 0 0 of 2, 523264/523264",
+            ),
+            (
+                "md0 : active (auto-read-only) raid5 sdc[3](S) sdb[1] sda[0](F)\n      77 blocks super 1.2 level 5, 64k chunk, algorithm 2 [3/1] [_U_]\n      bitmap: 0/1 pages [0KB], 65536KB chunk\n\n",
+                "active 1 1 1 of 3, 77/77",
+            ),
+            (
+                "md0 : active raid10 sda[0] sdb[1]\n      66 blocks super 1.2 512K chunks 2 near-copies [2/2] [UU]\n",
+                "active 2 0 0 of 2, 66/66",
+            ),
+            (
+                "md0 : active raid0 sda[0] sdb[1] sdc[2]\n      55 blocks 64k chunks\n      \n",
+                "active 3 0 0 of 3, 55/55",
+            ),
+            (
+                "md0 : broken linear sda[0] sdb[1](F)\n      44 blocks super 1.2 0k rounding\n",
+                "none 1 1 0 of 2, 44/44",
+            ),
+            (
+                "md0 : inactive sda[0](S) sdb[1](S)\n      33 blocks super external:imsm\n       \n",
+                "inactive 0 0 2 of 0, 33/33",
+            ),
+            (
+                "md0 : inactive\n      super external:ddf\n",
+                "inactive 0 0 0 of 0, -/-",
+            ),
+            (
+                "md0 : active faulty sda[0]\n      22 blocks nfaults=0\n",
+                "active - 0 0 of -, 22/22",
+            ),
+        ] {
+            assert_eq!(shown(mdstat), expected, "{mdstat}");
+        }
+    }
+
+    #[test]
+    fn an_array_that_is_busy_says_with_what_and_how_far() {
+        for (line, expected) in [
+            (
+                "[=>..]  recovery =  8.5% (16/195) finish=2min speed=9K/sec",
+                "recovering 16",
+            ),
+            (
+                "[=>..]  resync = 12.6% (17/195) finish=1min speed=9K/sec",
+                "resync 17",
+            ),
+            (
+                "[=>..]  check = 12.6% (18/195) finish=1min speed=9K/sec",
+                "check 18",
+            ),
+            (
+                "[=>..]  reshape = 12.6% (19/195) finish=1min speed=9K/sec",
+                "reshaping 19",
+            ),
+            ("[>..] recovery=0.0% (0/195)", "recovering 0"),
+            ("\tresync=PENDING", "resync 0"),
+            ("\tresync=DELAYED", "resync 0"),
+            ("\tresync=REMOTE", "resync -"),
+        ] {
+            let mdstat = format!(
+                "md0 : active raid1 sda[0] sdb[1]\n      200 blocks [2/2] [UU]\n      {line}\n      bitmap: 1/2 pages, file: /check\n"
+            );
+            let (state, blocks) = expected.split_once(' ').unwrap();
+            assert_eq!(
+                shown(&mdstat),
+                format!("{state} 2 0 0 of 2, {blocks}/200"),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_damaged_stanza_costs_only_itself() {
+        let good = |name| format!("{name} : active raid1 sda[0]\n      8 blocks [1/1] [U]\n\n");
+        for bad in [
+            "md1 active\n",
+            "md1 : active raid1 sda[0]\n      x blocks [1/1] [U]\n",
+            "md1 : active raid1 sda[0]\n      8 blocks [x/1] [U]\n",
+            "md1 : active raid1 sda[0]\n      8 blocks [1/1] [U]\n      [>..] resync = x%\n",
+        ] {
+            let mdstat = format!(
+                "Personalities : [raid1]\n{}{bad}\n{}unused devices: <none>\n",
+                good("md0"),
+                good("md2")
+            );
+            let (lines, skipped) = lines(&mdstat);
+            assert_eq!(skipped, 1, "{bad}");
+            assert_eq!(lines.iter().filter(|line| line.contains("md0")).count(), 12);
+            assert_eq!(lines.iter().filter(|line| line.contains("md2")).count(), 12);
+            assert!(!lines.iter().any(|line| line.contains("md1")), "{bad}");
+        }
+    }
+}

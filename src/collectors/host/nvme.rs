@@ -1,0 +1,131 @@
+//! `NVMe` controllers and their namespaces, from `/sys/class/nvme`, documented in the
+//! kernel's `Documentation/ABI/testing/sysfs-nvme` and `sysfs-block`.
+//!
+//! A controller's directory has its namespaces as `nvme0n1`, or as `nvme0c0n1` where
+//! several controllers may lead to one (multipath). `size` is in sectors of 512 bytes
+//! as for any block device, `nuse` in the namespace's own blocks.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Families, Value},
+    metric::Desc,
+    metrics,
+    sources::{Dir, Snapshot},
+};
+
+metrics! {
+    /// What an NVMe controller is, and the state it is in.
+    CONTROLLER: Info = "node_nvme_info" ["device", "firmware_revision", "model", "serial", "state", "cntlid"];
+    /// The namespaces of a controller; ana_state says how good this path to one is, or unknown where there is but one path.
+    NAMESPACE: Info = "node_nvme_namespace_info" ["device", "nsid", "ana_state"];
+    /// Bytes that can be stored in a namespace. The kernel knows its size only, which is more for a thinly provisioned one.
+    CAPACITY_BYTES: Gauge = "node_nvme_namespace_capacity_bytes" ["device", "nsid"];
+    /// Size of a namespace.
+    SIZE_BYTES: Gauge = "node_nvme_namespace_size_bytes" ["device", "nsid"];
+    /// Bytes of a namespace that the device has allocated; many devices just say their size. Needs Linux 6.8.
+    USED_BYTES: Gauge = "node_nvme_namespace_used_bytes" ["device", "nsid"];
+    /// Size of a logical block of a namespace.
+    LOGICAL_BLOCK_SIZE_BYTES: Gauge = "node_nvme_namespace_logical_block_size_bytes" ["device", "nsid"];
+}
+
+const SECTOR: u64 = 512;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Nvme;
+
+impl Collector for Nvme {
+    const NAME: &'static str = "nvme";
+    const ABOUT: &'static str = "NVMe controllers and namespaces";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let class = machine.sys_dir("class/nvme")?;
+        let mut out = Families::default();
+        for controller in class.dirs()? {
+            add_controller(&mut out, &controller);
+            let names = controller.names();
+            for name in out.keep(names).unwrap_or_default() {
+                let name = name.to_string_lossy();
+                if let Some(number) = namespace_number(&name) {
+                    let namespace = controller.dir(&*name);
+                    if let Some(namespace) = out.keep(namespace) {
+                        add_namespace(&mut out, &controller.name(), number, &namespace);
+                    }
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn add_controller(out: &mut Families, controller: &Dir) {
+    let mut word = |name| out.keep(controller.word(name)).unwrap_or_default();
+    let labels = [
+        controller.name(),
+        word("firmware_rev"),
+        word("model"),
+        word("serial"),
+        word("state"),
+        word("cntlid"),
+    ];
+    out.add(&CONTROLLER, labels.each_ref().map(String::as_str), true);
+}
+
+fn add_namespace(out: &mut Families, device: &str, number: &str, namespace: &Dir) {
+    // The number in the name is the kernel's count, and nearly always the same.
+    let nsid = out.keep(namespace.word("nsid"));
+    let nsid = nsid.as_deref().unwrap_or(number);
+    let ana_state = out.keep(namespace.word("ana_state"));
+    let ana_state = ana_state.as_deref().unwrap_or("unknown");
+    out.add(&NAMESPACE, [device, nsid, ana_state], true);
+
+    let labels = [device, nsid];
+    if let Some(sectors) = out.keep(namespace.number::<u64>("size")) {
+        let size = Value::product(sectors, SECTOR);
+        out.add(&CAPACITY_BYTES, labels, size);
+        out.add(&SIZE_BYTES, labels, size);
+    }
+    if let Some(block) = out.keep(namespace.number::<u64>("queue/logical_block_size")) {
+        out.add(&LOGICAL_BLOCK_SIZE_BYTES, labels, block);
+        if let Some(used) = out.keep(namespace.number::<u64>("nuse")) {
+            out.add(&USED_BYTES, labels, Value::product(used, block));
+        }
+    }
+}
+
+/// The number at the end of a namespace's name.
+fn namespace_number(name: &str) -> Option<&str> {
+    let (controller, number) = name.strip_prefix("nvme")?.rsplit_once('n')?;
+    let is_number = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
+    let mut parts = controller.splitn(2, 'c');
+    (parts.all(is_number) && is_number(number)).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_are_told_from_everything_else_in_there() {
+        assert_eq!(namespace_number("nvme0n1"), Some("1"));
+        assert_eq!(namespace_number("nvme10c3n25"), Some("25"));
+        for other in [
+            "nvme0",
+            "nvme0n1p1",
+            "ng0n1",
+            "hwmon3",
+            "nvmen1",
+            "nvme0c1",
+            "nvme0cn1",
+        ] {
+            assert_eq!(namespace_number(other), None, "{other}");
+        }
+    }
+}

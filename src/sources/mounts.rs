@@ -1,0 +1,241 @@
+//! What is mounted where, from `/proc/PID/mountinfo`, documented in
+//! `proc_pid_mountinfo(5)`.
+//!
+//! Names in there are bytes, not text: people call mount points what they like.
+//! The kernel writes white space, `\` and `#` in them as three octal digits.
+
+use std::{
+    borrow::Cow,
+    ffi::OsString,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+};
+
+use super::dir;
+use crate::error::{Error, Result};
+
+/// The mounts that one process sees.
+#[derive(Debug)]
+pub struct MountInfo {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+/// One mount.
+#[derive(Debug)]
+pub struct Mount<'a> {
+    /// Its number, which it keeps for life.
+    pub id: u64,
+    /// The number of the mount it is mounted on.
+    pub parent: u64,
+    /// Major number of its device.
+    pub major: u32,
+    /// Minor number of its device.
+    pub minor: u32,
+    /// Where it is mounted.
+    pub point: PathBuf,
+    /// The type of its file system.
+    pub kind: Cow<'a, str>,
+    /// What is mounted, as it was given to mount(2) and with white space as the
+    /// kernel writes it; may be empty.
+    pub source: Cow<'a, str>,
+    /// Whether nothing can be written to it: by the mount's choice, by the file
+    /// system's, or because the file system shut itself down after an error.
+    pub read_only: bool,
+}
+
+impl MountInfo {
+    /// Reads the mounts of a process, given its directory in procfs.
+    pub(super) fn read(process: &Path) -> Result<Self> {
+        let path = process.join("mountinfo");
+        let bytes = dir::read_bytes(&path)?;
+        Ok(Self { path, bytes })
+    }
+
+    /// The file as it was read: while it is the same, so are the mounts.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The mounts, in the order in which the kernel lists them.
+    pub fn mounts(&self) -> impl Iterator<Item = Result<Mount<'_>>> {
+        let lines = self.bytes.split(|b| *b == b'\n').enumerate();
+        lines
+            .filter(|(_, line)| !line.is_empty())
+            .map(|(i, line)| mount(line).map_err(|reason| self.error(i + 1, reason)))
+    }
+
+    fn error(&self, line: usize, reason: &str) -> Error {
+        Error::Parse {
+            path: self.path.clone(),
+            line,
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+fn mount(line: &[u8]) -> Result<Mount<'_>, &'static str> {
+    // Split at every single space, for a source may be empty.
+    let mut fields = line.split(|b| *b == b' ');
+    let mut next = |missing| fields.next().ok_or(missing);
+    let id = number(next("mount ID is missing")?).ok_or("mount ID is not a number")?;
+    let parent = number(next("parent ID is missing")?).ok_or("parent ID is not a number")?;
+    let device = next("device is missing")?;
+    let (major, minor) = device_numbers(device).ok_or("device is not two numbers")?;
+    let _root = next("root is missing")?;
+    let point = next("mount point is missing")?;
+    let options = next("mount options are missing")?;
+    // Any number of optional fields, ended by a dash.
+    while next("the dash is missing")? != b"-" {}
+    let kind = next("file system type is missing")?;
+    let source = next("source is missing")?;
+    // The last field, in which some file systems write spaces.
+    let read_only = has_option(options, &[b"ro"])
+        || fields.any(|options| has_option(options, &[b"ro", b"emergency_ro"]));
+    Ok(Mount {
+        id,
+        parent,
+        major,
+        minor,
+        point: OsString::from_vec(unescaped(point)).into(),
+        kind: String::from_utf8_lossy(kind),
+        source: String::from_utf8_lossy(source),
+        read_only,
+    })
+}
+
+fn number<T: std::str::FromStr>(field: &[u8]) -> Option<T> {
+    str::from_utf8(field).ok()?.parse().ok()
+}
+
+fn device_numbers(field: &[u8]) -> Option<(u32, u32)> {
+    let colon = field.iter().position(|b| *b == b':')?;
+    let (major, minor) = field.split_at_checked(colon)?;
+    Some((number(major)?, number(minor.strip_prefix(b":")?)?))
+}
+
+fn has_option(options: &[u8], wanted: &[&[u8]]) -> bool {
+    options.split(|b| *b == b',').any(|o| wanted.contains(&o))
+}
+
+/// The bytes that were meant, with `\040` for a space and the like undone.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, after @ ..] = rest {
+        let byte;
+        (byte, rest) = match after {
+            [
+                a @ b'0'..=b'3',
+                b @ b'0'..=b'7',
+                c @ b'0'..=b'7',
+                after @ ..,
+            ] if *first == b'\\' => ((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'), after),
+            _ => (*first, after),
+        };
+        out.push(byte);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    fn mounts(text: &[u8]) -> Vec<Result<String, String>> {
+        let info = MountInfo {
+            path: "test".into(),
+            bytes: text.to_vec(),
+        };
+        let shown = |mount: Mount<'_>| {
+            let point = mount.point.as_os_str().as_bytes().escape_ascii();
+            format!(
+                "{}<{} {}:{} {point} {} {:?} {}",
+                mount.id,
+                mount.parent,
+                mount.major,
+                mount.minor,
+                mount.kind,
+                mount.source,
+                mount.read_only
+            )
+        };
+        let all = info.mounts();
+        all.map(|m| m.map(shown).map_err(|e| e.to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn a_mount_has_any_number_of_optional_fields() {
+        assert_eq!(
+            mounts(
+                b"27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n\
+                  36 27 98:7 /a /mnt rw shared:1 master:2 - nfs4 srv:/x rw,addr=10.0.0.1\n"
+            ),
+            [
+                Ok("27<1 254:0 / ext4 \"/dev/vda\" false".into()),
+                Ok("36<27 98:7 /mnt nfs4 \"srv:/x\" false".into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_mount_point_is_the_bytes_that_were_meant() {
+        assert_eq!(
+            mounts(
+                b"1 2 3:4 / /a\\040b\\011c\\012d\\134e\\043f\\9g\xff rw - vfat /dev/x\\040y rw\n"
+            ),
+            [Ok(
+                r#"1<2 3:4 /a b\tc\nd\\e#f\\9g\xff vfat "/dev/x\\040y" false"#.into()
+            )]
+        );
+    }
+
+    #[test]
+    fn an_empty_source_is_one() {
+        assert_eq!(
+            mounts(b"1 2 3:4 / /a rw - tmpfs  rw,size=4k\n"),
+            [Ok(r#"1<2 3:4 /a tmpfs "" false"#.into())]
+        );
+    }
+
+    #[test]
+    fn read_only_is_said_in_three_ways() {
+        for (options, read_only) in [
+            ("rw,relatime - ext4 d rw,errors=remount-ro", false),
+            ("ro,relatime - ext4 d rw", true),
+            ("rw - ext4 d ro,discard", true),
+            ("rw - ext4 d rw,emergency_ro", true),
+            ("rw - odd d rw,name=a b,ro", true),
+        ] {
+            let line = format!("1 2 3:4 / /a {options}\n");
+            let expected = format!(r#" "d" {read_only}"#);
+            assert!(
+                mounts(line.as_bytes())[0]
+                    .as_ref()
+                    .unwrap()
+                    .ends_with(&expected),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_damaged_line_costs_only_itself() {
+        assert_eq!(
+            mounts(
+                b"1 2 3:4 / /a rw\n1 2 3 / /b rw - x y rw\nx 2 3:4 / /b rw - x y rw\n\
+                  5 2 3:4 / /c rw - x y rw\n6 2 3:4 / /d rw - x y"
+            ),
+            [
+                Err("test:1: the dash is missing".into()),
+                Err("test:2: device is not two numbers".into()),
+                Err("test:3: mount ID is not a number".into()),
+                Ok(r#"5<2 3:4 /c x "y" false"#.into()),
+                Ok(r#"6<2 3:4 /d x "y" false"#.into()),
+            ]
+        );
+    }
+}
