@@ -2,16 +2,24 @@
 //!
 //! To add a collector, write its module and name it here, twice.
 
+mod arp;
+mod bonding;
 mod loadavg;
 mod meminfo;
+mod netclass;
+mod netdev;
 mod stat;
 
 use crate::collector::{Entry, Layer::Host};
 
 /// Every collector of this layer.
 pub(super) const ALL: &[Entry] = &[
+    Entry::of::<arp::Arp>(Host),
+    Entry::of::<bonding::Bonding>(Host),
     Entry::of::<loadavg::LoadAvg>(Host),
     Entry::of::<meminfo::MemInfo>(Host),
+    Entry::of::<netclass::NetClass>(Host),
+    Entry::of::<netdev::NetDev>(Host),
     Entry::of::<stat::Stat>(Host),
     // Still to come: replace the line by the collector.
     Entry::to_come("bcache", true),
