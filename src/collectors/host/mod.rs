@@ -8,7 +8,10 @@ mod loadavg;
 mod meminfo;
 mod netclass;
 mod netdev;
+mod network_route;
+mod qdisc;
 mod stat;
+mod tcpstat;
 
 use crate::collector::{Entry, Layer::Host};
 
@@ -20,7 +23,10 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<meminfo::MemInfo>(Host),
     Entry::of::<netclass::NetClass>(Host),
     Entry::of::<netdev::NetDev>(Host),
+    Entry::of::<network_route::NetworkRoute>(Host),
+    Entry::of::<qdisc::Qdiscs>(Host),
     Entry::of::<stat::Stat>(Host),
+    Entry::of::<tcpstat::TcpStat>(Host),
     // Still to come: replace the line by the collector.
     Entry::to_come("bcache", true),
     Entry::to_come("bcachefs", true),
