@@ -34,7 +34,7 @@ pub struct Driver {
 
 /// What an interface's link could do, and is set to.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct LinkSettings {
     /// Whether speed and duplex are negotiated with the other end.
     pub autonegotiates: bool,
     /// What the interface is able to do.
@@ -128,7 +128,7 @@ impl Ethtool {
     }
 
     /// The link of an interface.
-    pub fn link(&mut self, interface: &str) -> Result<Link> {
+    pub fn link(&mut self, interface: &str) -> Result<LinkSettings> {
         for _ in 0..2 {
             let mut request = [0; 44];
             if let Some(words) = request.get_mut(LINK_WORDS - 4) {
@@ -215,7 +215,7 @@ fn driver(answer: &[u8]) -> Option<Driver> {
 
 /// `ethtool_link_settings`; where the request had space for another number of
 /// words, the right one.
-fn link(answer: &[u8]) -> Option<Result<Link, i8>> {
+fn link(answer: &[u8]) -> Option<Result<LinkSettings, i8>> {
     let words = answer.get(LINK_WORDS)?.cast_signed();
     if words <= 0 {
         return Some(Err(words.checked_neg()?));
@@ -227,7 +227,7 @@ fn link(answer: &[u8]) -> Option<Result<Link, i8>> {
         let words = words.iter().map(|word| u32::from_ne_bytes(*word));
         Some(LinkModes(words.collect()))
     };
-    Some(Ok(Link {
+    Some(Ok(LinkSettings {
         autonegotiates: *answer.get(11)? == 1,
         supported: set(0)?,
         advertised: set(1)?,
@@ -305,7 +305,7 @@ mod tests {
 
         answer[15] = 2;
         answer.extend(words(&[1 << 5, 1, 1 << 6, 0]));
-        let expected = Link {
+        let expected = LinkSettings {
             autonegotiates: true,
             supported: [1 << 5, 1].into(),
             advertised: [1 << 6, 0].into(),

@@ -1,13 +1,21 @@
 //! Where readings come from. Nothing in here knows about metrics.
 
+mod addresses;
 mod clock;
 mod dbus;
 mod dir;
 mod ethtool;
+mod link_modes;
+mod links;
 mod mounts;
+mod neighbours;
+mod netlink;
 mod own;
+mod qdiscs;
+mod routes;
 mod statfs;
 mod syscall;
+mod tcp_sockets;
 mod text;
 
 use std::{
@@ -18,15 +26,22 @@ use std::{
 
 use rustix::system::Uname;
 
+pub use addresses::Address;
 pub use clock::{Discipline, TimeZone};
 #[cfg(test)]
 pub(crate) use dbus::fake_bus;
 pub use dbus::{Call, Daemon, Reply, Talk};
 pub use dir::{Dir, UserFile};
-pub use ethtool::{Driver, Ethtool, Link, LinkModes, Statistics};
+pub use ethtool::{Driver, Ethtool, LinkModes, LinkSettings, Statistics};
+pub use link_modes::LinkMode;
+pub use links::{Link, LinkStats};
 pub use mounts::{Mount, MountInfo};
+pub use neighbours::Neighbour;
 pub use own::Usage;
+pub use qdiscs::Qdisc;
+pub use routes::Route;
 pub use statfs::{Answer, Place, Space, Statfs};
+pub use tcp_sockets::TcpSockets;
 pub use text::{Fields, Text, unescaped};
 
 use crate::error::Result;
@@ -61,6 +76,7 @@ pub struct Roots {
 pub struct Snapshot {
     roots: Arc<Roots>,
     deadline: Instant,
+    links: Shared<Vec<Link>>,
     proc_stat: Shared<Text>,
 }
 
@@ -71,6 +87,7 @@ impl Snapshot {
         Self {
             roots,
             deadline,
+            links: Shared::default(),
             proc_stat: Shared::default(),
         }
     }
@@ -209,7 +226,74 @@ impl<T> Shared<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    /// The machine that the test runs on, asked by any user.
+    fn here() -> Snapshot {
+        let roots = Roots {
+            procfs: "/proc".into(),
+            sysfs: "/sys".into(),
+            rootfs: "/".into(),
+            udev_data: "/run/udev/data".into(),
+        };
+        Snapshot::begin(Arc::new(roots), Instant::now() + Duration::from_secs(10))
+    }
+
+    #[test]
+    fn every_interface_is_known_by_number_name_and_counters() {
+        let machine = here();
+        let lo = Link::find(machine.links().unwrap(), 1).unwrap();
+        assert_eq!((lo.name.as_str(), lo.kind), ("lo", libc::ARPHRD_LOOPBACK));
+        assert!(lo.stats.is_some() && lo.mtu.is_some() && lo.operstate().is_some());
+        let names: std::collections::BTreeSet<_> = machine
+            .links()
+            .unwrap()
+            .iter()
+            .map(|link| link.name.clone())
+            .collect();
+        let table = machine.proc("net/dev").unwrap();
+        let rows = table.body().lines().filter_map(|line| line.split_once(':'));
+        assert_eq!(
+            names,
+            rows.map(|(name, _)| name.trim().to_owned()).collect()
+        );
+    }
+
+    #[test]
+    fn the_kernel_answers_every_question_about_the_network() {
+        let machine = here();
+        let links = machine.links().unwrap();
+        let is_link = |ifindex| Link::find(links, ifindex).is_some();
+        assert!(
+            machine
+                .addresses()
+                .unwrap()
+                .iter()
+                .all(|a| is_link(a.ifindex))
+        );
+        assert!(
+            machine
+                .neighbours()
+                .unwrap()
+                .iter()
+                .all(|n| is_link(n.ifindex))
+        );
+        assert!(machine.routes().unwrap().iter().all(|r| is_link(r.ifindex)));
+        assert!(machine.qdiscs().unwrap().iter().all(|q| is_link(q.ifindex)));
+        if let Ok(modes) = machine.link_modes() {
+            assert!(modes.iter().all(|mode| is_link(mode.ifindex)));
+        }
+    }
+
+    #[test]
+    fn a_socket_that_listens_is_counted() {
+        let _listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let sockets = here().tcp_sockets().unwrap();
+        let listening = sockets.states().find(|(state, _)| *state == "listen");
+        assert!(listening.unwrap().1 > 0);
+    }
 
     #[test]
     fn an_absolute_path_stays_below_the_root() {

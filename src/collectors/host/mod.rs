@@ -2,6 +2,8 @@
 //!
 //! To add a collector, write its module and name it here, twice.
 
+mod arp;
+mod bonding;
 mod btrfs;
 mod buddyinfo;
 mod cgroups;
@@ -29,7 +31,10 @@ mod meminfo_numa;
 mod memo;
 mod mountstats;
 mod names;
+mod netclass;
+mod netdev;
 mod netstat;
+mod network_route;
 mod nfs;
 mod nfsd;
 mod nvme;
@@ -37,6 +42,7 @@ mod os;
 mod powersupplyclass;
 mod pressure;
 mod processes;
+mod qdisc;
 mod rapl;
 mod schedstat;
 mod selinux;
@@ -48,6 +54,7 @@ mod stat;
 mod swap;
 mod sysctl;
 mod systemd;
+mod tcpstat;
 #[cfg(test)]
 mod testing;
 mod textfile;
@@ -65,6 +72,8 @@ use crate::collector::{Entry, Layer::Host};
 
 /// Every collector of this layer.
 pub(super) const ALL: &[Entry] = &[
+    Entry::of::<arp::Arp>(Host),
+    Entry::of::<bonding::Bonding>(Host),
     Entry::of::<btrfs::Btrfs>(Host),
     Entry::of::<buddyinfo::BuddyInfo>(Host),
     Entry::of::<cgroups::Cgroups>(Host),
@@ -90,7 +99,10 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<meminfo::MemInfo>(Host),
     Entry::of::<meminfo_numa::MemInfoNuma>(Host),
     Entry::of::<mountstats::MountStats>(Host),
+    Entry::of::<netclass::NetClass>(Host),
+    Entry::of::<netdev::NetDev>(Host),
     Entry::of::<netstat::NetStat>(Host),
+    Entry::of::<network_route::NetworkRoute>(Host),
     Entry::of::<nfs::Nfs>(Host),
     Entry::of::<nfsd::NfsD>(Host),
     Entry::of::<nvme::Nvme>(Host),
@@ -98,6 +110,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<powersupplyclass::PowerSupplies>(Host),
     Entry::of::<pressure::Pressure>(Host),
     Entry::of::<processes::Processes>(Host),
+    Entry::of::<qdisc::Qdiscs>(Host),
     Entry::of::<rapl::Rapl>(Host),
     Entry::of::<schedstat::SchedStat>(Host),
     Entry::of::<selinux::SeLinux>(Host),
@@ -109,6 +122,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<swap::Swap>(Host),
     Entry::of::<sysctl::Sysctl>(Host),
     Entry::of::<systemd::Systemd>(Host),
+    Entry::of::<tcpstat::TcpStat>(Host),
     Entry::of::<textfile::TextFile>(Host),
     Entry::of::<thermal_zone::ThermalZone>(Host),
     Entry::of::<time::Time>(Host),

@@ -15,7 +15,7 @@ use crate::{
     metric::{Desc, Metric},
     metrics,
     pattern::{Filter, Pattern},
-    sources::{self, Driver, Link, LinkModes, Snapshot, Statistics},
+    sources::{self, Driver, LinkModes, LinkSettings, Snapshot, Statistics},
 };
 
 use super::{
@@ -193,7 +193,7 @@ fn add_driver(out: &mut Families, interface: &str, driver: &Driver) {
     out.add(&DRIVER, labels, true);
 }
 
-fn add_link(out: &mut Families, interface: &str, link: &Link) {
+fn add_link(out: &mut Families, interface: &str, link: &LinkSettings) {
     for (mode, port) in PORTS {
         if link.supported.has(mode) {
             out.add(&SUPPORTED_PORT, [interface, port], true);
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_link_says_what_it_can_do_and_what_it_offers() {
-        let link = Link {
+        let link = LinkSettings {
             autonegotiates: true,
             // TP, MII, autonegotiation, pause, 100baseT half and full, 25000baseKR.
             supported: [1 << 7 | 1 << 9 | 1 << 6 | 1 << 13 | 0b1100, 1, 0, 0].into(),

@@ -1,0 +1,636 @@
+//! What each network interface is and how it is set up, from `/sys/class/net`,
+//! documented in the kernel's `Documentation/ABI/testing/sysfs-class-net`.
+//!
+//! Most of it is not read there: 25 files for each of 67 interfaces cost 4.6 ms, one
+//! answer of rtnetlink that says the same costs 0.1 ms, and the netdev collector needs
+//! it too. It speaks of the exporter's own network namespace, though, where a sysfs
+//! speaks of the one it was mounted in, so it is asked only if both list the same
+//! interfaces; see [`is_same_namespace`]. The values are always those of sysfs.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use clap::ArgAction;
+
+use super::netdev;
+use crate::{
+    collector::Collector,
+    error::Result,
+    family::Families,
+    metric::{Desc, Metric},
+    metrics,
+    pattern::Pattern,
+    sources::{Dir, Link, LinkMode, Snapshot, Text},
+};
+
+metrics! {
+    /// Whether the interface is operationally up: 0 also where that is unknown, as for lo.
+    UP: Gauge = "node_network_up" ["device"];
+    /// What the interface is besides numbers; the value is always 1.
+    INFO: Info = "node_network_info" ["device", "address", "broadcast", "duplex", "operstate", "adminstate", "ifalias"];
+    /// Where the hardware address comes from: 0 burnt in, 1 random, 2 stolen from another device, 3 set.
+    ADDRESS_ASSIGN_TYPE: Gauge = "node_network_address_assign_type" ["device"];
+    /// Whether there is a carrier; not known of an interface that is switched off.
+    CARRIER: Gauge = "node_network_carrier" ["device"];
+    /// How often the carrier came or went.
+    CARRIER_CHANGES: Counter = "node_network_carrier_changes_total" ["device"];
+    /// How often the carrier came.
+    CARRIER_UP_CHANGES: Counter = "node_network_carrier_up_changes_total" ["device"];
+    /// How often the carrier went.
+    CARRIER_DOWN_CHANGES: Counter = "node_network_carrier_down_changes_total" ["device"];
+    /// Tells apart interfaces that share one hardware address.
+    DEVICE_ID: Gauge = "node_network_device_id" ["device"];
+    /// Whether the interface waits for something outside, such as a login; not known of one that is switched off.
+    DORMANT: Gauge = "node_network_dormant" ["device"];
+    /// The interface's flags as a bit mask, IFF_* in linux/if.h.
+    FLAGS: Gauge = "node_network_flags" ["device"];
+    /// The interface's number.
+    IFACE_ID: Gauge = "node_network_iface_id" ["device"];
+    /// The number of the interface below this one, or of its peer, or its own.
+    IFACE_LINK: Gauge = "node_network_iface_link" ["device"];
+    /// Whether the interface goes up at once with its carrier (0), or waits for user space (1).
+    IFACE_LINK_MODE: Gauge = "node_network_iface_link_mode" ["device"];
+    /// Largest packet that the interface sends, in bytes.
+    MTU_BYTES: Gauge = "node_network_mtu_bytes" ["device"];
+    /// Where the interface's name comes from: 1 counted by the kernel, 2 predictable, 3 from user space, 4 renamed.
+    NAME_ASSIGN_TYPE: Gauge = "node_network_name_assign_type" ["device"];
+    /// The group of interfaces that the administrator put it into.
+    NET_DEV_GROUP: Gauge = "node_network_net_dev_group" ["device"];
+    /// Speed in bytes per second; -125000 where the driver does not know it.
+    SPEED_BYTES: Gauge = "node_network_speed_bytes" ["device"];
+    /// Length of the transmit queue, in packets.
+    TRANSMIT_QUEUE_LENGTH: Gauge = "node_network_transmit_queue_length" ["device"];
+    /// What kind of link it is, ARPHRD_* in linux/if_arp.h; 1 is Ethernet.
+    PROTOCOL_TYPE: Gauge = "node_network_protocol_type" ["device"];
+    /// Other names that the interface answers to; the value is always 1. Known from netlink only.
+    ALTNAMES_INFO: Info = "node_network_altnames_info" ["device", "altname"];
+}
+
+/// After how many scrapes an interface's remembered attributes are read again: the same
+/// address can be set once more, which changes where it comes from.
+const REREAD: u32 = 64;
+
+/// The flags of the netclass collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "clap wants them unique over all collectors"
+)]
+pub(super) struct Flags {
+    /// Interfaces to leave out.
+    #[arg(
+        long = "collector.netclass.ignored-devices",
+        value_name = "REGEX",
+        default_value = "^$"
+    )]
+    netclass_ignored_devices: Pattern,
+    /// Leave out speeds that the driver does not know.
+    #[arg(
+        long = "collector.netclass.ignore-invalid-speed",
+        default_value_t = false,
+        action = ArgAction::Set
+    )]
+    netclass_ignore_invalid_speed: bool,
+    /// Expose the exporter's own interfaces even where sysfs lists others.
+    #[arg(long = "collector.netclass.netlink", default_value_t = false, action = ArgAction::Set)]
+    netclass_netlink: bool,
+    /// With netclass.netlink, expose the netdev collector's detailed counters too.
+    #[arg(
+        long = "collector.netclass_rtnl.with-stats",
+        default_value_t = false,
+        action = ArgAction::Set
+    )]
+    netclass_rtnl_with_stats: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct NetClass {
+    ignored: Pattern,
+    ignore_invalid_speed: bool,
+    netlink: bool,
+    with_stats: bool,
+    known: Mutex<Known>,
+}
+
+/// What was found before.
+#[derive(Debug, Default)]
+struct Known {
+    /// How often this was looked at.
+    scrapes: u32,
+    /// By the interface's number.
+    assigned: HashMap<u32, Assigned>,
+}
+
+/// What only sysfs says, and what hardly ever changes without name or address.
+#[derive(Debug)]
+struct Assigned {
+    name: String,
+    address: String,
+    addr_assign_type: Option<i64>,
+    name_assign_type: Option<i64>,
+    dev_id: Option<i64>,
+}
+
+/// An interface as sysfs shows it. `None` is what the kernel does not say.
+#[derive(Debug, Default)]
+struct Interface<'a> {
+    name: Cow<'a, str>,
+    address: Cow<'a, str>,
+    broadcast: Cow<'a, str>,
+    duplex: Cow<'a, str>,
+    operstate: Cow<'a, str>,
+    ifalias: Cow<'a, str>,
+    addr_assign_type: Option<i64>,
+    carrier: Option<i64>,
+    carrier_changes: Option<i64>,
+    carrier_up_count: Option<i64>,
+    carrier_down_count: Option<i64>,
+    dev_id: Option<i64>,
+    dormant: Option<i64>,
+    flags: Option<i64>,
+    ifindex: Option<i64>,
+    iflink: Option<i64>,
+    link_mode: Option<i64>,
+    mtu: Option<i64>,
+    name_assign_type: Option<i64>,
+    netdev_group: Option<i64>,
+    /// In megabits per second.
+    speed: Option<i64>,
+    tx_queue_len: Option<i64>,
+    kind: Option<i64>,
+    altnames: &'a [String],
+}
+
+impl Collector for NetClass {
+    const NAME: &'static str = "netclass";
+    const ABOUT: &'static str = "what each network interface is and how it is set up";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        Ok(Self {
+            ignored: flags.netclass_ignored_devices,
+            ignore_invalid_speed: flags.netclass_ignore_invalid_speed,
+            netlink: flags.netclass_netlink,
+            with_stats: flags.netclass_netlink && flags.netclass_rtnl_with_stats,
+            known: Mutex::default(),
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let class = machine.sys_dir("class/net")?;
+        let names = names(&class)?;
+        let mut out = Families::default();
+        match machine.links() {
+            Ok(links) if is_same_namespace(&class, &names, links) => {
+                self.add_links(&mut out, machine, Some(&class), links);
+            }
+            Ok(links) if self.netlink => self.add_links(&mut out, machine, None, links),
+            // What sysfs says does not depend on netlink.
+            _ => {
+                for name in names.iter().filter(|name| !self.ignored.matches(name)) {
+                    if let Some(interface) = read(&mut out, &class, name) {
+                        self.add(&mut out, &interface);
+                    }
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+impl NetClass {
+    /// `class` is what sysfs adds, if it speaks of the same interfaces.
+    fn add_links(
+        &self,
+        out: &mut Families,
+        machine: &Snapshot,
+        class: Option<&Dir>,
+        links: &[Link],
+    ) {
+        // Without an answer the files are read instead.
+        let modes = machine.link_modes().ok();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.scrapes = known.scrapes.wrapping_add(1);
+        let scrapes = known.scrapes;
+        let mut still_there = HashMap::with_capacity(links.len());
+        for link in links
+            .iter()
+            .filter(|link| !self.ignored.matches(&link.name))
+        {
+            let is_due = link.ifindex.wrapping_add(scrapes).is_multiple_of(REREAD);
+            let assigned = known
+                .assigned
+                .remove(&link.ifindex)
+                .filter(|was| !is_due && was.name == link.name && was.address == link.address)
+                .unwrap_or_else(|| Assigned::read(out, class, link));
+            let mut interface = Interface::of(link, &assigned);
+            if link.is_up() {
+                add_link_mode(out, class, modes.as_deref(), link, &mut interface);
+            }
+            if interface.flags.is_none() {
+                interface.flags = attribute(out, class, &link.name, "flags");
+            }
+            self.add(out, &interface);
+            if let Some(stats) = link.stats.filter(|_| self.with_stats) {
+                netdev::add_detailed(out, &link.name, &stats);
+            }
+            still_there.insert(link.ifindex, assigned);
+        }
+        known.assigned = still_there;
+    }
+
+    fn add(&self, out: &mut Families, interface: &Interface<'_>) {
+        let device = &*interface.name;
+        if !interface.operstate.is_empty() {
+            out.add(&UP, [device], interface.operstate == "up");
+        }
+        let adminstate = match interface.flags {
+            None => "unknown",
+            Some(flags) if flags & i64::from(Link::UP) != 0 => "up",
+            Some(_) => "down",
+        };
+        let labels = [
+            device,
+            &interface.address,
+            &interface.broadcast,
+            &interface.duplex,
+            &interface.operstate,
+            adminstate,
+            &interface.ifalias,
+        ];
+        out.add(&INFO, labels, true);
+        for altname in interface.altnames {
+            out.add(&ALTNAMES_INFO, [device, altname], true);
+        }
+        let is_wanted = |speed: &i64| *speed >= 0 || !self.ignore_invalid_speed;
+        let speed = interface.speed.filter(is_wanted);
+        let numbers: [(&'static Metric<1>, Option<i64>); 17] = [
+            (&ADDRESS_ASSIGN_TYPE, interface.addr_assign_type),
+            (&CARRIER, interface.carrier),
+            (&CARRIER_CHANGES, interface.carrier_changes),
+            (&CARRIER_UP_CHANGES, interface.carrier_up_count),
+            (&CARRIER_DOWN_CHANGES, interface.carrier_down_count),
+            (&DEVICE_ID, interface.dev_id),
+            (&DORMANT, interface.dormant),
+            (&FLAGS, interface.flags),
+            (&IFACE_ID, interface.ifindex),
+            (&IFACE_LINK, interface.iflink),
+            (&IFACE_LINK_MODE, interface.link_mode),
+            (&MTU_BYTES, interface.mtu),
+            (&NAME_ASSIGN_TYPE, interface.name_assign_type),
+            (&NET_DEV_GROUP, interface.netdev_group),
+            (
+                &SPEED_BYTES,
+                speed.map(|speed| speed.saturating_mul(125_000)),
+            ),
+            (&TRANSMIT_QUEUE_LENGTH, interface.tx_queue_len),
+            (&PROTOCOL_TYPE, interface.kind),
+        ];
+        for (metric, value) in numbers {
+            if let Some(value) = value {
+                out.add(metric, [device], value);
+            }
+        }
+    }
+}
+
+impl Assigned {
+    fn read(out: &mut Families, class: Option<&Dir>, link: &Link) -> Self {
+        let mut number = |file| attribute(out, class, &link.name, file);
+        Self {
+            name: link.name.clone(),
+            address: link.address.clone(),
+            addr_assign_type: number("addr_assign_type"),
+            name_assign_type: number("name_assign_type"),
+            dev_id: number("dev_id"),
+        }
+    }
+}
+
+impl<'a> Interface<'a> {
+    fn of(link: &'a Link, assigned: &Assigned) -> Self {
+        // In sysfs these two have no value while the interface is switched off.
+        let while_up = |value: Option<bool>| value.filter(|_| link.is_up()).map(i64::from);
+        Self {
+            name: link.name.as_str().into(),
+            address: link.address.as_str().into(),
+            broadcast: link.broadcast.as_str().into(),
+            duplex: "".into(),
+            operstate: link.operstate().unwrap_or_default().into(),
+            ifalias: link.ifalias.as_str().into(),
+            addr_assign_type: assigned.addr_assign_type,
+            carrier: while_up(link.carrier),
+            carrier_changes: link.carrier_changes.map(i64::from),
+            carrier_up_count: link.carrier_up_count.map(i64::from),
+            carrier_down_count: link.carrier_down_count.map(i64::from),
+            dev_id: assigned.dev_id,
+            dormant: while_up(Some(link.is_dormant())),
+            flags: link.sysfs_flags().map(i64::from),
+            ifindex: Some(link.ifindex.into()),
+            iflink: Some(link.iflink.into()),
+            link_mode: link.link_mode.map(i64::from),
+            mtu: link.mtu.map(i64::from),
+            name_assign_type: assigned.name_assign_type,
+            netdev_group: link.group.map(i64::from),
+            speed: None,
+            tx_queue_len: link.tx_queue_len.map(i64::from),
+            kind: Some(link.kind.into()),
+            altnames: &link.altnames,
+        }
+    }
+}
+
+/// Speed and duplex of an interface that is switched on; others have none.
+fn add_link_mode(
+    out: &mut Families,
+    class: Option<&Dir>,
+    modes: Option<&[LinkMode]>,
+    link: &Link,
+    interface: &mut Interface<'_>,
+) {
+    let Some(modes) = modes else {
+        interface.speed = attribute(out, class, &link.name, "speed");
+        interface.duplex = word(out, class, &link.name, "duplex").into();
+        return;
+    };
+    let at = modes.binary_search_by_key(&link.ifindex, |mode| mode.ifindex);
+    if let Some(mode) = at.ok().and_then(|at| modes.get(at)) {
+        interface.speed = mode.speed;
+        interface.duplex = mode.duplex().unwrap_or_default().into();
+    }
+}
+
+/// The interfaces that sysfs lists. The one file among them is the bonding driver's.
+fn names(class: &Dir) -> Result<Vec<String>> {
+    let names = class.names()?.into_iter();
+    let names = names.filter_map(|name| name.into_string().ok());
+    Ok(names.filter(|name| name != "bonding_masters").collect())
+}
+
+/// Whether a sysfs shows the exporter's own network namespace: the same names, and the
+/// same number for the newest of them. Numbers are counted by namespace, so two that
+/// have the same names, such as those of two containers, rarely have the same numbers;
+/// with `lo` alone, which is 1 everywhere, one cannot tell.
+fn is_same_namespace(class: &Dir, names: &[String], links: &[Link]) -> bool {
+    let mut listed: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+    listed.sort_unstable();
+    let newest = links.last().filter(|link| link.ifindex > 1);
+    listed == names
+        && newest.is_some_and(|newest| {
+            let ifindex = class.number::<u32>(format!("{}/ifindex", newest.name));
+            ifindex.is_ok_and(|ifindex| ifindex == newest.ifindex)
+        })
+}
+
+/// Everything sysfs says of an interface, unless it is gone.
+fn read(out: &mut Families, class: &Dir, name: &str) -> Option<Interface<'static>> {
+    let dir = out.keep(class.dir(name))?;
+    let mut number = |file| attribute(out, Some(&dir), ".", file);
+    let mut interface = Interface {
+        addr_assign_type: number("addr_assign_type"),
+        carrier: number("carrier"),
+        carrier_changes: number("carrier_changes"),
+        carrier_up_count: number("carrier_up_count"),
+        carrier_down_count: number("carrier_down_count"),
+        dev_id: number("dev_id"),
+        dormant: number("dormant"),
+        flags: number("flags"),
+        ifindex: number("ifindex"),
+        iflink: number("iflink"),
+        link_mode: number("link_mode"),
+        mtu: number("mtu"),
+        name_assign_type: number("name_assign_type"),
+        netdev_group: number("netdev_group"),
+        speed: number("speed"),
+        tx_queue_len: number("tx_queue_len"),
+        kind: number("type"),
+        ..Interface::default()
+    };
+    let mut word = |file| Cow::from(word(out, Some(&dir), ".", file));
+    interface.address = word("address");
+    interface.broadcast = word("broadcast");
+    interface.duplex = word("duplex");
+    interface.operstate = word("operstate");
+    interface.ifalias = word("ifalias");
+    interface.name = name.to_owned().into();
+    let is_there = interface.flags.is_some() || !interface.operstate.is_empty();
+    is_there.then_some(interface)
+}
+
+fn attribute(out: &mut Families, dir: Option<&Dir>, name: &str, file: &str) -> Option<i64> {
+    let read = dir?.read(format!("{name}/{file}"));
+    out.keep(read.and_then(|text| parse(&text)))
+}
+
+/// Flags and device numbers are hexadecimal.
+fn parse(text: &Text) -> Result<i64> {
+    match text.trimmed().strip_prefix("0x") {
+        Some(digits) => i64::from_str_radix(digits, 16)
+            .map_err(|_| text.error(1, format_args!("not a number: {digits:?}"))),
+        None => text.number(),
+    }
+}
+
+fn word(out: &mut Families, dir: Option<&Dir>, name: &str, file: &str) -> String {
+    let word = dir.map(|dir| dir.word(format!("{name}/{file}")));
+    word.and_then(|word| out.keep(word)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::Arc,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+    use crate::sources::Roots;
+
+    fn netclass(ignore_invalid_speed: bool) -> NetClass {
+        NetClass {
+            ignored: Pattern::default(),
+            ignore_invalid_speed,
+            netlink: false,
+            with_stats: false,
+            known: Mutex::default(),
+        }
+    }
+
+    fn lines(netclass: &NetClass, interface: &Interface<'_>) -> Vec<String> {
+        let mut out = Families::default();
+        netclass.add(&mut out, interface);
+        out.lines()
+    }
+
+    #[test]
+    fn a_speed_that_the_driver_does_not_know_is_negative_unless_unwanted() {
+        let interface = Interface {
+            name: "tap0".into(),
+            speed: Some(-1),
+            ..Interface::default()
+        };
+        let speed = r#"node_network_speed_bytes{device="tap0"} -125000"#;
+        let info = lines(&netclass(true), &interface);
+        assert_eq!(lines(&netclass(false), &interface)[1], speed);
+        assert_eq!(info.len(), 1);
+        assert!(info[0].contains(r#"operstate="",adminstate="unknown""#));
+    }
+
+    #[test]
+    fn up_is_what_the_operational_state_says_not_the_administrator() {
+        let link = |operstate, flags| Link {
+            name: "eth0".to_owned(),
+            operstate: Some(operstate),
+            flags,
+            ..Link::default()
+        };
+        let assigned = Assigned {
+            name: String::new(),
+            address: String::new(),
+            addr_assign_type: Some(3),
+            name_assign_type: None,
+            dev_id: None,
+        };
+        let netclass = netclass(false);
+        let unknown = link(0, Link::UP);
+        let up = lines(&netclass, &Interface::of(&unknown, &assigned));
+        assert_eq!(up[0], r#"node_network_up{device="eth0"} 0"#);
+        assert!(
+            up.iter()
+                .any(|line| line.starts_with("node_network_dormant"))
+        );
+        let down = link(2, 0);
+        let down = lines(&netclass, &Interface::of(&down, &assigned));
+        assert!(
+            !down
+                .iter()
+                .any(|line| line.starts_with("node_network_dormant"))
+        );
+    }
+
+    #[test]
+    fn flags_are_hexadecimal_and_numbers_are_not() {
+        assert_eq!(parse(&Text::from("0x1003\n")).unwrap(), 0x1003);
+        assert_eq!(parse(&Text::from("-1\n")).unwrap(), -1);
+        let error = parse(&Text::from("0xz\n")).unwrap_err().to_string();
+        assert_eq!(error, r#"test:1: not a number: "z""#);
+    }
+
+    fn here() -> Snapshot {
+        let roots = Roots {
+            procfs: "/proc".into(),
+            sysfs: "/sys".into(),
+            rootfs: "/".into(),
+            udev_data: "/run/udev/data".into(),
+        };
+        Snapshot::begin(Arc::new(roots), Instant::now() + Duration::from_secs(10))
+    }
+
+    fn from_both(machine: &Snapshot) -> (Vec<String>, Vec<String>) {
+        let class = machine.sys_dir("class/net").unwrap();
+        let netclass = netclass(false);
+        let (mut netlink, mut sysfs) = (Families::default(), Families::default());
+        let links = machine.links().unwrap();
+        netclass.add_links(&mut netlink, machine, Some(&class), links);
+        for link in links {
+            let interface = read(&mut sysfs, &class, &link.name);
+            netclass.add(&mut sysfs, &interface.unwrap_or_default());
+        }
+        netlink.remove(ALTNAMES_INFO.desc().name);
+        let sorted = |out: Families| {
+            let mut samples = out.lines();
+            samples.sort_unstable();
+            samples
+        };
+        (sorted(netlink), sorted(sysfs))
+    }
+
+    #[test]
+    fn netlink_says_what_sysfs_says() {
+        let machine = here();
+        let class = machine.sys_dir("class/net").unwrap();
+        let links = machine.links().unwrap();
+        let mut listed: Vec<_> = links.iter().map(|link| link.name.clone()).collect();
+        listed.sort_unstable();
+        if names(&class).unwrap() != listed {
+            return; // The sysfs of another network namespace.
+        }
+        // An interface may change between the two readings, but not each time.
+        let same = (0..5).any(|_| {
+            let (netlink, sysfs) = from_both(&here());
+            netlink == sysfs
+        });
+        assert!(same, "{:#?}", from_both(&machine));
+    }
+
+    #[test]
+    fn what_only_sysfs_says_is_remembered_until_name_or_address_change() {
+        let root = std::env::temp_dir().join(format!("strata-netclass-{}", std::process::id()));
+        let write = |name: &str, value: &str| {
+            let dir = root.join(name);
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(dir.join("addr_assign_type"), value).unwrap();
+        };
+        let netclass = netclass(false);
+        let machine = here();
+        write("eth0", "1");
+        let class = machine.dir(&root).unwrap();
+        let assigned = |address: &str| {
+            let link = Link {
+                ifindex: 7,
+                name: "eth0".to_owned(),
+                address: address.to_owned(),
+                ..Link::default()
+            };
+            let mut out = Families::default();
+            netclass.add_links(&mut out, &machine, Some(&class), &[link]);
+            let samples = out.lines();
+            let sample = samples.iter().find(|s| s.contains("address_assign_type"));
+            sample.and_then(|s| s.chars().last())
+        };
+        assert_eq!(assigned("02:00"), Some('1'));
+        write("eth0", "3");
+        assert_eq!(assigned("02:00"), Some('1'));
+        assert_eq!(assigned("02:01"), Some('3'));
+        let mut out = Families::default();
+        netclass.add_links(&mut out, &machine, Some(&class), &[]);
+        assert!(netclass.known.lock().unwrap().assigned.is_empty());
+        write("eth0", "0");
+        assert_eq!(assigned("02:01"), Some('0'));
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn another_namespaces_sysfs_is_known_by_its_names_and_numbers() {
+        let root = std::env::temp_dir().join(format!("strata-namespace-{}", std::process::id()));
+        for (name, ifindex) in [("lo", "1"), ("eth0", "7")] {
+            std::fs::create_dir_all(root.join(name)).unwrap();
+            std::fs::write(root.join(name).join("ifindex"), ifindex).unwrap();
+        }
+        std::fs::write(root.join("bonding_masters"), "").unwrap();
+        let class = here().dir(&root).unwrap();
+        let names = names(&class).unwrap();
+        let link = |ifindex, name: &str| Link {
+            ifindex,
+            name: name.to_owned(),
+            ..Link::default()
+        };
+        let is_same = |links: &[Link]| is_same_namespace(&class, &names, links);
+        assert!(is_same(&[link(1, "lo"), link(7, "eth0")]));
+        assert!(!is_same(&[link(1, "lo"), link(8, "eth0")]));
+        assert!(!is_same(&[link(1, "lo"), link(7, "eth1")]));
+        assert!(!is_same(&[link(1, "lo")]));
+        assert!(!is_same_namespace(
+            &class,
+            &["lo".to_owned()],
+            &[link(1, "lo")]
+        ));
+        std::fs::remove_dir_all(root).unwrap();
+    }
+}

@@ -1,0 +1,46 @@
+//! TCP sockets by state, from `sock_diag(7)`, IPv4 and IPv6 together.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::{Snapshot, TcpSockets},
+};
+
+metrics! {
+    /// TCP sockets in each state, and under two more names the bytes that wait in all of them, received and not read or sent and not acknowledged; a listening socket adds to these the connections waiting and the longest such queue.
+    CONNECTION_STATES: Gauge = "node_tcp_connection_states" ["state"];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct TcpStat;
+
+impl Collector for TcpStat {
+    const NAME: &'static str = "tcpstat";
+    const ABOUT: &'static str = "TCP sockets by state";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        Ok(families(&machine.tcp_sockets()?))
+    }
+}
+
+/// States that no socket is in are said too, so that their series do not come and go.
+fn families(sockets: &TcpSockets) -> Families {
+    let mut out = Families::default();
+    for (state, count) in sockets.states() {
+        out.add(&CONNECTION_STATES, [state], count);
+    }
+    out.add(&CONNECTION_STATES, ["rx_queued_bytes"], sockets.rx_queue);
+    out.add(&CONNECTION_STATES, ["tx_queued_bytes"], sockets.tx_queue);
+    out
+}
