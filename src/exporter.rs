@@ -159,7 +159,8 @@ impl Exporter {
         let version = env!("CARGO_PKG_VERSION");
         out.add(&BUILD_INFO, [version], true);
         let this = concat!("strata_exporter-", env!("CARGO_PKG_VERSION"));
-        let labels = ["", std::env::consts::ARCH, "linux", "", "", "rust", this];
+        let arch = std::env::consts::ARCH;
+        let labels = ["none", arch, "linux", "none", "none", "rust", this];
         out.add(&NODE_EXPORTER_BUILD_INFO, labels, true);
         if disabled {
             return out;

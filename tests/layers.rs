@@ -14,10 +14,10 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
     &["sources"],
     &["metric"],
-    &["family", "pattern"],
+    &["family", "pattern", "duration"],
     &["collector"],
     &["collectors"],
-    &["scrape", "exposition", "reference", "log"],
+    &["scrape", "exporter", "exposition", "reference", "log"],
     &["http"],
     &["cli"],
 ];
