@@ -7,7 +7,7 @@ mod listen;
 mod query;
 mod routes;
 
-use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use clap::ArgAction;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -52,7 +52,7 @@ pub struct Flags {
         value_parser = path
     )]
     telemetry_path: String,
-    /// Most requests for metrics answered at the same time; more get status 503.
+    /// Most requests for metrics answered at the same time; more get status 503. 0 is no limit.
     #[arg(long = "web.max-requests", value_name = "N", default_value_t = 40)]
     max_requests: usize,
     /// Most connections open at the same time; for one more the longest idle one is closed.
@@ -108,7 +108,7 @@ impl Server {
             workers,
             exporter: Arc::clone(&exporter),
             telemetry_path: flags.telemetry_path,
-            max_requests: flags.max_requests,
+            max_requests: NonZeroUsize::new(flags.max_requests),
             own_metrics_disabled: flags.disable_exporter_metrics,
         };
         Ok(Self {

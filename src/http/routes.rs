@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    num::NonZeroUsize,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -46,7 +47,8 @@ pub(super) struct Service {
     pub exporter: Arc<Exporter>,
     pub known: Known,
     pub telemetry_path: String,
-    pub max_requests: usize,
+    /// None for no limit.
+    pub max_requests: Option<NonZeroUsize>,
     pub own_metrics_disabled: bool,
 }
 
@@ -98,14 +100,13 @@ impl Service {
 
     async fn metrics(&self, query: &str, layer: Option<Layer>, headers: &HeaderMap) -> Answer {
         let in_flight = InFlight::one_more(&self.exporter);
-        let answer = if in_flight.count > self.max_requests {
-            text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!(
-                    "Limit of concurrent requests reached ({}), try again later.\n",
-                    self.max_requests
-                ),
-            )
+        let limit = self
+            .max_requests
+            .filter(|limit| in_flight.count > limit.get());
+        let answer = if let Some(limit) = limit {
+            let reason =
+                format!("Limit of concurrent requests reached ({limit}), try again later.\n");
+            text(StatusCode::SERVICE_UNAVAILABLE, reason)
         } else {
             match self.known.wanted(query, layer) {
                 Ok(wanted) => self.scrape(wanted, headers).await,
