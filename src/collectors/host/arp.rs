@@ -27,10 +27,6 @@ const EXCLUDE: &str = "collector.arp.device-exclude";
 /// The flags of the arp collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-#[expect(
-    clippy::struct_field_names,
-    reason = "clap wants them unique over all collectors"
-)]
 pub(super) struct Flags {
     /// Interfaces to expose; not together with device-exclude.
     #[arg(long = INCLUDE, value_name = "REGEX")]

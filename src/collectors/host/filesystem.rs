@@ -59,10 +59,6 @@ const MARGIN: Duration = Duration::from_millis(250);
 /// The flags of the filesystem collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-#[expect(
-    clippy::struct_field_names,
-    reason = "they are unique over all collectors"
-)]
 pub(super) struct Flags {
     /// Leave out mount points that match; by default those of /dev, /proc, /sys, credentials and containers.
     #[arg(

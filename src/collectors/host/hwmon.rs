@@ -105,10 +105,6 @@ const OF_CHIP: &[&str] = &["beep_enable", "update_interval", "vrm"];
 /// The flags of the hwmon collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-#[expect(
-    clippy::struct_field_names,
-    reason = "unlike all other collectors' flags"
-)]
 pub(super) struct Flags {
     /// Only the chips whose names match.
     #[arg(long = "collector.hwmon.chip-include", value_name = "REGEX")]

@@ -25,10 +25,6 @@ metrics! {
 /// The flags of the interrupts collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-#[expect(
-    clippy::struct_field_names,
-    reason = "clap tells all collectors' flags apart by them"
-)]
 pub(super) struct Flags {
     /// Expose only interrupts that match, as type;info;devices.
     #[arg(long = "collector.interrupts.name-include", value_name = "REGEX")]

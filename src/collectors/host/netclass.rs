@@ -76,10 +76,6 @@ const REREAD: u32 = 64;
 /// The flags of the netclass collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-#[expect(
-    clippy::struct_field_names,
-    reason = "clap wants them unique over all collectors"
-)]
 pub(super) struct Flags {
     /// Interfaces to leave out.
     #[arg(

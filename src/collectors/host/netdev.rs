@@ -99,10 +99,6 @@ const EXCLUDE: &str = "collector.netdev.device-exclude";
 /// The flags of the netdev collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-#[expect(
-    clippy::struct_field_names,
-    reason = "clap wants them unique over all collectors"
-)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Flags {
     /// Interfaces to expose; not together with device-exclude.

@@ -65,10 +65,6 @@ const MAX_CPUS: usize = 1 << 16;
 /// The flags of the cpu collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-#[expect(
-    clippy::struct_field_names,
-    reason = "clap tells all collectors' flags apart by them"
-)]
 pub(super) struct Flags {
     /// Expose the time that guests got.
     #[arg(long = "collector.cpu.guest", default_value_t = true, action = ArgAction::Set)]

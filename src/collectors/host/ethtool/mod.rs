@@ -70,10 +70,6 @@ const EXCLUDE: &str = "collector.ethtool.device-exclude";
 /// The flags of the ethtool collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-#[expect(
-    clippy::struct_field_names,
-    reason = "clap wants them unique among all collectors"
-)]
 pub(super) struct Flags {
     /// Network interfaces to ask; not together with device-exclude.
     #[arg(long = INCLUDE, value_name = "REGEX")]
