@@ -102,8 +102,12 @@ impl Server {
         let exporter = Arc::new(Exporter::starting_now());
         let all = collectors.iter().map(|entry| entry.name);
         let enabled: Vec<(_, Layer)> = scraper.collectors().collect();
+        let is_on = |entry: &&Entry| enabled.iter().any(|(name, _)| *name == entry.name);
+        let listed = collectors.iter().filter(|entry| !entry.is_to_come());
+        let listed = listed.filter(is_on).map(|entry| entry.name).collect();
         let service = Service {
             known: Known::new(all, enabled),
+            listed,
             scraper,
             workers,
             exporter: Arc::clone(&exporter),

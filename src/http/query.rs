@@ -44,11 +44,6 @@ impl Known {
         }
     }
 
-    /// The names of the collectors that are on.
-    pub(super) fn enabled(&self) -> impl Iterator<Item = &'static str> {
-        self.enabled.iter().map(|(name, _)| *name)
-    }
-
     /// What a query string asks for, of one layer or of all; or what is wrong with it.
     pub(super) fn wanted(&self, query: &str, layer: Option<Layer>) -> Result<Wanted, String> {
         let mut collect = BTreeSet::new();

@@ -46,6 +46,8 @@ pub(super) struct Service {
     pub workers: Workers,
     pub exporter: Arc<Exporter>,
     pub known: Known,
+    /// The collectors that the landing page lists.
+    pub listed: Vec<&'static str>,
     pub telemetry_path: String,
     /// None for no limit.
     pub max_requests: Option<NonZeroUsize>,
@@ -87,7 +89,7 @@ impl Service {
     }
 
     fn landing(&self) -> Answer {
-        let page = landing::page(&self.telemetry_path, self.known.enabled());
+        let page = landing::page(&self.telemetry_path, &self.listed);
         let mut answer = Response::new(Full::from(page));
         for (name, value) in [
             (CONTENT_TYPE, "text/html; charset=utf-8"),
