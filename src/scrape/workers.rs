@@ -201,6 +201,7 @@ mod tests {
         let mut answers: Vec<i32> = (0..100).map(|_| answer.recv().unwrap()).collect();
         answers.sort_unstable();
         assert_eq!(answers, (0..100).collect::<Vec<_>>());
-        assert_eq!(workers.threads(), STAYING);
+        // One is enough if it is quick.
+        assert!(workers.threads() <= STAYING);
     }
 }
