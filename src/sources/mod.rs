@@ -124,6 +124,16 @@ impl Snapshot {
         Dir::open(&self.roots.sysfs.join(path))
     }
 
+    /// The directories in one below the sysfs mount; none where that is not there, for
+    /// collectors that have nothing to say then and yet succeed, as `node_exporter`'s do.
+    pub fn sys_dirs(&self, path: impl AsRef<Path>) -> Result<Vec<Dir>> {
+        match self.sys_dir(path) {
+            Ok(dir) => dir.dirs(),
+            Err(error) if error.is_vanished() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads a file of the host's root file system, given its path from there.
     pub fn root(&self, path: impl AsRef<Path>) -> Result<Text> {
         dir::read(&below(&self.roots.rootfs, path.as_ref()))

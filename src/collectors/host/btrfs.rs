@@ -60,7 +60,7 @@ impl Collector for Btrfs {
 
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for file_system in machine.sys_dir("fs/btrfs")?.dirs()? {
+        for file_system in machine.sys_dirs("fs/btrfs")? {
             let uuid = file_system.name();
             // The others are `features` and `debug`.
             if uuid.contains('-') {
@@ -186,6 +186,14 @@ fn ratio(mode: &str, devices: usize) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collectors::host::testing::Machine;
+
+    #[test]
+    fn a_machine_without_btrfs_is_no_failure() {
+        let machine = Machine::new("no-btrfs");
+        let families = Btrfs.collect(&machine.snapshot()).unwrap();
+        assert!(families.is_empty());
+    }
 
     #[test]
     fn a_byte_takes_as_many_as_its_mode_has_copies() {

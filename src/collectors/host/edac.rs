@@ -45,12 +45,7 @@ impl Collector for Edac {
 
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let controllers = match machine.sys_dir("devices/system/edac/mc") {
-            Ok(dir) => dir.dirs()?,
-            Err(error) if error.is_vanished() => return Ok(out),
-            Err(error) => return Err(error),
-        };
-        for dir in controllers {
+        for dir in machine.sys_dirs("devices/system/edac/mc")? {
             if let Some(number) = numbered(&dir.name(), "mc") {
                 controller(&mut out, &dir, number);
             }

@@ -181,7 +181,7 @@ impl Collector for Xfs {
 
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for device in machine.sys_dir("fs/xfs")?.dirs()? {
+        for device in machine.sys_dirs("fs/xfs")? {
             // `stats` and `debug` are not devices, and have no such file.
             let Some(stats) = out.keep(device.read("stats/stats")) else {
                 continue;
@@ -213,7 +213,14 @@ fn add(out: &mut Families, device: &str, mut line: Fields<'_>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::Text;
+    use crate::{collectors::host::testing::Machine, sources::Text};
+
+    #[test]
+    fn a_machine_without_xfs_is_no_failure() {
+        let machine = Machine::new("no-xfs");
+        let families = Xfs.collect(&machine.snapshot()).unwrap();
+        assert!(families.is_empty());
+    }
 
     #[test]
     fn a_line_that_is_damaged_or_unknown_costs_only_itself() {
