@@ -1,0 +1,53 @@
+#!/bin/bash
+# Installs what the tests need, then runs all of them and whatever else must hold
+# before a change is good. Ends at the first thing that is wrong.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# Not everyone has those of root, where some of what the tests start is.
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+# step COMMAND...: runs it, and says how long it took.
+step() {
+    local started=$SECONDS
+    echo "== $*"
+    "$@"
+    echo "== took $((SECONDS - started)) s"
+}
+
+step tests/setup.sh packages
+
+# Most of the machine's building is waiting for packages: compile meanwhile. It is a
+# group of processes of its own, so that it can be ended with all it started.
+# (sudo asks for passwords in the foreground only.)
+((EUID == 0)) || step tests/setup.sh machine
+target=${CARGO_TARGET_DIR:-target}
+mkdir -p "$target"
+log=$target/setup.log
+set -m
+tests/setup.sh machine >"$log" 2>&1 &
+machine=$!
+set +m
+trap 'kill -- "-$machine" 2>/dev/null || true' EXIT
+
+step cargo fmt --check
+step cargo clippy --all-targets --all-features -- -D warnings
+step cargo test --no-run
+step cargo build --release
+echo "== the machine"
+if ! wait "$machine"; then
+    cat "$log"
+    echo "the machine for tests/v2_machine.rs was not built"
+    exit 1
+fi
+trap - EXIT
+
+if ((EUID == 0)); then
+    # A test that cannot run is a failure.
+    export STRATA_TEST_REQUIRE=1
+else
+    echo "== not root: what needs it is skipped"
+fi
+step cargo test
+step benches/host.py --short --strata "$target/release/strata_exporter"
+
+echo "all passed in $SECONDS s"

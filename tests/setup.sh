@@ -1,0 +1,111 @@
+#!/bin/bash
+# Installs from Debian what the tests need and this machine lacks, and builds the
+# machine that tests/machine/run.sh boots.
+#
+#     setup.sh [packages|machine]     both, unless told which
+#
+# Asks sudo where root is needed. Does nothing where everything is there.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# Not everyone has those of root.
+PATH+=:/usr/local/sbin:/usr/sbin:/sbin
+
+die() {
+    echo "setup.sh: $*" >&2
+    exit 1
+}
+
+as_root() {
+    if ((EUID == 0)); then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "needs root, or sudo, for: $*"
+    fi
+}
+
+# Prints the packages that are missing, by the commands that are.
+missing() {
+    local command package
+    while read -r command package; do
+        command -v "$command" >/dev/null || echo "$package"
+    done <<-'END'
+		cc gcc
+		cc libc6-dev
+		prometheus prometheus
+		promtool prometheus
+		prometheus-node-exporter prometheus-node-exporter
+		ip iproute2
+		unshare util-linux
+		mount mount
+		debootstrap debootstrap
+		qemu-system-x86_64 qemu-system-x86
+		mke2fs e2fsprogs
+		debugfs e2fsprogs
+	END
+    /usr/bin/python3 -c 'import prometheus_client' 2>/dev/null || echo python3-prometheus-client
+}
+
+# Runs as root: no service is started by what is installed, now or at the next boot.
+install_quietly() {
+    local service
+    # Not local: the trap comes after.
+    policy=/usr/sbin/policy-rc.d kept=
+    if [[ -e $policy || -L $policy ]]; then
+        kept=$(mktemp -u "$policy.XXXXXX")
+        mv "$policy" "$kept"
+    fi
+    trap 'rm -f "$policy"; [[ -z $kept ]] || mv "$kept" "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update
+    apt-get install -y --no-install-recommends "$@"
+    for service in prometheus prometheus-node-exporter; do
+        if [[ " $* " == *" $service "* ]]; then
+            update-rc.d "$service" disable
+        fi
+    done
+}
+
+packages() {
+    local wanted
+    mapfile -t wanted < <(missing | sort -u)
+    if ((${#wanted[@]})); then
+        command -v apt-get >/dev/null || die "needs these packages of Debian's: ${wanted[*]}"
+        echo "setup.sh: installs ${wanted[*]}"
+        as_root bash -c "set -euo pipefail; $(declare -f install_quietly); install_quietly \"\$@\"" \
+            setup "${wanted[@]}" </dev/null
+    fi
+    # Parts of Rust that come with every cargo but the smallest.
+    local part
+    for part in fmt:rustfmt clippy:clippy; do
+        cargo "${part%:*}" --version >/dev/null 2>&1 ||
+            rustup component add "${part#*:}" ||
+            die "needs cargo ${part%:*}"
+    done
+}
+
+machine() {
+    local cache=${STRATA_MACHINE_DIR:-$here/../target/machine}
+    local checksum
+    checksum=$(sha256sum <"$here/machine/build.sh")
+    if [[ -f $cache/stamp && $(<"$cache/stamp") == "$checksum" ]]; then
+        return
+    fi
+    as_root env STRATA_MACHINE_DIR="$cache" PATH="$PATH" "$here/machine/build.sh" </dev/null
+    # Whoever boots it makes a directory there.
+    ((EUID == 0)) || as_root chown -R "$(id -u):$(id -g)" "$cache"
+}
+
+case ${1-} in
+    packages | machine) "$1" ;;
+    '')
+        packages
+        machine
+        ;;
+    *) die "usage: setup.sh [packages|machine]" ;;
+esac
