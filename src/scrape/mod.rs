@@ -218,26 +218,32 @@ impl Slot {
     fn join_or_start(self: &Arc<Self>, machine: &Arc<Snapshot>, workers: &Workers) -> Started {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(run) = current.as_ref().filter(|run| run.report().is_none()) {
-            let run = Arc::clone(run);
-            return if run.is_overdue() {
-                Started::Overdue(run)
-            } else {
-                Started::Now(run)
-            };
+            if !run.is_overdue() {
+                return Started::Now(Arc::clone(run));
+            }
+            if run.has_begun() {
+                return Started::Overdue(Arc::clone(run));
+            }
+            // Every thread was busy for all its time. That is not its fault, and
+            // somebody has to wait for it, or no thread is started for it.
         }
         let run = Arc::new(Run::new(machine.deadline()));
         *current = Some(Arc::clone(&run));
         let (slot, machine, started) = (Arc::clone(self), Arc::clone(machine), Arc::clone(&run));
         workers.run(move || {
+            let current = || slot.current.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_it = |run: &Arc<Run>| Arc::ptr_eq(run, &started);
+            {
+                let current = current();
+                if !current.as_ref().is_some_and(is_it) {
+                    // It waited for a thread so long that another took its place.
+                    return;
+                }
+                started.begin();
+            }
             started.execute(&slot.collect, &machine);
             // Whoever waits for the result has its own hold on it.
-            let mut current = slot.current.lock().unwrap_or_else(PoisonError::into_inner);
-            if current
-                .as_ref()
-                .is_some_and(|run| Arc::ptr_eq(run, &started))
-            {
-                *current = None;
-            }
+            current().take_if(|run| is_it(run));
         });
         Started::Now(run)
     }

@@ -7,7 +7,7 @@ use std::{
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -43,6 +43,8 @@ pub(super) struct Run {
     pub started: Instant,
     /// When the scrape that started it gave up waiting.
     pub deadline: Instant,
+    /// Whether a thread has taken it up.
+    begun: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -56,6 +58,7 @@ impl Run {
         Self {
             started: Instant::now(),
             deadline,
+            begun: AtomicBool::new(false),
             state: Mutex::new(State::Running(Vec::new())),
         }
     }
@@ -64,6 +67,16 @@ impl Run {
     /// cannot be cancelled, only kept from piling up.
     pub(super) fn is_overdue(&self) -> bool {
         self.report().is_none() && self.deadline <= Instant::now()
+    }
+
+    /// A thread takes it up.
+    pub(super) fn begin(&self) {
+        self.begun.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a thread has taken it up, and it is not only waiting for one.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::SeqCst)
     }
 
     pub(super) fn report(&self) -> Option<Arc<Report>> {
