@@ -49,18 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: Settings) -> Result<(), String> {
-    let version = env!("CARGO_PKG_VERSION");
-    info!(
-        version,
-        collectors = settings.collectors.len(),
-        "strata_exporter starts"
-    );
-    for collector in &settings.to_come {
-        warn!(
-            collector,
-            "this collector of node_exporter's is not built yet"
-        );
-    }
+    let (enabled, to_come) = (settings.collectors.len(), settings.to_come);
     // One thread serves; what blocks is the workers'.
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -71,6 +60,8 @@ fn run(settings: Settings) -> Result<(), String> {
     runtime.block_on(async {
         let stop = stop_signal()?;
         let server = Server::bind(settings.flags.web, scraper, collectors::ALL, workers).await?;
+        // Not before it is sure: a reason not to start is the only line then.
+        started(enabled, &to_come);
         server.serve(stop).await;
         Ok::<_, String>(())
     })?;
@@ -78,6 +69,17 @@ fn run(settings: Settings) -> Result<(), String> {
     // Not dropped: that would wait for what hangs in the kernel.
     runtime.shutdown_background();
     Ok(())
+}
+
+fn started(collectors: usize, to_come: &[&str]) {
+    let version = env!("CARGO_PKG_VERSION");
+    info!(version, collectors, "strata_exporter starts");
+    for collector in to_come {
+        warn!(
+            collector,
+            "this collector of node_exporter's is not built yet"
+        );
+    }
 }
 
 /// Is over when the process is told to stop.
