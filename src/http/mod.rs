@@ -29,8 +29,9 @@ use routes::Service;
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait when no connection can be taken, such as without file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// More than any request for metrics needs.
-const MAX_HEADERS: usize = 64 << 10;
+/// More than any request for metrics needs. What hyper reads before it looks at the
+/// limit can be as much again.
+const MAX_HEADERS: usize = 32 << 10;
 
 /// Where and how to serve.
 #[derive(Debug, clap::Args)]
