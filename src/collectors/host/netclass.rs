@@ -10,6 +10,7 @@
 use std::{
     borrow::Cow,
     collections::HashMap,
+    ffi::{OsStr, OsString},
     sync::{Mutex, PoisonError},
 };
 
@@ -189,7 +190,8 @@ impl Collector for NetClass {
             Ok(links) if self.netlink => self.add_links(&mut out, machine, None, links),
             // What sysfs says does not depend on netlink.
             _ => {
-                for name in names.iter().filter(|name| !self.ignored.matches(name)) {
+                let wanted = |name: &&OsString| !self.ignored.matches(&name.to_string_lossy());
+                for name in names.iter().filter(wanted) {
                     if let Some(interface) = read(&mut out, &class, name) {
                         self.add(&mut out, &interface);
                     }
@@ -363,9 +365,8 @@ fn add_link_mode(
 }
 
 /// The interfaces that sysfs lists. The one file among them is the bonding driver's.
-fn names(class: &Dir) -> Result<Vec<String>> {
+fn names(class: &Dir) -> Result<Vec<OsString>> {
     let names = class.names()?.into_iter();
-    let names = names.filter_map(|name| name.into_string().ok());
     Ok(names.filter(|name| name != "bonding_masters").collect())
 }
 
@@ -373,11 +374,12 @@ fn names(class: &Dir) -> Result<Vec<String>> {
 /// same number for the newest of them. Numbers are counted by namespace, so two that
 /// have the same names, such as those of two containers, rarely have the same numbers;
 /// with `lo` alone, which is 1 everywhere, one cannot tell.
-fn is_same_namespace(class: &Dir, names: &[String], links: &[Link]) -> bool {
+fn is_same_namespace(class: &Dir, names: &[OsString], links: &[Link]) -> bool {
+    let names = names.iter().map(|name| name.to_string_lossy());
     let mut listed: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
     listed.sort_unstable();
     let newest = links.last().filter(|link| link.ifindex > 1);
-    listed == names
+    names.eq(listed)
         && newest.is_some_and(|newest| {
             let ifindex = class.number::<u32>(format!("{}/ifindex", newest.name));
             ifindex.is_ok_and(|ifindex| ifindex == newest.ifindex)
@@ -385,7 +387,7 @@ fn is_same_namespace(class: &Dir, names: &[String], links: &[Link]) -> bool {
 }
 
 /// Everything sysfs says of an interface, unless it is gone.
-fn read(out: &mut Families, class: &Dir, name: &str) -> Option<Interface<'static>> {
+fn read(out: &mut Families, class: &Dir, name: &OsStr) -> Option<Interface<'static>> {
     let dir = out.keep(class.dir(name))?;
     let mut number = |file| attribute(out, Some(&dir), ".", file);
     let mut interface = Interface {
@@ -414,7 +416,7 @@ fn read(out: &mut Families, class: &Dir, name: &str) -> Option<Interface<'static
     interface.duplex = word("duplex");
     interface.operstate = word("operstate");
     interface.ifalias = word("ifalias");
-    interface.name = name.to_owned().into();
+    interface.name = dir.name().into();
     let is_there = interface.flags.is_some() || !interface.operstate.is_empty();
     is_there.then_some(interface)
 }
@@ -535,7 +537,7 @@ mod tests {
         let links = machine.links().unwrap();
         netclass.add_links(&mut netlink, machine, Some(&class), links);
         for link in links {
-            let interface = read(&mut sysfs, &class, &link.name);
+            let interface = read(&mut sysfs, &class, OsStr::new(&link.name));
             netclass.add(&mut sysfs, &interface.unwrap_or_default());
         }
         netlink.remove(ALTNAMES_INFO.desc().name);
@@ -552,7 +554,7 @@ mod tests {
         let machine = here();
         let class = machine.sys_dir("class/net").unwrap();
         let links = machine.links().unwrap();
-        let mut listed: Vec<_> = links.iter().map(|link| link.name.clone()).collect();
+        let mut listed: Vec<OsString> = links.iter().map(|link| (&link.name).into()).collect();
         listed.sort_unstable();
         if names(&class).unwrap() != listed {
             return; // The sysfs of another network namespace.
@@ -622,11 +624,7 @@ mod tests {
         assert!(!is_same(&[link(1, "lo"), link(8, "eth0")]));
         assert!(!is_same(&[link(1, "lo"), link(7, "eth1")]));
         assert!(!is_same(&[link(1, "lo")]));
-        assert!(!is_same_namespace(
-            &class,
-            &["lo".to_owned()],
-            &[link(1, "lo")]
-        ));
+        assert!(!is_same_namespace(&class, &["lo".into()], &[link(1, "lo")]));
         std::fs::remove_dir_all(root).unwrap();
     }
 }
