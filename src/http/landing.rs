@@ -7,7 +7,7 @@ pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 
 
 /// The page, for these collectors.
 pub(super) fn page(telemetry_path: &str, collectors: &[&str]) -> String {
-    let path = escape(telemetry_path);
+    let path = escape(telemetry_path.trim_end_matches('/'));
     let mut page = String::new();
     page += "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n";
     page += "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n";

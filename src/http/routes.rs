@@ -84,7 +84,8 @@ impl Service {
 
     /// The layer whose metrics are at this path: `/metrics/host` and so on.
     fn layer(&self, path: &str) -> Option<Layer> {
-        let name = path.strip_prefix(&self.telemetry_path)?.strip_prefix('/')?;
+        let below = path.strip_prefix(self.telemetry_path.trim_end_matches('/'))?;
+        let name = below.strip_prefix('/')?;
         Layer::ALL.into_iter().find(|layer| layer.name() == name)
     }
 

@@ -55,14 +55,16 @@ struct State {
 }
 
 impl Workers {
-    /// Runs a job and waits for what it gives; `None` if it panicked.
+    /// Runs a job and waits for what it gives; `None` if it panicked. It goes before
+    /// what is waiting for a thread, for somebody waits for it who has a deadline.
     pub async fn call<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         let (give, given) = oneshot::channel();
         // Whoever called may have gone.
-        self.run(move || drop(give.send(job())));
+        let job = Box::new(move || drop(give.send(job())));
+        self.queue(|queue| queue.push_front(job));
         self.attend(given).await.ok()
     }
 
@@ -80,8 +82,12 @@ impl Workers {
 
     /// Runs a job soon.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+        self.queue(|queue| queue.push_back(Box::new(job)));
+    }
+
+    fn queue(&self, put: impl FnOnce(&mut VecDeque<Job>)) {
         let mut state = self.shared.lock();
-        state.queue.push_back(Box::new(job));
+        put(&mut state.queue);
         if state.idle > 0 {
             drop(state);
             self.shared.work.notify_one();
