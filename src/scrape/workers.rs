@@ -196,6 +196,15 @@ mod tests {
         drop(release);
     }
 
+    #[tokio::test]
+    async fn a_job_that_panics_costs_no_thread() {
+        let workers = Workers::default();
+        let panics = || assert_eq!(1, 2, "this panic is meant to be");
+        assert_eq!(workers.call(panics).await, None);
+        assert_eq!(workers.call(|| 3).await, Some(3));
+        assert!(workers.threads() <= STAYING);
+    }
+
     #[test]
     fn an_ordinary_scrape_needs_no_more_than_the_threads_that_stay() {
         let workers = Workers::default();

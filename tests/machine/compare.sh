@@ -11,7 +11,7 @@ die() {
 
 # scrape PORT FILE
 scrape() {
-    busybox wget -q -O "out/$2" "http://127.0.0.1:$1/metrics"
+    timeout 60 busybox wget -q -O "out/$2" "http://127.0.0.1:$1/metrics"
 }
 
 # await PORT PROCESS: until it answers there.
