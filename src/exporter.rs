@@ -40,7 +40,7 @@ metrics! {
     CPU_SECONDS: Counter = "process_cpu_seconds_total" [];
     /// File descriptors that this process has open.
     OPEN_FDS: Gauge = "process_open_fds" [];
-    /// File descriptors that this process may have open; absent without a limit.
+    /// File descriptors that this process may have open; 18446744073709551615 without a limit.
     MAX_FDS: Gauge = "process_max_fds" [];
     /// Memory that this process has in RAM.
     RESIDENT_MEMORY: Gauge = "process_resident_memory_bytes" [];
@@ -48,9 +48,12 @@ metrics! {
     START_TIME: Gauge = "process_start_time_seconds" [];
     /// Address space of this process.
     VIRTUAL_MEMORY: Gauge = "process_virtual_memory_bytes" [];
-    /// Address space that this process may have; -1 without a limit.
+    /// Address space that this process may have; 18446744073709551615 without a limit.
     VIRTUAL_MEMORY_MAX: Gauge = "process_virtual_memory_max_bytes" [];
 }
+
+/// How the kernel, and so `node_exporter`, says that there is none: `RLIM_INFINITY`.
+const NO_LIMIT: u64 = u64::MAX;
 
 /// What the exporter exposes about itself.
 pub const OWN_METRICS: &[&Desc] = METRICS;
@@ -203,15 +206,11 @@ impl Exporter {
 fn process(out: &mut Families, usage: &Usage) {
     out.add(&CPU_SECONDS, [], usage.cpu);
     out.add(&OPEN_FDS, [], usage.fds);
-    if let Some(max) = usage.max_fds {
-        out.add(&MAX_FDS, [], max);
-    }
+    out.add(&MAX_FDS, [], usage.max_fds.unwrap_or(NO_LIMIT));
     out.add(&RESIDENT_MEMORY, [], usage.resident_memory);
     out.add(&VIRTUAL_MEMORY, [], usage.virtual_memory);
-    match usage.max_virtual_memory {
-        Some(max) => out.add(&VIRTUAL_MEMORY_MAX, [], max),
-        None => out.add(&VIRTUAL_MEMORY_MAX, [], -1_i64),
-    }
+    let max = usage.max_virtual_memory.unwrap_or(NO_LIMIT);
+    out.add(&VIRTUAL_MEMORY_MAX, [], max);
 }
 
 #[cfg(test)]
