@@ -5,8 +5,7 @@
 //! chooses. What it chose is remembered with the names as the kernel wrote them, because
 //! these hardly ever change: a scrape compares the lines of names and matches nothing.
 
-use std::sync::{Mutex, PoisonError};
-
+use super::memo::Memo;
 use crate::{
     collector::Collector,
     error::Result,
@@ -25,9 +24,6 @@ metrics! {
 /// What dashboards and alerts use.
 const FIELDS: &str = r"^(.*_(InErrors|InErrs)|Ip_Forwarding|Ip(6|Ext)_(InOctets|OutOctets)|Icmp6?_(InMsgs|OutMsgs)|TcpExt_(Listen.*|Syncookies.*|TCPSynRetrans|TCPTimeouts|TCPOFOQueue|TCPRcvQDrop)|Tcp_(ActiveOpens|InSegs|OutSegs|OutRsts|PassiveOpens|RetransSegs|CurrEstab)|Udp6?_(InDatagrams|OutDatagrams|NoPorts|RcvbufErrors|SndbufErrors))$";
 
-/// More lines of names than any of the files has; those beyond are matched anew.
-const MAX_REMEMBERED: usize = 4096;
-
 /// The flags of the netstat collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
@@ -45,15 +41,18 @@ pub(super) struct Flags {
 #[derive(Debug)]
 pub(super) struct NetStat {
     fields: Pattern,
-    chosen: Mutex<Chosen>,
+    netstat: Memo<Chosen>,
+    snmp: Memo<Chosen>,
+    snmp6: Memo<Chosen>,
 }
 
-/// What was chosen of each file.
-#[derive(Debug, Default)]
+/// What was chosen of one line of names.
+#[derive(Debug)]
 struct Chosen {
-    netstat: Memory,
-    snmp: Memory,
-    snmp6: Memory,
+    /// How many names there are.
+    count: usize,
+    /// Which in the line, and how it is called in the metric's name.
+    names: Vec<(usize, String)>,
 }
 
 impl Collector for NetStat {
@@ -65,80 +64,52 @@ impl Collector for NetStat {
     fn new(flags: Flags) -> Result<Self, String> {
         Ok(Self {
             fields: flags.netstat_fields,
-            chosen: Mutex::default(),
+            netstat: Memo::default(),
+            snmp: Memo::default(),
+            snmp6: Memo::default(),
         })
     }
 
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut out = Families::default();
         let netstat = machine.proc("net/netstat")?;
-        in_pairs(&mut out, &netstat, &self.fields, &mut chosen.netstat);
+        in_pairs(&mut out, &netstat, &self.fields, &self.netstat);
         if let Some(snmp) = out.keep(machine.proc("net/snmp")) {
-            in_pairs(&mut out, &snmp, &self.fields, &mut chosen.snmp);
+            in_pairs(&mut out, &snmp, &self.fields, &self.snmp);
         }
         // Absent where IPv6 is off.
         if let Some(snmp6) = out.keep(machine.proc("net/snmp6")) {
-            one_a_line(&mut out, &snmp6, &self.fields, &mut chosen.snmp6);
+            one_a_line(&mut out, &snmp6, &self.fields, &self.snmp6);
         }
         Ok(out)
     }
 }
 
-/// Names as one file has them, line by line, and which of them were chosen.
-#[derive(Debug, Default)]
-struct Memory(Vec<Names>);
-
-/// One line of names.
-#[derive(Debug)]
-struct Names {
-    line: String,
-    count: usize,
-    /// Which in the line, and how it is called in the metric's name.
-    chosen: Vec<(usize, String)>,
-}
-
-impl Memory {
-    /// What was chosen of this line, which stands `at` this place in the file.
-    fn recall(&mut self, at: usize, line: &str, choose: impl FnOnce() -> Names) -> &Names {
-        let at = at.min(self.0.len()).min(MAX_REMEMBERED);
-        if self.0.get(at).is_none_or(|names| names.line != line) {
-            // A line that is new, as IcmpMsg is with the first message of a type, moves
-            // the ones below it: they are matched again, once.
-            self.0.truncate(at);
-            self.0.push(choose());
-        }
-        &self.0[at]
-    }
-}
-
 /// A line of names, then a line of their values, each beginning with the protocol.
-fn in_pairs(out: &mut Families, text: &Text, fields: &Pattern, memory: &mut Memory) {
+fn in_pairs(out: &mut Families, text: &Text, fields: &Pattern, memo: &Memo<Chosen>) {
     let mut lines = text.lines();
-    let mut at = 0;
+    let mut recall = memo.recall();
     while let Some(names) = lines.next() {
         let Some(values) = lines.next() else {
             out.skip(names.error("the line with the values is missing"));
             break;
         };
         let line = names.rest();
-        let names = memory.recall(at, line, || columns(line, fields));
-        let pair = pair(names, values);
+        let chosen = recall.next(line, |line| choose(line, fields));
+        let pair = pair(line, chosen, values);
         for (word, value) in out.keep(pair).unwrap_or_default() {
             out.add_word(&FIELD, word, [], value);
         }
-        at += 1;
     }
 }
 
-fn columns(line: &str, fields: &Pattern) -> Names {
+fn choose(line: &str, fields: &Pattern) -> Chosen {
     let mut words = line.split_ascii_whitespace();
     let protocol = words.next().unwrap_or_default().trim_end_matches(':');
     let names: Vec<_> = words.map(|name| format!("{protocol}_{name}")).collect();
-    Names {
-        line: line.to_owned(),
+    Chosen {
         count: names.len(),
-        chosen: names
+        names: names
             .into_iter()
             .enumerate()
             .filter(|(_, name)| fields.matches(name))
@@ -147,18 +118,22 @@ fn columns(line: &str, fields: &Pattern) -> Names {
 }
 
 /// The values of the chosen names: all of them or none.
-fn pair<'a>(names: &'a Names, mut values: Fields<'_>) -> Result<Vec<(&'a str, Value)>> {
+fn pair<'a>(
+    line: &str,
+    chosen: &'a Chosen,
+    mut values: Fields<'_>,
+) -> Result<Vec<(&'a str, Value)>> {
     let protocol = values.word("protocol")?;
-    if names.line.split_ascii_whitespace().next() != Some(protocol) {
+    if line.split_ascii_whitespace().next() != Some(protocol) {
         return Err(values.error(format_args!("{protocol:?} is not the line of names above")));
     }
     let count = values.rest().split_ascii_whitespace().count();
-    if count != names.count {
-        let expected = names.count;
+    if count != chosen.count {
+        let expected = chosen.count;
         return Err(values.error(format_args!("{count} values for {expected} names")));
     }
-    let mut wanted = names.chosen.iter().peekable();
-    let mut found = Vec::with_capacity(names.chosen.len());
+    let mut wanted = chosen.names.iter().peekable();
+    let mut found = Vec::with_capacity(chosen.names.len());
     for (at, value) in values.rest().split_ascii_whitespace().enumerate() {
         if let Some((_, word)) = wanted.next_if(|(column, _)| *column == at) {
             found.push((word.as_str(), values.parse_word(value, word)?));
@@ -168,22 +143,22 @@ fn pair<'a>(names: &'a Names, mut values: Fields<'_>) -> Result<Vec<(&'a str, Va
 }
 
 /// A name and its value in each line.
-fn one_a_line(out: &mut Families, text: &Text, fields: &Pattern, memory: &mut Memory) {
-    for (at, mut line) in text.lines().enumerate() {
+fn one_a_line(out: &mut Families, text: &Text, fields: &Pattern, memo: &Memo<Chosen>) {
+    let mut recall = memo.recall();
+    for mut line in text.lines() {
         // `Ip6InOctets` is `Ip6_InOctets`, `UdpLite6InErrors` is `UdpLite6_InErrors`.
         let Some(name) = line.next_word() else {
             continue;
         };
-        let names = memory.recall(at, name, || {
+        let chosen = recall.next(name, |name| {
             let word = name.split_once('6').map(|(p, rest)| format!("{p}6_{rest}"));
             let word = word.filter(|word| fields.matches(word));
-            Names {
-                line: name.to_owned(),
+            Chosen {
                 count: 1,
-                chosen: word.into_iter().map(|word| (0, word)).collect(),
+                names: word.into_iter().map(|word| (0, word)).collect(),
             }
         });
-        for (_, word) in &names.chosen {
+        for (_, word) in &chosen.names {
             let value = line.parse::<Value>(word);
             if let Some(value) = out.keep(value) {
                 out.add_word(&FIELD, word, [], value);
@@ -209,7 +184,7 @@ mod tests {
         let text =
             Text::from("Ip: Forwarding InOctets\nIp: 2 18446744073709551615\nTcp: Max\nTcp: -1\n");
         let mut out = Families::default();
-        in_pairs(&mut out, &text, &all(), &mut Memory::default());
+        in_pairs(&mut out, &text, &all(), &Memo::default());
         assert_eq!(
             out.lines(),
             [
@@ -234,13 +209,13 @@ mod tests {
         ] {
             let mut out = Families::default();
             let text = Text::from(format!("{bad}{good}").as_str());
-            in_pairs(&mut out, &text, &all(), &mut Memory::default());
+            in_pairs(&mut out, &text, &all(), &Memo::default());
             assert_eq!(out.lines(), ["node_netstat_Udp_InErrors 7"]);
             assert_eq!(reason(&out), said);
         }
         let mut out = Families::default();
         let cut_off = Text::from("Ip: A\n");
-        in_pairs(&mut out, &cut_off, &all(), &mut Memory::default());
+        in_pairs(&mut out, &cut_off, &all(), &Memo::default());
         assert_eq!(reason(&out), "test:1: the line with the values is missing");
     }
 
@@ -248,7 +223,7 @@ mod tests {
     fn names_of_the_sixth_version_are_split_behind_the_six() {
         let text = Text::from("Ip6InOctets  \t3\nUdpLite6InErrors\t4\nIcmp6OutType133 5\nOdd 6\n");
         let mut out = Families::default();
-        one_a_line(&mut out, &text, &all(), &mut Memory::default());
+        one_a_line(&mut out, &text, &all(), &Memo::default());
         assert_eq!(
             out.lines(),
             [
@@ -261,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_name_that_appears_later_does_not_shift_the_values() {
-        let mut memory = Memory::default();
+        let memo = Memo::default();
         for text in [
             "Icmp: A\nIcmp: 1\nTcp: B C\nTcp: 2 3\n",
             "Icmp: A\nIcmp: 1\nIcmpMsg: T3\nIcmpMsg: 9\nTcp: B C\nTcp: 2 3\n",
@@ -270,7 +245,7 @@ mod tests {
         ] {
             let mut out = Families::default();
             let only = "^Tcp_[BC]$".parse().unwrap();
-            in_pairs(&mut out, &Text::from(text), &only, &mut memory);
+            in_pairs(&mut out, &Text::from(text), &only, &memo);
             assert_eq!(
                 out.lines(),
                 ["node_netstat_Tcp_B 2", "node_netstat_Tcp_C 3"],
@@ -282,26 +257,12 @@ mod tests {
 
     #[test]
     fn an_ordinary_scrape_matches_no_name() {
-        let mut memory = Memory::default();
+        let memo = Memo::default();
         let text = Text::from("Tcp: B\nTcp: 2\n");
         let mut out = Families::default();
-        in_pairs(&mut out, &text, &all(), &mut memory);
+        in_pairs(&mut out, &text, &all(), &memo);
         // Had it been matched again, it would not have been found.
-        in_pairs(&mut out, &text, &Pattern::default(), &mut memory);
+        in_pairs(&mut out, &text, &Pattern::default(), &memo);
         assert_eq!(out.lines(), ["node_netstat_Tcp_B 2"; 2]);
-    }
-
-    #[test]
-    fn more_lines_than_are_remembered_are_all_exposed() {
-        let lines: Vec<_> = (0..MAX_REMEMBERED + 2)
-            .map(|i| format!("Ip6A{i} {i}\n"))
-            .collect();
-        let text = Text::from(lines.concat().as_str());
-        let last = format!("^Ip6_A{}$", MAX_REMEMBERED + 1).parse().unwrap();
-        let mut memory = Memory::default();
-        let mut out = Families::default();
-        one_a_line(&mut out, &text, &last, &mut memory);
-        assert_eq!(out.lines().len(), 1);
-        assert_eq!(memory.0.len(), MAX_REMEMBERED + 1);
     }
 }
