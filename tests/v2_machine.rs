@@ -21,6 +21,7 @@ use std::{
 };
 
 use strata_exporter::collectors;
+use support::text::{Labels, Scrape};
 
 /// What both are started with. Debian's defaults are not upstream's, so those that
 /// differ are given.
@@ -178,7 +179,7 @@ fn ours_says_what_node_exporter_says() {
     let mut wrong = Vec::new();
     for user in ["root", "nobody"] {
         let rounds = [1, 2, 3].map(|round| {
-            let scrape = |who: &str| Scrape::parse(&read(&format!("{user}-{who}-{round}.prom")));
+            let scrape = |who: &str| scraped(&read(&format!("{user}-{who}-{round}.prom")));
             let (before, ours, after) = (scrape("before"), scrape("ours"), scrape("after"));
             assert!(after.series.contains_key("node_load1"), "no anchor");
             wrong.extend(broken(&ours).map(|what| format!("as {user}, {what}")));
@@ -189,8 +190,8 @@ fn ours_says_what_node_exporter_says() {
             .iter()
             .filter(|(what, _)| others.iter().all(|round| round.contains_key(*what)));
         wrong.extend(lasting.map(|(_, said)| format!("as {user}, {said}")));
-        let ours = Scrape::parse(&read(&format!("{user}-ours-1.prom")));
-        let failed: Vec<&str> = ours.collectors("failed").collect();
+        let ours = scraped(&read(&format!("{user}-ours-1.prom")));
+        let failed: Vec<&str> = collectors_with(&ours, "failed").collect();
         println!("as {user}, these collectors fail: {failed:?}");
     }
     assert!(
@@ -203,76 +204,49 @@ fn ours_says_what_node_exporter_says() {
     fs::remove_dir_all(task).unwrap();
 }
 
-type Labels = BTreeMap<String, String>;
-
-/// A scrape in the text format.
-#[derive(Default)]
-struct Scrape {
-    types: BTreeMap<String, String>,
-    series: BTreeMap<String, BTreeMap<Labels, f64>>,
+/// What a page says, without labels that the anchor is too old for.
+fn scraped(page: &str) -> Scrape {
+    let mut scrape = Scrape::parse(page);
+    for (name, series) in &mut scrape.series {
+        let newer = NEWER_LABELS
+            .iter()
+            .filter(|(prefix, ..)| name.starts_with(prefix));
+        let newer: Vec<&str> = newer.map(|(_, label, _)| *label).collect();
+        let without = |mut labels: Labels| {
+            labels.retain(|name, _| !newer.contains(&name.as_str()));
+            labels
+        };
+        let all = std::mem::take(series).into_iter();
+        *series = all
+            .map(|(labels, value)| (without(labels), value))
+            .collect();
+    }
+    scrape
 }
 
-impl Scrape {
-    fn parse(page: &str) -> Self {
-        let mut scrape = Self::default();
-        for line in page.lines() {
-            if let Some(line) = line.strip_prefix("# TYPE ") {
-                let (name, kind) = line.split_once(' ').unwrap();
-                scrape.types.insert(name.into(), kind.into());
-            } else if !line.starts_with('#') {
-                let (series, value) = line.rsplit_once(' ').unwrap();
-                let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-                let mut labels = parse_labels(labels);
-                for (prefix, newer, _) in NEWER_LABELS {
-                    if name.starts_with(prefix) {
-                        labels.remove(*newer);
-                    }
-                }
-                let of = scrape.series.entry(name.into()).or_default();
-                of.insert(labels, value.parse().unwrap());
-            }
-        }
-        scrape
-    }
-
-    /// The value of a series.
-    fn get(&self, name: &str, labels: &Labels) -> Option<f64> {
-        self.series.get(name)?.get(labels).copied()
-    }
-
-    /// The collectors of ours with this outcome.
-    fn collectors(&self, outcome: &str) -> impl Iterator<Item = &str> {
-        let outcomes = self.series.get("strata_collector_outcome");
-        let with = move |labels: &&Labels| labels.get("outcome").is_some_and(|it| it == outcome);
-        let labels = outcomes.into_iter().flat_map(BTreeMap::keys).filter(with);
-        labels.filter_map(|labels| labels.get("collector").map(String::as_str))
-    }
+/// The value of a series.
+fn value(scrape: &Scrape, name: &str, labels: &Labels) -> Option<f64> {
+    scrape.series.get(name)?.get(labels).copied()
 }
 
-/// Parses `a="b",c="d"}`.
-fn parse_labels(mut text: &str) -> Labels {
-    let mut labels = Labels::new();
-    while let Some((name, rest)) = text.split_once("=\"") {
-        let mut escaped = false;
-        let end = rest.find(|c| {
-            let is_end = c == '"' && !escaped;
-            escaped = c == '\\' && !escaped;
-            is_end
-        });
-        let (value, rest) = rest.split_at(end.unwrap());
-        labels.insert(name.into(), value.into());
-        text = rest.trim_start_matches(['"', ',']);
-    }
-    labels
+/// The collectors of ours with this outcome.
+fn collectors_with<'a>(scrape: &'a Scrape, outcome: &str) -> impl Iterator<Item = &'a str> {
+    let outcomes = scrape
+        .of("strata_collector_outcome")
+        .map(|(labels, _)| labels);
+    let with = move |labels: &&Labels| labels.get("outcome").is_some_and(|it| it == outcome);
+    outcomes
+        .filter(with)
+        .filter_map(|labels| labels.get("collector").map(String::as_str))
 }
 
 /// What no exporter may say of itself.
 fn broken(ours: &Scrape) -> impl Iterator<Item = String> {
     let broken = BROKEN.iter().flat_map(|outcome| {
-        let collectors = ours.collectors(outcome);
+        let collectors = collectors_with(ours, outcome);
         collectors.map(move |collector| format!("{collector} {outcome}"))
     });
-    let collected: BTreeSet<&str> = ours.collectors("collected").collect();
+    let collected: BTreeSet<&str> = collectors_with(ours, "collected").collect();
     let basics = BASICS.iter().filter(move |it| !collected.contains(*it));
     broken.chain(basics.map(|it| format!("{it} was not collected")))
 }
@@ -296,21 +270,21 @@ fn differences(before: &Scrape, ours: &Scrape, after: &Scrape) -> BTreeMap<Strin
             let said = format!("{name} is {our_kind:?}, not {kind:?}");
             found.insert(format!("{name} type"), said);
         }
-        for (labels, value) in series {
+        for (labels, before) in series {
             let collector = labels.get("collector").map_or("", String::as_str);
             // Gone since, or nobody's yet.
-            let (Some(later), false) = (after.get(name, labels), to_come.contains(collector))
+            let (Some(later), false) = (value(after, name, labels), to_come.contains(collector))
             else {
                 continue;
             };
             let what = format!("{name}{labels:?}");
-            let Some(our_value) = ours.get(name, labels) else {
+            let Some(our_value) = value(ours, name, labels) else {
                 found.insert(what.clone(), format!("{what} is missing"));
                 continue;
             };
             let kind = kind.map_or("", String::as_str);
-            if !agrees(name, kind, [*value, our_value, later]) {
-                let said = format!("{what} is {our_value}, not from {value} to {later}");
+            if !agrees(name, kind, [*before, our_value, later]) {
+                let said = format!("{what} is {our_value}, not from {before} to {later}");
                 found.insert(what, said);
             }
         }
@@ -322,7 +296,7 @@ fn differences(before: &Scrape, ours: &Scrape, after: &Scrape) -> BTreeMap<Strin
         let is_theirs = |it: &Labels| {
             [before, after]
                 .iter()
-                .any(|page| page.get(name, it).is_some())
+                .any(|page| value(page, name, it).is_some())
         };
         for labels in series.keys().filter(|it| !is_theirs(it)) {
             let what = format!("{name}{labels:?}");
@@ -350,13 +324,6 @@ fn agrees(name: &str, kind: &str, [before, ours, after]: [f64; 3]) -> bool {
 
 fn is_close(a: f64, b: f64) -> bool {
     (a.is_nan() && b.is_nan()) || a == b || (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
-}
-
-#[test]
-fn labels_are_read_back_whatever_is_in_them() {
-    let labels = parse_labels(r#"a="x\",\\",b="",c="}"}"#);
-    let expected = [("a", r#"x\",\\"#), ("b", ""), ("c", "}")];
-    assert!(labels.iter().map(|(k, v)| (&**k, &**v)).eq(expected));
 }
 
 #[test]
