@@ -71,7 +71,14 @@ pub fn command(collectors: &[Entry]) -> Command {
             .value_parser(ValueParser::bool())
             .help(format!("Collect {} [default: {state}]", collector.about))
             .hide(collector.is_to_come());
-        (collector.add_flags)(command.arg(switch))
+        let command = (collector.add_flags)(command.arg(switch));
+        let to_come = collector.flags_to_come.iter().map(|flag| {
+            let long = format!("collector.{}.{flag}", collector.name);
+            // Whether switch or value: what is taken is not looked at.
+            let arg = Arg::new(long.clone()).long(long).hide(true);
+            arg.num_args(0..=1).action(ArgAction::Append)
+        });
+        command.args(to_come)
     });
     // After the flags, whose documentation would stand in its place.
     let command = command.about(env!("CARGO_PKG_DESCRIPTION")).after_help(
@@ -236,6 +243,9 @@ mod tests {
         let settings =
             parse("--collector.perf --runtime.gomaxprocs=2").unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(settings.to_come, ["perf"]);
+        let flags = "--collector.tapestats.ignored-devices=^x --collector.bcache.priorityStats \
+                     --collector.perf.tracepoint a:b --collector.perf.tracepoint c:d";
+        assert!(names(flags).contains(&"meminfo"));
     }
 
     #[test]

@@ -81,6 +81,9 @@ pub struct Entry {
     pub layer: Layer,
     /// [`Collector::METRICS`].
     pub metrics: &'static [&'static Desc],
+    /// Of a collector still to come, the flags that are taken already, without
+    /// `collector.` and its name.
+    pub flags_to_come: &'static [&'static str],
     /// Adds the collector's own flags to the command line.
     pub(crate) add_flags: fn(Command) -> Command,
     /// Makes the collector from the parsed command line.
@@ -97,6 +100,7 @@ impl Entry {
             enabled: C::ENABLED,
             layer,
             metrics: C::METRICS,
+            flags_to_come: &[],
             add_flags: C::Flags::augment_args,
             make: |matches| {
                 let collector = C::new(C::Flags::from_arg_matches(matches)?).map_err(|clash| {
@@ -110,13 +114,18 @@ impl Entry {
     /// Holds the place of a collector of `node_exporter`'s that is still to come, so
     /// that unit files and scrape configurations which name it go on working.
     #[must_use]
-    pub const fn to_come(name: &'static str, enabled: bool) -> Self {
+    pub const fn to_come(
+        name: &'static str,
+        enabled: bool,
+        flags_to_come: &'static [&'static str],
+    ) -> Self {
         Self {
             name,
             about: "nothing yet: not built",
             enabled,
             layer: Layer::Host,
             metrics: &[],
+            flags_to_come,
             add_flags: |command| command,
             make: |_| Ok(Box::new(|_| Err(Error::Unsupported))),
         }
