@@ -9,6 +9,7 @@ pub mod text;
 use std::{
     collections::BTreeSet,
     fs,
+    io::Write,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -47,7 +48,11 @@ pub fn lacks(what: &str) {
         std::env::var_os("STRATA_TEST_REQUIRE").is_none(),
         "needs {what}"
     );
-    println!("skipped: needs {what}");
+    // Not printed: the harness keeps what is printed by tests that pass.
+    let test = std::thread::current();
+    let test = test.name().unwrap_or_default();
+    let line = format!("{test} is skipped: needs {what}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// Whether there is a program of this name.
