@@ -50,17 +50,23 @@ pub struct NoFlags {}
 pub enum Layer {
     /// The machine itself: `node_*`.
     Host,
+    /// Its containers and other control groups: `container_*`, `machine_*`.
+    Containers,
+    /// What runs on it, in a few series: `census_*`.
+    Census,
 }
 
 impl Layer {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Host];
+    pub const ALL: [Self; 3] = [Self::Host, Self::Containers, Self::Census];
 
     /// The name in the path.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Host => "host",
+            Self::Containers => "containers",
+            Self::Census => "census",
         }
     }
 }

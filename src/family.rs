@@ -1,6 +1,6 @@
 //! What collectors produce: samples, gathered into families by metric name.
 
-use std::{borrow::Cow, str::FromStr, time::Duration};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use crate::{
     error::{Error, Result},
@@ -152,10 +152,61 @@ impl Part {
 /// One line of the exposition; its labels are in its family's `labels`.
 #[derive(Debug)]
 struct Sample {
+    /// Labels that are rendered already, before those in the family's text.
+    block: Option<Block>,
     /// Where its labels end in the family's text.
     end: usize,
     part: Part,
     value: Value,
+}
+
+/// Labels as they go on the wire, rendered once for many samples.
+pub type Block = Arc<str>;
+
+/// Renders labels as they go on the wire. What may not stand in a label's name
+/// becomes `_`.
+#[must_use]
+pub fn block<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Block {
+    let mut text = String::new();
+    for (name, value) in labels {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        let name: String = name.chars().map(sane).collect();
+        label_into(&mut text, &name, value);
+    }
+    text.into()
+}
+
+/// The labels of one sample as they go on the wire, without braces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LabelText<'a> {
+    block: &'a str,
+    own: &'a str,
+}
+
+impl<'a> LabelText<'a> {
+    /// Its pieces, to be written one after the other; all empty if there is no label.
+    #[must_use]
+    pub fn pieces(self) -> [&'a str; 3] {
+        let comma = !self.block.is_empty() && !self.own.is_empty();
+        [self.block, if comma { "," } else { "" }, self.own]
+    }
+
+    /// Whether there is no label.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.block.is_empty() && self.own.is_empty()
+    }
+
+    /// All in one.
+    #[must_use]
+    pub fn joined(self) -> Cow<'a, str> {
+        match (self.block, self.own) {
+            ("", one) | (one, "") => one.into(),
+            _ => self.pieces().concat().into(),
+        }
+    }
 }
 
 /// All samples of one metric.
@@ -196,29 +247,39 @@ impl Family {
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
         value: Value,
     ) {
+        self.push_of(None, part, labels, value);
+    }
+
+    fn push_of<'a>(
+        &mut self,
+        block: Option<Block>,
+        part: Part,
+        labels: impl IntoIterator<Item = (&'a str, &'a str)>,
+        value: Value,
+    ) {
         let start = self.labels.len();
         for (name, value) in labels {
             if self.labels.len() > start {
                 self.labels.push(',');
             }
-            self.labels.push_str(name);
-            self.labels.push_str("=\"");
-            escape_into(&mut self.labels, value);
-            self.labels.push('"');
+            label_into(&mut self.labels, name, value);
         }
         self.samples.push(Sample {
+            block,
             end: self.labels.len(),
             part,
             value,
         });
     }
 
-    /// The samples: which part of the metric, the labels as they go on the wire
-    /// without braces, the value.
-    pub fn samples(&self) -> impl Iterator<Item = (Part, &str, Value)> {
+    /// The samples: which part of the metric, the labels, the value.
+    pub fn samples(&self) -> impl Iterator<Item = (Part, LabelText<'_>, Value)> {
         let mut start = 0;
         self.samples.iter().map(move |sample| {
-            let labels = self.labels.get(start..sample.end).unwrap_or_default();
+            let labels = LabelText {
+                block: sample.block.as_deref().unwrap_or_default(),
+                own: self.labels.get(start..sample.end).unwrap_or_default(),
+            };
             start = sample.end;
             (sample.part, labels, sample.value)
         })
@@ -235,6 +296,21 @@ impl Family {
     pub fn is_empty(&self) -> bool {
         self.samples.is_empty()
     }
+}
+
+impl fmt::Display for LabelText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pieces()
+            .into_iter()
+            .try_for_each(|piece| f.write_str(piece))
+    }
+}
+
+fn label_into(out: &mut String, name: &str, value: &str) {
+    out.push_str(name);
+    out.push_str("=\"");
+    escape_into(out, value);
+    out.push('"');
 }
 
 fn escape_into(out: &mut String, value: &str) {
@@ -276,6 +352,22 @@ impl Families {
         let desc = metric.desc();
         let family = self.described(desc, desc.name, || desc.name.into());
         family.push(Part::Plain, zip(desc, &labels), value.into());
+    }
+
+    /// Adds a sample of a thing whose labels are rendered already: those of the
+    /// metric's `block`. It takes only a hold on them.
+    pub fn add_of<const N: usize>(
+        &mut self,
+        metric: &'static Metric<N>,
+        block: &Block,
+        labels: [&str; N],
+        value: impl Into<Value>,
+    ) {
+        let desc = metric.desc();
+        debug_assert!(!desc.block.is_empty(), "{} has no block", desc.name);
+        let family = self.described(desc, desc.name, || desc.name.into());
+        let block = Some(Block::clone(block));
+        family.push_of(block, Part::Plain, zip(desc, &labels), value.into());
     }
 
     /// Adds a sample whose metric's name has `word` in place of the `*`. What may
@@ -446,7 +538,13 @@ mod tests {
         FIELD: Gauge = "x_*_bytes" ["device"];
         /// Another.
         OTHER: Counter = "x_other_total" ["device"];
+        /// Of a thing.
+        OF_THING: Gauge = "x_thing_bytes" of THING ["cpu"];
+        /// Things.
+        BARE_OF_THING: Gauge = "x_things" of THING [];
     }
+
+    const THING: &[&str] = &["id", "label_*"];
 
     #[test]
     fn samples_find_their_family_whatever_the_order() {
@@ -456,7 +554,7 @@ mod tests {
             out.add_word(&FIELD, "Free (now)", [device], 2.5);
         }
         out.add(&OTHER, ["c"], 3_i64);
-        assert_eq!(METRICS.len(), 2);
+        assert_eq!(METRICS.len(), 4);
         assert_eq!(
             out.lines(),
             [
@@ -468,6 +566,21 @@ mod tests {
             ]
         );
         assert_eq!(out.iter().nth(1).unwrap().help, "Field Free (now).");
+    }
+
+    #[test]
+    fn the_labels_of_a_block_come_first_and_are_escaped() {
+        let mut out = Families::default();
+        let block = block([("id", "/a"), ("label_x.y", "\"q\"\n")]);
+        out.add_of(&OF_THING, &block, ["0"], 1_u64);
+        out.add_of(&BARE_OF_THING, &block, [], 2_u64);
+        assert_eq!(
+            out.lines(),
+            [
+                r#"x_thing_bytes{id="/a",label_x_y="\"q\"\n",cpu="0"} 1"#,
+                r#"x_things{id="/a",label_x_y="\"q\"\n"} 2"#,
+            ]
+        );
     }
 
     #[test]

@@ -33,6 +33,10 @@ pub struct Desc {
     pub kind: Kind,
     /// The label names, in the order the collector gives their values.
     pub labels: &'static [&'static str],
+    /// The names of labels that stand before those, the same for all metrics of a
+    /// thing: they are rendered once for each, as a block. A `*` stands for words
+    /// that people choose.
+    pub block: &'static [&'static str],
 }
 
 /// A described metric with `N` labels.
@@ -54,11 +58,14 @@ impl<const N: usize> Metric<N> {
         name: &'static str,
         help: &'static str,
         labels: &'static [&'static str; N],
+        block: &'static [&'static str],
     ) -> Self {
         // Not the other way round: node_exporter has gauges named *_total, and
-        // dashboards that rely on them.
+        // dashboards that rely on them. cAdvisor has counters named *_failcnt.
         assert!(
-            !matches!(kind, Kind::Counter) || ends_with(name, "_total"),
+            !matches!(kind, Kind::Counter)
+                || ends_with(name, "_total")
+                || ends_with(name, "_failcnt"),
             "counters are named *_total; one that must not be is Unknown"
         );
         assert!(
@@ -71,6 +78,7 @@ impl<const N: usize> Metric<N> {
             help,
             kind,
             labels,
+            block,
         })
     }
 
@@ -114,12 +122,16 @@ const fn ends_with(text: &str, suffix: &str) -> bool {
 /// assert_eq!(METRICS[0].help, "Seconds the CPUs spent in each mode.");
 /// ```
 ///
+/// `of BLOCK` before the labels says that each sample also has the labels of a block,
+/// whose names are in the constant `BLOCK`; such samples are added with
+/// [`Families::add_of`](crate::family::Families::add_of).
+///
 /// Besides one static per metric this defines `METRICS`, the table of them all.
 #[macro_export]
 macro_rules! metrics {
     ($(
         $(#[doc = $help:literal])+
-        $ident:ident: $kind:ident = $name:literal [$($label:literal),* $(,)?];
+        $ident:ident: $kind:ident = $name:literal $(of $block:ident)? [$($label:literal),* $(,)?];
     )+) => {
         $(
             $(#[doc = $help])+
@@ -131,6 +143,7 @@ macro_rules! metrics {
                     $name,
                     concat!($($help),+).trim_ascii(),
                     &[$($label),*],
+                    { let block: &[&str] = &[]; $(let _ = block; let block: &[&str] = $block;)? block },
                 );
         )+
         /// Every metric this collector can expose.

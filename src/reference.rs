@@ -46,9 +46,14 @@ fn table(out: &mut String, metrics: &[&Desc]) {
         help,
         kind,
         labels,
+        block,
     } in metrics
     {
-        let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels: Vec<_> = block
+            .iter()
+            .chain(*labels)
+            .map(|label| format!("`{label}`"))
+            .collect();
         let help = help.replace('|', r"\|");
         let (kind, labels) = (word(*kind), labels.join(", "));
         *out += &format!("| `{name}` | {kind} | {labels} | {help} |\n");

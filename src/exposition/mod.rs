@@ -6,7 +6,7 @@ mod plain;
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
-use crate::family::{Families, Family, Part, Value};
+use crate::family::{Families, Family, LabelText, Part, Value};
 
 /// The two formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +166,7 @@ struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    fn all_samples(&self) -> impl Iterator<Item = (Part, &'a str, Value)> {
+    fn all_samples(&self) -> impl Iterator<Item = (Part, LabelText<'a>, Value)> {
         self.families.iter().flat_map(|family| family.samples())
     }
 
@@ -177,11 +177,11 @@ impl<'a> Shown<'a> {
     }
 
     /// Every series once: of those that repeat, the first.
-    fn samples(&self) -> impl Iterator<Item = (Part, &'a str, Value)> {
+    fn samples(&self) -> impl Iterator<Item = (Part, LabelText<'a>, Value)> {
         let mut seen = self.may_repeat().then(HashSet::new);
         self.all_samples().filter(move |(part, labels, _)| {
             seen.as_mut()
-                .is_none_or(|seen| seen.insert((part.suffix(), *labels)))
+                .is_none_or(|seen| seen.insert((part.suffix(), labels.joined())))
         })
     }
 }

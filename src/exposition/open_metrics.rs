@@ -14,7 +14,10 @@ use prometheus_client::{
 };
 
 use super::{Page, Shown, plain};
-use crate::{family::Value, metric::Kind};
+use crate::{
+    family::{LabelText, Value},
+    metric::Kind,
+};
 
 pub(super) fn encode(body: &mut String, page: &Arc<Page>) -> fmt::Result {
     // A registry per page: it is dropped with it, so scrapes share nothing.
@@ -73,7 +76,7 @@ impl Collector for Page {
                 let mut metric =
                     encoder.encode_descriptor(stem, &help, unit.as_ref(), kind_on_wire)?;
                 for (_, labels, value) in group.samples() {
-                    encode_sample(&mut metric, kind_on_wire, &Rendered(labels), value)?;
+                    encode_sample(&mut metric, kind_on_wire, Rendered(labels), value)?;
                 }
             }
         }
@@ -84,17 +87,17 @@ impl Collector for Page {
 fn encode_sample(
     metric: &mut MetricEncoder<'_>,
     kind: MetricType,
-    labels: &Rendered<'_>,
+    labels: Rendered<'_>,
     value: Value,
 ) -> fmt::Result {
     if let MetricType::Info = kind {
-        return metric.encode_info(labels);
+        return metric.encode_info(&labels);
     }
     // With no labels, `encode_family` would write an empty pair of braces.
     if labels.0.is_empty() {
         return encode_value(metric, kind, value);
     }
-    encode_value(&mut metric.encode_family(labels)?, kind, value)
+    encode_value(&mut metric.encode_family(&labels)?, kind, value)
 }
 
 fn encode_value(metric: &mut MetricEncoder<'_>, kind: MetricType, value: Value) -> fmt::Result {
@@ -105,15 +108,21 @@ fn encode_value(metric: &mut MetricEncoder<'_>, kind: MetricType, value: Value) 
 }
 
 /// Labels that are written as they will stand on the wire.
-#[derive(Debug)]
-struct Rendered<'a>(&'a str);
+#[derive(Debug, Clone, Copy)]
+struct Rendered<'a>(LabelText<'a>);
 
 impl EncodeLabelSet for Rendered<'_> {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
         use fmt::Write;
         // The key's writer escapes nothing, so it takes them all at once: a third of
         // the time that it takes one by one.
-        encoder.encode_label().encode_label_key()?.write_str(self.0)
+        let mut label = encoder.encode_label();
+        let mut key = label.encode_label_key()?;
+        self.0
+            .pieces()
+            .into_iter()
+            .filter(|piece| !piece.is_empty())
+            .try_for_each(|piece| key.write_str(piece))
     }
 }
 

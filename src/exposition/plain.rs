@@ -25,7 +25,9 @@ pub(super) fn write_samples(body: &mut String, group: &Shown<'_>) {
         body.push_str(part.suffix());
         if !labels.is_empty() {
             body.push('{');
-            body.push_str(labels);
+            for piece in labels.pieces() {
+                body.push_str(piece);
+            }
             body.push('}');
         }
         body.push(' ');
