@@ -15,7 +15,7 @@ use crate::{
     collector::{Collect, Entry, Layer},
     http,
     log::{self, Level},
-    sources::Roots,
+    sources::{Roots, engine, workloads},
 };
 
 /// The flags that belong to no collector.
@@ -28,6 +28,12 @@ pub struct Flags {
     /// Which parts of the machine to look at.
     #[command(flatten)]
     pub roots: Roots,
+    /// Which container engines to ask.
+    #[command(flatten)]
+    pub engines: engine::Flags,
+    /// Which control groups to show.
+    #[command(flatten)]
+    pub workloads: workloads::Flags,
     /// Turn all collectors off but those that are turned on by name.
     #[arg(long = "collector.disable-defaults", default_value_t = false, action = ArgAction::Set)]
     pub disable_defaults: bool,

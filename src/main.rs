@@ -1,14 +1,16 @@
 //! Exposes what the machine, its containers and its virtual machines are doing.
 
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, process::ExitCode, sync::Arc};
 
 use clap::error::ErrorKind;
 use strata_exporter::{
     cli::{self, Settings},
+    collector::Layer,
     collectors,
     http::Server,
     log,
     scrape::{self, Scraper, Workers},
+    sources::Machine,
 };
 use tokio::{
     runtime,
@@ -56,12 +58,22 @@ fn run(settings: Settings) -> Result<(), String> {
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
     let workers = Workers::default();
-    let scraper = Scraper::new(settings.flags.roots, settings.collectors, workers.clone());
+    let flags = settings.flags;
+    let machine = Machine::new(flags.roots, flags.engines, flags.workloads);
+    let engines = Arc::clone(machine.engines());
+    let asks_engines = settings
+        .collectors
+        .iter()
+        .any(|(_, layer, _)| matches!(layer, Layer::Containers | Layer::Census));
+    let scraper = Scraper::new(machine, settings.collectors, workers.clone());
     runtime.block_on(async {
         let stop = stop_signal()?;
-        let server = Server::bind(settings.flags.web, scraper, collectors::ALL, workers).await?;
+        let server = Server::bind(flags.web, scraper, collectors::ALL, workers).await?;
         // Not before it is sure: a reason not to start is the only line then.
         started(enabled, &to_come);
+        if asks_engines {
+            engines.watch();
+        }
         server.serve(stop).await;
         Ok::<_, String>(())
     })?;

@@ -11,10 +11,10 @@ use std::{
 /// From the first to be used to the last to use. Modules of one layer do not know of
 /// each other.
 const LAYERS: &[&[&str]] = &[
-    &["error"],
+    &["error", "pattern", "duration"],
     &["sources"],
     &["metric"],
-    &["family", "pattern", "duration"],
+    &["family"],
     &["collector"],
     &["collectors"],
     &["scrape", "exporter", "exposition", "reference", "log"],

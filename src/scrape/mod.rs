@@ -22,7 +22,7 @@ use crate::{
     family::Families,
     metric::Desc,
     metrics,
-    sources::{Roots, Snapshot},
+    sources::{Machine, Snapshot},
 };
 use run::{Latch, Run};
 
@@ -103,7 +103,7 @@ impl Scraped {
 /// The collectors that are enabled, and what they read from.
 #[derive(Debug)]
 pub struct Scraper {
-    roots: Arc<Roots>,
+    machine: Arc<Machine>,
     slots: Vec<Arc<Slot>>,
     workers: Workers,
 }
@@ -112,7 +112,7 @@ impl Scraper {
     /// Makes a scraper of these collectors.
     #[must_use]
     pub fn new(
-        roots: Roots,
+        machine: impl Into<Arc<Machine>>,
         collectors: impl IntoIterator<Item = (&'static str, Layer, Collect)>,
         workers: Workers,
     ) -> Self {
@@ -130,7 +130,7 @@ impl Scraper {
             .collect();
         slots.sort_by_key(|slot| slot.name);
         Self {
-            roots: Arc::new(roots),
+            machine: machine.into(),
             slots,
             workers,
         }
@@ -147,7 +147,7 @@ impl Scraper {
     /// again: both scrapes get what it sees.
     pub async fn scrape(&self, wanted: &BTreeSet<&str>, limit: Duration) -> Scraped {
         let deadline = Instant::now() + limit;
-        let machine = Arc::new(Snapshot::begin(Arc::clone(&self.roots), deadline));
+        let machine = Arc::new(Snapshot::begin(Arc::clone(&self.machine), deadline));
         let latch = Latch::held();
         let slots = self.slots.iter().filter(|slot| wanted.contains(slot.name));
         let runs: Vec<_> = slots

@@ -1,9 +1,11 @@
 //! Where readings come from. Nothing in here knows about metrics.
 
 mod addresses;
+pub mod cgroup;
 mod clock;
 mod dbus;
 mod dir;
+pub mod engine;
 mod ethtool;
 mod link_modes;
 mod links;
@@ -17,6 +19,7 @@ mod statfs;
 mod syscall;
 mod tcp_sockets;
 mod text;
+pub mod workloads;
 
 use std::{
     path::{Path, PathBuf},
@@ -45,6 +48,9 @@ pub use tcp_sockets::TcpSockets;
 pub use text::{Fields, Text, unescaped};
 
 use crate::error::Result;
+use cgroup::Cgroups;
+use engine::Engines;
+use workloads::{Seen, Workloads};
 
 /// Where the machine's file systems are mounted. Tests mount a fixture tree.
 #[derive(Debug, Clone, clap::Args)]
@@ -68,27 +74,65 @@ pub struct Roots {
     pub udev_data: PathBuf,
 }
 
+/// The machine, and what is kept of it from scrape to scrape.
+#[derive(Debug)]
+pub struct Machine {
+    roots: Roots,
+    cgroups: Cgroups,
+    engines: Arc<Engines>,
+    workloads: Workloads,
+}
+
+impl Machine {
+    /// The machine that is mounted there. Nothing is read before it is asked for.
+    #[must_use]
+    pub fn new(roots: Roots, engines: engine::Flags, workloads: workloads::Flags) -> Self {
+        Self {
+            cgroups: Cgroups::at(&roots.sysfs),
+            engines: Arc::new(Engines::new(engines)),
+            workloads: Workloads::new(workloads),
+            roots,
+        }
+    }
+
+    /// The engines of its containers.
+    #[must_use]
+    pub fn engines(&self) -> &Arc<Engines> {
+        &self.engines
+    }
+}
+
+/// A machine whose engines nobody asks.
+impl From<Roots> for Arc<Machine> {
+    fn from(roots: Roots) -> Self {
+        let (engines, workloads) = Default::default();
+        Self::new(Machine::new(roots, engines, workloads))
+    }
+}
+
 /// The machine as one scrape sees it.
 ///
 /// Files are read when asked for. Readings that several collectors need are
 /// taken once, by whoever asks first, and shared; so is their failure.
 #[derive(Debug)]
 pub struct Snapshot {
-    roots: Arc<Roots>,
+    machine: Arc<Machine>,
     deadline: Instant,
     links: Shared<Vec<Link>>,
     proc_stat: Shared<Text>,
+    workloads: Shared<Seen>,
 }
 
 impl Snapshot {
     /// Begins a snapshot that must be complete by `deadline`.
     #[must_use]
-    pub fn begin(roots: Arc<Roots>, deadline: Instant) -> Self {
+    pub fn begin(machine: Arc<Machine>, deadline: Instant) -> Self {
         Self {
-            roots,
+            machine,
             deadline,
             links: Shared::default(),
             proc_stat: Shared::default(),
+            workloads: Shared::default(),
         }
     }
 
@@ -101,27 +145,27 @@ impl Snapshot {
     /// Where the machine's file systems are mounted.
     #[must_use]
     pub fn roots(&self) -> &Roots {
-        &self.roots
+        &self.machine.roots
     }
 
     /// Reads a file below the procfs mount.
     pub fn proc(&self, path: impl AsRef<Path>) -> Result<Text> {
-        dir::read(&self.roots.procfs.join(path))
+        dir::read(&self.roots().procfs.join(path))
     }
 
     /// Opens a directory below the procfs mount.
     pub fn proc_dir(&self, path: impl AsRef<Path>) -> Result<Dir> {
-        Dir::open(&self.roots.procfs.join(path))
+        Dir::open(&self.roots().procfs.join(path))
     }
 
     /// Reads a file below the sysfs mount.
     pub fn sys(&self, path: impl AsRef<Path>) -> Result<Text> {
-        dir::read(&self.roots.sysfs.join(path))
+        dir::read(&self.roots().sysfs.join(path))
     }
 
     /// Opens a directory below the sysfs mount.
     pub fn sys_dir(&self, path: impl AsRef<Path>) -> Result<Dir> {
-        Dir::open(&self.roots.sysfs.join(path))
+        Dir::open(&self.roots().sysfs.join(path))
     }
 
     /// The directories in one below the sysfs mount; none where that is not there, for
@@ -136,18 +180,18 @@ impl Snapshot {
 
     /// Reads a file of the host's root file system, given its path from there.
     pub fn root(&self, path: impl AsRef<Path>) -> Result<Text> {
-        dir::read(&below(&self.roots.rootfs, path.as_ref()))
+        dir::read(&below(&self.roots().rootfs, path.as_ref()))
     }
 
     /// Where a file of the host's root file system is, given its path from there.
     #[must_use]
     pub fn root_path(&self, path: impl AsRef<Path>) -> PathBuf {
-        below(&self.roots.rootfs, path.as_ref())
+        below(&self.roots().rootfs, path.as_ref())
     }
 
     /// Opens udev's directory of what it knows about devices.
     pub fn udev_data(&self) -> Result<Dir> {
-        Dir::open(&self.roots.udev_data)
+        Dir::open(&self.roots().udev_data)
     }
 
     /// Opens any directory, such as one that a flag names.
@@ -202,7 +246,7 @@ impl Snapshot {
     /// The mounts that process 1 sees, or else those that this process sees, where
     /// other users' processes are hidden (`hidepid`).
     pub fn mounts(&self) -> Result<MountInfo> {
-        let of = |process: &str| MountInfo::read(&self.roots.procfs.join(process));
+        let of = |process: &str| MountInfo::read(&self.roots().procfs.join(process));
         of("1").or_else(|_| of("self"))
     }
 
@@ -210,6 +254,25 @@ impl Snapshot {
     /// sums up every interrupt of every CPU for it.
     pub fn proc_stat(&self) -> Result<&Text> {
         self.proc_stat.get_or_read(|| self.proc("stat"))
+    }
+
+    /// The control groups, without what is in them.
+    #[must_use]
+    pub fn cgroups(&self) -> &Cgroups {
+        &self.machine.cgroups
+    }
+
+    /// Containers, services and other control groups, and what engines say of them.
+    pub fn workloads(&self) -> Result<&Seen> {
+        self.workloads.get_or_read(|| {
+            let Machine {
+                roots,
+                cgroups,
+                engines,
+                workloads,
+            } = &*self.machine;
+            workloads.look(roots, cgroups, engines)
+        })
     }
 }
 
@@ -248,7 +311,7 @@ mod tests {
             rootfs: "/".into(),
             udev_data: "/run/udev/data".into(),
         };
-        Snapshot::begin(Arc::new(roots), Instant::now() + Duration::from_secs(10))
+        Snapshot::begin(roots.into(), Instant::now() + Duration::from_secs(10))
     }
 
     #[test]

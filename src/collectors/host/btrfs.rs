@@ -186,7 +186,7 @@ fn ratio(mode: &str, devices: usize) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::host::testing::Machine;
+    use crate::collectors::testing::Machine;
 
     #[test]
     fn a_machine_without_btrfs_is_no_failure() {

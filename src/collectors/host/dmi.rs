@@ -99,7 +99,7 @@ fn printable(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::host::testing::Machine;
+    use crate::collectors::testing::Machine;
 
     fn collect(dmi: &Dmi, machine: &Machine) -> Result<Vec<String>, String> {
         let out = dmi.collect(&machine.snapshot());

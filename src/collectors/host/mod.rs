@@ -55,8 +55,6 @@ mod swap;
 mod sysctl;
 mod systemd;
 mod tcpstat;
-#[cfg(test)]
-mod testing;
 mod textfile;
 mod thermal_zone;
 mod time;

@@ -442,10 +442,7 @@ fn word(out: &mut Families, dir: Option<&Dir>, name: &str, file: &str) -> String
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::Arc,
-        time::{Duration, Instant},
-    };
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::sources::Roots;
@@ -527,7 +524,7 @@ mod tests {
             rootfs: "/".into(),
             udev_data: "/run/udev/data".into(),
         };
-        Snapshot::begin(Arc::new(roots), Instant::now() + Duration::from_secs(10))
+        Snapshot::begin(roots.into(), Instant::now() + Duration::from_secs(10))
     }
 
     fn from_both(machine: &Snapshot) -> (Vec<String>, Vec<String>) {

@@ -152,7 +152,7 @@ fn timestamp(date: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::host::testing::Machine;
+    use crate::collectors::testing::Machine;
 
     #[test]
     fn a_line_that_makes_no_sense_costs_only_itself() {

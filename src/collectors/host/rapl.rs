@@ -119,7 +119,7 @@ impl Names {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Instant};
+    use std::time::Instant;
 
     use super::*;
     use crate::sources::Roots;
@@ -133,7 +133,7 @@ mod tests {
             rootfs: "/nowhere".into(),
             udev_data: "/nowhere".into(),
         };
-        let machine = Snapshot::begin(Arc::new(roots), Instant::now());
+        let machine = Snapshot::begin(roots.into(), Instant::now());
         let out = Rapl { zone_label: true }.collect(&machine).unwrap();
         let lines = out.lines();
         assert_eq!(lines.len(), 5);

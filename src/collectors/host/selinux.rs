@@ -85,7 +85,7 @@ fn config_mode(config: &Text) -> Result<Option<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::host::testing::Machine;
+    use crate::collectors::testing::Machine;
 
     fn lines(machine: &Machine) -> Vec<String> {
         SeLinux.collect(&machine.snapshot()).unwrap().lines()

@@ -72,7 +72,7 @@ fn add_sources(out: &mut Families, clock: &Dir) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::host::testing::Machine;
+    use crate::collectors::testing::Machine;
 
     #[test]
     fn the_source_in_use_is_told_from_those_that_could_be() {

@@ -50,7 +50,7 @@ impl Collector for Uname {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::host::testing::Machine;
+    use crate::collectors::testing::Machine;
 
     #[test]
     fn the_running_kernel_has_a_name_and_a_release() {

@@ -213,7 +213,7 @@ fn add(out: &mut Families, device: &str, mut line: Fields<'_>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{collectors::host::testing::Machine, sources::Text};
+    use crate::{collectors::testing::Machine, sources::Text};
 
     #[test]
     fn a_machine_without_xfs_is_no_failure() {

@@ -3,18 +3,17 @@
 use std::{
     fs,
     path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::sources::{Roots, Snapshot};
 
 /// A machine that has what is written to it, until it is dropped.
-pub(super) struct Machine(PathBuf);
+pub(in crate::collectors) struct Machine(PathBuf);
 
 impl Machine {
     /// An empty one. The name is that of the test, so that tests do not meet.
-    pub(super) fn new(name: &str) -> Self {
+    pub(in crate::collectors) fn new(name: &str) -> Self {
         let dir = format!("strata-machine-{name}-{}", std::process::id());
         let machine = Self(std::env::temp_dir().join(dir));
         for root in ["proc", "sys", "root", "udev"] {
@@ -24,20 +23,20 @@ impl Machine {
     }
 
     /// Makes a file, whose path begins with `proc`, `sys`, `root` or `udev`.
-    pub(super) fn write(&self, path: &str, body: &str) {
+    pub(in crate::collectors) fn write(&self, path: &str, body: &str) {
         let path = self.0.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, body).unwrap();
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(in crate::collectors) fn snapshot(&self) -> Snapshot {
         let roots = Roots {
             procfs: self.0.join("proc"),
             sysfs: self.0.join("sys"),
             rootfs: self.0.join("root"),
             udev_data: self.0.join("udev"),
         };
-        Snapshot::begin(Arc::new(roots), Instant::now() + Duration::from_secs(60))
+        Snapshot::begin(roots.into(), Instant::now() + Duration::from_secs(60))
     }
 }
 

@@ -1,0 +1,51 @@
+//! The labels that every metric of a container or other control group has, as cAdvisor
+//! names them.
+//!
+//! Labels that would be empty are left out: to `PromQL` that is the same.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    family::{self, Block},
+    sources::workloads::{Runtime, Workload},
+};
+
+/// The names of the labels; `name` and `image` are empty for what is no container.
+pub(super) const CGROUP: &[&str] = &["id", "image", "name", "container_label_*"];
+
+/// Before the name of a container's own label.
+const PREFIX: &str = "container_label_";
+
+/// The labels of a control group or container, rendered once until something about it
+/// changes.
+pub(super) fn block(workload: &Workload) -> &Block {
+    workload.rendered(render)
+}
+
+fn render(workload: &Workload) -> Block {
+    let mut labels = vec![("id".to_owned(), workload.path.as_str())];
+    if let Some((_, container)) = &workload.container {
+        labels.push(("image".to_owned(), &container.image));
+        labels.push(("name".to_owned(), &container.name));
+        // Two names may become one on the wire: the first of them is shown.
+        let mut seen = BTreeSet::new();
+        for (name, value) in &container.labels {
+            let sane = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+            let name: String = PREFIX.chars().chain(name.chars().map(sane)).collect();
+            if seen.insert(name.clone()) {
+                labels.push((name, value));
+            }
+        }
+    } else if let Some(handle) = &workload.handle {
+        // Docker's and Podman's will have names once these can be asked. Of the others
+        // cAdvisor, too, knows the id alone.
+        if !matches!(
+            handle.runtime,
+            Runtime::Docker | Runtime::Podman | Runtime::Unknown
+        ) {
+            labels.push(("name".to_owned(), &handle.id));
+        }
+    }
+    labels.retain(|(_, value)| !value.is_empty());
+    family::block(labels.iter().map(|(name, value)| (name.as_str(), *value)))
+}

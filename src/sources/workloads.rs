@@ -1,0 +1,496 @@
+//! What the machine's control groups are: containers, services, slices. A group gets the
+//! identity that an engine has for it, and is shown whether it has one or not.
+//!
+//! A container's group is found through its first process, `/proc/PID/cgroup`, once for
+//! each start: that holds for any driver, version, parent and nesting. Where an engine
+//! does not say which process it is, the id in the group's name will do.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Roots,
+    cgroup::{Cgroups, Group},
+    clock, dir,
+    engine::{Container, Engine, Engines, Kind},
+};
+use crate::{duration, error::Result, pattern::Pattern};
+
+/// The groups that are shown beside those of containers: the whole machine, the slices of
+/// system, users and machines, services, and what is in the machines' slice.
+const INCLUDED: &str = r"^/$|^/(system|user|machine)\.slice$|^/(system|user)\.slice/(.*/)?[^/]+\.service$|^/machine\.slice/[^/]+\.scope$";
+
+/// Of groups that are gone, no more than this many are remembered.
+const MAX_GONE: usize = 10_000;
+
+/// Which control groups to show.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct Flags {
+    /// Control groups to show beside those of containers, by their paths: a regular
+    /// expression.
+    #[arg(long = "cgroup.include", value_name = "REGEX", default_value = INCLUDED)]
+    pub cgroup_include: Pattern,
+    /// Control groups never to show, those of containers among them.
+    #[arg(long = "cgroup.exclude", value_name = "REGEX", default_value = "")]
+    pub cgroup_exclude: Pattern,
+    /// How long to say when a container or service was last seen, once it is gone.
+    #[arg(long = "cgroup.grace", value_name = "DURATION", default_value = "5m", value_parser = duration::parse)]
+    pub cgroup_grace: Duration,
+}
+
+impl Default for Flags {
+    fn default() -> Self {
+        Self {
+            cgroup_include: INCLUDED.parse().unwrap_or_default(),
+            cgroup_exclude: Pattern::default(),
+            cgroup_grace: Duration::from_secs(300),
+        }
+    }
+}
+
+/// A control group that is shown, or a container that has none now.
+#[derive(Debug)]
+pub struct Workload {
+    /// The path of its group; of a container that does not run, the path that it had or
+    /// would have.
+    pub path: String,
+    /// Its group, while there is one.
+    pub group: Option<Arc<Group>>,
+    /// What an engine says of it, and which.
+    pub container: Option<(Kind, Arc<Container>)>,
+    /// What its path says of it.
+    pub handle: Option<Handle>,
+    rendered: OnceLock<Arc<str>>,
+}
+
+impl Workload {
+    /// A place for the text that stands for it everywhere, which is made once.
+    pub fn rendered(&self, make: impl FnOnce(&Self) -> Arc<str>) -> &Arc<str> {
+        self.rendered.get_or_init(|| make(self))
+    }
+
+    /// Whether it is what the arguments say.
+    fn is(&self, group: Option<&Arc<Group>>, container: Option<&(Kind, Arc<Container>)>) -> bool {
+        let same_group = match (&self.group, group) {
+            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+            (None, None) => true,
+            _ => false,
+        };
+        same_group
+            && match (&self.container, container) {
+                (Some((_, ours)), Some((_, theirs))) => Arc::ptr_eq(ours, theirs),
+                (None, None) => true,
+                _ => false,
+            }
+    }
+}
+
+/// What the path of a control group says of the container in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handle {
+    /// Who made it.
+    pub runtime: Runtime,
+    /// What that one calls it: for most 64 hexadecimal digits, for LXC a name.
+    pub id: String,
+}
+
+/// Who makes containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runtime {
+    /// Docker.
+    Docker,
+    /// Podman.
+    Podman,
+    /// containerd by itself.
+    Containerd,
+    /// CRI-O.
+    CriO,
+    /// LXC.
+    Lxc,
+    /// The path does not tell.
+    Unknown,
+}
+
+impl Handle {
+    /// What this path says.
+    #[must_use]
+    pub fn of(path: &str) -> Option<Self> {
+        let (parent, name) = path.rsplit_once('/')?;
+        let parent = parent.rsplit('/').next().unwrap_or_default();
+        let handle = |runtime, id: &str| {
+            let id = id.to_owned();
+            Some(Self { runtime, id })
+        };
+        if let Some(name) = name.strip_prefix("lxc.payload.") {
+            return handle(Runtime::Lxc, name);
+        }
+        if matches!(parent, "lxc" | "lxc.payload") && !name.is_empty() {
+            return handle(Runtime::Lxc, name);
+        }
+        let name = name.strip_suffix(".scope").unwrap_or(name);
+        let (maker, id) = name.rsplit_once('-').unwrap_or(("", name));
+        if !is_id(id) {
+            return None;
+        }
+        let runtime = match maker {
+            "docker" => Runtime::Docker,
+            "" if parent == "docker" => Runtime::Docker,
+            "libpod" | "libpod-payload" => Runtime::Podman,
+            "cri-containerd" | "nerdctl" => Runtime::Containerd,
+            "crio" => Runtime::CriO,
+            "" => Runtime::Unknown,
+            // Those who look after a container have its id too: `libpod-conmon-…`.
+            _ => return None,
+        };
+        handle(runtime, id)
+    }
+}
+
+/// Whether this is how engines name containers.
+fn is_id(word: &str) -> bool {
+    word.len() == 64 && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Everything that is shown, in one scrape.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// What is there, and the containers that engines know and that have no group, sorted
+    /// by path.
+    pub all: Vec<Arc<Workload>>,
+    /// What is gone, and when it was last there, from 1970 on.
+    pub gone: Vec<(Arc<Workload>, Duration)>,
+    /// What the engines said.
+    pub engines: Arc<Vec<Arc<Engine>>>,
+}
+
+impl Seen {
+    /// Those that have a group now.
+    pub fn present(&self) -> impl Iterator<Item = (&Arc<Workload>, &Arc<Group>)> {
+        self.all
+            .iter()
+            .filter_map(|workload| Some((workload, workload.group.as_ref()?)))
+    }
+
+    /// Containers that some engine knows, each once.
+    pub fn containers(&self) -> impl Iterator<Item = (&Arc<Workload>, Kind, &Arc<Container>)> {
+        self.all.iter().filter_map(|workload| {
+            let (kind, container) = workload.container.as_ref()?;
+            Some((workload, *kind, container))
+        })
+    }
+}
+
+/// Looks at the control groups, and remembers from scrape to scrape.
+#[derive(Debug)]
+pub(super) struct Workloads {
+    flags: Flags,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// What was there last, by path.
+    last: HashMap<String, Arc<Workload>>,
+    /// Where the containers are, by id: the process that was looked up, and the path.
+    places: HashMap<String, (u32, Option<String>)>,
+    gone: BTreeMap<String, Gone>,
+    /// When it was last looked, from 1970 on.
+    looked: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Gone {
+    workload: Arc<Workload>,
+    last_seen: Duration,
+    noticed: Instant,
+}
+
+impl Workloads {
+    pub(super) fn new(flags: Flags) -> Self {
+        Self {
+            flags,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// Everything that is to be shown now.
+    pub(super) fn look(&self, roots: &Roots, cgroups: &Cgroups, engines: &Engines) -> Result<Seen> {
+        let known = engines.known();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let containers = each_once(&known);
+        kept.find(roots, &containers);
+
+        let mut at: HashMap<&str, &(Kind, Arc<Container>, &Engine)> = HashMap::new();
+        let places = std::mem::take(&mut kept.places);
+        for (id, entry) in &containers {
+            if let Some((_, Some(path))) = places.get(*id) {
+                at.entry(path).or_insert(entry);
+            }
+        }
+        let wanted = |path: &str| {
+            !self.flags.cgroup_exclude.matches(path)
+                && (at.contains_key(path)
+                    || self.flags.cgroup_include.matches(path)
+                    || Handle::of(path).is_some())
+        };
+        let groups = cgroups.walk(wanted)?;
+
+        let mut all = Vec::with_capacity(groups.len());
+        let mut found = BTreeSet::new();
+        for group in groups {
+            let handle = Handle::of(group.path());
+            let entry = at.get(group.path()).copied().or_else(|| {
+                let id = handle.as_ref()?.id.as_str();
+                // Where its process is known, that is where it is.
+                let is_elsewhere = matches!(places.get(id), Some((_, Some(_))));
+                containers.get(id).filter(|_| !is_elsewhere)
+            });
+            match (entry, &handle) {
+                (Some((_, container, _)), _) => {
+                    found.insert(container.id.clone());
+                }
+                (None, Some(handle)) if handle.runtime != Runtime::Lxc => engines.seen(&handle.id),
+                _ => {}
+            }
+            let container = entry.map(|(kind, container, _)| (*kind, Arc::clone(container)));
+            let path = group.path().to_owned();
+            all.push(kept.workload(path, Some(group), container, || handle));
+        }
+        // Those that do not run.
+        for (id, (kind, container, engine)) in &containers {
+            if !found.contains(*id) {
+                let path = match places.get(*id) {
+                    Some((_, Some(path))) => path.clone(),
+                    _ => engine.expected_path(container),
+                };
+                let container = Some((*kind, Arc::clone(container)));
+                all.push(kept.workload(path.clone(), None, container, || Handle::of(&path)));
+            }
+        }
+        drop(at);
+        all.sort_by(|a, b| a.path.cmp(&b.path));
+        kept.places = places;
+        kept.forget(&all, self.flags.cgroup_grace);
+        let gone = kept.gone.values();
+        Ok(Seen {
+            gone: gone
+                .map(|gone| (Arc::clone(&gone.workload), gone.last_seen))
+                .collect(),
+            all,
+            engines: Arc::clone(&known),
+        })
+    }
+}
+
+type Entries<'a> = BTreeMap<&'a str, (Kind, Arc<Container>, &'a Engine)>;
+
+/// The containers of all engines by id; one that several show is the first one's.
+fn each_once(engines: &[Arc<Engine>]) -> Entries<'_> {
+    let mut containers = Entries::new();
+    for engine in engines {
+        for (id, container) in &engine.containers {
+            let kind = engine.kind.unwrap_or(Kind::Docker);
+            containers
+                .entry(id)
+                .or_insert_with(|| (kind, Arc::clone(container), engine));
+        }
+    }
+    containers
+}
+
+impl Kept {
+    /// Looks up where containers are whose process is new. A place is kept when the
+    /// container has ended, for its series to keep their name.
+    fn find(&mut self, roots: &Roots, containers: &Entries<'_>) {
+        self.places
+            .retain(|id, _| containers.contains_key(id.as_str()));
+        for (id, (_, container, _)) in containers {
+            let Some(pid) = container.pid else {
+                continue;
+            };
+            if self.places.get(*id).is_none_or(|(known, _)| *known != pid) {
+                let place = place(roots, pid, id);
+                self.places.insert((*id).to_owned(), (pid, place));
+            }
+        }
+    }
+
+    /// What was there last, if it is the same, else a new one.
+    fn workload(
+        &self,
+        path: String,
+        group: Option<Arc<Group>>,
+        container: Option<(Kind, Arc<Container>)>,
+        handle: impl FnOnce() -> Option<Handle>,
+    ) -> Arc<Workload> {
+        match self.last.get(&path) {
+            Some(last) if last.is(group.as_ref(), container.as_ref()) => Arc::clone(last),
+            _ => Arc::new(Workload {
+                handle: handle(),
+                path,
+                group,
+                container,
+                rendered: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// Remembers what is there, and of what is not there any more that it was.
+    fn forget(&mut self, all: &[Arc<Workload>], grace: Duration) {
+        let now = clock::now().unwrap_or_default();
+        let there = all.iter().filter(|workload| workload.group.is_some());
+        let there: BTreeSet<&str> = there.map(|workload| workload.path.as_str()).collect();
+        let last = std::mem::take(&mut self.last);
+        let went = last
+            .into_iter()
+            .filter(|(path, workload)| workload.group.is_some() && !there.contains(path.as_str()));
+        for (path, workload) in went {
+            let gone = Gone {
+                workload,
+                last_seen: self.looked.unwrap_or(now),
+                noticed: Instant::now(),
+            };
+            self.gone.insert(path, gone);
+        }
+        self.gone
+            .retain(|path, gone| !there.contains(path.as_str()) && gone.noticed.elapsed() < grace);
+        while self.gone.len() > MAX_GONE {
+            self.gone.pop_first();
+        }
+        let there = all
+            .iter()
+            .map(|workload| (workload.path.clone(), Arc::clone(workload)));
+        self.last = there.collect();
+        self.looked = Some(now);
+    }
+}
+
+/// The control group of a container's first process: `/proc/PID/cgroup`, documented in
+/// `cgroups(7)`. Nothing where the process is gone, or in the root.
+fn place(roots: &Roots, pid: u32, id: &str) -> Option<String> {
+    let text = dir::read(&roots.procfs.join(format!("{pid}/cgroup"))).ok()?;
+    path_of(text.body(), id)
+}
+
+/// Of the lines `hierarchy:controllers:path` the one that matters, cut off behind the
+/// part with the container's id: below that is what the container made itself.
+fn path_of(cgroup: &str, id: &str) -> Option<String> {
+    let lines = cgroup.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        rest.split_once(':')
+    });
+    let mut best: Option<(usize, &str)> = None;
+    for (controllers, path) in lines {
+        let rank = controllers.split(',').filter_map(|controller| {
+            let preferred = ["memory", "cpu", "pids", ""];
+            preferred.iter().position(|it| *it == controller)
+        });
+        if let Some(rank) = rank.min()
+            && best.is_none_or(|(other, _)| rank < other)
+        {
+            best = Some((rank, path));
+        }
+    }
+    let (_, path) = best?;
+    let mut whole = String::new();
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        whole.push('/');
+        whole.push_str(part);
+        if part.contains(id) {
+            break;
+        }
+    }
+    // In the root, or out of sight, as seen from another namespace.
+    (!whole.is_empty() && !whole.starts_with("/..")).then_some(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899";
+
+    #[test]
+    fn a_container_is_known_by_its_path_whoever_made_it() {
+        for (path, runtime) in [
+            (format!("/docker/{ID}"), Some(Runtime::Docker)),
+            (
+                format!("/system.slice/docker-{ID}.scope"),
+                Some(Runtime::Docker),
+            ),
+            (
+                format!("/machine.slice/libpod-{ID}.scope"),
+                Some(Runtime::Podman),
+            ),
+            (format!("/libpod_parent/libpod-{ID}"), Some(Runtime::Podman)),
+            (
+                format!("/kubepods.slice/x.slice/cri-containerd-{ID}.scope"),
+                Some(Runtime::Containerd),
+            ),
+            (
+                format!("/kubepods.slice/crio-{ID}.scope"),
+                Some(Runtime::CriO),
+            ),
+            (
+                format!("/kubepods/besteffort/pod1/{ID}"),
+                Some(Runtime::Unknown),
+            ),
+            (format!("/machine.slice/libpod-conmon-{ID}.scope"), None),
+            (format!("/docker/{ID}/init.scope"), None),
+            (format!("/machine.slice/libpod-{ID}.scope/container"), None),
+            ("/docker/3f4e".to_owned(), None),
+            ("/".to_owned(), None),
+        ] {
+            let handle = Handle::of(&path);
+            assert_eq!(handle.as_ref().map(|it| it.runtime), runtime, "{path}");
+            assert!(handle.is_none_or(|it| it.id == ID), "{path}");
+        }
+        let lxc = Handle::of("/lxc.payload.web-1").unwrap();
+        assert_eq!((lxc.runtime, lxc.id.as_str()), (Runtime::Lxc, "web-1"));
+        assert_eq!(Handle::of("/lxc/web").unwrap().id, "web");
+        assert_eq!(Handle::of("/lxc.monitor.web"), None);
+    }
+
+    #[test]
+    fn of_a_processs_groups_that_with_the_memory_counts() {
+        let v1 = format!("9:name=systemd:/x\n4:memory:/docker/{ID}\n2:cpu,cpuacct:/other\n0::/\n");
+        assert_eq!(path_of(&v1, ID), Some(format!("/docker/{ID}")));
+        let inside = format!("0::/system.slice/docker-{ID}.scope/init.scope\n");
+        let scope = format!("/system.slice/docker-{ID}.scope");
+        assert_eq!(path_of(&inside, ID), Some(scope));
+        assert_eq!(
+            path_of("0::/user.slice/a.service\n", ID).unwrap(),
+            "/user.slice/a.service"
+        );
+        for nothing in ["0::/\n", "0::/../../docker/x\n", "", "x\n"] {
+            assert_eq!(path_of(nothing, ID), None, "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn services_and_slices_are_shown_and_not_what_is_in_them() {
+        let Flags { cgroup_include, .. } = Flags::default();
+        for path in [
+            "/",
+            "/system.slice",
+            "/user.slice",
+            "/system.slice/ssh.service",
+            "/system.slice/system-getty.slice/getty@tty1.service",
+            "/user.slice/user-0.slice/user@0.service",
+            r"/machine.slice/machine-qemu\x2d1\x2dweb.scope",
+        ] {
+            assert!(cgroup_include.matches(path), "{path}");
+        }
+        for path in [
+            "/system.slice/tmp.mount",
+            "/init.scope",
+            "/system.slice/a.service/b",
+        ] {
+            assert!(!cgroup_include.matches(path), "{path}");
+        }
+    }
+}
