@@ -69,6 +69,16 @@ impl Layer {
             Self::Census => "census",
         }
     }
+
+    /// What it is about, in a few words.
+    #[must_use]
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::Host => "the machine itself",
+            Self::Containers => "containers, services and other control groups",
+            Self::Census => "what runs here, in a few series",
+        }
+    }
 }
 
 /// A made collector, with its type forgotten.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::collector::Layer;
+
 /// Only what the page itself brings, and nothing that runs.
 pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -21,7 +23,10 @@ pub(super) fn page(telemetry_path: &str, collectors: &[&str]) -> String {
     page += &format!("<p>Version {}</p>\n", env!("CARGO_PKG_VERSION"));
     page += "<p>One Prometheus exporter for every layer of a machine.</p>\n<ul>\n";
     page += &format!("<li><a href=\"{path}\">Metrics</a>: what Prometheus scrapes</li>\n");
-    page += &format!("<li><a href=\"{path}/host\">Metrics of the host alone</a></li>\n");
+    for layer in Layer::ALL {
+        let (name, about) = (layer.name(), layer.about());
+        page += &format!("<li><a href=\"{path}/{name}\">{path}/{name}</a>: {about}</li>\n");
+    }
     page += "<li><a href=\"/-/healthy\">Healthy</a> and <a href=\"/-/ready\">ready</a></li>\n";
     page += "</ul>\n<h2>Collectors that are on</h2>\n<p class=\"collectors\">\n";
     for name in collectors {
@@ -44,6 +49,7 @@ mod tests {
     fn a_path_from_a_flag_cannot_leave_its_place() {
         let page = page("/a\"><script>", &["cpu"]);
         assert!(!page.contains("<script>"));
+        assert!(page.contains("/containers\">"));
         assert!(page.contains("href=\"/a&quot;&gt;&lt;script&gt;?collect[]=cpu\">cpu</a>"));
     }
 }
