@@ -10,7 +10,7 @@ use strata_exporter::{
     http::Server,
     log,
     scrape::{self, Scraper, Workers},
-    sources::Machine,
+    sources::{self, Machine},
 };
 use tokio::{
     runtime,
@@ -51,6 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: Settings) -> Result<(), String> {
+    sources::raise_open_files_limit();
     let (enabled, to_come) = (settings.collectors.len(), settings.to_come);
     // One thread serves; what blocks is the workers'.
     let runtime = runtime::Builder::new_current_thread()

@@ -40,7 +40,7 @@ pub use link_modes::LinkMode;
 pub use links::{Link, LinkStats};
 pub use mounts::{Mount, MountInfo};
 pub use neighbours::Neighbour;
-pub use own::Usage;
+pub use own::{Usage, raise_open_files_limit};
 pub use qdiscs::Qdisc;
 pub use routes::Route;
 pub use statfs::{Answer, Place, Space, Statfs};
@@ -88,7 +88,7 @@ impl Machine {
     #[must_use]
     pub fn new(roots: Roots, engines: engine::Flags, workloads: workloads::Flags) -> Self {
         Self {
-            cgroups: Cgroups::at(&roots.sysfs),
+            cgroups: Cgroups::at(&roots),
             engines: Arc::new(Engines::new(engines)),
             workloads: Workloads::new(workloads),
             roots,

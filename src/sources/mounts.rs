@@ -42,6 +42,9 @@ pub struct Mount<'a> {
     /// Whether nothing can be written to it: by the mount's choice, by the file
     /// system's, or because the file system shut itself down after an error.
     pub read_only: bool,
+    /// The file system's own options, separated by commas; of control groups these name
+    /// the controllers.
+    pub options: Cow<'a, str>,
 }
 
 impl MountInfo {
@@ -91,8 +94,11 @@ fn mount(line: &[u8]) -> Result<Mount<'_>, &'static str> {
     let kind = next("file system type is missing")?;
     let source = next("source is missing")?;
     // The last field, in which some file systems write spaces.
+    let own_options = fields.next().unwrap_or_default();
     let read_only = has_option(options, &[b"ro"])
-        || fields.any(|options| has_option(options, &[b"ro", b"emergency_ro"]));
+        || std::iter::once(own_options)
+            .chain(fields)
+            .any(|options| has_option(options, &[b"ro", b"emergency_ro"]));
     Ok(Mount {
         id,
         parent,
@@ -102,6 +108,7 @@ fn mount(line: &[u8]) -> Result<Mount<'_>, &'static str> {
         kind: String::from_utf8_lossy(kind),
         source: String::from_utf8_lossy(source),
         read_only,
+        options: String::from_utf8_lossy(own_options),
     })
 }
 

@@ -6,12 +6,32 @@
 use std::{path::Path, time::Duration};
 
 use rustix::{
-    process::{Resource, getrlimit},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
     time::{ClockId, clock_gettime},
 };
 
 use super::Dir;
 use crate::error::Result;
+
+/// More descriptors than this are never of use here, and some systems allow a thousand
+/// million.
+const ENOUGH_FILES: u64 = 65_536;
+
+/// Lets this process open as many files as it may, up to a bound: one directory is kept
+/// open for each control group and hierarchy. The soft limit is low by default only for
+/// programs that use select(2).
+pub fn raise_open_files_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(ENOUGH_FILES).min(ENOUGH_FILES);
+    if current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit {
+            current: Some(wanted),
+            maximum,
+        };
+        // Where it cannot be had, files are opened by longer paths.
+        setrlimit(Resource::Nofile, raised).ok();
+    }
+}
 
 /// What this process uses, and may use.
 #[derive(Debug, Clone, PartialEq)]

@@ -325,6 +325,7 @@ mod tests {
             kind: "ext4".into(),
             source: format!("/dev/{id}").into(),
             read_only: false,
+            options: "".into(),
         }
     }
 

@@ -5,27 +5,47 @@
 //! say is `None`, never 0. Files are read below kept directory descriptors, the hot
 //! ones by kept descriptors of their own, up to a bound.
 
+mod group;
+mod layout;
+mod parse;
 mod usage;
+mod v1;
+mod v2;
+mod walk;
 
 use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
+    collections::HashMap,
+    ffi::CString,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
+
+use rustix::process::{Resource, getrlimit};
 
 pub use usage::{
     BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, Operation, Pids, Pressure,
     Stalls, Throttling,
 };
 
+use super::{Dir, Roots, dir};
 use crate::error::{Error, Result};
+use group::{Bounds, Descriptors, File, Left, Place};
+use layout::{Files, Layout, Subject};
+
+/// Kept files, each of which costs the kernel 4.5 KB.
+const MAX_KEPT_FILES: usize = 256;
 
 /// Which versions of control groups a machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     /// Hierarchies of controllers only.
     V1,
-    /// Hierarchies of controllers, and the unified one beside them, without controllers.
+    /// Hierarchies of controllers, and the unified one beside them, mostly without
+    /// controllers.
     Hybrid,
     /// The unified hierarchy only.
     V2,
@@ -35,26 +55,87 @@ pub enum Version {
 /// scrape.
 #[derive(Debug)]
 pub struct Cgroups {
-    sysfs: PathBuf,
+    roots: Roots,
+    bounds: Bounds,
+    found: Mutex<Option<Found>>,
+    is_partial: AtomicBool,
+}
+
+/// What was found at the last walk, and is kept.
+#[derive(Debug)]
+struct Found {
+    shared: Arc<Shared>,
+    groups: HashMap<Arc<str>, Arc<Group>>,
+    walks: u32,
+}
+
+/// What all groups share.
+#[derive(Debug)]
+struct Shared {
+    layout: Layout,
+    dirs: Left,
+    files: Left,
+    huge_sizes: Vec<HugeSize>,
+    diskstats: PathBuf,
+    /// How version 1 accounts block I/O: one of the numbers of [`accounts`], or the place
+    /// of a file in [`v1::BLOCK_IO`], which stays for ever: another one would count from
+    /// another beginning.
+    block_io: AtomicU8,
+}
+
+/// How version 1 accounts block I/O, where no file does.
+mod accounts {
+    pub(super) const NOT_LOOKED: u8 = 255;
+    pub(super) const UNKNOWN: u8 = 254;
+    pub(super) const NOTHING: u8 = 253;
+}
+
+/// Huge pages of one size, and the names of the files about them.
+#[derive(Debug)]
+struct HugeSize {
+    name: String,
+    v1: HugeV1,
+    v2: HugeV2,
+}
+
+#[derive(Debug)]
+struct HugeV1 {
+    usage: CString,
+    max_usage: CString,
+    failcnt: CString,
+}
+
+#[derive(Debug)]
+struct HugeV2 {
+    usage: CString,
+    events: CString,
 }
 
 impl Cgroups {
-    /// Those below this sysfs mount. Nothing is read before it is asked for.
+    /// Those that are mounted there. Nothing is read before it is asked for.
     #[must_use]
-    pub fn at(sysfs: &Path) -> Self {
+    pub fn at(roots: &Roots) -> Self {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(1 << 16);
         Self {
-            sysfs: sysfs.to_owned(),
+            roots: roots.clone(),
+            // The other half is for everybody else.
+            bounds: Bounds {
+                dirs: usize::try_from(files / 2).unwrap_or(usize::MAX),
+                files: MAX_KEPT_FILES.min(usize::try_from(files / 8).unwrap_or(usize::MAX)),
+            },
+            found: Mutex::default(),
+            is_partial: AtomicBool::new(false),
         }
     }
 
     /// Which versions are mounted.
     pub fn version(&self) -> Result<Version> {
-        Err(Error::Absent(self.sysfs.join("fs/cgroup")))
+        self.with_found(|found| Ok(found.shared.layout.version))
     }
 
-    /// The names of the controllers that there are, as the kernel calls them.
+    /// The names of the controllers that there are, as the kernel calls them, sorted.
     pub fn controllers(&self) -> Result<Vec<String>> {
-        Err(Error::Absent(self.sysfs.join("fs/cgroup")))
+        self.with_found(|found| Ok(found.shared.layout.controllers.clone()))
     }
 
     /// All groups whose path is `wanted`, sorted by path. A path begins with `/`, which
@@ -62,17 +143,145 @@ impl Cgroups {
     /// left out.
     ///
     /// Groups that are gone since are forgotten, with their descriptors; one that is
-    /// still there is the same `Arc` as before.
+    /// still there is the same `Arc` as before, and one that was made anew under the same
+    /// name is not.
     pub fn walk(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Arc<Group>>> {
-        let _ = wanted("/");
-        Err(Error::Absent(self.sysfs.join("fs/cgroup")))
+        self.with_found(|found| {
+            let (groups, is_partial) = found.walk(&wanted)?;
+            self.is_partial.store(is_partial, Relaxed);
+            Ok(groups)
+        })
+    }
+
+    /// Why groups were left out of the last walk, if they were: there are too many.
+    #[must_use]
+    pub fn left_out(&self) -> Option<Error> {
+        let partial = self.is_partial.load(Relaxed);
+        partial.then(|| Error::api("control groups", "there are more than 100,000"))
+    }
+
+    /// A layout that was not found is looked for again the next time; one that was is
+    /// kept while it answers.
+    fn with_found<T>(&self, ask: impl FnOnce(&mut Found) -> Result<T>) -> Result<T> {
+        let mut kept = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = match kept.take() {
+            Some(found) => found,
+            None => Found::look(&self.roots, self.bounds)?,
+        };
+        let answer = ask(&mut found)?;
+        *kept = Some(found);
+        Ok(answer)
+    }
+}
+
+impl Found {
+    fn look(roots: &Roots, bounds: Bounds) -> Result<Self> {
+        let layout = Layout::find(roots)?;
+        let shared = Shared {
+            layout,
+            dirs: Left::new(bounds.dirs),
+            files: Left::new(bounds.files),
+            huge_sizes: HugeSize::all(roots),
+            diskstats: roots.procfs.join("diskstats"),
+            block_io: AtomicU8::new(accounts::NOT_LOOKED),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            groups: HashMap::new(),
+            walks: 0,
+        })
+    }
+}
+
+impl Shared {
+    /// Groups of a new scrape may find that block I/O is accounted by now.
+    fn look_at_block_io_again(&self) {
+        let again = |how| matches!(how, accounts::UNKNOWN | accounts::NOTHING);
+        let update = |how| again(how).then_some(accounts::NOT_LOOKED);
+        self.block_io.fetch_update(Relaxed, Relaxed, update).ok();
+    }
+
+    /// Which of version 1's files has block I/O, as the root's do: that of the whole
+    /// machine. An idle group has no devices in any.
+    fn block_io_of_v1(self: &Arc<Self>, slot: usize) -> u8 {
+        let known = self.block_io.load(Relaxed);
+        if known != accounts::NOT_LOOKED {
+            return known;
+        }
+        let root = self.group("/", 0);
+        let choice = v1::block_io_choice(root.place_in(slot, Files::V1));
+        let how = match choice.and_then(|choice| u8::try_from(choice).ok()) {
+            Some(choice) => choice,
+            None if self.disks_are_used() => accounts::NOTHING,
+            None => accounts::UNKNOWN,
+        };
+        self.block_io.store(how, Relaxed);
+        how
+    }
+
+    /// Whether a disk was ever read or written, so that the root must have done it.
+    fn disks_are_used(&self) -> bool {
+        let Ok(text) = dir::read(&self.diskstats) else {
+            return false;
+        };
+        text.lines().any(|mut fields| {
+            let mut fields = std::iter::from_fn(|| fields.next_word()).skip(2);
+            let is_disk = fields.next().is_some_and(|name| {
+                let virtual_ones = ["loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd"];
+                !virtual_ones.iter().any(|kind| name.starts_with(kind))
+            });
+            // Reads and writes that were completed.
+            is_disk && fields.step_by(4).take(2).any(|count| count != "0")
+        })
+    }
+}
+
+impl HugeSize {
+    /// All that the kernel has, in order.
+    fn all(roots: &Roots) -> Vec<Self> {
+        let names = Dir::open(&roots.sysfs.join("kernel/mm/hugepages")).and_then(|it| it.names());
+        let names = names.unwrap_or_default();
+        let sizes = names.iter().filter_map(|name| {
+            let size = name.to_str()?.strip_prefix("hugepages-")?;
+            size.strip_suffix("kB")?.parse::<u64>().ok()
+        });
+        let mut sizes: Vec<_> = sizes.collect();
+        sizes.sort_unstable();
+        sizes.into_iter().filter_map(Self::of).collect()
+    }
+
+    fn of(kilobytes: u64) -> Option<Self> {
+        let name = match kilobytes {
+            1_048_576.. => format!("{}GB", kilobytes >> 20),
+            1024.. => format!("{}MB", kilobytes >> 10),
+            _ => format!("{kilobytes}KB"),
+        };
+        let file = |what| CString::new(format!("hugetlb.{name}.{what}")).ok();
+        Some(Self {
+            v1: HugeV1 {
+                usage: file("usage_in_bytes")?,
+                max_usage: file("max_usage_in_bytes")?,
+                failcnt: file("failcnt")?,
+            },
+            v2: HugeV2 {
+                usage: file("current")?,
+                events: file("events")?,
+            },
+            name,
+        })
     }
 }
 
 /// One control group.
 #[derive(Debug)]
 pub struct Group {
-    path: String,
+    path: Arc<str>,
+    /// The number of its directory in the hierarchy that is walked.
+    inode: u64,
+    /// The walk that saw it last.
+    seen: AtomicU32,
+    shared: Arc<Shared>,
+    descriptors: Descriptors,
 }
 
 impl Group {
@@ -84,60 +293,153 @@ impl Group {
 
     /// What it used of the CPUs.
     pub fn cpu(&self) -> Result<Cpu> {
-        self.absent()
+        let place = self.place(Subject::Cpuacct)?;
+        match place.files {
+            Files::V1 => {
+                let cpu = self.place(Subject::Cpu).ok();
+                v1::cpu(place, cpu.filter(|cpu| cpu.files == Files::V1))
+            }
+            Files::V2 => v2::cpu(place),
+        }
     }
 
-    /// Time it used of each CPU, by its number; version 1 only.
+    /// Time it used of each CPU, by its number; version 1 only. CPUs that there could be
+    /// and are not have 0.
     pub fn cpu_by_number(&self) -> Result<Vec<(u32, Duration)>> {
-        self.absent()
+        let place = self.place(Subject::Cpuacct)?;
+        match place.files {
+            Files::V1 => v1::cpu_by_number(place),
+            Files::V2 => self.absent(),
+        }
     }
 
     /// What it may use of the CPUs.
     pub fn cpu_limits(&self) -> Result<CpuLimits> {
-        self.absent()
+        let place = self.place(Subject::Cpu)?;
+        match place.files {
+            Files::V1 => v1::cpu_limits(place),
+            Files::V2 => v2::cpu_limits(place),
+        }
     }
 
     /// What it has in memory. The root has what the kernel says of it.
     pub fn memory(&self) -> Result<Memory> {
-        self.absent()
+        let place = self.place(Subject::Memory)?;
+        match place.files {
+            Files::V1 => v1::memory(place),
+            Files::V2 => v2::memory(place),
+        }
     }
 
-    /// What it may have in memory; the root has no limits.
+    /// What it may have in memory; version 2's root has no such files, and version 1's
+    /// says that there is no limit.
     pub fn memory_limits(&self) -> Result<MemoryLimits> {
-        self.absent()
+        let place = self.place(Subject::Memory)?;
+        match place.files {
+            Files::V1 => v1::memory_limits(place),
+            Files::V2 => v2::memory_limits(place),
+        }
     }
 
-    /// Its tasks and how many there may be.
+    /// Its tasks and how many there may be; the root has no such files.
     pub fn pids(&self) -> Result<Pids> {
-        self.absent()
+        let place = self.place(Subject::Pids)?;
+        Ok(Pids {
+            current: Some(place.read(File::new(c"pids.current"), parse::number)?),
+            max: place.read_if_any(File::new(c"pids.max"), parse::limit)?,
+        })
     }
 
     /// The numbers of the processes in it, not in those below it.
     pub fn processes(&self) -> Result<Vec<u32>> {
-        self.absent()
+        let place = self.walked();
+        match place.read(File::in_parts(c"cgroup.procs"), parse::processes) {
+            // Of a group of threads only `cgroup.threads` can be read.
+            Err(error) if error.is_unsaid() => self.absent(),
+            processes => processes,
+        }
     }
 
     /// How long its tasks waited; on hybrid machines as the unified hierarchy says.
     pub fn pressure(&self) -> Result<Pressure> {
-        self.absent()
+        match self.shared.layout.unified {
+            Some(slot) => v2::pressure(self.place_in(slot, Files::V2)),
+            None => self.absent(),
+        }
     }
 
     /// What it did to block devices.
     pub fn block_io(&self) -> Result<BlockIo> {
-        self.absent()
+        let place = self.place(Subject::Io)?;
+        if place.files == Files::V2 {
+            return v2::block_io(place);
+        }
+        let nothing = |accounted| BlockIo {
+            devices: Vec::new(),
+            accounted,
+        };
+        match self.shared.block_io_of_v1(place.slot) {
+            accounts::NOTHING => Ok(nothing(Some(false))),
+            accounts::UNKNOWN => Ok(nothing(None)),
+            chosen => v1::block_io(place, chosen.into()),
+        }
     }
 
     /// Its huge pages, by size.
     pub fn huge_pages(&self) -> Result<Vec<HugePages>> {
-        self.absent()
+        let place = self.place(Subject::Hugetlb)?;
+        let mut all = Vec::new();
+        for size in &self.shared.huge_sizes {
+            let pages = match place.files {
+                Files::V1 => v1::huge_pages(place, size)?,
+                Files::V2 => v2::huge_pages(place, size)?,
+            };
+            // Where one is missing, the controller is off.
+            let Some(pages) = pages else { break };
+            all.push(pages);
+        }
+        Ok(all)
     }
 
-    /// When it was made, from 1970 on.
+    /// When it was made, from 1970 on: the earliest time that any of its directories
+    /// shows. The root was not made.
     pub fn made(&self) -> Result<Duration> {
-        self.absent()
+        if self.is_root() {
+            return self.absent();
+        }
+        if let Some(made) = self.descriptors.made.get() {
+            return Ok(*made);
+        }
+        let stat = self.walked().stat()?;
+        let others = (0..self.shared.layout.hierarchies.len())
+            .filter_map(|slot| self.place_in(slot, Files::V1).stat().ok());
+        let time = |seconds: i64, nanos: u64| {
+            let nanos = u32::try_from(nanos).ok().filter(|it| *it < 1_000_000_000)?;
+            Some(Duration::new(u64::try_from(seconds).ok()?, nanos))
+        };
+        let times = others.chain([stat]).flat_map(|stat| {
+            [
+                time(stat.st_mtime, stat.st_mtime_nsec),
+                time(stat.st_ctime, stat.st_ctime_nsec),
+            ]
+        });
+        match times.flatten().min() {
+            Some(made) => Ok(*self.descriptors.made.get_or_init(|| made)),
+            None => self.absent(),
+        }
+    }
+
+    fn walked(&self) -> Place<'_> {
+        self.place_in(self.shared.layout.walked, Files::V1)
     }
 
     fn absent<T>(&self) -> Result<T> {
-        Err(Error::Absent(self.path.clone().into()))
+        Err(Error::Absent(self.path().into()))
     }
 }
+
+#[cfg(test)]
+mod testing;
+
+#[cfg(test)]
+mod tests;

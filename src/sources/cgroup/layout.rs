@@ -1,0 +1,352 @@
+//! Where the hierarchies of control groups are, and which controllers are in them.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::Version;
+use crate::{
+    error::{Error, Result},
+    sources::{Dir, Roots, dir, mounts::MountInfo},
+};
+
+/// `CGROUP_SUPER_MAGIC` and `CGROUP2_SUPER_MAGIC`.
+const MAGIC: [i128; 2] = [0x0027_e0eb, 0x6367_7270];
+
+/// Of version 1's controllers those that have files we read, and those that are only
+/// told about.
+const CONTROLLERS: &[&str] = &[
+    "blkio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "freezer",
+    "hugetlb",
+    "memory",
+    "misc",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "pids",
+    "rdma",
+];
+
+/// In which hierarchy of version 1 groups are looked for: the first of these that there
+/// is. All engines make their groups in each of them; systemd makes those of services
+/// first of all with `memory` and `pids`, which it accounts by default.
+const WALKED: &[&str] = &["memory", "cpuacct", "cpu", "pids", "blkio", "hugetlb"];
+
+/// What readings are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subject {
+    Cpu,
+    Cpuacct,
+    Memory,
+    Io,
+    Pids,
+    Hugetlb,
+}
+
+impl Subject {
+    const ALL: [Self; 6] = [
+        Self::Cpu,
+        Self::Cpuacct,
+        Self::Memory,
+        Self::Io,
+        Self::Pids,
+        Self::Hugetlb,
+    ];
+
+    /// Its controller in version 1.
+    fn v1(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cpuacct => "cpuacct",
+            Self::Memory => "memory",
+            Self::Io => "blkio",
+            Self::Pids => "pids",
+            Self::Hugetlb => "hugetlb",
+        }
+    }
+
+    /// Its controller in version 2; time is counted there without one.
+    fn v2(self) -> Option<&'static str> {
+        match self {
+            Self::Cpuacct => None,
+            Self::Io => Some("io"),
+            other => Some(other.v1()),
+        }
+    }
+}
+
+/// Which files there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Files {
+    V1,
+    V2,
+}
+
+/// A mounted hierarchy.
+#[derive(Debug)]
+pub(super) struct Hierarchy {
+    pub(super) fd: OwnedFd,
+    pub(super) path: PathBuf,
+    /// The number of its root directory.
+    pub(super) inode: u64,
+    device: u64,
+    /// Whether it is the kernel's, and no copy in an ordinary file system.
+    pub(super) is_kernels: bool,
+}
+
+impl Hierarchy {
+    fn open(path: &Path) -> Result<Self> {
+        let failed = |errno| Error::io(path, errno);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(failed)?;
+        let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+        let kind = rustix::fs::fstatfs(&fd).map_err(failed)?.f_type;
+        Ok(Self {
+            fd,
+            path: path.to_owned(),
+            inode: stat.st_ino,
+            device: stat.st_dev,
+            is_kernels: MAGIC.contains(&i128::from(kind)),
+        })
+    }
+}
+
+/// What is mounted where.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub(super) version: Version,
+    /// Names of all controllers, sorted.
+    pub(super) controllers: Vec<String>,
+    pub(super) hierarchies: Vec<Hierarchy>,
+    /// Which hierarchy groups are looked for in.
+    pub(super) walked: usize,
+    /// Which is the unified one.
+    pub(super) unified: Option<usize>,
+    places: [Option<(usize, Files)>; Subject::ALL.len()],
+}
+
+impl Layout {
+    /// Looks where hierarchies are mounted by custom, and then, if none is there, where
+    /// the kernel says they are.
+    pub(super) fn find(roots: &Roots) -> Result<Self> {
+        let at = roots.sysfs.join("fs/cgroup");
+        let by_custom = Found::below(&at);
+        if let Some(layout) = by_custom.layout()? {
+            return Ok(layout);
+        }
+        let mounted = Found::mounted(roots);
+        mounted.layout()?.ok_or(Error::Absent(at))
+    }
+
+    /// Which hierarchy says something about this, and in which files.
+    pub(super) fn place(&self, subject: Subject) -> Option<(usize, Files)> {
+        *self.places.get(subject as usize)?
+    }
+
+    fn slot(&mut self, path: &Path) -> Result<usize> {
+        let hierarchy = Hierarchy::open(path)?;
+        let is_same = |it: &Hierarchy| (it.device, it.inode) == (hierarchy.device, hierarchy.inode);
+        // One that has several controllers has a symbolic link for each.
+        if let Some(slot) = self.hierarchies.iter().position(is_same) {
+            return Ok(slot);
+        }
+        self.hierarchies.push(hierarchy);
+        Ok(self.hierarchies.len() - 1)
+    }
+}
+
+/// Directories that were found.
+#[derive(Debug, Default)]
+struct Found {
+    unified: Option<PathBuf>,
+    /// By controller.
+    v1: BTreeMap<String, PathBuf>,
+}
+
+impl Found {
+    fn below(at: &Path) -> Self {
+        if has_controllers(at) {
+            return Self {
+                unified: Some(at.to_owned()),
+                v1: BTreeMap::new(),
+            };
+        }
+        let mut found = Self::default();
+        let names = Dir::open(at).and_then(|dir| dir.names());
+        for name in names.unwrap_or_default() {
+            let path = at.join(&name);
+            let Some(name) = name.to_str() else { continue };
+            if name == "unified" && has_controllers(&path) {
+                found.unified = Some(path);
+            } else if path.is_dir() {
+                found.add(name, &path);
+            }
+        }
+        found
+    }
+
+    fn mounted(roots: &Roots) -> Self {
+        let mut found = Self::default();
+        let of = |process: &str| MountInfo::read(&roots.procfs.join(process));
+        let Ok(info) = of("1").or_else(|_| of("self")) else {
+            return found;
+        };
+        for mount in info.mounts().flatten() {
+            let point = mount.point.strip_prefix("/").unwrap_or(&mount.point);
+            let path = roots.rootfs.join(point);
+            match &*mount.kind {
+                "cgroup2" if found.unified.is_none() && has_controllers(&path) => {
+                    found.unified = Some(path);
+                }
+                "cgroup" if path.is_dir() => found.add(&mount.options, &path),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Adds the controllers among these names; the first place of each counts.
+    fn add(&mut self, names: &str, path: &Path) {
+        for name in names.split(',').filter(|name| CONTROLLERS.contains(name)) {
+            let place = self.v1.entry(name.to_owned());
+            place.or_insert_with(|| path.to_owned());
+        }
+    }
+
+    fn layout(self) -> Result<Option<Layout>> {
+        let version = match (&self.unified, self.v1.is_empty()) {
+            (None, true) => return Ok(None),
+            (None, false) => Version::V1,
+            (Some(_), true) => Version::V2,
+            (Some(_), false) => Version::Hybrid,
+        };
+        let mut layout = Layout {
+            version,
+            controllers: self.v1.keys().cloned().collect(),
+            hierarchies: Vec::new(),
+            walked: 0,
+            unified: None,
+            places: [None; Subject::ALL.len()],
+        };
+        let mut unified = Vec::new();
+        if let Some(path) = &self.unified {
+            layout.unified = Some(layout.slot(path)?);
+            let words = dir::read(&path.join("cgroup.controllers"))?;
+            unified.extend(words.body().split_whitespace().map(str::to_owned));
+            layout.controllers.extend(unified.iter().cloned());
+            layout.controllers.sort_unstable();
+            layout.controllers.dedup();
+        }
+        for (subject, place) in Subject::ALL.into_iter().zip(0..) {
+            let found = if let Some(path) = self.v1.get(subject.v1()) {
+                Some((layout.slot(path)?, Files::V1))
+            } else {
+                // A hybrid machine may have some of its controllers in the unified one.
+                let is_there = |name: &str| unified.iter().any(|it| it == name);
+                let slot = layout.unified.filter(|_| subject.v2().is_none_or(is_there));
+                slot.map(|slot| (slot, Files::V2))
+            };
+            if let Some(place) = layout.places.get_mut::<usize>(place) {
+                *place = found;
+            }
+        }
+        let walked = WALKED.iter().find_map(|name| self.v1.get(*name));
+        layout.walked = match walked.or(self.unified.as_ref()) {
+            Some(path) => layout.slot(path)?,
+            None => return Ok(None),
+        };
+        Ok(Some(layout))
+    }
+}
+
+fn has_controllers(dir: &Path) -> bool {
+    dir.join("cgroup.controllers").is_file()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::cgroup::testing::Tree;
+
+    fn place(layout: &Layout, subject: Subject) -> Option<(String, Files)> {
+        let (slot, files) = layout.place(subject)?;
+        let name = layout.hierarchies[slot].path.file_name().unwrap();
+        Some((name.to_str().unwrap().to_owned(), files))
+    }
+
+    #[test]
+    fn controllers_that_are_mounted_together_are_one_hierarchy() {
+        let tree = Tree::new("together");
+        tree.write("sys/fs/cgroup/cpu,cpuacct/cpu.shares", "1024\n");
+        tree.link("sys/fs/cgroup/cpu", "cpu,cpuacct");
+        tree.link("sys/fs/cgroup/cpuacct", "cpu,cpuacct");
+        tree.write("sys/fs/cgroup/memory/memory.stat", "");
+        tree.write("sys/fs/cgroup/systemd/cgroup.procs", "");
+        let layout = Layout::find(&tree.roots()).unwrap();
+        assert_eq!(layout.version, Version::V1);
+        assert_eq!(layout.controllers, ["cpu", "cpuacct", "memory"]);
+        assert_eq!(layout.hierarchies.len(), 2);
+        assert_eq!(layout.place(Subject::Cpu), layout.place(Subject::Cpuacct));
+        assert!(layout.hierarchies[layout.walked].path.ends_with("memory"));
+        assert_eq!(layout.place(Subject::Io), None);
+    }
+
+    #[test]
+    fn a_hybrid_machine_may_have_controllers_in_the_unified_hierarchy() {
+        let tree = Tree::new("hybrid-layout");
+        tree.write("sys/fs/cgroup/cpu/cpu.shares", "1024\n");
+        tree.write(
+            "sys/fs/cgroup/unified/cgroup.controllers",
+            "memory hugetlb\n",
+        );
+        let layout = Layout::find(&tree.roots()).unwrap();
+        assert_eq!(layout.version, Version::Hybrid);
+        assert_eq!(layout.controllers, ["cpu", "hugetlb", "memory"]);
+        let expected = Some(("unified".to_owned(), Files::V2));
+        assert_eq!(place(&layout, Subject::Memory), expected);
+        assert_eq!(place(&layout, Subject::Cpuacct), expected);
+        assert_eq!(
+            place(&layout, Subject::Cpu),
+            Some(("cpu".to_owned(), Files::V1))
+        );
+        assert_eq!(place(&layout, Subject::Pids), None);
+    }
+
+    #[test]
+    fn what_is_mounted_elsewhere_is_found_by_the_mounts() {
+        let tree = Tree::new("elsewhere");
+        tree.write("odd/one/cpu.shares", "1024\n");
+        tree.write("odd/two/cgroup.controllers", "\n");
+        tree.write(
+            "proc/1/mountinfo",
+            "1 2 3:4 / /odd/one rw - cgroup cgroup rw,cpu,cpuacct\n\
+             1 2 3:5 / /odd/two rw - cgroup2 cgroup2 rw,nsdelegate\n\
+             1 2 3:6 / /odd/three rw - cgroup systemd rw,xattr,name=systemd\n",
+        );
+        let layout = Layout::find(&tree.roots()).unwrap();
+        assert_eq!(layout.version, Version::Hybrid);
+        assert_eq!(layout.controllers, ["cpu", "cpuacct"]);
+        assert_eq!(
+            place(&layout, Subject::Cpu),
+            Some(("one".to_owned(), Files::V1))
+        );
+        assert!(layout.hierarchies[layout.walked].path.ends_with("odd/one"));
+    }
+
+    #[test]
+    fn a_machine_without_control_groups_is_no_failure() {
+        let tree = Tree::new("none");
+        tree.write("sys/fs/cgroup/other/x", "");
+        let error = Layout::find(&tree.roots()).unwrap_err();
+        assert!(error.is_vanished(), "{error}");
+    }
+}

@@ -1,0 +1,278 @@
+//! The shapes of control groups' files, from bytes and without allocation.
+
+use std::{fmt::Display, time::Duration};
+
+use super::usage::Stalls;
+
+/// A line that is not what its documentation promises.
+#[derive(Debug, PartialEq)]
+pub(super) struct Damaged {
+    /// Counted from one.
+    pub(super) line: usize,
+    pub(super) reason: String,
+}
+
+pub(super) type Parsed<T> = Result<T, Damaged>;
+
+impl Damaged {
+    pub(super) fn new(line: usize, reason: impl Display) -> Self {
+        Self {
+            line,
+            reason: reason.to_string(),
+        }
+    }
+
+    fn not_a_number(line: usize, what: &[u8], value: &[u8]) -> Self {
+        let (what, value) = (what.escape_ascii(), value.escape_ascii());
+        Self::new(line, format_args!("{what} is not a number: \"{value}\""))
+    }
+}
+
+/// A number without a sign; nothing if it is anything else or too large.
+pub(super) fn decimal(word: &[u8]) -> Option<u64> {
+    if word.is_empty() {
+        return None;
+    }
+    word.iter().try_fold(0_u64, |number, digit| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(digit.into())
+    })
+}
+
+/// A file that holds one number.
+pub(super) fn number(bytes: &[u8]) -> Parsed<u64> {
+    let word = bytes.trim_ascii();
+    decimal(word).ok_or_else(|| Damaged::not_a_number(1, b"value", word))
+}
+
+/// A file that holds one number, or `max` for no limit.
+pub(super) fn limit(bytes: &[u8]) -> Parsed<Option<u64>> {
+    match bytes.trim_ascii() {
+        b"max" => Ok(None),
+        _ => number(bytes).map(Some),
+    }
+}
+
+/// A file that holds one number, or a negative one for no limit.
+pub(super) fn limit_unless_negative(bytes: &[u8]) -> Parsed<Option<u64>> {
+    match bytes.trim_ascii() {
+        [b'-', digits @ ..] if decimal(digits).is_some() => Ok(None),
+        _ => number(bytes).map(Some),
+    }
+}
+
+/// `cpu.max`: the quota in microseconds or `max`, and the period.
+pub(super) fn quota_and_period(bytes: &[u8]) -> Parsed<(Option<u64>, u64)> {
+    let mut words = words(bytes);
+    let quota = limit(words.next().unwrap_or_default())?;
+    let period = words.next().unwrap_or_default();
+    match decimal(period) {
+        Some(period) => Ok((quota, period)),
+        None => Err(Damaged::not_a_number(1, b"period", period)),
+    }
+}
+
+/// A file of lines `KEY VALUE`.
+pub(super) fn keyed(bytes: &[u8]) -> impl Iterator<Item = (&[u8], Value<'_>)> {
+    lines(bytes).filter_map(|(number, line)| {
+        let space = line.iter().position(|b| *b == b' ')?;
+        let (key, value) = line.split_at_checked(space)?;
+        let value = Value {
+            line: number,
+            key,
+            word: value.trim_ascii(),
+        };
+        Some((key, value))
+    })
+}
+
+/// What stands beside a key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Value<'a> {
+    line: usize,
+    key: &'a [u8],
+    word: &'a [u8],
+}
+
+impl Value<'_> {
+    pub(super) fn number(self) -> Parsed<u64> {
+        decimal(self.word).ok_or_else(|| Damaged::not_a_number(self.line, self.key, self.word))
+    }
+
+    pub(super) fn micros(self) -> Parsed<Duration> {
+        self.number().map(Duration::from_micros)
+    }
+
+    pub(super) fn nanos(self) -> Parsed<Duration> {
+        self.number().map(Duration::from_nanos)
+    }
+}
+
+/// One key's number of a file of lines `KEY VALUE`.
+pub(super) fn number_of(bytes: &[u8], wanted: &[u8]) -> Parsed<Option<u64>> {
+    let mut all = keyed(bytes);
+    let found = all.find(|(key, _)| *key == wanted);
+    found.map(|(_, value)| value.number()).transpose()
+}
+
+/// A `*.pressure` file: `some avg10=0.00 avg60=0.00 avg300=0.00 total=440732`, and the
+/// same for `full`, which older kernels do not have for the CPU.
+pub(super) fn stalls(bytes: &[u8]) -> Parsed<Stalls> {
+    let mut stalls = Stalls::default();
+    for (number, line) in lines(bytes) {
+        let mut words = words(line);
+        let slot = match words.next() {
+            Some(b"some") => &mut stalls.some,
+            Some(b"full") => &mut stalls.full,
+            _ => continue,
+        };
+        let total = words.find_map(|word| word.strip_prefix(b"total="));
+        let total = total.ok_or_else(|| Damaged::new(number, "total is missing"))?;
+        let micros = decimal(total);
+        let micros = micros.ok_or_else(|| Damaged::not_a_number(number, b"total", total))?;
+        *slot = Some(Duration::from_micros(micros));
+    }
+    Ok(stalls)
+}
+
+/// `cpuacct.usage_percpu`: nanoseconds of each possible CPU.
+pub(super) fn by_cpu(bytes: &[u8]) -> Parsed<Vec<(u32, Duration)>> {
+    let each = words(bytes).zip(0..).map(|(word, cpu)| {
+        let nanos = decimal(word).ok_or_else(|| Damaged::not_a_number(1, b"usage", word))?;
+        Ok((cpu, Duration::from_nanos(nanos)))
+    });
+    each.collect()
+}
+
+/// `cgroup.procs`: a process in each line.
+pub(super) fn processes(bytes: &[u8]) -> Parsed<Vec<u32>> {
+    let each = lines(bytes).map(|(number, line)| {
+        let process = decimal(line).and_then(|process| process.try_into().ok());
+        process.ok_or_else(|| Damaged::not_a_number(number, b"process", line))
+    });
+    each.collect()
+}
+
+/// A device's numbers: `254:0`.
+pub(super) fn device(word: &[u8]) -> Option<(u32, u32)> {
+    let colon = word.iter().position(|b| *b == b':')?;
+    let (major, minor) = word.split_at_checked(colon)?;
+    let number = |digits| decimal(digits)?.try_into().ok();
+    Some((number(major)?, number(minor.strip_prefix(b":")?)?))
+}
+
+/// Lines that are not empty, with their numbers.
+pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let lines = bytes.split(|b| *b == b'\n').zip(1..);
+    lines
+        .map(|(line, number)| (number, line))
+        .filter(|(_, line)| !line.is_empty())
+}
+
+/// What stands between white space.
+pub(super) fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason<T: std::fmt::Debug>(parsed: Parsed<T>) -> String {
+        let Damaged { line, reason } = parsed.unwrap_err();
+        format!("{line}: {reason}")
+    }
+
+    #[test]
+    fn a_number_is_all_of_the_file_and_fits() {
+        assert_eq!(number(b"18446744073709551615\n"), Ok(u64::MAX));
+        assert_eq!(number(b"0"), Ok(0));
+        for bad in ["", "-1", "1 2", "x", "+1", "18446744073709551616"] {
+            let expected = format!("1: value is not a number: \"{bad}\"");
+            assert_eq!(reason(number(bad.as_bytes())), expected);
+        }
+    }
+
+    #[test]
+    fn no_limit_is_written_in_two_ways() {
+        assert_eq!(limit(b"max\n"), Ok(None));
+        assert_eq!(limit(b"4096\n"), Ok(Some(4096)));
+        assert!(limit(b"min\n").is_err());
+        assert_eq!(limit_unless_negative(b"-1\n"), Ok(None));
+        assert_eq!(limit_unless_negative(b"50000\n"), Ok(Some(50_000)));
+        assert!(limit_unless_negative(b"-x\n").is_err());
+    }
+
+    #[test]
+    fn a_quota_has_a_period_even_if_it_is_none() {
+        assert_eq!(quota_and_period(b"max 100000\n"), Ok((None, 100_000)));
+        assert_eq!(
+            quota_and_period(b"50000 200000\n"),
+            Ok((Some(50_000), 200_000))
+        );
+        assert_eq!(
+            reason(quota_and_period(b"5\n")),
+            "1: period is not a number: \"\""
+        );
+    }
+
+    #[test]
+    fn only_what_is_asked_for_must_be_a_number() {
+        let bytes = b"anon 7\nodd x\nfile 8x\nno_value\n\nlast 9";
+        let keys: Vec<_> = keyed(bytes).map(|(key, _)| key).collect();
+        assert_eq!(keys, [&b"anon"[..], b"odd", b"file", b"last"]);
+        assert_eq!(number_of(bytes, b"last"), Ok(Some(9)));
+        assert_eq!(number_of(bytes, b"gone"), Ok(None));
+        assert_eq!(
+            reason(number_of(bytes, b"file")),
+            "3: file is not a number: \"8x\""
+        );
+    }
+
+    #[test]
+    fn a_cpu_may_have_no_full_stall() {
+        let line = "some avg10=9.63 avg60=2.66 avg300=4.36 total=1381500003\n";
+        let both = format!("{line}full avg10=0.00 avg60=0.00 avg300=0.00 total=12\n");
+        let some = Some(Duration::from_micros(1_381_500_003));
+        assert_eq!(stalls(line.as_bytes()), Ok(Stalls { some, full: None }));
+        let full = Some(Duration::from_micros(12));
+        assert_eq!(stalls(both.as_bytes()), Ok(Stalls { some, full }));
+        assert_eq!(reason(stalls(b"some avg10=1\n")), "1: total is missing");
+        assert_eq!(
+            reason(stalls(b"x\nfull total=-\n")),
+            "2: total is not a number: \"-\""
+        );
+    }
+
+    #[test]
+    fn cpus_are_numbered_by_their_place() {
+        let each = by_cpu(b"3111725657869 0 7 \n").unwrap();
+        let nanos = Duration::from_nanos;
+        assert_eq!(
+            each,
+            [(0, nanos(3_111_725_657_869)), (1, nanos(0)), (2, nanos(7))]
+        );
+        assert_eq!(by_cpu(b""), Ok(vec![]));
+        assert!(by_cpu(b"1 x\n").is_err());
+    }
+
+    #[test]
+    fn a_process_is_a_number_per_line() {
+        assert_eq!(processes(b"1\n42\n"), Ok(vec![1, 42]));
+        assert_eq!(processes(b""), Ok(vec![]));
+        assert_eq!(
+            reason(processes(b"1\n4294967296\n")),
+            "2: process is not a number: \"4294967296\""
+        );
+    }
+
+    #[test]
+    fn a_device_is_two_numbers() {
+        assert_eq!(device(b"254:16"), Some((254, 16)));
+        for bad in ["254", "254:", ":0", "a:b", "1:2:3", "(null)"] {
+            assert_eq!(device(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}

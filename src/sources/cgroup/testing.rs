@@ -1,0 +1,56 @@
+//! Small machines in a directory, for tests.
+
+use std::{fs, os::unix::fs::symlink, path::PathBuf};
+
+use crate::sources::Roots;
+
+/// A tree of directories that is gone at the end of the test.
+pub(super) struct Tree(PathBuf);
+
+impl Tree {
+    pub(super) fn new(name: &str) -> Self {
+        let name = format!("strata-cgroup-{name}-{}", std::process::id());
+        let root = std::env::temp_dir().join(name);
+        fs::remove_dir_all(&root).ok();
+        fs::create_dir_all(&root).unwrap();
+        Self(root)
+    }
+
+    pub(super) fn roots(&self) -> Roots {
+        Roots {
+            procfs: self.0.join("proc"),
+            sysfs: self.0.join("sys"),
+            rootfs: self.0.clone(),
+            udev_data: self.0.join("run/udev/data"),
+        }
+    }
+
+    pub(super) fn path(&self, path: &str) -> PathBuf {
+        self.0.join(path)
+    }
+
+    pub(super) fn write(&self, path: &str, body: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, body).unwrap();
+    }
+
+    /// Many files at once: lines `PATH: BODY`, with `;` for the end of a line.
+    pub(super) fn write_all(&self, below: &str, files: &str) {
+        for line in files.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (path, body) = line.split_once(':').unwrap();
+            let body = format!("{}\n", body.trim().replace("; ", "\n"));
+            self.write(&format!("{below}/{path}"), &body);
+        }
+    }
+
+    pub(super) fn link(&self, path: &str, target: &str) {
+        symlink(target, self.path(path)).unwrap();
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}

@@ -1,0 +1,405 @@
+//! Version 1's files, documented in `Documentation/admin-guide/cgroup-v1` and, as far as
+//! they are, in `sched-bwc.rst`.
+
+use std::time::Duration;
+
+use super::{
+    group::{File, Kept, Optional, Place},
+    parse::{self, Damaged, Parsed},
+    usage::{
+        BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, Operation, Throttling,
+    },
+};
+use crate::{
+    error::{Error, Result},
+    sources::cgroup::HugeSize,
+};
+
+const USAGE: File<'_> = File::kept(c"cpuacct.usage", Kept::Cpu);
+const PER_CPU: File<'_> = File::new(c"cpuacct.usage_percpu");
+const MODES: File<'_> = File::new(c"cpuacct.stat");
+const QUOTA: File<'_> = File::new(c"cpu.cfs_quota_us");
+const PERIOD: File<'_> = File::new(c"cpu.cfs_period_us");
+const SHARES: File<'_> = File::new(c"cpu.shares");
+const CPU_STAT: File<'_> = File::new(c"cpu.stat");
+const MEMORY: File<'_> = File::kept(c"memory.usage_in_bytes", Kept::Memory);
+const MAX_MEMORY: File<'_> = File::new(c"memory.max_usage_in_bytes");
+const FAILCNT: File<'_> = File::new(c"memory.failcnt");
+const KERNEL_MEMORY: File<'_> = File::new(c"memory.kmem.usage_in_bytes");
+const MEMORY_STAT: File<'_> = File::kept(c"memory.stat", Kept::MemoryStat);
+const OOM: File<'_> = File::new(c"memory.oom_control");
+const MEMORY_LIMIT: File<'_> = File::new(c"memory.limit_in_bytes");
+const SWAP_LIMIT: File<'_> = File::new(c"memory.memsw.limit_in_bytes");
+const SOFT_LIMIT: File<'_> = File::new(c"memory.soft_limit_in_bytes");
+
+/// Limits above this are none: the kernel's largest is 2^63 less a page.
+const NO_LIMIT: u64 = 1 << 62;
+
+/// Bytes and requests of block devices, in the order in which cAdvisor looks for them:
+/// BFQ's, those of CFQ, which is gone since 5.0, and those of throttling, with and
+/// without the groups below.
+pub(super) const BLOCK_IO: [(File<'_>, File<'_>); 4] = [
+    (
+        File::new(c"blkio.bfq.io_service_bytes_recursive"),
+        File::new(c"blkio.bfq.io_serviced_recursive"),
+    ),
+    (
+        File::new(c"blkio.io_service_bytes_recursive"),
+        File::new(c"blkio.io_serviced_recursive"),
+    ),
+    (
+        File::new(c"blkio.throttle.io_service_bytes_recursive"),
+        File::new(c"blkio.throttle.io_serviced_recursive"),
+    ),
+    (
+        File::new(c"blkio.throttle.io_service_bytes"),
+        File::new(c"blkio.throttle.io_serviced"),
+    ),
+];
+
+/// Time is that of `cpuacct.stat`, which is as fine as a clock tick only, but adds up to
+/// the usage; `cpuacct.usage_user` and `_sys` are finer and do not: they are sampled.
+pub(super) fn cpu(cpuacct: Place<'_>, cpu: Option<Place<'_>>) -> Result<Cpu> {
+    let usage = cpuacct.read(USAGE, parse::number)?;
+    let (user, system) = cpuacct.read_if_any(MODES, modes)?.unwrap_or_default();
+    Ok(Cpu {
+        usage: Some(Duration::from_nanos(usage)),
+        user,
+        system,
+        throttling: cpu.map(throttling).transpose()?.flatten(),
+    })
+}
+
+fn modes(bytes: &[u8]) -> Parsed<(Option<Duration>, Option<Duration>)> {
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    let time = |key: &[u8]| {
+        let ticks = parse::number_of(bytes, key)?;
+        let nanos = ticks.map(|ticks| u128::from(ticks) * 1_000_000_000 / u128::from(per_second));
+        Ok(nanos.map(|nanos| Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))))
+    };
+    Ok((time(b"user")?, time(b"system")?))
+}
+
+fn throttling(cpu: Place<'_>) -> Result<Option<Throttling>> {
+    let quota = cpu.read_if_any(QUOTA, parse::limit_unless_negative)?;
+    match quota.flatten() {
+        Some(_) => cpu.read_if_any(CPU_STAT, cpu_stat),
+        None => Ok(None),
+    }
+}
+
+fn cpu_stat(bytes: &[u8]) -> Parsed<Throttling> {
+    let mut stat = Throttling::default();
+    for (key, value) in parse::keyed(bytes) {
+        match key {
+            b"nr_periods" => stat.periods = Some(value.number()?),
+            b"nr_throttled" => stat.throttled_periods = Some(value.number()?),
+            b"throttled_time" => stat.throttled = Some(value.nanos()?),
+            b"nr_bursts" => stat.burst_periods = Some(value.number()?),
+            b"burst_time" => stat.burst = Some(value.nanos()?),
+            _ => {}
+        }
+    }
+    Ok(stat)
+}
+
+pub(super) fn cpu_by_number(cpuacct: Place<'_>) -> Result<Vec<(u32, Duration)>> {
+    cpuacct.read(PER_CPU, parse::by_cpu)
+}
+
+pub(super) fn cpu_limits(cpu: Place<'_>) -> Result<CpuLimits> {
+    let shares = cpu.read(SHARES, parse::number)?;
+    // Without CONFIG_CFS_BANDWIDTH there are none of these.
+    let period = cpu.read_if_any(PERIOD, parse::number)?;
+    let quota = cpu.read_if_any(QUOTA, parse::limit_unless_negative)?;
+    Ok(CpuLimits {
+        period: period.map(Duration::from_micros),
+        quota: quota.flatten().map(Duration::from_micros),
+        shares: Some(shares),
+    })
+}
+
+pub(super) fn memory(group: Place<'_>) -> Result<Memory> {
+    let usage = group.read(MEMORY, parse::number)?;
+    let mut memory = group.read(MEMORY_STAT, memory_stat)?;
+    memory.usage = Some(usage);
+    memory.max_usage = group.read_if_any(MAX_MEMORY, parse::number)?;
+    memory.failcnt = group.read_if_any(FAILCNT, parse::number)?;
+    memory.kernel = group.read_optional(KERNEL_MEMORY, Optional::KernelMemory, parse::number)?;
+    let kills = group.read_if_any(OOM, |bytes| parse::number_of(bytes, b"oom_kill"))?;
+    memory.oom_kills = kills.flatten();
+    Ok(memory)
+}
+
+/// The sums over the groups below begin with `total_`; where memory is not charged to
+/// parents they are the group's own numbers.
+fn memory_stat(bytes: &[u8]) -> Parsed<Memory> {
+    let mut memory = Memory::default();
+    for (key, value) in parse::keyed(bytes) {
+        let slot = match key {
+            b"pgfault" => &mut memory.own_pgfault,
+            b"pgmajfault" => &mut memory.own_pgmajfault,
+            [b't', b'o', b't', b'a', b'l', b'_', key @ ..] => match key {
+                b"cache" => &mut memory.cache,
+                b"rss" => &mut memory.rss,
+                b"mapped_file" => &mut memory.mapped_file,
+                b"dirty" => &mut memory.file_dirty,
+                b"writeback" => &mut memory.file_writeback,
+                b"swap" => &mut memory.swap,
+                b"pgfault" => &mut memory.pgfault,
+                b"pgmajfault" => &mut memory.pgmajfault,
+                b"active_file" => &mut memory.active_file,
+                b"inactive_file" => &mut memory.inactive_file,
+                b"workingset_refault_anon" => &mut memory.refault_anon,
+                b"workingset_refault_file" => &mut memory.refault_file,
+                _ => continue,
+            },
+            _ => continue,
+        };
+        *slot = Some(value.number()?);
+    }
+    Ok(memory)
+}
+
+pub(super) fn memory_limits(group: Place<'_>) -> Result<MemoryLimits> {
+    let limit = |bytes: &[u8]| parse::number(bytes).map(|max| (max <= NO_LIMIT).then_some(max));
+    Ok(MemoryLimits {
+        limit: Some(group.read(MEMORY_LIMIT, limit)?),
+        swap_limit: group.read_optional(SWAP_LIMIT, Optional::SwapLimit, limit)?,
+        reservation: group.read_if_any(SOFT_LIMIT, limit)?,
+    })
+}
+
+/// Devices in the file at this place of [`BLOCK_IO`].
+pub(super) fn block_io(group: Place<'_>, chosen: usize) -> Result<BlockIo> {
+    let mut io = BlockIo {
+        devices: Vec::new(),
+        accounted: Some(true),
+    };
+    if let Some((bytes, requests)) = BLOCK_IO.get(chosen) {
+        group.read(*bytes, |bytes| block_bytes(bytes, &mut io.devices))?;
+        if !io.devices.is_empty() {
+            group.read_if_any(*requests, |bytes| block_requests(bytes, &mut io.devices))?;
+        }
+    }
+    Ok(io)
+}
+
+/// The first of [`BLOCK_IO`] in which the root has devices.
+pub(super) fn block_io_choice(root: Place<'_>) -> Option<usize> {
+    let has_devices = |bytes: &[u8]| {
+        let mut lines = parse::lines(bytes);
+        Ok(lines.any(|(_, line)| operation(line).is_some()))
+    };
+    BLOCK_IO
+        .iter()
+        .position(|(bytes, _)| root.read(*bytes, has_devices).unwrap_or(false))
+}
+
+/// Numbers of a device, the name of an operation, and a value.
+type OperationLine<'a> = ((u32, u32), &'a [u8], &'a [u8]);
+
+/// A line `254:0 Read 4096`; the last one, `Total 4096`, has no device.
+fn operation(line: &[u8]) -> Option<OperationLine<'_>> {
+    let mut words = parse::words(line);
+    let device = parse::device(words.next()?)?;
+    Some((device, words.next()?, words.next()?))
+}
+
+fn operations(bytes: &[u8], mut each: impl FnMut((u32, u32), Operation, u64)) -> Parsed<()> {
+    for (number, line) in parse::lines(bytes) {
+        let Some((device, name, value)) = operation(line) else {
+            continue;
+        };
+        let operation = match name {
+            b"Read" => Operation::Read,
+            b"Write" => Operation::Write,
+            b"Sync" => Operation::Sync,
+            b"Async" => Operation::Async,
+            b"Discard" => Operation::Discard,
+            b"Total" => Operation::Total,
+            _ => continue,
+        };
+        let bad = || {
+            let value = value.escape_ascii();
+            Damaged::new(number, format_args!("value is not a number: \"{value}\""))
+        };
+        each(device, operation, parse::decimal(value).ok_or_else(bad)?);
+    }
+    Ok(())
+}
+
+fn block_bytes(bytes: &[u8], devices: &mut Vec<DeviceIo>) -> Parsed<()> {
+    operations(bytes, |(major, minor), operation, value| {
+        let is_new = devices
+            .last()
+            .is_none_or(|last| (last.major, last.minor) != (major, minor));
+        if is_new {
+            devices.push(DeviceIo {
+                major,
+                minor,
+                ..DeviceIo::default()
+            });
+        }
+        if let Some(device) = devices.last_mut() {
+            device.bytes_by_operation.push((operation, value));
+            match operation {
+                Operation::Read => device.read_bytes = Some(value),
+                Operation::Write => device.written_bytes = Some(value),
+                _ => {}
+            }
+        }
+    })
+}
+
+fn block_requests(bytes: &[u8], devices: &mut [DeviceIo]) -> Parsed<()> {
+    operations(bytes, |(major, minor), operation, value| {
+        let mut devices = devices.iter_mut();
+        if let Some(device) = devices.find(|it| (it.major, it.minor) == (major, minor)) {
+            match operation {
+                Operation::Read => device.reads = Some(value),
+                Operation::Write => device.writes = Some(value),
+                _ => {}
+            }
+        }
+    })
+}
+
+pub(super) fn huge_pages(group: Place<'_>, size: &HugeSize) -> Result<Option<HugePages>> {
+    let number = |name: &std::ffi::CStr| group.read_if_any(File::new(name), parse::number);
+    let usage = match group.read(File::new(&size.v1.usage), parse::number) {
+        Err(Error::Absent(_)) => return Ok(None),
+        usage => usage?,
+    };
+    Ok(Some(HugePages {
+        size: size.name.clone(),
+        usage: Some(usage),
+        max_usage: number(&size.v1.max_usage)?,
+        failcnt: number(&size.v1.failcnt)?,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From a 6.18 kernel, trimmed, with values that differ.
+    const STAT: &[u8] = b"cache 1\nrss 2\nmapped_file 3\nworkingset_refault_file 4\n\
+        pgfault 5\npgmajfault 6\ninactive_file 7\nhierarchical_memory_limit 9223372036854771712\n\
+        total_cache 11\ntotal_rss 12\ntotal_shmem 13\ntotal_mapped_file 14\ntotal_dirty 15\n\
+        total_writeback 16\ntotal_workingset_refault_anon 17\ntotal_workingset_refault_file 18\n\
+        total_swap 19\ntotal_pgfault 20\ntotal_pgmajfault 21\ntotal_inactive_file 22\n\
+        total_active_file 23\ntotal_unevictable 24\n";
+
+    #[test]
+    fn memory_is_that_of_the_groups_below_too() {
+        let expected = Memory {
+            cache: Some(11),
+            rss: Some(12),
+            mapped_file: Some(14),
+            file_dirty: Some(15),
+            file_writeback: Some(16),
+            refault_anon: Some(17),
+            refault_file: Some(18),
+            swap: Some(19),
+            pgfault: Some(20),
+            pgmajfault: Some(21),
+            inactive_file: Some(22),
+            active_file: Some(23),
+            own_pgfault: Some(5),
+            own_pgmajfault: Some(6),
+            ..Memory::default()
+        };
+        assert_eq!(memory_stat(STAT), Ok(expected));
+    }
+
+    #[test]
+    fn what_an_old_kernel_does_not_say_of_memory_is_unknown() {
+        let memory = memory_stat(b"pgfault 5\ntotal_cache 1\ntotal_rss 2\n").unwrap();
+        assert_eq!((memory.swap, memory.file_dirty), (None, None));
+        let damaged = memory_stat(b"pgfault 5\ntotal_cache 1x\n").unwrap_err();
+        assert_eq!(
+            damaged.reason,
+            "cache is not a number: \"1x\"".replace("cache", "total_cache")
+        );
+        assert_eq!(damaged.line, 2);
+        assert!(memory_stat(b"total_rss 18446744073709551616\n").is_err());
+    }
+
+    #[test]
+    fn throttling_is_in_nanoseconds_and_bursts_are_newer() {
+        let old = Throttling {
+            periods: Some(10),
+            throttled_periods: Some(4),
+            throttled: Some(Duration::from_nanos(1_500_000_001)),
+            ..Throttling::default()
+        };
+        let text = "nr_periods 10\nnr_throttled 4\nthrottled_time 1500000001\n";
+        assert_eq!(cpu_stat(text.as_bytes()), Ok(old));
+        let new = Throttling {
+            burst_periods: Some(2),
+            burst: Some(Duration::from_nanos(7)),
+            ..old
+        };
+        let text = format!("{text}nr_bursts 2\nburst_time 7\n");
+        assert_eq!(cpu_stat(text.as_bytes()), Ok(new));
+        assert!(cpu_stat(b"nr_periods -1\n").is_err());
+    }
+
+    #[test]
+    fn time_by_mode_is_in_ticks() {
+        let per_second = rustix::param::clock_ticks_per_second();
+        let text = format!("user {}\nsystem 0\n", per_second * 3);
+        let seconds = |n| Some(Duration::from_secs(n));
+        assert_eq!(modes(text.as_bytes()), Ok((seconds(3), seconds(0))));
+        assert_eq!(modes(b"user 18446744073709551615\n").unwrap().1, None);
+        assert!(modes(b"user x\n").is_err());
+    }
+
+    #[test]
+    fn a_line_without_a_device_is_the_sum_of_all() {
+        let mut devices = Vec::new();
+        block_bytes(
+            b"254:0 Read 1\n254:0 Write 2\n254:0 Sync 3\n254:0 Async 4\n254:0 Discard 5\n\
+              254:0 Total 6\n8:16 Read 7\n8:16 Odd x\nTotal 13\n",
+            &mut devices,
+        )
+        .unwrap();
+        block_requests(
+            b"254:0 Read 8\n254:0 Write 9\n8:16 Write 10\n1:1 Read 99\nTotal 27\n",
+            &mut devices,
+        )
+        .unwrap();
+        let by_operation = vec![
+            (Operation::Read, 1),
+            (Operation::Write, 2),
+            (Operation::Sync, 3),
+            (Operation::Async, 4),
+            (Operation::Discard, 5),
+            (Operation::Total, 6),
+        ];
+        let first = DeviceIo {
+            major: 254,
+            read_bytes: Some(1),
+            written_bytes: Some(2),
+            reads: Some(8),
+            writes: Some(9),
+            bytes_by_operation: by_operation,
+            ..DeviceIo::default()
+        };
+        let second = DeviceIo {
+            major: 8,
+            minor: 16,
+            read_bytes: Some(7),
+            writes: Some(10),
+            bytes_by_operation: vec![(Operation::Read, 7)],
+            ..DeviceIo::default()
+        };
+        assert_eq!(devices, [first, second]);
+        let damaged = block_bytes(b"Total 0\n254:0 Read x\n", &mut devices).unwrap_err();
+        assert_eq!(
+            (damaged.line, damaged.reason.as_str()),
+            (2, "value is not a number: \"x\"")
+        );
+    }
+}

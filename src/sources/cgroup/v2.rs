@@ -1,0 +1,361 @@
+//! Version 2's files, documented in `Documentation/admin-guide/cgroup-v2.rst`.
+
+use std::time::Duration;
+
+use super::{
+    group::{File, Kept, Optional, Place},
+    parse::{self, Damaged, Parsed},
+    usage::{
+        BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, Operation, Pressure,
+        Throttling,
+    },
+};
+use crate::{
+    error::{Error, Result},
+    sources::cgroup::HugeSize,
+};
+
+const CPU_STAT: File<'_> = File::kept(c"cpu.stat", Kept::Cpu);
+const CPU_MAX: File<'_> = File::new(c"cpu.max");
+const WEIGHT: File<'_> = File::new(c"cpu.weight");
+const MEMORY: File<'_> = File::kept(c"memory.current", Kept::Memory);
+const MEMORY_STAT: File<'_> = File::kept(c"memory.stat", Kept::MemoryStat);
+const PEAK: File<'_> = File::new(c"memory.peak");
+const SWAP: File<'_> = File::new(c"memory.swap.current");
+const EVENTS: File<'_> = File::new(c"memory.events");
+const MEMORY_MAX: File<'_> = File::new(c"memory.max");
+const SWAP_MAX: File<'_> = File::new(c"memory.swap.max");
+const MEMORY_LOW: File<'_> = File::new(c"memory.low");
+const IO: File<'_> = File::new(c"io.stat");
+
+pub(super) fn cpu(group: Place<'_>) -> Result<Cpu> {
+    let mut cpu = group.read(CPU_STAT, cpu_stat)?;
+    // The numbers are there, and 0, without a quota too.
+    let has_quota = cpu.throttling.is_some() && {
+        let max = group.read_optional(CPU_MAX, Optional::CpuMax, parse::quota_and_period)?;
+        matches!(max, Some((Some(_), _)))
+    };
+    if !has_quota {
+        cpu.throttling = None;
+    }
+    Ok(cpu)
+}
+
+fn cpu_stat(bytes: &[u8]) -> Parsed<Cpu> {
+    let mut cpu = Cpu::default();
+    let mut throttling = Throttling::default();
+    for (key, value) in parse::keyed(bytes) {
+        match key {
+            b"usage_usec" => cpu.usage = Some(value.micros()?),
+            b"user_usec" => cpu.user = Some(value.micros()?),
+            b"system_usec" => cpu.system = Some(value.micros()?),
+            b"nr_periods" => throttling.periods = Some(value.number()?),
+            b"nr_throttled" => throttling.throttled_periods = Some(value.number()?),
+            b"throttled_usec" => throttling.throttled = Some(value.micros()?),
+            b"nr_bursts" => throttling.burst_periods = Some(value.number()?),
+            b"burst_usec" => throttling.burst = Some(value.micros()?),
+            _ => {}
+        }
+    }
+    // Where the controller is off there are none of them.
+    cpu.throttling = throttling.periods.map(|_| throttling);
+    Ok(cpu)
+}
+
+pub(super) fn cpu_limits(group: Place<'_>) -> Result<CpuLimits> {
+    let (quota, period) = group.read(CPU_MAX, parse::quota_and_period)?;
+    let weight = group.read_if_any(WEIGHT, parse::number)?;
+    Ok(CpuLimits {
+        period: Some(Duration::from_micros(period)),
+        quota: quota.map(Duration::from_micros),
+        shares: weight.map(|weight| weight.saturating_mul(1024) / 100),
+    })
+}
+
+pub(super) fn memory(group: Place<'_>) -> Result<Memory> {
+    if group.group.is_root() {
+        let mut memory = group.read(MEMORY_STAT, memory_stat)?;
+        // Nothing is charged to the root, whose memory is everybody's.
+        memory.usage = memory.rss.zip(memory.cache).and_then(sum);
+        return Ok(memory);
+    }
+    let usage = group.read(MEMORY, parse::number)?;
+    let mut memory = group.read(MEMORY_STAT, memory_stat)?;
+    memory.usage = Some(usage);
+    memory.max_usage = group.read_optional(PEAK, Optional::MemoryPeak, parse::number)?;
+    memory.swap = group.read_optional(SWAP, Optional::Swap, parse::number)?;
+    let events = group.read_optional(EVENTS, Optional::MemoryEvents, memory_events)?;
+    let events = events.unwrap_or_default();
+    memory.events_high = events.events_high;
+    memory.events_max = events.events_max;
+    memory.failcnt = events.events_max;
+    memory.oom_kills = events.oom_kills;
+    Ok(memory)
+}
+
+fn sum((a, b): (u64, u64)) -> Option<u64> {
+    a.checked_add(b)
+}
+
+fn memory_stat(bytes: &[u8]) -> Parsed<Memory> {
+    let mut memory = Memory::default();
+    for (key, value) in parse::keyed(bytes) {
+        let slot = match key {
+            b"anon" => &mut memory.rss,
+            b"file" => &mut memory.cache,
+            b"kernel" => &mut memory.kernel,
+            b"file_mapped" => &mut memory.mapped_file,
+            b"file_dirty" => &mut memory.file_dirty,
+            b"file_writeback" => &mut memory.file_writeback,
+            b"active_file" => &mut memory.active_file,
+            b"inactive_file" => &mut memory.inactive_file,
+            b"pgfault" => &mut memory.pgfault,
+            b"pgmajfault" => &mut memory.pgmajfault,
+            b"pgscan" => &mut memory.pgscan,
+            b"pgsteal" => &mut memory.pgsteal,
+            b"workingset_refault_anon" => &mut memory.refault_anon,
+            // Before 5.9 only those of files were counted.
+            b"workingset_refault_file" | b"workingset_refault" => &mut memory.refault_file,
+            _ => continue,
+        };
+        *slot = Some(value.number()?);
+    }
+    Ok(memory)
+}
+
+fn memory_events(bytes: &[u8]) -> Parsed<Memory> {
+    let mut memory = Memory::default();
+    for (key, value) in parse::keyed(bytes) {
+        let slot = match key {
+            b"high" => &mut memory.events_high,
+            b"max" => &mut memory.events_max,
+            b"oom_kill" => &mut memory.oom_kills,
+            _ => continue,
+        };
+        *slot = Some(value.number()?);
+    }
+    Ok(memory)
+}
+
+pub(super) fn memory_limits(group: Place<'_>) -> Result<MemoryLimits> {
+    Ok(MemoryLimits {
+        limit: Some(group.read(MEMORY_MAX, parse::limit)?),
+        swap_limit: group.read_optional(SWAP_MAX, Optional::SwapLimit, parse::limit)?,
+        reservation: group.read_optional(MEMORY_LOW, Optional::MemoryLow, parse::limit)?,
+    })
+}
+
+/// The kernel has all of these files or none, and may refuse them (`psi=0`).
+pub(super) fn pressure(group: Place<'_>) -> Result<Pressure> {
+    let stalls = |name| group.read_if_any(File::new(name), parse::stalls);
+    let cpu = stalls(c"cpu.pressure")?;
+    if cpu.is_none() {
+        return Ok(Pressure::default());
+    }
+    Ok(Pressure {
+        cpu,
+        memory: stalls(c"memory.pressure")?,
+        io: stalls(c"io.pressure")?,
+    })
+}
+
+pub(super) fn block_io(group: Place<'_>) -> Result<BlockIo> {
+    Ok(BlockIo {
+        devices: group.read(IO, io_stat)?,
+        accounted: Some(true),
+    })
+}
+
+/// Lines `254:0 rbytes=1 wbytes=2 …`. A device without numbers has no line, or on some
+/// kernels no end of one: `253:0 254:0 rbytes=1`.
+fn io_stat(bytes: &[u8]) -> Parsed<Vec<DeviceIo>> {
+    let mut devices = Vec::new();
+    for (number, line) in parse::lines(bytes) {
+        let mut current: Option<DeviceIo> = None;
+        for word in parse::words(line) {
+            if let Some((major, minor)) = parse::device(word) {
+                devices.extend(current.take().filter(has_numbers));
+                current = Some(DeviceIo {
+                    major,
+                    minor,
+                    ..DeviceIo::default()
+                });
+            } else if let Some(device) = &mut current {
+                io_number(device, word).map_err(|reason| Damaged::new(number, reason))?;
+            }
+        }
+        devices.extend(current.filter(has_numbers));
+    }
+    Ok(devices)
+}
+
+fn has_numbers(device: &DeviceIo) -> bool {
+    device.read_bytes.is_some() || device.cost_usage.is_some()
+}
+
+fn io_number(device: &mut DeviceIo, word: &[u8]) -> Result<(), String> {
+    let Some(equals) = word.iter().position(|b| *b == b'=') else {
+        return Ok(());
+    };
+    let (key, value) = word.split_at_checked(equals).unwrap_or_default();
+    let value = value.strip_prefix(b"=").unwrap_or_default();
+    let number = || {
+        let (key, word) = (key.escape_ascii(), value.escape_ascii());
+        parse::decimal(value).ok_or_else(|| format!("{key} is not a number: \"{word}\""))
+    };
+    let micros = || number().map(Duration::from_micros);
+    let mut by_operation = |operation, bytes| device.bytes_by_operation.push((operation, bytes));
+    match key {
+        b"rbytes" => {
+            by_operation(Operation::Read, number()?);
+            device.read_bytes = Some(number()?);
+        }
+        b"wbytes" => {
+            by_operation(Operation::Write, number()?);
+            device.written_bytes = Some(number()?);
+        }
+        b"dbytes" => by_operation(Operation::Discard, number()?),
+        b"rios" => device.reads = Some(number()?),
+        b"wios" => device.writes = Some(number()?),
+        b"cost.usage" => device.cost_usage = Some(micros()?),
+        b"cost.wait" => device.cost_wait = Some(micros()?),
+        b"cost.indebt" => device.cost_indebt = Some(micros()?),
+        b"cost.indelay" => device.cost_indelay = Some(micros()?),
+        _ => {}
+    }
+    Ok(())
+}
+
+pub(super) fn huge_pages(group: Place<'_>, size: &HugeSize) -> Result<Option<HugePages>> {
+    let usage = match group.read(File::new(&size.v2.usage), parse::number) {
+        Err(Error::Absent(_)) => return Ok(None),
+        usage => usage?,
+    };
+    let events = group.read_if_any(File::new(&size.v2.events), |bytes| {
+        parse::number_of(bytes, b"max")
+    })?;
+    Ok(Some(HugePages {
+        size: size.name.clone(),
+        usage: Some(usage),
+        max_usage: None,
+        failcnt: events.flatten(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_in_microseconds() {
+        let cpu = cpu_stat(
+            b"usage_usec 7\nuser_usec 4\nsystem_usec 3\nnr_periods 10\nnr_throttled 2\n\
+              throttled_usec 5\nnr_bursts 1\nburst_usec 6\n",
+        );
+        let micros = |n| Some(Duration::from_micros(n));
+        let throttling = Throttling {
+            periods: Some(10),
+            throttled_periods: Some(2),
+            throttled: micros(5),
+            burst_periods: Some(1),
+            burst: micros(6),
+        };
+        let expected = Cpu {
+            usage: micros(7),
+            user: micros(4),
+            system: micros(3),
+            throttling: Some(throttling),
+        };
+        assert_eq!(cpu, Ok(expected));
+        let off = cpu_stat(b"usage_usec 7\nuser_usec 4\nsystem_usec 3\n").unwrap();
+        assert_eq!(off.throttling, None);
+        assert_eq!(
+            cpu_stat(b"usage_usec 1\nuser_usec x\n").unwrap_err().line,
+            2
+        );
+    }
+
+    #[test]
+    fn memory_has_each_number_in_its_place() {
+        let memory = memory_stat(
+            b"anon 1\nfile 2\nkernel 3\nkernel_stack 99\nfile_mapped 4\nfile_dirty 5\n\
+              file_writeback 6\nactive_file 7\ninactive_file 8\nworkingset_refault_anon 9\n\
+              workingset_refault_file 10\npgscan 11\npgsteal 12\npgfault 13\npgmajfault 14\n",
+        );
+        let expected = Memory {
+            rss: Some(1),
+            cache: Some(2),
+            kernel: Some(3),
+            mapped_file: Some(4),
+            file_dirty: Some(5),
+            file_writeback: Some(6),
+            active_file: Some(7),
+            inactive_file: Some(8),
+            refault_anon: Some(9),
+            refault_file: Some(10),
+            pgscan: Some(11),
+            pgsteal: Some(12),
+            pgfault: Some(13),
+            pgmajfault: Some(14),
+            ..Memory::default()
+        };
+        assert_eq!(memory, Ok(expected));
+        let old = memory_stat(b"anon 1\nworkingset_refault 5\n").unwrap();
+        assert_eq!((old.kernel, old.refault_file), (None, Some(5)));
+        assert!(memory_stat(b"anon\nfile 18446744073709551616\n").is_err());
+    }
+
+    #[test]
+    fn kills_are_not_all_times_that_memory_ran_out() {
+        let events = memory_events(b"low 1\nhigh 2\nmax 3\noom 4\noom_kill 5\noom_group_kill 6\n");
+        let expected = Memory {
+            events_high: Some(2),
+            events_max: Some(3),
+            oom_kills: Some(5),
+            ..Memory::default()
+        };
+        assert_eq!(events, Ok(expected));
+    }
+
+    #[test]
+    fn a_device_without_numbers_is_none() {
+        let devices = io_stat(
+            b"7:0 \n254:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6 cost.usage=7 \
+              cost.wait=8 cost.indebt=9 cost.indelay=10 new=x\n\
+              253:0 8:0 rbytes=11 wbytes=12 rios=13 wios=14\n8:16 (null)\n(null) rbytes=1\n",
+        );
+        let micros = |n| Some(Duration::from_micros(n));
+        let full = DeviceIo {
+            major: 254,
+            read_bytes: Some(1),
+            written_bytes: Some(2),
+            reads: Some(3),
+            writes: Some(4),
+            bytes_by_operation: vec![
+                (Operation::Read, 1),
+                (Operation::Write, 2),
+                (Operation::Discard, 5),
+            ],
+            cost_usage: micros(7),
+            cost_wait: micros(8),
+            cost_indebt: micros(9),
+            cost_indelay: micros(10),
+            ..DeviceIo::default()
+        };
+        let old = DeviceIo {
+            major: 8,
+            read_bytes: Some(11),
+            written_bytes: Some(12),
+            reads: Some(13),
+            writes: Some(14),
+            bytes_by_operation: vec![(Operation::Read, 11), (Operation::Write, 12)],
+            ..DeviceIo::default()
+        };
+        assert_eq!(devices, Ok(vec![full, old]));
+        let damaged = io_stat(b"1:2 rbytes=1\n254:0 rbytes=1 wbytes=2x\n").unwrap_err();
+        assert_eq!(
+            (damaged.line, damaged.reason.as_str()),
+            (2, "wbytes is not a number: \"2x\"")
+        );
+    }
+}

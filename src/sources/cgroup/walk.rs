@@ -1,0 +1,134 @@
+//! Which groups there are: a walk over the directories of one hierarchy.
+//!
+//! A directory's count of links is 2 where there is none in it: such a one is not opened,
+//! which spares two thirds of the cost of a walk.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags, RawDir},
+    io::Errno,
+};
+
+use super::{Found, Group};
+use crate::error::{Error, Result};
+
+/// Groups deeper than this are left out.
+const MAX_DEPTH: usize = 32;
+/// Of more groups than this the deepest are left out.
+pub(super) const MAX_GROUPS: usize = 100_000;
+/// What is asked for of a directory at once.
+const BUFFER: usize = 32 << 10;
+
+/// A directory that has others in it: its path without a slash at the end.
+struct Parent {
+    path: String,
+    depth: usize,
+}
+
+impl Found {
+    /// The groups that are wanted, sorted, and whether some were left out.
+    pub(super) fn walk(
+        &mut self,
+        wanted: &impl Fn(&str) -> bool,
+    ) -> Result<(Vec<Arc<Group>>, bool)> {
+        self.walks = self.walks.wrapping_add(1);
+        self.shared.look_at_block_io_again();
+        let shared = Arc::clone(&self.shared);
+        let layout = &shared.layout;
+        let Some(hierarchy) = layout.hierarchies.get(layout.walked) else {
+            return Ok((Vec::new(), false));
+        };
+        let mut groups = Vec::with_capacity(self.groups.len());
+        if wanted("/") {
+            groups.push(self.seen("/", hierarchy.inode));
+        }
+        let mut parents = VecDeque::from([Parent {
+            path: String::new(),
+            depth: 0,
+        }]);
+        let mut buffer = Vec::with_capacity(BUFFER);
+        let mut visited = 0;
+        // Level by level, so that a deep mess somewhere does not hide what is near.
+        'all: while let Some(parent) = parents.pop_front() {
+            let path = parent.path.strip_prefix('/').unwrap_or(".");
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let dir = match rustix::fs::openat(&hierarchy.fd, path, flags, Mode::empty()) {
+                Ok(dir) => dir,
+                Err(errno) if parent.depth == 0 => return Err(Error::io(&hierarchy.path, errno)),
+                // It vanished, or we may not look into it.
+                Err(_) => continue,
+            };
+            let mut entries = RawDir::new(&dir, buffer.spare_capacity_mut());
+            let mut path = parent.path;
+            let len = path.len();
+            while let Some(entry) = entries.next() {
+                let entry = match entry {
+                    Ok(entry) => entry,
+                    Err(Errno::INTR) => continue,
+                    Err(_) => break,
+                };
+                let kind = entry.file_type();
+                if !matches!(kind, FileType::Directory | FileType::Unknown) {
+                    continue;
+                }
+                let name = match entry.file_name().to_str() {
+                    Ok(name) if name != "." && name != ".." => name,
+                    _ => continue,
+                };
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                let Ok(stat) = rustix::fs::statat(&dir, entry.file_name(), flags) else {
+                    continue;
+                };
+                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                    continue;
+                }
+                visited += 1;
+                if visited > MAX_GROUPS {
+                    break 'all;
+                }
+                path.truncate(len);
+                path.push('/');
+                path.push_str(name);
+                if wanted(&path) {
+                    groups.push(self.seen(&path, stat.st_ino));
+                }
+                // Some ordinary file systems do not count links: 1.
+                if stat.st_nlink != 2 && parent.depth < MAX_DEPTH {
+                    parents.push_back(Parent {
+                        path: path.clone(),
+                        depth: parent.depth + 1,
+                    });
+                }
+            }
+        }
+        if self.groups.len() > groups.len() {
+            let walk = self.walks;
+            let is_seen = |group: &Group| group.seen.load(Relaxed) == walk;
+            self.groups.retain(|_, group| is_seen(group));
+        }
+        groups.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Ok((groups, visited > MAX_GROUPS))
+    }
+
+    /// The group that is known by this path, if it is this directory, else a new one.
+    fn seen(&mut self, path: &str, inode: u64) -> Arc<Group> {
+        let known = self.groups.get(path);
+        let known = known.filter(|group| group.inode == inode && !group.is_stale());
+        let group = if let Some(group) = known {
+            Arc::clone(group)
+        } else {
+            let group = Arc::new(self.shared.group(path, inode));
+            // Not inserted over the other, whose key would stay.
+            self.groups.remove(path);
+            self.groups
+                .insert(Arc::clone(&group.path), Arc::clone(&group));
+            group
+        };
+        group.seen.store(self.walks, Relaxed);
+        group
+    }
+}
