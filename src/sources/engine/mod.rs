@@ -4,22 +4,33 @@
 //! A task per engine follows its events and keeps a copy of what it knows; who asks
 //! gets the copy, so no scrape waits for an engine.
 
+mod answers;
+mod cache;
+mod connection;
+mod flags;
+mod moment;
+mod watch;
+
 use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-/// Which engines to ask.
-#[derive(Debug, Clone, Default, clap::Args)]
-#[group(skip)]
-pub struct Flags {
-    /// Socket of a container engine, as `unix:///PATH`; repeatable. Without it, those
-    /// that exist of Docker's and Podman's, root's and the user's.
-    #[arg(long = "engine.socket", value_name = "URI")]
-    pub engine_socket: Vec<String>,
-}
+use tokio::sync::mpsc;
+
+pub use flags::Flags;
+pub use watch::Timing;
+
+/// Of containers that no engine told of, no more than this many are remembered to have
+/// been asked about.
+const MAX_ASKED: usize = 10_000;
+/// Of those, how many may wait for an engine to be asked.
+const MAX_WAITING: usize = 64;
 
 /// A container as its engine last described it.
 #[derive(Debug, Clone, PartialEq)]
@@ -186,6 +197,25 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// One that nobody has asked yet.
+    fn at(socket: PathBuf) -> Self {
+        Self {
+            socket,
+            kind: None,
+            version: None,
+            api_version: None,
+            cgroup_driver: None,
+            up: false,
+            error: None,
+            confirmed: None,
+            connections: 0,
+            requests: 0,
+            events: 0,
+            containers: BTreeMap::new(),
+            images: Arc::default(),
+        }
+    }
+
     /// The path of the control group that a container would have, by the engine's
     /// habits: for one that does not run.
     #[must_use]
@@ -229,23 +259,46 @@ fn slice_path(slice: &str) -> String {
 #[derive(Debug)]
 pub struct Engines {
     flags: Flags,
+    timing: Timing,
+    is_watched: AtomicBool,
     known: Mutex<Arc<Vec<Arc<Engine>>>>,
+    unknown: Mutex<Unknown>,
+}
+
+/// Containers that no engine told of.
+#[derive(Debug, Default)]
+struct Unknown {
+    /// When they were asked about.
+    asked: HashMap<String, Instant>,
+    /// The tasks that ask.
+    askers: Vec<(PathBuf, mpsc::Sender<String>)>,
 }
 
 impl Engines {
     /// Those that the flags name. Nothing is asked before [`watch`](Self::watch).
     #[must_use]
     pub fn new(flags: Flags) -> Self {
+        Self::with_timing(flags, Timing::default())
+    }
+
+    /// Those that the flags name, asked as often and waited for as long as is said.
+    #[must_use]
+    pub fn with_timing(flags: Flags, timing: Timing) -> Self {
         Self {
             flags,
+            timing,
+            is_watched: AtomicBool::new(false),
             known: Mutex::default(),
+            unknown: Mutex::default(),
         }
     }
 
     /// Begins to follow them, on the runtime that this is called on, for as long as it
     /// runs.
     pub fn watch(self: &Arc<Self>) {
-        let _ = &self.flags;
+        if !self.is_watched.swap(true, Ordering::Relaxed) {
+            tokio::spawn(watch::all(Arc::clone(self)));
+        }
     }
 
     /// What is known now, without asking anybody.
@@ -257,8 +310,65 @@ impl Engines {
     /// Says that there is a container of this id, in case its engine did not tell of it.
     /// It will be asked about once, not now.
     pub fn seen(&self, id: &str) {
-        let _ = id;
+        if !is_id(id) {
+            return;
+        }
+        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        let Unknown { asked, askers } = &mut *unknown;
+        let ask_again = self.timing.ask_again;
+        if asked.get(id).is_some_and(|when| when.elapsed() < ask_again) {
+            return;
+        }
+        let known = self.known();
+        if !known.iter().any(|engine| engine.up) {
+            return;
+        }
+        if asked.len() >= MAX_ASKED {
+            asked.retain(|_, when| when.elapsed() < ask_again);
+        }
+        if asked.len() >= MAX_ASKED {
+            return;
+        }
+        let is_up = |socket: &Path| known.iter().any(|e| e.up && e.socket == socket);
+        let mut all_told = true;
+        for (_, asker) in askers.iter().filter(|(socket, _)| is_up(socket)) {
+            all_told &= asker.try_send(id.to_owned()).is_ok();
+        }
+        // Who had no room is told at the next scrape.
+        if all_told {
+            asked.insert(id.to_owned(), Instant::now());
+        }
     }
+
+    /// Changes what is known of an engine.
+    fn with<T>(&self, socket: &Path, change: impl FnOnce(&mut Engine) -> T) -> Option<T> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // Copied only if somebody looks at it right now.
+        let engine = Arc::make_mut(&mut known)
+            .iter_mut()
+            .find(|engine| engine.socket == socket)?;
+        Some(change(Arc::make_mut(engine)))
+    }
+
+    fn add(&self, engine: Engine) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut known).push(Arc::new(engine));
+    }
+
+    fn remove(&self, socket: &Path) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut known).retain(|engine| engine.socket != socket);
+    }
+
+    fn add_asker(&self, socket: &Path, asker: mpsc::Sender<String>) {
+        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        unknown.askers.push((socket.to_owned(), asker));
+    }
+}
+
+/// Whether this is how engines name containers.
+fn is_id(word: &str) -> bool {
+    word.len() == 64 && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]

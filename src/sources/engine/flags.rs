@@ -1,0 +1,110 @@
+//! Which engines to ask, and what to keep of what they say.
+
+use std::path::PathBuf;
+
+/// The labels that dashboards select containers by: those of Compose, of Swarm, and the
+/// group of label-schema.
+const KEPT_LABELS: &str = "com.docker.compose.project,\
+                           com.docker.compose.project.working_dir,\
+                           com.docker.compose.service,\
+                           com.docker.swarm.node.id,\
+                           com.docker.swarm.service.name,\
+                           com.docker.swarm.task.name,\
+                           com.docker.stack.namespace,\
+                           org.label-schema.group";
+
+/// Where Docker and Podman listen as root, and below the directory of a user.
+const ROOTS_SOCKETS: [&str; 3] = [
+    "/run/docker.sock",
+    "/var/run/docker.sock",
+    "/run/podman/podman.sock",
+];
+const USERS_SOCKETS: [&str; 2] = ["docker.sock", "podman/podman.sock"];
+
+/// Which engines to ask.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct Flags {
+    /// Socket of a container engine, as `unix:///PATH`; repeatable; empty to ask none.
+    /// Without it, those that exist of Docker's and Podman's, root's and the user's.
+    #[arg(long = "engine.socket", value_name = "URI", value_parser = socket)]
+    pub engine_socket: Vec<PathBuf>,
+    /// Labels of containers that are kept, by their exact names; values longer than
+    /// 1024 bytes are left out.
+    #[arg(
+        long = "engine.labels",
+        value_name = "NAME,...",
+        value_delimiter = ',',
+        default_value = KEPT_LABELS
+    )]
+    pub engine_labels: Vec<String>,
+}
+
+impl Default for Flags {
+    fn default() -> Self {
+        Self {
+            engine_socket: Vec::new(),
+            engine_labels: KEPT_LABELS.split(',').map(str::to_owned).collect(),
+        }
+    }
+}
+
+impl Flags {
+    /// The sockets to ask at, and whether they were named: those that were not named
+    /// need not be there.
+    pub(super) fn sockets(&self) -> (Vec<PathBuf>, bool) {
+        if !self.engine_socket.is_empty() {
+            let named = self.engine_socket.iter();
+            let named = named.filter(|socket| !socket.as_os_str().is_empty());
+            return (named.cloned().collect(), true);
+        }
+        let mut sockets: Vec<_> = ROOTS_SOCKETS.iter().map(PathBuf::from).collect();
+        let of_user = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        if let Some(dir) = of_user.filter(|dir| dir.is_absolute()) {
+            sockets.extend(USERS_SOCKETS.map(|socket| dir.join(socket)));
+        }
+        (sockets, false)
+    }
+}
+
+/// A socket as the command line names it.
+fn socket(text: &str) -> Result<PathBuf, String> {
+    let path = text.strip_prefix("unix://").unwrap_or(text);
+    if path.is_empty() && !text.is_empty() || !path.is_empty() && !path.starts_with('/') {
+        return Err("neither unix:///PATH nor an absolute path".to_owned());
+    }
+    Ok(PathBuf::from(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_a_uri_or_an_absolute_path() {
+        for (text, path) in [
+            ("unix:///run/x.sock", "/run/x.sock"),
+            ("/run/x.sock", "/run/x.sock"),
+            ("", ""),
+        ] {
+            assert_eq!(socket(text), Ok(PathBuf::from(path)), "{text:?}");
+        }
+        for text in [
+            "unix://",
+            "unix://x.sock",
+            "x.sock",
+            "tcp://127.0.0.1:2375",
+            "http://x",
+        ] {
+            assert!(socket(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn who_names_an_empty_socket_asks_nobody() {
+        let mut flags = Flags::default();
+        assert!(!flags.sockets().0.is_empty());
+        flags.engine_socket = vec![PathBuf::new()];
+        assert_eq!(flags.sockets(), (vec![], true));
+    }
+}
