@@ -48,7 +48,7 @@ pub use tcp_sockets::TcpSockets;
 pub use text::{Fields, Text, unescaped};
 
 use crate::error::Result;
-use cgroup::Cgroups;
+use cgroup::{Cgroups, MemoryLimits};
 use engine::Engines;
 use workloads::{Seen, Workloads};
 
@@ -121,6 +121,7 @@ pub struct Snapshot {
     links: Shared<Vec<Link>>,
     proc_stat: Shared<Text>,
     workloads: Shared<Seen>,
+    memory_limits: Shared<Vec<Result<MemoryLimits>>>,
 }
 
 impl Snapshot {
@@ -133,6 +134,7 @@ impl Snapshot {
             links: Shared::default(),
             proc_stat: Shared::default(),
             workloads: Shared::default(),
+            memory_limits: Shared::default(),
         }
     }
 
@@ -272,6 +274,15 @@ impl Snapshot {
                 workloads,
             } = &*self.machine;
             workloads.look(roots, cgroups, engines)
+        })
+    }
+
+    /// What each workload that is present may have in memory, in their order. Several
+    /// collectors need it, and it takes several files.
+    pub fn memory_limits(&self) -> Result<&Vec<Result<MemoryLimits>>> {
+        self.memory_limits.get_or_read(|| {
+            let present = self.workloads()?.present();
+            Ok(present.map(|(_, group)| group.memory_limits()).collect())
         })
     }
 }

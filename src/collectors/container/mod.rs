@@ -4,9 +4,21 @@
 //! To add a collector, write its module and name it here, twice.
 
 mod container_cpu;
+mod container_hugetlb;
+mod container_memory;
+mod container_pids;
+mod container_pressure;
+mod container_spec;
 mod labels;
 
 use crate::collector::{Entry, Layer::Containers};
 
 /// Every collector of this layer.
-pub(super) const ALL: &[Entry] = &[Entry::of::<container_cpu::ContainerCpu>(Containers)];
+pub(super) const ALL: &[Entry] = &[
+    Entry::of::<container_cpu::ContainerCpu>(Containers),
+    Entry::of::<container_hugetlb::ContainerHugeTlb>(Containers),
+    Entry::of::<container_memory::ContainerMemory>(Containers),
+    Entry::of::<container_pids::ContainerPids>(Containers),
+    Entry::of::<container_pressure::ContainerPressure>(Containers),
+    Entry::of::<container_spec::ContainerSpec>(Containers),
+];

@@ -1,0 +1,94 @@
+//! Huge pages that containers hold: the files `hugetlb.*`, documented in
+//! `Documentation/admin-guide/cgroup-v1/hugetlb.rst` and `cgroup-v2.rst`.
+//!
+//! Off by default, as in cAdvisor: one who uses huge pages knows it. There a maximum of 0
+//! is shown with version 2, which keeps none; here it is left out.
+
+use super::labels::{CGROUP, block};
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Block, Families},
+    metric::Desc,
+    metrics,
+    sources::{Snapshot, cgroup::HugePages},
+};
+
+metrics! {
+    /// Times that huge pages were refused because the limit on them was reached.
+    FAILCNT: Counter = "container_hugetlb_failcnt" of CGROUP ["pagesize"];
+    /// Bytes in huge pages in use.
+    USAGE: Gauge = "container_hugetlb_usage_bytes" of CGROUP ["pagesize"];
+    /// The most bytes in huge pages that were in use since the group was made; cgroup
+    /// version 2 does not keep it.
+    MAX_USAGE: Gauge = "container_hugetlb_max_usage_bytes" of CGROUP ["pagesize"];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct ContainerHugeTlb;
+
+impl Collector for ContainerHugeTlb {
+    const NAME: &'static str = "container_hugetlb";
+    const ABOUT: &'static str = "huge pages of containers and services";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        for (workload, group) in machine.workloads()?.present() {
+            for pages in out.keep(group.huge_pages()).into_iter().flatten() {
+                families(&mut out, block(workload), &pages);
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn families(out: &mut Families, of: &Block, pages: &HugePages) {
+    for (metric, value) in [
+        (&FAILCNT, pages.failcnt),
+        (&USAGE, pages.usage),
+        (&MAX_USAGE, pages.max_usage),
+    ] {
+        if let Some(value) = value {
+            out.add_of(metric, of, [pages.size.as_str()], value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family;
+
+    #[test]
+    fn version_2_keeps_no_maximum() {
+        let mut out = Families::default();
+        let pages = HugePages {
+            size: "2MB".to_owned(),
+            usage: Some(4_194_304),
+            max_usage: None,
+            failcnt: Some(3),
+        };
+        let of = family::block([("id", "/a")]);
+        families(&mut out, &of, &pages);
+        let max_usage = Some(6_291_456);
+        families(&mut out, &of, &HugePages { max_usage, ..pages });
+        assert_eq!(
+            out.lines(),
+            [
+                r#"container_hugetlb_failcnt{id="/a",pagesize="2MB"} 3"#,
+                r#"container_hugetlb_failcnt{id="/a",pagesize="2MB"} 3"#,
+                r#"container_hugetlb_usage_bytes{id="/a",pagesize="2MB"} 4194304"#,
+                r#"container_hugetlb_usage_bytes{id="/a",pagesize="2MB"} 4194304"#,
+                r#"container_hugetlb_max_usage_bytes{id="/a",pagesize="2MB"} 6291456"#,
+            ]
+        );
+    }
+}

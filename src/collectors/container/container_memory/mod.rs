@@ -1,0 +1,322 @@
+//! What containers have in memory: `memory.stat` and the files beside it, documented in
+//! `Documentation/admin-guide/cgroup-v1/memory.rst` and `cgroup-v2.rst`.
+//!
+//! Where cAdvisor says 0 for what a version or kernel does not tell, here is nothing.
+//!
+//! Page faults are the one family whose label needs a decision. cAdvisor shows one number
+//! as scope `container` and as `hierarchy`. Version 1 has two, and each goes where it
+//! belongs. Version 2 has that of the hierarchy alone. It is shown as `container` too where
+//! the group is a container, because all that runs in a container belongs to it, and boards
+//! select that scope; for slices and services, where it could be wrong, it is not.
+//!
+//! OOM kills are counted in here, for they come from the same reading.
+
+mod oom;
+
+use std::sync::{Mutex, PoisonError};
+
+use super::labels::{CGROUP, block};
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Block, Families, Value},
+    metric::{Desc, Metric},
+    metrics,
+    sources::{
+        Snapshot,
+        cgroup::{Memory, MemoryLimits},
+        workloads::Workload,
+    },
+};
+use oom::OomKills;
+
+metrics! {
+    /// Memory charged to it: its processes', the page cache it filled and the kernel's for it.
+    USAGE: Gauge = "container_memory_usage_bytes" of CGROUP [];
+    /// Memory less the page cache that was not used lately: about what cannot be reclaimed
+    /// easily, and what Kubernetes evicts by.
+    WORKING_SET: Gauge = "container_memory_working_set_bytes" of CGROUP [];
+    /// Anonymous memory in bytes: heaps, stacks, with cgroup version 1 without shared memory
+    /// that is in no file. Not the RSS of its processes, which counts mapped files.
+    RSS: Gauge = "container_memory_rss" of CGROUP [];
+    /// Page cache in bytes, tmpfs and shared memory among it.
+    CACHE: Gauge = "container_memory_cache" of CGROUP [];
+    /// Swap in use in bytes.
+    SWAP: Gauge = "container_memory_swap" of CGROUP [];
+    /// Page cache in bytes that is mapped into processes.
+    MAPPED_FILE: Gauge = "container_memory_mapped_file" of CGROUP [];
+    /// Memory in bytes that the kernel uses on its behalf: stacks, page tables, slabs, socket
+    /// buffers; absent with cgroup version 2 before Linux 5.18.
+    KERNEL_USAGE: Gauge = "container_memory_kernel_usage" of CGROUP [];
+    /// The most memory that was ever charged to it; absent with cgroup version 2 before
+    /// Linux 5.19.
+    MAX_USAGE: Gauge = "container_memory_max_usage_bytes" of CGROUP [];
+    /// Times that its memory was about to go over the limit. Some kernels leave it at 0 with
+    /// cgroup version 1 even where tasks are killed.
+    FAILCNT: Counter = "container_memory_failcnt" of CGROUP [];
+    /// Page cache that was used lately.
+    ACTIVE_FILE: Gauge = "container_memory_total_active_file_bytes" of CGROUP [];
+    /// Page cache that was not used lately; it goes first when memory is needed.
+    INACTIVE_FILE: Gauge = "container_memory_total_inactive_file_bytes" of CGROUP [];
+    /// Page faults, pgmajfault being those of them that waited for a disk. The scope hierarchy
+    /// counts the groups below it too, and so does container with cgroup version 2, where it
+    /// is there for containers only.
+    FAILURES: Counter = "container_memory_failures_total" of CGROUP ["failure_type", "scope"];
+    /// Times that tasks were slowed down and made to reclaim because memory.high was exceeded;
+    /// cgroup version 2 only.
+    EVENTS_HIGH: Counter = "container_memory_events_high_total" of CGROUP [];
+    /// Times that memory was about to go over memory.max; cgroup version 2 only.
+    EVENTS_MAX: Counter = "container_memory_events_max_total" of CGROUP [];
+    /// Page cache that must still be written to disk.
+    FILE_DIRTY: Gauge = "container_memory_file_dirty_bytes" of CGROUP [];
+    /// Page cache that is being written to disk.
+    FILE_WRITEBACK: Gauge = "container_memory_file_writeback_bytes" of CGROUP [];
+    /// Pages that the kernel looked at for reclaiming; cgroup version 2 only.
+    PGSCAN: Counter = "container_memory_pgscan_total" of CGROUP [];
+    /// Pages that the kernel reclaimed; cgroup version 2 only.
+    PGSTEAL: Counter = "container_memory_pgsteal_total" of CGROUP [];
+    /// Pages of files that were read again soon after they had been reclaimed: the page cache
+    /// is too small.
+    REFAULT_FILE: Counter = "container_memory_workingset_refault_file_total" of CGROUP [];
+    /// Anonymous pages that were read back soon after they had been swapped out.
+    REFAULT_ANON: Counter = "container_memory_workingset_refault_anon_total" of CGROUP [];
+    /// Limit on memory; absent without one.
+    LIMIT: Gauge = "container_memory_limit_bytes" of CGROUP [];
+    /// Memory charged to it, page cache included, in percent of its limit; absent without one.
+    /// Page cache may fill it up without harm, the working set may not.
+    USAGE_PERCENT: Gauge = "container_memory_usage_percent" of CGROUP [];
+    /// Tasks killed for want of memory. Of a container it goes on over restarts, and counts
+    /// the events its engine tells of where these grew more, as they do when the first process
+    /// is killed, whose group takes the kernel's count with it.
+    OOM_EVENTS: Counter = "container_oom_events_total" of CGROUP [];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct ContainerMemory {
+    oom_kills: Mutex<OomKills>,
+}
+
+impl Collector for ContainerMemory {
+    const NAME: &'static str = "container_memory";
+    const ABOUT: &'static str = "what containers and services have in memory, and OOM kills";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self {
+            oom_kills: Mutex::default(),
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        let seen = machine.workloads()?;
+        let mut limits = machine.memory_limits()?.iter();
+        // Held while reading, so that of two scrapes at a time none sees counts step back.
+        let mut oom_kills = self
+            .oom_kills
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        oom_kills.begin();
+        for workload in &seen.all {
+            let mut kernel = None;
+            if let Some(group) = &workload.group {
+                let limits = limits.next().and_then(|limits| out.keep(limits.clone()));
+                if let Some(memory) = out.keep(group.memory()) {
+                    families(&mut out, block(workload), &memory, is_container(workload));
+                    share(&mut out, block(workload), memory.usage, limits);
+                    kernel = memory.oom_kills;
+                }
+            }
+            if let Some(kills) = oom_kills.count(workload, kernel) {
+                out.add_of(&OOM_EVENTS, block(workload), [], kills);
+            }
+        }
+        oom_kills.end(seen.gone.iter().map(|(workload, _)| &**workload));
+        Ok(out)
+    }
+}
+
+fn is_container(workload: &Workload) -> bool {
+    workload.container.is_some() || workload.handle.is_some()
+}
+
+fn families(out: &mut Families, of: &Block, memory: &Memory, is_container: bool) {
+    let mut each = |metric: &'static Metric<0>, value: Option<u64>| {
+        if let Some(value) = value {
+            out.add_of(metric, of, [], value);
+        }
+    };
+    each(&USAGE, memory.usage);
+    each(&WORKING_SET, memory.working_set());
+    each(&RSS, memory.rss);
+    each(&CACHE, memory.cache);
+    each(&SWAP, memory.swap);
+    each(&MAPPED_FILE, memory.mapped_file);
+    each(&KERNEL_USAGE, memory.kernel);
+    each(&MAX_USAGE, memory.max_usage);
+    each(&FAILCNT, memory.failcnt);
+    each(&ACTIVE_FILE, memory.active_file);
+    each(&INACTIVE_FILE, memory.inactive_file);
+    each(&EVENTS_HIGH, memory.events_high);
+    each(&EVENTS_MAX, memory.events_max);
+    each(&FILE_DIRTY, memory.file_dirty);
+    each(&FILE_WRITEBACK, memory.file_writeback);
+    each(&PGSCAN, memory.pgscan);
+    each(&PGSTEAL, memory.pgsteal);
+    each(&REFAULT_FILE, memory.refault_file);
+    each(&REFAULT_ANON, memory.refault_anon);
+    for (failure, own, all) in [
+        ("pgfault", memory.own_pgfault, memory.pgfault),
+        ("pgmajfault", memory.own_pgmajfault, memory.pgmajfault),
+    ] {
+        let own = own.or(if is_container { all } else { None });
+        for (scope, count) in [("container", own), ("hierarchy", all)] {
+            if let Some(count) = count {
+                out.add_of(&FAILURES, of, [failure, scope], count);
+            }
+        }
+    }
+}
+
+/// The limit, and how much of it is used.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "Prometheus stores every value as a float anyway"
+)]
+fn share(out: &mut Families, of: &Block, usage: Option<u64>, limits: Option<MemoryLimits>) {
+    let Some(limit) = limits.and_then(|limits| limits.limit.flatten()) else {
+        return;
+    };
+    out.add_of(&LIMIT, of, [], limit);
+    if let Some(usage) = usage
+        && limit > 0
+    {
+        let percent = usage as f64 / limit as f64 * 100.0;
+        out.add_of(&USAGE_PERCENT, of, [], Value::Float(percent));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family;
+
+    fn lines(memory: &Memory, is_container: bool) -> Vec<String> {
+        let mut out = Families::default();
+        families(&mut out, &family::block([]), memory, is_container);
+        out.lines()
+    }
+
+    #[test]
+    fn each_number_has_its_family() {
+        let memory = Memory {
+            usage: Some(100),
+            max_usage: Some(101),
+            failcnt: Some(102),
+            rss: Some(103),
+            cache: Some(104),
+            swap: Some(105),
+            mapped_file: Some(106),
+            kernel: Some(107),
+            active_file: Some(108),
+            inactive_file: Some(40),
+            file_dirty: Some(110),
+            file_writeback: Some(111),
+            pgfault: None,
+            pgmajfault: None,
+            own_pgfault: None,
+            own_pgmajfault: None,
+            pgscan: Some(112),
+            pgsteal: Some(113),
+            refault_file: Some(114),
+            refault_anon: Some(115),
+            events_high: Some(116),
+            events_max: Some(117),
+            oom_kills: Some(118),
+        };
+        assert_eq!(
+            lines(&memory, true),
+            [
+                "container_memory_usage_bytes 100",
+                "container_memory_working_set_bytes 60",
+                "container_memory_rss 103",
+                "container_memory_cache 104",
+                "container_memory_swap 105",
+                "container_memory_mapped_file 106",
+                "container_memory_kernel_usage 107",
+                "container_memory_max_usage_bytes 101",
+                "container_memory_failcnt 102",
+                "container_memory_total_active_file_bytes 108",
+                "container_memory_total_inactive_file_bytes 40",
+                "container_memory_events_high_total 116",
+                "container_memory_events_max_total 117",
+                "container_memory_file_dirty_bytes 110",
+                "container_memory_file_writeback_bytes 111",
+                "container_memory_pgscan_total 112",
+                "container_memory_pgsteal_total 113",
+                "container_memory_workingset_refault_file_total 114",
+                "container_memory_workingset_refault_anon_total 115",
+            ]
+        );
+        assert!(lines(&Memory::default(), true).is_empty());
+    }
+
+    #[test]
+    fn page_faults_of_a_group_are_not_those_of_its_children() {
+        let name = "container_memory_failures_total";
+        let memory = Memory {
+            pgfault: Some(40),
+            pgmajfault: Some(4),
+            own_pgfault: Some(30),
+            own_pgmajfault: Some(3),
+            ..Memory::default()
+        };
+        let sample = |failure: &str, scope: &str, count: u64| {
+            format!(r#"{name}{{failure_type="{failure}",scope="{scope}"}} {count}"#)
+        };
+        let version_1 = [
+            sample("pgfault", "container", 30),
+            sample("pgfault", "hierarchy", 40),
+            sample("pgmajfault", "container", 3),
+            sample("pgmajfault", "hierarchy", 4),
+        ];
+        assert_eq!(lines(&memory, true), version_1);
+        assert_eq!(lines(&memory, false), version_1);
+        let memory = Memory {
+            own_pgfault: None,
+            own_pgmajfault: None,
+            ..memory
+        };
+        let version_2 = [
+            sample("pgfault", "container", 40),
+            sample("pgfault", "hierarchy", 40),
+            sample("pgmajfault", "container", 4),
+            sample("pgmajfault", "hierarchy", 4),
+        ];
+        assert_eq!(lines(&memory, true), version_2);
+        let [_, all_faults, _, all_major] = version_2;
+        assert_eq!(lines(&memory, false), [all_faults, all_major]);
+    }
+
+    #[test]
+    fn only_a_limit_can_be_used_up() {
+        let share = |usage, limit| {
+            let mut out = Families::default();
+            let limits = MemoryLimits {
+                limit,
+                ..MemoryLimits::default()
+            };
+            super::share(&mut out, &family::block([]), usage, Some(limits));
+            out.lines()
+        };
+        let limit = |bytes: u64| format!("container_memory_limit_bytes {bytes}");
+        let percent = "container_memory_usage_percent 37.5".to_owned();
+        assert_eq!(share(Some(3), Some(Some(8))), [limit(8), percent]);
+        assert_eq!(share(None, Some(Some(8))), [limit(8)]);
+        assert_eq!(share(Some(3), Some(Some(0))), [limit(0)]);
+        assert!(share(Some(3), Some(None)).is_empty());
+        assert!(share(Some(3), None).is_empty());
+    }
+}

@@ -1,0 +1,81 @@
+//! How many tasks containers have and may have: `pids.current` and `pids.max`.
+//!
+//! Where there is no limit cAdvisor says 0. Tasks divided by 0 are infinitely many, which
+//! is above every threshold, so here the limit is left out.
+
+use super::labels::{CGROUP, block};
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Block, Families},
+    metric::Desc,
+    metrics,
+    sources::{Snapshot, cgroup::Pids},
+};
+
+metrics! {
+    /// Tasks, which are processes and their threads.
+    THREADS: Gauge = "container_threads" of CGROUP [];
+    /// How many tasks there may be; absent without a limit.
+    THREADS_MAX: Gauge = "container_threads_max" of CGROUP [];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct ContainerPids;
+
+impl Collector for ContainerPids {
+    const NAME: &'static str = "container_pids";
+    const ABOUT: &'static str = "tasks of containers and services, and their limits";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        for (workload, group) in machine.workloads()?.present() {
+            if let Some(pids) = out.keep(group.pids()) {
+                families(&mut out, block(workload), &pids);
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn families(out: &mut Families, of: &Block, pids: &Pids) {
+    if let Some(current) = pids.current {
+        out.add_of(&THREADS, of, [], current);
+    }
+    if let Some(max) = pids.max.flatten() {
+        out.add_of(&THREADS_MAX, of, [], max);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family;
+
+    #[test]
+    fn no_limit_is_not_a_limit_of_0() {
+        let mut out = Families::default();
+        for (id, max) in [("/none", Some(None)), ("/some", Some(Some(100)))] {
+            let pids = Pids {
+                current: Some(7),
+                max,
+            };
+            families(&mut out, &family::block([("id", id)]), &pids);
+        }
+        assert_eq!(
+            out.lines(),
+            [
+                r#"container_threads{id="/none"} 7"#,
+                r#"container_threads{id="/some"} 7"#,
+                r#"container_threads_max{id="/some"} 100"#,
+            ]
+        );
+    }
+}

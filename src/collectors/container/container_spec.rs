@@ -1,0 +1,181 @@
+//! What containers may use, as cAdvisor's `container_spec_*` have it: in microseconds, in
+//! shares of which 1024 are the default, and with 0 for memory without a limit, which boards
+//! take for that.
+//!
+//! The files change rarely, but `docker update` changes them at any time and the kernel does
+//! not tell, so they are read at each scrape: the memory's, about a microsecond each, once
+//! for all collectors.
+//!
+//! cAdvisor turns version 2's weight of 100 into 2597 shares instead of 1024, and reads the
+//! reservation from `memory.min`, where no engine writes it.
+
+use std::time::Duration;
+
+use super::labels::{CGROUP, block};
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Block, Families},
+    metric::Desc,
+    metrics,
+    sources::{
+        Snapshot, Text,
+        cgroup::{CpuLimits, MemoryLimits},
+    },
+};
+
+metrics! {
+    /// The period of the CPU quota, in microseconds.
+    CPU_PERIOD: Gauge = "container_spec_cpu_period" of CGROUP [];
+    /// CPU time that may be used in each period, in microseconds; more than the period where
+    /// that is more than one CPU, absent without a limit.
+    CPU_QUOTA: Gauge = "container_spec_cpu_quota" of CGROUP [];
+    /// Weight beside others when CPUs are scarce; 1024 is the default.
+    CPU_SHARES: Gauge = "container_spec_cpu_shares" of CGROUP [];
+    /// Limit on memory; 0 is no limit, and the whole machine has its memory.
+    MEMORY_LIMIT: Gauge = "container_spec_memory_limit_bytes" of CGROUP [];
+    /// Limit on swap with cgroup version 2, on memory and swap together with version 1; 0 is
+    /// no limit.
+    MEMORY_SWAP_LIMIT: Gauge = "container_spec_memory_swap_limit_bytes" of CGROUP [];
+    /// Memory that is left to it when the machine's is scarce (memory.low, or version 1's soft
+    /// limit); 0 is none.
+    MEMORY_RESERVATION: Gauge = "container_spec_memory_reservation_limit_bytes" of CGROUP [];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct ContainerSpec;
+
+impl Collector for ContainerSpec {
+    const NAME: &'static str = "container_spec";
+    const ABOUT: &'static str = "what containers and services may use of CPUs and memory";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        let present = machine.workloads()?.present();
+        for ((workload, group), memory) in present.zip(machine.memory_limits()?) {
+            let of = block(workload);
+            if let Some(limits) = out.keep(group.cpu_limits()) {
+                cpu(&mut out, of, &limits);
+            }
+            let mut limits = out.keep(memory.clone()).unwrap_or_default();
+            if group.path() == "/" {
+                let total = machine.proc("meminfo").and_then(|text| mem_total(&text));
+                limits.limit = out.keep(total).map(Some);
+            }
+            self::memory(&mut out, of, &limits);
+        }
+        Ok(out)
+    }
+}
+
+fn cpu(out: &mut Families, of: &Block, limits: &CpuLimits) {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).ok();
+    for (metric, value) in [
+        (&CPU_PERIOD, limits.period.and_then(micros)),
+        (&CPU_QUOTA, limits.quota.and_then(micros)),
+        (&CPU_SHARES, limits.shares),
+    ] {
+        if let Some(value) = value {
+            out.add_of(metric, of, [], value);
+        }
+    }
+}
+
+fn memory(out: &mut Families, of: &Block, limits: &MemoryLimits) {
+    for (metric, limit) in [
+        (&MEMORY_LIMIT, limits.limit),
+        (&MEMORY_SWAP_LIMIT, limits.swap_limit),
+        (&MEMORY_RESERVATION, limits.reservation),
+    ] {
+        if let Some(limit) = limit {
+            out.add_of(metric, of, [], limit.unwrap_or(0));
+        }
+    }
+}
+
+/// The machine's memory in bytes, from `/proc/meminfo`.
+fn mem_total(text: &Text) -> Result<u64> {
+    for mut line in text.lines() {
+        if line.next_word() == Some("MemTotal:") {
+            return Ok(line.parse::<u64>("MemTotal")?.saturating_mul(1024));
+        }
+    }
+    Err(text.error(1, "MemTotal is missing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family;
+
+    #[test]
+    fn a_quota_is_in_microseconds_and_there_only_if_set() {
+        let mut out = Families::default();
+        let limits = CpuLimits {
+            period: Some(Duration::from_millis(100)),
+            quota: Some(Duration::from_millis(250)),
+            shares: Some(512),
+        };
+        let of = family::block([]);
+        cpu(&mut out, &of, &limits);
+        assert_eq!(
+            out.lines(),
+            [
+                "container_spec_cpu_period 100000",
+                "container_spec_cpu_quota 250000",
+                "container_spec_cpu_shares 512",
+            ]
+        );
+        let mut out = Families::default();
+        let quota = None;
+        cpu(&mut out, &of, &CpuLimits { quota, ..limits });
+        assert_eq!(out.lines().len(), 2);
+    }
+
+    #[test]
+    fn no_limit_is_0_and_what_is_not_known_is_not_there() {
+        let mut out = Families::default();
+        let limits = MemoryLimits {
+            limit: Some(Some(67_108_864)),
+            swap_limit: None,
+            reservation: Some(None),
+        };
+        memory(&mut out, &family::block([]), &limits);
+        assert_eq!(
+            out.lines(),
+            [
+                "container_spec_memory_limit_bytes 67108864",
+                "container_spec_memory_reservation_limit_bytes 0",
+            ]
+        );
+        let mut out = Families::default();
+        let limits = MemoryLimits {
+            limit: Some(None),
+            swap_limit: Some(Some(134_217_728)),
+            reservation: Some(Some(33_554_432)),
+        };
+        memory(&mut out, &family::block([]), &limits);
+        assert_eq!(
+            out.lines(),
+            [
+                "container_spec_memory_limit_bytes 0",
+                "container_spec_memory_swap_limit_bytes 134217728",
+                "container_spec_memory_reservation_limit_bytes 33554432",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_machines_memory_is_in_kibibytes() {
+        let text = Text::from("MemTotal:        4041064 kB\nMemFree: 1 kB\n");
+        assert_eq!(mem_total(&text).unwrap(), 4_138_049_536);
+        assert!(mem_total(&Text::from("MemFree: 1 kB\n")).is_err());
+    }
+}
