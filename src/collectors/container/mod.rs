@@ -4,9 +4,13 @@
 //! To add a collector, write its module and name it here, twice.
 
 mod container_cpu;
+mod container_disk;
 mod labels;
 
 use crate::collector::{Entry, Layer::Containers};
 
 /// Every collector of this layer.
-pub(super) const ALL: &[Entry] = &[Entry::of::<container_cpu::ContainerCpu>(Containers)];
+pub(super) const ALL: &[Entry] = &[
+    Entry::of::<container_cpu::ContainerCpu>(Containers),
+    Entry::of::<container_disk::ContainerDisk>(Containers),
+];
