@@ -5,6 +5,7 @@
 
 mod container_cpu;
 mod container_disk;
+mod container_network;
 mod labels;
 
 use crate::collector::{Entry, Layer::Containers};
@@ -13,4 +14,5 @@ use crate::collector::{Entry, Layer::Containers};
 pub(super) const ALL: &[Entry] = &[
     Entry::of::<container_cpu::ContainerCpu>(Containers),
     Entry::of::<container_disk::ContainerDisk>(Containers),
+    Entry::of::<container_network::ContainerNetwork>(Containers),
 ];
