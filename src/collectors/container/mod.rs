@@ -6,6 +6,7 @@
 mod container_cpu;
 mod container_disk;
 mod container_network;
+mod container_processes;
 mod labels;
 
 use crate::collector::{Entry, Layer::Containers};
@@ -15,4 +16,5 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<container_cpu::ContainerCpu>(Containers),
     Entry::of::<container_disk::ContainerDisk>(Containers),
     Entry::of::<container_network::ContainerNetwork>(Containers),
+    Entry::of::<container_processes::ContainerProcesses>(Containers),
 ];
