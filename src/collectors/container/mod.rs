@@ -5,6 +5,7 @@
 
 mod container_cpu;
 mod container_disk;
+mod container_filesystem;
 mod container_network;
 mod container_processes;
 mod labels;
@@ -15,6 +16,7 @@ use crate::collector::{Entry, Layer::Containers};
 pub(super) const ALL: &[Entry] = &[
     Entry::of::<container_cpu::ContainerCpu>(Containers),
     Entry::of::<container_disk::ContainerDisk>(Containers),
+    Entry::of::<container_filesystem::ContainerFilesystem>(Containers),
     Entry::of::<container_network::ContainerNetwork>(Containers),
     Entry::of::<container_processes::ContainerProcesses>(Containers),
 ];

@@ -66,6 +66,8 @@ mod watchdog;
 mod xfs;
 mod zoneinfo;
 
+pub(super) use filesystem::{FS_TYPES_EXCLUDE, give_up_at, uppermost};
+
 use crate::collector::{Entry, Layer::Host};
 
 /// Every collector of this layer.
