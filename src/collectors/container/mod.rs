@@ -9,6 +9,7 @@ mod container_filesystem;
 mod container_network;
 mod container_processes;
 mod labels;
+mod machine;
 
 use crate::collector::{Entry, Layer::Containers};
 
@@ -19,4 +20,5 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<container_filesystem::ContainerFilesystem>(Containers),
     Entry::of::<container_network::ContainerNetwork>(Containers),
     Entry::of::<container_processes::ContainerProcesses>(Containers),
+    Entry::of::<machine::Machine>(Containers),
 ];
