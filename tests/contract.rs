@@ -20,10 +20,12 @@ use strata_exporter::{
 /// which two.
 const SHARED: (&str, [&str; 2]) = ("node_cpu_frequency_hertz", ["cpu", "cpufreq"]);
 
-/// What no fixture machine can show, because the kernel says it over netlink only or
-/// because a flag that another family needs rules it out. Each has a test beside its
+/// What no fixture machine can show, because the kernel says it over netlink only, because
+/// only mainframes have it or because a flag that another family needs rules it out. Each has a test beside its
 /// collector.
 const ELSEWHERE: &[&str] = &[
+    "machine_cpu_books",
+    "machine_cpu_drawers",
     "node_network_address_info",
     "node_network_altnames_info",
     "node_network_collisions_total",

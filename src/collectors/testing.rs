@@ -29,6 +29,13 @@ impl Machine {
         fs::write(path, body).unwrap();
     }
 
+    /// Makes a symbolic link, with a path like that of a file.
+    pub(in crate::collectors) fn link(&self, path: &str, target: &str) {
+        let path = self.0.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, path).unwrap();
+    }
+
     pub(in crate::collectors) fn snapshot(&self) -> Snapshot {
         let roots = Roots {
             procfs: self.0.join("proc"),

@@ -165,6 +165,12 @@ impl Dir {
         self.stat(name).is_ok()
     }
 
+    /// Whether it is a directory of a real procfs.
+    pub(super) fn is_procfs(&self) -> bool {
+        let magic = |it: rustix::fs::StatFs| it.f_type == rustix::fs::PROC_SUPER_MAGIC;
+        rustix::fs::fstatfs(&self.fd).is_ok_and(magic)
+    }
+
     /// The names of everything in this directory, sorted.
     pub fn names(&self) -> Result<Vec<OsString>> {
         self.list(|_| true)

@@ -29,6 +29,7 @@ pub const MACHINES: &[&str] = &["hardware", "vm-v1", "vm-v2"];
 /// What a fixture tree cannot answer for, because the kernel or a daemon is asked
 /// by other means than files.
 pub const LIVE: &[&str] = &[
+    "container_filesystem",
     "ethtool",
     "filesystem",
     "logind",

@@ -4,21 +4,31 @@
 //! To add a collector, write its module and name it here, twice.
 
 mod container_cpu;
+mod container_disk;
+mod container_filesystem;
 mod container_hugetlb;
 mod container_memory;
+mod container_network;
 mod container_pids;
 mod container_pressure;
+mod container_processes;
 mod container_spec;
 mod labels;
+mod machine;
 
 use crate::collector::{Entry, Layer::Containers};
 
 /// Every collector of this layer.
 pub(super) const ALL: &[Entry] = &[
     Entry::of::<container_cpu::ContainerCpu>(Containers),
+    Entry::of::<container_disk::ContainerDisk>(Containers),
+    Entry::of::<container_filesystem::ContainerFilesystem>(Containers),
     Entry::of::<container_hugetlb::ContainerHugeTlb>(Containers),
     Entry::of::<container_memory::ContainerMemory>(Containers),
+    Entry::of::<container_network::ContainerNetwork>(Containers),
     Entry::of::<container_pids::ContainerPids>(Containers),
     Entry::of::<container_pressure::ContainerPressure>(Containers),
+    Entry::of::<container_processes::ContainerProcesses>(Containers),
     Entry::of::<container_spec::ContainerSpec>(Containers),
+    Entry::of::<machine::Machine>(Containers),
 ];

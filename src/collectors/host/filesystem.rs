@@ -50,7 +50,7 @@ metrics! {
 const MOUNT_POINTS_EXCLUDE: &str =
     "^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)";
 /// Left out unless the flags say otherwise: what holds no files, or whose size says nothing.
-const FS_TYPES_EXCLUDE: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|\
+pub(in crate::collectors) const FS_TYPES_EXCLUDE: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|\
     fusectl|hugetlbfs|iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|\
     selinuxfs|squashfs|erofs|sysfs|tracefs)$";
 /// What is left of a scrape's time for everything after the asking.
@@ -163,7 +163,7 @@ impl Collector for FileSystem {
 }
 
 /// Before the scrape is over: partial answers are of use only if they are in time.
-fn give_up_at(deadline: Instant) -> Instant {
+pub(in crate::collectors) fn give_up_at(deadline: Instant) -> Instant {
     let now = Instant::now();
     let left = deadline.saturating_duration_since(now);
     now + (left * 3 / 4).max(left.saturating_sub(MARGIN))
@@ -225,7 +225,7 @@ impl FileSystem {
 /// The mounts that can be reached, each with its mount point as the host sees it.
 ///
 /// Of mounts on the same path that is the last, unless it was put beneath.
-fn uppermost<'a>(rootfs: &Path, all: Vec<Mount<'a>>) -> Vec<Mount<'a>> {
+pub(in crate::collectors) fn uppermost<'a>(rootfs: &Path, all: Vec<Mount<'a>>) -> Vec<Mount<'a>> {
     let mut at: HashMap<PathBuf, usize> = HashMap::with_capacity(all.len());
     let mut kept: Vec<Option<Mount<'a>>> = Vec::with_capacity(all.len());
     for mut mount in all {

@@ -41,12 +41,22 @@ impl Collector for Os {
     }
 
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let release = match machine.root("etc/os-release") {
-            Err(Error::Absent(_)) => machine.root("usr/lib/os-release"),
-            release => release,
-        };
-        Ok(families(&release?))
+        Ok(families(&release(machine)?))
     }
+}
+
+fn release(machine: &Snapshot) -> Result<Text> {
+    match machine.root("etc/os-release") {
+        Err(Error::Absent(_)) => machine.root("usr/lib/os-release"),
+        release => release,
+    }
+}
+
+/// The operating system's name and version for people to read, if it has such a name.
+pub(in crate::collectors) fn pretty_name(machine: &Snapshot) -> Option<String> {
+    let release = release(machine).ok()?;
+    let mut lines = release.body().lines();
+    unquoted(lines.find_map(|line| line.trim().strip_prefix("PRETTY_NAME="))?)
 }
 
 fn families(release: &Text) -> Families {

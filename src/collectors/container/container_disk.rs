@@ -1,0 +1,352 @@
+//! What containers read from and write to block devices: `io.stat`, or version 1's
+//! `blkio.*`.
+//!
+//! Only what the group itself did: cAdvisor mixes in what `/proc/diskstats` says of whole
+//! devices. What version 1's files of the BFQ scheduler know beyond bytes and requests
+//! (merged requests, sectors, queues, times) is not read: they are empty unless the
+//! kernel was built to debug that scheduler.
+
+use std::collections::{HashMap, hash_map::Entry};
+
+use super::labels::{CGROUP, block};
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Block, Families},
+    metric::{Desc, Metric},
+    metrics,
+    sources::{
+        Snapshot,
+        cgroup::{BlockIo, DeviceIo},
+    },
+};
+
+metrics! {
+    /// Bytes read from this device.
+    READ_BYTES: Counter = "container_fs_reads_bytes_total" of CGROUP ["device"];
+    /// Bytes written to this device; those that wait in the page cache are not written yet.
+    WRITTEN_BYTES: Counter = "container_fs_writes_bytes_total" of CGROUP ["device"];
+    /// Requests to read from this device.
+    READS: Counter = "container_fs_reads_total" of CGROUP ["device"];
+    /// Requests to write to this device.
+    WRITES: Counter = "container_fs_writes_total" of CGROUP ["device"];
+    /// Bytes by operation, as the kernel names them; Sync, Async and Total, which only version 1 has, are sums over the others.
+    BYTES_BY_OPERATION: Counter = "container_blkio_device_usage_total" of CGROUP ["device", "major", "minor", "operation"];
+    /// Time of this device that was used, as the blk-iocost controller reckons it.
+    COST_USAGE: Counter = "container_fs_io_cost_usage_seconds_total" of CGROUP ["device"];
+    /// Time that requests waited for want of budget, as the blk-iocost controller reckons it.
+    COST_WAIT: Counter = "container_fs_io_cost_wait_seconds_total" of CGROUP ["device"];
+    /// Time spent in debt for requests that could not wait, as the blk-iocost controller reckons it.
+    COST_INDEBT: Counter = "container_fs_io_cost_indebt_seconds_total" of CGROUP ["device"];
+    /// Time that processes were held back for a debt, as the blk-iocost controller reckons it.
+    COST_INDELAY: Counter = "container_fs_io_cost_indelay_seconds_total" of CGROUP ["device"];
+    /// Bytes read from all devices. Loop devices and those made of others (device mapper, md) are left out, as the kernel counts the same bytes below them again.
+    ALL_READ_BYTES: Counter = "container_disk_read_bytes_total" of CGROUP [];
+    /// Bytes written to all devices. Loop devices and those made of others (device mapper, md) are left out, as the kernel counts the same bytes below them again.
+    ALL_WRITTEN_BYTES: Counter = "container_disk_write_bytes_total" of CGROUP [];
+    /// Requests to read from all devices but loop devices and those made of others.
+    ALL_READS: Counter = "container_disk_read_ops_total" of CGROUP [];
+    /// Requests to write to all devices but loop devices and those made of others.
+    ALL_WRITES: Counter = "container_disk_write_ops_total" of CGROUP [];
+    /// Whether the kernel counts block I/O of control groups. Version 1 on newer kernels begins to only when a throttle limit is first set for a device; where it does not, there are no container_fs_reads, container_fs_writes and container_disk series.
+    ACCOUNTED: Gauge = "strata_container_block_io_accounted" [];
+}
+
+/// The major number of loop devices.
+const LOOP: u32 = 7;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct ContainerDisk;
+
+impl Collector for ContainerDisk {
+    const NAME: &'static str = "container_disk";
+    const ABOUT: &'static str = "what containers and services do to block devices";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        let mut disks = Disks::default();
+        let mut accounted = None;
+        for (workload, group) in machine.workloads()?.present() {
+            if let Some(io) = out.keep(group.block_io()) {
+                add(&mut out, block(workload), &io, |major, minor| {
+                    disks.get(machine, major, minor)
+                });
+                // One that counts shows that the kernel does.
+                accounted = accounted.max(io.accounted);
+            }
+        }
+        if let Some(accounted) = accounted {
+            out.add(&ACCOUNTED, [], accounted);
+        }
+        Ok(out)
+    }
+}
+
+/// A block device.
+#[derive(Debug, Clone)]
+struct Disk {
+    /// As in `/dev`.
+    name: String,
+    /// Whether what is done to it is done to another device as well.
+    is_above_another: bool,
+}
+
+/// The block devices that came up in this scrape.
+#[derive(Debug, Default)]
+struct Disks(HashMap<(u32, u32), Disk>);
+
+impl Disks {
+    fn get(&mut self, machine: &Snapshot, major: u32, minor: u32) -> Disk {
+        match self.0.entry((major, minor)) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(new) => new.insert(disk(machine, major, minor)).clone(),
+        }
+    }
+}
+
+fn disk(machine: &Snapshot, major: u32, minor: u32) -> Disk {
+    let numbers = format!("{major}:{minor}");
+    let devices = machine.sys_dir("dev/block");
+    let device = devices.as_ref().ok().map(|devices| devices.dir(&numbers));
+    let device = device.and_then(Result::ok);
+    let name = devices.and_then(|devices| devices.link(&numbers));
+    // Multipath hands requests on below the place where the kernel counts.
+    let is_multipath = || {
+        let id = device.as_ref()?.word("dm/uuid").ok()?;
+        id.starts_with("mpath-").then_some(())
+    };
+    let has_others_below = || {
+        let below = device.as_ref()?.dir("slaves").ok()?.names().ok()?;
+        (!below.is_empty()).then_some(())
+    };
+    Disk {
+        // The kernel cannot have a slash in a name here.
+        name: match name {
+            Ok(name) => format!("/dev/{}", name.replace('!', "/")),
+            Err(_) => numbers,
+        },
+        is_above_another: major == LOOP
+            || (has_others_below().is_some() && is_multipath().is_none()),
+    }
+}
+
+fn add(out: &mut Families, block: &Block, io: &BlockIo, mut disk: impl FnMut(u32, u32) -> Disk) {
+    if io.accounted == Some(false) {
+        return;
+    }
+    // Without a device the group was idle, if that can be told.
+    let known = io.accounted == Some(true) || !io.devices.is_empty();
+    let mut sums = [known.then_some(0_u64); 4];
+    for device in &io.devices {
+        let DeviceIo { major, minor, .. } = *device;
+        let disk = disk(major, minor);
+        let name = disk.name.as_str();
+        let counts = counts(device);
+        for ((metric, count), sum) in counts.into_iter().zip(&mut sums) {
+            if let Some(count) = count {
+                out.add_of(metric, block, [name], count);
+            }
+            if !disk.is_above_another {
+                *sum = sum.zip(count).map(|(sum, count)| sum.saturating_add(count));
+            }
+        }
+        for (metric, cost) in [
+            (&COST_USAGE, device.cost_usage),
+            (&COST_WAIT, device.cost_wait),
+            (&COST_INDEBT, device.cost_indebt),
+            (&COST_INDELAY, device.cost_indelay),
+        ] {
+            if let Some(cost) = cost {
+                out.add_of(metric, block, [name], cost);
+            }
+        }
+        let (major, minor) = (major.to_string(), minor.to_string());
+        for (operation, bytes) in &device.bytes_by_operation {
+            let labels = [name, &major, &minor, operation.name()];
+            out.add_of(&BYTES_BY_OPERATION, block, labels, *bytes);
+        }
+    }
+    let all = [&ALL_READ_BYTES, &ALL_WRITTEN_BYTES, &ALL_READS, &ALL_WRITES];
+    for (metric, sum) in all.into_iter().zip(sums) {
+        if let Some(sum) = sum {
+            out.add_of(metric, block, [], sum);
+        }
+    }
+}
+
+/// What was done to one device, in the order of the sums.
+fn counts(device: &DeviceIo) -> [(&'static Metric<1>, Option<u64>); 4] {
+    [
+        (&READ_BYTES, device.read_bytes),
+        (&WRITTEN_BYTES, device.written_bytes),
+        (&READS, device.reads),
+        (&WRITES, device.writes),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{collectors::testing::Machine, family, sources::cgroup::Operation};
+
+    fn lines(io: &BlockIo) -> Vec<String> {
+        let mut out = Families::default();
+        let block = family::block([("id", "/a")]);
+        add(&mut out, &block, io, |major, minor| Disk {
+            name: format!("{major}:{minor}"),
+            is_above_another: major == 253,
+        });
+        out.lines()
+    }
+
+    fn device(major: u32, base: u64) -> DeviceIo {
+        DeviceIo {
+            major,
+            minor: 16,
+            read_bytes: Some(base + 1),
+            written_bytes: Some(base + 2),
+            reads: Some(base + 3),
+            writes: Some(base + 4),
+            ..DeviceIo::default()
+        }
+    }
+
+    #[test]
+    fn what_is_counted_at_two_layers_is_summed_up_once() {
+        let io = BlockIo {
+            devices: vec![device(8, 10), device(253, 100), device(259, 1000)],
+            accounted: Some(true),
+        };
+        let lines = lines(&io);
+        assert_eq!(lines.len(), 3 * 4 + 4);
+        let sums = lines
+            .iter()
+            .filter(|line| line.starts_with("container_disk"));
+        let sums: Vec<_> = sums.collect();
+        assert_eq!(
+            sums,
+            [
+                r#"container_disk_read_bytes_total{id="/a"} 1012"#,
+                r#"container_disk_write_bytes_total{id="/a"} 1014"#,
+                r#"container_disk_read_ops_total{id="/a"} 1016"#,
+                r#"container_disk_write_ops_total{id="/a"} 1018"#,
+            ]
+        );
+        let below = r#"container_fs_writes_total{id="/a",device="253:16"} 104"#;
+        assert!(lines.iter().any(|line| line == below), "{lines:#?}");
+    }
+
+    #[test]
+    fn a_sum_without_one_of_its_parts_is_not_exposed() {
+        let half = DeviceIo {
+            reads: None,
+            ..device(259, 1)
+        };
+        let io = BlockIo {
+            devices: vec![device(8, 10), half],
+            accounted: Some(true),
+        };
+        let lines = lines(&io);
+        assert!(!lines.iter().any(|line| line.contains("disk_read_ops")));
+        assert!(lines.iter().any(|line| line.contains("disk_write_ops")));
+    }
+
+    #[test]
+    fn an_idle_group_has_zeros_only_where_the_kernel_counts() {
+        let idle = |accounted| BlockIo {
+            devices: Vec::new(),
+            accounted,
+        };
+        assert_eq!(lines(&idle(Some(true))).len(), 4);
+        assert_eq!(lines(&idle(None)), Vec::<String>::new());
+        assert_eq!(lines(&idle(Some(false))), Vec::<String>::new());
+        let uncounted = BlockIo {
+            devices: vec![device(8, 0)],
+            accounted: Some(false),
+        };
+        assert_eq!(lines(&uncounted), Vec::<String>::new());
+    }
+
+    #[test]
+    fn operations_and_costs_have_series_of_their_own() {
+        let io = BlockIo {
+            devices: vec![DeviceIo {
+                major: 8,
+                minor: 16,
+                bytes_by_operation: vec![(Operation::Read, 1), (Operation::Discard, 2)],
+                cost_usage: Some(Duration::from_millis(3)),
+                cost_wait: Some(Duration::from_millis(4)),
+                cost_indebt: Some(Duration::from_millis(5)),
+                cost_indelay: Some(Duration::from_millis(6)),
+                ..DeviceIo::default()
+            }],
+            accounted: None,
+        };
+        let of = r#"{id="/a",device="8:16""#;
+        let by = |operation, n| {
+            format!(
+                r#"container_blkio_device_usage_total{of},major="8",minor="16",operation="{operation}"}} {n}"#
+            )
+        };
+        let cost = |name, n| format!("container_fs_io_cost_{name}_seconds_total{of}}} {n}");
+        assert_eq!(
+            lines(&io),
+            [
+                cost("usage", 0.003),
+                cost("wait", 0.004),
+                cost("indebt", 0.005),
+                cost("indelay", 0.006),
+                by("Read", 1),
+                by("Discard", 2),
+            ]
+        );
+    }
+
+    #[test]
+    fn devices_have_the_names_they_have_in_dev() {
+        let machine = Machine::new("container-disk-names");
+        for (numbers, name) in [
+            ("8:16", "sdb"),
+            ("104:0", "cciss!c0d0"),
+            ("253:0", "dm-0"),
+            ("253:1", "dm-1"),
+        ] {
+            machine.write(&format!("sys/devices/{name}/size"), "1\n");
+            machine.link(
+                &format!("sys/dev/block/{numbers}"),
+                &format!("../../devices/{name}"),
+            );
+        }
+        for name in ["dm-0", "dm-1"] {
+            machine.write(&format!("sys/devices/{name}/slaves/sdb/size"), "1\n");
+        }
+        machine.write("sys/devices/dm-0/dm/uuid", "LVM-xyz\n");
+        machine.write("sys/devices/dm-1/dm/uuid", "mpath-3600\n");
+        let snapshot = machine.snapshot();
+        let mut disks = Disks::default();
+        for (major, minor, name, is_above_another) in [
+            (8, 16, "/dev/sdb", false),
+            (104, 0, "/dev/cciss/c0d0", false),
+            (253, 0, "/dev/dm-0", true),
+            (253, 1, "/dev/dm-1", false),
+            (7, 3, "7:3", true),
+            (9, 9, "9:9", false),
+        ] {
+            let disk = disks.get(&snapshot, major, minor);
+            assert_eq!(
+                (disk.name.as_str(), disk.is_above_another),
+                (name, is_above_another)
+            );
+        }
+        assert_eq!(disks.0.len(), 6);
+    }
+}

@@ -1,0 +1,249 @@
+//! How full the machine's disks are, as cAdvisor says it of the group `/`: statfs(2) of
+//! one mount of each block device, guarded against those that do not answer.
+//!
+//! Other file systems (overlay, tmpfs, network) are left to `node_filesystem_*`: as
+//! devices of a group they mean nothing. What a container has written is not here.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::labels::{CGROUP, block};
+use crate::{
+    collector::Collector,
+    collectors::host::{FS_TYPES_EXCLUDE, give_up_at, uppermost},
+    duration,
+    error::Result,
+    family::{Block, Families, Value},
+    metric::Desc,
+    metrics,
+    pattern::Pattern,
+    sources::{Answer, Mount, MountInfo, Place, Snapshot, Statfs},
+};
+
+metrics! {
+    /// Bytes in use in the file system on this device.
+    USAGE: Gauge = "container_fs_usage_bytes" of CGROUP ["device"];
+    /// Bytes that the file system on this device can hold.
+    LIMIT: Gauge = "container_fs_limit_bytes" of CGROUP ["device"];
+    /// Inodes that the file system on this device has room for; none where it makes them as it goes.
+    INODES: Gauge = "container_fs_inodes_total" of CGROUP ["device"];
+    /// Inodes of the file system on this device that are not in use; none where it makes them as it goes.
+    INODES_FREE: Gauge = "container_fs_inodes_free" of CGROUP ["device"];
+}
+
+/// What the names of real devices begin with.
+const DEVICES: &str = "/dev/";
+
+/// The flags of the `container_filesystem` collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Flags {
+    /// How long a mount may take to answer, once, before it counts as stuck.
+    #[arg(
+        long = "collector.container_filesystem.mount-timeout",
+        value_name = "DURATION",
+        default_value = "5s",
+        value_parser = duration::parse
+    )]
+    container_filesystem_mount_timeout: Duration,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct ContainerFilesystem {
+    excluded_types: Pattern,
+    statfs: Statfs,
+    /// What the last scrape found. Mounts seldom change between two.
+    known: Mutex<Option<Known>>,
+}
+
+impl Collector for ContainerFilesystem {
+    const NAME: &'static str = "container_filesystem";
+    const ABOUT: &'static str = "how full the machine's disks are, under the names of containers";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        if flags.container_filesystem_mount_timeout.is_zero() {
+            let flag = "--collector.container_filesystem.mount-timeout";
+            return Err(format!("{flag} must be longer than nothing"));
+        }
+        Ok(Self {
+            excluded_types: FS_TYPES_EXCLUDE
+                .parse()
+                .map_err(|error| format!("{FS_TYPES_EXCLUDE}: {error}"))?,
+            statfs: Statfs::new(flags.container_filesystem_mount_timeout),
+            known: Mutex::default(),
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        let mut present = machine.workloads()?.present();
+        let Some((root, _)) = present.find(|(workload, _)| workload.path == "/") else {
+            return Ok(out);
+        };
+        let mounts = machine.mounts()?;
+        let (devices, places) = self.wanted(machine, &mounts, &mut out);
+        let answers = self.statfs.ask(&places, give_up_at(machine.deadline()));
+        for (device, answer) in devices.iter().zip(&answers) {
+            add(&mut out, block(root), device, answer);
+        }
+        Ok(out)
+    }
+}
+
+/// The names of devices, and in the same order where to ask about them.
+type Wanted = (Arc<[String]>, Arc<[Place]>);
+
+/// The devices that a mountinfo file lists.
+#[derive(Debug)]
+struct Known {
+    mountinfo: Vec<u8>,
+    wanted: Wanted,
+}
+
+impl ContainerFilesystem {
+    fn wanted(&self, machine: &Snapshot, mounts: &MountInfo, out: &mut Families) -> Wanted {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = known.as_ref();
+        if let Some(same) = same.filter(|known| known.mountinfo == mounts.bytes()) {
+            return same.wanted.clone();
+        }
+        let all: Vec<_> = mounts.mounts().filter_map(|m| out.keep(m)).collect();
+        let mounts_of_devices = uppermost(&machine.roots().rootfs, all)
+            .into_iter()
+            .filter(|mount| !self.excluded_types.matches(&mount.kind));
+        let (devices, places): (Vec<_>, Vec<_>) = one_of_each(mounts_of_devices)
+            .into_iter()
+            .map(|mount| {
+                let place = Place {
+                    mount: mount.id,
+                    path: machine.root_path(&mount.point),
+                };
+                (mount.source.into_owned(), place)
+            })
+            .unzip();
+        let wanted = (devices.into(), places.into());
+        // What could not be read is to be counted with each scrape.
+        *known = (out.skipped().0 == 0).then(|| Known {
+            mountinfo: mounts.bytes().to_vec(),
+            wanted: Wanted::clone(&wanted),
+        });
+        wanted
+    }
+}
+
+/// The first mount of each block device. Subvolumes of btrfs have numbers of their own,
+/// but the device's name; a root file system may have a name of its own, but the device's
+/// number.
+fn one_of_each<'a>(mounts: impl Iterator<Item = Mount<'a>>) -> Vec<Mount<'a>> {
+    let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
+    mounts
+        .filter(|mount| {
+            mount.source.starts_with(DEVICES)
+                && names.insert(mount.source.clone().into_owned())
+                && numbers.insert((mount.major, mount.minor))
+        })
+        .collect()
+}
+
+/// Of what does not answer nothing is known.
+fn add(out: &mut Families, block: &Block, device: &str, answer: &Answer) {
+    let Answer::Space(space) = answer else {
+        return;
+    };
+    let used = space.blocks.saturating_sub(space.free);
+    out.add_of(&USAGE, block, [device], Value::product(used, space.block));
+    out.add_of(
+        &LIMIT,
+        block,
+        [device],
+        Value::product(space.blocks, space.block),
+    );
+    if space.files > 0 {
+        out.add_of(&INODES, block, [device], space.files);
+        out.add_of(&INODES_FREE, block, [device], space.files_free);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{family, sources::Space};
+
+    fn mount(id: u64, minor: u32, source: &'static str) -> Mount<'static> {
+        Mount {
+            id,
+            parent: 1,
+            major: 8,
+            minor,
+            point: format!("/{id}").into(),
+            kind: "ext4".into(),
+            source: source.into(),
+            read_only: false,
+            options: "".into(),
+        }
+    }
+
+    #[test]
+    fn a_device_is_asked_about_once_whatever_is_mounted_of_it() {
+        let mounts = [
+            mount(1, 1, "/dev/root"),
+            mount(2, 1, "/dev/sda1"),
+            mount(3, 2, "/dev/sdb"),
+            mount(4, 3, "/dev/sdb"),
+            mount(5, 4, "tank/data"),
+            mount(6, 5, "tmpfs"),
+            mount(7, 6, "/dev/sdc"),
+        ];
+        let ids = one_of_each(mounts.into_iter())
+            .into_iter()
+            .map(|mount| mount.id);
+        assert_eq!(ids.collect::<Vec<_>>(), [1, 3, 7]);
+    }
+
+    fn lines(answer: &Answer) -> Vec<String> {
+        let mut out = Families::default();
+        add(&mut out, &family::block([("id", "/")]), "/dev/sda", answer);
+        out.lines()
+    }
+
+    #[test]
+    fn what_only_root_may_still_write_is_not_in_use() {
+        let space = Space {
+            block: 4096,
+            blocks: 7,
+            free: 5,
+            available: 3,
+            files: 11,
+            files_free: 2,
+        };
+        let of = r#"{id="/",device="/dev/sda"}"#;
+        let lines_of = [
+            ("usage_bytes", 8192),
+            ("limit_bytes", 28672),
+            ("inodes_total", 11),
+            ("inodes_free", 2),
+        ];
+        let expected = lines_of.map(|(name, value)| format!("container_fs_{name}{of} {value}"));
+        assert_eq!(lines(&Answer::Space(space.clone())), expected);
+        // Such as btrfs.
+        let without_inodes = Space { files: 0, ..space };
+        assert_eq!(lines(&Answer::Space(without_inodes)).len(), 2);
+    }
+
+    #[test]
+    fn a_device_that_does_not_answer_has_no_numbers() {
+        for answer in [
+            Answer::TimedOut,
+            Answer::NotAsked,
+            Answer::Refused(rustix::io::Errno::IO),
+        ] {
+            assert_eq!(lines(&answer), Vec::<String>::new());
+        }
+    }
+}

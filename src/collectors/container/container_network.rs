@@ -1,0 +1,504 @@
+//! What containers send and receive: `net/dev` of the first process of each, documented
+//! in `proc_pid_net(5)`, and `net/dev` of process 1 for the machine as a whole.
+//!
+//! The numbers are those of a network namespace, and a namespace is shown once. A
+//! container in the host's has none of its own. Of containers that share one, as those of
+//! a pod do, the one that began first shows it, which is the one that was made for it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use clap::ArgAction;
+
+use super::labels::{CGROUP, block};
+use crate::{
+    collector::Collector,
+    error::Result,
+    family::{Block, Families, Value},
+    metric::{Desc, Metric},
+    metrics,
+    sources::{NetworkNamespace, Process, Snapshot, Text, cgroup::Group, workloads::Workload},
+};
+
+metrics! {
+    /// Bytes received. Of containers that share a network only the first has these metrics, and containers in the host's network have none.
+    RECEIVE_BYTES: Counter = "container_network_receive_bytes_total" of CGROUP ["interface"];
+    /// Packets received.
+    RECEIVE_PACKETS: Counter = "container_network_receive_packets_total" of CGROUP ["interface"];
+    /// Packets that were received damaged or could not be taken in.
+    RECEIVE_ERRORS: Counter = "container_network_receive_errors_total" of CGROUP ["interface"];
+    /// Packets received and dropped, mostly for want of room.
+    RECEIVE_DROPPED: Counter = "container_network_receive_packets_dropped_total" of CGROUP ["interface"];
+    /// Bytes sent. Of containers that share a network only the first has these metrics, and containers in the host's network have none.
+    TRANSMIT_BYTES: Counter = "container_network_transmit_bytes_total" of CGROUP ["interface"];
+    /// Packets sent.
+    TRANSMIT_PACKETS: Counter = "container_network_transmit_packets_total" of CGROUP ["interface"];
+    /// Packets that could not be sent.
+    TRANSMIT_ERRORS: Counter = "container_network_transmit_errors_total" of CGROUP ["interface"];
+    /// Packets that were to be sent and were dropped.
+    TRANSMIT_DROPPED: Counter = "container_network_transmit_packets_dropped_total" of CGROUP ["interface"];
+    /// TCP sockets over IPv4 in each state; connections are counted at this end only.
+    TCP: Gauge = "container_network_tcp_usage_total" of CGROUP ["tcp_state"];
+    /// TCP sockets over IPv6 in each state, those that take IPv4 as well among them.
+    TCP6: Gauge = "container_network_tcp6_usage_total" of CGROUP ["tcp_state"];
+    /// UDP sockets over IPv4: those that are not connected (listen), packets that the open ones dropped, bytes waiting in their queues.
+    UDP: Gauge = "container_network_udp_usage_total" of CGROUP ["udp_state"];
+    /// UDP sockets over IPv6: those that are not connected (listen), packets that the open ones dropped, bytes waiting in their queues.
+    UDP6: Gauge = "container_network_udp6_usage_total" of CGROUP ["udp_state"];
+    /// The kernel's own counters and settings of TCP, by their names in lower case; which of them count is said in its documentation of SNMP counters.
+    ADVANCED_TCP: Gauge = "container_network_advance_tcp_stats_total" of CGROUP ["tcp_state"];
+}
+
+/// Interfaces whose names begin so are the engines' and no container's.
+const SKIPPED: [&str; 4] = ["lo", "veth", "docker", "nerdctl"];
+
+/// Columns of `net/dev`, and what they count. Without those that cAdvisor never had.
+const COLUMNS: [(usize, &Metric<1>); 8] = [
+    (0, &RECEIVE_BYTES),
+    (1, &RECEIVE_PACKETS),
+    (2, &RECEIVE_ERRORS),
+    (3, &RECEIVE_DROPPED),
+    (8, &TRANSMIT_BYTES),
+    (9, &TRANSMIT_PACKETS),
+    (10, &TRANSMIT_ERRORS),
+    (11, &TRANSMIT_DROPPED),
+];
+
+/// How many columns there are at least.
+const MIN_COLUMNS: usize = 12;
+
+/// The states of TCP sockets by the kernel's numbers, from 1 on.
+const TCP_STATES: [&str; 11] = [
+    "established",
+    "synsent",
+    "synrecv",
+    "finwait1",
+    "finwait2",
+    "timewait",
+    "close",
+    "closewait",
+    "lastack",
+    "listen",
+    "closing",
+];
+
+/// The state of a UDP socket that is not connected.
+const UNCONNECTED: &str = "07";
+
+/// Of so many processes the descriptors are kept; others are looked up in each scrape.
+const MAX_KEPT: usize = 256;
+
+/// The flags of the `container_network` collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Flags {
+    /// Count the TCP sockets of each container by state.
+    #[arg(long = "collector.container_network.tcp", default_value_t = false, action = ArgAction::Set)]
+    container_network_tcp: bool,
+    /// Count the UDP sockets of each container, and what waits in them.
+    #[arg(long = "collector.container_network.udp", default_value_t = false, action = ArgAction::Set)]
+    container_network_udp: bool,
+    /// Show all of the kernel's TCP counters for each container.
+    #[arg(long = "collector.container_network.advanced-tcp", default_value_t = false, action = ArgAction::Set)]
+    container_network_advanced_tcp: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct ContainerNetwork {
+    flags: Flags,
+    /// The first processes of an earlier scrape, by the paths of their groups.
+    kept: Mutex<HashMap<String, Arc<Process>>>,
+}
+
+impl Collector for ContainerNetwork {
+    const NAME: &'static str = "container_network";
+    const ABOUT: &'static str = "what containers send and receive";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        Ok(Self {
+            flags,
+            kept: Mutex::default(),
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        let views = self.views(machine, &mut out)?;
+        for view in owners(views) {
+            self.add(&mut out, block(view.workload), &view.process);
+        }
+        Ok(out)
+    }
+}
+
+/// What one container sees of a network.
+#[derive(Debug)]
+struct View<'a> {
+    workload: &'a Workload,
+    group: &'a Group,
+    process: Arc<Process>,
+    namespace: NetworkNamespace,
+}
+
+impl View<'_> {
+    fn is_host(&self) -> bool {
+        self.workload.path == "/"
+    }
+
+    /// When it began; what does not say so comes last.
+    fn begun(&self) -> Duration {
+        let container = self.workload.container.as_ref();
+        let started = container.and_then(|(_, container)| container.started);
+        started
+            .or_else(|| self.group.made().ok())
+            .unwrap_or(Duration::MAX)
+    }
+}
+
+impl ContainerNetwork {
+    /// What each container sees, and the machine, in the order of their paths.
+    fn views<'a>(&self, machine: &'a Snapshot, out: &mut Families) -> Result<Vec<View<'a>>> {
+        let seen = machine.workloads()?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = std::mem::take(&mut *kept);
+        let mut views = Vec::new();
+        for (workload, group) in seen.present() {
+            let known = last.remove(workload.path.as_str());
+            let view = known.and_then(|process| view(workload, group, process).ok());
+            let view = view.map_or_else(|| first_view(machine, workload, group), |it| Ok(Some(it)));
+            let Some(view) = out.keep(view).flatten() else {
+                continue;
+            };
+            if kept.len() < MAX_KEPT {
+                kept.insert(workload.path.clone(), Arc::clone(&view.process));
+            }
+            views.push(view);
+        }
+        Ok(views)
+    }
+
+    fn add(&self, out: &mut Families, block: &Block, process: &Process) {
+        let text = process.read("net/dev");
+        if let Some(text) = out.keep(text) {
+            add_interfaces(out, block, &text);
+        }
+        if self.flags.container_network_tcp {
+            for (file, metric) in [("net/tcp", &TCP), ("net/tcp6", &TCP6)] {
+                let counts = process.read(file).and_then(|text| tcp_states(&text));
+                for (state, count) in TCP_STATES.iter().zip(out.keep(counts).iter().flatten()) {
+                    out.add_of(metric, block, [state], *count);
+                }
+            }
+        }
+        if self.flags.container_network_udp {
+            for (file, metric) in [("net/udp", &UDP), ("net/udp6", &UDP6)] {
+                let sums = process.read(file).and_then(|text| udp_sums(&text));
+                for (name, sum) in out.keep(sums).into_iter().flatten() {
+                    out.add_of(metric, block, [name], sum);
+                }
+            }
+        }
+        if self.flags.container_network_advanced_tcp {
+            for (file, table) in [("net/snmp", "Tcp:"), ("net/netstat", "TcpExt:")] {
+                let text = process.read(file);
+                if let Some(text) = out.keep(text) {
+                    add_table(out, block, &text, table);
+                }
+            }
+        }
+    }
+}
+
+fn view<'a>(workload: &'a Workload, group: &'a Group, process: Arc<Process>) -> Result<View<'a>> {
+    Ok(View {
+        namespace: process.network_namespace()?,
+        workload,
+        group,
+        process,
+    })
+}
+
+/// What the first process sees: of a container the one that its engine named, if it is
+/// still in the container's group, else one that is; none of what is no container.
+fn first_view<'a>(
+    machine: &Snapshot,
+    workload: &'a Workload,
+    group: &'a Group,
+) -> Result<Option<View<'a>>> {
+    if workload.path == "/" {
+        let process = machine.process(1)?;
+        return view(workload, group, process.into()).map(Some);
+    }
+    if workload.container.is_none() && workload.handle.is_none() {
+        return Ok(None);
+    }
+    let container = workload.container.as_ref();
+    if let Some(pid) = container.and_then(|(_, container)| container.pid)
+        && let Ok(process) = machine.process(pid)
+        && process.is_in(&workload.path).unwrap_or(false)
+    {
+        return view(workload, group, process.into()).map(Some);
+    }
+    for pid in group.processes()? {
+        let found = machine
+            .process(pid)
+            .and_then(|process| view(workload, group, process.into()));
+        match found {
+            Err(error) if error.is_vanished() => {}
+            found => return found.map(Some),
+        }
+    }
+    Ok(None)
+}
+
+/// Those whose network is their own, or that began first of those who share it.
+fn owners(views: Vec<View<'_>>) -> Vec<View<'_>> {
+    let keys = views.iter().map(|view| (view.namespace, view.is_host()));
+    let keys: Vec<_> = keys.collect();
+    let owns = own(&keys, |at| views.get(at).map(View::begun));
+    let owners = views.into_iter().zip(owns);
+    owners
+        .filter_map(|(view, owns)| owns.then_some(view))
+        .collect()
+}
+
+/// Which of them shows the namespace it is in: the host if it is the host's, else the one
+/// that began first. When that was is asked only where several are in one.
+fn own<N: std::hash::Hash + Eq + Copy>(
+    of: &[(N, bool)],
+    begun: impl Fn(usize) -> Option<Duration>,
+) -> Vec<bool> {
+    let mut owner: HashMap<N, usize> = HashMap::with_capacity(of.len());
+    let hosts: HashSet<N> = of
+        .iter()
+        .filter(|(_, host)| *host)
+        .map(|(n, _)| *n)
+        .collect();
+    for (at, (namespace, is_host)) in of.iter().enumerate() {
+        if *is_host {
+            owner.insert(*namespace, at);
+        } else if !hosts.contains(namespace) {
+            let first = owner.entry(*namespace).or_insert(at);
+            if *first != at && begun(at) < begun(*first) {
+                *first = at;
+            }
+        }
+    }
+    let at = of.iter().enumerate();
+    at.map(|(at, (namespace, _))| owner.get(namespace) == Some(&at))
+        .collect()
+}
+
+/// `eth0: 1 2 …`, with no space behind the colon in old kernels.
+fn add_interfaces(out: &mut Families, block: &Block, text: &Text) {
+    for (number, line) in (1..).zip(text.body().lines()).skip(2) {
+        let Some((interface, counters)) = line.split_once(':') else {
+            out.skip(text.error(number, "no colon behind the interface's name"));
+            continue;
+        };
+        let interface = interface.trim_ascii();
+        if SKIPPED.iter().any(|name| interface.starts_with(name)) {
+            continue;
+        }
+        if let Some(counters) = out.keep(numbers(text, number, counters)) {
+            for (column, metric) in COLUMNS {
+                if let Some(counter) = counters.get(column) {
+                    out.add_of(metric, block, [interface], *counter);
+                }
+            }
+        }
+    }
+}
+
+/// The first columns as numbers; all of them or none.
+fn numbers(text: &Text, line: usize, columns: &str) -> Result<[u64; MIN_COLUMNS]> {
+    let mut numbers = [0; MIN_COLUMNS];
+    let mut words = columns.split_ascii_whitespace();
+    for number in &mut numbers {
+        let word = words.next().and_then(|word| word.parse().ok());
+        *number = word.ok_or_else(|| text.error(line, "fewer than twelve numbers"))?;
+    }
+    Ok(numbers)
+}
+
+/// Sockets in each state; all of the file or nothing, as a sum that lacks a part is wrong.
+fn tcp_states(text: &Text) -> Result<[u64; TCP_STATES.len()]> {
+    let mut counts = [0_u64; TCP_STATES.len()];
+    for (number, line) in (1..).zip(text.body().lines()).skip(1) {
+        let state = line.split_ascii_whitespace().nth(3);
+        let state = state.and_then(|state| usize::from_str_radix(state, 16).ok());
+        let state = state.ok_or_else(|| text.error(number, "no state in the fourth column"))?;
+        // States still to come have no name.
+        if let Some(count) = counts.get_mut(state.wrapping_sub(1)) {
+            *count += 1;
+        }
+    }
+    Ok(counts)
+}
+
+/// What cAdvisor says of UDP sockets, under its names for it.
+fn udp_sums(text: &Text) -> Result<[(&'static str, u64); 4]> {
+    let [mut listen, mut dropped, mut received, mut sent] = [0_u64; 4];
+    for (number, line) in (1..).zip(text.body().lines()).skip(1) {
+        let wrong = || text.error(number, "not a line about a socket");
+        // `sl local rem st tx_queue:rx_queue tr:when retrnsmt uid timeout inode ref
+        // pointer drops`
+        let mut words = line.split_ascii_whitespace().skip(3);
+        let state = words.next().ok_or_else(wrong)?;
+        let (tx, rx) = words
+            .next()
+            .and_then(|queues| queues.split_once(':'))
+            .ok_or_else(wrong)?;
+        let hex = |word| u64::from_str_radix(word, 16).map_err(|_| wrong());
+        let drops = words.nth(7).and_then(|drops| drops.parse().ok());
+        listen += u64::from(state == UNCONNECTED);
+        dropped = dropped.saturating_add(drops.ok_or_else(wrong)?);
+        received = received.saturating_add(hex(rx)?);
+        sent = sent.saturating_add(hex(tx)?);
+    }
+    Ok([
+        ("listen", listen),
+        ("dropped", dropped),
+        ("rxqueued", received),
+        ("txqueued", sent),
+    ])
+}
+
+/// A line of names, and one of numbers, both behind the same word.
+fn add_table(out: &mut Families, block: &Block, text: &Text, table: &str) {
+    let mut rows = text
+        .body()
+        .lines()
+        .filter_map(|line| line.strip_prefix(table));
+    let (Some(names), Some(values)) = (rows.next(), rows.next()) else {
+        return out.skip(text.error(1, format_args!("no two lines {table}")));
+    };
+    let names = names.split_ascii_whitespace();
+    for (name, value) in names.zip(values.split_ascii_whitespace()) {
+        let value = value
+            .parse::<Value>()
+            .map_err(|_| text.error(1, format_args!("not a number: {value:?}")));
+        if let Some(value) = out.keep(value) {
+            out.add_of(&ADVANCED_TCP, block, [&name.to_ascii_lowercase()], value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family;
+
+    fn lines(add: impl FnOnce(&mut Families, &Block)) -> (Vec<String>, usize) {
+        let mut out = Families::default();
+        add(&mut out, &family::block([("id", "/a")]));
+        (out.lines(), out.skipped().0)
+    }
+
+    #[test]
+    fn a_network_is_shown_by_the_host_or_by_who_began_first() {
+        let begun = [9, 5, 3, 4, 4, 1].map(Duration::from_secs);
+        let when = |at: usize| begun.get(at).copied();
+        let shared = [
+            (0, true),
+            (0, false),
+            (7, false),
+            (8, false),
+            (8, false),
+            (7, false),
+        ];
+        assert_eq!(own(&shared, when), [true, false, false, true, false, true]);
+        // The host comes last.
+        assert_eq!(own(&[(0, false), (0, true)], when), [false, true]);
+        // And is not among those shown.
+        assert_eq!(own(&[(0, false), (1, false)], when), [true, true]);
+    }
+
+    #[test]
+    fn nobody_is_asked_when_it_began_that_shares_with_nobody() {
+        let never = |at| panic!("{at} was asked");
+        assert_eq!(
+            own(&[(0, true), (0, false), (1, false)], never),
+            [true, false, true]
+        );
+    }
+
+    #[test]
+    fn interfaces_of_the_engine_are_left_out_and_a_damaged_line_costs_only_itself() {
+        let text = "Inter-|   Receive  |  Transmit\n face |bytes packets\n    \
+                    lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n\
+                    veth1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n  \
+                    eth0:100 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n\
+                    eth1: 1 2 3\n\
+                    eth2 1 2 3\n\
+                    a:1: 1 2 3 4 5 6 7 8 9 10 11 18446744073709551616\n";
+        let (lines, skipped) = lines(|out, block| add_interfaces(out, block, &text.into()));
+        let of = r#"{id="/a",interface="eth0"}"#;
+        let expected = [
+            ("receive_bytes", 100),
+            ("receive_packets", 2),
+            ("receive_errors", 3),
+            ("receive_packets_dropped", 4),
+            ("transmit_bytes", 9),
+            ("transmit_packets", 10),
+            ("transmit_errors", 11),
+            ("transmit_packets_dropped", 12),
+        ];
+        let expected = expected.map(|(name, n)| format!("container_network_{name}_total{of} {n}"));
+        assert_eq!(lines, expected);
+        assert_eq!(skipped, 3);
+    }
+
+    #[test]
+    fn sockets_are_counted_by_state() {
+        let head = "  sl  local_address rem_address   st tx_queue rx_queue\n";
+        let text = |rows: &str| Text::from(format!("{head}{rows}").as_str());
+        let rows = "0: 0:16 0:0 0A 0:0\n1: 0:16 0:9 01 0:0\n2: 0:16 0:9 01 0:0\n3: 0 0 0B 0\n4: 0 0 0C 0\n";
+        let counts = tcp_states(&text(rows)).unwrap();
+        assert_eq!(counts, [2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
+        let error = tcp_states(&text("0: 0:16 0:0\n")).unwrap_err();
+        assert_eq!(error.to_string(), "test:2: no state in the fourth column");
+    }
+
+    #[test]
+    fn udp_sockets_that_are_connected_do_not_listen() {
+        let rows = "head\n\
+                    1: 0:44 0:0 07 00000003:00000010 00:00000000 00000000 998 0 12198 2 0000 5\n\
+                    2: 0:45 0:9 01 00000004:00000020 00:00000000 00000000 998 0 12198 2 0000 6\n";
+        let sums = udp_sums(&rows.into()).unwrap();
+        let expected = [
+            ("listen", 1),
+            ("dropped", 11),
+            ("rxqueued", 0x30),
+            ("txqueued", 7),
+        ];
+        assert_eq!(sums, expected);
+        assert!(udp_sums(&"head\n1: 0:44 0:0 07 3:1 0 0 9 0 1 2 0\n".into()).is_err());
+        assert!(udp_sums(&"head\n1: 0:44 0:0 07 3\n".into()).is_err());
+    }
+
+    #[test]
+    fn settings_of_tcp_may_be_negative() {
+        let text = "Ip: A\nIp: 1\nTcp: MaxConn InSegs\nTcp: -1 7\n".into();
+        let (lines, skipped) = lines(|out, block| add_table(out, block, &text, "Tcp:"));
+        let expected = [("maxconn", "-1"), ("insegs", "7")].map(|(name, value)| {
+            format!(
+                r#"container_network_advance_tcp_stats_total{{id="/a",tcp_state="{name}"}} {value}"#
+            )
+        });
+        assert_eq!((lines, skipped), (expected.to_vec(), 0));
+    }
+
+    #[test]
+    fn a_table_without_numbers_is_noted() {
+        let (lines, skipped) =
+            lines(|out, block| add_table(out, block, &"Tcp: A\n".into(), "Tcp:"));
+        assert_eq!((lines.len(), skipped), (0, 1));
+    }
+}

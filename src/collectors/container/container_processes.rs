@@ -1,0 +1,246 @@
+//! What the processes of containers are and have open: `cgroup.procs`, and of each
+//! process its files below `/proc/PID`, documented in `proc(5)`.
+//!
+//! Off unless asked for: every process is looked at. A sum that lacks one of its parts
+//! would be wrong, so what one process must not tell costs the sum of its group.
+//!
+//! Not here: `container_cpu_schedstat_*`, as a sum over living processes steps back
+//! whenever one ends; and `container_referenced_bytes`, for which every page of every
+//! process would be visited.
+
+use clap::ArgAction;
+
+use super::labels::{CGROUP, block};
+use crate::{
+    collector::Collector,
+    error::Result,
+    family::{Block, Families},
+    metric::Desc,
+    metrics,
+    sources::{Process, Snapshot},
+};
+
+metrics! {
+    /// Processes in the group, not counting those in groups below it.
+    PROCESSES: Gauge = "container_processes" of CGROUP [];
+    /// Files that these processes have open; one that several share counts for each.
+    FILE_DESCRIPTORS: Gauge = "container_file_descriptors" of CGROUP [];
+    /// Sockets that these processes have open; one that several share counts for each.
+    SOCKETS: Gauge = "container_sockets" of CGROUP [];
+    /// The soft limit of the first process, such as of how many files it may have open; none if unlimited.
+    ULIMITS: Gauge = "container_ulimits_soft" of CGROUP ["ulimit"];
+    /// Threads of these processes by what they do. Those that wait for a disk are among the uninterruptible ones: iowaiting is not told apart.
+    TASKS: Gauge = "container_tasks_state" of CGROUP ["state"];
+}
+
+/// States as cAdvisor names them, and the kernel's letters for them. Others are those of
+/// idle kernel threads and of what has ended.
+const STATES: [(&str, &[char]); 4] = [
+    ("sleeping", &['S']),
+    ("running", &['R']),
+    ("stopped", &['T', 't']),
+    ("uninterruptible", &['D']),
+];
+
+/// The flags of the `container_processes` collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Flags {
+    /// Count the files that processes of containers have open.
+    #[arg(long = "collector.container_processes.file-descriptors", default_value_t = true, action = ArgAction::Set)]
+    container_processes_file_descriptors: bool,
+    /// Count the sockets that they have open, looking at each open file.
+    #[arg(long = "collector.container_processes.sockets", default_value_t = false, action = ArgAction::Set)]
+    container_processes_sockets: bool,
+    /// Count their threads by state, looking at each thread.
+    #[arg(long = "collector.container_processes.tasks-state", default_value_t = false, action = ArgAction::Set)]
+    container_processes_tasks_state: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct ContainerProcesses {
+    flags: Flags,
+}
+
+impl Collector for ContainerProcesses {
+    const NAME: &'static str = "container_processes";
+    const ABOUT: &'static str = "what processes of containers and services have open";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        Ok(Self { flags })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        for (workload, group) in machine.workloads()?.present() {
+            if let Some(pids) = out.keep(group.processes()) {
+                self.add(&mut out, block(workload), machine, &pids);
+            }
+        }
+        Ok(out)
+    }
+}
+
+impl ContainerProcesses {
+    fn add(&self, out: &mut Families, block: &Block, machine: &Snapshot, pids: &[u32]) {
+        out.add_of(&PROCESSES, block, [], pids.len());
+        // Such as are in no namespace that we see.
+        if pids.contains(&0) {
+            return;
+        }
+        let processes: Result<Vec<_>> = pids
+            .iter()
+            .map(|pid| machine.process(*pid))
+            .filter_map(unless_vanished)
+            .collect();
+        let Some(processes) = out.keep(processes) else {
+            return;
+        };
+        if let Some(first) = processes.first() {
+            let limit = first.open_files_limit();
+            if let Some(limit) = out.keep(limit).flatten() {
+                out.add_of(&ULIMITS, block, ["max_open_files"], limit);
+            }
+        }
+        if self.flags.container_processes_file_descriptors {
+            let sum = sum(&processes, Process::open_files);
+            if let Some(sum) = out.keep(sum) {
+                out.add_of(&FILE_DESCRIPTORS, block, [], sum);
+            }
+        }
+        if self.flags.container_processes_sockets {
+            let sum = sum(&processes, Process::open_sockets);
+            if let Some(sum) = out.keep(sum) {
+                out.add_of(&SOCKETS, block, [], sum);
+            }
+        }
+        if self.flags.container_processes_tasks_state {
+            let threads = processes.iter().map(Process::thread_states);
+            let threads: Result<Vec<_>> = threads.filter_map(unless_vanished).collect();
+            if let Some(threads) = out.keep(threads) {
+                add_states(out, block, &threads.concat());
+            }
+        }
+    }
+}
+
+/// What has ended meanwhile is no part of any sum.
+fn unless_vanished<T>(read: Result<T>) -> Option<Result<T>> {
+    match read {
+        Err(error) if error.is_vanished() => None,
+        read => Some(read),
+    }
+}
+
+fn sum(processes: &[Process], of: impl Fn(&Process) -> Result<u64>) -> Result<u64> {
+    processes
+        .iter()
+        .map(of)
+        .filter_map(unless_vanished)
+        .try_fold(0_u64, |sum, count| Ok(sum.saturating_add(count?)))
+}
+
+fn add_states(out: &mut Families, block: &Block, threads: &[char]) {
+    for (state, letters) in STATES {
+        let count = threads.iter().filter(|letter| letters.contains(letter));
+        out.add_of(&TASKS, block, [state], count.count());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{collectors::testing::Machine, family};
+
+    const EVERYTHING: ContainerProcesses = ContainerProcesses {
+        flags: Flags {
+            container_processes_file_descriptors: true,
+            container_processes_sockets: true,
+            container_processes_tasks_state: true,
+        },
+    };
+
+    fn lines(machine: &Machine, pids: &[u32]) -> (Vec<String>, usize) {
+        let mut out = Families::default();
+        let block = family::block([("id", "/a")]);
+        EVERYTHING.add(&mut out, &block, &machine.snapshot(), pids);
+        (out.lines(), out.skipped().0)
+    }
+
+    fn stat(state: char, threads: u32) -> String {
+        format!("9 (a) {state} 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 {threads} 0 1\n")
+    }
+
+    #[test]
+    fn sums_are_over_all_processes_that_are_still_there() {
+        let machine = Machine::new("container-processes-sums");
+        for (pid, limit) in [(7, 1024), (9, 2048)] {
+            let limits = format!("Max open files            {limit}  4096  files\n");
+            machine.write(&format!("proc/{pid}/limits"), &limits);
+        }
+        for (number, file) in ["socket:[7]", "/dev/null", "socket:[8]"].iter().enumerate() {
+            machine.link(&format!("proc/7/fd/{number}"), file);
+        }
+        machine.link("proc/9/fd/0", "socket:[9]");
+        machine.write("proc/7/stat", &stat('S', 3));
+        for (thread, state) in [(7, 'S'), (70, 'D'), (71, 't')] {
+            machine.write(&format!("proc/7/task/{thread}/stat"), &stat(state, 3));
+        }
+        machine.write("proc/9/stat", &stat('R', 1));
+        let (lines, skipped) = lines(&machine, &[7, 8, 9]);
+        let expected = [
+            r#"container_processes{id="/a"} 3"#,
+            r#"container_ulimits_soft{id="/a",ulimit="max_open_files"} 1024"#,
+            r#"container_file_descriptors{id="/a"} 4"#,
+            r#"container_sockets{id="/a"} 3"#,
+            r#"container_tasks_state{id="/a",state="sleeping"} 1"#,
+            r#"container_tasks_state{id="/a",state="running"} 1"#,
+            r#"container_tasks_state{id="/a",state="stopped"} 1"#,
+            r#"container_tasks_state{id="/a",state="uninterruptible"} 1"#,
+        ];
+        assert_eq!((lines, skipped), (expected.map(str::to_owned).to_vec(), 0));
+    }
+
+    #[test]
+    fn what_one_process_does_not_tell_costs_the_sum() {
+        let refused = || {
+            let errno = std::io::Error::from_raw_os_error(libc::EACCES);
+            Err(crate::error::Error::io("/proc/9/fd", errno))
+        };
+        let machine = Machine::new("container-processes-refused");
+        machine.write("proc/7/stat", &stat('S', 1));
+        machine.write("proc/9/stat", &stat('S', 1));
+        let snapshot = machine.snapshot();
+        let processes = [7, 9].map(|pid| snapshot.process(pid).unwrap());
+        let one_tells = |process: &Process| match process.pid() {
+            7 => Ok(5),
+            _ => refused(),
+        };
+        assert!(sum(&processes, one_tells).unwrap_err().is_refused());
+        assert_eq!(sum(&processes, |_| Ok(5)).unwrap(), 10);
+    }
+
+    #[test]
+    fn processes_out_of_sight_are_counted_and_nothing_else() {
+        let machine = Machine::new("container-processes-hidden");
+        machine.write("proc/7/stat", &stat('S', 1));
+        let (lines, skipped) = lines(&machine, &[7, 0]);
+        assert_eq!(
+            (lines, skipped),
+            (vec![r#"container_processes{id="/a"} 2"#.into()], 0)
+        );
+    }
+
+    #[test]
+    fn a_group_without_processes_has_none() {
+        let machine = Machine::new("container-processes-none");
+        let (lines, skipped) = lines(&machine, &[]);
+        assert_eq!(lines.len(), 1 + 2 + 4);
+        assert!(lines.iter().all(|line| line.ends_with(" 0")), "{lines:#?}");
+        assert_eq!(skipped, 0);
+    }
+}

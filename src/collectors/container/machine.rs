@@ -1,0 +1,670 @@
+//! What the machine has, as cAdvisor says it, and of the exporter itself what cAdvisor
+//! says of itself. From `devices/system/{cpu,node,edac}` in sysfs, documented in the
+//! kernel's `ABI/stable/sysfs-devices-system-cpu` and `-node`, and `/proc/meminfo`.
+//!
+//! Cores and sockets are counted by the lists of CPUs that share one: their numbers need
+//! not differ from socket to socket. What is not there, such as `machine_nvm_*`, which
+//! takes Intel's library to ask, has no series where cAdvisor has a 0.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use clap::ArgAction;
+
+use crate::{
+    collector::Collector,
+    collectors::host,
+    error::{Error, Result},
+    family::{self, Block, Families, Value},
+    metric::Desc,
+    metrics,
+    sources::{Dir, Snapshot, Text, engine},
+};
+
+/// The labels of all metrics about the machine; those that are not known are left out.
+const MACHINE: &[&str] = &["machine_id", "system_uuid", "boot_id"];
+
+metrics! {
+    /// CPUs that are online; each thread of a core is one.
+    CPU_CORES: Gauge = "machine_cpu_cores" of MACHINE [];
+    /// Cores with at least one CPU that is online.
+    PHYSICAL_CORES: Gauge = "machine_cpu_physical_cores" of MACHINE [];
+    /// Sockets with at least one CPU that is online.
+    SOCKETS: Gauge = "machine_cpu_sockets" of MACHINE [];
+    /// Books of CPUs; only IBM's mainframes have them.
+    BOOKS: Gauge = "machine_cpu_books" of MACHINE [];
+    /// Drawers of CPUs; only IBM's mainframes have them.
+    DRAWERS: Gauge = "machine_cpu_drawers" of MACHINE [];
+    /// Memory that the kernel has to give, which is a little less than is built in.
+    MEMORY: Gauge = "machine_memory_bytes" of MACHINE [];
+    /// Swap space.
+    SWAP: Gauge = "machine_swap_bytes" of MACHINE [];
+    /// Memory modules of this type that an EDAC driver sees.
+    DIMMS: Gauge = "machine_dimm_count" of MACHINE ["type"];
+    /// How much the memory modules of this type hold together.
+    DIMM_CAPACITY: Gauge = "machine_dimm_capacity_bytes" of MACHINE ["type"];
+    /// How much a cache holds. One that all CPUs of a node share has an empty core_id; one that several cores share is there for each.
+    CACHE: Gauge = "machine_cpu_cache_capacity_bytes" of MACHINE ["node_id", "core_id", "type", "level"];
+    /// How many CPUs that are online are threads of the same core as this one.
+    THREAD_SIBLINGS: Gauge = "machine_thread_siblings_count" of MACHINE ["node_id", "core_id", "thread_id"];
+    /// Memory of this NUMA node.
+    NODE_MEMORY: Gauge = "machine_node_memory_capacity_bytes" of MACHINE ["node_id"];
+    /// Huge pages set aside on this NUMA node, by their size in kB.
+    NODE_HUGE_PAGES: Gauge = "machine_node_hugepages_count" of MACHINE ["node_id", "page_size"];
+    /// How far it is from one NUMA node to the memory of another, where 10 is near.
+    NODE_DISTANCE: Gauge = "machine_node_distance" of MACHINE ["node_id", "target_node_id"];
+    /// Whether CPUs or memory could not be read in this scrape.
+    MACHINE_ERROR: Gauge = "machine_scrape_error" [];
+    /// Whether the control groups could not be listed in this scrape.
+    CONTAINER_ERROR: Gauge = "container_scrape_error" [];
+    /// Versions of kernel, operating system and Docker. This exporter is not cAdvisor: it gives its own name with its version.
+    VERSION: Info = "cadvisor_version_info" ["kernelVersion", "osVersion", "dockerVersion", "cadvisorVersion", "cadvisorRevision"];
+}
+
+/// More CPUs than any machine has; a longer list is an error.
+const MAX_CPUS: u32 = 1 << 16;
+
+/// What stands for cAdvisor's version.
+const OWN_VERSION: &str = concat!(env!("CARGO_PKG_NAME"), "-", env!("CARGO_PKG_VERSION"));
+
+/// The flags of the machine collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Flags {
+    /// Show caches, threads of cores, and NUMA nodes.
+    #[arg(long = "collector.machine.topology", default_value_t = false, action = ArgAction::Set)]
+    machine_topology: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Machine {
+    topology: bool,
+    /// The CPUs of an earlier scrape, which are the same while the list of those online is.
+    kept: Mutex<Option<(String, Arc<Cpus>)>>,
+}
+
+impl Collector for Machine {
+    const NAME: &'static str = "machine";
+    const ABOUT: &'static str = "what the machine has, under cAdvisor's names";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        Ok(Self {
+            topology: flags.machine_topology,
+            kept: Mutex::default(),
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        let block = identity(machine);
+        let cpus = self.cpus(machine);
+        let memory = machine.proc("meminfo").and_then(|text| memory(&text));
+        out.add(&MACHINE_ERROR, [], cpus.is_err() || memory.is_err());
+        if let Ok(cpus) = &cpus {
+            add_cpus(&mut out, &block, cpus);
+        }
+        if let Some((total, swap)) = note(&mut out, memory) {
+            out.add_of(&MEMORY, &block, [], total);
+            out.add_of(&SWAP, &block, [], swap);
+        }
+        let dimms = dimms(machine);
+        for (kind, count, bytes) in out.keep(dimms).unwrap_or_default() {
+            out.add_of(&DIMMS, &block, [&kind], count);
+            out.add_of(&DIMM_CAPACITY, &block, [&kind], bytes);
+        }
+        let cpus = note(&mut out, cpus);
+        if self.topology {
+            let nodes = nodes(machine);
+            let nodes = out.keep(nodes).unwrap_or_default();
+            let numbers: Vec<_> = nodes.iter().map(|(number, _)| *number).collect();
+            for (number, node) in &nodes {
+                add_node(&mut out, &block, *number, node, &numbers, cpus.as_deref());
+            }
+        }
+        let seen = machine.workloads();
+        out.add(&CONTAINER_ERROR, [], seen.is_err());
+        let docker = seen.ok().and_then(|seen| {
+            let mut engines = seen.engines.iter();
+            let docker = engines.find(|engine| engine.kind == Some(engine::Kind::Docker));
+            docker?.version.clone()
+        });
+        let kernel = machine.proc("sys/kernel/osrelease");
+        let kernel = out.keep(kernel);
+        out.add(
+            &VERSION,
+            [
+                kernel.as_ref().map_or("", Text::trimmed),
+                &host::pretty_name(machine).unwrap_or_default(),
+                &docker.unwrap_or_default(),
+                OWN_VERSION,
+                "none",
+            ],
+            true,
+        );
+        Ok(out)
+    }
+}
+
+/// The value, or nothing and a note; what is not there should have been, too.
+fn note<T>(out: &mut Families, read: Result<T>) -> Option<T> {
+    read.map_err(|error| out.skip(error)).ok()
+}
+
+/// Who the machine is, as far as it says so; its UUID it says to root only.
+fn identity(machine: &Snapshot) -> Block {
+    let word = |text: Result<Text>| Some(text.ok()?.trimmed().to_owned());
+    let id = word(machine.root("etc/machine-id")).filter(|id| !id.is_empty());
+    let values = [
+        id.or_else(|| word(machine.root("var/lib/dbus/machine-id"))),
+        word(machine.sys("class/dmi/id/product_uuid")),
+        word(machine.proc("sys/kernel/random/boot_id")),
+    ];
+    let labels = MACHINE.iter().zip(&values);
+    family::block(labels.filter_map(|(name, value)| {
+        let value = value.as_deref().filter(|value| !value.is_empty())?;
+        Some((*name, value))
+    }))
+}
+
+/// The CPUs that are online. What the kernel does not say of one of them is not known of
+/// all.
+#[derive(Debug, Default)]
+struct Cpus {
+    online: u32,
+    cores: Option<usize>,
+    sockets: Option<usize>,
+    books: Option<usize>,
+    drawers: Option<usize>,
+    /// Of each CPU, where the flags want it.
+    details: Vec<Cpu>,
+}
+
+#[derive(Debug)]
+struct Cpu {
+    number: u32,
+    core_id: String,
+    /// The CPUs of its core, as the kernel lists them.
+    siblings: String,
+    caches: Vec<Cache>,
+}
+
+#[derive(Debug)]
+struct Cache {
+    level: String,
+    kind: String,
+    bytes: Value,
+    /// The CPUs that share it, as the kernel lists them.
+    shared: String,
+}
+
+impl Machine {
+    fn cpus(&self, machine: &Snapshot) -> Result<Arc<Cpus>> {
+        let dir = machine.sys_dir("devices/system/cpu")?;
+        let online = dir.read("online")?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, same)) = kept.as_ref().filter(|(list, _)| list == online.body()) {
+            return Ok(Arc::clone(same));
+        }
+        let numbers = list(online.trimmed());
+        let numbers = numbers.ok_or_else(|| online.error(1, "not a list of CPUs"))?;
+        let cpus = Arc::new(cpus(&dir, &numbers, self.topology));
+        *kept = Some((online.body().to_owned(), Arc::clone(&cpus)));
+        Ok(cpus)
+    }
+}
+
+fn cpus(dir: &Dir, numbers: &[u32], with_details: bool) -> Cpus {
+    let open = |number: &u32| dir.dir(format!("cpu{number}")).ok();
+    let dirs: Vec<(u32, Option<Dir>)> = numbers.iter().map(|n| (*n, open(n))).collect();
+    // One for each list of those that are together.
+    let groups = |files: &[&str]| {
+        let lists = dirs.iter().map(|(_, dir)| {
+            let dir = dir.as_ref()?;
+            files.iter().find_map(|file| dir.word(file).ok())
+        });
+        let lists: Option<BTreeSet<String>> = lists.collect();
+        lists.map(|lists| lists.len())
+    };
+    let details = dirs
+        .iter()
+        .filter(|_| with_details)
+        .filter_map(|(number, dir)| cpu(*number, dir.as_ref()?));
+    Cpus {
+        online: u32::try_from(numbers.len()).unwrap_or(MAX_CPUS),
+        cores: groups(CORE),
+        sockets: groups(&["topology/package_cpus_list", "topology/core_siblings_list"]),
+        books: groups(&["topology/book_siblings_list"]),
+        drawers: groups(&["topology/drawer_siblings_list"]),
+        details: details.collect(),
+    }
+}
+
+/// Who is in a CPU's core: the file's name, and that before Linux 5.3.
+const CORE: &[&str] = &["topology/core_cpus_list", "topology/thread_siblings_list"];
+
+fn cpu(number: u32, dir: &Dir) -> Option<Cpu> {
+    let cache = |cache: &Dir| {
+        Some(Cache {
+            level: cache.word("level").ok()?,
+            kind: cache.word("type").ok()?,
+            bytes: size(&cache.word("size").ok()?)?,
+            shared: cache.word("shared_cpu_list").ok()?,
+        })
+    };
+    let caches = dir.dir("cache").and_then(|caches| caches.dirs());
+    Some(Cpu {
+        number,
+        core_id: dir.word("topology/core_id").ok()?,
+        siblings: CORE.iter().find_map(|file| dir.word(file).ok())?,
+        caches: caches.iter().flatten().filter_map(cache).collect(),
+    })
+}
+
+/// `32K` and the like in bytes.
+fn size(text: &str) -> Option<Value> {
+    let (number, unit) = match text.strip_suffix('K') {
+        Some(number) => (number, 1 << 10),
+        None => (text.strip_suffix('M')?, 1 << 20),
+    };
+    Some(Value::product(number.parse().ok()?, unit))
+}
+
+/// The numbers of a list such as `0-3,8`.
+fn list(text: &str) -> Option<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for range in text.split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
+        if last < first || last >= MAX_CPUS || numbers.last().is_some_and(|before| *before >= first)
+        {
+            return None;
+        }
+        numbers.extend(first..=last);
+    }
+    Some(numbers)
+}
+
+fn add_cpus(out: &mut Families, block: &Block, cpus: &Cpus) {
+    out.add_of(&CPU_CORES, block, [], cpus.online);
+    for (metric, count) in [
+        (&PHYSICAL_CORES, cpus.cores),
+        (&SOCKETS, cpus.sockets),
+        (&BOOKS, cpus.books),
+        (&DRAWERS, cpus.drawers),
+    ] {
+        if let Some(count) = count {
+            out.add_of(metric, block, [], count);
+        }
+    }
+}
+
+/// Memory and swap space.
+fn memory(text: &Text) -> Result<(Value, Value)> {
+    let kilobytes = |wanted: &str| {
+        for mut line in text.lines() {
+            if line.next_word() == Some(wanted) {
+                return Ok(Value::product(line.parse(wanted)?, 1024));
+            }
+        }
+        Err(text.error(1, format_args!("no line {wanted}")))
+    };
+    Ok((kilobytes("MemTotal:")?, kilobytes("SwapTotal:")?))
+}
+
+/// Memory modules by type: how many, and how many bytes they hold. One that cannot be
+/// read costs them all.
+fn dimms(machine: &Snapshot) -> Result<Vec<(String, u64, Value)>> {
+    let mut types: Vec<(String, u64, u64)> = Vec::new();
+    for controller in machine.sys_dirs("devices/system/edac/mc")? {
+        if !is_numbered(&controller.name(), "mc") {
+            continue;
+        }
+        for module in controller.dirs()? {
+            if !is_numbered(&module.name(), "dimm") {
+                continue;
+            }
+            let kind = module.word("dimm_mem_type")?;
+            let megabytes: u64 = module.number("size")?;
+            match types.iter_mut().find(|(known, ..)| *known == kind) {
+                Some((_, count, sum)) => {
+                    *count += 1;
+                    *sum = sum.saturating_add(megabytes);
+                }
+                None => types.push((kind, 1, megabytes)),
+            }
+        }
+    }
+    let in_bytes = |(kind, count, megabytes)| (kind, count, Value::product(megabytes, 1 << 20));
+    Ok(types.into_iter().map(in_bytes).collect())
+}
+
+fn is_numbered(name: &str, kind: &str) -> bool {
+    let number = name.strip_prefix(kind);
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
+/// The NUMA nodes, sorted by their numbers.
+fn nodes(machine: &Snapshot) -> Result<Vec<(u32, Dir)>> {
+    let dirs = machine.sys_dirs("devices/system/node")?.into_iter();
+    let mut nodes: Vec<_> = dirs
+        .filter_map(|dir| Some((dir.name().strip_prefix("node")?.parse().ok()?, dir)))
+        .collect();
+    nodes.sort_unstable_by_key(|(number, _)| *number);
+    Ok(nodes)
+}
+
+fn add_node(
+    out: &mut Families,
+    block: &Block,
+    number: u32,
+    node: &Dir,
+    all: &[u32],
+    cpus: Option<&Cpus>,
+) {
+    let id = number.to_string();
+    let memory = node.read("meminfo").and_then(|text| node_memory(&text));
+    if let Some(memory) = out.keep(memory) {
+        out.add_of(&NODE_MEMORY, block, [&id], memory);
+    }
+    let sizes = node.dir("hugepages").and_then(|sizes| sizes.dirs());
+    for pages in out.keep(sizes).unwrap_or_default() {
+        let name = pages.name();
+        let size = name.strip_prefix("hugepages-");
+        let Some(size) = size.and_then(|size| size.strip_suffix("kB")) else {
+            continue;
+        };
+        let count = pages.number::<u64>("nr_hugepages");
+        if let Some(count) = out.keep(count) {
+            out.add_of(&NODE_HUGE_PAGES, block, [&id, size], count);
+        }
+    }
+    let distances = node.read("distance");
+    if let Some(text) = out.keep(distances) {
+        let distances: Result<Vec<u64>, _> = text
+            .body()
+            .split_ascii_whitespace()
+            .map(str::parse)
+            .collect();
+        let distances = distances.ok().filter(|it| it.len() == all.len());
+        let wrong = || text.error(1, "not a number for each node");
+        for (target, distance) in all
+            .iter()
+            .zip(note(out, distances.ok_or_else(wrong)).iter().flatten())
+        {
+            out.add_of(&NODE_DISTANCE, block, [&id, &target.to_string()], *distance);
+        }
+    }
+    let of_node = node.read("cpulist");
+    if let Some(of_node) = out.keep(of_node) {
+        let cpus = cpus.map(|cpus| cpus.details.as_slice());
+        add_cores(out, block, &id, of_node.trimmed(), cpus.unwrap_or_default());
+    }
+}
+
+/// `Node 0 MemTotal: 16420536 kB`
+fn node_memory(text: &Text) -> Result<Value> {
+    for mut line in text.lines() {
+        if line.clone().rest().contains(" MemTotal:") {
+            let (_node, _number, name) = (line.next_word(), line.next_word(), line.next_word());
+            return Ok(Value::product(line.parse(name.unwrap_or_default())?, 1024));
+        }
+    }
+    Err(Error::Absent(text.path().to_owned()))
+}
+
+/// Caches and threads of one node's cores. A core that has the number of another, on
+/// another socket of the same node, has its caches' labels too, which are shown once.
+fn add_cores(out: &mut Families, block: &Block, node: &str, of_node: &str, cpus: &[Cpu]) {
+    let numbers = list(of_node).unwrap_or_default();
+    let mut shown = BTreeSet::new();
+    for cpu in cpus.iter().filter(|cpu| numbers.contains(&cpu.number)) {
+        let core = cpu.core_id.as_str();
+        let siblings = cpus.iter().filter(|other| other.siblings == cpu.siblings);
+        let thread = cpu.number.to_string();
+        out.add_of(
+            &THREAD_SIBLINGS,
+            block,
+            [node, core, &thread],
+            siblings.count(),
+        );
+        for cache in &cpu.caches {
+            let is_nodes = cache.shared == of_node && cache.shared != cpu.siblings;
+            let core = if is_nodes { "" } else { core };
+            let labels = [node, core, &cache.kind, &cache.level];
+            if shown.insert(labels) {
+                out.add_of(&CACHE, block, labels, cache.bytes);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collectors::testing;
+
+    fn collected(machine: &testing::Machine, topology: bool) -> Families {
+        let collector = Machine {
+            topology,
+            kept: Mutex::default(),
+        };
+        collector.collect(&machine.snapshot()).unwrap()
+    }
+
+    /// The lines of a family, without its name and the machine's labels.
+    fn of(out: &Families, name: &str) -> Vec<String> {
+        let lines = out.lines().into_iter();
+        let lines = lines.filter_map(|line| Some(line.strip_prefix(name)?.to_owned()));
+        lines.filter(|rest| rest.starts_with(['{', ' '])).collect()
+    }
+
+    fn two_sockets(name: &str) -> testing::Machine {
+        let machine = testing::Machine::new(name);
+        machine.write("sys/devices/system/cpu/online", "0-3,6-7\n");
+        machine.write("proc/meminfo", "MemTotal: 3 kB\nSwapTotal: 2 kB\n");
+        for (cpu, core, core_list, socket_list) in [
+            (0, 0, "0-1", "0-3"),
+            (1, 0, "0-1", "0-3"),
+            (2, 1, "2-3", "0-3"),
+            (3, 1, "2-3", "0-3"),
+            (6, 0, "6-7", "6-7"),
+            (7, 0, "6-7", "6-7"),
+        ] {
+            let file = |file: &str, body: &str| {
+                machine.write(&format!("sys/devices/system/cpu/cpu{cpu}/{file}"), body);
+            };
+            file("topology/core_id", &format!("{core}\n"));
+            file("topology/core_cpus_list", &format!("{core_list}\n"));
+            file("topology/package_cpus_list", &format!("{socket_list}\n"));
+            for (index, level, size, shared) in
+                [(0, 1, "32K", core_list), (1, 3, "8M", socket_list)]
+            {
+                let file =
+                    |name: &str, body: &str| file(&format!("cache/index{index}/{name}"), body);
+                file("level", &format!("{level}\n"));
+                file("type", "Unified\n");
+                file("size", &format!("{size}\n"));
+                file("shared_cpu_list", &format!("{shared}\n"));
+            }
+        }
+        machine
+    }
+
+    #[test]
+    fn cores_of_two_sockets_may_have_the_same_number() {
+        let out = collected(&two_sockets("machine-sockets"), false);
+        assert_eq!(of(&out, "machine_cpu_cores"), [" 6"]);
+        assert_eq!(of(&out, "machine_cpu_physical_cores"), [" 3"]);
+        assert_eq!(of(&out, "machine_cpu_sockets"), [" 2"]);
+        assert_eq!(of(&out, "machine_memory_bytes"), [" 3072"]);
+        assert_eq!(of(&out, "machine_swap_bytes"), [" 2048"]);
+        assert_eq!(of(&out, "machine_scrape_error"), [" 0"]);
+        for absent in [
+            "machine_cpu_books",
+            "machine_cpu_drawers",
+            "machine_dimm_count",
+        ] {
+            assert!(of(&out, absent).is_empty(), "{absent}");
+        }
+    }
+
+    #[test]
+    fn mainframes_have_books_and_drawers() {
+        let machine = two_sockets("machine-books");
+        for cpu in [0, 1, 2, 3, 6, 7] {
+            let topology = format!("sys/devices/system/cpu/cpu{cpu}/topology");
+            let book = if cpu < 6 { "0-3\n" } else { "6-7\n" };
+            machine.write(&format!("{topology}/book_siblings_list"), book);
+            machine.write(&format!("{topology}/drawer_siblings_list"), "0-3,6-7\n");
+        }
+        let out = collected(&machine, false);
+        assert_eq!(of(&out, "machine_cpu_books"), [" 2"]);
+        assert_eq!(of(&out, "machine_cpu_drawers"), [" 1"]);
+    }
+
+    #[test]
+    fn what_one_cpu_does_not_say_is_not_known_of_all() {
+        let machine = two_sockets("machine-unsaid");
+        machine.write("sys/devices/system/cpu/online", "0-3,6-8\n");
+        let out = collected(&machine, false);
+        assert_eq!(of(&out, "machine_cpu_cores"), [" 7"]);
+        assert!(of(&out, "machine_cpu_physical_cores").is_empty());
+    }
+
+    #[test]
+    fn a_machine_that_cannot_be_read_says_so() {
+        let machine = two_sockets("machine-error");
+        machine.write("proc/meminfo", "MemTotal: x kB\n");
+        let out = collected(&machine, false);
+        assert_eq!(of(&out, "machine_scrape_error"), [" 1"]);
+        assert_eq!(of(&out, "machine_cpu_cores"), [" 6"]);
+        let (skipped, why) = out.skipped();
+        let why = why.map(ToString::to_string).unwrap_or_default();
+        assert_eq!(skipped, 1);
+        assert!(
+            why.ends_with(r#"meminfo:1: MemTotal: is not a number: "x""#),
+            "{why}"
+        );
+        let out = collected(&testing::Machine::new("machine-nothing"), false);
+        assert_eq!(of(&out, "machine_scrape_error"), [" 1"]);
+    }
+
+    #[test]
+    fn the_machine_is_named_as_far_as_it_says_who_it_is() {
+        let machine = two_sockets("machine-identity");
+        machine.write("root/etc/machine-id", "\n");
+        machine.write("root/var/lib/dbus/machine-id", "m\n");
+        machine.write("proc/sys/kernel/random/boot_id", "b\n");
+        let out = collected(&machine, false);
+        let labels = r#"{machine_id="m",boot_id="b"} 6"#;
+        assert_eq!(of(&out, "machine_cpu_cores"), [labels]);
+        machine.write("root/etc/machine-id", "e\n");
+        machine.write("sys/class/dmi/id/product_uuid", "u\n");
+        let out = collected(&machine, false);
+        let labels = r#"{machine_id="e",system_uuid="u",boot_id="b"} 6"#;
+        assert_eq!(of(&out, "machine_cpu_cores"), [labels]);
+    }
+
+    #[test]
+    fn memory_modules_are_counted_by_type() {
+        let machine = two_sockets("machine-dimms");
+        for (module, kind, size) in [
+            ("mc0/dimm0", "DDR4", 1024),
+            ("mc0/dimm3", "DDR5", 3),
+            ("mc1/dimm0", "DDR4", 2048),
+        ] {
+            let module = format!("sys/devices/system/edac/mc/{module}");
+            machine.write(&format!("{module}/dimm_mem_type"), &format!("{kind}\n"));
+            machine.write(&format!("{module}/size"), &format!("{size}\n"));
+        }
+        machine.write("sys/devices/system/edac/mc/power/dimm0/size", "7\n");
+        let out = collected(&machine, false);
+        let counts = [r#"{type="DDR4"} 2"#, r#"{type="DDR5"} 1"#];
+        assert_eq!(of(&out, "machine_dimm_count"), counts);
+        let bytes = [r#"{type="DDR4"} 3221225472"#, r#"{type="DDR5"} 3145728"#];
+        assert_eq!(of(&out, "machine_dimm_capacity_bytes"), bytes);
+    }
+
+    #[test]
+    fn a_cache_of_a_whole_node_is_no_cores() {
+        let machine = two_sockets("machine-topology");
+        for (node, cpus, distance) in [(0, "0-3", "10 21"), (2, "6-7", "22 10")] {
+            let file = |file: &str, body: String| {
+                machine.write(&format!("sys/devices/system/node/node{node}/{file}"), &body);
+            };
+            file("cpulist", format!("{cpus}\n"));
+            file("distance", format!("{distance}\n"));
+            file(
+                "meminfo",
+                format!("Node {node} MemTotal: {} kB\n", node + 1),
+            );
+            file(
+                "hugepages/hugepages-2048kB/nr_hugepages",
+                format!("{}\n", node + 5),
+            );
+        }
+        let out = collected(&machine, true);
+        assert_eq!(
+            of(&out, "machine_cpu_cache_capacity_bytes"),
+            [
+                r#"{node_id="0",core_id="0",type="Unified",level="1"} 32768"#,
+                r#"{node_id="0",core_id="",type="Unified",level="3"} 8388608"#,
+                r#"{node_id="0",core_id="1",type="Unified",level="1"} 32768"#,
+                r#"{node_id="2",core_id="0",type="Unified",level="1"} 32768"#,
+                // Of a core that is a whole node all caches are its own.
+                r#"{node_id="2",core_id="0",type="Unified",level="3"} 8388608"#,
+            ]
+        );
+        let threads = of(&out, "machine_thread_siblings_count");
+        assert_eq!(threads.len(), 6);
+        assert_eq!(threads[5], r#"{node_id="2",core_id="0",thread_id="7"} 2"#);
+        assert_eq!(
+            of(&out, "machine_node_distance")[1..3],
+            [
+                r#"{node_id="0",target_node_id="2"} 21"#,
+                r#"{node_id="2",target_node_id="0"} 22"#,
+            ]
+        );
+        let memory = [r#"{node_id="0"} 1024"#, r#"{node_id="2"} 3072"#];
+        assert_eq!(of(&out, "machine_node_memory_capacity_bytes"), memory);
+        let pages = of(&out, "machine_node_hugepages_count");
+        assert_eq!(pages[1], r#"{node_id="2",page_size="2048"} 7"#);
+    }
+
+    #[test]
+    fn lists_of_cpus_are_numbers_and_ranges() {
+        assert_eq!(list("0-2,5"), Some(vec![0, 1, 2, 5]));
+        assert_eq!(list("0"), Some(vec![0]));
+        for damaged in ["", "x", "1-", "3-1,2", "0-4294967295", "4,2"] {
+            assert_eq!(list(damaged), None, "{damaged}");
+        }
+    }
+
+    #[test]
+    fn cpus_are_looked_at_again_when_others_are_online() {
+        let machine = two_sockets("machine-kept");
+        let collector = Machine {
+            topology: false,
+            kept: Mutex::default(),
+        };
+        let sockets = || {
+            of(
+                &collector.collect(&machine.snapshot()).unwrap(),
+                "machine_cpu_sockets",
+            )
+        };
+        assert_eq!(sockets(), [" 2"]);
+        machine.write(
+            "sys/devices/system/cpu/cpu6/topology/package_cpus_list",
+            "7\n",
+        );
+        assert_eq!(sockets(), [" 2"]);
+        machine.write("sys/devices/system/cpu/online", "0-3\n");
+        assert_eq!(sockets(), [" 1"]);
+    }
+}

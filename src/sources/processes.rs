@@ -1,0 +1,246 @@
+//! What the kernel says of one process, below `/proc/PID`, documented in `proc(5)`.
+//!
+//! A process is held by an open descriptor of its directory: the number of one that has
+//! ended may soon be another's, but below the descriptor everything is gone.
+
+use std::path::{Path, PathBuf};
+
+use super::{Dir, Snapshot, Text};
+use crate::error::{Error, Result};
+
+/// How the link to a socket begins.
+const SOCKET: &str = "socket:[";
+
+/// A process, or what is left of it.
+#[derive(Debug)]
+pub struct Process {
+    pid: u32,
+    dir: Dir,
+}
+
+/// A network namespace. Two that are there at the same time differ; one that is gone may
+/// have had the number of one that is there now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NetworkNamespace {
+    device: u64,
+    inode: u64,
+}
+
+impl Snapshot {
+    /// The process of this number, if there is one.
+    pub fn process(&self, pid: u32) -> Result<Process> {
+        let dir = self.proc_dir(pid.to_string())?;
+        Ok(Process { pid, dir })
+    }
+}
+
+impl Process {
+    /// Its number.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Reads one of its files.
+    pub fn read(&self, file: impl AsRef<Path>) -> Result<Text> {
+        self.dir.read(file)
+    }
+
+    /// Whether it is in this control group or in one below it.
+    pub fn is_in(&self, path: &str) -> Result<bool> {
+        Ok(is_in(self.read("cgroup")?.body(), path))
+    }
+
+    /// Which network it sees.
+    ///
+    /// The link `ns/net` says the same, but only to those who may trace the process. So
+    /// a file is looked at that every namespace makes for itself and everybody may see.
+    pub fn network_namespace(&self) -> Result<NetworkNamespace> {
+        let stat = self.dir.stat("net/dev")?;
+        Ok(NetworkNamespace {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+        })
+    }
+
+    /// How many files it has open. Before Linux 6.2 only for those who may trace it.
+    pub fn open_files(&self) -> Result<u64> {
+        // Since then the directory's size says it, to everybody.
+        match u64::try_from(self.dir.stat("fd")?.st_size) {
+            Ok(count) if count > 0 && self.dir.is_procfs() => Ok(count),
+            _ => Ok(self.dir.dir("fd")?.names()?.len() as u64),
+        }
+    }
+
+    /// How many of its open files are sockets. Only for those who may trace it.
+    pub fn open_sockets(&self) -> Result<u64> {
+        let files = self.dir.dir("fd")?;
+        let mut sockets = 0;
+        for file in files.names()? {
+            match files.link(file) {
+                Ok(target) => sockets += u64::from(target.starts_with(SOCKET)),
+                // It was closed meanwhile.
+                Err(error) if error.is_vanished() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sockets)
+    }
+
+    /// The states of its threads, as the kernel's letters: `R`, `S`, `D`, `T`, …
+    pub fn thread_states(&self) -> Result<Vec<char>> {
+        let (state, threads) = state_and_threads(&self.read("stat")?)?;
+        if threads == 1 {
+            return Ok(vec![state]);
+        }
+        let tasks = self.dir.dir("task")?;
+        let mut states = Vec::new();
+        for task in tasks.names()? {
+            let stat = PathBuf::from(task).join("stat");
+            match tasks.read(stat).and_then(|stat| state_and_threads(&stat)) {
+                Ok((state, _)) => states.push(state),
+                Err(error) if error.is_vanished() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(states)
+    }
+
+    /// How many files it may open, before it raises the limit itself; nothing where there
+    /// is no limit.
+    pub fn open_files_limit(&self) -> Result<Option<u64>> {
+        open_files_limit(&self.read("limits")?)
+    }
+}
+
+/// Of the lines `hierarchy:controllers:path` one must do.
+fn is_in(cgroup: &str, path: &str) -> bool {
+    let path = path.trim_end_matches('/');
+    let mut paths = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.any(|it| {
+        it.strip_prefix(path)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
+/// The third and the twentieth field; the second is a name in parentheses that may
+/// contain anything.
+fn state_and_threads(stat: &Text) -> Result<(char, u64)> {
+    let fields = stat.body().rsplit_once(')').map(|(_, fields)| fields);
+    let mut fields = fields.unwrap_or_default().split_ascii_whitespace();
+    let state = fields.next().and_then(|state| state.parse().ok());
+    let threads = fields.nth(16).and_then(|threads| threads.parse().ok());
+    let both = state.zip(threads);
+    both.ok_or_else(|| stat.error(1, "no state and number of threads behind the name"))
+}
+
+/// `Max open files            1024                 524288               files`
+fn open_files_limit(limits: &Text) -> Result<Option<u64>> {
+    for (number, line) in (1..).zip(limits.body().lines()) {
+        let Some(rest) = line.strip_prefix("Max open files") else {
+            continue;
+        };
+        return match rest.split_ascii_whitespace().next() {
+            Some("unlimited") => Ok(None),
+            Some(limit) => match limit.parse() {
+                Ok(limit) => Ok(Some(limit)),
+                Err(_) => Err(limits.error(number, format_args!("not a number: {limit:?}"))),
+            },
+            None => Err(limits.error(number, "the limit is missing")),
+        };
+    }
+    Err(Error::Absent(limits.path().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::sources::Roots;
+
+    fn here() -> Snapshot {
+        let roots = Roots {
+            procfs: "/proc".into(),
+            sysfs: "/sys".into(),
+            rootfs: "/".into(),
+            udev_data: "/run/udev/data".into(),
+        };
+        Snapshot::begin(roots.into(), Instant::now() + Duration::from_secs(10))
+    }
+
+    fn myself() -> Process {
+        here().process(std::process::id()).unwrap()
+    }
+
+    #[test]
+    fn a_process_is_in_its_own_group_and_in_those_above_it() {
+        let cgroup = "3:memory:/a/b\n1:name=systemd:/x:y\n0::/u\n";
+        for path in ["/", "/a", "/a/b", "/x:y", "/u"] {
+            assert!(is_in(cgroup, path), "{path}");
+        }
+        for path in ["/a/b/c", "/a/", "/b", "/x"] {
+            assert_eq!(is_in(cgroup, path), path == "/a/", "{path}");
+        }
+        assert!(!is_in("0::/ab\n", "/a"));
+        assert!(!is_in("", "/"));
+        assert!(myself().is_in("/").unwrap());
+    }
+
+    #[test]
+    fn a_name_with_parentheses_does_not_hide_the_state() {
+        let fields = "D 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 99 18";
+        let stat = Text::from(format!("7 (a) R (b) {fields}").as_str());
+        assert_eq!(state_and_threads(&stat).unwrap(), ('D', 99));
+        let error = state_and_threads(&Text::from("7 (a) R 1\n")).unwrap_err();
+        let said = "test:1: no state and number of threads behind the name";
+        assert_eq!(error.to_string(), said);
+    }
+
+    #[test]
+    fn the_soft_limit_of_open_files_is_the_first_of_two() {
+        let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files  1024  524288  files\n";
+        let limit = |limits: &str| open_files_limit(&Text::from(limits));
+        assert_eq!(limit(limits).unwrap(), Some(1024));
+        assert_eq!(limit("Max open files unlimited 9 files").unwrap(), None);
+        assert!(limit("").unwrap_err().is_vanished());
+        let error = limit("\nMax open files x\n").unwrap_err();
+        assert_eq!(error.to_string(), r#"test:2: not a number: "x""#);
+        assert!(myself().open_files_limit().unwrap().unwrap() > 0);
+    }
+
+    #[test]
+    fn a_process_counts_its_files_sockets_and_threads() {
+        let process = myself();
+        let before = process.open_files().unwrap();
+        let sockets: Vec<_> = (0..32)
+            .map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap())
+            .collect();
+        // Other tests open and close theirs meanwhile, but not so many.
+        assert!(process.open_files().unwrap() > before + 8);
+        assert!(process.open_sockets().unwrap() >= sockets.len() as u64);
+        assert!(process.thread_states().unwrap().contains(&'R'));
+    }
+
+    #[test]
+    fn all_threads_of_a_machine_see_the_same_network_unless_told_otherwise() {
+        let ours = myself().network_namespace().unwrap();
+        let theirs = here().process(std::os::unix::process::parent_id()).unwrap();
+        assert_eq!(theirs.network_namespace().unwrap(), ours);
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_not_taken_for_the_next_of_its_number() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let process = here().process(child.id()).unwrap();
+        assert!(process.network_namespace().is_ok());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(process.network_namespace().unwrap_err().is_vanished());
+        assert!(process.read("net/dev").unwrap_err().is_vanished());
+        assert!(here().process(child.id()).unwrap_err().is_vanished());
+    }
+}
