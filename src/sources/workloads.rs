@@ -236,7 +236,7 @@ impl Workloads {
     /// Everything that is to be shown now.
     pub(super) fn look(&self, roots: &Roots, cgroups: &Cgroups, engines: &Engines) -> Result<Seen> {
         self.join(
-            engines.known(),
+            &engines.known(),
             |pid, id| place(roots, pid, id),
             |wanted| cgroups.walk(wanted),
             |id| engines.seen(id),
@@ -248,13 +248,13 @@ impl Workloads {
     /// no engine told of.
     fn join(
         &self,
-        known: Arc<Vec<Arc<Engine>>>,
+        known: &Arc<Vec<Arc<Engine>>>,
         place: impl Fn(u32, &str) -> Option<String>,
         walk: impl FnOnce(&dyn Fn(&str) -> bool) -> Result<Vec<Arc<Group>>>,
         unknown: impl Fn(&str),
     ) -> Result<Seen> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let containers = each_once(&known);
+        let containers = each_once(known);
         kept.find(&containers, place);
 
         let mut at: HashMap<&str, &(Kind, Arc<Container>, &Engine)> = HashMap::new();
@@ -321,7 +321,7 @@ impl Workloads {
                 .map(|gone| (Arc::clone(&gone.workload), gone.last_seen))
                 .collect(),
             all,
-            engines: Arc::clone(&known),
+            engines: Arc::clone(known),
         })
     }
 }

@@ -162,16 +162,17 @@ mod tests {
 
     const NOW: Option<Duration> = Some(Duration::from_secs(10_000));
 
+    #[expect(clippy::unnecessary_wraps, reason = "as all times of a container")]
     fn seconds(seconds: u64) -> Option<Duration> {
         Some(Duration::from_secs(seconds))
     }
 
     /// One container, of which the test says more. There is no engine that is up.
     fn seen(change: impl FnOnce(&mut Container)) -> Seen {
-        let mut container = container("0abc", "web");
-        change(&mut container);
+        let mut web = container("0abc", "web");
+        change(&mut web);
         Seen {
-            all: vec![Workload::of_parts("/docker/0abc", None, Some(container))],
+            all: vec![Workload::of_parts("/docker/0abc", None, Some(web))],
             ..Seen::default()
         }
     }
@@ -223,8 +224,8 @@ mod tests {
         assert_eq!(
             lines(&seen),
             [
-                r#"container_state{state="created"} 1"#,
-                "container_status 0"
+                "container_status 0",
+                r#"container_state{state="created"} 1"#
             ]
         );
     }
@@ -239,11 +240,11 @@ mod tests {
             let (holds, not): (Vec<_>, Vec<_>) = states.partition(|line| line.ends_with(" 1"));
             assert_eq!((holds.len(), not.len()), (1, 6), "{lines:#?}");
             assert!(holds[0].contains(&format!("state=\"{}\"", state.name())));
-            let status = format!(" {number}");
+            let last = format!(" {number}");
             let mut said = lines
                 .iter()
                 .filter(|line| line.starts_with("container_status{"));
-            assert!(said.all(|line| line.ends_with(&status)), "{lines:#?}");
+            assert!(said.all(|line| line.ends_with(&last)), "{lines:#?}");
         }
     }
 
