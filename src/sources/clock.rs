@@ -1,8 +1,17 @@
 //! The machine's clock: what it shows, where, and how the kernel keeps it right.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    env,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
-use super::syscall;
+use rustix::{
+    fs::{CWD, readlinkat},
+    io::Errno,
+};
+
+use super::{dir, syscall};
 use crate::error::{Error, Result};
 
 /// The local time zone at some time.
@@ -100,6 +109,47 @@ pub(super) fn time_zone() -> Option<TimeZone> {
     Some(TimeZone { name, offset })
 }
 
+/// The name of the time zone: see [`Snapshot::time_zone_name`](super::Snapshot::time_zone_name).
+pub(super) fn time_zone_name(rootfs: &Path) -> Result<Option<String>> {
+    if let Some(name) = env::var("TZ").ok().as_deref().and_then(zone_of_variable) {
+        return Ok(Some(name));
+    }
+    match dir::read(&rootfs.join("etc/timezone")) {
+        Ok(text) if !text.trimmed().is_empty() => return Ok(Some(text.trimmed().to_owned())),
+        Ok(_) => {}
+        Err(error) if error.is_vanished() => {}
+        Err(error) => return Err(error),
+    }
+    let link = rootfs.join("etc/localtime");
+    match readlinkat(CWD, &link, Vec::new()) {
+        Ok(target) => Ok(target.to_str().ok().and_then(zone_of_file)),
+        // A file, not a link.
+        Err(Errno::INVAL) => Ok(None),
+        // Then it is UTC: `tzset(3)`.
+        Err(Errno::NOENT) => Ok(Some("UTC".to_owned())),
+        Err(errno) => Err(Error::io(link, errno)),
+    }
+}
+
+/// What `TZ` says, documented in `tzset(3)`: a zone's name, perhaps behind a colon, or a
+/// file, or a rule such as `CET-1CEST`, which is shown as it is.
+fn zone_of_variable(value: &str) -> Option<String> {
+    let value = value.strip_prefix(':').unwrap_or(value);
+    match value {
+        "" => None,
+        file if file.starts_with('/') => zone_of_file(file),
+        name => Some(name.to_owned()),
+    }
+}
+
+/// The name of the zone that a file below `zoneinfo` describes.
+fn zone_of_file(path: &str) -> Option<String> {
+    let (_, name) = path.rsplit_once("/zoneinfo/")?;
+    let name = name.strip_prefix("posix/").unwrap_or(name);
+    let name = name.strip_prefix("right/").unwrap_or(name);
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,5 +175,49 @@ mod tests {
         let minutes = zone.offset.abs() / 60;
         let shown = format!("{} {sign}{:02}{:02}", zone.name, minutes / 60, minutes % 60);
         assert_eq!(shown, date.trim());
+    }
+
+    #[test]
+    fn a_zone_goes_by_its_name_however_it_was_chosen() {
+        for (file, name) in [
+            ("/usr/share/zoneinfo/Europe/Berlin", Some("Europe/Berlin")),
+            ("../usr/share/zoneinfo/Etc/UTC", Some("Etc/UTC")),
+            ("/usr/share/zoneinfo/right/Asia/Tokyo", Some("Asia/Tokyo")),
+            ("/etc/alternatives/localtime", None),
+        ] {
+            assert_eq!(zone_of_file(file).as_deref(), name, "{file}");
+        }
+        for (value, name) in [
+            ("Europe/Oslo", Some("Europe/Oslo")),
+            (":Europe/Oslo", Some("Europe/Oslo")),
+            (":/usr/share/zoneinfo/Europe/Oslo", Some("Europe/Oslo")),
+            ("CET-1CEST", Some("CET-1CEST")),
+            (":/etc/localtime", None),
+            ("", None),
+        ] {
+            assert_eq!(zone_of_variable(value).as_deref(), name, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_machine_without_a_time_zone_keeps_utc() {
+        let root = env::temp_dir().join(format!("strata-zone-{}", std::process::id()));
+        let etc = root.join("etc");
+        std::fs::create_dir_all(&etc).unwrap();
+        let says = || time_zone_name(&root).unwrap();
+        if env::var_os("TZ").is_none() {
+            assert_eq!(says().as_deref(), Some("UTC"));
+            let zone = "/usr/share/zoneinfo/Africa/Cairo";
+            std::os::unix::fs::symlink(zone, etc.join("localtime")).unwrap();
+            assert_eq!(says().as_deref(), Some("Africa/Cairo"));
+            std::fs::write(etc.join("timezone"), "America/Lima\n").unwrap();
+            assert_eq!(says().as_deref(), Some("America/Lima"));
+            for file in ["timezone", "localtime"] {
+                std::fs::remove_file(etc.join(file)).unwrap();
+            }
+            std::fs::write(etc.join("localtime"), "TZif2").unwrap();
+            assert_eq!(says(), None);
+        }
+        std::fs::remove_dir_all(root).unwrap();
     }
 }

@@ -51,7 +51,7 @@ pub use text::{Fields, Text, unescaped};
 
 use crate::error::Result;
 use cgroup::{Cgroups, MemoryLimits};
-use engine::Engines;
+use engine::{Engine, Engines};
 use workloads::{Seen, Workloads};
 
 /// Where the machine's file systems are mounted. Tests mount a fixture tree.
@@ -216,6 +216,13 @@ impl Snapshot {
         clock::time_zone()
     }
 
+    /// The name of the local time zone, such as `Europe/Berlin`: as `TZ` in the
+    /// environment says, else `/etc/timezone`, else where `/etc/localtime` points to.
+    /// Nothing where that is a file, which does not say what it is called.
+    pub fn time_zone_name(&self) -> Result<Option<String>> {
+        clock::time_zone_name(&self.roots().rootfs)
+    }
+
     /// How the kernel keeps its clock right.
     pub fn clock_discipline(&self) -> Result<Discipline> {
         Discipline::read()
@@ -264,6 +271,12 @@ impl Snapshot {
     #[must_use]
     pub fn cgroups(&self) -> &Cgroups {
         &self.machine.cgroups
+    }
+
+    /// What the engines said last, those that do not answer among them.
+    #[must_use]
+    pub fn engines(&self) -> Arc<Vec<Arc<Engine>>> {
+        self.machine.engines.known()
     }
 
     /// Containers, services and other control groups, and what engines say of them.

@@ -73,6 +73,22 @@ impl Workload {
         self.rendered.get_or_init(|| make(self))
     }
 
+    /// One made of parts, for tests.
+    #[cfg(test)]
+    pub(crate) fn of_parts(
+        path: &str,
+        group: Option<Arc<Group>>,
+        container: Option<Container>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            path: path.to_owned(),
+            group,
+            container: container.map(|container| (Kind::Docker, Arc::new(container))),
+            handle: Handle::of(path),
+            rendered: OnceLock::new(),
+        })
+    }
+
     /// Whether it is what the arguments say.
     fn is(&self, group: Option<&Arc<Group>>, container: Option<&(Kind, Arc<Container>)>) -> bool {
         let same_group = match (&self.group, group) {
@@ -219,41 +235,64 @@ impl Workloads {
 
     /// Everything that is to be shown now.
     pub(super) fn look(&self, roots: &Roots, cgroups: &Cgroups, engines: &Engines) -> Result<Seen> {
-        let known = engines.known();
+        self.join(
+            &engines.known(),
+            |pid, id| place(roots, pid, id),
+            |wanted| cgroups.walk(wanted),
+            |id| engines.seen(id),
+        )
+    }
+
+    /// Joins what engines know with the groups that there are: `place` says which group a
+    /// process is in, `walk` lists those that are wanted, and `unknown` hears of ids that
+    /// no engine told of.
+    fn join(
+        &self,
+        known: &Arc<Vec<Arc<Engine>>>,
+        place: impl Fn(u32, &str) -> Option<String>,
+        walk: impl FnOnce(&dyn Fn(&str) -> bool) -> Result<Vec<Arc<Group>>>,
+        unknown: impl Fn(&str),
+    ) -> Result<Seen> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let containers = each_once(&known);
-        kept.find(roots, &containers);
+        let containers = each_once(known);
+        kept.find(&containers, place);
 
         let mut at: HashMap<&str, &(Kind, Arc<Container>, &Engine)> = HashMap::new();
-        let places = std::mem::take(&mut kept.places);
         for (id, entry) in &containers {
-            if let Some((_, Some(path))) = places.get(*id) {
+            if let Some(path) = kept.place_of(id) {
                 at.entry(path).or_insert(entry);
             }
         }
+        let excluded = |path: &str| self.flags.cgroup_exclude.matches(path);
         let wanted = |path: &str| {
-            !self.flags.cgroup_exclude.matches(path)
+            !excluded(path)
                 && (at.contains_key(path)
                     || self.flags.cgroup_include.matches(path)
                     || Handle::of(path).is_some())
         };
-        let groups = cgroups.walk(wanted)?;
+        let groups = walk(&wanted)?;
 
-        let mut all = Vec::with_capacity(groups.len());
+        let mut all = Vec::with_capacity(groups.len().max(containers.len()));
         let mut found = BTreeSet::new();
         for group in groups {
             let handle = Handle::of(group.path());
             let entry = at.get(group.path()).copied().or_else(|| {
                 let id = handle.as_ref()?.id.as_str();
-                // Where its process is known, that is where it is.
-                let is_elsewhere = matches!(places.get(id), Some((_, Some(_))));
+                // Where its process is known, that is where it is; and it is in one
+                // place, even where the groups of an earlier run are left over.
+                let is_elsewhere = kept.place_of(id).is_some() || found.contains(id);
                 containers.get(id).filter(|_| !is_elsewhere)
             });
             match (entry, &handle) {
                 (Some((_, container, _)), _) => {
                     found.insert(container.id.clone());
                 }
-                (None, Some(handle)) if handle.runtime != Runtime::Lxc => engines.seen(&handle.id),
+                (None, Some(handle))
+                    if handle.runtime != Runtime::Lxc
+                        && !containers.contains_key(handle.id.as_str()) =>
+                {
+                    unknown(&handle.id);
+                }
                 _ => {}
             }
             let container = entry.map(|(kind, container, _)| (*kind, Arc::clone(container)));
@@ -262,18 +301,19 @@ impl Workloads {
         }
         // Those that do not run.
         for (id, (kind, container, engine)) in &containers {
-            if !found.contains(*id) {
-                let path = match places.get(*id) {
-                    Some((_, Some(path))) => path.clone(),
-                    _ => engine.expected_path(container),
-                };
+            if found.contains(*id) {
+                continue;
+            }
+            let path = kept
+                .place_of(id)
+                .map_or_else(|| engine.expected_path(container), str::to_owned);
+            if !excluded(&path) {
                 let container = Some((*kind, Arc::clone(container)));
                 all.push(kept.workload(path.clone(), None, container, || Handle::of(&path)));
             }
         }
         drop(at);
         all.sort_by(|a, b| a.path.cmp(&b.path));
-        kept.places = places;
         kept.forget(&all, self.flags.cgroup_grace);
         let gone = kept.gone.values();
         Ok(Seen {
@@ -281,7 +321,7 @@ impl Workloads {
                 .map(|gone| (Arc::clone(&gone.workload), gone.last_seen))
                 .collect(),
             all,
-            engines: Arc::clone(&known),
+            engines: Arc::clone(known),
         })
     }
 }
@@ -304,19 +344,26 @@ fn each_once(engines: &[Arc<Engine>]) -> Entries<'_> {
 
 impl Kept {
     /// Looks up where containers are whose process is new. A place is kept when the
-    /// container has ended, for its series to keep their name.
-    fn find(&mut self, roots: &Roots, containers: &Entries<'_>) {
+    /// container has ended, for its series to keep their name, and also when it has
+    /// started anew and that process, too, is gone already.
+    fn find(&mut self, containers: &Entries<'_>, place: impl Fn(u32, &str) -> Option<String>) {
         self.places
             .retain(|id, _| containers.contains_key(id.as_str()));
         for (id, (_, container, _)) in containers {
             let Some(pid) = container.pid else {
                 continue;
             };
-            if self.places.get(*id).is_none_or(|(known, _)| *known != pid) {
-                let place = place(roots, pid, id);
+            let known = self.places.get(*id);
+            if known.is_none_or(|(known, _)| *known != pid) {
+                let place = place(pid, id).or_else(|| known?.1.clone());
                 self.places.insert((*id).to_owned(), (pid, place));
             }
         }
+    }
+
+    /// The path of a container's group, if it was ever found.
+    fn place_of(&self, id: &str) -> Option<&str> {
+        self.places.get(id)?.1.as_deref()
     }
 
     /// What was there last, if it is the same, else a new one.
@@ -378,6 +425,10 @@ fn place(roots: &Roots, pid: u32, id: &str) -> Option<String> {
 
 /// Of the lines `hierarchy:controllers:path` the one that matters, cut off behind the
 /// part with the container's id: below that is what the container made itself.
+///
+/// A path without the id is not the container's own: it has none (`--cgroups=disabled`)
+/// and is in somebody else's, or the number is another process's by now, or that of
+/// another PID namespace, as with an engine that runs in a container.
 fn path_of(cgroup: &str, id: &str) -> Option<String> {
     let lines = cgroup.lines().filter_map(|line| {
         let (_, rest) = line.split_once(':')?;
@@ -401,11 +452,57 @@ fn path_of(cgroup: &str, id: &str) -> Option<String> {
         whole.push('/');
         whole.push_str(part);
         if part.contains(id) {
-            break;
+            // Or it is out of sight, as seen from another namespace.
+            return (!whole.starts_with("/..")).then_some(whole);
         }
     }
-    // In the root, or out of sight, as seen from another namespace.
-    (!whole.is_empty() && !whole.starts_with("/..")).then_some(whole)
+    None
+}
+
+/// A container that runs and of which nothing else is known, for tests.
+#[cfg(test)]
+pub(crate) fn container(id: &str, name: &str) -> Container {
+    Container {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        image: String::new(),
+        image_id: String::new(),
+        labels: Vec::new(),
+        state: super::engine::State::Running,
+        pid: None,
+        cgroup_parent: None,
+        restarts: None,
+        exit_code: None,
+        oom_events: 0,
+        health: None,
+        created: None,
+        started: None,
+        finished: None,
+        memory_limit: None,
+    }
+}
+
+/// Docker, followed at this moment, with these containers, for tests.
+#[cfg(test)]
+pub(crate) fn engine(containers: impl IntoIterator<Item = Container>) -> Engine {
+    let containers = containers.into_iter();
+    Engine {
+        socket: "/run/docker.sock".into(),
+        kind: Some(Kind::Docker),
+        version: None,
+        api_version: None,
+        cgroup_driver: None,
+        up: true,
+        error: None,
+        confirmed: Some(Instant::now()),
+        connections: 1,
+        requests: 0,
+        events: 0,
+        containers: containers
+            .map(|container| (container.id.clone(), Arc::new(container)))
+            .collect(),
+        images: Arc::default(),
+    }
 }
 
 #[cfg(test)]
@@ -462,13 +559,18 @@ mod tests {
         let inside = format!("0::/system.slice/docker-{ID}.scope/init.scope\n");
         let scope = format!("/system.slice/docker-{ID}.scope");
         assert_eq!(path_of(&inside, ID), Some(scope));
-        assert_eq!(
-            path_of("0::/user.slice/a.service\n", ID).unwrap(),
-            "/user.slice/a.service"
-        );
-        for nothing in ["0::/\n", "0::/../../docker/x\n", "", "x\n"] {
+        for nothing in ["0::/\n", "", "x\n"] {
             assert_eq!(path_of(nothing, ID), None, "{nothing:?}");
         }
+        assert_eq!(path_of(&format!("0::/../../docker/{ID}\n"), ID), None);
+    }
+
+    #[test]
+    fn a_process_that_is_in_somebody_elses_group_does_not_give_it_the_containers_name() {
+        let session = "0::/user.slice/user-1000.slice/session-1.scope\n";
+        assert_eq!(path_of(session, ID), None);
+        let other = format!("0::/docker/{}\n", ID.replace('3', "4"));
+        assert_eq!(path_of(&other, ID), None);
     }
 
     #[test]

@@ -29,7 +29,13 @@ pub const MACHINES: &[&str] = &["hardware", "vm-v1", "vm-v2"];
 /// What a fixture tree cannot answer for, because the kernel or a daemon is asked
 /// by other means than files.
 pub const LIVE: &[&str] = &[
+    "census",
+    "census_images",
+    "census_timezone",
+    "container_engine",
     "container_filesystem",
+    "container_lifecycle",
+    "container_size",
     "ethtool",
     "filesystem",
     "logind",

@@ -5,8 +5,10 @@
 
 mod container_cpu;
 mod container_disk;
+mod container_engine;
 mod container_filesystem;
 mod container_hugetlb;
+mod container_lifecycle;
 mod container_memory;
 mod container_network;
 mod container_pids;
@@ -22,8 +24,10 @@ use crate::collector::{Entry, Layer::Containers};
 pub(super) const ALL: &[Entry] = &[
     Entry::of::<container_cpu::ContainerCpu>(Containers),
     Entry::of::<container_disk::ContainerDisk>(Containers),
+    Entry::of::<container_engine::ContainerEngine>(Containers),
     Entry::of::<container_filesystem::ContainerFilesystem>(Containers),
     Entry::of::<container_hugetlb::ContainerHugeTlb>(Containers),
+    Entry::of::<container_lifecycle::ContainerLifecycle>(Containers),
     Entry::of::<container_memory::ContainerMemory>(Containers),
     Entry::of::<container_network::ContainerNetwork>(Containers),
     Entry::of::<container_pids::ContainerPids>(Containers),

@@ -1,0 +1,299 @@
+//! Containers by state, and what they use, limit and restart, over all of them.
+//!
+//! CPU usage is a rate, so it takes two readings: this collector remembers the last one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    collector::Collector,
+    error::{Error, Result},
+    family::{Families, Value},
+    metric::Desc,
+    metrics,
+    sources::{
+        Snapshot,
+        engine::{Container, Engine, Kind, State},
+        workloads::Seen,
+    },
+};
+
+metrics! {
+    /// Containers that the engine has, by state: running, stopped (exited or dead), paused, and other (created, restarting, removing).
+    CONTAINERS: Gauge = "census_containers" ["engine", "state"];
+    /// CPU time that a running container used on average, 100 being one core, over the time since this collector last ran. Absent in its first run, and where no container ran in both.
+    CPU: Gauge = "census_container_cpu_percent_avg" [];
+    /// Memory that a running container has on average, less page cache that was not used lately, as container_memory_working_set_bytes.
+    MEMORY: Gauge = "census_container_memory_bytes_avg" [];
+    /// Sum of the memory limits of running containers. Those without a limit do not count.
+    MEMORY_LIMIT: Gauge = "census_container_memory_limit_bytes" [];
+    /// How often a container was restarted by its engine on average, over all containers, running or not.
+    RESTARTS: Gauge = "census_container_restarts_avg" [];
+    /// Containers that their engine restarted more often than --collector.census.high-restarts.
+    HIGH_RESTARTS: Gauge = "census_containers_high_restarts" [];
+}
+
+/// A shorter time than this says nothing about how much CPU is used: what was seen over
+/// the last longer one is said again.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The flags of this collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Flags {
+    /// More restarts than this are many.
+    #[arg(
+        long = "collector.census.high-restarts",
+        value_name = "N",
+        default_value_t = 10
+    )]
+    census_high_restarts: u64,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Containers {
+    high_restarts: u64,
+    usage: Mutex<Option<Reading>>,
+}
+
+/// CPU time of the groups of running containers, by path.
+#[derive(Debug, Default)]
+struct Reading {
+    taken: Option<Instant>,
+    usage: HashMap<String, Duration>,
+    /// What came of it and the one before, in percent of a core.
+    percent: Option<f64>,
+}
+
+impl Collector for Containers {
+    const NAME: &'static str = "census";
+    const ABOUT: &'static str = "how many containers there are and what they use on average, \
+                                 without naming any";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        Ok(Self {
+            high_restarts: flags.census_high_restarts,
+            usage: Mutex::default(),
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let engines = machine.engines();
+        // Of others, what they have is not known.
+        let known = engines.iter().filter(|engine| engine.confirmed.is_some());
+        let known: Vec<&Engine> = known.map(|engine| &**engine).collect();
+        if known.is_empty() {
+            return Err(Error::Absent("a container engine that answered".into()));
+        }
+        let mut out = Families::default();
+        add_counts(&mut out, &known, self.high_restarts);
+        if let Some(seen) = out.keep(machine.workloads()) {
+            self.add_usage(&mut out, seen);
+        }
+        Ok(out)
+    }
+}
+
+fn add_counts(out: &mut Families, engines: &[&Engine], high_restarts: u64) {
+    let mut by_state: BTreeMap<Kind, [u64; 4]> = BTreeMap::new();
+    let (mut limits, mut restarts, mut counting, mut high) = (0_u64, 0_u64, 0_u64, 0_u64);
+    for (kind, container) in each_once(engines) {
+        let counts = by_state.entry(kind).or_default();
+        let Some(container) = container else {
+            continue;
+        };
+        let [running, stopped, paused, other] = counts;
+        *match container.state {
+            State::Running => running,
+            State::Exited | State::Dead => stopped,
+            State::Paused => paused,
+            State::Created | State::Restarting | State::Removing => other,
+        } += 1;
+        if let (State::Running, Some(limit)) = (container.state, container.memory_limit) {
+            limits = limits.saturating_add(limit);
+        }
+        if let Some(count) = container.restarts {
+            restarts = restarts.saturating_add(count);
+            counting += 1;
+            high += u64::from(count > high_restarts);
+        }
+    }
+    for (kind, counts) in by_state {
+        let names = ["running", "stopped", "paused", "other"];
+        for (state, count) in names.into_iter().zip(counts) {
+            out.add(&CONTAINERS, [kind.name(), state], count);
+        }
+    }
+    out.add(&MEMORY_LIMIT, [], limits);
+    out.add(&HIGH_RESTARTS, [], high);
+    if counting > 0 {
+        out.add(&RESTARTS, [], Value::quotient(restarts, counting));
+    }
+}
+
+/// Every container once, the first engine's that has it; and every engine at least once.
+fn each_once<'a>(engines: &[&'a Engine]) -> impl Iterator<Item = (Kind, Option<&'a Container>)> {
+    let mut seen = BTreeSet::new();
+    engines.iter().flat_map(move |engine| {
+        let kind = engine.kind.unwrap_or(Kind::Docker);
+        let new: Vec<_> = engine
+            .containers
+            .iter()
+            .filter(|(id, _)| seen.insert(id.as_str()))
+            .map(|(_, container)| (kind, Some(&**container)))
+            .collect();
+        std::iter::once((kind, None)).chain(new)
+    })
+}
+
+impl Containers {
+    fn add_usage(&self, out: &mut Families, seen: &Seen) {
+        let mut memory = Vec::new();
+        let mut usage = HashMap::new();
+        for (workload, group) in seen.present() {
+            let is_running = |it: &Container| it.state == State::Running;
+            let container = workload.container.as_ref().map(|(_, it)| &**it);
+            if !container.is_some_and(is_running) {
+                continue;
+            }
+            if let Some(set) = out.keep(group.memory()).and_then(|it| it.working_set()) {
+                memory.push(set);
+            }
+            if let Some(used) = out.keep(group.cpu()).and_then(|it| it.usage) {
+                usage.insert(workload.path.clone(), used);
+            }
+        }
+        let sum = memory.iter().fold(0_u64, |sum, it| sum.saturating_add(*it));
+        if !memory.is_empty() {
+            out.add(&MEMORY, [], Value::quotient(sum, memory.len() as u64));
+        }
+        if let Some(percent) = self.cpu_percent(usage, Instant::now()) {
+            out.add(&CPU, [], percent);
+        }
+    }
+
+    /// What containers used of a core on average since the last reading, in percent.
+    fn cpu_percent(&self, usage: HashMap<String, Duration>, now: Instant) -> Option<f64> {
+        let mut last = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = last.get_or_insert_default();
+        let interval = last.taken.map(|taken| now.saturating_duration_since(taken));
+        if let Some(interval) = interval
+            && interval < MIN_INTERVAL
+        {
+            return last.percent;
+        }
+        let percent = interval.and_then(|interval| {
+            // One that was started anew since has used less than it had.
+            let used = usage
+                .iter()
+                .filter_map(|(path, used)| used.checked_sub(*last.usage.get(path)?));
+            let (count, used) = used.fold((0_u32, Duration::ZERO), |(count, sum), used| {
+                (count + 1, sum.saturating_add(used))
+            });
+            let percent = used.as_secs_f64() / interval.as_secs_f64() / f64::from(count) * 100.0;
+            (count > 0).then_some(percent)
+        });
+        *last = Reading {
+            taken: Some(now),
+            usage,
+            percent,
+        };
+        percent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::workloads::{container, engine};
+
+    fn census() -> Containers {
+        Containers {
+            high_restarts: 10,
+            usage: Mutex::default(),
+        }
+    }
+
+    fn counts(engines: &[&Engine]) -> Vec<String> {
+        let mut out = Families::default();
+        add_counts(&mut out, engines, 10);
+        out.lines()
+    }
+
+    #[test]
+    fn every_container_is_counted_once_under_one_of_four_states() {
+        let states = [
+            State::Running,
+            State::Running,
+            State::Exited,
+            State::Dead,
+            State::Exited,
+            State::Paused,
+            State::Created,
+            State::Restarting,
+            State::Removing,
+            State::Created,
+        ];
+        let containers = states.into_iter().enumerate().map(|(at, state)| {
+            let mut container = container(&format!("id{at}"), "secret-name");
+            container.state = state;
+            container.memory_limit = Some(1000);
+            container.restarts = Some([0, 11, 10, 0, 0, 0, 0, 0, 0, 4][at]);
+            container
+        });
+        let docker = engine(containers);
+        // Docker's socket under another name, and an engine with nothing in it.
+        let again = docker.clone();
+        let mut podman = engine([]);
+        podman.kind = Some(Kind::Podman);
+        assert_eq!(
+            counts(&[&docker, &again, &podman]),
+            [
+                r#"census_containers{engine="docker",state="running"} 2"#,
+                r#"census_containers{engine="docker",state="stopped"} 3"#,
+                r#"census_containers{engine="docker",state="paused"} 1"#,
+                r#"census_containers{engine="docker",state="other"} 4"#,
+                r#"census_containers{engine="podman",state="running"} 0"#,
+                r#"census_containers{engine="podman",state="stopped"} 0"#,
+                r#"census_containers{engine="podman",state="paused"} 0"#,
+                r#"census_containers{engine="podman",state="other"} 0"#,
+                "census_container_memory_limit_bytes 2000",
+                "census_containers_high_restarts 1",
+                "census_container_restarts_avg 2.5",
+            ]
+        );
+    }
+
+    #[test]
+    fn without_containers_there_is_no_average() {
+        let lines = counts(&[&engine([])]);
+        assert!(!lines.iter().any(|line| line.contains("avg")), "{lines:#?}");
+    }
+
+    #[test]
+    fn cpu_is_the_average_over_those_that_ran_all_the_time() {
+        let census = census();
+        let start = Instant::now();
+        let seconds = Duration::from_secs;
+        let at = |after: u64, usage: &[(&str, u64)]| {
+            let usage = usage
+                .iter()
+                .map(|(path, used)| ((*path).to_owned(), seconds(*used)));
+            census.cpu_percent(usage.collect(), start + seconds(after))
+        };
+        assert_eq!(at(0, &[("/a", 100), ("/b", 50), ("/c", 7)]), None);
+        // a used 20 s of 10, b none; c was started anew and d is new.
+        let later = [("/a", 120), ("/b", 50), ("/c", 2), ("/d", 9)];
+        assert_eq!(at(10, &later), Some(100.0));
+        // Again at once, as when two Prometheis scrape.
+        assert_eq!(at(10, &[("/a", 121)]), Some(100.0));
+        assert_eq!(at(20, &[("/a", 125)]), Some(50.0));
+        assert_eq!(at(30, &[("/z", 1)]), None);
+    }
+}

@@ -1,0 +1,246 @@
+//! Images, as the engines last listed them. One image that several engines have, or that
+//! has several names, is one.
+//!
+//! An image goes by the first of its names. Those without one, left over when their name
+//! went to a newer image, are counted together as `<none>`, which is Docker's word; those
+//! beyond the bound as `<other>`: sums over the images stay right.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    collector::Collector,
+    error::{Error, Result},
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::{
+        Snapshot,
+        engine::{Engine, Image},
+    },
+};
+
+metrics! {
+    /// Images on the machine, each once, those without a name among them.
+    IMAGES: Gauge = "census_images" [];
+    /// Bytes of all images, each once. Layers that several images share count in each of them, so it takes less room on disk.
+    BYTES: Gauge = "census_image_bytes" [];
+    /// An image that is here, by the first of its names, and its id: always 1. Absent for images without a name and beyond --collector.census_images.max.
+    ABOUT_IMAGE: Info = "census_image_info" ["image", "image_id"];
+    /// Containers, running or not, that were made from the image. Images without a name are together in the image <none>, those beyond --collector.census_images.max in <other>.
+    IMAGE_CONTAINERS: Gauge = "census_image_containers" ["image"];
+    /// Bytes of the image's layers, shared ones included. Images without a name are together in the image <none>, those beyond --collector.census_images.max in <other>.
+    IMAGE_SIZE: Gauge = "census_image_size_bytes" ["image"];
+}
+
+/// The flags of this collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Flags {
+    /// Show no more images than this by their names.
+    #[arg(
+        long = "collector.census_images.max",
+        value_name = "N",
+        default_value_t = 500
+    )]
+    census_images_max: usize,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Images {
+    max: usize,
+}
+
+impl Collector for Images {
+    const NAME: &'static str = "census_images";
+    const ABOUT: &'static str = "the images of containers: how many, how large, how often used";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(flags: Flags) -> Result<Self, String> {
+        let max = flags.census_images_max;
+        Ok(Self { max })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let engines = machine.engines();
+        let mut known = engines.iter().filter(|engine| engine.confirmed.is_some());
+        if known.next().is_none() {
+            return Err(Error::Absent("a container engine that answered".into()));
+        }
+        Ok(families(engines.iter().map(|engine| &**engine), self.max))
+    }
+}
+
+/// What goes by one name.
+#[derive(Debug, Default)]
+struct Named<'a> {
+    ids: Vec<&'a str>,
+    containers: u64,
+    /// Of those whose size is known; `None` if it is of none.
+    size: Option<u64>,
+}
+
+fn families<'a>(engines: impl Iterator<Item = &'a Engine>, max: usize) -> Families {
+    let mut images: BTreeMap<&str, &Image> = BTreeMap::new();
+    let mut users: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut counted = std::collections::BTreeSet::new();
+    for engine in engines {
+        for image in engine.images.iter() {
+            // Of two engines' the one that has a name for it.
+            let known = images.entry(hash(&image.id)).or_insert(image);
+            if known.tags.is_empty() {
+                *known = image;
+            }
+        }
+        for (id, container) in &engine.containers {
+            if counted.insert(id) {
+                *users.entry(hash(&container.image_id)).or_default() += 1;
+            }
+        }
+    }
+
+    let mut named: BTreeMap<&str, Named<'_>> = BTreeMap::new();
+    let mut bytes: Option<u64> = None;
+    let mut shown = 0;
+    for (id, image) in &images {
+        let sum = |sum: &mut Option<u64>| {
+            if let Some(size) = image.size {
+                *sum = Some(sum.unwrap_or_default().saturating_add(size));
+            }
+        };
+        sum(&mut bytes);
+        let name = image.tags.iter().map(String::as_str).min();
+        let name = name.filter(|name| !name.is_empty());
+        let name = match name {
+            Some(name) if named.contains_key(name) => name,
+            Some(name) if shown < max => {
+                shown += 1;
+                name
+            }
+            Some(_) => "<other>",
+            None => "<none>",
+        };
+        let it = named.entry(name).or_default();
+        sum(&mut it.size);
+        it.ids.push(&image.id);
+        it.containers += users.get(id).copied().unwrap_or_default();
+    }
+
+    let mut out = Families::default();
+    out.add(&IMAGES, [], images.len());
+    // With no image at all there are no bytes.
+    if let Some(bytes) = bytes.or(images.is_empty().then_some(0)) {
+        out.add(&BYTES, [], bytes);
+    }
+    for (name, it) in named {
+        if !matches!(name, "<none>" | "<other>") {
+            for id in it.ids {
+                out.add(&ABOUT_IMAGE, [name, id], true);
+            }
+        }
+        out.add(&IMAGE_CONTAINERS, [name], it.containers);
+        if let Some(size) = it.size {
+            out.add(&IMAGE_SIZE, [name], size);
+        }
+    }
+    out
+}
+
+/// The id without what it is made with, which Podman leaves out in places.
+fn hash(id: &str) -> &str {
+    id.strip_prefix("sha256:").unwrap_or(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sources::workloads::{container, engine};
+
+    fn image(id: &str, tags: &[&str], size: u64) -> Image {
+        Image {
+            id: id.to_owned(),
+            tags: tags.iter().map(ToString::to_string).collect(),
+            size: Some(size),
+            created: None,
+        }
+    }
+
+    /// An engine with these images, and a container for each of the image ids.
+    fn with(images: Vec<Image>, used: &[&str]) -> Engine {
+        let containers = used.iter().enumerate().map(|(at, image_id)| {
+            let mut container = container(&format!("{at}-of-{}", images.len()), "secret-name");
+            container.image_id = (*image_id).to_owned();
+            container
+        });
+        let mut engine = engine(containers);
+        engine.images = Arc::new(images);
+        engine
+    }
+
+    #[test]
+    fn an_image_with_two_names_or_in_two_engines_is_one() {
+        let nginx = image("sha256:11", &["nginx:latest", "nginx:1.27"], 100);
+        let docker = with(
+            vec![nginx, image("sha256:22", &[], 7)],
+            &["sha256:11", "sha256:22"],
+        );
+        let same = image("11", &[], 100);
+        let podman = with(
+            vec![same, image("33", &["bb"], 5), image("44", &[], 1)],
+            &["11", "gone"],
+        );
+        assert_eq!(
+            families([&docker, &podman].into_iter(), 500).lines(),
+            [
+                "census_images 4",
+                "census_image_bytes 113",
+                r#"census_image_containers{image="<none>"} 1"#,
+                r#"census_image_containers{image="bb"} 0"#,
+                r#"census_image_containers{image="nginx:1.27"} 2"#,
+                r#"census_image_size_bytes{image="<none>"} 8"#,
+                r#"census_image_size_bytes{image="bb"} 5"#,
+                r#"census_image_size_bytes{image="nginx:1.27"} 100"#,
+                r#"census_image_info{image="bb",image_id="33"} 1"#,
+                r#"census_image_info{image="nginx:1.27",image_id="sha256:11"} 1"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn images_beyond_the_bound_are_counted_together() {
+        let names = ["a", "b", "c"];
+        let mut images = vec![image("0", &[], 0)];
+        images.extend(names.map(|name| image(name, &[name], 10)));
+        let lines = families([&with(images, &["c"])].into_iter(), 1).lines();
+        assert_eq!(
+            lines,
+            [
+                "census_images 4",
+                "census_image_bytes 30",
+                r#"census_image_containers{image="<none>"} 0"#,
+                r#"census_image_containers{image="<other>"} 1"#,
+                r#"census_image_containers{image="a"} 0"#,
+                r#"census_image_size_bytes{image="<none>"} 0"#,
+                r#"census_image_size_bytes{image="<other>"} 20"#,
+                r#"census_image_size_bytes{image="a"} 10"#,
+                r#"census_image_info{image="a",image_id="a"} 1"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn an_engine_that_does_not_tell_sizes_has_no_sizes() {
+        let mut unknown = image("a", &["a"], 0);
+        unknown.size = None;
+        let lines = families([&with(vec![unknown], &[])].into_iter(), 9).lines();
+        assert!(
+            !lines.iter().any(|line| line.contains("bytes")),
+            "{lines:#?}"
+        );
+        let lines = families([&with(Vec::new(), &[])].into_iter(), 9).lines();
+        assert_eq!(lines, ["census_images 0", "census_image_bytes 0"]);
+    }
+}

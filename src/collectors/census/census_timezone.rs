@@ -1,0 +1,60 @@
+//! The machine's time zone, by name: from `TZ`, `/etc/timezone` or `/etc/localtime`,
+//! documented in `tzset(3)` and `localtime(5)`. `node_time_zone_offset_seconds` has only
+//! the offset that holds now.
+
+use std::path::PathBuf;
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::{Error, Result},
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::Snapshot,
+};
+
+metrics! {
+    /// The machine's time zone, such as Europe/Berlin: always 1.
+    TIMEZONE: Info = "census_timezone_info" ["timezone"];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Zone;
+
+impl Collector for Zone {
+    const NAME: &'static str = "census_timezone";
+    const ABOUT: &'static str = "the machine's time zone";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        let name = machine.time_zone_name()?;
+        let unnamed = || Error::Absent(PathBuf::from("a name of the time zone"));
+        out.add(&TIMEZONE, [&name.ok_or_else(unnamed)?], true);
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collectors::testing::Machine;
+
+    #[test]
+    fn the_zone_is_named() {
+        if std::env::var_os("TZ").is_some() {
+            return;
+        }
+        let machine = Machine::new("census-zone");
+        machine.write("root/etc/timezone", "Pacific/Auckland\n");
+        let lines = Zone.collect(&machine.snapshot()).unwrap().lines();
+        let line = r#"census_timezone_info{timezone="Pacific/Auckland"} 1"#;
+        assert_eq!(lines, [line]);
+    }
+}

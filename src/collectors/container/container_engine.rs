@@ -1,0 +1,178 @@
+//! How the exporter gets on with container engines, from its own copy of what they said,
+//! and which version of control groups the machine has.
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::{Error, Result},
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::{
+        Snapshot,
+        cgroup::Version,
+        engine::{Engine, Kind},
+    },
+};
+
+metrics! {
+    /// Whether the engine behind this socket is followed at this moment; while it is not, its containers go on under the names that were known last.
+    UP: Gauge = "strata_engine_up" ["engine", "socket"];
+    /// What the engine said of itself when it was last connected to: always 1.
+    ABOUT_ENGINE: Info = "strata_engine_info" ["engine", "socket", "version", "api_version", "cgroup_driver"];
+    /// How long ago what is shown of the engine's containers was known to be current: 0 while it is followed. Absent if it was never reached.
+    COPY_AGE: Gauge = "strata_engine_copy_age_seconds" ["engine", "socket"];
+    /// Containers that the engine has, whatever their state, as last known.
+    CONTAINERS: Gauge = "strata_engine_containers" ["engine", "socket"];
+    /// Images that the engine has, as last known.
+    IMAGES: Gauge = "strata_engine_images" ["engine", "socket"];
+    /// Events of the engine that were taken in. Scrapes ask an engine nothing.
+    EVENTS: Counter = "strata_engine_events_total" ["engine", "socket"];
+    /// Requests made to the engine. Scrapes make none.
+    REQUESTS: Counter = "strata_engine_requests_total" ["engine", "socket"];
+    /// How often the engine was connected to, to follow its events: more than one after it was restarted or lost.
+    CONNECTIONS: Counter = "strata_engine_connections_total" ["engine", "socket"];
+    /// The versions of control groups that the machine has, v1, hybrid or v2, and the controllers, sorted: always 1.
+    CGROUP_INFO: Info = "strata_cgroup_info" ["version", "controllers"];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct ContainerEngine;
+
+impl Collector for ContainerEngine {
+    const NAME: &'static str = "container_engine";
+    const ABOUT: &'static str = "whether container engines can be asked, and the version of \
+                                 control groups";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        let cgroups = machine.cgroups();
+        if let Some(version) = out.keep(cgroups.version()) {
+            let mut controllers = out.keep(cgroups.controllers()).unwrap_or_default();
+            controllers.sort_unstable();
+            let labels = [name(version), &controllers.join(",")];
+            out.add(&CGROUP_INFO, labels, true);
+        }
+        for engine in machine.engines().iter() {
+            add_engine(&mut out, engine);
+        }
+        if out.is_empty() && out.skipped().0 == 0 {
+            return Err(Error::Absent("a container engine's socket".into()));
+        }
+        Ok(out)
+    }
+}
+
+/// The name of the version in the label.
+fn name(version: Version) -> &'static str {
+    match version {
+        Version::V1 => "v1",
+        Version::Hybrid => "hybrid",
+        Version::V2 => "v2",
+    }
+}
+
+fn add_engine(out: &mut Families, engine: &Engine) {
+    let socket = engine.socket.to_string_lossy();
+    let kind = engine.kind.map_or("", Kind::name);
+    let labels = [kind, &*socket];
+    out.add(&UP, labels, engine.up);
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    if engine.kind.is_some() || engine.version.is_some() {
+        let (version, api, driver) = (
+            text(&engine.version),
+            text(&engine.api_version),
+            text(&engine.cgroup_driver),
+        );
+        let labels = [kind, &socket, &version, &api, &driver];
+        out.add(&ABOUT_ENGINE, labels, true);
+    }
+    if engine.up {
+        out.add(&COPY_AGE, labels, 0_u64);
+    } else if let Some(confirmed) = engine.confirmed {
+        out.add(&COPY_AGE, labels, confirmed.elapsed());
+    }
+    if engine.confirmed.is_some() {
+        out.add(&CONTAINERS, labels, engine.containers.len());
+        out.add(&IMAGES, labels, engine.images.len());
+    }
+    out.add(&EVENTS, labels, engine.events);
+    out.add(&REQUESTS, labels, engine.requests);
+    out.add(&CONNECTIONS, labels, engine.connections);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::sources::workloads::{container, engine};
+
+    fn lines(engine: &Engine) -> Vec<String> {
+        let mut out = Families::default();
+        add_engine(&mut out, engine);
+        out.lines()
+    }
+
+    #[test]
+    fn an_engine_that_is_followed_is_up_and_its_copy_is_current() {
+        let mut engine = engine([container("a", "web"), container("b", "db")]);
+        engine.version = Some("20.10.24".into());
+        engine.api_version = Some("1.41".into());
+        engine.cgroup_driver = Some("cgroupfs".into());
+        (engine.events, engine.requests, engine.connections) = (3, 4, 2);
+        engine.confirmed = Instant::now().checked_sub(Duration::from_secs(50));
+        let of = |name: &str, value| {
+            let labels = r#"engine="docker",socket="/run/docker.sock""#;
+            format!("strata_engine_{name}{{{labels}}} {value}")
+        };
+        let info = r#"strata_engine_info{engine="docker",socket="/run/docker.sock",version="20.10.24",api_version="1.41",cgroup_driver="cgroupfs"} 1"#;
+        assert_eq!(
+            lines(&engine),
+            [
+                of("up", 1),
+                info.to_owned(),
+                of("copy_age_seconds", 0),
+                of("containers", 2),
+                of("images", 0),
+                of("events_total", 3),
+                of("requests_total", 4),
+                of("connections_total", 2),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_engine_that_is_lost_is_down_and_its_copy_ages() {
+        let mut engine = engine([container("a", "web")]);
+        engine.up = false;
+        engine.confirmed = Instant::now().checked_sub(Duration::from_secs(50));
+        let lines = lines(&engine);
+        assert!(lines[0].ends_with(" 0"), "{lines:#?}");
+        let age = lines.iter().find(|line| line.contains("copy_age")).unwrap();
+        assert!(age.contains("} 5"), "{age}");
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.starts_with("strata_engine_containers{"))
+        );
+    }
+
+    #[test]
+    fn of_an_engine_that_never_answered_nothing_is_known() {
+        let mut engine = engine([]);
+        (engine.up, engine.kind, engine.confirmed) = (false, None, None);
+        engine.connections = 0;
+        let of = |name: &str| {
+            format!("strata_engine_{name}{{engine=\"\",socket=\"/run/docker.sock\"}} 0")
+        };
+        let names = ["up", "events_total", "requests_total", "connections_total"];
+        assert_eq!(lines(&engine), names.map(of));
+    }
+}

@@ -1,0 +1,308 @@
+//! What became of containers, those among them that do not run, as their engine says; of
+//! other control groups when they were made. No file is read for it.
+//!
+//! cAdvisor has the times, and health frozen at the start of the container; the rest it
+//! leaves to labels or does not have. It gives explicit timestamps, which keep a container
+//! that is gone on the boards for five minutes; here is none.
+
+use std::time::Duration;
+
+use super::labels::{CGROUP, block};
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Block, Families},
+    metric::Desc,
+    metrics,
+    sources::{
+        Snapshot,
+        engine::{Container, Health, State},
+        workloads::{Seen, Workload},
+    },
+};
+
+metrics! {
+    /// When it was last there, in seconds since 1970: now, or for as long as --cgroup.grace when it was last seen before it stopped or was gone.
+    LAST_SEEN: Gauge = "container_last_seen" of CGROUP [];
+    /// When the container was last started, in seconds since 1970, running or not; of what no engine knows, when its control group was made.
+    START_TIME: Gauge = "container_start_time_seconds" of CGROUP [];
+    /// When the container was made, in seconds since 1970; of what no engine knows, when its control group was made.
+    CREATION_TIME: Gauge = "container_creation_time_seconds" of CGROUP [];
+    /// When the container last ended, in seconds since 1970. Absent while it runs.
+    FINISH_TIME: Gauge = "container_finish_time_seconds" of CGROUP [];
+    /// Time since the container was started. Absent unless it runs or is paused.
+    UPTIME: Gauge = "container_uptime_seconds" of CGROUP [];
+    /// How often the engine started the container anew because of its restart policy, as the engine counts; restarts by hand do not count, and may begin the count anew.
+    RESTARTS: Counter = "container_restarts_total" of CGROUP [];
+    /// What the container is doing, as a number: 0 created, 1 running, 2 paused, 3 restarting, 4 removing, 5 exited, 6 dead.
+    STATUS: Gauge = "container_status" of CGROUP [];
+    /// Whether the container is in this state: 1 for one of the seven, else 0.
+    STATE: Gauge = "container_state" of CGROUP ["state"];
+    /// What the container's first process exited with: 128 and the signal's number if one killed it. Absent while it runs, and before it first ran.
+    EXIT_CODE: Gauge = "container_exit_code" of CGROUP [];
+    /// Health of a running container: 1 healthy, 0 starting or unhealthy, -1 without a health check.
+    HEALTH_STATE: Gauge = "container_health_state" of CGROUP [];
+    /// Whether the health check of a running container says this: 1 for one of the three, else 0. Absent without a health check.
+    HEALTH: Gauge = "container_health" of CGROUP ["status"];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct ContainerLifecycle;
+
+impl Collector for ContainerLifecycle {
+    const NAME: &'static str = "container_lifecycle";
+    const ABOUT: &'static str = "what became of containers, stopped ones too: state, health, \
+                                 restarts, exit codes and times";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        Ok(families(machine.workloads()?, machine.now()))
+    }
+}
+
+fn families(seen: &Seen, now: Option<Duration>) -> Families {
+    let mut out = Families::default();
+    for (workload, last_seen) in &seen.gone {
+        out.add_of(&LAST_SEEN, block(workload), [], last_seen.as_secs());
+    }
+    for workload in &seen.all {
+        let block = block(workload);
+        if let (Some(now), true) = (now, workload.group.is_some()) {
+            out.add_of(&LAST_SEEN, block, [], now.as_secs());
+        }
+        match &workload.container {
+            Some((_, container)) => {
+                let uptime = now.filter(|_| is_surely_there(seen, workload, container));
+                add_container(&mut out, block, container, uptime);
+            }
+            None => {
+                if let Some(made) = workload.group.as_ref().map(|group| group.made())
+                    && let Some(made) = out.keep(made)
+                {
+                    out.add_of(&START_TIME, block, [], made);
+                    out.add_of(&CREATION_TIME, block, [], made);
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Whether what is known of a container still holds: its group is there, or its engine
+/// would have said that it is not.
+fn is_surely_there(seen: &Seen, workload: &Workload, container: &Container) -> bool {
+    let mut knowing = seen.engines.iter().filter(|engine| engine.up);
+    workload.group.is_some() || knowing.any(|engine| engine.containers.contains_key(&container.id))
+}
+
+/// What an engine says of a container; `now` for those that are there for sure.
+fn add_container(out: &mut Families, block: &Block, container: &Container, now: Option<Duration>) {
+    let state = container.state;
+    if let Some(started) = container.started {
+        out.add_of(&START_TIME, block, [], started);
+    }
+    if let Some(created) = container.created {
+        out.add_of(&CREATION_TIME, block, [], created);
+    }
+    if let Some(restarts) = container.restarts {
+        out.add_of(&RESTARTS, block, [], restarts);
+    }
+    if let Some(number) = State::ALL.iter().position(|each| *each == state) {
+        out.add_of(&STATUS, block, [], number);
+    }
+    for each in State::ALL {
+        out.add_of(&STATE, block, [each.name()], each == state);
+    }
+    if state.is_alive() {
+        // By a clock that was set back it may have been started in the future.
+        if let (Some(now), Some(started)) = (now, container.started)
+            && let Some(uptime) = now.checked_sub(started)
+        {
+            out.add_of(&UPTIME, block, [], uptime);
+        }
+        add_health(out, block, container.health);
+    } else if let (Some(finished), true) = (container.finished, state != State::Created) {
+        out.add_of(&FINISH_TIME, block, [], finished);
+        if let Some(code) = container.exit_code {
+            out.add_of(&EXIT_CODE, block, [], code);
+        }
+    }
+}
+
+fn add_health(out: &mut Families, block: &Block, health: Option<Health>) {
+    let number: i64 = match health {
+        Some(Health::Healthy) => 1,
+        Some(Health::Starting | Health::Unhealthy) => 0,
+        None => -1,
+    };
+    out.add_of(&HEALTH_STATE, block, [], number);
+    if let Some(health) = health {
+        for (each, name) in [
+            (Health::Starting, "starting"),
+            (Health::Healthy, "healthy"),
+            (Health::Unhealthy, "unhealthy"),
+        ] {
+            out.add_of(&HEALTH, block, [name], each == health);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sources::workloads::container;
+
+    const NOW: Option<Duration> = Some(Duration::from_secs(10_000));
+
+    #[expect(clippy::unnecessary_wraps, reason = "as all times of a container")]
+    fn seconds(seconds: u64) -> Option<Duration> {
+        Some(Duration::from_secs(seconds))
+    }
+
+    /// One container, of which the test says more. There is no engine that is up.
+    fn seen(change: impl FnOnce(&mut Container)) -> Seen {
+        let mut web = container("0abc", "web");
+        change(&mut web);
+        Seen {
+            all: vec![Workload::of_parts("/docker/0abc", None, Some(web))],
+            ..Seen::default()
+        }
+    }
+
+    /// The lines without the labels that all of them have, and without those of states
+    /// that it is not in.
+    fn lines(seen: &Seen) -> Vec<String> {
+        let of_all = r#"id="/docker/0abc",name="web""#;
+        let lines = families(seen, NOW).lines();
+        assert!(lines.iter().all(|line| line.contains(of_all)), "{lines:#?}");
+        let lines = lines.iter().map(|line| line.replace(of_all, ""));
+        let lines = lines.filter(|line| !line.ends_with("} 0") || !line.contains("state="));
+        lines
+            .map(|line| line.replace("{}", "").replace("{,", "{"))
+            .collect()
+    }
+
+    #[test]
+    fn a_container_that_ended_says_when_and_how() {
+        let seen = seen(|container| {
+            container.state = State::Exited;
+            container.created = seconds(100);
+            container.started = seconds(200);
+            container.finished = seconds(300);
+            container.exit_code = Some(137);
+            container.restarts = Some(3);
+            container.health = Some(Health::Unhealthy);
+        });
+        assert_eq!(
+            lines(&seen),
+            [
+                "container_start_time_seconds 200",
+                "container_creation_time_seconds 100",
+                "container_restarts_total 3",
+                "container_status 5",
+                r#"container_state{state="exited"} 1"#,
+                "container_finish_time_seconds 300",
+                "container_exit_code 137",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_container_that_never_ran_has_no_exit_code_and_no_end() {
+        let seen = seen(|container| {
+            container.state = State::Created;
+            container.exit_code = Some(0);
+        });
+        assert_eq!(
+            lines(&seen),
+            [
+                "container_status 0",
+                r#"container_state{state="created"} 1"#
+            ]
+        );
+    }
+
+    #[test]
+    fn of_seven_states_one_holds() {
+        for (number, state) in State::ALL.into_iter().enumerate() {
+            let lines = families(&seen(|container| container.state = state), NOW).lines();
+            let states = lines
+                .iter()
+                .filter(|line| line.starts_with("container_state{"));
+            let (holds, not): (Vec<_>, Vec<_>) = states.partition(|line| line.ends_with(" 1"));
+            assert_eq!((holds.len(), not.len()), (1, 6), "{lines:#?}");
+            assert!(holds[0].contains(&format!("state=\"{}\"", state.name())));
+            let last = format!(" {number}");
+            let mut said = lines
+                .iter()
+                .filter(|line| line.starts_with("container_status{"));
+            assert!(said.all(|line| line.ends_with(&last)), "{lines:#?}");
+        }
+    }
+
+    #[test]
+    fn health_is_said_of_what_runs_and_minus_one_is_no_health_check() {
+        for (health, number) in [
+            (None, "-1"),
+            (Some(Health::Starting), "0"),
+            (Some(Health::Healthy), "1"),
+            (Some(Health::Unhealthy), "0"),
+        ] {
+            let lines = lines(&seen(|container| container.health = health));
+            assert!(lines.contains(&format!("container_health_state {number}")));
+            let set = lines
+                .iter()
+                .filter(|line| line.starts_with("container_health{"));
+            assert_eq!(set.count(), if health.is_some() { 3 } else { 0 });
+        }
+        let lines = lines(&seen(|container| container.health = Some(Health::Healthy)));
+        assert!(lines.contains(&r#"container_health{status="healthy"} 1"#.to_owned()));
+        assert!(lines.contains(&r#"container_health{status="starting"} 0"#.to_owned()));
+    }
+
+    #[test]
+    fn what_an_engine_that_is_down_said_to_run_has_no_uptime_unless_its_group_is_there() {
+        let running = seen(|container| container.started = seconds(9_000));
+        let uptimes = |seen: &Seen| {
+            let lines = lines(seen);
+            let mut lines = lines.into_iter();
+            lines.find(|line| line.starts_with("container_uptime"))
+        };
+        assert_eq!(uptimes(&running), None);
+        let mut out = Families::default();
+        let block = block(&running.all[0]);
+        let (_, container) = running.all[0].container.as_ref().unwrap();
+        add_container(&mut out, block, container, NOW);
+        let uptime = r#"container_uptime_seconds{id="/docker/0abc",name="web"} 1000"#;
+        assert!(out.lines().contains(&uptime.to_owned()));
+        // The clock was set back since.
+        let mut out = Families::default();
+        add_container(&mut out, block, container, seconds(8_000));
+        assert!(!out.lines().iter().any(|line| line.contains("uptime")));
+    }
+
+    #[test]
+    fn what_is_gone_was_last_seen_then() {
+        let workload = Workload::of_parts("/docker/0abc", None, Some(container("0abc", "web")));
+        let gone = Seen {
+            gone: vec![(Arc::clone(&workload), Duration::from_millis(7_500))],
+            ..Seen::default()
+        };
+        assert_eq!(lines(&gone), ["container_last_seen 7"]);
+        let service = Workload::of_parts("/system.slice/ssh.service", None, None);
+        let gone = Seen {
+            gone: vec![(service, Duration::from_secs(8))],
+            ..Seen::default()
+        };
+        let line = r#"container_last_seen{id="/system.slice/ssh.service"} 8"#;
+        assert_eq!(families(&gone, NOW).lines(), [line]);
+    }
+}
