@@ -28,7 +28,7 @@ as_root() {
 
 # Prints the packages that are missing, by the commands that are.
 missing() {
-    local command package
+    local command package busybox
     while read -r command package; do
         command -v "$command" >/dev/null || echo "$package"
     done <<-'END'
@@ -44,13 +44,22 @@ missing() {
 		qemu-system-x86_64 qemu-system-x86
 		mke2fs e2fsprogs
 		debugfs e2fsprogs
+		docker docker.io
+		dockerd docker.io
+		runc runc
+		iptables iptables
+		podman podman
+		/usr/lib/cni/bridge containernetworking-plugins
 	END
+    # The other one needs libraries, which images made of it do not have.
+    busybox=$(command -v busybox) && ! ldd "$busybox" >/dev/null 2>&1 || echo busybox-static
     /usr/bin/python3 -c 'import prometheus_client' 2>/dev/null || echo python3-prometheus-client
 }
 
 # Runs as root: no service is started by what is installed, now or at the next boot.
 install_quietly() {
-    local service
+    local before
+    before=$(installed)
     # Not local: the trap comes after.
     policy=/usr/sbin/policy-rc.d kept=
     if [[ -e $policy || -L $policy ]]; then
@@ -64,10 +73,24 @@ install_quietly() {
     export DEBIAN_FRONTEND=noninteractive
     apt-get update
     apt-get install -y --no-install-recommends "$@"
-    for service in prometheus prometheus-node-exporter; do
-        if [[ " $* " == *" $service "* ]]; then
-            update-rc.d "$service" disable
-        fi
+    comm -13 <(echo "$before") <(installed) | xargs -r dpkg -L | sort -u | disable_all
+}
+
+installed() {
+    dpkg-query -W -f '${db:Status-Abbrev} ${binary:Package}\n' | sed -n 's/^ii *//p' | sort
+}
+
+# Disables the services, sockets and timers among the files that it is told.
+disable_all() {
+    local file
+    while read -r file; do
+        case $file in
+            /etc/init.d/*) update-rc.d "${file##*/}" disable ;;
+            # As systemctl does it, which need not be there.
+            */systemd/system/*.service | */systemd/system/*.socket | */systemd/system/*.timer)
+                rm -f /etc/systemd/system/*.{wants,requires}/"${file##*/}"
+                ;;
+        esac
     done
 }
 
@@ -77,7 +100,7 @@ packages() {
     if ((${#wanted[@]})); then
         command -v apt-get >/dev/null || die "needs these packages of Debian's: ${wanted[*]}"
         echo "setup.sh: installs ${wanted[*]}"
-        as_root bash -c "set -euo pipefail; $(declare -f install_quietly); install_quietly \"\$@\"" \
+        as_root bash -c "set -euo pipefail; $(declare -f install_quietly installed disable_all); install_quietly \"\$@\"" \
             setup "${wanted[@]}" </dev/null
     fi
     # Parts of Rust that come with every cargo but the smallest.

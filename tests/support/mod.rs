@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test uses its own part of this")]
 #![allow(clippy::disallowed_methods, reason = "tests read files as they are")]
 
+pub mod engines;
+pub mod groups;
 pub mod live;
 pub mod text;
 

@@ -1,0 +1,491 @@
+//! Containers of real engines, from the command line to the page: what is said of them is
+//! held against what the engine, the control groups' files and the load itself say.
+//!
+//! These tests need root, Docker, Podman and a static busybox, and start all by themselves.
+
+#![allow(clippy::disallowed_methods, reason = "tests read files as they are")]
+#![allow(
+    clippy::float_cmp,
+    reason = "what the kernel says is copied, not computed"
+)]
+
+mod support;
+
+use std::{
+    fs,
+    process::Command,
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use rustix::process::Signal;
+use support::{
+    engines::{Engine, IMAGE},
+    groups::Group,
+    live::{Program, Scratch, until},
+    text::Scrape,
+};
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// Of what was charged to a control group the kernel keeps some per CPU.
+const CHARGED_AHEAD: f64 = 0.5 * MIB;
+
+/// A busy loop.
+const BUSY: &[&str] = &["sh", "-c", "while :; do :; done"];
+
+/// Takes all the memory that there is.
+const GREEDY: &str = "tail /dev/zero";
+
+fn exporter(dir: &Scratch, engines: &[&Engine], flags: &[&str]) -> Program {
+    let sockets = engines.iter().map(|it| it.socket());
+    let sockets = sockets.map(|it| format!("--engine.socket={it}"));
+    let flags = flags.iter().map(|flag| (*flag).to_owned());
+    Program::ours(&sockets.chain(flags).collect::<Vec<_>>(), &dir.0)
+}
+
+fn scrape(exporter: &Program) -> Scrape {
+    Scrape::parse(&exporter.text())
+}
+
+/// Of the container of this name.
+fn of(scrape: &Scrape, family: &str, name: &str) -> Option<f64> {
+    scrape.value(family, &[("name", name)])
+}
+
+/// The state that a container is said to be in.
+fn state(scrape: &Scrape, name: &str) -> Option<String> {
+    let mut states = scrape
+        .of("container_state")
+        .filter(|(labels, value)| *value == 1.0 && labels.get("name").is_some_and(|it| it == name));
+    let (labels, _) = states.next()?;
+    assert!(states.next().is_none(), "{name} is in two states");
+    Some(labels["state"].clone())
+}
+
+/// Waits for a scrape that is like this.
+fn scraped_when(what: &str, exporter: &Program, is_so: impl Fn(&Scrape) -> bool) -> Scrape {
+    until(what, || Some(scrape(exporter)).filter(|page| is_so(page)))
+}
+
+/// What time it is, from 1970 on.
+fn now() -> f64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap().as_secs_f64()
+}
+
+/// What a time of an engine's is, from 1970 on.
+fn seconds(time: &str) -> f64 {
+    // Podman writes what Go prints: with a zone's name behind its offset.
+    let time = time.trim_end_matches(" UTC");
+    let date = Command::new("date")
+        .args(["-d", time, "+%s.%N"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(date.stdout).unwrap();
+    text.trim().parse().unwrap_or_else(|_| panic!("{time}"))
+}
+
+/// Compares what is said with what was so before and after.
+fn assert_between(what: &str, said: Option<f64>, before: f64, after: f64, slack: f64) {
+    let said = said.unwrap_or_else(|| panic!("{what} is missing"));
+    let (least, most) = (before.min(after) - slack, before.max(after) + slack);
+    assert!(
+        (least..=most).contains(&said),
+        "{what} is {said}, not from {least} to {most}"
+    );
+}
+
+#[test]
+fn limits_and_usage_are_what_engine_and_kernel_say() {
+    let (Some(docker), Some(podman)) = (Engine::docker("usage"), Engine::podman("usage")) else {
+        return;
+    };
+    let dir = Scratch::new("usage");
+    let exporter = exporter(
+        &dir,
+        &[&docker, &podman],
+        &["--collector.container_processes"],
+    );
+    let limits: &[&str] = &[
+        "--memory=64m",
+        "--memory-reservation=32m",
+        "--cpus=0.2",
+        "--cpu-shares=512",
+        "--pids-limit=23",
+        "--label=com.docker.compose.project=shop",
+        "--label=com.docker.compose.service=till",
+        "--label=secret=x",
+    ];
+    for (engine, limited, free) in [
+        (&docker, "docker-limited", "docker-free"),
+        (&podman, "podman-limited", "podman-free"),
+    ] {
+        engine.start_container(limited, limits, BUSY);
+        engine.start_container(free, &[], &["sleep", "1000"]);
+        let both = [limited, free];
+        scraped_when("both have names", &exporter, |page| {
+            both.iter()
+                .all(|name| of(page, "container_cpu_usage_seconds_total", name).is_some())
+        });
+        for name in both {
+            assert_usage(engine, name, &exporter);
+        }
+        let page = scrape(&exporter);
+        let group = Group::of(engine.pid(limited));
+        let said = |family: &str, name: &str| of(&page, family, name);
+
+        // As it was asked for, as the engine has it, and as the kernel has it.
+        assert_eq!(group.memory_limit(), Some(64.0 * MIB));
+        let limit = engine.inspect(limited, "{{.HostConfig.Memory}}");
+        assert_eq!(limit.parse(), Ok(64.0 * MIB));
+        for family in [
+            "container_spec_memory_limit_bytes",
+            "container_memory_limit_bytes",
+        ] {
+            assert_eq!(said(family, limited), Some(64.0 * MIB), "{family}");
+        }
+        let family = "container_spec_memory_reservation_limit_bytes";
+        assert_eq!(said(family, limited), Some(32.0 * MIB));
+        assert_eq!(group.reservation(), Some(32.0 * MIB));
+        let (quota, period) = group.quota();
+        assert_eq!(quota.unwrap() / period, 0.2);
+        assert_eq!(said("container_spec_cpu_quota", limited), quota);
+        assert_eq!(said("container_spec_cpu_period", limited), Some(period));
+        assert_eq!(said("container_spec_cpu_shares", limited), Some(512.0));
+        assert_eq!(group.pids_limit(), Some(23.0));
+        assert_eq!(said("container_threads_max", limited), Some(23.0));
+        // What is not limited has no limit, or cAdvisor's 0 for it.
+        assert_eq!(said("container_memory_limit_bytes", free), None);
+        let spec = said("container_spec_memory_limit_bytes", free);
+        assert!(matches!(spec, None | Some(0.0)), "{spec:?}");
+        assert_eq!(said("container_spec_cpu_quota", free), None);
+        assert_eq!(said("container_cpu_cfs_periods_total", free), None);
+
+        // Who it is.
+        let usage = "container_cpu_usage_seconds_total";
+        let mut of_it = page
+            .of(usage)
+            .filter(|(labels, _)| labels.get("name").is_some_and(|name| name == limited));
+        let (labels, _) = of_it.next().unwrap();
+        assert_eq!(labels["id"], group.id());
+        assert_eq!(
+            labels["image"],
+            engine.inspect(limited, "{{.Config.Image}}")
+        );
+        assert_eq!(labels["container_label_com_docker_compose_project"], "shop");
+        assert_eq!(labels["container_label_com_docker_compose_service"], "till");
+        assert!(!labels.contains_key("container_label_secret"));
+
+        for (family, template) in [
+            ("container_start_time_seconds", "{{.State.StartedAt}}"),
+            ("container_creation_time_seconds", "{{.Created}}"),
+        ] {
+            let time = seconds(&engine.inspect(limited, template));
+            assert_between(family, said(family, limited), time, time, 1e-3);
+        }
+    }
+    // Groups without a name are there beside them, and no label is of a container.
+    let page = scrape(&exporter);
+    let root = page.value("container_memory_usage_bytes", &[("id", "/")]);
+    assert!(root.is_some_and(|bytes| bytes > 10.0 * MIB), "{root:?}");
+    for (labels, _) in page.of("container_memory_usage_bytes") {
+        let is_container = labels["id"].contains("docker/") || labels["id"].contains("libpod-");
+        if !is_container {
+            assert!(!labels.contains_key("name"), "{labels:?}");
+            assert!(!labels.contains_key("image"), "{labels:?}");
+        }
+    }
+}
+
+/// Holds what moves against the kernel's files just before and after.
+fn assert_usage(engine: &Engine, name: &str, exporter: &Program) {
+    let group = Group::of(engine.pid(name));
+    let seconds = || (group.cpu_seconds(), group.throttled());
+    let memory = || {
+        let anonymous = group.memory_stat("total_rss", "anon");
+        (group.memory(), group.working_set(), anonymous)
+    };
+    let (cpu_before, before) = (seconds(), memory());
+    let page = scrape(exporter);
+    let (cpu_after, after) = (seconds(), memory());
+    let said = |family: &str| of(&page, family, name);
+    let check = |family: &str, before, after, slack| {
+        let what = format!("{family} of {name}");
+        assert_between(&what, said(family), before, after, slack);
+    };
+    let (usage, (throttled, periods)) = cpu_before;
+    let (usage_then, (throttled_then, periods_then)) = cpu_after;
+    check("container_cpu_usage_seconds_total", usage, usage_then, 1e-6);
+    // In user mode and in the kernel it is counted by ticks, and scaled.
+    let parts = said("container_cpu_user_seconds_total").unwrap()
+        + said("container_cpu_system_seconds_total").unwrap();
+    assert!(
+        parts > 0.5 * usage - 0.1 && parts < 1.5 * usage_then + 0.1,
+        "{parts}"
+    );
+    if periods_then > 0.0 && group.quota().0.is_some() {
+        check(
+            "container_cpu_cfs_periods_total",
+            periods,
+            periods_then,
+            0.0,
+        );
+        check(
+            "container_cpu_cfs_throttled_periods_total",
+            throttled,
+            throttled_then,
+            0.0,
+        );
+    }
+    for (family, before, after) in [
+        ("container_memory_usage_bytes", before.0, after.0),
+        ("container_memory_working_set_bytes", before.1, after.1),
+        ("container_memory_rss", before.2, after.2),
+    ] {
+        check(family, before, after, CHARGED_AHEAD);
+    }
+    check("container_threads", group.pids(), group.pids(), 0.0);
+}
+
+#[test]
+fn the_life_of_a_container_is_told() {
+    let Some(docker) = Engine::docker("life") else {
+        return;
+    };
+    let dir = Scratch::new("life");
+    let exporter = exporter(&dir, &[&docker], &["--cgroup.grace=4s"]);
+    let is = |page: &Scrape, name: &str, expected: &str| {
+        state(page, name).is_some_and(|state| state == expected)
+    };
+
+    // Ends by itself, and is started again.
+    docker.start_container(
+        "loop",
+        &["--restart=on-failure:3"],
+        &["sh", "-c", "sleep 0.2; exit 3"],
+    );
+    // Takes more than it may have, and with it goes everything.
+    docker.start_container(
+        "whole",
+        &["--memory=8m"],
+        &["sh", "-c", &format!("exec {GREEDY}")],
+    );
+    // Has a child that does, and lives on.
+    docker.start_container(
+        "child",
+        &["--memory=8m"],
+        &["sh", "-c", &format!("{GREEDY}; sleep 1000")],
+    );
+    docker.start_container(
+        "checked",
+        &[
+            "--health-cmd=test ! -e /ill",
+            "--health-interval=500ms",
+            "--health-retries=1",
+        ],
+        &["sleep", "1000"],
+    );
+    docker.run(&["create", "--name", "never", IMAGE, "true"]);
+
+    let page = scraped_when("the loop is over", &exporter, |page| {
+        is(page, "loop", "exited") && of(page, "container_restarts_total", "loop") == Some(3.0)
+    });
+    assert_eq!(docker.inspect("loop", "{{.RestartCount}}"), "3");
+    assert_eq!(of(&page, "container_exit_code", "loop"), Some(3.0));
+    assert_eq!(of(&page, "container_status", "loop"), Some(5.0));
+    assert_eq!(of(&page, "container_uptime_seconds", "loop"), None);
+    let finished = seconds(&docker.inspect("loop", "{{.State.FinishedAt}}"));
+    assert_between(
+        "the end",
+        of(&page, "container_finish_time_seconds", "loop"),
+        finished,
+        finished,
+        // An event of it may be told a little later than it was.
+        0.5,
+    );
+    assert!(is(&page, "never", "created"));
+    assert_eq!(of(&page, "container_status", "never"), Some(0.0));
+
+    let page = scraped_when("both are out of memory", &exporter, |page| {
+        is(page, "whole", "exited")
+            && of(page, "container_oom_events_total", "child") == Some(1.0)
+            && of(page, "container_oom_events_total", "whole") == Some(1.0)
+    });
+    assert_eq!(of(&page, "container_exit_code", "whole"), Some(137.0));
+    assert!(is(&page, "child", "running"));
+    assert_eq!(of(&page, "container_exit_code", "child"), None);
+    assert_eq!(Group::of(docker.pid("child")).oom_kills(), 1.0);
+    assert_eq!(docker.inspect("child", "{{.State.OOMKilled}}"), "false");
+
+    let health = |page: &Scrape| of(page, "container_health_state", "checked");
+    let page = scraped_when("it is well", &exporter, |page| health(page) == Some(1.0));
+    let healthy = [("name", "checked"), ("status", "healthy")];
+    assert_eq!(page.value("container_health", &healthy), Some(1.0));
+    assert_eq!(of(&page, "container_health_state", "child"), Some(-1.0));
+    docker.run(&["exec", "checked", "touch", "/ill"]);
+    let page = scraped_when("it is ill", &exporter, |page| health(page) == Some(0.0));
+    let unhealthy = [("name", "checked"), ("status", "unhealthy")];
+    assert_eq!(page.value("container_health", &unhealthy), Some(1.0));
+    assert_eq!(page.value("container_health", &healthy), Some(0.0));
+
+    docker.run(&["pause", "child"]);
+    let page = scraped_when("the pause", &exporter, |page| is(page, "child", "paused"));
+    assert_eq!(of(&page, "container_status", "child"), Some(2.0));
+    assert!(of(&page, "container_memory_usage_bytes", "child").is_some());
+    docker.run(&["unpause", "child"]);
+    scraped_when("it goes on", &exporter, |page| is(page, "child", "running"));
+
+    docker.run(&["rename", "child", "grown"]);
+    let page = scraped_when("the new name", &exporter, |page| {
+        is(page, "grown", "running")
+    });
+    assert_eq!(state(&page, "child"), None);
+    let usage = "container_memory_usage_bytes";
+    assert!(of(&page, usage, "grown").is_some());
+    assert_eq!(of(&page, usage, "child"), None);
+    // What was counted goes with it.
+    assert_eq!(of(&page, "container_oom_events_total", "grown"), Some(1.0));
+
+    let page = scrape(&exporter);
+    let seen = of(&page, "container_last_seen", "grown").unwrap();
+    assert!((now() - seen).abs() < 2.0, "{seen}");
+    docker.run(&["stop", "--time=0", "grown"]);
+    let ended = now();
+    let page = scraped_when("the stop", &exporter, |page| is(page, "grown", "exited"));
+    assert_eq!(of(&page, "container_exit_code", "grown"), Some(137.0));
+    assert_eq!(of(&page, usage, "grown"), None);
+    let last = of(&page, "container_last_seen", "grown");
+    assert_between("last seen", last, seen, ended, 1.0);
+    assert_eq!(of(&scrape(&exporter), "container_last_seen", "grown"), last);
+    let page = scraped_when("the grace is over", &exporter, |page| {
+        of(page, "container_last_seen", "grown").is_none()
+    });
+    assert!(is(&page, "grown", "exited"));
+
+    docker.run(&["rm", "grown"]);
+    let page = scraped_when("the removal", &exporter, |page| {
+        state(page, "grown").is_none()
+    });
+    let left = page.series.values().flatten();
+    let mut left = left.filter(|(labels, _)| labels.get("name").is_some_and(|it| it == "grown"));
+    assert_eq!(left.next(), None);
+}
+
+#[test]
+fn a_load_on_the_network_is_counted_byte_by_byte() {
+    let Some(docker) = Engine::docker("net") else {
+        return;
+    };
+    let dir = Scratch::new("net");
+    let exporter = exporter(&dir, &[&docker], &[]);
+    let load = 20_000_000;
+    // With nothing more to come from its own input, nc would hear no more either.
+    docker.start_container(
+        "receiver",
+        &[],
+        &["sh", "-c", "tail -f /dev/null | nc -l -p 5000 | wc -c"],
+    );
+    let address = docker.inspect("receiver", "{{.NetworkSettings.IPAddress}}");
+    let send = format!(
+        "until head -c {load} /dev/zero | nc {address} 5000; do sleep 0.1; done; sleep 1000"
+    );
+    docker.start_container("sender", &[], &["sh", "-c", &send]);
+    until("all has come", || {
+        (docker.run(&["logs", "receiver"]) == load.to_string()).then_some(())
+    });
+    let name = "container_network_receive_bytes_total";
+    scraped_when("both have names", &exporter, |page| {
+        ["receiver", "sender"].iter().all(|it| {
+            page.value(name, &[("name", it), ("interface", "eth0")])
+                .is_some()
+        })
+    });
+    let columns = [("receive", "receiver", 0, 1), ("transmit", "sender", 8, 9)];
+    for (way, container, bytes, packets) in columns {
+        let device = |column| eth0(docker.pid(container), column);
+        let before = (device(bytes), device(packets));
+        let page = scrape(&exporter);
+        let after = (device(bytes), device(packets));
+        let said = |what: &str| {
+            let family = format!("container_network_{way}_{what}_total");
+            page.value(&family, &[("name", container), ("interface", "eth0")])
+        };
+        assert_between("bytes", said("bytes"), before.0, after.0, 0.0);
+        assert_between("packets", said("packets"), before.1, after.1, 0.0);
+        // Beside the load there are its headers, and little else.
+        let load = f64::from(load);
+        assert_between("the load", said("bytes"), load, load * 1.05, 0.0);
+        assert_eq!(said("errors"), Some(0.0));
+        let of_lo = [("name", container), ("interface", "lo")];
+        assert_eq!(page.value(name, &of_lo), None);
+    }
+}
+
+/// A column of `/proc/PID/net/dev`.
+fn eth0(pid: u32, column: usize) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap();
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("eth0:"));
+    let line = lines.next().unwrap();
+    line.split_whitespace()
+        .nth(column)
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn no_scrape_asks_an_engine_and_none_waits_for_one() {
+    let Some(later) = Engine::later("asks") else {
+        return;
+    };
+    let dir = Scratch::new("asks");
+    let socket = format!("--engine.socket=unix://{}", later.0.join("sock").display());
+    // It is there before the engine is.
+    let exporter = Program::ours(&[socket], &dir.0);
+    let up = |page: &Scrape| page.value("strata_engine_up", &[]);
+    let page = scrape(&exporter);
+    assert!(matches!(up(&page), None | Some(0.0)), "{:?}", up(&page));
+    assert!(page.value("node_load1", &[]).is_some());
+
+    let docker = Engine::docker_in(later);
+    docker.start_container("web", &[], &["sleep", "1000"]);
+    let usage = "container_cpu_usage_seconds_total";
+    let is_named = |page: &Scrape| of(page, usage, "web").is_some();
+    scraped_when("an engine that came later", &exporter, |page| {
+        is_named(page) && up(page) == Some(1.0)
+    });
+
+    // What is asked at the start is asked by then.
+    let requests = |page: &Scrape| page.value("strata_engine_requests_total", &[]);
+    let settled = until("nothing is asked any more", || {
+        let before = requests(&scrape(&exporter));
+        thread::sleep(Duration::from_millis(700));
+        let after = requests(&scrape(&exporter));
+        (before == after).then_some(after)
+    });
+    assert!(settled.is_some_and(|count| count > 0.0), "{settled:?}");
+    for _ in 0..20 {
+        assert_eq!(requests(&scrape(&exporter)), settled);
+    }
+
+    // The engine hangs: numbers go on, with names, as fast as ever.
+    docker.signal(Signal::STOP);
+    let started = std::time::Instant::now();
+    for _ in 0..20 {
+        assert!(is_named(&scrape(&exporter)));
+    }
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    docker.signal(Signal::CONT);
+
+    // The engine is gone, which is said; the container has gone with it.
+    drop(docker);
+    let page = scraped_when("that it is gone", &exporter, |page| up(page) == Some(0.0));
+    let age = page.value("strata_engine_copy_age_seconds", &[]);
+    assert!(age.is_some_and(|age| age > 0.0), "{age:?}");
+    assert!(of(&page, "container_last_seen", "web").is_some());
+    assert!(page.value("node_load1", &[]).is_some());
+}

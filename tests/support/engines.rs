@@ -1,0 +1,280 @@
+//! Docker and Podman, each started in a directory, a network and mounts of its own, so
+//! that what they leave goes when they go, and that none is in another's way.
+//!
+//! Their containers are in the control groups of this machine, as always.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{
+    is_installed, lacks,
+    live::{Scratch, until},
+};
+
+/// What Podman would like is more than some machines have to give.
+const CONTAINERS_CONF: &str =
+    "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n";
+
+/// With /run of its own an engine finds nothing of its like, and leaves nothing.
+const PRIVATELY: &str = "
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /dev/shm
+ip link set lo up
+exec \"$@\"
+";
+
+/// The image that all containers are made of.
+pub const IMAGE: &str = "strata-box:1";
+
+/// A running engine.
+pub struct Engine {
+    process: Child,
+    dir: Scratch,
+    name: &'static str,
+}
+
+impl Engine {
+    /// A Docker daemon; `None`, which is said, where there can be none.
+    pub fn docker(test: &str) -> Option<Self> {
+        let needed = ["docker", "dockerd", "containerd", "runc", "iptables"];
+        let dir = Self::dir("docker", test, &needed)?;
+        Some(Self::docker_in(dir))
+    }
+
+    /// A directory for a Docker daemon that is started later.
+    pub fn later(test: &str) -> Option<Scratch> {
+        Self::dir("docker", test, &["docker", "dockerd", "containerd", "runc"])
+    }
+
+    /// A Docker daemon in this directory.
+    pub fn docker_in(dir: Scratch) -> Self {
+        let mut command = Command::new("dockerd");
+        command
+            .args(["--data-root".into(), dir.0.join("data")])
+            .args(["--exec-root".into(), dir.0.join("exec")])
+            .args(["--pidfile".into(), dir.0.join("pid")])
+            .args(["-H", &socket(&dir.0)]);
+        Self::start("docker", dir, &command)
+    }
+
+    /// Podman, listening as Docker does.
+    pub fn podman(test: &str) -> Option<Self> {
+        let dir = Self::dir("podman", test, &["docker", "podman", "runc"])?;
+        fs::write(dir.0.join("containers.conf"), CONTAINERS_CONF).unwrap();
+        let mut command = Command::new("podman");
+        command
+            .args(["--root".into(), dir.0.join("root")])
+            .args(["--runroot".into(), dir.0.join("run")])
+            .args(["--tmpdir".into(), dir.0.join("tmp")])
+            // Debian's crun will have none of version 1 with controllers in version 2.
+            .args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"])
+            .args(["--events-backend", "file"])
+            .args(["system", "service", "-t", "0", &socket(&dir.0)])
+            .env("CONTAINERS_CONF", dir.0.join("containers.conf"));
+        Some(Self::start("podman", dir, &command))
+    }
+
+    fn dir(name: &str, test: &str, needed: &[&str]) -> Option<Scratch> {
+        if !rustix::process::geteuid().is_root() {
+            lacks("root");
+            return None;
+        }
+        let needed = needed.iter().chain(&["busybox", "unshare", "ip"]);
+        for program in needed {
+            if !is_installed(program) {
+                lacks(program);
+                return None;
+            }
+        }
+        let unshared = Command::new("unshare")
+            .args(["--mount", "--net", "sh", "-c"])
+            .arg("mount -t tmpfs tmpfs /run && ip link add strata0 type bridge")
+            .output()
+            .unwrap();
+        if !unshared.status.success() {
+            lacks("the right to mount, and to make bridges");
+            return None;
+        }
+        // Sockets have short names.
+        Some(Scratch::new(&format!("{name}-{test}")))
+    }
+
+    fn start(name: &'static str, dir: Scratch, command: &Command) -> Self {
+        let log = File::create(dir.0.join("log")).unwrap();
+        let process = Command::new("unshare")
+            .args(["--mount", "--net", "--propagation", "private"])
+            .args(["sh", "-ec", PRIVATELY, "sh"])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .envs(
+                command
+                    .get_envs()
+                    .filter_map(|(key, value)| Some((key, value?))),
+            )
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut engine = Self { process, dir, name };
+        until("an engine that answers", || {
+            let ended = engine.process.try_wait().unwrap();
+            assert!(ended.is_none(), "{name}: {}", engine.log());
+            engine.try_run(&["version"]).ok()
+        });
+        engine.import();
+        engine
+    }
+
+    /// Makes the image: a static busybox, under all its names.
+    fn import(&self) {
+        let image = self.dir.0.join("image");
+        fs::create_dir_all(image.join("bin")).unwrap();
+        let path = std::env::var_os("PATH").unwrap();
+        let busybox = std::env::split_paths(&path)
+            .map(|dir| dir.join("busybox"))
+            .find(|file| file.is_file());
+        fs::copy(busybox.unwrap(), image.join("bin/busybox")).unwrap();
+        let applets = Command::new("busybox").arg("--list").output().unwrap();
+        for applet in String::from_utf8(applets.stdout).unwrap().lines() {
+            let link = image.join("bin").join(applet);
+            if applet != "busybox" {
+                std::os::unix::fs::symlink("busybox", link).unwrap();
+            }
+        }
+        let tar = self.dir.0.join("image.tar");
+        let packed = Command::new("tar")
+            .args(["c".as_ref(), "-C".as_ref(), image.as_os_str()])
+            .arg(".")
+            .stdout(File::create(&tar).unwrap())
+            .status()
+            .unwrap();
+        assert!(packed.success());
+        self.run(&["import", tar.to_str().unwrap(), IMAGE]);
+    }
+
+    /// Where it listens, as the exporter is told.
+    pub fn socket(&self) -> String {
+        socket(&self.dir.0)
+    }
+
+    /// What it said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.0.join("log")).unwrap_or_default()
+    }
+
+    /// What Docker's command line says to these words, which it must like.
+    pub fn run(&self, words: &[&str]) -> String {
+        self.try_run(words)
+            .unwrap_or_else(|said| panic!("{} {words:?}: {said}\n{}", self.name, self.log()))
+    }
+
+    fn try_run(&self, words: &[&str]) -> Result<String, String> {
+        let said = Command::new("docker")
+            .args(["--host", &self.socket()])
+            // Whatever is set up for the user is not meant.
+            .env("DOCKER_CONFIG", &self.dir.0)
+            .env_remove("DOCKER_CONTEXT")
+            .args(words)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if said.status.success() {
+            Ok(text(&said.stdout))
+        } else {
+            Err(text(&said.stderr))
+        }
+    }
+
+    /// Starts a container of the image in the background; its id.
+    pub fn start_container(&self, name: &str, flags: &[&str], command: &[&str]) -> String {
+        let words = [
+            &["run", "--detach", "--name", name],
+            flags,
+            &[IMAGE],
+            command,
+        ];
+        self.run(&words.concat())
+    }
+
+    /// What the engine says of a container, by a template of Docker's.
+    pub fn inspect(&self, container: &str, template: &str) -> String {
+        self.run(&["inspect", "--format", template, container])
+    }
+
+    /// The first process of a container.
+    pub fn pid(&self, container: &str) -> u32 {
+        let pid = self.inspect(container, "{{.State.Pid}}").parse().unwrap();
+        assert_ne!(pid, 0, "{container} does not run");
+        pid
+    }
+
+    /// Has the daemon itself hang, or go on; its containers do not notice.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    /// All processes that were started in its directory: the daemon's helpers.
+    fn helpers(&self) -> Vec<Pid> {
+        let dir = self.dir.0.to_str().unwrap();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let pid = entry.file_name().to_str().and_then(|it| it.parse().ok());
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&line).contains(dir) {
+                found.extend(pid.and_then(Pid::from_raw));
+            }
+        }
+        found
+    }
+
+    /// Ends it in its own way, as far as it will.
+    fn end(&mut self) {
+        let _anyhow = kill_process(Pid::from_child(&self.process), Signal::CONT);
+        if let Ok(all) = self.try_run(&["ps", "--all", "--quiet"]) {
+            let all: Vec<&str> = all.split_whitespace().collect();
+            if !all.is_empty() {
+                let _anyhow = self.try_run(&[&["rm", "--force"], &all[..]].concat());
+            }
+        }
+        let _anyhow = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(15) {
+            if let Ok(Some(_)) = self.process.try_wait() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        let _anyhow = self.process.kill();
+        let _anyhow = self.process.wait();
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.end();
+        for helper in self.helpers() {
+            let _gone = kill_process(helper, Signal::KILL);
+        }
+        // Where nobody else has a container in it, the group of them all goes too.
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten() {
+            let Ok(hierarchy) = hierarchy else { continue };
+            for parent in ["docker", "libpod_parent"] {
+                let _in_use = fs::remove_dir(hierarchy.path().join(parent));
+            }
+        }
+    }
+}
+
+fn socket(dir: &Path) -> String {
+    let socket: PathBuf = dir.join("sock");
+    format!("unix://{}", socket.display())
+}
