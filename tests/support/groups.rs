@@ -70,7 +70,7 @@ impl Group {
     fn number(&self, one: &str, two: &str) -> Option<f64> {
         let text = self.read(one, two);
         let number: f64 = text.split_whitespace().next()?.parse().ok()?;
-        (number >= 0.0 && number < 4e18).then_some(number)
+        (0.0..4e18).contains(&number).then_some(number)
     }
 
     /// The number behind a word.

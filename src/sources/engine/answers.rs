@@ -56,9 +56,10 @@ impl Version {
         let least = number(answer.min_api_version).unwrap_or_default();
         let spoken = number(answer.api_version).map(|most| most.min(NEWEST_API).max(least));
         Self {
-            kind: match is_podman {
-                true => Kind::Podman,
-                false => Kind::Docker,
+            kind: if is_podman {
+                Kind::Podman
+            } else {
+                Kind::Docker
             },
             version: answer.version.filter(|version| version.len() <= MAX_TEXT),
             api: spoken.map(|(major, minor)| format!("{major}.{minor}")),

@@ -164,9 +164,10 @@ impl Container {
                 self.health = None;
                 self.exit_code = exit_code;
                 self.finished = at.or(self.finished);
-                match is_restarted || exit_code.is_none() {
-                    true => Ask::Soon,
-                    false => Ask::No,
+                if is_restarted || exit_code.is_none() {
+                    Ask::Soon
+                } else {
+                    Ask::No
                 }
             }
             Happened::OutOfMemory => {

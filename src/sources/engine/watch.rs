@@ -119,8 +119,8 @@ pub(super) async fn all(engines: Arc<Engines>) {
             if !is_listed(&engines) {
                 engines.add(Engine::at(socket.clone()));
             }
-            let follower = Follower::new(Arc::clone(&engines), socket);
-            tokio::spawn(follower.run());
+            let task = Follower::new(Arc::clone(&engines), socket).run();
+            tokio::spawn(task);
         }
         if followed.len() == sockets.len() {
             return;
@@ -230,7 +230,7 @@ impl Follower {
 /// An answer that was waited for.
 enum Answer {
     Containers(Result<Vec<Listed>>),
-    Container(String, Result<Option<Inspected>>),
+    Container(String, Result<Option<Box<Inspected>>>),
     Images(Result<Vec<Image>>),
     CgroupDriver(Result<Option<String>>),
     Ping(Result<()>),
@@ -368,7 +368,7 @@ impl<'a> Session<'a> {
             self.asking.insert(id.clone(), false);
             self.ask(|client| async move {
                 let answer = client.container(&id, within).await;
-                Answer::Container(id, answer)
+                Answer::Container(id, answer.map(|found| found.map(Box::new)))
             });
         }
     }
@@ -480,16 +480,18 @@ impl<'a> Session<'a> {
 
     fn listed(&mut self, list: Vec<Listed>) {
         let timing = self.follower.timing;
-        let all: Vec<String> = match self.ask_all {
-            true => list.iter().map(|listed| listed.id.clone()).collect(),
-            false => Vec::new(),
+        let all: Vec<String> = if self.ask_all {
+            list.iter().map(|listed| listed.id.clone()).collect()
+        } else {
+            Vec::new()
         };
         let changed = self
             .follower
             .with(|engine, cache| cache.listed(engine, list));
-        let all = match self.ask_all {
-            true => all.into_iter().take(MAX_CONTAINERS).collect(),
-            false => changed,
+        let all = if self.ask_all {
+            all.into_iter().take(MAX_CONTAINERS).collect()
+        } else {
+            changed
         };
         if self.ask_all && self.up_since.is_none() {
             self.initial = all.iter().cloned().collect();
@@ -513,7 +515,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn described(&mut self, id: String, answer: Result<Option<Inspected>>) {
+    fn described(&mut self, id: String, answer: Result<Option<Box<Inspected>>>) {
         // Who is not waited for any more is gone.
         let Some(again) = self.asking.remove(&id) else {
             return;
@@ -530,7 +532,7 @@ impl<'a> Session<'a> {
         match answer {
             Ok(Some(inspected)) => {
                 self.follower
-                    .with(|engine, cache| cache.inspected(engine, inspected));
+                    .with(|engine, cache| cache.inspected(engine, *inspected));
             }
             Ok(None) => {
                 self.follower
