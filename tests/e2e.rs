@@ -49,6 +49,26 @@ const TOLERATED: &[(&str, &str, &str)] = &[
         "use base unit \"bytes\" instead of \"bits\"",
         "entropy is counted in bits, and node_exporter's names",
     ),
+    (
+        "cadvisor_version_info",
+        "label names should be written in 'snake_case' not 'camelCase'",
+        "cAdvisor's labels",
+    ),
+    (
+        "container_",
+        "non-counter metrics should not have \"_total\" suffix",
+        "cAdvisor's names",
+    ),
+    (
+        "container_",
+        "counter metrics should have \"_total\" suffix",
+        "cAdvisor's names",
+    ),
+    (
+        "machine_",
+        "metrics should not have \"_count\" suffix",
+        "cAdvisor's names",
+    ),
 ];
 
 /// What the text files of the fixture machines say is their writers'.
