@@ -15,7 +15,7 @@ use crate::{
     collector::{Collect, Entry, Layer},
     http,
     log::{self, Level},
-    sources::{Roots, engine, workloads},
+    sources::{Roots, engine, libvirt, workloads},
 };
 
 /// The flags that belong to no collector.
@@ -31,6 +31,9 @@ pub struct Flags {
     /// Which container engines to ask.
     #[command(flatten)]
     pub engines: engine::Flags,
+    /// Which libvirt to ask.
+    #[command(flatten)]
+    pub libvirt: libvirt::Flags,
     /// Which control groups to show.
     #[command(flatten)]
     pub workloads: workloads::Flags,

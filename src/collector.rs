@@ -52,13 +52,15 @@ pub enum Layer {
     Host,
     /// Its containers and other control groups: `container_*`, `machine_*`.
     Containers,
+    /// Its virtual machines: `libvirt_*`.
+    Domains,
     /// What runs on it, in a few series: `census_*`.
     Census,
 }
 
 impl Layer {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Host, Self::Containers, Self::Census];
+    pub const ALL: [Self; 4] = [Self::Host, Self::Containers, Self::Domains, Self::Census];
 
     /// The name in the path.
     #[must_use]
@@ -66,6 +68,7 @@ impl Layer {
         match self {
             Self::Host => "host",
             Self::Containers => "containers",
+            Self::Domains => "domains",
             Self::Census => "census",
         }
     }
@@ -76,6 +79,7 @@ impl Layer {
         match self {
             Self::Host => "the machine itself",
             Self::Containers => "containers, services and other control groups",
+            Self::Domains => "virtual machines",
             Self::Census => "what runs here, in a few series",
         }
     }

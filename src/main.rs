@@ -60,12 +60,14 @@ fn run(settings: Settings) -> Result<(), String> {
         .map_err(|error| format!("cannot start: {error}"))?;
     let workers = Workers::default();
     let flags = settings.flags;
-    let machine = Machine::new(flags.roots, flags.engines, flags.workloads);
-    let engines = Arc::clone(machine.engines());
-    let asks_engines = settings
-        .collectors
-        .iter()
-        .any(|(_, layer, _)| matches!(layer, Layer::Containers | Layer::Census));
+    let machine = Machine::new(flags.roots, flags.engines, flags.libvirt, flags.workloads);
+    let (engines, libvirt) = (Arc::clone(machine.engines()), Arc::clone(machine.libvirt()));
+    let has = |wanted: &[Layer]| {
+        let mut collectors = settings.collectors.iter();
+        collectors.any(|(_, layer, _)| wanted.contains(layer))
+    };
+    let asks_engines = has(&[Layer::Containers, Layer::Census]);
+    let asks_libvirt = has(&[Layer::Containers, Layer::Domains, Layer::Census]);
     let scraper = Scraper::new(machine, settings.collectors, workers.clone());
     runtime.block_on(async {
         let stop = stop_signal()?;
@@ -74,6 +76,9 @@ fn run(settings: Settings) -> Result<(), String> {
         started(enabled, &to_come);
         if asks_engines {
             engines.watch();
+        }
+        if asks_libvirt {
+            libvirt.watch();
         }
         server.serve(stop).await;
         Ok::<_, String>(())

@@ -89,6 +89,28 @@ impl<const N: usize> Metric<N> {
     }
 }
 
+/// The tables of several modules as one, for a collector that is more than one file.
+///
+/// # Panics
+///
+/// Where `N` is not the sum of their lengths, at compile time.
+#[must_use]
+pub const fn joined<const N: usize>(tables: &[&[&'static Desc]]) -> [&'static Desc; N] {
+    let mut all = [tables[0][0]; N];
+    let (mut table, mut at) = (0, 0);
+    while table < tables.len() {
+        let mut i = 0;
+        while i < tables[table].len() {
+            all[at] = tables[table][i];
+            at += 1;
+            i += 1;
+        }
+        table += 1;
+    }
+    assert!(at == N, "the tables have another length");
+    all
+}
+
 const fn ends_with(text: &str, suffix: &str) -> bool {
     match text
         .as_bytes()
@@ -147,6 +169,6 @@ macro_rules! metrics {
                 );
         )+
         /// Every metric this collector can expose.
-        const METRICS: &[&$crate::metric::Desc] = &[$($ident.desc()),+];
+        pub(crate) const METRICS: &[&$crate::metric::Desc] = &[$($ident.desc()),+];
     };
 }

@@ -2,6 +2,7 @@
 
 mod census;
 mod container;
+mod domain;
 mod host;
 #[cfg(test)]
 mod testing;
@@ -11,10 +12,10 @@ use crate::collector::Entry;
 /// Every collector there is, in the order the README lists them.
 pub const ALL: &[Entry] = &joined();
 
-const COUNT: usize = host::ALL.len() + container::ALL.len() + census::ALL.len();
+const COUNT: usize = host::ALL.len() + container::ALL.len() + domain::ALL.len() + census::ALL.len();
 
 const fn joined() -> [Entry; COUNT] {
-    let layers = [host::ALL, container::ALL, census::ALL];
+    let layers = [host::ALL, container::ALL, domain::ALL, census::ALL];
     let mut all = [host::ALL[0]; COUNT];
     let (mut layer, mut at) = (0, 0);
     while layer < layers.len() {

@@ -7,6 +7,7 @@ mod dbus;
 mod dir;
 pub mod engine;
 mod ethtool;
+pub mod libvirt;
 mod link_modes;
 mod links;
 mod mounts;
@@ -52,6 +53,7 @@ pub use text::{Fields, Text, unescaped};
 use crate::error::Result;
 use cgroup::{Cgroups, MemoryLimits};
 use engine::{Engine, Engines};
+use libvirt::{Fetched, Libvirt, Network, Pool};
 use workloads::{Seen, Workloads};
 
 /// Where the machine's file systems are mounted. Tests mount a fixture tree.
@@ -82,16 +84,23 @@ pub struct Machine {
     roots: Roots,
     cgroups: Cgroups,
     engines: Arc<Engines>,
+    libvirt: Arc<Libvirt>,
     workloads: Workloads,
 }
 
 impl Machine {
     /// The machine that is mounted there. Nothing is read before it is asked for.
     #[must_use]
-    pub fn new(roots: Roots, engines: engine::Flags, workloads: workloads::Flags) -> Self {
+    pub fn new(
+        roots: Roots,
+        engines: engine::Flags,
+        libvirt: libvirt::Flags,
+        workloads: workloads::Flags,
+    ) -> Self {
         Self {
             cgroups: Cgroups::at(&roots),
             engines: Arc::new(Engines::new(engines)),
+            libvirt: Arc::new(Libvirt::new(libvirt)),
             workloads: Workloads::new(workloads),
             roots,
         }
@@ -102,13 +111,19 @@ impl Machine {
     pub fn engines(&self) -> &Arc<Engines> {
         &self.engines
     }
+
+    /// The keeper of its virtual machines.
+    #[must_use]
+    pub fn libvirt(&self) -> &Arc<Libvirt> {
+        &self.libvirt
+    }
 }
 
-/// A machine whose engines nobody asks.
+/// A machine whose engines and libvirt nobody asks.
 impl From<Roots> for Arc<Machine> {
     fn from(roots: Roots) -> Self {
-        let (engines, workloads) = Default::default();
-        Self::new(Machine::new(roots, engines, workloads))
+        let (engines, libvirt, workloads) = Default::default();
+        Self::new(Machine::new(roots, engines, libvirt, workloads))
     }
 }
 
@@ -124,6 +139,7 @@ pub struct Snapshot {
     proc_stat: Shared<Text>,
     workloads: Shared<Seen>,
     memory_limits: Shared<Vec<Result<MemoryLimits>>>,
+    domains: Shared<Fetched>,
 }
 
 impl Snapshot {
@@ -137,6 +153,7 @@ impl Snapshot {
             proc_stat: Shared::default(),
             workloads: Shared::default(),
             memory_limits: Shared::default(),
+            domains: Shared::default(),
         }
     }
 
@@ -286,10 +303,27 @@ impl Snapshot {
                 roots,
                 cgroups,
                 engines,
+                libvirt,
                 workloads,
             } = &*self.machine;
-            workloads.look(roots, cgroups, engines)
+            workloads.look(roots, cgroups, engines, &libvirt.running())
         })
+    }
+
+    /// The virtual machines, and how libvirt was reached.
+    pub fn domains(&self) -> Result<&Fetched> {
+        let ask = || self.machine.libvirt.fetch(self.deadline);
+        self.domains.get_or_read(ask)
+    }
+
+    /// libvirt's storage pools.
+    pub fn storage_pools(&self) -> Result<Vec<Pool>> {
+        self.machine.libvirt.pools(self.deadline)
+    }
+
+    /// libvirt's networks.
+    pub fn virtual_networks(&self) -> Result<Vec<Network>> {
+        self.machine.libvirt.networks(self.deadline)
     }
 
     /// What each workload that is present may have in memory, in their order. Several

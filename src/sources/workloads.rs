@@ -16,6 +16,7 @@ use super::{
     cgroup::{Cgroups, Group},
     clock, dir,
     engine::{Container, Engine, Engines, Kind},
+    libvirt::Running,
 };
 use crate::{duration, error::Result, pattern::Pattern};
 
@@ -234,7 +235,13 @@ impl Workloads {
     }
 
     /// Everything that is to be shown now.
-    pub(super) fn look(&self, roots: &Roots, cgroups: &Cgroups, engines: &Engines) -> Result<Seen> {
+    pub(super) fn look(
+        &self,
+        roots: &Roots,
+        cgroups: &Cgroups,
+        engines: &Engines,
+        _domains: &[Running],
+    ) -> Result<Seen> {
         self.join(
             &engines.known(),
             |pid, id| place(roots, pid, id),
