@@ -243,6 +243,15 @@ impl Workloads {
         )
     }
 
+    /// The paths of the groups of containers that a flag hides.
+    pub(super) fn hidden(&self, roots: &Roots) -> Result<Vec<String>> {
+        let is_hidden =
+            |path: &str| self.flags.cgroup_exclude.matches(path) && Handle::of(path).is_some();
+        // Not with those that are kept: of these the walk forgets what it does not want.
+        let groups = Cgroups::at(roots).walk(is_hidden)?;
+        Ok(groups.iter().map(|group| group.path().to_owned()).collect())
+    }
+
     /// Joins what engines know with the groups that there are: `place` says which group a
     /// process is in, `walk` lists those that are wanted, and `unknown` hears of ids that
     /// no engine told of.
