@@ -7,8 +7,8 @@
 use std::{any::TypeId, collections::BTreeSet, ffi::OsString, num::NonZeroUsize};
 
 use clap::{
-    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, builder::ValueParser,
-    error::ErrorKind, parser::ValueSource,
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueEnum, builder::ValueParser,
+    error::ErrorKind, parser::ValueSource, value_parser,
 };
 
 use crate::{
@@ -48,9 +48,21 @@ pub struct Flags {
     pub gomaxprocs: Option<NonZeroUsize>,
 }
 
+/// What the program is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Task {
+    /// Serve metrics.
+    Serve,
+    /// Say what will be collected on this machine, and for what is not, why and how to mend
+    /// it.
+    Check,
+}
+
 /// What the command line asks for.
 #[expect(missing_debug_implementations, reason = "holds closures")]
 pub struct Settings {
+    /// What to do.
+    pub task: Task,
     /// The exporter's own flags.
     pub flags: Flags,
     /// The collectors that are on, and how each reads.
@@ -63,11 +75,17 @@ pub struct Settings {
 #[must_use]
 pub fn command(collectors: &[Entry]) -> Command {
     let help = Arg::new("help").long("help").short('h');
+    let task = Arg::new("task")
+        .value_name("TASK")
+        .value_parser(value_parser!(Task));
     let own = Command::new(env!("CARGO_PKG_NAME"))
         .version(env!("CARGO_PKG_VERSION"))
         .args_override_self(true)
         .disable_help_flag(true)
         .arg(help.action(ArgAction::HelpShort).help("Print this help"))
+        .arg(task.help(
+            "What to do: serve metrics, or check what will be collected here [default: serve]",
+        ))
         .next_help_heading("Serving, logging, where the machine is");
     let command = Flags::augment_args(own).next_help_heading("Collectors and their settings");
     let command = collectors.iter().fold(command, |command, collector| {
@@ -88,7 +106,10 @@ pub fn command(collectors: &[Entry]) -> Command {
     });
     // After the flags, whose documentation would stand in its place.
     let command = command.about(env!("CARGO_PKG_DESCRIPTION")).after_help(
-        "A switch --x is turned off by --no-x. Every flag can be set by the environment too: \
+        "strata_exporter check, with the flags it is served with, says for this machine what will \
+         be collected, and for what is not, why and how to mend it. It exits with 0 if everything \
+         that is on works, else with 1.\n\n\
+         A switch --x is turned off by --no-x. Every flag can be set by the environment too: \
          --web.listen-address by STRATA_WEB_LISTEN_ADDRESS.",
     );
     command.mut_args(|arg| {
@@ -148,7 +169,9 @@ pub fn parse(
         .filter(|entry| entry.is_to_come() && given(&matches, entry.name) == Some(true))
         .map(|entry| entry.name)
         .collect();
+    let task = matches.get_one("task").copied();
     Ok(Settings {
+        task: task.unwrap_or(Task::Serve),
         flags,
         collectors: made,
         to_come,
@@ -269,7 +292,10 @@ mod tests {
                 "--log.level=loud",
                 "invalid value 'loud' for '--log.level <LEVEL>' [possible values: debug, info, warn, error]",
             ),
-            ("surplus", "unexpected argument 'surplus' found"),
+            (
+                "surplus",
+                "invalid value 'surplus' for '[TASK]' [possible values: serve, check]",
+            ),
         ] {
             let error = parse(line).err();
             let expected = format!("strata_exporter: {said}, try --help");

@@ -15,6 +15,7 @@ mod netlink;
 mod own;
 mod processes;
 mod qdiscs;
+mod rights;
 mod routes;
 mod statfs;
 mod syscall;
@@ -44,6 +45,7 @@ pub use neighbours::Neighbour;
 pub use own::{Usage, raise_open_files_limit};
 pub use processes::{NetworkNamespace, Process};
 pub use qdiscs::Qdisc;
+pub use rights::{SocketAccess, User};
 pub use routes::Route;
 pub use statfs::{Answer, Place, Space, Statfs};
 pub use tcp_sockets::TcpSockets;
@@ -279,6 +281,12 @@ impl Snapshot {
         self.machine.engines.known()
     }
 
+    /// Where engines are asked, and whether flags say so.
+    #[must_use]
+    pub fn engine_sockets(&self) -> (Vec<PathBuf>, bool) {
+        self.machine.engines.sockets()
+    }
+
     /// Containers, services and other control groups, and what engines say of them.
     pub fn workloads(&self) -> Result<&Seen> {
         self.workloads.get_or_read(|| {
@@ -290,6 +298,11 @@ impl Snapshot {
             } = &*self.machine;
             workloads.look(roots, cgroups, engines)
         })
+    }
+
+    /// The paths of the groups of containers that a flag hides.
+    pub fn hidden_containers(&self) -> Result<Vec<String>> {
+        self.machine.workloads.hidden(self.roots())
     }
 
     /// What each workload that is present may have in memory, in their order. Several

@@ -439,7 +439,7 @@ impl Group {
 }
 
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 
 #[cfg(test)]
 mod tests;

@@ -293,6 +293,13 @@ impl Engines {
         }
     }
 
+    /// Where they are asked, and whether flags say so: those that none names need not be
+    /// there.
+    #[must_use]
+    pub fn sockets(&self) -> (Vec<PathBuf>, bool) {
+        self.flags.sockets()
+    }
+
     /// Begins to follow them, on the runtime that this is called on, for as long as it
     /// runs.
     pub fn watch(self: &Arc<Self>) {
