@@ -1,6 +1,8 @@
 //! What engines answer, in our words. Nothing they say is believed to be short.
 //!
 //! An answer is Docker's, or Podman's in imitation of it: <https://docs.docker.com/reference/api/engine/>.
+//! Descriptions of containers are not read into bollard's models: these refuse a whole
+//! list for one word that they do not know, such as Podman's `stopped`.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -8,10 +10,10 @@ use std::{
 };
 
 use bollard::models::{
-    ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerSummary,
-    ContainerSummaryStateEnum as ListedStatus, EventMessage, EventMessageTypeEnum as EventType,
-    HealthStatusEnum, ImageSummary, RestartPolicyNameEnum, SystemVersion,
+    EventMessage, EventMessageTypeEnum as EventType, ImageSummary, SystemVersion,
 };
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{Container, Health, Image, Kind, State, is_id, moment};
 
@@ -79,29 +81,43 @@ pub(super) struct Listed {
     pub(super) created: Option<Duration>,
 }
 
+/// One item of the list, as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Summary {
+    id: Option<String>,
+    names: Option<Vec<String>>,
+    image: Option<String>,
+    #[serde(rename = "ImageID")]
+    image_id: Option<String>,
+    labels: Option<HashMap<String, String>>,
+    state: Option<String>,
+    created: Option<i64>,
+}
+
 impl Listed {
-    pub(super) fn of(answer: ContainerSummary, kept: &Kept) -> Option<Self> {
-        let names = answer.names.unwrap_or_default();
+    /// Those in the answer. What cannot be read costs only itself.
+    pub(super) fn all(answer: &[u8], kept: &Kept) -> serde_json::Result<Vec<Self>> {
+        let items: Option<Vec<&RawValue>> = serde_json::from_slice(answer)?;
+        let items = items.unwrap_or_default().into_iter();
+        Ok(items
+            .filter_map(|item| Self::of(serde_json::from_str(item.get()).ok()?, kept))
+            .collect())
+    }
+
+    fn of(summary: Summary, kept: &Kept) -> Option<Self> {
+        let names = summary.names.unwrap_or_default();
         // `/other/alias` is what another one calls it that was linked to it.
         let is_own = |name: &&String| !name.trim_start_matches('/').contains('/');
         let name = names.iter().find(is_own).cloned();
         Some(Self {
-            id: answer.id.filter(|id| is_id(id))?,
+            id: summary.id.filter(|id| is_id(id))?,
             name: own_name(name),
-            image: bounded(answer.image),
-            image_id: bounded(answer.image_id),
-            labels: kept.of(answer.labels),
-            state: answer.state.and_then(|state| match state {
-                ListedStatus::EMPTY => None,
-                ListedStatus::CREATED => Some(State::Created),
-                ListedStatus::RUNNING | ListedStatus::STOPPING => Some(State::Running),
-                ListedStatus::PAUSED => Some(State::Paused),
-                ListedStatus::RESTARTING => Some(State::Restarting),
-                ListedStatus::REMOVING => Some(State::Removing),
-                ListedStatus::EXITED => Some(State::Exited),
-                ListedStatus::DEAD => Some(State::Dead),
-            }),
-            created: answer.created.and_then(since_1970),
+            image: bounded(summary.image),
+            image_id: bounded(summary.image_id),
+            labels: kept.of(summary.labels),
+            state: summary.state.and_then(|word| state(&word)),
+            created: summary.created.and_then(since_1970),
         })
     }
 }
@@ -115,61 +131,102 @@ pub(super) struct Inspected {
     pub(super) is_restarted: bool,
 }
 
+/// One container, as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Description {
+    id: Option<String>,
+    name: Option<String>,
+    image: Option<String>,
+    created: Option<String>,
+    restart_count: Option<i64>,
+    state: Option<Process>,
+    config: Option<Config>,
+    host_config: Option<HostConfig>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Process {
+    status: Option<String>,
+    pid: Option<i64>,
+    exit_code: Option<i64>,
+    started_at: Option<String>,
+    finished_at: Option<String>,
+    health: Option<Checks>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Checks {
+    status: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Config {
+    image: Option<String>,
+    labels: Option<HashMap<String, String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    cgroup_parent: Option<String>,
+    memory: Option<i64>,
+    restart_policy: Option<RestartPolicy>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RestartPolicy {
+    name: Option<String>,
+}
+
 impl Inspected {
-    pub(super) fn of(answer: ContainerInspectResponse, kept: &Kept) -> Option<Self> {
-        let process = answer.state?;
-        let state = match process.status? {
-            Status::EMPTY => return None,
-            Status::CREATED => State::Created,
-            Status::RUNNING | Status::STOPPING => State::Running,
-            Status::PAUSED => State::Paused,
-            Status::RESTARTING => State::Restarting,
-            Status::REMOVING => State::Removing,
-            Status::EXITED => State::Exited,
-            Status::DEAD => State::Dead,
-        };
+    /// The container that the answer describes, if it describes one.
+    pub(super) fn read(answer: &[u8], kept: &Kept) -> serde_json::Result<Option<Self>> {
+        Ok(Self::of(serde_json::from_slice(answer)?, kept))
+    }
+
+    fn of(description: Description, kept: &Kept) -> Option<Self> {
+        let process = description.state?;
+        let state = state(&process.status?)?;
         let health = process.health.and_then(|health| health.status);
-        let health = health.and_then(|status| match status {
-            HealthStatusEnum::EMPTY | HealthStatusEnum::NONE => None,
-            HealthStatusEnum::STARTING => Some(Health::Starting),
-            HealthStatusEnum::HEALTHY => Some(Health::Healthy),
-            HealthStatusEnum::UNHEALTHY => Some(Health::Unhealthy),
-        });
+        let health = health.and_then(|word| self::health(&word));
         let exit_code = process.exit_code.filter(|code| match state {
             State::Running | State::Paused => false,
             // It says 0 before it ever ran, and more if it could not be started.
             State::Created => *code != 0,
             _ => true,
         });
-        let config = answer.config.unwrap_or_default();
-        let host_config = answer.host_config.unwrap_or_default();
+        let config = description.config.unwrap_or_default();
+        let host_config = description.host_config.unwrap_or_default();
         let parent = bounded(host_config.cgroup_parent);
         let policy = host_config.restart_policy.and_then(|policy| policy.name);
         let pid = process.pid.and_then(|pid| u32::try_from(pid).ok());
         let at = |text: Option<String>| moment::parse(&text?);
         Some(Self {
             is_restarted: matches!(
-                policy,
-                Some(
-                    RestartPolicyNameEnum::ALWAYS
-                        | RestartPolicyNameEnum::UNLESS_STOPPED
-                        | RestartPolicyNameEnum::ON_FAILURE
-                )
+                policy.as_deref(),
+                Some("always" | "unless-stopped" | "on-failure")
             ),
             container: Container {
-                id: answer.id.filter(|id| is_id(id))?,
-                name: own_name(answer.name),
+                id: description.id.filter(|id| is_id(id))?,
+                name: own_name(description.name),
                 image: bounded(config.image),
-                image_id: bounded(answer.image),
+                image_id: bounded(description.image),
                 labels: kept.of(config.labels),
                 state,
                 pid: pid.filter(|pid| *pid > 0 && state.is_alive()),
                 cgroup_parent: Some(parent).filter(|parent| !parent.is_empty()),
-                restarts: answer.restart_count.and_then(|n| u64::try_from(n).ok()),
+                restarts: description
+                    .restart_count
+                    .and_then(|n| u64::try_from(n).ok()),
                 exit_code,
                 oom_events: 0,
                 health: health.filter(|_| state.is_alive()),
-                created: at(answer.created),
+                created: at(description.created),
                 started: at(process.started_at),
                 finished: at(process.finished_at),
                 memory_limit: host_config
@@ -279,6 +336,21 @@ pub(super) fn image(answer: ImageSummary) -> Option<Image> {
         size: u64::try_from(answer.size).ok(),
         created: since_1970(answer.created),
     })
+}
+
+/// A state by Docker's word for it, or by Podman's, which are a few more.
+fn state(word: &str) -> Option<State> {
+    match word {
+        "created" | "configured" | "initialized" => Some(State::Created),
+        "running" | "stopping" => Some(State::Running),
+        "paused" => Some(State::Paused),
+        "restarting" => Some(State::Restarting),
+        "removing" => Some(State::Removing),
+        // It ended, and what it leaves has not been cleaned up.
+        "exited" | "stopped" => Some(State::Exited),
+        "dead" => Some(State::Dead),
+        _ => None,
+    }
 }
 
 fn health(word: &str) -> Option<Health> {
