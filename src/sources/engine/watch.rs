@@ -670,3 +670,22 @@ fn about(time: Duration) -> Duration {
     let factor = 768 + u32::try_from(random).unwrap_or_default();
     time.saturating_mul(factor) / 1024
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_somewhat_more_or_less_than_it_should_be() {
+        let second = Duration::from_secs(1);
+        for _ in 0..1000 {
+            let pause = about(second);
+            assert!(
+                pause >= second * 3 / 4 && pause < second * 5 / 4,
+                "{pause:?}"
+            );
+        }
+        assert_eq!(about(Duration::ZERO), Duration::ZERO);
+        assert!(about(Duration::MAX) > Duration::ZERO);
+    }
+}
