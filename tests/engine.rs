@@ -12,7 +12,7 @@ use std::{
 };
 
 use strata_exporter::sources::engine::{
-    Container, Engine, Engines, Flags, Health, Kind, State, Timing,
+    Container, Engine, Engines, Flags, Health, Kind, State, Stored, Timing,
 };
 use support::{
     fake_engine::{FakeEngine, HEAD, Made, Reply},
@@ -41,6 +41,8 @@ const PATIENT: Timing = Timing {
     settle: Duration::from_millis(1),
     unknown: Duration::from_millis(1),
     ask_again: LONG,
+    first_sizes: LONG,
+    sizes: LONG,
 };
 
 /// Waits for no answer for long.
@@ -672,6 +674,7 @@ fn labels_are_kept_if_they_are_wanted_and_of_bearable_length() {
     let flags = Flags {
         engine_socket: vec![fake.path()],
         engine_labels: ["wanted", "long", "absent"].map(str::to_owned).into(),
+        ..Flags::default()
     };
     let followed = Followed::with(flags, PATIENT);
     let engine = followed.until_up();
@@ -810,6 +813,127 @@ fn a_word_that_nobody_knew_costs_only_what_it_says() {
     fake.tell(&web.event("pause", &[]));
     followed.until_container("a pause", &web, |it| it.state == State::Paused);
     assert_eq!(followed.engine().unwrap().connections, 1);
+}
+
+// Sizes on disk.
+
+/// An engine's answer, with so many bytes in its volumes.
+fn disk(bytes: u64) -> Reply {
+    Reply::json(&json!({
+        "LayersSize": 5, "Images": [], "Containers": [],
+        "Volumes": [{"Name": "v", "UsageData": {"RefCount": 1, "Size": bytes}}],
+    }))
+}
+
+/// What the volumes of an engine take, as last known.
+fn volumes(engine: &Engine) -> Option<u64> {
+    let kinds = engine.sizes.as_ref()?.kinds;
+    kinds.iter().find(|(it, _)| *it == Stored::Volumes)?.1.taken
+}
+
+fn followed_for_sizes(fake: &FakeEngine, every: Duration, within: Duration) -> Followed {
+    let flags = Flags {
+        engine_socket: vec![fake.path()],
+        sizes: Some(every),
+        ..Flags::default()
+    };
+    let timing = Timing {
+        first_sizes: Duration::from_millis(1),
+        sizes: within,
+        ..PATIENT
+    };
+    Followed::with(flags, timing)
+}
+
+#[test]
+fn sizes_are_asked_for_again_and_the_last_answer_stays() {
+    let fake = FakeEngine::docker("sizes");
+    fake.answers("/system/df", disk(7));
+    let followed = followed_for_sizes(&fake, SHORT, LONG);
+    followed.until("sizes", |engine| volumes(engine) == Some(7));
+    fake.answers("/system/df", disk(8));
+    followed.until("other sizes", |engine| volumes(engine) == Some(8));
+    for reply in [Reply::Status(500, "busy".to_owned()), Reply::raw("garbage")] {
+        let failures = followed.engine().unwrap().sizes_failures;
+        fake.answers("/system/df", reply);
+        let engine = followed.until("failures", |engine| engine.sizes_failures > failures + 1);
+        assert!(engine.up && engine.error.is_none());
+        assert_eq!(volumes(&engine), Some(8));
+    }
+    fake.answers("/system/df", disk(9));
+    followed.until("sizes again", |engine| volumes(engine) == Some(9));
+    assert_eq!(fake.asked("/version"), 1);
+}
+
+#[test]
+fn sizes_are_not_waited_for_for_ever_and_asked_for_once_at_a_time() {
+    let fake = FakeEngine::docker("sizes-late");
+    let web = Made::running('a', "web");
+    fake.has(std::slice::from_ref(&web));
+    fake.answers("/system/df", disk(7));
+    fake.hold("/system/df");
+    let followed = followed_for_sizes(&fake, Duration::from_millis(1), LONG);
+    until("a question", || {
+        (fake.asked("/system/df") == 1).then_some(())
+    });
+    // Meanwhile everything else goes on, and nobody asks again.
+    for at in 0..50 {
+        let (action, state) = match at % 2 {
+            0 => ("pause", State::Paused),
+            _ => ("unpause", State::Running),
+        };
+        fake.tell(&web.event(action, &[]));
+        let started = std::time::Instant::now();
+        while followed.engine().unwrap().containers[&web.id].state != state {
+            assert!(started.elapsed() < support::live::NEVER);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    assert_eq!(fake.asked("/system/df"), 1);
+    fake.let_go("/system/df");
+    followed.until("sizes", |engine| volumes(engine) == Some(7));
+
+    let fake = FakeEngine::docker("sizes-never");
+    fake.answers("/system/df", Reply::Silence);
+    let followed = followed_for_sizes(&fake, SHORT, SHORT);
+    let engine = followed.until("failures", |engine| engine.sizes_failures > 1);
+    assert!(engine.up && engine.sizes.is_none());
+    assert_eq!(fake.asked("/version"), 1);
+}
+
+#[test]
+fn an_engine_that_is_lost_over_its_sizes_is_not_asked_at_once_again() {
+    let fake = FakeEngine::docker("sizes-lost");
+    fake.answers("/system/df", Reply::Silence);
+    let followed = followed_for_sizes(&fake, LONG, LONG);
+    until("a question", || {
+        (fake.asked("/system/df") == 1).then_some(())
+    });
+    for connections in 2..5 {
+        fake.cut();
+        followed.until("another connection", |engine| {
+            engine.up && engine.connections == connections
+        });
+    }
+    let engine = followed.engine().unwrap();
+    assert_eq!((engine.sizes_failures, fake.asked("/system/df")), (1, 1));
+}
+
+#[test]
+fn sizes_are_not_asked_for_unless_somebody_wants_them() {
+    let fake = FakeEngine::docker("sizes-unwanted");
+    fake.answers("/system/df", disk(7));
+    let timing = Timing {
+        first_sizes: Duration::ZERO,
+        refresh: Duration::from_millis(10),
+        ..PATIENT
+    };
+    let followed = Followed::one(&fake, timing);
+    until("some lists", || {
+        (fake.asked("/containers/json") > 5).then_some(())
+    });
+    assert_eq!(fake.asked("/system/df"), 0);
+    assert!(followed.engine().unwrap().sizes.is_none());
 }
 
 // The whole exporter.

@@ -414,7 +414,7 @@ mod tests {
     }
 
     /// What happened, by an event of a container.
-    fn happened(action: &str, attributes: Value) -> Option<Happened> {
+    fn happened(action: &str, attributes: &Value) -> Option<Happened> {
         let event = event(json!({
             "Type": "container", "Action": action,
             "Actor": {"ID": ID, "Attributes": attributes}, "time": 7, "timeNano": 7_000_000_001_i64,
@@ -715,7 +715,7 @@ mod tests {
                 Happened::Checked(Some(Health::Starting)),
             ),
         ] {
-            assert_eq!(happened(action, attributes), Some(what), "{action}");
+            assert_eq!(happened(action, &attributes), Some(what), "{action}");
         }
         for action in [
             "exec_start: /bin/sh -c true",
@@ -724,7 +724,7 @@ mod tests {
             "init",
             "",
         ] {
-            assert_eq!(happened(action, none()), None, "{action}");
+            assert_eq!(happened(action, &none()), None, "{action}");
         }
     }
 
@@ -761,7 +761,7 @@ mod tests {
 
     #[test]
     fn the_time_of_an_event_is_the_most_exact_one() {
-        let at = |time: Value| {
+        let at = |time: &Value| {
             let mut answer = json!({"Type": "container", "Action": "start", "Actor": {"ID": ID}});
             for (name, value) in time.as_object().into_iter().flatten() {
                 answer[name] = value.clone();
@@ -772,11 +772,14 @@ mod tests {
             }
         };
         let seconds = Duration::from_secs;
-        assert_eq!(at(json!({"time": 7})), Some(seconds(7)));
-        assert_eq!(at(json!({"time": 7, "timeNano": 0})), Some(seconds(7)));
-        assert_eq!(at(json!({"time": 7, "timeNano": -1})), Some(seconds(7)));
-        assert_eq!(at(json!({"timeNano": 8_000_000_000_i64})), Some(seconds(8)));
-        assert_eq!(at(json!({"time": -7})), None);
+        assert_eq!(at(&json!({"time": 7})), Some(seconds(7)));
+        assert_eq!(at(&json!({"time": 7, "timeNano": 0})), Some(seconds(7)));
+        assert_eq!(at(&json!({"time": 7, "timeNano": -1})), Some(seconds(7)));
+        assert_eq!(
+            at(&json!({"timeNano": 8_000_000_000_i64})),
+            Some(seconds(8))
+        );
+        assert_eq!(at(&json!({"time": -7})), None);
     }
 
     #[test]

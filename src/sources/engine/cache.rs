@@ -259,8 +259,7 @@ mod tests {
             self.cache.listed(&mut self.engine, list.collect())
         }
 
-        fn described(&self, id: &str, state: State) -> Container {
-            let _same_for_all = self;
+        fn described(id: &str, state: State) -> Container {
             Container {
                 id: id.to_owned(),
                 name: id.to_owned(),
@@ -282,7 +281,7 @@ mod tests {
         }
 
         fn inspected(&mut self, id: &str, state: State, is_restarted: bool) {
-            let container = self.described(id, state);
+            let container = Self::described(id, state);
             self.describe(container, is_restarted);
         }
 
@@ -456,7 +455,7 @@ mod tests {
     fn an_end_before_the_start_is_not_believed() {
         let mut world = World::with_web();
         world.happened("web", Happened::Died { exit_code: Some(0) });
-        let mut container = world.described("web", State::Exited);
+        let mut container = World::described("web", State::Exited);
         container.finished = Some(Duration::from_secs(5));
         world.describe(container.clone(), false);
         assert_eq!(world.web().finished, Some(Duration::from_secs(20)));

@@ -17,7 +17,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bollard::{
@@ -44,7 +44,7 @@ use tokio::{
 };
 
 use super::{
-    Image,
+    Image, Sizes,
     answers::{self, Event, Inspected, Kept, Listed, Version},
 };
 
@@ -227,6 +227,14 @@ impl Client {
         let asked = talk.docker.list_images(None::<ListImagesOptions>);
         let answer = talk.within(within, asked).await?.into_iter();
         Ok(answer.filter_map(answers::image).take(most).collect())
+    }
+
+    /// Room on disk. It takes long.
+    pub(super) async fn sizes(&self, within: Duration) -> Result<Sizes> {
+        let talk = self.talk("sizes on disk", LIST)?;
+        let asked = Instant::now();
+        let answer = talk.get("/system/df?verbose=1", within).await?;
+        talk.read(Sizes::read(&answer, asked))
     }
 
     /// Begins to listen. All that happens from then on is told.
