@@ -655,6 +655,47 @@ fn an_unknown_container_that_was_seen_is_asked_about_once() {
     assert_eq!(all.len(), FIRST.len() + 1 + 2, "{all:#?}");
 }
 
+#[test]
+fn an_engine_that_is_slow_gets_few_questions_whatever_it_tells() {
+    let fake = FakeEngine::docker("slow");
+    let web = Made::running('a', "web");
+    fake.has(std::slice::from_ref(&web));
+    let followed = Followed::one(&fake, PATIENT);
+    followed.until_up();
+    let asked = fake.requests().len();
+    fake.hold("/images/json");
+    for at in 0..100 {
+        let mut young = Made::running('b', "young");
+        young.id = format!("{at:064x}");
+        fake.hold(&format!("/containers/{}/json", young.id));
+        fake.tell(&young.event("create", &[]));
+        fake.tell(&json!({"Type": "image", "Action": "tag"}));
+        // Who is gone is not waited for, but the question is still there.
+        fake.tell(&young.event("destroy", &[]));
+        let pause = if at % 2 == 0 { "pause" } else { "unpause" };
+        fake.tell(&web.event(pause, &[]));
+    }
+    // Each event after the one before, and each round has had its time.
+    followed.until("all events", |engine| engine.events == 400);
+    until("questions", || {
+        (fake.requests().len() > asked).then_some(())
+    });
+    let containers = fake.requests().split_off(asked);
+    let images = containers.iter().filter(|it| it.contains("/images/"));
+    let images = images.count();
+    assert!(
+        images <= 1 && containers.len() - images <= 4,
+        "{containers:#?}"
+    );
+    // What happened meanwhile is not forgotten.
+    fake.answers("/images/json", Reply::json(&json!([])));
+    let listed = fake.asked("/images/json");
+    fake.let_go("/images/json");
+    until("another list", || {
+        (fake.asked("/images/json") > listed).then_some(())
+    });
+}
+
 // Labels.
 
 #[test]

@@ -36,7 +36,7 @@ const MAX_EVENTS: u32 = 1000;
 const SIZES_SHARE: u32 = 10;
 /// More images are left out.
 const MAX_IMAGES: usize = 10_000;
-/// So many times of questions are remembered before old ones are forgotten.
+/// So many times of questions are remembered before old ones are forgotten, at least.
 const MAX_TIMES: usize = 1000;
 
 /// How often engines are asked, and how long they are waited for.
@@ -345,12 +345,18 @@ struct Session<'a> {
     later: BTreeMap<String, Instant>,
     /// Being asked about, and whether to ask again because something happened.
     asking: HashMap<String, bool>,
+    /// Questions about containers that are on their way, also about those that are gone.
+    under_way: usize,
     asked_at: HashMap<String, Instant>,
+    /// With how many of those to look for old ones.
+    full_at: usize,
     /// Those that were asked about in vain, and why.
     failed: BTreeMap<String, Failure>,
     images_failed: Option<Failure>,
     heard: Instant,
     pinging: bool,
+    /// Whether the images are on their way, and whether something happened to them since.
+    listing_images: Option<bool>,
     refresh_at: Instant,
     images_at: Option<Instant>,
     next_seen: Instant,
@@ -381,11 +387,14 @@ impl<'a> Session<'a> {
             queued: HashSet::new(),
             later: BTreeMap::new(),
             asking: HashMap::new(),
+            under_way: 0,
             asked_at: HashMap::new(),
+            full_at: MAX_TIMES,
             failed: BTreeMap::new(),
             images_failed: None,
             heard: now,
             pinging: false,
+            listing_images: None,
             images_at: None,
             next_seen: now,
             second: (now, 0),
@@ -441,6 +450,11 @@ impl<'a> Session<'a> {
 
     fn list_images(&mut self) {
         self.images_at = None;
+        if self.listing_images.is_some() {
+            self.listing_images = Some(true);
+            return;
+        }
+        self.listing_images = Some(false);
         let within = self.follower.timing.answer;
         self.ask(|client| async move { Answer::Images(client.images(MAX_IMAGES, within).await) });
     }
@@ -448,12 +462,13 @@ impl<'a> Session<'a> {
     /// Asks about as many containers as may be asked about now.
     fn ask_next(&mut self) {
         let within = self.follower.timing.answer;
-        while self.asking.len() < ABREAST {
+        while self.under_way < ABREAST {
             let Some(id) = self.queue.pop_front() else {
                 return;
             };
             self.queued.remove(&id);
             self.asking.insert(id.clone(), false);
+            self.under_way += 1;
             self.ask(|client| async move {
                 let answer = client.container(&id, within).await;
                 Answer::Container(id, answer.map(|found| found.map(Box::new)))
@@ -540,16 +555,11 @@ impl<'a> Session<'a> {
         }
         match answer {
             Answer::Containers(list) => self.listed(list?),
-            Answer::Container(id, answer) => self.described(id, answer),
-            Answer::Images(Ok(list)) => {
-                self.images_failed = None;
-                self.follower.with(|engine, _| {
-                    if *engine.images != list {
-                        engine.images = Arc::new(list);
-                    }
-                });
+            Answer::Container(id, answer) => {
+                self.under_way = self.under_way.saturating_sub(1);
+                self.described(id, answer);
             }
-            Answer::Images(Err(failure)) => self.images_failed = Some(failure),
+            Answer::Images(images) => self.listed_images(images),
             Answer::CgroupDriver(driver) => {
                 self.waits_for_settings = false;
                 self.follower.with(|engine, _| {
@@ -606,6 +616,24 @@ impl<'a> Session<'a> {
         }
     }
 
+    fn listed_images(&mut self, images: Result<Vec<Image>>) {
+        if self.listing_images.take() == Some(true) {
+            let due = Instant::now() + self.follower.timing.settle;
+            self.images_at.get_or_insert(due);
+        }
+        match images {
+            Ok(list) => {
+                self.images_failed = None;
+                self.follower.with(|engine, _| {
+                    if *engine.images != list {
+                        engine.images = Arc::new(list);
+                    }
+                });
+            }
+            Err(failure) => self.images_failed = Some(failure),
+        }
+    }
+
     fn described(&mut self, id: String, answer: Result<Option<Box<Inspected>>>) {
         // Who is not waited for any more is gone.
         let Some(again) = self.asking.remove(&id) else {
@@ -615,9 +643,11 @@ impl<'a> Session<'a> {
         let now = Instant::now();
         self.initial.remove(&id);
         self.failed.remove(&id);
-        if self.asked_at.len() >= MAX_TIMES {
+        if self.asked_at.len() >= self.full_at {
             self.asked_at
                 .retain(|_, asked| asked.elapsed() < timing.long_pause);
+            // Not with each question, where many are asked at a time.
+            self.full_at = MAX_TIMES.max(self.asked_at.len() * 2);
         }
         self.asked_at.insert(id.clone(), now);
         match answer {
