@@ -835,7 +835,7 @@ fn a_word_that_nobody_knew_costs_only_what_it_says() {
     }));
     fake.answers(
         "/info",
-        Reply::json(&json!({"CgroupDriver": "other", "Swarm": {"LocalNodeState": "odd"}})),
+        Reply::json(&json!({"CgroupDriver": "systemd", "Swarm": {"LocalNodeState": "odd"}})),
     );
     let mut web = Made::running('a', "web");
     web.health = Some(json!({"Status": "stopped"}));
@@ -850,6 +850,7 @@ fn a_word_that_nobody_knew_costs_only_what_it_says() {
     assert_eq!(engine.containers[&web.id].pid, Some(4001));
     assert_eq!(engine.containers[&web.id].health, None);
     assert_eq!(engine.containers.get(&odd.id), None);
+    assert_eq!(engine.cgroup_driver.as_deref(), Some("systemd"));
     fake.tell(&web.event("contemplate", &[]));
     fake.tell(&web.event("pause", &[]));
     followed.until_container("a pause", &web, |it| it.state == State::Paused);

@@ -1,8 +1,8 @@
 //! What engines answer, in our words. Nothing they say is believed to be short.
 //!
 //! An answer is Docker's, or Podman's in imitation of it: <https://docs.docker.com/reference/api/engine/>.
-//! Descriptions of containers are not read into bollard's models: these refuse a whole
-//! list for one word that they do not know, such as Podman's `stopped`.
+//! Descriptions of containers, and settings, are not read into bollard's models: these
+//! refuse a whole list for one word that they do not know, such as Podman's `stopped`.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -67,6 +67,19 @@ impl Version {
             api: spoken.map(|(major, minor)| format!("{major}.{minor}")),
         }
     }
+}
+
+/// An engine's settings, as they are written.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Settings {
+    cgroup_driver: Option<String>,
+}
+
+/// Which driver makes the control groups, if it is one of those that are known.
+pub(super) fn cgroup_driver(answer: &[u8]) -> serde_json::Result<Option<String>> {
+    let Settings { cgroup_driver } = serde_json::from_slice(answer)?;
+    Ok(cgroup_driver.filter(|driver| matches!(driver.as_str(), "systemd" | "cgroupfs")))
 }
 
 /// A container as it is in the list of all.
@@ -479,6 +492,26 @@ mod tests {
             let answer = json!({"ApiVersion": most, "MinAPIVersion": least});
             assert_eq!(version(answer).api.as_deref(), spoken, "{most} {least}");
         }
+    }
+
+    #[test]
+    fn a_driver_is_one_of_two() {
+        for (answer, driver) in [
+            (
+                json!({"CgroupDriver": "systemd", "CgroupVersion": "2"}),
+                Some("systemd"),
+            ),
+            (
+                json!({"CgroupDriver": "cgroupfs", "Swarm": {"LocalNodeState": "odd"}}),
+                Some("cgroupfs"),
+            ),
+            (json!({"CgroupDriver": "none"}), None),
+            (json!({}), None),
+        ] {
+            let read = cgroup_driver(answer.to_string().as_bytes()).ok().flatten();
+            assert_eq!(read.as_deref(), driver, "{answer}");
+        }
+        assert!(cgroup_driver(b"[]").is_err());
     }
 
     #[test]

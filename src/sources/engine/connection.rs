@@ -23,7 +23,7 @@ use std::{
 use bollard::{
     API_DEFAULT_VERSION, BollardRequest, Docker,
     errors::Error,
-    models::{EventMessage, SystemInfoCgroupDriverEnum},
+    models::EventMessage,
     query_parameters::{EventsOptionsBuilder, ListImagesOptions},
 };
 use futures_core::Stream;
@@ -184,12 +184,8 @@ impl Client {
     /// Which driver makes its control groups.
     pub(super) async fn cgroup_driver(&self, within: Duration) -> Result<Option<String>> {
         let talk = self.talk("info", ABOUT)?;
-        let answer = talk.within(within, talk.docker.info()).await?;
-        Ok(match answer.cgroup_driver {
-            Some(SystemInfoCgroupDriverEnum::SYSTEMD) => Some("systemd".to_owned()),
-            Some(SystemInfoCgroupDriverEnum::CGROUPFS) => Some("cgroupfs".to_owned()),
-            _ => None,
-        })
+        let answer = talk.get("/info", within).await?;
+        talk.read(answers::cgroup_driver(&answer))
     }
 
     /// Whether it is well.

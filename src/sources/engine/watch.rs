@@ -811,6 +811,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_gives_up_waiting_has_heard_nothing() {
+        let failure = || Failure::new("it", "no answer in time");
+        assert!(Answer::Ping(Ok(())).is_heard());
+        assert!(Answer::Container(String::new(), Ok(None)).is_heard());
+        for answer in [
+            Answer::Containers(Err(failure())),
+            Answer::Container(String::new(), Err(failure())),
+            Answer::Images(Err(failure())),
+            Answer::CgroupDriver(Err(failure())),
+            Answer::Ping(Err(failure())),
+            Answer::Sizes(Err(failure())),
+        ] {
+            assert!(!answer.is_heard());
+        }
+    }
+
+    #[test]
     fn a_pause_is_somewhat_more_or_less_than_it_should_be() {
         let second = Duration::from_secs(1);
         for _ in 0..1000 {
