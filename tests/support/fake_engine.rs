@@ -138,6 +138,8 @@ struct Said {
     /// Whoever listens for events, and the number of the connection.
     listeners: Vec<(usize, UnixStream)>,
     connections: usize,
+    /// Connections that the other side has not ended.
+    open: usize,
     /// All that were ever connected.
     connected: Vec<UnixStream>,
     /// Bytes of floods that were taken.
@@ -269,12 +271,14 @@ impl FakeEngine {
                 }
                 said.connected.push(stream.try_clone().unwrap());
                 said.connections += 1;
+                said.open += 1;
                 let number = said.connections;
                 drop(said);
                 let shared = Arc::clone(&shared);
                 thread::spawn(move || {
                     serve(number, &stream, &shared);
                     let mut said = shared.said();
+                    said.open -= 1;
                     said.listeners.retain(|(of, _)| *of != number);
                 });
             }
@@ -312,6 +316,11 @@ impl FakeEngine {
     pub fn asked(&self, path: &str) -> usize {
         let requests = self.requests();
         requests.iter().filter(|it| route(it) == path).count()
+    }
+
+    /// How many connections there are.
+    pub fn open(&self) -> usize {
+        self.shared.said().open
     }
 
     /// How many listen for events.
