@@ -15,7 +15,11 @@ use crate::{
     collector::{Collect, Entry, Layer},
     http,
     log::{self, Level},
-    sources::{Roots, engine, workloads},
+    sources::{
+        Roots,
+        engine::{self, SizeFlags},
+        workloads,
+    },
 };
 
 /// The flags that belong to no collector.
@@ -148,18 +152,23 @@ pub fn parse(
         .map(|word| positive(word.into(), &switches))
         .collect();
     let matches = command.try_get_matches_from_mut(line)?;
-    let flags = Flags::from_arg_matches(&matches)?;
+    let mut flags = Flags::from_arg_matches(&matches)?;
     check_paths(&flags.roots, &matches)?;
 
     let is_on = |collector: &&Entry| match given(&matches, collector.name) {
         Some(on) => on,
         None => collector.enabled && !flags.disable_defaults,
     };
-    let made = collectors
+    let made: Vec<_> = collectors
         .iter()
         .filter(is_on)
         .map(|entry| Ok((entry.name, entry.layer, (entry.make)(&matches)?)))
         .collect::<Result<_, clap::Error>>()?;
+    // What is asked in the background is asked for a collector.
+    if made.iter().any(|(name, ..)| *name == "container_size") {
+        let sizes = SizeFlags::from_arg_matches(&matches)?;
+        flags.engines.sizes = Some(sizes.container_size_interval);
+    }
     // A collector that is off does not need its flags, but they must not clash either.
     for entry in collectors.iter().filter(|entry| !is_on(entry)) {
         drop((entry.make)(&matches)?);
@@ -264,6 +273,20 @@ mod tests {
         assert!(names("--no-collector.meminfo --collector.meminfo").contains(&"meminfo"));
         let two = "--collector.disable-defaults --collector.stat --collector.loadavg";
         assert_eq!(names(two), ["loadavg", "stat"]);
+    }
+
+    #[test]
+    fn engines_are_asked_for_sizes_only_if_somebody_wants_them() {
+        let interval = |line: &str| {
+            let settings = parse(line).unwrap_or_else(|error| panic!("{error}"));
+            settings.flags.engines.sizes.map(|every| every.as_secs())
+        };
+        assert_eq!(interval(""), None);
+        assert_eq!(interval("--collector.container_size.interval=2m"), None);
+        assert_eq!(interval("--collector.container_size"), Some(3600));
+        let both = "--collector.container_size --collector.container_size.interval=2m";
+        assert_eq!(interval(both), Some(120));
+        assert!(parse("--collector.container_size.interval=59s").is_err());
     }
 
     #[test]

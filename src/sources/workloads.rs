@@ -526,6 +526,8 @@ pub(crate) fn engine(containers: impl IntoIterator<Item = Container>) -> Engine 
             .map(|container| (container.id.clone(), Arc::new(container)))
             .collect(),
         images: Arc::default(),
+        sizes: None,
+        sizes_failures: 0,
     }
 }
 

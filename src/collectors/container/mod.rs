@@ -14,6 +14,7 @@ mod container_network;
 mod container_pids;
 mod container_pressure;
 mod container_processes;
+mod container_size;
 mod container_spec;
 mod labels;
 mod machine;
@@ -33,6 +34,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<container_pids::ContainerPids>(Containers),
     Entry::of::<container_pressure::ContainerPressure>(Containers),
     Entry::of::<container_processes::ContainerProcesses>(Containers),
+    Entry::of::<container_size::ContainerSize>(Containers),
     Entry::of::<container_spec::ContainerSpec>(Containers),
     Entry::of::<machine::Machine>(Containers),
 ];
