@@ -11,6 +11,7 @@ mod container_hugetlb;
 mod container_lifecycle;
 mod container_memory;
 mod container_network;
+mod container_numa;
 mod container_pids;
 mod container_pressure;
 mod container_processes;
@@ -30,6 +31,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<container_lifecycle::ContainerLifecycle>(Containers),
     Entry::of::<container_memory::ContainerMemory>(Containers),
     Entry::of::<container_network::ContainerNetwork>(Containers),
+    Entry::of::<container_numa::ContainerNuma>(Containers),
     Entry::of::<container_pids::ContainerPids>(Containers),
     Entry::of::<container_pressure::ContainerPressure>(Containers),
     Entry::of::<container_processes::ContainerProcesses>(Containers),

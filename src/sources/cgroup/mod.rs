@@ -27,8 +27,8 @@ use std::{
 use rustix::process::{Resource, getrlimit};
 
 pub use usage::{
-    BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, Operation, Pids, Pressure,
-    Stalls, Throttling,
+    BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, NumaPages, Operation,
+    PageKind, Pids, Pressure, Stalls, Throttling,
 };
 
 use super::{Dir, Roots, dir};
@@ -338,6 +338,15 @@ impl Group {
         match place.files {
             Files::V1 => v1::memory_limits(place),
             Files::V2 => v2::memory_limits(place),
+        }
+    }
+
+    /// What it has in memory on each NUMA node; only kernels that know of such nodes say.
+    pub fn numa_pages(&self) -> Result<Vec<NumaPages>> {
+        let place = self.place(Subject::Memory)?;
+        match place.files {
+            Files::V1 => v1::numa_pages(place),
+            Files::V2 => v2::numa_pages(place),
         }
     }
 
