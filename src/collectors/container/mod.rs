@@ -4,6 +4,7 @@
 //! To add a collector, write its module and name it here, twice.
 
 mod container_cpu;
+mod container_cpuset;
 mod container_disk;
 mod container_engine;
 mod container_filesystem;
@@ -24,6 +25,7 @@ use crate::collector::{Entry, Layer::Containers};
 /// Every collector of this layer.
 pub(super) const ALL: &[Entry] = &[
     Entry::of::<container_cpu::ContainerCpu>(Containers),
+    Entry::of::<container_cpuset::ContainerCpuset>(Containers),
     Entry::of::<container_disk::ContainerDisk>(Containers),
     Entry::of::<container_engine::ContainerEngine>(Containers),
     Entry::of::<container_filesystem::ContainerFilesystem>(Containers),

@@ -350,6 +350,16 @@ impl Group {
         }
     }
 
+    /// Whether its memory follows it when it is moved to other NUMA nodes; version 1 only.
+    pub fn memory_migrates(&self) -> Result<bool> {
+        let Some(cpuset) = &self.shared.layout.cpuset else {
+            return self.absent();
+        };
+        let group = cpuset.join(self.relative());
+        let text = dir::read(&group.join("cpuset.memory_migrate"))?;
+        Ok(text.number::<u64>()? != 0)
+    }
+
     /// Its tasks and how many there may be; the root has no such files.
     pub fn pids(&self) -> Result<Pids> {
         let place = self.place(Subject::Pids)?;
