@@ -44,7 +44,7 @@ pub use links::{Link, LinkStats};
 pub use mounts::{Mount, MountInfo};
 pub use neighbours::Neighbour;
 pub use own::{Usage, raise_open_files_limit};
-pub use processes::{NetworkNamespace, Process};
+pub use processes::{NetworkNamespace, Process, SchedStat};
 pub use qdiscs::Qdisc;
 pub use routes::Route;
 pub use statfs::{Answer, Place, Space, Statfs};

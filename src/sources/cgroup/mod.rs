@@ -156,8 +156,29 @@ impl Cgroups {
     /// Why groups were left out of the last walk, if they were: there are too many.
     #[must_use]
     pub fn left_out(&self) -> Option<Error> {
-        let partial = self.is_partial.load(Relaxed);
-        partial.then(|| Error::api("control groups", "there are more than 100,000"))
+        self.is_partial.load(Relaxed).then(too_many)
+    }
+
+    /// The numbers of the processes in each group whose path is `wanted`, those in groups
+    /// below it left out: every process is in one group. Groups are not kept.
+    pub fn processes(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+        mut each: impl FnMut(&str, Result<Vec<u32>>),
+    ) -> Result<()> {
+        let shared = self.with_found(|found| Ok(Arc::clone(&found.shared)))?;
+        let layout = &shared.layout;
+        let Some(hierarchy) = layout.hierarchies.get(layout.walked) else {
+            return Ok(());
+        };
+        let mut read = |path: &str, inode| {
+            if wanted(path) {
+                each(path, shared.group(path, inode).processes());
+            }
+        };
+        read("/", hierarchy.inode);
+        let is_partial = walk::each_below(hierarchy, read)?;
+        if is_partial { Err(too_many()) } else { Ok(()) }
     }
 
     /// A layout that was not found is looked for again the next time; one that was is
@@ -172,6 +193,10 @@ impl Cgroups {
         *kept = Some(found);
         Ok(answer)
     }
+}
+
+fn too_many() -> Error {
+    Error::api("control groups", "there are more than 100,000")
 }
 
 impl Found {
