@@ -4,16 +4,21 @@
 //! Off unless asked for: every process is looked at. A sum that lacks one of its parts
 //! would be wrong, so what one process must not tell costs the sum of its group.
 //!
+//! `container_referenced_bytes` is from `smaps_rollup`, for which the kernel visits every
+//! page. cAdvisor can be told to write to `clear_refs` now and then, so that the number
+//! begins anew; we only read.
+//!
 //! Not here: `container_cpu_schedstat_*`, as a sum over living processes steps back
-//! whenever one ends; and `container_referenced_bytes`, for which every page of every
-//! process would be visited.
+//! whenever one ends.
+
+use std::time::Instant;
 
 use clap::ArgAction;
 
 use super::labels::{CGROUP, block};
 use crate::{
     collector::Collector,
-    error::Result,
+    error::{Error, Result},
     family::{Block, Families},
     metric::Desc,
     metrics,
@@ -31,6 +36,8 @@ metrics! {
     ULIMITS: Gauge = "container_ulimits_soft" of CGROUP ["ulimit"];
     /// Threads of these processes by what they do. Those that wait for a disk are among the uninterruptible ones: iowaiting is not told apart.
     TASKS: Gauge = "container_tasks_state" of CGROUP ["state"];
+    /// Memory of these processes that was used since the kernel last marked it as unused, which it does when memory gets scarce; what several share counts for each.
+    REFERENCED: Gauge = "container_referenced_bytes" of CGROUP [];
 }
 
 /// States as cAdvisor names them, and the kernel's letters for them. Others are those of
@@ -55,6 +62,9 @@ pub(super) struct Flags {
     /// Count their threads by state, looking at each thread.
     #[arg(long = "collector.container_processes.tasks-state", default_value_t = false, action = ArgAction::Set)]
     container_processes_tasks_state: bool,
+    /// Add up the memory that they used lately; dear, as the kernel looks at every page.
+    #[arg(long = "collector.container_processes.referenced", default_value_t = false, action = ArgAction::Set)]
+    container_processes_referenced: bool,
 }
 
 /// See the module's documentation.
@@ -118,6 +128,12 @@ impl ContainerProcesses {
                 out.add_of(&SOCKETS, block, [], sum);
             }
         }
+        if self.flags.container_processes_referenced {
+            let sum = referenced(&processes, machine.deadline());
+            if let Some(sum) = out.keep(sum).flatten() {
+                out.add_of(&REFERENCED, block, [], sum);
+            }
+        }
         if self.flags.container_processes_tasks_state {
             let threads = processes.iter().map(Process::thread_states);
             let threads: Result<Vec<_>> = threads.filter_map(unless_vanished).collect();
@@ -144,6 +160,20 @@ fn sum(processes: &[Process], of: impl Fn(&Process) -> Result<u64>) -> Result<u6
         .try_fold(0_u64, |sum, count| Ok(sum.saturating_add(count?)))
 }
 
+/// Nothing where no process says it, as on kernels before 4.14 and of kernel threads.
+fn referenced(processes: &[Process], deadline: Instant) -> Result<Option<u64>> {
+    let mut sum = processes.is_empty().then_some(0_u64);
+    for process in processes {
+        if Instant::now() > deadline {
+            return Err(Error::TimedOut("smaps_rollup of all processes".to_owned()));
+        }
+        if let Some(bytes) = unless_vanished(process.referenced()) {
+            sum = Some(sum.unwrap_or(0).saturating_add(bytes?));
+        }
+    }
+    Ok(sum)
+}
+
 fn add_states(out: &mut Families, block: &Block, threads: &[char]) {
     for (state, letters) in STATES {
         let count = threads.iter().filter(|letter| letters.contains(letter));
@@ -161,6 +191,7 @@ mod tests {
             container_processes_file_descriptors: true,
             container_processes_sockets: true,
             container_processes_tasks_state: true,
+            container_processes_referenced: true,
         },
     };
 
@@ -225,6 +256,29 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_was_used_is_a_sum_over_those_that_have_memory() {
+        let machine = Machine::new("container-processes-referenced");
+        let rollup = |kilobytes| format!("Rss: 99 kB\nReferenced:  {kilobytes} kB\n");
+        machine.write("proc/7/smaps_rollup", &rollup("3"));
+        machine.write("proc/8/stat", &stat('S', 1));
+        machine.write("proc/9/smaps_rollup", &rollup("4"));
+        machine.write("proc/10/smaps_rollup", &rollup("x"));
+        let snapshot = machine.snapshot();
+        let sum = |pids: &[u32], deadline| {
+            let processes = pids.iter().map(|pid| snapshot.process(*pid).unwrap());
+            referenced(&processes.collect::<Vec<_>>(), deadline)
+        };
+        let deadline = snapshot.deadline();
+        assert_eq!(sum(&[7, 8, 9], deadline).unwrap(), Some(7168));
+        assert_eq!(sum(&[8], deadline).unwrap(), None);
+        assert_eq!(sum(&[], deadline).unwrap(), Some(0));
+        assert!(sum(&[7, 10], deadline).is_err());
+        let past = Instant::now().checked_sub(std::time::Duration::from_secs(1));
+        let error = sum(&[7], past.unwrap()).unwrap_err();
+        assert!(matches!(error, Error::TimedOut(_)), "{error}");
+    }
+
+    #[test]
     fn processes_out_of_sight_are_counted_and_nothing_else() {
         let machine = Machine::new("container-processes-hidden");
         machine.write("proc/7/stat", &stat('S', 1));
@@ -239,7 +293,7 @@ mod tests {
     fn a_group_without_processes_has_none() {
         let machine = Machine::new("container-processes-none");
         let (lines, skipped) = lines(&machine, &[]);
-        assert_eq!(lines.len(), 1 + 2 + 4);
+        assert_eq!(lines.len(), 1 + 3 + 4);
         assert!(lines.iter().all(|line| line.ends_with(" 0")), "{lines:#?}");
         assert_eq!(skipped, 0);
     }
