@@ -7,11 +7,14 @@
 //! `container_referenced_bytes` is from `smaps_rollup`, for which the kernel visits every
 //! page. cAdvisor can be told to write to `clear_refs` now and then, so that the number
 //! begins anew; we only read.
-//!
-//! Not here: `container_cpu_schedstat_*`, as a sum over living processes steps back
-//! whenever one ends.
 
-use std::time::Instant;
+mod kept;
+mod schedstat;
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use clap::ArgAction;
 
@@ -24,6 +27,7 @@ use crate::{
     metrics,
     sources::{Process, Snapshot},
 };
+use schedstat::SchedStats;
 
 metrics! {
     /// Processes in the group, not counting those in groups below it.
@@ -38,6 +42,12 @@ metrics! {
     TASKS: Gauge = "container_tasks_state" of CGROUP ["state"];
     /// Memory of these processes that was used since the kernel last marked it as unused, which it does when memory gets scarce; what several share counts for each.
     REFERENCED: Gauge = "container_referenced_bytes" of CGROUP [];
+    /// Time that main threads of processes ran on a CPU, groups below included, also of processes that have ended; other threads, and processes that began and ended between two scrapes, are not counted.
+    RUN_SECONDS: Counter = "container_cpu_schedstat_run_seconds_total" of CGROUP [];
+    /// Time that main threads of processes were ready to run and waited for a CPU, groups below included, also of processes that have ended; other threads, and processes that began and ended between two scrapes, are not counted.
+    RUNQUEUE_SECONDS: Counter = "container_cpu_schedstat_runqueue_seconds_total" of CGROUP [];
+    /// Times that main threads of processes were given a CPU, groups below included, also of processes that have ended; other threads, and processes that began and ended between two scrapes, are not counted.
+    RUN_PERIODS: Counter = "container_cpu_schedstat_run_periods_total" of CGROUP [];
 }
 
 /// States as cAdvisor names them, and the kernel's letters for them. Others are those of
@@ -65,12 +75,16 @@ pub(super) struct Flags {
     /// Add up the memory that they used lately; dear, as the kernel looks at every page.
     #[arg(long = "collector.container_processes.referenced", default_value_t = false, action = ArgAction::Set)]
     container_processes_referenced: bool,
+    /// Add up how their main threads ran and waited for a CPU.
+    #[arg(long = "collector.container_processes.schedstat", default_value_t = false, action = ArgAction::Set)]
+    container_processes_schedstat: bool,
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerProcesses {
     flags: Flags,
+    schedstats: Mutex<SchedStats>,
 }
 
 impl Collector for ContainerProcesses {
@@ -81,15 +95,24 @@ impl Collector for ContainerProcesses {
     type Flags = Flags;
 
     fn new(flags: Flags) -> Result<Self, String> {
-        Ok(Self { flags })
+        Ok(Self {
+            flags,
+            schedstats: Mutex::default(),
+        })
     }
 
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for (workload, group) in machine.workloads()?.present() {
+        let seen = machine.workloads()?;
+        for (workload, group) in seen.present() {
             if let Some(pids) = out.keep(group.processes()) {
                 self.add(&mut out, block(workload), machine, &pids);
             }
+        }
+        if self.flags.container_processes_schedstat {
+            let stats = self.schedstats.lock();
+            let mut stats = stats.unwrap_or_else(PoisonError::into_inner);
+            stats.add(&mut out, machine, seen);
         }
         Ok(out)
     }
@@ -186,19 +209,21 @@ mod tests {
     use super::*;
     use crate::{collectors::testing::Machine, family};
 
-    const EVERYTHING: ContainerProcesses = ContainerProcesses {
-        flags: Flags {
+    fn everything() -> ContainerProcesses {
+        let flags = Flags {
             container_processes_file_descriptors: true,
             container_processes_sockets: true,
             container_processes_tasks_state: true,
             container_processes_referenced: true,
-        },
-    };
+            container_processes_schedstat: true,
+        };
+        ContainerProcesses::new(flags).unwrap()
+    }
 
     fn lines(machine: &Machine, pids: &[u32]) -> (Vec<String>, usize) {
         let mut out = Families::default();
         let block = family::block([("id", "/a")]);
-        EVERYTHING.add(&mut out, &block, &machine.snapshot(), pids);
+        everything().add(&mut out, &block, &machine.snapshot(), pids);
         (out.lines(), out.skipped().0)
     }
 
