@@ -9,6 +9,7 @@
 //! begins anew; we only read.
 
 mod kept;
+mod load;
 mod schedstat;
 
 use std::{
@@ -27,6 +28,7 @@ use crate::{
     metrics,
     sources::{Process, Snapshot},
 };
+use load::Loads;
 use schedstat::SchedStats;
 
 metrics! {
@@ -40,6 +42,10 @@ metrics! {
     ULIMITS: Gauge = "container_ulimits_soft" of CGROUP ["ulimit"];
     /// Threads of these processes by what they do. Those that wait for a disk are among the uninterruptible ones: iowaiting is not told apart.
     TASKS: Gauge = "container_tasks_state" of CGROUP ["state"];
+    /// Threads of these processes that run or are ready to, in thousandths and averaged over about 10 seconds. Counted at scrapes, so that if these are farther apart it is little but the last count; threads in groups below are not counted, also not for the root.
+    LOAD: Gauge = "container_cpu_load_average_10s" of CGROUP [];
+    /// Threads of these processes that wait and cannot be interrupted, mostly for a disk, in thousandths and averaged over about 10 seconds. Counted at scrapes, so that if these are farther apart it is little but the last count; threads in groups below are not counted, also not for the root.
+    LOAD_UNINTERRUPTIBLE: Gauge = "container_cpu_load_d_average_10s" of CGROUP [];
     /// Memory of these processes that was used since the kernel last marked it as unused, which it does when memory gets scarce; what several share counts for each.
     REFERENCED: Gauge = "container_referenced_bytes" of CGROUP [];
     /// Time that main threads of processes ran on a CPU, groups below included, also of processes that have ended; other threads, and processes that began and ended between two scrapes, are not counted.
@@ -62,6 +68,7 @@ const STATES: [(&str, &[char]); 4] = [
 /// The flags of the `container_processes` collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Flags {
     /// Count the files that processes of containers have open.
     #[arg(long = "collector.container_processes.file-descriptors", default_value_t = true, action = ArgAction::Set)]
@@ -69,7 +76,7 @@ pub(super) struct Flags {
     /// Count the sockets that they have open, looking at each open file.
     #[arg(long = "collector.container_processes.sockets", default_value_t = false, action = ArgAction::Set)]
     container_processes_sockets: bool,
-    /// Count their threads by state, looking at each thread.
+    /// Count their threads by state, and average those that run or wait for a disk, looking at each thread.
     #[arg(long = "collector.container_processes.tasks-state", default_value_t = false, action = ArgAction::Set)]
     container_processes_tasks_state: bool,
     /// Add up the memory that they used lately; dear, as the kernel looks at every page.
@@ -84,6 +91,7 @@ pub(super) struct Flags {
 #[derive(Debug)]
 pub(super) struct ContainerProcesses {
     flags: Flags,
+    loads: Mutex<Loads>,
     schedstats: Mutex<SchedStats>,
 }
 
@@ -97,6 +105,7 @@ impl Collector for ContainerProcesses {
     fn new(flags: Flags) -> Result<Self, String> {
         Ok(Self {
             flags,
+            loads: Mutex::default(),
             schedstats: Mutex::default(),
         })
     }
@@ -104,11 +113,18 @@ impl Collector for ContainerProcesses {
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
         let seen = machine.workloads()?;
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        loads.begin();
         for (workload, group) in seen.present() {
-            if let Some(pids) = out.keep(group.processes()) {
-                self.add(&mut out, block(workload), machine, &pids);
+            let block = block(workload);
+            let threads = out
+                .keep(group.processes())
+                .and_then(|pids| self.add(&mut out, block, machine, &pids));
+            if let Some(threads) = threads {
+                loads.add(&mut out, block, group, &threads);
             }
         }
+        loads.end();
         if self.flags.container_processes_schedstat {
             let stats = self.schedstats.lock();
             let mut stats = stats.unwrap_or_else(PoisonError::into_inner);
@@ -119,20 +135,26 @@ impl Collector for ContainerProcesses {
 }
 
 impl ContainerProcesses {
-    fn add(&self, out: &mut Families, block: &Block, machine: &Snapshot, pids: &[u32]) {
+    /// Adds what is said of the processes. Returns the states of their threads, if these
+    /// were to be counted and could be.
+    fn add(
+        &self,
+        out: &mut Families,
+        block: &Block,
+        machine: &Snapshot,
+        pids: &[u32],
+    ) -> Option<Vec<char>> {
         out.add_of(&PROCESSES, block, [], pids.len());
         // Such as are in no namespace that we see.
         if pids.contains(&0) {
-            return;
+            return None;
         }
         let processes: Result<Vec<_>> = pids
             .iter()
             .map(|pid| machine.process(*pid))
             .filter_map(unless_vanished)
             .collect();
-        let Some(processes) = out.keep(processes) else {
-            return;
-        };
+        let processes = out.keep(processes)?;
         if let Some(first) = processes.first() {
             let limit = first.open_files_limit();
             if let Some(limit) = out.keep(limit).flatten() {
@@ -157,13 +179,14 @@ impl ContainerProcesses {
                 out.add_of(&REFERENCED, block, [], sum);
             }
         }
-        if self.flags.container_processes_tasks_state {
-            let threads = processes.iter().map(Process::thread_states);
-            let threads: Result<Vec<_>> = threads.filter_map(unless_vanished).collect();
-            if let Some(threads) = out.keep(threads) {
-                add_states(out, block, &threads.concat());
-            }
+        if !self.flags.container_processes_tasks_state {
+            return None;
         }
+        let threads = processes.iter().map(Process::thread_states);
+        let threads: Result<Vec<_>> = threads.filter_map(unless_vanished).collect();
+        let threads = out.keep(threads)?.concat();
+        add_states(out, block, &threads);
+        Some(threads)
     }
 }
 
@@ -312,6 +335,27 @@ mod tests {
             (lines, skipped),
             (vec![r#"container_processes{id="/a"} 2"#.into()], 0)
         );
+    }
+
+    #[test]
+    fn threads_are_averaged_from_the_second_scrape_on() {
+        let machine = Machine::new("container-processes-load");
+        machine.write("sys/fs/cgroup/cgroup.controllers", "\n");
+        machine.write("sys/fs/cgroup/cgroup.procs", "7\n");
+        machine.write("sys/fs/cgroup/user.slice/cgroup.procs", "0\n");
+        machine.write("proc/7/stat", &stat('D', 1));
+        let (collector, scrapes) = (everything(), machine.scrapes());
+        let loads = || {
+            let lines = collector.collect(&scrapes()).unwrap().lines();
+            let loads = lines.into_iter().filter(|line| line.contains("load"));
+            loads.collect::<Vec<_>>()
+        };
+        assert_eq!(loads(), Vec::<String>::new());
+        let expected = [
+            r#"container_cpu_load_average_10s{id="/"} 0"#,
+            r#"container_cpu_load_d_average_10s{id="/"} 1000"#,
+        ];
+        assert_eq!(loads(), expected);
     }
 
     #[test]
