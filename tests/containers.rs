@@ -249,6 +249,7 @@ fn assert_usage(engine: &Engine, name: &str, exporter: &Program) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is one life")]
 fn the_life_of_a_container_is_told() {
     let Some(docker) = Engine::docker("life") else {
         return;

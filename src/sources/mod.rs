@@ -5,6 +5,7 @@ pub mod cgroup;
 mod clock;
 mod dbus;
 mod dir;
+mod diskstats;
 pub mod engine;
 mod ethtool;
 mod link_modes;
@@ -37,13 +38,14 @@ pub use clock::{Discipline, TimeZone};
 pub(crate) use dbus::fake_bus;
 pub use dbus::{Call, Daemon, Reply, Talk};
 pub use dir::{Dir, UserFile};
+pub use diskstats::{DiskCounters, NO_DISKS};
 pub use ethtool::{Driver, Ethtool, LinkModes, LinkSettings, Statistics};
 pub use link_modes::LinkMode;
 pub use links::{Link, LinkStats};
 pub use mounts::{Mount, MountInfo};
 pub use neighbours::Neighbour;
 pub use own::{Usage, raise_open_files_limit};
-pub use processes::{NetworkNamespace, Process};
+pub use processes::{NetworkNamespace, Process, SchedStat};
 pub use qdiscs::Qdisc;
 pub use rights::{SocketAccess, User};
 pub use routes::Route;
@@ -124,6 +126,7 @@ pub struct Snapshot {
     deadline: Instant,
     links: Shared<Vec<Link>>,
     proc_stat: Shared<Text>,
+    diskstats: Shared<Text>,
     workloads: Shared<Seen>,
     memory_limits: Shared<Vec<Result<MemoryLimits>>>,
 }
@@ -137,6 +140,7 @@ impl Snapshot {
             deadline,
             links: Shared::default(),
             proc_stat: Shared::default(),
+            diskstats: Shared::default(),
             workloads: Shared::default(),
             memory_limits: Shared::default(),
         }

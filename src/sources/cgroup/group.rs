@@ -185,7 +185,7 @@ impl Group {
         self.path() == "/"
     }
 
-    fn relative(&self) -> &str {
+    pub(super) fn relative(&self) -> &str {
         match self.path().strip_prefix('/') {
             Some("") | None => ".",
             Some(path) => path,

@@ -27,8 +27,8 @@ use std::{
 use rustix::process::{Resource, getrlimit};
 
 pub use usage::{
-    BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, Operation, Pids, Pressure,
-    Stalls, Throttling,
+    BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, NumaPages, Operation,
+    PageKind, Pids, Pressure, Stalls, Throttling,
 };
 
 use super::{Dir, Roots, dir};
@@ -156,8 +156,29 @@ impl Cgroups {
     /// Why groups were left out of the last walk, if they were: there are too many.
     #[must_use]
     pub fn left_out(&self) -> Option<Error> {
-        let partial = self.is_partial.load(Relaxed);
-        partial.then(|| Error::api("control groups", "there are more than 100,000"))
+        self.is_partial.load(Relaxed).then(too_many)
+    }
+
+    /// The numbers of the processes in each group whose path is `wanted`, those in groups
+    /// below it left out: every process is in one group. Groups are not kept.
+    pub fn processes(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+        mut each: impl FnMut(&str, Result<Vec<u32>>),
+    ) -> Result<()> {
+        let shared = self.with_found(|found| Ok(Arc::clone(&found.shared)))?;
+        let layout = &shared.layout;
+        let Some(hierarchy) = layout.hierarchies.get(layout.walked) else {
+            return Ok(());
+        };
+        let mut read = |path: &str, inode| {
+            if wanted(path) {
+                each(path, shared.group(path, inode).processes());
+            }
+        };
+        read("/", hierarchy.inode);
+        let is_partial = walk::each_below(hierarchy, read)?;
+        if is_partial { Err(too_many()) } else { Ok(()) }
     }
 
     /// A layout that was not found is looked for again the next time; one that was is
@@ -172,6 +193,10 @@ impl Cgroups {
         *kept = Some(found);
         Ok(answer)
     }
+}
+
+fn too_many() -> Error {
+    Error::api("control groups", "there are more than 100,000")
 }
 
 impl Found {
@@ -339,6 +364,25 @@ impl Group {
             Files::V1 => v1::memory_limits(place),
             Files::V2 => v2::memory_limits(place),
         }
+    }
+
+    /// What it has in memory on each NUMA node; only kernels that know of such nodes say.
+    pub fn numa_pages(&self) -> Result<Vec<NumaPages>> {
+        let place = self.place(Subject::Memory)?;
+        match place.files {
+            Files::V1 => v1::numa_pages(place),
+            Files::V2 => v2::numa_pages(place),
+        }
+    }
+
+    /// Whether its memory follows it when it is moved to other NUMA nodes; version 1 only.
+    pub fn memory_migrates(&self) -> Result<bool> {
+        let Some(cpuset) = &self.shared.layout.cpuset else {
+            return self.absent();
+        };
+        let group = cpuset.join(self.relative());
+        let text = dir::read(&group.join("cpuset.memory_migrate"))?;
+        Ok(text.number::<u64>()? != 0)
     }
 
     /// Its tasks and how many there may be; the root has no such files.

@@ -351,6 +351,39 @@ fn only_what_is_wanted_is_found_at_any_depth_and_in_order() {
 }
 
 #[test]
+fn every_process_is_in_one_group_and_no_group_is_kept_for_it() {
+    let tree = hybrid("processes");
+    tree.write_all(
+        "sys/fs/cgroup/memory",
+        "cgroup.procs: 1; 2\n\
+         docker/a/inside/cgroup.procs: 43\n\
+         docker/a/odd/cgroup.procs: x\n\
+         other/cgroup.procs: 9\n",
+    );
+    let cgroups = at(&tree, None);
+    let mut found = Vec::new();
+    let wanted = |path: &str| path != "/other" && path != "/docker";
+    let each = |path: &str, processes: Result<Vec<u32>>| {
+        found.push((path.to_owned(), processes.ok()));
+    };
+    cgroups.processes(wanted, each).unwrap();
+    found.sort();
+    let expected = [
+        ("/", Some(vec![1, 2])),
+        ("/docker/a", Some(vec![41, 42])),
+        ("/docker/a/inside", Some(vec![43])),
+        ("/docker/a/odd", None),
+        ("/docker/b", None),
+    ];
+    assert_eq!(
+        found,
+        expected.map(|(path, processes)| (path.to_owned(), processes))
+    );
+    let kept = cgroups.with_found(|found| Ok((found.groups.len(), found.shared.dirs.left())));
+    assert_eq!(kept.unwrap(), (0, cgroups.bounds.dirs));
+}
+
+#[test]
 fn a_group_stays_the_same_until_it_is_removed_or_made_anew() {
     let tree = v2("same");
     let slice = tree.path("sys/fs/cgroup/system.slice");

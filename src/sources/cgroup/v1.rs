@@ -7,7 +7,8 @@ use super::{
     group::{File, Kept, Optional, Place},
     parse::{self, Damaged, Parsed},
     usage::{
-        BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, Operation, Throttling,
+        BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, NumaPages, Operation,
+        Throttling,
     },
 };
 use crate::{
@@ -159,6 +160,11 @@ fn memory_stat(bytes: &[u8]) -> Parsed<Memory> {
         *slot = Some(value.number()?);
     }
     Ok(memory)
+}
+
+pub(super) fn numa_pages(group: Place<'_>) -> Result<Vec<NumaPages>> {
+    let file = File::new(c"memory.numa_stat");
+    group.read(file, |bytes| parse::numa_pages(bytes, false, 1))
 }
 
 pub(super) fn memory_limits(group: Place<'_>) -> Result<MemoryLimits> {

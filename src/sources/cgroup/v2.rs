@@ -6,8 +6,8 @@ use super::{
     group::{File, Kept, Optional, Place},
     parse::{self, Damaged, Parsed},
     usage::{
-        BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, Operation, Pressure,
-        Throttling,
+        BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, NumaPages, Operation,
+        Pressure, Throttling,
     },
 };
 use crate::{
@@ -135,6 +135,13 @@ fn memory_events(bytes: &[u8]) -> Parsed<Memory> {
         *slot = Some(value.number()?);
     }
     Ok(memory)
+}
+
+/// In bytes, where version 1 has pages.
+pub(super) fn numa_pages(group: Place<'_>) -> Result<Vec<NumaPages>> {
+    let page = rustix::param::page_size() as u64;
+    let file = File::new(c"memory.numa_stat");
+    group.read(file, |bytes| parse::numa_pages(bytes, true, page))
 }
 
 pub(super) fn memory_limits(group: Place<'_>) -> Result<MemoryLimits> {
