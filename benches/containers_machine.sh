@@ -36,7 +36,8 @@ while read -r number; do
         done
         echo "$group$present"
     done >out/groups
-    xargs ./strata_exporter <flags >out/log 2>&1 &
+    # shellcheck disable=SC2046 # words
+    ./strata_exporter $(cat flags) >out/log 2>&1 &
     exporter=$!
     until scrape 2>/dev/null; do
         kill -0 $exporter
