@@ -35,40 +35,31 @@ from pathlib import Path
 
 from host import ROOT, Exporter, idle, series
 
-# What the exporter reads of each group in each scrape, by controller. Version 1's block
-# I/O is read where the kernel accounts it.
+# What the exporter reads of each group in each scrape, by controller. Settings are
+# not among it, which are read when they may have changed, nor version 1's block I/O, which
+# is read where the kernel accounts it.
 FILES_V1 = {
-    "cpu": ["cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.shares"],
     "cpuacct": ["cpuacct.usage", "cpuacct.stat"],
     "memory": [
         "memory.usage_in_bytes",
         "memory.max_usage_in_bytes",
         "memory.stat",
         "memory.failcnt",
-        "memory.limit_in_bytes",
-        "memory.soft_limit_in_bytes",
-        "memory.memsw.limit_in_bytes",
         "memory.kmem.usage_in_bytes",
         "memory.oom_control",
     ],
-    "pids": ["pids.current", "pids.max"],
+    "pids": ["pids.current"],
 }
 PRESSURE = ["cpu.pressure", "memory.pressure", "io.pressure"]
 FILES_V2 = [
     "cpu.stat",
-    "cpu.max",
-    "cpu.weight",
     "memory.current",
     "memory.peak",
     "memory.stat",
     "memory.events",
-    "memory.max",
-    "memory.low",
     "memory.swap.current",
-    "memory.swap.max",
     "io.stat",
     "pids.current",
-    "pids.max",
 ] + PRESSURE
 # Where no process is known yet, one is looked for.
 PROCESSES = "cgroup.procs"

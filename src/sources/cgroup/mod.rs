@@ -3,8 +3,10 @@
 //!
 //! One vocabulary for both versions. What a version, a kernel or a controller does not
 //! say is `None`, never 0. Files are read below kept directory descriptors, the hot
-//! ones by kept descriptors of their own, up to a bound.
+//! ones by kept descriptors of their own, up to a bound; settings are read when they may
+//! have changed.
 
+mod changes;
 mod group;
 mod layout;
 mod parse;
@@ -33,7 +35,8 @@ pub use usage::{
 
 use super::{Dir, Roots, dir};
 use crate::error::{Error, Result};
-use group::{Bounds, Descriptors, File, Left, Place};
+use changes::Changes;
+use group::{Bounds, Descriptors, File, Left, Place, Setting};
 use layout::{Files, Layout, Subject};
 
 /// Kept files, each of which costs the kernel 4.5 KB.
@@ -75,6 +78,7 @@ struct Shared {
     layout: Layout,
     dirs: Left,
     files: Left,
+    changes: Changes,
     huge_sizes: Vec<HugeSize>,
     diskstats: PathBuf,
     /// How version 1 accounts block I/O: one of the numbers of [`accounts`], or the place
@@ -181,6 +185,7 @@ impl Found {
             layout,
             dirs: Left::new(bounds.dirs),
             files: Left::new(bounds.files),
+            changes: Changes::new(roots),
             huge_sizes: HugeSize::all(roots),
             diskstats: roots.procfs.join("diskstats"),
             block_io: AtomicU8::new(accounts::NOT_LOOKED),
@@ -346,7 +351,7 @@ impl Group {
         let place = self.place(Subject::Pids)?;
         Ok(Pids {
             current: Some(place.read(File::new(c"pids.current"), parse::number)?),
-            max: place.read_if_any(File::new(c"pids.max"), parse::limit)?,
+            max: place.read_if_any(File::setting(c"pids.max", Setting::Pids), parse::limit)?,
         })
     }
 
