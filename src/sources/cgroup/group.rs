@@ -118,7 +118,11 @@ pub(super) enum Kept {
     Cpu,
     Memory,
     MemoryStat,
+    Pids,
 }
+
+/// How many there are of each group.
+const KEPT: usize = Kept::Pids as usize + 1;
 
 /// Files that only change when somebody writes to them, or to one beside them.
 #[derive(Debug, Clone, Copy)]
@@ -177,7 +181,7 @@ pub(super) enum Optional {
 #[derive(Debug, Default)]
 pub(super) struct Descriptors {
     dirs: [OnceLock<OwnedFd>; MAX_HIERARCHIES],
-    files: [OnceLock<OwnedFd>; 3],
+    files: [OnceLock<OwnedFd>; KEPT],
     watches: [OnceLock<Option<Watch>>; MAX_HIERARCHIES],
     settings: Mutex<[Option<Said>; SETTINGS]>,
     absent: AtomicU32,

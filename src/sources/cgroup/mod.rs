@@ -36,11 +36,13 @@ pub use usage::{
 use super::{Dir, Roots, dir};
 use crate::error::{Error, Result};
 use changes::Changes;
-use group::{Bounds, Descriptors, File, Left, Place, Setting};
+use group::{Bounds, Descriptors, File, Kept, Left, Place, Setting};
 use layout::{Files, Layout, Subject};
 
-/// Kept files, each of which costs the kernel 4.5 KB.
-const MAX_KEPT_FILES: usize = 256;
+/// Kept files, each of which costs the kernel 4.5 KB: four for each of a thousand groups.
+const MAX_KEPT_FILES: usize = 4096;
+
+const TASKS: File<'_> = File::kept(c"pids.current", Kept::Pids);
 
 /// Which versions of control groups a machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,10 +124,10 @@ impl Cgroups {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(1 << 16);
         Self {
             roots: roots.clone(),
-            // The other half is for everybody else.
+            // The rest is for everybody else.
             bounds: Bounds {
                 dirs: usize::try_from(files / 2).unwrap_or(usize::MAX),
-                files: MAX_KEPT_FILES.min(usize::try_from(files / 8).unwrap_or(usize::MAX)),
+                files: MAX_KEPT_FILES.min(usize::try_from(files / 4).unwrap_or(usize::MAX)),
             },
             found: Mutex::default(),
             is_partial: AtomicBool::new(false),
@@ -350,7 +352,7 @@ impl Group {
     pub fn pids(&self) -> Result<Pids> {
         let place = self.place(Subject::Pids)?;
         Ok(Pids {
-            current: Some(place.read(File::new(c"pids.current"), parse::number)?),
+            current: Some(place.read(TASKS, parse::number)?),
             max: place.read_if_any(File::setting(c"pids.max", Setting::Pids), parse::limit)?,
         })
     }
