@@ -8,8 +8,15 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, getrlimit};
+
 use super::{Dir, Snapshot, Text};
 use crate::error::{Error, Result};
+
+/// More processes than this are not held from scrape to scrape: each costs the kernel 1 KB.
+const MAX_KEPT: usize = 4096;
+/// How the link to a socket begins.
+const SOCKET: &str = "socket:[";
 
 /// What the scheduler counts of a thread.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,9 +28,6 @@ pub struct SchedStat {
     /// How many times it was given a CPU.
     pub periods: u64,
 }
-
-/// How the link to a socket begins.
-const SOCKET: &str = "socket:[";
 
 /// A process, or what is left of it.
 #[derive(Debug)]
@@ -45,6 +49,14 @@ impl Snapshot {
     pub fn process(&self, pid: u32) -> Result<Process> {
         let dir = self.proc_dir(pid.to_string())?;
         Ok(Process { pid, dir })
+    }
+
+    /// How many processes may be held from scrape to scrape, each of which is an open file.
+    #[must_use]
+    pub fn max_kept_processes(&self) -> usize {
+        let files = getrlimit(Resource::Nofile).current;
+        let share = files.map(|files| usize::try_from(files / 8).unwrap_or(MAX_KEPT));
+        share.unwrap_or(MAX_KEPT).min(MAX_KEPT)
     }
 }
 

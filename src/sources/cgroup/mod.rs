@@ -3,8 +3,10 @@
 //!
 //! One vocabulary for both versions. What a version, a kernel or a controller does not
 //! say is `None`, never 0. Files are read below kept directory descriptors, the hot
-//! ones by kept descriptors of their own, up to a bound.
+//! ones by kept descriptors of their own, up to a bound; settings are read when they may
+//! have changed.
 
+mod changes;
 mod group;
 mod layout;
 mod parse;
@@ -33,11 +35,14 @@ pub use usage::{
 
 use super::{Dir, Roots, dir};
 use crate::error::{Error, Result};
-use group::{Bounds, Descriptors, File, Left, Place};
+use changes::Changes;
+use group::{Bounds, Descriptors, File, Kept, Left, Place, Setting};
 use layout::{Files, Layout, Subject};
 
-/// Kept files, each of which costs the kernel 4.5 KB.
-const MAX_KEPT_FILES: usize = 256;
+/// Kept files, each of which costs the kernel 4.5 KB: four for each of a thousand groups.
+const MAX_KEPT_FILES: usize = 4096;
+
+const TASKS: File<'_> = File::kept(c"pids.current", Kept::Pids);
 
 /// Which versions of control groups a machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +80,7 @@ struct Shared {
     layout: Layout,
     dirs: Left,
     files: Left,
+    changes: Changes,
     huge_sizes: Vec<HugeSize>,
     diskstats: PathBuf,
     /// How version 1 accounts block I/O: one of the numbers of [`accounts`], or the place
@@ -118,10 +124,10 @@ impl Cgroups {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(1 << 16);
         Self {
             roots: roots.clone(),
-            // The other half is for everybody else.
+            // The rest is for everybody else.
             bounds: Bounds {
                 dirs: usize::try_from(files / 2).unwrap_or(usize::MAX),
-                files: MAX_KEPT_FILES.min(usize::try_from(files / 8).unwrap_or(usize::MAX)),
+                files: MAX_KEPT_FILES.min(usize::try_from(files / 4).unwrap_or(usize::MAX)),
             },
             found: Mutex::default(),
             is_partial: AtomicBool::new(false),
@@ -206,6 +212,7 @@ impl Found {
             layout,
             dirs: Left::new(bounds.dirs),
             files: Left::new(bounds.files),
+            changes: Changes::new(roots),
             huge_sizes: HugeSize::all(roots),
             diskstats: roots.procfs.join("diskstats"),
             block_io: AtomicU8::new(accounts::NOT_LOOKED),
@@ -389,8 +396,8 @@ impl Group {
     pub fn pids(&self) -> Result<Pids> {
         let place = self.place(Subject::Pids)?;
         Ok(Pids {
-            current: Some(place.read(File::new(c"pids.current"), parse::number)?),
-            max: place.read_if_any(File::new(c"pids.max"), parse::limit)?,
+            current: Some(place.read(TASKS, parse::number)?),
+            max: place.read_if_any(File::setting(c"pids.max", Setting::Pids), parse::limit)?,
         })
     }
 

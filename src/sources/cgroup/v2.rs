@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    group::{File, Kept, Optional, Place},
+    group::{File, Kept, Optional, Place, Setting},
     parse::{self, Damaged, Parsed},
     usage::{
         BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, NumaPages, Operation,
@@ -16,16 +16,16 @@ use crate::{
 };
 
 const CPU_STAT: File<'_> = File::kept(c"cpu.stat", Kept::Cpu);
-const CPU_MAX: File<'_> = File::new(c"cpu.max");
-const WEIGHT: File<'_> = File::new(c"cpu.weight");
+const CPU_MAX: File<'_> = File::setting(c"cpu.max", Setting::CpuQuota);
+const WEIGHT: File<'_> = File::setting(c"cpu.weight", Setting::CpuShares);
 const MEMORY: File<'_> = File::kept(c"memory.current", Kept::Memory);
 const MEMORY_STAT: File<'_> = File::kept(c"memory.stat", Kept::MemoryStat);
 const PEAK: File<'_> = File::new(c"memory.peak");
 const SWAP: File<'_> = File::new(c"memory.swap.current");
 const EVENTS: File<'_> = File::new(c"memory.events");
-const MEMORY_MAX: File<'_> = File::new(c"memory.max");
-const SWAP_MAX: File<'_> = File::new(c"memory.swap.max");
-const MEMORY_LOW: File<'_> = File::new(c"memory.low");
+const MEMORY_MAX: File<'_> = File::setting(c"memory.max", Setting::Memory);
+const SWAP_MAX: File<'_> = File::setting(c"memory.swap.max", Setting::Swap);
+const MEMORY_LOW: File<'_> = File::setting(c"memory.low", Setting::Reservation);
 const IO: File<'_> = File::new(c"io.stat");
 
 pub(super) fn cpu(group: Place<'_>) -> Result<Cpu> {

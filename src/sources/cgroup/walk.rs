@@ -37,6 +37,7 @@ impl Found {
     ) -> Result<(Vec<Arc<Group>>, bool)> {
         self.walks = self.walks.wrapping_add(1);
         self.shared.look_at_block_io_again();
+        self.shared.changes.count();
         let shared = Arc::clone(&self.shared);
         let layout = &shared.layout;
         let Some(hierarchy) = layout.hierarchies.get(layout.walked) else {
