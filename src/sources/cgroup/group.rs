@@ -139,9 +139,15 @@ pub(super) enum Setting {
 /// How many settings there are.
 const SETTINGS: usize = Setting::Swap as usize + 1;
 
+/// A setting is read anew in one of so many walks even if nobody told of a write: for a
+/// kernel that has other ways to change it.
+const MAX_WALKS: u32 = 32;
+
 /// What a file of settings said, unless it was long.
 #[derive(Debug, Clone, Copy)]
 struct Said {
+    /// The walk that it is from.
+    walk: u32,
     /// How many writes in its directory it is from.
     writes: u32,
     len: u8,
@@ -150,14 +156,19 @@ struct Said {
 }
 
 impl Said {
-    fn new(writes: u32, bytes: &[u8]) -> Option<Self> {
+    fn new(walk: u32, writes: u32, bytes: &[u8]) -> Option<Self> {
         let mut said = Self {
+            walk,
             writes,
             len: u8::try_from(bytes.len()).ok()?,
             bytes: [0; 43],
         };
         said.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
         Some(said)
+    }
+
+    fn still_holds(&self, walk: u32, writes: u32) -> bool {
+        self.writes == writes && walk.wrapping_sub(self.walk) < MAX_WALKS
     }
 
     fn bytes(&self) -> &[u8] {
@@ -429,9 +440,9 @@ impl<'a> Place<'a> {
             let settings = &self.group.descriptors.settings;
             settings.lock().unwrap_or_else(PoisonError::into_inner)
         };
-        let writes = watch.writes();
+        let (walk, writes) = (self.group.seen.load(Relaxed), watch.writes());
         let said = settings().get(setting as usize).copied().flatten();
-        if let Some(said) = said.filter(|said| said.writes == writes)
+        if let Some(said) = said.filter(|said| said.still_holds(walk, writes))
             && self.is_there(name, watch)
         {
             return Ok(made(said.bytes()));
@@ -439,7 +450,7 @@ impl<'a> Place<'a> {
         let open = self.open(name)?;
         with_bytes(&open, false, |bytes| {
             if let Some(slot) = settings().get_mut(setting as usize) {
-                *slot = Said::new(writes, bytes);
+                *slot = Said::new(walk, writes, bytes);
             }
             made(bytes)
         })
@@ -561,5 +572,22 @@ impl Shared {
             shared: Arc::clone(self),
             descriptors: Descriptors::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_is_read_again_after_a_write_and_once_in_a_while() {
+        let said = Said::new(u32::MAX, 5, b"50000\n").unwrap();
+        assert_eq!(said.bytes(), b"50000\n");
+        assert!(said.still_holds(u32::MAX, 5));
+        // The number of the walk begins anew at its end.
+        assert!(said.still_holds(MAX_WALKS - 2, 5));
+        assert!(!said.still_holds(MAX_WALKS - 1, 5));
+        assert!(!said.still_holds(u32::MAX, 6));
+        assert!(Said::new(0, 0, &[b'1'; 44]).is_none());
     }
 }
