@@ -34,6 +34,8 @@ const CHARGED_AHEAD: f64 = 0.5 * MIB;
 /// A busy loop.
 const BUSY: &[&str] = &["sh", "-c", "while :; do :; done"];
 
+const MEMORY: &str = "container_memory_usage_bytes";
+
 /// Takes all the memory that there is.
 const GREEDY: &str = "tail /dev/zero";
 
@@ -255,10 +257,6 @@ fn the_life_of_a_container_is_told() {
     };
     let dir = Scratch::new("life");
     let exporter = exporter(&dir, &[&docker], &["--cgroup.grace=4s"]);
-    let is = |page: &Scrape, name: &str, expected: &str| {
-        state(page, name).is_some_and(|state| state == expected)
-    };
-
     // Ends by itself, and is started again.
     docker.start_container(
         "loop",
@@ -288,87 +286,116 @@ fn the_life_of_a_container_is_told() {
     );
     docker.run(&["create", "--name", "never", IMAGE, "true"]);
 
-    let page = scraped_when("the loop is over", &exporter, |page| {
-        is(page, "loop", "exited") && of(page, "container_restarts_total", "loop") == Some(3.0)
+    assert_crash_loop(&docker, &exporter, "loop");
+    let page = scrape(&exporter);
+    assert!(is(&page, "never", "created"));
+    assert_eq!(of(&page, "container_status", "never"), Some(0.0));
+    assert_out_of_memory(&docker, &exporter, "whole", "child");
+    assert_health(&docker, &exporter, "checked", "child");
+    assert_pause(&docker, &exporter, "child");
+    assert_renaming(&docker, &exporter, "child", "grown");
+    assert_end(&docker, &exporter, "grown");
+}
+
+/// Whether a container is said to be in this state.
+fn is(page: &Scrape, name: &str, expected: &str) -> bool {
+    state(page, name).is_some_and(|state| state == expected)
+}
+
+/// Of one that ends with 3 and may be started three times more.
+fn assert_crash_loop(docker: &Engine, exporter: &Program, name: &str) {
+    let page = scraped_when("the loop is over", exporter, |page| {
+        is(page, name, "exited") && of(page, "container_restarts_total", name) == Some(3.0)
     });
-    assert_eq!(docker.inspect("loop", "{{.RestartCount}}"), "3");
-    assert_eq!(of(&page, "container_exit_code", "loop"), Some(3.0));
-    assert_eq!(of(&page, "container_status", "loop"), Some(5.0));
-    assert_eq!(of(&page, "container_uptime_seconds", "loop"), None);
-    let finished = seconds(&docker.inspect("loop", "{{.State.FinishedAt}}"));
+    assert_eq!(docker.inspect(name, "{{.RestartCount}}"), "3");
+    assert_eq!(of(&page, "container_exit_code", name), Some(3.0));
+    assert_eq!(of(&page, "container_status", name), Some(5.0));
+    assert_eq!(of(&page, "container_uptime_seconds", name), None);
+    let finished = seconds(&docker.inspect(name, "{{.State.FinishedAt}}"));
     assert_between(
         "the end",
-        of(&page, "container_finish_time_seconds", "loop"),
+        of(&page, "container_finish_time_seconds", name),
         finished,
         finished,
         // An event of it may be told a little later than it was.
         0.5,
     );
-    assert!(is(&page, "never", "created"));
-    assert_eq!(of(&page, "container_status", "never"), Some(0.0));
+}
 
-    let page = scraped_when("both are out of memory", &exporter, |page| {
-        is(page, "whole", "exited")
-            && of(page, "container_oom_events_total", "child") == Some(1.0)
-            && of(page, "container_oom_events_total", "whole") == Some(1.0)
+/// Of one that was killed as a whole, and one of which a child was.
+fn assert_out_of_memory(docker: &Engine, exporter: &Program, whole: &str, child: &str) {
+    let page = scraped_when("both are out of memory", exporter, |page| {
+        is(page, whole, "exited")
+            && of(page, "container_oom_events_total", child) == Some(1.0)
+            && of(page, "container_oom_events_total", whole) == Some(1.0)
     });
-    assert_eq!(of(&page, "container_exit_code", "whole"), Some(137.0));
-    assert!(is(&page, "child", "running"));
-    assert_eq!(of(&page, "container_exit_code", "child"), None);
-    assert_eq!(Group::of(docker.pid("child")).oom_kills(), 1.0);
-    assert_eq!(docker.inspect("child", "{{.State.OOMKilled}}"), "false");
+    assert_eq!(of(&page, "container_exit_code", whole), Some(137.0));
+    assert!(is(&page, child, "running"));
+    assert_eq!(of(&page, "container_exit_code", child), None);
+    assert_eq!(Group::of(docker.pid(child)).oom_kills(), 1.0);
+    assert_eq!(docker.inspect(child, "{{.State.OOMKilled}}"), "false");
+    assert_eq!(docker.inspect(whole, "{{.State.OOMKilled}}"), "true");
+}
 
-    let health = |page: &Scrape| of(page, "container_health_state", "checked");
-    let page = scraped_when("it is well", &exporter, |page| health(page) == Some(1.0));
-    let healthy = [("name", "checked"), ("status", "healthy")];
+/// Of one with a health check, and one without.
+fn assert_health(docker: &Engine, exporter: &Program, name: &str, without: &str) {
+    let health = |page: &Scrape| of(page, "container_health_state", name);
+    let page = scraped_when("it is well", exporter, |page| health(page) == Some(1.0));
+    let healthy = [("name", name), ("status", "healthy")];
     assert_eq!(page.value("container_health", &healthy), Some(1.0));
-    assert_eq!(of(&page, "container_health_state", "child"), Some(-1.0));
-    docker.run(&["exec", "checked", "touch", "/ill"]);
-    let page = scraped_when("it is ill", &exporter, |page| health(page) == Some(0.0));
-    let unhealthy = [("name", "checked"), ("status", "unhealthy")];
+    assert_eq!(of(&page, "container_health_state", without), Some(-1.0));
+    docker.run(&["exec", name, "touch", "/ill"]);
+    let page = scraped_when("it is ill", exporter, |page| health(page) == Some(0.0));
+    let unhealthy = [("name", name), ("status", "unhealthy")];
     assert_eq!(page.value("container_health", &unhealthy), Some(1.0));
     assert_eq!(page.value("container_health", &healthy), Some(0.0));
+    assert_eq!(
+        docker.inspect(name, "{{.State.Health.Status}}"),
+        "unhealthy"
+    );
+}
 
-    docker.run(&["pause", "child"]);
-    let page = scraped_when("the pause", &exporter, |page| is(page, "child", "paused"));
-    assert_eq!(of(&page, "container_status", "child"), Some(2.0));
-    assert!(of(&page, "container_memory_usage_bytes", "child").is_some());
-    docker.run(&["unpause", "child"]);
-    scraped_when("it goes on", &exporter, |page| is(page, "child", "running"));
+fn assert_pause(docker: &Engine, exporter: &Program, name: &str) {
+    docker.run(&["pause", name]);
+    let page = scraped_when("the pause", exporter, |page| is(page, name, "paused"));
+    assert_eq!(of(&page, "container_status", name), Some(2.0));
+    assert!(of(&page, MEMORY, name).is_some());
+    docker.run(&["unpause", name]);
+    scraped_when("it goes on", exporter, |page| is(page, name, "running"));
+}
 
-    docker.run(&["rename", "child", "grown"]);
-    let page = scraped_when("the new name", &exporter, |page| {
-        is(page, "grown", "running")
-    });
-    assert_eq!(state(&page, "child"), None);
-    let usage = "container_memory_usage_bytes";
-    assert!(of(&page, usage, "grown").is_some());
-    assert_eq!(of(&page, usage, "child"), None);
+fn assert_renaming(docker: &Engine, exporter: &Program, old: &str, new: &str) {
+    docker.run(&["rename", old, new]);
+    let page = scraped_when("the new name", exporter, |page| is(page, new, "running"));
+    assert_eq!(state(&page, old), None);
+    assert!(of(&page, MEMORY, new).is_some());
+    assert_eq!(of(&page, MEMORY, old), None);
     // What was counted goes with it.
-    assert_eq!(of(&page, "container_oom_events_total", "grown"), Some(1.0));
+    assert_eq!(of(&page, "container_oom_events_total", new), Some(1.0));
+}
 
-    let page = scrape(&exporter);
-    let seen = of(&page, "container_last_seen", "grown").unwrap();
+/// When it is stopped, when it was stopped for some time, and when it is removed.
+fn assert_end(docker: &Engine, exporter: &Program, name: &str) {
+    let page = scrape(exporter);
+    let seen = of(&page, "container_last_seen", name).unwrap();
     assert!((now() - seen).abs() < 2.0, "{seen}");
-    docker.run(&["stop", "--time=0", "grown"]);
+    docker.run(&["stop", "--time=0", name]);
     let ended = now();
-    let page = scraped_when("the stop", &exporter, |page| is(page, "grown", "exited"));
-    assert_eq!(of(&page, "container_exit_code", "grown"), Some(137.0));
-    assert_eq!(of(&page, usage, "grown"), None);
-    let last = of(&page, "container_last_seen", "grown");
+    let page = scraped_when("the stop", exporter, |page| is(page, name, "exited"));
+    assert_eq!(of(&page, "container_exit_code", name), Some(137.0));
+    assert_eq!(of(&page, MEMORY, name), None);
+    let last = of(&page, "container_last_seen", name);
     assert_between("last seen", last, seen, ended, 1.0);
-    assert_eq!(of(&scrape(&exporter), "container_last_seen", "grown"), last);
-    let page = scraped_when("the grace is over", &exporter, |page| {
-        of(page, "container_last_seen", "grown").is_none()
+    assert_eq!(of(&scrape(exporter), "container_last_seen", name), last);
+    let page = scraped_when("the grace is over", exporter, |page| {
+        of(page, "container_last_seen", name).is_none()
     });
-    assert!(is(&page, "grown", "exited"));
+    assert!(is(&page, name, "exited"));
 
-    docker.run(&["rm", "grown"]);
-    let page = scraped_when("the removal", &exporter, |page| {
-        state(page, "grown").is_none()
-    });
+    docker.run(&["rm", name]);
+    let page = scraped_when("the removal", exporter, |page| state(page, name).is_none());
     let left = page.series.values().flatten();
-    let mut left = left.filter(|(labels, _)| labels.get("name").is_some_and(|it| it == "grown"));
+    let mut left = left.filter(|(labels, _)| labels.get("name").is_some_and(|it| it == name));
     assert_eq!(left.next(), None);
 }
 
