@@ -181,7 +181,8 @@ impl Engine {
             .unwrap_or_else(|said| panic!("{} {words:?}: {said}\n{}", self.name, self.log()))
     }
 
-    fn try_run(&self, words: &[&str]) -> Result<String, String> {
+    /// What it says, or what is wrong.
+    pub fn try_run(&self, words: &[&str]) -> Result<String, String> {
         let said = Command::new("docker")
             .args(["--host", &self.socket()])
             // Whatever is set up for the user is not meant.

@@ -6,6 +6,7 @@
 pub mod engines;
 pub mod groups;
 pub mod live;
+pub mod readers;
 pub mod text;
 
 use std::{
