@@ -7,6 +7,7 @@ pub mod engines;
 pub mod fake_engine;
 pub mod groups;
 pub mod live;
+pub mod readers;
 pub mod text;
 
 use std::{
