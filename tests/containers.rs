@@ -237,7 +237,6 @@ fn disk(numbers: &str) -> String {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "it is one life")]
 fn the_life_of_a_container_is_told() {
     let Some(docker) = Engine::docker("life") else {
         return;
