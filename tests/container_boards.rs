@@ -25,6 +25,7 @@ const QUERIES: &[(&str, &[&str])] = &[
         &[
             r#"count(container_last_seen{image!=""})"#,
             r#"sum(container_memory_usage_bytes{image!=""})"#,
+            r#"container_cpu_load_average_10s{image!=""} / 1000"#,
             r#"sum(rate(container_cpu_user_seconds_total{image!=""}[5m]) * 100)"#,
             r#"rate(container_cpu_user_seconds_total{image!=""}[5m]) * 100"#,
             r#"container_memory_usage_bytes{image!=""}"#,
@@ -197,10 +198,6 @@ const UNANSWERED: &[(&str, &str)] = &[
     (
         "container_state_status",
         "another exporter's name; cAdvisor does not have it",
-    ),
-    (
-        "container_cpu_load_average_10s",
-        "0 in cAdvisor, unless it is told to ask the kernel for it",
     ),
     (
         r#"sum(increase(container_cpu_cfs_throttled_periods_total{container!=""}[5m])) by (container, pod, namespace)"#,

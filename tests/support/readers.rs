@@ -44,6 +44,11 @@ pub const TOLERATED: &[(&str, &str, &str)] = &[
         "cAdvisor's names",
     ),
     (
+        "container_cpu_load_d_average_10s",
+        "metric names should not contain abbreviated units",
+        "cAdvisor's names",
+    ),
+    (
         "machine_",
         "metrics should not have \"_count\" suffix",
         "cAdvisor's names",
