@@ -36,7 +36,7 @@ step cargo build --release
 echo "== the machine"
 if ! wait "$machine"; then
     cat "$log"
-    echo "the machine for tests/v2_machine.rs was not built"
+    echo "the machine for tests/v2_machine was not built"
     exit 1
 fi
 trap - EXIT

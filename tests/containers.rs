@@ -12,15 +12,13 @@
 mod support;
 
 use std::{
-    fs,
-    process::Command,
-    thread,
+    fs, thread,
     time::{Duration, SystemTime},
 };
 
 use rustix::process::Signal;
 use support::{
-    engines::{Engine, IMAGE},
+    engines::{Engine, IMAGE, seconds},
     groups::{Group, assert_between, assert_block_io, assert_usage},
     live::{Program, Scratch, until},
     text::Scrape,
@@ -71,18 +69,6 @@ fn scraped_when(what: &str, exporter: &Program, is_so: impl Fn(&Scrape) -> bool)
 fn now() -> f64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.unwrap().as_secs_f64()
-}
-
-/// What a time of an engine's is, from 1970 on.
-fn seconds(time: &str) -> f64 {
-    // Podman writes what Go prints: with a zone's name behind its offset.
-    let time = time.trim_end_matches(" UTC");
-    let date = Command::new("date")
-        .args(["-d", time, "+%s.%N"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8(date.stdout).unwrap();
-    text.trim().parse().unwrap_or_else(|_| panic!("{time}"))
 }
 
 #[test]
@@ -240,8 +226,14 @@ fn a_load_is_counted_as_it_is() {
         assert_eq!(said("container_threads"), 4.0);
         let asleep = [("name", name), ("state", "sleeping")];
         assert_eq!(page.value("container_tasks_state", &asleep), Some(4.0));
-        assert_block_io(&page, name, &group, &group);
+        assert_block_io(&page, name, &group, &group, disk);
     }
+}
+
+/// The name of a block device by its numbers.
+fn disk(numbers: &str) -> String {
+    let link = fs::read_link(format!("/sys/dev/block/{numbers}")).unwrap();
+    format!("/dev/{}", link.file_name().unwrap().to_str().unwrap())
 }
 
 #[test]

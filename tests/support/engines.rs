@@ -293,3 +293,15 @@ fn socket(dir: &Path) -> String {
     let socket: PathBuf = dir.join("sock");
     format!("unix://{}", socket.display())
 }
+
+/// What a time of an engine's is, from 1970 on.
+pub fn seconds(time: &str) -> f64 {
+    // Podman writes what Go prints: with a zone's name behind its offset.
+    let time = time.trim_end_matches(" UTC");
+    let date = Command::new("date")
+        .args(["-d", time, "+%s.%N"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(date.stdout).unwrap();
+    text.trim().parse().unwrap_or_else(|_| panic!("{time}"))
+}

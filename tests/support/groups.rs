@@ -37,6 +37,76 @@ const PRESSURE: [(&str, &str, &str); 6] = [
     ("container_pressure_io_stalled_seconds_total", "io", "full"),
 ];
 
+/// What only version 2 says, or says elsewhere: the family, the file, the word in it.
+const OF_TWO: &[(&str, &str, &str, f64)] = &[
+    (
+        "container_memory_events_high_total",
+        "memory.events",
+        "high",
+        0.0,
+    ),
+    (
+        "container_memory_events_max_total",
+        "memory.events",
+        "max",
+        0.0,
+    ),
+    (
+        "container_memory_kernel_usage",
+        "memory.stat",
+        "kernel",
+        CHARGED_AHEAD,
+    ),
+    (
+        "container_memory_file_dirty_bytes",
+        "memory.stat",
+        "file_dirty",
+        CHARGED_AHEAD,
+    ),
+    (
+        "container_memory_file_writeback_bytes",
+        "memory.stat",
+        "file_writeback",
+        CHARGED_AHEAD,
+    ),
+    (
+        "container_memory_total_inactive_file_bytes",
+        "memory.stat",
+        "inactive_file",
+        CHARGED_AHEAD,
+    ),
+    (
+        "container_memory_pgscan_total",
+        "memory.stat",
+        "pgscan",
+        0.0,
+    ),
+    (
+        "container_memory_pgsteal_total",
+        "memory.stat",
+        "pgsteal",
+        0.0,
+    ),
+    (
+        "container_memory_workingset_refault_file_total",
+        "memory.stat",
+        "workingset_refault_file",
+        0.0,
+    ),
+    (
+        "container_memory_workingset_refault_anon_total",
+        "memory.stat",
+        "workingset_refault_anon",
+        0.0,
+    ),
+    (
+        "container_oom_events_total",
+        "memory.events",
+        "oom_kill",
+        0.0,
+    ),
+];
+
 /// What one family should say of a control group.
 #[derive(Debug, Clone)]
 pub struct Usage {
@@ -72,7 +142,13 @@ pub fn assert_between(what: &str, said: Option<f64>, before: f64, after: f64, sl
 }
 
 /// Holds the block I/O that a page tells of a container against what the kernel said.
-pub fn assert_block_io(page: &Scrape, name: &str, before: &Group, after: &Group) {
+pub fn assert_block_io(
+    page: &Scrape,
+    name: &str,
+    before: &Group,
+    after: &Group,
+    disk: impl Fn(&str) -> String,
+) {
     const FAMILIES: [(&str, &str); 4] = [
         (
             "container_fs_reads_bytes_total",
@@ -98,12 +174,7 @@ pub fn assert_block_io(page: &Scrape, name: &str, before: &Group, after: &Group)
     };
     assert_eq!(accounted, Some(1.0));
     for (numbers, counts) in &before {
-        let link = fs::read_link(format!("/sys/dev/block/{numbers}"));
-        let disk = link.map_or_else(
-            // Not of this machine: the only disk that containers of the other have.
-            |_| "/dev/vda".to_owned(),
-            |link| format!("/dev/{}", link.file_name().unwrap().to_str().unwrap()),
-        );
+        let disk = disk(numbers);
         for (at, (family, _)) in FAMILIES.iter().enumerate() {
             let said = page.value(family, &[("name", name), ("device", &disk)]);
             assert_between(family, said, counts[at], after[numbers][at], 0.0);
@@ -284,6 +355,13 @@ impl Group {
             said("container_threads", Some(self.pids()), 0.0),
             said("container_threads_max", self.pids_limit(), 0.0),
         ];
+        if let Self::Two(_) = self {
+            let (stat, events) = (("", "memory.stat"), ("", "memory.events"));
+            for (family, file, key, slack) in OF_TWO {
+                let file = if *file == "memory.stat" { stat } else { events };
+                all.push(said(family, Some(self.entry(file, "", key)), *slack));
+            }
+        }
         for (family, resource, who) in PRESSURE {
             all.push(said(family, self.pressure(resource, who), 1e-6));
         }
