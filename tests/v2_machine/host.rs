@@ -65,6 +65,7 @@ const OTHERWISE: &[(&str, &str)] = &[
 const NEWER: &[(&str, &str)] = &[
     ("strata_", "what node_exporter does not say"),
     ("cadvisor_", "cAdvisor's"),
+    ("census_", "what node_exporter does not say"),
     ("container_", "cAdvisor's"),
     ("machine_", "cAdvisor's"),
     (
