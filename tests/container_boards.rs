@@ -1,8 +1,9 @@
 //! Fifty containers on one page: Prometheus scrapes it, promtool and the strict parser
 //! accept it, and the queries of the usual boards and alerts have an answer.
 //!
-//! The queries are those of widely used boards for cAdvisor, by their numbers on
-//! grafana.com or their projects, with the variables filled in as Grafana does.
+//! The queries are written after widely used boards for cAdvisor, named by their numbers on
+//! grafana.com or their projects: the families, labels and functions that these ask with,
+//! not copies of every panel. Variables are filled in as Grafana does.
 
 mod support;
 
