@@ -49,5 +49,8 @@ else
 fi
 step cargo test
 step benches/host.py --short --strata "$target/release/strata_exporter"
+if ((EUID == 0)); then
+    step benches/containers.py --short --strata "$target/release/strata_exporter"
+fi
 
 echo "all passed in $SECONDS s"
