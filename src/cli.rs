@@ -7,15 +7,19 @@
 use std::{any::TypeId, collections::BTreeSet, ffi::OsString, num::NonZeroUsize};
 
 use clap::{
-    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, builder::ValueParser,
-    error::ErrorKind, parser::ValueSource,
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueEnum, builder::ValueParser,
+    error::ErrorKind, parser::ValueSource, value_parser,
 };
 
 use crate::{
     collector::{Collect, Entry, Layer},
     http,
     log::{self, Level},
-    sources::{Roots, engine, libvirt, workloads},
+    sources::{
+        Roots,
+        engine::{self, SizeFlags},
+        libvirt, workloads,
+    },
 };
 
 /// The flags that belong to no collector.
@@ -51,9 +55,21 @@ pub struct Flags {
     pub gomaxprocs: Option<NonZeroUsize>,
 }
 
+/// What the program is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Task {
+    /// Serve metrics.
+    Serve,
+    /// Say what will be collected on this machine, and for what is not, why and how to mend
+    /// it.
+    Check,
+}
+
 /// What the command line asks for.
 #[expect(missing_debug_implementations, reason = "holds closures")]
 pub struct Settings {
+    /// What to do.
+    pub task: Task,
     /// The exporter's own flags.
     pub flags: Flags,
     /// The collectors that are on, and how each reads.
@@ -66,11 +82,17 @@ pub struct Settings {
 #[must_use]
 pub fn command(collectors: &[Entry]) -> Command {
     let help = Arg::new("help").long("help").short('h');
+    let task = Arg::new("task")
+        .value_name("TASK")
+        .value_parser(value_parser!(Task));
     let own = Command::new(env!("CARGO_PKG_NAME"))
         .version(env!("CARGO_PKG_VERSION"))
         .args_override_self(true)
         .disable_help_flag(true)
         .arg(help.action(ArgAction::HelpShort).help("Print this help"))
+        .arg(task.help(
+            "What to do: serve metrics, or check what will be collected here [default: serve]",
+        ))
         .next_help_heading("Serving, logging, where the machine is");
     let command = Flags::augment_args(own).next_help_heading("Collectors and their settings");
     let command = collectors.iter().fold(command, |command, collector| {
@@ -91,7 +113,10 @@ pub fn command(collectors: &[Entry]) -> Command {
     });
     // After the flags, whose documentation would stand in its place.
     let command = command.about(env!("CARGO_PKG_DESCRIPTION")).after_help(
-        "A switch --x is turned off by --no-x. Every flag can be set by the environment too: \
+        "strata_exporter check, with the flags it is served with, says for this machine what will \
+         be collected, and for what is not, why and how to mend it. It exits with 0 if everything \
+         that is on works, else with 1.\n\n\
+         A switch --x is turned off by --no-x. Every flag can be set by the environment too: \
          --web.listen-address by STRATA_WEB_LISTEN_ADDRESS.",
     );
     command.mut_args(|arg| {
@@ -130,18 +155,23 @@ pub fn parse(
         .map(|word| positive(word.into(), &switches))
         .collect();
     let matches = command.try_get_matches_from_mut(line)?;
-    let flags = Flags::from_arg_matches(&matches)?;
+    let mut flags = Flags::from_arg_matches(&matches)?;
     check_paths(&flags.roots, &matches)?;
 
     let is_on = |collector: &&Entry| match given(&matches, collector.name) {
         Some(on) => on,
         None => collector.enabled && !flags.disable_defaults,
     };
-    let made = collectors
+    let made: Vec<_> = collectors
         .iter()
         .filter(is_on)
         .map(|entry| Ok((entry.name, entry.layer, (entry.make)(&matches)?)))
         .collect::<Result<_, clap::Error>>()?;
+    // What is asked in the background is asked for a collector.
+    if made.iter().any(|(name, ..)| *name == "container_size") {
+        let sizes = SizeFlags::from_arg_matches(&matches)?;
+        flags.engines.sizes = Some(sizes.container_size_interval);
+    }
     // A collector that is off does not need its flags, but they must not clash either.
     for entry in collectors.iter().filter(|entry| !is_on(entry)) {
         drop((entry.make)(&matches)?);
@@ -151,7 +181,9 @@ pub fn parse(
         .filter(|entry| entry.is_to_come() && given(&matches, entry.name) == Some(true))
         .map(|entry| entry.name)
         .collect();
+    let task = matches.get_one("task").copied();
     Ok(Settings {
+        task: task.unwrap_or(Task::Serve),
         flags,
         collectors: made,
         to_come,
@@ -247,6 +279,20 @@ mod tests {
     }
 
     #[test]
+    fn engines_are_asked_for_sizes_only_if_somebody_wants_them() {
+        let interval = |line: &str| {
+            let settings = parse(line).unwrap_or_else(|error| panic!("{error}"));
+            settings.flags.engines.sizes.map(|every| every.as_secs())
+        };
+        assert_eq!(interval(""), None);
+        assert_eq!(interval("--collector.container_size.interval=2m"), None);
+        assert_eq!(interval("--collector.container_size"), Some(3600));
+        let both = "--collector.container_size --collector.container_size.interval=2m";
+        assert_eq!(interval(both), Some(120));
+        assert!(parse("--collector.container_size.interval=59s").is_err());
+    }
+
+    #[test]
     fn a_unit_file_that_names_a_collector_still_to_come_goes_on_working() {
         assert!(!names("--no-collector.zfs").contains(&"zfs"));
         let settings =
@@ -272,7 +318,10 @@ mod tests {
                 "--log.level=loud",
                 "invalid value 'loud' for '--log.level <LEVEL>' [possible values: debug, info, warn, error]",
             ),
-            ("surplus", "unexpected argument 'surplus' found"),
+            (
+                "surplus",
+                "invalid value 'surplus' for '[TASK]' [possible values: serve, check]",
+            ),
         ] {
             let error = parse(line).err();
             let expected = format!("strata_exporter: {said}, try --help");

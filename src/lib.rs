@@ -9,6 +9,7 @@
 //! exporter   adds what it knows of itself      -> Families
 //! exposition writes the samples down           -> text
 //! http       hands the text to the scraper
+//! check      says what a scrape would bring
 //! ```
 //!
 //! A module may use those above it and the vocabulary they share ([`error`],
@@ -18,6 +19,7 @@
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod check;
 pub mod cli;
 pub mod collector;
 pub mod collectors;

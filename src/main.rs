@@ -4,7 +4,8 @@ use std::{io::Write, process::ExitCode, sync::Arc};
 
 use clap::error::ErrorKind;
 use strata_exporter::{
-    cli::{self, Settings},
+    check,
+    cli::{self, Settings, Task},
     collector::Layer,
     collectors,
     http::Server,
@@ -20,6 +21,8 @@ use tracing::{info, warn};
 
 /// What a wrong command line, or a machine that cannot be started on, exits with.
 const USAGE: u8 = 2;
+/// What a check exits with that found something wrong.
+const WRONG: u8 = 1;
 
 fn main() -> ExitCode {
     let settings = match cli::parse(collectors::ALL, std::env::args_os()) {
@@ -39,10 +42,18 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    log::start(settings.flags.log_level, settings.flags.log_format);
     scrape::quiet_caught_panics();
-    match run(settings) {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = match settings.task {
+        Task::Serve => {
+            log::start(settings.flags.log_level, settings.flags.log_format);
+            run(settings).map(|()| true)
+        }
+        // Nothing is logged: what is wrong stands in what it prints.
+        Task::Check => check(settings),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(WRONG),
         Err(error) => {
             eprintln!("{}: {error}", env!("CARGO_PKG_NAME"));
             ExitCode::from(USAGE)
@@ -87,6 +98,24 @@ fn run(settings: Settings) -> Result<(), String> {
     // Not dropped: that would wait for what hangs in the kernel.
     runtime.shutdown_background();
     Ok(())
+}
+
+/// Prints what will be collected here, and says whether all is well.
+fn check(settings: Settings) -> Result<bool, String> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))?;
+    let flags = settings.flags;
+    let machine = Arc::new(Machine::new(flags.roots, flags.engines, flags.workloads));
+    let collectors = settings.collectors;
+    let scraper = Scraper::new(Arc::clone(&machine), collectors, Workers::default());
+    let checked = runtime.block_on(check::run(machine, &scraper, collectors::ALL));
+    // Not dropped: that would wait for what hangs in the kernel.
+    runtime.shutdown_background();
+    // Whoever reads it may have read enough.
+    std::io::stdout().write_all(checked.text.as_bytes()).ok();
+    Ok(checked.is_well)
 }
 
 fn started(collectors: usize, to_come: &[&str]) {

@@ -36,7 +36,7 @@ step cargo build --release
 echo "== the machine"
 if ! wait "$machine"; then
     cat "$log"
-    echo "the machine for tests/v2_machine.rs was not built"
+    echo "the machine for tests/v2_machine was not built"
     exit 1
 fi
 trap - EXIT
@@ -49,5 +49,8 @@ else
 fi
 step cargo test
 step benches/host.py --short --strata "$target/release/strata_exporter"
+if ((EUID == 0)); then
+    step benches/containers.py --short --strata "$target/release/strata_exporter"
+fi
 
 echo "all passed in $SECONDS s"

@@ -15,61 +15,15 @@ use std::{
     io::{self, BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::Command,
     thread,
 };
 
 use strata_exporter::collectors;
 use support::{
     live::{self, Program, Scratch},
+    readers::{self, TOLERATED, assert_lint, assert_strict, complaints, promtool, strict},
     text::{Labels, Scrape},
 };
-
-const SYSTEM_PYTHON: &str = "/usr/bin/python3";
-const COUNT_SAMPLES: &str = "
-import sys
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
-print(sum(len(family.samples) for family in text_string_to_metric_families(sys.stdin.read())))
-";
-
-/// What promtool would like otherwise, and why it stays.
-const TOLERATED: &[(&str, &str, &str)] = &[
-    (
-        "node_memory_",
-        "metric names should be written in 'snake_case' not 'camelCase'",
-        "the kernel's words, and node_exporter's names",
-    ),
-    (
-        "node_netstat_",
-        "metric names should be written in 'snake_case' not 'camelCase'",
-        "the kernel's words, and node_exporter's names",
-    ),
-    (
-        "node_entropy_",
-        "use base unit \"bytes\" instead of \"bits\"",
-        "entropy is counted in bits, and node_exporter's names",
-    ),
-    (
-        "cadvisor_version_info",
-        "label names should be written in 'snake_case' not 'camelCase'",
-        "cAdvisor's labels",
-    ),
-    (
-        "container_",
-        "non-counter metrics should not have \"_total\" suffix",
-        "cAdvisor's names",
-    ),
-    (
-        "container_",
-        "counter metrics should have \"_total\" suffix",
-        "cAdvisor's names",
-    ),
-    (
-        "machine_",
-        "metrics should not have \"_count\" suffix",
-        "cAdvisor's names",
-    ),
-];
 
 /// What the text files of the fixture machines say is their writers'.
 const TOLERATED_IN_FIXTURES: &[(&str, &str, &str)] = &[
@@ -104,7 +58,6 @@ fn prometheus_scrapes_it_in_both_formats() {
     let exporter = Program::ours(&[], &dir.0);
     let text_only = without_accept(exporter.address);
     let broken = always("x{ 1\n");
-    let config = dir.0.join("prometheus.yml");
     let jobs = format!(
         "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
         scrape_configs:\n\
@@ -113,18 +66,7 @@ fn prometheus_scrapes_it_in_both_formats() {
         - {{job_name: broken, static_configs: [{{targets: ['{broken}']}}]}}\n",
         exporter.address
     );
-    fs::write(&config, jobs).unwrap();
-    let prometheus = Program::start(
-        Command::new("prometheus")
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                dir.0.join("data").display()
-            ))
-            // Lines that cannot be read are logged as "debug".
-            .arg("--log.level=debug"),
-        &dir.0,
-    );
+    let prometheus = readers::prometheus(&dir, &jobs);
 
     for job in ["openmetrics", "text"] {
         let query = format!(
@@ -173,20 +115,6 @@ fn prometheus_scrapes_it_in_both_formats() {
     }
     let log = exporter.log();
     assert!(!log.contains("level=error"), "{log}");
-}
-
-/// The lines of Prometheus' log that find fault with what a job scraped.
-fn complaints(prometheus: &Program, job: &str) -> Vec<String> {
-    let log = prometheus.log();
-    let pool = format!("scrape_pool={job} ");
-    let lines = log.lines().filter(|line| line.contains(&pool));
-    // Whether there was an answer in time is not about its text.
-    let lines = lines.filter(|line| !line.contains("msg=\"Scrape failed\""));
-    let is_bad = |line: &&str| {
-        let signs = ["level=warn", "level=error", "err="];
-        signs.iter().any(|sign| line.contains(sign))
-    };
-    lines.filter(is_bad).map(str::to_owned).collect()
 }
 
 fn assert_metadata(prometheus: &Program, job: &str, name: &str, kind: &str) {
@@ -370,28 +298,9 @@ fn promtool_accepts_the_text_format() {
     assert_eq!(code, Some(1), "{said}");
 }
 
-fn assert_lint(page: &str, tolerated: &[(&str, &str, &str)], whose: &str) {
-    let (code, said) = promtool(page);
-    // It was read, be it liked or not.
-    assert!(matches!(code, Some(0 | 3)), "{whose}: {said}");
-    let is_tolerated = |line: &&str| {
-        let mut known = tolerated.iter();
-        known.any(|(prefix, problem, _)| line.starts_with(prefix) && line.ends_with(problem))
-    };
-    let (known, new): (Vec<_>, Vec<_>) = said.lines().partition(is_tolerated);
-    println!("tolerated for {whose}: {known:#?}");
-    assert!(new.is_empty(), "{whose}: {new:#?}");
-}
-
-fn promtool(page: &str) -> (Option<i32>, String) {
-    live::ask(Command::new("promtool").args(["check", "metrics"]), page)
-}
-
 #[test]
 fn the_strict_parser_reads_every_sample_of_openmetrics() {
-    let import = ["-c", "import prometheus_client.openmetrics.parser"];
-    let import = Command::new(SYSTEM_PYTHON).args(import).output();
-    if !import.is_ok_and(|it| it.status.success()) {
+    if !readers::has_strict() {
         return support::lacks("Debian's python3-prometheus-client");
     }
     let dir = Scratch::new("python");
@@ -403,21 +312,6 @@ fn the_strict_parser_reads_every_sample_of_openmetrics() {
     // But it does look.
     let (code, said) = strict("# TYPE x counter\nx 1\n# EOF\n");
     assert_eq!(code, Some(1), "{said}");
-}
-
-fn assert_strict(page: &str, whose: &str) {
-    let (code, said) = strict(page);
-    assert_eq!(code, Some(0), "{whose}: {said}");
-    let lines = page.lines().filter(|line| !line.starts_with('#')).count();
-    assert_eq!(said.trim().parse(), Ok(lines), "{whose}");
-    assert!(lines > 300, "{whose}: {lines} samples");
-}
-
-fn strict(page: &str) -> (Option<i32>, String) {
-    live::ask(
-        Command::new(SYSTEM_PYTHON).args(["-c", COUNT_SAMPLES]),
-        page,
-    )
 }
 
 /// The golden files of one format.

@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["collector"],
     &["collectors"],
     &["scrape", "exporter", "exposition", "reference", "log"],
-    &["http"],
+    &["http", "check"],
     &["cli"],
 ];
 

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -36,14 +37,36 @@ impl Machine {
         std::os::unix::fs::symlink(target, path).unwrap();
     }
 
+    /// Removes a file or directory.
+    pub(in crate::collectors) fn remove(&self, path: &str) {
+        let path = self.0.join(path);
+        let removed = if path.is_dir() {
+            fs::remove_dir_all(path)
+        } else {
+            fs::remove_file(path)
+        };
+        removed.unwrap();
+    }
+
     pub(in crate::collectors) fn snapshot(&self) -> Snapshot {
+        self.scrapes()()
+    }
+
+    /// Makes snapshots one after the other, of what is kept in between.
+    pub(in crate::collectors) fn scrapes(&self) -> impl Fn() -> Snapshot + use<> {
         let roots = Roots {
             procfs: self.0.join("proc"),
             sysfs: self.0.join("sys"),
             rootfs: self.0.join("root"),
             udev_data: self.0.join("udev"),
         };
-        Snapshot::begin(roots.into(), Instant::now() + Duration::from_secs(60))
+        let machine = roots.into();
+        move || {
+            Snapshot::begin(
+                Arc::clone(&machine),
+                Instant::now() + Duration::from_secs(60),
+            )
+        }
     }
 }
 

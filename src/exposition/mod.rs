@@ -59,6 +59,9 @@ fn weight(offer: &str) -> f32 {
     q.map_or(1.0, |q| q.trim().parse().unwrap_or(0.0))
 }
 
+/// Room for a value, and what stands around it and the labels in a line.
+const VALUE: usize = 24;
+
 /// What is about to be written: families by name, each of them once.
 #[derive(Debug)]
 pub struct Page {
@@ -133,12 +136,26 @@ impl Page {
 
     /// Writes everything down.
     pub fn encode(self: &Arc<Self>, format: Format) -> Result<String, fmt::Error> {
-        let mut body = String::with_capacity(64 << 10);
+        // Grown in steps it would leave holes of many times its size.
+        let mut body = String::with_capacity(self.room());
         match format {
             Format::OpenMetrics => open_metrics::encode(&mut body, self)?,
             Format::Plain => plain::encode(&mut body, self),
         }
         Ok(body)
+    }
+
+    /// About how long it will be, and hardly less.
+    fn room(&self) -> usize {
+        let of_group = |group: Shown<'_>| {
+            let head = 128 + 3 * group.first.name.len() + group.first.help.len();
+            let samples = group.all_samples().map(|(_, labels, _)| {
+                let labels: usize = labels.pieces().into_iter().map(str::len).sum();
+                group.first.name.len() + labels + VALUE
+            });
+            head + samples.sum::<usize>()
+        };
+        self.groups().map(of_group).sum()
     }
 
     fn groups(&self) -> impl Iterator<Item = Shown<'_>> {

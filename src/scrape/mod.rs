@@ -83,17 +83,23 @@ impl Outcome {
 pub struct Scraped {
     /// About the collectors themselves.
     own: Families,
-    reports: Vec<Arc<Report>>,
+    reports: Vec<(&'static str, Layer, Arc<Report>)>,
 }
 
 impl Scraped {
+    /// What became of each collector.
+    pub fn reports(&self) -> impl Iterator<Item = (&'static str, Layer, &Report)> {
+        let reports = self.reports.iter();
+        reports.map(|(name, layer, report)| (*name, *layer, &**report))
+    }
+
     /// Everything that was collected, by collector.
     #[must_use]
     pub fn into_families(self) -> Vec<Arc<Families>> {
         let collected = self
             .reports
             .iter()
-            .map(|report| Arc::clone(&report.families));
+            .map(|(.., report)| Arc::clone(&report.families));
         std::iter::once(Arc::new(self.own))
             .chain(collected)
             .collect()
@@ -175,7 +181,7 @@ impl Scraper {
             if success {
                 own.add(&SKIPPED, [slot.name], report.families.skipped().0);
             }
-            reports.push(report);
+            reports.push((slot.name, slot.layer, report));
         }
         Scraped { own, reports }
     }

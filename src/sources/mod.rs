@@ -5,6 +5,7 @@ pub mod cgroup;
 mod clock;
 mod dbus;
 mod dir;
+mod diskstats;
 pub mod engine;
 mod ethtool;
 pub mod libvirt;
@@ -16,6 +17,7 @@ mod netlink;
 mod own;
 mod processes;
 mod qdiscs;
+mod rights;
 mod routes;
 mod statfs;
 mod syscall;
@@ -37,14 +39,16 @@ pub use clock::{Discipline, TimeZone};
 pub(crate) use dbus::fake_bus;
 pub use dbus::{Call, Daemon, Reply, Talk};
 pub use dir::{Dir, UserFile};
+pub use diskstats::{DiskCounters, NO_DISKS};
 pub use ethtool::{Driver, Ethtool, LinkModes, LinkSettings, Statistics};
 pub use link_modes::LinkMode;
 pub use links::{Link, LinkStats};
 pub use mounts::{Mount, MountInfo};
 pub use neighbours::Neighbour;
 pub use own::{Usage, raise_open_files_limit};
-pub use processes::{NetworkNamespace, Process};
+pub use processes::{NetworkNamespace, Process, SchedStat};
 pub use qdiscs::Qdisc;
+pub use rights::{SocketAccess, User};
 pub use routes::Route;
 pub use statfs::{Answer, Place, Space, Statfs};
 pub use tcp_sockets::TcpSockets;
@@ -137,6 +141,7 @@ pub struct Snapshot {
     deadline: Instant,
     links: Shared<Vec<Link>>,
     proc_stat: Shared<Text>,
+    diskstats: Shared<Text>,
     workloads: Shared<Seen>,
     memory_limits: Shared<Vec<Result<MemoryLimits>>>,
     domains: Shared<Fetched>,
@@ -151,6 +156,7 @@ impl Snapshot {
             deadline,
             links: Shared::default(),
             proc_stat: Shared::default(),
+            diskstats: Shared::default(),
             workloads: Shared::default(),
             memory_limits: Shared::default(),
             domains: Shared::default(),
@@ -296,6 +302,12 @@ impl Snapshot {
         self.machine.engines.known()
     }
 
+    /// Where engines are asked, and whether flags say so.
+    #[must_use]
+    pub fn engine_sockets(&self) -> (Vec<PathBuf>, bool) {
+        self.machine.engines.sockets()
+    }
+
     /// Containers, services and other control groups, and what engines say of them.
     pub fn workloads(&self) -> Result<&Seen> {
         self.workloads.get_or_read(|| {
@@ -324,6 +336,11 @@ impl Snapshot {
     /// libvirt's networks.
     pub fn virtual_networks(&self) -> Result<Vec<Network>> {
         self.machine.libvirt.networks(self.deadline)
+    }
+
+    /// The paths of the groups of containers that a flag hides.
+    pub fn hidden_containers(&self) -> Result<Vec<String>> {
+        self.machine.workloads.hidden(self.roots())
     }
 
     /// What each workload that is present may have in memory, in their order. Several

@@ -60,13 +60,21 @@ impl Usage {
         let time = clock_gettime(ClockId::ProcessCPUTime);
         Ok(Self {
             cpu: Duration::try_from(time).unwrap_or_default(),
-            // Less the two that count them.
-            fds: own.dir("fd")?.names()?.len().saturating_sub(3),
+            fds: open_files(&own)?,
             max_fds: getrlimit(Resource::Nofile).current,
             virtual_memory: fields.parse::<u64>("size")?.saturating_mul(page),
             max_virtual_memory: getrlimit(Resource::As).current,
             resident_memory: fields.parse::<u64>("resident")?.saturating_mul(page),
         })
+    }
+}
+
+/// How many files it has open, without those that are opened to count them.
+fn open_files(own: &Dir) -> Result<usize> {
+    // Since Linux 6.2 the directory's size says it.
+    match usize::try_from(own.stat("fd")?.st_size) {
+        Ok(count) if count > 0 => Ok(count.saturating_sub(1)),
+        _ => Ok(own.dir("fd")?.names()?.len().saturating_sub(3)),
     }
 }
 

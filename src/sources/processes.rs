@@ -3,13 +3,31 @@
 //! A process is held by an open descriptor of its directory: the number of one that has
 //! ended may soon be another's, but below the descriptor everything is gone.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::process::{Resource, getrlimit};
 
 use super::{Dir, Snapshot, Text};
 use crate::error::{Error, Result};
 
+/// More processes than this are not held from scrape to scrape: each costs the kernel 1 KB.
+const MAX_KEPT: usize = 4096;
 /// How the link to a socket begins.
 const SOCKET: &str = "socket:[";
+
+/// What the scheduler counts of a thread.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SchedStat {
+    /// How long it ran.
+    pub run: Duration,
+    /// How long it waited for a CPU.
+    pub waited: Duration,
+    /// How many times it was given a CPU.
+    pub periods: u64,
+}
 
 /// A process, or what is left of it.
 #[derive(Debug)]
@@ -31,6 +49,14 @@ impl Snapshot {
     pub fn process(&self, pid: u32) -> Result<Process> {
         let dir = self.proc_dir(pid.to_string())?;
         Ok(Process { pid, dir })
+    }
+
+    /// How many processes may be held from scrape to scrape, each of which is an open file.
+    #[must_use]
+    pub fn max_kept_processes(&self) -> usize {
+        let files = getrlimit(Resource::Nofile).current;
+        let share = files.map(|files| usize::try_from(files / 8).unwrap_or(MAX_KEPT));
+        share.unwrap_or(MAX_KEPT).min(MAX_KEPT)
     }
 }
 
@@ -106,6 +132,25 @@ impl Process {
         Ok(states)
     }
 
+    /// When it was started, in ticks of the clock since boot. Two processes that have one
+    /// number differ in this.
+    pub fn started(&self) -> Result<u64> {
+        started(&self.read("stat")?)
+    }
+
+    /// What the scheduler counts of its main thread; of all threads together it says
+    /// nothing. All is 0 where the kernel does not count.
+    pub fn schedstat(&self) -> Result<SchedStat> {
+        schedstat(&self.read("schedstat")?)
+    }
+
+    /// How many bytes of its memory were used since that was last marked as unused, which
+    /// the kernel does of its own accord when memory gets scarce. The kernel looks at
+    /// every page for it. Only for those who may trace it; kernel threads have none.
+    pub fn referenced(&self) -> Result<u64> {
+        referenced(&self.read("smaps_rollup")?)
+    }
+
     /// How many files it may open, before it raises the limit itself; nothing where there
     /// is no limit.
     pub fn open_files_limit(&self) -> Result<Option<u64>> {
@@ -132,6 +177,33 @@ fn state_and_threads(stat: &Text) -> Result<(char, u64)> {
     let threads = fields.nth(16).and_then(|threads| threads.parse().ok());
     let both = state.zip(threads);
     both.ok_or_else(|| stat.error(1, "no state and number of threads behind the name"))
+}
+
+/// The twenty-second field.
+fn started(stat: &Text) -> Result<u64> {
+    let fields = stat.body().rsplit_once(')').map(|(_, fields)| fields);
+    let mut fields = fields.unwrap_or_default().split_ascii_whitespace();
+    let started = fields.nth(19).and_then(|started| started.parse().ok());
+    started.ok_or_else(|| stat.error(1, "no time of start behind the name"))
+}
+
+/// `411948 90210 7`: nanoseconds, nanoseconds, times.
+fn schedstat(text: &Text) -> Result<SchedStat> {
+    let mut fields = text.line()?;
+    Ok(SchedStat {
+        run: Duration::from_nanos(fields.parse("time on a CPU")?),
+        waited: Duration::from_nanos(fields.parse("time waited for a CPU")?),
+        periods: fields.parse("number of times on a CPU")?,
+    })
+}
+
+/// `Referenced:         1234 kB`
+fn referenced(rollup: &Text) -> Result<u64> {
+    let mut lines = rollup.lines();
+    let found = lines.find_map(|mut line| (line.next_word()? == "Referenced:").then_some(line));
+    let mut line = found.ok_or_else(|| rollup.error(1, "Referenced is missing"))?;
+    let kilobytes: u64 = line.parse("Referenced")?;
+    Ok(kilobytes.saturating_mul(1024))
 }
 
 /// `Max open files            1024                 524288               files`
@@ -195,6 +267,51 @@ mod tests {
         let error = state_and_threads(&Text::from("7 (a) R 1\n")).unwrap_err();
         let said = "test:1: no state and number of threads behind the name";
         assert_eq!(error.to_string(), said);
+    }
+
+    #[test]
+    fn a_process_is_told_from_the_next_of_its_number_by_its_start() {
+        let stat = "7 (a) R (b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 99 18 4711 20\n";
+        assert_eq!(started(&Text::from(stat)).unwrap(), 4711);
+        for bad in ["7 (a) R 1\n", ""] {
+            let error = started(&Text::from(bad)).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "test:1: no time of start behind the name"
+            );
+        }
+        let parent = here().process(std::os::unix::process::parent_id()).unwrap();
+        assert!(parent.started().unwrap() <= myself().started().unwrap());
+    }
+
+    #[test]
+    fn the_scheduler_counts_nanoseconds_and_times() {
+        let expected = SchedStat {
+            run: Duration::from_nanos(411_948),
+            waited: Duration::from_nanos(90_210),
+            periods: 7,
+        };
+        assert_eq!(
+            schedstat(&Text::from("411948 90210 7\n")).unwrap(),
+            expected
+        );
+        for bad in ["", "1 2\n", "1 -2 3\n"] {
+            assert!(schedstat(&Text::from(bad)).is_err(), "{bad:?}");
+        }
+        assert!(myself().schedstat().is_ok_and(|it| it.periods > 0));
+    }
+
+    #[test]
+    fn memory_that_was_used_is_in_kilobytes() {
+        let rollup = "55d0-7ffd ---p 0 00:00 0 [rollup]\nRss: 9 kB\nReferenced:   8 kB\n";
+        assert_eq!(referenced(&Text::from(rollup)).unwrap(), 8192);
+        let error = referenced(&Text::from("Rss: 9 kB\n")).unwrap_err();
+        assert_eq!(error.to_string(), "test:1: Referenced is missing");
+        assert!(referenced(&Text::from("Referenced: x kB\n")).is_err());
+        match myself().referenced() {
+            Ok(bytes) => assert!(bytes > 0 && bytes.is_multiple_of(1024)),
+            Err(error) => assert!(error.is_vanished(), "{error}"),
+        }
     }
 
     #[test]

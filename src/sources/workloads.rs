@@ -21,8 +21,9 @@ use super::{
 use crate::{duration, error::Result, pattern::Pattern};
 
 /// The groups that are shown beside those of containers: the whole machine, the slices of
-/// system, users and machines, services, and what is in the machines' slice.
-const INCLUDED: &str = r"^/$|^/(system|user|machine)\.slice$|^/(system|user)\.slice/(.*/)?[^/]+\.service$|^/machine\.slice/[^/]+\.scope$";
+/// system, users and machines, services, and machines, but not those in the machines'
+/// slice who look after Podman's containers.
+const INCLUDED: &str = r"^/$|^/(system|user|machine)\.slice$|^/(system|user)\.slice/(.*/)?[^/]+\.service$|^/machine\.slice/(machine-[^/]+\.scope|[^/]+\.service)$";
 
 /// Of groups that are gone, no more than this many are remembered.
 const MAX_GONE: usize = 10_000;
@@ -149,13 +150,19 @@ impl Handle {
             return handle(Runtime::Lxc, name);
         }
         let name = name.strip_suffix(".scope").unwrap_or(name);
-        let (maker, id) = name.rsplit_once('-').unwrap_or(("", name));
+        // Where the kubelet means slices and containerd does not: `SLICE:MAKER:ID`.
+        let (maker, id) = match name.rsplit_once(':') {
+            Some((slice, id)) => (slice.rsplit(':').next().unwrap_or_default(), id),
+            None => name.rsplit_once('-').unwrap_or(("", name)),
+        };
         if !is_id(id) {
             return None;
         }
         let runtime = match maker {
             "docker" => Runtime::Docker,
             "" if parent == "docker" => Runtime::Docker,
+            // A pod: its containers are in it.
+            "" if parent == "libpod_parent" => return None,
             "libpod" | "libpod-payload" => Runtime::Podman,
             "cri-containerd" | "nerdctl" => Runtime::Containerd,
             "crio" => Runtime::CriO,
@@ -250,6 +257,15 @@ impl Workloads {
         )
     }
 
+    /// The paths of the groups of containers that a flag hides.
+    pub(super) fn hidden(&self, roots: &Roots) -> Result<Vec<String>> {
+        let is_hidden =
+            |path: &str| self.flags.cgroup_exclude.matches(path) && Handle::of(path).is_some();
+        // Not with those that are kept: of these the walk forgets what it does not want.
+        let groups = Cgroups::at(roots).walk(is_hidden)?;
+        Ok(groups.iter().map(|group| group.path().to_owned()).collect())
+    }
+
     /// Joins what engines know with the groups that there are: `place` says which group a
     /// process is in, `walk` lists those that are wanted, and `unknown` hears of ids that
     /// no engine told of.
@@ -335,10 +351,12 @@ impl Workloads {
 
 type Entries<'a> = BTreeMap<&'a str, (Kind, Arc<Container>, &'a Engine)>;
 
-/// The containers of all engines by id; one that several show is the first one's.
+/// The containers of all engines by id; one that several show is the first one's, of
+/// those that are followed if there is any.
 fn each_once(engines: &[Arc<Engine>]) -> Entries<'_> {
     let mut containers = Entries::new();
-    for engine in engines {
+    let lost = engines.iter().filter(|engine| !engine.up);
+    for engine in engines.iter().filter(|engine| engine.up).chain(lost) {
         for (id, container) in &engine.containers {
             let kind = engine.kind.unwrap_or(Kind::Docker);
             containers
@@ -409,6 +427,12 @@ impl Kept {
                 noticed: Instant::now(),
             };
             self.gone.insert(path, gone);
+        }
+        // What does not run may have another name by now.
+        for workload in all.iter().filter(|workload| workload.group.is_none()) {
+            if let Some(gone) = self.gone.get_mut(&workload.path) {
+                gone.workload = Arc::clone(workload);
+            }
         }
         self.gone
             .retain(|path, gone| !there.contains(path.as_str()) && gone.noticed.elapsed() < grace);
@@ -509,8 +533,13 @@ pub(crate) fn engine(containers: impl IntoIterator<Item = Container>) -> Engine 
             .map(|container| (container.id.clone(), Arc::new(container)))
             .collect(),
         images: Arc::default(),
+        sizes: None,
+        sizes_failures: 0,
     }
 }
+
+#[cfg(test)]
+mod machines;
 
 #[cfg(test)]
 mod tests {
@@ -591,6 +620,7 @@ mod tests {
             "/system.slice/system-getty.slice/getty@tty1.service",
             "/user.slice/user-0.slice/user@0.service",
             r"/machine.slice/machine-qemu\x2d1\x2dweb.scope",
+            "/machine.slice/systemd-nspawn@web.service",
         ] {
             assert!(cgroup_include.matches(path), "{path}");
         }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs in the machine, beside ./strata_exporter: scrapes it and Debian's node_exporter
-# in turns, with the flags of ./flags, as root and as nobody, for tests/v2_machine.rs
+# in turns, with the flags of ./flags, as root and as nobody, for tests/v2_machine
 # to compare. Then has systemd start it at the first request.
 set -eu
 

@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -32,6 +33,9 @@ exec \"$@\"
 
 /// The image that all containers are made of.
 pub const IMAGE: &str = "strata-box:1";
+
+/// How many engines there are.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
 /// A running engine.
 pub struct Engine {
@@ -123,6 +127,7 @@ impl Engine {
             .stderr(log)
             .spawn()
             .unwrap();
+        RUNNING.fetch_add(1, Ordering::Relaxed);
         let mut engine = Self { process, dir, name };
         until("an engine that answers", || {
             let ended = engine.process.try_wait().unwrap();
@@ -176,7 +181,8 @@ impl Engine {
             .unwrap_or_else(|said| panic!("{} {words:?}: {said}\n{}", self.name, self.log()))
     }
 
-    fn try_run(&self, words: &[&str]) -> Result<String, String> {
+    /// What it says, or what is wrong.
+    pub fn try_run(&self, words: &[&str]) -> Result<String, String> {
         let said = Command::new("docker")
             .args(["--host", &self.socket()])
             // Whatever is set up for the user is not meant.
@@ -222,12 +228,17 @@ impl Engine {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
-    /// All processes that were started in its directory: the daemon's helpers.
+    /// All processes that were started in its directory and its mounts: the daemon's
+    /// helpers, but not whoever else was told where it listens.
     fn helpers(&self) -> Vec<Pid> {
         let dir = self.dir.0.to_str().unwrap();
+        let ours = fs::read_link("/proc/self/ns/mnt").unwrap();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let pid = entry.file_name().to_str().and_then(|it| it.parse().ok());
+            if fs::read_link(entry.path().join("ns/mnt")).is_ok_and(|its| its == ours) {
+                continue;
+            }
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             if String::from_utf8_lossy(&line).contains(dir) {
                 found.extend(pid.and_then(Pid::from_raw));
@@ -264,10 +275,14 @@ impl Drop for Engine {
         for helper in self.helpers() {
             let _gone = kill_process(helper, Signal::KILL);
         }
+        // Another test's engine may be about to make a container.
+        if RUNNING.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return;
+        }
         // Where nobody else has a container in it, the group of them all goes too.
         for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten() {
             let Ok(hierarchy) = hierarchy else { continue };
-            for parent in ["docker", "libpod_parent"] {
+            for parent in ["docker", "libpod_parent/conmon", "libpod_parent"] {
                 let _in_use = fs::remove_dir(hierarchy.path().join(parent));
             }
         }
@@ -277,4 +292,16 @@ impl Drop for Engine {
 fn socket(dir: &Path) -> String {
     let socket: PathBuf = dir.join("sock");
     format!("unix://{}", socket.display())
+}
+
+/// What a time of an engine's is, from 1970 on.
+pub fn seconds(time: &str) -> f64 {
+    // Podman writes what Go prints: with a zone's name behind its offset.
+    let time = time.trim_end_matches(" UTC");
+    let date = Command::new("date")
+        .args(["-d", time, "+%s.%N"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(date.stdout).unwrap();
+    text.trim().parse().unwrap_or_else(|_| panic!("{time}"))
 }

@@ -4,8 +4,10 @@
 #![allow(clippy::disallowed_methods, reason = "tests read files as they are")]
 
 pub mod engines;
+pub mod fake_engine;
 pub mod groups;
 pub mod live;
+pub mod readers;
 pub mod text;
 
 use std::{

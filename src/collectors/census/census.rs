@@ -87,7 +87,9 @@ impl Collector for Containers {
         let engines = machine.engines();
         // Of others, what they have is not known.
         let known = engines.iter().filter(|engine| engine.confirmed.is_some());
-        let known: Vec<&Engine> = known.map(|engine| &**engine).collect();
+        let mut known: Vec<&Engine> = known.map(|engine| &**engine).collect();
+        // Of those that show the same container the first is believed.
+        known.sort_by_key(|engine| !engine.up);
         if known.is_empty() {
             return Err(Error::Absent("a container engine that answered".into()));
         }

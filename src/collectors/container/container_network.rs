@@ -88,9 +88,6 @@ const TCP_STATES: [&str; 11] = [
 /// The state of a UDP socket that is not connected.
 const UNCONNECTED: &str = "07";
 
-/// Of so many processes the descriptors are kept; others are looked up in each scrape.
-const MAX_KEPT: usize = 256;
-
 /// The flags of the `container_network` collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
@@ -167,6 +164,7 @@ impl ContainerNetwork {
         let seen = machine.workloads()?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut last = std::mem::take(&mut *kept);
+        let max_kept = machine.max_kept_processes();
         let mut views = Vec::new();
         for (workload, group) in seen.present() {
             let known = last.remove(workload.path.as_str());
@@ -175,7 +173,7 @@ impl ContainerNetwork {
             let Some(view) = out.keep(view).flatten() else {
                 continue;
             };
-            if kept.len() < MAX_KEPT {
+            if kept.len() < max_kept {
                 kept.insert(workload.path.clone(), Arc::clone(&view.process));
             }
             views.push(view);

@@ -4,6 +4,7 @@
 //! To add a collector, write its module and name it here, twice.
 
 mod container_cpu;
+mod container_cpuset;
 mod container_disk;
 mod container_engine;
 mod container_filesystem;
@@ -11,9 +12,11 @@ mod container_hugetlb;
 mod container_lifecycle;
 mod container_memory;
 mod container_network;
+mod container_numa;
 mod container_pids;
 mod container_pressure;
 mod container_processes;
+mod container_size;
 mod container_spec;
 mod labels;
 mod machine;
@@ -23,6 +26,7 @@ use crate::collector::{Entry, Layer::Containers};
 /// Every collector of this layer.
 pub(super) const ALL: &[Entry] = &[
     Entry::of::<container_cpu::ContainerCpu>(Containers),
+    Entry::of::<container_cpuset::ContainerCpuset>(Containers),
     Entry::of::<container_disk::ContainerDisk>(Containers),
     Entry::of::<container_engine::ContainerEngine>(Containers),
     Entry::of::<container_filesystem::ContainerFilesystem>(Containers),
@@ -30,9 +34,11 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<container_lifecycle::ContainerLifecycle>(Containers),
     Entry::of::<container_memory::ContainerMemory>(Containers),
     Entry::of::<container_network::ContainerNetwork>(Containers),
+    Entry::of::<container_numa::ContainerNuma>(Containers),
     Entry::of::<container_pids::ContainerPids>(Containers),
     Entry::of::<container_pressure::ContainerPressure>(Containers),
     Entry::of::<container_processes::ContainerProcesses>(Containers),
+    Entry::of::<container_size::ContainerSize>(Containers),
     Entry::of::<container_spec::ContainerSpec>(Containers),
     Entry::of::<machine::Machine>(Containers),
 ];

@@ -1,9 +1,7 @@
 //! What disks did, from `/proc/diskstats`, documented in the kernel's
 //! `Documentation/admin-guide/iostats.rst`, and what they are, from what udev knows.
 //!
-//! How many columns there are depends on the kernel: 14 at first, 18 with discards
-//! (4.18), 20 with flushes (5.5), and before 2.6.25 only 7 for partitions, with other
-//! meanings. A sector is 512 bytes here, whatever the device's own is.
+//! A sector is 512 bytes here, whatever the device's own is.
 
 use crate::{
     collector::Collector,
@@ -12,7 +10,7 @@ use crate::{
     metric::{Desc, Metric},
     metrics,
     pattern::{Filter, Pattern},
-    sources::{Dir, Fields, Snapshot, Text},
+    sources::{Dir, DiskCounters, Fields, NO_DISKS, Snapshot, Text},
 };
 
 metrics! {
@@ -98,8 +96,6 @@ const COLUMNS: [Column; 17] = [
     (&FLUSH_REQUESTS, One),
     (&FLUSH_TIME, Millisecond),
 ];
-/// How many of them every kernel has.
-const ALWAYS: usize = 11;
 /// Those of a partition before 2.6.25.
 const OLD_PARTITION: [Column; 4] = [
     (&READS_COMPLETED, One),
@@ -107,9 +103,6 @@ const OLD_PARTITION: [Column; 4] = [
     (&WRITES_COMPLETED, One),
     (&WRITTEN_BYTES, Sector),
 ];
-
-/// Left out unless the flags say otherwise: RAM disks, loop devices, floppies, partitions.
-const DEVICE_EXCLUDE: &str = r"^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$";
 
 /// The flags of the diskstats collector.
 #[derive(Debug, clap::Args)]
@@ -150,19 +143,22 @@ impl Collector for DiskStats {
                     "collector.diskstats.device-exclude",
                     flags.diskstats_device_exclude,
                 ),
-                DEVICE_EXCLUDE,
+                NO_DISKS,
             )?,
         })
     }
 
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let diskstats = machine.proc("diskstats")?;
+        let diskstats = machine.diskstats()?;
         let mut out = Families::default();
         let block = out.keep(machine.sys_dir("block"));
         let udev = out.keep(machine.udev_data());
         for line in diskstats.lines() {
             let disk = Disk::read(line);
-            let Some(disk) = out.keep(disk).filter(|disk| self.devices.wants(disk.name)) else {
+            let Some(disk) = out
+                .keep(disk)
+                .filter(|disk| self.devices.wants(disk.stats.name))
+            else {
                 continue;
             };
             disk.add_stats(&mut out);
@@ -175,75 +171,57 @@ impl Collector for DiskStats {
     }
 }
 
-/// One line of the file.
+/// One line of the file, and what its columns are.
 struct Disk<'a> {
-    major: &'a str,
-    minor: &'a str,
-    name: &'a str,
+    stats: DiskCounters<'a>,
     columns: &'static [Column],
-    numbers: Vec<u64>,
 }
 
 impl<'a> Disk<'a> {
-    fn read(mut line: Fields<'a>) -> Result<Self> {
-        let (major, minor) = (line.word("major number")?, line.word("minor number")?);
-        // Both become part of a file's name.
-        line.parse_word::<u32>(major, "major number")?;
-        line.parse_word::<u32>(minor, "minor number")?;
-        let name = line.word("device")?;
-        let mut numbers = Vec::with_capacity(COLUMNS.len());
-        while numbers.len() < COLUMNS.len()
-            && let Some(number) = line.parse_opt("column")?
-        {
-            numbers.push(number);
-        }
-        let columns: &[_] = match numbers.len() {
+    fn read(line: Fields<'a>) -> Result<Self> {
+        let stats = DiskCounters::read(line)?;
+        let columns: &[_] = match stats.columns.len() {
             4 => &OLD_PARTITION,
-            n if n < ALWAYS => return Err(line.error("columns are missing")),
             _ => &COLUMNS,
         };
-        Ok(Self {
-            major,
-            minor,
-            name,
-            columns,
-            numbers,
-        })
+        Ok(Self { stats, columns })
     }
 
     fn add_stats(&self, out: &mut Families) {
-        for ((metric, unit), number) in self.columns.iter().zip(&self.numbers) {
+        for ((metric, unit), number) in self.columns.iter().zip(&self.stats.columns) {
             let value = match unit {
                 One => (*number).into(),
                 Sector => Value::product(*number, SECTOR),
                 Millisecond => Value::quotient(*number, 1000),
             };
-            out.add(metric, [self.name], value);
+            out.add(metric, [self.stats.name], value);
         }
     }
 
     /// Whether it turns; partitions have no queue that would know.
     fn rotational(&self, block: Option<&Dir>, out: &mut Families) -> String {
         // sysfs cannot have a slash in a name: `cciss/c0d0` is `cciss!c0d0`.
-        let name = self.name.replace('/', "!");
+        let name = self.stats.name.replace('/', "!");
         let read = block.map(|block| block.word(format!("{name}/queue/rotational")));
         read.and_then(|word| out.keep(word)).unwrap_or_default()
     }
 
     fn udev(&self, udev: &Dir) -> Result<Text> {
-        udev.read(format!("b{}:{}", self.major, self.minor))
+        udev.read(format!("b{}:{}", self.stats.major, self.stats.minor))
     }
 
     fn add_identity(&self, out: &mut Families, rotational: &str, said: Option<&Text>) {
-        let name = self.name;
+        let DiskCounters {
+            major, minor, name, ..
+        } = self.stats;
         let udev = said.map(|said| Udev::of(said.body())).unwrap_or_default();
         // The first is what stands on the disk; the last is all that virtio has.
         let serials = [udev.scsi_serial, udev.short_serial, udev.serial];
         let serial = serials.into_iter().find(|serial| !serial.is_empty());
         let labels = [
             name,
-            self.major,
-            self.minor,
+            major,
+            minor,
             udev.path,
             udev.wwn,
             udev.model,
@@ -359,6 +337,9 @@ impl<'a> Udev<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// How many columns every kernel has.
+    const ALWAYS: usize = 11;
 
     fn stats(text: &str) -> (Vec<String>, usize) {
         let mut out = Families::default();

@@ -14,7 +14,7 @@ use std::{
     },
     path::PathBuf,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -27,6 +27,7 @@ use rustix::{
 
 use super::{
     Group, Shared,
+    changes::Watch,
     layout::{Files, Hierarchy, Subject},
     parse::Parsed,
 };
@@ -55,7 +56,7 @@ impl Left {
         Self(AtomicUsize::new(bound))
     }
 
-    fn take(&self) -> bool {
+    pub(super) fn take(&self) -> bool {
         let taken = self
             .0
             .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
@@ -67,7 +68,7 @@ impl Left {
         self.0.load(Relaxed)
     }
 
-    fn give_back(&self, count: usize) {
+    pub(super) fn give_back(&self, count: usize) {
         self.0.fetch_add(count, Relaxed);
     }
 }
@@ -77,6 +78,7 @@ impl Left {
 pub(super) struct File<'a> {
     pub(super) name: &'a CStr,
     kept: Option<Kept>,
+    setting: Option<Setting>,
     /// Whether its records come one by one, so that a short read is not the end.
     is_in_parts: bool,
 }
@@ -86,24 +88,27 @@ impl<'a> File<'a> {
         Self {
             name,
             kept: None,
+            setting: None,
             is_in_parts: false,
         }
     }
 
     pub(super) const fn kept(name: &'a CStr, kept: Kept) -> Self {
-        Self {
-            name,
-            kept: Some(kept),
-            is_in_parts: false,
-        }
+        let mut file = Self::new(name);
+        file.kept = Some(kept);
+        file
+    }
+
+    pub(super) const fn setting(name: &'a CStr, setting: Setting) -> Self {
+        let mut file = Self::new(name);
+        file.setting = Some(setting);
+        file
     }
 
     pub(super) const fn in_parts(name: &'a CStr) -> Self {
-        Self {
-            name,
-            kept: None,
-            is_in_parts: true,
-        }
+        let mut file = Self::new(name);
+        file.is_in_parts = true;
+        file
     }
 }
 
@@ -113,6 +118,62 @@ pub(super) enum Kept {
     Cpu,
     Memory,
     MemoryStat,
+    Pids,
+}
+
+/// How many there are of each group.
+const KEPT: usize = Kept::Pids as usize + 1;
+
+/// Files that only change when somebody writes to them, or to one beside them.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Setting {
+    CpuPeriod,
+    CpuQuota,
+    CpuShares,
+    Memory,
+    Pids,
+    Reservation,
+    Swap,
+}
+
+/// How many settings there are.
+const SETTINGS: usize = Setting::Swap as usize + 1;
+
+/// A setting is read anew in one of so many walks even if nobody told of a write: for a
+/// kernel that has other ways to change it.
+const MAX_WALKS: u32 = 32;
+
+/// What a file of settings said, unless it was long.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    /// The walk that it is from.
+    walk: u32,
+    /// How many writes in its directory it is from.
+    writes: u32,
+    len: u8,
+    /// Two numbers of 20 digits.
+    bytes: [u8; 43],
+}
+
+impl Said {
+    fn new(walk: u32, writes: u32, bytes: &[u8]) -> Option<Self> {
+        let mut said = Self {
+            walk,
+            writes,
+            len: u8::try_from(bytes.len()).ok()?,
+            bytes: [0; 43],
+        };
+        said.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(said)
+    }
+
+    fn still_holds(&self, walk: u32, writes: u32) -> bool {
+        self.writes == writes && walk.wrapping_sub(self.walk) < MAX_WALKS
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len.into()).unwrap_or_default()
+    }
 }
 
 /// Files that a kernel may not have; that it does not is remembered.
@@ -131,7 +192,9 @@ pub(super) enum Optional {
 #[derive(Debug, Default)]
 pub(super) struct Descriptors {
     dirs: [OnceLock<OwnedFd>; MAX_HIERARCHIES],
-    files: [OnceLock<OwnedFd>; 3],
+    files: [OnceLock<OwnedFd>; KEPT],
+    watches: [OnceLock<Option<Watch>>; MAX_HIERARCHIES],
+    settings: Mutex<[Option<Said>; SETTINGS]>,
     absent: AtomicU32,
     /// Whether a directory was replaced that the walk does not see.
     is_stale: AtomicBool,
@@ -143,6 +206,10 @@ impl Drop for Group {
         let count = |kept: &[OnceLock<OwnedFd>]| kept.iter().filter_map(OnceLock::get).count();
         self.shared.dirs.give_back(count(&self.descriptors.dirs));
         self.shared.files.give_back(count(&self.descriptors.files));
+        let watches = self.descriptors.watches.iter();
+        for watch in watches.filter_map(OnceLock::get).flatten() {
+            self.shared.changes.unwatch(watch);
+        }
     }
 }
 
@@ -185,7 +252,7 @@ impl Group {
         self.path() == "/"
     }
 
-    fn relative(&self) -> &str {
+    pub(super) fn relative(&self) -> &str {
         match self.path().strip_prefix('/') {
             Some("") | None => ".",
             Some(path) => path,
@@ -337,10 +404,18 @@ impl<'a> Place<'a> {
             files.get(kept as usize)
         });
         if let Some(open) = kept.and_then(OnceLock::get) {
-            return with_bytes(open, file.is_in_parts, made);
+            let made = with_bytes(open, file.is_in_parts, made)?;
+            self.is_there_now();
+            return Ok(made);
+        }
+        if let Some(setting) = file.setting
+            && let Some(watch) = self.watch()
+        {
+            return self.setting(file.name, setting, watch, made);
         }
         let open = self.open(file.name)?;
         let made = with_bytes(&open, file.is_in_parts, made)?;
+        self.is_there_now();
         let left = &self.group.shared.files;
         // In an ordinary file system a file that was replaced would never say so.
         if let Some(kept) = kept
@@ -351,6 +426,74 @@ impl<'a> Place<'a> {
             left.give_back(1);
         }
         Ok(made)
+    }
+
+    /// What a setting is, from before if nothing was written since.
+    fn setting<T>(
+        self,
+        name: &CStr,
+        setting: Setting,
+        watch: &Watch,
+        made: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T, Errno> {
+        let settings = || {
+            let settings = &self.group.descriptors.settings;
+            settings.lock().unwrap_or_else(PoisonError::into_inner)
+        };
+        let (walk, writes) = (self.group.seen.load(Relaxed), watch.writes());
+        let said = settings().get(setting as usize).copied().flatten();
+        if let Some(said) = said.filter(|said| said.still_holds(walk, writes))
+            && self.is_there(name, watch)
+        {
+            return Ok(made(said.bytes()));
+        }
+        let open = self.open(name)?;
+        with_bytes(&open, false, |bytes| {
+            if let Some(slot) = settings().get_mut(setting as usize) {
+                *slot = Said::new(walk, writes, bytes);
+            }
+            made(bytes)
+        })
+    }
+
+    /// Whether a kept directory was not removed since the walk before, of which nobody
+    /// tells.
+    fn is_there(self, name: &CStr, watch: &Watch) -> bool {
+        let walk = self.group.seen.load(Relaxed);
+        if self.slot == self.group.shared.layout.walked || watch.there.load(Relaxed) == walk {
+            return true;
+        }
+        let Ok(Some(dir)) = self.dir() else {
+            return false;
+        };
+        let is_there = rustix::fs::statat(dir, name, AtFlags::empty()).is_ok();
+        if is_there {
+            watch.there.store(walk, Relaxed);
+        }
+        is_there
+    }
+
+    /// Another of its files was just read.
+    fn is_there_now(self) {
+        let watch = self.group.descriptors.watches.get(self.slot);
+        if let Some(Some(watch)) = watch.and_then(OnceLock::get) {
+            watch.there.store(self.group.seen.load(Relaxed), Relaxed);
+        }
+    }
+
+    /// Its directory's watch, if it is kept open and can be watched.
+    fn watch(self) -> Option<&'a Watch> {
+        let watch = self.group.descriptors.watches.get(self.slot)?;
+        if let Some(watch) = watch.get() {
+            return watch.as_ref();
+        }
+        // Of writes to an ordinary file system somebody may tell, but not of all.
+        if !self.hierarchy().ok()?.is_kernels {
+            return None;
+        }
+        let dir = self.dir().ok().flatten()?;
+        let changes = &self.group.shared.changes;
+        watch.get_or_init(|| changes.watch(dir)).as_ref()
     }
 
     /// Where a kept directory of a hierarchy that is not walked is gone, the group's may
@@ -429,5 +572,22 @@ impl Shared {
             shared: Arc::clone(self),
             descriptors: Descriptors::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_is_read_again_after_a_write_and_once_in_a_while() {
+        let said = Said::new(u32::MAX, 5, b"50000\n").unwrap();
+        assert_eq!(said.bytes(), b"50000\n");
+        assert!(said.still_holds(u32::MAX, 5));
+        // The number of the walk begins anew at its end.
+        assert!(said.still_holds(MAX_WALKS - 2, 5));
+        assert!(!said.still_holds(MAX_WALKS - 1, 5));
+        assert!(!said.still_holds(u32::MAX, 6));
+        assert!(Said::new(0, 0, &[b'1'; 44]).is_none());
     }
 }

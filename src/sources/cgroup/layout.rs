@@ -131,6 +131,9 @@ pub(super) struct Layout {
     pub(super) walked: usize,
     /// Which is the unified one.
     pub(super) unified: Option<usize>,
+    /// Where version 1's controller of CPU sets is mounted, from which one file is read if
+    /// that is asked for: no hierarchy of its own, which would have descriptors kept.
+    pub(super) cpuset: Option<PathBuf>,
     places: [Option<(usize, Files)>; Subject::ALL.len()],
 }
 
@@ -235,6 +238,7 @@ impl Found {
             hierarchies: Vec::new(),
             walked: 0,
             unified: None,
+            cpuset: self.v1.get("cpuset").cloned(),
             places: [None; Subject::ALL.len()],
         };
         let mut unified = Vec::new();
@@ -297,7 +301,7 @@ mod tests {
         assert_eq!(layout.hierarchies.len(), 2);
         assert_eq!(layout.place(Subject::Cpu), layout.place(Subject::Cpuacct));
         assert!(layout.hierarchies[layout.walked].path.ends_with("memory"));
-        assert_eq!(layout.place(Subject::Io), None);
+        assert_eq!((layout.place(Subject::Io), layout.cpuset), (None, None));
     }
 
     #[test]

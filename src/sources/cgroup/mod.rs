@@ -3,8 +3,10 @@
 //!
 //! One vocabulary for both versions. What a version, a kernel or a controller does not
 //! say is `None`, never 0. Files are read below kept directory descriptors, the hot
-//! ones by kept descriptors of their own, up to a bound.
+//! ones by kept descriptors of their own, up to a bound; settings are read when they may
+//! have changed.
 
+mod changes;
 mod group;
 mod layout;
 mod parse;
@@ -27,17 +29,20 @@ use std::{
 use rustix::process::{Resource, getrlimit};
 
 pub use usage::{
-    BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, Operation, Pids, Pressure,
-    Stalls, Throttling,
+    BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, NumaPages, Operation,
+    PageKind, Pids, Pressure, Stalls, Throttling,
 };
 
 use super::{Dir, Roots, dir};
 use crate::error::{Error, Result};
-use group::{Bounds, Descriptors, File, Left, Place};
+use changes::Changes;
+use group::{Bounds, Descriptors, File, Kept, Left, Place, Setting};
 use layout::{Files, Layout, Subject};
 
-/// Kept files, each of which costs the kernel 4.5 KB.
-const MAX_KEPT_FILES: usize = 256;
+/// Kept files, each of which costs the kernel 4.5 KB: four for each of a thousand groups.
+const MAX_KEPT_FILES: usize = 4096;
+
+const TASKS: File<'_> = File::kept(c"pids.current", Kept::Pids);
 
 /// Which versions of control groups a machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +80,7 @@ struct Shared {
     layout: Layout,
     dirs: Left,
     files: Left,
+    changes: Changes,
     huge_sizes: Vec<HugeSize>,
     diskstats: PathBuf,
     /// How version 1 accounts block I/O: one of the numbers of [`accounts`], or the place
@@ -118,10 +124,10 @@ impl Cgroups {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(1 << 16);
         Self {
             roots: roots.clone(),
-            // The other half is for everybody else.
+            // The rest is for everybody else.
             bounds: Bounds {
                 dirs: usize::try_from(files / 2).unwrap_or(usize::MAX),
-                files: MAX_KEPT_FILES.min(usize::try_from(files / 8).unwrap_or(usize::MAX)),
+                files: MAX_KEPT_FILES.min(usize::try_from(files / 4).unwrap_or(usize::MAX)),
             },
             found: Mutex::default(),
             is_partial: AtomicBool::new(false),
@@ -156,8 +162,29 @@ impl Cgroups {
     /// Why groups were left out of the last walk, if they were: there are too many.
     #[must_use]
     pub fn left_out(&self) -> Option<Error> {
-        let partial = self.is_partial.load(Relaxed);
-        partial.then(|| Error::api("control groups", "there are more than 100,000"))
+        self.is_partial.load(Relaxed).then(too_many)
+    }
+
+    /// The numbers of the processes in each group whose path is `wanted`, those in groups
+    /// below it left out: every process is in one group. Groups are not kept.
+    pub fn processes(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+        mut each: impl FnMut(&str, Result<Vec<u32>>),
+    ) -> Result<()> {
+        let shared = self.with_found(|found| Ok(Arc::clone(&found.shared)))?;
+        let layout = &shared.layout;
+        let Some(hierarchy) = layout.hierarchies.get(layout.walked) else {
+            return Ok(());
+        };
+        let mut read = |path: &str, inode| {
+            if wanted(path) {
+                each(path, shared.group(path, inode).processes());
+            }
+        };
+        read("/", hierarchy.inode);
+        let is_partial = walk::each_below(hierarchy, read)?;
+        if is_partial { Err(too_many()) } else { Ok(()) }
     }
 
     /// A layout that was not found is looked for again the next time; one that was is
@@ -174,6 +201,10 @@ impl Cgroups {
     }
 }
 
+fn too_many() -> Error {
+    Error::api("control groups", "there are more than 100,000")
+}
+
 impl Found {
     fn look(roots: &Roots, bounds: Bounds) -> Result<Self> {
         let layout = Layout::find(roots)?;
@@ -181,6 +212,7 @@ impl Found {
             layout,
             dirs: Left::new(bounds.dirs),
             files: Left::new(bounds.files),
+            changes: Changes::new(roots),
             huge_sizes: HugeSize::all(roots),
             diskstats: roots.procfs.join("diskstats"),
             block_io: AtomicU8::new(accounts::NOT_LOOKED),
@@ -341,12 +373,31 @@ impl Group {
         }
     }
 
+    /// What it has in memory on each NUMA node; only kernels that know of such nodes say.
+    pub fn numa_pages(&self) -> Result<Vec<NumaPages>> {
+        let place = self.place(Subject::Memory)?;
+        match place.files {
+            Files::V1 => v1::numa_pages(place),
+            Files::V2 => v2::numa_pages(place),
+        }
+    }
+
+    /// Whether its memory follows it when it is moved to other NUMA nodes; version 1 only.
+    pub fn memory_migrates(&self) -> Result<bool> {
+        let Some(cpuset) = &self.shared.layout.cpuset else {
+            return self.absent();
+        };
+        let group = cpuset.join(self.relative());
+        let text = dir::read(&group.join("cpuset.memory_migrate"))?;
+        Ok(text.number::<u64>()? != 0)
+    }
+
     /// Its tasks and how many there may be; the root has no such files.
     pub fn pids(&self) -> Result<Pids> {
         let place = self.place(Subject::Pids)?;
         Ok(Pids {
-            current: Some(place.read(File::new(c"pids.current"), parse::number)?),
-            max: place.read_if_any(File::new(c"pids.max"), parse::limit)?,
+            current: Some(place.read(TASKS, parse::number)?),
+            max: place.read_if_any(File::setting(c"pids.max", Setting::Pids), parse::limit)?,
         })
     }
 
@@ -439,7 +490,7 @@ impl Group {
 }
 
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 
 #[cfg(test)]
 mod tests;

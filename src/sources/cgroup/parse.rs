@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, time::Duration};
 
-use super::usage::Stalls;
+use super::usage::{NumaPages, PageKind, Stalls};
 
 /// A line that is not what its documentation promises.
 #[derive(Debug, PartialEq)]
@@ -153,6 +153,42 @@ pub(super) fn processes(bytes: &[u8]) -> Parsed<Vec<u32>> {
     each.collect()
 }
 
+/// `memory.numa_stat`: lines `file=7 N0=3 N1=4` of version 1, where the sums over the
+/// groups below begin with `hierarchical_`, or `file N0=12288 N1=16384` of version 2,
+/// which has no others. The values are multiples of `size`.
+pub(super) fn numa_pages(
+    bytes: &[u8],
+    all_are_hierarchical: bool,
+    size: u64,
+) -> Parsed<Vec<NumaPages>> {
+    let mut all = Vec::new();
+    for (line, text) in lines(bytes) {
+        let mut words = words(text);
+        let head = words.next().unwrap_or_default();
+        let key = head.split(|b| *b == b'=').next().unwrap_or_default();
+        let below = key.strip_prefix(b"hierarchical_");
+        let name = below.unwrap_or(key);
+        let mut kinds = PageKind::ALL.into_iter();
+        let Some(kind) = kinds.find(|kind| kind.name().as_bytes() == name) else {
+            continue;
+        };
+        for word in words {
+            let equals = word.iter().position(|b| *b == b'=').unwrap_or(word.len());
+            let (node, value) = word.split_at_checked(equals).unwrap_or_default();
+            let node = node.strip_prefix(b"N").and_then(decimal);
+            let value = value.strip_prefix(b"=").and_then(decimal);
+            let bad = || Damaged::not_a_number(line, key, word);
+            all.push(NumaPages {
+                node: node.and_then(|it| it.try_into().ok()).ok_or_else(bad)?,
+                kind,
+                is_hierarchical: all_are_hierarchical || below.is_some(),
+                pages: value.and_then(|it| it.checked_div(size)).ok_or_else(bad)?,
+            });
+        }
+    }
+    Ok(all)
+}
+
 /// A device's numbers: `254:0`.
 pub(super) fn device(word: &[u8]) -> Option<(u32, u32)> {
     let colon = word.iter().position(|b| *b == b':')?;
@@ -266,6 +302,43 @@ mod tests {
             reason(processes(b"1\n4294967296\n")),
             "2: process is not a number: \"4294967296\""
         );
+    }
+
+    #[test]
+    fn pages_of_a_node_are_the_groups_own_and_those_below_it() {
+        let pages = |node, kind, is_hierarchical, pages| NumaPages {
+            node,
+            kind,
+            is_hierarchical,
+            pages,
+        };
+        let v1 = b"total=9 N0=9 N1=0\nfile=2 N0=1 N1=3\nanon=4 N0=4\nunevictable=5 N12=5\n\
+            hierarchical_total=9 N0=9\nhierarchical_file=6 N0=6\nodd=7 N0=x\n";
+        assert_eq!(
+            numa_pages(v1, false, 1),
+            Ok(vec![
+                pages(0, PageKind::File, false, 1),
+                pages(1, PageKind::File, false, 3),
+                pages(0, PageKind::Anon, false, 4),
+                pages(12, PageKind::Unevictable, false, 5),
+                pages(0, PageKind::File, true, 6),
+            ])
+        );
+        let v2 = b"anon N0=8192 N1=4096\nfile N0=0\nkernel_stack N0=x\nfile_mapped N0=4096\n";
+        assert_eq!(
+            numa_pages(v2, true, 4096),
+            Ok(vec![
+                pages(0, PageKind::Anon, true, 2),
+                pages(1, PageKind::Anon, true, 1),
+                pages(0, PageKind::File, true, 0),
+            ])
+        );
+        for bad in ["file=1 N0", "file=1 N0=", "file=1 0=1", "file=1 Nx=1"] {
+            let word = bad.split_once(' ').unwrap().1;
+            let expected = format!("2: file is not a number: \"{word}\"");
+            let bytes = format!("total=1 N0=1\n{bad}\n");
+            assert_eq!(reason(numa_pages(bytes.as_bytes(), false, 1)), expected);
+        }
     }
 
     #[test]

@@ -351,6 +351,39 @@ fn only_what_is_wanted_is_found_at_any_depth_and_in_order() {
 }
 
 #[test]
+fn every_process_is_in_one_group_and_no_group_is_kept_for_it() {
+    let tree = hybrid("processes");
+    tree.write_all(
+        "sys/fs/cgroup/memory",
+        "cgroup.procs: 1; 2\n\
+         docker/a/inside/cgroup.procs: 43\n\
+         docker/a/odd/cgroup.procs: x\n\
+         other/cgroup.procs: 9\n",
+    );
+    let cgroups = at(&tree, None);
+    let mut found = Vec::new();
+    let wanted = |path: &str| path != "/other" && path != "/docker";
+    let each = |path: &str, processes: Result<Vec<u32>>| {
+        found.push((path.to_owned(), processes.ok()));
+    };
+    cgroups.processes(wanted, each).unwrap();
+    found.sort();
+    let expected = [
+        ("/", Some(vec![1, 2])),
+        ("/docker/a", Some(vec![41, 42])),
+        ("/docker/a/inside", Some(vec![43])),
+        ("/docker/a/odd", None),
+        ("/docker/b", None),
+    ];
+    assert_eq!(
+        found,
+        expected.map(|(path, processes)| (path.to_owned(), processes))
+    );
+    let kept = cgroups.with_found(|found| Ok((found.groups.len(), found.shared.dirs.left())));
+    assert_eq!(kept.unwrap(), (0, cgroups.bounds.dirs));
+}
+
+#[test]
 fn a_group_stays_the_same_until_it_is_removed_or_made_anew() {
     let tree = v2("same");
     let slice = tree.path("sys/fs/cgroup/system.slice");
@@ -468,12 +501,10 @@ fn lacks(what: &str) {
 struct Live(Vec<PathBuf>);
 
 impl Live {
-    const NAME: &str = "strata-test-cgroup";
-
-    fn make(cgroups: &Cgroups) -> Option<Self> {
+    fn make(cgroups: &Cgroups, name: &str) -> Option<Self> {
         let mut live = Self(Vec::new());
         let found = cgroups.found.lock().unwrap();
-        let name = format!("{}-{}", Self::NAME, std::process::id());
+        let name = format!("strata-test-{name}-{}", std::process::id());
         for hierarchy in &found.as_ref()?.shared.layout.hierarchies {
             let path = hierarchy.path.join(&name);
             if !path.starts_with("/sys/fs/cgroup") || fs::create_dir(&path).is_err() {
@@ -506,7 +537,7 @@ fn a_removed_group_of_the_kernels_says_so_even_if_another_has_its_name() {
     let Some(cgroups) = here() else {
         return lacks("control groups");
     };
-    let Some(mut live) = Live::make(&cgroups) else {
+    let Some(mut live) = Live::make(&cgroups, "removed") else {
         return lacks("the right to make control groups");
     };
     let path = live.path();
@@ -535,11 +566,59 @@ fn a_removed_group_of_the_kernels_says_so_even_if_another_has_its_name() {
         let error = read.unwrap();
         assert!(error.is_vanished(), "{error}");
     }
-    let _again = Live::make(&cgroups).unwrap();
+    let _again = Live::make(&cgroups, "removed").unwrap();
     assert!(first.cpu().unwrap_err().is_vanished());
     let second = group(&cgroups, &path);
     assert!(!Arc::ptr_eq(&first, &second));
     assert_eq!(second.cpu().unwrap().usage, Some(Duration::ZERO));
+}
+
+#[test]
+fn a_setting_is_read_anew_once_it_was_written_or_its_directory_replaced() {
+    let Some(cgroups) = here() else {
+        return lacks("control groups");
+    };
+    let Some(live) = Live::make(&cgroups, "settings") else {
+        return lacks("the right to make control groups");
+    };
+    let dir = live.0.iter().find(|dir| dir.join("cpu.shares").exists());
+    let Some(dir) = dir else {
+        return lacks("version 1's controller of CPUs");
+    };
+    let shares = |group: &Group| group.cpu_limits().map(|limits| limits.shares.unwrap());
+    let walked = || group(&cgroups, &live.path());
+    let first = walked();
+    assert_eq!(shares(&first).unwrap(), 1024);
+    for changed in [512, 2048] {
+        let before = shares(&first).unwrap();
+        fs::write(dir.join("cpu.shares"), changed.to_string()).unwrap();
+        // A walk is what looks for writes: until then nothing is read.
+        assert_eq!(shares(&first).unwrap(), before);
+        assert!(Arc::ptr_eq(&walked(), &first));
+        assert_eq!(shares(&first).unwrap(), changed);
+    }
+
+    // This is not where groups are looked for.
+    fs::remove_dir(dir).unwrap();
+    fs::create_dir(dir).unwrap();
+    assert!(shares(&walked()).unwrap_err().is_vanished());
+    let second = walked();
+    assert!(!Arc::ptr_eq(&second, &first));
+    assert_eq!(shares(&second).unwrap(), 1024);
+    // Both watched the same directory of memory; the other one goes on.
+    let limit = |group: &Group| group.memory_limits().unwrap().limit.unwrap();
+    assert_eq!((limit(&first), limit(&second)), (None, None));
+    drop(first);
+    let memory = live
+        .0
+        .iter()
+        .find(|dir| dir.join("memory.limit_in_bytes").exists());
+    if let Some(dir) = memory {
+        fs::write(dir.join("memory.limit_in_bytes"), "8388608").unwrap();
+        assert_eq!(limit(&walked()), Some(8 << 20));
+    }
+    let found = cgroups.found.lock().unwrap();
+    assert!(found.as_ref().unwrap().shared.changes.watches() > 0);
 }
 
 #[test]

@@ -103,6 +103,47 @@ impl Memory {
     }
 }
 
+/// How many pages of a kind a group has on one NUMA node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NumaPages {
+    /// The node's number.
+    pub node: u32,
+    /// What they hold.
+    pub kind: PageKind,
+    /// Whether those of the groups below it are among them; version 2 counts no others.
+    pub is_hierarchical: bool,
+    /// How many.
+    pub pages: u64,
+}
+
+/// What pages hold. Version 1 counts by the lists from which pages are reclaimed: there
+/// shared memory is anonymous, and what cannot be reclaimed is of no other kind. Version
+/// 2 counts shared memory with the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageKind {
+    /// Page cache.
+    File,
+    /// What is in no file.
+    Anon,
+    /// What cannot be reclaimed.
+    Unevictable,
+}
+
+impl PageKind {
+    /// All of them.
+    pub(super) const ALL: [Self; 3] = [Self::File, Self::Anon, Self::Unevictable];
+
+    /// Its name in the kernel's files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Anon => "anon",
+            Self::Unevictable => "unevictable",
+        }
+    }
+}
+
 /// What a group may have in memory. `Some(None)` is without a limit, `None` unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct MemoryLimits {

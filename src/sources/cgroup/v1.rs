@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use super::{
-    group::{File, Kept, Optional, Place},
+    group::{File, Kept, Optional, Place, Setting},
     parse::{self, Damaged, Parsed},
     usage::{
-        BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, Operation, Throttling,
+        BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, NumaPages, Operation,
+        Throttling,
     },
 };
 use crate::{
@@ -18,9 +19,9 @@ use crate::{
 const USAGE: File<'_> = File::kept(c"cpuacct.usage", Kept::Cpu);
 const PER_CPU: File<'_> = File::new(c"cpuacct.usage_percpu");
 const MODES: File<'_> = File::new(c"cpuacct.stat");
-const QUOTA: File<'_> = File::new(c"cpu.cfs_quota_us");
-const PERIOD: File<'_> = File::new(c"cpu.cfs_period_us");
-const SHARES: File<'_> = File::new(c"cpu.shares");
+const QUOTA: File<'_> = File::setting(c"cpu.cfs_quota_us", Setting::CpuQuota);
+const PERIOD: File<'_> = File::setting(c"cpu.cfs_period_us", Setting::CpuPeriod);
+const SHARES: File<'_> = File::setting(c"cpu.shares", Setting::CpuShares);
 const CPU_STAT: File<'_> = File::new(c"cpu.stat");
 const MEMORY: File<'_> = File::kept(c"memory.usage_in_bytes", Kept::Memory);
 const MAX_MEMORY: File<'_> = File::new(c"memory.max_usage_in_bytes");
@@ -28,9 +29,9 @@ const FAILCNT: File<'_> = File::new(c"memory.failcnt");
 const KERNEL_MEMORY: File<'_> = File::new(c"memory.kmem.usage_in_bytes");
 const MEMORY_STAT: File<'_> = File::kept(c"memory.stat", Kept::MemoryStat);
 const OOM: File<'_> = File::new(c"memory.oom_control");
-const MEMORY_LIMIT: File<'_> = File::new(c"memory.limit_in_bytes");
-const SWAP_LIMIT: File<'_> = File::new(c"memory.memsw.limit_in_bytes");
-const SOFT_LIMIT: File<'_> = File::new(c"memory.soft_limit_in_bytes");
+const MEMORY_LIMIT: File<'_> = File::setting(c"memory.limit_in_bytes", Setting::Memory);
+const SWAP_LIMIT: File<'_> = File::setting(c"memory.memsw.limit_in_bytes", Setting::Swap);
+const SOFT_LIMIT: File<'_> = File::setting(c"memory.soft_limit_in_bytes", Setting::Reservation);
 
 /// Limits above this are none: the kernel's largest is 2^63 less a page.
 const NO_LIMIT: u64 = 1 << 62;
@@ -159,6 +160,11 @@ fn memory_stat(bytes: &[u8]) -> Parsed<Memory> {
         *slot = Some(value.number()?);
     }
     Ok(memory)
+}
+
+pub(super) fn numa_pages(group: Place<'_>) -> Result<Vec<NumaPages>> {
+    let file = File::new(c"memory.numa_stat");
+    group.read(file, |bytes| parse::numa_pages(bytes, false, 1))
 }
 
 pub(super) fn memory_limits(group: Place<'_>) -> Result<MemoryLimits> {

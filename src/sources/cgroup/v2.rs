@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::{
-    group::{File, Kept, Optional, Place},
+    group::{File, Kept, Optional, Place, Setting},
     parse::{self, Damaged, Parsed},
     usage::{
-        BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, Operation, Pressure,
-        Throttling,
+        BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, NumaPages, Operation,
+        Pressure, Throttling,
     },
 };
 use crate::{
@@ -16,16 +16,16 @@ use crate::{
 };
 
 const CPU_STAT: File<'_> = File::kept(c"cpu.stat", Kept::Cpu);
-const CPU_MAX: File<'_> = File::new(c"cpu.max");
-const WEIGHT: File<'_> = File::new(c"cpu.weight");
+const CPU_MAX: File<'_> = File::setting(c"cpu.max", Setting::CpuQuota);
+const WEIGHT: File<'_> = File::setting(c"cpu.weight", Setting::CpuShares);
 const MEMORY: File<'_> = File::kept(c"memory.current", Kept::Memory);
 const MEMORY_STAT: File<'_> = File::kept(c"memory.stat", Kept::MemoryStat);
 const PEAK: File<'_> = File::new(c"memory.peak");
 const SWAP: File<'_> = File::new(c"memory.swap.current");
 const EVENTS: File<'_> = File::new(c"memory.events");
-const MEMORY_MAX: File<'_> = File::new(c"memory.max");
-const SWAP_MAX: File<'_> = File::new(c"memory.swap.max");
-const MEMORY_LOW: File<'_> = File::new(c"memory.low");
+const MEMORY_MAX: File<'_> = File::setting(c"memory.max", Setting::Memory);
+const SWAP_MAX: File<'_> = File::setting(c"memory.swap.max", Setting::Swap);
+const MEMORY_LOW: File<'_> = File::setting(c"memory.low", Setting::Reservation);
 const IO: File<'_> = File::new(c"io.stat");
 
 pub(super) fn cpu(group: Place<'_>) -> Result<Cpu> {
@@ -135,6 +135,13 @@ fn memory_events(bytes: &[u8]) -> Parsed<Memory> {
         *slot = Some(value.number()?);
     }
     Ok(memory)
+}
+
+/// In bytes, where version 1 has pages.
+pub(super) fn numa_pages(group: Place<'_>) -> Result<Vec<NumaPages>> {
+    let page = rustix::param::page_size() as u64;
+    let file = File::new(c"memory.numa_stat");
+    group.read(file, |bytes| parse::numa_pages(bytes, true, page))
 }
 
 pub(super) fn memory_limits(group: Place<'_>) -> Result<MemoryLimits> {

@@ -13,7 +13,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Found, Group};
+use super::{Found, Group, layout::Hierarchy};
 use crate::error::{Error, Result};
 
 /// Groups deeper than this are left out.
@@ -37,6 +37,7 @@ impl Found {
     ) -> Result<(Vec<Arc<Group>>, bool)> {
         self.walks = self.walks.wrapping_add(1);
         self.shared.look_at_block_io_again();
+        self.shared.changes.count();
         let shared = Arc::clone(&self.shared);
         let layout = &shared.layout;
         let Some(hierarchy) = layout.hierarchies.get(layout.walked) else {
@@ -46,72 +47,18 @@ impl Found {
         if wanted("/") {
             groups.push(self.seen("/", hierarchy.inode));
         }
-        let mut parents = VecDeque::from([Parent {
-            path: String::new(),
-            depth: 0,
-        }]);
-        let mut buffer = Vec::with_capacity(BUFFER);
-        let mut visited = 0;
-        // Level by level, so that a deep mess somewhere does not hide what is near.
-        'all: while let Some(parent) = parents.pop_front() {
-            let path = parent.path.strip_prefix('/').unwrap_or(".");
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let dir = match rustix::fs::openat(&hierarchy.fd, path, flags, Mode::empty()) {
-                Ok(dir) => dir,
-                Err(errno) if parent.depth == 0 => return Err(Error::io(&hierarchy.path, errno)),
-                // It vanished, or we may not look into it.
-                Err(_) => continue,
-            };
-            let mut entries = RawDir::new(&dir, buffer.spare_capacity_mut());
-            let mut path = parent.path;
-            let len = path.len();
-            while let Some(entry) = entries.next() {
-                let entry = match entry {
-                    Ok(entry) => entry,
-                    Err(Errno::INTR) => continue,
-                    Err(_) => break,
-                };
-                let kind = entry.file_type();
-                if !matches!(kind, FileType::Directory | FileType::Unknown) {
-                    continue;
-                }
-                let name = match entry.file_name().to_str() {
-                    Ok(name) if name != "." && name != ".." => name,
-                    _ => continue,
-                };
-                let flags = AtFlags::SYMLINK_NOFOLLOW;
-                let Ok(stat) = rustix::fs::statat(&dir, entry.file_name(), flags) else {
-                    continue;
-                };
-                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                    continue;
-                }
-                visited += 1;
-                if visited > MAX_GROUPS {
-                    break 'all;
-                }
-                path.truncate(len);
-                path.push('/');
-                path.push_str(name);
-                if wanted(&path) {
-                    groups.push(self.seen(&path, stat.st_ino));
-                }
-                // Some ordinary file systems do not count links: 1.
-                if stat.st_nlink != 2 && parent.depth < MAX_DEPTH {
-                    parents.push_back(Parent {
-                        path: path.clone(),
-                        depth: parent.depth + 1,
-                    });
-                }
+        let is_partial = each_below(hierarchy, |path, inode| {
+            if wanted(path) {
+                groups.push(self.seen(path, inode));
             }
-        }
+        })?;
         if self.groups.len() > groups.len() {
             let walk = self.walks;
             let is_seen = |group: &Group| group.seen.load(Relaxed) == walk;
             self.groups.retain(|_, group| is_seen(group));
         }
         groups.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        Ok((groups, visited > MAX_GROUPS))
+        Ok((groups, is_partial))
     }
 
     /// The group that is known by this path, if it is this directory, else a new one.
@@ -131,4 +78,67 @@ impl Found {
         group.seen.store(self.walks, Relaxed);
         group
     }
+}
+
+/// Goes through all groups but the root, with the numbers of their directories. Says
+/// whether some were left out.
+pub(super) fn each_below(hierarchy: &Hierarchy, mut each: impl FnMut(&str, u64)) -> Result<bool> {
+    let mut parents = VecDeque::from([Parent {
+        path: String::new(),
+        depth: 0,
+    }]);
+    let mut buffer = Vec::with_capacity(BUFFER);
+    let mut visited = 0;
+    // Level by level, so that a deep mess somewhere does not hide what is near.
+    'all: while let Some(parent) = parents.pop_front() {
+        let path = parent.path.strip_prefix('/').unwrap_or(".");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = match rustix::fs::openat(&hierarchy.fd, path, flags, Mode::empty()) {
+            Ok(dir) => dir,
+            Err(errno) if parent.depth == 0 => return Err(Error::io(&hierarchy.path, errno)),
+            // It vanished, or we may not look into it.
+            Err(_) => continue,
+        };
+        let mut entries = RawDir::new(&dir, buffer.spare_capacity_mut());
+        let mut path = parent.path;
+        let len = path.len();
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(Errno::INTR) => continue,
+                Err(_) => break,
+            };
+            let kind = entry.file_type();
+            if !matches!(kind, FileType::Directory | FileType::Unknown) {
+                continue;
+            }
+            let name = match entry.file_name().to_str() {
+                Ok(name) if name != "." && name != ".." => name,
+                _ => continue,
+            };
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            let Ok(stat) = rustix::fs::statat(&dir, entry.file_name(), flags) else {
+                continue;
+            };
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                continue;
+            }
+            visited += 1;
+            if visited > MAX_GROUPS {
+                break 'all;
+            }
+            path.truncate(len);
+            path.push('/');
+            path.push_str(name);
+            each(&path, stat.st_ino);
+            // Some ordinary file systems do not count links: 1.
+            if stat.st_nlink != 2 && parent.depth < MAX_DEPTH {
+                parents.push_back(Parent {
+                    path: path.clone(),
+                    depth: parent.depth + 1,
+                });
+            }
+        }
+    }
+    Ok(visited > MAX_GROUPS)
 }

@@ -1,6 +1,8 @@
 //! What engines answer, in our words. Nothing they say is believed to be short.
 //!
 //! An answer is Docker's, or Podman's in imitation of it: <https://docs.docker.com/reference/api/engine/>.
+//! Descriptions of containers, and settings, are not read into bollard's models: these
+//! refuse a whole list for one word that they do not know, such as Podman's `stopped`.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -8,10 +10,10 @@ use std::{
 };
 
 use bollard::models::{
-    ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerSummary,
-    ContainerSummaryStateEnum as ListedStatus, EventMessage, EventMessageTypeEnum as EventType,
-    HealthStatusEnum, ImageSummary, RestartPolicyNameEnum, SystemVersion,
+    EventMessage, EventMessageTypeEnum as EventType, ImageSummary, SystemVersion,
 };
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{Container, Health, Image, Kind, State, is_id, moment};
 
@@ -67,6 +69,19 @@ impl Version {
     }
 }
 
+/// An engine's settings, as they are written.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Settings {
+    cgroup_driver: Option<String>,
+}
+
+/// Which driver makes the control groups, if it is one of those that are known.
+pub(super) fn cgroup_driver(answer: &[u8]) -> serde_json::Result<Option<String>> {
+    let Settings { cgroup_driver } = serde_json::from_slice(answer)?;
+    Ok(cgroup_driver.filter(|driver| matches!(driver.as_str(), "systemd" | "cgroupfs")))
+}
+
 /// A container as it is in the list of all.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Listed {
@@ -79,29 +94,43 @@ pub(super) struct Listed {
     pub(super) created: Option<Duration>,
 }
 
+/// One item of the list, as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Summary {
+    id: Option<String>,
+    names: Option<Vec<String>>,
+    image: Option<String>,
+    #[serde(rename = "ImageID")]
+    image_id: Option<String>,
+    labels: Option<HashMap<String, String>>,
+    state: Option<String>,
+    created: Option<i64>,
+}
+
 impl Listed {
-    pub(super) fn of(answer: ContainerSummary, kept: &Kept) -> Option<Self> {
-        let names = answer.names.unwrap_or_default();
+    /// Those in the answer. What cannot be read costs only itself.
+    pub(super) fn all(answer: &[u8], kept: &Kept) -> serde_json::Result<Vec<Self>> {
+        let items: Option<Vec<&RawValue>> = serde_json::from_slice(answer)?;
+        let items = items.unwrap_or_default().into_iter();
+        Ok(items
+            .filter_map(|item| Self::of(serde_json::from_str(item.get()).ok()?, kept))
+            .collect())
+    }
+
+    fn of(summary: Summary, kept: &Kept) -> Option<Self> {
+        let names = summary.names.unwrap_or_default();
         // `/other/alias` is what another one calls it that was linked to it.
         let is_own = |name: &&String| !name.trim_start_matches('/').contains('/');
         let name = names.iter().find(is_own).cloned();
         Some(Self {
-            id: answer.id.filter(|id| is_id(id))?,
+            id: summary.id.filter(|id| is_id(id))?,
             name: own_name(name),
-            image: bounded(answer.image),
-            image_id: bounded(answer.image_id),
-            labels: kept.of(answer.labels),
-            state: answer.state.and_then(|state| match state {
-                ListedStatus::EMPTY => None,
-                ListedStatus::CREATED => Some(State::Created),
-                ListedStatus::RUNNING | ListedStatus::STOPPING => Some(State::Running),
-                ListedStatus::PAUSED => Some(State::Paused),
-                ListedStatus::RESTARTING => Some(State::Restarting),
-                ListedStatus::REMOVING => Some(State::Removing),
-                ListedStatus::EXITED => Some(State::Exited),
-                ListedStatus::DEAD => Some(State::Dead),
-            }),
-            created: answer.created.and_then(since_1970),
+            image: bounded(summary.image),
+            image_id: bounded(summary.image_id),
+            labels: kept.of(summary.labels),
+            state: summary.state.and_then(|word| state(&word)),
+            created: summary.created.and_then(since_1970),
         })
     }
 }
@@ -115,61 +144,102 @@ pub(super) struct Inspected {
     pub(super) is_restarted: bool,
 }
 
+/// One container, as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Description {
+    id: Option<String>,
+    name: Option<String>,
+    image: Option<String>,
+    created: Option<String>,
+    restart_count: Option<i64>,
+    state: Option<Process>,
+    config: Option<Config>,
+    host_config: Option<HostConfig>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Process {
+    status: Option<String>,
+    pid: Option<i64>,
+    exit_code: Option<i64>,
+    started_at: Option<String>,
+    finished_at: Option<String>,
+    health: Option<Checks>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Checks {
+    status: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Config {
+    image: Option<String>,
+    labels: Option<HashMap<String, String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    cgroup_parent: Option<String>,
+    memory: Option<i64>,
+    restart_policy: Option<RestartPolicy>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RestartPolicy {
+    name: Option<String>,
+}
+
 impl Inspected {
-    pub(super) fn of(answer: ContainerInspectResponse, kept: &Kept) -> Option<Self> {
-        let process = answer.state?;
-        let state = match process.status? {
-            Status::EMPTY => return None,
-            Status::CREATED => State::Created,
-            Status::RUNNING | Status::STOPPING => State::Running,
-            Status::PAUSED => State::Paused,
-            Status::RESTARTING => State::Restarting,
-            Status::REMOVING => State::Removing,
-            Status::EXITED => State::Exited,
-            Status::DEAD => State::Dead,
-        };
+    /// The container that the answer describes, if it describes one.
+    pub(super) fn read(answer: &[u8], kept: &Kept) -> serde_json::Result<Option<Self>> {
+        Ok(Self::of(serde_json::from_slice(answer)?, kept))
+    }
+
+    fn of(description: Description, kept: &Kept) -> Option<Self> {
+        let process = description.state?;
+        let state = state(&process.status?)?;
         let health = process.health.and_then(|health| health.status);
-        let health = health.and_then(|status| match status {
-            HealthStatusEnum::EMPTY | HealthStatusEnum::NONE => None,
-            HealthStatusEnum::STARTING => Some(Health::Starting),
-            HealthStatusEnum::HEALTHY => Some(Health::Healthy),
-            HealthStatusEnum::UNHEALTHY => Some(Health::Unhealthy),
-        });
+        let health = health.and_then(|word| self::health(&word));
         let exit_code = process.exit_code.filter(|code| match state {
             State::Running | State::Paused => false,
             // It says 0 before it ever ran, and more if it could not be started.
             State::Created => *code != 0,
             _ => true,
         });
-        let config = answer.config.unwrap_or_default();
-        let host_config = answer.host_config.unwrap_or_default();
+        let config = description.config.unwrap_or_default();
+        let host_config = description.host_config.unwrap_or_default();
         let parent = bounded(host_config.cgroup_parent);
         let policy = host_config.restart_policy.and_then(|policy| policy.name);
         let pid = process.pid.and_then(|pid| u32::try_from(pid).ok());
         let at = |text: Option<String>| moment::parse(&text?);
         Some(Self {
             is_restarted: matches!(
-                policy,
-                Some(
-                    RestartPolicyNameEnum::ALWAYS
-                        | RestartPolicyNameEnum::UNLESS_STOPPED
-                        | RestartPolicyNameEnum::ON_FAILURE
-                )
+                policy.as_deref(),
+                Some("always" | "unless-stopped" | "on-failure")
             ),
             container: Container {
-                id: answer.id.filter(|id| is_id(id))?,
-                name: own_name(answer.name),
+                id: description.id.filter(|id| is_id(id))?,
+                name: own_name(description.name),
                 image: bounded(config.image),
-                image_id: bounded(answer.image),
+                image_id: bounded(description.image),
                 labels: kept.of(config.labels),
                 state,
                 pid: pid.filter(|pid| *pid > 0 && state.is_alive()),
                 cgroup_parent: Some(parent).filter(|parent| !parent.is_empty()),
-                restarts: answer.restart_count.and_then(|n| u64::try_from(n).ok()),
+                restarts: description
+                    .restart_count
+                    .and_then(|n| u64::try_from(n).ok()),
                 exit_code,
                 oom_events: 0,
                 health: health.filter(|_| state.is_alive()),
-                created: at(answer.created),
+                created: at(description.created),
                 started: at(process.started_at),
                 finished: at(process.finished_at),
                 memory_limit: host_config
@@ -281,6 +351,21 @@ pub(super) fn image(answer: ImageSummary) -> Option<Image> {
     })
 }
 
+/// A state by Docker's word for it, or by Podman's, which are a few more.
+fn state(word: &str) -> Option<State> {
+    match word {
+        "created" | "configured" | "initialized" => Some(State::Created),
+        "running" | "stopping" => Some(State::Running),
+        "paused" => Some(State::Paused),
+        "restarting" => Some(State::Restarting),
+        "removing" => Some(State::Removing),
+        // It ended, and what it leaves has not been cleaned up.
+        "exited" | "stopped" => Some(State::Exited),
+        "dead" => Some(State::Dead),
+        _ => None,
+    }
+}
+
 fn health(word: &str) -> Option<Health> {
     match word {
         "starting" => Some(Health::Starting),
@@ -308,4 +393,447 @@ fn own_name(name: Option<String>) -> String {
 fn bounded(text: Option<String>) -> String {
     text.filter(|text| text.len() <= MAX_TEXT)
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const ID: &str = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899";
+
+    fn kept(names: &[&str]) -> Kept {
+        Kept(names.iter().map(ToString::to_string).collect())
+    }
+
+    fn listed(list: &Value) -> Vec<Listed> {
+        let kept = kept(&["com.docker.compose.project"]);
+        Listed::all(list.to_string().as_bytes(), &kept).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn inspected(description: &Value) -> Option<Inspected> {
+        let kept = kept(&["com.docker.compose.project"]);
+        let inspected = Inspected::read(description.to_string().as_bytes(), &kept);
+        inspected.unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn version(answer: Value) -> Version {
+        Version::of(serde_json::from_value(answer).unwrap_or_else(|e| panic!("{e}")))
+    }
+
+    fn event(answer: Value) -> Event {
+        Event::of(serde_json::from_value(answer).unwrap_or_else(|e| panic!("{e}")))
+    }
+
+    /// What happened, by an event of a container.
+    fn happened(action: &str, attributes: &Value) -> Option<Happened> {
+        let event = event(json!({
+            "Type": "container", "Action": action,
+            "Actor": {"ID": ID, "Attributes": attributes}, "time": 7, "timeNano": 7_000_000_001_i64,
+        }));
+        match event {
+            Event::Container { id, what, at } => {
+                assert_eq!((id.as_str(), at), (ID, Some(Duration::new(7, 1))));
+                Some(what)
+            }
+            _ => None,
+        }
+    }
+
+    /// As Docker 20.10 describes a container that runs, less what nobody reads.
+    fn described() -> Value {
+        json!({
+            "Id": ID, "Created": "2026-11-21T07:49:23.156801646Z", "Name": "/web",
+            "State": {
+                "Status": "running", "Running": true, "Paused": false, "Restarting": false,
+                "OOMKilled": false, "Dead": false, "Pid": 15666, "ExitCode": 0, "Error": "",
+                "StartedAt": "2026-11-21T07:49:23.5Z", "FinishedAt": "0001-01-01T00:00:00Z",
+            },
+            "Image": "sha256:cd218d06", "RestartCount": 2,
+            "HostConfig": {
+                "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+                "Memory": 67_108_864, "CgroupParent": "",
+            },
+            "GraphDriver": null,
+            "Config": {
+                "Image": "bb:1", "Labels": {"com.docker.compose.project": "p", "other": "o"},
+            },
+        })
+    }
+
+    #[test]
+    fn an_engine_is_asked_in_the_newest_words_that_both_know() {
+        let docker = version(json!({
+            "Components": [{"Name": "Engine", "Version": "20.10.24+dfsg1"}],
+            "Version": "20.10.24+dfsg1", "ApiVersion": "1.41", "MinAPIVersion": "1.12",
+        }));
+        let expected = Version {
+            kind: Kind::Docker,
+            version: Some("20.10.24+dfsg1".to_owned()),
+            api: Some("1.41".to_owned()),
+        };
+        assert_eq!(docker, expected);
+        let podman = version(json!({
+            "Components": [{"Name": "Podman Engine", "Version": "4.3.1"}, {"Name": "Conmon", "Version": "2"}],
+            "Version": "4.3.1", "ApiVersion": "1.41", "MinAPIVersion": "1.24",
+        }));
+        assert_eq!(
+            (podman.kind, podman.api.as_deref()),
+            (Kind::Podman, Some("1.41"))
+        );
+        for (most, least, spoken) in [
+            (json!("1.99"), json!("1.40"), Some("1.53")),
+            (json!("2.1"), json!("2.0"), Some("2.0")),
+            (json!("1.9"), json!(null), Some("1.9")),
+            (json!("latest"), json!("1.24"), None),
+            (json!(null), json!("1.24"), None),
+        ] {
+            let answer = json!({"ApiVersion": most, "MinAPIVersion": least});
+            assert_eq!(version(answer).api.as_deref(), spoken, "{most} {least}");
+        }
+    }
+
+    #[test]
+    fn a_driver_is_one_of_two() {
+        for (answer, driver) in [
+            (
+                json!({"CgroupDriver": "systemd", "CgroupVersion": "2"}),
+                Some("systemd"),
+            ),
+            (
+                json!({"CgroupDriver": "cgroupfs", "Swarm": {"LocalNodeState": "odd"}}),
+                Some("cgroupfs"),
+            ),
+            (json!({"CgroupDriver": "none"}), None),
+            (json!({}), None),
+        ] {
+            let read = cgroup_driver(answer.to_string().as_bytes()).ok().flatten();
+            assert_eq!(read.as_deref(), driver, "{answer}");
+        }
+        assert!(cgroup_driver(b"[]").is_err());
+    }
+
+    #[test]
+    fn a_list_is_read_as_docker_and_podman_write_it() {
+        let list = json!([
+            {
+                "Id": ID, "Names": ["/other/alias", "/web"], "Image": "bb:1",
+                "ImageID": "sha256:cd218d06", "Command": "sleep 1000", "Created": 1_795_247_363,
+                "Ports": [], "Labels": {"com.docker.compose.project": "p", "other": "o"},
+                "State": "running", "Status": "Up 4 seconds (healthy)", "Mounts": [],
+            },
+            {
+                "Id": "b".repeat(64), "Names": null, "Labels": null, "State": "stopped",
+                "NetworkSettings": {"Networks": null}, "Created": -62_135_596_800_i64,
+            },
+        ]);
+        let web = Listed {
+            id: ID.to_owned(),
+            name: "web".to_owned(),
+            image: "bb:1".to_owned(),
+            image_id: "sha256:cd218d06".to_owned(),
+            labels: vec![("com.docker.compose.project".to_owned(), "p".to_owned())],
+            state: Some(State::Running),
+            created: Some(Duration::from_secs(1_795_247_363)),
+        };
+        let bare = Listed {
+            id: "b".repeat(64),
+            name: String::new(),
+            image: String::new(),
+            image_id: String::new(),
+            labels: Vec::new(),
+            state: Some(State::Exited),
+            created: None,
+        };
+        assert_eq!(listed(&list), [web, bare]);
+        assert_eq!(listed(&Value::Null), []);
+    }
+
+    #[test]
+    fn what_cannot_be_read_in_a_list_costs_only_itself() {
+        let list = json!([
+            {"Id": ID, "Names": "web"}, 7, null, {}, {"Id": "short"}, {"Id": 5},
+            {"Id": ID, "State": "hibernating"},
+        ]);
+        let states: Vec<_> = listed(&list).into_iter().map(|it| it.state).collect();
+        assert_eq!(states, [None]);
+        for text in ["", "{}", "[{]", "7", "[{}"] {
+            assert!(
+                Listed::all(text.as_bytes(), &Kept::default()).is_err(),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_description_is_read_as_docker_writes_it() {
+        let Some(inspected) = inspected(&described()) else {
+            panic!("not read");
+        };
+        assert!(!inspected.is_restarted);
+        let at = |nanoseconds| Some(Duration::new(1_795_247_363, nanoseconds));
+        let expected = Container {
+            id: ID.to_owned(),
+            name: "web".to_owned(),
+            image: "bb:1".to_owned(),
+            image_id: "sha256:cd218d06".to_owned(),
+            labels: vec![("com.docker.compose.project".to_owned(), "p".to_owned())],
+            state: State::Running,
+            pid: Some(15_666),
+            cgroup_parent: None,
+            restarts: Some(2),
+            exit_code: None,
+            oom_events: 0,
+            health: None,
+            created: at(156_801_646),
+            started: at(500_000_000),
+            finished: None,
+            memory_limit: Some(67_108_864),
+        };
+        assert_eq!(inspected.container, expected);
+    }
+
+    #[test]
+    fn what_a_description_says_depends_on_the_state() {
+        let of = |status: &str, exit_code: i64, health: &str| {
+            let mut described = described();
+            described["State"]["Status"] = status.into();
+            described["State"]["ExitCode"] = exit_code.into();
+            described["State"]["Health"] = json!({"Status": health, "Log": null});
+            let it = inspected(&described)?.container;
+            Some((it.state, it.pid.is_some(), it.exit_code, it.health))
+        };
+        let (running, exited) = (State::Running, State::Exited);
+        // Podman writes an empty word for a container without a health check.
+        assert_eq!(of("running", 5, ""), Some((running, true, None, None)));
+        assert_eq!(of("running", 0, "none"), Some((running, true, None, None)));
+        let well = Some(Health::Healthy);
+        assert_eq!(
+            of("running", 0, "healthy"),
+            Some((running, true, None, well))
+        );
+        assert_eq!(
+            of("paused", 0, "healthy"),
+            Some((State::Paused, true, None, well))
+        );
+        assert_eq!(
+            of("stopping", 0, "healthy"),
+            Some((running, true, None, well))
+        );
+        // A word that nobody knew yet.
+        assert_eq!(
+            of("running", 0, "stopped"),
+            Some((running, true, None, None))
+        );
+        // Of what has ended, Docker says the health that it had.
+        assert_eq!(
+            of("exited", 0, "unhealthy"),
+            Some((exited, false, Some(0), None))
+        );
+        assert_eq!(of("stopped", 3, ""), Some((exited, false, Some(3), None)));
+        assert_eq!(
+            of("created", 0, ""),
+            Some((State::Created, false, None, None))
+        );
+        assert_eq!(
+            of("created", 127, ""),
+            Some((State::Created, false, Some(127), None))
+        );
+        assert_eq!(of("", 0, ""), None);
+        assert_eq!(of("hibernating", 0, ""), None);
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_not_believed() {
+        let mut described = described();
+        described["State"]["Pid"] = (-1).into();
+        described["RestartCount"] = (-1).into();
+        described["HostConfig"]["Memory"] = (-1).into();
+        described["HostConfig"]["CgroupParent"] = "x".repeat(MAX_TEXT + 1).into();
+        described["Name"] = "x".repeat(MAX_TEXT + 1).into();
+        let it = inspected(&described).map(|it| it.container);
+        let it = it.map(|it| {
+            (
+                it.pid,
+                it.restarts,
+                it.memory_limit,
+                it.cgroup_parent,
+                it.name,
+            )
+        });
+        assert_eq!(it, Some((None, None, None, None, String::new())));
+    }
+
+    #[test]
+    fn who_is_started_again_is_known_by_the_policy() {
+        for (policy, is_restarted) in [
+            (json!({"Name": "always"}), true),
+            (json!({"Name": "unless-stopped"}), true),
+            (json!({"Name": "on-failure", "MaximumRetryCount": 3}), true),
+            (json!({"Name": "no"}), false),
+            (json!({"Name": ""}), false),
+            (json!({"Name": "sometimes"}), false),
+            (Value::Null, false),
+        ] {
+            let mut described = described();
+            described["HostConfig"]["RestartPolicy"] = policy.clone();
+            let is = inspected(&described).map(|it| it.is_restarted);
+            assert_eq!(is, Some(is_restarted), "{policy}");
+        }
+    }
+
+    #[test]
+    fn labels_are_kept_by_their_exact_names() {
+        let labels = [
+            ("a", "1"),
+            ("ab", "2"),
+            ("A", "3"),
+            ("long", &"x".repeat(MAX_TEXT + 1)),
+        ];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let kept = kept(&["ab", "a", "long", "absent"]).of(Some(labels.into()));
+        let expected = [("a", "1"), ("ab", "2")];
+        assert_eq!(kept, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
+    }
+
+    #[test]
+    fn events_are_read_in_dockers_words_and_in_podmans() {
+        let none = || json!({});
+        for (action, attributes, what) in [
+            ("create", none(), Happened::Created),
+            ("start", none(), Happened::Started),
+            (
+                "die",
+                json!({"exitCode": "137"}),
+                Happened::Died {
+                    exit_code: Some(137),
+                },
+            ),
+            (
+                "died",
+                json!({"exitCode": "3", "containerExitCode": "0"}),
+                Happened::Died { exit_code: Some(3) },
+            ),
+            ("die", none(), Happened::Died { exit_code: None }),
+            ("oom", none(), Happened::OutOfMemory),
+            ("pause", none(), Happened::Paused),
+            ("unpause", none(), Happened::Unpaused),
+            (
+                "rename",
+                json!({"name": "w3", "oldName": "/w2"}),
+                Happened::Renamed("w3".to_owned()),
+            ),
+            ("rename", none(), Happened::Changed),
+            ("destroy", none(), Happened::Removed),
+            ("remove", none(), Happened::Removed),
+            ("update", none(), Happened::Changed),
+            ("restart", none(), Happened::Changed),
+            ("cleanup", none(), Happened::Changed),
+            (
+                "health_status: healthy",
+                none(),
+                Happened::Checked(Some(Health::Healthy)),
+            ),
+            (
+                "health_status: unhealthy",
+                none(),
+                Happened::Checked(Some(Health::Unhealthy)),
+            ),
+            ("health_status: asleep", none(), Happened::Checked(None)),
+            ("health_status", none(), Happened::Checked(None)),
+            (
+                "health_status",
+                json!({"health_status": "starting"}),
+                Happened::Checked(Some(Health::Starting)),
+            ),
+        ] {
+            assert_eq!(happened(action, &attributes), Some(what), "{action}");
+        }
+        for action in [
+            "exec_start: /bin/sh -c true",
+            "exec_died",
+            "attach",
+            "init",
+            "",
+        ] {
+            assert_eq!(happened(action, &none()), None, "{action}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_is_not_of_a_container_is_of_images_or_of_no_interest() {
+        for (answer, expected) in [
+            (json!({"Type": "image", "Action": "tag"}), Event::Image),
+            (
+                json!({"Type": "container", "Action": "commit"}),
+                Event::Image,
+            ),
+            (
+                json!({"Type": "daemon", "Action": "reload"}),
+                Event::Reloaded,
+            ),
+            (json!({"Type": "daemon", "Action": "other"}), Event::Other),
+            (
+                json!({"Type": "network", "Action": "connect"}),
+                Event::Other,
+            ),
+            (
+                json!({"Type": "container", "Action": "start"}),
+                Event::Other,
+            ),
+            (
+                json!({"Type": "container", "Action": "start", "Actor": {"ID": "x"}}),
+                Event::Other,
+            ),
+            (json!({}), Event::Other),
+        ] {
+            assert_eq!(event(answer.clone()), expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn the_time_of_an_event_is_the_most_exact_one() {
+        let at = |time: &Value| {
+            let mut answer = json!({"Type": "container", "Action": "start", "Actor": {"ID": ID}});
+            for (name, value) in time.as_object().into_iter().flatten() {
+                answer[name] = value.clone();
+            }
+            match event(answer) {
+                Event::Container { at, .. } => at,
+                _ => None,
+            }
+        };
+        let seconds = Duration::from_secs;
+        assert_eq!(at(&json!({"time": 7})), Some(seconds(7)));
+        assert_eq!(at(&json!({"time": 7, "timeNano": 0})), Some(seconds(7)));
+        assert_eq!(at(&json!({"time": 7, "timeNano": -1})), Some(seconds(7)));
+        assert_eq!(
+            at(&json!({"timeNano": 8_000_000_000_i64})),
+            Some(seconds(8))
+        );
+        assert_eq!(at(&json!({"time": -7})), None);
+    }
+
+    #[test]
+    fn an_image_without_a_name_has_none() {
+        let of = |tags: Value, size: i64| {
+            let answer = json!({
+                "Id": "sha256:11", "ParentId": "", "RepoTags": tags, "RepoDigests": null,
+                "Created": 1_795_247_362, "Size": size, "SharedSize": -1, "Labels": null,
+                "Containers": -1,
+            });
+            let answer = serde_json::from_value(answer).unwrap_or_else(|e| panic!("{e}"));
+            image(answer).map(|image| (image.tags, image.size))
+        };
+        let named = vec!["bb:1".to_owned(), "bb:2".to_owned()];
+        assert_eq!(of(json!(["bb:1", "bb:2"]), 5), Some((named, Some(5))));
+        assert_eq!(of(json!(["<none>:<none>"]), 5), Some((vec![], Some(5))));
+        assert_eq!(of(Value::Null, -1), Some((vec![], None)));
+        let many: Vec<String> = (0..1000).map(|n| format!("bb:{n}")).collect();
+        assert_eq!(
+            of(json!(many), 5).map(|(tags, _)| tags.len()),
+            Some(MAX_TAGS)
+        );
+    }
 }

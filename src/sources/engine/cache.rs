@@ -221,3 +221,267 @@ fn provisional(listed: Listed) -> Option<Container> {
         memory_limit: None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// An engine, and what is known beside it.
+    struct World {
+        engine: Engine,
+        cache: Cache,
+    }
+
+    impl World {
+        /// With one container that runs and has been asked about.
+        fn with_web() -> Self {
+            let mut world = Self {
+                engine: Engine::at(PathBuf::from("/run/x.sock")),
+                cache: Cache::default(),
+            };
+            assert_eq!(world.listed(&[("web", State::Running)]), ["web"]);
+            world.inspected("web", State::Running, false);
+            world
+        }
+
+        fn listed(&mut self, list: &[(&str, State)]) -> Vec<String> {
+            let list = list.iter().map(|(id, state)| Listed {
+                id: (*id).to_owned(),
+                name: (*id).to_owned(),
+                image: String::new(),
+                image_id: String::new(),
+                labels: Vec::new(),
+                state: Some(*state),
+                created: None,
+            });
+            self.cache.listed(&mut self.engine, list.collect())
+        }
+
+        fn described(id: &str, state: State) -> Container {
+            Container {
+                id: id.to_owned(),
+                name: id.to_owned(),
+                image: "bb:1".to_owned(),
+                image_id: String::new(),
+                labels: Vec::new(),
+                state,
+                pid: state.is_alive().then_some(7),
+                cgroup_parent: None,
+                restarts: Some(0),
+                exit_code: (state == State::Exited).then_some(0),
+                oom_events: 0,
+                health: None,
+                created: None,
+                started: Some(Duration::from_secs(10)),
+                finished: None,
+                memory_limit: None,
+            }
+        }
+
+        fn inspected(&mut self, id: &str, state: State, is_restarted: bool) {
+            let container = Self::described(id, state);
+            self.describe(container, is_restarted);
+        }
+
+        fn describe(&mut self, container: Container, is_restarted: bool) {
+            let inspected = Inspected {
+                container,
+                is_restarted,
+            };
+            self.cache.inspected(&mut self.engine, inspected);
+        }
+
+        fn happened(&mut self, id: &str, what: Happened) -> Next {
+            let at = Some(Duration::from_secs(20));
+            let id = id.to_owned();
+            let event = Event::Container { id, what, at };
+            self.cache.happened(&mut self.engine, event)
+        }
+
+        fn ids(&self) -> Vec<&str> {
+            self.engine.containers.keys().map(String::as_str).collect()
+        }
+
+        fn web(&self) -> &Container {
+            &self.engine.containers["web"]
+        }
+    }
+
+    fn ask(id: &str) -> Next {
+        Next::Ask(id.to_owned())
+    }
+
+    #[test]
+    fn of_a_list_only_the_new_and_the_changed_are_asked_about() {
+        let mut world = World::with_web();
+        let running = State::Running;
+        assert!(world.listed(&[("web", running)]).is_empty());
+        let both = [("web", running), ("db", running)];
+        assert_eq!(world.listed(&both), ["db"]);
+        // Known already, but not yet described.
+        assert_eq!(world.listed(&both), ["db"]);
+        let paused = [("web", State::Paused), ("db", running)];
+        assert_eq!(world.listed(&paused), ["web", "db"]);
+    }
+
+    #[test]
+    fn what_a_list_lacks_is_gone() {
+        let mut world = World::with_web();
+        world.listed(&[("db", State::Running)]);
+        assert_eq!(world.ids(), ["db"]);
+        // Nothing of it is left: should it come back, it is new.
+        let web = [("web", State::Running)];
+        assert_eq!(world.listed(&web), ["web"]);
+    }
+
+    #[test]
+    fn a_listed_container_is_shown_before_it_is_described_and_not_for_longer_than_it_is_true() {
+        let mut world = World::with_web();
+        world.listed(&[("web", State::Exited)]);
+        // What the list says of a known one is not believed more than its description.
+        assert_eq!(
+            (world.web().state, world.web().pid),
+            (State::Running, Some(7))
+        );
+        world.listed(&[("db", State::Paused)]);
+        let db = &world.engine.containers["db"];
+        assert_eq!((db.state, db.pid, db.restarts), (State::Paused, None, None));
+    }
+
+    #[test]
+    fn containers_beyond_the_bound_are_left_out_and_counted() {
+        let mut world = World::with_web();
+        let ids: Vec<String> = (0..MAX_CONTAINERS + 5).map(|n| n.to_string()).collect();
+        let list: Vec<_> = ids.iter().map(|id| (id.as_str(), State::Exited)).collect();
+        assert_eq!(world.listed(&list).len(), MAX_CONTAINERS);
+        assert_eq!(world.engine.containers.len(), MAX_CONTAINERS);
+        assert_eq!(world.cache.left_out, 5);
+        assert_eq!(world.happened("new", Happened::Created), Next::Nothing);
+        world.inspected("new", State::Running, false);
+        assert!(!world.engine.containers.contains_key("new"));
+        world.listed(&[("web", State::Running)]);
+        assert_eq!(world.cache.left_out, 0);
+    }
+
+    #[test]
+    fn an_event_of_somebody_unknown_lets_it_be_asked_about() {
+        let mut world = World::with_web();
+        assert_eq!(world.happened("db", Happened::Started), ask("db"));
+        assert_eq!(world.ids(), ["web"]);
+        // Who is gone before anybody asked is not asked about.
+        let gone = Next::Forget("db".to_owned());
+        assert_eq!(world.happened("db", Happened::Removed), gone);
+    }
+
+    #[test]
+    fn a_start_is_known_at_once_and_the_process_when_it_is_asked_about() {
+        let mut world = World::with_web();
+        world.inspected("web", State::Exited, false);
+        assert_eq!(world.happened("web", Happened::Started), ask("web"));
+        let web = world.web();
+        assert_eq!(
+            (web.state, web.exit_code, web.pid),
+            (State::Running, None, None)
+        );
+        assert_eq!(web.started, Some(Duration::from_secs(20)));
+    }
+
+    #[test]
+    fn an_end_says_all_unless_the_engine_starts_it_again() {
+        let died = |exit_code| Happened::Died { exit_code };
+        let mut world = World::with_web();
+        assert_eq!(world.happened("web", died(Some(3))), Next::Nothing);
+        let web = world.web();
+        assert_eq!(
+            (web.state, web.exit_code, web.pid),
+            (State::Exited, Some(3), None)
+        );
+        assert_eq!(web.finished, Some(Duration::from_secs(20)));
+        assert_eq!(world.happened("web", died(None)), ask("web"));
+        world.inspected("web", State::Running, true);
+        assert_eq!(world.happened("web", died(Some(3))), ask("web"));
+        // Of whom nobody knows whether it is.
+        world.listed(&[("web", State::Running), ("db", State::Running)]);
+        assert_eq!(world.happened("db", died(Some(3))), ask("db"));
+    }
+
+    #[test]
+    fn health_is_that_of_who_runs() {
+        let mut world = World::with_web();
+        let well = || Happened::Checked(Some(Health::Healthy));
+        assert_eq!(world.happened("web", well()), Next::Nothing);
+        assert_eq!(world.web().health, Some(Health::Healthy));
+        let seldom = Next::AskSeldom("web".to_owned());
+        assert_eq!(world.happened("web", Happened::Checked(None)), seldom);
+        assert_eq!(world.web().health, Some(Health::Healthy));
+        world.happened("web", Happened::Died { exit_code: Some(0) });
+        assert_eq!(world.web().health, None);
+        world.happened("web", well());
+        assert_eq!(world.web().health, None);
+    }
+
+    #[test]
+    fn a_lack_of_memory_is_counted_whatever_a_description_says() {
+        let mut world = World::with_web();
+        for _ in 0..2 {
+            assert_eq!(world.happened("web", Happened::OutOfMemory), Next::Nothing);
+        }
+        world.inspected("web", State::Exited, false);
+        assert_eq!(world.web().oom_events, 2);
+        world.happened("web", Happened::Removed);
+        world.inspected("web", State::Running, false);
+        assert_eq!(world.web().oom_events, 0);
+    }
+
+    #[test]
+    fn pauses_and_names_are_told_in_full() {
+        let mut world = World::with_web();
+        assert_eq!(world.happened("web", Happened::Paused), Next::Nothing);
+        assert_eq!(
+            (world.web().state, world.web().pid),
+            (State::Paused, Some(7))
+        );
+        assert_eq!(world.happened("web", Happened::Unpaused), Next::Nothing);
+        assert_eq!(world.web().state, State::Running);
+        let renamed = Happened::Renamed("shop".to_owned());
+        assert_eq!(world.happened("web", renamed), Next::Nothing);
+        assert_eq!(world.web().name, "shop");
+        assert_eq!(world.happened("web", Happened::Changed), ask("web"));
+    }
+
+    #[test]
+    fn an_end_before_the_start_is_not_believed() {
+        let mut world = World::with_web();
+        world.happened("web", Happened::Died { exit_code: Some(0) });
+        let mut container = World::described("web", State::Exited);
+        container.finished = Some(Duration::from_secs(5));
+        world.describe(container.clone(), false);
+        assert_eq!(world.web().finished, Some(Duration::from_secs(20)));
+        // Of who runs it is the end of the time before.
+        container.state = State::Running;
+        world.describe(container, false);
+        assert_eq!(world.web().finished, Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn what_did_not_change_stays_the_very_same() {
+        let mut world = World::with_web();
+        let before = Arc::clone(&world.engine.containers["web"]);
+        world.inspected("web", State::Running, false);
+        world.happened("web", Happened::Unpaused);
+        world.listed(&[("web", State::Running)]);
+        // What is rendered once for each container need not be made anew.
+        assert!(Arc::ptr_eq(&before, &world.engine.containers["web"]));
+    }
+
+    #[test]
+    fn what_is_not_of_a_container_changes_none() {
+        let mut world = World::with_web();
+        let mut tell = |event| world.cache.happened(&mut world.engine, event);
+        assert_eq!(tell(Event::Image), Next::ListImages);
+        assert_eq!(tell(Event::Reloaded), Next::ListAll);
+        assert_eq!(tell(Event::Other), Next::Nothing);
+    }
+}

@@ -17,27 +17,26 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bollard::{
     API_DEFAULT_VERSION, BollardRequest, Docker,
     errors::Error,
-    models::{EventMessage, SystemInfoCgroupDriverEnum},
-    query_parameters::{
-        EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
-        ListImagesOptions,
-    },
+    models::EventMessage,
+    query_parameters::{EventsOptionsBuilder, ListImagesOptions},
 };
 use futures_core::Stream;
+use http_body_util::BodyExt;
 use hyper::{
-    Response, Uri,
-    body::Incoming,
+    Request, Response, StatusCode, Uri,
+    body::{Bytes, Incoming},
     client::conn::http1,
     header::{HOST, HeaderValue},
     http::uri::PathAndQuery,
 };
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::UnixStream,
@@ -45,7 +44,7 @@ use tokio::{
 };
 
 use super::{
-    Image,
+    Image, Sizes,
     answers::{self, Event, Inspected, Kept, Listed, Version},
 };
 
@@ -126,6 +125,8 @@ const EVENTS: [&str; 28] = [
 pub(super) struct Failure {
     what: &'static str,
     reason: String,
+    /// Whether the engine says that there is no such thing.
+    is_absent: bool,
 }
 
 impl Failure {
@@ -135,6 +136,7 @@ impl Failure {
         Self {
             what,
             reason: printable.take(MAX_REASON).collect(),
+            is_absent: false,
         }
     }
 }
@@ -182,12 +184,8 @@ impl Client {
     /// Which driver makes its control groups.
     pub(super) async fn cgroup_driver(&self, within: Duration) -> Result<Option<String>> {
         let talk = self.talk("info", ABOUT)?;
-        let answer = talk.within(within, talk.docker.info()).await?;
-        Ok(match answer.cgroup_driver {
-            Some(SystemInfoCgroupDriverEnum::SYSTEMD) => Some("systemd".to_owned()),
-            Some(SystemInfoCgroupDriverEnum::CGROUPFS) => Some("cgroupfs".to_owned()),
-            _ => None,
-        })
+        let answer = talk.get("/info", within).await?;
+        talk.read(answers::cgroup_driver(&answer))
     }
 
     /// Whether it is well.
@@ -200,32 +198,19 @@ impl Client {
     /// All containers.
     pub(super) async fn containers(&self, within: Duration) -> Result<Vec<Listed>> {
         let talk = self.talk("list of containers", LIST)?;
-        let all = ListContainersOptionsBuilder::default().all(true).build();
-        let asked = talk.docker.list_containers(Some(all));
-        let answer = talk.within(within, asked).await?.into_iter();
-        Ok(answer
-            .filter_map(|one| Listed::of(one, &self.kept))
-            .collect())
+        let answer = talk.get("/containers/json?all=true", within).await?;
+        talk.read(Listed::all(&answer, &self.kept))
     }
 
     /// One container; nothing if there is none of this id.
     pub(super) async fn container(&self, id: &str, within: Duration) -> Result<Option<Inspected>> {
         let talk = self.talk("container", INSPECT)?;
-        let asked = talk
-            .docker
-            .inspect_container(id, None::<InspectContainerOptions>);
-        let asked = async {
-            match asked.await {
-                Err(Error::DockerResponseServerError {
-                    status_code: 404, ..
-                }) => Ok(None),
-                answer => answer.map(Some),
-            }
+        let asked = talk.get(&format!("/containers/{id}/json"), within).await;
+        let answer = match asked {
+            Err(failure) if failure.is_absent => return Ok(None),
+            answer => answer?,
         };
-        let Some(answer) = talk.within(within, asked).await? else {
-            return Ok(None);
-        };
-        let inspected = Inspected::of(answer, &self.kept);
+        let inspected = talk.read(Inspected::read(&answer, &self.kept))?;
         match inspected.filter(|inspected| inspected.container.id == id) {
             None => Err(Failure::new("container", "the answer does not describe it")),
             inspected => Ok(inspected),
@@ -238,6 +223,14 @@ impl Client {
         let asked = talk.docker.list_images(None::<ListImagesOptions>);
         let answer = talk.within(within, asked).await?.into_iter();
         Ok(answer.filter_map(answers::image).take(most).collect())
+    }
+
+    /// Room on disk. It takes long.
+    pub(super) async fn sizes(&self, within: Duration) -> Result<Sizes> {
+        let talk = self.talk("sizes on disk", LIST)?;
+        let asked = Instant::now();
+        let answer = talk.get("/system/df?verbose=1", within).await?;
+        talk.read(Sizes::read(&answer, asked))
     }
 
     /// Begins to listen. All that happens from then on is told.
@@ -319,6 +312,12 @@ impl Events {
     }
 }
 
+/// How an engine says what is wrong.
+#[derive(Deserialize)]
+struct Complaint {
+    message: String,
+}
+
 /// One request and its answer.
 struct Talk {
     what: &'static str,
@@ -336,6 +335,35 @@ impl Talk {
             Ok(answer) => answer.map_err(|error| self.failure(&error)),
             Err(_) => Err(Failure::new(self.what, "no answer in time")),
         }
+    }
+
+    /// Asks for what bollard's models are too strict for, or do not have.
+    async fn get(&self, path: &str, within: Duration) -> Result<Bytes> {
+        let asked = async {
+            let request = Request::get(path).body(bollard::body_full(Bytes::new()))?;
+            let answer = Arc::clone(&self.line).request(request).await?;
+            let status = answer.status();
+            let body = answer.into_body().collect().await?.to_bytes();
+            Ok((status, body))
+        };
+        let (status, body) = self.within(within, asked).await?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let complaint = serde_json::from_slice::<Complaint>(&body).map(|it| it.message);
+        let complaint = complaint.unwrap_or_else(|_| {
+            let begin = body.get(..MAX_REASON).unwrap_or(&body);
+            String::from_utf8_lossy(begin).into_owned()
+        });
+        let reason = format!("{}: {complaint}", status.as_u16());
+        Err(Failure {
+            is_absent: status == StatusCode::NOT_FOUND,
+            ..Failure::new(self.what, reason)
+        })
+    }
+
+    fn read<T>(&self, answer: serde_json::Result<T>) -> Result<T> {
+        answer.map_err(|error| Failure::new(self.what, error))
     }
 
     fn failure(&self, error: &Error) -> Failure {

@@ -1,6 +1,8 @@
 //! Which engines to ask, and what to keep of what they say.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
+
+use crate::duration;
 
 /// The labels that dashboards select containers by: those of Compose, of Swarm, and the
 /// group of label-schema.
@@ -38,13 +40,36 @@ pub struct Flags {
         default_value = KEPT_LABELS
     )]
     pub engine_labels: Vec<String>,
+    /// How often they are asked for room on disk, if at all: what the flags of a collector
+    /// say.
+    #[arg(skip)]
+    pub sizes: Option<Duration>,
 }
+
+/// How often engines are asked for what costs them much.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct SizeFlags {
+    /// How often each engine is asked for sizes on disk, in the background; at least 1m,
+    /// and never for more than a tenth of the time.
+    #[arg(
+        long = "collector.container_size.interval",
+        value_name = "DURATION",
+        default_value = "1h",
+        value_parser = interval
+    )]
+    pub container_size_interval: Duration,
+}
+
+/// The shortest time from one question for sizes to the next.
+const MIN_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Default for Flags {
     fn default() -> Self {
         Self {
             engine_socket: Vec::new(),
             engine_labels: KEPT_LABELS.split(',').map(str::to_owned).collect(),
+            sizes: None,
         }
     }
 }
@@ -65,6 +90,14 @@ impl Flags {
         }
         (sockets, false)
     }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration::parse(text)?;
+    if interval < MIN_INTERVAL {
+        return Err("shorter than 1m".to_owned());
+    }
+    Ok(interval)
 }
 
 /// A socket as the command line names it.
@@ -97,6 +130,15 @@ mod tests {
             "http://x",
         ] {
             assert!(socket(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_asks_for_sizes_more_than_once_a_minute() {
+        assert_eq!(interval("1m"), Ok(Duration::from_secs(60)));
+        assert_eq!(interval("1h"), Ok(Duration::from_secs(3600)));
+        for text in ["59s", "0", "1", ""] {
+            assert!(interval(text).is_err(), "{text:?}");
         }
     }
 

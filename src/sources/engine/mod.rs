@@ -9,6 +9,7 @@ mod cache;
 mod connection;
 mod flags;
 mod moment;
+mod sizes;
 mod watch;
 
 use std::{
@@ -23,7 +24,8 @@ use std::{
 
 use tokio::sync::mpsc;
 
-pub use flags::Flags;
+pub use flags::{Flags, SizeFlags};
+pub use sizes::{Room, Sizes, Stored};
 pub use watch::Timing;
 
 /// Of containers that no engine told of, no more than this many are remembered to have
@@ -194,6 +196,10 @@ pub struct Engine {
     pub containers: BTreeMap<String, Arc<Container>>,
     /// Its images.
     pub images: Arc<Vec<Image>>,
+    /// What it last said of room on disk, if anybody wants to know.
+    pub sizes: Option<Arc<Sizes>>,
+    /// How often it was asked for that in vain.
+    pub sizes_failures: u64,
 }
 
 impl Engine {
@@ -213,6 +219,8 @@ impl Engine {
             events: 0,
             containers: BTreeMap::new(),
             images: Arc::default(),
+            sizes: None,
+            sizes_failures: 0,
         }
     }
 
@@ -291,6 +299,13 @@ impl Engines {
             known: Mutex::default(),
             unknown: Mutex::default(),
         }
+    }
+
+    /// Where they are asked, and whether flags say so: those that none names need not be
+    /// there.
+    #[must_use]
+    pub fn sockets(&self) -> (Vec<PathBuf>, bool) {
+        self.flags.sockets()
     }
 
     /// Begins to follow them, on the runtime that this is called on, for as long as it

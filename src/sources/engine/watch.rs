@@ -20,7 +20,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Engine, Engines, Image, MAX_WAITING,
+    Engine, Engines, Image, MAX_WAITING, Sizes,
     answers::{Event, Inspected, Kept, Listed},
     cache::{Cache, MAX_CONTAINERS, Next},
     connection::{Client, Events, Failure, Result},
@@ -32,9 +32,11 @@ const ABREAST: usize = 4;
 const MAX_KEPT_EVENTS: usize = 10_000;
 /// So many events are taken in a second; who tells more has to wait.
 const MAX_EVENTS: u32 = 1000;
+/// Of the time, no more than one part in so many goes by with sizes being reckoned.
+const SIZES_SHARE: u32 = 10;
 /// More images are left out.
 const MAX_IMAGES: usize = 10_000;
-/// So many times of questions are remembered before old ones are forgotten.
+/// So many times of questions are remembered before old ones are forgotten, at least.
 const MAX_TIMES: usize = 1000;
 
 /// How often engines are asked, and how long they are waited for.
@@ -64,6 +66,10 @@ pub struct Timing {
     pub unknown: Duration,
     /// How long such a container is not asked about again.
     pub ask_again: Duration,
+    /// From when an engine is followed to the first question for sizes on disk.
+    pub first_sizes: Duration,
+    /// How long that answer may take.
+    pub sizes: Duration,
 }
 
 impl Default for Timing {
@@ -81,6 +87,8 @@ impl Default for Timing {
             settle: Duration::from_secs(1),
             unknown: Duration::from_millis(100),
             ask_again: Duration::from_secs(600),
+            first_sizes: Duration::from_secs(60),
+            sizes: Duration::from_secs(300),
         }
     }
 }
@@ -140,6 +148,43 @@ struct Follower {
     seen: mpsc::Receiver<String>,
     /// Whether the log last said that it is followed.
     is_said_up: Option<bool>,
+    sizes: SizesPlan,
+}
+
+/// When to ask for sizes on disk: from one connection to the next.
+#[derive(Default)]
+struct SizesPlan {
+    /// How often, if at all.
+    every: Option<Duration>,
+    /// When next, at the earliest.
+    due: Option<Instant>,
+    /// Since when it is being asked.
+    asked: Option<Instant>,
+    /// Whether the log last said that there is no answer.
+    is_said_failed: bool,
+}
+
+impl SizesPlan {
+    /// When to ask next, unless it is being asked.
+    fn next(&self) -> Option<Instant> {
+        self.due.filter(|_| self.asked.is_none())
+    }
+
+    /// Puts off the next question until this time.
+    fn not_before(&mut self, time: Instant) {
+        if self.every.is_some() {
+            self.due = self.due.max(Some(time));
+        }
+    }
+
+    /// Plans the next question after one that was answered or not.
+    fn over(&mut self) {
+        let (Some(every), Some(asked)) = (self.every, self.asked.take()) else {
+            return;
+        };
+        let pause = asked.elapsed().saturating_mul(SIZES_SHARE);
+        self.due = asked.checked_add(every.max(pause));
+    }
 }
 
 impl Follower {
@@ -153,6 +198,10 @@ impl Follower {
             cache: Cache::default(),
             seen,
             is_said_up: None,
+            sizes: SizesPlan {
+                every: engines.flags.sizes,
+                ..SizesPlan::default()
+            },
             engines,
         }
     }
@@ -162,6 +211,9 @@ impl Follower {
         loop {
             let mut up_since = None;
             let failure = self.follow(&mut up_since).await;
+            if self.sizes.asked.is_some() {
+                self.have_sizes(Err(failure.clone()));
+            }
             self.with(|engine, _| {
                 engine.up = false;
                 engine.error = Some(failure.to_string());
@@ -208,6 +260,27 @@ impl Follower {
         Ok((client, events))
     }
 
+    /// Takes in what was said of room on disk. Without an answer the old one stays.
+    fn have_sizes(&mut self, answer: Result<Sizes>) {
+        self.sizes.over();
+        let failure = match answer {
+            Ok(sizes) => {
+                self.sizes.is_said_failed = false;
+                self.with(|engine, _| engine.sizes = Some(Arc::new(sizes)));
+                return;
+            }
+            Err(failure) => failure,
+        };
+        self.with(|engine, _| {
+            engine.sizes_failures = engine.sizes_failures.saturating_add(1);
+        });
+        if !self.sizes.is_said_failed {
+            let (engine, socket) = (self.name(), self.socket.display());
+            warn!(engine, %socket, error = %failure, "engine does not say what is on its disk");
+            self.sizes.is_said_failed = true;
+        }
+    }
+
     /// Counts a request.
     fn ask(&mut self) {
         self.with(|engine, _| engine.requests = engine.requests.saturating_add(1));
@@ -234,6 +307,21 @@ enum Answer {
     Images(Result<Vec<Image>>),
     CgroupDriver(Result<Option<String>>),
     Ping(Result<()>),
+    Sizes(Result<Sizes>),
+}
+
+impl Answer {
+    /// Whether the engine said something: who gives up waiting has heard nothing.
+    fn is_heard(&self) -> bool {
+        match self {
+            Self::Containers(answer) => answer.is_ok(),
+            Self::Container(_, answer) => answer.is_ok(),
+            Self::Images(answer) => answer.is_ok(),
+            Self::CgroupDriver(answer) => answer.is_ok(),
+            Self::Ping(answer) => answer.is_ok(),
+            Self::Sizes(answer) => answer.is_ok(),
+        }
+    }
 }
 
 /// From connecting to an engine to losing it.
@@ -257,12 +345,18 @@ struct Session<'a> {
     later: BTreeMap<String, Instant>,
     /// Being asked about, and whether to ask again because something happened.
     asking: HashMap<String, bool>,
+    /// Questions about containers that are on their way, also about those that are gone.
+    under_way: usize,
     asked_at: HashMap<String, Instant>,
+    /// With how many of those to look for old ones.
+    full_at: usize,
     /// Those that were asked about in vain, and why.
     failed: BTreeMap<String, Failure>,
     images_failed: Option<Failure>,
     heard: Instant,
     pinging: bool,
+    /// Whether the images are on their way, and whether something happened to them since.
+    listing_images: Option<bool>,
     refresh_at: Instant,
     images_at: Option<Instant>,
     next_seen: Instant,
@@ -293,11 +387,14 @@ impl<'a> Session<'a> {
             queued: HashSet::new(),
             later: BTreeMap::new(),
             asking: HashMap::new(),
+            under_way: 0,
             asked_at: HashMap::new(),
+            full_at: MAX_TIMES,
             failed: BTreeMap::new(),
             images_failed: None,
             heard: now,
             pinging: false,
+            listing_images: None,
             images_at: None,
             next_seen: now,
             second: (now, 0),
@@ -353,6 +450,11 @@ impl<'a> Session<'a> {
 
     fn list_images(&mut self) {
         self.images_at = None;
+        if self.listing_images.is_some() {
+            self.listing_images = Some(true);
+            return;
+        }
+        self.listing_images = Some(false);
         let within = self.follower.timing.answer;
         self.ask(|client| async move { Answer::Images(client.images(MAX_IMAGES, within).await) });
     }
@@ -360,12 +462,13 @@ impl<'a> Session<'a> {
     /// Asks about as many containers as may be asked about now.
     fn ask_next(&mut self) {
         let within = self.follower.timing.answer;
-        while self.asking.len() < ABREAST {
+        while self.under_way < ABREAST {
             let Some(id) = self.queue.pop_front() else {
                 return;
             };
             self.queued.remove(&id);
             self.asking.insert(id.clone(), false);
+            self.under_way += 1;
             self.ask(|client| async move {
                 let answer = client.container(&id, within).await;
                 Answer::Container(id, answer.map(|found| found.map(Box::new)))
@@ -447,19 +550,16 @@ impl<'a> Session<'a> {
     }
 
     fn answered(&mut self, answer: Answer) -> Result<()> {
-        self.heard = Instant::now();
+        if answer.is_heard() {
+            self.heard = Instant::now();
+        }
         match answer {
             Answer::Containers(list) => self.listed(list?),
-            Answer::Container(id, answer) => self.described(id, answer),
-            Answer::Images(Ok(list)) => {
-                self.images_failed = None;
-                self.follower.with(|engine, _| {
-                    if *engine.images != list {
-                        engine.images = Arc::new(list);
-                    }
-                });
+            Answer::Container(id, answer) => {
+                self.under_way = self.under_way.saturating_sub(1);
+                self.described(id, answer);
             }
-            Answer::Images(Err(failure)) => self.images_failed = Some(failure),
+            Answer::Images(images) => self.listed_images(images),
             Answer::CgroupDriver(driver) => {
                 self.waits_for_settings = false;
                 self.follower.with(|engine, _| {
@@ -473,6 +573,7 @@ impl<'a> Session<'a> {
                 self.pinging = false;
                 pong?;
             }
+            Answer::Sizes(sizes) => self.follower.have_sizes(sizes),
         }
         self.confirm();
         Ok(())
@@ -515,6 +616,24 @@ impl<'a> Session<'a> {
         }
     }
 
+    fn listed_images(&mut self, images: Result<Vec<Image>>) {
+        if self.listing_images.take() == Some(true) {
+            let due = Instant::now() + self.follower.timing.settle;
+            self.images_at.get_or_insert(due);
+        }
+        match images {
+            Ok(list) => {
+                self.images_failed = None;
+                self.follower.with(|engine, _| {
+                    if *engine.images != list {
+                        engine.images = Arc::new(list);
+                    }
+                });
+            }
+            Err(failure) => self.images_failed = Some(failure),
+        }
+    }
+
     fn described(&mut self, id: String, answer: Result<Option<Box<Inspected>>>) {
         // Who is not waited for any more is gone.
         let Some(again) = self.asking.remove(&id) else {
@@ -524,9 +643,11 @@ impl<'a> Session<'a> {
         let now = Instant::now();
         self.initial.remove(&id);
         self.failed.remove(&id);
-        if self.asked_at.len() >= MAX_TIMES {
+        if self.asked_at.len() >= self.full_at {
             self.asked_at
                 .retain(|_, asked| asked.elapsed() < timing.long_pause);
+            // Not with each question, where many are asked at a time.
+            self.full_at = MAX_TIMES.max(self.asked_at.len() * 2);
         }
         self.asked_at.insert(id.clone(), now);
         match answer {
@@ -605,7 +726,10 @@ impl<'a> Session<'a> {
         if self.up_since.is_some() || !is_complete {
             return;
         }
-        *self.up_since = Some(Instant::now());
+        let now = Instant::now();
+        *self.up_since = Some(now);
+        let first_sizes = self.follower.timing.first_sizes;
+        self.follower.sizes.not_before(now + first_sizes);
         let heard = self.heard;
         let problem = self.problem();
         let (version, containers) = self.follower.with(|engine, _| {
@@ -634,13 +758,24 @@ impl<'a> Session<'a> {
         if self.next_seen > Instant::now() {
             wake = wake.min(self.next_seen);
         }
-        let others = self.later.values().chain(&self.images_at);
+        let sizes_at = self.sizes_at();
+        let others = self.later.values().chain(&self.images_at).chain(&sizes_at);
         others.fold(wake, |wake, at| wake.min(*at))
+    }
+
+    /// When to ask for sizes on disk: only who is followed is asked.
+    fn sizes_at(&self) -> Option<Instant> {
+        let next = self.follower.sizes.next();
+        next.filter(|_| self.up_since.is_some())
     }
 
     fn woke(&mut self) {
         let timing = self.follower.timing;
         let now = Instant::now();
+        if self.sizes_at().is_some_and(|at| now >= at) {
+            self.follower.sizes.asked = Some(now);
+            self.ask(|client| async move { Answer::Sizes(client.sizes(timing.sizes).await) });
+        }
         if self.images_at.is_some_and(|at| now >= at) {
             self.list_images();
         }
@@ -669,4 +804,65 @@ fn about(time: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish() % 512;
     let factor = 768 + u32::try_from(random).unwrap_or_default();
     time.saturating_mul(factor) / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gives_up_waiting_has_heard_nothing() {
+        let failure = || Failure::new("it", "no answer in time");
+        assert!(Answer::Ping(Ok(())).is_heard());
+        assert!(Answer::Container(String::new(), Ok(None)).is_heard());
+        for answer in [
+            Answer::Containers(Err(failure())),
+            Answer::Container(String::new(), Err(failure())),
+            Answer::Images(Err(failure())),
+            Answer::CgroupDriver(Err(failure())),
+            Answer::Ping(Err(failure())),
+            Answer::Sizes(Err(failure())),
+        ] {
+            assert!(!answer.is_heard());
+        }
+    }
+
+    #[test]
+    fn a_pause_is_somewhat_more_or_less_than_it_should_be() {
+        let second = Duration::from_secs(1);
+        for _ in 0..1000 {
+            let pause = about(second);
+            assert!(
+                pause >= second * 3 / 4 && pause < second * 5 / 4,
+                "{pause:?}"
+            );
+        }
+        assert_eq!(about(Duration::ZERO), Duration::ZERO);
+        assert!(about(Duration::MAX) > Duration::ZERO);
+    }
+
+    #[test]
+    fn sizes_are_asked_for_as_often_as_is_wanted_and_not_for_more_than_a_part_of_the_time() {
+        let (minute, now) = (Duration::from_secs(60), Instant::now());
+        let Some(earlier) = now.checked_sub(10 * minute) else {
+            return;
+        };
+        let mut plan = SizesPlan::default();
+        plan.not_before(now);
+        assert_eq!(plan.next(), None, "nobody wants them");
+
+        plan.every = Some(200 * minute);
+        plan.not_before(now + minute);
+        plan.not_before(now);
+        assert_eq!(plan.next(), Some(now + minute));
+        plan.asked = Some(earlier);
+        assert_eq!(plan.next(), None, "one at a time");
+        plan.over();
+        assert_eq!(plan.next(), Some(earlier + 200 * minute));
+
+        plan.every = Some(minute);
+        plan.asked = Some(earlier);
+        plan.over();
+        assert!(plan.next() >= Some(earlier + 100 * minute));
+    }
 }

@@ -13,7 +13,10 @@
 
 mod oom;
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use super::labels::{CGROUP, block};
 use crate::{
@@ -105,7 +108,7 @@ impl Collector for ContainerMemory {
 
     fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
         Ok(Self {
-            oom_kills: Mutex::default(),
+            oom_kills: Mutex::new(OomKills::new()),
         })
     }
 
@@ -118,7 +121,7 @@ impl Collector for ContainerMemory {
             .oom_kills
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        oom_kills.begin();
+        oom_kills.begin(Instant::now());
         for workload in &seen.all {
             let mut kernel = None;
             if let Some(group) = &workload.group {

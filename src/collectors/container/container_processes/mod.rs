@@ -4,21 +4,32 @@
 //! Off unless asked for: every process is looked at. A sum that lacks one of its parts
 //! would be wrong, so what one process must not tell costs the sum of its group.
 //!
-//! Not here: `container_cpu_schedstat_*`, as a sum over living processes steps back
-//! whenever one ends; and `container_referenced_bytes`, for which every page of every
-//! process would be visited.
+//! `container_referenced_bytes` is from `smaps_rollup`, for which the kernel visits every
+//! page. cAdvisor can be told to write to `clear_refs` now and then, so that the number
+//! begins anew; we only read.
+
+mod kept;
+mod load;
+mod schedstat;
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use clap::ArgAction;
 
 use super::labels::{CGROUP, block};
 use crate::{
     collector::Collector,
-    error::Result,
+    error::{Error, Result},
     family::{Block, Families},
     metric::Desc,
     metrics,
     sources::{Process, Snapshot},
 };
+use load::Loads;
+use schedstat::SchedStats;
 
 metrics! {
     /// Processes in the group, not counting those in groups below it.
@@ -31,6 +42,18 @@ metrics! {
     ULIMITS: Gauge = "container_ulimits_soft" of CGROUP ["ulimit"];
     /// Threads of these processes by what they do. Those that wait for a disk are among the uninterruptible ones: iowaiting is not told apart.
     TASKS: Gauge = "container_tasks_state" of CGROUP ["state"];
+    /// Threads of these processes that run or are ready to, in thousandths and averaged over about 10 seconds. Counted at scrapes, so that if these are farther apart it is little but the last count; threads in groups below are not counted, also not for the root.
+    LOAD: Gauge = "container_cpu_load_average_10s" of CGROUP [];
+    /// Threads of these processes that wait and cannot be interrupted, mostly for a disk, in thousandths and averaged over about 10 seconds. Counted at scrapes, so that if these are farther apart it is little but the last count; threads in groups below are not counted, also not for the root.
+    LOAD_UNINTERRUPTIBLE: Gauge = "container_cpu_load_d_average_10s" of CGROUP [];
+    /// Memory of these processes that was used since the kernel last marked it as unused, which it does when memory gets scarce; what several share counts for each.
+    REFERENCED: Gauge = "container_referenced_bytes" of CGROUP [];
+    /// Time that main threads of processes ran on a CPU, groups below included, also of processes that have ended; other threads, and processes that began and ended between two scrapes, are not counted.
+    RUN_SECONDS: Counter = "container_cpu_schedstat_run_seconds_total" of CGROUP [];
+    /// Time that main threads of processes were ready to run and waited for a CPU, groups below included, also of processes that have ended; other threads, and processes that began and ended between two scrapes, are not counted.
+    RUNQUEUE_SECONDS: Counter = "container_cpu_schedstat_runqueue_seconds_total" of CGROUP [];
+    /// Times that main threads of processes were given a CPU, groups below included, also of processes that have ended; other threads, and processes that began and ended between two scrapes, are not counted.
+    RUN_PERIODS: Counter = "container_cpu_schedstat_run_periods_total" of CGROUP [];
 }
 
 /// States as cAdvisor names them, and the kernel's letters for them. Others are those of
@@ -45,6 +68,7 @@ const STATES: [(&str, &[char]); 4] = [
 /// The flags of the `container_processes` collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Flags {
     /// Count the files that processes of containers have open.
     #[arg(long = "collector.container_processes.file-descriptors", default_value_t = true, action = ArgAction::Set)]
@@ -52,15 +76,23 @@ pub(super) struct Flags {
     /// Count the sockets that they have open, looking at each open file.
     #[arg(long = "collector.container_processes.sockets", default_value_t = false, action = ArgAction::Set)]
     container_processes_sockets: bool,
-    /// Count their threads by state, looking at each thread.
+    /// Count their threads by state, and average those that run or wait for a disk, looking at each thread.
     #[arg(long = "collector.container_processes.tasks-state", default_value_t = false, action = ArgAction::Set)]
     container_processes_tasks_state: bool,
+    /// Add up the memory that they used lately; dear, as the kernel looks at every page.
+    #[arg(long = "collector.container_processes.referenced", default_value_t = false, action = ArgAction::Set)]
+    container_processes_referenced: bool,
+    /// Add up how their main threads ran and waited for a CPU.
+    #[arg(long = "collector.container_processes.schedstat", default_value_t = false, action = ArgAction::Set)]
+    container_processes_schedstat: bool,
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerProcesses {
     flags: Flags,
+    loads: Mutex<Loads>,
+    schedstats: Mutex<SchedStats>,
 }
 
 impl Collector for ContainerProcesses {
@@ -71,35 +103,58 @@ impl Collector for ContainerProcesses {
     type Flags = Flags;
 
     fn new(flags: Flags) -> Result<Self, String> {
-        Ok(Self { flags })
+        Ok(Self {
+            flags,
+            loads: Mutex::default(),
+            schedstats: Mutex::default(),
+        })
     }
 
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for (workload, group) in machine.workloads()?.present() {
-            if let Some(pids) = out.keep(group.processes()) {
-                self.add(&mut out, block(workload), machine, &pids);
+        let seen = machine.workloads()?;
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        loads.begin();
+        for (workload, group) in seen.present() {
+            let block = block(workload);
+            let threads = out
+                .keep(group.processes())
+                .and_then(|pids| self.add(&mut out, block, machine, &pids));
+            if let Some(threads) = threads {
+                loads.add(&mut out, block, group, &threads);
             }
+        }
+        loads.end();
+        if self.flags.container_processes_schedstat {
+            let stats = self.schedstats.lock();
+            let mut stats = stats.unwrap_or_else(PoisonError::into_inner);
+            stats.add(&mut out, machine, seen);
         }
         Ok(out)
     }
 }
 
 impl ContainerProcesses {
-    fn add(&self, out: &mut Families, block: &Block, machine: &Snapshot, pids: &[u32]) {
+    /// Adds what is said of the processes. Returns the states of their threads, if these
+    /// were to be counted and could be.
+    fn add(
+        &self,
+        out: &mut Families,
+        block: &Block,
+        machine: &Snapshot,
+        pids: &[u32],
+    ) -> Option<Vec<char>> {
         out.add_of(&PROCESSES, block, [], pids.len());
         // Such as are in no namespace that we see.
         if pids.contains(&0) {
-            return;
+            return None;
         }
         let processes: Result<Vec<_>> = pids
             .iter()
             .map(|pid| machine.process(*pid))
             .filter_map(unless_vanished)
             .collect();
-        let Some(processes) = out.keep(processes) else {
-            return;
-        };
+        let processes = out.keep(processes)?;
         if let Some(first) = processes.first() {
             let limit = first.open_files_limit();
             if let Some(limit) = out.keep(limit).flatten() {
@@ -118,13 +173,20 @@ impl ContainerProcesses {
                 out.add_of(&SOCKETS, block, [], sum);
             }
         }
-        if self.flags.container_processes_tasks_state {
-            let threads = processes.iter().map(Process::thread_states);
-            let threads: Result<Vec<_>> = threads.filter_map(unless_vanished).collect();
-            if let Some(threads) = out.keep(threads) {
-                add_states(out, block, &threads.concat());
+        if self.flags.container_processes_referenced {
+            let sum = referenced(&processes, machine.deadline());
+            if let Some(sum) = out.keep(sum).flatten() {
+                out.add_of(&REFERENCED, block, [], sum);
             }
         }
+        if !self.flags.container_processes_tasks_state {
+            return None;
+        }
+        let threads = processes.iter().map(Process::thread_states);
+        let threads: Result<Vec<_>> = threads.filter_map(unless_vanished).collect();
+        let threads = out.keep(threads)?.concat();
+        add_states(out, block, &threads);
+        Some(threads)
     }
 }
 
@@ -144,6 +206,20 @@ fn sum(processes: &[Process], of: impl Fn(&Process) -> Result<u64>) -> Result<u6
         .try_fold(0_u64, |sum, count| Ok(sum.saturating_add(count?)))
 }
 
+/// Nothing where no process says it, as on kernels before 4.14 and of kernel threads.
+fn referenced(processes: &[Process], deadline: Instant) -> Result<Option<u64>> {
+    let mut sum = processes.is_empty().then_some(0_u64);
+    for process in processes {
+        if Instant::now() > deadline {
+            return Err(Error::TimedOut("smaps_rollup of all processes".to_owned()));
+        }
+        if let Some(bytes) = unless_vanished(process.referenced()) {
+            sum = Some(sum.unwrap_or(0).saturating_add(bytes?));
+        }
+    }
+    Ok(sum)
+}
+
 fn add_states(out: &mut Families, block: &Block, threads: &[char]) {
     for (state, letters) in STATES {
         let count = threads.iter().filter(|letter| letters.contains(letter));
@@ -156,18 +232,21 @@ mod tests {
     use super::*;
     use crate::{collectors::testing::Machine, family};
 
-    const EVERYTHING: ContainerProcesses = ContainerProcesses {
-        flags: Flags {
+    fn everything() -> ContainerProcesses {
+        let flags = Flags {
             container_processes_file_descriptors: true,
             container_processes_sockets: true,
             container_processes_tasks_state: true,
-        },
-    };
+            container_processes_referenced: true,
+            container_processes_schedstat: true,
+        };
+        ContainerProcesses::new(flags).unwrap()
+    }
 
     fn lines(machine: &Machine, pids: &[u32]) -> (Vec<String>, usize) {
         let mut out = Families::default();
         let block = family::block([("id", "/a")]);
-        EVERYTHING.add(&mut out, &block, &machine.snapshot(), pids);
+        everything().add(&mut out, &block, &machine.snapshot(), pids);
         (out.lines(), out.skipped().0)
     }
 
@@ -225,6 +304,29 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_was_used_is_a_sum_over_those_that_have_memory() {
+        let machine = Machine::new("container-processes-referenced");
+        let rollup = |kilobytes| format!("Rss: 99 kB\nReferenced:  {kilobytes} kB\n");
+        machine.write("proc/7/smaps_rollup", &rollup("3"));
+        machine.write("proc/8/stat", &stat('S', 1));
+        machine.write("proc/9/smaps_rollup", &rollup("4"));
+        machine.write("proc/10/smaps_rollup", &rollup("x"));
+        let snapshot = machine.snapshot();
+        let sum = |pids: &[u32], deadline| {
+            let processes = pids.iter().map(|pid| snapshot.process(*pid).unwrap());
+            referenced(&processes.collect::<Vec<_>>(), deadline)
+        };
+        let deadline = snapshot.deadline();
+        assert_eq!(sum(&[7, 8, 9], deadline).unwrap(), Some(7168));
+        assert_eq!(sum(&[8], deadline).unwrap(), None);
+        assert_eq!(sum(&[], deadline).unwrap(), Some(0));
+        assert!(sum(&[7, 10], deadline).is_err());
+        let past = Instant::now().checked_sub(std::time::Duration::from_secs(1));
+        let error = sum(&[7], past.unwrap()).unwrap_err();
+        assert!(matches!(error, Error::TimedOut(_)), "{error}");
+    }
+
+    #[test]
     fn processes_out_of_sight_are_counted_and_nothing_else() {
         let machine = Machine::new("container-processes-hidden");
         machine.write("proc/7/stat", &stat('S', 1));
@@ -236,10 +338,31 @@ mod tests {
     }
 
     #[test]
+    fn threads_are_averaged_from_the_second_scrape_on() {
+        let machine = Machine::new("container-processes-load");
+        machine.write("sys/fs/cgroup/cgroup.controllers", "\n");
+        machine.write("sys/fs/cgroup/cgroup.procs", "7\n");
+        machine.write("sys/fs/cgroup/user.slice/cgroup.procs", "0\n");
+        machine.write("proc/7/stat", &stat('D', 1));
+        let (collector, scrapes) = (everything(), machine.scrapes());
+        let loads = || {
+            let lines = collector.collect(&scrapes()).unwrap().lines();
+            let loads = lines.into_iter().filter(|line| line.contains("load"));
+            loads.collect::<Vec<_>>()
+        };
+        assert_eq!(loads(), Vec::<String>::new());
+        let expected = [
+            r#"container_cpu_load_average_10s{id="/"} 0"#,
+            r#"container_cpu_load_d_average_10s{id="/"} 1000"#,
+        ];
+        assert_eq!(loads(), expected);
+    }
+
+    #[test]
     fn a_group_without_processes_has_none() {
         let machine = Machine::new("container-processes-none");
         let (lines, skipped) = lines(&machine, &[]);
-        assert_eq!(lines.len(), 1 + 2 + 4);
+        assert_eq!(lines.len(), 1 + 3 + 4);
         assert!(lines.iter().all(|line| line.ends_with(" 0")), "{lines:#?}");
         assert_eq!(skipped, 0);
     }

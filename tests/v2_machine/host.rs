@@ -1,31 +1,23 @@
-//! On a machine with cgroup v2, systemd and Docker, `node_exporter` as Debian has it and
-//! this exporter say the same.
+//! `node_exporter` as Debian has it and this exporter say the same.
 //!
-//! The machine is `tests/machine`'s: this test needs root to build it and QEMU to boot
-//! it. The anchor is scraped before and after ours: what stands still in between must be
-//! the same, what counts must lie in between. What differs in each of three rounds differs.
-
-#![allow(clippy::disallowed_methods, reason = "tests read files as they are")]
-#![allow(
-    clippy::float_cmp,
-    reason = "what stands still is the same to the last bit"
-)]
-
-mod support;
+//! The anchor is scraped before and after ours: what stands still in between must be the
+//! same, what counts must lie in between. What differs in each of three rounds differs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
+    fs,
 };
 
 use strata_exporter::collectors;
-use support::text::{Labels, Scrape};
+
+use crate::{
+    booted,
+    support::text::{Labels, Scrape},
+};
 
 /// What both are started with. Debian's defaults are not upstream's, so those that
 /// differ are given.
-const FLAGS: &[&str] = &[
+pub(super) const FLAGS: &[&str] = &[
     "--collector.systemd",
     r"--collector.systemd.unit-exclude=.+\.(automount|device|scope|slice)",
     "--collector.systemd.enable-task-metrics",
@@ -72,6 +64,10 @@ const OTHERWISE: &[(&str, &str)] = &[
 /// Families, and series of them, that only ours has.
 const NEWER: &[(&str, &str)] = &[
     ("strata_", "what node_exporter does not say"),
+    ("cadvisor_", "cAdvisor's"),
+    ("census_", "what node_exporter does not say"),
+    ("container_", "cAdvisor's"),
+    ("machine_", "cAdvisor's"),
     (
         "node_cpu_frequency_hertz",
         "upstream's cpu collector has it since, with --collector.cpu.info",
@@ -143,50 +139,8 @@ const BROKEN: &[&str] = &["panicked", "timed_out", "still_running"];
 
 #[test]
 fn ours_says_what_node_exporter_says() {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let machine = env::var_os("STRATA_MACHINE_DIR")
-        .map_or_else(|| manifest.join("target/machine"), PathBuf::from);
-    if !machine.join("stamp").exists() {
-        return support::lacks("the machine that tests/machine/build.sh builds");
-    }
-    // Each boot has a directory there.
-    let trial = machine.join(format!("trial-{}", std::process::id()));
-    if fs::create_dir(&trial).is_err() {
-        return support::lacks("the right to write where the machine is");
-    }
-    fs::remove_dir(trial).unwrap();
-    if !support::is_installed("qemu-system-x86_64") {
-        return support::lacks("qemu-system-x86_64");
-    }
-
-    let scripts = manifest.join("tests/machine");
-    let task = env::temp_dir().join(format!("strata-machine-{}", std::process::id()));
-    fs::create_dir_all(&task).unwrap();
-    fs::copy(scripts.join("compare.sh"), task.join("run.sh")).unwrap();
-    let exporter = env!("CARGO_BIN_EXE_strata_exporter");
-    fs::copy(exporter, task.join("strata_exporter")).unwrap();
-    let flags: Vec<String> = FLAGS.iter().map(|flag| format!("'{flag}'\n")).collect();
-    fs::write(task.join("flags"), flags.concat()).unwrap();
-    let ran = Command::new(scripts.join("run.sh"))
-        .arg(&task)
-        .env("STRATA_MACHINE_DIR", &machine)
-        .output()
-        .unwrap();
-    let read = |name: &str| fs::read_to_string(task.join("out").join(name)).unwrap_or_default();
-    assert!(
-        ran.status.success(),
-        "{}\n{}\n{}\n{}\nleft in {}",
-        String::from_utf8_lossy(&ran.stdout),
-        String::from_utf8_lossy(&ran.stderr),
-        read("anchor.log"),
-        read("ours.log"),
-        task.display()
-    );
-
-    let console = String::from_utf8_lossy(&ran.stdout);
-    for line in console.lines().filter(|line| line.contains("resident")) {
-        println!("{line}");
-    }
+    let Some(out) = booted() else { return };
+    let read = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_default();
     let mut wrong = Vec::new();
     for user in ["root", "nobody"] {
         let rounds = [1, 2, 3].map(|round| {
@@ -210,9 +164,8 @@ fn ours_says_what_node_exporter_says() {
         "{} differences:\n{}\nleft in {}",
         wrong.len(),
         wrong.join("\n"),
-        task.display()
+        out.display()
     );
-    fs::remove_dir_all(task).unwrap();
 }
 
 /// What a page says, without labels that the anchor is too old for.

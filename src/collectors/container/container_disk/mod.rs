@@ -1,10 +1,15 @@
 //! What containers read from and write to block devices: `io.stat`, or version 1's
 //! `blkio.*`.
 //!
-//! Only what the group itself did: cAdvisor mixes in what `/proc/diskstats` says of whole
-//! devices. What version 1's files of the BFQ scheduler know beyond bytes and requests
+//! Only what the group itself did, where cAdvisor mixes in what `/proc/diskstats` says of
+//! whole devices. That is the machine's, and stands in families that have nothing else, of
+//! the root alone: see [`devices`].
+//!
+//! What version 1's files of the BFQ scheduler know beyond bytes and requests
 //! (merged requests, sectors, queues, times) is not read: they are empty unless the
 //! kernel was built to debug that scheduler.
+
+mod devices;
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -15,8 +20,9 @@ use crate::{
     family::{Block, Families},
     metric::{Desc, Metric},
     metrics,
+    pattern::Pattern,
     sources::{
-        Snapshot,
+        NO_DISKS, Snapshot,
         cgroup::{BlockIo, DeviceIo},
     },
 };
@@ -48,6 +54,24 @@ metrics! {
     ALL_READS: Counter = "container_disk_read_ops_total" of CGROUP [];
     /// Requests to write to all devices but loop devices and those made of others.
     ALL_WRITES: Counter = "container_disk_write_ops_total" of CGROUP [];
+    /// Sectors of 512 bytes read from this device by all of the machine; of the root group only.
+    DEVICE_SECTOR_READS: Counter = "container_fs_sector_reads_total" of CGROUP ["device"];
+    /// Sectors of 512 bytes written to this device by all of the machine; of the root group only.
+    DEVICE_SECTOR_WRITES: Counter = "container_fs_sector_writes_total" of CGROUP ["device"];
+    /// Requests to read that were merged into another because they are neighbours on this device, those of all of the machine; of the root group only.
+    DEVICE_READS_MERGED: Counter = "container_fs_reads_merged_total" of CGROUP ["device"];
+    /// Requests to write that were merged into another because they are neighbours on this device, those of all of the machine; of the root group only.
+    DEVICE_WRITES_MERGED: Counter = "container_fs_writes_merged_total" of CGROUP ["device"];
+    /// Seconds that reads from this device took, summed over all of the machine's, of which those side by side count each; of the root group only.
+    DEVICE_READ_SECONDS: Counter = "container_fs_read_seconds_total" of CGROUP ["device"];
+    /// Seconds that writes to this device took, summed over all of the machine's, of which those side by side count each; of the root group only.
+    DEVICE_WRITE_SECONDS: Counter = "container_fs_write_seconds_total" of CGROUP ["device"];
+    /// Seconds in which this device had something to do for anybody; of the root group only.
+    DEVICE_IO_SECONDS: Counter = "container_fs_io_time_seconds_total" of CGROUP ["device"];
+    /// Seconds that all requests of the machine to this device took, waiting included; its rate is the mean length of the queue; of the root group only.
+    DEVICE_IO_WEIGHTED_SECONDS: Counter = "container_fs_io_time_weighted_seconds_total" of CGROUP ["device"];
+    /// Requests that this device works on at this moment for anybody; of the root group only.
+    DEVICE_IO_CURRENT: Gauge = "container_fs_io_current" of CGROUP ["device"];
     /// Whether the kernel counts block I/O of control groups. Version 1 on newer kernels begins to only when a throttle limit is first set for a device; where it does not, there are no container_fs_reads, container_fs_writes and container_disk series.
     ACCOUNTED: Gauge = "strata_container_block_io_accounted" [];
 }
@@ -57,7 +81,9 @@ const LOOP: u32 = 7;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct ContainerDisk;
+pub(super) struct ContainerDisk {
+    no_disks: Pattern,
+}
 
 impl Collector for ContainerDisk {
     const NAME: &'static str = "container_disk";
@@ -66,7 +92,9 @@ impl Collector for ContainerDisk {
     type Flags = NoFlags;
 
     fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
-        Ok(Self)
+        Ok(Self {
+            no_disks: NO_DISKS.parse()?,
+        })
     }
 
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
@@ -80,6 +108,12 @@ impl Collector for ContainerDisk {
                 });
                 // One that counts shows that the kernel does.
                 accounted = accounted.max(io.accounted);
+            }
+            if group.path() == "/"
+                && let Some(diskstats) = out.keep(machine.diskstats())
+            {
+                let is_disk = |name: &str| !self.no_disks.matches(name);
+                devices::add(&mut out, block(workload), diskstats, is_disk);
             }
         }
         if let Some(accounted) = accounted {

@@ -1,0 +1,494 @@
+#!/usr/bin/env python3
+"""Makes N control groups like those of containers and prints what a scrape of them costs.
+
+    benches/containers.py [--short] [--check] [--numbers N,N...] [--processes | --docker]
+                          [--strata PATH] [--cadvisor PATH]
+    benches/containers.py --machine [--short] [--numbers N,N...] [--strata PATH]
+
+The groups are made by hand in every hierarchy that there is, as Docker would; with
+--processes each has one that sleeps, and with --docker they are containers of a Docker
+daemon that is started for it. The exporter runs with its collectors of containers alone
+and is scraped as Prometheus does it. Beside it, in turns, runs a loop in C over the same
+files of the same groups, which is what reading them costs at least: opened each time
+below a kept directory, and through kept descriptors. A cadvisor on PATH is measured too.
+With --check, strace looks in one scrape whether these are the files that are read.
+
+With --machine all this is done by hand in the machine with cgroup version 2 that
+tests/setup.sh builds. It is emulated, so that only the ratios count, and not the times.
+
+Needs root and a C compiler. CPU time is the kernel's own, of all threads. What one group
+costs is the difference to a single one, where that was measured.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from host import ROOT, Exporter, idle, series
+
+# What the exporter reads of each group in each scrape, by controller. Settings are
+# not among it, which are read when they may have changed, nor version 1's block I/O, which
+# is read where the kernel accounts it.
+FILES_V1 = {
+    "cpuacct": ["cpuacct.usage", "cpuacct.stat"],
+    "memory": [
+        "memory.usage_in_bytes",
+        "memory.max_usage_in_bytes",
+        "memory.stat",
+        "memory.failcnt",
+        "memory.kmem.usage_in_bytes",
+        "memory.oom_control",
+    ],
+    "pids": ["pids.current"],
+}
+PRESSURE = ["cpu.pressure", "memory.pressure", "io.pressure"]
+FILES_V2 = [
+    "cpu.stat",
+    "memory.current",
+    "memory.peak",
+    "memory.stat",
+    "memory.events",
+    "memory.swap.current",
+    "io.stat",
+    "pids.current",
+] + PRESSURE
+# Where no process is known yet, one is looked for.
+PROCESSES = "cgroup.procs"
+CONTROLLERS_V2 = ["cpu", "memory", "io", "pids"]
+PARENT = f"strata-bench-{os.getpid()}"
+# The targets of the issue that asked for this benchmark.
+PER_CONTAINER, TIMES_FLOOR, MEGABYTES = 0.1e-3, 2, 20
+
+
+class Cadvisor(Exporter):
+    """Its flags are its own."""
+
+    def __init__(self, path):
+        listen = ["sh", "-c", 'exec "$0" -logtostderr -listen_ip=127.0.0.1 -port="${1##*:}"', path]
+        super().__init__("cadvisor", listen)
+
+
+def hierarchies():
+    """The mounted hierarchies: those of version 1 by controller, and that of version 2."""
+    first, second = {}, None
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, where, kind, options, *_ = line.split()
+        if kind == "cgroup2":
+            second = Path(where)
+        elif kind == "cgroup":
+            first.update({option: Path(where) for option in options.split(",") if "=" not in option})
+            if "name=systemd" in options:
+                first["systemd"] = Path(where)
+    # What is mounted there is what has the files.
+    return {name: path for name, path in first.items() if (path / "cgroup.procs").exists()}, second
+
+
+class Groups:
+    """Control groups that are there until they are removed."""
+
+    def __init__(self, number, with_processes):
+        first, second = hierarchies()
+        self.roots = set(first.values()) | ({second} if second else set())
+        self.processes, self.pids = [], []
+        names = (hashlib.sha256(str(n).encode()).hexdigest() for n in range(number))
+        self.paths = [f"/{PARENT}/docker/{name}" for name in names]
+        try:
+            for root in self.roots:
+                self.make(root, with_processes)
+        except BaseException:
+            self.remove()
+            raise
+        self.first, self.second = first, second
+
+    def make(self, root, with_processes):
+        (root / PARENT / "docker").mkdir(parents=True)
+        if (root / "cgroup.subtree_control").exists():
+            there = (root / "cgroup.controllers").read_text().split()
+            wanted = " ".join(f"+{name}" for name in CONTROLLERS_V2 if name in there)
+            for parent in [root, root / PARENT, root / PARENT / "docker"]:
+                (parent / "cgroup.subtree_control").write_text(wanted)
+        if with_processes and not self.processes:
+            self.processes = [subprocess.Popen(["sleep", "infinity"]) for _ in self.paths]
+            self.pids = [process.pid for process in self.processes]
+        for number, path in enumerate(self.paths):
+            group = root / path[1:]
+            group.mkdir()
+            if with_processes:
+                cpuset(group)
+                (group / "cgroup.procs").write_text(str(self.processes[number].pid))
+
+    def remove(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        for root in self.roots:
+            for path in [*self.paths, f"/{PARENT}/docker", f"/{PARENT}"]:
+                for _ in range(50):
+                    try:
+                        (root / path[1:]).rmdir()
+                        break
+                    except FileNotFoundError:
+                        break
+                    except OSError:
+                        # The kernel may still be about its process.
+                        time.sleep(0.02)
+
+
+def cpuset(group):
+    """In version 1 this has to be inherited by hand before a process may come."""
+    for name in ["cpuset.cpus", "cpuset.mems"]:
+        file = group / name
+        if file.exists() and not file.read_text().strip():
+            for parent in reversed([group, *group.parents]):
+                inherited = parent / name
+                if inherited.exists() and not inherited.read_text().strip():
+                    inherited.write_text((parent.parent / name).read_text())
+
+
+class Docker:
+    """A Docker daemon in a network and mounts of its own, with containers that sleep."""
+
+    def __init__(self, number):
+        self.dir = Path(tempfile.mkdtemp(prefix="strata-bench-"))
+        self.socket = f"unix://{self.dir}/sock"
+        prepare = 'mount -t tmpfs tmpfs /run; ip link set lo up; exec "$@"'
+        words = ["unshare", "--mount", "--net", "--propagation", "private", "sh", "-ec", prepare, "sh"]
+        words += ["dockerd", f"--data-root={self.dir}/data", f"--exec-root={self.dir}/exec"]
+        words += ["-H", self.socket, f"--pidfile={self.dir}/pid"]
+        log = open(self.dir / "log", "wb")
+        self.daemon = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.first, self.second = hierarchies()
+        try:
+            self.start(number)
+        except BaseException:
+            self.remove()
+            raise
+
+    def start(self, number):
+        for _ in range(100):
+            if self.docker("version").returncode == 0:
+                break
+            if self.daemon.poll() is not None:
+                sys.exit(f"dockerd does not start:\n{(self.dir / 'log').read_text()[-2000:]}")
+            time.sleep(0.1)
+        image = self.dir / "image/bin"
+        image.mkdir(parents=True)
+        shutil.copy(shutil.which("busybox"), image / "sleep")
+        tar = self.dir / "image.tar"
+        subprocess.run(["tar", "cf", tar, "-C", image.parent, "."], check=True)
+        self.said("import", str(tar), "box")
+        for _ in range(number):
+            self.said("run", "--detach", "--network=none", "box", "/bin/sleep", "1000000")
+        running = self.said("ps", "--quiet").split()
+        pids = self.said("inspect", "--format={{.State.Pid}}", *running).split()
+        self.paths, self.pids = [], pids
+        for pid in pids:
+            lines = Path(f"/proc/{pid}/cgroup").read_text()
+            found = re.search(r":memory:(.+)", lines) or re.search(r"0::(.+)", lines)
+            self.paths.append(found[1])
+
+    def docker(self, *words):
+        return subprocess.run(["docker", "--host", self.socket, *words], capture_output=True, text=True)
+
+    def said(self, *words):
+        run = self.docker(*words)
+        if run.returncode:
+            sys.exit(f"docker {' '.join(words)}: {run.stderr}")
+        return run.stdout
+
+    def remove(self):
+        every = self.docker("ps", "--all", "--quiet").stdout.split()
+        if every:
+            self.docker("rm", "--force", *every)
+        self.daemon.terminate()
+        try:
+            self.daemon.wait(20)
+        except subprocess.TimeoutExpired:
+            self.daemon.kill()
+            self.daemon.wait()
+        shutil.rmtree(self.dir, ignore_errors=True)
+        roots = set(self.first.values()) | ({self.second} if self.second else set())
+        for root in roots:
+            try:
+                (root / "docker").rmdir()
+            except OSError:
+                pass
+
+
+class Floor:
+    """The loop in C."""
+
+    def __init__(self, binary, groups):
+        self.binary, self.groups = binary, groups
+        self.files = []
+        if groups.first:
+            self.files += [(groups.first[name], files) for name, files in FILES_V1.items() if name in groups.first]
+            self.files += [(groups.second, PRESSURE)] if groups.second else []
+        else:
+            self.files.append((groups.second, FILES_V2))
+        if not groups.pids:
+            self.files.append((groups.first.get("memory", groups.second), [PROCESSES]))
+        # As far as this kernel has them.
+        self.files = [(root, self.there(root, files)) for root, files in self.files]
+        self.directories = [
+            (root / path[1:], files) for path in groups.paths for root, files in self.files if files
+        ]
+        if isinstance(groups, Docker):
+            self.directories += [(Path(f"/proc/{pid}/net"), ["dev"]) for pid in groups.pids]
+
+    def there(self, root, files):
+        group = root / self.groups.paths[0][1:]
+
+        def is_readable(file):
+            try:
+                (group / file).read_bytes()
+            except OSError:
+                return False
+            return True
+
+        return [file for file in files if is_readable(file)]
+
+    def paths(self):
+        return sorted(str(directory / file) for directory, files in self.directories for file in files)
+
+    def measure(self, how, rounds):
+        """CPU seconds and files of a round; nothing where there are too many to keep."""
+        lines = "".join(f"{directory} {' '.join(files)}\n" for directory, files in self.directories)
+        run = subprocess.run([self.binary, how, str(rounds)], input=lines, capture_output=True, text=True)
+        if run.returncode:
+            if "Too many open files" in run.stderr:
+                return None, None
+            sys.exit(f"floor: {run.stderr}")
+        nanoseconds, files = run.stdout.split()
+        return int(nanoseconds) / 1e9, int(files)
+
+
+def check(exporter, floor, groups):
+    """Whether a scrape reads each of the floor's files once, and no others of the groups."""
+    with tempfile.NamedTemporaryFile() as log:
+        words = ["strace", "-f", "-y", "-e", "trace=read,pread64", "-o", log.name]
+        tracer = subprocess.Popen([*words, "-p", str(exporter.process.pid)], stderr=subprocess.PIPE, text=True)
+        tracer.stderr.readline()
+        exporter.scrape()
+        tracer.terminate()
+        tracer.wait()
+        read = re.findall(r" p?read(?:64)?\(\d+<([^>]+)>", Path(log.name).read_text())
+    # A number of a process may be written in two ways.
+    ours = tuple(str(directory) + "/" for directory, _ in floor.directories)
+    read = sorted(path for path in read if path.startswith(ours))
+    expected = floor.paths()
+    # The end of such a file is looked for.
+    more = set(path for path in expected if path.endswith("/cgroup.procs") or path.startswith("/proc/"))
+    read = [path for n, path in enumerate(read) if path not in more or path not in read[:n]]
+    if read != expected:
+        parts = [groups.paths[0][1:], f"/{groups.pids[0]}/" if groups.pids else "/-/"]
+        for who, some, others in [("only the exporter", read, expected), ("only the floor", expected, read)]:
+            for path in sorted(set(some)):
+                if some.count(path) > others.count(path) and any(part in path for part in parts):
+                    print(f"{who} reads {path}, {some.count(path)} times and not {others.count(path)}")
+        sys.exit("the floor does not read what the exporter reads")
+    print(f"checked: both read the same {len(expected)} files", file=sys.stderr)
+
+
+def container_flags(strata):
+    """The collectors of containers that are on by default, and no others."""
+    said = subprocess.run([strata, "--help"], capture_output=True, text=True, check=True).stdout
+    on = re.findall(r"--collector\.(container_\w+|machine)\[=<BOOL>\]\s+Collect [^\[]*\[default: on\]", said)
+    if not on:
+        sys.exit(f"{strata} has no collectors of containers")
+    return ["--collector.disable-defaults"] + [f"--collector.{name}" for name in sorted(set(on))]
+
+
+def scrapes(exporter, number):
+    cpu, wall = exporter.cpu(), time.perf_counter()
+    for _ in range(number):
+        body = exporter.scrape()
+    return (exporter.cpu() - cpu) / number, (time.perf_counter() - wall) / number, body
+
+
+def measure(arguments, number, floor_binary):
+    """All figures for so many groups, by who and what."""
+    groups = Docker(number) if arguments.docker else Groups(number, arguments.processes)
+    exporters = []
+    try:
+        flags = container_flags(arguments.strata)
+        flags += [f"--engine.socket={groups.socket}"] if arguments.docker else []
+        exporters.append(Exporter("strata_exporter", [arguments.strata] + flags))
+        if arguments.cadvisor:
+            exporters.append(Cadvisor(arguments.cadvisor))
+        floor = Floor(floor_binary, groups)
+        rounds, each, still = (2, 3, 1) if arguments.short else (7, max(5, 2000 // (number + 20)), 15)
+        seen = {exporter.name: [] for exporter in exporters}
+        floors = {"open": [], "keep": []}
+        for exporter in exporters:
+            scrapes(exporter, each)
+        if arguments.check:
+            check(exporters[0], floor, groups)
+        for _ in range(rounds):
+            for exporter in exporters:
+                seen[exporter.name].append(scrapes(exporter, each))
+            for how in floors:
+                floors[how].append(floor.measure(how, each))
+        figures = {}
+        for exporter in exporters:
+            cpu, wall, body = zip(*seen[exporter.name])
+            text = body[-1].decode()
+            shown = {path for path in groups.paths if f'id="{path}"' in text}
+            if len(shown) != number:
+                sys.exit(f"{exporter.name} shows {len(shown)} of {number} groups")
+            figures[exporter.name] = {
+                "cpu": statistics.median(cpu),
+                "wall": statistics.median(wall),
+                "series": series(body[-1]),
+                "rss": exporter.memory(),
+                "idle": idle(exporter, still),
+            }
+        for how, of in floors.items():
+            if of[0][0] is not None:
+                figures[how] = {"cpu": statistics.median(cpu for cpu, _ in of), "files": of[0][1]}
+        return figures
+    finally:
+        for exporter in exporters:
+            exporter.stop()
+        groups.remove()
+
+
+def in_machine(arguments, numbers, scratch):
+    """All figures, by number of groups, from the machine of tests/machine."""
+    task = Path(scratch) / "task"
+    task.mkdir()
+    shutil.copy(ROOT / "benches/containers_machine.sh", task / "run.sh")
+    shutil.copy(arguments.strata, task / "strata_exporter")
+    flags = container_flags(arguments.strata) + ["--web.listen-address=127.0.0.1:9100"]
+    build_floor(task / "floor", "-static")
+    for name, words in [
+        ("flags", flags),
+        ("numbers", map(str, numbers)),
+        ("rounds", ["2" if arguments.short else "7"]),
+        ("controllers", [" ".join(f"+{name}" for name in CONTROLLERS_V2)]),
+        ("files", [*FILES_V2, PROCESSES]),
+    ]:
+        (task / name).write_text("".join(f"{word}\n" for word in words))
+    run = [ROOT / "tests/machine/run.sh", task]
+    environment = {"STRATA_MACHINE_TIMEOUT": "3000", **os.environ}
+    console = subprocess.run(run, env=environment, capture_output=True, text=True, errors="replace")
+    if console.returncode:
+        sys.exit(f"in the machine it went wrong:\n{console.stdout[-2000:]}{console.stderr}")
+    lines = [line.split() for line in (task / "out/figures").read_text().splitlines()]
+    every = {}
+    for number in numbers:
+        of = {}
+        for _, what, *figures in (line for line in lines if line[0] == str(number)):
+            of.setdefault(what, []).append([int(figure) for figure in figures])
+        series, resident, shown = of["page"][0]
+        if shown != number:
+            sys.exit(f"the page shows {shown} of {number} groups")
+        every[number] = {
+            "strata_exporter": {
+                "cpu": statistics.median(ticks / per for ticks, per in of["scrapes"]),
+                "series": series,
+                "rss": resident / 1024,
+                "idle": of["idle"][0][0] / of["idle"][0][1],
+            }
+        }
+        for how in ("open", "keep"):
+            if how in of:
+                cpu = statistics.median(nanoseconds for nanoseconds, _ in of[how]) / 1e9
+                every[number][how] = {"cpu": cpu, "files": of[how][0][1]}
+    return every
+
+
+def build_floor(path, *flags):
+    source = str(ROOT / "benches/floor.c")
+    subprocess.run(["cc", "-O2", "-Wall", "-Wextra", *flags, "-o", path, source], check=True)
+
+
+NAMES = {"open": "floor, opened each time", "keep": "floor, kept open"}
+
+
+def each(every, number, name):
+    """What each group costs beyond the first."""
+    cpu = every[number][name]["cpu"]
+    if number == 1 or 1 not in every:
+        return cpu / number
+    first = every[1].get(name, {"cpu": 0})["cpu"]
+    return (cpu - first) / (number - 1)
+
+
+def report(every, number):
+    for name, of in every[number].items():
+        cost, floor = each(every, number, name), each(every, number, "open")
+        cells = [number, NAMES.get(name, name), f"{of['cpu'] * 1e3:.3f} ms", f"{cost * 1e6:.1f} µs"]
+        cells.append(f"{cost / floor:.2f}")
+        if "files" in of:
+            cells += ["", f"{of['files']} files", "", ""]
+        else:
+            wall = f"{of['wall'] * 1e3:.2f} ms" if "wall" in of else ""
+            cells += [wall, of["series"], f"{of['rss']:.1f} MB", f"{of['idle'] * 100:.3f} %"]
+        print("| " + " | ".join(str(cell) for cell in cells) + " |")
+    sys.stdout.flush()
+
+
+def judge(every):
+    """Says how far it is from the targets."""
+    for number in every:
+        if number > 1:
+            ours, floor = (each(every, number, name) for name in ("strata_exporter", "open"))
+            print(
+                f"N={number}: {ours * 1e6:.1f} µs per group, to be at most {PER_CONTAINER * 1e6:.0f}; "
+                f"{ours / floor:.2f} times the floor, to be at most {TIMES_FLOOR}."
+            )
+    if 200 in every:
+        print(f"RSS {every[200]['strata_exporter']['rss']:.1f} MB at 200, to be below {MEGABYTES}.")
+    if 50 in every and 1000 in every:
+        few, many = (each(every, number, "strata_exporter") for number in (50, 1000))
+        print(f"One of 1000 costs {many / few:.2f} times what one of 50 does.")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="only see that it works")
+    parser.add_argument("--check", action="store_true", help="see with strace that the files are the same")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON too")
+    parser.add_argument("--numbers", help="how many groups; default 1,50,200,1000")
+    parser.add_argument("--processes", action="store_true", help="with a process in each group")
+    parser.add_argument("--docker", action="store_true", help="with containers of a Docker daemon")
+    parser.add_argument("--machine", action="store_true", help="in the machine with cgroup version 2")
+    parser.add_argument("--strata", default=str(ROOT / "target/release/strata_exporter"), help="our binary")
+    parser.add_argument("--cadvisor", default="cadvisor", help="cAdvisor's binary")
+    arguments = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("needs root, to make control groups")
+    if not shutil.which(arguments.strata):
+        sys.exit(f"{arguments.strata} is not there; see README, Benchmark")
+    arguments.cadvisor = shutil.which(arguments.cadvisor)
+    default = "1,50" if arguments.short else "1,50,200" if arguments.docker else "1,50,200,1000"
+    numbers = [int(number) for number in (arguments.numbers or default).split(",")]
+
+    with tempfile.TemporaryDirectory() as scratch:
+        build_floor(f"{scratch}/floor")
+        every = in_machine(arguments, numbers, scratch) if arguments.machine else {}
+        print("| groups | who | CPU | per group | ratio | wall | series | RSS | idle CPU |")
+        print("|---|---|---|---|---|---|---|---|---|")
+        for number in numbers:
+            if not arguments.machine:
+                every[number] = measure(arguments, number, f"{scratch}/floor")
+            report(every, number)
+    if not arguments.short:
+        print()
+        judge(every)
+    if arguments.json:
+        print(json.dumps(every))
+
+
+if __name__ == "__main__":
+    main()

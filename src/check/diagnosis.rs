@@ -1,0 +1,628 @@
+//! What usually goes wrong with containers, and how to mend it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    error::{Error, Result},
+    sources::{
+        Snapshot, SocketAccess,
+        cgroup::Version,
+        engine::{Engine, Kind, State},
+        workloads::{Handle, Runtime, Seen},
+    },
+};
+
+/// Of what many have in common, as many are named.
+const EXAMPLES: usize = 3;
+
+/// What a finding means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// It works.
+    Fine,
+    /// There is nothing to do.
+    Nothing,
+    /// Something is missing that need not be there.
+    Note,
+    /// Something that is on does not work.
+    Wrong,
+}
+
+/// One thing that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub mark: Mark,
+    pub text: String,
+    pub mend: Option<String>,
+}
+
+impl Finding {
+    fn new(mark: Mark, text: impl Into<String>) -> Self {
+        Self {
+            mark,
+            text: text.into(),
+            mend: None,
+        }
+    }
+
+    pub(super) fn fine(text: impl Into<String>) -> Self {
+        Self::new(Mark::Fine, text)
+    }
+
+    pub(super) fn nothing(text: impl Into<String>) -> Self {
+        Self::new(Mark::Nothing, text)
+    }
+
+    pub(super) fn note(text: impl Into<String>) -> Self {
+        Self::new(Mark::Note, text)
+    }
+
+    pub(super) fn wrong(text: impl Into<String>) -> Self {
+        Self::new(Mark::Wrong, text)
+    }
+
+    pub(super) fn mend(mut self, mend: impl Into<String>) -> Self {
+        self.mend = Some(mend.into());
+        self
+    }
+}
+
+/// Who looks.
+pub(super) fn user(machine: &Snapshot) -> String {
+    let user = machine.user();
+    let uid = user.uid;
+    user.name.map_or_else(
+        || format!("user {uid}"),
+        |name| format!("{name} (uid {uid})"),
+    )
+}
+
+/// Everything, under titles.
+pub(super) fn all(
+    machine: &Snapshot,
+    is_on: &dyn Fn(&str) -> bool,
+    containers: bool,
+) -> Vec<(&'static str, Vec<Finding>)> {
+    let mut found = Vec::new();
+    if containers {
+        found.push(("CONTROL GROUPS", control_groups(machine, is_on)));
+        let (sockets, are_named) = machine.engine_sockets();
+        let sockets = once_each(sockets).into_iter().map(|socket| {
+            let access = machine.socket_access(&socket);
+            (socket, access)
+        });
+        let user = user(machine);
+        let engines = machine.engines();
+        let engines: Vec<&Engine> = engines.iter().map(|engine| &**engine).collect();
+        let sockets: Vec<_> = sockets.collect();
+        found.push(("ENGINES", of_engines(&sockets, are_named, &engines, &user)));
+        if let Ok(seen) = machine.workloads() {
+            let mut named = of_containers(seen);
+            named.extend(hidden(machine.hidden_containers()));
+            found.push(("NAMES OF CONTAINERS", named));
+        }
+    }
+    found.push(("RIGHTS", rights(machine, is_on)));
+    found
+}
+
+/// Each socket once, by whatever links it goes.
+fn once_each(sockets: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut each: Vec<PathBuf> = Vec::new();
+    for socket in sockets {
+        if !each.iter().any(|known| is_same(known, &socket)) {
+            each.push(socket);
+        }
+    }
+    each
+}
+
+/// Whether two paths are of one socket.
+pub(super) fn is_same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    one == other || real(one).is_some_and(|one| Some(one) == real(other))
+}
+
+fn control_groups(machine: &Snapshot, is_on: &dyn Fn(&str) -> bool) -> Vec<Finding> {
+    let cgroups = machine.cgroups();
+    let place = machine.roots().sysfs.join("fs/cgroup");
+    let version = match cgroups.version() {
+        Ok(version) => version,
+        Err(why) => {
+            let text = format!("control groups cannot be read: {why}");
+            let mend = format!(
+                "mount them at {}; in a container, mount the host's files and say where with \
+                 --path.sysfs and --path.procfs",
+                place.display()
+            );
+            // A machine may well be without.
+            let mark = if why.is_vanished() {
+                Mark::Note
+            } else {
+                Mark::Wrong
+            };
+            return vec![Finding::new(mark, text).mend(mend)];
+        }
+    };
+    let mut found = Vec::new();
+    match cgroups.controllers() {
+        Ok(mut controllers) => {
+            controllers.sort_unstable();
+            let name = match version {
+                Version::V1 => "version 1",
+                Version::Hybrid => "version 1, with version 2 beside it (hybrid)",
+                Version::V2 => "version 2",
+            };
+            let names = controllers.join(", ");
+            found.push(Finding::fine(format!("{name}; controllers: {names}")));
+            found.extend(missing_controllers(version, &controllers, is_on));
+        }
+        Err(why) => found.push(Finding::wrong(format!("controllers cannot be read: {why}"))),
+    }
+    if is_on("container_pressure") || is_on("pressure") {
+        found.extend(stalls(version, machine.proc("pressure/cpu").map(drop)));
+    }
+    if version != Version::V2
+        && let Ok(seen) = machine.workloads()
+    {
+        let mut accounted = seen
+            .present()
+            .filter_map(|(_, group)| group.block_io().ok()?.accounted);
+        if accounted.next().is_some_and(|first| !first) && !accounted.any(|it| it) {
+            found.push(unaccounted(&place));
+        }
+    }
+    found
+}
+
+/// The controllers that metrics which are on come from and that there are not.
+fn missing_controllers(
+    version: Version,
+    there: &[String],
+    is_on: &dyn Fn(&str) -> bool,
+) -> Vec<Finding> {
+    let (usage, disks) = match version {
+        Version::V1 | Version::Hybrid => ("cpuacct", "blkio"),
+        Version::V2 => ("cpu", "io"),
+    };
+    let mut wanted = vec![
+        ("memory", "container_memory", "the memory of containers"),
+        (usage, "container_cpu", "what containers use of the CPUs"),
+        ("cpu", "container_cpu", "throttling and limits of CPU time"),
+        (disks, "container_disk", "what containers read and write"),
+        ("pids", "container_pids", "the number of their processes"),
+    ];
+    wanted.dedup_by_key(|(controller, ..)| *controller);
+    let missing = wanted.into_iter().filter(|(controller, collector, _)| {
+        is_on(collector) && !there.iter().any(|it| it == controller)
+    });
+    missing
+        .map(|(controller, _, what)| {
+            let text = format!("the {controller} controller is off, so nothing says {what}");
+            let mend = if controller == "memory" {
+                "add cgroup_enable=memory cgroup_memory=1 to the kernel's command line (on a \
+                 Raspberry Pi in cmdline.txt on the boot partition, on its one line) and restart \
+                 the machine"
+                    .to_owned()
+            } else {
+                format!(
+                    "see that the kernel's command line has no cgroup_disable={controller}, and \
+                     that the kernel was built with it"
+                )
+            };
+            Finding::wrong(text).mend(mend)
+        })
+        .collect()
+}
+
+/// Pressure stall information.
+fn stalls(version: Version, pressure: Result<()>) -> Option<Finding> {
+    match pressure {
+        Ok(()) if version == Version::V1 => Some(
+            Finding::note("pressure (PSI) is known of the machine, but not of containers").mend(
+                "mount the version 2 hierarchy, beside version 1 as systemd's hybrid mode does",
+            ),
+        ),
+        Ok(()) => None,
+        Err(why) => Some(
+            Finding::note(format!("the kernel does not measure pressure (PSI): {why}"))
+                .mend("add psi=1 to the kernel's command line and restart the machine"),
+        ),
+    }
+}
+
+fn unaccounted(place: &Path) -> Finding {
+    let text = "the kernel does not count what containers read and write: with version 1, newer \
+                kernels begin to only when a limit is first set for a disk";
+    let mend = format!(
+        "set one that nothing reaches, once for each disk (lsblk tells its numbers) and start of \
+         the machine, in any group; from then on they are counted for all: echo \"MAJOR:MINOR \
+         109951162777600\" > {}/GROUP/blkio.throttle.write_bps_device. With the disk scheduler \
+         bfq, or with version 2, they are counted anyway",
+        place.join("blkio").display()
+    );
+    Finding::note(text).mend(mend)
+}
+
+fn of_engines(
+    sockets: &[(PathBuf, SocketAccess)],
+    are_named: bool,
+    engines: &[&Engine],
+    user: &str,
+) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (socket, access) in sockets {
+        let path = socket.display();
+        let mut engines = engines.iter();
+        let engine = engines.find(|engine| is_same(&engine.socket, socket));
+        found.extend(match (access, engine) {
+            (_, Some(engine)) if engine.up => Some(answering(engine)),
+            (SocketAccess::Missing, _) if are_named => Some(
+                Finding::wrong(format!("{path} does not exist"))
+                    .mend("start the engine, or name its socket with --engine.socket"),
+            ),
+            (SocketAccess::Missing, _) => None,
+            (SocketAccess::NoSocket, _) => {
+                let text = format!("{path} is not a socket");
+                Some(Finding::wrong(text).mend("name the engine's socket with --engine.socket"))
+            }
+            (SocketAccess::Refused { group }, _) => {
+                let text = format!("{path}: {user} may not connect");
+                let mend = match group {
+                    Some(group) => format!(
+                        "let the user join the group {group} (usermod -aG {group} USER, or \
+                         SupplementaryGroups={group} in the unit) and start anew, or run as root"
+                    ),
+                    None => "run as root, or as the user whose engine it is".to_owned(),
+                };
+                Some(Finding::wrong(text).mend(mend))
+            }
+            (SocketAccess::Open, engine) => {
+                let why = engine.and_then(|engine| engine.error.as_deref());
+                let why = why.unwrap_or("did not answer in time");
+                let text = format!("{path}: {why}");
+                Some(Finding::wrong(text).mend(
+                    "see whether the engine runs; the exporter tries again by itself, and goes \
+                     on without names meanwhile",
+                ))
+            }
+        });
+    }
+    if found.is_empty() {
+        let looked: Vec<_> = sockets
+            .iter()
+            .map(|(it, _)| it.display().to_string())
+            .collect();
+        let text = match looked.as_slice() {
+            [] => "none is asked, as the flags say: containers are shown without names".to_owned(),
+            looked => format!(
+                "none found at {}: containers, if any, are shown without names",
+                looked.join(", ")
+            ),
+        };
+        let mend = "if there is an engine, name its socket: --engine.socket=unix:///PATH";
+        let note = Finding::nothing(text);
+        found.push(if looked.is_empty() {
+            note
+        } else {
+            note.mend(mend)
+        });
+    }
+    found
+}
+
+fn answering(engine: &Engine) -> Finding {
+    let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+    let all = engine.containers.len();
+    let containers = engine.containers.values();
+    let running = containers.filter(|it| it.state == State::Running).count();
+    Finding::fine(format!(
+        "{}: {} {}, API {}, cgroup driver {}; containers: {all}, {running} of them running; \
+         images: {}",
+        engine.socket.display(),
+        engine.kind.map_or("engine", Kind::name),
+        or(&engine.version),
+        or(&engine.api_version),
+        or(&engine.cgroup_driver),
+        engine.images.len(),
+    ))
+}
+
+/// Which containers have names, and why others do not.
+fn of_containers(seen: &Seen) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let is_named = seen.containers().filter(|(it, ..)| it.group.is_some());
+    let named = is_named.count();
+    let groups = seen.present().count();
+    found.push(Finding::fine(format!(
+        "control groups shown: {groups}, {named} of them with the name of a container"
+    )));
+
+    let mut unseen = seen
+        .containers()
+        .filter(|(it, _, container)| it.group.is_none() && container.state.is_alive())
+        .map(|(it, ..)| it.path.as_str())
+        .peekable();
+    if unseen.peek().is_some() {
+        let text = format!(
+            "containers run whose control groups are not here: {}",
+            few(unseen)
+        );
+        found.push(Finding::wrong(text).mend(
+            "in a container, mount the host's procfs and sysfs, with --cgroupns=host or all of \
+             sysfs, and say where with --path.procfs and --path.sysfs",
+        ));
+    }
+
+    let mut nameless: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for (workload, _) in seen.present() {
+        if let (None, Some(handle)) = (&workload.container, &workload.handle)
+            && let Some(why) = why_nameless(handle, seen)
+        {
+            nameless.entry(why).or_default().push(&workload.path);
+        }
+    }
+    for ((why, mend), paths) in nameless {
+        let count = paths.len();
+        let text = format!("{count} without a name: {why}: {}", few(paths.into_iter()));
+        let note = Finding::note(text);
+        found.push(if mend.is_empty() {
+            note
+        } else {
+            note.mend(mend)
+        });
+    }
+    found
+}
+
+/// Groups of containers that a flag hides.
+fn hidden(paths: Result<Vec<String>>) -> Option<Finding> {
+    match paths {
+        Ok(paths) if paths.is_empty() => None,
+        Ok(paths) => {
+            let count = paths.len();
+            let few = few(paths.iter().map(String::as_str));
+            let text = format!("{count} hidden by --cgroup.exclude: {few}");
+            Some(Finding::nothing(text))
+        }
+        Err(why) => Some(Finding::wrong(format!(
+            "control groups cannot be listed: {why}"
+        ))),
+    }
+}
+
+/// Why a container goes by its id only, and what to do about it, if anything.
+fn why_nameless(handle: &Handle, seen: &Seen) -> Option<(&'static str, &'static str)> {
+    let is_up = |kind| {
+        let mut engines = seen.engines.iter();
+        engines.any(|engine| engine.kind == Some(kind) && engine.up)
+    };
+    match handle.runtime {
+        Runtime::Docker if is_up(Kind::Docker) => Some((
+            "made by a Docker that is not asked, such as a user's or one in a container",
+            "name its socket, too: --engine.socket=unix:///PATH, once for each",
+        )),
+        Runtime::Docker => Some((
+            "made by Docker, which is not asked or does not answer",
+            "see above, under engines",
+        )),
+        Runtime::Podman if is_up(Kind::Podman) => Some((
+            "made by a Podman that is not asked, such as a user's",
+            "name its socket, too: --engine.socket=unix:///PATH, once for each; a user's listens \
+             after systemctl --user enable --now podman.socket",
+        )),
+        Runtime::Podman => Some((
+            "made by Podman, which is not asked or does not answer",
+            "have it listen (systemctl enable --now podman.socket, for a user's with --user), and \
+             name the socket if it is not found: --engine.socket=unix:///PATH",
+        )),
+        Runtime::Containerd => Some(("made by containerd, which is not asked for names", "")),
+        Runtime::CriO => Some(("made by CRI-O, which is not asked for names", "")),
+        // The path has its name.
+        Runtime::Lxc => None,
+        Runtime::Unknown => Some(("their paths do not tell what made them", "")),
+    }
+}
+
+/// The first few, and how many more there are.
+fn few<'a>(paths: impl Iterator<Item = &'a str>) -> String {
+    let paths: Vec<_> = paths.collect();
+    let named: Vec<_> = paths.iter().take(EXAMPLES).copied().collect();
+    match paths.len().saturating_sub(EXAMPLES) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+/// What this user may not read, where something that is on would.
+fn rights(machine: &Snapshot, is_on: &dyn Fn(&str) -> bool) -> Vec<Finding> {
+    let read_search = "run as root, or with AmbientCapabilities=CAP_DAC_READ_SEARCH in the unit";
+    let ptrace = "run as root, or with AmbientCapabilities=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH in \
+                  the unit";
+    let asked: [(&str, Result<()>, &str, &str); 4] = [
+        (
+            "dmi",
+            machine.sys("class/dmi/id/product_serial").map(drop),
+            "serial numbers in node_dmi_info",
+            read_search,
+        ),
+        (
+            "machine",
+            machine.sys("class/dmi/id/product_uuid").map(drop),
+            "the machine's UUID",
+            read_search,
+        ),
+        (
+            "rapl",
+            machine
+                .sys("class/powercap/intel-rapl:0/energy_uj")
+                .map(drop),
+            "the energy that the processor takes",
+            read_search,
+        ),
+        (
+            "container_processes",
+            machine
+                .proc_dir("1/fd")
+                .and_then(|dir| dir.names())
+                .map(drop),
+            "which files other users' processes have open",
+            ptrace,
+        ),
+    ];
+    let refused = asked
+        .into_iter()
+        .filter_map(|(collector, asked, what, mend)| {
+            let refused = asked.err().filter(Error::is_refused)?;
+            let text = format!("without the right to read {what}: {refused}");
+            is_on(collector).then(|| Finding::note(text).mend(mend))
+        });
+    let mut found: Vec<_> = refused.collect();
+    if found.is_empty() {
+        let text = "this user may read what is on, but for what is said above";
+        found.push(Finding::fine(text));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::workloads::{container, engine};
+
+    fn wrong(found: &[Finding]) -> Vec<&Finding> {
+        let wrong = found.iter().filter(|it| it.mark == Mark::Wrong);
+        wrong.collect()
+    }
+
+    fn controllers(names: &str) -> Vec<String> {
+        names.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_missing_memory_controller_is_mended_on_the_kernels_command_line() {
+        let all = controllers("blkio cpu cpuacct memory pids");
+        let all_on = |_: &str| true;
+        let missing = |version, there: &[String]| missing_controllers(version, there, &all_on);
+        assert_eq!(missing(Version::V1, &all), []);
+        let two = controllers("cpu io memory pids");
+        assert_eq!(missing(Version::V2, &two), []);
+        let found = missing(Version::V2, &controllers("cpu io pids"));
+        let [one] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!(one.mark, Mark::Wrong);
+        let mend = one.mend.as_deref().unwrap();
+        assert!(mend.contains("cgroup_enable=memory cgroup_memory=1"));
+        let found = missing(Version::Hybrid, &controllers("cpu memory pids"));
+        assert_eq!(found.len(), 2, "{found:?}");
+        let but_disks = |collector: &str| collector != "container_disk";
+        let there = controllers("cpu cpuacct memory pids");
+        assert_eq!(missing_controllers(Version::V1, &there, &but_disks), []);
+    }
+
+    #[test]
+    fn pressure_that_is_off_is_worth_a_note_and_no_more() {
+        assert_eq!(stalls(Version::V2, Ok(())), None);
+        let off = stalls(Version::V2, Err(Error::Absent("pressure/cpu".into()))).unwrap();
+        assert_eq!(off.mark, Mark::Note);
+        assert!(off.mend.unwrap().contains("psi=1"));
+        assert!(stalls(Version::V1, Ok(())).is_some());
+    }
+
+    #[test]
+    fn each_way_an_engine_cannot_be_asked_has_its_own_words() {
+        let socket = PathBuf::from("/run/docker.sock");
+        let of = |access: SocketAccess, named, engines: &[&Engine]| {
+            of_engines(
+                &[(socket.clone(), access)],
+                named,
+                engines,
+                "nobody (uid 65534)",
+            )
+        };
+        let group = Some("docker".to_owned());
+        let refused = of(SocketAccess::Refused { group }, false, &[]);
+        assert_eq!(refused[0].mark, Mark::Wrong);
+        assert!(
+            refused[0]
+                .text
+                .contains("nobody (uid 65534) may not connect")
+        );
+        assert!(
+            refused[0]
+                .mend
+                .as_ref()
+                .unwrap()
+                .contains("usermod -aG docker USER")
+        );
+
+        assert_eq!(of(SocketAccess::Missing, true, &[])[0].mark, Mark::Wrong);
+        let none = of(SocketAccess::Missing, false, &[]);
+        assert!(none[0].text.starts_with("none found at /run/docker.sock"));
+        assert!(wrong(&none).is_empty());
+
+        let mut silent = engine([]);
+        silent.up = false;
+        let found = of(SocketAccess::Open, false, &[&silent]);
+        assert!(wrong(&found)[0].text.ends_with("did not answer in time"));
+        silent.error = Some("answered 500".to_owned());
+        let found = of(SocketAccess::Open, false, &[&silent]);
+        assert!(wrong(&found)[0].text.ends_with("answered 500"));
+
+        let mut well = engine([container("a", "web")]);
+        well.version = Some("20.10.24".into());
+        let found = of(SocketAccess::Open, false, &[&well]);
+        assert_eq!(found[0].mark, Mark::Fine);
+        assert!(found[0].text.contains("docker 20.10.24, API unknown"));
+        assert!(found[0].text.contains("containers: 1, 1 of them running"));
+        assert_eq!(of_engines(&[], true, &[], "root")[0].mend, None);
+    }
+
+    #[test]
+    fn why_a_container_has_no_name_is_said() {
+        let id = "ab".repeat(32);
+        let why = |path: String, engines: Vec<Engine>| {
+            let seen = Seen {
+                engines: engines
+                    .into_iter()
+                    .map(std::sync::Arc::new)
+                    .collect::<Vec<_>>()
+                    .into(),
+                ..Seen::default()
+            };
+            let why = why_nameless(&Handle::of(&path).unwrap(), &seen);
+            why.unwrap_or_default().0
+        };
+        let docker = format!("/docker/{id}");
+        assert!(why(docker.clone(), vec![]).contains("does not answer"));
+        assert!(why(docker, vec![engine([])]).contains("a Docker that is not asked"));
+        let podman = format!("/machine.slice/libpod-{id}.scope");
+        assert!(why(podman, vec![engine([])]).contains("Podman, which is not asked"));
+        let cri = format!("/kubepods.slice/cri-containerd-{id}.scope");
+        assert!(why(cri, vec![]).contains("containerd"));
+        assert_eq!(why("/lxc/web".to_owned(), vec![]), "");
+    }
+
+    #[test]
+    fn a_container_that_runs_out_of_sight_is_wrong() {
+        use crate::sources::workloads::Workload;
+        let seen = Seen {
+            all: vec![Workload::of_parts(
+                "/docker/a",
+                None,
+                Some(container("a", "web")),
+            )],
+            ..Seen::default()
+        };
+        let found = of_containers(&seen);
+        assert!(wrong(&found)[0].text.ends_with("are not here: /docker/a"));
+        assert_eq!(
+            few(["a", "b", "c", "d", "e"].into_iter()),
+            "a, b, c and 2 more"
+        );
+    }
+}

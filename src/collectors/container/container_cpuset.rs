@@ -1,0 +1,89 @@
+//! What is set beside the CPUs of containers: `cpuset.memory_migrate`, documented in
+//! `Documentation/admin-guide/cgroup-v1/cpusets.rst`.
+//!
+//! Off by default, as in cAdvisor, which says 0 with version 2, where memory always
+//! follows; here that is left out.
+
+use super::labels::{CGROUP, block};
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::Snapshot,
+};
+
+metrics! {
+    /// Whether memory moves along when the group is given other NUMA nodes (1), or stays where
+    /// it was allocated (0); cgroup version 1 only.
+    MEMORY_MIGRATE: Gauge = "container_memory_migrate" of CGROUP [];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct ContainerCpuset;
+
+impl Collector for ContainerCpuset {
+    const NAME: &'static str = "container_cpuset";
+    const ABOUT: &'static str = "whether memory of containers follows them to other NUMA nodes";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        for (workload, group) in machine.workloads()?.present() {
+            if let Some(migrates) = out.keep(group.memory_migrates()) {
+                out.add_of(&MEMORY_MIGRATE, block(workload), [], migrates);
+            }
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collectors::testing::Machine;
+
+    fn lines(machine: &Machine) -> (Vec<String>, usize) {
+        let families = ContainerCpuset.collect(&machine.snapshot()).unwrap();
+        (families.lines(), families.skipped().0)
+    }
+
+    #[test]
+    fn version_1_says_it_of_each_group() {
+        let machine = Machine::new("container-cpuset-v1");
+        for (group, migrates) in [
+            ("", "0\n"),
+            ("/user.slice", "1\n"),
+            ("/system.slice", "x\n"),
+        ] {
+            let path = |controller, file| format!("sys/fs/cgroup/{controller}{group}/{file}");
+            machine.write(&path("memory", "memory.stat"), "");
+            machine.write(&path("cpuset", "cpuset.memory_migrate"), migrates);
+        }
+        let (lines, skipped) = lines(&machine);
+        assert_eq!(
+            lines,
+            [
+                r#"container_memory_migrate{id="/"} 0"#,
+                r#"container_memory_migrate{id="/user.slice"} 1"#,
+            ]
+        );
+        assert_eq!(skipped, 1);
+    }
+
+    #[test]
+    fn version_2_does_not_say() {
+        let machine = Machine::new("container-cpuset-v2");
+        machine.write("sys/fs/cgroup/cgroup.controllers", "cpuset\n");
+        machine.write("sys/fs/cgroup/system.slice/cpuset.mems", "\n");
+        assert_eq!(lines(&machine), (vec![], 0));
+    }
+}

@@ -1,0 +1,105 @@
+//! On which NUMA nodes containers have their memory: `memory.numa_stat`, documented in
+//! `Documentation/admin-guide/cgroup-v1/memory.rst` and `cgroup-v2.rst`.
+//!
+//! Off by default, as in cAdvisor: on a machine with one node `container_memory` says as
+//! much. Version 2 tells nothing of a group by itself, so that there the scope is always
+//! `hierarchy`; cAdvisor shows nothing with version 2.
+
+use super::labels::{CGROUP, block};
+use crate::{
+    collector::{Collector, NoFlags},
+    error::Result,
+    family::{Block, Families},
+    metric::Desc,
+    metrics,
+    sources::{Snapshot, cgroup::NumaPages},
+};
+
+metrics! {
+    /// Pages of memory on each NUMA node: of files, anonymous, and such as cannot be
+    /// reclaimed. The scope hierarchy counts the groups below it too and is the only one with
+    /// cgroup version 2. Shared memory is among the anonymous pages with cgroup version 1, and
+    /// among those of files with version 2.
+    PAGES: Gauge = "container_memory_numa_pages" of CGROUP ["type", "scope", "node"];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct ContainerNuma;
+
+impl Collector for ContainerNuma {
+    const NAME: &'static str = "container_numa";
+    const ABOUT: &'static str = "on which NUMA nodes containers and services have their memory";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        for (workload, group) in machine.workloads()?.present() {
+            for pages in out.keep(group.numa_pages()).into_iter().flatten() {
+                add(&mut out, block(workload), pages);
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn add(out: &mut Families, of: &Block, pages: NumaPages) {
+    let scope = if pages.is_hierarchical {
+        "hierarchy"
+    } else {
+        "container"
+    };
+    let mut node = itoa::Buffer::new();
+    let labels = [pages.kind.name(), scope, node.format(pages.node)];
+    out.add_of(&PAGES, of, labels, pages.pages);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collectors::testing::Machine;
+
+    fn lines(machine: &Machine) -> Vec<String> {
+        let families = ContainerNuma.collect(&machine.snapshot()).unwrap();
+        assert_eq!(families.skipped().0, 0);
+        families.lines()
+    }
+
+    #[test]
+    fn version_1_tells_a_groups_own_pages_from_those_below_it() {
+        let machine = Machine::new("container-numa-v1");
+        let stat = "total=7 N0=3 N1=4\nanon=7 N0=3 N1=4\nhierarchical_unevictable=5 N0=5\n";
+        machine.write("sys/fs/cgroup/memory/system.slice/memory.numa_stat", stat);
+        let of = r#"container_memory_numa_pages{id="/system.slice""#;
+        assert_eq!(
+            lines(&machine),
+            [
+                format!(r#"{of},type="anon",scope="container",node="0"}} 3"#),
+                format!(r#"{of},type="anon",scope="container",node="1"}} 4"#),
+                format!(r#"{of},type="unevictable",scope="hierarchy",node="0"}} 5"#),
+            ]
+        );
+    }
+
+    #[test]
+    fn version_2_counts_bytes_of_the_hierarchy() {
+        let machine = Machine::new("container-numa-v2");
+        machine.write("sys/fs/cgroup/cgroup.controllers", "memory\n");
+        let page = rustix::param::page_size();
+        let stat = format!("anon N0={}\nfile_mapped N0=1\n", page * 3);
+        machine.write("sys/fs/cgroup/system.slice/memory.numa_stat", &stat);
+        let of = r#"container_memory_numa_pages{id="/system.slice""#;
+        assert_eq!(
+            lines(&machine),
+            [format!(
+                r#"{of},type="anon",scope="hierarchy",node="0"}} 3"#
+            )]
+        );
+    }
+}

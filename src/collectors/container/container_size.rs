@@ -1,0 +1,192 @@
+//! Room on disk that containers, images, volumes and builds take, as engines reckon it.
+//!
+//! An engine walks all that containers wrote to answer this, so it is asked in the
+//! background, seldom, and never for a scrape: each value is as old as its age says. It is
+//! not `container_fs_usage_bytes`, for which cAdvisor counts logs too.
+
+use super::labels::{CGROUP, block};
+use crate::{
+    collector::Collector,
+    error::{Error, Result},
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::{
+        Snapshot,
+        engine::{Engine, Kind, SizeFlags},
+        workloads::Seen,
+    },
+};
+
+metrics! {
+    /// Bytes that the container wrote into its own layer, in files that are still there, when its engine was last asked: see strata_engine_disk_usage_age_seconds. Volumes and logs are not in it.
+    RW_SIZE: Gauge = "container_rw_size_bytes" of CGROUP [];
+    /// Bytes that images, layers that several share once, containers' own layers, volumes and the build cache take, when the engine was last asked. What the engine does not say is absent, such as the images' with Podman.
+    USAGE: Gauge = "strata_engine_disk_usage_bytes" ["engine", "socket", "type"];
+    /// Bytes of strata_engine_disk_usage_bytes that nothing uses, by the engine's own reckoning: of containers that do not run, of volumes without a container. Of images only from Docker 29 on.
+    RECLAIMABLE: Gauge = "strata_engine_disk_reclaimable_bytes" ["engine", "socket", "type"];
+    /// How long ago the engine was asked what is on its disk. It grows beyond --collector.container_size.interval while the engine does not answer. Absent until its first answer.
+    AGE: Gauge = "strata_engine_disk_usage_age_seconds" ["engine", "socket"];
+    /// How long the engine took to say what is on its disk: it was busy with that.
+    DURATION: Gauge = "strata_engine_disk_usage_duration_seconds" ["engine", "socket"];
+    /// How often the engine was asked in vain what is on its disk: it failed, went away, or took longer than 5 minutes.
+    FAILURES: Counter = "strata_engine_disk_usage_failures_total" ["engine", "socket"];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct ContainerSize;
+
+impl Collector for ContainerSize {
+    const NAME: &'static str = "container_size";
+    const ABOUT: &'static str = "room on disk that containers, images, volumes and builds take, \
+                                 which engines reckon in the background at some cost";
+    const ENABLED: bool = false;
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = SizeFlags;
+
+    /// The engines are told by the command line itself: they are asked before any scrape.
+    fn new(_: SizeFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let engines = machine.engines();
+        if engines.is_empty() {
+            return Err(Error::Absent("a container engine's socket".into()));
+        }
+        let mut out = Families::default();
+        for engine in engines.iter() {
+            add_engine(&mut out, engine);
+        }
+        if let Some(seen) = out.keep(machine.workloads()) {
+            add_containers(&mut out, seen);
+        }
+        Ok(out)
+    }
+}
+
+fn add_engine(out: &mut Families, engine: &Engine) {
+    let socket = engine.socket.to_string_lossy();
+    let kind = engine.kind.map_or("", Kind::name);
+    let labels = [kind, &*socket];
+    out.add(&FAILURES, labels, engine.sizes_failures);
+    let Some(sizes) = &engine.sizes else {
+        return;
+    };
+    out.add(&AGE, labels, sizes.asked.elapsed());
+    out.add(&DURATION, labels, sizes.took);
+    for (stored, room) in &sizes.kinds {
+        let labels = [kind, &*socket, stored.name()];
+        if let Some(taken) = room.taken {
+            out.add(&USAGE, labels, taken);
+        }
+        if let Some(reclaimable) = room.reclaimable {
+            out.add(&RECLAIMABLE, labels, reclaimable);
+        }
+    }
+}
+
+fn add_containers(out: &mut Families, seen: &Seen) {
+    for (workload, _, container) in seen.containers() {
+        let mut sizes = seen.engines.iter().filter_map(|it| it.sizes.as_deref());
+        if let Some(bytes) = sizes.find_map(|it| it.containers.get(&container.id)) {
+            out.add_of(&RW_SIZE, block(workload), [], *bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::Arc,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+    use crate::sources::{
+        engine::{Room, Sizes, Stored},
+        workloads::{Workload, container, engine},
+    };
+
+    fn sized() -> Engine {
+        let room = |taken, reclaimable| Room { taken, reclaimable };
+        let mut engine = engine([container("a", "web"), container("b", "db")]);
+        engine.sizes_failures = 3;
+        engine.sizes = Some(Arc::new(Sizes {
+            asked: Instant::now()
+                .checked_sub(Duration::from_secs(50))
+                .unwrap_or_else(Instant::now),
+            took: Duration::from_millis(1500),
+            containers: [("a".to_owned(), 12), ("gone".to_owned(), 7)].into(),
+            kinds: [
+                (Stored::Images, room(Some(100), None)),
+                (Stored::Containers, room(Some(19), Some(7))),
+                (Stored::Volumes, room(Some(0), Some(0))),
+                (Stored::BuildCache, Room::default()),
+            ],
+        }));
+        engine
+    }
+
+    fn lines(engine: &Engine) -> Vec<String> {
+        let mut out = Families::default();
+        add_engine(&mut out, engine);
+        out.lines()
+    }
+
+    #[test]
+    fn what_an_engine_says_of_its_disk_has_an_age() {
+        let lines = lines(&sized());
+        let of = |name: &str, more: &str, value: &str| {
+            let labels = format!(r#"engine="docker",socket="/run/docker.sock"{more}"#);
+            format!("strata_engine_disk_{name}{{{labels}}} {value}")
+        };
+        let (images, containers, volumes) = (
+            r#",type="images""#,
+            r#",type="containers""#,
+            r#",type="volumes""#,
+        );
+        let (age, others): (Vec<_>, Vec<_>) =
+            lines.into_iter().partition(|line| line.contains("_age_"));
+        assert!(age.len() == 1 && age[0].contains("} 5"), "{age:?}");
+        assert_eq!(
+            others,
+            [
+                of("usage_failures_total", "", "3"),
+                of("usage_duration_seconds", "", "1.5"),
+                of("usage_bytes", images, "100"),
+                of("usage_bytes", containers, "19"),
+                of("usage_bytes", volumes, "0"),
+                of("reclaimable_bytes", containers, "7"),
+                of("reclaimable_bytes", volumes, "0"),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_engine_that_never_answered_has_only_failures() {
+        let mut engine = sized();
+        engine.sizes = None;
+        let labels = r#"engine="docker",socket="/run/docker.sock""#;
+        let failures = format!("strata_engine_disk_usage_failures_total{{{labels}}} 3");
+        assert_eq!(lines(&engine), [failures]);
+    }
+
+    #[test]
+    fn only_containers_that_are_there_and_were_reckoned_have_a_size() {
+        let workload = |id: &str, name: &str| {
+            let container = Some(container(id, name));
+            Workload::of_parts(&format!("/docker/{id}"), None, container)
+        };
+        let seen = Seen {
+            all: vec![workload("a", "web"), workload("b", "db")],
+            gone: Vec::new(),
+            engines: Arc::new(vec![Arc::new(engine([])), Arc::new(sized())]),
+        };
+        let mut out = Families::default();
+        add_containers(&mut out, &seen);
+        let web = r#"container_rw_size_bytes{id="/docker/a",name="web"} 12"#;
+        assert_eq!(out.lines(), [web]);
+    }
+}

@@ -1,0 +1,113 @@
+//! Who this process is, and what it may do: for those who ask why something is missing.
+
+use std::path::Path;
+
+use rustix::{
+    fs::{Access, AtFlags, CWD, FileType},
+    io::Errno,
+};
+
+use super::Snapshot;
+use crate::error::Result;
+
+/// Who this process is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its number.
+    pub uid: u32,
+    /// Its name, where that is known.
+    pub name: Option<String>,
+}
+
+/// Whether a socket can be connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SocketAccess {
+    /// There is none.
+    Missing,
+    /// There is something else, or something on the way to it is no directory.
+    NoSocket,
+    /// This user may not; the socket's group may, if there is one to join, which root's is
+    /// not.
+    Refused {
+        /// The group's name, or its number.
+        group: Option<String>,
+    },
+    /// This user may.
+    Open,
+}
+
+impl Snapshot {
+    /// The user that this process runs as.
+    #[must_use]
+    pub fn user(&self) -> User {
+        let uid = rustix::process::geteuid().as_raw();
+        let name = self.name_of("etc/passwd", uid).ok().flatten();
+        User { uid, name }
+    }
+
+    /// Whether this process may connect to a socket. Nobody is connected to.
+    #[must_use]
+    pub fn socket_access(&self, socket: &Path) -> SocketAccess {
+        let stat = match rustix::fs::statat(CWD, socket, AtFlags::empty()) {
+            Ok(stat) => stat,
+            Err(Errno::ACCESS | Errno::PERM) => return SocketAccess::Refused { group: None },
+            Err(Errno::NOENT) => return SocketAccess::Missing,
+            Err(_) => return SocketAccess::NoSocket,
+        };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+            return SocketAccess::NoSocket;
+        }
+        if rustix::fs::accessat(CWD, socket, Access::WRITE_OK, AtFlags::EACCESS).is_ok() {
+            return SocketAccess::Open;
+        }
+        let may = stat.st_mode & 0o020 != 0 && stat.st_gid != 0;
+        let name = || {
+            let name = self.name_of("etc/group", stat.st_gid).ok().flatten();
+            name.unwrap_or_else(|| stat.st_gid.to_string())
+        };
+        SocketAccess::Refused {
+            group: may.then(name),
+        }
+    }
+
+    /// The name that a file such as `/etc/passwd` has for a number.
+    fn name_of(&self, file: &str, number: u32) -> Result<Option<String>> {
+        let text = self.root(file)?;
+        let number = number.to_string();
+        Ok(text.body().lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)? == number).then(|| name.to_owned())
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixListener, time::Duration, time::Instant};
+
+    use super::*;
+    use crate::sources::Roots;
+
+    #[test]
+    fn a_socket_is_told_from_what_is_none() {
+        let dir = std::env::temp_dir().join(format!("strata-rights-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let roots = Roots {
+            procfs: "/proc".into(),
+            sysfs: "/sys".into(),
+            rootfs: "/".into(),
+            udev_data: "/run/udev/data".into(),
+        };
+        let machine = Snapshot::begin(roots.into(), Instant::now() + Duration::from_secs(9));
+        let _listening = UnixListener::bind(dir.join("socket")).unwrap();
+        std::fs::write(dir.join("file"), "").unwrap();
+        let access = |name: &str| machine.socket_access(&dir.join(name));
+        assert_eq!(access("socket"), SocketAccess::Open);
+        assert_eq!(access("file"), SocketAccess::NoSocket);
+        assert_eq!(access("file/socket"), SocketAccess::NoSocket);
+        assert_eq!(access("none"), SocketAccess::Missing);
+        std::fs::remove_dir_all(dir).unwrap();
+        assert_eq!(machine.name_of("etc/passwd", 0).unwrap().unwrap(), "root");
+    }
+}
