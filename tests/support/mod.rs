@@ -40,6 +40,7 @@ pub const LIVE: &[&str] = &[
     "container_size",
     "ethtool",
     "filesystem",
+    "libvirt",
     "logind",
     "network_route",
     "qdisc",

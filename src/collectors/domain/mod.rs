@@ -8,4 +8,6 @@ mod libvirt;
 use crate::collector::{Entry, Layer::Domains};
 
 /// Every collector of this layer.
-pub(super) const ALL: &[Entry] = &[Entry::of::<libvirt::Libvirt>(Domains)];
+pub(super) const ALL: &[Entry] = &[
+    Entry::of::<libvirt::Libvirt>(Domains),
+];
