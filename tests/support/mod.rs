@@ -41,6 +41,8 @@ pub const LIVE: &[&str] = &[
     "ethtool",
     "filesystem",
     "libvirt",
+    "libvirt_network",
+    "libvirt_pool",
     "logind",
     "network_route",
     "qdisc",
