@@ -32,6 +32,7 @@ pub const MACHINES: &[&str] = &["hardware", "vm-v1", "vm-v2"];
 /// by other means than files.
 pub const LIVE: &[&str] = &[
     "census",
+    "census_domains",
     "census_images",
     "census_timezone",
     "container_engine",
