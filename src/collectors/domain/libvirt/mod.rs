@@ -103,8 +103,8 @@ pub(super) struct Libvirt {
 #[derive(Debug, Default)]
 struct Host {
     /// When the domains were started that it sees the control groups of, from 1970 on, by
-    /// libvirt's number and name.
-    started: HashMap<(u32, String), Duration>,
+    /// UUID.
+    started: HashMap<String, Duration>,
     /// What its clock shows, from 1970 on.
     now: Option<Duration>,
     /// Whether its kernel counts how long virtual CPUs wait.
@@ -128,17 +128,35 @@ impl Collector for Libvirt {
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
         let fetched = machine.domains()?;
         let mut out = Families::default();
-        let host = Host::of(machine);
+        let host = if fetched.connection.is_up {
+            Host::of(machine, &mut out)
+        } else {
+            Host::default()
+        };
         self.families(&mut out, fetched, &host);
         Ok(out)
     }
 }
 
 impl Host {
-    fn of(machine: &Snapshot) -> Self {
+    fn of(machine: &Snapshot, out: &mut Families) -> Self {
+        let mut started = HashMap::new();
+        if let Some(seen) = out.keep(machine.workloads()) {
+            for (workload, group) in seen.present() {
+                let uuid = workload
+                    .guest
+                    .as_ref()
+                    .and_then(|guest| guest.uuid.as_ref());
+                if let Some(uuid) = uuid
+                    && let Some(made) = out.keep(group.made())
+                {
+                    started.insert(uuid.clone(), made);
+                }
+            }
+        }
         let schedstats = machine.proc("sys/kernel/sched_schedstats");
         Self {
-            started: HashMap::new(),
+            started,
             now: machine.now(),
             counts_wait: schedstats.is_ok_and(|text| text.body().trim() == "1"),
         }
@@ -158,8 +176,8 @@ impl Libvirt {
         for domain in domains {
             let of = Labelled::new(domain, self.names);
             active += u64::from(of.is_active());
-            let id = domain.id.unwrap_or_default();
-            let started = host.started.get(&(id, domain.name.clone())).copied();
+            let started = host.started.get(&domain.uuid).copied();
+            let started = started.filter(|_| of.is_active());
             about::families(out, &of);
             state::families(out, &of, started, host.now);
             cpu::families(out, &of, host.counts_wait);
