@@ -107,7 +107,12 @@ fn check(settings: Settings) -> Result<bool, String> {
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
     let flags = settings.flags;
-    let machine = Arc::new(Machine::new(flags.roots, flags.engines, flags.workloads));
+    let machine = Arc::new(Machine::new(
+        flags.roots,
+        flags.engines,
+        flags.libvirt,
+        flags.workloads,
+    ));
     let collectors = settings.collectors;
     let scraper = Scraper::new(Arc::clone(&machine), collectors, Workers::default());
     let checked = runtime.block_on(check::run(machine, &scraper, collectors::ALL));

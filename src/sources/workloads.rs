@@ -5,11 +5,15 @@
 //! each start: that holds for any driver, version, parent and nesting. Where an engine
 //! does not say which process it is, the id in the group's name will do.
 
+mod guest;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
+
+pub use guest::Guest;
 
 use super::{
     Roots,
@@ -21,9 +25,10 @@ use super::{
 use crate::{duration, error::Result, pattern::Pattern};
 
 /// The groups that are shown beside those of containers: the whole machine, the slices of
-/// system, users and machines, services, and machines, but not those in the machines'
-/// slice who look after Podman's containers.
-const INCLUDED: &str = r"^/$|^/(system|user|machine)\.slice$|^/(system|user)\.slice/(.*/)?[^/]+\.service$|^/machine\.slice/(machine-[^/]+\.scope|[^/]+\.service)$";
+/// system, users and machines, services, and machines, also where libvirt puts them without
+/// systemd-machined, but not those in the machines' slice who look after Podman's
+/// containers.
+const INCLUDED: &str = r"^/$|^/(system|user|machine)\.slice$|^/(system|user)\.slice/(.*/)?[^/]+\.service$|^/machine\.slice/(machine-[^/]+\.scope|[^/]+\.service)$|^/machine(/[^/]+\.libvirt-[^/]+)?$";
 
 /// Of groups that are gone, no more than this many are remembered.
 const MAX_GONE: usize = 10_000;
@@ -66,6 +71,8 @@ pub struct Workload {
     pub container: Option<(Kind, Arc<Container>)>,
     /// What its path says of it.
     pub handle: Option<Handle>,
+    /// The virtual machine in it.
+    pub guest: Option<Guest>,
     rendered: OnceLock<Arc<str>>,
 }
 
@@ -87,18 +94,25 @@ impl Workload {
             group,
             container: container.map(|container| (Kind::Docker, Arc::new(container))),
             handle: Handle::of(path),
+            guest: Guest::of(path),
             rendered: OnceLock::new(),
         })
     }
 
     /// Whether it is what the arguments say.
-    fn is(&self, group: Option<&Arc<Group>>, container: Option<&(Kind, Arc<Container>)>) -> bool {
+    fn is(
+        &self,
+        group: Option<&Arc<Group>>,
+        container: Option<&(Kind, Arc<Container>)>,
+        guest: Option<&Guest>,
+    ) -> bool {
         let same_group = match (&self.group, group) {
             (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
             (None, None) => true,
             _ => false,
         };
         same_group
+            && self.guest.as_ref() == guest
             && match (&self.container, container) {
                 (Some((_, ours)), Some((_, theirs))) => Arc::ptr_eq(ours, theirs),
                 (None, None) => true,
@@ -247,10 +261,11 @@ impl Workloads {
         roots: &Roots,
         cgroups: &Cgroups,
         engines: &Engines,
-        _domains: &[Running],
+        domains: &[Running],
     ) -> Result<Seen> {
         self.join(
             &engines.known(),
+            domains,
             |pid, id| place(roots, pid, id),
             |wanted| cgroups.walk(wanted),
             |id| engines.seen(id),
@@ -266,12 +281,13 @@ impl Workloads {
         Ok(groups.iter().map(|group| group.path().to_owned()).collect())
     }
 
-    /// Joins what engines know with the groups that there are: `place` says which group a
+    /// Joins what engines and libvirt know with the groups that there are: `place` says which group a
     /// process is in, `walk` lists those that are wanted, and `unknown` hears of ids that
     /// no engine told of.
     fn join(
         &self,
         known: &Arc<Vec<Arc<Engine>>>,
+        domains: &[Running],
         place: impl Fn(u32, &str) -> Option<String>,
         walk: impl FnOnce(&dyn Fn(&str) -> bool) -> Result<Vec<Arc<Group>>>,
         unknown: impl Fn(&str),
@@ -320,7 +336,8 @@ impl Workloads {
             }
             let container = entry.map(|(kind, container, _)| (*kind, Arc::clone(container)));
             let path = group.path().to_owned();
-            all.push(kept.workload(path, Some(group), container, || handle));
+            let guest = Guest::of(&path).map(|guest| guest.joined(domains));
+            all.push(kept.workload(path, Some(group), container, guest, || handle));
         }
         // Those that do not run.
         for (id, (kind, container, engine)) in &containers {
@@ -332,7 +349,7 @@ impl Workloads {
                 .map_or_else(|| engine.expected_path(container), str::to_owned);
             if !excluded(&path) {
                 let container = Some((*kind, Arc::clone(container)));
-                all.push(kept.workload(path.clone(), None, container, || Handle::of(&path)));
+                all.push(kept.workload(path.clone(), None, container, None, || Handle::of(&path)));
             }
         }
         drop(at);
@@ -397,15 +414,19 @@ impl Kept {
         path: String,
         group: Option<Arc<Group>>,
         container: Option<(Kind, Arc<Container>)>,
+        guest: Option<Guest>,
         handle: impl FnOnce() -> Option<Handle>,
     ) -> Arc<Workload> {
         match self.last.get(&path) {
-            Some(last) if last.is(group.as_ref(), container.as_ref()) => Arc::clone(last),
+            Some(last) if last.is(group.as_ref(), container.as_ref(), guest.as_ref()) => {
+                Arc::clone(last)
+            }
             _ => Arc::new(Workload {
                 handle: handle(),
                 path,
                 group,
                 container,
+                guest,
                 rendered: OnceLock::new(),
             }),
         }
@@ -621,6 +642,8 @@ mod tests {
             "/user.slice/user-0.slice/user@0.service",
             r"/machine.slice/machine-qemu\x2d1\x2dweb.scope",
             "/machine.slice/systemd-nspawn@web.service",
+            "/machine",
+            "/machine/qemu-1-web.libvirt-qemu",
         ] {
             assert!(cgroup_include.matches(path), "{path}");
         }
@@ -628,8 +651,30 @@ mod tests {
             "/system.slice/tmp.mount",
             "/init.scope",
             "/system.slice/a.service/b",
+            r"/machine.slice/machine-qemu\x2d1\x2dweb.scope/libvirt/emulator",
+            "/machine/qemu-1-web.libvirt-qemu/vcpu0",
         ] {
             assert!(!cgroup_include.matches(path), "{path}");
         }
+    }
+
+    #[test]
+    fn a_guest_has_its_whole_name_as_soon_as_libvirt_tells() {
+        let path = "/machine/qemu-7-web1.libvirt-qemu";
+        let mut kept = Kept::default();
+        let look = |kept: &Kept, domains: &[Running]| {
+            let guest = Guest::of(path).map(|guest| guest.joined(domains));
+            kept.workload(path.to_owned(), None, None, guest, || None)
+        };
+        let first = look(&kept, &[]);
+        kept.last.insert(path.to_owned(), Arc::clone(&first));
+        assert!(Arc::ptr_eq(&first, &look(&kept, &[])));
+        let told = Running {
+            id: 7,
+            name: "web_1".to_owned(),
+            uuid: "u".to_owned(),
+        };
+        let named = look(&kept, &[told]);
+        assert_eq!(named.guest.as_ref().unwrap().name, "web_1");
     }
 }

@@ -34,6 +34,7 @@ pub const MACHINES: &[&str] = &["hardware", "vm-v1", "vm-v2"];
 /// by other means than files.
 pub const LIVE: &[&str] = &[
     "census",
+    "census_domains",
     "census_images",
     "census_timezone",
     "container_engine",
@@ -42,6 +43,9 @@ pub const LIVE: &[&str] = &[
     "container_size",
     "ethtool",
     "filesystem",
+    "libvirt",
+    "libvirt_network",
+    "libvirt_pool",
     "logind",
     "network_route",
     "qdisc",

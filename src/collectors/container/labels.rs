@@ -1,5 +1,5 @@
 //! The labels that every metric of a container or other control group has, as cAdvisor
-//! names them.
+//! names them. Virtual machines have the label that exporters for libvirt have.
 //!
 //! Labels that would be empty are left out: to `PromQL` that is the same.
 
@@ -10,8 +10,9 @@ use crate::{
     sources::workloads::{Runtime, Workload},
 };
 
-/// The names of the labels; `name` and `image` are empty for what is no container.
-pub(super) const CGROUP: &[&str] = &["id", "image", "name", "container_label_*"];
+/// The names of the labels; `name` and `image` are empty for what is no container,
+/// `domain` for what is no virtual machine.
+pub(super) const CGROUP: &[&str] = &["id", "image", "name", "domain", "container_label_*"];
 
 /// Before the name of a container's own label.
 const PREFIX: &str = "container_label_";
@@ -46,6 +47,25 @@ fn render(workload: &Workload) -> Block {
             labels.push(("name".to_owned(), &handle.id));
         }
     }
+    if let Some(guest) = &workload.guest {
+        labels.push(("domain".to_owned(), &guest.name));
+    }
     labels.retain(|(_, value)| !value.is_empty());
     family::block(labels.iter().map(|(name, value)| (name.as_str(), *value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_group_of_a_virtual_machine_has_its_name() {
+        let path = r"/machine.slice/machine-qemu\x2d7\x2dweb\x2d1.scope";
+        let workload = Workload::of_parts(path, None, None);
+        let escaped = path.replace('\\', r"\\");
+        let labels = format!(r#"id="{escaped}",domain="web-1""#);
+        assert_eq!(&**block(&workload), labels);
+        let service = Workload::of_parts("/system.slice/ssh.service", None, None);
+        assert_eq!(&**block(&service), r#"id="/system.slice/ssh.service""#);
+    }
 }

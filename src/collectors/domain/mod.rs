@@ -4,8 +4,14 @@
 //! To add a collector, write its module and name it here, twice.
 
 mod libvirt;
+mod libvirt_network;
+mod libvirt_pool;
 
 use crate::collector::{Entry, Layer::Domains};
 
 /// Every collector of this layer.
-pub(super) const ALL: &[Entry] = &[Entry::of::<libvirt::Libvirt>(Domains)];
+pub(super) const ALL: &[Entry] = &[
+    Entry::of::<libvirt::Libvirt>(Domains),
+    Entry::of::<libvirt_network::Networks>(Domains),
+    Entry::of::<libvirt_pool::Pools>(Domains),
+];

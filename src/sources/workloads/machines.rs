@@ -62,6 +62,7 @@ impl Machine {
         let unknown = |id: &str| self.unknown.borrow_mut().push(id.to_owned());
         let joined = self.workloads.join(
             &Arc::new(known),
+            &[],
             |pid, id| place(&roots, pid, id),
             |wanted| self.cgroups.walk(wanted),
             unknown,

@@ -1,0 +1,150 @@
+//! CPU time of a virtual machine: of all it runs on the host, and of each virtual CPU.
+
+use super::labels::{DOMAIN, Labelled};
+use crate::{family::Families, metrics};
+
+metrics! {
+    /// CPU time that the domain used on the host, its virtual CPUs' and that of what serves them.
+    TIME: Counter = "libvirt_domain_info_cpu_time_seconds_total" of DOMAIN [];
+    /// CPU time that the domain used on the host in user mode; the guest itself is in this or in the system time, as the kernel counts.
+    USER: Counter = "libvirt_domain_cpu_user_seconds_total" of DOMAIN [];
+    /// CPU time that the host's kernel used for the domain.
+    SYSTEM: Counter = "libvirt_domain_cpu_system_seconds_total" of DOMAIN [];
+    /// Virtual CPUs that the domain has.
+    CPUS: Gauge = "libvirt_domain_info_virtual_cpus" of DOMAIN [];
+    /// Virtual CPUs that the domain has.
+    CURRENT: Gauge = "libvirt_domain_vcpu_current" of DOMAIN [];
+    /// Virtual CPUs that the domain can have without a restart.
+    MAXIMUM: Gauge = "libvirt_domain_vcpu_maximum" of DOMAIN [];
+    /// What the virtual CPU is doing: 0 offline, 1 running, 2 blocked.
+    VCPU_STATE: Gauge = "libvirt_domain_vcpu_state" of DOMAIN ["vcpu"];
+    /// CPU time that the virtual CPU used.
+    VCPU_TIME: Counter = "libvirt_domain_vcpu_time_seconds_total" of DOMAIN ["vcpu"];
+    /// Time that the virtual CPU waited for I/O. Absent where the host's kernel does not count it, see kernel.sched_schedstats.
+    VCPU_WAIT: Counter = "libvirt_domain_vcpu_wait_seconds_total" of DOMAIN ["vcpu"];
+    /// Time that the virtual CPU could have run while the host ran something else: what the guest sees as stolen.
+    VCPU_DELAY: Counter = "libvirt_domain_vcpu_delay_seconds_total" of DOMAIN ["vcpu"];
+}
+
+/// `counts_wait` is whether a wait of 0 means that there was none: the host's kernel may
+/// not count it.
+pub(super) fn families(out: &mut Families, of: &Labelled<'_>, counts_wait: bool) {
+    let stats = &of.domain.stats;
+    if let Some(time) = stats.cpu.time {
+        out.add_of(&TIME, &of.shared, [], time);
+    }
+    for (metric, time) in [(&USER, stats.cpu.user), (&SYSTEM, stats.cpu.system)] {
+        if let Some(time) = time {
+            out.add_of(metric, &of.own, [], time);
+        }
+    }
+    if let Some(count) = stats.vcpu_current {
+        out.add_of(&CPUS, &of.shared, [], count);
+        out.add_of(&CURRENT, &of.own, [], count);
+    }
+    if let Some(count) = stats.vcpu_maximum {
+        out.add_of(&MAXIMUM, &of.own, [], count);
+    }
+    let mut number = itoa::Buffer::new();
+    for vcpu in &stats.vcpus {
+        let number = number.format(vcpu.number);
+        if let Some(state) = vcpu.state {
+            out.add_of(&VCPU_STATE, &of.own, [number], state);
+        }
+        for (metric, time) in [
+            (&VCPU_TIME, vcpu.time),
+            (
+                &VCPU_WAIT,
+                vcpu.wait.filter(|wait| counts_wait || !wait.is_zero()),
+            ),
+            (&VCPU_DELAY, vcpu.delay),
+        ] {
+            if let Some(time) = time {
+                out.add_of(metric, &of.own, [number], time);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{super::testing, *};
+    use crate::sources::libvirt::{CpuTimes, Domain, Stats, Vcpu};
+
+    fn domain() -> Domain {
+        let time = |millis| Some(Duration::from_millis(millis));
+        let stats = Stats {
+            cpu: CpuTimes {
+                time: time(9500),
+                user: time(8250),
+                system: time(1250),
+            },
+            vcpu_current: Some(2),
+            vcpu_maximum: Some(4),
+            vcpus: vec![
+                Vcpu {
+                    number: 0,
+                    state: Some(1),
+                    time: time(5000),
+                    wait: time(10),
+                    delay: time(2500),
+                    kvm: Vec::new(),
+                },
+                // What libvirt says while the monitor is busy.
+                Vcpu {
+                    number: 3,
+                    delay: time(500),
+                    ..Vcpu::default()
+                },
+            ],
+            ..Stats::default()
+        };
+        Domain {
+            stats,
+            ..testing::domain("web")
+        }
+    }
+
+    #[test]
+    fn each_vcpu_has_its_own_number_and_what_is_known_of_it() {
+        assert_eq!(
+            testing::lines(&domain(), "inovex", |out, of| families(out, of, false)),
+            [
+                r#"libvirt_domain_info_cpu_time_seconds_total{domain="web"} 9.5"#,
+                r#"libvirt_domain_cpu_user_seconds_total{domain="web"} 8.25"#,
+                r#"libvirt_domain_cpu_system_seconds_total{domain="web"} 1.25"#,
+                r#"libvirt_domain_info_virtual_cpus{domain="web"} 2"#,
+                r#"libvirt_domain_vcpu_current{domain="web"} 2"#,
+                r#"libvirt_domain_vcpu_maximum{domain="web"} 4"#,
+                r#"libvirt_domain_vcpu_state{domain="web",vcpu="0"} 1"#,
+                r#"libvirt_domain_vcpu_time_seconds_total{domain="web",vcpu="0"} 5"#,
+                r#"libvirt_domain_vcpu_wait_seconds_total{domain="web",vcpu="0"} 0.01"#,
+                r#"libvirt_domain_vcpu_delay_seconds_total{domain="web",vcpu="0"} 2.5"#,
+                r#"libvirt_domain_vcpu_delay_seconds_total{domain="web",vcpu="3"} 0.5"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn kuminas_label_is_on_its_names_alone() {
+        let lines = testing::lines(&domain(), "kumina", |out, of| families(out, of, true));
+        let uuids: Vec<_> = lines.iter().filter(|line| line.contains("uuid=")).collect();
+        let label = format!(r#"{{domain="web",uuid="{}"}}"#, testing::UUID);
+        let time = format!("libvirt_domain_info_cpu_time_seconds_total{label} 9.5");
+        let cpus = format!("libvirt_domain_info_virtual_cpus{label} 2");
+        assert_eq!(uuids, [&time, &cpus]);
+    }
+
+    #[test]
+    fn a_vcpu_that_never_waited_says_so_only_where_waits_are_counted() {
+        let mut domain = domain();
+        domain.stats.vcpus[0].wait = Some(Duration::ZERO);
+        for (counts, there) in [(true, 1), (false, 0)] {
+            let lines = testing::lines(&domain, "inovex", |out, of| families(out, of, counts));
+            let waits = lines.iter().filter(|line| line.contains("_wait_"));
+            assert_eq!(waits.count(), there);
+        }
+    }
+}

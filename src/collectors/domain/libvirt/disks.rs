@@ -1,0 +1,311 @@
+//! Disks of a virtual machine.
+//!
+//! A drive without a medium is described and not counted: libvirt says 0 of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    about::text,
+    labels::{DOMAIN, Labelled},
+};
+use crate::{
+    family::Families,
+    metrics,
+    sources::libvirt::{AboutDisk, Disk},
+};
+
+metrics! {
+    /// A disk, floppy or CD-ROM of the domain, whether it runs or not: always 1. Without a source_file where it has no medium.
+    ABOUT: Info = "libvirt_domain_block_stats_info" of DOMAIN ["disk_type", "target_bus", "driver_name", "driver_type", "driver_cache", "driver_discard", "source_file", "source_protocol", "target_device", "serial"];
+    /// A disk, floppy or CD-ROM of the domain, whether it runs or not: always 1.
+    META: Gauge = "libvirt_domain_block_meta" of DOMAIN ["target_device", "source_file", "serial", "bus", "disk_type", "driver_type", "cache", "discard"];
+    /// Bytes that were read.
+    READ_BYTES: Counter = "libvirt_domain_block_stats_read_bytes_total" of DOMAIN ["target_device"];
+    /// Requests to read.
+    READ_REQUESTS: Counter = "libvirt_domain_block_stats_read_requests_total" of DOMAIN ["target_device"];
+    /// Seconds that all requests to read took together.
+    READ_TIME: Counter = "libvirt_domain_block_stats_read_time_seconds_total" of DOMAIN ["target_device"];
+    /// Bytes that were written.
+    WRITE_BYTES: Counter = "libvirt_domain_block_stats_write_bytes_total" of DOMAIN ["target_device"];
+    /// Requests to write.
+    WRITE_REQUESTS: Counter = "libvirt_domain_block_stats_write_requests_total" of DOMAIN ["target_device"];
+    /// Seconds that all requests to write took together.
+    WRITE_TIME: Counter = "libvirt_domain_block_stats_write_time_seconds_total" of DOMAIN ["target_device"];
+    /// Requests to write back what is cached.
+    FLUSH_REQUESTS: Counter = "libvirt_domain_block_stats_flush_requests_total" of DOMAIN ["target_device"];
+    /// Seconds that all requests to write back what is cached took together.
+    FLUSH_TIME: Counter = "libvirt_domain_block_stats_flush_time_seconds_total" of DOMAIN ["target_device"];
+    /// Errors, where the hypervisor counts them: Xen does, QEMU does not, see libvirt_domain_block_io_errors_total.
+    ERRORS: Counter = "libvirt_domain_block_stats_errors_total" of DOMAIN ["target_device"];
+    /// Errors of the disk that the hypervisor told of since this exporter listens to libvirt.
+    IO_ERRORS: Counter = "libvirt_domain_block_io_errors_total" of DOMAIN ["target_device"];
+    /// Bytes that the guest sees.
+    CAPACITY: Gauge = "libvirt_domain_block_stats_capacity_bytes" of DOMAIN ["target_device"];
+    /// Bytes in use of what the disk is made of, holes left out.
+    ALLOCATION: Gauge = "libvirt_domain_block_stats_allocation_bytes" of DOMAIN ["target_device"];
+    /// Bytes in use of what the disk is made of, holes left out.
+    ALLOCATION_OF_TINKOFF: Gauge = "libvirt_domain_block_stats_allocation" of DOMAIN ["target_device"];
+    /// Bytes of the file or device that the disk is made of.
+    PHYSICAL: Gauge = "libvirt_domain_block_stats_physicalsize_bytes" of DOMAIN ["target_device"];
+}
+
+pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
+    let about = of.domain.about.as_deref();
+    let described = about.map_or(&[][..], |about| &about.disks);
+    let mut by_target = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for each in described {
+        let target = each.target.as_str();
+        if of.is_first(out, &mut seen, "disk", target) {
+            add_description(out, of, each);
+            by_target.insert(target, each);
+        }
+    }
+    // Of those that never had an error it is 0, for a rate to begin from.
+    let mut io_errors: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for disk in &of.domain.stats.disks {
+        let name = disk.name.as_str();
+        let about = by_target.get(name).copied();
+        if is_empty(disk, about) || !of.is_first(out, &mut seen, "disk", name) {
+            continue;
+        }
+        add_counters(out, of, disk, about);
+        if of.is_active() {
+            io_errors.insert(name, 0);
+        }
+    }
+    for (name, count) in &of.domain.lifecycle.io_errors {
+        io_errors.insert(name, *count);
+    }
+    for (name, count) in io_errors {
+        out.add_of(&IO_ERRORS, &of.own, [name], count);
+    }
+}
+
+/// Whether it is a drive without a medium.
+fn is_empty(disk: &Disk, about: Option<&AboutDisk>) -> bool {
+    let is_fixed = |it: &AboutDisk| !matches!(it.device.as_str(), "cdrom" | "floppy");
+    disk.path.is_none() && disk.capacity.is_none() && !about.is_some_and(is_fixed)
+}
+
+fn add_counters(out: &mut Families, of: &Labelled<'_>, disk: &Disk, about: Option<&AboutDisk>) {
+    let name = disk.name.as_str();
+    let file = about.and_then(|about| about.source.as_deref());
+    let file = file.or(disk.path.as_deref()).unwrap_or_default();
+    let shared = of.shared_of_device("source_file", file);
+    for (metric, count) in [
+        (&READ_BYTES, disk.read.bytes),
+        (&READ_REQUESTS, disk.read.requests),
+        (&WRITE_BYTES, disk.written.bytes),
+        (&WRITE_REQUESTS, disk.written.requests),
+    ] {
+        if let Some(count) = count {
+            out.add_of(metric, &shared, [name], count);
+        }
+    }
+    for (metric, time) in [
+        (&READ_TIME, disk.read.time),
+        (&WRITE_TIME, disk.written.time),
+        (&FLUSH_TIME, disk.flushed.time),
+    ] {
+        if let Some(time) = time {
+            out.add_of(metric, &of.own, [name], time);
+        }
+    }
+    let of_tinkoff = disk.allocation.filter(|_| of.names.tinkoff);
+    for (metric, number) in [
+        (&FLUSH_REQUESTS, disk.flushed.requests),
+        (&ERRORS, disk.errors),
+        (&CAPACITY, disk.capacity),
+        (&ALLOCATION, disk.allocation),
+        (&ALLOCATION_OF_TINKOFF, of_tinkoff),
+        (&PHYSICAL, disk.physical),
+    ] {
+        if let Some(number) = number {
+            out.add_of(metric, &of.own, [name], number);
+        }
+    }
+}
+
+fn add_description(out: &mut Families, of: &Labelled<'_>, disk: &AboutDisk) {
+    let kind = text(&disk.kind);
+    let source = text(&disk.source);
+    if of.names.inovex {
+        let labels = [
+            kind,
+            text(&disk.bus),
+            text(&disk.driver_name),
+            text(&disk.driver_type),
+            text(&disk.cache),
+            text(&disk.discard),
+            source,
+            text(&disk.source_protocol),
+            &disk.target,
+            text(&disk.serial),
+        ];
+        out.add_of(&ABOUT, &of.own, labels, true);
+    }
+    if of.names.tinkoff {
+        let labels = [
+            disk.target.as_str(),
+            source,
+            text(&disk.serial),
+            text(&disk.bus),
+            kind,
+            text(&disk.driver_type),
+            text(&disk.cache),
+            text(&disk.discard),
+        ];
+        out.add_of(&META, &of.own, labels, true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::{super::testing, *};
+    use crate::sources::libvirt::{About, Domain, Lifecycle, Operations, State, Stats};
+
+    fn described(target: &str, device: &str) -> AboutDisk {
+        AboutDisk {
+            target: target.to_owned(),
+            device: device.to_owned(),
+            kind: Some("file".to_owned()),
+            bus: Some("virtio".to_owned()),
+            ..AboutDisk::default()
+        }
+    }
+
+    fn counted(name: &str, first: u64) -> Disk {
+        let operations = |first| Operations {
+            requests: Some(first),
+            bytes: Some(first + 1),
+            time: Some(Duration::from_secs(first + 2)),
+        };
+        Disk {
+            name: name.to_owned(),
+            path: Some(format!("/img/{name}.qcow2")),
+            read: operations(first),
+            written: operations(first + 3),
+            flushed: Operations {
+                bytes: None,
+                ..operations(first + 6)
+            },
+            errors: None,
+            allocation: Some(first + 10),
+            capacity: Some(first + 11),
+            physical: Some(first + 12),
+        }
+    }
+
+    fn domain(about: Vec<AboutDisk>, disks: Vec<Disk>) -> Domain {
+        Domain {
+            state: Some(State::Running),
+            about: Some(Arc::new(About {
+                disks: about,
+                ..About::default()
+            })),
+            stats: Stats {
+                disks,
+                ..Stats::default()
+            },
+            ..testing::domain("web")
+        }
+    }
+
+    #[test]
+    fn a_disk_has_its_counters_sizes_and_description_under_both_names() {
+        let about = AboutDisk {
+            driver_name: Some("qemu".to_owned()),
+            driver_type: Some("qcow2".to_owned()),
+            cache: Some("none".to_owned()),
+            discard: Some("unmap".to_owned()),
+            source: Some("/img/vda.qcow2".to_owned()),
+            serial: Some("S1".to_owned()),
+            ..described("vda", "disk")
+        };
+        let domain = domain(vec![about], vec![counted("vda", 20)]);
+        assert_eq!(
+            testing::lines(&domain, "inovex,tinkoff", families),
+            [
+                r#"libvirt_domain_block_stats_info{domain="web",disk_type="file",target_bus="virtio",driver_name="qemu",driver_type="qcow2",driver_cache="none",driver_discard="unmap",source_file="/img/vda.qcow2",source_protocol="",target_device="vda",serial="S1"} 1"#,
+                r#"libvirt_domain_block_meta{domain="web",target_device="vda",source_file="/img/vda.qcow2",serial="S1",bus="virtio",disk_type="file",driver_type="qcow2",cache="none",discard="unmap"} 1"#,
+                r#"libvirt_domain_block_stats_read_bytes_total{domain="web",target_device="vda"} 21"#,
+                r#"libvirt_domain_block_stats_read_requests_total{domain="web",target_device="vda"} 20"#,
+                r#"libvirt_domain_block_stats_write_bytes_total{domain="web",target_device="vda"} 24"#,
+                r#"libvirt_domain_block_stats_write_requests_total{domain="web",target_device="vda"} 23"#,
+                r#"libvirt_domain_block_stats_read_time_seconds_total{domain="web",target_device="vda"} 22"#,
+                r#"libvirt_domain_block_stats_write_time_seconds_total{domain="web",target_device="vda"} 25"#,
+                r#"libvirt_domain_block_stats_flush_time_seconds_total{domain="web",target_device="vda"} 28"#,
+                r#"libvirt_domain_block_stats_flush_requests_total{domain="web",target_device="vda"} 26"#,
+                r#"libvirt_domain_block_stats_capacity_bytes{domain="web",target_device="vda"} 31"#,
+                r#"libvirt_domain_block_stats_allocation_bytes{domain="web",target_device="vda"} 30"#,
+                r#"libvirt_domain_block_stats_allocation{domain="web",target_device="vda"} 30"#,
+                r#"libvirt_domain_block_stats_physicalsize_bytes{domain="web",target_device="vda"} 32"#,
+                r#"libvirt_domain_block_io_errors_total{domain="web",target_device="vda"} 0"#,
+            ]
+        );
+        let lines = testing::lines(&domain, "kumina", families);
+        let uuid = testing::UUID;
+        let labels = format!(
+            r#"{{domain="web",uuid="{uuid}",source_file="/img/vda.qcow2",target_device="vda"}} 23"#
+        );
+        let line = format!("libvirt_domain_block_stats_write_requests_total{labels}");
+        assert!(lines.contains(&line), "{lines:#?}");
+        assert!(!lines.iter().any(|line| line.contains("allocation{")));
+    }
+
+    #[test]
+    fn a_drive_without_a_medium_is_described_and_not_counted() {
+        let zeros = |name: &str| Disk {
+            path: None,
+            capacity: None,
+            ..counted(name, 0)
+        };
+        let about = vec![
+            described("hdc", "cdrom"),
+            described("fda", "floppy"),
+            // Such as one over the network that has no path.
+            described("vda", "disk"),
+        ];
+        let domain = domain(about, vec![zeros("hdc"), zeros("fda"), zeros("vda")]);
+        let lines = testing::lines(&domain, "inovex", families);
+        let of = |name: &str| {
+            let label = format!(r#"target_device="{name}""#);
+            lines.iter().filter(|line| line.contains(&label)).count()
+        };
+        assert_eq!([of("hdc"), of("fda"), of("vda")], [1, 1, 12], "{lines:#?}");
+    }
+
+    #[test]
+    fn two_disks_of_one_name_make_no_series_twice() {
+        let about = vec![described("vda", "disk"), described("vda", "disk")];
+        let disks = vec![counted("vda", 1), counted("vda", 50)];
+        let out = testing::families(&domain(about, disks), "inovex", families);
+        assert_eq!(out.lines().len(), 1 + 12);
+        assert_eq!(out.skipped().0, 2);
+    }
+
+    #[test]
+    fn errors_of_a_disk_that_was_unplugged_are_still_there() {
+        let io_errors = [("vda".to_owned(), 3), ("vdz".to_owned(), 1)];
+        let domain = Domain {
+            lifecycle: Lifecycle {
+                io_errors: io_errors.into(),
+                ..Lifecycle::default()
+            },
+            ..domain(vec![], vec![counted("vda", 1)])
+        };
+        let lines = testing::lines(&domain, "inovex", families);
+        let errors: Vec<_> = lines.iter().filter(|it| it.contains("errors")).collect();
+        assert_eq!(
+            errors,
+            [
+                r#"libvirt_domain_block_io_errors_total{domain="web",target_device="vda"} 3"#,
+                r#"libvirt_domain_block_io_errors_total{domain="web",target_device="vdz"} 1"#,
+            ]
+        );
+    }
+}

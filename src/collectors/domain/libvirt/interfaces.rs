@@ -1,0 +1,223 @@
+//! Network interfaces of a virtual machine, seen from the guest: what it receives is what
+//! the host sends into the interface.
+//!
+//! libvirt counts for interfaces that are a device of the host's. Those that are not, such
+//! as a virtual function of a card or user-mode networking, are described and not counted.
+
+use std::collections::BTreeSet;
+
+use super::{
+    about::text,
+    labels::{DOMAIN, Labelled},
+};
+use crate::{error::Error, family::Families, metrics, sources::libvirt::AboutInterface};
+
+metrics! {
+    /// An interface of the domain, whether it runs or not: always 1. Without a target_device where it is no device of the host's.
+    ABOUT: Info = "libvirt_domain_interface_stats_info" of DOMAIN ["interface_type", "source_bridge", "target_device", "mac_address", "model_type", "mtu_size"];
+    /// An interface of the domain, its bridge and the id of its port on a virtual switch: always 1.
+    META: Gauge = "libvirt_domain_interface_meta" of DOMAIN ["source_bridge", "target_device", "virtual_interface"];
+    /// Bytes that the guest received.
+    RECEIVE_BYTES: Counter = "libvirt_domain_interface_stats_receive_bytes_total" of DOMAIN ["target_device"];
+    /// Packets that the guest received.
+    RECEIVE_PACKETS: Counter = "libvirt_domain_interface_stats_receive_packets_total" of DOMAIN ["target_device"];
+    /// Damaged packets on the way to the guest.
+    RECEIVE_ERRORS: Counter = "libvirt_domain_interface_stats_receive_errors_total" of DOMAIN ["target_device"];
+    /// Packets on the way to the guest that were dropped, mostly because it did not take them fast enough.
+    RECEIVE_DROPS: Counter = "libvirt_domain_interface_stats_receive_drops_total" of DOMAIN ["target_device"];
+    /// Bytes that the guest sent.
+    TRANSMIT_BYTES: Counter = "libvirt_domain_interface_stats_transmit_bytes_total" of DOMAIN ["target_device"];
+    /// Packets that the guest sent.
+    TRANSMIT_PACKETS: Counter = "libvirt_domain_interface_stats_transmit_packets_total" of DOMAIN ["target_device"];
+    /// Damaged packets from the guest.
+    TRANSMIT_ERRORS: Counter = "libvirt_domain_interface_stats_transmit_errors_total" of DOMAIN ["target_device"];
+    /// Packets from the guest that were dropped.
+    TRANSMIT_DROPS: Counter = "libvirt_domain_interface_stats_transmit_drops_total" of DOMAIN ["target_device"];
+}
+
+pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
+    let about = of.domain.about.as_deref();
+    let described = about.map_or(&[][..], |about| &about.interfaces);
+    let mut seen = BTreeSet::new();
+    for each in described {
+        add_description(out, of, each, &mut seen);
+    }
+    let mut seen = BTreeSet::new();
+    for interface in &of.domain.stats.interfaces {
+        let name = interface.name.as_str();
+        if name.is_empty() {
+            let domain = &of.domain.name;
+            let reason = format!("domain {domain:?}: an interface without a name");
+            out.skip(Error::api("libvirt", reason));
+            continue;
+        }
+        if !of.is_first(out, &mut seen, "interface", name) {
+            continue;
+        }
+        let bridge = described
+            .iter()
+            .find(|it| it.target.as_deref() == Some(name));
+        let bridge = bridge.map_or("", |it| text(&it.source_bridge));
+        let block = of.shared_of_device("source_bridge", bridge);
+        let (received, sent) = (&interface.received, &interface.sent);
+        for (metric, count) in [
+            (&RECEIVE_BYTES, received.bytes),
+            (&RECEIVE_PACKETS, received.packets),
+            (&RECEIVE_ERRORS, received.errors),
+            (&RECEIVE_DROPS, received.drops),
+            (&TRANSMIT_BYTES, sent.bytes),
+            (&TRANSMIT_PACKETS, sent.packets),
+            (&TRANSMIT_ERRORS, sent.errors),
+            (&TRANSMIT_DROPS, sent.drops),
+        ] {
+            if let Some(count) = count {
+                out.add_of(metric, &block, [name], count);
+            }
+        }
+    }
+}
+
+fn add_description<'a>(
+    out: &mut Families,
+    of: &Labelled<'_>,
+    it: &'a AboutInterface,
+    seen: &mut BTreeSet<(&'a str, &'a str)>,
+) {
+    let (target, mac) = (text(&it.target), text(&it.mac));
+    if !of.is_first(out, seen, "interface", (target, mac)) {
+        return;
+    }
+    let bridge = text(&it.source_bridge);
+    if of.names.inovex {
+        let mtu = it.mtu.map(|mtu| mtu.to_string()).unwrap_or_default();
+        let labels = [&it.kind, bridge, target, mac, text(&it.model), &mtu];
+        out.add_of(&ABOUT, &of.own, labels, true);
+    }
+    // Without a name it would be the same series as the next one without.
+    if of.names.tinkoff && !target.is_empty() {
+        let labels = [bridge, target, text(&it.virtual_port)];
+        out.add_of(&META, &of.own, labels, true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{super::testing, *};
+    use crate::sources::libvirt::{About, Domain, Interface, Stats, Traffic};
+
+    fn described(kind: &str, target: Option<&str>, mac: Option<&str>) -> AboutInterface {
+        AboutInterface {
+            kind: kind.to_owned(),
+            target: target.map(str::to_owned),
+            mac: mac.map(str::to_owned),
+            ..AboutInterface::default()
+        }
+    }
+
+    fn counted(name: &str, first: u64) -> Interface {
+        let traffic = |first| Traffic {
+            bytes: Some(first),
+            packets: Some(first + 1),
+            errors: Some(first + 2),
+            drops: Some(first + 3),
+        };
+        Interface {
+            name: name.to_owned(),
+            received: traffic(first),
+            sent: traffic(first + 4),
+        }
+    }
+
+    fn domain(about: Vec<AboutInterface>, interfaces: Vec<Interface>) -> Domain {
+        Domain {
+            about: Some(Arc::new(About {
+                interfaces: about,
+                ..About::default()
+            })),
+            stats: Stats {
+                interfaces,
+                ..Stats::default()
+            },
+            ..testing::domain("web")
+        }
+    }
+
+    #[test]
+    fn an_interface_has_eight_counters_and_a_description_under_both_names() {
+        let about = AboutInterface {
+            source_bridge: Some("br0".to_owned()),
+            model: Some("virtio".to_owned()),
+            mtu: Some(1450),
+            virtual_port: Some("p0".to_owned()),
+            ..described("bridge", Some("vnet0"), Some("52:54:00:00:00:01"))
+        };
+        let domain = domain(vec![about], vec![counted("vnet0", 10)]);
+        assert_eq!(
+            testing::lines(&domain, "inovex,tinkoff", families),
+            [
+                r#"libvirt_domain_interface_stats_info{domain="web",interface_type="bridge",source_bridge="br0",target_device="vnet0",mac_address="52:54:00:00:00:01",model_type="virtio",mtu_size="1450"} 1"#,
+                r#"libvirt_domain_interface_meta{domain="web",source_bridge="br0",target_device="vnet0",virtual_interface="p0"} 1"#,
+                r#"libvirt_domain_interface_stats_receive_bytes_total{domain="web",target_device="vnet0"} 10"#,
+                r#"libvirt_domain_interface_stats_receive_packets_total{domain="web",target_device="vnet0"} 11"#,
+                r#"libvirt_domain_interface_stats_receive_errors_total{domain="web",target_device="vnet0"} 12"#,
+                r#"libvirt_domain_interface_stats_receive_drops_total{domain="web",target_device="vnet0"} 13"#,
+                r#"libvirt_domain_interface_stats_transmit_bytes_total{domain="web",target_device="vnet0"} 14"#,
+                r#"libvirt_domain_interface_stats_transmit_packets_total{domain="web",target_device="vnet0"} 15"#,
+                r#"libvirt_domain_interface_stats_transmit_errors_total{domain="web",target_device="vnet0"} 16"#,
+                r#"libvirt_domain_interface_stats_transmit_drops_total{domain="web",target_device="vnet0"} 17"#,
+            ]
+        );
+        let lines = testing::lines(&domain, "kumina", families);
+        let uuid = testing::UUID;
+        let labels = format!(
+            r#"{{domain="web",uuid="{uuid}",source_bridge="br0",target_device="vnet0"}} 17"#
+        );
+        let last = format!("libvirt_domain_interface_stats_transmit_drops_total{labels}");
+        assert_eq!(lines.last(), Some(&last));
+    }
+
+    #[test]
+    fn several_interfaces_with_one_name_or_none_make_no_series_twice() {
+        let about = vec![
+            described("hostdev", None, Some("52:54:00:00:00:01")),
+            described("hostdev", None, Some("52:54:00:00:00:02")),
+            described("user", None, None),
+            described("user", None, None),
+        ];
+        let interfaces = vec![
+            counted("", 10),
+            counted("", 20),
+            counted("vnet0", 30),
+            counted("vnet0", 40),
+        ];
+        let domain = domain(about, interfaces);
+        let out = testing::families(&domain, "inovex,tinkoff", families);
+        let lines = out.lines();
+        let series: BTreeSet<_> = lines.iter().map(|line| line.rsplit_once(' ')).collect();
+        assert_eq!(series.len(), lines.len());
+        assert_eq!(lines.len(), 3 + 8, "{lines:#?}");
+        let first = r#"libvirt_domain_interface_stats_receive_bytes_total{domain="web",target_device="vnet0"} 30"#;
+        assert!(lines.iter().any(|line| line == first));
+        let (skipped, reason) = out.skipped();
+        assert_eq!(skipped, 4);
+        let reason = reason.unwrap().to_string();
+        let expected = r#"libvirt: domain "web": there is another interface ("", "")"#;
+        assert_eq!(reason, expected);
+    }
+
+    #[test]
+    fn what_is_not_counted_is_absent() {
+        let interface = Interface {
+            name: "vnet0".to_owned(),
+            received: Traffic {
+                bytes: Some(1),
+                ..Traffic::default()
+            },
+            ..Interface::default()
+        };
+        let lines = testing::lines(&domain(vec![], vec![interface]), "inovex", families);
+        assert_eq!(lines.len(), 1);
+    }
+}

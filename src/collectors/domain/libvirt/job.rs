@@ -1,0 +1,98 @@
+//! The job of a virtual machine: a migration, save or dump that goes on.
+
+use super::labels::{DOMAIN, Labelled};
+use crate::{family::Families, metrics};
+
+metrics! {
+    /// The kind of the domain's job, as libvirt's number: 0 none, 1 one whose end can be foretold, 2 one whose end cannot, 3 completed, 4 failed, 5 cancelled.
+    KIND: Gauge = "libvirt_domain_job_info_type" of DOMAIN [];
+    /// Time since the domain's job began.
+    ELAPSED: Gauge = "libvirt_domain_job_info_time_elapsed_seconds" of DOMAIN [];
+    /// Time that the domain's job may still take.
+    REMAINING: Gauge = "libvirt_domain_job_info_time_remaining_seconds" of DOMAIN [];
+    /// Bytes that the domain's job is about in all.
+    DATA_TOTAL: Gauge = "libvirt_domain_job_info_data_total_bytes" of DOMAIN [];
+    /// Bytes that the domain's job is done with.
+    DATA_PROCESSED: Gauge = "libvirt_domain_job_info_data_processed_bytes" of DOMAIN [];
+    /// Bytes that are left for the domain's job.
+    DATA_REMAINING: Gauge = "libvirt_domain_job_info_data_remaining_bytes" of DOMAIN [];
+    /// Bytes of memory that the domain's job is about in all.
+    MEMORY_TOTAL: Gauge = "libvirt_domain_job_info_memory_total_bytes" of DOMAIN [];
+    /// Bytes of memory that the domain's job is done with.
+    MEMORY_PROCESSED: Gauge = "libvirt_domain_job_info_memory_processed_bytes" of DOMAIN [];
+    /// Bytes of memory that are left for the domain's job.
+    MEMORY_REMAINING: Gauge = "libvirt_domain_job_info_memory_remaining_bytes" of DOMAIN [];
+    /// Bytes of disks that the domain's job is about in all.
+    FILE_TOTAL: Gauge = "libvirt_domain_job_info_file_total_bytes" of DOMAIN [];
+    /// Bytes of disks that the domain's job is done with.
+    FILE_PROCESSED: Gauge = "libvirt_domain_job_info_file_processed_bytes" of DOMAIN [];
+    /// Bytes of disks that are left for the domain's job.
+    FILE_REMAINING: Gauge = "libvirt_domain_job_info_file_remaining_bytes" of DOMAIN [];
+}
+
+pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
+    let Some(job) = &of.domain.job else {
+        return;
+    };
+    if let Some(kind) = job.kind {
+        out.add_of(&KIND, &of.own, [], i64::from(kind));
+    }
+    for (metric, time) in [(&ELAPSED, job.elapsed), (&REMAINING, job.remaining)] {
+        if let Some(time) = time {
+            out.add_of(metric, &of.own, [], time);
+        }
+    }
+    for (metrics, bytes) in [
+        ([&DATA_TOTAL, &DATA_PROCESSED, &DATA_REMAINING], job.data),
+        (
+            [&MEMORY_TOTAL, &MEMORY_PROCESSED, &MEMORY_REMAINING],
+            job.memory,
+        ),
+        ([&FILE_TOTAL, &FILE_PROCESSED, &FILE_REMAINING], job.file),
+    ] {
+        for (metric, bytes) in metrics.into_iter().zip(bytes) {
+            if let Some(bytes) = bytes {
+                out.add_of(metric, &of.own, [], bytes);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{super::testing, *};
+    use crate::sources::libvirt::{Domain, Job};
+
+    #[test]
+    fn a_migration_shows_how_far_it_is() {
+        let job = Job {
+            kind: Some(2),
+            elapsed: Some(Duration::from_millis(1500)),
+            remaining: None,
+            data: [Some(100), Some(60), Some(40)],
+            memory: [Some(90), Some(55), Some(35)],
+            file: [None; 3],
+        };
+        let domain = Domain {
+            job: Some(job),
+            ..testing::domain("web")
+        };
+        assert_eq!(
+            testing::lines(&domain, "inovex", families),
+            [
+                r#"libvirt_domain_job_info_type{domain="web"} 2"#,
+                r#"libvirt_domain_job_info_time_elapsed_seconds{domain="web"} 1.5"#,
+                r#"libvirt_domain_job_info_data_total_bytes{domain="web"} 100"#,
+                r#"libvirt_domain_job_info_data_processed_bytes{domain="web"} 60"#,
+                r#"libvirt_domain_job_info_data_remaining_bytes{domain="web"} 40"#,
+                r#"libvirt_domain_job_info_memory_total_bytes{domain="web"} 90"#,
+                r#"libvirt_domain_job_info_memory_processed_bytes{domain="web"} 55"#,
+                r#"libvirt_domain_job_info_memory_remaining_bytes{domain="web"} 35"#,
+            ]
+        );
+        let lines = testing::lines(&testing::domain("web"), "inovex", families);
+        assert!(lines.is_empty(), "{lines:#?}");
+    }
+}

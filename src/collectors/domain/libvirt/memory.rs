@@ -1,0 +1,220 @@
+//! Memory of a virtual machine: what it has, what it takes on the host, and what the guest
+//! reports, if it has a driver for that and is asked to (`<stats period='…'/>` of its
+//! `<memballoon>`).
+
+use super::labels::{DOMAIN, Labelled};
+use crate::{
+    family::{Families, Value},
+    metrics,
+    sources::libvirt::Balloon,
+};
+
+metrics! {
+    /// Memory that the domain may have at most.
+    MAXIMUM: Gauge = "libvirt_domain_info_maximum_memory_bytes" of DOMAIN [];
+    /// Memory that the domain has been given, whatever the guest makes of it. Absent while it does not run.
+    USAGE: Gauge = "libvirt_domain_info_memory_usage_bytes" of DOMAIN [];
+    /// Memory that the domain may have at most.
+    STATS_MAXIMUM: Gauge = "libvirt_domain_memory_stats_maximum_bytes" of DOMAIN [];
+    /// Memory that the domain has been given, whatever the guest makes of it. Absent while it does not run.
+    CURRENT_BALLOON: Gauge = "libvirt_domain_memory_stats_current_balloon_bytes" of DOMAIN [];
+    /// Memory that the domain has been given, whatever the guest makes of it. Absent while it does not run.
+    ACTUAL_BALLOON: Gauge = "libvirt_domain_memory_stats_actual_balloon_bytes" of DOMAIN [];
+    /// Memory that the host holds in RAM for the domain, that of QEMU itself included.
+    RSS: Gauge = "libvirt_domain_memory_stats_rss_bytes" of DOMAIN [];
+    /// Memory that the guest sees, by its own account.
+    AVAILABLE: Gauge = "libvirt_domain_memory_stats_available_bytes" of DOMAIN [];
+    /// Memory that the guest could use without swapping, caches included, by its own account.
+    USABLE: Gauge = "libvirt_domain_memory_stats_usable_bytes" of DOMAIN [];
+    /// Memory that the guest uses for nothing at all, by its own account.
+    UNUSED: Gauge = "libvirt_domain_memory_stats_unused_bytes" of DOMAIN [];
+    /// What of the memory that it sees the guest could not use without swapping, in percent. Absent where the guest does not report.
+    USED: Gauge = "libvirt_domain_memory_stats_used_percent" of DOMAIN [];
+    /// What the guest read back from swap in all, by its own account.
+    SWAP_IN: Gauge = "libvirt_domain_memory_stats_swap_in_bytes" of DOMAIN [];
+    /// What the guest swapped out in all, by its own account.
+    SWAP_OUT: Gauge = "libvirt_domain_memory_stats_swap_out_bytes" of DOMAIN [];
+    /// Page faults of the guest that waited for a disk, by its own account.
+    MAJOR_FAULTS: Counter = "libvirt_domain_memory_stats_major_fault_total" of DOMAIN [];
+    /// Other page faults of the guest, by its own account.
+    MINOR_FAULTS: Counter = "libvirt_domain_memory_stats_minor_fault_total" of DOMAIN [];
+    /// Page cache of the guest, by its own account.
+    DISK_CACHES: Gauge = "libvirt_domain_memory_stats_disk_caches_bytes" of DOMAIN [];
+    /// Page cache of the guest, by its own account.
+    DISK_CACHE: Gauge = "libvirt_domain_memory_stats_disk_cache_bytes" of DOMAIN [];
+    /// Huge pages that the guest got in all, by its own account.
+    HUGE_PAGES: Gauge = "libvirt_domain_memory_stats_hugetlb_pgalloc_total" of DOMAIN [];
+    /// Huge pages that the guest wanted and did not get in all, by its own account.
+    HUGE_PAGES_FAILED: Gauge = "libvirt_domain_memory_stats_hugetlb_pgfail_total" of DOMAIN [];
+    /// When the guest last reported, in seconds since 1970: what it said is as old as that. Absent if it never did.
+    LAST_UPDATE: Gauge = "libvirt_domain_memory_stats_last_update_timestamp_seconds" of DOMAIN [];
+    /// Time from one report of the guest's to the next, as its description wants it; 0 where the guest is not asked to report, so that what it would say is absent or old.
+    PERIOD: Gauge = "libvirt_domain_memory_stats_period_seconds" of DOMAIN [];
+}
+
+pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
+    let balloon = &of.domain.stats.balloon;
+    // Of a domain that is off, libvirt says what it would get.
+    let current = balloon.current.filter(|_| of.is_active());
+    for (metric, bytes) in [(&MAXIMUM, balloon.maximum), (&USAGE, current)] {
+        if let Some(bytes) = bytes {
+            out.add_of(metric, &of.shared, [], bytes);
+        }
+    }
+    let names = of.names;
+    for (metric, number) in [
+        (&STATS_MAXIMUM, balloon.maximum),
+        (&CURRENT_BALLOON, current.filter(|_| names.inovex)),
+        (&ACTUAL_BALLOON, current.filter(|_| names.tinkoff)),
+        (&RSS, balloon.rss),
+        (&AVAILABLE, balloon.available),
+        (&USABLE, balloon.usable),
+        (&UNUSED, balloon.unused),
+        (&SWAP_IN, balloon.swap_in),
+        (&SWAP_OUT, balloon.swap_out),
+        (&MAJOR_FAULTS, balloon.major_fault),
+        (&MINOR_FAULTS, balloon.minor_fault),
+        (&DISK_CACHES, balloon.disk_caches.filter(|_| names.inovex)),
+        (&DISK_CACHE, balloon.disk_caches.filter(|_| names.tinkoff)),
+        (&HUGE_PAGES, balloon.hugetlb_pgalloc),
+        (&HUGE_PAGES_FAILED, balloon.hugetlb_pgfail),
+    ] {
+        if let Some(number) = number {
+            out.add_of(metric, &of.own, [], number);
+        }
+    }
+    if let Some(percent) = used_percent(balloon) {
+        out.add_of(&USED, &of.own, [], percent);
+    }
+    if let Some(last) = balloon.last_update {
+        out.add_of(&LAST_UPDATE, &of.own, [], last);
+    }
+    if let Some(about) = &of.domain.about {
+        let period = about.balloon_period.unwrap_or_default();
+        out.add_of(&PERIOD, &of.own, [], period);
+    }
+}
+
+/// By the formula of both exporters that have it.
+fn used_percent(balloon: &Balloon) -> Option<Value> {
+    let available = balloon.available.filter(|available| *available > 0)?;
+    let used = available.checked_sub(balloon.usable?)?;
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a percentage needs fewer digits"
+    )]
+    Some(Value::Float(used as f64 / available as f64 * 100.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::{super::testing, *};
+    use crate::sources::libvirt::{About, Domain, State, Stats};
+
+    fn with(state: State, balloon: Balloon) -> Domain {
+        Domain {
+            state: Some(state),
+            stats: Stats {
+                balloon,
+                ..Stats::default()
+            },
+            ..testing::domain("web")
+        }
+    }
+
+    fn reporting() -> Balloon {
+        Balloon {
+            current: Some(90),
+            maximum: Some(100),
+            swap_in: Some(1),
+            swap_out: Some(2),
+            major_fault: Some(3),
+            minor_fault: Some(4),
+            unused: Some(30),
+            available: Some(80),
+            usable: Some(60),
+            disk_caches: Some(5),
+            hugetlb_pgalloc: Some(6),
+            hugetlb_pgfail: Some(7),
+            last_update: Some(Duration::from_secs(1_700_000_000)),
+            rss: Some(220),
+        }
+    }
+
+    #[test]
+    fn a_guest_that_reports_has_all_of_it_under_both_names() {
+        let mut domain = with(State::Running, reporting());
+        domain.about = Some(Arc::new(About {
+            balloon_period: Some(10),
+            ..About::default()
+        }));
+        let lines = testing::lines(&domain, "inovex,tinkoff", families);
+        let lines: Vec<_> = lines
+            .iter()
+            .map(|line| line.trim_start_matches("libvirt_domain_"))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                r#"info_maximum_memory_bytes{domain="web"} 100"#,
+                r#"info_memory_usage_bytes{domain="web"} 90"#,
+                r#"memory_stats_maximum_bytes{domain="web"} 100"#,
+                r#"memory_stats_current_balloon_bytes{domain="web"} 90"#,
+                r#"memory_stats_actual_balloon_bytes{domain="web"} 90"#,
+                r#"memory_stats_rss_bytes{domain="web"} 220"#,
+                r#"memory_stats_available_bytes{domain="web"} 80"#,
+                r#"memory_stats_usable_bytes{domain="web"} 60"#,
+                r#"memory_stats_unused_bytes{domain="web"} 30"#,
+                r#"memory_stats_swap_in_bytes{domain="web"} 1"#,
+                r#"memory_stats_swap_out_bytes{domain="web"} 2"#,
+                r#"memory_stats_major_fault_total{domain="web"} 3"#,
+                r#"memory_stats_minor_fault_total{domain="web"} 4"#,
+                r#"memory_stats_disk_caches_bytes{domain="web"} 5"#,
+                r#"memory_stats_disk_cache_bytes{domain="web"} 5"#,
+                r#"memory_stats_hugetlb_pgalloc_total{domain="web"} 6"#,
+                r#"memory_stats_hugetlb_pgfail_total{domain="web"} 7"#,
+                r#"memory_stats_used_percent{domain="web"} 25"#,
+                r#"memory_stats_last_update_timestamp_seconds{domain="web"} 1700000000"#,
+                r#"memory_stats_period_seconds{domain="web"} 10"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_domain_that_is_off_has_its_maximum_and_uses_nothing() {
+        let balloon = Balloon {
+            current: Some(100),
+            maximum: Some(100),
+            ..Balloon::default()
+        };
+        let lines = testing::lines(&with(State::Shutoff, balloon), "kumina", families);
+        let uuid = testing::UUID;
+        assert_eq!(
+            lines,
+            [
+                format!(
+                    r#"libvirt_domain_info_maximum_memory_bytes{{domain="web",uuid="{uuid}"}} 100"#
+                ),
+                r#"libvirt_domain_memory_stats_maximum_bytes{domain="web"} 100"#.to_owned(),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_guest_that_does_not_report_uses_no_percentage() {
+        let of = |available, usable| {
+            used_percent(&Balloon {
+                available,
+                usable,
+                ..Balloon::default()
+            })
+        };
+        assert_eq!(of(Some(0), Some(0)), None);
+        assert_eq!(of(Some(80), None), None);
+        assert_eq!(of(None, Some(1)), None);
+        assert_eq!(of(Some(80), Some(81)), None);
+        assert_eq!(of(Some(80), Some(0)), Some(Value::Float(100.0)));
+    }
+}

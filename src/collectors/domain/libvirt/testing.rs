@@ -1,0 +1,47 @@
+//! What the tests of all subjects need.
+
+use super::{
+    compat::{Compat, Names},
+    labels::Labelled,
+};
+use crate::{family::Families, sources::libvirt::Domain};
+
+pub(super) const UUID: &str = "65264178-ac37-5d9a-9d66-bc590fddde8d";
+
+/// A domain of which only name and UUID are known.
+pub(super) fn domain(name: &str) -> Domain {
+    Domain {
+        name: name.to_owned(),
+        uuid: UUID.to_owned(),
+        ..Domain::default()
+    }
+}
+
+/// What a subject says of a domain, by these names.
+pub(super) fn families(
+    domain: &Domain,
+    names: &str,
+    families: impl FnOnce(&mut Families, &Labelled<'_>),
+) -> Families {
+    let compat = names.split(',').map(|name| match name {
+        "inovex" => Compat::Inovex,
+        "tinkoff" => Compat::Tinkoff,
+        _ => Compat::Kumina,
+    });
+    let compat: Vec<_> = compat.collect();
+    let mut out = Families::default();
+    families(
+        &mut out,
+        &Labelled::new(domain, Names::of(&compat).unwrap()),
+    );
+    out
+}
+
+/// The same, as lines.
+pub(super) fn lines(
+    domain: &Domain,
+    names: &str,
+    of: impl FnOnce(&mut Families, &Labelled<'_>),
+) -> Vec<String> {
+    families(domain, names, of).lines()
+}

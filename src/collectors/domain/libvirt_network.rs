@@ -1,0 +1,96 @@
+//! libvirt's virtual networks. What goes over them the host collectors say, by the names
+//! of their bridges.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    collector::{Collector, NoFlags},
+    error::{Error, Result},
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::{Snapshot, libvirt::Network},
+};
+
+metrics! {
+    /// Virtual networks that are defined, whether they are up or not.
+    NETWORKS: Gauge = "libvirt_networks" [];
+    /// A virtual network and its bridge: always 1. Without a bridge where it has none, and while it is down.
+    ABOUT: Info = "libvirt_network_info" ["network", "uuid", "bridge"];
+    /// Whether the virtual network is up.
+    ACTIVE: Gauge = "libvirt_network_active" ["network"];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Networks;
+
+impl Collector for Networks {
+    const NAME: &'static str = "libvirt_network";
+    const ABOUT: &'static str =
+        "libvirt's virtual networks: whether they are up, and their bridges";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = NoFlags;
+
+    fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        Ok(families(&machine.virtual_networks()?))
+    }
+}
+
+fn families(networks: &[Network]) -> Families {
+    let mut out = Families::default();
+    out.add(&NETWORKS, [], networks.len());
+    let mut seen = BTreeSet::new();
+    for network in networks {
+        let name = network.name.as_str();
+        if !seen.insert(name) {
+            let reason = format!("there is another network {name:?}");
+            out.skip(Error::api("libvirt", reason));
+            continue;
+        }
+        let bridge = network.bridge.as_deref().unwrap_or_default();
+        out.add(&ABOUT, [name, &network.uuid, bridge], true);
+        if let Some(is_active) = network.is_active {
+            out.add(&ACTIVE, [name], is_active);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_has_its_bridge_while_it_is_up() {
+        let network = |name: &str, is_active, bridge: Option<&str>| Network {
+            name: name.to_owned(),
+            uuid: format!("uuid-of-{name}"),
+            is_active,
+            bridge: bridge.map(str::to_owned),
+        };
+        let networks = [
+            network("default", Some(true), Some("virbr0")),
+            network("off", Some(false), None),
+            network("off", Some(true), None),
+            network("unknown", None, None),
+        ];
+        let out = families(&networks);
+        assert_eq!(
+            out.lines(),
+            [
+                "libvirt_networks 4",
+                r#"libvirt_network_info{network="default",uuid="uuid-of-default",bridge="virbr0"} 1"#,
+                r#"libvirt_network_info{network="off",uuid="uuid-of-off",bridge=""} 1"#,
+                r#"libvirt_network_info{network="unknown",uuid="uuid-of-unknown",bridge=""} 1"#,
+                r#"libvirt_network_active{network="default"} 1"#,
+                r#"libvirt_network_active{network="off"} 0"#,
+            ]
+        );
+        assert_eq!(out.skipped().0, 1);
+    }
+}

@@ -1,0 +1,155 @@
+//! libvirt's storage pools, as they last were: nobody refreshes them for it.
+
+use std::collections::BTreeSet;
+
+use super::libvirt::Borrowed;
+use crate::{
+    collector::Collector,
+    error::{Error, Result},
+    family::Families,
+    metric::Desc,
+    metrics,
+    sources::{Snapshot, libvirt::Pool},
+};
+
+metrics! {
+    /// What the pool is doing, as libvirt's number: 0 inactive, 1 being built, 2 running, 3 running with a part missing, 4 out of reach.
+    STATE: Gauge = "libvirt_storage_pool_state" ["storage_pool"];
+    /// Bytes that the pool can hold.
+    CAPACITY: Gauge = "libvirt_storage_pool_capacity_bytes" ["storage_pool"];
+    /// Bytes of the pool in use.
+    ALLOCATION: Gauge = "libvirt_storage_pool_allocation_bytes" ["storage_pool"];
+    /// Bytes of the pool that are left.
+    AVAILABLE: Gauge = "libvirt_storage_pool_available_bytes" ["storage_pool"];
+    /// Whether the pool did not answer in time: what it holds is absent.
+    TIMED_OUT: Gauge = "libvirt_storage_pool_timed_out" ["storage_pool"];
+    /// Bytes that the pool can hold.
+    CAPACITY_OF_TINKOFF: Gauge = "libvirt_pool_info_capacity_bytes" ["pool"];
+    /// Bytes of the pool in use.
+    ALLOCATION_OF_TINKOFF: Gauge = "libvirt_pool_info_allocation_bytes" ["pool"];
+    /// Bytes of the pool that are left.
+    AVAILABLE_OF_TINKOFF: Gauge = "libvirt_pool_info_available_bytes" ["pool"];
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Pools {
+    inovex: bool,
+    tinkoff: bool,
+}
+
+impl Collector for Pools {
+    const NAME: &'static str = "libvirt_pool";
+    const ABOUT: &'static str = "libvirt's storage pools: state and how full they are";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Borrowed;
+
+    fn new(flags: Borrowed) -> Result<Self, String> {
+        let names = flags.names()?;
+        Ok(Self {
+            inovex: names.inovex,
+            tinkoff: names.tinkoff,
+        })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        Ok(self.families(&machine.storage_pools()?))
+    }
+}
+
+impl Pools {
+    fn families(&self, pools: &[Pool]) -> Families {
+        let mut out = Families::default();
+        let mut seen = BTreeSet::new();
+        for pool in pools {
+            let name = pool.name.as_str();
+            if !seen.insert(name) {
+                let reason = format!("there is another pool {name:?}");
+                out.skip(Error::api("libvirt", reason));
+                continue;
+            }
+            if let Some(state) = pool.state {
+                out.add(&STATE, [name], state);
+            }
+            for (metric, of_tinkoff, bytes) in [
+                (&CAPACITY, &CAPACITY_OF_TINKOFF, pool.capacity),
+                (&ALLOCATION, &ALLOCATION_OF_TINKOFF, pool.allocation),
+                (&AVAILABLE, &AVAILABLE_OF_TINKOFF, pool.available),
+            ] {
+                let Some(bytes) = bytes else {
+                    continue;
+                };
+                if self.inovex {
+                    out.add(metric, [name], bytes);
+                }
+                if self.tinkoff {
+                    out.add(of_tinkoff, [name], bytes);
+                }
+            }
+            out.add(&TIMED_OUT, [name], pool.timed_out);
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(name: &str) -> Pool {
+        Pool {
+            name: name.to_owned(),
+            state: Some(2),
+            capacity: Some(100),
+            allocation: Some(30),
+            available: Some(70),
+            timed_out: false,
+        }
+    }
+
+    #[test]
+    fn a_pool_has_its_sizes_under_both_names() {
+        let both = Pools {
+            inovex: true,
+            tinkoff: true,
+        };
+        assert_eq!(
+            both.families(&[pool("images"), pool("images")]).lines(),
+            [
+                r#"libvirt_storage_pool_state{storage_pool="images"} 2"#,
+                r#"libvirt_storage_pool_capacity_bytes{storage_pool="images"} 100"#,
+                r#"libvirt_pool_info_capacity_bytes{pool="images"} 100"#,
+                r#"libvirt_storage_pool_allocation_bytes{storage_pool="images"} 30"#,
+                r#"libvirt_pool_info_allocation_bytes{pool="images"} 30"#,
+                r#"libvirt_storage_pool_available_bytes{storage_pool="images"} 70"#,
+                r#"libvirt_pool_info_available_bytes{pool="images"} 70"#,
+                r#"libvirt_storage_pool_timed_out{storage_pool="images"} 0"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pool_that_does_not_answer_has_no_sizes() {
+        let stuck = Pool {
+            state: None,
+            capacity: None,
+            allocation: None,
+            available: None,
+            timed_out: true,
+            ..pool("nfs")
+        };
+        let inovex = Pools {
+            inovex: true,
+            tinkoff: false,
+        };
+        let lines = inovex.families(&[stuck, pool("images")]).lines();
+        assert_eq!(
+            lines
+                .iter()
+                .filter(|line| line.contains("nfs"))
+                .collect::<Vec<_>>(),
+            [r#"libvirt_storage_pool_timed_out{storage_pool="nfs"} 1"#]
+        );
+        assert!(!lines.iter().any(|line| line.contains("pool_info")));
+    }
+}
