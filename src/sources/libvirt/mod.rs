@@ -5,6 +5,8 @@
 
 mod domain;
 mod flags;
+#[allow(dead_code, reason = "for the client of libvirt's protocol")]
+mod params;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
