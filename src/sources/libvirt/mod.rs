@@ -7,6 +7,8 @@ mod domain;
 mod flags;
 #[allow(dead_code, reason = "for the client of libvirt's protocol")]
 mod params;
+#[allow(dead_code, reason = "for the client of libvirt's protocol")]
+mod xml;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
