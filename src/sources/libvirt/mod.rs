@@ -17,6 +17,8 @@ mod session;
 mod storage;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "virt")]
+mod virt;
 mod watch;
 mod wire;
 mod xml;
