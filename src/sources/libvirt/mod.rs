@@ -1,4 +1,5 @@
-//! Virtual machines as libvirt knows them, over its own protocol on a local socket.
+//! Virtual machines as libvirt knows them, over its own protocol on a local socket; or,
+//! with the feature `virt`, through its library.
 //!
 //! A task keeps the connection, hears of events and remembers what is dear; whoever asks
 //! gets each domain asked about by itself, so that one that hangs costs only itself.
@@ -17,7 +18,7 @@ mod session;
 mod storage;
 #[cfg(test)]
 mod tests;
-#[cfg(feature = "virt")]
+#[cfg_attr(not(feature = "virt"), path = "no_virt.rs")]
 mod virt;
 mod watch;
 mod wire;
@@ -45,6 +46,7 @@ use connection::Failure;
 use fetch::Wanted;
 use place::{Here, Place, Places};
 use session::Session;
+use virt::Virt;
 use watch::{Keeper, Status, Timing};
 
 /// What it is called in errors.
@@ -143,6 +145,8 @@ pub struct Libvirt {
     wanted: Wanted,
     /// Nothing for a URI that this client does not know.
     keeper: Option<Arc<Keeper>>,
+    /// Who asks then, if this build has one.
+    virt: Option<Virt>,
     /// What was named, or would be looked for first.
     uri: String,
     runtime: OnceLock<Handle>,
@@ -161,12 +165,25 @@ impl Libvirt {
     fn with(flags: Flags, places: Option<Places>, timing: Timing) -> Self {
         let first = places.iter().flat_map(|places| &places.all).next_back();
         let first = first.map(|place| place.socket.display().to_string());
+        let uri = flags.libvirt_uri.as_deref().filter(|_| places.is_none());
         Self {
+            virt: uri.and_then(|uri| Virt::new(uri, &flags.libvirt_stats, flags.libvirt_jobs)),
             wanted: Wanted::new(&flags.libvirt_stats, flags.libvirt_jobs),
             uri: flags.libvirt_uri.or(first).unwrap_or_default(),
             keeper: places.map(|places| Arc::new(Keeper::new(places, timing))),
             runtime: OnceLock::new(),
         }
+    }
+
+    /// Why nobody in this build could ask the one that the flags name.
+    pub fn check(&self) -> Result<(), String> {
+        if self.keeper.is_none() && self.virt.is_none() {
+            let uri = &self.uri;
+            return Err(format!(
+                "--libvirt.uri: {uri} needs a build with --features virt"
+            ));
+        }
+        Ok(())
     }
 
     /// Begins to connect and to listen, on the runtime that this is called on, for as
@@ -184,6 +201,9 @@ impl Libvirt {
     /// margin in which they can be exposed. [`Error::Absent`] where there is no libvirt; a
     /// daemon that is there and does not answer is no error, but said in the answer.
     pub fn fetch(&self, deadline: Instant) -> Result<Fetched> {
+        if let Some(virt) = &self.virt {
+            return Ok(virt.fetch(deadline));
+        }
         let wanted = self.wanted;
         self.ask(deadline, async move |keeper, by| {
             fetched(&keeper, wanted, by).await
@@ -192,6 +212,9 @@ impl Libvirt {
 
     /// Asks about storage pools, in the same way.
     pub fn pools(&self, deadline: Instant) -> Result<Vec<Pool>> {
+        if let Some(virt) = &self.virt {
+            return virt.pools(deadline);
+        }
         self.ask(deadline, async |keeper, by| {
             let session = session(&keeper, by).await?;
             storage::pools(&session, by).await.map_err(failed)
@@ -200,13 +223,17 @@ impl Libvirt {
 
     /// Asks about virtual networks, in the same way.
     pub fn networks(&self, deadline: Instant) -> Result<Vec<Network>> {
+        if let Some(virt) = &self.virt {
+            return virt.networks(deadline);
+        }
         self.ask(deadline, async |keeper, by| {
             let session = session(&keeper, by).await?;
             storage::networks(&session, by).await.map_err(failed)
         })
     }
 
-    /// The domains that run, as was last heard, without asking anybody.
+    /// The domains that run, as was last heard, without asking anybody. None where it
+    /// takes more than a local socket: that may well be another machine.
     #[must_use]
     pub fn running(&self) -> Arc<Vec<Running>> {
         let keeper = self.keeper.as_ref();

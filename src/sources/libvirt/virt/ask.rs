@@ -98,12 +98,12 @@ pub(super) fn about(
     let job = (question.has_jobs && is_active && !question.is_over())
         .then(|| asked.job())
         .flatten();
-    let (state, reason, stats) = params::stats(asked.said);
+    let (state, reason, used) = params::stats(asked.said);
     Some(Domain {
         state,
         reason,
         about: about.map(Into::into),
-        stats,
+        stats: used,
         is_partial: !is_complete,
         took: Some(began.elapsed()),
         job,
@@ -124,8 +124,8 @@ impl Asked<'_> {
                 // A driver without them, or an old daemon's.
                 Err(_) => return Some(true),
             }
-            let (state, _, stats) = params::stats(self.said.iter().cloned());
-            if params::is_complete(&stats, state) {
+            let (state, _, used) = params::stats(self.said.iter().cloned());
+            if params::is_complete(&used, state) {
                 return Some(true);
             }
             let wait = waits.next();

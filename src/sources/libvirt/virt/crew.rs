@@ -185,7 +185,10 @@ impl Turn<'_> {
                 since = Some(then);
                 true
             }
-            What::AsksAbout(uuid) => stuck.insert(uuid) || true,
+            What::AsksAbout(uuid) => {
+                stuck.insert(uuid);
+                true
+            }
             What::Gone => false,
         });
         if let Some(since) = since {

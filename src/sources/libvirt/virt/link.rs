@@ -72,17 +72,9 @@ impl Link {
     fn open(&mut self) -> Result<(&Connect, Option<Versions>), String> {
         // A driver that does not say lives in this process.
         let is_alive = |connect: &Connect| connect.is_alive().unwrap_or(true);
-        let connect = match self.connect.take().filter(is_alive) {
-            Some(connect) => {
-                self.is_new = false;
-                connect
-            }
-            None => {
-                let connect = self.opened()?;
-                self.is_new = true;
-                connect
-            }
-        };
+        let kept = self.connect.take().filter(is_alive);
+        self.is_new = kept.is_none();
+        let connect = kept.map_or_else(|| self.opened(), Ok)?;
         Ok((self.connect.insert(connect), self.versions.clone()))
     }
 

@@ -87,17 +87,19 @@ struct Heard<T> {
 }
 
 impl Virt {
-    pub(super) fn new(uri: &str, groups: Vec<Group>, has_jobs: bool) -> Self {
-        Self {
+    /// The one at this URI. Nothing is asked yet.
+    #[expect(clippy::unnecessary_wraps, reason = "other builds have none")]
+    pub(super) fn new(uri: &str, groups: &[Group], has_jobs: bool) -> Option<Self> {
+        Some(Self {
             uri: uri.into(),
-            groups,
+            groups: groups.to_vec(),
             has_jobs,
             counts: Arc::default(),
             domains: Crew::new("libvirt-domains", MAX_THREADS),
             pools: Crew::new("libvirt-pools", 1),
             networks: Crew::new("libvirt-nets", 1),
             seen: Mutex::default(),
-        }
+        })
     }
 
     /// Asks about all domains, and waits for the answers.

@@ -81,7 +81,7 @@ impl Drop for Machine {
 }
 
 fn virt(uri: &str) -> Virt {
-    Virt::new(uri, ALL.to_vec(), true)
+    Virt::new(uri, &ALL, true).unwrap()
 }
 
 fn soon() -> Instant {
@@ -191,23 +191,23 @@ fn domains_are_told_apart_by_what_they_do() {
     assert_eq!(about.title.as_deref(), Some("the first"));
     let flavor = about.nova.as_ref().and_then(|nova| nova.flavor.as_deref());
     assert_eq!(flavor, Some("m1.tiny"));
-    let stats = &first.stats;
-    assert_eq!(stats.balloon.current, Some(1 << 20));
-    assert_eq!(stats.balloon.maximum, Some(2 << 20));
-    assert_eq!(stats.balloon.rss, None);
-    assert_eq!((stats.vcpu_current, stats.vcpu_maximum), (Some(1), Some(3)));
-    let disks: Vec<_> = stats.disks.iter().map(|disk| &*disk.name).collect();
+    let used = &first.stats;
+    assert_eq!(used.balloon.current, Some(1 << 20));
+    assert_eq!(used.balloon.maximum, Some(2 << 20));
+    assert_eq!(used.balloon.rss, None);
+    assert_eq!((used.vcpu_current, used.vcpu_maximum), (Some(1), Some(3)));
+    let disks: Vec<_> = used.disks.iter().map(|disk| &*disk.name).collect();
     assert_eq!(disks, ["vda", "hdc"]);
-    let sizes = [0, 1].map(|disk: usize| stats.disks[disk].capacity.is_some());
+    let sizes = [0, 1].map(|disk: usize| used.disks[disk].capacity.is_some());
     assert_eq!(sizes, [true, false], "the second has no medium");
-    let names: Vec<_> = stats.interfaces.iter().map(|it| &*it.name).collect();
+    let names: Vec<_> = used.interfaces.iter().map(|it| &*it.name).collect();
     let targets: Vec<_> = about
         .interfaces
         .iter()
         .filter_map(|it| it.target.as_deref())
         .collect();
     assert_eq!(names, targets);
-    assert_ne!(stats.interfaces[0].received, Traffic::default());
+    assert_ne!(used.interfaces[0].received, Traffic::default());
 
     assert_eq!(off.stats.cpu, CpuTimes::default());
     assert_eq!(off.stats.balloon.current, None);
@@ -217,7 +217,7 @@ fn domains_are_told_apart_by_what_they_do() {
 
 #[test]
 fn what_was_not_asked_for_is_not_known() {
-    let virt = Virt::new("test:///default", vec![Group::Cpu], false);
+    let virt = Virt::new("test:///default", &[Group::Cpu], false).unwrap();
     let domain = virt.fetch(soon()).domains.remove(0);
     assert_eq!(domain.state, Some(State::Running));
     assert!(domain.stats.cpu.time.is_some());
