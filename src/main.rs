@@ -73,6 +73,7 @@ fn run(settings: Settings) -> Result<(), String> {
     let flags = settings.flags;
     let machine = Machine::new(flags.roots, flags.engines, flags.libvirt, flags.workloads);
     let (engines, libvirt) = (Arc::clone(machine.engines()), Arc::clone(machine.libvirt()));
+    libvirt.check()?;
     let has = |wanted: &[Layer]| {
         let mut collectors = settings.collectors.iter();
         collectors.any(|(_, layer, _)| wanted.contains(layer))

@@ -104,7 +104,7 @@ impl Machine {
         Self {
             cgroups: Cgroups::at(&roots),
             engines: Arc::new(Engines::new(engines)),
-            libvirt: Arc::new(Libvirt::new(libvirt)),
+            libvirt: Arc::new(Libvirt::new(libvirt, &roots.rootfs)),
             workloads: Workloads::new(workloads),
             roots,
         }

@@ -1,5 +1,7 @@
 //! Which libvirt, and what to ask it.
 
+use clap::ArgAction;
+
 /// The flags about libvirt itself.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[group(skip)]
@@ -17,6 +19,9 @@ pub struct Flags {
         default_value = "state,cpu,balloon,vcpu,interface,block,iothread,vm"
     )]
     pub libvirt_stats: Vec<Group>,
+    /// Ask each domain that runs what migration, save or other job it is at, too.
+    #[arg(long = "libvirt.jobs", default_value_t = false, action = ArgAction::Set)]
+    pub libvirt_jobs: bool,
 }
 
 /// A group of statistics, as `virsh domstats` calls it.

@@ -1,12 +1,39 @@
-//! Virtual machines as libvirt knows them, over its own protocol on a local socket.
+//! Virtual machines as libvirt knows them, over its own protocol on a local socket; or,
+//! with the feature `virt`, through its library.
 //!
 //! A task keeps the connection, hears of events and remembers what is dear; whoever asks
 //! gets each domain asked about by itself, so that one that hangs costs only itself.
 
+mod cache;
+mod connection;
 mod domain;
+#[cfg(test)]
+mod fake;
+mod fetch;
 mod flags;
+mod heard;
+mod params;
+mod place;
+mod session;
+mod storage;
+#[cfg(test)]
+mod tests;
+#[cfg_attr(not(feature = "virt"), path = "no_virt.rs")]
+mod virt;
+mod watch;
+mod wire;
+mod xml;
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{runtime::Handle, time::timeout_at};
 
 pub use domain::{
     About, AboutDisk, AboutInterface, Balloon, CpuTimes, DirtyRate, Disk, Domain, Interface,
@@ -15,6 +42,19 @@ pub use domain::{
 pub use flags::{Flags, Group};
 
 use crate::error::{Error, Result};
+use connection::Failure;
+use fetch::Wanted;
+use place::{Here, Place, Places};
+use session::Session;
+use virt::Virt;
+use watch::{Keeper, Status, Timing};
+
+/// What it is called in errors.
+const NAME: &str = "libvirt";
+/// How much of the time before the deadline is left to expose the answers: a tenth, but
+/// not more than the first and not less than the second.
+const MAX_MARGIN: Duration = Duration::from_millis(500);
+const MIN_MARGIN: Duration = Duration::from_millis(20);
 
 /// What libvirt said in one scrape.
 #[derive(Debug, Clone, Default)]
@@ -99,55 +139,215 @@ pub struct Running {
     pub uuid: String,
 }
 
-/// The libvirt of this machine, or another's.
+/// The libvirt of this machine.
 #[derive(Debug)]
 pub struct Libvirt {
-    flags: Flags,
+    wanted: Wanted,
+    /// Nothing for a URI that this client does not know.
+    keeper: Option<Arc<Keeper>>,
+    /// Who asks then, if this build has one.
+    virt: Option<Virt>,
+    /// What was named, or would be looked for first.
+    uri: String,
+    runtime: OnceLock<Handle>,
 }
 
 impl Libvirt {
-    /// The one that the flags name, else the one whose socket is there. Nothing is asked
-    /// before [`watch`](Self::watch).
+    /// The one that the flags name, else the one whose socket is there, below the host's
+    /// root file system. Nothing is asked before [`watch`](Self::watch).
     #[must_use]
-    pub fn new(flags: Flags) -> Self {
-        Self { flags }
+    pub fn new(flags: Flags, rootfs: &Path) -> Self {
+        let here = Here::below(rootfs);
+        let places = Places::of(flags.libvirt_uri.as_deref(), &here);
+        Self::with(flags, places, Timing::default())
+    }
+
+    fn with(flags: Flags, places: Option<Places>, timing: Timing) -> Self {
+        let first = places.iter().flat_map(|places| &places.all).next_back();
+        let first = first.map(|place| place.socket.display().to_string());
+        let uri = flags.libvirt_uri.as_deref().filter(|_| places.is_none());
+        Self {
+            virt: uri.and_then(|uri| Virt::new(uri, &flags.libvirt_stats, flags.libvirt_jobs)),
+            wanted: Wanted::new(&flags.libvirt_stats, flags.libvirt_jobs),
+            uri: flags.libvirt_uri.or(first).unwrap_or_default(),
+            keeper: places.map(|places| Arc::new(Keeper::new(places, timing))),
+            runtime: OnceLock::new(),
+        }
+    }
+
+    /// Why nobody in this build could ask the one that the flags name.
+    pub fn check(&self) -> Result<(), String> {
+        if self.keeper.is_none() && self.virt.is_none() {
+            let uri = &self.uri;
+            return Err(format!(
+                "--libvirt.uri: {uri} needs a build with --features virt"
+            ));
+        }
+        Ok(())
     }
 
     /// Begins to connect and to listen, on the runtime that this is called on, for as
     /// long as it runs.
-    pub fn watch(self: &Arc<Self>) {}
+    pub fn watch(self: &Arc<Self>) {
+        if self.runtime.set(Handle::current()).is_err() {
+            return;
+        }
+        if let Some(keeper) = &self.keeper {
+            tokio::spawn(Arc::clone(keeper).run());
+        }
+    }
 
     /// Asks about all domains and waits for the answers, not beyond the deadline less a
     /// margin in which they can be exposed. [`Error::Absent`] where there is no libvirt; a
     /// daemon that is there and does not answer is no error, but said in the answer.
     pub fn fetch(&self, deadline: Instant) -> Result<Fetched> {
-        let _ = deadline;
-        Err(Error::Absent(self.socket()))
+        if let Some(virt) = &self.virt {
+            return Ok(virt.fetch(deadline));
+        }
+        let wanted = self.wanted;
+        self.ask(deadline, async move |keeper, by| {
+            fetched(&keeper, wanted, by).await
+        })
     }
 
     /// Asks about storage pools, in the same way.
     pub fn pools(&self, deadline: Instant) -> Result<Vec<Pool>> {
-        let _ = deadline;
-        Err(Error::Absent(self.socket()))
+        if let Some(virt) = &self.virt {
+            return virt.pools(deadline);
+        }
+        self.ask(deadline, async |keeper, by| {
+            let session = session(&keeper, by).await?;
+            storage::pools(&session, by).await.map_err(failed)
+        })
     }
 
     /// Asks about virtual networks, in the same way.
     pub fn networks(&self, deadline: Instant) -> Result<Vec<Network>> {
-        let _ = deadline;
-        Err(Error::Absent(self.socket()))
+        if let Some(virt) = &self.virt {
+            return virt.networks(deadline);
+        }
+        self.ask(deadline, async |keeper, by| {
+            let session = session(&keeper, by).await?;
+            storage::networks(&session, by).await.map_err(failed)
+        })
     }
 
-    /// The domains that run, as was last heard, without asking anybody.
+    /// The domains that run, as was last heard, without asking anybody. None where it
+    /// takes more than a local socket: that may well be another machine.
     #[must_use]
     pub fn running(&self) -> Arc<Vec<Running>> {
-        Arc::default()
+        let keeper = self.keeper.as_ref();
+        keeper
+            .map(|keeper| keeper.heard.running())
+            .unwrap_or_default()
     }
 
-    fn socket(&self) -> PathBuf {
-        self.flags
-            .libvirt_uri
-            .clone()
-            .unwrap_or_else(|| "/run/libvirt/libvirt-sock-ro".to_owned())
-            .into()
+    /// Lets something be asked on the runtime, and waits for it here.
+    fn ask<T, F>(
+        &self,
+        deadline: Instant,
+        question: impl FnOnce(Arc<Keeper>, Instant) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let keeper = self.keeper.as_ref().ok_or_else(|| {
+            let reason = format!("{}: takes a build with the feature virt", self.uri);
+            Error::api(NAME, reason)
+        })?;
+        let absent = || Error::Absent(self.uri.clone().into());
+        let runtime = self.runtime.get().ok_or_else(absent)?;
+        if matches!(keeper.status(), Status::Absent) && !keeper.is_anywhere() {
+            return Err(absent());
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let margin = (left / 10).clamp(MIN_MARGIN.min(left), MAX_MARGIN);
+        let by = deadline.checked_sub(margin).unwrap_or(deadline);
+        let (say, said) = std::sync::mpsc::sync_channel(1);
+        let answer = question(Arc::clone(keeper), by);
+        runtime.spawn(async move {
+            // Whoever asked may have gone.
+            say.try_send(answer.await).ok();
+        });
+        let left = deadline.saturating_duration_since(Instant::now());
+        let said = said.recv_timeout(left);
+        said.unwrap_or_else(|_| Err(Error::TimedOut(NAME.to_owned())))
+            .map_err(|error| match error {
+                Error::Absent(_) => absent(),
+                error => error,
+            })
     }
+}
+
+/// The connection by then.
+async fn session(keeper: &Keeper, by: Instant) -> Result<Arc<Session>> {
+    match keeper.stands(by).await {
+        Status::Up(session) => Ok(session),
+        Status::Connecting => Err(Error::TimedOut(NAME.to_owned())),
+        Status::Absent => Err(Error::Absent(PathBuf::new())),
+        Status::Down(_, reason) => Err(Error::api(NAME, reason)),
+    }
+}
+
+fn failed(failure: Failure) -> Error {
+    match failure {
+        Failure::Late => Error::TimedOut(NAME.to_owned()),
+        failure => Error::api(NAME, failure),
+    }
+}
+
+async fn fetched(keeper: &Keeper, wanted: Wanted, by: Instant) -> Result<Fetched> {
+    let mut fetched = Fetched::default();
+    let connection = &mut fetched.connection;
+    let first = keeper.places.all.first();
+    let uri = |place: &Place| place.socket.display().to_string();
+    connection.uri = first.map(uri).unwrap_or_default();
+    match session(keeper, by).await {
+        Ok(session) => {
+            connection.uri = uri(session.place());
+            connection.versions.clone_from(&session.versions);
+            match domains(&session, wanted, by).await {
+                Ok((domains, error)) => {
+                    connection.is_up = true;
+                    connection.error = error.or_else(|| session.missing.clone());
+                    fetched.domains = domains;
+                }
+                Err(reason) => connection.error = Some(reason),
+            }
+            connection.stuck_requests = session.stuck();
+        }
+        Err(error @ Error::Absent(_)) => return Err(error),
+        Err(Error::Api { reason, .. }) => connection.error = Some(reason),
+        Err(error) => connection.error = Some(error.to_string()),
+    }
+    let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    connection.connections = count(&keeper.counts.connections);
+    connection.requests = count(&keeper.counts.requests);
+    connection.events = count(&keeper.counts.events);
+    Ok(fetched)
+}
+
+/// The domains and what is missing although there are some, or why there are none.
+async fn domains(
+    session: &Arc<Session>,
+    wanted: Wanted,
+    by: Instant,
+) -> std::result::Result<(Vec<Domain>, Option<String>), String> {
+    let unanswered = || {
+        let since = session.is_hung()?;
+        Some(format!("no answer for {} s", since.as_secs()))
+    };
+    if let Some(reason) = unanswered() {
+        return Err(reason);
+    }
+    // Nobody is asked twice at a time.
+    let turn = timeout_at(by.into(), session.turn.lock()).await;
+    let _turn = turn.map_err(|_| "another scrape is not done yet".to_owned())?;
+    // Whoever had the turn may have found out.
+    if let Some(reason) = unanswered() {
+        return Err(reason);
+    }
+    let domains = fetch::domains(session, wanted, by).await;
+    domains.map_err(|failure| failure.to_string())
 }

@@ -1,0 +1,592 @@
+//! Asking about all domains, each by itself and four at a time, so that one that hangs
+//! costs only itself.
+//!
+//! libvirt is told not to wait for a domain that is busy (`NOWAIT`). That protects all
+//! but the first who asks, whose request waits in the domain's monitor for as long as
+//! that hangs; so it is left there, and while it is, who asks again is answered at once
+//! with what needs no monitor. What is missing because the domain was just busy for
+//! somebody else is asked for again, twice.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::mpsc, time::sleep_until};
+
+use super::{
+    Group,
+    connection::{Failure, Request, Result},
+    domain::{CpuTimes, Domain, Job, State, Stats},
+    params,
+    session::{Session, Subject},
+    wire::{self, Body, Guest, procedure, written},
+    xml,
+};
+
+/// So many requests at a time that may still be answered soon.
+const WINDOW: usize = 4;
+/// So many domains that do not run are asked about together.
+const OFF_TOGETHER: usize = 32;
+/// A domain with so many questions without an answer is asked no other.
+const MAX_STUCK: usize = 2;
+/// `VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT`
+const NOWAIT: u32 = 1 << 29;
+
+/// What to ask for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    groups: u32,
+    has_jobs: bool,
+}
+
+impl Wanted {
+    pub(super) fn new(groups: &[Group], has_jobs: bool) -> Self {
+        let groups = groups.iter().fold(0, |bits, group| bits | group.bit());
+        // Without its state nobody could tell what the rest means.
+        let groups = groups | Group::State.bit();
+        Self { groups, has_jobs }
+    }
+
+    fn only(self, groups: &[Group]) -> u32 {
+        self.groups & Self::new(groups, false).groups
+    }
+
+    /// What libvirt knows without asking a domain's monitor.
+    fn quick(self) -> u32 {
+        self.only(&[Group::State, Group::Interface])
+    }
+
+    /// What there is of a domain that does not run. Disks are looked at for it, which may
+    /// be on a file system that hangs.
+    fn off(self, is_stuck: bool) -> u32 {
+        let groups = [Group::State, Group::Balloon, Group::Vcpu, Group::Block];
+        let (_, without) = groups.split_last().unwrap_or((&Group::Block, &groups));
+        self.only(if is_stuck { without } else { &groups })
+    }
+}
+
+/// A question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    /// What the domain of this place uses; how often that was asked before.
+    Stats(usize, usize),
+    /// What it uses while an earlier question of this scrape hangs.
+    Rest(usize),
+    /// What so many from this place on use, which do not run.
+    Off(usize, usize),
+    Xml(usize),
+    Info(usize),
+    State(usize),
+    Job(usize),
+}
+
+/// A question that is asked.
+#[derive(Debug)]
+struct Flight {
+    question: Question,
+    since: Instant,
+    /// Whether others are asked meanwhile.
+    is_late: bool,
+}
+
+/// What became known of a domain in this scrape.
+#[derive(Debug, Default)]
+struct Draft {
+    said: Option<(Option<State>, Option<i32>, Stats)>,
+    id: Option<i32>,
+    is_partial: bool,
+    /// Whether it was not answered in an earlier scrape.
+    was_stuck: bool,
+    is_gone: bool,
+    took: Option<Duration>,
+    job: Option<Job>,
+}
+
+/// The domains, sorted by name, and what went wrong although they are there.
+pub(super) async fn domains(
+    session: &Arc<Session>,
+    wanted: Wanted,
+    by: Instant,
+) -> Result<(Vec<Domain>, Option<String>)> {
+    let guests = session.guests(by).await?;
+    let mut fetch = Fetch::new(session, wanted, by, guests);
+    fetch.run().await;
+    match session.end() {
+        Some(failure) => Err(failure),
+        None => Ok(fetch.done()),
+    }
+}
+
+struct Fetch<'a> {
+    session: &'a Arc<Session>,
+    wanted: Wanted,
+    by: Instant,
+    /// How long a question keeps others waiting.
+    patience: Duration,
+    /// Those that run first.
+    guests: Vec<Guest>,
+    drafts: Vec<Draft>,
+    queue: VecDeque<Question>,
+    later: Vec<(Instant, Question)>,
+    flights: HashMap<u64, Flight>,
+    flown: u64,
+    say: mpsc::UnboundedSender<(u64, Result<Vec<u8>>)>,
+    said: mpsc::UnboundedReceiver<(u64, Result<Vec<u8>>)>,
+    error: Option<String>,
+}
+
+impl<'a> Fetch<'a> {
+    fn new(session: &'a Arc<Session>, wanted: Wanted, by: Instant, mut guests: Vec<Guest>) -> Self {
+        guests.sort_by_key(|guest| !guest.is_active());
+        let left = by.saturating_duration_since(Instant::now());
+        let (say, said) = mpsc::unbounded_channel();
+        let mut fetch = Self {
+            session,
+            wanted,
+            by,
+            patience: (left / 4).clamp(Duration::from_millis(100), Duration::from_secs(2)),
+            drafts: guests.iter().map(|_| Draft::default()).collect(),
+            guests,
+            queue: VecDeque::new(),
+            later: Vec::new(),
+            flights: HashMap::new(),
+            flown: 0,
+            say,
+            said,
+            error: None,
+        };
+        fetch.plan();
+        fetch
+    }
+
+    fn plan(&mut self) {
+        let lacks_stats = self.session.lacks_stats.load(Ordering::Relaxed);
+        for (at, (guest, draft)) in self.guests.iter().zip(&mut self.drafts).enumerate() {
+            let asked = self.session.asked(Subject::Domain(guest.uuid));
+            draft.was_stuck = asked > 0;
+            if asked < MAX_STUCK {
+                if lacks_stats {
+                    self.queue.push_back(Question::Info(at));
+                } else if guest.is_active() {
+                    self.queue.push_back(Question::Stats(at, 0));
+                }
+            }
+        }
+        if !lacks_stats {
+            let first = self.guests.iter().filter(|guest| guest.is_active()).count();
+            let places = (first..self.guests.len()).step_by(OFF_TOGETHER);
+            self.queue.extend(places.map(|at| {
+                let count = self.guests.len().saturating_sub(at).min(OFF_TOGETHER);
+                Question::Off(at, count)
+            }));
+        }
+        let lifetime = self.session.timing().lifetime;
+        for at in self.session.cache.wanted(&self.guests, lifetime) {
+            let uuid = self.guests.get(at).map(|guest| guest.uuid);
+            if uuid.is_some_and(|uuid| self.session.asked(Subject::Xml(uuid)) == 0) {
+                self.queue.push_back(Question::Xml(at));
+            }
+        }
+    }
+
+    /// Asks until all is answered or the time is over.
+    async fn run(&mut self) {
+        loop {
+            let mut room = pin!(self.session.room());
+            room.as_mut().enable();
+            self.ask_next();
+            if self.queue.is_empty() && self.later.is_empty() && self.flights.is_empty() {
+                return;
+            }
+            let (wake, waits) = (self.next_wake(), !self.queue.is_empty());
+            tokio::select! {
+                Some((number, answer)) = self.said.recv() => {
+                    self.answered(number, answer);
+                    while let Ok((number, answer)) = self.said.try_recv() {
+                        self.answered(number, answer);
+                    }
+                }
+                () = room, if waits => {}
+                () = sleep_until(wake.into()) => {}
+            }
+            if Instant::now() >= self.by || self.session.end().is_some() {
+                return;
+            }
+            self.woke();
+        }
+    }
+
+    fn next_wake(&self) -> Instant {
+        let later = self.later.iter().map(|(at, _)| *at);
+        let flights = self.flights.values().filter(|flight| !flight.is_late);
+        let late = flights.map(|flight| flight.since + self.patience);
+        // What finds no room, because others ask too, may find some elsewhere by then.
+        let waits = (!self.queue.is_empty()).then(|| Instant::now() + self.patience);
+        later.chain(late).chain(waits).fold(self.by, Instant::min)
+    }
+
+    /// Sees to what is due by now.
+    fn woke(&mut self) {
+        let now = Instant::now();
+        let due = self.later.extract_if(.., |(at, _)| *at <= now);
+        self.queue.extend(due.map(|(_, question)| question));
+        for flight in self.flights.values_mut() {
+            if flight.is_late || flight.since + self.patience > now {
+                continue;
+            }
+            flight.is_late = true;
+            if let Question::Stats(at, _) = flight.question {
+                let uuid = self.guests.get(at).map(|guest| guest.uuid);
+                if uuid.is_some_and(|it| self.session.asked(Subject::Domain(it)) < MAX_STUCK) {
+                    self.queue.push_front(Question::Rest(at));
+                }
+            }
+        }
+    }
+
+    fn ask_next(&mut self) {
+        let soon = self.flights.values().filter(|flight| !flight.is_late);
+        let mut free = WINDOW.saturating_sub(soon.count());
+        while free > 0 {
+            let Some(question) = self.queue.pop_front() else {
+                return;
+            };
+            if !self.ask(question) {
+                self.queue.push_front(question);
+                return;
+            }
+            free -= 1;
+        }
+    }
+
+    /// Asks; whether there was room for it.
+    fn ask(&mut self, question: Question) -> bool {
+        let Some((subject, procedure, body)) = self.request(question, false) else {
+            return true;
+        };
+        let (by, number) = (self.by, self.flown);
+        let request = |body: Body| Request {
+            procedure,
+            body: body.bytes(),
+            by,
+        };
+        let then = || {
+            let say = self.say.clone();
+            // The scrape may be over.
+            Box::new(move |answer| drop(say.send((number, answer))))
+        };
+        let mut asked = self.session.try_ask(subject, request(body), then());
+        if asked.is_err() && self.session.is_full_for(self.patience) {
+            // What needs no domain can be had all the same.
+            let quick = match question {
+                Question::Stats(..) | Question::Rest(_) => self.request(question, true),
+                question => self.request(question, false),
+            };
+            if let Some((subject, _, body)) = quick {
+                asked = self.session.try_ask_quick(subject, request(body), then());
+            }
+        }
+        if asked.is_err() {
+            return false;
+        }
+        self.flown = self.flown.wrapping_add(1);
+        let flight = Flight {
+            question,
+            since: Instant::now(),
+            is_late: false,
+        };
+        self.flights.insert(number, flight);
+        true
+    }
+
+    fn request(&self, question: Question, is_quick: bool) -> Option<(Subject, u32, Body)> {
+        let about = |at: usize| self.guests.get(at);
+        Some(match question {
+            Question::Stats(at, _) | Question::Rest(at) => {
+                let guest = about(at)?;
+                let groups = if is_quick {
+                    self.wanted.quick()
+                } else {
+                    self.wanted.groups
+                };
+                let body = Body::default().number(1).guest(guest);
+                let body = body.number(groups).number(NOWAIT);
+                (Subject::Domain(guest.uuid), procedure::STATS, body)
+            }
+            Question::Off(at, count) => {
+                let guests = self.guests.get(at..)?.iter().take(count);
+                let body = Body::default().number(u32::try_from(guests.len()).ok()?);
+                let body = guests.fold(body, Body::guest);
+                let is_stuck = self.session.asked(Subject::Off) > 0;
+                let body = body.number(self.wanted.off(is_stuck)).number(NOWAIT);
+                (Subject::Off, procedure::STATS, body)
+            }
+            Question::Xml(at) => {
+                let guest = about(at)?;
+                let body = Body::default().guest(guest).number(0);
+                (Subject::Xml(guest.uuid), procedure::XML, body)
+            }
+            Question::Info(at) => {
+                let guest = about(at)?;
+                let body = Body::default().guest(guest);
+                (Subject::Domain(guest.uuid), procedure::INFO, body)
+            }
+            Question::State(at) => {
+                let guest = about(at)?;
+                let body = Body::default().guest(guest).number(0);
+                (Subject::Domain(guest.uuid), procedure::STATE, body)
+            }
+            Question::Job(at) => {
+                let guest = about(at)?;
+                let body = Body::default().guest(guest);
+                (Subject::Domain(guest.uuid), procedure::JOB_INFO, body)
+            }
+        })
+    }
+
+    fn answered(&mut self, number: u64, answer: Result<Vec<u8>>) {
+        let Some(flight) = self.flights.remove(&number) else {
+            return;
+        };
+        let question = flight.question;
+        let taken = answer.and_then(|body| match question {
+            Question::Stats(at, _) | Question::Rest(at) => self.stats(at, &flight, &body),
+            Question::Off(at, count) => self.off(at, count, &body),
+            Question::Xml(at) => self.xml(at, flight.since, &body),
+            Question::Info(at) => self.info(at, &flight, &body),
+            Question::State(at) => self.state(at, &body),
+            Question::Job(at) => self.job(at, &body),
+        });
+        let Err(failure) = taken else {
+            return;
+        };
+        match (&failure, question) {
+            (
+                Failure::Refused(refusal),
+                Question::Stats(..) | Question::Rest(_) | Question::Off(..),
+            ) if refusal.is_unsupported() => {
+                self.session.lacks_stats.store(true, Ordering::Relaxed);
+                let at = match question {
+                    Question::Stats(at, _) | Question::Rest(at) => at..at.saturating_add(1),
+                    Question::Off(at, count) => at..at.saturating_add(count),
+                    _ => 0..0,
+                };
+                self.queue.extend(at.map(Question::Info));
+            }
+            (Failure::Refused(refusal), Question::Stats(at, _) | Question::Info(at))
+                if refusal.is_gone() =>
+            {
+                if let Some(draft) = self.drafts.get_mut(at) {
+                    draft.is_gone = true;
+                }
+            }
+            // No job, or no longer there: whoever asked for more is told.
+            (Failure::Refused(_), Question::Job(_)) => {}
+            (Failure::Refused(refusal), _) if refusal.is_gone() => {}
+            _ => {
+                let about = self.named(question);
+                self.error
+                    .get_or_insert_with(|| format!("{about}{failure}"));
+            }
+        }
+    }
+
+    fn named(&self, question: Question) -> String {
+        let (Question::Stats(at, _)
+        | Question::Rest(at)
+        | Question::Off(at, _)
+        | Question::Xml(at)
+        | Question::Info(at)
+        | Question::State(at)
+        | Question::Job(at)) = question;
+        let name = self.guests.get(at).map(Guest::text).unwrap_or_default();
+        match question {
+            Question::Off(..) => "domains that do not run: ".to_owned(),
+            Question::Xml(_) => format!("description of {name:?}: "),
+            _ => format!("{name:?}: "),
+        }
+    }
+
+    fn stats(&mut self, at: usize, flight: &Flight, body: &[u8]) -> Result<()> {
+        let records = wire::records(body)?;
+        let (Some(guest), Some(draft)) = (self.guests.get(at), self.drafts.get_mut(at)) else {
+            return Ok(());
+        };
+        let mut records = records.into_iter();
+        let Some(record) = records.find(|record| record.guest.uuid == guest.uuid) else {
+            draft.is_gone = true;
+            return Ok(());
+        };
+        let said = params::stats(record.params);
+        let is_qemu = self.session.is_qemu();
+        let is_partial = is_qemu && !params::is_complete(&said.2, said.0);
+        if is_partial && draft.said.is_some() && !draft.is_partial {
+            // An earlier question was answered better meanwhile.
+            return Ok(());
+        }
+        let lacks_info = !is_qemu && said.2.balloon.maximum.is_none();
+        draft.said = Some(said);
+        draft.id = Some(record.guest.id);
+        draft.is_partial = is_partial;
+        draft.took = Some(flight.since.elapsed());
+        if lacks_info {
+            self.queue.push_back(Question::Info(at));
+        }
+        let is_last = matches!(flight.question, Question::Rest(_));
+        if self.wanted.has_jobs && !is_partial && !is_last {
+            self.queue.push_back(Question::Job(at));
+        }
+        if let Question::Stats(_, tries) = flight.question
+            && is_partial
+            && !draft.was_stuck
+            && let Some(pause) = self.session.timing().again.get(tries)
+        {
+            let due = Instant::now() + *pause;
+            if due < self.by {
+                let again = Question::Stats(at, tries.saturating_add(1));
+                self.later.push((due, again));
+            }
+        }
+        Ok(())
+    }
+
+    fn off(&mut self, at: usize, count: usize, body: &[u8]) -> Result<()> {
+        let mut records: HashMap<_, _> = wire::records(body)?
+            .into_iter()
+            .map(|record| (record.guest.uuid, record))
+            .collect();
+        let drafts = self.guests.iter().zip(&mut self.drafts).enumerate();
+        for (at, (guest, draft)) in drafts.skip(at).take(count) {
+            let Some(record) = records.remove(&guest.uuid) else {
+                draft.is_gone = true;
+                continue;
+            };
+            let said = params::stats(record.params);
+            if !self.session.is_qemu() && said.2.balloon.maximum.is_none() {
+                self.queue.push_back(Question::Info(at));
+            }
+            draft.id = Some(record.guest.id);
+            draft.said = Some(said);
+        }
+        Ok(())
+    }
+
+    fn xml(&mut self, at: usize, asked: Instant, body: &[u8]) -> Result<()> {
+        let Some(guest) = self.guests.get(at) else {
+            return Ok(());
+        };
+        let text = wire::string(body)?;
+        let about = xml::about(&text);
+        if let Err(reason) = &about {
+            let name = guest.text();
+            let error = || format!("description of {name:?}: {reason}");
+            self.error.get_or_insert_with(error);
+        }
+        self.session.cache.put(guest, asked, about.ok());
+        Ok(())
+    }
+
+    fn info(&mut self, at: usize, flight: &Flight, body: &[u8]) -> Result<()> {
+        let info = wire::info(body)?;
+        let Some(draft) = self.drafts.get_mut(at) else {
+            return Ok(());
+        };
+        draft.took.get_or_insert(flight.since.elapsed());
+        let (state, reason, used) = draft.said.get_or_insert_default();
+        *state = state.or(State::of(info.state));
+        if reason.is_none() {
+            self.queue.push_back(Question::State(at));
+        }
+        let bytes = |kib: u64| kib.checked_mul(1024);
+        let balloon = &mut used.balloon;
+        balloon.current = balloon.current.or(bytes(info.memory));
+        balloon.maximum = balloon.maximum.or(bytes(info.max_memory));
+        used.vcpu_current = used.vcpu_current.or(Some(info.vcpus.into()));
+        let time = Duration::from_nanos(info.cpu_time);
+        used.cpu.time = used.cpu.time.or(Some(time));
+        Ok(())
+    }
+
+    fn state(&mut self, at: usize, body: &[u8]) -> Result<()> {
+        let (_, why) = wire::state(body)?;
+        let draft = self.drafts.get_mut(at);
+        if let Some((_, reason, _)) = draft.and_then(|draft| draft.said.as_mut()) {
+            *reason = Some(why);
+        }
+        Ok(())
+    }
+
+    fn job(&mut self, at: usize, body: &[u8]) -> Result<()> {
+        let info = wire::job(body)?;
+        if let Some(draft) = self.drafts.get_mut(at) {
+            draft.job = Some(job(&info));
+        }
+        Ok(())
+    }
+
+    /// The domains as they are known now.
+    fn done(self) -> (Vec<Domain>, Option<String>) {
+        let Self {
+            session,
+            guests,
+            drafts,
+            error,
+            ..
+        } = self;
+        let drafts = guests
+            .iter()
+            .zip(drafts)
+            .filter(|(_, draft)| !draft.is_gone);
+        let mut domains: Vec<_> = drafts
+            .map(|(guest, draft)| domain(session, guest, draft))
+            .collect();
+        domains.sort_by(|a, b| a.name.cmp(&b.name));
+        // Other bytes may have become the same text.
+        domains.dedup_by(|a, b| a.name == b.name);
+        (domains, error)
+    }
+}
+
+fn domain(session: &Session, guest: &Guest, draft: Draft) -> Domain {
+    let about = session.cache.about(guest);
+    let is_silent = draft.said.is_none();
+    let (state, reason, mut used) = draft.said.unwrap_or_default();
+    let is_off = state.is_some_and(|state| !state.is_active());
+    if is_off {
+        // libvirt 9 says what it used itself.
+        used.cpu = CpuTimes::default();
+    }
+    let id = draft.id.unwrap_or(guest.id);
+    Domain {
+        name: guest.text(),
+        uuid: written(&guest.uuid),
+        id: id.try_into().ok().filter(|_| !is_off),
+        state,
+        reason,
+        lifecycle: session.heard().of(&guest.uuid, about.as_deref()),
+        about,
+        stats: used,
+        is_partial: draft.is_partial || is_silent,
+        is_stuck: session.asked(Subject::Domain(guest.uuid)) > 0,
+        took: draft.took,
+        job: draft.job,
+    }
+}
+
+fn job(info: &wire::JobInfo) -> Job {
+    let is_there = info.kind != 0;
+    let three = |sizes: [u64; 3]| sizes.map(|size| is_there.then_some(size));
+    let time = |time| is_there.then(|| Duration::from_millis(time));
+    Job {
+        kind: Some(info.kind),
+        elapsed: time(info.elapsed),
+        // Nobody knows of a job without bounds.
+        remaining: time(info.remaining).filter(|_| info.kind == 1),
+        data: three(info.data),
+        memory: three(info.memory),
+        file: three(info.file),
+    }
+}

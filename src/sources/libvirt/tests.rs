@@ -1,0 +1,754 @@
+//! The client against a pretended daemon.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use tokio::runtime::{self, Runtime};
+
+use super::{
+    fake::{FakeLibvirt, Fate},
+    wire::procedure,
+    *,
+};
+
+/// A client, the daemon that it asks, and where that listens.
+struct Rig {
+    daemon: Option<FakeLibvirt>,
+    libvirt: Arc<Libvirt>,
+    socket: PathBuf,
+    _runtime: Runtime,
+}
+
+const TIMING: Timing = Timing {
+    backoff: Duration::from_millis(20),
+    max_backoff: Duration::from_millis(100),
+    pause: Duration::ZERO,
+    handshake: Duration::from_secs(20),
+    refresh: Duration::from_secs(300),
+    lifetime: Duration::from_secs(300),
+    again: [Duration::from_millis(5), Duration::from_millis(10)],
+};
+
+impl Rig {
+    fn new(guests: &[&str]) -> Self {
+        let socket = socket();
+        let daemon = FakeLibvirt::start(&socket, guests);
+        Self::at(socket, Some(daemon), true)
+    }
+
+    fn at(socket: PathBuf, daemon: Option<FakeLibvirt>, is_named: bool) -> Self {
+        Self::with(socket, daemon, is_named, Flags::all())
+    }
+
+    fn with(socket: PathBuf, daemon: Option<FakeLibvirt>, is_named: bool, flags: Flags) -> Self {
+        let names = ["qemu:///system", "qemu:///session"];
+        let place = Place {
+            socket: socket.clone(),
+            names: names.map(str::to_owned).to_vec(),
+        };
+        let places = Places {
+            all: vec![place],
+            is_named,
+        };
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let libvirt = Arc::new(Libvirt::with(flags, Some(places), TIMING));
+        runtime.block_on(async { libvirt.watch() });
+        Self {
+            daemon,
+            libvirt,
+            socket,
+            _runtime: runtime,
+        }
+    }
+
+    fn daemon(&self) -> &FakeLibvirt {
+        self.daemon.as_ref().unwrap()
+    }
+
+    /// Asks, and has time for it.
+    fn fetch(&self) -> Fetched {
+        let deadline = soon();
+        let fetched = self.libvirt.fetch(deadline).unwrap();
+        assert!(Instant::now() < deadline.checked_sub(MAX_MARGIN).unwrap());
+        fetched
+    }
+
+    /// Asks in vain.
+    fn fetch_in_vain(&self) -> Fetched {
+        let deadline = Instant::now() + Duration::from_millis(800);
+        self.libvirt.fetch(deadline).unwrap()
+    }
+
+    fn until_up(&self) -> Fetched {
+        for _ in 0..500 {
+            let fetched = self.fetch();
+            if fetched.connection.is_up {
+                return fetched;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it never came up: {:?}", self.fetch());
+    }
+}
+
+impl Flags {
+    fn all() -> Self {
+        Self {
+            libvirt_stats: vec![Group::State, Group::Cpu, Group::Balloon, Group::Block],
+            ..Self::default()
+        }
+    }
+}
+
+fn socket() -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let file = format!("strata-libvirt-{}-{number}", std::process::id());
+    std::env::temp_dir().join(file)
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+fn names(fetched: &Fetched) -> Vec<&str> {
+    let domains = fetched.domains.iter();
+    domains.map(|domain| domain.name.as_str()).collect()
+}
+
+fn domain<'a>(fetched: &'a Fetched, name: &str) -> &'a Domain {
+    let mut domains = fetched.domains.iter();
+    domains.find(|domain| domain.name == name).unwrap()
+}
+
+fn is_complete(domain: &Domain) -> bool {
+    let stats = &domain.stats;
+    let read = stats.disks.first().and_then(|disk| disk.read.requests);
+    !domain.is_partial && read == Some(11) && stats.balloon.rss == Some(512 << 10)
+}
+
+#[test]
+fn each_domain_is_there_with_what_it_uses_and_what_is_said_of_it() {
+    let rig = Rig::new(&["b", "a", "off"]);
+    rig.daemon().world().guest("off").id = -1;
+    let fetched = rig.fetch();
+    assert_eq!(names(&fetched), ["a", "b", "off"]);
+    let connection = &fetched.connection;
+    assert!(
+        connection.is_up && connection.error.is_none(),
+        "{connection:?}"
+    );
+    assert_eq!(connection.uri, rig.socket.display().to_string());
+    assert_eq!((connection.connections, connection.stuck_requests), (1, 0));
+    let versions = connection.versions.as_ref().unwrap();
+    assert_eq!(
+        (versions.driver.as_str(), versions.daemon.as_str()),
+        ("QEMU", "9.0.0")
+    );
+    assert_eq!(versions.hypervisor.as_deref(), Some("7.2.22"));
+
+    let a = domain(&fetched, "a");
+    assert!(is_complete(a) && a.took.is_some() && !a.is_stuck, "{a:?}");
+    assert_eq!(
+        (a.id, a.state, a.reason),
+        (Some(2), Some(State::Running), Some(1))
+    );
+    assert_eq!(a.stats.cpu.time, Some(Duration::from_secs(7)));
+    assert_eq!(a.about.as_ref().unwrap().title.as_deref(), Some("about a"));
+    assert_eq!(a.uuid, "61a5a5a5-a5a5-a5a5-a5a5-a5a5a5a5a5a5");
+
+    let off = domain(&fetched, "off");
+    assert_eq!((off.id, off.state), (None, Some(State::Shutoff)));
+    assert_eq!(off.stats.cpu, CpuTimes::default());
+    assert_eq!(off.stats.balloon.maximum, Some(2048 << 10));
+    assert!(!off.is_partial && off.about.is_some());
+
+    let running = rig.libvirt.running();
+    let running: Vec<_> = running.iter().map(|it| (it.name.as_str(), it.id)).collect();
+    assert_eq!(running, [("a", 2), ("b", 1)]);
+}
+
+#[test]
+fn descriptions_are_not_read_again_without_need() {
+    let rig = Rig::new(&["a", "b"]);
+    rig.fetch();
+    rig.fetch();
+    assert_eq!(rig.daemon().world().count(procedure::XML), 2);
+    rig.daemon().world().guest("a").title = "news".to_owned();
+    let rest = [0_u32.to_be_bytes(), 0_u32.to_be_bytes()].concat();
+    rig.daemon().event(379, "a", &rest);
+    let told = || rig.fetch().connection.events;
+    while told() < 1 {}
+    let fetched = rig.fetch();
+    let about = domain(&fetched, "a").about.as_ref().unwrap();
+    assert_eq!(about.title.as_deref(), Some("news"));
+    assert_eq!(rig.daemon().world().count(procedure::XML), 3);
+}
+
+#[test]
+fn a_domain_that_hangs_costs_one_deadline_and_is_asked_no_more_than_twice_at_a_time() {
+    let rig = Rig::new(&["a", "b", "c", "d", "e", "f"]);
+    rig.daemon().world().guest("b").is_hung = true;
+    let first = rig.fetch_in_vain();
+    let second = rig.fetch();
+    let third = rig.fetch();
+    for fetched in [&first, &second, &third] {
+        assert!(fetched.connection.is_up);
+        assert_eq!(names(fetched), ["a", "b", "c", "d", "e", "f"]);
+        let (stuck, fine): (Vec<_>, Vec<_>) = fetched.domains.iter().partition(|it| it.is_stuck);
+        assert_eq!(fine.iter().filter(|it| is_complete(it)).count(), 5);
+        let [b] = stuck.as_slice() else {
+            panic!("{stuck:?}");
+        };
+        assert!(b.is_partial && b.name == "b" && b.about.is_some());
+        assert_eq!(b.state, Some(State::Running));
+        assert_eq!(b.stats.cpu.time, Some(Duration::from_secs(7)));
+        assert_eq!(b.stats.balloon.rss, None);
+    }
+    assert_eq!(third.connection.stuck_requests, 1);
+    rig.daemon().resume("b");
+    let fetched = rig.fetch();
+    assert!(
+        fetched
+            .domains
+            .iter()
+            .all(|it| is_complete(it) && !it.is_stuck)
+    );
+    assert_eq!(fetched.connection.stuck_requests, 0);
+}
+
+#[test]
+fn a_question_that_hangs_is_not_repeated() {
+    let rig = Rig::new(&["a", "b"]);
+    // Not even what libvirt has without the domain is answered.
+    let hangs = super::fake::uuid(b"b");
+    rig.daemon().decide(move |came| {
+        let is_it = came.body.windows(16).any(|bytes| bytes == hangs);
+        match came.procedure {
+            procedure::STATS if is_it => Fate::Never,
+            _ => Fate::Usual,
+        }
+    });
+    rig.fetch_in_vain();
+    let asked = |rig: &Rig| {
+        let world = rig.daemon().world();
+        let came = world
+            .came
+            .iter()
+            .filter(|came| came.procedure == procedure::STATS);
+        came.filter(|came| came.body.windows(16).any(|bytes| bytes == hangs))
+            .count()
+    };
+    let first = asked(&rig);
+    assert!(first <= 2, "{first}");
+    for _ in 0..3 {
+        let fetched = rig.fetch_in_vain();
+        assert!(domain(&fetched, "b").is_stuck && is_complete(domain(&fetched, "a")));
+    }
+    assert_eq!(asked(&rig), 2);
+    let fetched = rig.fetch();
+    let b = domain(&fetched, "b");
+    assert!(
+        b.is_partial && b.state.is_none() && b.id == Some(2),
+        "{b:?}"
+    );
+}
+
+#[test]
+fn many_that_hang_take_few_slots_of_few_connections_and_others_are_still_there() {
+    let all: Vec<_> = (10..40).map(|number| format!("g{number}")).collect();
+    let all: Vec<_> = all.iter().map(String::as_str).collect();
+    let rig = Rig::new(&all);
+    for guest in &mut rig.daemon().world().guests {
+        guest.is_hung = guest.name < b"g25".to_vec();
+    }
+    for _ in 0..4 {
+        let fetched = rig.fetch_in_vain();
+        assert!(fetched.connection.is_up);
+        assert_eq!(fetched.domains.len(), 30);
+    }
+    let fetched = rig.fetch();
+    let stuck = fetched.domains.iter().filter(|it| it.is_stuck).count();
+    assert_eq!((stuck, fetched.connection.stuck_requests), (12, 12));
+    assert!(
+        fetched.domains.iter().all(|it| it.state.is_some()),
+        "{fetched:?}"
+    );
+    assert_eq!(rig.daemon().connections(), 4);
+    let world = rig.daemon().world();
+    assert!(
+        world.outstanding.values().all(|count| *count <= 3),
+        "{:?}",
+        world.outstanding
+    );
+    assert!(
+        world.most.values().all(|most| *most <= 4),
+        "{:?}",
+        world.most
+    );
+    drop(world);
+    for name in all.iter().take(15) {
+        rig.daemon().resume(name);
+    }
+    let fetched = rig.fetch();
+    assert!(fetched.domains.iter().all(is_complete));
+}
+
+#[test]
+fn no_more_than_four_requests_are_on_their_way() {
+    let all: Vec<_> = (10..40).map(|number| format!("g{number}")).collect();
+    let all: Vec<_> = all.iter().map(String::as_str).collect();
+    let rig = Rig::new(&all);
+    rig.daemon().world().takes = Duration::from_millis(2);
+    for _ in 0..3 {
+        let fetched = rig.fetch();
+        assert!(fetched.domains.iter().all(is_complete));
+    }
+    let world = rig.daemon().world();
+    assert!(
+        world.most.values().all(|most| *most <= 4),
+        "{:?}",
+        world.most
+    );
+    assert!(
+        world.most.values().any(|most| *most >= 3),
+        "{:?}",
+        world.most
+    );
+    assert_eq!(rig.daemon().connections(), 2);
+}
+
+#[test]
+fn what_was_left_out_because_a_domain_was_busy_is_asked_for_again() {
+    let rig = Rig::new(&["a", "b"]);
+    rig.daemon().world().guest("a").busy = 2;
+    let fetched = rig.fetch();
+    assert!(fetched.domains.iter().all(is_complete));
+    assert_eq!(rig.daemon().world().count(procedure::STATS), 4);
+
+    rig.daemon().world().guest("a").busy = 100;
+    let fetched = rig.fetch();
+    let a = domain(&fetched, "a");
+    assert!(a.is_partial && !a.is_stuck && a.state == Some(State::Running));
+    assert_eq!(a.stats.disks.first().unwrap().read.requests, None);
+    assert!(is_complete(domain(&fetched, "b")));
+    assert_eq!(rig.daemon().world().count(procedure::STATS), 8);
+}
+
+#[test]
+fn a_daemon_that_hangs_costs_one_deadline_and_is_back_when_it_answers() {
+    let rig = Rig::new(&["a"]);
+    rig.fetch();
+    rig.daemon().hang(true);
+    // It is already waiting for something to come.
+    rig.daemon().decide(|_| Fate::Never);
+    let fetched = rig.fetch_in_vain();
+    assert!(!fetched.connection.is_up && fetched.domains.is_empty());
+    assert_eq!(
+        fetched.connection.error.as_deref(),
+        Some("no answer in time")
+    );
+    for _ in 0..3 {
+        let fetched = rig.fetch();
+        assert!(!fetched.connection.is_up);
+        let error = fetched.connection.error.unwrap();
+        assert!(error.starts_with("no answer for "), "{error}");
+        assert_eq!(rig.libvirt.running().len(), 1);
+    }
+    assert!(
+        rig.libvirt
+            .pools(Instant::now() + Duration::from_millis(300))
+            .is_err()
+    );
+}
+
+#[test]
+fn a_daemon_that_goes_on_is_heard() {
+    let rig = Rig::new(&["a"]);
+    let serials = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&serials);
+    rig.fetch();
+    let before = rig.daemon().world().came.len();
+    rig.daemon().decide(move |_| {
+        // The first is answered by what follows, as everything comes in its order.
+        count.fetch_add(1, Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(1200));
+        Fate::Usual
+    });
+    assert!(!rig.fetch_in_vain().connection.is_up);
+    assert_eq!(rig.daemon().world().came.len(), before + 1);
+    rig.daemon().until(|world| world.outstanding[&0] == 0);
+    rig.daemon().world().decide = None;
+    let fetched = rig.until_up();
+    assert!(is_complete(domain(&fetched, "a")));
+    assert_eq!(rig.daemon().connections(), 1);
+}
+
+#[test]
+fn a_daemon_that_hangs_from_the_beginning_costs_one_deadline() {
+    let socket = socket();
+    let daemon = FakeLibvirt::start(&socket, &["a"]);
+    daemon.hang(true);
+    let rig = Rig::at(socket, Some(daemon), false);
+    assert!(!rig.fetch_in_vain().connection.is_up);
+    assert!(!rig.fetch().connection.is_up);
+    rig.daemon().hang(false);
+    assert_eq!(names(&rig.until_up()), ["a"]);
+}
+
+#[test]
+fn a_daemon_that_is_restarted_is_found_again() {
+    let mut rig = Rig::new(&["a", "b"]);
+    rig.fetch();
+    drop(rig.daemon.take());
+    let fetched = rig.fetch();
+    assert!(!fetched.connection.is_up && fetched.domains.is_empty());
+    assert!(fetched.connection.error.is_some());
+    assert_eq!(rig.libvirt.running().len(), 2);
+    rig.daemon = Some(FakeLibvirt::start(&rig.socket, &["b", "c"]));
+    let fetched = rig.until_up();
+    assert_eq!(names(&fetched), ["b", "c"]);
+    assert_eq!(fetched.connection.connections, 2);
+    assert!(fetched.domains.iter().all(is_complete));
+}
+
+#[test]
+fn where_there_is_no_libvirt_nothing_is_missed_until_it_comes() {
+    let rig = Rig::at(socket(), None, false);
+    assert!(matches!(rig.libvirt.fetch(soon()), Err(Error::Absent(_))));
+    assert!(matches!(rig.libvirt.pools(soon()), Err(Error::Absent(_))));
+    assert!(rig.libvirt.running().is_empty());
+    let daemon = FakeLibvirt::start(&rig.socket, &["a"]);
+    let fetched = rig.fetch();
+    assert_eq!(names(&fetched), ["a"]);
+    drop(daemon);
+    // There was one: it is not there now, and that is no absence.
+    assert!(!rig.fetch().connection.is_up);
+}
+
+#[test]
+fn a_socket_that_was_named_and_is_not_there_is_an_error() {
+    let rig = Rig::at(socket(), None, true);
+    let connection = rig.fetch().connection;
+    assert!(!connection.is_up);
+    assert_eq!(connection.error.as_deref(), Some("there is no such socket"));
+    assert!(rig.libvirt.networks(soon()).is_err());
+}
+
+#[test]
+fn a_user_is_let_in_by_polkit() {
+    let socket = socket();
+    let daemon = FakeLibvirt::start(&socket, &["a"]);
+    daemon.world().auths = vec![1, 2];
+    let rig = Rig::at(socket, Some(daemon), true);
+    assert!(rig.fetch().connection.is_up);
+    let world = rig.daemon().world();
+    let came: Vec<_> = world.came.iter().map(|came| came.procedure).collect();
+    let begun = [
+        procedure::AUTH_LIST,
+        procedure::AUTH_POLKIT,
+        procedure::OPEN,
+    ];
+    assert!(came.starts_with(&begun), "{came:?}");
+    // Nothing but reading is asked for.
+    assert!(world.came[2].body.ends_with(&[0, 0, 0, 1]));
+}
+
+#[test]
+fn who_is_not_let_in_says_so() {
+    let socket = socket();
+    let daemon = FakeLibvirt::start(&socket, &["a"]);
+    daemon.world().auths = vec![2];
+    daemon.decide(|came| match came.procedure {
+        procedure::AUTH_POLKIT => Fate::Refused(45),
+        _ => Fate::Usual,
+    });
+    let rig = Rig::at(socket, Some(daemon), false);
+    let connection = rig.fetch().connection;
+    let error = connection.error.unwrap();
+    assert!(
+        !connection.is_up && error.ends_with("it is not to be"),
+        "{error}"
+    );
+    rig.daemon().world().auths = vec![1];
+    let error = rig.fetch().connection.error.unwrap();
+    assert!(error.ends_with("SASL"), "{error}");
+    rig.daemon().world().auths = vec![0];
+    assert!(rig.until_up().connection.is_up);
+}
+
+#[test]
+fn a_users_daemon_is_asked_for_the_users_domains() {
+    let socket = socket();
+    let daemon = FakeLibvirt::start(&socket, &["a"]);
+    daemon.decide(|came| {
+        let is_system = came.body.windows(7).any(|bytes| bytes == b"/system");
+        match came.procedure {
+            procedure::OPEN if is_system => Fate::Refused(1),
+            _ => Fate::Usual,
+        }
+    });
+    let rig = Rig::at(socket, Some(daemon), true);
+    assert_eq!(names(&rig.fetch()), ["a"]);
+}
+
+#[test]
+fn garbage_ends_the_connection_and_not_more() {
+    let rig = Rig::new(&["a"]);
+    let long = [100_000_000_u32.to_be_bytes().as_slice(), &[0; 64]].concat();
+    let short = 27_u32.to_be_bytes().to_vec();
+    let other = [32_u32, wire::REMOTE, 2, 3, 1, 1, 0, 0]
+        .map(u32::to_be_bytes)
+        .concat();
+    for garbage in [long, short, other, b"HTTP/1.1 200 OK\r\n\r\n".to_vec()] {
+        rig.until_up();
+        let mut garbage = Some(garbage);
+        rig.daemon().decide(move |came| match came.procedure {
+            procedure::STATS => garbage.take().map_or(Fate::Usual, Fate::Raw),
+            _ => Fate::Usual,
+        });
+        let connection = rig.fetch().connection;
+        assert!(
+            !connection.is_up && connection.error.is_some(),
+            "{connection:?}"
+        );
+    }
+    assert!(is_complete(domain(&rig.until_up(), "a")));
+}
+
+#[test]
+fn an_answer_that_ends_too_early_costs_its_domain_only() {
+    let rig = Rig::new(&["a", "b"]);
+    rig.daemon().decide(|came| match came.procedure {
+        procedure::STATS if came.body.windows(2).any(|it| it == b"b\0") => Fate::Cut(100),
+        procedure::XML if came.body.windows(2).any(|it| it == b"a\0") => Fate::Cut(9),
+        _ => Fate::Usual,
+    });
+    let fetched = rig.fetch();
+    assert!(is_complete(domain(&fetched, "a")) && domain(&fetched, "a").about.is_none());
+    let b = domain(&fetched, "b");
+    assert!(
+        b.is_partial && b.state.is_none() && b.about.is_some(),
+        "{b:?}"
+    );
+    let error = fetched.connection.error.unwrap();
+    assert!(error.ends_with("an answer ends too early"), "{error}");
+}
+
+#[test]
+fn a_list_that_makes_no_sense_is_no_list() {
+    let rig = Rig::new(&["a"]);
+    rig.fetch();
+    rig.daemon().decide(|came| match came.procedure {
+        procedure::DOMAINS => Fate::Reply(vec![0xff; 400]),
+        _ => Fate::Usual,
+    });
+    let fetched = rig.fetch();
+    assert!(!fetched.connection.is_up && fetched.domains.is_empty());
+    assert_eq!(
+        fetched.connection.error.as_deref(),
+        Some("a list is too long")
+    );
+    rig.daemon().world().decide = None;
+    assert!(rig.fetch().connection.is_up);
+}
+
+#[test]
+fn a_domain_that_goes_between_the_list_and_the_question_is_not_there() {
+    let rig = Rig::new(&["a", "b", "off"]);
+    rig.daemon().world().guest("off").id = -1;
+    rig.daemon().decide(|came| match came.procedure {
+        procedure::STATS if came.body.windows(2).any(|it| it == b"b\0") => Fate::Refused(42),
+        procedure::STATS if came.body.windows(3).any(|it| it == b"off") => Fate::Reply(vec![0; 4]),
+        procedure::XML if came.body.windows(2).any(|it| it == b"b\0") => Fate::Refused(42),
+        _ => Fate::Usual,
+    });
+    let fetched = rig.fetch();
+    assert_eq!(names(&fetched), ["a"]);
+    assert_eq!(fetched.connection.error, None);
+}
+
+#[test]
+fn a_domain_may_be_called_anything() {
+    let rig = Rig::new(&["it's \"a\"\nb\\", "x"]);
+    rig.daemon().world().guest("x").name = b"\xff\xfe".to_vec();
+    let fetched = rig.fetch();
+    assert_eq!(names(&fetched), ["it's \"a\"\nb\\", "\u{fffd}\u{fffd}"]);
+    assert!(
+        fetched
+            .domains
+            .iter()
+            .all(|it| is_complete(it) && it.about.is_some())
+    );
+}
+
+#[test]
+fn a_daemon_that_asks_whether_we_are_there_is_told() {
+    let rig = Rig::new(&["a"]);
+    rig.fetch();
+    rig.daemon().tell(wire::KEEPALIVE, wire::PING, &[]);
+    rig.daemon().tell(wire::KEEPALIVE, wire::PING, &[]);
+    rig.daemon().until(|world| world.pongs == 2);
+    assert!(rig.fetch().connection.is_up);
+}
+
+#[test]
+fn what_happens_to_domains_is_counted() {
+    let rig = Rig::new(&["a", "b"]);
+    rig.fetch();
+    let numbers = |a: u32, b: u32| [a.to_be_bytes(), b.to_be_bytes()].concat();
+    let daemon = rig.daemon();
+    daemon.world().guest("a").id = -1;
+    daemon.event(318, "a", &numbers(8, 0));
+    daemon.event(318, "a", &numbers(5, 2));
+    let mut error = wire::Body::default()
+        .text(b"/x")
+        .text(b"virtio-disk3")
+        .bytes();
+    error.extend(numbers(1, 0));
+    daemon.event(322, "b", &error);
+    // What nobody listens to, and what makes no sense, does no harm.
+    daemon.tell(wire::REMOTE, 999, &[1, 2, 3]);
+    daemon.tell(wire::REMOTE, 318, &[1, 2, 3]);
+    while rig.fetch().connection.events < 5 {}
+    assert_eq!(
+        rig.libvirt
+            .running()
+            .iter()
+            .map(|it| it.id)
+            .collect::<Vec<_>>(),
+        [2]
+    );
+    daemon.world().guest("a").id = 9;
+    daemon.event(318, "a", &numbers(2, 0));
+    while rig.fetch().connection.events < 6 {}
+    let fetched = rig.fetch();
+    let a = &domain(&fetched, "a").lifecycle;
+    assert_eq!((a.starts, a.stops, a.crashes), (1, 1, 1));
+    let b = &domain(&fetched, "b").lifecycle;
+    assert_eq!(b.io_errors, [("virtio-disk3".to_owned(), 1)].into());
+    assert_eq!(domain(&fetched, "a").id, Some(9));
+}
+
+#[test]
+fn a_daemon_without_statistics_still_says_what_it_knows() {
+    let rig = Rig::new(&["a", "off"]);
+    rig.daemon().world().guest("off").id = -1;
+    rig.daemon().decide(|came| match came.procedure {
+        procedure::STATS => Fate::Refused(3),
+        _ => Fate::Usual,
+    });
+    for _ in 0..2 {
+        let fetched = rig.fetch();
+        assert_eq!(fetched.connection.error, None);
+        let a = domain(&fetched, "a");
+        assert_eq!((a.state, a.reason), (Some(State::Running), Some(9)));
+        assert_eq!(a.stats.balloon.current, Some(1024 << 10));
+        assert_eq!(a.stats.balloon.maximum, Some(2048 << 10));
+        assert_eq!(a.stats.vcpu_current, Some(3));
+        assert_eq!(a.stats.cpu.time, Some(Duration::from_secs(5)));
+        let off = domain(&fetched, "off");
+        assert_eq!(
+            (off.state, off.stats.cpu.time),
+            (Some(State::Shutoff), None)
+        );
+    }
+    let asked = rig.daemon().world().count(procedure::STATS);
+    assert!(asked <= 2, "{asked}");
+}
+
+#[test]
+fn a_job_is_asked_for_only_if_somebody_wants_it() {
+    let rig = Rig::new(&["a"]);
+    assert_eq!(domain(&rig.fetch(), "a").job, None);
+    let socket = socket();
+    let daemon = FakeLibvirt::start(&socket, &["a"]);
+    let flags = Flags {
+        libvirt_jobs: true,
+        ..Flags::all()
+    };
+    let rig = Rig::with(socket, Some(daemon), true, flags);
+    let job = domain(&rig.fetch(), "a").job.clone().unwrap();
+    assert_eq!(
+        (job.kind, job.elapsed),
+        (Some(2), Some(Duration::from_secs(1)))
+    );
+    assert_eq!(job.remaining, None);
+    assert_eq!(job.data, [3000, 4000, 5000].map(Some));
+    assert_eq!(job.memory, [6000, 7000, 8000].map(Some));
+    assert_eq!(job.file, [9000, 10000, 11000].map(Some));
+}
+
+#[test]
+fn pools_and_networks_are_there_whether_they_run_or_not() {
+    let rig = Rig::new(&[]);
+    rig.daemon().world().pools = vec![b"b".to_vec(), b"a-off".to_vec()];
+    rig.daemon().world().networks = vec![b"n".to_vec(), b"n-off".to_vec()];
+    let pools = rig.libvirt.pools(soon()).unwrap();
+    let [off, on] = pools.as_slice() else {
+        panic!("{pools:?}");
+    };
+    assert_eq!(
+        (off.name.as_str(), off.state, off.capacity),
+        ("a-off", Some(0), None)
+    );
+    assert_eq!((on.name.as_str(), on.state), ("b", Some(2)));
+    assert_eq!(
+        (on.capacity, on.allocation, on.available),
+        (Some(30), Some(10), Some(20))
+    );
+    let networks = rig.libvirt.networks(soon()).unwrap();
+    let [on, off] = networks.as_slice() else {
+        panic!("{networks:?}");
+    };
+    assert_eq!(
+        (on.is_active, on.bridge.as_deref()),
+        (Some(true), Some("virbr0"))
+    );
+    assert_eq!((off.is_active, off.bridge.as_deref()), (Some(false), None));
+
+    rig.daemon().decide(|_| Fate::Refused(3));
+    assert!(rig.libvirt.pools(soon()).unwrap().is_empty());
+    assert!(rig.libvirt.networks(soon()).unwrap().is_empty());
+}
+
+#[test]
+fn a_pool_that_hangs_is_asked_once_and_keeps_nobody() {
+    let rig = Rig::new(&["g"]);
+    rig.daemon().world().pools = vec![b"a".to_vec(), b"b".to_vec()];
+    let hangs = super::fake::uuid(b"a");
+    rig.daemon().decide(move |came| match came.procedure {
+        procedure::POOL_INFO if came.body.ends_with(&hangs) => Fate::Never,
+        _ => Fate::Usual,
+    });
+    for _ in 0..4 {
+        let pools = rig
+            .libvirt
+            .pools(Instant::now() + Duration::from_millis(800));
+        let pools = pools.unwrap();
+        let said: Vec<_> = pools.iter().map(|it| (it.timed_out, it.capacity)).collect();
+        assert_eq!(said, [(true, None), (false, Some(30))]);
+    }
+    assert_eq!(rig.daemon().world().count(procedure::POOL_INFO), 5);
+    assert!(is_complete(domain(&rig.fetch(), "g")));
+}
+
+#[test]
+fn nobody_is_asked_before_somebody_watches() {
+    let libvirt = Libvirt::new(Flags::all(), Path::new("/"));
+    assert!(matches!(libvirt.fetch(soon()), Err(Error::Absent(_))));
+    let flags = Flags {
+        libvirt_uri: Some("qemu+ssh://host/system".to_owned()),
+        ..Flags::all()
+    };
+    let error = Libvirt::new(flags, Path::new("/"))
+        .fetch(soon())
+        .unwrap_err();
+    assert!(error.to_string().contains("feature virt"), "{error}");
+}

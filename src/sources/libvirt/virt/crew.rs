@@ -1,0 +1,216 @@
+//! Threads that call libvirt's library, which waits as long as it takes.
+//!
+//! A call that hangs keeps its thread, and nothing can be done about that. If it is about
+//! one domain, another thread goes on with the others; there are few of them. If it is
+//! about all of them, nobody else would fare better.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread,
+    time::Instant,
+};
+
+use super::link::Link;
+
+/// Something to be done over a connection.
+type Task = Box<dyn FnOnce(&mut Link, &Doing) + Send>;
+
+/// What a thread is doing, told to others.
+#[derive(Debug, Default)]
+pub(super) struct Doing(Mutex<What>);
+
+#[derive(Debug, Clone, Default)]
+enum What {
+    #[default]
+    Nothing,
+    /// Connects, or asks for what is of no domain, since then.
+    Asks(Instant),
+    /// Asks about the domain of this UUID.
+    AsksAbout(String),
+    /// Panicked.
+    Gone,
+}
+
+impl Doing {
+    /// Asks for what is of no domain.
+    pub(super) fn asks(&self) {
+        *locked(&self.0) = What::Asks(Instant::now());
+    }
+
+    /// Asks about the domain of this UUID.
+    pub(super) fn asks_about(&self, uuid: &str) {
+        *locked(&self.0) = What::AsksAbout(uuid.to_owned());
+    }
+
+    /// The UUID of the domain that is asked about.
+    pub(super) fn about(&self) -> Option<String> {
+        match self.what() {
+            What::AsksAbout(uuid) => Some(uuid),
+            _ => None,
+        }
+    }
+
+    fn what(&self) -> What {
+        locked(&self.0).clone()
+    }
+}
+
+/// Says that a thread is gone, whatever ended it.
+struct Leaves(Arc<Doing>);
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        *locked(&self.0.0) = What::Gone;
+    }
+}
+
+/// One thread.
+#[derive(Debug, Clone)]
+pub(super) struct Hand {
+    tasks: SyncSender<Task>,
+    pub(super) doing: Arc<Doing>,
+}
+
+impl Hand {
+    fn hire(name: &str, mut link: Link) -> Result<Self, String> {
+        let (sender, tasks) = sync_channel::<Task>(1);
+        let doing = Arc::new(Doing::default());
+        let leaves = Leaves(Arc::clone(&doing));
+        let works = move || {
+            let leaves = leaves;
+            for task in tasks {
+                task(&mut link, &leaves.0);
+            }
+        };
+        let thread = thread::Builder::new().name(name.to_owned());
+        thread.spawn(works).map_err(|error| error.to_string())?;
+        let tasks = sender;
+        Ok(Self { tasks, doing })
+    }
+
+    /// Begins a task. It is for whoever has [engaged](Crew::engage) this one, which can be
+    /// engaged again once the result is told.
+    pub(super) fn begin<T>(
+        &self,
+        task: impl FnOnce(&mut Link, &Doing) -> T + Send + 'static,
+        tell: impl FnOnce(T) + Send + 'static,
+    ) {
+        let task = move |link: &mut Link, doing: &Doing| {
+            let result = task(link, doing);
+            *locked(&doing.0) = What::Nothing;
+            tell(result);
+        };
+        // If it is gone, what would tell is dropped.
+        self.tasks.try_send(Box::new(task)).ok();
+    }
+}
+
+/// Threads for questions of one kind.
+#[derive(Debug)]
+pub(super) struct Crew {
+    name: &'static str,
+    most: usize,
+    hands: Mutex<Vec<Hand>>,
+    is_taken: Mutex<bool>,
+    given_back: Condvar,
+}
+
+impl Crew {
+    /// No more threads than this, called this.
+    pub(super) fn new(name: &'static str, most: usize) -> Self {
+        Self {
+            name,
+            most,
+            hands: Mutex::default(),
+            is_taken: Mutex::default(),
+            given_back: Condvar::new(),
+        }
+    }
+
+    /// Waits until nobody else asks, but not longer than that.
+    pub(super) fn turn(&self, by: Instant) -> Option<Turn<'_>> {
+        let left = by.saturating_duration_since(Instant::now());
+        let is_taken = locked(&self.is_taken);
+        let waited = self
+            .given_back
+            .wait_timeout_while(is_taken, left, |taken| *taken);
+        let (mut is_taken, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            return None;
+        }
+        *is_taken = true;
+        Some(Turn(self))
+    }
+
+    /// How many threads wait for an answer that nobody waits for any more.
+    pub(super) fn stuck(&self) -> usize {
+        let hands = locked(&self.hands);
+        let is_stuck =
+            |hand: &&Hand| matches!(hand.doing.what(), What::Asks(_) | What::AsksAbout(_));
+        hands.iter().filter(is_stuck).count()
+    }
+}
+
+/// The right to ask, for as long as it is there.
+#[derive(Debug)]
+pub(super) struct Turn<'a>(&'a Crew);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *locked(&self.0.is_taken) = false;
+        self.0.given_back.notify_one();
+    }
+}
+
+impl Turn<'_> {
+    /// A thread that has nothing to do, and the UUIDs of the domains that others hang
+    /// with; or why there is none.
+    pub(super) fn engage(
+        &self,
+        link: impl FnOnce() -> Link,
+    ) -> Result<(Hand, HashSet<String>), String> {
+        let crew = self.0;
+        let mut hands = locked(&crew.hands);
+        let mut stuck = HashSet::new();
+        let mut is_one_free = false;
+        let mut since = None;
+        hands.retain(|hand| match hand.doing.what() {
+            // One is enough, once others are back from what they hung with.
+            What::Nothing => !std::mem::replace(&mut is_one_free, true),
+            What::Asks(then) => {
+                since = Some(then);
+                true
+            }
+            What::AsksAbout(uuid) => {
+                stuck.insert(uuid);
+                true
+            }
+            What::Gone => false,
+        });
+        if let Some(since) = since {
+            return Err(format!("no answer for {} s", since.elapsed().as_secs()));
+        }
+        let free = hands
+            .iter()
+            .find(|hand| matches!(hand.doing.what(), What::Nothing));
+        if let Some(hand) = free {
+            hand.doing.asks();
+            return Ok((hand.clone(), stuck));
+        }
+        if hands.len() >= crew.most {
+            return Err(format!("no answer about {} domains", hands.len()));
+        }
+        let hand = Hand::hire(crew.name, link())?;
+        hand.doing.asks();
+        hands.push(hand.clone());
+        Ok((hand, stuck))
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

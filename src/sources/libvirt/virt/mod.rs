@@ -1,0 +1,394 @@
+//! Virtual machines through libvirt's own library, for every URI that takes more than a
+//! local socket: `test:///default`, `qemu+ssh://…`, `qemu+tls://…`, drivers that live in
+//! the library.
+//!
+//! Each call waits as long as it takes, so all are made on threads of their own. One that
+//! hangs costs its scrape the deadline and its thread; the next one says at once what
+//! became of it.
+//!
+//! The crate has no events. So descriptions are read each time, and what became of a
+//! domain is what two looks at it show: of two starts between them, one is counted.
+
+mod ask;
+mod crew;
+mod link;
+mod raw;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::Ordering,
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use ::virt::domain::Domain as Handle;
+
+use self::{
+    ask::Question,
+    crew::{Crew, Doing, Hand},
+    link::{Counts, Link},
+};
+use super::{Connection, Domain, Fetched, Group, Lifecycle, Network, Pool, State, Versions};
+use crate::error::{Error, Result};
+
+/// Whom errors are of.
+const NAME: &str = "libvirt";
+/// So many domains may hang, less one, before nothing more is learned of the others.
+const MAX_THREADS: usize = 4;
+/// No more domains than this are asked about, and no more pools and networks.
+const MAX_LISTED: usize = 10_000;
+/// So much of the time is left to expose what was learned, at most.
+const MAX_MARGIN: Duration = Duration::from_millis(500);
+/// `VIR_DOMAIN_SHUTOFF_CRASHED`
+const OFF_BY_CRASH: i32 = 3;
+
+/// What a URI leads to.
+#[derive(Debug)]
+pub(super) struct Virt {
+    uri: Arc<str>,
+    groups: Vec<Group>,
+    has_jobs: bool,
+    counts: Arc<Counts>,
+    domains: Crew,
+    pools: Crew,
+    networks: Crew,
+    /// The domains at the last look, by UUID.
+    seen: Mutex<HashMap<String, Seen>>,
+}
+
+/// What is remembered of a domain.
+#[derive(Debug, Default)]
+struct Seen {
+    id: Option<u32>,
+    is_crashed: bool,
+    lifecycle: Lifecycle,
+}
+
+/// What a thread says of what it learns.
+enum Said<T> {
+    /// What there is, of each as much as takes no further question.
+    Listed(Vec<T>, Option<Versions>),
+    /// More about the one of this place in the list; nothing, if it is not there any more.
+    About(usize, Option<Box<T>>),
+    /// Why there is no list.
+    Refused(String),
+}
+
+/// What was said in time.
+struct Heard<T> {
+    listed: Vec<T>,
+    /// Of those in the list, which it is more than the list about.
+    is_known: Vec<bool>,
+    gone: HashSet<usize>,
+    versions: Option<Versions>,
+}
+
+impl Virt {
+    /// The one at this URI. Nothing is asked yet.
+    #[expect(clippy::unnecessary_wraps, reason = "other builds have none")]
+    pub(super) fn new(uri: &str, groups: &[Group], has_jobs: bool) -> Option<Self> {
+        Some(Self {
+            uri: uri.into(),
+            groups: groups.to_vec(),
+            has_jobs,
+            counts: Arc::default(),
+            domains: Crew::new("libvirt-domains", MAX_THREADS),
+            pools: Crew::new("libvirt-pools", 1),
+            networks: Crew::new("libvirt-nets", 1),
+            seen: Mutex::default(),
+        })
+    }
+
+    /// Asks about all domains, and waits for the answers.
+    pub(super) fn fetch(&self, deadline: Instant) -> Fetched {
+        let mut connection = Connection {
+            uri: self.uri.to_string(),
+            ..Connection::default()
+        };
+        let domains = match self.all_domains(before(deadline), &mut connection) {
+            Ok(domains) => domains,
+            Err(reason) => {
+                connection.error = Some(reason);
+                vec![]
+            }
+        };
+        let crews = [&self.domains, &self.pools, &self.networks];
+        let stuck: usize = crews.iter().map(|crew| crew.stuck()).sum();
+        connection.stuck_requests = stuck.try_into().unwrap_or(u64::MAX);
+        connection.connections = self.counts.connections.load(Ordering::Relaxed);
+        connection.requests = self.counts.requests.load(Ordering::Relaxed);
+        Fetched {
+            connection,
+            domains,
+        }
+    }
+
+    fn all_domains(&self, by: Instant, connection: &mut Connection) -> Result<Vec<Domain>, String> {
+        let turn = self
+            .domains
+            .turn(by)
+            .ok_or("another scrape is not done yet")?;
+        let (hand, stuck) = turn.engage(|| self.link())?;
+        let question = Question {
+            groups: self.groups.clone(),
+            has_jobs: self.has_jobs,
+            by,
+        };
+        let skipped = stuck.clone();
+        let heard = heard(&hand, by, move |link, doing, say| {
+            let (handles, versions) = link.list(|connect| connect.list_all_domains(0))?;
+            let handles: Vec<_> = handles.into_iter().take(MAX_LISTED).collect();
+            let listed: Vec<_> = handles.iter().map(listed).collect();
+            say(Said::Listed(listed.clone(), versions));
+            for (place, (handle, listed)) in handles.iter().zip(&listed).enumerate() {
+                if Instant::now() >= question.by {
+                    break;
+                }
+                if !skipped.contains(&listed.uuid) {
+                    doing.asks_about(&listed.uuid);
+                    let about = ask::about(handle, listed, &question, &link.counts);
+                    say(Said::About(place, about.map(Box::new)));
+                }
+            }
+            Ok(())
+        })?;
+        connection.is_up = true;
+        connection.versions = heard.versions;
+        let asks_about = hand.doing.about();
+        let mut unasked = 0;
+        let mut domains = vec![];
+        for (place, (mut domain, is_known)) in
+            heard.listed.into_iter().zip(heard.is_known).enumerate()
+        {
+            let is_asked = Some(&domain.uuid) == asks_about.as_ref();
+            domain.is_stuck = !is_known && (is_asked || stuck.contains(&domain.uuid));
+            if !is_known && !domain.is_stuck {
+                unasked += 1;
+            }
+            domain.is_partial |= !is_known;
+            // Without a name nothing can be said of it.
+            if !heard.gone.contains(&place) && !domain.name.is_empty() {
+                domains.push(domain);
+            }
+        }
+        if unasked > 0 {
+            connection.error = Some(format!("no time was left for {unasked} domains"));
+        }
+        domains.sort_by(|one, other| one.name.cmp(&other.name));
+        domains.dedup_by(|one, other| one.name == other.name);
+        self.remember(&mut domains);
+        Ok(domains)
+    }
+
+    /// Says what became of domains since they were first seen, and forgets those that are
+    /// not there any more.
+    fn remember(&self, domains: &mut [Domain]) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = std::mem::take(&mut *seen);
+        for domain in domains {
+            let before = last.remove(&domain.uuid);
+            let now = became(before, domain);
+            domain.lifecycle = now.lifecycle.clone();
+            seen.insert(domain.uuid.clone(), now);
+        }
+    }
+
+    /// Asks about storage pools, in the same way.
+    pub(super) fn pools(&self, deadline: Instant) -> Result<Vec<Pool>> {
+        let by = before(deadline);
+        let turn = self.pools.turn(by).ok_or_else(late)?;
+        let engaged = turn.engage(|| self.link());
+        let (hand, _) = engaged.map_err(|reason| Error::api(NAME, reason))?;
+        let heard = heard(&hand, by, |link, _, say| {
+            let (all, _) = link.list(|connect| connect.list_all_storage_pools(0))?;
+            let pools: Vec<_> = all.into_iter().take(MAX_LISTED).collect();
+            let listed: Vec<_> = pools
+                .iter()
+                .map(|pool| Pool {
+                    name: pool.name().unwrap_or_default(),
+                    state: None,
+                    capacity: None,
+                    allocation: None,
+                    available: None,
+                    timed_out: false,
+                })
+                .collect();
+            say(Said::Listed(listed.clone(), None));
+            for (place, (pool, listed)) in pools.iter().zip(listed).enumerate() {
+                link.counts.asked();
+                let pool = match pool.info() {
+                    Ok(info) => Pool {
+                        state: Some(info.state),
+                        capacity: Some(info.capacity),
+                        allocation: Some(info.allocation),
+                        available: Some(info.available),
+                        ..listed
+                    },
+                    Err(_) => listed,
+                };
+                say(Said::About(place, Some(Box::new(pool))));
+            }
+            Ok(())
+        });
+        let heard = heard.map_err(|reason| Error::api(NAME, reason))?;
+        let pools = heard.listed.into_iter().zip(heard.is_known);
+        let mut pools: Vec<_> = pools
+            .map(|(pool, is_known)| Pool {
+                timed_out: !is_known,
+                ..pool
+            })
+            .collect();
+        pools.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(pools)
+    }
+
+    /// Asks about virtual networks, in the same way.
+    pub(super) fn networks(&self, deadline: Instant) -> Result<Vec<Network>> {
+        let by = before(deadline);
+        let turn = self.networks.turn(by).ok_or_else(late)?;
+        let engaged = turn.engage(|| self.link());
+        let (hand, _) = engaged.map_err(|reason| Error::api(NAME, reason))?;
+        let heard = heard(&hand, by, |link, _, say| {
+            let (all, _) = link.list(|connect| connect.list_all_networks(0))?;
+            let networks: Vec<_> = all.into_iter().take(MAX_LISTED).collect();
+            let of = |network: &::virt::network::Network| Network {
+                name: network.name().unwrap_or_default(),
+                uuid: network.uuid_string().unwrap_or_default(),
+                is_active: None,
+                bridge: None,
+            };
+            let listed: Vec<_> = networks.iter().map(of).collect();
+            say(Said::Listed(listed.clone(), None));
+            for (place, (network, listed)) in networks.iter().zip(listed).enumerate() {
+                link.counts.asked();
+                let is_active = network.is_active().ok();
+                let bridge = network
+                    .bridge_name()
+                    .ok()
+                    .filter(|_| is_active == Some(true));
+                let network = Network {
+                    is_active,
+                    bridge,
+                    ..listed
+                };
+                say(Said::About(place, Some(Box::new(network))));
+            }
+            Ok(())
+        });
+        let mut networks = heard.map_err(|reason| Error::api(NAME, reason))?.listed;
+        networks.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(networks)
+    }
+
+    fn link(&self) -> Link {
+        Link::new(Arc::clone(&self.uri), Arc::clone(&self.counts))
+    }
+}
+
+/// Begins a task and hears what it says, until it is done or it is time.
+fn heard<T: Send + 'static>(
+    hand: &Hand,
+    by: Instant,
+    task: impl FnOnce(&mut Link, &Doing, &dyn Fn(Said<T>)) -> Result<(), String> + Send + 'static,
+) -> Result<Heard<T>, String> {
+    // Bounded by the list: whoever asks may be gone before all is said.
+    let (sender, said) = mpsc::channel();
+    let refuses = sender.clone();
+    let task = move |link: &mut Link, doing: &Doing| {
+        task(link, doing, &|said| {
+            sender.send(said).ok();
+        })
+    };
+    // The last sender is dropped here, not before the thread has nothing to do.
+    let tell = move |result: Result<(), String>| {
+        if let Err(reason) = result {
+            refuses.send(Said::Refused(reason)).ok();
+        }
+    };
+    hand.begin(task, tell);
+    listened(&said, by).ok_or_else(|| "no answer in time".to_owned())?
+}
+
+/// What is said until then; nothing, if there was no list by then.
+fn listened<T>(said: &Receiver<Said<T>>, by: Instant) -> Option<Result<Heard<T>, String>> {
+    let mut heard = None::<Heard<T>>;
+    loop {
+        match said.recv_timeout(by.saturating_duration_since(Instant::now())) {
+            Ok(Said::Listed(listed, versions)) => {
+                heard = Some(Heard {
+                    is_known: listed.iter().map(|_| false).collect(),
+                    gone: HashSet::new(),
+                    listed,
+                    versions,
+                });
+            }
+            Ok(Said::About(place, about)) => {
+                let heard = heard.as_mut()?;
+                if let Some(is_known) = heard.is_known.get_mut(place) {
+                    *is_known = true;
+                }
+                match (about, heard.listed.get_mut(place)) {
+                    (Some(about), Some(listed)) => *listed = *about,
+                    _ => drop(heard.gone.insert(place)),
+                }
+            }
+            Ok(Said::Refused(reason)) => return Some(Err(reason)),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                return heard.map(Ok);
+            }
+        }
+    }
+}
+
+/// What a list says of a domain.
+fn listed(handle: &Handle) -> Domain {
+    Domain {
+        name: handle.name().unwrap_or_default(),
+        uuid: handle.uuid_string().unwrap_or_default(),
+        id: handle.id(),
+        ..Domain::default()
+    }
+}
+
+/// What became of a domain since it was seen.
+fn became(before: Option<Seen>, domain: &Domain) -> Seen {
+    let is_off_by_crash =
+        (domain.state, domain.reason) == (Some(State::Shutoff), Some(OFF_BY_CRASH));
+    let is_crashed = is_off_by_crash || domain.state == Some(State::Crashed);
+    let id = domain.id;
+    let Some(before) = before else {
+        return Seen {
+            id,
+            is_crashed,
+            lifecycle: Lifecycle::default(),
+        };
+    };
+    let mut lifecycle = before.lifecycle;
+    if id != before.id {
+        lifecycle.starts += u64::from(id.is_some());
+        lifecycle.stops += u64::from(before.id.is_some());
+    }
+    lifecycle.crashes += u64::from(is_crashed && !before.is_crashed);
+    Seen {
+        id,
+        is_crashed,
+        lifecycle,
+    }
+}
+
+/// The deadline, less what it takes to expose.
+fn before(deadline: Instant) -> Instant {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let margin = (left / 10).min(MAX_MARGIN);
+    deadline.checked_sub(margin).unwrap_or(deadline)
+}
+
+fn late() -> Error {
+    Error::TimedOut(NAME.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

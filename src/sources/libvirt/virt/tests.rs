@@ -1,0 +1,445 @@
+//! Asks the drivers for tests that libvirt's library has in it, which have no daemon and
+//! no statistics but the state.
+
+#![allow(clippy::disallowed_methods, reason = "tests write files as they are")]
+
+use std::{env, fs, path::PathBuf, process};
+
+use super::*;
+use crate::sources::libvirt::{CpuTimes, Stats, Traffic};
+
+const ALL: [Group; 6] = [
+    Group::State,
+    Group::Cpu,
+    Group::Balloon,
+    Group::Vcpu,
+    Group::Interface,
+    Group::Block,
+];
+
+/// A machine of libvirt's driver for tests.
+const MACHINE: &str = r#"<node>
+  <domain type='test'>
+    <name>a &quot;b&quot;</name>
+    <uuid>65264178-ac37-5d9a-9d66-bc590fddde8d</uuid>
+    <title>the first</title>
+    <metadata>
+      <nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1">
+        <nova:flavor name="m1.tiny"/>
+      </nova:instance>
+    </metadata>
+    <memory>2048</memory><currentMemory>1024</currentMemory><vcpu current='1'>3</vcpu>
+    <os><type>hvm</type></os>
+    <devices>
+      <disk type='file'><source file='/nowhere/a'/><target dev='vda' bus='virtio'/></disk>
+      <disk type='file' device='cdrom'><target dev='hdc' bus='ide'/></disk>
+      <interface type='ethernet'><target dev='tap7'/></interface>
+      <interface type='user'/>
+    </devices>
+  </domain>
+  <domain type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>
+    <test:runstate>5</test:runstate>
+    <name>off</name><uuid>9f34cc98-e9cf-5e3d-949a-80c6c17c9c8e</uuid>
+    <memory>4096</memory><os><type>hvm</type></os>
+    <devices>
+      <disk type='file'><source file='/nowhere/b'/><target dev='vda' bus='virtio'/></disk>
+    </devices>
+  </domain>
+  <domain type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>
+    <test:runstate>3</test:runstate>
+    <name>asleep</name><uuid>08703303-8a0e-578b-bf0e-f39e6e97a185</uuid>
+    <memory>4096</memory><os><type>hvm</type></os>
+  </domain>
+  <network>
+    <name>private</name><uuid>004b96e1-2d78-c30f-5aa5-f03c87d21e69</uuid>
+    <bridge name='virbr7'/><ip address='192.168.7.1' netmask='255.255.255.0'/>
+  </network>
+  <pool type='dir'>
+    <name>disks</name><uuid>35bb2ad9-388a-cdfe-461a-b8907f6e53fe</uuid>
+    <target><path>/nowhere</path></target>
+  </pool>
+</node>"#;
+
+struct Machine(PathBuf);
+
+impl Machine {
+    fn new(name: &str, xml: &str) -> Self {
+        let path = env::temp_dir().join(format!("strata-virt-{name}-{}.xml", process::id()));
+        fs::write(&path, xml).unwrap();
+        Self(path)
+    }
+
+    fn virt(&self) -> Virt {
+        virt(&format!("test://{}", self.0.display()))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        fs::remove_file(&self.0).ok();
+    }
+}
+
+fn virt(uri: &str) -> Virt {
+    Virt::new(uri, &ALL, true).unwrap()
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+fn domain(name: &str) -> Domain {
+    Domain {
+        name: name.to_owned(),
+        ..Domain::default()
+    }
+}
+
+#[test]
+fn a_driver_without_statistics_is_asked_device_by_device() {
+    let virt = virt("test:///default");
+    let fetched = virt.fetch(soon());
+    let connection = &fetched.connection;
+    assert_eq!(
+        (connection.is_up, connection.error.as_deref()),
+        (true, None)
+    );
+    assert_eq!((connection.connections, connection.stuck_requests), (1, 0));
+    let versions = connection.versions.as_ref().unwrap();
+    assert_eq!(versions.driver, "TEST");
+    assert_eq!(versions.daemon.split('.').count(), 3, "{versions:?}");
+    let [domain] = &fetched.domains[..] else {
+        panic!("{:?}", fetched.domains);
+    };
+    assert_eq!((&*domain.name, domain.id), ("test", Some(1)));
+    assert_eq!(domain.uuid, "6695eb01-f6a4-8304-79aa-97f2502e193f");
+    assert_eq!(
+        (domain.state, domain.reason),
+        (Some(State::Running), Some(0))
+    );
+    assert_eq!((domain.is_partial, domain.is_stuck), (false, false));
+    assert!(domain.took.is_some());
+    let Stats { cpu, balloon, .. } = &domain.stats;
+    assert!(
+        cpu.time > cpu.user && cpu.user > Some(Duration::ZERO),
+        "{cpu:?}"
+    );
+    assert!(cpu.system > Some(Duration::ZERO), "{cpu:?}");
+    assert_eq!(balloon.current, Some(2 << 30));
+    assert_eq!(balloon.maximum, Some(8 << 30));
+    assert_eq!(balloon.rss, Some(1 << 30));
+    assert_eq!(balloon.disk_caches, Some(1 << 28));
+    assert!(balloon.last_update > Some(Duration::from_secs(1)));
+    assert_eq!(
+        (domain.stats.vcpu_current, domain.stats.vcpu_maximum),
+        (Some(2), Some(2))
+    );
+    let [disk] = &domain.stats.disks[..] else {
+        panic!("{:?}", domain.stats.disks);
+    };
+    assert_eq!(
+        (&*disk.name, disk.path.as_deref()),
+        ("vda", Some("/guest/diskimage1"))
+    );
+    assert!(disk.read.requests > disk.written.requests, "{disk:?}");
+    assert!(
+        disk.read.bytes > disk.written.bytes && disk.errors > Some(0),
+        "{disk:?}"
+    );
+    let [interface] = &domain.stats.interfaces[..] else {
+        panic!("{:?}", domain.stats.interfaces);
+    };
+    assert_eq!(interface.name, "testnet0");
+    let (received, sent) = (interface.received, interface.sent);
+    assert!(
+        received.bytes > sent.bytes && sent.bytes > Some(0),
+        "{interface:?}"
+    );
+    assert!(
+        received.packets > sent.packets && sent.packets > Some(0),
+        "{interface:?}"
+    );
+    assert!(
+        received.errors > received.drops && received.drops > sent.drops,
+        "{interface:?}"
+    );
+    assert!(
+        sent.errors > sent.drops && sent.drops > Some(0),
+        "{interface:?}"
+    );
+    assert_eq!(domain.job, None, "the driver has none");
+}
+
+#[test]
+fn domains_are_told_apart_by_what_they_do() {
+    let machine = Machine::new("three", MACHINE);
+    let fetched = machine.virt().fetch(soon());
+    assert_eq!(fetched.connection.error, None);
+    let [first, asleep, off] = &fetched.domains[..] else {
+        panic!("{:?}", fetched.domains);
+    };
+    assert_eq!(
+        (&*first.name, &*asleep.name, &*off.name),
+        ("a \"b\"", "asleep", "off")
+    );
+    let states = [first, asleep, off].map(|domain| domain.state);
+    let expected = [State::Running, State::Paused, State::Shutoff];
+    assert_eq!(states, expected.map(Some));
+    assert_eq!(off.id, None);
+
+    let about = first.about.as_ref().unwrap();
+    assert_eq!(about.title.as_deref(), Some("the first"));
+    let flavor = about.nova.as_ref().and_then(|nova| nova.flavor.as_deref());
+    assert_eq!(flavor, Some("m1.tiny"));
+    let used = &first.stats;
+    assert_eq!(used.balloon.current, Some(1 << 20));
+    assert_eq!(used.balloon.maximum, Some(2 << 20));
+    assert_eq!(used.balloon.rss, None);
+    assert_eq!((used.vcpu_current, used.vcpu_maximum), (Some(1), Some(3)));
+    let disks: Vec<_> = used.disks.iter().map(|disk| &*disk.name).collect();
+    assert_eq!(disks, ["vda", "hdc"]);
+    let sizes = [0, 1].map(|disk: usize| used.disks[disk].capacity.is_some());
+    assert_eq!(sizes, [true, false], "the second has no medium");
+    let names: Vec<_> = used.interfaces.iter().map(|it| &*it.name).collect();
+    let targets: Vec<_> = about
+        .interfaces
+        .iter()
+        .filter_map(|it| it.target.as_deref())
+        .collect();
+    assert_eq!(names, targets);
+    assert_ne!(used.interfaces[0].received, Traffic::default());
+
+    assert_eq!(off.stats.cpu, CpuTimes::default());
+    assert_eq!(off.stats.balloon.current, None);
+    assert_eq!(off.stats.balloon.maximum, Some(4 << 20));
+    assert_eq!(off.stats.disks[0].read.requests, None);
+}
+
+#[test]
+fn what_was_not_asked_for_is_not_known() {
+    let virt = Virt::new("test:///default", &[Group::Cpu], false).unwrap();
+    let domain = virt.fetch(soon()).domains.remove(0);
+    assert_eq!(domain.state, Some(State::Running));
+    assert!(domain.stats.cpu.time.is_some());
+    let others = Stats {
+        cpu: domain.stats.cpu,
+        ..Stats::default()
+    };
+    assert_eq!(domain.stats, others);
+}
+
+#[test]
+fn pools_and_networks_are_listed() {
+    let machine = Machine::new("storage", MACHINE);
+    let virt = machine.virt();
+    let [pool] = &virt.pools(soon()).unwrap()[..] else {
+        panic!("there is one pool");
+    };
+    assert_eq!(
+        (&*pool.name, pool.state, pool.timed_out),
+        ("disks", Some(2), false)
+    );
+    let (capacity, allocation) = (pool.capacity.unwrap(), pool.allocation.unwrap());
+    assert_eq!(pool.available, Some(capacity - allocation));
+    let network = Network {
+        name: "private".to_owned(),
+        uuid: "004b96e1-2d78-c30f-5aa5-f03c87d21e69".to_owned(),
+        is_active: Some(true),
+        bridge: Some("virbr7".to_owned()),
+    };
+    assert_eq!(virt.networks(soon()).unwrap(), [network]);
+}
+
+#[test]
+fn where_there_is_no_libvirt_the_answer_says_why_and_is_not_tried_again_at_once() {
+    let virt = virt("test:///nowhere/at/all.xml");
+    let first = virt.fetch(soon()).connection;
+    assert!(!first.is_up);
+    let reason = first.error.unwrap();
+    assert!(reason.contains("/nowhere/at/all.xml"), "{reason}");
+    let again = virt.fetch(soon()).connection;
+    assert_eq!((again.is_up, again.error), (false, Some(reason.clone())));
+    assert_eq!(again.connections, 0);
+    let error = virt.pools(soon()).unwrap_err().to_string();
+    assert_eq!(error, format!("libvirt: {reason}"));
+}
+
+#[test]
+fn a_libvirt_that_comes_later_is_found() {
+    let machine = Machine::new("later", MACHINE);
+    fs::remove_file(&machine.0).unwrap();
+    let virt = machine.virt();
+    assert!(!virt.fetch(soon()).connection.is_up);
+    fs::write(&machine.0, MACHINE).unwrap();
+    let mut waits = 0..100;
+    while !virt.fetch(soon()).connection.is_up {
+        waits.next().expect("it is found");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Begins what hangs until the sender that it returns is dropped.
+fn hang(virt: &Virt, uuid: Option<&'static str>) -> mpsc::Sender<()> {
+    let turn = virt.domains.turn(soon()).unwrap();
+    let (hand, _) = turn.engage(|| virt.link()).unwrap();
+    let ((over, waits), (begun, begins)) = (mpsc::channel::<()>(), mpsc::channel());
+    let hangs = move |_: &mut Link, doing: &Doing| {
+        if let Some(uuid) = uuid {
+            doing.asks_about(uuid);
+        }
+        begun.send(()).unwrap();
+        waits.recv().unwrap_err();
+    };
+    hand.begin(hangs, drop);
+    begins.recv().unwrap();
+    over
+}
+
+#[test]
+fn a_domain_that_hangs_costs_the_others_nothing() {
+    let machine = Machine::new("hangs", MACHINE);
+    let virt = machine.virt();
+    let over = hang(&virt, Some("08703303-8a0e-578b-bf0e-f39e6e97a185"));
+    let fetched = virt.fetch(soon());
+    assert!(fetched.connection.is_up);
+    assert_eq!(fetched.connection.stuck_requests, 1);
+    let [first, asleep, off] = &fetched.domains[..] else {
+        panic!("{:?}", fetched.domains);
+    };
+    assert_eq!(
+        (asleep.is_stuck, asleep.is_partial, asleep.state),
+        (true, true, None)
+    );
+    assert_eq!(
+        (first.is_stuck, first.is_partial, first.state),
+        (false, false, Some(State::Running))
+    );
+    assert_eq!(off.state, Some(State::Shutoff));
+    drop(over);
+    let mut waits = 0..100;
+    while virt.domains.stuck() > 0 {
+        waits.next().expect("it is over");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let fetched = virt.fetch(soon());
+    assert!(
+        fetched
+            .domains
+            .iter()
+            .all(|domain| !domain.is_stuck && !domain.is_partial)
+    );
+    assert_eq!(fetched.connection.stuck_requests, 0);
+}
+
+#[test]
+fn a_daemon_that_hangs_is_not_waited_for_twice() {
+    let virt = virt("test:///default");
+    let over = hang(&virt, None);
+    // With an hour to go: it is answered at once or the test hangs.
+    let fetched = virt.fetch(Instant::now() + Duration::from_secs(3600));
+    assert!(!fetched.connection.is_up && fetched.domains.is_empty());
+    let error = fetched.connection.error.unwrap();
+    assert!(error.starts_with("no answer for "), "{error}");
+    assert!(
+        virt.pools(soon()).is_ok(),
+        "pools are asked about by others"
+    );
+    drop(over);
+}
+
+#[test]
+fn no_more_threads_hang_than_there_may_be() {
+    let virt = virt("test:///default");
+    let hung = ["a", "b", "c", "d"].map(|uuid| hang(&virt, Some(uuid)));
+    let fetched = virt.fetch(soon());
+    assert!(!fetched.connection.is_up);
+    assert_eq!(
+        fetched.connection.error.as_deref(),
+        Some("no answer about 4 domains")
+    );
+    assert_eq!(fetched.connection.stuck_requests, 4);
+    drop(hung);
+}
+
+#[test]
+fn a_thread_that_panics_is_replaced() {
+    let virt = virt("test:///default");
+    let turn = virt.domains.turn(soon()).unwrap();
+    let (hand, _) = turn.engage(|| virt.link()).unwrap();
+    let failed = heard::<Domain>(&hand, soon(), |_, _, _| panic!("as it may"));
+    assert_eq!(failed.err().as_deref(), Some("no answer in time"));
+    drop(turn);
+    let mut waits = 0..100;
+    while !virt.fetch(soon()).connection.is_up {
+        waits.next().expect("it is replaced");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn two_scrapes_at_a_time_take_turns() {
+    let virt = virt("test:///default");
+    let turn = virt.domains.turn(soon()).unwrap();
+    let late = virt.fetch(Instant::now());
+    assert_eq!(
+        late.connection.error.as_deref(),
+        Some("another scrape is not done yet")
+    );
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| virt.fetch(soon()));
+        drop(turn);
+        assert!(waits.join().unwrap().connection.is_up);
+    });
+}
+
+#[test]
+fn what_is_said_until_the_deadline_is_heard() {
+    let (sender, said) = mpsc::channel();
+    let say = |what| sender.send(what).unwrap();
+    say(Said::Listed(
+        vec![domain("a"), domain("b"), domain("c")],
+        None,
+    ));
+    say(Said::About(2, None));
+    let known = Domain {
+        state: Some(State::Running),
+        ..domain("a")
+    };
+    say(Said::About(0, Some(Box::new(known))));
+    let heard = listened(&said, Instant::now()).unwrap().ok().unwrap();
+    assert_eq!(heard.is_known, [true, false, true]);
+    assert_eq!(heard.listed[0].state, Some(State::Running));
+    assert_eq!(heard.gone, HashSet::from([2]));
+    assert!(listened(&said, Instant::now()).is_none(), "not even a list");
+}
+
+#[test]
+fn a_domain_that_got_another_id_was_started_anew() {
+    let at = |id, state, reason| Domain {
+        id,
+        state: Some(state),
+        reason: Some(reason),
+        ..domain("a")
+    };
+    let looks = [
+        (at(Some(1), State::Running, 1), [0, 0, 0]),
+        (at(Some(1), State::Paused, 1), [0, 0, 0]),
+        (at(Some(4), State::Running, 1), [1, 1, 0]),
+        (at(None, State::Shutoff, 3), [1, 2, 1]),
+        (at(None, State::Shutoff, 3), [1, 2, 1]),
+        (at(Some(5), State::Running, 1), [2, 2, 1]),
+        (at(Some(5), State::Crashed, 0), [2, 2, 2]),
+    ];
+    let mut seen = None;
+    for (domain, expected) in looks {
+        let now = became(seen, &domain);
+        let Lifecycle {
+            starts,
+            stops,
+            crashes,
+            ..
+        } = now.lifecycle;
+        assert_eq!([starts, stops, crashes], expected, "{domain:?}");
+        seen = Some(now);
+    }
+}

@@ -1,0 +1,251 @@
+//! The task that sees to it that there is a connection.
+//!
+//! A daemon that is not there, or not any more, is tried again, ever more seldom; and at
+//! once when somebody asks, if the last try is not just over.
+
+use std::{
+    fs, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{sleep, timeout_at},
+};
+use tracing::{info, warn};
+
+use super::{
+    connection::{Counts, Failure},
+    heard::Heard,
+    place::{Place, Places},
+    session::Session,
+};
+
+/// How long is waited for what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timing {
+    /// Until a daemon that is not there is tried again, the first time.
+    pub(super) backoff: Duration,
+    /// The same, at most. One that was there for so long is tried anew.
+    pub(super) max_backoff: Duration,
+    /// From one try to the next when somebody asks.
+    pub(super) pause: Duration,
+    /// How long it may take until a connection is of use.
+    pub(super) handshake: Duration,
+    /// From one list of domains to the next while nobody asks.
+    pub(super) refresh: Duration,
+    /// How long what a description says is good without an event.
+    pub(super) lifetime: Duration,
+    /// Until a domain is asked again of which not all was said, each time.
+    pub(super) again: [Duration; 2],
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            backoff: Duration::from_secs(1),
+            max_backoff: Duration::from_secs(60),
+            pause: Duration::from_secs(1),
+            handshake: Duration::from_secs(60),
+            refresh: Duration::from_secs(300),
+            lifetime: Duration::from_secs(300),
+            again: [Duration::from_millis(30), Duration::from_millis(100)],
+        }
+    }
+}
+
+/// How it stands.
+#[derive(Debug, Clone)]
+pub(super) enum Status {
+    /// Somebody is connecting.
+    Connecting,
+    Up(Arc<Session>),
+    /// There is nobody.
+    Absent,
+    /// It did not work, then, for this reason.
+    Down(Instant, String),
+}
+
+/// What the task and those who ask share.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) places: Places,
+    pub(super) heard: Arc<Heard>,
+    pub(super) counts: Arc<Counts>,
+    timing: Timing,
+    status: watch::Sender<Status>,
+    /// Told when somebody would like to have a connection.
+    wanted: Notify,
+    /// Whether somebody waited in vain for a connection, and there has been none since.
+    is_silent: AtomicBool,
+}
+
+impl Keeper {
+    pub(super) fn new(places: Places, timing: Timing) -> Self {
+        Self {
+            places,
+            timing,
+            heard: Arc::default(),
+            counts: Arc::default(),
+            status: watch::Sender::new(Status::Connecting),
+            wanted: Notify::new(),
+            is_silent: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// How it stands by then, after another try if there is need of one.
+    pub(super) async fn stands(&self, by: Instant) -> Status {
+        let mut status = self.status.subscribe();
+        let now = status.borrow_and_update().clone();
+        match now {
+            Status::Up(session) if session.end().is_none() => return Status::Up(session),
+            Status::Connecting if self.is_silent.load(Ordering::Relaxed) => {
+                return Status::Connecting;
+            }
+            Status::Down(tried, reason) if tried.elapsed() < self.timing.pause => {
+                return Status::Down(tried, reason);
+            }
+            Status::Connecting | Status::Up(_) => {}
+            Status::Absent | Status::Down(..) => {
+                self.wanted.notify_one();
+                let tries = timeout_at(by.into(), status.changed()).await;
+                if tries.is_err() || self.is_silent.load(Ordering::Relaxed) {
+                    return Status::Connecting;
+                }
+            }
+        }
+        let is_known = |status: &Status| match status {
+            Status::Connecting => false,
+            Status::Up(session) => session.end().is_none(),
+            Status::Absent | Status::Down(..) => true,
+        };
+        let known = timeout_at(by.into(), status.wait_for(is_known)).await;
+        if let Ok(Ok(status)) = known {
+            return status.clone();
+        }
+        self.is_silent.store(true, Ordering::Relaxed);
+        Status::Connecting
+    }
+
+    /// Keeps a connection for ever.
+    pub(super) async fn run(self: Arc<Self>) {
+        let mut backoff = self.timing.backoff;
+        let mut is_said_up = None;
+        let mut kept = None;
+        loop {
+            self.status.send_replace(Status::Connecting);
+            let begun = self.begin(kept.as_deref()).await;
+            let tried = Instant::now();
+            let status = match begun {
+                Ok(session) => {
+                    kept = session.place().names.first().cloned();
+                    let reason = self.keep(session, &mut is_said_up).await;
+                    if tried.elapsed() >= self.timing.max_backoff {
+                        backoff = self.timing.backoff;
+                    }
+                    Some(reason)
+                }
+                Err(failure) => failure.map(|(place, failure)| {
+                    if failure != Failure::Late {
+                        self.is_silent.store(false, Ordering::Relaxed);
+                    }
+                    let socket = place.socket.display();
+                    format!("{socket}: {failure}")
+                }),
+            };
+            let status = match status {
+                Some(reason) => {
+                    if is_said_up != Some(false) {
+                        warn!(%reason, "libvirt is not there");
+                        is_said_up = Some(false);
+                    }
+                    Status::Down(Instant::now(), reason)
+                }
+                None if self.places.is_named || is_said_up.is_some() => {
+                    if is_said_up != Some(false) {
+                        warn!("there is no socket of libvirt's");
+                        is_said_up = Some(false);
+                    }
+                    Status::Down(Instant::now(), "there is no such socket".to_owned())
+                }
+                None => Status::Absent,
+            };
+            self.status.send_replace(status);
+            tokio::select! {
+                () = sleep(backoff) => {}
+                () = self.wanted.notified() => {}
+            }
+            backoff = backoff.saturating_mul(2).min(self.timing.max_backoff);
+        }
+    }
+
+    /// Waits until a session is over, and says why.
+    async fn keep(&self, session: Arc<Session>, is_said_up: &mut Option<bool>) -> String {
+        Counts::add(&self.counts.connections);
+        self.is_silent.store(false, Ordering::Relaxed);
+        self.status.send_replace(Status::Up(Arc::clone(&session)));
+        if *is_said_up != Some(true) {
+            let socket = session.place().socket.display();
+            info!(%socket, "libvirt is there");
+            *is_said_up = Some(true);
+        }
+        let listing = async {
+            loop {
+                if session.is_hung().is_none() {
+                    let by = Instant::now() + self.timing.handshake;
+                    // Whoever asks is told.
+                    session.guests(by).await.ok();
+                }
+                sleep(self.timing.refresh).await;
+            }
+        };
+        tokio::select! {
+            reason = session.over() => reason,
+            () = listing => String::new(),
+        }
+    }
+
+    /// Connects to the first place that lets us. Nothing where there is none; else what
+    /// the first that is there says. Once it was one of the system's or of a user's, the
+    /// other is not tried.
+    async fn begin(&self, kept: Option<&str>) -> Result<Arc<Session>, Option<(&Place, Failure)>> {
+        let mut first = None;
+        let is_like =
+            |place: &&Place| kept.is_none_or(|kept| place.names.iter().any(|n| n == kept));
+        for place in self.places.all.iter().filter(is_like) {
+            if !is_there(place) {
+                continue;
+            }
+            let (heard, counts) = (Arc::clone(&self.heard), Arc::clone(&self.counts));
+            match Session::begin(place.clone(), self.timing, heard, counts).await {
+                Ok(session) => return Ok(session),
+                Err(failure) => first.get_or_insert((place, failure)),
+            };
+        }
+        Err(first)
+    }
+
+    /// Whether there is a socket to connect to.
+    pub(super) fn is_anywhere(&self) -> bool {
+        self.places.all.iter().any(is_there)
+    }
+}
+
+/// Also where it cannot be seen, for then it can be said why.
+fn is_there(place: &Place) -> bool {
+    let found = fs::symlink_metadata(&place.socket);
+    !found.is_err_and(|error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        )
+    })
+}
