@@ -48,6 +48,7 @@ else
     echo "== not root: what needs it is skipped"
 fi
 step cargo test
+step cargo test --features virt --lib --test libvirt_virt
 step benches/host.py --short --strata "$target/release/strata_exporter"
 if ((EUID == 0)); then
     step benches/containers.py --short --strata "$target/release/strata_exporter"

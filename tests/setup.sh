@@ -50,7 +50,14 @@ missing() {
 		iptables iptables
 		podman podman
 		/usr/lib/cni/bridge containernetworking-plugins
+		pkg-config pkg-config
+		libvirtd libvirt-daemon
+		libvirtd libvirt-daemon-driver-qemu
+		virsh libvirt-clients
+		qemu-img qemu-utils
 	END
+    # For builds with the feature virt.
+    pkg-config --exists libvirt 2>/dev/null || echo libvirt-dev
     # The other one needs libraries, which images made of it do not have.
     busybox=$(command -v busybox) && ! ldd "$busybox" >/dev/null 2>&1 || echo busybox-static
     /usr/bin/python3 -c 'import prometheus_client' 2>/dev/null || echo python3-prometheus-client

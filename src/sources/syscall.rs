@@ -1,4 +1,5 @@
-//! The calls that `rustix` does not have: the only unsafe code of ours.
+//! The calls that `rustix` does not have: the only unsafe code of ours, but for what is in
+//! builds with the feature `virt` (`libvirt/virt/raw.rs`).
 //!
 //! Everything in here either returns plain values or bytes. What the bytes mean is
 //! for others to find out, safely.

@@ -5,7 +5,7 @@
 //! about all of them, nobody else would fare better.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         mpsc::{SyncSender, sync_channel},
@@ -167,15 +167,15 @@ impl Drop for Turn<'_> {
 }
 
 impl Turn<'_> {
-    /// A thread that has nothing to do, and the UUIDs of the domains that others hang
-    /// with; or why there is none.
+    /// A thread that has nothing to do, and how many others hang with which domain, by
+    /// UUID; or why there is none.
     pub(super) fn engage(
         &self,
         link: impl FnOnce() -> Link,
-    ) -> Result<(Hand, HashSet<String>), String> {
+    ) -> Result<(Hand, HashMap<String, usize>), String> {
         let crew = self.0;
         let mut hands = locked(&crew.hands);
-        let mut stuck = HashSet::new();
+        let mut stuck = HashMap::new();
         let mut is_one_free = false;
         let mut since = None;
         hands.retain(|hand| match hand.doing.what() {
@@ -186,7 +186,7 @@ impl Turn<'_> {
                 true
             }
             What::AsksAbout(uuid) => {
-                stuck.insert(uuid);
+                *stuck.entry(uuid).or_default() += 1;
                 true
             }
             What::Gone => false,
@@ -202,7 +202,7 @@ impl Turn<'_> {
             return Ok((hand.clone(), stuck));
         }
         if hands.len() >= crew.most {
-            return Err(format!("no answer about {} domains", hands.len()));
+            return Err(format!("no answer about {} domains", stuck.len()));
         }
         let hand = Hand::hire(crew.name, link())?;
         hand.doing.asks();

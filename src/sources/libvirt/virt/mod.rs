@@ -38,6 +38,8 @@ use crate::error::{Error, Result};
 const NAME: &str = "libvirt";
 /// So many domains may hang, less one, before nothing more is learned of the others.
 const MAX_THREADS: usize = 4;
+/// A domain that so many threads hang with is not asked anything.
+const MAX_STUCK: usize = 2;
 /// No more domains than this are asked about, and no more pools and networks.
 const MAX_LISTED: usize = 10_000;
 /// So much of the time is left to expose what was learned, at most.
@@ -147,11 +149,16 @@ impl Virt {
                 if Instant::now() >= question.by {
                     break;
                 }
-                if !skipped.contains(&listed.uuid) {
-                    doing.asks_about(&listed.uuid);
-                    let about = ask::about(handle, listed, &question, &link.counts);
-                    say(Said::About(place, about.map(Box::new)));
+                let stuck = skipped.get(&listed.uuid).copied().unwrap_or(0);
+                if stuck >= MAX_STUCK {
+                    continue;
                 }
+                doing.asks_about(&listed.uuid);
+                let about = match stuck {
+                    0 => ask::about(handle, listed, &question, &link.counts),
+                    _ => ask::quickly(handle, listed, &question, &link.counts),
+                };
+                say(Said::About(place, about.map(Box::new)));
             }
             Ok(())
         })?;
@@ -164,7 +171,7 @@ impl Virt {
             heard.listed.into_iter().zip(heard.is_known).enumerate()
         {
             let is_asked = Some(&domain.uuid) == asks_about.as_ref();
-            domain.is_stuck = !is_known && (is_asked || stuck.contains(&domain.uuid));
+            domain.is_stuck = !is_known && is_asked || stuck.contains_key(&domain.uuid);
             if !is_known && !domain.is_stuck {
                 unasked += 1;
             }
@@ -371,6 +378,8 @@ fn became(before: Option<Seen>, domain: &Domain) -> Seen {
         lifecycle.starts += u64::from(id.is_some());
         lifecycle.stops += u64::from(before.id.is_some());
     }
+    // While nothing is known of it, it did not change.
+    let is_crashed = is_crashed || domain.state.is_none() && before.is_crashed;
     lifecycle.crashes += u64::from(is_crashed && !before.is_crashed);
     Seen {
         id,
