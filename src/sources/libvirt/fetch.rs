@@ -90,6 +90,8 @@ struct Flight {
     since: Instant,
     /// Whether others are asked meanwhile.
     is_late: bool,
+    /// Whether only what needs no monitor was asked for.
+    is_quick: bool,
 }
 
 /// What became known of a domain in this scrape.
@@ -278,14 +280,12 @@ impl<'a> Fetch<'a> {
             // The scrape may be over.
             Box::new(move |answer| drop(say.send((number, answer))))
         };
+        let mut is_quick = false;
         let mut asked = self.session.try_ask(subject, request(body), then());
         if asked.is_err() && self.session.is_full_for(self.patience) {
             // What needs no domain can be had all the same.
-            let quick = match question {
-                Question::Stats(..) | Question::Rest(_) => self.request(question, true),
-                question => self.request(question, false),
-            };
-            if let Some((subject, _, body)) = quick {
+            is_quick = matches!(question, Question::Stats(..) | Question::Rest(_));
+            if let Some((subject, _, body)) = self.request(question, is_quick) {
                 asked = self.session.try_ask_quick(subject, request(body), then());
             }
         }
@@ -297,6 +297,7 @@ impl<'a> Fetch<'a> {
             question,
             since: Instant::now(),
             is_late: false,
+            is_quick,
         };
         self.flights.insert(number, flight);
         true
@@ -422,7 +423,7 @@ impl<'a> Fetch<'a> {
         };
         let said = params::stats(record.params);
         let is_qemu = self.session.is_qemu();
-        let is_partial = is_qemu && !params::is_complete(&said.2, said.0);
+        let is_partial = flight.is_quick || is_qemu && !params::is_complete(&said.2, said.0);
         if is_partial && draft.said.is_some() && !draft.is_partial {
             // An earlier question was answered better meanwhile.
             return Ok(());
@@ -441,6 +442,7 @@ impl<'a> Fetch<'a> {
         }
         if let Question::Stats(_, tries) = flight.question
             && is_partial
+            && !flight.is_quick
             && !draft.was_stuck
             && let Some(pause) = self.session.timing().again.get(tries)
         {

@@ -163,7 +163,7 @@ impl Libvirt {
     }
 
     fn with(flags: Flags, places: Option<Places>, timing: Timing) -> Self {
-        let first = places.iter().flat_map(|places| &places.all).next_back();
+        let first = places.as_ref().and_then(|places| places.all.first());
         let first = first.map(|place| place.socket.display().to_string());
         let uri = flags.libvirt_uri.as_deref().filter(|_| places.is_none());
         Self {
@@ -286,7 +286,7 @@ async fn session(keeper: &Keeper, by: Instant) -> Result<Arc<Session>> {
         Status::Up(session) => Ok(session),
         Status::Connecting => Err(Error::TimedOut(NAME.to_owned())),
         Status::Absent => Err(Error::Absent(PathBuf::new())),
-        Status::Down(_, reason) => Err(Error::api(NAME, reason)),
+        Status::Down { reason, .. } => Err(Error::api(NAME, reason)),
     }
 }
 
@@ -338,13 +338,9 @@ async fn domains(
         let since = session.is_hung()?;
         Some(format!("no answer for {} s", since.as_secs()))
     };
-    if let Some(reason) = unanswered() {
-        return Err(reason);
-    }
     // Nobody is asked twice at a time.
     let turn = timeout_at(by.into(), session.turn.lock()).await;
     let _turn = turn.map_err(|_| "another scrape is not done yet".to_owned())?;
-    // Whoever had the turn may have found out.
     if let Some(reason) = unanswered() {
         return Err(reason);
     }

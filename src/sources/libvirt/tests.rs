@@ -276,10 +276,8 @@ fn many_that_hang_take_few_slots_of_few_connections_and_others_are_still_there()
     let fetched = rig.fetch();
     let stuck = fetched.domains.iter().filter(|it| it.is_stuck).count();
     assert_eq!((stuck, fetched.connection.stuck_requests), (12, 12));
-    assert!(
-        fetched.domains.iter().all(|it| it.state.is_some()),
-        "{fetched:?}"
-    );
+    let is_told = |it: &Domain| it.state.is_some() && it.is_partial;
+    assert!(fetched.domains.iter().all(is_told));
     assert_eq!(rig.daemon().connections(), 4);
     let world = rig.daemon().world();
     assert!(
@@ -477,8 +475,9 @@ fn who_is_not_let_in_says_so() {
         "{error}"
     );
     rig.daemon().world().auths = vec![1];
-    let error = rig.fetch().connection.error.unwrap();
-    assert!(error.ends_with("SASL"), "{error}");
+    let error = || rig.fetch().connection.error.unwrap();
+    while error().ends_with("it is not to be") {}
+    assert!(error().ends_with("SASL"), "{}", error());
     rig.daemon().world().auths = vec![0];
     assert!(rig.until_up().connection.is_up);
 }

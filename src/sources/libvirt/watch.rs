@@ -66,8 +66,13 @@ pub(super) enum Status {
     Up(Arc<Session>),
     /// There is nobody.
     Absent,
-    /// It did not work, then, for this reason.
-    Down(Instant, String),
+    /// It did not work, then.
+    Down {
+        tried: Instant,
+        reason: String,
+        /// Whether the daemon said no, and should not hear the same question soon.
+        is_refused: bool,
+    },
 }
 
 /// What the task and those who ask share.
@@ -105,16 +110,14 @@ impl Keeper {
     pub(super) async fn stands(&self, by: Instant) -> Status {
         let mut status = self.status.subscribe();
         let now = status.borrow_and_update().clone();
-        match now {
-            Status::Up(session) if session.end().is_none() => return Status::Up(session),
-            Status::Connecting if self.is_silent.load(Ordering::Relaxed) => {
-                return Status::Connecting;
-            }
-            Status::Down(tried, reason) if tried.elapsed() < self.timing.pause => {
-                return Status::Down(tried, reason);
-            }
+        match &now {
+            Status::Up(session) if session.end().is_none() => return now,
+            Status::Connecting if self.is_silent.load(Ordering::Relaxed) => return now,
+            Status::Down {
+                tried, is_refused, ..
+            } if *is_refused || tried.elapsed() < self.timing.pause => return now,
             Status::Connecting | Status::Up(_) => {}
-            Status::Absent | Status::Down(..) => {
+            Status::Absent | Status::Down { .. } => {
                 self.wanted.notify_one();
                 let tries = timeout_at(by.into(), status.changed()).await;
                 if tries.is_err() || self.is_silent.load(Ordering::Relaxed) {
@@ -125,7 +128,7 @@ impl Keeper {
         let is_known = |status: &Status| match status {
             Status::Connecting => false,
             Status::Up(session) => session.end().is_none(),
-            Status::Absent | Status::Down(..) => true,
+            Status::Absent | Status::Down { .. } => true,
         };
         let known = timeout_at(by.into(), status.wait_for(is_known)).await;
         if let Ok(Ok(status)) = known {
@@ -144,37 +147,37 @@ impl Keeper {
             self.status.send_replace(Status::Connecting);
             let begun = self.begin(kept.as_deref()).await;
             let tried = Instant::now();
-            let status = match begun {
+            let missing = "there is no such socket".to_owned();
+            let is_known = self.places.is_named || is_said_up.is_some();
+            let (reason, is_refused) = match begun {
                 Ok(session) => {
                     kept = session.place().names.first().cloned();
                     let reason = self.keep(session, &mut is_said_up).await;
                     if tried.elapsed() >= self.timing.max_backoff {
                         backoff = self.timing.backoff;
                     }
-                    Some(reason)
+                    (Some(reason), false)
                 }
-                Err(failure) => failure.map(|(place, failure)| {
+                Err(Some((place, failure))) => {
                     if failure != Failure::Late {
                         self.is_silent.store(false, Ordering::Relaxed);
                     }
-                    let socket = place.socket.display();
-                    format!("{socket}: {failure}")
-                }),
+                    let reason = format!("{}: {failure}", place.socket.display());
+                    (Some(reason), matches!(failure, Failure::Refused(_)))
+                }
+                Err(None) => (is_known.then_some(missing), false),
             };
-            let status = match status {
+            let status = match reason {
                 Some(reason) => {
                     if is_said_up != Some(false) {
                         warn!(%reason, "libvirt is not there");
                         is_said_up = Some(false);
                     }
-                    Status::Down(Instant::now(), reason)
-                }
-                None if self.places.is_named || is_said_up.is_some() => {
-                    if is_said_up != Some(false) {
-                        warn!("there is no socket of libvirt's");
-                        is_said_up = Some(false);
+                    Status::Down {
+                        tried: Instant::now(),
+                        reason,
+                        is_refused,
                     }
-                    Status::Down(Instant::now(), "there is no such socket".to_owned())
                 }
                 None => Status::Absent,
             };
