@@ -35,12 +35,8 @@ const SETUP: &str = "
     touch ready
     exec sleep infinity";
 
-/// A bridge where this address answers, for guests to be connected to.
+/// A bridge, for guests to be connected to: 10.77.0.1 is its.
 pub const BRIDGE: &str = "strata-br";
-pub const ADDRESS: &str = "10.77.0.1";
-
-/// Said by a guest when it has done the work it was booted for.
-pub const DONE: &str = "WORK DONE";
 
 /// What a guest's kernel needs to see its devices, in this order.
 const MODULES: &[&str] = &[
@@ -267,8 +263,8 @@ impl Kernel {
         let root = machine.join("root.img");
         let modules = debugfs(&root, "ls -p /usr/lib/modules\n");
         // `/inode/mode/user/group/name/size/`
-        let names = modules.lines().filter_map(|line| line.split('/').nth(5));
-        let release = names.filter(|name| !name.starts_with('.')).last().unwrap();
+        let mut names = modules.lines().filter_map(|line| line.split('/').nth(5));
+        let release = names.find(|name| !name.starts_with('.')).unwrap();
         let mut dumps = String::new();
         for module in MODULES {
             let (from, to) = (format!("kernel/{module}.ko"), dir.join(file_of(module)));
