@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::{fs, process::Command};
+use std::fs;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_strata_exporter");
 
@@ -19,7 +19,7 @@ fn only_a_build_with_the_feature_needs_the_library() {
 #[test]
 fn a_uri_that_takes_the_library_is_an_error_at_the_start() {
     for uri in ["test:///default", "qemu+ssh://host/system"] {
-        let mut program = Command::new(PROGRAM);
+        let mut program = std::process::Command::new(PROGRAM);
         program.arg(format!("--libvirt.uri={uri}"));
         let ended = program.output().unwrap();
         let said = String::from_utf8(ended.stderr).unwrap();
@@ -32,9 +32,7 @@ fn a_uri_that_takes_the_library_is_an_error_at_the_start() {
 #[cfg(feature = "virt")]
 mod with {
     use std::{
-        fs::File,
-        path::{Path, PathBuf},
-        process::{Child, Stdio},
+        path::Path,
         sync::Arc,
         time::{Duration, Instant},
     };
@@ -44,12 +42,10 @@ mod with {
     };
     use tokio::runtime::Runtime;
 
-    use super::{
-        Command, fs,
-        support::{
-            is_installed, lacks,
-            live::{Program, Scratch, until},
-        },
+    use super::support::{
+        guests::Daemon,
+        lacks,
+        live::{Program, Scratch, until},
     };
 
     #[test]
@@ -68,126 +64,28 @@ mod with {
         has(r#"libvirt_domain_info_vstate{domain="test"} 1"#);
     }
 
-    /// libvirt's daemon with guests, in directories of its own.
-    struct Daemon {
-        scratch: Scratch,
-        process: Child,
-        guests: Vec<String>,
-    }
-
-    impl Daemon {
-        /// Or what this machine lacks for one.
-        fn start() -> Result<Self, &'static str> {
-            if !rustix::process::geteuid().is_root() {
-                return Err("root");
-            }
-            for program in ["libvirtd", "virsh", "qemu-system-x86_64", "qemu-img"] {
-                if !is_installed(program) {
-                    return Err(program);
-                }
-            }
-            let scratch = Scratch::new("virt-same");
-            let dir = &scratch.0;
-            for name in ["etc/qemu/networks", "run", "var", "cache", "log"] {
-                fs::create_dir_all(dir.join(name)).unwrap();
-            }
-            let qemu = "user = \"root\"\ngroup = \"root\"\nstdio_handler = \"file\"\n\
-                        security_driver = \"none\"\nremember_owner = 0\n";
-            fs::write(dir.join("etc/qemu.conf"), qemu).unwrap();
-            let daemon = "auth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\n";
-            fs::write(dir.join("libvirtd.conf"), daemon).unwrap();
-            // libvirt looks for this user although it is told another.
-            let mut users = fs::read_to_string("/etc/passwd").unwrap();
-            let mut groups = fs::read_to_string("/etc/group").unwrap();
-            if !users.contains("libvirt-qemu:") {
-                users += "libvirt-qemu:x:64055:64055::/:/bin/false\n";
-                groups += "libvirt-qemu:x:64055:\n";
-            }
-            fs::write(dir.join("passwd"), users).unwrap();
-            fs::write(dir.join("group"), groups).unwrap();
-            let script = "cd $0; mount --bind passwd /etc/passwd; mount --bind group /etc/group
-                for p in etc:/etc run:/run var:/var/lib cache:/var/cache log:/var/log; do
-                    mkdir -p ${p#*:}/libvirt
-                    mount --bind ${p%%:*} ${p#*:}/libvirt
-                done
-                exec libvirtd -f $0/libvirtd.conf -p $0/libvirtd.pid --timeout 0";
-            let log = File::create(dir.join("log/stderr")).unwrap();
-            let process = Command::new("unshare")
-                .args(["--mount", "--propagation", "private", "sh", "-ec", script])
-                .arg(dir)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(log)
-                .spawn()
-                .unwrap();
-            let daemon = Self {
-                scratch,
-                process,
-                guests: vec![],
-            };
-            until("a daemon", || daemon.virsh(&["version"]).ok());
-            Ok(daemon)
-        }
-
-        fn socket(&self, name: &str) -> PathBuf {
-            self.scratch.0.join("run").join(name)
-        }
-
-        fn virsh(&self, line: &[&str]) -> Result<String, String> {
-            let socket = self.socket("libvirt-sock");
-            let uri = format!("qemu+unix:///system?socket={}", socket.display());
-            let mut virsh = Command::new("virsh");
-            let ended = virsh.args(["-q", "-c", &uri]).args(line).output().unwrap();
-            let said = String::from_utf8(ended.stdout).unwrap();
-            if !ended.status.success() {
-                return Err(String::from_utf8(ended.stderr).unwrap());
-            }
-            Ok(said)
-        }
-
-        /// Defines a guest that finds nothing to boot on its disks.
-        fn define(&mut self, name: &str, number: u32) {
-            let dir = self.scratch.0.display().to_string();
-            let pid = std::process::id();
-            let mut disks = String::new();
-            for disk in ["vda", "vdb"] {
-                let path = format!("{dir}/{name}-{disk}.qcow2");
-                let mut create = Command::new("qemu-img");
-                let create = create.args(["create", "-q", "-f", "qcow2", &path, "32M"]);
-                assert!(create.status().unwrap().success());
-                disks += &format!(
-                    "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>\
-                     <source file='{path}'/><target dev='{disk}' bus='virtio'/></disk>"
-                );
-            }
-            let xml = format!(
-                "<domain type='qemu'><name>{name}</name><title>guest {number}</title>\
-                 <memory unit='MiB'>64</memory><vcpu current='1'>2</vcpu>\
-                 <os><type arch='x86_64' machine='pc'>hvm</type></os><devices>{disks}\
-                 <disk type='file' device='cdrom'><target dev='hdc' bus='ide'/></disk>\
-                 <interface type='ethernet'><target dev='v{pid}n{number}'/>\
-                 <model type='virtio'/></interface><interface type='user'/>\
-                 <controller type='usb' model='none'/>\
-                 <memballoon model='virtio'><stats period='1'/></memballoon>\
-                 </devices></domain>"
+    /// Defines a guest that finds nothing to boot on its disks.
+    fn define(daemon: &Daemon, name: &str, number: u32) {
+        let mut disks = String::new();
+        for disk in ["vda", "vdb"] {
+            let path = daemon.image(&format!("{name}-{disk}"), "qcow2", 32);
+            disks += &format!(
+                "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>\
+                 <source file='{path}'/><target dev='{disk}' bus='virtio'/></disk>"
             );
-            let file = self.scratch.0.join(format!("{name}.xml"));
-            fs::write(&file, xml).unwrap();
-            self.virsh(&["define", &file.display().to_string()])
-                .unwrap();
-            self.guests.push(name.to_owned());
         }
-    }
-
-    impl Drop for Daemon {
-        fn drop(&mut self) {
-            for guest in &self.guests {
-                // One that does not run cannot be stopped.
-                let _stopped = self.virsh(&["destroy", guest]);
-            }
-            let _gone = self.process.kill();
-            let _gone = self.process.wait();
-        }
+        let xml = format!(
+            "<domain type='qemu'><name>{name}</name><title>guest {number}</title>\
+             <memory unit='MiB'>64</memory><vcpu current='1'>2</vcpu>\
+             <os><type arch='x86_64' machine='pc'>hvm</type></os><devices>{disks}\
+             <disk type='file' device='cdrom'><target dev='hdc' bus='ide'/></disk>\
+             <interface type='ethernet'><target dev='guest{number}'/>\
+             <model type='virtio'/></interface><interface type='user'/>\
+             <controller type='usb' model='none'/>\
+             <memballoon model='virtio'><stats period='1'/></memballoon>\
+             </devices></domain>"
+        );
+        daemon.define(name, &xml);
     }
 
     fn libvirt(uri: &str, runtime: &Runtime) -> Arc<Libvirt> {
@@ -216,12 +114,12 @@ mod with {
 
     #[test]
     fn both_ways_say_the_same_of_the_same_guests() {
-        let mut daemon = match Daemon::start() {
+        let daemon = match Daemon::start("virt-same") {
             Ok(daemon) => daemon,
             Err(what) => return lacks(what),
         };
         for (number, name) in (0..).zip(["a \"b\"", "never-ran", "off"]) {
-            daemon.define(name, number);
+            define(&daemon, name, number);
         }
         daemon.virsh(&["start", "a \"b\""]).unwrap();
         daemon.virsh(&["start", "--paused", "never-ran"]).unwrap();

@@ -6,6 +6,7 @@
 pub mod engines;
 pub mod fake_engine;
 pub mod groups;
+pub mod guests;
 pub mod live;
 pub mod readers;
 pub mod text;

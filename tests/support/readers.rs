@@ -53,6 +53,11 @@ pub const TOLERATED: &[(&str, &str, &str)] = &[
         "metrics should not have \"_count\" suffix",
         "cAdvisor's names",
     ),
+    (
+        "libvirt_domain_memory_stats_hugetlb_",
+        "non-counter metrics should not have \"_total\" suffix",
+        "inovex's names and types",
+    ),
 ];
 
 /// Prometheus, with this configuration.

@@ -1,0 +1,360 @@
+//! libvirt's daemon with virtual machines, in directories and a network of its own: no
+//! other libvirt on the machine is touched, and no packet leaves it.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    fmt::Write as _,
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{
+    is_installed,
+    live::{Scratch, ask, until},
+};
+
+/// What the daemon sees of its own instead of the machine's. libvirt looks for the user
+/// although it is told another.
+const SETUP: &str = "
+    cd $0
+    mount --bind passwd /etc/passwd
+    mount --bind group /etc/group
+    for p in etc:/etc run:/run var:/var/lib cache:/var/cache log:/var/log; do
+        mkdir -p ${p#*:}/libvirt
+        mount --bind ${p%%:*} ${p#*:}/libvirt
+    done
+    ip link set lo up
+    ip link add strata-br type bridge
+    ip addr add 10.77.0.1/24 dev strata-br
+    ip link set strata-br up
+    touch ready
+    exec sleep infinity";
+
+/// A bridge, for guests to be connected to: 10.77.0.1 is its.
+pub const BRIDGE: &str = "strata-br";
+
+/// What a guest's kernel needs to see its devices, in this order.
+const MODULES: &[&str] = &[
+    "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio",
+    "drivers/virtio/virtio_pci_legacy_dev",
+    "drivers/virtio/virtio_pci_modern_dev",
+    "drivers/virtio/virtio_pci",
+    "net/core/failover",
+    "drivers/net/net_failover",
+    "drivers/net/virtio_net",
+    "drivers/virtio/virtio_balloon",
+    "drivers/block/virtio_blk",
+];
+
+/// libvirt's daemon. It ends with the test, and all its guests with it.
+pub struct Daemon {
+    pub scratch: Scratch,
+    /// Whose directories and network it has.
+    place: Child,
+    process: Child,
+}
+
+impl Daemon {
+    /// Or what this machine lacks for one.
+    pub fn start(name: &str) -> Result<Self, &'static str> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("root");
+        }
+        let programs = ["libvirtd", "virsh", "qemu-system-x86_64", "qemu-img", "ip"];
+        if let Some(program) = programs.into_iter().find(|it| !is_installed(it)) {
+            return Err(program);
+        }
+        let scratch = Scratch::new(name);
+        let dir = &scratch.0;
+        for name in ["etc/qemu/networks", "run", "var", "cache", "log"] {
+            fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        let qemu = "user = \"root\"\ngroup = \"root\"\nstdio_handler = \"file\"\n\
+                    security_driver = \"none\"\nremember_owner = 0\n";
+        fs::write(dir.join("etc/qemu.conf"), qemu).unwrap();
+        let daemon = "auth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\n";
+        fs::write(dir.join("libvirtd.conf"), daemon).unwrap();
+        let mut users = fs::read_to_string("/etc/passwd").unwrap();
+        let mut groups = fs::read_to_string("/etc/group").unwrap();
+        if !users.contains("libvirt-qemu:") {
+            users += "libvirt-qemu:x:64055:64055::/:/bin/false\n";
+            groups += "libvirt-qemu:x:64055:\n";
+        }
+        fs::write(dir.join("passwd"), users).unwrap();
+        fs::write(dir.join("group"), groups).unwrap();
+
+        let mut place = Command::new("unshare")
+            .args(["--mount", "--net", "--propagation", "private"])
+            .args(["sh", "-ec", SETUP])
+            .arg(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(dir.join("log/setup")).unwrap())
+            .spawn()
+            .unwrap();
+        until("directories and a network for libvirt", || {
+            let ended = place.try_wait().unwrap();
+            let said = fs::read_to_string(dir.join("log/setup")).unwrap();
+            assert!(ended.is_none(), "{said}");
+            dir.join("ready").exists().then_some(())
+        });
+        let process = run(dir, &place);
+        let daemon = Self {
+            scratch,
+            place,
+            process,
+        };
+        daemon.answers();
+        Ok(daemon)
+    }
+
+    /// Waits until it answers.
+    fn answers(&self) {
+        until("a daemon", || self.virsh(&["version"]).ok());
+    }
+
+    /// Ends it; its guests stay.
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again after that.
+    pub fn start_again(&mut self) {
+        self.process = run(&self.scratch.0, &self.place);
+        self.answers();
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.process);
+        kill_process(pid, signal).unwrap();
+    }
+
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.scratch.0.join("run").join(name)
+    }
+
+    pub fn virsh(&self, line: &[&str]) -> Result<String, String> {
+        let socket = self.socket("libvirt-sock");
+        let uri = format!("qemu+unix:///system?socket={}", socket.display());
+        let mut virsh = Command::new("virsh");
+        let ended = virsh.args(["-q", "-c", &uri]).args(line).output().unwrap();
+        let said = String::from_utf8(ended.stdout).unwrap();
+        if !ended.status.success() {
+            return Err(String::from_utf8(ended.stderr).unwrap());
+        }
+        Ok(said)
+    }
+
+    /// Defines a guest.
+    pub fn define(&self, name: &str, xml: &str) {
+        let file = self.scratch.0.join(format!("{name}.xml"));
+        fs::write(&file, xml).unwrap();
+        self.virsh(&["define", &file.display().to_string()])
+            .unwrap();
+    }
+
+    /// Makes the image of a disk with so many megabytes, and says where it is.
+    pub fn image(&self, name: &str, format: &str, megabytes: u32) -> String {
+        let path = self.scratch.0.join(format!("{name}.{format}"));
+        let path = path.display().to_string();
+        let mut create = Command::new("qemu-img");
+        create.args([
+            "create",
+            "-q",
+            "-f",
+            format,
+            &path,
+            &format!("{megabytes}M"),
+        ]);
+        assert!(create.status().unwrap().success());
+        path
+    }
+
+    /// The process of a guest that runs.
+    pub fn pid_of(&self, guest: &str) -> Option<Pid> {
+        let pid = fs::read_to_string(self.socket("qemu").join(format!("{guest}.pid"))).ok()?;
+        Pid::from_raw(pid.trim().parse().ok()?)
+    }
+
+    /// What the kernel counted for the devices of its network, as in `/proc/net/dev`.
+    pub fn devices(&self) -> BTreeMap<String, Vec<f64>> {
+        let file = format!("/proc/{}/net/dev", self.place.id());
+        let text = fs::read_to_string(file).unwrap();
+        let lines = text.lines().filter_map(|line| line.split_once(':'));
+        let numbers = |columns: &str| {
+            let columns = columns.split_whitespace();
+            columns.map(|it| it.parse().unwrap()).collect()
+        };
+        lines
+            .map(|(name, columns)| (name.trim().to_owned(), numbers(columns)))
+            .collect()
+    }
+}
+
+/// Starts the daemon where it belongs.
+fn run(dir: &Path, place: &Child) -> Child {
+    Command::new("nsenter")
+        .args(["--target", &place.id().to_string(), "--mount", "--net"])
+        .args(["libvirtd", "--timeout", "0", "-f"])
+        .arg(dir.join("libvirtd.conf"))
+        .arg("-p")
+        .arg(dir.join("libvirtd.pid"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(dir.join("log/stderr")).unwrap())
+        .spawn()
+        .unwrap()
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // One that is over gets no signal.
+        let _over = kill_process(Pid::from_child(&self.process), Signal::CONT);
+        let guests = self.virsh(&["list", "--name"]).unwrap_or_default();
+        for guest in guests.lines().filter(|line| !line.is_empty()) {
+            // One that stopped meanwhile cannot be stopped.
+            let _stopped = self.virsh(&["destroy", guest]);
+        }
+        let _gone = self.process.kill();
+        let _gone = self.process.wait();
+        // What is left where the daemon could not be told.
+        for file in fs::read_dir(self.socket("qemu")).into_iter().flatten() {
+            let name = file.map(|file| file.file_name()).unwrap_or_default();
+            let guest = name.to_str().and_then(|name| name.strip_suffix(".pid"));
+            if let Some(pid) = guest.and_then(|guest| self.pid_of(guest)) {
+                let _gone = kill_process(pid, Signal::KILL);
+            }
+        }
+        let _gone = self.place.kill();
+        let _gone = self.place.wait();
+    }
+}
+
+/// What a guest boots.
+pub struct Kernel {
+    pub image: PathBuf,
+    /// An archive with a busybox, drivers and a script.
+    pub initrd: PathBuf,
+}
+
+impl Kernel {
+    /// That of `tests/machine`'s machine, with a script that runs once devices are there;
+    /// or what this machine lacks for that.
+    pub fn new(dir: &Path, script: &str) -> Result<Self, &'static str> {
+        let machine = env::var_os("STRATA_MACHINE_DIR").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/machine"),
+            PathBuf::from,
+        );
+        if !machine.join("stamp").exists() {
+            return Err("the machine that tests/machine/build.sh builds");
+        }
+        for program in ["debugfs", "busybox"] {
+            if !is_installed(program) {
+                return Err(program);
+            }
+        }
+        let root = machine.join("root.img");
+        let modules = debugfs(&root, "ls -p /usr/lib/modules\n");
+        // `/inode/mode/user/group/name/size/`
+        let mut names = modules.lines().filter_map(|line| line.split('/').nth(5));
+        let release = names.find(|name| !name.starts_with('.')).unwrap();
+        let mut dumps = String::new();
+        for module in MODULES {
+            let (from, to) = (format!("kernel/{module}.ko"), dir.join(file_of(module)));
+            let to = to.display();
+            writeln!(dumps, "dump /usr/lib/modules/{release}/{from} {to}").unwrap();
+        }
+        debugfs(&root, &dumps);
+
+        let mut archive = Archive::default();
+        for name in ["bin", "dev", "proc", "sys"] {
+            archive.add(name, 0o040_755, b"");
+        }
+        let busybox = env::split_paths(&env::var_os("PATH").unwrap())
+            .map(|dir| dir.join("busybox"))
+            .find(|file| file.is_file());
+        archive.add(
+            "bin/busybox",
+            0o100_755,
+            &fs::read(busybox.unwrap()).unwrap(),
+        );
+        let mut init = INIT.to_owned();
+        for module in MODULES {
+            let file = file_of(module);
+            archive.add(&file, 0o100_644, &fs::read(dir.join(&file)).unwrap());
+            writeln!(init, "insmod /{file}").unwrap();
+        }
+        init += "sleep 1\n";
+        init += script;
+        archive.add("init", 0o100_755, init.as_bytes());
+        archive.add("TRAILER!!!", 0, b"");
+        let initrd = dir.join("initrd");
+        fs::write(&initrd, archive.0).unwrap();
+        Ok(Self {
+            image: machine.join("vmlinuz"),
+            initrd,
+        })
+    }
+}
+
+const INIT: &str = "#!/bin/busybox sh
+/bin/busybox --install /bin
+export PATH=/bin
+mount -t proc none /proc
+mount -t sysfs none /sys
+mount -t devtmpfs none /dev
+";
+
+fn file_of(module: &str) -> String {
+    format!("{}.ko", module.rsplit('/').next().unwrap())
+}
+
+/// What these commands say of a file system in a file.
+fn debugfs(image: &Path, commands: &str) -> String {
+    let mut debugfs = Command::new("debugfs");
+    let (code, said) = ask(debugfs.args(["-f", "-"]).arg(image), commands);
+    assert_eq!(code, Some(0), "{said}");
+    said
+}
+
+/// A `newc` archive, documented in the kernel's
+/// `Documentation/driver-api/early-userspace/buffer-format.rst`.
+#[derive(Default)]
+struct Archive(Vec<u8>);
+
+impl Archive {
+    fn add(&mut self, name: &str, mode: u32, content: &[u8]) {
+        let size = content.len();
+        write!(
+            self.0,
+            "070701{:08x}{mode:08x}{:016x}{:08x}{:08x}",
+            self.0.len(),
+            0,
+            1,
+            0
+        )
+        .unwrap();
+        write!(
+            self.0,
+            "{size:08x}{:032x}{:08x}{:08x}{name}\0",
+            0,
+            name.len() + 1,
+            0
+        )
+        .unwrap();
+        self.pad();
+        self.0.extend(content);
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+}
