@@ -219,9 +219,10 @@ fn a_load_is_counted_as_it_is() {
             (is_same && all).then_some(page)
         });
         let said = |family: &str| of(&page, family, name).unwrap_or_else(|| panic!("{family}"));
-        // What was written, to a tmpfs and to a file, is in the page cache.
+        // What was written, to a tmpfs and to a file, is in the page cache: 28 MiB, less what
+        // the CPUs have not added to the group's count yet.
         let cache = said("container_memory_cache");
-        assert!((28.0 * MIB..34.0 * MIB).contains(&cache), "{cache}");
+        assert!((26.0 * MIB..34.0 * MIB).contains(&cache), "{cache}");
         assert!(said("container_memory_max_usage_bytes") >= 28.0 * MIB);
         assert_eq!(said("container_threads"), 4.0);
         let asleep = [("name", name), ("state", "sleeping")];

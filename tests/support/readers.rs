@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, fs, process::Command};
 
-use super::live::{self, Program, Scratch};
+use super::live::{self, Program, Scratch, until};
 
 const SYSTEM_PYTHON: &str = "/usr/bin/python3";
 const COUNT_SAMPLES: &str = "
@@ -73,7 +73,11 @@ pub fn prometheus(dir: &Scratch, config: &str) -> Program {
         ))
         // Lines that cannot be read are logged as "debug".
         .arg("--log.level=debug");
-    Program::start(&mut command, &dir.0)
+    let prometheus = Program::start(&mut command, &dir.0);
+    until("Prometheus is ready", || {
+        prometheus.get("/-/ready", "").ok()
+    });
+    prometheus
 }
 
 /// What Prometheus answers to a query at this moment: the values, one by one.

@@ -12,6 +12,8 @@ use super::{
     answers::{Event, Happened, Inspected, Listed},
 };
 
+/// Of more containers that nobody has described yet no events are kept.
+const MAX_EARLY: usize = 1000;
 /// Containers of one engine; more are left out.
 pub(super) const MAX_CONTAINERS: usize = 20_000;
 
@@ -38,6 +40,8 @@ pub(super) enum Next {
 pub(super) struct Cache {
     /// Whether the engine starts a container again, by id.
     restarted: HashMap<String, bool>,
+    /// Out-of-memory events of containers that nobody has described yet, by id.
+    early_oom_events: HashMap<String, u64>,
     /// Containers that the last list had and that are not shown.
     pub(super) left_out: usize,
 }
@@ -87,7 +91,10 @@ impl Cache {
         if known.is_none() && engine.containers.len() >= MAX_CONTAINERS {
             return;
         }
-        container.oom_events = known.map_or(0, |known| known.oom_events);
+        let early = self.early_oom_events.remove(&container.id).unwrap_or(0);
+        container.oom_events = known
+            .map_or(0, |known| known.oom_events)
+            .saturating_add(early);
         // Docker 20.10 may say of the last end of several that it was before its start.
         if !container.state.is_alive() && container.finished < container.started {
             let told = known.and_then(|known| known.finished);
@@ -104,6 +111,7 @@ impl Cache {
     pub(super) fn removed(&mut self, engine: &mut Engine, id: &str) {
         engine.containers.remove(id);
         self.restarted.remove(id);
+        self.early_oom_events.remove(id);
     }
 
     /// Takes in an event.
@@ -119,6 +127,10 @@ impl Cache {
             return Next::Forget(id);
         }
         let Some(known) = engine.containers.get_mut(&id) else {
+            if what == Happened::OutOfMemory && self.early_oom_events.len() < MAX_EARLY {
+                let events = self.early_oom_events.entry(id.clone()).or_default();
+                *events = events.saturating_add(1);
+            }
             return match engine.containers.len() {
                 MAX_CONTAINERS.. => Next::Nothing,
                 _ => Next::Ask(id),
@@ -433,6 +445,19 @@ mod tests {
         world.happened("web", Happened::Removed);
         world.inspected("web", State::Running, false);
         assert_eq!(world.web().oom_events, 0);
+    }
+
+    #[test]
+    fn a_lack_of_memory_is_counted_before_the_container_is_described() {
+        let mut world = World::with_web();
+        assert_eq!(world.happened("db", Happened::OutOfMemory), ask("db"));
+        world.inspected("db", State::Exited, false);
+        world.inspected("db", State::Exited, false);
+        assert_eq!(world.engine.containers["db"].oom_events, 1);
+        world.happened("shop", Happened::OutOfMemory);
+        world.happened("shop", Happened::Removed);
+        world.inspected("shop", State::Running, false);
+        assert_eq!(world.engine.containers["shop"].oom_events, 0);
     }
 
     #[test]
