@@ -33,7 +33,6 @@ HEADERS = {
     "Accept": "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
     "text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
     "Accept-Encoding": "gzip",
-    "X-Prometheus-Scrape-Timeout-Seconds": "10",
 }
 # Debian's defaults are not upstream's, so that each would look at other things.
 FILTERS = [
@@ -76,8 +75,9 @@ class Exporter:
                 time.sleep(0.05)
         sys.exit(f"{self.name} does not start: {' '.join(command)}")
 
-    def scrape(self):
-        self.connection.request("GET", "/metrics", headers=HEADERS)
+    def scrape(self, deadline=10):
+        headers = {**HEADERS, "X-Prometheus-Scrape-Timeout-Seconds": str(deadline)}
+        self.connection.request("GET", "/metrics", headers=headers)
         answer = self.connection.getresponse()
         body = answer.read()
         if answer.status != 200:

@@ -52,6 +52,7 @@ step cargo test --features virt --lib --test libvirt_virt
 step benches/host.py --short --strata "$target/release/strata_exporter"
 if ((EUID == 0)); then
     step benches/containers.py --short --strata "$target/release/strata_exporter"
+    step benches/domains.py --short --strata "$target/release/strata_exporter"
 fi
 
 echo "all passed in $SECONDS s"

@@ -37,6 +37,7 @@ missing() {
 		prometheus prometheus
 		promtool prometheus
 		prometheus-node-exporter prometheus-node-exporter
+		prometheus-libvirt-exporter prometheus-libvirt-exporter
 		ip iproute2
 		unshare util-linux
 		mount mount
