@@ -116,7 +116,10 @@ impl<'a> File<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kept {
     Cpu,
+    CpuPressure,
+    IoPressure,
     Memory,
+    MemoryPressure,
     MemoryStat,
     Pids,
 }

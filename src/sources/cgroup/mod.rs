@@ -39,8 +39,8 @@ use changes::Changes;
 use group::{Bounds, Descriptors, File, Kept, Left, Place, Setting};
 use layout::{Files, Layout, Subject};
 
-/// Kept files, each of which costs the kernel 4.5 KB: four for each of a thousand groups.
-const MAX_KEPT_FILES: usize = 4096;
+/// Kept files, each of which costs the kernel 4.5 KB: seven for each of a thousand groups.
+const MAX_KEPT_FILES: usize = 7168;
 
 const TASKS: File<'_> = File::kept(c"pids.current", Kept::Pids);
 

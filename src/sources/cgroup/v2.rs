@@ -27,6 +27,9 @@ const MEMORY_MAX: File<'_> = File::setting(c"memory.max", Setting::Memory);
 const SWAP_MAX: File<'_> = File::setting(c"memory.swap.max", Setting::Swap);
 const MEMORY_LOW: File<'_> = File::setting(c"memory.low", Setting::Reservation);
 const IO: File<'_> = File::new(c"io.stat");
+const CPU_PRESSURE: File<'_> = File::kept(c"cpu.pressure", Kept::CpuPressure);
+const MEMORY_PRESSURE: File<'_> = File::kept(c"memory.pressure", Kept::MemoryPressure);
+const IO_PRESSURE: File<'_> = File::kept(c"io.pressure", Kept::IoPressure);
 
 pub(super) fn cpu(group: Place<'_>) -> Result<Cpu> {
     let mut cpu = group.read(CPU_STAT, cpu_stat)?;
@@ -154,15 +157,15 @@ pub(super) fn memory_limits(group: Place<'_>) -> Result<MemoryLimits> {
 
 /// The kernel has all of these files or none, and may refuse them (`psi=0`).
 pub(super) fn pressure(group: Place<'_>) -> Result<Pressure> {
-    let stalls = |name| group.read_if_any(File::new(name), parse::stalls);
-    let cpu = stalls(c"cpu.pressure")?;
+    let stalls = |file| group.read_if_any(file, parse::stalls);
+    let cpu = stalls(CPU_PRESSURE)?;
     if cpu.is_none() {
         return Ok(Pressure::default());
     }
     Ok(Pressure {
         cpu,
-        memory: stalls(c"memory.pressure")?,
-        io: stalls(c"io.pressure")?,
+        memory: stalls(MEMORY_PRESSURE)?,
+        io: stalls(IO_PRESSURE)?,
     })
 }
 
