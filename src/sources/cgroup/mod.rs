@@ -201,6 +201,14 @@ impl Cgroups {
     }
 }
 
+/// The path of a group, and of those it is in: `/`, `/a`, `/a/b`.
+pub fn and_above(path: &str) -> impl Iterator<Item = &str> {
+    let root = (path != "/").then_some("/");
+    let slashes = path.match_indices('/').skip(1);
+    let between = slashes.filter_map(|(slash, _)| path.get(..slash));
+    root.into_iter().chain(between).chain([path])
+}
+
 fn too_many() -> Error {
     Error::api("control groups", "there are more than 100,000")
 }

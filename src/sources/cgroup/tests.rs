@@ -646,3 +646,11 @@ fn the_root_of_this_machine_is_what_its_files_say() {
         assert_eq!(root.memory().unwrap().rss.is_some(), mapped);
     }
 }
+
+#[test]
+fn a_group_is_in_all_that_its_path_begins_with() {
+    let above = |path| and_above(path).collect::<Vec<_>>();
+    assert_eq!(above("/"), ["/"]);
+    assert_eq!(above("/a"), ["/", "/a"]);
+    assert_eq!(above("/a/b/c"), ["/", "/a", "/a/b", "/a/b/c"]);
+}

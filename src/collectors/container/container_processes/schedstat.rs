@@ -20,7 +20,11 @@ use super::{super::labels::block, RUN_PERIODS, RUN_SECONDS, RUNQUEUE_SECONDS, ke
 use crate::{
     error::{Error, Result},
     family::Families,
-    sources::{SchedStat, Snapshot, cgroup::Group, workloads::Seen},
+    sources::{
+        SchedStat, Snapshot,
+        cgroup::{Group, and_above},
+        workloads::Seen,
+    },
 };
 
 /// No more processes than this are remembered, each once for every group that it is in or
@@ -222,14 +226,6 @@ fn is_alive(machine: &Snapshot, pid: u32, started: u64) -> bool {
     }
 }
 
-/// The path of a group, and of those it is in: `/`, `/a`, `/a/b`.
-fn and_above(path: &str) -> impl Iterator<Item = &str> {
-    let root = (path != "/").then_some("/");
-    let slashes = path.match_indices('/').skip(1);
-    let between = slashes.filter_map(|(slash, _)| path.get(..slash));
-    root.into_iter().chain(between).chain([path])
-}
-
 fn too_many() -> Error {
     Error::api("schedstat", "there are too many processes")
 }
@@ -308,14 +304,6 @@ mod tests {
         assert_eq!(known.see(7, process, false), Some(false));
         assert_eq!(known.see(8, process, false), None);
         assert_eq!(known.total(2, GONE), stat(4));
-    }
-
-    #[test]
-    fn a_group_is_in_all_that_its_path_begins_with() {
-        let above = |path| and_above(path).collect::<Vec<_>>();
-        assert_eq!(above("/"), ["/"]);
-        assert_eq!(above("/a"), ["/", "/a"]);
-        assert_eq!(above("/a/b/c"), ["/", "/a", "/a/b", "/a/b/c"]);
     }
 
     fn write(machine: &Machine, pid: u32, started: u64, schedstat: &str) {
