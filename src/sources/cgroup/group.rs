@@ -122,10 +122,12 @@ pub(super) enum Kept {
     MemoryPressure,
     MemoryStat,
     Pids,
+    /// Of groups that have version 1's files too.
+    UnifiedCpu,
 }
 
 /// How many there are of each group.
-const KEPT: usize = Kept::Pids as usize + 1;
+const KEPT: usize = Kept::UnifiedCpu as usize + 1;
 
 /// Files that only change when somebody writes to them, or to one beside them.
 #[derive(Debug, Clone, Copy)]

@@ -331,15 +331,21 @@ impl Group {
         &self.path
     }
 
-    /// What it used of the CPUs.
+    /// What it used of the CPUs. On hybrid machines the unified hierarchy counts this too,
+    /// and libvirt makes none of version 1's groups for it then.
     pub fn cpu(&self) -> Result<Cpu> {
         let place = self.place(Subject::Cpuacct)?;
-        match place.files {
-            Files::V1 => {
-                let cpu = self.place(Subject::Cpu).ok();
-                v1::cpu(place, cpu.filter(|cpu| cpu.files == Files::V1))
-            }
-            Files::V2 => v2::cpu(place),
+        if place.files == Files::V2 {
+            return v2::cpu(place);
+        }
+        let quota = self.place(Subject::Cpu).ok();
+        let quota = quota.filter(|quota| quota.files == Files::V1);
+        match (v1::cpu(place, quota), self.shared.layout.unified) {
+            (Err(error), Some(slot)) if error.is_vanished() => Ok(Cpu {
+                throttling: quota.map(v1::throttling).transpose()?.flatten(),
+                ..v2::cpu_alone(self.place_in(slot, Files::V2))?
+            }),
+            (cpu, _) => cpu,
         }
     }
 

@@ -177,6 +177,25 @@ fn a_group_that_has_no_directory_in_a_hierarchy_lacks_only_that() {
 }
 
 #[test]
+fn on_a_hybrid_machine_the_unified_hierarchy_counts_for_who_has_no_other() {
+    let tree = hybrid("unified-cpu");
+    tree.write_all(
+        "sys/fs/cgroup",
+        "unified/machine/g/cpu.stat: usage_usec 30; user_usec 20; system_usec 10\n\
+         cpu/machine/g/cpu.cfs_quota_us: 50000\n\
+         cpu/machine/g/cpu.stat: nr_periods 10; nr_throttled 4; throttled_time 5\n\
+         memory/machine/g/memory.usage_in_bytes: 100\n",
+    );
+    let guest = group(&at(&tree, None), "/machine/g").cpu().unwrap();
+    let times = (guest.usage, guest.user, guest.system);
+    assert_eq!(times, (micros(30), micros(20), micros(10)));
+    assert_eq!(guest.throttling.unwrap().throttled_periods, Some(4));
+    fs::remove_file(tree.path("sys/fs/cgroup/unified/machine/g/cpu.stat")).unwrap();
+    let gone = group(&at(&tree, None), "/machine/g").cpu().unwrap_err();
+    assert!(gone.is_vanished(), "{gone}");
+}
+
+#[test]
 fn an_error_names_the_file_and_the_line() {
     let tree = hybrid("damaged");
     tree.write(

@@ -81,7 +81,7 @@ fn modes(bytes: &[u8]) -> Parsed<(Option<Duration>, Option<Duration>)> {
     Ok((time(b"user")?, time(b"system")?))
 }
 
-fn throttling(cpu: Place<'_>) -> Result<Option<Throttling>> {
+pub(super) fn throttling(cpu: Place<'_>) -> Result<Option<Throttling>> {
     let quota = cpu.read_if_any(QUOTA, parse::limit_unless_negative)?;
     match quota.flatten() {
         Some(_) => cpu.read_if_any(CPU_STAT, cpu_stat),

@@ -16,6 +16,7 @@ use crate::{
 };
 
 const CPU_STAT: File<'_> = File::kept(c"cpu.stat", Kept::Cpu);
+const UNIFIED_CPU_STAT: File<'_> = File::kept(c"cpu.stat", Kept::UnifiedCpu);
 const CPU_MAX: File<'_> = File::setting(c"cpu.max", Setting::CpuQuota);
 const WEIGHT: File<'_> = File::setting(c"cpu.weight", Setting::CpuShares);
 const MEMORY: File<'_> = File::kept(c"memory.current", Kept::Memory);
@@ -42,6 +43,11 @@ pub(super) fn cpu(group: Place<'_>) -> Result<Cpu> {
         cpu.throttling = None;
     }
     Ok(cpu)
+}
+
+/// Of a hierarchy that no controller is on.
+pub(super) fn cpu_alone(group: Place<'_>) -> Result<Cpu> {
+    group.read(UNIFIED_CPU_STAT, cpu_stat)
 }
 
 fn cpu_stat(bytes: &[u8]) -> Parsed<Cpu> {
