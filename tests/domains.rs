@@ -427,12 +427,27 @@ fn assert_cpu(page: &Scrape, guest: &str, before: &Stats, after: &Stats) {
         assert!(said > Some(0.0), "{family}");
         assert_between(family, said, one, other, 1e-6);
     }
-    let (one, other) = (before["vcpu.0.time"] / 1e9, after["vcpu.0.time"] / 1e9);
-    let family = "libvirt_domain_vcpu_time_seconds_total";
-    let said = page.value(family, &[("domain", guest), ("vcpu", "0")]);
-    assert_between(family, said, one, other, 1e-6);
+    for (family, key, rounded) in [
+        // libvirt counts in ticks.
+        (
+            "libvirt_domain_vcpu_time_seconds_total",
+            "vcpu.0.time",
+            0.01,
+        ),
+        (
+            "libvirt_domain_vcpu_delay_seconds_total",
+            "vcpu.0.delay",
+            1e-6,
+        ),
+    ] {
+        let (one, other) = (before[key] / 1e9, after[key] / 1e9);
+        let said = page.value(family, &[("domain", guest), ("vcpu", "0")]);
+        assert_between(family, said, one, other, rounded);
+    }
     let cpus = of(page, "libvirt_domain_info_virtual_cpus", guest);
     assert_eq!(cpus, Some(before["vcpu.current"]));
+    let max = of(page, "libvirt_domain_vcpu_maximum", guest);
+    assert_eq!(max, Some(before["vcpu.maximum"]));
 }
 
 fn assert_states(page: &Scrape, world: &World, began: f64) {
@@ -526,6 +541,17 @@ fn assert_group(exporter: &Program, world: &World) {
         after,
         4.0 * MIB,
     );
+    // As libvirt says, too, and again.
+    for page in [page, scrape(exporter)] {
+        let family = "container_cpu_usage_seconds_total";
+        let usage = page.value(family, &[("domain", &world.busy), ("id", &group.id())]);
+        let time = of(
+            &page,
+            "libvirt_domain_info_cpu_time_seconds_total",
+            &world.busy,
+        );
+        assert_between(family, usage, time.unwrap(), time.unwrap(), 0.5);
+    }
 }
 
 /// The path to the first group with such a name.

@@ -8,6 +8,7 @@ mod dir;
 mod diskstats;
 pub mod engine;
 mod ethtool;
+mod guests;
 pub mod libvirt;
 mod link_modes;
 mod links;
@@ -57,6 +58,7 @@ pub use text::{Fields, Text, unescaped};
 use crate::error::Result;
 use cgroup::{Cgroups, MemoryLimits};
 use engine::{Engine, Engines};
+use guests::Guests;
 use libvirt::{Fetched, Libvirt, Network, Pool};
 use workloads::{Seen, Workloads};
 
@@ -90,6 +92,7 @@ pub struct Machine {
     engines: Arc<Engines>,
     libvirt: Arc<Libvirt>,
     workloads: Workloads,
+    guests: Guests,
 }
 
 impl Machine {
@@ -106,6 +109,7 @@ impl Machine {
             engines: Arc::new(Engines::new(engines)),
             libvirt: Arc::new(Libvirt::new(libvirt, &roots.rootfs)),
             workloads: Workloads::new(workloads),
+            guests: Guests::default(),
             roots,
         }
     }
@@ -317,6 +321,7 @@ impl Snapshot {
                 engines,
                 libvirt,
                 workloads,
+                ..
             } = &*self.machine;
             workloads.look(roots, cgroups, engines, &libvirt.running())
         })
@@ -324,8 +329,15 @@ impl Snapshot {
 
     /// The virtual machines, and how libvirt was reached.
     pub fn domains(&self) -> Result<&Fetched> {
-        let ask = || self.machine.libvirt.fetch(self.deadline);
-        self.domains.get_or_read(ask)
+        self.domains.get_or_read(|| {
+            let Machine {
+                libvirt, guests, ..
+            } = &*self.machine;
+            // Where groups cannot be seen, libvirt can be asked all the same.
+            let seen = (!libvirt.running().is_empty()).then(|| self.workloads().ok());
+            let counted = seen.flatten().map(|seen| guests.look(self, seen));
+            libvirt.fetch(self.deadline, counted.unwrap_or_default())
+        })
     }
 
     /// libvirt's storage pools.

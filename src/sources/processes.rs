@@ -132,6 +132,34 @@ impl Process {
         Ok(states)
     }
 
+    /// The numbers of its threads.
+    pub fn threads(&self) -> Result<Vec<u32>> {
+        let names = self.dir.dir("task")?.names()?;
+        let threads = names.iter().filter_map(|name| name.to_str()?.parse().ok());
+        Ok(threads.collect())
+    }
+
+    /// What one of its threads is called.
+    pub fn thread_name(&self, tid: u32) -> Result<String> {
+        Ok(self
+            .read(format!("task/{tid}/comm"))?
+            .body()
+            .trim_end()
+            .to_owned())
+    }
+
+    /// What the scheduler counts of one of its threads. All is 0 where the kernel does not
+    /// count.
+    pub fn thread_schedstat(&self, tid: u32) -> Result<SchedStat> {
+        schedstat(&self.read(format!("task/{tid}/schedstat"))?)
+    }
+
+    /// How long one of its threads waited, where `kernel.sched_schedstats` is on. It is 0
+    /// where it is off.
+    pub fn thread_wait(&self, tid: u32) -> Result<Duration> {
+        wait_sum(&self.read(format!("task/{tid}/sched"))?)
+    }
+
     /// When it was started, in ticks of the clock since boot. Two processes that have one
     /// number differ in this.
     pub fn started(&self) -> Result<u64> {
@@ -195,6 +223,19 @@ fn schedstat(text: &Text) -> Result<SchedStat> {
         waited: Duration::from_nanos(fields.parse("time waited for a CPU")?),
         periods: fields.parse("number of times on a CPU")?,
     })
+}
+
+/// `wait_sum     :     1234.567890`, in milliseconds; with `se.statistics.` in front before
+/// Linux 5.16.
+fn wait_sum(sched: &Text) -> Result<Duration> {
+    let wait = sched.body().lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let is_wait = name.trim_end().rsplit('.').next() == Some("wait_sum");
+        is_wait.then_some(value.trim())
+    });
+    let wait = wait.and_then(|wait| wait.parse::<f64>().ok());
+    let wait = wait.and_then(|wait| Duration::try_from_secs_f64(wait / 1e3).ok());
+    wait.ok_or_else(|| sched.error(1, "no wait_sum"))
 }
 
 /// `Referenced:         1234 kB`
@@ -299,6 +340,46 @@ mod tests {
             assert!(schedstat(&Text::from(bad)).is_err(), "{bad:?}");
         }
         assert!(myself().schedstat().is_ok_and(|it| it.periods > 0));
+    }
+
+    #[test]
+    fn waiting_is_in_milliseconds_under_either_name() {
+        let wait = |sched: &str| wait_sum(&Text::from(sched));
+        let old = "x (1, #threads: 2)\nse.statistics.wait_sum   :     12.500000\n";
+        assert_eq!(wait(old).unwrap(), Duration::from_micros(12_500));
+        let new = "wait_max   :   9.0\nwait_sum   :   0.000250\nwait_count  :   7\n";
+        assert_eq!(wait(new).unwrap(), Duration::from_nanos(250));
+        for bad in ["", "wait_count : 7\n", "wait_sum : x\n", "wait_sum : -1\n"] {
+            let error = wait(bad).unwrap_err();
+            assert_eq!(error.to_string(), "test:1: no wait_sum", "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn each_thread_has_its_own_name_and_counts() {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let (say, said) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name("CPU 3/TCG".to_owned());
+        let thread = thread.spawn(move || {
+            say.send(rustix::thread::gettid()).unwrap();
+            stopped.recv().ok();
+        });
+        let tid = said
+            .recv()
+            .unwrap()
+            .as_raw_nonzero()
+            .get()
+            .try_into()
+            .unwrap();
+        let process = myself();
+        assert!(process.threads().unwrap().contains(&tid));
+        assert_eq!(process.thread_name(tid).unwrap(), "CPU 3/TCG");
+        let stat = process.thread_schedstat(tid).unwrap();
+        assert!(stat.periods > 0 && stat.run < process.schedstat().unwrap().run + stat.run);
+        drop(stop);
+        thread.unwrap().join().unwrap();
+        assert!(process.thread_name(tid).unwrap_err().is_vanished());
+        assert!(!process.threads().unwrap().contains(&tid));
     }
 
     #[test]

@@ -26,10 +26,26 @@ pub struct Domain {
     pub is_stuck: bool,
     /// How long the answer took.
     pub took: Option<Duration>,
+    /// When it was started, from 1970 on, by its control group; nothing where that is not
+    /// seen.
+    pub started: Option<Duration>,
     /// What became of it since this exporter listens.
     pub lifecycle: Lifecycle,
     /// Its migration, save or other job, if that was asked for.
     pub job: Option<Job>,
+}
+
+/// What is known of a run of a domain without asking libvirt.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Counted {
+    /// libvirt's number for the run.
+    pub id: u32,
+    /// When it began, from 1970 on.
+    pub started: Option<Duration>,
+    /// CPU time, all three of it.
+    pub cpu: Option<CpuTimes>,
+    /// The virtual CPUs that it has now.
+    pub vcpus: Option<Vec<Vcpu>>,
 }
 
 /// What a domain is doing, with libvirt's numbers.
@@ -103,6 +119,8 @@ pub struct About {
     pub arch: Option<String>,
     /// `pc-q35-7.2` and the like.
     pub machine: Option<String>,
+    /// Virtual CPUs that it can have without a restart.
+    pub max_vcpus: Option<u64>,
     /// Seconds from one report of the guest's about its memory to the next; without it
     /// the guest is not asked.
     pub balloon_period: Option<u32>,

@@ -428,7 +428,7 @@ fn usual(world: &mut World, came: &Came, serial: u32) -> Option<Vec<u8>> {
 }
 
 /// The groups that are asked for.
-fn groups(body: &[u8]) -> u32 {
+pub(super) fn groups(body: &[u8]) -> u32 {
     let [.., a, b, c, d, _, _, _, _] = body else {
         return 0;
     };

@@ -17,9 +17,9 @@ use std::{
 use tokio::{sync::mpsc, time::sleep_until};
 
 use super::{
-    Group,
+    Counts, Group,
     connection::{Failure, Request, Result},
-    domain::{CpuTimes, Domain, Job, State, Stats},
+    domain::{Counted, CpuTimes, Domain, Job, State, Stats, Vcpu},
     params,
     session::{Session, Subject},
     wire::{self, Body, Guest, procedure, written},
@@ -52,6 +52,15 @@ impl Wanted {
 
     fn only(self, groups: &[Group]) -> u32 {
         self.groups & Self::new(groups, false).groups
+    }
+
+    /// What is not known without libvirt.
+    fn beside(self, counted: &Counted) -> u32 {
+        let cpu = counted.cpu.as_ref().map_or(0, |_| Group::Cpu.bit());
+        // What KVM says of each comes with them.
+        let is_enough = counted.vcpus.is_some() && self.groups & Group::Vm.bit() == 0;
+        let vcpus = if is_enough { Group::Vcpu.bit() } else { 0 };
+        self.groups & !(cpu | vcpus)
     }
 
     /// What libvirt knows without asking a domain's monitor.
@@ -97,6 +106,7 @@ struct Flight {
 /// What became known of a domain in this scrape.
 #[derive(Debug, Default)]
 struct Draft {
+    counted: Counted,
     said: Option<(Option<State>, Option<i32>, Stats)>,
     id: Option<i32>,
     is_partial: bool,
@@ -111,10 +121,13 @@ struct Draft {
 pub(super) async fn domains(
     session: &Arc<Session>,
     wanted: Wanted,
+    counted: Counts,
     by: Instant,
 ) -> Result<(Vec<Domain>, Option<String>)> {
     let guests = session.guests(by).await?;
     let mut fetch = Fetch::new(session, wanted, by, guests);
+    fetch.count(counted);
+    fetch.plan();
     fetch.run().await;
     match session.end() {
         Some(failure) => Err(failure),
@@ -145,7 +158,7 @@ impl<'a> Fetch<'a> {
         guests.sort_by_key(|guest| !guest.is_active());
         let left = by.saturating_duration_since(Instant::now());
         let (say, said) = mpsc::unbounded_channel();
-        let mut fetch = Self {
+        Self {
             session,
             wanted,
             by,
@@ -159,9 +172,16 @@ impl<'a> Fetch<'a> {
             say,
             said,
             error: None,
-        };
-        fetch.plan();
-        fetch
+        }
+    }
+
+    /// Takes what need not be asked for.
+    fn count(&mut self, mut counted: Counts) {
+        for (guest, draft) in self.guests.iter().zip(&mut self.drafts) {
+            let of_this_run = |it: &Counted| u32::try_from(guest.id) == Ok(it.id);
+            let counted = counted.remove(&written(&guest.uuid)).filter(of_this_run);
+            draft.counted = counted.unwrap_or_default();
+        }
     }
 
     fn plan(&mut self) {
@@ -311,7 +331,7 @@ impl<'a> Fetch<'a> {
                 let groups = if is_quick {
                     self.wanted.quick()
                 } else {
-                    self.wanted.groups
+                    self.wanted.beside(&self.drafts.get(at)?.counted)
                 };
                 let body = Body::default().number(1).guest(guest);
                 let body = body.number(groups).number(NOWAIT);
@@ -536,6 +556,7 @@ impl<'a> Fetch<'a> {
             guests,
             drafts,
             error,
+            wanted,
             ..
         } = self;
         let drafts = guests
@@ -543,7 +564,7 @@ impl<'a> Fetch<'a> {
             .zip(drafts)
             .filter(|(_, draft)| !draft.is_gone);
         let mut domains: Vec<_> = drafts
-            .map(|(guest, draft)| domain(session, guest, draft))
+            .map(|(guest, draft)| domain(session, wanted, guest, draft))
             .collect();
         domains.sort_by(|a, b| a.name.cmp(&b.name));
         // Other bytes may have become the same text.
@@ -552,7 +573,7 @@ impl<'a> Fetch<'a> {
     }
 }
 
-fn domain(session: &Session, guest: &Guest, draft: Draft) -> Domain {
+fn domain(session: &Session, wanted: Wanted, guest: &Guest, draft: Draft) -> Domain {
     let about = session.cache.about(guest);
     let is_silent = draft.said.is_none();
     let (state, reason, mut used) = draft.said.unwrap_or_default();
@@ -560,6 +581,9 @@ fn domain(session: &Session, guest: &Guest, draft: Draft) -> Domain {
     if is_off {
         // libvirt 9 says what it used itself.
         used.cpu = CpuTimes::default();
+    } else {
+        let max_vcpus = about.as_ref().and_then(|about| about.max_vcpus);
+        complete(&mut used, wanted, &draft.counted, max_vcpus);
     }
     let id = draft.id.unwrap_or(guest.id);
     Domain {
@@ -568,6 +592,7 @@ fn domain(session: &Session, guest: &Guest, draft: Draft) -> Domain {
         id: id.try_into().ok().filter(|_| !is_off),
         state,
         reason,
+        started: draft.counted.started.filter(|_| !is_off),
         lifecycle: session.heard().of(&guest.uuid, about.as_deref()),
         about,
         stats: used,
@@ -575,6 +600,29 @@ fn domain(session: &Session, guest: &Guest, draft: Draft) -> Domain {
         is_stuck: session.asked(Subject::Domain(guest.uuid)) > 0,
         took: draft.took,
         job: draft.job,
+    }
+}
+
+/// Adds what was not asked for. Where it was said all the same, it is not taken from there:
+/// the two are rounded in different ways, and no counter may step back.
+fn complete(used: &mut Stats, wanted: Wanted, counted: &Counted, max_vcpus: Option<u64>) {
+    let is_wanted = |group: Group| wanted.groups & group.bit() != 0;
+    if let Some(cpu) = counted.cpu
+        && is_wanted(Group::Cpu)
+    {
+        used.cpu = cpu;
+    }
+    if let Some(vcpus) = &counted.vcpus
+        && is_wanted(Group::Vcpu)
+    {
+        let mut said: HashMap<_, _> = used.vcpus.drain(..).map(|it| (it.number, it)).collect();
+        let whole = vcpus.iter().map(|vcpu| Vcpu {
+            kvm: said.remove(&vcpu.number).map_or_else(Vec::new, |it| it.kvm),
+            ..vcpu.clone()
+        });
+        used.vcpus = whole.collect();
+        used.vcpu_current = Some(vcpus.len() as u64);
+        used.vcpu_maximum = used.vcpu_maximum.or(max_vcpus);
     }
 }
 

@@ -25,6 +25,7 @@ mod wire;
 mod xml;
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
@@ -36,8 +37,8 @@ use std::{
 use tokio::{runtime::Handle, time::timeout_at};
 
 pub use domain::{
-    About, AboutDisk, AboutInterface, Balloon, CpuTimes, DirtyRate, Disk, Domain, Interface,
-    IoThread, Job, Lifecycle, Nova, Operations, State, Stats, Traffic, Vcpu,
+    About, AboutDisk, AboutInterface, Balloon, Counted, CpuTimes, DirtyRate, Disk, Domain,
+    Interface, IoThread, Job, Lifecycle, Nova, Operations, State, Stats, Traffic, Vcpu,
 };
 pub use flags::{Flags, Group};
 
@@ -96,6 +97,9 @@ pub struct Versions {
     /// Of the daemon.
     pub daemon: String,
 }
+
+/// What is known of runs of domains without libvirt, by the domains' UUIDs.
+pub type Counts = HashMap<String, Counted>;
 
 /// A storage pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,15 +202,16 @@ impl Libvirt {
     }
 
     /// Asks about all domains and waits for the answers, not beyond the deadline less a
-    /// margin in which they can be exposed. [`Error::Absent`] where there is no libvirt; a
+    /// margin in which they can be exposed. What was counted of them is not asked for, but
+    /// in the answer. [`Error::Absent`] where there is no libvirt; a
     /// daemon that is there and does not answer is no error, but said in the answer.
-    pub fn fetch(&self, deadline: Instant) -> Result<Fetched> {
+    pub fn fetch(&self, deadline: Instant, counted: Counts) -> Result<Fetched> {
         if let Some(virt) = &self.virt {
             return Ok(virt.fetch(deadline));
         }
         let wanted = self.wanted;
         self.ask(deadline, async move |keeper, by| {
-            fetched(&keeper, wanted, by).await
+            fetched(&keeper, wanted, counted, by).await
         })
     }
 
@@ -297,7 +302,7 @@ fn failed(failure: Failure) -> Error {
     }
 }
 
-async fn fetched(keeper: &Keeper, wanted: Wanted, by: Instant) -> Result<Fetched> {
+async fn fetched(keeper: &Keeper, wanted: Wanted, counted: Counts, by: Instant) -> Result<Fetched> {
     let mut fetched = Fetched::default();
     let connection = &mut fetched.connection;
     let first = keeper.places.all.first();
@@ -307,7 +312,7 @@ async fn fetched(keeper: &Keeper, wanted: Wanted, by: Instant) -> Result<Fetched
         Ok(session) => {
             connection.uri = uri(session.place());
             connection.versions.clone_from(&session.versions);
-            match domains(&session, wanted, by).await {
+            match domains(&session, wanted, counted, by).await {
                 Ok((domains, error)) => {
                     connection.is_up = true;
                     connection.error = error.or_else(|| session.missing.clone());
@@ -332,6 +337,7 @@ async fn fetched(keeper: &Keeper, wanted: Wanted, by: Instant) -> Result<Fetched
 async fn domains(
     session: &Arc<Session>,
     wanted: Wanted,
+    counted: Counts,
     by: Instant,
 ) -> std::result::Result<(Vec<Domain>, Option<String>), String> {
     let unanswered = || {
@@ -344,6 +350,6 @@ async fn domains(
     if let Some(reason) = unanswered() {
         return Err(reason);
     }
-    let domains = fetch::domains(session, wanted, by).await;
+    let domains = fetch::domains(session, wanted, counted, by).await;
     domains.map_err(|failure| failure.to_string())
 }

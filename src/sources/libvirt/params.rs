@@ -243,7 +243,8 @@ fn of_vcpu(vcpu: &mut Vcpu, name: &str, value: &Value) {
     match name {
         "state" => vcpu.state = value.count(),
         "time" => vcpu.time = value.nanoseconds(),
-        "wait" => vcpu.wait = value.nanoseconds(),
+        // 0 is also what it says where the kernel does not count.
+        "wait" => vcpu.wait = value.nanoseconds().filter(|wait| !wait.is_zero()),
         "delay" => vcpu.delay = value.nanoseconds(),
         // KVM's end in what kind of number they are: `exits.sum`.
         name if name.contains('.') => {
@@ -485,7 +486,7 @@ mod tests {
             number,
             state: Some(state),
             time: Some(Duration::from_nanos(time)),
-            wait: Some(Duration::from_nanos(wait)),
+            wait: (wait > 0).then(|| Duration::from_nanos(wait)),
             delay: Some(Duration::from_nanos(delay)),
             kvm: vec![],
         };

@@ -9,7 +9,7 @@ use tokio::runtime::{self, Runtime};
 
 use super::{
     fake::{FakeLibvirt, Fate},
-    wire::procedure,
+    wire::{procedure, written},
     *,
 };
 
@@ -74,7 +74,7 @@ impl Rig {
     /// Asks, and has time for it.
     fn fetch(&self) -> Fetched {
         let deadline = soon();
-        let fetched = self.libvirt.fetch(deadline).unwrap();
+        let fetched = self.libvirt.fetch(deadline, Counts::new()).unwrap();
         assert!(Instant::now() < deadline.checked_sub(MAX_MARGIN).unwrap());
         fetched
     }
@@ -82,7 +82,7 @@ impl Rig {
     /// Asks in vain.
     fn fetch_in_vain(&self) -> Fetched {
         let deadline = Instant::now() + Duration::from_millis(800);
-        self.libvirt.fetch(deadline).unwrap()
+        self.libvirt.fetch(deadline, Counts::new()).unwrap()
     }
 
     fn until_up(&self) -> Fetched {
@@ -172,6 +172,85 @@ fn each_domain_is_there_with_what_it_uses_and_what_is_said_of_it() {
     let running = rig.libvirt.running();
     let running: Vec<_> = running.iter().map(|it| (it.name.as_str(), it.id)).collect();
     assert_eq!(running, [("a", 2), ("b", 1)]);
+}
+
+#[test]
+fn what_was_counted_of_this_run_is_not_asked_for() {
+    let mut flags = Flags::all();
+    flags.libvirt_stats.push(Group::Vcpu);
+    let socket = socket();
+    let daemon = FakeLibvirt::start(&socket, &["a", "b", "off"]);
+    daemon.world().guest("off").id = -1;
+    let rig = Rig::with(socket, Some(daemon), true, flags);
+    let vcpus = |number| {
+        Some(vec![Vcpu {
+            number,
+            ..Vcpu::default()
+        }])
+    };
+    let counted = |id| Counted {
+        id,
+        started: Some(Duration::from_secs(1)),
+        cpu: Some(CpuTimes {
+            time: Some(Duration::from_secs(70)),
+            ..CpuTimes::default()
+        }),
+        vcpus: vcpus(5),
+    };
+    let uuid = |name: &str| written(&fake::uuid(name.as_bytes()));
+    // They are in runs 1 and 2.
+    let counts = [("a", 1), ("b", 7), ("off", 3)].map(|(name, id)| (uuid(name), counted(id)));
+    let fetched = rig.libvirt.fetch(soon(), counts.into()).unwrap();
+    let (a, b) = (domain(&fetched, "a"), domain(&fetched, "b"));
+    assert_eq!(a.stats.cpu, counted(1).cpu.unwrap());
+    assert_eq!(
+        (&a.stats.vcpus, a.started),
+        (&vcpus(5).unwrap(), counted(1).started)
+    );
+    assert_eq!(a.stats.vcpu_current, Some(1));
+    assert!(is_complete(a) && is_complete(b));
+    // What is known of another run is not taken.
+    assert_eq!(
+        (b.stats.cpu.time, b.started),
+        (Some(Duration::from_secs(7)), None)
+    );
+    let off = domain(&fetched, "off");
+    assert_eq!((off.stats.cpu, off.started), (CpuTimes::default(), None));
+    let world = rig.daemon().world();
+    let about = |name: &str| {
+        let stats = world
+            .came
+            .iter()
+            .filter(|it| it.procedure == procedure::STATS);
+        let uuid = fake::uuid(name.as_bytes());
+        let asked = stats.filter(|it| it.body.windows(16).any(|bytes| bytes == uuid));
+        asked.map(|it| fake::groups(&it.body)).collect::<Vec<_>>()
+    };
+    let (cpu, vcpu) = (Group::Cpu.bit(), Group::Vcpu.bit());
+    let rest = [Group::State, Group::Balloon, Group::Block].map(Group::bit);
+    let rest: u32 = rest.iter().sum();
+    assert_eq!(about("a"), [rest]);
+    assert_eq!(about("b"), [rest | cpu | vcpu]);
+}
+
+#[test]
+fn what_kvm_says_of_virtual_cpus_is_asked_for_beside_what_was_counted() {
+    let mut flags = Flags::all();
+    flags.libvirt_stats.extend([Group::Vcpu, Group::Vm]);
+    let socket = socket();
+    let daemon = FakeLibvirt::start(&socket, &["a"]);
+    let rig = Rig::with(socket, Some(daemon), true, flags);
+    let counted = Counted {
+        id: 1,
+        vcpus: Some(vec![Vcpu::default()]),
+        ..Counted::default()
+    };
+    let counts = [(written(&fake::uuid(b"a")), counted)].into();
+    rig.libvirt.fetch(soon(), counts).unwrap();
+    let world = rig.daemon().world();
+    let mut came = world.came.iter();
+    let stats = came.find(|it| it.procedure == procedure::STATS).unwrap();
+    assert_ne!(fake::groups(&stats.body) & Group::Vcpu.bit(), 0);
 }
 
 #[test]
@@ -419,7 +498,10 @@ fn a_daemon_that_is_restarted_is_found_again() {
 #[test]
 fn where_there_is_no_libvirt_nothing_is_missed_until_it_comes() {
     let rig = Rig::at(socket(), None, false);
-    assert!(matches!(rig.libvirt.fetch(soon()), Err(Error::Absent(_))));
+    assert!(matches!(
+        rig.libvirt.fetch(soon(), Counts::new()),
+        Err(Error::Absent(_))
+    ));
     assert!(matches!(rig.libvirt.pools(soon()), Err(Error::Absent(_))));
     assert!(rig.libvirt.running().is_empty());
     let daemon = FakeLibvirt::start(&rig.socket, &["a"]);
@@ -741,13 +823,16 @@ fn a_pool_that_hangs_is_asked_once_and_keeps_nobody() {
 #[test]
 fn nobody_is_asked_before_somebody_watches() {
     let libvirt = Libvirt::new(Flags::all(), Path::new("/"));
-    assert!(matches!(libvirt.fetch(soon()), Err(Error::Absent(_))));
+    assert!(matches!(
+        libvirt.fetch(soon(), Counts::new()),
+        Err(Error::Absent(_))
+    ));
     let flags = Flags {
         libvirt_uri: Some("qemu+ssh://host/system".to_owned()),
         ..Flags::all()
     };
     let error = Libvirt::new(flags, Path::new("/"))
-        .fetch(soon())
+        .fetch(soon(), Counts::new())
         .unwrap_err();
     assert!(error.to_string().contains("feature virt"), "{error}");
 }

@@ -48,6 +48,7 @@ pub(super) fn about(xml: &str) -> Result<About, String> {
         os_type: os_type.text(),
         arch: os_type.attribute("arch"),
         machine: os_type.attribute("machine"),
+        max_vcpus: domain.child("vcpu").text().and_then(|it| it.parse().ok()),
         balloon_period: devices.child("memballoon").child("stats").number("period"),
         disks: devices.children("disk").filter_map(disk).collect(),
         interfaces: devices.children("interface").map(interface).collect(),

@@ -26,9 +26,7 @@ metrics! {
     VCPU_DELAY: Counter = "libvirt_domain_vcpu_delay_seconds_total" of DOMAIN ["vcpu"];
 }
 
-/// `counts_wait` is whether a wait of 0 means that there was none: the host's kernel may
-/// not count it.
-pub(super) fn families(out: &mut Families, of: &Labelled<'_>, counts_wait: bool) {
+pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
     let stats = &of.domain.stats;
     if let Some(time) = stats.cpu.time {
         out.add_of(&TIME, &of.shared, [], time);
@@ -53,10 +51,7 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>, counts_wait: bool)
         }
         for (metric, time) in [
             (&VCPU_TIME, vcpu.time),
-            (
-                &VCPU_WAIT,
-                vcpu.wait.filter(|wait| counts_wait || !wait.is_zero()),
-            ),
+            (&VCPU_WAIT, vcpu.wait),
             (&VCPU_DELAY, vcpu.delay),
         ] {
             if let Some(time) = time {
@@ -110,7 +105,7 @@ mod tests {
     #[test]
     fn each_vcpu_has_its_own_number_and_what_is_known_of_it() {
         assert_eq!(
-            testing::lines(&domain(), "inovex", |out, of| families(out, of, false)),
+            testing::lines(&domain(), "inovex", |out, of| families(out, of)),
             [
                 r#"libvirt_domain_info_cpu_time_seconds_total{domain="web"} 9.5"#,
                 r#"libvirt_domain_cpu_user_seconds_total{domain="web"} 8.25"#,
@@ -129,22 +124,11 @@ mod tests {
 
     #[test]
     fn kuminas_label_is_on_its_names_alone() {
-        let lines = testing::lines(&domain(), "kumina", |out, of| families(out, of, true));
+        let lines = testing::lines(&domain(), "kumina", |out, of| families(out, of));
         let uuids: Vec<_> = lines.iter().filter(|line| line.contains("uuid=")).collect();
         let label = format!(r#"{{domain="web",uuid="{}"}}"#, testing::UUID);
         let time = format!("libvirt_domain_info_cpu_time_seconds_total{label} 9.5");
         let cpus = format!("libvirt_domain_info_virtual_cpus{label} 2");
         assert_eq!(uuids, [&time, &cpus]);
-    }
-
-    #[test]
-    fn a_vcpu_that_never_waited_says_so_only_where_waits_are_counted() {
-        let mut domain = domain();
-        domain.stats.vcpus[0].wait = Some(Duration::ZERO);
-        for (counts, there) in [(true, 1), (false, 0)] {
-            let lines = testing::lines(&domain, "inovex", |out, of| families(out, of, counts));
-            let waits = lines.iter().filter(|line| line.contains("_wait_"));
-            assert_eq!(waits.count(), there);
-        }
     }
 }

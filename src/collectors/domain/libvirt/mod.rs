@@ -20,7 +20,7 @@ mod state;
 mod testing;
 mod totals;
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 pub(super) use compat::Borrowed;
 
@@ -99,18 +99,6 @@ pub(super) struct Libvirt {
     totals: Totals,
 }
 
-/// What the host knows of its domains without libvirt.
-#[derive(Debug, Default)]
-struct Host {
-    /// When the domains were started that it sees the control groups of, from 1970 on, by
-    /// UUID.
-    started: HashMap<String, Duration>,
-    /// What its clock shows, from 1970 on.
-    now: Option<Duration>,
-    /// Whether its kernel counts how long virtual CPUs wait.
-    counts_wait: bool,
-}
-
 impl Collector for Libvirt {
     const NAME: &'static str = "libvirt";
     const ABOUT: &'static str = "what virtual machines are, do and use";
@@ -128,43 +116,13 @@ impl Collector for Libvirt {
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
         let fetched = machine.domains()?;
         let mut out = Families::default();
-        let host = if fetched.connection.is_up {
-            Host::of(machine, &mut out)
-        } else {
-            Host::default()
-        };
-        self.families(&mut out, fetched, &host);
+        self.families(&mut out, fetched, machine.now());
         Ok(out)
     }
 }
 
-impl Host {
-    fn of(machine: &Snapshot, out: &mut Families) -> Self {
-        let mut started = HashMap::new();
-        if let Some(seen) = out.keep(machine.workloads()) {
-            for (workload, group) in seen.present() {
-                let uuid = workload
-                    .guest
-                    .as_ref()
-                    .and_then(|guest| guest.uuid.as_ref());
-                if let Some(uuid) = uuid
-                    && let Some(made) = out.keep(group.made())
-                {
-                    started.insert(uuid.clone(), made);
-                }
-            }
-        }
-        let schedstats = machine.proc("sys/kernel/sched_schedstats");
-        Self {
-            started,
-            now: machine.now(),
-            counts_wait: schedstats.is_ok_and(|text| text.body().trim() == "1"),
-        }
-    }
-}
-
 impl Libvirt {
-    fn families(&self, out: &mut Families, fetched: &Fetched, host: &Host) {
+    fn families(&self, out: &mut Families, fetched: &Fetched, now: Option<Duration>) {
         connection::families(out, &fetched.connection);
         if !fetched.connection.is_up {
             return;
@@ -176,11 +134,9 @@ impl Libvirt {
         for domain in domains {
             let of = Labelled::new(domain, self.names);
             active += u64::from(of.is_active());
-            let started = host.started.get(&domain.uuid).copied();
-            let started = started.filter(|_| of.is_active());
             about::families(out, &of);
-            state::families(out, &of, started, host.now);
-            cpu::families(out, &of, host.counts_wait);
+            state::families(out, &of, now);
+            cpu::families(out, &of);
             memory::families(out, &of);
             interfaces::families(out, &of);
             disks::families(out, &of);
@@ -222,7 +178,7 @@ mod tests {
 
     fn lines(libvirt: &Libvirt, fetched: &Fetched) -> Vec<String> {
         let mut out = Families::default();
-        libvirt.families(&mut out, fetched, &Host::default());
+        libvirt.families(&mut out, fetched, None);
         out.lines()
     }
 

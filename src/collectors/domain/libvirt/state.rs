@@ -39,13 +39,8 @@ metrics! {
     DURATION: Gauge = "libvirt_domain_scrape_duration_seconds" of DOMAIN [];
 }
 
-/// `started` is when the domain was started, `now` what the clock shows, both from 1970 on.
-pub(super) fn families(
-    out: &mut Families,
-    of: &Labelled<'_>,
-    started: Option<Duration>,
-    now: Option<Duration>,
-) {
+/// `now` is what the clock shows, from 1970 on.
+pub(super) fn families(out: &mut Families, of: &Labelled<'_>, now: Option<Duration>) {
     let domain = of.domain;
     if let Some(state) = domain.state {
         let number = state as u64;
@@ -69,7 +64,7 @@ pub(super) fn families(
     out.add_of(&STARTS, &of.own, [], domain.lifecycle.starts);
     out.add_of(&STOPS, &of.own, [], domain.lifecycle.stops);
     out.add_of(&CRASHES, &of.own, [], domain.lifecycle.crashes);
-    if let Some(started) = started {
+    if let Some(started) = domain.started {
         out.add_of(&START_TIME, &of.own, [], started);
         // By a clock that was set back it may have been started in the future.
         if let Some(uptime) = now.and_then(|now| now.checked_sub(started)) {
@@ -176,6 +171,7 @@ mod tests {
             state: Some(State::Paused),
             reason: Some(5),
             took: Some(Duration::from_millis(250)),
+            started: Some(Duration::from_secs(1000)),
             lifecycle: Lifecycle {
                 starts: 3,
                 stops: 2,
@@ -187,9 +183,8 @@ mod tests {
     }
 
     fn lines(domain: &Domain, names: &str) -> Vec<String> {
-        let started = Some(Duration::from_secs(1000));
         let now = Some(Duration::from_secs(1060));
-        testing::lines(domain, names, |out, of| families(out, of, started, now))
+        testing::lines(domain, names, |out, of| families(out, of, now))
     }
 
     #[test]
@@ -237,7 +232,7 @@ mod tests {
             is_stuck: true,
             ..testing::domain("web")
         };
-        let lines = testing::lines(&domain, "inovex", |out, of| families(out, of, None, None));
+        let lines = testing::lines(&domain, "inovex", |out, of| families(out, of, None));
         assert_eq!(
             lines,
             [
