@@ -142,6 +142,7 @@ pub struct Snapshot {
     links: Shared<Vec<Link>>,
     proc_stat: Shared<Text>,
     diskstats: Shared<Text>,
+    mounts: Shared<MountInfo>,
     workloads: Shared<Seen>,
     memory_limits: Shared<Vec<Result<MemoryLimits>>>,
     domains: Shared<Fetched>,
@@ -157,6 +158,7 @@ impl Snapshot {
             links: Shared::default(),
             proc_stat: Shared::default(),
             diskstats: Shared::default(),
+            mounts: Shared::default(),
             workloads: Shared::default(),
             memory_limits: Shared::default(),
             domains: Shared::default(),
@@ -275,13 +277,6 @@ impl Snapshot {
             return vec![pattern.to_owned()];
         }
         paths
-    }
-
-    /// The mounts that process 1 sees, or else those that this process sees, where
-    /// other users' processes are hidden (`hidepid`).
-    pub fn mounts(&self) -> Result<MountInfo> {
-        let of = |process: &str| MountInfo::read(&self.roots().procfs.join(process));
-        of("1").or_else(|_| of("self"))
     }
 
     /// `/proc/stat`, which several collectors read, and which is dear: the kernel

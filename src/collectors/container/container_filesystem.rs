@@ -87,7 +87,7 @@ impl Collector for ContainerFilesystem {
             return Ok(out);
         };
         let mounts = machine.mounts()?;
-        let (devices, places) = self.wanted(machine, &mounts, &mut out);
+        let (devices, places) = self.wanted(machine, mounts, &mut out);
         let answers = self.statfs.ask(&places, give_up_at(machine.deadline()));
         for (device, answer) in devices.iter().zip(&answers) {
             add(&mut out, block(root), device, answer);

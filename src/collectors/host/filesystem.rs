@@ -151,7 +151,7 @@ impl Collector for FileSystem {
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
         let mounts = machine.mounts()?;
         let mut out = Families::default();
-        let wanted = self.wanted(machine, &mounts, &mut out);
+        let wanted = self.wanted(machine, mounts, &mut out);
         let answers = self
             .statfs
             .ask(&wanted.places, give_up_at(machine.deadline()));
