@@ -19,7 +19,7 @@ use super::{
     Roots,
     cgroup::{Cgroups, Group},
     clock, dir,
-    engine::{Container, Engine, Engines, Kind},
+    engine::{Container, Engine, Engines, Kind, is_id},
     libvirt::Running,
 };
 use crate::{duration, error::Result, pattern::Pattern};
@@ -186,11 +186,6 @@ impl Handle {
         };
         handle(runtime, id)
     }
-}
-
-/// Whether this is how engines name containers.
-fn is_id(word: &str) -> bool {
-    word.len() == 64 && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Everything that is shown, in one scrape.

@@ -382,7 +382,7 @@ impl Engines {
 }
 
 /// Whether this is how engines name containers.
-fn is_id(word: &str) -> bool {
+pub(super) fn is_id(word: &str) -> bool {
     word.len() == 64 && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
