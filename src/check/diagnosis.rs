@@ -149,8 +149,7 @@ fn control_groups(machine: &Snapshot, is_on: &dyn Fn(&str) -> bool) -> Vec<Findi
     };
     let mut found = Vec::new();
     match cgroups.controllers() {
-        Ok(mut controllers) => {
-            controllers.sort_unstable();
+        Ok(controllers) => {
             let name = match version {
                 Version::V1 => "version 1",
                 Version::Hybrid => "version 1, with version 2 beside it (hybrid)",

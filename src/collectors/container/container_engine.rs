@@ -54,8 +54,7 @@ impl Collector for ContainerEngine {
         let mut out = Families::default();
         let cgroups = machine.cgroups();
         if let Some(version) = out.keep(cgroups.version()) {
-            let mut controllers = out.keep(cgroups.controllers()).unwrap_or_default();
-            controllers.sort_unstable();
+            let controllers = out.keep(cgroups.controllers()).unwrap_or_default();
             let labels = [name(version), &controllers.join(",")];
             out.add(&CGROUP_INFO, labels, true);
         }
