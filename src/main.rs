@@ -6,7 +6,6 @@ use clap::error::ErrorKind;
 use strata_exporter::{
     check,
     cli::{self, Settings, Task},
-    collector::Layer,
     collectors,
     http::Server,
     log,
@@ -74,13 +73,9 @@ fn run(settings: Settings) -> Result<(), String> {
     let machine = Machine::new(flags.roots, flags.engines, flags.libvirt, flags.workloads);
     let (engines, libvirt) = (Arc::clone(machine.engines()), Arc::clone(machine.libvirt()));
     libvirt.check()?;
-    let has = |wanted: &[Layer]| {
-        let mut collectors = settings.collectors.iter();
-        collectors.any(|(_, layer, _)| wanted.contains(layer))
-    };
-    let asks_engines = has(&[Layer::Containers, Layer::Census]);
-    let asks_libvirt = has(&[Layer::Containers, Layer::Domains, Layer::Census]);
     let scraper = Scraper::new(machine, settings.collectors, workers.clone());
+    let asks_engines = scraper.collectors().any(|(_, layer)| layer.asks_engines());
+    let asks_libvirt = scraper.collectors().any(|(_, layer)| layer.asks_libvirt());
     runtime.block_on(async {
         let stop = stop_signal()?;
         let server = Server::bind(flags.web, scraper, collectors::ALL, workers).await?;
