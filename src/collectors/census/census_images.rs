@@ -15,7 +15,7 @@ use crate::{
     metrics,
     sources::{
         Snapshot,
-        engine::{Engine, Image},
+        engine::{Engine, Image, each_once},
     },
 };
 
@@ -64,11 +64,13 @@ impl Collector for Images {
 
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
         let engines = machine.engines();
-        let mut known = engines.iter().filter(|engine| engine.confirmed.is_some());
-        if known.next().is_none() {
+        // Of others, what they have is not known.
+        let known = engines.iter().filter(|engine| engine.confirmed.is_some());
+        let known: Vec<&Engine> = known.map(|engine| &**engine).collect();
+        if known.is_empty() {
             return Err(Error::Absent("a container engine that answered".into()));
         }
-        Ok(families(engines.iter().map(|engine| &**engine), self.max))
+        Ok(families(&known, self.max))
     }
 }
 
@@ -81,10 +83,8 @@ struct Named<'a> {
     size: Option<u64>,
 }
 
-fn families<'a>(engines: impl Iterator<Item = &'a Engine>, max: usize) -> Families {
+fn families(engines: &[&Engine], max: usize) -> Families {
     let mut images: BTreeMap<&str, &Image> = BTreeMap::new();
-    let mut users: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut counted = std::collections::BTreeSet::new();
     for engine in engines {
         for image in engine.images.iter() {
             // Of two engines' the one that has a name for it.
@@ -93,11 +93,10 @@ fn families<'a>(engines: impl Iterator<Item = &'a Engine>, max: usize) -> Famili
                 *known = image;
             }
         }
-        for (id, container) in &engine.containers {
-            if counted.insert(id) {
-                *users.entry(hash(&container.image_id)).or_default() += 1;
-            }
-        }
+    }
+    let mut users: BTreeMap<&str, u64> = BTreeMap::new();
+    for (_, container) in each_once(engines.iter().copied()).into_values() {
+        *users.entry(hash(&container.image_id)).or_default() += 1;
     }
 
     let mut named: BTreeMap<&str, Named<'_>> = BTreeMap::new();
@@ -193,7 +192,7 @@ mod tests {
             &["11", "gone"],
         );
         assert_eq!(
-            families([&docker, &podman].into_iter(), 500).lines(),
+            families(&[&docker, &podman], 500).lines(),
             [
                 "census_images 4",
                 "census_image_bytes 113",
@@ -214,7 +213,7 @@ mod tests {
         let names = ["a", "b", "c"];
         let mut images = vec![image("0", &[], 0)];
         images.extend(names.map(|name| image(name, &[name], 10)));
-        let lines = families([&with(images, &["c"])].into_iter(), 1).lines();
+        let lines = families(&[&with(images, &["c"])], 1).lines();
         assert_eq!(
             lines,
             [
@@ -235,12 +234,12 @@ mod tests {
     fn an_engine_that_does_not_tell_sizes_has_no_sizes() {
         let mut unknown = image("a", &["a"], 0);
         unknown.size = None;
-        let lines = families([&with(vec![unknown], &[])].into_iter(), 9).lines();
+        let lines = families(&[&with(vec![unknown], &[])], 9).lines();
         assert!(
             !lines.iter().any(|line| line.contains("bytes")),
             "{lines:#?}"
         );
-        let lines = families([&with(Vec::new(), &[])].into_iter(), 9).lines();
+        let lines = families(&[&with(Vec::new(), &[])], 9).lines();
         assert_eq!(lines, ["census_images 0", "census_image_bytes 0"]);
     }
 }
