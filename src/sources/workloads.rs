@@ -531,7 +531,7 @@ pub(crate) fn engine(containers: impl IntoIterator<Item = Container>) -> Engine 
         containers: containers
             .map(|container| (container.id.clone(), Arc::new(container)))
             .collect(),
-        images: Arc::default(),
+        images: Some(Arc::default()),
         sizes: None,
         sizes_failures: 0,
     }

@@ -65,10 +65,13 @@ impl Collector for Images {
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
         let engines = machine.engines();
         // Of others, what they have is not known.
-        let known = engines.iter().filter(|engine| engine.confirmed.is_some());
-        let known: Vec<&Engine> = known.map(|engine| &**engine).collect();
+        let is_known = |engine: &&Engine| engine.confirmed.is_some() && engine.images.is_some();
+        let engines = engines.iter().map(|engine| &**engine);
+        let known: Vec<&Engine> = engines.filter(is_known).collect();
         if known.is_empty() {
-            return Err(Error::Absent("a container engine that answered".into()));
+            return Err(Error::Absent(
+                "a container engine that listed its images".into(),
+            ));
         }
         Ok(families(&known, self.max))
     }
@@ -86,7 +89,7 @@ struct Named<'a> {
 fn families(engines: &[&Engine], max: usize) -> Families {
     let mut images: BTreeMap<&str, &Image> = BTreeMap::new();
     for engine in engines {
-        for image in engine.images.iter() {
+        for image in engine.images.iter().flat_map(|images| images.iter()) {
             // Of two engines' the one that has a name for it.
             let known = images.entry(hash(&image.id)).or_insert(image);
             if known.tags.is_empty() {
@@ -175,7 +178,7 @@ mod tests {
             container
         });
         let mut engine = engine(containers);
-        engine.images = Arc::new(images);
+        engine.images = Some(Arc::new(images));
         engine
     }
 

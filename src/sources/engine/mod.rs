@@ -194,8 +194,8 @@ pub struct Engine {
     pub events: u64,
     /// Its containers, by id.
     pub containers: BTreeMap<String, Arc<Container>>,
-    /// Its images.
-    pub images: Arc<Vec<Image>>,
+    /// Its images, once it listed them.
+    pub images: Option<Arc<Vec<Image>>>,
     /// What it last said of room on disk, if anybody wants to know.
     pub sizes: Option<Arc<Sizes>>,
     /// How often it was asked for that in vain.
@@ -218,7 +218,7 @@ impl Engine {
             requests: 0,
             events: 0,
             containers: BTreeMap::new(),
-            images: Arc::default(),
+            images: None,
             sizes: None,
             sizes_failures: 0,
         }
