@@ -83,6 +83,19 @@ impl Layer {
             Self::Census => "what runs here, in a few series",
         }
     }
+
+    /// Whether it takes container engines to say all of it.
+    #[must_use]
+    pub const fn asks_engines(self) -> bool {
+        matches!(self, Self::Containers | Self::Census)
+    }
+
+    /// Whether it takes libvirt to say all of it: to name the control groups of virtual
+    /// machines, too.
+    #[must_use]
+    pub const fn asks_libvirt(self) -> bool {
+        matches!(self, Self::Containers | Self::Domains | Self::Census)
+    }
 }
 
 /// A made collector, with its type forgotten.

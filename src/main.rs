@@ -5,8 +5,7 @@ use std::{io::Write, process::ExitCode, sync::Arc};
 use clap::error::ErrorKind;
 use strata_exporter::{
     check,
-    cli::{self, Settings, Task},
-    collector::Layer,
+    cli::{self, Flags, Settings, Task},
     collectors,
     http::Server,
     log,
@@ -14,7 +13,7 @@ use strata_exporter::{
     sources::{self, Machine},
 };
 use tokio::{
-    runtime,
+    runtime::{self, Runtime},
     signal::unix::{SignalKind, signal},
 };
 use tracing::{info, warn};
@@ -64,33 +63,23 @@ fn main() -> ExitCode {
 fn run(settings: Settings) -> Result<(), String> {
     sources::raise_open_files_limit();
     let (enabled, to_come) = (settings.collectors.len(), settings.to_come);
-    // One thread serves; what blocks is the workers'.
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start: {error}"))?;
+    let runtime = runtime()?;
     let workers = Workers::default();
-    let flags = settings.flags;
-    let machine = Machine::new(flags.roots, flags.engines, flags.libvirt, flags.workloads);
-    let (engines, libvirt) = (Arc::clone(machine.engines()), Arc::clone(machine.libvirt()));
-    libvirt.check()?;
-    let has = |wanted: &[Layer]| {
-        let mut collectors = settings.collectors.iter();
-        collectors.any(|(_, layer, _)| wanted.contains(layer))
-    };
-    let asks_engines = has(&[Layer::Containers, Layer::Census]);
-    let asks_libvirt = has(&[Layer::Containers, Layer::Domains, Layer::Census]);
-    let scraper = Scraper::new(machine, settings.collectors, workers.clone());
+    let machine = machine(&settings.flags);
+    machine.libvirt().check()?;
+    let scraper = Scraper::new(Arc::clone(&machine), settings.collectors, workers.clone());
+    let asks_engines = scraper.collectors().any(|(_, layer)| layer.asks_engines());
+    let asks_libvirt = scraper.collectors().any(|(_, layer)| layer.asks_libvirt());
     runtime.block_on(async {
         let stop = stop_signal()?;
-        let server = Server::bind(flags.web, scraper, collectors::ALL, workers).await?;
+        let server = Server::bind(settings.flags.web, scraper, collectors::ALL, workers).await?;
         // Not before it is sure: a reason not to start is the only line then.
         started(enabled, &to_come);
         if asks_engines {
-            engines.watch();
+            machine.engines().watch();
         }
         if asks_libvirt {
-            libvirt.watch();
+            machine.libvirt().watch();
         }
         server.serve(stop).await;
         Ok::<_, String>(())
@@ -103,17 +92,8 @@ fn run(settings: Settings) -> Result<(), String> {
 
 /// Prints what will be collected here, and says whether all is well.
 fn check(settings: Settings) -> Result<bool, String> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start: {error}"))?;
-    let flags = settings.flags;
-    let machine = Arc::new(Machine::new(
-        flags.roots,
-        flags.engines,
-        flags.libvirt,
-        flags.workloads,
-    ));
+    let runtime = runtime()?;
+    let machine = machine(&settings.flags);
     let collectors = settings.collectors;
     let scraper = Scraper::new(Arc::clone(&machine), collectors, Workers::default());
     let checked = runtime.block_on(check::run(machine, &scraper, collectors::ALL));
@@ -122,6 +102,23 @@ fn check(settings: Settings) -> Result<bool, String> {
     // Whoever reads it may have read enough.
     std::io::stdout().write_all(checked.text.as_bytes()).ok();
     Ok(checked.is_well)
+}
+
+/// One thread serves; what blocks is the workers'.
+fn runtime() -> Result<Runtime, String> {
+    let mut builder = runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build();
+    runtime.map_err(|error| format!("cannot start: {error}"))
+}
+
+/// The machine as the flags describe it.
+fn machine(flags: &Flags) -> Arc<Machine> {
+    Arc::new(Machine::new(
+        flags.roots.clone(),
+        flags.engines.clone(),
+        flags.libvirt.clone(),
+        flags.workloads.clone(),
+    ))
 }
 
 fn started(collectors: usize, to_come: &[&str]) {

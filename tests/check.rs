@@ -166,6 +166,24 @@ fn an_engine_that_cannot_be_asked_is_wrong() {
 }
 
 #[test]
+fn libvirt_is_asked_and_nobody_else_where_only_virtual_machines_are_wanted() {
+    let dir = Scratch::new("check-libvirt");
+    let socket = dir.0.join("sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    // One that is there and hangs up on everybody.
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let flags = [
+        "--collector.disable-defaults".to_owned(),
+        "--collector.libvirt".to_owned(),
+        format!("--libvirt.uri={}", socket.display()),
+    ];
+    let (text, _) = said(&check(&flags).output().unwrap());
+    let domains = section(&text, "DOMAINS");
+    assert!(domains.contains("1 part left out: "), "{text}");
+    assert!(!text.contains("ENGINES"), "{text}");
+}
+
+#[test]
 fn who_may_not_ask_an_engine_is_told_who_may() {
     if !rustix::process::geteuid().is_root() {
         return lacks("root");

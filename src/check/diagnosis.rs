@@ -149,8 +149,7 @@ fn control_groups(machine: &Snapshot, is_on: &dyn Fn(&str) -> bool) -> Vec<Findi
     };
     let mut found = Vec::new();
     match cgroups.controllers() {
-        Ok(mut controllers) => {
-            controllers.sort_unstable();
+        Ok(controllers) => {
             let name = match version {
                 Version::V1 => "version 1",
                 Version::Hybrid => "version 1, with version 2 beside it (hybrid)",
@@ -319,6 +318,10 @@ fn answering(engine: &Engine) -> Finding {
     let all = engine.containers.len();
     let containers = engine.containers.values();
     let running = containers.filter(|it| it.state == State::Running).count();
+    let images = engine
+        .images
+        .as_ref()
+        .map(|images| images.len().to_string());
     Finding::fine(format!(
         "{}: {} {}, API {}, cgroup driver {}; containers: {all}, {running} of them running; \
          images: {}",
@@ -327,7 +330,7 @@ fn answering(engine: &Engine) -> Finding {
         or(&engine.version),
         or(&engine.api_version),
         or(&engine.cgroup_driver),
-        engine.images.len(),
+        or(&images),
     ))
 }
 

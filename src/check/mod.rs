@@ -43,7 +43,10 @@ pub struct Checked {
 /// Looks at everything once. `all` are the collectors there are, of which the scraper has
 /// those that are on.
 pub async fn run(machine: Arc<Machine>, scraper: &Scraper, all: &[Entry]) -> Checked {
-    let containers = scraper.collectors().any(|(_, layer)| layer != Layer::Host);
+    if scraper.collectors().any(|(_, layer)| layer.asks_libvirt()) {
+        machine.libvirt().watch();
+    }
+    let containers = scraper.collectors().any(|(_, layer)| layer.asks_engines());
     if containers {
         machine.engines().watch();
         wait_for_engines(&machine).await;

@@ -4,6 +4,7 @@ mod census;
 mod container;
 mod domain;
 mod host;
+mod mounted;
 #[cfg(test)]
 mod testing;
 

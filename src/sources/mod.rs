@@ -84,6 +84,19 @@ pub struct Roots {
     pub udev_data: PathBuf,
 }
 
+#[cfg(test)]
+impl Roots {
+    /// Those of the machine that the test runs on.
+    fn here() -> Self {
+        Self {
+            procfs: "/proc".into(),
+            sysfs: "/sys".into(),
+            rootfs: "/".into(),
+            udev_data: "/run/udev/data".into(),
+        }
+    }
+}
+
 /// The machine, and what is kept of it from scrape to scrape.
 #[derive(Debug)]
 pub struct Machine {
@@ -146,6 +159,7 @@ pub struct Snapshot {
     links: Shared<Vec<Link>>,
     proc_stat: Shared<Text>,
     diskstats: Shared<Text>,
+    mounts: Shared<MountInfo>,
     workloads: Shared<Seen>,
     memory_limits: Shared<Vec<Result<MemoryLimits>>>,
     domains: Shared<Fetched>,
@@ -161,10 +175,18 @@ impl Snapshot {
             links: Shared::default(),
             proc_stat: Shared::default(),
             diskstats: Shared::default(),
+            mounts: Shared::default(),
             workloads: Shared::default(),
             memory_limits: Shared::default(),
             domains: Shared::default(),
         }
+    }
+
+    /// Begins one of the machine that the test runs on.
+    #[cfg(test)]
+    pub(crate) fn here() -> Self {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        Self::begin(Roots::here().into(), deadline)
     }
 
     /// When the scrape must be over.
@@ -281,13 +303,6 @@ impl Snapshot {
         paths
     }
 
-    /// The mounts that process 1 sees, or else those that this process sees, where
-    /// other users' processes are hidden (`hidepid`).
-    pub fn mounts(&self) -> Result<MountInfo> {
-        let of = |process: &str| MountInfo::read(&self.roots().procfs.join(process));
-        of("1").or_else(|_| of("self"))
-    }
-
     /// `/proc/stat`, which several collectors read, and which is dear: the kernel
     /// sums up every interrupt of every CPU for it.
     pub fn proc_stat(&self) -> Result<&Text> {
@@ -388,24 +403,11 @@ impl<T> Shared<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    /// The machine that the test runs on, asked by any user.
-    fn here() -> Snapshot {
-        let roots = Roots {
-            procfs: "/proc".into(),
-            sysfs: "/sys".into(),
-            rootfs: "/".into(),
-            udev_data: "/run/udev/data".into(),
-        };
-        Snapshot::begin(roots.into(), Instant::now() + Duration::from_secs(10))
-    }
 
     #[test]
     fn every_interface_is_known_by_number_name_and_counters() {
-        let machine = here();
+        let machine = Snapshot::here();
         let lo = Link::find(machine.links().unwrap(), 1).unwrap();
         assert_eq!((lo.name.as_str(), lo.kind), ("lo", libc::ARPHRD_LOOPBACK));
         assert!(lo.stats.is_some() && lo.mtu.is_some() && lo.operstate().is_some());
@@ -425,7 +427,7 @@ mod tests {
 
     #[test]
     fn the_kernel_answers_every_question_about_the_network() {
-        let machine = here();
+        let machine = Snapshot::here();
         let links = machine.links().unwrap();
         let is_link = |ifindex| Link::find(links, ifindex).is_some();
         assert!(
@@ -452,7 +454,7 @@ mod tests {
     #[test]
     fn a_socket_that_listens_is_counted() {
         let _listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let sockets = here().tcp_sockets().unwrap();
+        let sockets = Snapshot::here().tcp_sockets().unwrap();
         let listening = sockets.states().find(|(state, _)| *state == "listen");
         assert!(listening.unwrap().1 > 0);
     }

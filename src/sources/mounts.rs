@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::dir;
+use super::{Snapshot, dir};
 use crate::error::{Error, Result};
 
 /// The mounts that one process sees.
@@ -48,11 +48,14 @@ pub struct Mount<'a> {
 }
 
 impl MountInfo {
-    /// Reads the mounts of a process, given its directory in procfs.
-    pub(super) fn read(process: &Path) -> Result<Self> {
-        let path = process.join("mountinfo");
-        let bytes = dir::read_bytes(&path)?;
-        Ok(Self { path, bytes })
+    /// Reads those of the machine, as [`Snapshot::mounts`] has them.
+    pub(super) fn read(procfs: &Path) -> Result<Self> {
+        let of = |process: &str| {
+            let path = procfs.join(process).join("mountinfo");
+            let bytes = dir::read_bytes(&path)?;
+            Ok(Self { path, bytes })
+        };
+        of("1").or_else(|_| of("self"))
     }
 
     /// The file as it was read: while it is the same, so are the mounts.
@@ -75,6 +78,15 @@ impl MountInfo {
             line,
             reason: reason.to_owned(),
         }
+    }
+}
+
+impl Snapshot {
+    /// The mounts that process 1 sees, or else those that this process sees, where
+    /// other users' processes are hidden (`hidepid`).
+    pub fn mounts(&self) -> Result<&MountInfo> {
+        let read = || MountInfo::read(&self.roots().procfs);
+        self.mounts.get_or_read(read)
     }
 }
 

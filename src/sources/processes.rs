@@ -267,23 +267,10 @@ fn open_files_limit(limits: &Text) -> Result<Option<u64>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
-    use crate::sources::Roots;
-
-    fn here() -> Snapshot {
-        let roots = Roots {
-            procfs: "/proc".into(),
-            sysfs: "/sys".into(),
-            rootfs: "/".into(),
-            udev_data: "/run/udev/data".into(),
-        };
-        Snapshot::begin(roots.into(), Instant::now() + Duration::from_secs(10))
-    }
 
     fn myself() -> Process {
-        here().process(std::process::id()).unwrap()
+        Snapshot::here().process(std::process::id()).unwrap()
     }
 
     #[test]
@@ -321,7 +308,9 @@ mod tests {
                 "test:1: no time of start behind the name"
             );
         }
-        let parent = here().process(std::os::unix::process::parent_id()).unwrap();
+        let parent = Snapshot::here()
+            .process(std::os::unix::process::parent_id())
+            .unwrap();
         assert!(parent.started().unwrap() <= myself().started().unwrap());
     }
 
@@ -423,7 +412,9 @@ mod tests {
     #[test]
     fn all_threads_of_a_machine_see_the_same_network_unless_told_otherwise() {
         let ours = myself().network_namespace().unwrap();
-        let theirs = here().process(std::os::unix::process::parent_id()).unwrap();
+        let theirs = Snapshot::here()
+            .process(std::os::unix::process::parent_id())
+            .unwrap();
         assert_eq!(theirs.network_namespace().unwrap(), ours);
     }
 
@@ -433,12 +424,17 @@ mod tests {
             .arg("60")
             .spawn()
             .unwrap();
-        let process = here().process(child.id()).unwrap();
+        let process = Snapshot::here().process(child.id()).unwrap();
         assert!(process.network_namespace().is_ok());
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(process.network_namespace().unwrap_err().is_vanished());
         assert!(process.read("net/dev").unwrap_err().is_vanished());
-        assert!(here().process(child.id()).unwrap_err().is_vanished());
+        assert!(
+            Snapshot::here()
+                .process(child.id())
+                .unwrap_err()
+                .is_vanished()
+        );
     }
 }

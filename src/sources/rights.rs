@@ -84,22 +84,15 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::net::UnixListener, time::Duration, time::Instant};
+    use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::sources::Roots;
 
     #[test]
     fn a_socket_is_told_from_what_is_none() {
         let dir = std::env::temp_dir().join(format!("strata-rights-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        let roots = Roots {
-            procfs: "/proc".into(),
-            sysfs: "/sys".into(),
-            rootfs: "/".into(),
-            udev_data: "/run/udev/data".into(),
-        };
-        let machine = Snapshot::begin(roots.into(), Instant::now() + Duration::from_secs(9));
+        let machine = Snapshot::here();
         let _listening = UnixListener::bind(dir.join("socket")).unwrap();
         std::fs::write(dir.join("file"), "").unwrap();
         let access = |name: &str| machine.socket_access(&dir.join(name));

@@ -19,7 +19,7 @@ use super::{
     Roots,
     cgroup::{Cgroups, Group},
     clock, dir,
-    engine::{Container, Engine, Engines, Kind},
+    engine::{Container, Engine, Engines, Entries, Kind, each_once, is_id},
     libvirt::Running,
 };
 use crate::{duration, error::Result, pattern::Pattern};
@@ -188,11 +188,6 @@ impl Handle {
     }
 }
 
-/// Whether this is how engines name containers.
-fn is_id(word: &str) -> bool {
-    word.len() == 64 && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-}
-
 /// Everything that is shown, in one scrape.
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -293,13 +288,13 @@ impl Workloads {
         unknown: impl Fn(&str),
     ) -> Result<Seen> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let containers = each_once(known);
+        let containers = each_once(known.iter().map(|engine| &**engine));
         kept.find(&containers, place);
 
-        let mut at: HashMap<&str, &(Kind, Arc<Container>, &Engine)> = HashMap::new();
+        let mut at: HashMap<&str, (&Engine, &Arc<Container>)> = HashMap::new();
         for (id, entry) in &containers {
             if let Some(path) = kept.place_of(id) {
-                at.entry(path).or_insert(entry);
+                at.entry(path).or_insert(*entry);
             }
         }
         let excluded = |path: &str| self.flags.cgroup_exclude.matches(path);
@@ -320,10 +315,10 @@ impl Workloads {
                 // Where its process is known, that is where it is; and it is in one
                 // place, even where the groups of an earlier run are left over.
                 let is_elsewhere = kept.place_of(id).is_some() || found.contains(id);
-                containers.get(id).filter(|_| !is_elsewhere)
+                containers.get(id).copied().filter(|_| !is_elsewhere)
             });
             match (entry, &handle) {
-                (Some((_, container, _)), _) => {
+                (Some((_, container)), _) => {
                     found.insert(container.id.clone());
                 }
                 (None, Some(handle))
@@ -334,13 +329,14 @@ impl Workloads {
                 }
                 _ => {}
             }
-            let container = entry.map(|(kind, container, _)| (*kind, Arc::clone(container)));
+            let container =
+                entry.map(|(engine, container)| (engine.taken_for(), Arc::clone(container)));
             let path = group.path().to_owned();
             let guest = Guest::of(&path).map(|guest| guest.joined(domains));
             all.push(kept.workload(path, Some(group), container, guest, || handle));
         }
         // Those that do not run.
-        for (id, (kind, container, engine)) in &containers {
+        for (id, (engine, container)) in &containers {
             if found.contains(*id) {
                 continue;
             }
@@ -348,7 +344,7 @@ impl Workloads {
                 .place_of(id)
                 .map_or_else(|| engine.expected_path(container), str::to_owned);
             if !excluded(&path) {
-                let container = Some((*kind, Arc::clone(container)));
+                let container = Some((engine.taken_for(), Arc::clone(container)));
                 all.push(kept.workload(path.clone(), None, container, None, || Handle::of(&path)));
             }
         }
@@ -366,24 +362,6 @@ impl Workloads {
     }
 }
 
-type Entries<'a> = BTreeMap<&'a str, (Kind, Arc<Container>, &'a Engine)>;
-
-/// The containers of all engines by id; one that several show is the first one's, of
-/// those that are followed if there is any.
-fn each_once(engines: &[Arc<Engine>]) -> Entries<'_> {
-    let mut containers = Entries::new();
-    let lost = engines.iter().filter(|engine| !engine.up);
-    for engine in engines.iter().filter(|engine| engine.up).chain(lost) {
-        for (id, container) in &engine.containers {
-            let kind = engine.kind.unwrap_or(Kind::Docker);
-            containers
-                .entry(id)
-                .or_insert_with(|| (kind, Arc::clone(container), engine));
-        }
-    }
-    containers
-}
-
 impl Kept {
     /// Looks up where containers are whose process is new. A place is kept when the
     /// container has ended, for its series to keep their name, and also when it has
@@ -391,7 +369,7 @@ impl Kept {
     fn find(&mut self, containers: &Entries<'_>, place: impl Fn(u32, &str) -> Option<String>) {
         self.places
             .retain(|id, _| containers.contains_key(id.as_str()));
-        for (id, (_, container, _)) in containers {
+        for (id, (_, container)) in containers {
             let Some(pid) = container.pid else {
                 continue;
             };
@@ -553,7 +531,7 @@ pub(crate) fn engine(containers: impl IntoIterator<Item = Container>) -> Engine 
         containers: containers
             .map(|container| (container.id.clone(), Arc::new(container)))
             .collect(),
-        images: Arc::default(),
+        images: Some(Arc::default()),
         sizes: None,
         sizes_failures: 0,
     }

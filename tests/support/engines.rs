@@ -15,7 +15,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
-    is_installed, lacks,
+    file_of_program, is_installed, lacks,
     live::{Scratch, until},
 };
 
@@ -47,14 +47,13 @@ pub struct Engine {
 impl Engine {
     /// A Docker daemon; `None`, which is said, where there can be none.
     pub fn docker(test: &str) -> Option<Self> {
-        let needed = ["docker", "dockerd", "containerd", "runc", "iptables"];
-        let dir = Self::dir("docker", test, &needed)?;
-        Some(Self::docker_in(dir))
+        Self::later(test).map(Self::docker_in)
     }
 
     /// A directory for a Docker daemon that is started later.
     pub fn later(test: &str) -> Option<Scratch> {
-        Self::dir("docker", test, &["docker", "dockerd", "containerd", "runc"])
+        let needed = ["docker", "dockerd", "containerd", "runc", "iptables"];
+        Self::dir("docker", test, &needed)
     }
 
     /// A Docker daemon in this directory.
@@ -142,11 +141,8 @@ impl Engine {
     fn import(&self) {
         let image = self.dir.0.join("image");
         fs::create_dir_all(image.join("bin")).unwrap();
-        let path = std::env::var_os("PATH").unwrap();
-        let busybox = std::env::split_paths(&path)
-            .map(|dir| dir.join("busybox"))
-            .find(|file| file.is_file());
-        fs::copy(busybox.unwrap(), image.join("bin/busybox")).unwrap();
+        let busybox = file_of_program("busybox").unwrap();
+        fs::copy(busybox, image.join("bin/busybox")).unwrap();
         let applets = Command::new("busybox").arg("--list").output().unwrap();
         for applet in String::from_utf8(applets.stdout).unwrap().lines() {
             let link = image.join("bin").join(applet);

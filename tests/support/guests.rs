@@ -14,7 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
-    is_installed,
+    file_of_program, is_installed,
     live::{Scratch, ask, until},
 };
 
@@ -277,14 +277,8 @@ impl Kernel {
         for name in ["bin", "dev", "proc", "sys"] {
             archive.add(name, 0o040_755, b"");
         }
-        let busybox = env::split_paths(&env::var_os("PATH").unwrap())
-            .map(|dir| dir.join("busybox"))
-            .find(|file| file.is_file());
-        archive.add(
-            "bin/busybox",
-            0o100_755,
-            &fs::read(busybox.unwrap()).unwrap(),
-        );
+        let busybox = fs::read(file_of_program("busybox").unwrap()).unwrap();
+        archive.add("bin/busybox", 0o100_755, &busybox);
         let mut init = INIT.to_owned();
         for module in MODULES {
             let file = file_of(module);

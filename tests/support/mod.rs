@@ -73,8 +73,14 @@ pub fn lacks(what: &str) {
 
 /// Whether there is a program of this name.
 pub fn is_installed(program: &str) -> bool {
+    file_of_program(program).is_some()
+}
+
+/// The file of a program, if there is one of this name.
+pub fn file_of_program(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+    let mut files = std::env::split_paths(&path).map(|dir| dir.join(program));
+    files.find(|file| file.is_file())
 }
 
 pub fn fixture(machine: &str) -> PathBuf {

@@ -3,7 +3,7 @@
 //! CPU usage is a rate, so it takes two readings: this collector remembers the last one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use crate::{
     metrics,
     sources::{
         Snapshot,
-        engine::{Container, Engine, Kind, State},
+        engine::{Container, Engine, Kind, State, each_once},
         workloads::Seen,
     },
 };
@@ -87,9 +87,7 @@ impl Collector for Containers {
         let engines = machine.engines();
         // Of others, what they have is not known.
         let known = engines.iter().filter(|engine| engine.confirmed.is_some());
-        let mut known: Vec<&Engine> = known.map(|engine| &**engine).collect();
-        // Of those that show the same container the first is believed.
-        known.sort_by_key(|engine| !engine.up);
+        let known: Vec<&Engine> = known.map(|engine| &**engine).collect();
         if known.is_empty() {
             return Err(Error::Absent("a container engine that answered".into()));
         }
@@ -103,14 +101,12 @@ impl Collector for Containers {
 }
 
 fn add_counts(out: &mut Families, engines: &[&Engine], high_restarts: u64) {
-    let mut by_state: BTreeMap<Kind, [u64; 4]> = BTreeMap::new();
+    // Also of an engine with no container, or with none of its own.
+    let kinds = engines.iter().map(|engine| (engine.taken_for(), [0; 4]));
+    let mut by_state: BTreeMap<Kind, [u64; 4]> = kinds.collect();
     let (mut limits, mut restarts, mut counting, mut high) = (0_u64, 0_u64, 0_u64, 0_u64);
-    for (kind, container) in each_once(engines) {
-        let counts = by_state.entry(kind).or_default();
-        let Some(container) = container else {
-            continue;
-        };
-        let [running, stopped, paused, other] = counts;
+    for (engine, container) in each_once(engines.iter().copied()).into_values() {
+        let [running, stopped, paused, other] = by_state.entry(engine.taken_for()).or_default();
         *match container.state {
             State::Running => running,
             State::Exited | State::Dead => stopped,
@@ -137,21 +133,6 @@ fn add_counts(out: &mut Families, engines: &[&Engine], high_restarts: u64) {
     if counting > 0 {
         out.add(&RESTARTS, [], Value::quotient(restarts, counting));
     }
-}
-
-/// Every container once, the first engine's that has it; and every engine at least once.
-fn each_once<'a>(engines: &[&'a Engine]) -> impl Iterator<Item = (Kind, Option<&'a Container>)> {
-    let mut seen = BTreeSet::new();
-    engines.iter().flat_map(move |engine| {
-        let kind = engine.kind.unwrap_or(Kind::Docker);
-        let new: Vec<_> = engine
-            .containers
-            .iter()
-            .filter(|(id, _)| seen.insert(id.as_str()))
-            .map(|(_, container)| (kind, Some(&**container)))
-            .collect();
-        std::iter::once((kind, None)).chain(new)
-    })
 }
 
 impl Containers {

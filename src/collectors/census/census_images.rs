@@ -15,7 +15,7 @@ use crate::{
     metrics,
     sources::{
         Snapshot,
-        engine::{Engine, Image},
+        engine::{Engine, Image, each_once},
     },
 };
 
@@ -64,11 +64,16 @@ impl Collector for Images {
 
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
         let engines = machine.engines();
-        let mut known = engines.iter().filter(|engine| engine.confirmed.is_some());
-        if known.next().is_none() {
-            return Err(Error::Absent("a container engine that answered".into()));
+        // Of others, what they have is not known.
+        let is_known = |engine: &&Engine| engine.confirmed.is_some() && engine.images.is_some();
+        let engines = engines.iter().map(|engine| &**engine);
+        let known: Vec<&Engine> = engines.filter(is_known).collect();
+        if known.is_empty() {
+            return Err(Error::Absent(
+                "a container engine that listed its images".into(),
+            ));
         }
-        Ok(families(engines.iter().map(|engine| &**engine), self.max))
+        Ok(families(&known, self.max))
     }
 }
 
@@ -81,23 +86,20 @@ struct Named<'a> {
     size: Option<u64>,
 }
 
-fn families<'a>(engines: impl Iterator<Item = &'a Engine>, max: usize) -> Families {
+fn families(engines: &[&Engine], max: usize) -> Families {
     let mut images: BTreeMap<&str, &Image> = BTreeMap::new();
-    let mut users: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut counted = std::collections::BTreeSet::new();
     for engine in engines {
-        for image in engine.images.iter() {
+        for image in engine.images.iter().flat_map(|images| images.iter()) {
             // Of two engines' the one that has a name for it.
             let known = images.entry(hash(&image.id)).or_insert(image);
             if known.tags.is_empty() {
                 *known = image;
             }
         }
-        for (id, container) in &engine.containers {
-            if counted.insert(id) {
-                *users.entry(hash(&container.image_id)).or_default() += 1;
-            }
-        }
+    }
+    let mut users: BTreeMap<&str, u64> = BTreeMap::new();
+    for (_, container) in each_once(engines.iter().copied()).into_values() {
+        *users.entry(hash(&container.image_id)).or_default() += 1;
     }
 
     let mut named: BTreeMap<&str, Named<'_>> = BTreeMap::new();
@@ -176,7 +178,7 @@ mod tests {
             container
         });
         let mut engine = engine(containers);
-        engine.images = Arc::new(images);
+        engine.images = Some(Arc::new(images));
         engine
     }
 
@@ -193,7 +195,7 @@ mod tests {
             &["11", "gone"],
         );
         assert_eq!(
-            families([&docker, &podman].into_iter(), 500).lines(),
+            families(&[&docker, &podman], 500).lines(),
             [
                 "census_images 4",
                 "census_image_bytes 113",
@@ -214,7 +216,7 @@ mod tests {
         let names = ["a", "b", "c"];
         let mut images = vec![image("0", &[], 0)];
         images.extend(names.map(|name| image(name, &[name], 10)));
-        let lines = families([&with(images, &["c"])].into_iter(), 1).lines();
+        let lines = families(&[&with(images, &["c"])], 1).lines();
         assert_eq!(
             lines,
             [
@@ -235,12 +237,12 @@ mod tests {
     fn an_engine_that_does_not_tell_sizes_has_no_sizes() {
         let mut unknown = image("a", &["a"], 0);
         unknown.size = None;
-        let lines = families([&with(vec![unknown], &[])].into_iter(), 9).lines();
+        let lines = families(&[&with(vec![unknown], &[])], 9).lines();
         assert!(
             !lines.iter().any(|line| line.contains("bytes")),
             "{lines:#?}"
         );
-        let lines = families([&with(Vec::new(), &[])].into_iter(), 9).lines();
+        let lines = families(&[&with(Vec::new(), &[])], 9).lines();
         assert_eq!(lines, ["census_images 0", "census_image_bytes 0"]);
     }
 }

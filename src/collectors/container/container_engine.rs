@@ -23,7 +23,7 @@ metrics! {
     COPY_AGE: Gauge = "strata_engine_copy_age_seconds" ["engine", "socket"];
     /// Containers that the engine has, whatever their state, as last known.
     CONTAINERS: Gauge = "strata_engine_containers" ["engine", "socket"];
-    /// Images that the engine has, as last known.
+    /// Images that the engine has, as last known. Absent if it never listed them.
     IMAGES: Gauge = "strata_engine_images" ["engine", "socket"];
     /// Events of the engine that were taken in. Scrapes ask an engine nothing.
     EVENTS: Counter = "strata_engine_events_total" ["engine", "socket"];
@@ -54,8 +54,7 @@ impl Collector for ContainerEngine {
         let mut out = Families::default();
         let cgroups = machine.cgroups();
         if let Some(version) = out.keep(cgroups.version()) {
-            let mut controllers = out.keep(cgroups.controllers()).unwrap_or_default();
-            controllers.sort_unstable();
+            let controllers = out.keep(cgroups.controllers()).unwrap_or_default();
             let labels = [name(version), &controllers.join(",")];
             out.add(&CGROUP_INFO, labels, true);
         }
@@ -100,7 +99,9 @@ fn add_engine(out: &mut Families, engine: &Engine) {
     }
     if engine.confirmed.is_some() {
         out.add(&CONTAINERS, labels, engine.containers.len());
-        out.add(&IMAGES, labels, engine.images.len());
+    }
+    if let Some(images) = &engine.images {
+        out.add(&IMAGES, labels, images.len());
     }
     out.add(&EVENTS, labels, engine.events);
     out.add(&REQUESTS, labels, engine.requests);
@@ -109,7 +110,10 @@ fn add_engine(out: &mut Families, engine: &Engine) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::{
+        sync::Arc,
+        time::{Duration, Instant},
+    };
 
     use super::*;
     use crate::sources::workloads::{container, engine};
@@ -165,9 +169,20 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_that_does_not_list_its_images_may_have_any() {
+        let mut engine = engine([]);
+        engine.images = None;
+        let is_said = |line: &String| line.starts_with("strata_engine_images");
+        assert!(!lines(&engine).iter().any(is_said));
+        engine.images = Some(Arc::default());
+        assert!(lines(&engine).iter().any(is_said));
+    }
+
+    #[test]
     fn of_an_engine_that_never_answered_nothing_is_known() {
         let mut engine = engine([]);
         (engine.up, engine.kind, engine.confirmed) = (false, None, None);
+        engine.images = None;
         engine.connections = 0;
         let of = |name: &str| {
             format!("strata_engine_{name}{{engine=\"\",socket=\"/run/docker.sock\"}} 0")

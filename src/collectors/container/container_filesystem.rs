@@ -1,26 +1,22 @@
-//! How full the machine's disks are, as cAdvisor says it of the group `/`: statfs(2) of
-//! one mount of each block device, guarded against those that do not answer.
+//! How full the machine's disks are, as cAdvisor says it of the group `/`: one mount of
+//! each block device is asked, guarded against those that do not answer.
 //!
 //! Other file systems (overlay, tmpfs, network) are left to `node_filesystem_*`: as
 //! devices of a group they mean nothing. What a container has written is not here.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use super::labels::{CGROUP, block};
 use crate::{
     collector::Collector,
-    collectors::host::{FS_TYPES_EXCLUDE, give_up_at, uppermost},
+    collectors::mounted::{Mounted, NO_FILE_SYSTEMS},
     duration,
     error::Result,
     family::{Block, Families, Value},
     metric::Desc,
     metrics,
     pattern::Pattern,
-    sources::{Answer, Mount, MountInfo, Place, Snapshot, Statfs},
+    sources::{Answer, Mount, Snapshot},
 };
 
 metrics! {
@@ -55,9 +51,8 @@ pub(super) struct Flags {
 #[derive(Debug)]
 pub(super) struct ContainerFilesystem {
     excluded_types: Pattern,
-    statfs: Statfs,
-    /// What the last scrape found. Mounts seldom change between two.
-    known: Mutex<Option<Known>>,
+    /// By the name of the device.
+    mounted: Mounted<String>,
 }
 
 impl Collector for ContainerFilesystem {
@@ -72,11 +67,12 @@ impl Collector for ContainerFilesystem {
             return Err(format!("{flag} must be longer than nothing"));
         }
         Ok(Self {
-            excluded_types: FS_TYPES_EXCLUDE
+            excluded_types: NO_FILE_SYSTEMS
                 .parse()
-                .map_err(|error| format!("{FS_TYPES_EXCLUDE}: {error}"))?,
-            statfs: Statfs::new(flags.container_filesystem_mount_timeout),
-            known: Mutex::default(),
+                .map_err(|error| format!("{NO_FILE_SYSTEMS}: {error}"))?,
+            mounted: Mounted::new(flags.container_filesystem_mount_timeout, |mount| {
+                mount.source.into_owned()
+            }),
         })
     }
 
@@ -86,9 +82,10 @@ impl Collector for ContainerFilesystem {
         let Some((root, _)) = present.find(|(workload, _)| workload.path == "/") else {
             return Ok(out);
         };
-        let mounts = machine.mounts()?;
-        let (devices, places) = self.wanted(machine, &mounts, &mut out);
-        let answers = self.statfs.ask(&places, give_up_at(machine.deadline()));
+        let mut is_first = first_of_each();
+        let (devices, answers) = self.mounted.ask(machine, &mut out, |mount| {
+            !self.excluded_types.matches(&mount.kind) && is_first(mount)
+        })?;
         for (device, answer) in devices.iter().zip(&answers) {
             add(&mut out, block(root), device, answer);
         }
@@ -96,59 +93,16 @@ impl Collector for ContainerFilesystem {
     }
 }
 
-/// The names of devices, and in the same order where to ask about them.
-type Wanted = (Arc<[String]>, Arc<[Place]>);
-
-/// The devices that a mountinfo file lists.
-#[derive(Debug)]
-struct Known {
-    mountinfo: Vec<u8>,
-    wanted: Wanted,
-}
-
-impl ContainerFilesystem {
-    fn wanted(&self, machine: &Snapshot, mounts: &MountInfo, out: &mut Families) -> Wanted {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = known.as_ref();
-        if let Some(same) = same.filter(|known| known.mountinfo == mounts.bytes()) {
-            return same.wanted.clone();
-        }
-        let all: Vec<_> = mounts.mounts().filter_map(|m| out.keep(m)).collect();
-        let mounts_of_devices = uppermost(&machine.roots().rootfs, all)
-            .into_iter()
-            .filter(|mount| !self.excluded_types.matches(&mount.kind));
-        let (devices, places): (Vec<_>, Vec<_>) = one_of_each(mounts_of_devices)
-            .into_iter()
-            .map(|mount| {
-                let place = Place {
-                    mount: mount.id,
-                    path: machine.root_path(&mount.point),
-                };
-                (mount.source.into_owned(), place)
-            })
-            .unzip();
-        let wanted = (devices.into(), places.into());
-        // What could not be read is to be counted with each scrape.
-        *known = (out.skipped().0 == 0).then(|| Known {
-            mountinfo: mounts.bytes().to_vec(),
-            wanted: Wanted::clone(&wanted),
-        });
-        wanted
-    }
-}
-
-/// The first mount of each block device. Subvolumes of btrfs have numbers of their own,
-/// but the device's name; a root file system may have a name of its own, but the device's
-/// number.
-fn one_of_each<'a>(mounts: impl Iterator<Item = Mount<'a>>) -> Vec<Mount<'a>> {
+/// Whether a mount is the first of its block device. Subvolumes of btrfs have numbers of
+/// their own, but the device's name; a root file system may have a name of its own, but
+/// the device's number.
+fn first_of_each() -> impl FnMut(&Mount<'_>) -> bool {
     let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
-    mounts
-        .filter(|mount| {
-            mount.source.starts_with(DEVICES)
-                && names.insert(mount.source.clone().into_owned())
-                && numbers.insert((mount.major, mount.minor))
-        })
-        .collect()
+    move |mount| {
+        mount.source.starts_with(DEVICES)
+            && names.insert(mount.source.clone().into_owned())
+            && numbers.insert((mount.major, mount.minor))
+    }
 }
 
 /// Of what does not answer nothing is known.
@@ -200,9 +154,9 @@ mod tests {
             mount(6, 5, "tmpfs"),
             mount(7, 6, "/dev/sdc"),
         ];
-        let ids = one_of_each(mounts.into_iter())
-            .into_iter()
-            .map(|mount| mount.id);
+        let mut is_first = first_of_each();
+        let firsts = mounts.iter().filter(|mount| is_first(mount));
+        let ids = firsts.map(|mount| mount.id);
         assert_eq!(ids.collect::<Vec<_>>(), [1, 3, 7]);
     }
 

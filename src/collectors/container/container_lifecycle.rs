@@ -78,8 +78,8 @@ fn families(seen: &Seen, now: Option<Duration>) -> Families {
         }
         match &workload.container {
             Some((_, container)) => {
-                let uptime = now.filter(|_| is_surely_there(seen, workload, container));
-                add_container(&mut out, block, container, uptime);
+                let now = now.filter(|_| is_surely_there(seen, workload, container));
+                add_container(&mut out, block, container, now);
             }
             None => {
                 if let Some(made) = workload.group.as_ref().map(|group| group.made())

@@ -66,6 +66,9 @@ metrics! {
 /// More CPUs than any machine has; a longer list is an error.
 const MAX_CPUS: u32 = 1 << 16;
 
+/// Who is in a CPU's core: the file's name, and that before Linux 5.3.
+const CORE: &[&str] = &["topology/core_cpus_list", "topology/thread_siblings_list"];
+
 /// What stands for cAdvisor's version.
 const OWN_VERSION: &str = concat!(env!("CARGO_PKG_NAME"), "-", env!("CARGO_PKG_VERSION"));
 
@@ -175,7 +178,7 @@ fn identity(machine: &Snapshot) -> Block {
 /// all.
 #[derive(Debug, Default)]
 struct Cpus {
-    online: u32,
+    online: usize,
     cores: Option<usize>,
     sockets: Option<usize>,
     books: Option<usize>,
@@ -235,7 +238,7 @@ fn cpus(dir: &Dir, numbers: &[u32], with_details: bool) -> Cpus {
         .filter(|_| with_details)
         .filter_map(|(number, dir)| cpu(*number, dir.as_ref()?));
     Cpus {
-        online: u32::try_from(numbers.len()).unwrap_or(MAX_CPUS),
+        online: numbers.len(),
         cores: groups(CORE),
         sockets: groups(&["topology/package_cpus_list", "topology/core_siblings_list"]),
         books: groups(&["topology/book_siblings_list"]),
@@ -243,9 +246,6 @@ fn cpus(dir: &Dir, numbers: &[u32], with_details: bool) -> Cpus {
         details: details.collect(),
     }
 }
-
-/// Who is in a CPU's core: the file's name, and that before Linux 5.3.
-const CORE: &[&str] = &["topology/core_cpus_list", "topology/thread_siblings_list"];
 
 fn cpu(number: u32, dir: &Dir) -> Option<Cpu> {
     let cache = |cache: &Dir| {
@@ -384,20 +384,10 @@ fn add_node(
         }
     }
     let distances = node.read("distance");
-    if let Some(text) = out.keep(distances) {
-        let distances: Result<Vec<u64>, _> = text
-            .body()
-            .split_ascii_whitespace()
-            .map(str::parse)
-            .collect();
-        let distances = distances.ok().filter(|it| it.len() == all.len());
-        let wrong = || text.error(1, "not a number for each node");
-        for (target, distance) in all
-            .iter()
-            .zip(note(out, distances.ok_or_else(wrong)).iter().flatten())
-        {
-            out.add_of(&NODE_DISTANCE, block, [&id, &target.to_string()], *distance);
-        }
+    let distances = distances.and_then(|text| distances_to(all, &text));
+    let distances = out.keep(distances).unwrap_or_default();
+    for (target, distance) in all.iter().zip(distances) {
+        out.add_of(&NODE_DISTANCE, block, [&id, &target.to_string()], distance);
     }
     let of_node = node.read("cpulist");
     if let Some(of_node) = out.keep(of_node) {
@@ -415,6 +405,14 @@ fn node_memory(text: &Text) -> Result<Value> {
         }
     }
     Err(Error::Absent(text.path().to_owned()))
+}
+
+/// `10 21`
+fn distances_to(nodes: &[u32], text: &Text) -> Result<Vec<u64>> {
+    let words = text.body().split_ascii_whitespace();
+    let distances: Option<Vec<u64>> = words.map(|word| word.parse().ok()).collect();
+    let distances = distances.filter(|it| it.len() == nodes.len());
+    distances.ok_or_else(|| text.error(1, "not a number for each node"))
 }
 
 /// Caches and threads of one node's cores. A core that has the number of another, on

@@ -1,28 +1,18 @@
-//! How full the mounted file systems are: `/proc/1/mountinfo` says what is mounted,
-//! documented in `proc_pid_mountinfo(5)`, and statfs(2) how full it is.
-//!
-//! A mount that does not answer costs the mount timeout once. From then on it is
-//! exposed as one that does not answer, without being asked again, until it is back.
-//! A mount that another one was mounted over is left out: asking about its path would
-//! give the other one's numbers.
+//! How full the mounted file systems are, and which of them do not answer. Where that is
+//! read, and how one that hangs is kept from being in the way, `mounted` says.
 
-use std::{
-    collections::HashMap,
-    io,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{io, time::Duration};
 
 use crate::{
     collector::Collector,
+    collectors::mounted::{Mounted, NO_FILE_SYSTEMS},
     duration,
     error::Result,
     family::{Families, Value},
     metric::Desc,
     metrics,
     pattern::{Filter, Pattern},
-    sources::{Answer, Mount, MountInfo, Place, Snapshot, Space, Statfs},
+    sources::{Answer, Mount, Snapshot, Space},
 };
 
 metrics! {
@@ -49,12 +39,6 @@ metrics! {
 /// Left out unless the flags say otherwise: what is no file system of the host's own.
 const MOUNT_POINTS_EXCLUDE: &str =
     "^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)";
-/// Left out unless the flags say otherwise: what holds no files, or whose size says nothing.
-pub(in crate::collectors) const FS_TYPES_EXCLUDE: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|\
-    fusectl|hugetlbfs|iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|\
-    selinuxfs|squashfs|erofs|sysfs|tracefs)$";
-/// What is left of a scrape's time for everything after the asking.
-const MARGIN: Duration = Duration::from_millis(250);
 
 /// The flags of the filesystem collector.
 #[derive(Debug, clap::Args)]
@@ -105,9 +89,7 @@ pub(super) struct Flags {
 pub(super) struct FileSystem {
     mount_points: Filter,
     types: Filter,
-    statfs: Statfs,
-    /// What the last scrape found. Mounts seldom change between two.
-    known: Mutex<Option<Known>>,
+    mounted: Mounted<Labels>,
 }
 
 impl Collector for FileSystem {
@@ -141,46 +123,22 @@ impl Collector for FileSystem {
                     "collector.filesystem.fs-types-exclude",
                     flags.filesystem_fs_types_exclude,
                 ),
-                FS_TYPES_EXCLUDE,
+                NO_FILE_SYSTEMS,
             )?,
-            statfs: Statfs::new(flags.filesystem_mount_timeout),
-            known: Mutex::default(),
+            mounted: Mounted::new(flags.filesystem_mount_timeout, labels),
         })
     }
 
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let mounts = machine.mounts()?;
         let mut out = Families::default();
-        let wanted = self.wanted(machine, &mounts, &mut out);
-        let answers = self
-            .statfs
-            .ask(&wanted.places, give_up_at(machine.deadline()));
-        for (mount, answer) in wanted.labels.iter().zip(&answers) {
+        let (mounts, answers) = self.mounted.ask(machine, &mut out, |mount| {
+            self.types.wants(&mount.kind) && self.mount_points.wants(&mount.point.to_string_lossy())
+        })?;
+        for (mount, answer) in mounts.iter().zip(&answers) {
             add(&mut out, mount, answer);
         }
         Ok(out)
     }
-}
-
-/// Before the scrape is over: partial answers are of use only if they are in time.
-pub(in crate::collectors) fn give_up_at(deadline: Instant) -> Instant {
-    let now = Instant::now();
-    let left = deadline.saturating_duration_since(now);
-    now + (left * 3 / 4).max(left.saturating_sub(MARGIN))
-}
-
-/// The mounts that a mountinfo file lists and the flags want.
-#[derive(Debug)]
-struct Known {
-    mountinfo: Vec<u8>,
-    wanted: Wanted,
-}
-
-/// The labels of the mounts, and in the same order where to ask about them.
-#[derive(Debug, Clone)]
-struct Wanted {
-    labels: Arc<[Labels]>,
-    places: Arc<[Place]>,
 }
 
 #[derive(Debug)]
@@ -193,80 +151,15 @@ struct Labels {
     read_only: bool,
 }
 
-impl FileSystem {
-    fn wanted(&self, machine: &Snapshot, mounts: &MountInfo, out: &mut Families) -> Wanted {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = known.as_ref();
-        if let Some(same) = same.filter(|known| known.mountinfo == mounts.bytes()) {
-            return same.wanted.clone();
-        }
-        let all: Vec<_> = mounts.mounts().filter_map(|m| out.keep(m)).collect();
-        let rootfs = &machine.roots().rootfs;
-        let (labels, places): (Vec<_>, Vec<_>) = uppermost(rootfs, all)
-            .into_iter()
-            .map(|mount| labels(mount, machine))
-            .filter(|(labels, _)| {
-                self.types.wants(&labels.kind) && self.mount_points.wants(&labels.point)
-            })
-            .unzip();
-        let wanted = Wanted {
-            labels: labels.into(),
-            places: places.into(),
-        };
-        // What could not be read is to be counted with each scrape.
-        *known = (out.skipped().0 == 0).then(|| Known {
-            mountinfo: mounts.bytes().to_vec(),
-            wanted: wanted.clone(),
-        });
-        wanted
-    }
-}
-
-/// The mounts that can be reached, each with its mount point as the host sees it.
-///
-/// Of mounts on the same path that is the last, unless it was put beneath.
-pub(in crate::collectors) fn uppermost<'a>(rootfs: &Path, all: Vec<Mount<'a>>) -> Vec<Mount<'a>> {
-    let mut at: HashMap<PathBuf, usize> = HashMap::with_capacity(all.len());
-    let mut kept: Vec<Option<Mount<'a>>> = Vec::with_capacity(all.len());
-    for mut mount in all {
-        mount.point = without(rootfs, &mount.point);
-        let before = at.insert(mount.point.clone(), kept.len());
-        if let Some(before) = before
-            && let Some(place) = kept.get_mut(before)
-        {
-            if place.as_ref().is_some_and(|below| below.parent == mount.id) {
-                at.insert(mount.point, before);
-                continue;
-            }
-            *place = None;
-        }
-        kept.push(Some(mount));
-    }
-    kept.into_iter().flatten().collect()
-}
-
-/// A mount point without the directory under which the host's root is mounted.
-fn without(rootfs: &Path, point: &Path) -> PathBuf {
-    match point.strip_prefix(rootfs) {
-        Ok(point) => Path::new("/").join(point),
-        Err(_) => point.to_owned(),
-    }
-}
-
-fn labels(mount: Mount<'_>, machine: &Snapshot) -> (Labels, Place) {
-    let place = Place {
-        mount: mount.id,
-        path: machine.root_path(&mount.point),
-    };
-    let labels = Labels {
+fn labels(mount: Mount<'_>) -> Labels {
+    Labels {
         device: mount.source.into_owned(),
         point: mount.point.to_string_lossy().into_owned(),
         kind: mount.kind.into_owned(),
         major: mount.major.to_string(),
         minor: mount.minor.to_string(),
         read_only: mount.read_only,
-    };
-    (labels, place)
+    }
 }
 
 fn add(out: &mut Families, mount: &Labels, answer: &Answer) {
@@ -314,57 +207,6 @@ fn said(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn mount(id: u64, parent: u64, point: &str) -> Mount<'static> {
-        Mount {
-            id,
-            parent,
-            major: 8,
-            minor: 1,
-            point: point.into(),
-            kind: "ext4".into(),
-            source: format!("/dev/{id}").into(),
-            read_only: false,
-            options: "".into(),
-        }
-    }
-
-    fn kept(rootfs: &str, all: Vec<Mount<'static>>) -> Vec<(u64, String)> {
-        let mounts = uppermost(Path::new(rootfs), all).into_iter();
-        mounts
-            .map(|m| (m.id, m.point.display().to_string()))
-            .collect()
-    }
-
-    #[test]
-    fn of_mounts_on_the_same_path_only_the_uppermost_can_be_asked() {
-        let over = vec![
-            mount(1, 0, "/"),
-            mount(2, 1, "/a"),
-            mount(3, 2, "/a"),
-            mount(4, 1, "/b"),
-        ];
-        assert_eq!(
-            kept("/", over),
-            [(1, "/".into()), (3, "/a".into()), (4, "/b".into())]
-        );
-        let beneath = vec![mount(2, 5, "/a"), mount(5, 1, "/a"), mount(6, 2, "/a")];
-        assert_eq!(kept("/", beneath), [(6, "/a".into())]);
-    }
-
-    #[test]
-    fn the_directory_of_the_hosts_root_is_no_part_of_a_mount_point() {
-        let all = ["/host", "/host/boot", "/hostile", "/etc"];
-        let all = (1..)
-            .zip(all)
-            .map(|(id, point)| mount(id, 0, point))
-            .collect();
-        let points: Vec<_> = kept("/host", all)
-            .into_iter()
-            .map(|(_, point)| point)
-            .collect();
-        assert_eq!(points, ["/", "/boot", "/hostile", "/etc"]);
-    }
 
     #[test]
     fn errors_have_the_words_dashboards_know() {

@@ -66,7 +66,6 @@ mod watchdog;
 mod xfs;
 mod zoneinfo;
 
-pub(super) use filesystem::{FS_TYPES_EXCLUDE, give_up_at, uppermost};
 pub(super) use os::pretty_name;
 
 use crate::collector::{Entry, Layer::Host};

@@ -442,10 +442,7 @@ fn word(out: &mut Families, dir: Option<&Dir>, name: &str, file: &str) -> String
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
-    use crate::sources::Roots;
 
     fn netclass(ignore_invalid_speed: bool) -> NetClass {
         NetClass {
@@ -517,16 +514,6 @@ mod tests {
         assert_eq!(error, r#"test:1: not a number: "z""#);
     }
 
-    fn here() -> Snapshot {
-        let roots = Roots {
-            procfs: "/proc".into(),
-            sysfs: "/sys".into(),
-            rootfs: "/".into(),
-            udev_data: "/run/udev/data".into(),
-        };
-        Snapshot::begin(roots.into(), Instant::now() + Duration::from_secs(10))
-    }
-
     fn from_both(machine: &Snapshot) -> (Vec<String>, Vec<String>) {
         let class = machine.sys_dir("class/net").unwrap();
         let netclass = netclass(false);
@@ -548,7 +535,7 @@ mod tests {
 
     #[test]
     fn netlink_says_what_sysfs_says() {
-        let machine = here();
+        let machine = Snapshot::here();
         let class = machine.sys_dir("class/net").unwrap();
         let links = machine.links().unwrap();
         let mut listed: Vec<OsString> = links.iter().map(|link| (&link.name).into()).collect();
@@ -558,7 +545,7 @@ mod tests {
         }
         // An interface may change between the two readings, but not each time.
         let same = (0..5).any(|_| {
-            let (netlink, sysfs) = from_both(&here());
+            let (netlink, sysfs) = from_both(&Snapshot::here());
             netlink == sysfs
         });
         assert!(same, "{:#?}", from_both(&machine));
@@ -573,7 +560,7 @@ mod tests {
             std::fs::write(dir.join("addr_assign_type"), value).unwrap();
         };
         let netclass = netclass(false);
-        let machine = here();
+        let machine = Snapshot::here();
         write("eth0", "1");
         let class = machine.dir(&root).unwrap();
         let assigned = |address: &str| {
@@ -609,7 +596,7 @@ mod tests {
             std::fs::write(root.join(name).join("ifindex"), ifindex).unwrap();
         }
         std::fs::write(root.join("bonding_masters"), "").unwrap();
-        let class = here().dir(&root).unwrap();
+        let class = Snapshot::here().dir(&root).unwrap();
         let names = names(&class).unwrap();
         let link = |ifindex, name: &str| Link {
             ifindex,

@@ -497,13 +497,7 @@ fn a_file_longer_than_the_buffer_is_read_to_its_end() {
 
 /// This machine's groups, if it shows any.
 fn here() -> Option<Cgroups> {
-    let roots = Roots {
-        procfs: "/proc".into(),
-        sysfs: "/sys".into(),
-        rootfs: "/".into(),
-        udev_data: "/run/udev/data".into(),
-    };
-    let cgroups = Cgroups::at(&roots);
+    let cgroups = Cgroups::at(&Roots::here());
     cgroups.version().is_ok().then_some(cgroups)
 }
 

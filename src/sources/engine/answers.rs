@@ -1,18 +1,17 @@
 //! What engines answer, in our words. Nothing they say is believed to be short.
 //!
 //! An answer is Docker's, or Podman's in imitation of it: <https://docs.docker.com/reference/api/engine/>.
-//! Descriptions of containers, and settings, are not read into bollard's models: these
-//! refuse a whole list for one word that they do not know, such as Podman's `stopped`.
+//! Containers, images and settings are not read into bollard's models: these refuse a
+//! whole list for one word that they do not know, such as Podman's `stopped`, or for one
+//! that an older API does not have.
 
 use std::{
     collections::{BTreeSet, HashMap},
     time::Duration,
 };
 
-use bollard::models::{
-    EventMessage, EventMessageTypeEnum as EventType, ImageSummary, SystemVersion,
-};
-use serde::Deserialize;
+use bollard::models::{EventMessage, EventMessageTypeEnum as EventType, SystemVersion};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::{Container, Health, Image, Kind, State, is_id, moment};
@@ -109,12 +108,10 @@ struct Summary {
 }
 
 impl Listed {
-    /// Those in the answer. What cannot be read costs only itself.
+    /// Those in the answer.
     pub(super) fn all(answer: &[u8], kept: &Kept) -> serde_json::Result<Vec<Self>> {
-        let items: Option<Vec<&RawValue>> = serde_json::from_slice(answer)?;
-        let items = items.unwrap_or_default().into_iter();
-        Ok(items
-            .filter_map(|item| Self::of(serde_json::from_str(item.get()).ok()?, kept))
+        Ok(items(answer)?
+            .filter_map(|summary| Self::of(summary, kept))
             .collect())
     }
 
@@ -133,6 +130,13 @@ impl Listed {
             created: summary.created.and_then(since_1970),
         })
     }
+}
+
+/// The items of a list. What cannot be read costs only itself.
+fn items<T: DeserializeOwned>(answer: &[u8]) -> serde_json::Result<impl Iterator<Item = T>> {
+    let items: Option<Vec<&RawValue>> = serde_json::from_slice(answer)?;
+    let items = items.unwrap_or_default().into_iter();
+    Ok(items.filter_map(|item| serde_json::from_str(item.get()).ok()))
 }
 
 /// A container as it is when asked for alone.
@@ -337,17 +341,31 @@ impl Event {
     }
 }
 
-/// An image as it is in the list of all.
-pub(super) fn image(answer: ImageSummary) -> Option<Image> {
-    let mut tags = answer.repo_tags;
+/// An image as it is in the list of all, as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedImage {
+    id: Option<String>,
+    repo_tags: Option<Vec<String>>,
+    size: Option<i64>,
+    created: Option<i64>,
+}
+
+/// The first images in the answer, at most so many.
+pub(super) fn images(answer: &[u8], most: usize) -> serde_json::Result<Vec<Image>> {
+    Ok(items(answer)?.filter_map(image).take(most).collect())
+}
+
+fn image(listed: ListedImage) -> Option<Image> {
+    let mut tags = listed.repo_tags.unwrap_or_default();
     // Docker before 25 calls what has no name so.
     tags.retain(|tag| tag != "<none>:<none>" && tag.len() <= MAX_TEXT);
     tags.truncate(MAX_TAGS);
     Some(Image {
-        id: Some(answer.id).filter(|id| !id.is_empty() && id.len() <= MAX_TEXT)?,
+        id: Some(bounded(listed.id)).filter(|id| !id.is_empty())?,
         tags,
-        size: u64::try_from(answer.size).ok(),
-        created: since_1970(answer.created),
+        size: listed.size.and_then(|size| u64::try_from(size).ok()),
+        created: listed.created.and_then(since_1970),
     })
 }
 
@@ -416,6 +434,10 @@ mod tests {
         let kept = kept(&["com.docker.compose.project"]);
         let inspected = Inspected::read(description.to_string().as_bytes(), &kept);
         inspected.unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn listed_images(list: &Value) -> Vec<Image> {
+        images(list.to_string().as_bytes(), 3).unwrap_or_else(|e| panic!("{e}"))
     }
 
     fn version(answer: Value) -> Version {
@@ -818,13 +840,14 @@ mod tests {
     #[test]
     fn an_image_without_a_name_has_none() {
         let of = |tags: Value, size: i64| {
-            let answer = json!({
+            let answer = json!([{
                 "Id": "sha256:11", "ParentId": "", "RepoTags": tags, "RepoDigests": null,
                 "Created": 1_795_247_362, "Size": size, "SharedSize": -1, "Labels": null,
                 "Containers": -1,
-            });
-            let answer = serde_json::from_value(answer).unwrap_or_else(|e| panic!("{e}"));
-            image(answer).map(|image| (image.tags, image.size))
+            }]);
+            listed_images(&answer)
+                .pop()
+                .map(|image| (image.tags, image.size))
         };
         let named = vec!["bb:1".to_owned(), "bb:2".to_owned()];
         assert_eq!(of(json!(["bb:1", "bb:2"]), 5), Some((named, Some(5))));
@@ -835,5 +858,20 @@ mod tests {
             of(json!(many), 5).map(|(tags, _)| tags.len()),
             Some(MAX_TAGS)
         );
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_read_costs_only_itself() {
+        // As of 1.24, when there were fewer words.
+        let old = json!({"Id": "a", "RepoTags": ["bb:1"], "Created": 7, "Size": 5});
+        let list = json!([
+            {"Id": "b", "RepoTags": "bb:1"}, 7, null, {}, {"Id": ""}, old, {"Id": "c"}, {"Id": "d"},
+            {"Id": "e"},
+        ]);
+        let images = listed_images(&list);
+        let ids: Vec<_> = images.iter().map(|image| image.id.as_str()).collect();
+        assert_eq!(ids, ["a", "c", "d"]);
+        assert_eq!(images[0].created, Some(Duration::from_secs(7)));
+        assert_eq!((images[1].size, images[1].created), (None, None));
     }
 }

@@ -21,10 +21,8 @@ use std::{
 };
 
 use bollard::{
-    API_DEFAULT_VERSION, BollardRequest, Docker,
-    errors::Error,
-    models::EventMessage,
-    query_parameters::{EventsOptionsBuilder, ListImagesOptions},
+    API_DEFAULT_VERSION, BollardRequest, Docker, errors::Error, models::EventMessage,
+    query_parameters::EventsOptionsBuilder,
 };
 use futures_core::Stream;
 use http_body_util::BodyExt;
@@ -220,9 +218,8 @@ impl Client {
     /// The first images, at most so many.
     pub(super) async fn images(&self, most: usize, within: Duration) -> Result<Vec<Image>> {
         let talk = self.talk("list of images", LIST)?;
-        let asked = talk.docker.list_images(None::<ListImagesOptions>);
-        let answer = talk.within(within, asked).await?.into_iter();
-        Ok(answer.filter_map(answers::image).take(most).collect())
+        let answer = talk.get("/images/json", within).await?;
+        talk.read(answers::images(&answer, most))
     }
 
     /// Room on disk. It takes long.

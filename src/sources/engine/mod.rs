@@ -194,8 +194,8 @@ pub struct Engine {
     pub events: u64,
     /// Its containers, by id.
     pub containers: BTreeMap<String, Arc<Container>>,
-    /// Its images.
-    pub images: Arc<Vec<Image>>,
+    /// Its images, once it listed them.
+    pub images: Option<Arc<Vec<Image>>>,
     /// What it last said of room on disk, if anybody wants to know.
     pub sizes: Option<Arc<Sizes>>,
     /// How often it was asked for that in vain.
@@ -218,10 +218,16 @@ impl Engine {
             requests: 0,
             events: 0,
             containers: BTreeMap::new(),
-            images: Arc::default(),
+            images: None,
             sizes: None,
             sizes_failures: 0,
         }
+    }
+
+    /// What it is, or is taken for until it says so.
+    #[must_use]
+    pub fn taken_for(&self) -> Kind {
+        self.kind.unwrap_or(Kind::Docker)
     }
 
     /// The path of the control group that a container would have, by the engine's
@@ -230,7 +236,7 @@ impl Engine {
     pub fn expected_path(&self, container: &Container) -> String {
         let parent = container.cgroup_parent.as_deref().unwrap_or_default();
         let id = &container.id;
-        let kind = self.kind.unwrap_or(Kind::Docker);
+        let kind = self.taken_for();
         let is_slice = parent.strip_suffix(".slice").is_some()
             || (parent.is_empty() && self.cgroup_driver.as_deref() == Some("systemd"));
         if is_slice {
@@ -249,6 +255,24 @@ impl Engine {
             (Kind::Podman, parent) => format!("/{parent}/libpod-{id}"),
         }
     }
+}
+
+/// Containers by id, each with an engine that shows it.
+pub type Entries<'a> = BTreeMap<&'a str, (&'a Engine, &'a Arc<Container>)>;
+
+/// The containers of these engines; one that several show is the first one's, of those
+/// that are followed if there is any.
+#[must_use]
+pub fn each_once<'a>(engines: impl IntoIterator<Item = &'a Engine>) -> Entries<'a> {
+    let mut engines: Vec<_> = engines.into_iter().collect();
+    engines.sort_by_key(|engine| !engine.up);
+    let mut containers = Entries::new();
+    for engine in engines {
+        for (id, container) in &engine.containers {
+            containers.entry(id).or_insert((engine, container));
+        }
+    }
+    containers
 }
 
 /// Where systemd puts a slice: `a-b.slice` is in `a.slice`.
@@ -382,7 +406,7 @@ impl Engines {
 }
 
 /// Whether this is how engines name containers.
-fn is_id(word: &str) -> bool {
+pub(super) fn is_id(word: &str) -> bool {
     word.len() == 64 && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 

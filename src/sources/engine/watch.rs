@@ -625,8 +625,8 @@ impl<'a> Session<'a> {
             Ok(list) => {
                 self.images_failed = None;
                 self.follower.with(|engine, _| {
-                    if *engine.images != list {
-                        engine.images = Arc::new(list);
+                    if engine.images.as_deref() != Some(&list) {
+                        engine.images = Some(Arc::new(list));
                     }
                 });
             }
