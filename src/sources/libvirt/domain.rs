@@ -139,6 +139,42 @@ pub struct AboutDisk {
     pub source_protocol: Option<String>,
     /// Its serial number.
     pub serial: Option<String>,
+    /// What it is held to, if it is held to anything.
+    pub limits: Option<Box<Limits>>,
+}
+
+/// What a disk is held to by its description's `<iotune>`. Of what has no limit there is
+/// none here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes.
+    pub bytes: Limited,
+    /// Requests.
+    pub requests: Limited,
+    /// Bytes of which each so many, where a request has more, count as a request.
+    pub request_size: Option<u64>,
+}
+
+/// Limits by what is done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limited {
+    /// Of all together.
+    pub total: Limit,
+    /// Of what is read.
+    pub read: Limit,
+    /// Of what is written.
+    pub write: Limit,
+}
+
+/// A limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// So many a second.
+    pub rate: Option<u64>,
+    /// So many a second for a while.
+    pub burst: Option<u64>,
+    /// For so long.
+    pub burst_length: Option<Duration>,
 }
 
 /// What a domain's description says of a network interface.

@@ -37,7 +37,8 @@ use tokio::{runtime::Handle, time::timeout_at};
 
 pub use domain::{
     About, AboutDisk, AboutInterface, Balloon, CpuTimes, DirtyRate, Disk, Domain, Interface,
-    IoThread, Job, Lifecycle, Nova, Operations, State, Stats, Traffic, Vcpu,
+    IoThread, Job, Lifecycle, Limit, Limited, Limits, Nova, Operations, State, Stats, Traffic,
+    Vcpu,
 };
 pub use flags::{Flags, Group};
 

@@ -3,9 +3,11 @@
 //!
 //! Most of a description is libvirt's, but its metadata is whatever their owners put there.
 
+use std::time::Duration;
+
 use roxmltree::{Document, Node, ParsingOptions};
 
-use super::domain::{About, AboutDisk, AboutInterface, Nova};
+use super::domain::{About, AboutDisk, AboutInterface, Limit, Limited, Limits, Nova};
 
 /// A description is no longer than this; libvirt's own limit for a text is as long.
 const MAX_BYTES: usize = 4 << 20;
@@ -110,7 +112,55 @@ fn disk(disk: Element<'_, '_>) -> Option<AboutDisk> {
         source: SOURCES.iter().find_map(|name| source.attribute(name)),
         source_protocol: source.attribute("protocol"),
         serial: disk.child("serial").text(),
+        limits: limits(disk.child("iotune")),
     })
+}
+
+/// What a disk is held to; 0 is no limit.
+fn limits(tune: Element<'_, '_>) -> Option<Box<Limits>> {
+    let limit = |rate, burst, length| Limit {
+        rate: tune.child(rate).count(),
+        burst: tune.child(burst).count(),
+        burst_length: tune.child(length).count().map(Duration::from_secs),
+    };
+    let limits = Limits {
+        bytes: Limited {
+            total: limit(
+                "total_bytes_sec",
+                "total_bytes_sec_max",
+                "total_bytes_sec_max_length",
+            ),
+            read: limit(
+                "read_bytes_sec",
+                "read_bytes_sec_max",
+                "read_bytes_sec_max_length",
+            ),
+            write: limit(
+                "write_bytes_sec",
+                "write_bytes_sec_max",
+                "write_bytes_sec_max_length",
+            ),
+        },
+        requests: Limited {
+            total: limit(
+                "total_iops_sec",
+                "total_iops_sec_max",
+                "total_iops_sec_max_length",
+            ),
+            read: limit(
+                "read_iops_sec",
+                "read_iops_sec_max",
+                "read_iops_sec_max_length",
+            ),
+            write: limit(
+                "write_iops_sec",
+                "write_iops_sec_max",
+                "write_iops_sec_max_length",
+            ),
+        },
+        request_size: tune.child("size_iops_sec").count(),
+    };
+    (limits != Limits::default()).then(|| limits.into())
 }
 
 fn interface(interface: Element<'_, '_>) -> AboutInterface {
@@ -200,6 +250,12 @@ impl Element<'_, '_> {
         number.filter(|number| *number > 0)
     }
 
+    /// The number that it says, unless that is 0.
+    fn count(self) -> Option<u64> {
+        let number = self.text()?.parse().ok();
+        number.filter(|number| *number > 0)
+    }
+
     /// What it says, without white space around it.
     fn text(self) -> Option<String> {
         let texts = self.0?.children().filter_map(|node| {
@@ -264,6 +320,13 @@ line two</description>
       <source dev='/dev/loop0' index='3'/>
       <backingStore/>
       <target dev='vdb' bus='virtio'/>
+      <iotune>
+        <total_bytes_sec>1000000</total_bytes_sec>
+        <read_iops_sec>100</read_iops_sec>
+        <read_iops_sec_max>500</read_iops_sec_max>
+        <size_iops_sec>4096</size_iops_sec>
+        <read_iops_sec_max_length>7</read_iops_sec_max_length>
+      </iotune>
       <alias name='virtio-disk1'/>
     </disk>
     <disk type='file' device='cdrom'>
@@ -395,6 +458,25 @@ line two</description>
             driver_name: some("qemu"),
             ..AboutDisk::default()
         };
+        let rate = |rate| Limit {
+            rate: Some(rate),
+            ..Limit::default()
+        };
+        let limits = Limits {
+            bytes: Limited {
+                total: rate(1_000_000),
+                ..Limited::default()
+            },
+            requests: Limited {
+                read: Limit {
+                    burst: Some(500),
+                    burst_length: Some(Duration::from_secs(7)),
+                    ..rate(100)
+                },
+                ..Limited::default()
+            },
+            request_size: Some(4096),
+        };
         let expected = [
             AboutDisk {
                 driver_type: some("qcow2"),
@@ -407,6 +489,7 @@ line two</description>
             AboutDisk {
                 driver_type: some("raw"),
                 source: some("/dev/loop0"),
+                limits: Some(limits.into()),
                 ..disk("vdb", "disk", "block", "virtio")
             },
             disk("hdc", "cdrom", "file", "ide"),
@@ -437,6 +520,45 @@ line two</description>
             },
         ];
         assert_eq!(about(IS_OFF).unwrap().disks, expected);
+    }
+
+    #[test]
+    fn a_description_says_each_limit_of_a_disk_and_0_is_none() {
+        let of = |tune: &str| {
+            let disk = format!("<disk><target dev='vda'/><iotune>{tune}</iotune></disk>");
+            let xml = format!("<domain><devices>{disk}</devices></domain>");
+            about(&xml).unwrap().disks[0].limits.clone()
+        };
+        let names = ["total_bytes", "read_bytes", "write_bytes"].into_iter();
+        let names = names.chain(["total_iops", "read_iops", "write_iops"]);
+        let tune: String = names
+            .zip(1..)
+            .flat_map(|(name, first)| {
+                [("", 0), ("_max", 10), ("_max_length", 20)].map(|(end, more)| {
+                    let (name, number) = (format!("{name}_sec{end}"), first + more);
+                    format!("<{name}>{number}</{name}>")
+                })
+            })
+            .collect();
+        let limit = |first| Limit {
+            rate: Some(first),
+            burst: Some(first + 10),
+            burst_length: Some(Duration::from_secs(first + 20)),
+        };
+        let limited = |first| Limited {
+            total: limit(first),
+            read: limit(first + 1),
+            write: limit(first + 2),
+        };
+        let expected = Limits {
+            bytes: limited(1),
+            requests: limited(4),
+            request_size: None,
+        };
+        assert_eq!(of(&tune), Some(expected.into()));
+        assert_eq!(of(""), None);
+        assert_eq!(of("<total_bytes_sec>0</total_bytes_sec>"), None);
+        assert_eq!(of("<total_bytes_sec>-1</total_bytes_sec>"), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     about::text,
     labels::{DOMAIN, Labelled},
+    limits,
 };
 use crate::{
     family::Families,
@@ -58,6 +59,7 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
         let target = each.target.as_str();
         if of.is_first(out, &mut seen, "disk", target) {
             add_description(out, of, each);
+            limits::add(out, of, each);
             by_target.insert(target, each);
         }
     }

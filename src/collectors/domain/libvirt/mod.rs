@@ -14,6 +14,7 @@ mod hypervisor;
 mod interfaces;
 mod job;
 mod labels;
+mod limits;
 mod memory;
 mod state;
 #[cfg(test)]
@@ -56,6 +57,7 @@ const SUBJECTS: &[&[&Desc]] = &[
     memory::METRICS,
     interfaces::METRICS,
     disks::METRICS,
+    limits::METRICS,
     totals::METRICS,
     hypervisor::METRICS,
     job::METRICS,
