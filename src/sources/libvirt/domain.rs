@@ -26,8 +26,8 @@ pub struct Domain {
     pub is_stuck: bool,
     /// How long the answer took.
     pub took: Option<Duration>,
-    /// What became of it since this exporter listens.
-    pub lifecycle: Lifecycle,
+    /// What became of it since this exporter listens, if anybody tells.
+    pub lifecycle: Option<Lifecycle>,
     /// Its migration, save or other job, if that was asked for.
     pub job: Option<Job>,
 }
@@ -79,7 +79,8 @@ impl State {
     }
 }
 
-/// What became of a domain since this exporter listens, by events.
+/// What became of a domain since this exporter listens, by events; or, of those that libvirt
+/// was asked about through its library, since it looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lifecycle {
     /// How often it was started.
@@ -88,8 +89,8 @@ pub struct Lifecycle {
     pub stops: u64,
     /// How often it crashed.
     pub crashes: u64,
-    /// Errors of its disks, by the name the guest knows them by.
-    pub io_errors: BTreeMap<String, u64>,
+    /// Errors of its disks, by the name the guest knows them by, if anybody tells.
+    pub io_errors: Option<BTreeMap<String, u64>>,
 }
 
 /// What a domain's description says: its XML, documented in libvirt's `formatdomain`.

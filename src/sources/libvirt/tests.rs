@@ -628,11 +628,33 @@ fn what_happens_to_domains_is_counted() {
     daemon.event(318, "a", &numbers(2, 0));
     while rig.fetch().connection.events < 6 {}
     let fetched = rig.fetch();
-    let a = &domain(&fetched, "a").lifecycle;
+    let a = domain(&fetched, "a").lifecycle.as_ref().unwrap();
     assert_eq!((a.starts, a.stops, a.crashes), (1, 1, 1));
-    let b = &domain(&fetched, "b").lifecycle;
-    assert_eq!(b.io_errors, [("virtio-disk3".to_owned(), 1)].into());
+    let b = domain(&fetched, "b").lifecycle.as_ref().unwrap();
+    let errors = [("virtio-disk3".to_owned(), 1)];
+    assert_eq!(b.io_errors, Some(errors.into()));
     assert_eq!(domain(&fetched, "a").id, Some(9));
+}
+
+#[test]
+fn what_a_daemon_does_not_tell_of_is_not_known() {
+    for (event, has_lifecycle, has_io_errors) in [(0, false, false), (4, true, false)] {
+        let socket = socket();
+        let daemon = FakeLibvirt::start(&socket, &["a"]);
+        let asked = u32::to_be_bytes(event);
+        daemon.decide(move |came| match came.procedure {
+            procedure::REGISTER if came.body.starts_with(&asked) => Fate::Refused(3),
+            _ => Fate::Usual,
+        });
+        let rig = Rig::at(socket, Some(daemon), true);
+        let fetched = rig.fetch();
+        let life = &domain(&fetched, "a").lifecycle;
+        assert_eq!(life.is_some(), has_lifecycle);
+        let errors = life.as_ref().and_then(|life| life.io_errors.as_ref());
+        assert_eq!(errors.is_some(), has_io_errors);
+        let error = fetched.connection.error.unwrap();
+        assert!(error.starts_with(&format!("event {event}: ")), "{error}");
+    }
 }
 
 #[test]

@@ -66,10 +66,12 @@ pub(super) mod procedure {
     pub(super) const METADATA_CHANGE: u32 = 379;
 }
 
-/// The events that are listened for, by their numbers in libvirt's header: lifecycle, I/O
-/// errors, and what changes a description: disks and trays, devices removed and added,
+/// The numbers of two events in libvirt's header.
+pub(super) const OF_LIFECYCLE: u32 = 0;
+pub(super) const OF_IO_ERRORS: u32 = 4;
+/// The events that are listened for, by their numbers: lifecycle, I/O errors, and what changes a description: disks and trays, devices removed and added,
 /// block jobs (the second kind, which names the disk), limits of disks, metadata.
-pub(super) const EVENTS: [u32; 9] = [0, 4, 9, 10, 15, 16, 17, 19, 23];
+pub(super) const EVENTS: [u32; 9] = [OF_LIFECYCLE, OF_IO_ERRORS, 9, 10, 15, 16, 17, 19, 23];
 
 /// What is wrong with what came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
