@@ -252,3 +252,109 @@ fn is_there(place: &Place) -> bool {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixListener, path::PathBuf};
+
+    use tokio::{runtime, time::timeout};
+
+    use super::{super::fake::FakeLibvirt, *};
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn socket(name: &str) -> PathBuf {
+        let file = format!("strata-libvirt-watch-{}-{name}", std::process::id());
+        std::env::temp_dir().join(file)
+    }
+
+    /// Who sees to a connection to this socket, and tries again only when asked to.
+    fn keeper(socket: PathBuf, handshake: Duration) -> Arc<Keeper> {
+        let place = Place {
+            socket,
+            names: vec!["qemu:///system".to_owned()],
+        };
+        let places = Places {
+            all: vec![place],
+            is_named: true,
+        };
+        let timing = Timing {
+            backoff: LONG,
+            max_backoff: LONG,
+            pause: Duration::ZERO,
+            handshake,
+            ..Timing::default()
+        };
+        Arc::new(Keeper::new(places, timing))
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(test);
+    }
+
+    async fn until(keeper: &Keeper, is_so: impl Fn(&Status) -> bool) {
+        let mut status = keeper.status.subscribe();
+        status.wait_for(is_so).await.unwrap();
+    }
+
+    /// What whoever has all the time there is hears at once, if anything.
+    async fn at_once(keeper: &Keeper) -> Option<Status> {
+        let stands = keeper.stands(Instant::now() + LONG);
+        timeout(Duration::ZERO, stands).await.ok()
+    }
+
+    #[test]
+    fn a_daemon_that_takes_a_connection_and_says_nothing_is_waited_for_once() {
+        let socket = socket("silent");
+        let daemon = FakeLibvirt::start(&socket, &["a"]);
+        daemon.hang(true);
+        run(async {
+            let keeper = keeper(socket, LONG);
+            tokio::spawn(Arc::clone(&keeper).run());
+            assert!(at_once(&keeper).await.is_none());
+            let soon = Instant::now() + Duration::from_millis(50);
+            assert!(matches!(keeper.stands(soon).await, Status::Connecting));
+            // Everybody else has better to do.
+            let next = at_once(&keeper).await;
+            assert!(matches!(next, Some(Status::Connecting)), "{next:?}");
+
+            daemon.hang(false);
+            until(&keeper, |status| matches!(status, Status::Up(_))).await;
+            assert!(matches!(at_once(&keeper).await, Some(Status::Up(_))));
+            // Should it be lost, it is waited for again.
+            assert!(!keeper.is_silent.load(Ordering::Relaxed));
+        });
+    }
+
+    #[test]
+    fn who_gave_up_on_a_silent_daemon_does_not_wait_for_the_next_try() {
+        let socket = socket("tries");
+        let daemon = FakeLibvirt::start(&socket, &["a"]);
+        daemon.hang(true);
+        run(async {
+            let keeper = keeper(socket, Duration::from_millis(20));
+            keeper.is_silent.store(true, Ordering::Relaxed);
+            tokio::spawn(Arc::clone(&keeper).run());
+            until(&keeper, |status| matches!(status, Status::Down { .. })).await;
+            // It did say nothing.
+            assert!(keeper.is_silent.load(Ordering::Relaxed));
+            let next = keeper.stands(Instant::now() + LONG).await;
+            assert!(matches!(next, Status::Connecting), "{next:?}");
+        });
+    }
+
+    #[test]
+    fn a_daemon_that_refuses_is_not_silent() {
+        let socket = socket("refuses");
+        drop(UnixListener::bind(&socket).unwrap());
+        run(async {
+            let keeper = keeper(socket.clone(), LONG);
+            keeper.is_silent.store(true, Ordering::Relaxed);
+            tokio::spawn(Arc::clone(&keeper).run());
+            until(&keeper, |status| matches!(status, Status::Down { .. })).await;
+            assert!(!keeper.is_silent.load(Ordering::Relaxed));
+        });
+        fs::remove_file(&socket).unwrap();
+    }
+}
