@@ -18,7 +18,8 @@ pub struct Domain {
     pub reason: Option<i32>,
     /// What its description says, as it was last read.
     pub about: Option<Arc<About>>,
-    /// What it used. Of one that does not run, what libvirt says all the same and means.
+    /// What it used. Of one that does not run neither CPU time nor memory, whatever libvirt
+    /// says of them.
     pub stats: Stats,
     /// Whether libvirt left out what it could not get without waiting.
     pub is_partial: bool,

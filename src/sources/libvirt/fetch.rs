@@ -558,8 +558,9 @@ fn domain(session: &Session, guest: &Guest, draft: Draft) -> Domain {
     let (state, reason, mut used) = draft.said.unwrap_or_default();
     let is_off = state.is_some_and(|state| !state.is_active());
     if is_off {
-        // libvirt 9 says what it used itself.
+        // libvirt 9 says what it used itself, and what the domain would get.
         used.cpu = CpuTimes::default();
+        used.balloon.current = None;
     }
     let id = draft.id.unwrap_or(guest.id);
     Domain {

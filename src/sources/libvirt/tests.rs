@@ -679,6 +679,8 @@ fn a_daemon_without_statistics_still_says_what_it_knows() {
             (off.state, off.stats.cpu.time),
             (Some(State::Shutoff), None)
         );
+        let balloon = &off.stats.balloon;
+        assert_eq!((balloon.current, balloon.maximum), (None, Some(2048 << 10)));
     }
     let asked = rig.daemon().world().count(procedure::STATS);
     assert!(asked <= 2, "{asked}");

@@ -54,9 +54,7 @@ metrics! {
 
 pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
     let balloon = &of.domain.stats.balloon;
-    // Of a domain that is off, libvirt says what it would get.
-    let current = balloon.current.filter(|_| of.is_active());
-    for (metric, bytes) in [(&MAXIMUM, balloon.maximum), (&USAGE, current)] {
+    for (metric, bytes) in [(&MAXIMUM, balloon.maximum), (&USAGE, balloon.current)] {
         if let Some(bytes) = bytes {
             out.add_of(metric, &of.shared, [], bytes);
         }
@@ -64,8 +62,8 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
     let names = of.names;
     for (metric, number) in [
         (&STATS_MAXIMUM, balloon.maximum),
-        (&CURRENT_BALLOON, current.filter(|_| names.inovex)),
-        (&ACTUAL_BALLOON, current.filter(|_| names.tinkoff)),
+        (&CURRENT_BALLOON, balloon.current.filter(|_| names.inovex)),
+        (&ACTUAL_BALLOON, balloon.current.filter(|_| names.tinkoff)),
         (&RSS, balloon.rss),
         (&AVAILABLE, balloon.available),
         (&USABLE, balloon.usable),
@@ -185,7 +183,6 @@ mod tests {
     #[test]
     fn a_domain_that_is_off_has_its_maximum_and_uses_nothing() {
         let balloon = Balloon {
-            current: Some(100),
             maximum: Some(100),
             ..Balloon::default()
         };
