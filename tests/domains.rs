@@ -556,6 +556,7 @@ fn assert_kumina(world: &World, usual: &Scrape) {
             .unwrap_or_else(|| panic!("{family}{labels:?}"))
     };
     assert_eq!(only("libvirt_domain_state_code", &its), 1.0);
+    assert_eq!(of(&page, "libvirt_domain_state_code", &world.off), None);
     let family = "libvirt_domain_info_cpu_time_seconds_total";
     assert!(Some(only(family, &its)) >= of(usual, family, guest));
     let [domain, uuid] = its;

@@ -56,7 +56,7 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
     let balloon = &of.domain.stats.balloon;
     for (metric, bytes) in [(&MAXIMUM, balloon.maximum), (&USAGE, balloon.current)] {
         if let Some(bytes) = bytes {
-            out.add_of(metric, &of.shared, [], bytes);
+            of.add_shared(out, metric, bytes);
         }
     }
     let names = of.names;
@@ -186,17 +186,12 @@ mod tests {
             maximum: Some(100),
             ..Balloon::default()
         };
-        let lines = testing::lines(&with(State::Shutoff, balloon), "kumina", families);
-        let uuid = testing::UUID;
-        assert_eq!(
-            lines,
-            [
-                format!(
-                    r#"libvirt_domain_info_maximum_memory_bytes{{domain="web",uuid="{uuid}"}} 100"#
-                ),
-                r#"libvirt_domain_memory_stats_maximum_bytes{domain="web"} 100"#.to_owned(),
-            ]
-        );
+        let domain = with(State::Shutoff, balloon);
+        let own = r#"libvirt_domain_memory_stats_maximum_bytes{domain="web"} 100"#;
+        let shared = r#"libvirt_domain_info_maximum_memory_bytes{domain="web"} 100"#;
+        assert_eq!(testing::lines(&domain, "inovex", families), [shared, own]);
+        // Which has no domains that are off.
+        assert_eq!(testing::lines(&domain, "kumina", families), [own]);
     }
 
     #[test]

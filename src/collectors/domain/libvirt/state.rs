@@ -50,7 +50,7 @@ pub(super) fn families(
     if let Some(state) = domain.state {
         let number = state as u64;
         if of.names.kumina {
-            out.add_of(&CODE, &of.shared, [], number);
+            of.add_shared(out, &CODE, number);
         }
         if of.names.inovex {
             out.add_of(&DESCRIBED, &of.own, [description(state)], number);
