@@ -76,7 +76,7 @@ impl fmt::Display for Failure {
 }
 
 /// What somebody else wrote, made fit for a log.
-fn one_line(text: impl fmt::Display) -> String {
+pub(super) fn one_line(text: impl fmt::Display) -> String {
     let text = text.to_string();
     let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     printable.take(MAX_REASON).collect()

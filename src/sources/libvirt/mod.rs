@@ -12,6 +12,7 @@ mod fake;
 mod fetch;
 mod flags;
 mod heard;
+mod news;
 mod params;
 mod place;
 mod session;
@@ -45,6 +46,7 @@ pub use flags::{Flags, Group};
 use crate::error::{Error, Result};
 use connection::Failure;
 use fetch::Wanted;
+use news::News;
 use place::{Here, Place, Places};
 use session::Session;
 use virt::Virt;
@@ -148,6 +150,7 @@ pub struct Libvirt {
     keeper: Option<Arc<Keeper>>,
     /// Who asks then, if this build has one.
     virt: Option<Virt>,
+    news: Arc<News>,
     /// What was named, or would be looked for first.
     uri: String,
     runtime: OnceLock<Handle>,
@@ -166,12 +169,15 @@ impl Libvirt {
     fn with(flags: Flags, places: Option<Places>, timing: Timing) -> Self {
         let first = places.as_ref().and_then(|places| places.all.first());
         let first = first.map(|place| place.socket.display().to_string());
+        let news = Arc::<News>::default();
+        let keeper = |places| Arc::new(Keeper::new(places, timing, Arc::clone(&news)));
         let uri = flags.libvirt_uri.as_deref().filter(|_| places.is_none());
         Self {
             virt: uri.and_then(|uri| Virt::new(uri, &flags.libvirt_stats, flags.libvirt_jobs)),
             wanted: Wanted::new(&flags.libvirt_stats, flags.libvirt_jobs),
             uri: flags.libvirt_uri.or(first).unwrap_or_default(),
-            keeper: places.map(|places| Arc::new(Keeper::new(places, timing))),
+            keeper: places.map(keeper),
+            news,
             runtime: OnceLock::new(),
         }
     }
@@ -202,13 +208,21 @@ impl Libvirt {
     /// margin in which they can be exposed. [`Error::Absent`] where there is no libvirt; a
     /// daemon that is there and does not answer is no error, but said in the answer.
     pub fn fetch(&self, deadline: Instant) -> Result<Fetched> {
-        if let Some(virt) = &self.virt {
-            return Ok(virt.fetch(deadline));
-        }
         let wanted = self.wanted;
-        self.ask(deadline, async move |keeper, by| {
-            fetched(&keeper, wanted, by).await
-        })
+        let fetched = match &self.virt {
+            Some(virt) => virt.fetch(deadline),
+            None => self.ask(deadline, async move |keeper, by| {
+                fetched(&keeper, wanted, by).await
+            })?,
+        };
+        let connection = &fetched.connection;
+        if connection.is_up {
+            self.news.is_up(&connection.uri);
+        } else {
+            let error = connection.error.as_deref();
+            self.news.is_down(error.unwrap_or("no answer"));
+        }
+        Ok(fetched)
     }
 
     /// Asks about storage pools, in the same way.

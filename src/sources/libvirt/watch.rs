@@ -16,11 +16,11 @@ use tokio::{
     sync::{Notify, watch},
     time::{sleep, timeout_at},
 };
-use tracing::{info, warn};
 
 use super::{
     connection::{Counts, Failure},
     heard::Heard,
+    news::News,
     place::{Place, Places},
     session::Session,
 };
@@ -81,6 +81,7 @@ pub(super) struct Keeper {
     pub(super) places: Places,
     pub(super) heard: Arc<Heard>,
     pub(super) counts: Arc<Counts>,
+    news: Arc<News>,
     timing: Timing,
     status: watch::Sender<Status>,
     /// Told when somebody would like to have a connection.
@@ -90,9 +91,10 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(places: Places, timing: Timing) -> Self {
+    pub(super) fn new(places: Places, timing: Timing, news: Arc<News>) -> Self {
         Self {
             places,
+            news,
             timing,
             heard: Arc::default(),
             counts: Arc::default(),
@@ -141,18 +143,18 @@ impl Keeper {
     /// Keeps a connection for ever.
     pub(super) async fn run(self: Arc<Self>) {
         let mut backoff = self.timing.backoff;
-        let mut is_said_up = None;
         let mut kept = None;
+        // Whether there should be one: none that never was is missed.
+        let mut is_known = self.places.is_named;
         loop {
             self.status.send_replace(Status::Connecting);
             let begun = self.begin(kept.as_deref()).await;
             let tried = Instant::now();
             let missing = "there is no such socket".to_owned();
-            let is_known = self.places.is_named || is_said_up.is_some();
             let (reason, is_refused) = match begun {
                 Ok(session) => {
                     kept = session.place().names.first().cloned();
-                    let reason = self.keep(session, &mut is_said_up).await;
+                    let reason = self.keep(session).await;
                     if tried.elapsed() >= self.timing.max_backoff {
                         backoff = self.timing.backoff;
                     }
@@ -167,12 +169,10 @@ impl Keeper {
                 }
                 Err(None) => (is_known.then_some(missing), false),
             };
+            is_known |= reason.is_some();
             let status = match reason {
                 Some(reason) => {
-                    if is_said_up != Some(false) {
-                        warn!(%reason, "libvirt is not there");
-                        is_said_up = Some(false);
-                    }
+                    self.news.is_down(&reason);
                     Status::Down {
                         tried: Instant::now(),
                         reason,
@@ -191,15 +191,11 @@ impl Keeper {
     }
 
     /// Waits until a session is over, and says why.
-    async fn keep(&self, session: Arc<Session>, is_said_up: &mut Option<bool>) -> String {
+    async fn keep(&self, session: Arc<Session>) -> String {
         Counts::add(&self.counts.connections);
         self.is_silent.store(false, Ordering::Relaxed);
         self.status.send_replace(Status::Up(Arc::clone(&session)));
-        if *is_said_up != Some(true) {
-            let socket = session.place().socket.display();
-            info!(%socket, "libvirt is there");
-            *is_said_up = Some(true);
-        }
+        self.news.is_up(session.place().socket.display());
         let listing = async {
             loop {
                 if session.is_hung().is_none() {
@@ -285,7 +281,7 @@ mod tests {
             handshake,
             ..Timing::default()
         };
-        Arc::new(Keeper::new(places, timing))
+        Arc::new(Keeper::new(places, timing, Arc::default()))
     }
 
     fn run(test: impl Future<Output = ()>) {

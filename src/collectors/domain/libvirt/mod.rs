@@ -130,12 +130,7 @@ impl Collector for Libvirt {
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
         let fetched = machine.domains()?;
         let mut out = Families::default();
-        let host = if fetched.connection.is_up {
-            Host::of(machine, &mut out)
-        } else {
-            Host::default()
-        };
-        self.families(&mut out, fetched, &host);
+        self.families(&mut out, fetched, |out| Host::of(machine, out));
         Ok(out)
     }
 }
@@ -166,11 +161,18 @@ impl Host {
 }
 
 impl Libvirt {
-    fn families(&self, out: &mut Families, fetched: &Fetched, host: &Host) {
+    fn families(
+        &self,
+        out: &mut Families,
+        fetched: &Fetched,
+        host: impl FnOnce(&mut Families) -> Host,
+    ) {
+        // What is wrong with the connection is said rather than what is wrong elsewhere.
         connection::families(out, &fetched.connection);
         if !fetched.connection.is_up {
             return;
         }
+        let host = host(out);
         let domains = &fetched.domains;
         self.totals.keep(domains);
         out.add(&DOMAINS, [], domains.len());
@@ -224,7 +226,7 @@ mod tests {
 
     fn lines(libvirt: &Libvirt, fetched: &Fetched) -> Vec<String> {
         let mut out = Families::default();
-        libvirt.families(&mut out, fetched, &Host::default());
+        libvirt.families(&mut out, fetched, |_| Host::default());
         out.lines()
     }
 
