@@ -73,6 +73,9 @@ pub struct Fetched {
 pub struct Connection {
     /// What was connected to: a socket or a URI.
     pub uri: String,
+    /// Whether that is a socket here, so that this machine runs the domains. What takes
+    /// more may well be another's.
+    pub is_local: bool,
     /// Whether the daemon answered in this scrape.
     pub is_up: bool,
     /// Why not, or what is missing although it did.
@@ -315,6 +318,7 @@ fn failed(failure: Failure) -> Error {
 async fn fetched(keeper: &Keeper, wanted: Wanted, by: Instant) -> Result<Fetched> {
     let mut fetched = Fetched::default();
     let connection = &mut fetched.connection;
+    connection.is_local = true;
     let first = keeper.places.all.first();
     let uri = |place: &Place| place.socket.display().to_string();
     connection.uri = first.map(uri).unwrap_or_default();

@@ -766,6 +766,11 @@ fn a_pool_that_hangs_is_asked_once_and_keeps_nobody() {
 fn nobody_is_asked_before_somebody_watches() {
     let libvirt = Libvirt::new(Flags::all(), Path::new("/"));
     assert!(matches!(libvirt.fetch(soon()), Err(Error::Absent(_))));
+}
+
+#[cfg(not(feature = "virt"))]
+#[test]
+fn a_uri_that_takes_more_than_a_local_socket_takes_another_build() {
     let flags = Flags {
         libvirt_uri: Some("qemu+ssh://host/system".to_owned()),
         ..Flags::all()

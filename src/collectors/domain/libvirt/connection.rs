@@ -57,6 +57,7 @@ mod tests {
     fn connection(is_up: bool, error: Option<&str>) -> Connection {
         Connection {
             uri: "/run/libvirt/libvirt-sock-ro".to_owned(),
+            is_local: true,
             is_up,
             error: error.map(str::to_owned),
             connections: 2,

@@ -172,7 +172,12 @@ impl Libvirt {
         if !fetched.connection.is_up {
             return;
         }
-        let host = host(out);
+        let host = if fetched.connection.is_local {
+            host(out)
+        } else {
+            // A control group here may be called like a domain of another machine's.
+            Host::default()
+        };
         let domains = &fetched.domains;
         self.totals.keep(domains);
         out.add(&DOMAINS, [], domains.len());
@@ -216,6 +221,7 @@ mod tests {
     fn fetched(is_up: bool, domains: Vec<Domain>) -> Fetched {
         let connection = Connection {
             is_up,
+            is_local: true,
             ..Connection::default()
         };
         Fetched {
@@ -260,6 +266,26 @@ mod tests {
         assert_eq!(of(Compat::Inovex), ["libvirt_domains 3"]);
         let both = ["libvirt_domains 3", "libvirt_domains_number 2"];
         assert_eq!(of(Compat::Kumina), both);
+    }
+
+    #[test]
+    fn what_this_host_knows_is_said_of_its_own_domains_alone() {
+        let running = Domain {
+            state: Some(State::Running),
+            ..testing::domain("web")
+        };
+        let mut fetched = fetched(true, vec![running]);
+        for is_local in [true, false] {
+            fetched.connection.is_local = is_local;
+            let host = |_: &mut Families| Host {
+                started: [(testing::UUID.to_owned(), Duration::from_secs(7))].into(),
+                ..Host::default()
+            };
+            let mut out = Families::default();
+            collector(&[Compat::Inovex]).families(&mut out, &fetched, host);
+            let is_start = |line: &String| line.starts_with("libvirt_domain_start_time_seconds");
+            assert_eq!(out.lines().iter().any(is_start), is_local);
+        }
     }
 
     #[test]
