@@ -114,6 +114,7 @@ fn check(settings: Settings) -> Result<bool, String> {
         flags.libvirt,
         flags.workloads,
     ));
+    machine.libvirt().check()?;
     let collectors = settings.collectors;
     let scraper = Scraper::new(Arc::clone(&machine), collectors, Workers::default());
     let checked = runtime.block_on(check::run(machine, &scraper, collectors::ALL));

@@ -2,9 +2,11 @@
 //! not, why and how to mend it.
 //!
 //! Every collector that is on runs once, as in a scrape; then what usually goes wrong with
-//! containers is looked at: control groups, engines, names, rights.
+//! containers and virtual machines is looked at: control groups, engines, names, libvirt,
+//! rights.
 
 mod diagnosis;
+mod libvirt;
 
 use std::{
     collections::BTreeSet,
@@ -43,7 +45,14 @@ pub struct Checked {
 /// Looks at everything once. `all` are the collectors there are, of which the scraper has
 /// those that are on.
 pub async fn run(machine: Arc<Machine>, scraper: &Scraper, all: &[Entry]) -> Checked {
-    let containers = scraper.collectors().any(|(_, layer)| layer != Layer::Host);
+    let has = |wanted: &[Layer]| {
+        let mut collectors = scraper.collectors();
+        collectors.any(|(_, layer)| wanted.contains(&layer))
+    };
+    let containers = has(&[Layer::Containers, Layer::Census]);
+    if containers || has(&[Layer::Domains]) {
+        machine.libvirt().watch();
+    }
     if containers {
         machine.engines().watch();
         wait_for_engines(&machine).await;

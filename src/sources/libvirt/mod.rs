@@ -80,6 +80,8 @@ pub struct Connection {
     pub is_up: bool,
     /// Why not, or what is missing although it did.
     pub error: Option<String>,
+    /// Whether that is because the daemon does not let this user in.
+    pub is_locked_out: bool,
     /// How often it was connected to so far.
     pub connections: u64,
     /// Requests that were made so far.
@@ -194,6 +196,17 @@ impl Libvirt {
             ));
         }
         Ok(())
+    }
+
+    /// The sockets that are looked for, in turn, and whether the flags name them. None
+    /// where it takes more than a socket.
+    #[must_use]
+    pub fn sockets(&self) -> (Vec<PathBuf>, bool) {
+        let Some(keeper) = &self.keeper else {
+            return (Vec::new(), true);
+        };
+        let sockets = keeper.places.all.iter().map(|place| place.socket.clone());
+        (sockets.collect(), keeper.places.is_named)
     }
 
     /// Begins to connect and to listen, on the runtime that this is called on, for as
@@ -337,7 +350,10 @@ async fn fetched(keeper: &Keeper, wanted: Wanted, by: Instant) -> Result<Fetched
             connection.stuck_requests = session.stuck();
         }
         Err(error @ Error::Absent(_)) => return Err(error),
-        Err(Error::Api { reason, .. }) => connection.error = Some(reason),
+        Err(Error::Api { reason, .. }) => {
+            connection.error = Some(reason);
+            connection.is_locked_out = keeper.is_locked_out();
+        }
         Err(error) => connection.error = Some(error.to_string()),
     }
     let count = |count: &AtomicU64| count.load(Ordering::Relaxed);

@@ -370,11 +370,16 @@ async fn open(line: &Line, names: &[String], by: Instant) -> Result<String> {
     if !auths.contains(&Auth::None) {
         if !auths.contains(&Auth::Polkit) {
             let reason = "it asks for a way to authenticate that is not spoken, such as SASL";
-            return Err(Failure::closed(reason));
+            return Err(Failure::LockedOut(reason.to_owned()));
         }
-        let is_complete = ask(procedure::AUTH_POLKIT, Body::default()).await?;
+        let polkit = ask(procedure::AUTH_POLKIT, Body::default()).await;
+        let is_complete = polkit.map_err(|failure| match failure {
+            Failure::Refused(refusal) => Failure::LockedOut(refusal.to_string()),
+            failure => failure,
+        })?;
         if wire::int(&is_complete)? == 0 {
-            return Err(Failure::closed("authentication is not complete"));
+            let reason = "authentication is not complete";
+            return Err(Failure::LockedOut(reason.to_owned()));
         }
     }
     let mut first = None;

@@ -72,6 +72,8 @@ pub(super) enum Status {
         reason: String,
         /// Whether the daemon said no, and should not hear the same question soon.
         is_refused: bool,
+        /// Whether it was because it does not let this user in.
+        is_locked_out: bool,
     },
 }
 
@@ -106,6 +108,12 @@ impl Keeper {
 
     pub(super) fn status(&self) -> Status {
         self.status.borrow().clone()
+    }
+
+    /// Whether there is no connection as the daemon does not let this user in.
+    pub(super) fn is_locked_out(&self) -> bool {
+        let status = self.status.borrow();
+        matches!(&*status, Status::Down { is_locked_out, .. } if *is_locked_out)
     }
 
     /// How it stands by then, after another try if there is need of one.
@@ -151,6 +159,7 @@ impl Keeper {
             let begun = self.begin(kept.as_deref()).await;
             let tried = Instant::now();
             let missing = "there is no such socket".to_owned();
+            let mut is_locked_out = false;
             let (reason, is_refused) = match begun {
                 Ok(session) => {
                     kept = session.place().names.first().cloned();
@@ -165,7 +174,9 @@ impl Keeper {
                         self.is_silent.store(false, Ordering::Relaxed);
                     }
                     let reason = format!("{}: {failure}", place.socket.display());
-                    (Some(reason), matches!(failure, Failure::Refused(_)))
+                    is_locked_out = matches!(failure, Failure::LockedOut(_));
+                    let is_refused = is_locked_out || matches!(failure, Failure::Refused(_));
+                    (Some(reason), is_refused)
                 }
                 Err(None) => (is_known.then_some(missing), false),
             };
@@ -177,6 +188,7 @@ impl Keeper {
                         tried: Instant::now(),
                         reason,
                         is_refused,
+                        is_locked_out,
                     }
                 }
                 None => Status::Absent,

@@ -60,6 +60,7 @@ mod tests {
             is_local: true,
             is_up,
             error: error.map(str::to_owned),
+            is_locked_out: false,
             connections: 2,
             requests: 30,
             events: 4,
