@@ -182,6 +182,7 @@ impl Libvirt {
         self.totals.keep(domains);
         out.add(&DOMAINS, [], domains.len());
         let mut active = 0_u64;
+        let mut kvm = hypervisor::Shown::by(&self.kvm);
         for domain in domains {
             let of = Labelled::new(domain, self.names);
             active += u64::from(of.is_active());
@@ -194,7 +195,7 @@ impl Libvirt {
             interfaces::families(out, &of);
             disks::families(out, &of);
             self.totals.families(out, &of);
-            hypervisor::families(out, &of, &self.kvm);
+            hypervisor::families(out, &of, &mut kvm);
             job::families(out, &of);
         }
         if self.names.kumina {
