@@ -19,6 +19,8 @@ const MAX_ATTRIBUTES: usize = 256;
 /// No more namespaces are declared than this; the parser writes down for each element that
 /// declares one all that it is in.
 const MAX_NAMESPACES: usize = 256;
+/// What it says of one thing is cut after so many characters: it becomes a label.
+const MAX_TEXT: usize = 4096;
 /// An error is no longer than this.
 const MAX_ERROR: usize = 200;
 /// The namespaces of Nova's metadata, the newer first.
@@ -38,7 +40,7 @@ pub(super) fn about(xml: &str) -> Result<About, String> {
         ..ParsingOptions::default()
     };
     let document = Document::parse_with_options(xml, options)
-        .map_err(|error| short(&format!("a domain's description: {error}")))?;
+        .map_err(|error| short(&format!("a domain's description: {error}"), MAX_ERROR))?;
     let domain = Element(Some(document.root_element()));
     if !document.root_element().has_tag_name("domain") {
         return Err("a domain's description: its root is another element".to_owned());
@@ -73,9 +75,9 @@ fn bounded(xml: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The beginning of an error, which may quote at length.
-fn short(error: &str) -> String {
-    error.chars().take(MAX_ERROR).collect()
+/// The beginning of a text.
+fn short(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
 }
 
 /// How many attributes there are between a `<` and its `>`, which values may have too.
@@ -242,7 +244,7 @@ impl Element<'_, '_> {
 
     fn attribute(self, name: &str) -> Option<String> {
         let value = self.0?.attribute(name)?;
-        (!value.is_empty()).then(|| value.to_owned())
+        (!value.is_empty()).then(|| short(value, MAX_TEXT))
     }
 
     fn number(self, name: &str) -> Option<u32> {
@@ -264,7 +266,7 @@ impl Element<'_, '_> {
         });
         let text: String = texts.collect();
         let text = text.trim();
-        (!text.is_empty()).then(|| text.to_owned())
+        (!text.is_empty()).then(|| short(text, MAX_TEXT))
     }
 }
 
@@ -633,6 +635,18 @@ line two</description>
         assert_eq!(about(empty).unwrap(), About::default());
         let bare = about("<domain><devices><disk><target dev='vda'/></disk></devices></domain>");
         assert_eq!(bare.unwrap().disks[0].device, "disk");
+    }
+
+    #[test]
+    fn a_text_that_never_ends_is_cut() {
+        let long = "ü".repeat(100_000);
+        let title = format!("<title>{long}</title>");
+        let disk = format!("<disk><target dev='vda'/><source file='{long}'/></disk>");
+        let xml = format!("<domain>{title}<devices>{disk}</devices></domain>");
+        let about = about(&xml).unwrap();
+        let expected = some(&"ü".repeat(MAX_TEXT));
+        assert_eq!(about.title, expected);
+        assert_eq!(about.disks[0].source, expected);
     }
 
     #[test]
