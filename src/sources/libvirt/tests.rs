@@ -747,6 +747,20 @@ fn pools_and_networks_are_there_whether_they_run_or_not() {
 }
 
 #[test]
+fn a_pool_that_says_nonsense_costs_no_other_one() {
+    let rig = Rig::new(&[]);
+    rig.daemon().world().pools = vec![b"a".to_vec(), b"b".to_vec()];
+    let odd = super::fake::uuid(b"a");
+    rig.daemon().decide(move |came| match came.procedure {
+        procedure::POOL_INFO if came.body.ends_with(&odd) => Fate::Cut(9),
+        _ => Fate::Usual,
+    });
+    let pools = rig.libvirt.pools(soon()).unwrap();
+    let said: Vec<_> = pools.iter().map(|it| (it.state, it.capacity)).collect();
+    assert_eq!(said, [(None, None), (Some(2), Some(30))]);
+}
+
+#[test]
 fn a_pool_that_hangs_is_asked_once_and_keeps_nobody() {
     let rig = Rig::new(&["g"]);
     rig.daemon().world().pools = vec![b"a".to_vec(), b"b".to_vec()];
