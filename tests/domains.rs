@@ -687,6 +687,13 @@ fn descriptions_change(exporter: &Program, world: &World) {
         ];
         page.value("libvirt_domain_openstack_info", &labels) == Some(1.0)
     });
+    let most = ["--total-bytes-sec", "50000000"];
+    world.virsh(&[&["blkdeviotune", guest, "vdb", "--live"][..], &most].concat());
+    scraped_when("a limit of a disk", exporter, |page| {
+        let labels = [("domain", guest), ("target_device", "vdb")];
+        let family = "libvirt_domain_block_stats_limit_total_bytes";
+        page.value(family, &labels) == Some(5e7)
+    });
 }
 
 fn starts_and_stops(exporter: &Program, world: &World) {
