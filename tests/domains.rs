@@ -481,7 +481,11 @@ fn assert_states(page: &Scrape, world: &World, began: f64) {
             let uptime = of(page, "libvirt_domain_uptime_seconds", guest).unwrap();
             assert!((0.0..now() - began + 0.1).contains(&uptime), "{guest}");
         }
-        for family in ["libvirt_domain_stuck", "libvirt_domain_stats_partial"] {
+        for family in [
+            "libvirt_domain_stuck",
+            "libvirt_domain_stats_partial",
+            "libvirt_domain_timed_out",
+        ] {
             assert_eq!(of(page, family, guest), Some(0.0), "{family}");
         }
         let maximum = of(page, "libvirt_domain_info_maximum_memory_bytes", guest);

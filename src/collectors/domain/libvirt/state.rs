@@ -80,7 +80,8 @@ pub(super) fn families(
     }
     out.add_of(&PARTIAL, &of.own, [], domain.is_partial);
     out.add_of(&STUCK, &of.own, [], domain.is_stuck);
-    let timed_out = domain.is_stuck || domain.took.is_none();
+    // Of those that are off many are asked about at once: nobody knows how long one took.
+    let timed_out = domain.is_stuck || domain.took.is_none() && domain.state.is_none();
     out.add_of(&TIMED_OUT, &of.own, [], timed_out);
     if let Some(took) = domain.took {
         out.add_of(&DURATION, &of.own, [], took);
@@ -221,6 +222,17 @@ mod tests {
                 r#"libvirt_domain_scrape_duration_seconds{domain="web"} 0.25"#,
             ]
         );
+    }
+
+    #[test]
+    fn a_domain_that_is_off_answered_although_nobody_knows_how_fast() {
+        let domain = Domain {
+            state: Some(State::Shutoff),
+            ..testing::domain("web")
+        };
+        let lines = lines(&domain, "inovex");
+        let last = lines.last().map(String::as_str);
+        assert_eq!(last, Some(r#"libvirt_domain_timed_out{domain="web"} 0"#));
     }
 
     #[test]
