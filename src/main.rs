@@ -94,6 +94,7 @@ fn run(settings: Settings) -> Result<(), String> {
 fn check(settings: Settings) -> Result<bool, String> {
     let runtime = runtime()?;
     let machine = machine(&settings.flags);
+    machine.libvirt().check()?;
     let collectors = settings.collectors;
     let scraper = Scraper::new(Arc::clone(&machine), collectors, Workers::default());
     let checked = runtime.block_on(check::run(machine, &scraper, collectors::ALL));

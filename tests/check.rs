@@ -3,15 +3,18 @@
 mod support;
 
 use std::{
+    io::{Read, Write},
     os::unix::{
         fs::{PermissionsExt, chown},
         net::UnixListener,
         process::CommandExt,
     },
+    path::Path,
     process::{Command, Output, Stdio},
+    thread,
 };
 
-use support::{command_line, fixture, lacks, live::Scratch};
+use support::{command_line, fixture, guests::Daemon, lacks, live::Scratch};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
 /// A user without rights.
@@ -214,6 +217,116 @@ fn who_may_not_ask_an_engine_is_told_who_may() {
         assert!(engines.contains("(uid 65534) may not connect"), "{engines}");
         assert!(engines.contains(mend), "{engines}");
     }
+}
+
+/// The flags for a fixture machine whose libvirt is there, or nobody knows where.
+fn asks_libvirt(socket: Option<&Path>) -> Vec<String> {
+    let mut flags = machine("vm-v2");
+    flags.push("--collector.disable-defaults".to_owned());
+    flags.push("--collector.libvirt".to_owned());
+    flags.extend(socket.map(|socket| format!("--libvirt.uri=unix://{}", socket.display())));
+    flags
+}
+
+#[test]
+fn a_machine_without_libvirt_is_no_worse_for_it() {
+    let (text, code) = said(&check(&asks_libvirt(None)).output().unwrap());
+    assert_eq!(code, Some(0), "{text}");
+    let domains = section(&text, "DOMAINS");
+    let line = line_of(domains, "libvirt");
+    assert!(line.starts_with("- libvirt nothing here:"), "{domains}");
+    let libvirt = section(&text, "LIBVIRT");
+    assert!(libvirt.starts_with("  -     none found at "), "{libvirt}");
+    assert!(
+        libvirt.contains("/run/libvirt/virtqemud-sock-ro,"),
+        "{libvirt}"
+    );
+    assert!(
+        libvirt.contains("/run/libvirt/libvirt-sock-ro"),
+        "{libvirt}"
+    );
+}
+
+#[test]
+fn a_libvirt_that_cannot_be_asked_is_wrong() {
+    let dir = Scratch::new("check-libvirt");
+    let dead = dir.0.join("dead.sock");
+    drop(UnixListener::bind(&dead).unwrap());
+    for (socket, words) in [
+        (dead, "Connection refused"),
+        (dir.0.join("none.sock"), "does not exist"),
+        (dir.0.clone(), "is not a socket"),
+    ] {
+        let (text, code) = said(&check(&asks_libvirt(Some(&socket))).output().unwrap());
+        assert_eq!(code, Some(1), "{text}");
+        let libvirt = section(&text, "LIBVIRT");
+        let start = format!("  WRONG {}", socket.display());
+        assert!(libvirt.starts_with(&start), "{libvirt}");
+        assert!(libvirt.contains(words), "{libvirt}");
+        assert!(libvirt.contains("To mend it: "), "{libvirt}");
+    }
+}
+
+/// Answers as a libvirtd whose polkit lets nobody in: to the first question, which ways to
+/// authenticate there are, that it is this one, and to every other one that it may not be.
+fn lets_nobody_in(listener: &UnixListener) {
+    while let Ok((mut stream, _)) = listener.accept() {
+        let mut call = [0; 28];
+        while stream.read_exact(&mut call).is_ok() {
+            // Length, program, version, procedure, kind, serial and status.
+            let word = |at: usize| {
+                let bytes = call[4 * at..].first_chunk().unwrap();
+                u32::from_be_bytes(*bytes)
+            };
+            let (procedure, serial) = (word(3), word(5));
+            let (is_error, body) = if procedure == 66 {
+                (0, vec![1, 2])
+            } else {
+                let message = u32::from_be_bytes(*b"no! ");
+                (1, vec![94, 7, 1, 4, message, 2])
+            };
+            let length = 28 + 4 * u32::try_from(body.len()).unwrap();
+            let head = [length, 0x2000_8086, 1, procedure, 1, serial, is_error];
+            let words = head.into_iter().chain(body);
+            let answer: Vec<u8> = words.flat_map(u32::to_be_bytes).collect();
+            stream.write_all(&answer).unwrap();
+        }
+    }
+}
+
+#[test]
+fn who_is_not_let_in_by_libvirt_is_told_who_is() {
+    let dir = Scratch::new("check-polkit");
+    let socket = dir.0.join("sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    thread::spawn(move || lets_nobody_in(&listener));
+    let (text, code) = said(&check(&asks_libvirt(Some(&socket))).output().unwrap());
+    assert_eq!(code, Some(1), "{text}");
+    let libvirt = section(&text, "LIBVIRT");
+    let start = format!("  WRONG {}: no!", socket.display());
+    assert!(libvirt.starts_with(&start), "{libvirt}");
+    assert!(libvirt.contains("org.libvirt.unix.monitor"), "{libvirt}");
+}
+
+#[test]
+fn a_libvirt_that_answers_says_its_version_and_its_domains() {
+    let daemon = match Daemon::start("check-answers") {
+        Ok(daemon) => daemon,
+        Err(what) => return lacks(what),
+    };
+    let xml = "<domain type='qemu'><name>off</name><memory>32768</memory>\
+               <os><type>hvm</type></os></domain>";
+    daemon.define("off", xml);
+    let socket = daemon.socket("libvirt-sock-ro");
+    let (text, code) = said(&check(&asks_libvirt(Some(&socket))).output().unwrap());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(line_of(section(&text, "DOMAINS"), "libvirt").starts_with("ok libvirt"));
+    let libvirt = section(&text, "LIBVIRT");
+    let start = format!("  ok    {}: libvirt ", socket.display());
+    assert!(libvirt.starts_with(&start), "{libvirt}");
+    assert!(libvirt.contains("QEMU"), "{libvirt}");
+    let words: Vec<_> = libvirt.split_whitespace().collect();
+    assert!(words.join(" ").ends_with("domains: 1, 0 of them running"));
 }
 
 #[test]

@@ -496,7 +496,11 @@ fn assert_states(page: &Scrape, world: &World, began: f64) {
             let uptime = of(page, "libvirt_domain_uptime_seconds", guest).unwrap();
             assert!((0.0..now() - began + 0.1).contains(&uptime), "{guest}");
         }
-        for family in ["libvirt_domain_stuck", "libvirt_domain_stats_partial"] {
+        for family in [
+            "libvirt_domain_stuck",
+            "libvirt_domain_stats_partial",
+            "libvirt_domain_timed_out",
+        ] {
             assert_eq!(of(page, family, guest), Some(0.0), "{family}");
         }
         let maximum = of(page, "libvirt_domain_info_maximum_memory_bytes", guest);
@@ -582,6 +586,7 @@ fn assert_kumina(world: &World, usual: &Scrape) {
             .unwrap_or_else(|| panic!("{family}{labels:?}"))
     };
     assert_eq!(only("libvirt_domain_state_code", &its), 1.0);
+    assert_eq!(of(&page, "libvirt_domain_state_code", &world.off), None);
     let family = "libvirt_domain_info_cpu_time_seconds_total";
     assert!(Some(only(family, &its)) >= of(usual, family, guest));
     let [domain, uuid] = its;
@@ -711,6 +716,13 @@ fn descriptions_change(exporter: &Program, world: &World) {
             ("project_name", "shop"),
         ];
         page.value("libvirt_domain_openstack_info", &labels) == Some(1.0)
+    });
+    let most = ["--total-bytes-sec", "50000000"];
+    world.virsh(&[&["blkdeviotune", guest, "vdb", "--live"][..], &most].concat());
+    scraped_when("a limit of a disk", exporter, |page| {
+        let labels = [("domain", guest), ("target_device", "vdb")];
+        let family = "libvirt_domain_block_stats_limit_total_bytes";
+        page.value(family, &labels) == Some(5e7)
     });
 }
 

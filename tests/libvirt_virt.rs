@@ -38,7 +38,7 @@ mod with {
     };
 
     use strata_exporter::sources::libvirt::{
-        CpuTimes, Domain, Fetched, Flags, Group, Libvirt, State, Stats,
+        CpuTimes, Domain, Fetched, Flags, Group, Libvirt, Runs, State, Stats,
     };
     use tokio::runtime::Runtime;
 
@@ -105,7 +105,7 @@ mod with {
     }
 
     fn fetch(libvirt: &Libvirt) -> Fetched {
-        let fetched = libvirt.fetch(Instant::now() + Duration::from_secs(30));
+        let fetched = libvirt.fetch(Instant::now() + Duration::from_secs(30), Runs::new());
         let fetched = fetched.unwrap();
         assert!(fetched.connection.is_up, "{:?}", fetched.connection);
         assert_eq!(fetched.connection.error, None);

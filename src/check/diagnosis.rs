@@ -1,10 +1,11 @@
-//! What usually goes wrong with containers, and how to mend it.
+//! What usually goes wrong, and how to mend it.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
+use super::libvirt;
 use crate::{
     error::{Error, Result},
     sources::{
@@ -87,6 +88,7 @@ pub(super) fn all(
     containers: bool,
 ) -> Vec<(&'static str, Vec<Finding>)> {
     let mut found = Vec::new();
+    let user = user(machine);
     if containers {
         found.push(("CONTROL GROUPS", control_groups(machine, is_on)));
         let (sockets, are_named) = machine.engine_sockets();
@@ -94,7 +96,6 @@ pub(super) fn all(
             let access = machine.socket_access(&socket);
             (socket, access)
         });
-        let user = user(machine);
         let engines = machine.engines();
         let engines: Vec<&Engine> = engines.iter().map(|engine| &**engine).collect();
         let sockets: Vec<_> = sockets.collect();
@@ -104,6 +105,15 @@ pub(super) fn all(
             named.extend(hidden(machine.hidden_containers()));
             found.push(("NAMES OF CONTAINERS", named));
         }
+    }
+    let of_libvirt = [
+        "libvirt",
+        "libvirt_network",
+        "libvirt_pool",
+        "census_domains",
+    ];
+    if of_libvirt.into_iter().any(is_on) {
+        found.push(("LIBVIRT", libvirt::findings(machine, &user)));
     }
     found.push(("RIGHTS", rights(machine, is_on)));
     found
@@ -431,7 +441,7 @@ fn why_nameless(handle: &Handle, seen: &Seen) -> Option<(&'static str, &'static 
 }
 
 /// The first few, and how many more there are.
-fn few<'a>(paths: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn few<'a>(paths: impl Iterator<Item = &'a str>) -> String {
     let paths: Vec<_> = paths.collect();
     let named: Vec<_> = paths.iter().take(EXAMPLES).copied().collect();
     match paths.len().saturating_sub(EXAMPLES) {

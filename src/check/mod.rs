@@ -2,9 +2,11 @@
 //! not, why and how to mend it.
 //!
 //! Every collector that is on runs once, as in a scrape; then what usually goes wrong with
-//! containers is looked at: control groups, engines, names, rights.
+//! containers and virtual machines is looked at: control groups, engines, names, libvirt,
+//! rights.
 
 mod diagnosis;
+mod libvirt;
 
 use std::{
     collections::BTreeSet,

@@ -12,7 +12,7 @@ use std::{
 use super::{
     Snapshot,
     cgroup::{Group, and_above},
-    libvirt::{Counted, Counts, CpuTimes, Vcpu},
+    libvirt::{Counted, CpuTimes, Runs, Vcpu},
     processes::Process,
     workloads::{Guest, Seen},
 };
@@ -54,7 +54,7 @@ struct Wanted<'a> {
 
 impl Guests {
     /// What was counted of those that libvirt told of, by UUID.
-    pub(super) fn look(&self, machine: &Snapshot, seen: &Seen) -> Counts {
+    pub(super) fn look(&self, machine: &Snapshot, seen: &Seen) -> Runs {
         let wanted = seen.present().filter_map(|(workload, group)| {
             let guest = workload.guest.as_ref()?;
             let uuid = guest.uuid.as_deref()?;

@@ -355,6 +355,12 @@ impl Snapshot {
         })
     }
 
+    /// The sockets that libvirt is looked for at, and whether a flag names it. None where
+    /// it takes more than a socket.
+    pub fn libvirt_sockets(&self) -> (Vec<PathBuf>, bool) {
+        self.machine.libvirt.sockets()
+    }
+
     /// libvirt's storage pools.
     pub fn storage_pools(&self) -> Result<Vec<Pool>> {
         self.machine.libvirt.pools(self.deadline)

@@ -44,6 +44,8 @@ const MAX_REASON: usize = 300;
 pub(super) enum Failure {
     /// The daemon says no.
     Refused(Refusal),
+    /// The daemon does not let this user in, for this reason.
+    LockedOut(String),
     /// There is no connection, or none any more.
     Closed(String),
     /// The answer makes no sense.
@@ -68,7 +70,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refusal) => f.write_str(&one_line(refusal)),
-            Self::Closed(reason) => f.write_str(&one_line(reason)),
+            Self::LockedOut(reason) | Self::Closed(reason) => f.write_str(&one_line(reason)),
             Self::Wrong(wrong) => wrong.fmt(f),
             Self::Late => f.write_str("no answer in time"),
         }
@@ -76,7 +78,7 @@ impl fmt::Display for Failure {
 }
 
 /// What somebody else wrote, made fit for a log.
-fn one_line(text: impl fmt::Display) -> String {
+pub(super) fn one_line(text: impl fmt::Display) -> String {
     let text = text.to_string();
     let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     printable.take(MAX_REASON).collect()
@@ -159,10 +161,7 @@ impl Line {
     /// Connects. Must be called on the runtime.
     pub(super) async fn connect(socket: &Path, counts: Arc<Counts>, told: Told) -> Result<Self> {
         let stream = UnixStream::connect(socket).await;
-        let stream = stream.map_err(|error| {
-            let socket = socket.display();
-            Failure::closed(format_args!("{socket}: {error}"))
-        })?;
+        let stream = stream.map_err(Failure::closed)?;
         let (out, messages) = mpsc::channel(OUT);
         let shared = Arc::new(Shared {
             waiting: Mutex::default(),

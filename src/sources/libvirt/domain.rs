@@ -18,7 +18,8 @@ pub struct Domain {
     pub reason: Option<i32>,
     /// What its description says, as it was last read.
     pub about: Option<Arc<About>>,
-    /// What it used. Of one that does not run, what libvirt says all the same and means.
+    /// What it used. Of one that does not run neither CPU time nor memory, whatever libvirt
+    /// says of them.
     pub stats: Stats,
     /// Whether libvirt left out what it could not get without waiting.
     pub is_partial: bool,
@@ -29,8 +30,8 @@ pub struct Domain {
     /// When it was started, from 1970 on, by its control group; nothing where that is not
     /// seen.
     pub started: Option<Duration>,
-    /// What became of it since this exporter listens.
-    pub lifecycle: Lifecycle,
+    /// What became of it since this exporter listens, if anybody tells.
+    pub lifecycle: Option<Lifecycle>,
     /// Its migration, save or other job, if that was asked for.
     pub job: Option<Job>,
 }
@@ -95,7 +96,8 @@ impl State {
     }
 }
 
-/// What became of a domain since this exporter listens, by events.
+/// What became of a domain since this exporter listens, by events; or, of those that libvirt
+/// was asked about through its library, since it looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lifecycle {
     /// How often it was started.
@@ -104,8 +106,8 @@ pub struct Lifecycle {
     pub stops: u64,
     /// How often it crashed.
     pub crashes: u64,
-    /// Errors of its disks, by the name the guest knows them by.
-    pub io_errors: BTreeMap<String, u64>,
+    /// Errors of its disks, by the name the guest knows them by, if anybody tells.
+    pub io_errors: Option<BTreeMap<String, u64>>,
 }
 
 /// What a domain's description says: its XML, documented in libvirt's `formatdomain`.
@@ -157,6 +159,42 @@ pub struct AboutDisk {
     pub source_protocol: Option<String>,
     /// Its serial number.
     pub serial: Option<String>,
+    /// What it is held to, if it is held to anything.
+    pub limits: Option<Box<Limits>>,
+}
+
+/// What a disk is held to by its description's `<iotune>`. Of what has no limit there is
+/// none here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes.
+    pub bytes: Limited,
+    /// Requests.
+    pub requests: Limited,
+    /// Bytes of which each so many, where a request has more, count as a request.
+    pub request_size: Option<u64>,
+}
+
+/// Limits by what is done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limited {
+    /// Of all together.
+    pub total: Limit,
+    /// Of what is read.
+    pub read: Limit,
+    /// Of what is written.
+    pub write: Limit,
+}
+
+/// A limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// So many a second.
+    pub rate: Option<u64>,
+    /// So many a second for a while.
+    pub burst: Option<u64>,
+    /// For so long.
+    pub burst_length: Option<Duration>,
 }
 
 /// What a domain's description says of a network interface.

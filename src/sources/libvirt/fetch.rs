@@ -17,7 +17,7 @@ use std::{
 use tokio::{sync::mpsc, time::sleep_until};
 
 use super::{
-    Counts, Group,
+    Group, Runs,
     connection::{Failure, Request, Result},
     domain::{Counted, CpuTimes, Domain, Job, State, Stats, Vcpu},
     params,
@@ -121,7 +121,7 @@ struct Draft {
 pub(super) async fn domains(
     session: &Arc<Session>,
     wanted: Wanted,
-    counted: Counts,
+    counted: Runs,
     by: Instant,
 ) -> Result<(Vec<Domain>, Option<String>)> {
     let guests = session.guests(by).await?;
@@ -176,7 +176,7 @@ impl<'a> Fetch<'a> {
     }
 
     /// Takes what need not be asked for.
-    fn count(&mut self, mut counted: Counts) {
+    fn count(&mut self, mut counted: Runs) {
         for (guest, draft) in self.guests.iter().zip(&mut self.drafts) {
             let of_this_run = |it: &Counted| u32::try_from(guest.id) == Ok(it.id);
             let counted = counted.remove(&written(&guest.uuid)).filter(of_this_run);
@@ -579,8 +579,9 @@ fn domain(session: &Session, wanted: Wanted, guest: &Guest, draft: Draft) -> Dom
     let (state, reason, mut used) = draft.said.unwrap_or_default();
     let is_off = state.is_some_and(|state| !state.is_active());
     if is_off {
-        // libvirt 9 says what it used itself.
+        // libvirt 9 says what it used itself, and what the domain would get.
         used.cpu = CpuTimes::default();
+        used.balloon.current = None;
     } else {
         let max_vcpus = about.as_ref().and_then(|about| about.max_vcpus);
         complete(&mut used, wanted, &draft.counted, max_vcpus);

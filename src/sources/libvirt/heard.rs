@@ -8,7 +8,7 @@ use std::{
 use super::{
     Running,
     domain::{About, Lifecycle},
-    wire::{Event, Guest, Uuid, text, written},
+    wire::{self, Event, Guest, Uuid, text, written},
 };
 
 /// No more domains are remembered than the daemon may list.
@@ -34,6 +34,10 @@ pub(super) struct Heard(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     lives: HashMap<Uuid, Life>,
+    /// Whether the daemon tells of what becomes of domains.
+    has_lifecycle: bool,
+    /// Whether it tells of errors of disks.
+    has_io_errors: bool,
     running: Arc<Vec<Running>>,
 }
 
@@ -52,6 +56,13 @@ impl Heard {
     /// The domains that run.
     pub(super) fn running(&self) -> Arc<Vec<Running>> {
         Arc::clone(&self.inner().running)
+    }
+
+    /// The daemon that is connected to tells of these events.
+    pub(super) fn listens(&self, is_told: impl Fn(u32) -> bool) {
+        let mut inner = self.inner();
+        inner.has_lifecycle = is_told(wire::OF_LIFECYCLE);
+        inner.has_io_errors = is_told(wire::OF_IO_ERRORS);
     }
 
     /// These are all domains there are.
@@ -113,28 +124,35 @@ impl Heard {
         }
     }
 
-    /// What became of a domain, whose description names its disks.
-    pub(super) fn of(&self, uuid: &Uuid, about: Option<&About>) -> Lifecycle {
+    /// What became of a domain, whose description names its disks; nothing if nobody
+    /// tells.
+    pub(super) fn of(&self, uuid: &Uuid, about: Option<&About>) -> Option<Lifecycle> {
         let inner = self.inner();
+        inner.has_lifecycle.then_some(())?;
+        let mut io_errors = inner.has_io_errors.then(BTreeMap::new);
         let Some(life) = inner.lives.get(uuid) else {
-            return Lifecycle::default();
+            return Some(Lifecycle {
+                io_errors,
+                ..Lifecycle::default()
+            });
         };
-        let mut io_errors = BTreeMap::new();
         for ((path, alias), count) in &life.io_errors {
             let path = text(path);
             let disks = about.iter().flat_map(|about| &about.disks);
             let mut disks = disks.filter(|disk| disk.source.as_ref() == Some(&path));
             let target = disks.next().map(|disk| disk.target.clone());
             let name = target.unwrap_or_else(|| text(alias));
-            let sum: &mut u64 = io_errors.entry(name).or_default();
-            *sum = sum.saturating_add(*count);
+            if let Some(io_errors) = &mut io_errors {
+                let sum: &mut u64 = io_errors.entry(name).or_default();
+                *sum = sum.saturating_add(*count);
+            }
         }
-        Lifecycle {
+        Some(Lifecycle {
             starts: life.starts,
             stops: life.stops,
             crashes: life.crashes,
             io_errors,
-        }
+        })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -211,6 +229,13 @@ mod tests {
         }
     }
 
+    /// One that is told of everything.
+    fn heard() -> Heard {
+        let heard = Heard::default();
+        heard.listens(|_| true);
+        heard
+    }
+
     fn lifecycle(heard: &Heard, guest: Guest, what: i32, detail: i32) {
         heard.take(&Event::Lifecycle {
             guest,
@@ -225,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_domain_runs_from_its_start_to_its_end() {
-        let heard = Heard::default();
+        let heard = heard();
         heard.listed(&[guest(1, 4), guest(2, -1)]);
         assert_eq!(ids(&heard), [4]);
         lifecycle(&heard, guest(2, 5), STARTED, 0);
@@ -234,39 +259,40 @@ mod tests {
         assert_eq!(ids(&heard), [5]);
         lifecycle(&heard, guest(2, 6), STARTED, STARTED_WAKEUP);
         assert_eq!(ids(&heard), [5]);
-        let of = |number| heard.of(&[number; 16], None);
+        let of = |number| heard.of(&[number; 16], None).unwrap();
         assert_eq!((of(1).starts, of(1).stops), (0, 1));
         assert_eq!((of(2).starts, of(2).stops), (1, 0));
     }
 
     #[test]
     fn a_crash_is_one_however_often_it_is_told() {
-        let heard = Heard::default();
+        let heard = heard();
         lifecycle(&heard, guest(1, 4), CRASHED, 0);
         lifecycle(&heard, guest(1, -1), STOPPED, STOPPED_CRASHED);
         lifecycle(&heard, guest(1, 5), STARTED, 0);
         lifecycle(&heard, guest(1, -1), STOPPED, STOPPED_CRASHED);
-        let life = heard.of(&[1; 16], None);
+        let life = heard.of(&[1; 16], None).unwrap();
         assert_eq!((life.starts, life.stops, life.crashes), (1, 2, 2));
     }
 
     #[test]
     fn what_became_of_a_domain_is_forgotten_with_it() {
-        let heard = Heard::default();
+        let heard = heard();
         lifecycle(&heard, guest(1, 4), STARTED, 0);
         lifecycle(&heard, guest(2, 5), STARTED, 0);
         // Still runs, and is no longer defined.
         lifecycle(&heard, guest(1, 4), UNDEFINED, 0);
-        assert_eq!(heard.of(&[1; 16], None).starts, 1);
+        let starts = |number| heard.of(&[number; 16], None).unwrap().starts;
+        assert_eq!(starts(1), 1);
         lifecycle(&heard, guest(2, -1), UNDEFINED, 0);
-        assert_eq!(heard.of(&[2; 16], None).starts, 0);
+        assert_eq!(starts(2), 0);
         heard.listed(&[]);
-        assert_eq!(heard.of(&[1; 16], None).starts, 0);
+        assert_eq!(starts(1), 0);
     }
 
     #[test]
     fn errors_of_a_disk_are_counted_by_the_guests_name_for_it() {
-        let heard = Heard::default();
+        let heard = heard();
         let error = |path: &str, alias: &str| {
             heard.take(&Event::IoError {
                 guest: guest(1, 4),
@@ -285,14 +311,29 @@ mod tests {
             }],
             ..About::default()
         };
-        let errors = heard.of(&[1; 16], Some(&about)).io_errors;
+        let errors = heard.of(&[1; 16], Some(&about)).unwrap().io_errors.unwrap();
         let errors: Vec<_> = errors.iter().map(|(name, n)| (name.as_str(), *n)).collect();
         assert_eq!(errors, [("vda", 2), ("virtio-disk1", 1)]);
     }
 
     #[test]
-    fn a_daemon_that_makes_things_up_fills_no_memory() {
+    fn what_nobody_tells_is_not_known() {
         let heard = Heard::default();
+        lifecycle(&heard, guest(1, 4), STARTED, 0);
+        let of = || heard.of(&[1; 16], None);
+        assert_eq!(of(), None);
+        heard.listens(|event| event != wire::OF_IO_ERRORS);
+        let life = of().unwrap();
+        assert_eq!((life.starts, life.io_errors), (1, None));
+        heard.listens(|event| event != wire::OF_LIFECYCLE);
+        assert_eq!(of(), None);
+        heard.listens(|_| true);
+        assert_eq!(of().unwrap().io_errors, Some(BTreeMap::new()));
+    }
+
+    #[test]
+    fn a_daemon_that_makes_things_up_fills_no_memory() {
+        let heard = heard();
         for number in 0..u8::MAX {
             heard.take(&Event::IoError {
                 guest: guest(1, 4),

@@ -12,6 +12,7 @@ mod fake;
 mod fetch;
 mod flags;
 mod heard;
+mod news;
 mod params;
 mod place;
 mod session;
@@ -38,13 +39,15 @@ use tokio::{runtime::Handle, time::timeout_at};
 
 pub use domain::{
     About, AboutDisk, AboutInterface, Balloon, Counted, CpuTimes, DirtyRate, Disk, Domain,
-    Interface, IoThread, Job, Lifecycle, Nova, Operations, State, Stats, Traffic, Vcpu,
+    Interface, IoThread, Job, Lifecycle, Limit, Limited, Limits, Nova, Operations, State, Stats,
+    Traffic, Vcpu,
 };
 pub use flags::{Flags, Group};
 
 use crate::error::{Error, Result};
 use connection::Failure;
 use fetch::Wanted;
+use news::News;
 use place::{Here, Place, Places};
 use session::Session;
 use virt::Virt;
@@ -75,6 +78,8 @@ pub struct Connection {
     pub is_up: bool,
     /// Why not, or what is missing although it did.
     pub error: Option<String>,
+    /// Whether that is because the daemon does not let this user in.
+    pub is_locked_out: bool,
     /// How often it was connected to so far.
     pub connections: u64,
     /// Requests that were made so far.
@@ -99,7 +104,7 @@ pub struct Versions {
 }
 
 /// What is known of runs of domains without libvirt, by the domains' UUIDs.
-pub type Counts = HashMap<String, Counted>;
+pub type Runs = HashMap<String, Counted>;
 
 /// A storage pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,6 +156,7 @@ pub struct Libvirt {
     keeper: Option<Arc<Keeper>>,
     /// Who asks then, if this build has one.
     virt: Option<Virt>,
+    news: Arc<News>,
     /// What was named, or would be looked for first.
     uri: String,
     runtime: OnceLock<Handle>,
@@ -169,12 +175,15 @@ impl Libvirt {
     fn with(flags: Flags, places: Option<Places>, timing: Timing) -> Self {
         let first = places.as_ref().and_then(|places| places.all.first());
         let first = first.map(|place| place.socket.display().to_string());
+        let news = Arc::<News>::default();
+        let keeper = |places| Arc::new(Keeper::new(places, timing, Arc::clone(&news)));
         let uri = flags.libvirt_uri.as_deref().filter(|_| places.is_none());
         Self {
             virt: uri.and_then(|uri| Virt::new(uri, &flags.libvirt_stats, flags.libvirt_jobs)),
             wanted: Wanted::new(&flags.libvirt_stats, flags.libvirt_jobs),
             uri: flags.libvirt_uri.or(first).unwrap_or_default(),
-            keeper: places.map(|places| Arc::new(Keeper::new(places, timing))),
+            keeper: places.map(keeper),
+            news,
             runtime: OnceLock::new(),
         }
     }
@@ -188,6 +197,17 @@ impl Libvirt {
             ));
         }
         Ok(())
+    }
+
+    /// The sockets that are looked for, in turn, and whether the flags name them. None
+    /// where it takes more than a socket.
+    #[must_use]
+    pub fn sockets(&self) -> (Vec<PathBuf>, bool) {
+        let Some(keeper) = &self.keeper else {
+            return (Vec::new(), true);
+        };
+        let sockets = keeper.places.all.iter().map(|place| place.socket.clone());
+        (sockets.collect(), keeper.places.is_named)
     }
 
     /// Begins to connect and to listen, on the runtime that this is called on, for as
@@ -205,14 +225,22 @@ impl Libvirt {
     /// margin in which they can be exposed. What was counted of them is not asked for, but
     /// in the answer. [`Error::Absent`] where there is no libvirt; a
     /// daemon that is there and does not answer is no error, but said in the answer.
-    pub fn fetch(&self, deadline: Instant, counted: Counts) -> Result<Fetched> {
-        if let Some(virt) = &self.virt {
-            return Ok(virt.fetch(deadline));
-        }
+    pub fn fetch(&self, deadline: Instant, counted: Runs) -> Result<Fetched> {
         let wanted = self.wanted;
-        self.ask(deadline, async move |keeper, by| {
-            fetched(&keeper, wanted, counted, by).await
-        })
+        let fetched = match &self.virt {
+            Some(virt) => virt.fetch(deadline),
+            None => self.ask(deadline, async move |keeper, by| {
+                fetched(&keeper, wanted, counted, by).await
+            })?,
+        };
+        let connection = &fetched.connection;
+        if connection.is_up {
+            self.news.is_up(&connection.uri);
+        } else {
+            let error = connection.error.as_deref();
+            self.news.is_down(error.unwrap_or("no answer"));
+        }
+        Ok(fetched)
     }
 
     /// Asks about storage pools, in the same way.
@@ -302,7 +330,7 @@ fn failed(failure: Failure) -> Error {
     }
 }
 
-async fn fetched(keeper: &Keeper, wanted: Wanted, counted: Counts, by: Instant) -> Result<Fetched> {
+async fn fetched(keeper: &Keeper, wanted: Wanted, counted: Runs, by: Instant) -> Result<Fetched> {
     let mut fetched = Fetched::default();
     let connection = &mut fetched.connection;
     let first = keeper.places.all.first();
@@ -323,7 +351,10 @@ async fn fetched(keeper: &Keeper, wanted: Wanted, counted: Counts, by: Instant) 
             connection.stuck_requests = session.stuck();
         }
         Err(error @ Error::Absent(_)) => return Err(error),
-        Err(Error::Api { reason, .. }) => connection.error = Some(reason),
+        Err(Error::Api { reason, .. }) => {
+            connection.error = Some(reason);
+            connection.is_locked_out = keeper.is_locked_out();
+        }
         Err(error) => connection.error = Some(error.to_string()),
     }
     let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -337,7 +368,7 @@ async fn fetched(keeper: &Keeper, wanted: Wanted, counted: Counts, by: Instant) 
 async fn domains(
     session: &Arc<Session>,
     wanted: Wanted,
-    counted: Counts,
+    counted: Runs,
     by: Instant,
 ) -> std::result::Result<(Vec<Domain>, Option<String>), String> {
     let unanswered = || {

@@ -19,6 +19,9 @@ const MAX_PARAMS: usize = 1 << 16;
 /// Of one kind, no more devices than this are believed.
 const MAX_DEVICES: usize = 4096;
 
+/// No name of a device and no path is longer.
+const MAX_TEXT: usize = 4096;
+
 /// A value, as wide as it may come.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
@@ -59,7 +62,7 @@ impl Value {
 
     fn text(self) -> Option<String> {
         match self {
-            Self::Text(text) if !text.is_empty() => Some(text),
+            Self::Text(text) if (1..=MAX_TEXT).contains(&text.len()) => Some(text),
             _ => None,
         }
     }

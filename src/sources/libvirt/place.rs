@@ -123,12 +123,16 @@ impl Places {
         let mut query = form_urlencoded::parse(query.as_bytes());
         let socket = query.find(|(key, _)| key == "socket");
         let is_known = DAEMONS.iter().any(|(name, _)| *name == driver);
-        match (transport, socket) {
-            (Some("unix"), Some((_, socket))) => Some(vec![Place {
+        let is_local = match transport {
+            Some(transport) => transport == "unix",
+            None => is_known,
+        };
+        match socket {
+            Some((_, socket)) if is_local => Some(vec![Place {
                 socket: socket.into_owned().into(),
                 names: vec![format!("{driver}://{path}")],
             }]),
-            (Some("unix") | None, None) if is_known => Some(here.of(driver, path)),
+            None if is_local && is_known => Some(here.of(driver, path)),
             _ => None,
         }
     }
@@ -172,6 +176,8 @@ mod tests {
         assert_eq!(sockets(Some("unix:///a/b"), true).unwrap(), either);
         let uri = "qemu+unix:///system?mode=auto&socket=/a%20b";
         assert_eq!(sockets(Some(uri), true).unwrap(), ["/a b qemu:///system"]);
+        let uri = "qemu:///session?socket=/a";
+        assert_eq!(sockets(Some(uri), true).unwrap(), ["/a qemu:///session"]);
         let uri = "test+unix:///default?socket=/a";
         assert_eq!(sockets(Some(uri), true).unwrap(), ["/a test:///default"]);
     }
@@ -180,6 +186,7 @@ mod tests {
     fn what_takes_more_than_a_local_socket_is_not_for_this_client() {
         for uri in [
             "test:///default",
+            "test:///default?socket=/a",
             "qemu+ssh://host/system",
             "qemu+tls:///system",
             "qemu://host/system?socket=/a",

@@ -107,7 +107,10 @@ impl Session {
         let main = Line::connect(&place.socket, Arc::clone(&counts), told).await?;
         let name = open(&main, &place.names, by).await?;
         let versions = versions(&main, by).await?;
-        let missing = listen(&main, by).await?;
+        let unheard = listen(&main, by).await?;
+        heard.listens(|event| unheard.iter().all(|(of, _)| *of != event));
+        let said = |(event, failure): &_| format!("event {event}: {failure}");
+        let missing = unheard.first().map(said);
         let session = Arc::new(Self {
             versions,
             missing,
@@ -367,11 +370,16 @@ async fn open(line: &Line, names: &[String], by: Instant) -> Result<String> {
     if !auths.contains(&Auth::None) {
         if !auths.contains(&Auth::Polkit) {
             let reason = "it asks for a way to authenticate that is not spoken, such as SASL";
-            return Err(Failure::closed(reason));
+            return Err(Failure::LockedOut(reason.to_owned()));
         }
-        let is_complete = ask(procedure::AUTH_POLKIT, Body::default()).await?;
+        let polkit = ask(procedure::AUTH_POLKIT, Body::default()).await;
+        let is_complete = polkit.map_err(|failure| match failure {
+            Failure::Refused(refusal) => Failure::LockedOut(refusal.to_string()),
+            failure => failure,
+        })?;
         if wire::int(&is_complete)? == 0 {
-            return Err(Failure::closed("authentication is not complete"));
+            let reason = "authentication is not complete";
+            return Err(Failure::LockedOut(reason.to_owned()));
         }
     }
     let mut first = None;
@@ -415,9 +423,9 @@ fn version(number: u64) -> Option<String> {
     (number > 0).then(|| format!("{major}.{minor}.{patch}"))
 }
 
-/// Begins to listen for events; says what cannot be listened for.
-async fn listen(line: &Line, by: Instant) -> Result<Option<String>> {
-    let mut missing = None;
+/// Begins to listen for events; says which cannot be listened for, and why.
+async fn listen(line: &Line, by: Instant) -> Result<Vec<(u32, Failure)>> {
+    let mut unheard = Vec::new();
     for event in wire::EVENTS {
         let register = line.ask(Request {
             procedure: procedure::REGISTER,
@@ -426,16 +434,11 @@ async fn listen(line: &Line, by: Instant) -> Result<Option<String>> {
             by,
         });
         match register.await {
-            Err(Failure::Refused(refusal)) => {
-                let failure = Failure::Refused(refusal);
-                missing.get_or_insert_with(|| format!("event {event}: {failure}"));
-            }
-            answer => {
-                answer?;
-            }
+            Err(refused @ Failure::Refused(_)) => unheard.push((event, refused)),
+            answer => drop(answer?),
         }
     }
-    Ok(missing)
+    Ok(unheard)
 }
 
 fn said(answer: Result<Vec<u8>>) -> Result<Option<Vec<u8>>> {

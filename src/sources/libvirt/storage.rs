@@ -41,11 +41,13 @@ pub(super) async fn pools(session: &Arc<Session>, by: Instant) -> Result<Vec<Poo
             session.ask(subject, procedure::POOL_INFO, body, by).await
         };
         match answer {
+            // One that says nonsense has neither.
             Ok(body) => {
-                let (state, sizes) = wire::pool(&body)?;
-                seen.state = Some(state);
-                if state != INACTIVE {
-                    [seen.capacity, seen.allocation, seen.available] = sizes.map(Some);
+                if let Ok((state, sizes)) = wire::pool(&body) {
+                    seen.state = Some(state);
+                    if state != INACTIVE {
+                        [seen.capacity, seen.allocation, seen.available] = sizes.map(Some);
+                    }
                 }
             }
             Err(Failure::Late) => seen.timed_out = true,

@@ -74,7 +74,7 @@ impl Rig {
     /// Asks, and has time for it.
     fn fetch(&self) -> Fetched {
         let deadline = soon();
-        let fetched = self.libvirt.fetch(deadline, Counts::new()).unwrap();
+        let fetched = self.libvirt.fetch(deadline, Runs::new()).unwrap();
         assert!(Instant::now() < deadline.checked_sub(MAX_MARGIN).unwrap());
         fetched
     }
@@ -82,7 +82,7 @@ impl Rig {
     /// Asks in vain.
     fn fetch_in_vain(&self) -> Fetched {
         let deadline = Instant::now() + Duration::from_millis(800);
-        self.libvirt.fetch(deadline, Counts::new()).unwrap()
+        self.libvirt.fetch(deadline, Runs::new()).unwrap()
     }
 
     fn until_up(&self) -> Fetched {
@@ -486,7 +486,11 @@ fn a_daemon_that_is_restarted_is_found_again() {
     drop(rig.daemon.take());
     let fetched = rig.fetch();
     assert!(!fetched.connection.is_up && fetched.domains.is_empty());
-    assert!(fetched.connection.error.is_some());
+    let error = fetched.connection.error.unwrap();
+    // Once, not by each who hands it on.
+    let socket = rig.socket.display().to_string();
+    assert!(error.matches(&socket).count() <= 1, "{error}");
+    assert!(!fetched.connection.is_locked_out);
     assert_eq!(rig.libvirt.running().len(), 2);
     rig.daemon = Some(FakeLibvirt::start(&rig.socket, &["b", "c"]));
     let fetched = rig.until_up();
@@ -499,7 +503,7 @@ fn a_daemon_that_is_restarted_is_found_again() {
 fn where_there_is_no_libvirt_nothing_is_missed_until_it_comes() {
     let rig = Rig::at(socket(), None, false);
     assert!(matches!(
-        rig.libvirt.fetch(soon(), Counts::new()),
+        rig.libvirt.fetch(soon(), Runs::new()),
         Err(Error::Absent(_))
     ));
     assert!(matches!(rig.libvirt.pools(soon()), Err(Error::Absent(_))));
@@ -553,7 +557,7 @@ fn who_is_not_let_in_says_so() {
     let connection = rig.fetch().connection;
     let error = connection.error.unwrap();
     assert!(
-        !connection.is_up && error.ends_with("it is not to be"),
+        !connection.is_up && connection.is_locked_out && error.ends_with("it is not to be"),
         "{error}"
     );
     rig.daemon().world().auths = vec![1];
@@ -561,7 +565,8 @@ fn who_is_not_let_in_says_so() {
     while error().ends_with("it is not to be") {}
     assert!(error().ends_with("SASL"), "{}", error());
     rig.daemon().world().auths = vec![0];
-    assert!(rig.until_up().connection.is_up);
+    let connection = rig.until_up().connection;
+    assert!(connection.is_up && !connection.is_locked_out);
 }
 
 #[test]
@@ -710,11 +715,33 @@ fn what_happens_to_domains_is_counted() {
     daemon.event(318, "a", &numbers(2, 0));
     while rig.fetch().connection.events < 6 {}
     let fetched = rig.fetch();
-    let a = &domain(&fetched, "a").lifecycle;
+    let a = domain(&fetched, "a").lifecycle.as_ref().unwrap();
     assert_eq!((a.starts, a.stops, a.crashes), (1, 1, 1));
-    let b = &domain(&fetched, "b").lifecycle;
-    assert_eq!(b.io_errors, [("virtio-disk3".to_owned(), 1)].into());
+    let b = domain(&fetched, "b").lifecycle.as_ref().unwrap();
+    let errors = [("virtio-disk3".to_owned(), 1)];
+    assert_eq!(b.io_errors, Some(errors.into()));
     assert_eq!(domain(&fetched, "a").id, Some(9));
+}
+
+#[test]
+fn what_a_daemon_does_not_tell_of_is_not_known() {
+    for (event, has_lifecycle, has_io_errors) in [(0, false, false), (4, true, false)] {
+        let socket = socket();
+        let daemon = FakeLibvirt::start(&socket, &["a"]);
+        let asked = u32::to_be_bytes(event);
+        daemon.decide(move |came| match came.procedure {
+            procedure::REGISTER if came.body.starts_with(&asked) => Fate::Refused(3),
+            _ => Fate::Usual,
+        });
+        let rig = Rig::at(socket, Some(daemon), true);
+        let fetched = rig.fetch();
+        let life = &domain(&fetched, "a").lifecycle;
+        assert_eq!(life.is_some(), has_lifecycle);
+        let errors = life.as_ref().and_then(|life| life.io_errors.as_ref());
+        assert_eq!(errors.is_some(), has_io_errors);
+        let error = fetched.connection.error.unwrap();
+        assert!(error.starts_with(&format!("event {event}: ")), "{error}");
+    }
 }
 
 #[test]
@@ -739,6 +766,8 @@ fn a_daemon_without_statistics_still_says_what_it_knows() {
             (off.state, off.stats.cpu.time),
             (Some(State::Shutoff), None)
         );
+        let balloon = &off.stats.balloon;
+        assert_eq!((balloon.current, balloon.maximum), (None, Some(2048 << 10)));
     }
     let asked = rig.daemon().world().count(procedure::STATS);
     assert!(asked <= 2, "{asked}");
@@ -800,6 +829,20 @@ fn pools_and_networks_are_there_whether_they_run_or_not() {
 }
 
 #[test]
+fn a_pool_that_says_nonsense_costs_no_other_one() {
+    let rig = Rig::new(&[]);
+    rig.daemon().world().pools = vec![b"a".to_vec(), b"b".to_vec()];
+    let odd = super::fake::uuid(b"a");
+    rig.daemon().decide(move |came| match came.procedure {
+        procedure::POOL_INFO if came.body.ends_with(&odd) => Fate::Cut(9),
+        _ => Fate::Usual,
+    });
+    let pools = rig.libvirt.pools(soon()).unwrap();
+    let said: Vec<_> = pools.iter().map(|it| (it.state, it.capacity)).collect();
+    assert_eq!(said, [(None, None), (Some(2), Some(30))]);
+}
+
+#[test]
 fn a_pool_that_hangs_is_asked_once_and_keeps_nobody() {
     let rig = Rig::new(&["g"]);
     rig.daemon().world().pools = vec![b"a".to_vec(), b"b".to_vec()];
@@ -824,15 +867,20 @@ fn a_pool_that_hangs_is_asked_once_and_keeps_nobody() {
 fn nobody_is_asked_before_somebody_watches() {
     let libvirt = Libvirt::new(Flags::all(), Path::new("/"));
     assert!(matches!(
-        libvirt.fetch(soon(), Counts::new()),
+        libvirt.fetch(soon(), Runs::new()),
         Err(Error::Absent(_))
     ));
+}
+
+#[cfg(not(feature = "virt"))]
+#[test]
+fn a_uri_that_takes_more_than_a_local_socket_takes_another_build() {
     let flags = Flags {
         libvirt_uri: Some("qemu+ssh://host/system".to_owned()),
         ..Flags::all()
     };
     let error = Libvirt::new(flags, Path::new("/"))
-        .fetch(soon(), Counts::new())
+        .fetch(soon(), Runs::new())
         .unwrap_err();
     assert!(error.to_string().contains("feature virt"), "{error}");
 }

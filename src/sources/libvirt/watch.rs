@@ -16,11 +16,11 @@ use tokio::{
     sync::{Notify, watch},
     time::{sleep, timeout_at},
 };
-use tracing::{info, warn};
 
 use super::{
     connection::{Counts, Failure},
     heard::Heard,
+    news::News,
     place::{Place, Places},
     session::Session,
 };
@@ -72,6 +72,8 @@ pub(super) enum Status {
         reason: String,
         /// Whether the daemon said no, and should not hear the same question soon.
         is_refused: bool,
+        /// Whether it was because it does not let this user in.
+        is_locked_out: bool,
     },
 }
 
@@ -81,6 +83,7 @@ pub(super) struct Keeper {
     pub(super) places: Places,
     pub(super) heard: Arc<Heard>,
     pub(super) counts: Arc<Counts>,
+    news: Arc<News>,
     timing: Timing,
     status: watch::Sender<Status>,
     /// Told when somebody would like to have a connection.
@@ -90,9 +93,10 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(places: Places, timing: Timing) -> Self {
+    pub(super) fn new(places: Places, timing: Timing, news: Arc<News>) -> Self {
         Self {
             places,
+            news,
             timing,
             heard: Arc::default(),
             counts: Arc::default(),
@@ -104,6 +108,12 @@ impl Keeper {
 
     pub(super) fn status(&self) -> Status {
         self.status.borrow().clone()
+    }
+
+    /// Whether there is no connection as the daemon does not let this user in.
+    pub(super) fn is_locked_out(&self) -> bool {
+        let status = self.status.borrow();
+        matches!(&*status, Status::Down { is_locked_out, .. } if *is_locked_out)
     }
 
     /// How it stands by then, after another try if there is need of one.
@@ -141,18 +151,19 @@ impl Keeper {
     /// Keeps a connection for ever.
     pub(super) async fn run(self: Arc<Self>) {
         let mut backoff = self.timing.backoff;
-        let mut is_said_up = None;
         let mut kept = None;
+        // Whether there should be one: none that never was is missed.
+        let mut is_known = self.places.is_named;
         loop {
             self.status.send_replace(Status::Connecting);
             let begun = self.begin(kept.as_deref()).await;
             let tried = Instant::now();
             let missing = "there is no such socket".to_owned();
-            let is_known = self.places.is_named || is_said_up.is_some();
+            let mut is_locked_out = false;
             let (reason, is_refused) = match begun {
                 Ok(session) => {
                     kept = session.place().names.first().cloned();
-                    let reason = self.keep(session, &mut is_said_up).await;
+                    let reason = self.keep(session).await;
                     if tried.elapsed() >= self.timing.max_backoff {
                         backoff = self.timing.backoff;
                     }
@@ -163,20 +174,21 @@ impl Keeper {
                         self.is_silent.store(false, Ordering::Relaxed);
                     }
                     let reason = format!("{}: {failure}", place.socket.display());
-                    (Some(reason), matches!(failure, Failure::Refused(_)))
+                    is_locked_out = matches!(failure, Failure::LockedOut(_));
+                    let is_refused = is_locked_out || matches!(failure, Failure::Refused(_));
+                    (Some(reason), is_refused)
                 }
                 Err(None) => (is_known.then_some(missing), false),
             };
+            is_known |= reason.is_some();
             let status = match reason {
                 Some(reason) => {
-                    if is_said_up != Some(false) {
-                        warn!(%reason, "libvirt is not there");
-                        is_said_up = Some(false);
-                    }
+                    self.news.is_down(&reason);
                     Status::Down {
                         tried: Instant::now(),
                         reason,
                         is_refused,
+                        is_locked_out,
                     }
                 }
                 None => Status::Absent,
@@ -191,15 +203,11 @@ impl Keeper {
     }
 
     /// Waits until a session is over, and says why.
-    async fn keep(&self, session: Arc<Session>, is_said_up: &mut Option<bool>) -> String {
+    async fn keep(&self, session: Arc<Session>) -> String {
         Counts::add(&self.counts.connections);
         self.is_silent.store(false, Ordering::Relaxed);
         self.status.send_replace(Status::Up(Arc::clone(&session)));
-        if *is_said_up != Some(true) {
-            let socket = session.place().socket.display();
-            info!(%socket, "libvirt is there");
-            *is_said_up = Some(true);
-        }
+        self.news.is_up(session.place().socket.display());
         let listing = async {
             loop {
                 if session.is_hung().is_none() {
@@ -251,4 +259,110 @@ fn is_there(place: &Place) -> bool {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixListener, path::PathBuf};
+
+    use tokio::{runtime, time::timeout};
+
+    use super::{super::fake::FakeLibvirt, *};
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn socket(name: &str) -> PathBuf {
+        let file = format!("strata-libvirt-watch-{}-{name}", std::process::id());
+        std::env::temp_dir().join(file)
+    }
+
+    /// Who sees to a connection to this socket, and tries again only when asked to.
+    fn keeper(socket: PathBuf, handshake: Duration) -> Arc<Keeper> {
+        let place = Place {
+            socket,
+            names: vec!["qemu:///system".to_owned()],
+        };
+        let places = Places {
+            all: vec![place],
+            is_named: true,
+        };
+        let timing = Timing {
+            backoff: LONG,
+            max_backoff: LONG,
+            pause: Duration::ZERO,
+            handshake,
+            ..Timing::default()
+        };
+        Arc::new(Keeper::new(places, timing, Arc::default()))
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(test);
+    }
+
+    async fn until(keeper: &Keeper, is_so: impl Fn(&Status) -> bool) {
+        let mut status = keeper.status.subscribe();
+        status.wait_for(is_so).await.unwrap();
+    }
+
+    /// What whoever has all the time there is hears at once, if anything.
+    async fn at_once(keeper: &Keeper) -> Option<Status> {
+        let stands = keeper.stands(Instant::now() + LONG);
+        timeout(Duration::ZERO, stands).await.ok()
+    }
+
+    #[test]
+    fn a_daemon_that_takes_a_connection_and_says_nothing_is_waited_for_once() {
+        let socket = socket("silent");
+        let daemon = FakeLibvirt::start(&socket, &["a"]);
+        daemon.hang(true);
+        run(async {
+            let keeper = keeper(socket, LONG);
+            tokio::spawn(Arc::clone(&keeper).run());
+            assert!(at_once(&keeper).await.is_none());
+            let soon = Instant::now() + Duration::from_millis(50);
+            assert!(matches!(keeper.stands(soon).await, Status::Connecting));
+            // Everybody else has better to do.
+            let next = at_once(&keeper).await;
+            assert!(matches!(next, Some(Status::Connecting)), "{next:?}");
+
+            daemon.hang(false);
+            until(&keeper, |status| matches!(status, Status::Up(_))).await;
+            assert!(matches!(at_once(&keeper).await, Some(Status::Up(_))));
+            // Should it be lost, it is waited for again.
+            assert!(!keeper.is_silent.load(Ordering::Relaxed));
+        });
+    }
+
+    #[test]
+    fn who_gave_up_on_a_silent_daemon_does_not_wait_for_the_next_try() {
+        let socket = socket("tries");
+        let daemon = FakeLibvirt::start(&socket, &["a"]);
+        daemon.hang(true);
+        run(async {
+            let keeper = keeper(socket, Duration::from_millis(20));
+            keeper.is_silent.store(true, Ordering::Relaxed);
+            tokio::spawn(Arc::clone(&keeper).run());
+            until(&keeper, |status| matches!(status, Status::Down { .. })).await;
+            // It did say nothing.
+            assert!(keeper.is_silent.load(Ordering::Relaxed));
+            let next = keeper.stands(Instant::now() + LONG).await;
+            assert!(matches!(next, Status::Connecting), "{next:?}");
+        });
+    }
+
+    #[test]
+    fn a_daemon_that_refuses_is_not_silent() {
+        let socket = socket("refuses");
+        drop(UnixListener::bind(&socket).unwrap());
+        run(async {
+            let keeper = keeper(socket.clone(), LONG);
+            keeper.is_silent.store(true, Ordering::Relaxed);
+            tokio::spawn(Arc::clone(&keeper).run());
+            until(&keeper, |status| matches!(status, Status::Down { .. })).await;
+            assert!(!keeper.is_silent.load(Ordering::Relaxed));
+        });
+        fs::remove_file(&socket).unwrap();
+    }
 }

@@ -61,14 +61,17 @@ pub(super) mod procedure {
     pub(super) const TRAY_CHANGE: u32 = 328;
     pub(super) const DEVICE_REMOVED: u32 = 333;
     pub(super) const BLOCK_JOB: u32 = 339;
+    pub(super) const TUNABLE: u32 = 346;
     pub(super) const DEVICE_ADDED: u32 = 354;
     pub(super) const METADATA_CHANGE: u32 = 379;
 }
 
-/// The events that are listened for, by their numbers in libvirt's header: lifecycle, I/O
-/// errors, and what changes a description: disks and trays, devices removed and added,
-/// block jobs (the second kind, which names the disk), metadata.
-pub(super) const EVENTS: [u32; 8] = [0, 4, 9, 10, 15, 16, 19, 23];
+/// The numbers of two events in libvirt's header.
+pub(super) const OF_LIFECYCLE: u32 = 0;
+pub(super) const OF_IO_ERRORS: u32 = 4;
+/// The events that are listened for, by their numbers: lifecycle, I/O errors, and what changes a description: disks and trays, devices removed and added,
+/// block jobs (the second kind, which names the disk), limits of disks, metadata.
+pub(super) const EVENTS: [u32; 9] = [OF_LIFECYCLE, OF_IO_ERRORS, 9, 10, 15, 16, 17, 19, 23];
 
 /// What is wrong with what came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -578,6 +581,7 @@ pub(super) fn event(procedure: u32, body: &[u8]) -> Result<Option<Event>> {
         | procedure::TRAY_CHANGE
         | procedure::DEVICE_REMOVED
         | procedure::BLOCK_JOB
+        | procedure::TUNABLE
         | procedure::DEVICE_ADDED
         | procedure::METADATA_CHANGE => Event::Changed(guest()?),
         _ => return Ok(None),
@@ -754,6 +758,11 @@ mod tests {
         assert_eq!(guest.text(), "web2");
         assert_eq!(path, b"/var/lib/libvirt/small/web2.qcow2");
         assert_eq!(alias, b"virtio-disk0");
+        let limited = event(procedure::TUNABLE, recorded!("tunable")).unwrap();
+        let Some(Event::Changed(guest)) = limited else {
+            panic!("{limited:?}");
+        };
+        assert_eq!(guest.text(), "web3");
     }
 
     #[test]

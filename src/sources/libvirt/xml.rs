@@ -3,9 +3,11 @@
 //!
 //! Most of a description is libvirt's, but its metadata is whatever their owners put there.
 
+use std::time::Duration;
+
 use roxmltree::{Document, Node, ParsingOptions};
 
-use super::domain::{About, AboutDisk, AboutInterface, Nova};
+use super::domain::{About, AboutDisk, AboutInterface, Limit, Limited, Limits, Nova};
 
 /// A description is no longer than this; libvirt's own limit for a text is as long.
 const MAX_BYTES: usize = 4 << 20;
@@ -17,6 +19,8 @@ const MAX_ATTRIBUTES: usize = 256;
 /// No more namespaces are declared than this; the parser writes down for each element that
 /// declares one all that it is in.
 const MAX_NAMESPACES: usize = 256;
+/// What it says of one thing is cut after so many characters: it becomes a label.
+const MAX_TEXT: usize = 4096;
 /// An error is no longer than this.
 const MAX_ERROR: usize = 200;
 /// The namespaces of Nova's metadata, the newer first.
@@ -36,7 +40,7 @@ pub(super) fn about(xml: &str) -> Result<About, String> {
         ..ParsingOptions::default()
     };
     let document = Document::parse_with_options(xml, options)
-        .map_err(|error| short(&format!("a domain's description: {error}")))?;
+        .map_err(|error| short(&format!("a domain's description: {error}"), MAX_ERROR))?;
     let domain = Element(Some(document.root_element()));
     if !document.root_element().has_tag_name("domain") {
         return Err("a domain's description: its root is another element".to_owned());
@@ -72,9 +76,9 @@ fn bounded(xml: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The beginning of an error, which may quote at length.
-fn short(error: &str) -> String {
-    error.chars().take(MAX_ERROR).collect()
+/// The beginning of a text.
+fn short(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
 }
 
 /// How many attributes there are between a `<` and its `>`, which values may have too.
@@ -111,7 +115,55 @@ fn disk(disk: Element<'_, '_>) -> Option<AboutDisk> {
         source: SOURCES.iter().find_map(|name| source.attribute(name)),
         source_protocol: source.attribute("protocol"),
         serial: disk.child("serial").text(),
+        limits: limits(disk.child("iotune")),
     })
+}
+
+/// What a disk is held to; 0 is no limit.
+fn limits(tune: Element<'_, '_>) -> Option<Box<Limits>> {
+    let limit = |rate, burst, length| Limit {
+        rate: tune.child(rate).count(),
+        burst: tune.child(burst).count(),
+        burst_length: tune.child(length).count().map(Duration::from_secs),
+    };
+    let limits = Limits {
+        bytes: Limited {
+            total: limit(
+                "total_bytes_sec",
+                "total_bytes_sec_max",
+                "total_bytes_sec_max_length",
+            ),
+            read: limit(
+                "read_bytes_sec",
+                "read_bytes_sec_max",
+                "read_bytes_sec_max_length",
+            ),
+            write: limit(
+                "write_bytes_sec",
+                "write_bytes_sec_max",
+                "write_bytes_sec_max_length",
+            ),
+        },
+        requests: Limited {
+            total: limit(
+                "total_iops_sec",
+                "total_iops_sec_max",
+                "total_iops_sec_max_length",
+            ),
+            read: limit(
+                "read_iops_sec",
+                "read_iops_sec_max",
+                "read_iops_sec_max_length",
+            ),
+            write: limit(
+                "write_iops_sec",
+                "write_iops_sec_max",
+                "write_iops_sec_max_length",
+            ),
+        },
+        request_size: tune.child("size_iops_sec").count(),
+    };
+    (limits != Limits::default()).then(|| limits.into())
 }
 
 fn interface(interface: Element<'_, '_>) -> AboutInterface {
@@ -193,11 +245,17 @@ impl Element<'_, '_> {
 
     fn attribute(self, name: &str) -> Option<String> {
         let value = self.0?.attribute(name)?;
-        (!value.is_empty()).then(|| value.to_owned())
+        (!value.is_empty()).then(|| short(value, MAX_TEXT))
     }
 
     fn number(self, name: &str) -> Option<u32> {
         let number = self.0?.attribute(name)?.parse().ok();
+        number.filter(|number| *number > 0)
+    }
+
+    /// The number that it says, unless that is 0.
+    fn count(self) -> Option<u64> {
+        let number = self.text()?.parse().ok();
         number.filter(|number| *number > 0)
     }
 
@@ -209,7 +267,7 @@ impl Element<'_, '_> {
         });
         let text: String = texts.collect();
         let text = text.trim();
-        (!text.is_empty()).then(|| text.to_owned())
+        (!text.is_empty()).then(|| short(text, MAX_TEXT))
     }
 }
 
@@ -265,6 +323,13 @@ line two</description>
       <source dev='/dev/loop0' index='3'/>
       <backingStore/>
       <target dev='vdb' bus='virtio'/>
+      <iotune>
+        <total_bytes_sec>1000000</total_bytes_sec>
+        <read_iops_sec>100</read_iops_sec>
+        <read_iops_sec_max>500</read_iops_sec_max>
+        <size_iops_sec>4096</size_iops_sec>
+        <read_iops_sec_max_length>7</read_iops_sec_max_length>
+      </iotune>
       <alias name='virtio-disk1'/>
     </disk>
     <disk type='file' device='cdrom'>
@@ -396,6 +461,25 @@ line two</description>
             driver_name: some("qemu"),
             ..AboutDisk::default()
         };
+        let rate = |rate| Limit {
+            rate: Some(rate),
+            ..Limit::default()
+        };
+        let limits = Limits {
+            bytes: Limited {
+                total: rate(1_000_000),
+                ..Limited::default()
+            },
+            requests: Limited {
+                read: Limit {
+                    burst: Some(500),
+                    burst_length: Some(Duration::from_secs(7)),
+                    ..rate(100)
+                },
+                ..Limited::default()
+            },
+            request_size: Some(4096),
+        };
         let expected = [
             AboutDisk {
                 driver_type: some("qcow2"),
@@ -408,6 +492,7 @@ line two</description>
             AboutDisk {
                 driver_type: some("raw"),
                 source: some("/dev/loop0"),
+                limits: Some(limits.into()),
                 ..disk("vdb", "disk", "block", "virtio")
             },
             disk("hdc", "cdrom", "file", "ide"),
@@ -438,6 +523,45 @@ line two</description>
             },
         ];
         assert_eq!(about(IS_OFF).unwrap().disks, expected);
+    }
+
+    #[test]
+    fn a_description_says_each_limit_of_a_disk_and_0_is_none() {
+        let of = |tune: &str| {
+            let disk = format!("<disk><target dev='vda'/><iotune>{tune}</iotune></disk>");
+            let xml = format!("<domain><devices>{disk}</devices></domain>");
+            about(&xml).unwrap().disks[0].limits.clone()
+        };
+        let names = ["total_bytes", "read_bytes", "write_bytes"].into_iter();
+        let names = names.chain(["total_iops", "read_iops", "write_iops"]);
+        let tune: String = names
+            .zip(1..)
+            .flat_map(|(name, first)| {
+                [("", 0), ("_max", 10), ("_max_length", 20)].map(|(end, more)| {
+                    let (name, number) = (format!("{name}_sec{end}"), first + more);
+                    format!("<{name}>{number}</{name}>")
+                })
+            })
+            .collect();
+        let limit = |first| Limit {
+            rate: Some(first),
+            burst: Some(first + 10),
+            burst_length: Some(Duration::from_secs(first + 20)),
+        };
+        let limited = |first| Limited {
+            total: limit(first),
+            read: limit(first + 1),
+            write: limit(first + 2),
+        };
+        let expected = Limits {
+            bytes: limited(1),
+            requests: limited(4),
+            request_size: None,
+        };
+        assert_eq!(of(&tune), Some(expected.into()));
+        assert_eq!(of(""), None);
+        assert_eq!(of("<total_bytes_sec>0</total_bytes_sec>"), None);
+        assert_eq!(of("<total_bytes_sec>-1</total_bytes_sec>"), None);
     }
 
     #[test]
@@ -512,6 +636,18 @@ line two</description>
         assert_eq!(about(empty).unwrap(), About::default());
         let bare = about("<domain><devices><disk><target dev='vda'/></disk></devices></domain>");
         assert_eq!(bare.unwrap().disks[0].device, "disk");
+    }
+
+    #[test]
+    fn a_text_that_never_ends_is_cut() {
+        let long = "ü".repeat(100_000);
+        let title = format!("<title>{long}</title>");
+        let disk = format!("<disk><target dev='vda'/><source file='{long}'/></disk>");
+        let xml = format!("<domain>{title}<devices>{disk}</devices></domain>");
+        let about = about(&xml).unwrap();
+        let expected = some(&"ü".repeat(MAX_TEXT));
+        assert_eq!(about.title, expected);
+        assert_eq!(about.disks[0].source, expected);
     }
 
     #[test]

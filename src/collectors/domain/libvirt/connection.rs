@@ -59,6 +59,7 @@ mod tests {
             uri: "/run/libvirt/libvirt-sock-ro".to_owned(),
             is_up,
             error: error.map(str::to_owned),
+            is_locked_out: false,
             connections: 2,
             requests: 30,
             events: 4,

@@ -29,7 +29,7 @@ metrics! {
 pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
     let stats = &of.domain.stats;
     if let Some(time) = stats.cpu.time {
-        out.add_of(&TIME, &of.shared, [], time);
+        of.add_shared(out, &TIME, time);
     }
     for (metric, time) in [(&USER, stats.cpu.user), (&SYSTEM, stats.cpu.system)] {
         if let Some(time) = time {
@@ -37,7 +37,7 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
         }
     }
     if let Some(count) = stats.vcpu_current {
-        out.add_of(&CPUS, &of.shared, [], count);
+        of.add_shared(out, &CPUS, count);
         out.add_of(&CURRENT, &of.own, [], count);
     }
     if let Some(count) = stats.vcpu_maximum {
@@ -66,7 +66,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{super::testing, *};
-    use crate::sources::libvirt::{CpuTimes, Domain, Stats, Vcpu};
+    use crate::sources::libvirt::{CpuTimes, Domain, State, Stats, Vcpu};
 
     fn domain() -> Domain {
         let time = |millis| Some(Duration::from_millis(millis));
@@ -97,6 +97,7 @@ mod tests {
             ..Stats::default()
         };
         Domain {
+            state: Some(State::Running),
             stats,
             ..testing::domain("web")
         }
@@ -130,5 +131,11 @@ mod tests {
         let time = format!("libvirt_domain_info_cpu_time_seconds_total{label} 9.5");
         let cpus = format!("libvirt_domain_info_virtual_cpus{label} 2");
         assert_eq!(uuids, [&time, &cpus]);
+        let off = Domain {
+            state: Some(State::Shutoff),
+            ..domain()
+        };
+        let lines = testing::lines(&off, "kumina", |out, of| families(out, of));
+        assert!(!lines.iter().any(|line| line.contains("uuid=")));
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     about::text,
     labels::{DOMAIN, Labelled},
+    limits,
 };
 use crate::{
     family::Families,
@@ -58,11 +59,11 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
         let target = each.target.as_str();
         if of.is_first(out, &mut seen, "disk", target) {
             add_description(out, of, each);
+            limits::add(out, of, each);
             by_target.insert(target, each);
         }
     }
-    // Of those that never had an error it is 0, for a rate to begin from.
-    let mut io_errors: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut counted = Vec::new();
     let mut seen = BTreeSet::new();
     for disk in &of.domain.stats.disks {
         let name = disk.name.as_str();
@@ -71,14 +72,22 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
             continue;
         }
         add_counters(out, of, disk, about);
-        if of.is_active() {
-            io_errors.insert(name, 0);
-        }
+        counted.push(name);
     }
-    for (name, count) in &of.domain.lifecycle.io_errors {
-        io_errors.insert(name, *count);
-    }
-    for (name, count) in io_errors {
+    add_io_errors(out, of, &counted);
+}
+
+/// Errors, where anybody tells of them.
+fn add_io_errors(out: &mut Families, of: &Labelled<'_>, counted: &[&str]) {
+    let lifecycle = of.domain.lifecycle.as_ref();
+    let Some(told) = lifecycle.and_then(|lifecycle| lifecycle.io_errors.as_ref()) else {
+        return;
+    };
+    // Of those that never had an error it is 0, for a rate to begin from.
+    let fine = counted.iter().filter(|_| of.is_active());
+    let mut errors: BTreeMap<&str, u64> = fine.map(|name| (*name, 0)).collect();
+    errors.extend(told.iter().map(|(name, count)| (name.as_str(), *count)));
+    for (name, count) in errors {
         out.add_of(&IO_ERRORS, &of.own, [name], count);
     }
 }
@@ -211,6 +220,10 @@ mod tests {
                 disks,
                 ..Stats::default()
             },
+            lifecycle: Some(Lifecycle {
+                io_errors: Some(BTreeMap::new()),
+                ..Lifecycle::default()
+            }),
             ..testing::domain("web")
         }
     }
@@ -292,10 +305,10 @@ mod tests {
     fn errors_of_a_disk_that_was_unplugged_are_still_there() {
         let io_errors = [("vda".to_owned(), 3), ("vdz".to_owned(), 1)];
         let domain = Domain {
-            lifecycle: Lifecycle {
-                io_errors: io_errors.into(),
+            lifecycle: Some(Lifecycle {
+                io_errors: Some(io_errors.into()),
                 ..Lifecycle::default()
-            },
+            }),
             ..domain(vec![], vec![counted("vda", 1)])
         };
         let lines = testing::lines(&domain, "inovex", families);
@@ -307,5 +320,15 @@ mod tests {
                 r#"libvirt_domain_block_io_errors_total{domain="web",target_device="vdz"} 1"#,
             ]
         );
+    }
+
+    #[test]
+    fn errors_that_nobody_tells_of_are_absent() {
+        let mut domain = domain(vec![], vec![counted("vda", 1)]);
+        for lifecycle in [None, Some(Lifecycle::default())] {
+            domain.lifecycle = lifecycle;
+            let lines = testing::lines(&domain, "inovex", families);
+            assert!(!lines.iter().any(|line| line.contains("io_errors")));
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! libvirt ends the names of KVM's statistics in `.sum` where they count up, `.cur` where
 //! they go up and down, `.max` for peaks. The rest, histograms, is not shown.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::labels::{DOMAIN, Labelled};
 use crate::{family::Families, metrics, pattern::Pattern};
@@ -37,7 +37,40 @@ metrics! {
 pub(super) const KVM_INCLUDED: &str =
     "exits$|injections$|^remote_tlb_flush$|^pages_|^halt_(successful|wakeup)|^preemption_";
 
-pub(super) fn families(out: &mut Families, of: &Labelled<'_>, kvm: &Pattern) {
+/// Which of KVM's statistics are shown. Each virtual CPU has the same ones, so that each
+/// name is looked at once in a scrape.
+#[derive(Debug)]
+pub(super) struct Shown<'a> {
+    included: &'a Pattern,
+    known: HashMap<&'a str, bool>,
+}
+
+impl<'a> Shown<'a> {
+    pub(super) fn by(included: &'a Pattern) -> Self {
+        Self {
+            included,
+            known: HashMap::new(),
+        }
+    }
+
+    /// The statistic's own name and what it is, if it is to be shown.
+    fn shown(&mut self, name: &'a str) -> Option<(&'a str, Kind)> {
+        let (stat, kind) = name.rsplit_once('.')?;
+        let kind = match kind {
+            "sum" => Kind::Sum,
+            "cur" => Kind::Current,
+            "max" => Kind::Peak,
+            _ => return None,
+        };
+        let included = self.included;
+        let known = self.known.entry(stat);
+        known
+            .or_insert_with(|| included.matches(stat))
+            .then_some((stat, kind))
+    }
+}
+
+pub(super) fn families<'a>(out: &mut Families, of: &Labelled<'a>, kvm: &mut Shown<'a>) {
     let stats = &of.domain.stats;
     let mut number = itoa::Buffer::new();
     for thread in &stats.io_threads {
@@ -57,7 +90,7 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>, kvm: &Pattern) {
         }
     }
     for (stat, value) in first_of_each(&stats.kvm) {
-        if let Some((stat, kind)) = shown(stat, kvm) {
+        if let Some((stat, kind)) = kvm.shown(stat) {
             let metric = match kind {
                 Kind::Sum => &EVENTS,
                 Kind::Current => &NOW,
@@ -69,7 +102,7 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>, kvm: &Pattern) {
     for vcpu in &stats.vcpus {
         let number = number.format(vcpu.number);
         for (stat, value) in first_of_each(&vcpu.kvm) {
-            if let Some((stat, kind)) = shown(stat, kvm) {
+            if let Some((stat, kind)) = kvm.shown(stat) {
                 let metric = match kind {
                     Kind::Sum => &VCPU_EVENTS,
                     Kind::Current => &VCPU_NOW,
@@ -87,18 +120,6 @@ enum Kind {
     Sum,
     Current,
     Peak,
-}
-
-/// The statistic's own name and what it is, if it is to be shown.
-fn shown<'a>(name: &'a str, kvm: &Pattern) -> Option<(&'a str, Kind)> {
-    let (stat, kind) = name.rsplit_once('.')?;
-    let kind = match kind {
-        "sum" => Kind::Sum,
-        "cur" => Kind::Current,
-        "max" => Kind::Peak,
-        _ => return None,
-    };
-    kvm.matches(stat).then_some((stat, kind))
 }
 
 /// Each name once, whatever libvirt says.
@@ -154,7 +175,8 @@ mod tests {
 
     fn lines(pattern: &str) -> Vec<String> {
         let pattern = pattern.parse().unwrap();
-        let of_domain = |out: &mut Families, of: &Labelled<'_>| families(out, of, &pattern);
+        let of_domain =
+            |out: &mut Families, of: &Labelled<'_>| families(out, of, &mut Shown::by(&pattern));
         testing::lines(&domain(), "inovex", of_domain)
     }
 

@@ -8,7 +8,8 @@ use std::{collections::BTreeSet, fmt::Debug};
 use super::compat::Names;
 use crate::{
     error::Error,
-    family::{self, Block, Families},
+    family::{self, Block, Families, Value},
+    metric::Metric,
     sources::libvirt::{Domain, State},
 };
 
@@ -26,7 +27,7 @@ pub(super) struct Labelled<'a> {
     /// The labels of the metrics that kumina does not have.
     pub own: Block,
     /// The labels of the metrics that all exporters have.
-    pub shared: Block,
+    shared: Block,
 }
 
 impl<'a> Labelled<'a> {
@@ -41,6 +42,19 @@ impl<'a> Labelled<'a> {
                 Block::clone(&own)
             },
             own,
+        }
+    }
+
+    /// Adds a sample of a metric that kumina has, too. That has none of a domain that is
+    /// off, and sums over them would be others.
+    pub(super) fn add_shared(
+        &self,
+        out: &mut Families,
+        metric: &'static Metric<0>,
+        value: impl Into<Value>,
+    ) {
+        if self.is_active() || !self.names.kumina {
+            out.add_of(metric, &self.shared, [], value);
         }
     }
 

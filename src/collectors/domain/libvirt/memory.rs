@@ -54,18 +54,16 @@ metrics! {
 
 pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
     let balloon = &of.domain.stats.balloon;
-    // Of a domain that is off, libvirt says what it would get.
-    let current = balloon.current.filter(|_| of.is_active());
-    for (metric, bytes) in [(&MAXIMUM, balloon.maximum), (&USAGE, current)] {
+    for (metric, bytes) in [(&MAXIMUM, balloon.maximum), (&USAGE, balloon.current)] {
         if let Some(bytes) = bytes {
-            out.add_of(metric, &of.shared, [], bytes);
+            of.add_shared(out, metric, bytes);
         }
     }
     let names = of.names;
     for (metric, number) in [
         (&STATS_MAXIMUM, balloon.maximum),
-        (&CURRENT_BALLOON, current.filter(|_| names.inovex)),
-        (&ACTUAL_BALLOON, current.filter(|_| names.tinkoff)),
+        (&CURRENT_BALLOON, balloon.current.filter(|_| names.inovex)),
+        (&ACTUAL_BALLOON, balloon.current.filter(|_| names.tinkoff)),
         (&RSS, balloon.rss),
         (&AVAILABLE, balloon.available),
         (&USABLE, balloon.usable),
@@ -185,21 +183,15 @@ mod tests {
     #[test]
     fn a_domain_that_is_off_has_its_maximum_and_uses_nothing() {
         let balloon = Balloon {
-            current: Some(100),
             maximum: Some(100),
             ..Balloon::default()
         };
-        let lines = testing::lines(&with(State::Shutoff, balloon), "kumina", families);
-        let uuid = testing::UUID;
-        assert_eq!(
-            lines,
-            [
-                format!(
-                    r#"libvirt_domain_info_maximum_memory_bytes{{domain="web",uuid="{uuid}"}} 100"#
-                ),
-                r#"libvirt_domain_memory_stats_maximum_bytes{domain="web"} 100"#.to_owned(),
-            ]
-        );
+        let domain = with(State::Shutoff, balloon);
+        let own = r#"libvirt_domain_memory_stats_maximum_bytes{domain="web"} 100"#;
+        let shared = r#"libvirt_domain_info_maximum_memory_bytes{domain="web"} 100"#;
+        assert_eq!(testing::lines(&domain, "inovex", families), [shared, own]);
+        // Which has no domains that are off.
+        assert_eq!(testing::lines(&domain, "kumina", families), [own]);
     }
 
     #[test]

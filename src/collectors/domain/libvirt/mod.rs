@@ -14,6 +14,7 @@ mod hypervisor;
 mod interfaces;
 mod job;
 mod labels;
+mod limits;
 mod memory;
 mod state;
 #[cfg(test)]
@@ -56,6 +57,7 @@ const SUBJECTS: &[&[&Desc]] = &[
     memory::METRICS,
     interfaces::METRICS,
     disks::METRICS,
+    limits::METRICS,
     totals::METRICS,
     hypervisor::METRICS,
     job::METRICS,
@@ -131,6 +133,7 @@ impl Libvirt {
         self.totals.keep(domains);
         out.add(&DOMAINS, [], domains.len());
         let mut active = 0_u64;
+        let mut kvm = hypervisor::Shown::by(&self.kvm);
         for domain in domains {
             let of = Labelled::new(domain, self.names);
             active += u64::from(of.is_active());
@@ -141,7 +144,7 @@ impl Libvirt {
             interfaces::families(out, &of);
             disks::families(out, &of);
             self.totals.families(out, &of);
-            hypervisor::families(out, &of, &self.kvm);
+            hypervisor::families(out, &of, &mut kvm);
             job::families(out, &of);
         }
         if self.names.kumina {

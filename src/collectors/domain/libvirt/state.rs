@@ -45,7 +45,7 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>, now: Option<Durati
     if let Some(state) = domain.state {
         let number = state as u64;
         if of.names.kumina {
-            out.add_of(&CODE, &of.shared, [], number);
+            of.add_shared(out, &CODE, number);
         }
         if of.names.inovex {
             out.add_of(&DESCRIBED, &of.own, [description(state)], number);
@@ -61,9 +61,11 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>, now: Option<Durati
             out.add_of(&REASON, &of.own, labels, i64::from(number));
         }
     }
-    out.add_of(&STARTS, &of.own, [], domain.lifecycle.starts);
-    out.add_of(&STOPS, &of.own, [], domain.lifecycle.stops);
-    out.add_of(&CRASHES, &of.own, [], domain.lifecycle.crashes);
+    if let Some(life) = &domain.lifecycle {
+        out.add_of(&STARTS, &of.own, [], life.starts);
+        out.add_of(&STOPS, &of.own, [], life.stops);
+        out.add_of(&CRASHES, &of.own, [], life.crashes);
+    }
     if let Some(started) = domain.started {
         out.add_of(&START_TIME, &of.own, [], started);
         // By a clock that was set back it may have been started in the future.
@@ -73,7 +75,8 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>, now: Option<Durati
     }
     out.add_of(&PARTIAL, &of.own, [], domain.is_partial);
     out.add_of(&STUCK, &of.own, [], domain.is_stuck);
-    let timed_out = domain.is_stuck || domain.took.is_none();
+    // Of those that are off many are asked about at once: nobody knows how long one took.
+    let timed_out = domain.is_stuck || domain.took.is_none() && domain.state.is_none();
     out.add_of(&TIMED_OUT, &of.own, [], timed_out);
     if let Some(took) = domain.took {
         out.add_of(&DURATION, &of.own, [], took);
@@ -172,12 +175,12 @@ mod tests {
             reason: Some(5),
             took: Some(Duration::from_millis(250)),
             started: Some(Duration::from_secs(1000)),
-            lifecycle: Lifecycle {
+            lifecycle: Some(Lifecycle {
                 starts: 3,
                 stops: 2,
                 crashes: 1,
                 ..Lifecycle::default()
-            },
+            }),
             ..testing::domain("web")
         }
     }
@@ -217,6 +220,17 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_that_is_off_answered_although_nobody_knows_how_fast() {
+        let domain = Domain {
+            state: Some(State::Shutoff),
+            ..testing::domain("web")
+        };
+        let lines = lines(&domain, "inovex");
+        let last = lines.last().map(String::as_str);
+        assert_eq!(last, Some(r#"libvirt_domain_timed_out{domain="web"} 0"#));
+    }
+
+    #[test]
     fn kuminas_name_has_the_uuid() {
         let lines = lines(&paused(), "kumina");
         let uuid = testing::UUID;
@@ -226,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_that_hangs_has_no_duration_and_an_unknown_state_is_absent() {
+    fn a_domain_that_hangs_has_no_duration_and_what_is_unknown_is_absent() {
         let domain = Domain {
             is_partial: true,
             is_stuck: true,
@@ -236,9 +250,6 @@ mod tests {
         assert_eq!(
             lines,
             [
-                r#"libvirt_domain_starts_total{domain="web"} 0"#,
-                r#"libvirt_domain_stops_total{domain="web"} 0"#,
-                r#"libvirt_domain_crashes_total{domain="web"} 0"#,
                 r#"libvirt_domain_stats_partial{domain="web"} 1"#,
                 r#"libvirt_domain_stuck{domain="web"} 1"#,
                 r#"libvirt_domain_timed_out{domain="web"} 1"#,

@@ -11,7 +11,7 @@ use std::{
 
 use ::virt::{connect::Connect, error, event};
 
-use crate::sources::libvirt::Versions;
+use crate::sources::libvirt::{Versions, connection::one_line};
 
 /// From one attempt to connect to the next, at first and at most.
 const BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
@@ -94,7 +94,7 @@ impl Link {
                 Err(error) => {
                     self.connect = None;
                     if self.is_new {
-                        return Err(error.message().to_owned());
+                        return Err(one_line(error.message()));
                     }
                 }
             }
@@ -120,7 +120,7 @@ impl Link {
                 Ok(connect)
             }
             Err(error) => {
-                let reason = error.message().to_owned();
+                let reason = one_line(error.message());
                 let last = self.refused.take().map(|refused| refused.backoff);
                 let backoff = last.map_or(BACKOFF[0], |last| (last * 2).min(BACKOFF[1]));
                 self.refused = Some(Refused {

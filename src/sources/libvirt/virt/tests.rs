@@ -3,10 +3,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests write files as they are")]
 
-use std::{env, fs, path::PathBuf, process};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process,
+};
 
 use super::*;
-use crate::sources::libvirt::{CpuTimes, Stats, Traffic};
+use crate::sources::libvirt::{CpuTimes, Flags, Libvirt, Runs, Stats, Traffic};
 
 const ALL: [Group; 6] = [
     Group::State,
@@ -213,6 +217,18 @@ fn domains_are_told_apart_by_what_they_do() {
     assert_eq!(off.stats.balloon.current, None);
     assert_eq!(off.stats.balloon.maximum, Some(4 << 20));
     assert_eq!(off.stats.disks[0].read.requests, None);
+}
+
+#[test]
+fn domains_that_may_be_another_machines_lend_no_name_to_what_runs_here() {
+    let flags = Flags {
+        libvirt_uri: Some("test:///default".to_owned()),
+        ..Flags::default()
+    };
+    let libvirt = Libvirt::new(flags, Path::new("/"));
+    let fetched = libvirt.fetch(soon(), Runs::new()).unwrap();
+    assert!(fetched.domains[0].id.is_some());
+    assert!(libvirt.running().is_empty());
 }
 
 #[test]

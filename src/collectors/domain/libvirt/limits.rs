@@ -1,0 +1,204 @@
+//! What a disk of a virtual machine is held to, by its description: there is no request
+//! for it. The names are Tinkoff's, which has 0 where there is no limit.
+
+use super::labels::{DOMAIN, Labelled};
+use crate::{
+    family::Families,
+    metric::Metric,
+    metrics,
+    sources::libvirt::{AboutDisk, Limit, Limited},
+};
+
+metrics! {
+    /// Bytes that may be read and written together in a second, as the description of the domain limits it. Absent where that is not limited.
+    TOTAL_BYTES: Gauge = "libvirt_domain_block_stats_limit_total_bytes" of DOMAIN ["target_device"];
+    /// Bytes that may be read in a second, as the description of the domain limits it. Absent where that is not limited.
+    READ_BYTES: Gauge = "libvirt_domain_block_stats_limit_read_bytes" of DOMAIN ["target_device"];
+    /// Bytes that may be written in a second, as the description of the domain limits it. Absent where that is not limited.
+    WRITE_BYTES: Gauge = "libvirt_domain_block_stats_limit_write_bytes" of DOMAIN ["target_device"];
+    /// Requests to read and write together that there may be in a second, as the description of the domain limits it. Absent where that is not limited.
+    TOTAL_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_total_requests" of DOMAIN ["target_device"];
+    /// Requests to read that there may be in a second, as the description of the domain limits it. Absent where that is not limited.
+    READ_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_read_requests" of DOMAIN ["target_device"];
+    /// Requests to write that there may be in a second, as the description of the domain limits it. Absent where that is not limited.
+    WRITE_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_write_requests" of DOMAIN ["target_device"];
+    /// Bytes that may be read and written together in a second for a while. Absent where there is no such limit.
+    BURST_TOTAL_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_total_bytes" of DOMAIN ["target_device"];
+    /// Bytes that may be read in a second for a while. Absent where there is no such limit.
+    BURST_READ_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_read_bytes" of DOMAIN ["target_device"];
+    /// Bytes that may be written in a second for a while. Absent where there is no such limit.
+    BURST_WRITE_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_write_bytes" of DOMAIN ["target_device"];
+    /// Requests to read and write together that there may be in a second for a while. Absent where there is no such limit.
+    BURST_TOTAL_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_total_requests" of DOMAIN ["target_device"];
+    /// Requests to read that there may be in a second for a while. Absent where there is no such limit.
+    BURST_READ_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_read_requests" of DOMAIN ["target_device"];
+    /// Requests to write that there may be in a second for a while. Absent where there is no such limit.
+    BURST_WRITE_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_write_requests" of DOMAIN ["target_device"];
+    /// How long as many bytes as libvirt_domain_block_stats_limit_burst_total_bytes says may be read and written together. Absent where the description does not say.
+    LENGTH_TOTAL_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_total_bytes_length_seconds" of DOMAIN ["target_device"];
+    /// How long as many bytes as libvirt_domain_block_stats_limit_burst_read_bytes says may be read. Absent where the description does not say.
+    LENGTH_READ_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_read_bytes_length_seconds" of DOMAIN ["target_device"];
+    /// How long as many bytes as libvirt_domain_block_stats_limit_burst_write_bytes says may be written. Absent where the description does not say.
+    LENGTH_WRITE_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_write_bytes_length_seconds" of DOMAIN ["target_device"];
+    /// How long there may be as many requests as libvirt_domain_block_stats_limit_burst_total_requests says. Absent where the description does not say.
+    LENGTH_TOTAL_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_length_total_requests_seconds" of DOMAIN ["target_device"];
+    /// How long there may be as many requests as libvirt_domain_block_stats_limit_burst_read_requests says. Absent where the description does not say.
+    LENGTH_READ_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_length_read_requests_seconds" of DOMAIN ["target_device"];
+    /// How long there may be as many requests as libvirt_domain_block_stats_limit_burst_write_requests says. Absent where the description does not say.
+    LENGTH_WRITE_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_length_write_requests_seconds" of DOMAIN ["target_device"];
+    /// Bytes of which each so many count as a request of their own, where a request has more. Absent where each counts as one.
+    REQUEST_SIZE: Gauge = "libvirt_domain_block_stats_size_iops_bytes" of DOMAIN ["target_device"];
+}
+
+type Gauge = Metric<1>;
+
+pub(super) fn add(out: &mut Families, of: &Labelled<'_>, disk: &AboutDisk) {
+    let Some(limits) = &disk.limits else {
+        return;
+    };
+    let Limited { total, read, write } = &limits.bytes;
+    for (limit, metrics) in [
+        (
+            total,
+            [&TOTAL_BYTES, &BURST_TOTAL_BYTES, &LENGTH_TOTAL_BYTES],
+        ),
+        (read, [&READ_BYTES, &BURST_READ_BYTES, &LENGTH_READ_BYTES]),
+        (
+            write,
+            [&WRITE_BYTES, &BURST_WRITE_BYTES, &LENGTH_WRITE_BYTES],
+        ),
+    ] {
+        add_limit(out, of, &disk.target, limit, metrics);
+    }
+    let Limited { total, read, write } = &limits.requests;
+    for (limit, metrics) in [
+        (
+            total,
+            [
+                &TOTAL_REQUESTS,
+                &BURST_TOTAL_REQUESTS,
+                &LENGTH_TOTAL_REQUESTS,
+            ],
+        ),
+        (
+            read,
+            [&READ_REQUESTS, &BURST_READ_REQUESTS, &LENGTH_READ_REQUESTS],
+        ),
+        (
+            write,
+            [
+                &WRITE_REQUESTS,
+                &BURST_WRITE_REQUESTS,
+                &LENGTH_WRITE_REQUESTS,
+            ],
+        ),
+    ] {
+        add_limit(out, of, &disk.target, limit, metrics);
+    }
+    if let Some(size) = limits.request_size {
+        out.add_of(&REQUEST_SIZE, &of.own, [&disk.target], size);
+    }
+}
+
+fn add_limit(
+    out: &mut Families,
+    of: &Labelled<'_>,
+    target: &str,
+    limit: &Limit,
+    [rate, burst, length]: [&'static Gauge; 3],
+) {
+    for (metric, limit) in [(rate, limit.rate), (burst, limit.burst)] {
+        if let Some(limit) = limit {
+            out.add_of(metric, &of.own, [target], limit);
+        }
+    }
+    if let Some(time) = limit.burst_length {
+        out.add_of(length, &of.own, [target], time);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{super::testing, *};
+    use crate::sources::libvirt::Limits;
+
+    /// With numbers that all differ.
+    fn limited(first: u64) -> Limited {
+        let limit = |first| Limit {
+            rate: Some(first),
+            burst: Some(first + 1),
+            burst_length: Some(Duration::from_secs(first + 2)),
+        };
+        Limited {
+            total: limit(first),
+            read: limit(first + 3),
+            write: limit(first + 6),
+        }
+    }
+
+    fn lines(limits: Limits) -> Vec<String> {
+        let disk = AboutDisk {
+            target: "vda".to_owned(),
+            limits: Some(limits.into()),
+            ..AboutDisk::default()
+        };
+        let lines = testing::lines(&testing::domain("web"), "inovex", |out, of| {
+            add(out, of, &disk);
+        });
+        let short = lines.iter().map(|line| {
+            let line = line.replace(r#"{domain="web",target_device="vda"}"#, "");
+            line.replace("libvirt_domain_block_stats_", "")
+        });
+        short.collect()
+    }
+
+    #[test]
+    fn each_limit_has_the_name_that_boards_know() {
+        let limits = Limits {
+            bytes: limited(10),
+            requests: limited(20),
+            request_size: Some(30),
+        };
+        assert_eq!(
+            lines(limits),
+            [
+                "limit_total_bytes 10",
+                "limit_burst_total_bytes 11",
+                "limit_burst_total_bytes_length_seconds 12",
+                "limit_read_bytes 13",
+                "limit_burst_read_bytes 14",
+                "limit_burst_read_bytes_length_seconds 15",
+                "limit_write_bytes 16",
+                "limit_burst_write_bytes 17",
+                "limit_burst_write_bytes_length_seconds 18",
+                "limit_total_requests 20",
+                "limit_burst_total_requests 21",
+                "limit_burst_length_total_requests_seconds 22",
+                "limit_read_requests 23",
+                "limit_burst_read_requests 24",
+                "limit_burst_length_read_requests_seconds 25",
+                "limit_write_requests 26",
+                "limit_burst_write_requests 27",
+                "limit_burst_length_write_requests_seconds 28",
+                "size_iops_bytes 30",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_limited_is_absent() {
+        let limits = Limits {
+            requests: Limited {
+                write: Limit {
+                    rate: Some(5),
+                    ..Limit::default()
+                },
+                ..Limited::default()
+            },
+            ..Limits::default()
+        };
+        assert_eq!(lines(limits), ["limit_write_requests 5"]);
+    }
+}
