@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn each_vcpu_has_its_own_number_and_what_is_known_of_it() {
         assert_eq!(
-            testing::lines(&domain(), "inovex", |out, of| families(out, of)),
+            testing::lines(&domain(), "inovex", families),
             [
                 r#"libvirt_domain_info_cpu_time_seconds_total{domain="web"} 9.5"#,
                 r#"libvirt_domain_cpu_user_seconds_total{domain="web"} 8.25"#,
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn kuminas_label_is_on_its_names_alone() {
-        let lines = testing::lines(&domain(), "kumina", |out, of| families(out, of));
+        let lines = testing::lines(&domain(), "kumina", families);
         let uuids: Vec<_> = lines.iter().filter(|line| line.contains("uuid=")).collect();
         let label = format!(r#"{{domain="web",uuid="{}"}}"#, testing::UUID);
         let time = format!("libvirt_domain_info_cpu_time_seconds_total{label} 9.5");
@@ -135,7 +135,7 @@ mod tests {
             state: Some(State::Shutoff),
             ..domain()
         };
-        let lines = testing::lines(&off, "kumina", |out, of| families(out, of));
+        let lines = testing::lines(&off, "kumina", families);
         assert!(!lines.iter().any(|line| line.contains("uuid=")));
     }
 }
