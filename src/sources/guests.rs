@@ -1,11 +1,13 @@
-//! What the kernel counts of virtual machines, by their control groups and QEMU's threads.
+//! What the kernel counts of virtual machines, by their control groups, QEMU's threads and
+//! the host's network interfaces.
 //!
-//! libvirt could be asked instead, but would ask each guest's monitor all over again, for
-//! nothing: what it says then of CPUs is from here. It is asked where this finds nothing.
+//! libvirt could be asked instead, and would say what it reads here. But for CPUs it would
+//! ask each guest's monitor all over again, for nothing; and for each interface it would
+//! read the counters of all. It is asked where this finds nothing.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -13,7 +15,7 @@ use super::{
     Snapshot,
     cgroup::{Group, and_above},
     libvirt::{Counted, CpuTimes, Runs, Vcpu},
-    processes::Process,
+    processes::{NetworkNamespace, Process},
     workloads::{Guest, Seen},
 };
 use crate::error::Result;
@@ -41,6 +43,7 @@ struct Kept {
 #[derive(Debug)]
 struct Qemu {
     process: Process,
+    network: NetworkNamespace,
     /// The virtual CPU that each thread is, if it is one.
     threads: BTreeMap<u32, Option<u32>>,
 }
@@ -66,14 +69,22 @@ impl Guests {
         kept.retain(|uuid, it| runs.get(uuid.as_str()) == Some(&it.id));
         find(&mut kept, machine, &wanted);
         let counts_wait = counts_wait(machine);
+        let mut networks = HashMap::new();
         let counted = wanted.values().map(|wanted| {
-            let qemu = kept.get_mut(wanted.uuid).and_then(|it| it.qemu.as_mut());
-            let vcpus = qemu.map(|qemu| qemu.vcpus(counts_wait));
+            let mut qemu = kept.get_mut(wanted.uuid).and_then(|it| it.qemu.as_mut());
+            let vcpus = qemu.as_mut().map(|qemu| qemu.vcpus(counts_wait));
+            // Mostly one sees what all see.
+            let links = qemu.and_then(|qemu| {
+                let links = networks.entry(qemu.network);
+                let links = links.or_insert_with(|| qemu.process.links().ok().map(Arc::new));
+                links.clone()
+            });
             let counted = Counted {
                 id: wanted.guest.id,
                 started: wanted.group.made().ok(),
                 cpu: cpu(wanted.group),
                 vcpus: vcpus.and_then(Result::ok).filter(|it| !it.is_empty()),
+                links,
             };
             (wanted.uuid.to_owned(), counted)
         });
@@ -122,8 +133,10 @@ fn find(kept: &mut HashMap<String, Kept>, machine: &Snapshot, wanted: &HashMap<&
 impl Qemu {
     /// The process of this number, if its threads are virtual CPUs, and are counted.
     fn of(machine: &Snapshot, pid: u32) -> Result<Option<Self>> {
+        let process = machine.process(pid)?;
         let mut qemu = Self {
-            process: machine.process(pid)?,
+            network: process.network_namespace()?,
+            process,
             threads: BTreeMap::new(),
         };
         qemu.see_threads()?;
@@ -217,7 +230,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::sources::{cgroup::testing::Tree, libvirt::Running};
+    use crate::sources::{LinkTraffic, cgroup::testing::Tree, libvirt::Running};
 
     const GROUP: &str = "sys/fs/cgroup/machine/qemu-7-web.libvirt-qemu";
     const UUID: &str = "5a0877b8-bef9-4f1b-953c-90760c196fdc";
@@ -234,6 +247,9 @@ mod tests {
         thread(&tree, 41, 41, "qemu-system-x86", "1 2 3\n");
         thread(&tree, 41, 42, "CPU 1/KVM", "500 60 7\n");
         thread(&tree, 41, 43, "CPU 0/KVM", "400 50 7\n");
+        let links = "\n\n vnet0: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0\n";
+        tree.write("proc/40/net/dev", links);
+        tree.write("proc/41/net/dev", links);
         tree
     }
 
@@ -284,6 +300,12 @@ mod tests {
         assert!(counted.started.is_some());
         let vcpus = vec![vcpu(0, [400, 50]), vcpu(1, [500, 60])];
         assert_eq!(counted.vcpus, Some(vcpus));
+        let link = LinkTraffic {
+            received: [1, 2, 3, 4],
+            sent: [5, 6, 7, 8],
+        };
+        let links = HashMap::from([("vnet0".to_owned(), link)]);
+        assert_eq!(*counted.links.unwrap(), links);
         // Another run, that this group is not of.
         assert_eq!(look(&Guests::default(), &tree, 8), None);
     }
@@ -317,7 +339,8 @@ mod tests {
         let (tree, guests) = (machine("gone"), Guests::default());
         look(&guests, &tree, 7);
         fs::remove_dir_all(tree.path("proc/41")).unwrap();
-        assert_eq!(look(&guests, &tree, 7).unwrap().vcpus, None);
+        let counted = look(&guests, &tree, 7).unwrap();
+        assert_eq!((counted.vcpus, counted.links), (None, None));
     }
 
     #[test]

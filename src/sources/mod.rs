@@ -47,7 +47,7 @@ pub use links::{Link, LinkStats};
 pub use mounts::{Mount, MountInfo};
 pub use neighbours::Neighbour;
 pub use own::{Usage, raise_open_files_limit};
-pub use processes::{NetworkNamespace, Process, SchedStat};
+pub use processes::{LinkTraffic, NetworkNamespace, Process, SchedStat};
 pub use qdiscs::Qdisc;
 pub use rights::{SocketAccess, User};
 pub use routes::Route;

@@ -4,6 +4,7 @@
 //! ended may soon be another's, but below the descriptor everything is gone.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -34,6 +35,15 @@ pub struct SchedStat {
 pub struct Process {
     pid: u32,
     dir: Dir,
+}
+
+/// What a network interface received and sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkTraffic {
+    /// Bytes, packets, errors and dropped packets that it received.
+    pub received: [u64; 4],
+    /// The same of what it sent.
+    pub sent: [u64; 4],
 }
 
 /// A network namespace. Two that are there at the same time differ; one that is gone may
@@ -87,6 +97,11 @@ impl Process {
             device: stat.st_dev,
             inode: stat.st_ino,
         })
+    }
+
+    /// What the kernel counts of the network interfaces that it sees, by name.
+    pub fn links(&self) -> Result<HashMap<String, LinkTraffic>> {
+        links(&self.read("net/dev")?)
     }
 
     /// How many files it has open. Before Linux 6.2 only for those who may trace it.
@@ -238,6 +253,23 @@ fn wait_sum(sched: &Text) -> Result<Duration> {
     wait.ok_or_else(|| sched.error(1, "no wait_sum"))
 }
 
+/// Two lines of headings, then `  lo: 1 2 3 4 …`, of which eight are of each way.
+fn links(table: &Text) -> Result<HashMap<String, LinkTraffic>> {
+    let rows = (1..).zip(table.body().lines()).skip(2);
+    let links = rows.map(|(number, row)| {
+        let (name, columns) = row.rsplit_once(':').unwrap_or_default();
+        let columns = columns.split_ascii_whitespace().map(str::parse);
+        let columns: std::result::Result<Vec<u64>, _> = columns.collect();
+        let link = columns.ok().and_then(|columns| {
+            let four = |from: usize| columns.get(from..)?.first_chunk().copied();
+            let (received, sent) = (four(0)?, four(8)?);
+            Some((name.trim_start().to_owned(), LinkTraffic { received, sent }))
+        });
+        link.ok_or_else(|| table.error(number, "no counters of an interface"))
+    });
+    links.collect()
+}
+
 /// `Referenced:         1234 kB`
 fn referenced(rollup: &Text) -> Result<u64> {
     let mut lines = rollup.lines();
@@ -369,6 +401,30 @@ mod tests {
         thread.unwrap().join().unwrap();
         assert!(process.thread_name(tid).unwrap_err().is_vanished());
         assert!(!process.threads().unwrap().contains(&tid));
+    }
+
+    #[test]
+    fn what_interfaces_count_is_in_columns() {
+        let head = "Inter-|   Receive |  Transmit\n face |bytes    packets |bytes\n";
+        let table = |rows: &str| links(&Text::from(format!("{head}{rows}").as_str()));
+        let found = table(
+            "    lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n a:b:1 2 3 4 5 6 7 8 9 10 11 12\n",
+        );
+        let expected = LinkTraffic {
+            received: [1, 2, 3, 4],
+            sent: [9, 10, 11, 12],
+        };
+        let both = ["lo", "a:b"].map(|name| (name.to_owned(), expected));
+        assert_eq!(found.unwrap(), both.into());
+        for bad in ["lo 1\n", "lo: 1 2 3\n", "lo: 1 2 3 4 5 6 7 8 9 x 11 12\n"] {
+            let error = table(bad).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "test:3: no counters of an interface",
+                "{bad:?}"
+            );
+        }
+        assert!(myself().links().unwrap().contains_key("lo"));
     }
 
     #[test]

@@ -1,7 +1,13 @@
 //! The words for what is known of a virtual machine, whoever told it. What is not known is
 //! `None`, never 0.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::sources::LinkTraffic;
 
 /// A virtual machine.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +53,8 @@ pub struct Counted {
     pub cpu: Option<CpuTimes>,
     /// The virtual CPUs that it has now.
     pub vcpus: Option<Vec<Vcpu>>,
+    /// The network interfaces of the host that its process sees.
+    pub links: Option<Arc<HashMap<String, LinkTraffic>>>,
 }
 
 /// What a domain is doing, with libvirt's numbers.

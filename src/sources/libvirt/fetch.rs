@@ -19,7 +19,7 @@ use tokio::{sync::mpsc, time::sleep_until};
 use super::{
     Group, Runs,
     connection::{Failure, Request, Result},
-    domain::{Counted, CpuTimes, Domain, Job, State, Stats, Vcpu},
+    domain::{About, Counted, CpuTimes, Domain, Interface, Job, State, Stats, Traffic, Vcpu},
     params,
     session::{Session, Subject},
     wire::{self, Body, Guest, procedure, written},
@@ -32,6 +32,9 @@ const WINDOW: usize = 4;
 const OFF_TOGETHER: usize = 32;
 /// A domain with so many questions without an answer is asked no other.
 const MAX_STUCK: usize = 2;
+/// Interfaces whose other end is the guest's, so that it receives what they send; and that
+/// the kernel counts for, not a virtual switch.
+const PLAIN_KINDS: [&str; 3] = ["bridge", "ethernet", "network"];
 /// `VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT`
 const NOWAIT: u32 = 1 << 29;
 
@@ -54,13 +57,15 @@ impl Wanted {
         self.groups & Self::new(groups, false).groups
     }
 
-    /// What is not known without libvirt.
-    fn beside(self, counted: &Counted) -> u32 {
+    /// What is not known without libvirt, of a domain that this is said of.
+    fn beside(self, counted: &Counted, about: Option<&About>) -> u32 {
         let cpu = counted.cpu.as_ref().map_or(0, |_| Group::Cpu.bit());
         // What KVM says of each comes with them.
         let is_enough = counted.vcpus.is_some() && self.groups & Group::Vm.bit() == 0;
         let vcpus = if is_enough { Group::Vcpu.bit() } else { 0 };
-        self.groups & !(cpu | vcpus)
+        let interfaces = about.and_then(|about| interfaces(about, counted));
+        let interfaces = interfaces.map_or(0, |_| Group::Interface.bit());
+        self.groups & !(cpu | vcpus | interfaces)
     }
 
     /// What libvirt knows without asking a domain's monitor.
@@ -331,7 +336,9 @@ impl<'a> Fetch<'a> {
                 let groups = if is_quick {
                     self.wanted.quick()
                 } else {
-                    self.wanted.beside(&self.drafts.get(at)?.counted)
+                    let about = self.session.cache.about(guest);
+                    let counted = &self.drafts.get(at)?.counted;
+                    self.wanted.beside(counted, about.as_deref())
                 };
                 let body = Body::default().number(1).guest(guest);
                 let body = body.number(groups).number(NOWAIT);
@@ -583,8 +590,7 @@ fn domain(session: &Session, wanted: Wanted, guest: &Guest, draft: Draft) -> Dom
         used.cpu = CpuTimes::default();
         used.balloon.current = None;
     } else {
-        let max_vcpus = about.as_ref().and_then(|about| about.max_vcpus);
-        complete(&mut used, wanted, &draft.counted, max_vcpus);
+        complete(&mut used, wanted, &draft.counted, about.as_deref());
     }
     let id = draft.id.unwrap_or(guest.id);
     Domain {
@@ -606,7 +612,7 @@ fn domain(session: &Session, wanted: Wanted, guest: &Guest, draft: Draft) -> Dom
 
 /// Adds what was not asked for. Where it was said all the same, it is not taken from there:
 /// the two are rounded in different ways, and no counter may step back.
-fn complete(used: &mut Stats, wanted: Wanted, counted: &Counted, max_vcpus: Option<u64>) {
+fn complete(used: &mut Stats, wanted: Wanted, counted: &Counted, about: Option<&About>) {
     let is_wanted = |group: Group| wanted.groups & group.bit() != 0;
     if let Some(cpu) = counted.cpu
         && is_wanted(Group::Cpu)
@@ -623,7 +629,41 @@ fn complete(used: &mut Stats, wanted: Wanted, counted: &Counted, max_vcpus: Opti
         });
         used.vcpus = whole.collect();
         used.vcpu_current = Some(vcpus.len() as u64);
-        used.vcpu_maximum = used.vcpu_maximum.or(max_vcpus);
+        let maximum = about.and_then(|about| about.max_vcpus);
+        used.vcpu_maximum = used.vcpu_maximum.or(maximum);
+    }
+    if used.interfaces.is_empty()
+        && is_wanted(Group::Interface)
+        && let Some(interfaces) = about.and_then(|about| interfaces(about, counted))
+    {
+        used.interfaces = interfaces;
+    }
+}
+
+/// What libvirt would say of its interfaces, if the kernel counts for all that have a name.
+fn interfaces(about: &About, counted: &Counted) -> Option<Vec<Interface>> {
+    let links = counted.links.as_ref()?;
+    let interfaces = about.interfaces.iter().filter_map(|interface| {
+        let name = interface.target.as_ref()?;
+        let link = PLAIN_KINDS
+            .contains(&interface.kind.as_str())
+            .then(|| links.get(name));
+        Some(link.flatten().map(|link| Interface {
+            name: name.clone(),
+            // What the host sends is what the guest receives.
+            received: traffic(link.sent),
+            sent: traffic(link.received),
+        }))
+    });
+    interfaces.collect()
+}
+
+fn traffic([bytes, packets, errors, drops]: [u64; 4]) -> Traffic {
+    Traffic {
+        bytes: Some(bytes),
+        packets: Some(packets),
+        errors: Some(errors),
+        drops: Some(drops),
     }
 }
 
@@ -639,5 +679,57 @@ fn job(info: &wire::JobInfo) -> Job {
         data: three(info.data),
         memory: three(info.memory),
         file: three(info.file),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::{LinkTraffic, libvirt::AboutInterface};
+
+    fn named(target: Option<&str>, kind: &str) -> AboutInterface {
+        AboutInterface {
+            target: target.map(str::to_owned),
+            kind: kind.to_owned(),
+            ..AboutInterface::default()
+        }
+    }
+
+    #[test]
+    fn a_guest_receives_what_its_interface_sends() {
+        let link = LinkTraffic {
+            received: [1, 2, 3, 4],
+            sent: [5, 6, 7, 8],
+        };
+        let links = ["vnet0", "vnet1", "macvtap0"].map(|name| (name.to_owned(), link));
+        let counted = Counted {
+            links: Some(Arc::new(links.into())),
+            ..Counted::default()
+        };
+        let known = |all: &[AboutInterface]| {
+            let about = About {
+                interfaces: all.to_vec(),
+                ..About::default()
+            };
+            interfaces(&about, &counted)
+        };
+        // One that was passed through has no name, and libvirt says nothing of it.
+        let (first, nameless) = (named(Some("vnet0"), "bridge"), named(None, "hostdev"));
+        let expected = Interface {
+            name: "vnet0".to_owned(),
+            received: traffic([5, 6, 7, 8]),
+            sent: traffic([1, 2, 3, 4]),
+        };
+        assert_eq!(known(&[first.clone(), nameless]), Some(vec![expected]));
+        for other in [
+            named(Some("vnet7"), "network"),
+            named(Some("vnet1"), "vhostuser"),
+            // Counted as the host sees it.
+            named(Some("macvtap0"), "direct"),
+        ] {
+            assert_eq!(known(&[first.clone(), other]), None);
+        }
+        let nothing = Counted::default();
+        assert_eq!(interfaces(&About::default(), &nothing), None);
     }
 }

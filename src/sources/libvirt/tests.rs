@@ -196,6 +196,7 @@ fn what_was_counted_of_this_run_is_not_asked_for() {
             ..CpuTimes::default()
         }),
         vcpus: vcpus(5),
+        links: None,
     };
     let uuid = |name: &str| written(&fake::uuid(name.as_bytes()));
     // They are in runs 1 and 2.
