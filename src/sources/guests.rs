@@ -194,6 +194,7 @@ impl Qemu {
                 time: Some(stat.run),
                 wait: wait.flatten(),
                 delay: Some(stat.waited),
+                cpu: self.process.thread_cpu(*tid).ok(),
                 kvm: Vec::new(),
             });
         }
@@ -257,6 +258,8 @@ mod tests {
         let task = format!("proc/{pid}/task/{tid}");
         tree.write(&format!("{task}/comm"), &format!("{name}\n"));
         tree.write(&format!("{task}/schedstat"), schedstat);
+        let stat = format!("{tid} ({name}) S {}6\n", "1 ".repeat(35));
+        tree.write(&format!("{task}/stat"), &stat);
     }
 
     fn look(guests: &Guests, tree: &Tree, id: u32) -> Option<Counted> {
@@ -283,6 +286,7 @@ mod tests {
             state: Some(1),
             time: Some(Duration::from_nanos(time)),
             delay: Some(Duration::from_nanos(delay)),
+            cpu: Some(6),
             ..Vcpu::default()
         }
     }

@@ -169,6 +169,11 @@ impl Process {
         schedstat(&self.read(format!("task/{tid}/schedstat"))?)
     }
 
+    /// The CPU that one of its threads ran on last.
+    pub fn thread_cpu(&self, tid: u32) -> Result<u32> {
+        last_cpu(&self.read(format!("task/{tid}/stat"))?)
+    }
+
     /// How long one of its threads waited, where `kernel.sched_schedstats` is on. It is 0
     /// where it is off.
     pub fn thread_wait(&self, tid: u32) -> Result<Duration> {
@@ -224,10 +229,19 @@ fn state_and_threads(stat: &Text) -> Result<(char, u64)> {
 
 /// The twenty-second field.
 fn started(stat: &Text) -> Result<u64> {
-    let fields = stat.body().rsplit_once(')').map(|(_, fields)| fields);
-    let mut fields = fields.unwrap_or_default().split_ascii_whitespace();
-    let started = fields.nth(19).and_then(|started| started.parse().ok());
+    let started = behind_name(stat, 19).and_then(|started| started.parse().ok());
     started.ok_or_else(|| stat.error(1, "no time of start behind the name"))
+}
+
+/// The thirty-ninth field.
+fn last_cpu(stat: &Text) -> Result<u32> {
+    let cpu = behind_name(stat, 36).and_then(|cpu| cpu.parse().ok());
+    cpu.ok_or_else(|| stat.error(1, "no CPU behind the name"))
+}
+
+fn behind_name(stat: &Text, at: usize) -> Option<&str> {
+    let (_, fields) = stat.body().rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(at)
 }
 
 /// `411948 90210 7`: nanoseconds, nanoseconds, times.
@@ -347,6 +361,15 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_says_where_it_ran_last() {
+        let fields: Vec<_> = (4..=52).map(|number| number.to_string()).collect();
+        let stat = format!("7 (CPU 1/KVM) S {}\n", fields.join(" "));
+        assert_eq!(last_cpu(&Text::from(stat.as_str())).unwrap(), 39);
+        let error = last_cpu(&Text::from("7 (a) S 1 2\n")).unwrap_err();
+        assert_eq!(error.to_string(), "test:1: no CPU behind the name");
+    }
+
+    #[test]
     fn the_scheduler_counts_nanoseconds_and_times() {
         let expected = SchedStat {
             run: Duration::from_nanos(411_948),
@@ -396,6 +419,9 @@ mod tests {
         assert!(process.threads().unwrap().contains(&tid));
         assert_eq!(process.thread_name(tid).unwrap(), "CPU 3/TCG");
         let stat = process.thread_schedstat(tid).unwrap();
+        let cpus = Snapshot::here().proc("stat").unwrap();
+        let cpu = format!("cpu{} ", process.thread_cpu(tid).unwrap());
+        assert!(cpus.body().contains(&cpu), "{cpu}");
         assert!(stat.periods > 0 && stat.run < process.schedstat().unwrap().run + stat.run);
         drop(stop);
         thread.unwrap().join().unwrap();

@@ -333,6 +333,8 @@ pub struct Vcpu {
     pub wait: Option<Duration>,
     /// Time that it could have run and the host ran something else.
     pub delay: Option<Duration>,
+    /// The host's CPU that it ran on last.
+    pub cpu: Option<u32>,
     /// KVM's statistics of it: the name without `vcpu.N.`, and the value.
     pub kvm: Vec<(String, u64)>,
 }

@@ -491,6 +491,7 @@ mod tests {
             time: Some(Duration::from_nanos(time)),
             wait: (wait > 0).then(|| Duration::from_nanos(wait)),
             delay: Some(Duration::from_nanos(delay)),
+            cpu: None,
             kvm: vec![],
         };
         let vcpus = [

@@ -18,6 +18,8 @@ metrics! {
     MAXIMUM: Gauge = "libvirt_domain_vcpu_maximum" of DOMAIN [];
     /// What the virtual CPU is doing: 0 offline, 1 running, 2 blocked.
     VCPU_STATE: Gauge = "libvirt_domain_vcpu_state" of DOMAIN ["vcpu"];
+    /// The host's CPU that the virtual CPU ran on last. Absent where its thread is not seen.
+    VCPU_CPU: Gauge = "libvirt_domain_vcpu_cpu" of DOMAIN ["vcpu"];
     /// CPU time that the virtual CPU used.
     VCPU_TIME: Counter = "libvirt_domain_vcpu_time_seconds_total" of DOMAIN ["vcpu"];
     /// Time that the virtual CPU waited for I/O. Absent where the host's kernel does not count it, see kernel.sched_schedstats.
@@ -48,6 +50,9 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
         let number = number.format(vcpu.number);
         if let Some(state) = vcpu.state {
             out.add_of(&VCPU_STATE, &of.own, [number], state);
+        }
+        if let Some(cpu) = vcpu.cpu {
+            out.add_of(&VCPU_CPU, &of.own, [number], u64::from(cpu));
         }
         for (metric, time) in [
             (&VCPU_TIME, vcpu.time),
@@ -85,6 +90,7 @@ mod tests {
                     time: time(5000),
                     wait: time(10),
                     delay: time(2500),
+                    cpu: Some(6),
                     kvm: Vec::new(),
                 },
                 // What libvirt says while the monitor is busy.
@@ -115,6 +121,7 @@ mod tests {
                 r#"libvirt_domain_vcpu_current{domain="web"} 2"#,
                 r#"libvirt_domain_vcpu_maximum{domain="web"} 4"#,
                 r#"libvirt_domain_vcpu_state{domain="web",vcpu="0"} 1"#,
+                r#"libvirt_domain_vcpu_cpu{domain="web",vcpu="0"} 6"#,
                 r#"libvirt_domain_vcpu_time_seconds_total{domain="web",vcpu="0"} 5"#,
                 r#"libvirt_domain_vcpu_wait_seconds_total{domain="web",vcpu="0"} 0.01"#,
                 r#"libvirt_domain_vcpu_delay_seconds_total{domain="web",vcpu="0"} 2.5"#,
