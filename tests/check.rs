@@ -9,7 +9,7 @@ use std::{
         net::UnixListener,
         process::CommandExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
 };
@@ -145,16 +145,21 @@ fn a_collector_that_fails_is_wrong() {
     assert!(!text.contains("ENGINES"), "{text}");
 }
 
-#[test]
-fn an_engine_that_cannot_be_asked_is_wrong() {
-    let dir = Scratch::new("check-engine");
+/// Where nobody can be asked, and why.
+fn nobody_listens(dir: &Scratch) -> [(PathBuf, &'static str); 3] {
     let dead = dir.0.join("dead.sock");
     drop(UnixListener::bind(&dead).unwrap());
-    for (socket, words) in [
+    [
         (dead, "Connection refused"),
         (dir.0.join("none.sock"), "does not exist"),
         (dir.0.clone(), "is not a socket"),
-    ] {
+    ]
+}
+
+#[test]
+fn an_engine_that_cannot_be_asked_is_wrong() {
+    let dir = Scratch::new("check-engine");
+    for (socket, words) in nobody_listens(&dir) {
         let mut flags = machine("vm-v2");
         flags.pop();
         flags.push(format!("--engine.socket=unix://{}", socket.display()));
@@ -250,13 +255,7 @@ fn a_machine_without_libvirt_is_no_worse_for_it() {
 #[test]
 fn a_libvirt_that_cannot_be_asked_is_wrong() {
     let dir = Scratch::new("check-libvirt");
-    let dead = dir.0.join("dead.sock");
-    drop(UnixListener::bind(&dead).unwrap());
-    for (socket, words) in [
-        (dead, "Connection refused"),
-        (dir.0.join("none.sock"), "does not exist"),
-        (dir.0.clone(), "is not a socket"),
-    ] {
+    for (socket, words) in nobody_listens(&dir) {
         let (text, code) = said(&check(&asks_libvirt(Some(&socket))).output().unwrap());
         assert_eq!(code, Some(1), "{text}");
         let libvirt = section(&text, "LIBVIRT");
