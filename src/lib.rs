@@ -10,6 +10,7 @@
 //! exposition writes the samples down           -> text
 //! http       hands the text to the scraper
 //! check      says what a scrape would bring
+//! plot       draws values over time
 //! ```
 //!
 //! A module may use those above it and the vocabulary they share ([`error`],
@@ -32,6 +33,7 @@ pub mod http;
 pub mod log;
 pub mod metric;
 pub mod pattern;
+pub mod plot;
 pub mod reference;
 pub mod scrape;
 pub mod sources;

@@ -12,6 +12,7 @@ use std::{
 /// each other.
 const LAYERS: &[&[&str]] = &[
     &["error", "pattern", "duration"],
+    &["plot"],
     &["sources"],
     &["metric"],
     &["family"],

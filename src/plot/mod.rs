@@ -1,0 +1,531 @@
+//! Plots of values over time, as SVG.
+//!
+//! ```text
+//! Plot { title, unit, from, to, gap, lines, size, theme }.svg()   a whole picture
+//! sparkline(values)                                               a line as small as a word
+//! Unit::Bytes.text(n)                                             a number with its unit
+//! ```
+//!
+//! Axes and lines are drawn by `plotters`. It knows one colour for each thing; that a
+//! picture is light or dark as its reader likes comes from a style sheet around what it
+//! draws, which replaces colours by what they are.
+
+mod axis;
+mod sparkline;
+mod thin;
+mod unit;
+
+use std::{fmt::Display, time::Duration};
+
+use plotters::{
+    backend::SVGBackend,
+    chart::ChartBuilder,
+    drawing::IntoDrawingArea,
+    element::{Circle, PathElement},
+    style::{
+        Color, FontStyle, IntoFont, RGBColor, ShapeStyle, TextStyle,
+        text_anchor::{HPos, Pos, VPos},
+    },
+};
+
+pub use sparkline::sparkline;
+pub use unit::Unit;
+
+use crate::error::{Error, Result};
+use axis::Axis;
+
+/// The longest title, in characters.
+const TITLE: usize = 80;
+/// How wide a character is, as a share of the size of its font: about.
+const CHARACTER: f64 = 0.56;
+
+/// A picture of lines over time.
+#[derive(Debug, Clone)]
+pub struct Plot<'a> {
+    /// What it shows, and of what.
+    pub title: &'a str,
+    /// What its values are.
+    pub unit: Unit,
+    /// Where it begins, counted from 1970 on.
+    pub from: Duration,
+    /// Where it ends.
+    pub to: Duration,
+    /// Points that are further from each other are not connected.
+    pub gap: Duration,
+    /// At most as many as there are colours: four.
+    pub lines: Vec<Line<'a>>,
+    /// How large it is.
+    pub size: Size,
+    /// Its colours.
+    pub theme: Theme,
+}
+
+/// One line of a plot.
+#[derive(Debug, Clone)]
+pub struct Line<'a> {
+    /// What it stands for.
+    pub name: &'a str,
+    /// Its values, the oldest first, counted from 1970 on.
+    pub points: Vec<(Duration, Option<f64>)>,
+}
+
+/// Width and height in pixels, within bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(u32, u32);
+
+/// Which colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Theme {
+    /// Those that the reader prefers.
+    Auto,
+    /// Dark on light.
+    Light,
+    /// Light on dark.
+    Dark,
+}
+
+impl Size {
+    /// The nearest size that can be read and drawn.
+    #[must_use]
+    pub fn within_bounds(width: u32, height: u32) -> Self {
+        Self(width.clamp(240, 2000), height.clamp(120, 1200))
+    }
+
+    /// The width.
+    #[must_use]
+    pub const fn width(self) -> u32 {
+        self.0
+    }
+
+    /// The height.
+    #[must_use]
+    pub const fn height(self) -> u32 {
+        self.1
+    }
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Self(640, 220)
+    }
+}
+
+/// The colours of a picture. No two of one palette may be the same: dark ones are found by
+/// the light ones.
+struct Palette {
+    paper: RGBColor,
+    ink: RGBColor,
+    faint: RGBColor,
+    grid: RGBColor,
+    lines: [RGBColor; 4],
+}
+
+const LIGHT: Palette = Palette {
+    paper: RGBColor(255, 255, 255),
+    ink: RGBColor(27, 36, 48),
+    faint: RGBColor(84, 96, 112),
+    grid: RGBColor(225, 230, 236),
+    lines: [
+        RGBColor(20, 102, 184),
+        RGBColor(180, 66, 10),
+        RGBColor(20, 122, 62),
+        RGBColor(118, 60, 200),
+    ],
+};
+
+const DARK: Palette = Palette {
+    paper: RGBColor(21, 26, 32),
+    ink: RGBColor(230, 235, 241),
+    faint: RGBColor(163, 174, 187),
+    grid: RGBColor(46, 54, 64),
+    lines: [
+        RGBColor(108, 178, 255),
+        RGBColor(255, 163, 96),
+        RGBColor(104, 220, 150),
+        RGBColor(196, 164, 255),
+    ],
+};
+
+impl Palette {
+    fn all(&self) -> impl Iterator<Item = RGBColor> {
+        let others = [self.paper, self.ink, self.faint, self.grid];
+        others.into_iter().chain(self.lines)
+    }
+}
+
+impl Plot<'_> {
+    /// The picture.
+    pub fn svg(&self) -> Result<String> {
+        let palette = match self.theme {
+            Theme::Dark => &DARK,
+            Theme::Light | Theme::Auto => &LIGHT,
+        };
+        let mut drawn = String::new();
+        self.draw(&mut drawn, palette).map_err(wrong)?;
+        // What plotters begins with says nothing to who cannot see it.
+        let (_, body) = drawn
+            .split_once('>')
+            .ok_or_else(|| wrong("is not a picture"))?;
+        let Size(width, height) = self.size;
+        let title = escaped(&plain(self.title, TITLE));
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
+             viewBox=\"0 0 {width} {height}\" role=\"img\" aria-labelledby=\"title desc\">\n\
+             <title id=\"title\">{title}</title>\n<desc id=\"desc\">{}</desc>\n",
+            escaped(&self.description())
+        );
+        if self.theme == Theme::Auto {
+            svg += &style();
+        }
+        svg += body.trim_start();
+        Ok(svg)
+    }
+
+    /// What the lines say, in words.
+    fn description(&self) -> String {
+        let of = self.lines.iter().map(|line| {
+            let values: Vec<f64> = self.shown(line).collect();
+            let name = plain(line.name, TITLE);
+            let Some(latest) = values.last() else {
+                return format!("{name}: no samples.");
+            };
+            let most = values.iter().copied().fold(f64::MIN, f64::max);
+            let least = values.iter().copied().fold(f64::MAX, f64::min);
+            let [latest, least, most] = [*latest, least, most].map(|it| self.unit.text(it));
+            format!("{name}: last {latest}, from {least} to {most}.")
+        });
+        of.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The values of a line that are in the picture.
+    fn shown(&self, line: &Line<'_>) -> impl Iterator<Item = f64> {
+        let within = move |at: Duration| at >= self.from && at <= self.to;
+        let values = line.points.iter().filter(move |(at, _)| within(*at));
+        let values = values.filter_map(|(_, value)| *value);
+        values.filter(|value| value.is_finite())
+    }
+
+    fn draw(&self, into: &mut String, palette: &Palette) -> Result<(), String> {
+        let Size(width, height) = self.size;
+        let (from, to) = (self.from.as_secs_f64(), self.to.as_secs_f64());
+        // A picture has to have a width.
+        let to = to.max(from + 1.0);
+        let most = self.lines.iter().flat_map(|line| self.shown(line));
+        let most = most.fold(0.0_f64, f64::max);
+        let values = axis::of_values(most, self.unit, (height / 44) as usize);
+        let (times, step) = axis::of_time(from, to, (width / 90) as usize);
+
+        let root = SVGBackend::with_string(into, self.size_of()).into_drawing_area();
+        root.fill(&palette.paper).map_err(said)?;
+        self.head(&root, palette)?;
+        let mut chart = ChartBuilder::on(&root)
+            .margin_top(34)
+            .margin_right(16)
+            .margin_bottom(4)
+            .margin_left(4)
+            .x_label_area_size(24)
+            .y_label_area_size(70)
+            .build_cartesian_2d(
+                Axis::new(from..to, times),
+                Axis::new(0.0..values.end, values.at),
+            )
+            .map_err(said)?;
+        chart
+            .configure_mesh()
+            .light_line_style(palette.grid)
+            .bold_line_style(palette.grid)
+            .axis_style(palette.grid)
+            .label_style(font(11, &palette.faint))
+            .x_label_formatter(&|time| axis::time_text(*time, step))
+            .y_label_formatter(&|value| self.unit.text(*value))
+            .draw()
+            .map_err(said)?;
+        let left = font(11, &palette.faint).pos(Pos::new(HPos::Left, VPos::Center));
+        root.draw_text("UTC", &left, (12, pixels(height) - 15))
+            .map_err(said)?;
+        let gap = self.gap.as_secs_f64();
+        for (line, colour) in self.lines.iter().zip(palette.lines) {
+            let style = colour.stroke_width(2);
+            for stretch in thin::stretches(&line.points, (from, to), width, gap) {
+                if let [alone] = stretch.as_slice() {
+                    let dot = Circle::new(*alone, 2, colour.filled());
+                    chart.draw_series([dot]).map_err(said)?;
+                } else {
+                    chart
+                        .draw_series([PathElement::new(stretch, style)])
+                        .map_err(said)?;
+                }
+            }
+        }
+        if self
+            .lines
+            .iter()
+            .all(|line| self.shown(line).next().is_none())
+        {
+            let middle = Pos::new(HPos::Center, VPos::Center);
+            let style = font(13, &palette.faint).pos(middle);
+            let at = (pixels(width / 2 + 30), pixels(height / 2));
+            root.draw_text("no samples in this time", &style, at)
+                .map_err(said)?;
+        }
+        root.present().map_err(said)
+    }
+
+    fn size_of(&self) -> (u32, u32) {
+        (self.size.0, self.size.1)
+    }
+
+    /// The title at the left, the lines' names at the right.
+    fn head(&self, root: &Area<'_>, palette: &Palette) -> Result<(), String> {
+        let mut right = f64::from(self.size.0) - 16.0;
+        for (line, colour) in self.lines.iter().zip(palette.lines).rev() {
+            let name = plain(line.name, TITLE / 4);
+            let style = font(12, &palette.faint).pos(Pos::new(HPos::Right, VPos::Center));
+            let at = rounded(right);
+            root.draw_text(&name, &style, (at, 17)).map_err(said)?;
+            right -= text_width(&name, 12.0) + 6.0;
+            let (begin, end) = (rounded(right - 12.0), rounded(right));
+            let stroke: ShapeStyle = colour.stroke_width(3);
+            root.draw(&PathElement::new(vec![(begin, 17), (end, 17)], stroke))
+                .map_err(said)?;
+            right -= 24.0;
+        }
+        let space = ((right - 12.0) / (14.0 * CHARACTER)).max(0.0);
+        let title = plain(
+            self.title,
+            usize::try_from(rounded(space)).unwrap_or(0).min(TITLE),
+        );
+        let style = TextStyle::from(("sans-serif", 17.0).into_font().style(FontStyle::Bold));
+        let style = style.color(&palette.ink);
+        let style = style.pos(Pos::new(HPos::Left, VPos::Center));
+        root.draw_text(&title, &style, (12, 17)).map_err(said)
+    }
+}
+
+type Area<'a> = plotters::drawing::DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+
+/// A font of that many pixels. plotters makes fonts smaller by 1.24 than it is told.
+fn font(pixels: u32, colour: &RGBColor) -> TextStyle<'_> {
+    let font = ("sans-serif", f64::from(pixels) * 1.24).into_font();
+    TextStyle::from(font).color(colour)
+}
+
+/// How wide a text is, about.
+fn text_width(text: &str, size: f64) -> f64 {
+    let count = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
+    f64::from(count) * size * CHARACTER
+}
+
+/// What replaces each light colour by the dark one for who prefers that.
+fn style() -> String {
+    let mut rules = String::from("<style>@media (prefers-color-scheme: dark) {");
+    for (light, dark) in LIGHT.all().zip(DARK.all()) {
+        let hex = |RGBColor(r, g, b): RGBColor| format!("#{r:02X}{g:02X}{b:02X}");
+        let (light, dark) = (hex(light), hex(dark));
+        rules +=
+            &format!(" [fill=\"{light}\"]{{fill:{dark}}} [stroke=\"{light}\"]{{stroke:{dark}}}");
+    }
+    rules + " }</style>\n"
+}
+
+/// A name without what is no text, and no longer than that.
+fn plain(text: &str, longest: usize) -> String {
+    let is_text = |c: char| {
+        // Of what XML does not know, and what turns the direction of the text around it.
+        let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        !(c.is_control() || turns || matches!(c, '\u{fffe}' | '\u{ffff}'))
+    };
+    let mut chars = text.chars();
+    let shown = chars.by_ref().take(longest);
+    let mut plain: String = shown
+        .map(|c| if is_text(c) { c } else { '\u{fffd}' })
+        .collect();
+    if chars.next().is_some() {
+        plain.pop();
+        plain.push('…');
+    }
+    plain
+}
+
+fn escaped(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;");
+    text.replace('>', "&gt;").replace('"', "&quot;")
+}
+
+fn pixels(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "sizes are bounded")]
+fn rounded(number: f64) -> i32 {
+    number.round() as i32
+}
+
+fn said(error: impl Display) -> String {
+    error.to_string()
+}
+
+fn wrong(reason: impl Display) -> Error {
+    Error::api("plot", reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn plot<'a>(title: &'a str, name: &'a str, points: &[(u64, Option<f64>)]) -> Plot<'a> {
+        let points = points.iter();
+        let points = points.map(|(at, value)| (HOUR + Duration::from_secs(*at), *value));
+        Plot {
+            title,
+            unit: Unit::Percent,
+            from: HOUR,
+            to: HOUR + Duration::from_secs(60),
+            gap: Duration::from_secs(12),
+            lines: vec![Line {
+                name,
+                points: points.collect(),
+            }],
+            size: Size::default(),
+            theme: Theme::Auto,
+        }
+    }
+
+    /// The text of all elements with that name.
+    fn texts(svg: &str, name: &str) -> Vec<String> {
+        let svg = roxmltree::Document::parse(svg).unwrap();
+        let all = svg.descendants().filter(|it| it.has_tag_name(name));
+        let texts = all.map(|it| it.text().unwrap_or_default().trim().to_owned());
+        texts.collect()
+    }
+
+    #[test]
+    fn a_picture_says_in_words_what_it_shows() {
+        let points = [(0, Some(10.0)), (5, Some(50.0)), (10, Some(25.0))];
+        let svg = plot("web: CPU", "CPU", &points).svg().unwrap();
+        assert_eq!(texts(&svg, "title"), ["web: CPU"]);
+        assert_eq!(texts(&svg, "desc"), ["CPU: last 25 %, from 10 % to 50 %."]);
+        let written = texts(&svg, "text");
+        for text in ["web: CPU", "CPU", "UTC", "01:00:10", "0 %", "50 %"] {
+            assert!(written.iter().any(|it| it == text), "{text}: {written:?}");
+        }
+        assert!(svg.contains("role=\"img\""));
+    }
+
+    #[test]
+    fn a_line_has_gaps_and_points_that_stand_alone() {
+        let points = [
+            (0, Some(1.0)),
+            (5, Some(2.0)),
+            (10, None),
+            (15, Some(3.0)),
+            (20, None),
+            (40, Some(1.0)),
+            (45, Some(1.0)),
+        ];
+        let svg = plot("t", "n", &points).svg().unwrap();
+        assert_eq!(
+            svg.matches("stroke=\"#1466B8\" stroke-width=\"2\"").count(),
+            2
+        );
+        assert_eq!(texts(&svg, "circle").len(), 1);
+    }
+
+    #[test]
+    fn where_there_is_nothing_it_says_so() {
+        let svg = plot("t", "n", &[(0, None)]).svg().unwrap();
+        assert_eq!(texts(&svg, "desc"), ["n: no samples."]);
+        assert!(svg.contains("no samples in this time"));
+    }
+
+    #[test]
+    fn a_name_is_text_whatever_is_in_it() {
+        let hostile = "</title><script>alert(1)</script>\u{1}\u{202e}\"'&amp;";
+        let svg = plot(hostile, hostile, &[(0, Some(1.0))]).svg().unwrap();
+        assert!(!svg.contains("<script"));
+        let shown = hostile.replace(['\u{1}', '\u{202e}'], "\u{fffd}");
+        assert_eq!(texts(&svg, "title"), [shown]);
+        let long = "x".repeat(10_000);
+        let svg = plot(&long, &long, &[]).svg().unwrap();
+        assert!(svg.len() < 20_000, "{}", svg.len());
+    }
+
+    #[test]
+    fn every_size_and_time_can_be_drawn() {
+        for size in [(0, 0), (1, 5000), (u32::MAX, u32::MAX), (300, 150)] {
+            let mut plot = plot("t", "n", &[(0, Some(f64::MAX)), (5, Some(-5.0))]);
+            plot.size = Size::within_bounds(size.0, size.1);
+            let svg = plot.svg().unwrap();
+            assert!(svg.len() < 100_000, "{size:?}: {}", svg.len());
+            plot.to = Duration::ZERO;
+            plot.svg().unwrap();
+            (plot.from, plot.to) = (Duration::ZERO, Duration::from_secs(1 << 40));
+            plot.svg().unwrap();
+        }
+    }
+
+    #[test]
+    fn dark_is_what_the_reader_prefers_or_what_was_asked_for() {
+        let mut plot = plot("t", "n", &[(0, Some(1.0))]);
+        let svg = |plot: &Plot<'_>| plot.svg().unwrap();
+        assert!(svg(&plot).contains("prefers-color-scheme: dark"));
+        assert!(svg(&plot).contains("[fill=\"#FFFFFF\"]{fill:#151A20}"));
+        plot.theme = Theme::Dark;
+        assert!(!svg(&plot).contains("<style>") && svg(&plot).contains("#151A20"));
+        plot.theme = Theme::Light;
+        assert!(!svg(&plot).contains("<style>") && svg(&plot).contains("#FFFFFF"));
+    }
+
+    #[test]
+    fn each_colour_is_found_by_itself() {
+        for palette in [&LIGHT, &DARK] {
+            let all: Vec<_> = palette.all().map(|RGBColor(r, g, b)| (r, g, b)).collect();
+            let mut each = all.clone();
+            each.sort_unstable();
+            each.dedup();
+            assert_eq!(each.len(), all.len());
+        }
+    }
+
+    /// For whoever wants to look at one: `cargo test a_picture_to_look_at -- --ignored`.
+    #[test]
+    #[ignore = "writes a file to look at"]
+    fn a_picture_to_look_at() {
+        let wave = |shift: f64| {
+            let points = (0..720_u32).map(move |n| {
+                let value = 60e6 * (1.0 + (f64::from(n) / 40.0 + shift).sin());
+                let is_known = !(300..360).contains(&n);
+                (
+                    HOUR + Duration::from_secs(u64::from(n) * 5),
+                    is_known.then_some(value),
+                )
+            });
+            points.collect()
+        };
+        for (name, theme) in [("light", Theme::Light), ("dark", Theme::Dark)] {
+            let plot = Plot {
+                title: "web-frontend-1: network",
+                unit: Unit::BytesPerSecond,
+                from: HOUR,
+                to: HOUR * 2,
+                gap: Duration::from_secs(12),
+                lines: vec![
+                    Line {
+                        name: "received",
+                        points: wave(0.0),
+                    },
+                    Line {
+                        name: "sent",
+                        points: wave(1.0),
+                    },
+                ],
+                size: Size::default(),
+                theme,
+            };
+            let path = std::env::temp_dir().join(format!("plot-{name}.svg"));
+            std::fs::write(path, plot.svg().unwrap()).unwrap();
+        }
+    }
+}

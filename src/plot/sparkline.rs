@@ -1,0 +1,56 @@
+//! A line of the last values, as small as a word.
+
+use std::fmt::Write;
+
+/// The `d` of an SVG path through values that are equally far from each other, in a box of
+/// that size, from nothing at the bottom to the most at the top. The last one is at the
+/// right edge, `slots` values fill the width, and there are gaps where nothing is known.
+#[must_use]
+pub fn sparkline(values: &[Option<f64>], slots: u32, (width, height): (f64, f64)) -> String {
+    let last = values.len().min(slots as usize);
+    let values = values.iter().skip(values.len() - last);
+    let known = values.clone().flatten().filter(|value| value.is_finite());
+    let most = known.fold(0.0_f64, |most, value| most.max(*value));
+    let scale = if most > 0.0 { height / most } else { 0.0 };
+    let step = width / f64::from(slots.saturating_sub(1).max(1));
+    let mut path = String::new();
+    let mut is_on = false;
+    for (left, value) in (0..last).rev().zip(values) {
+        let Some(value) = value.filter(|value| value.is_finite()) else {
+            is_on = false;
+            continue;
+        };
+        let left = u32::try_from(left).map_or(0.0, f64::from);
+        let (x, y) = (width - left * step, height - value.max(0.0) * scale);
+        let order = if is_on { 'L' } else { 'M' };
+        // Cannot fail: a String takes everything.
+        write!(path, "{order}{x:.1} {y:.1}").ok();
+        if !is_on {
+            // A point by itself is seen, too.
+            path.push_str("h.1");
+        }
+        is_on = true;
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_is_at_the_right_and_the_most_at_the_top() {
+        let values = [Some(1.0), Some(4.0), None, Some(2.0)];
+        let path = sparkline(&values, 5, (40.0, 16.0));
+        assert_eq!(path, "M10.0 12.0h.1L20.0 0.0M40.0 8.0h.1");
+        // Of too many the newest.
+        assert_eq!(sparkline(&values, 2, (40.0, 16.0)), "M40.0 0.0h.1");
+    }
+
+    #[test]
+    fn nothing_lies_at_the_bottom() {
+        let path = sparkline(&[Some(0.0), Some(0.0)], 2, (10.0, 8.0));
+        assert_eq!(path, "M0.0 8.0h.1L10.0 8.0");
+        assert_eq!(sparkline(&[None, Some(f64::INFINITY)], 2, (9.0, 9.0)), "");
+    }
+}

@@ -1,0 +1,96 @@
+//! Numbers as people read them.
+
+/// What a number counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Percent, of one core for CPU time.
+    Percent,
+    /// Bytes, by steps of 1024 as memory is sold.
+    Bytes,
+    /// Bytes in a second, by steps of 1000 as lines are sold.
+    BytesPerSecond,
+    /// Something counted.
+    Count,
+}
+
+const BINARY: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+const DECIMAL: [&str; 7] = ["B/s", "kB/s", "MB/s", "GB/s", "TB/s", "PB/s", "EB/s"];
+
+impl Unit {
+    /// A number with its unit, by three digits.
+    #[must_use]
+    pub fn text(self, number: f64) -> String {
+        let (number, name) = match self {
+            Self::Percent => (number, "%"),
+            Self::Bytes => scaled(number, 1024.0, &BINARY),
+            Self::BytesPerSecond => scaled(number, 1000.0, &DECIMAL),
+            Self::Count => return three_digits(number),
+        };
+        format!("{} {name}", three_digits(number))
+    }
+
+    /// From what on the next greater name is used: 1024 or 1000, where there is one.
+    pub(super) fn base(self) -> Option<f64> {
+        match self {
+            Self::Percent | Self::Count => None,
+            Self::Bytes => Some(1024.0),
+            Self::BytesPerSecond => Some(1000.0),
+        }
+    }
+}
+
+/// The number by the greatest name that leaves something before the point.
+fn scaled(mut number: f64, base: f64, names: &[&'static str]) -> (f64, &'static str) {
+    let mut names = names.iter();
+    let mut name = names.next();
+    // What is shown as 1000 by three digits has the next name already.
+    while number.abs() >= base - 0.5 {
+        let Some(next) = names.next() else { break };
+        number /= base;
+        name = Some(next);
+    }
+    (number, name.copied().unwrap_or_default())
+}
+
+fn three_digits(number: f64) -> String {
+    let decimals = match number.abs() {
+        n if n >= 99.95 => 0,
+        n if n >= 9.995 => 1,
+        _ => 2,
+    };
+    let text = format!("{number:.decimals$}");
+    if text.contains('.') {
+        let short = text.trim_end_matches('0').trim_end_matches('.');
+        // What rounds to nothing is nothing, not less than it.
+        return if short == "-0" { "0" } else { short }.to_owned();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_told_by_three_digits() {
+        use Unit::{Bytes, BytesPerSecond, Count, Percent};
+        for (unit, number, text) in [
+            (Percent, 0.0, "0 %"),
+            (Percent, 0.126, "0.13 %"),
+            (Percent, 12.34, "12.3 %"),
+            (Percent, 399.6, "400 %"),
+            (Percent, 100.0, "100 %"),
+            (Bytes, 512.0, "512 B"),
+            (Bytes, 1023.7, "1 KiB"),
+            (Bytes, 1536.0, "1.5 KiB"),
+            (Bytes, 67_108_864.0, "64 MiB"),
+            (Bytes, 18_446_744_073_709_551_615.0, "16 EiB"),
+            (BytesPerSecond, 999.0, "999 B/s"),
+            (BytesPerSecond, 1_250_000.0, "1.25 MB/s"),
+            (Count, 1200.0, "1200"),
+            (Count, -0.001, "0"),
+        ] {
+            assert_eq!(unit.text(number), text);
+        }
+    }
+}
