@@ -15,6 +15,7 @@ mod links;
 mod mounts;
 mod neighbours;
 mod netlink;
+mod os_release;
 mod own;
 mod processes;
 mod qdiscs;
@@ -46,6 +47,7 @@ pub use link_modes::LinkMode;
 pub use links::{Link, LinkStats};
 pub use mounts::{Mount, MountInfo};
 pub use neighbours::Neighbour;
+pub use os_release::unquoted;
 pub use own::{Usage, raise_open_files_limit};
 pub use processes::{LinkTraffic, NetworkNamespace, Process, SchedStat};
 pub use qdiscs::Qdisc;
@@ -131,6 +133,28 @@ impl Machine {
     #[must_use]
     pub fn engines(&self) -> &Arc<Engines> {
         &self.engines
+    }
+
+    /// Waits until every engine whose socket is there has answered or failed, but no
+    /// longer than this: for who has only just begun to [follow](Engines::watch) them.
+    pub async fn engines_answered(self: &Arc<Self>, limit: Duration) {
+        let by = Instant::now() + limit;
+        let snapshot = Snapshot::begin(Arc::clone(self), by);
+        let (sockets, _) = self.engines.sockets();
+        let there = |socket: &_| snapshot.socket_access(socket) == SocketAccess::Open;
+        let there: Vec<_> = sockets.into_iter().filter(|path| there(path)).collect();
+        while Instant::now() < by {
+            let known = self.engines.known();
+            let has_answered = |it: &Engine| it.up || it.error.is_some();
+            let answered = |socket: &PathBuf| {
+                let mut engines = known.iter();
+                engines.any(|it| engine::is_same(&it.socket, socket) && has_answered(it))
+            };
+            if there.iter().all(answered) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// The keeper of its virtual machines.

@@ -6,6 +6,7 @@
 //! does not say which process it is, the id in the group's name will do.
 
 mod guest;
+mod unnamed;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,6 +15,7 @@ use std::{
 };
 
 pub use guest::Guest;
+pub use unnamed::Unnamed;
 
 use super::{
     Roots,
@@ -145,6 +147,21 @@ pub enum Runtime {
     Lxc,
     /// The path does not tell.
     Unknown,
+}
+
+impl Runtime {
+    /// Its name; nothing where the path does not tell.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Containerd => "containerd",
+            Self::CriO => "cri-o",
+            Self::Lxc => "lxc",
+            Self::Unknown => return None,
+        })
+    }
 }
 
 impl Handle {
