@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["collector"],
     &["collectors"],
     &["scrape", "exporter", "exposition", "reference", "log"],
+    &["api"],
     &["http", "check"],
     &["cli"],
 ];

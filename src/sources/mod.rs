@@ -9,6 +9,7 @@ mod diskstats;
 pub mod engine;
 mod ethtool;
 mod guests;
+mod installation;
 pub mod libvirt;
 mod link_modes;
 mod links;
@@ -43,6 +44,7 @@ pub use dbus::{Call, Daemon, Reply, Talk};
 pub use dir::{Dir, UserFile};
 pub use diskstats::{DiskCounters, NO_DISKS};
 pub use ethtool::{Driver, Ethtool, LinkModes, LinkSettings, Statistics};
+pub use installation::installation_id;
 pub use link_modes::LinkMode;
 pub use links::{Link, LinkStats};
 pub use mounts::{Mount, MountInfo};
@@ -364,6 +366,13 @@ impl Snapshot {
             } = &*self.machine;
             workloads.look(roots, cgroups, engines, &libvirt.running())
         })
+    }
+
+    /// The containers that engines know, without looking at control groups: for when these
+    /// cannot be listed. Nothing is read or waited for.
+    #[must_use]
+    pub fn known_containers(&self) -> Seen {
+        self.machine.workloads.of_engines(self.engines())
     }
 
     /// The virtual machines, and how libvirt was reached.

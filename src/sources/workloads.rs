@@ -284,6 +284,30 @@ impl Workloads {
         )
     }
 
+    /// What engines know, where control groups cannot be seen. Nothing is waited for.
+    pub(super) fn of_engines(&self, engines: Arc<Vec<Arc<Engine>>>) -> Seen {
+        let known = each_once(engines.iter().map(|engine| &**engine));
+        let known = known.into_values().map(|(engine, container)| {
+            let path = engine.expected_path(container);
+            Arc::new(Workload {
+                handle: Handle::of(&path),
+                path,
+                group: None,
+                container: Some((engine.taken_for(), Arc::clone(container))),
+                guest: None,
+                rendered: OnceLock::new(),
+            })
+        });
+        let shown = known.filter(|it| !self.flags.cgroup_exclude.matches(&it.path));
+        let mut all: Vec<_> = shown.collect();
+        all.sort_by(|a, b| a.path.cmp(&b.path));
+        Seen {
+            all,
+            gone: Vec::new(),
+            engines,
+        }
+    }
+
     /// The paths of the groups of containers that a flag hides.
     pub(super) fn hidden(&self, roots: &Roots) -> Result<Vec<String>> {
         let is_hidden =
