@@ -159,7 +159,7 @@ pub(super) async fn one(
         let row = find(read.rows(), &named).map_err(|problem| match read.missing.first() {
             // It may be among those that could not be listed.
             Some(Missing { part, reason }) if problem.is_not_found() => {
-                let reason = format!("{}, but not all can be seen: {part}: {reason}", problem);
+                let reason = format!("{problem}, but not all can be seen: {part}: {reason}");
                 Problem::new(503, reason)
             }
             _ => problem,

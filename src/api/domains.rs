@@ -265,6 +265,90 @@ mod tests {
     }
 
     #[test]
+    fn all_that_is_said_of_a_domain_is_described() {
+        let (one, two) = (Some(1), Some(Duration::from_millis(2500)));
+        let mut web = libvirt::Domain {
+            name: "web".to_owned(),
+            uuid: "u".to_owned(),
+            id: Some(7),
+            started: two,
+            about: Some(Arc::new(libvirt::About {
+                title: Some("The web".to_owned()),
+                ..libvirt::About::default()
+            })),
+            ..libvirt::Domain::default()
+        };
+        let stats = &mut web.stats;
+        (stats.vcpu_current, stats.vcpu_maximum) = (one, one);
+        stats.cpu = libvirt::CpuTimes {
+            time: two,
+            user: two,
+            system: two,
+        };
+        stats.balloon = libvirt::Balloon {
+            current: one,
+            maximum: one,
+            rss: one,
+            available: one,
+            unused: one,
+            usable: one,
+            ..libvirt::Balloon::default()
+        };
+        let operations = libvirt::Operations {
+            bytes: one,
+            ..libvirt::Operations::default()
+        };
+        stats.disks = vec![libvirt::Disk {
+            name: "vda".to_owned(),
+            path: Some("/secret-path".to_owned()),
+            read: operations,
+            written: operations,
+            capacity: one,
+            allocation: one,
+            ..libvirt::Disk::default()
+        }];
+        let traffic = libvirt::Traffic {
+            bytes: one,
+            ..libvirt::Traffic::default()
+        };
+        stats.interfaces = vec![libvirt::Interface {
+            name: "vnet0".to_owned(),
+            received: traffic,
+            sent: traffic,
+        }];
+        let in_each_state = State::ALL.into_iter().map(|state| libvirt::Domain {
+            state: Some(state),
+            ..web.clone()
+        });
+        let mut fetched = fetched(true, None);
+        fetched.domains = in_each_state.collect();
+        fetched.connection.versions = Some(libvirt::Versions {
+            driver: "QEMU".to_owned(),
+            hypervisor: Some("7.2.0".to_owned()),
+            daemon: "9.0.0".to_owned(),
+        });
+        let mut missing = Vec::new();
+        let answer = Domains {
+            time: two,
+            connection: Some(connection(&fetched.connection)),
+            domains: domains(&fetched, "libvirt", &mut missing),
+            missing,
+        };
+        crate::api::assert_described("Domains", &answer);
+        let said = serde_json::to_string(&answer).unwrap();
+        assert!(!said.contains("secret-path"));
+        // Every field that is described is there.
+        let first = serde_json::to_value(&answer).unwrap()["domains"][0].clone();
+        let description: serde_json::Value = serde_json::from_slice(crate::api::OPENAPI).unwrap();
+        let described = &description["components"]["schemas"]["Domain"]["properties"];
+        let names = |value: &serde_json::Value| {
+            let fields = value.as_object().unwrap().keys().cloned();
+            fields.collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(names(&first), names(described));
+    }
+
+    #[test]
     fn of_a_domain_that_is_off_nothing_is_made_up() {
         let off = libvirt::Domain {
             name: "web".to_owned(),

@@ -221,10 +221,7 @@ fn json(answer: &impl Serialize) -> Result<Vec<u8>, Problem> {
 }
 
 /// A time from 1970 on, or how long something took, as it is written.
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "as serde calls what writes a field"
-)]
+#[expect(clippy::ref_option, reason = "as serde calls what writes a field")]
 fn seconds<S: serde::Serializer>(
     time: &Option<Duration>,
     serializer: S,
@@ -232,6 +229,32 @@ fn seconds<S: serde::Serializer>(
     time.as_ref()
         .map(Duration::as_secs_f64)
         .serialize(serializer)
+}
+
+/// Holds an answer, or a part of one, against its description; what that does not know
+/// may not be there.
+#[cfg(test)]
+fn assert_described(schema: &str, answer: &impl Serialize) {
+    fn close(schema: &mut serde_json::Value) {
+        if let Some(object) = schema.as_object_mut() {
+            if object.contains_key("properties") {
+                let closed = object.entry("additionalProperties");
+                closed.or_insert(false.into());
+            }
+            object.values_mut().for_each(close);
+        }
+    }
+    let mut description: serde_json::Value = serde_json::from_slice(OPENAPI).unwrap();
+    close(&mut description["components"]);
+    let schema = serde_json::json!({
+        "$ref": format!("#/components/schemas/{schema}"),
+        "components": description["components"],
+    });
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let answer = serde_json::to_value(answer).unwrap();
+    let errors = validator.iter_errors(&answer);
+    let errors: Vec<_> = errors.map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
 }
 
 #[cfg(test)]

@@ -491,7 +491,7 @@ fn rights(machine: &Snapshot, is_on: &dyn Fn(&str) -> bool) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::workloads::{container, engine};
+    use crate::sources::workloads::{Workload, container, engine};
 
     fn wrong(found: &[Finding]) -> Vec<&Finding> {
         let wrong = found.iter().filter(|it| it.mark == Mark::Wrong);
@@ -594,7 +594,6 @@ mod tests {
                     .into(),
                 ..Seen::default()
             };
-            use crate::sources::workloads::Workload;
             let why = seen.why_unnamed(&Workload::of_parts(&path, None, None));
             why.map_or("", |why| why_nameless(&why).0)
         };
@@ -610,7 +609,6 @@ mod tests {
 
     #[test]
     fn a_container_that_runs_out_of_sight_is_wrong() {
-        use crate::sources::workloads::Workload;
         let seen = Seen {
             all: vec![Workload::of_parts(
                 "/docker/a",
