@@ -12,6 +12,7 @@ use clap::{
 };
 
 use crate::{
+    api::census,
     collector::{Collect, Entry, Layer},
     http,
     log::{self, Level},
@@ -41,6 +42,12 @@ pub struct Flags {
     /// Which control groups to show.
     #[command(flatten)]
     pub workloads: workloads::Flags,
+    /// How the census is told.
+    #[command(flatten)]
+    pub census: census::Flags,
+    /// With the task census: print JSON instead of a table.
+    #[arg(long = "json", default_value_t = false, action = ArgAction::Set)]
+    pub json: bool,
     /// Turn all collectors off but those that are turned on by name.
     #[arg(long = "collector.disable-defaults", default_value_t = false, action = ArgAction::Set)]
     pub disable_defaults: bool,
@@ -63,6 +70,8 @@ pub enum Task {
     /// Say what will be collected on this machine, and for what is not, why and how to mend
     /// it.
     Check,
+    /// Print the census of this machine: what runs here, without naming any of it.
+    Census,
 }
 
 /// What the command line asks for.
@@ -91,7 +100,8 @@ pub fn command(collectors: &[Entry]) -> Command {
         .disable_help_flag(true)
         .arg(help.action(ArgAction::HelpShort).help("Print this help"))
         .arg(task.help(
-            "What to do: serve metrics, or check what will be collected here [default: serve]",
+            "What to do: serve metrics, check what will be collected here, or print the census \
+             [default: serve]",
         ))
         .next_help_heading("Serving, logging, where the machine is");
     let command = Flags::augment_args(own).next_help_heading("Collectors and their settings");
@@ -113,7 +123,9 @@ pub fn command(collectors: &[Entry]) -> Command {
     });
     // After the flags, whose documentation would stand in its place.
     let command = command.about(env!("CARGO_PKG_DESCRIPTION")).after_help(
-        "strata_exporter check, with the flags it is served with, says for this machine what will \
+        "strata_exporter census prints what runs here without naming any of it, as a table or with \
+         --json as the report at /api/v1/census.\n\n\
+         strata_exporter check, with the flags it is served with, says for this machine what will \
          be collected, and for what is not, why and how to mend it. It exits with 0 if everything \
          that is on works, else with 1.\n\n\
          A switch --x is turned off by --no-x. Every flag can be set by the environment too: \
@@ -181,9 +193,13 @@ pub fn parse(
         .filter(|entry| entry.is_to_come() && given(&matches, entry.name) == Some(true))
         .map(|entry| entry.name)
         .collect();
-    let task = matches.get_one("task").copied();
+    let task = matches.get_one("task").copied().unwrap_or(Task::Serve);
+    if flags.json && task != Task::Census {
+        let message = "--json goes with the task census only";
+        return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
+    }
     Ok(Settings {
-        task: task.unwrap_or(Task::Serve),
+        task,
         flags,
         collectors: made,
         to_come,
@@ -320,7 +336,7 @@ mod tests {
             ),
             (
                 "surplus",
-                "invalid value 'surplus' for '[TASK]' [possible values: serve, check]",
+                "invalid value 'surplus' for '[TASK]' [possible values: serve, check, census]",
             ),
         ] {
             let error = parse(line).err();

@@ -193,6 +193,32 @@ impl<'a> LabelText<'a> {
         [self.block, if comma { "," } else { "" }, self.own]
     }
 
+    /// The value of a label, as it was before it was written.
+    #[must_use]
+    pub fn value(self, name: &str) -> Option<String> {
+        [self.block, self.own].into_iter().find_map(|mut text| {
+            loop {
+                let (label, rest) = text.split_once("=\"")?;
+                let mut chars = rest.chars();
+                let mut value = String::new();
+                loop {
+                    value.push(match chars.next()? {
+                        '"' => break,
+                        '\\' => match chars.next()? {
+                            'n' => '\n',
+                            c => c,
+                        },
+                        c => c,
+                    });
+                }
+                if label.trim_start_matches(',') == name {
+                    return Some(value);
+                }
+                text = chars.as_str();
+            }
+        })
+    }
+
     /// Whether there is no label.
     #[must_use]
     pub fn is_empty(self) -> bool {
@@ -566,6 +592,23 @@ mod tests {
             ]
         );
         assert_eq!(out.iter().nth(1).unwrap().help, "Field Free (now).");
+    }
+
+    #[test]
+    fn what_was_written_as_a_label_is_read_as_it_was() {
+        let mut out = Families::default();
+        let things = block([("id", "/a\\,x=\"y\""), ("e", "")]);
+        out.add_of(&OF_THING, &things, ["7\n8"], 1_u64);
+        let (_, labels, _) = out.iter().next().unwrap().samples().next().unwrap();
+        for (name, value) in [
+            ("id", Some("/a\\,x=\"y\"")),
+            ("e", Some("")),
+            ("cpu", Some("7\n8")),
+            ("x", None),
+            ("u", None),
+        ] {
+            assert_eq!(labels.value(name).as_deref(), value, "{name}");
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! scrape     runs the collectors side by side  -> Families
 //! exporter   adds what it knows of itself      -> Families
 //! exposition writes the samples down           -> text
-//! http       hands the text to the scraper
+//! api        says what is here, as JSON
+//! http       hands text and JSON to who asks
 //! check      says what a scrape would bring
 //! plot       draws values over time
 //! ```
@@ -20,6 +21,7 @@
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod api;
 pub mod check;
 pub mod cli;
 pub mod collector;

@@ -4,6 +4,7 @@ use std::{io::Write, process::ExitCode, sync::Arc};
 
 use clap::error::ErrorKind;
 use strata_exporter::{
+    api::{Api, census::Census},
     check,
     cli::{self, Flags, Settings, Task},
     collectors,
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         }
         // Nothing is logged: what is wrong stands in what it prints.
         Task::Check => check(settings),
+        Task::Census => census(settings).map(|()| true),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -67,12 +69,22 @@ fn run(settings: Settings) -> Result<(), String> {
     let workers = Workers::default();
     let machine = machine(&settings.flags);
     machine.libvirt().check()?;
+    let census = Census::new(&settings.flags.census)?;
     let scraper = Scraper::new(Arc::clone(&machine), settings.collectors, workers.clone());
+    let scraper = Arc::new(scraper);
+    let api = Api::new(
+        Arc::clone(&machine),
+        Arc::clone(&scraper),
+        workers.clone(),
+        collectors::ALL,
+        census,
+    );
     let asks_engines = scraper.collectors().any(|(_, layer)| layer.asks_engines());
     let asks_libvirt = scraper.collectors().any(|(_, layer)| layer.asks_libvirt());
     runtime.block_on(async {
         let stop = stop_signal()?;
-        let server = Server::bind(settings.flags.web, scraper, collectors::ALL, workers).await?;
+        let server =
+            Server::bind(settings.flags.web, scraper, api, collectors::ALL, workers).await?;
         // Not before it is sure: a reason not to start is the only line then.
         started(enabled, &to_come);
         if asks_engines {
@@ -103,6 +115,26 @@ fn check(settings: Settings) -> Result<bool, String> {
     // Whoever reads it may have read enough.
     std::io::stdout().write_all(checked.text.as_bytes()).ok();
     Ok(checked.is_well)
+}
+
+/// Prints the census of this machine.
+fn census(settings: Settings) -> Result<(), String> {
+    let runtime = runtime()?;
+    let machine = machine(&settings.flags);
+    let census = Census::new(&settings.flags.census)?;
+    let collectors = settings.collectors;
+    let scraper = Scraper::new(Arc::clone(&machine), collectors, Workers::default());
+    let report = runtime.block_on(census.once(&machine, &scraper));
+    // Not dropped: that would wait for what hangs in the kernel.
+    runtime.shutdown_background();
+    let text = if settings.flags.json {
+        report.json()?
+    } else {
+        report.table()
+    };
+    // Whoever reads it may have read enough.
+    std::io::stdout().write_all(text.as_bytes()).ok();
+    Ok(())
 }
 
 /// One thread serves; what blocks is the workers'.

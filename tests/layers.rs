@@ -19,6 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["collector"],
     &["collectors"],
     &["scrape", "exporter", "exposition", "reference", "log"],
+    &["api"],
     &["http", "check"],
     &["cli"],
 ];

@@ -11,8 +11,8 @@ use crate::{
     sources::{
         Snapshot, SocketAccess,
         cgroup::Version,
-        engine::{Engine, Kind, State},
-        workloads::{Handle, Runtime, Seen},
+        engine::{self, Engine, Kind, State},
+        workloads::{Runtime, Seen, Unnamed},
     },
 };
 
@@ -123,17 +123,11 @@ pub(super) fn all(
 fn once_each(sockets: Vec<PathBuf>) -> Vec<PathBuf> {
     let mut each: Vec<PathBuf> = Vec::new();
     for socket in sockets {
-        if !each.iter().any(|known| is_same(known, &socket)) {
+        if !each.iter().any(|known| engine::is_same(known, &socket)) {
             each.push(socket);
         }
     }
     each
-}
-
-/// Whether two paths are of one socket.
-pub(super) fn is_same(one: &Path, other: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().ok();
-    one == other || real(one).is_some_and(|one| Some(one) == real(other))
 }
 
 fn control_groups(machine: &Snapshot, is_on: &dyn Fn(&str) -> bool) -> Vec<Finding> {
@@ -266,7 +260,7 @@ fn of_engines(
     for (socket, access) in sockets {
         let path = socket.display();
         let mut engines = engines.iter();
-        let engine = engines.find(|engine| is_same(&engine.socket, socket));
+        let engine = engines.find(|engine| engine::is_same(&engine.socket, socket));
         found.extend(match (access, engine) {
             (_, Some(engine)) if engine.up => Some(answering(engine)),
             (SocketAccess::Missing, _) if are_named => Some(
@@ -372,9 +366,8 @@ fn of_containers(seen: &Seen) -> Vec<Finding> {
 
     let mut nameless: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for (workload, _) in seen.present() {
-        if let (None, Some(handle)) = (&workload.container, &workload.handle)
-            && let Some(why) = why_nameless(handle, seen)
-        {
+        if let Some(why) = seen.why_unnamed(workload) {
+            let why = why_nameless(&why);
             nameless.entry(why).or_default().push(&workload.path);
         }
     }
@@ -408,35 +401,29 @@ fn hidden(paths: Result<Vec<String>>) -> Option<Finding> {
 }
 
 /// Why a container goes by its id only, and what to do about it, if anything.
-fn why_nameless(handle: &Handle, seen: &Seen) -> Option<(&'static str, &'static str)> {
-    let is_up = |kind| {
-        let mut engines = seen.engines.iter();
-        engines.any(|engine| engine.kind == Some(kind) && engine.up)
-    };
-    match handle.runtime {
-        Runtime::Docker if is_up(Kind::Docker) => Some((
+fn why_nameless(why: &Unnamed) -> (&'static str, &'static str) {
+    match why {
+        Unnamed::NotKnown(Kind::Docker) => (
             "made by a Docker that is not asked, such as a user's or one in a container",
             "name its socket, too: --engine.socket=unix:///PATH, once for each",
-        )),
-        Runtime::Docker => Some((
+        ),
+        Unnamed::Down(Kind::Docker, _) | Unnamed::NotAsked(Kind::Docker) => (
             "made by Docker, which is not asked or does not answer",
             "see above, under engines",
-        )),
-        Runtime::Podman if is_up(Kind::Podman) => Some((
+        ),
+        Unnamed::NotKnown(Kind::Podman) => (
             "made by a Podman that is not asked, such as a user's",
             "name its socket, too: --engine.socket=unix:///PATH, once for each; a user's listens \
              after systemctl --user enable --now podman.socket",
-        )),
-        Runtime::Podman => Some((
+        ),
+        Unnamed::Down(Kind::Podman, _) | Unnamed::NotAsked(Kind::Podman) => (
             "made by Podman, which is not asked or does not answer",
             "have it listen (systemctl enable --now podman.socket, for a user's with --user), and \
              name the socket if it is not found: --engine.socket=unix:///PATH",
-        )),
-        Runtime::Containerd => Some(("made by containerd, which is not asked for names", "")),
-        Runtime::CriO => Some(("made by CRI-O, which is not asked for names", "")),
-        // The path has its name.
-        Runtime::Lxc => None,
-        Runtime::Unknown => Some(("their paths do not tell what made them", "")),
+        ),
+        Unnamed::NoNames(Runtime::CriO) => ("made by CRI-O, which is not asked for names", ""),
+        Unnamed::NoNames(_) => ("made by containerd, which is not asked for names", ""),
+        Unnamed::Unknown => ("their paths do not tell what made them", ""),
     }
 }
 
@@ -504,7 +491,7 @@ fn rights(machine: &Snapshot, is_on: &dyn Fn(&str) -> bool) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::workloads::{container, engine};
+    use crate::sources::workloads::{Workload, container, engine};
 
     fn wrong(found: &[Finding]) -> Vec<&Finding> {
         let wrong = found.iter().filter(|it| it.mark == Mark::Wrong);
@@ -607,8 +594,8 @@ mod tests {
                     .into(),
                 ..Seen::default()
             };
-            let why = why_nameless(&Handle::of(&path).unwrap(), &seen);
-            why.unwrap_or_default().0
+            let why = seen.why_unnamed(&Workload::of_parts(&path, None, None));
+            why.map_or("", |why| why_nameless(&why).0)
         };
         let docker = format!("/docker/{id}");
         assert!(why(docker.clone(), vec![]).contains("does not answer"));
@@ -622,7 +609,6 @@ mod tests {
 
     #[test]
     fn a_container_that_runs_out_of_sight_is_wrong() {
-        use crate::sources::workloads::Workload;
         let seen = Seen {
             all: vec![Workload::of_parts(
                 "/docker/a",

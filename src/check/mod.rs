@@ -11,7 +11,6 @@ mod libvirt;
 use std::{
     collections::BTreeSet,
     fmt::Write,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,7 +21,7 @@ use crate::{
     collector::{Entry, Layer},
     family::Family,
     scrape::{Outcome, Report, Scraper},
-    sources::{Machine, Snapshot, SocketAccess},
+    sources::{Machine, Snapshot},
 };
 use diagnosis::{Finding, Mark};
 
@@ -51,7 +50,7 @@ pub async fn run(machine: Arc<Machine>, scraper: &Scraper, all: &[Entry]) -> Che
     let containers = scraper.collectors().any(|(_, layer)| layer.asks_engines());
     if containers {
         machine.engines().watch();
-        wait_for_engines(&machine).await;
+        machine.engines_answered(ENGINES_ANSWER).await;
     }
     let on: BTreeSet<&str> = scraper.collectors().map(|(name, _)| name).collect();
     let result = scraper.scrape(&on, DEADLINE).await;
@@ -101,27 +100,6 @@ pub async fn run(machine: Arc<Machine>, scraper: &Scraper, all: &[Entry]) -> Che
     Checked {
         text,
         is_well: wrong == 0,
-    }
-}
-
-/// Until every engine whose socket is there has answered or failed, but not for ever.
-async fn wait_for_engines(machine: &Arc<Machine>) {
-    let snapshot = Snapshot::begin(Arc::clone(machine), Instant::now() + ENGINES_ANSWER);
-    let (sockets, _) = machine.engines().sockets();
-    let there = |socket: &_| snapshot.socket_access(socket) == SocketAccess::Open;
-    let there: Vec<_> = sockets.into_iter().filter(|path| there(path)).collect();
-    let started = Instant::now();
-    while started.elapsed() < ENGINES_ANSWER {
-        let known = machine.engines().known();
-        let answered = |socket: &PathBuf| {
-            let mut engines = known.iter();
-            engines
-                .any(|it| diagnosis::is_same(&it.socket, socket) && (it.up || it.error.is_some()))
-        };
-        if there.iter().all(answered) {
-            return;
-        }
-        time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -7,7 +7,13 @@ mod listen;
 mod query;
 mod routes;
 
-use std::{convert::Infallible, future::Future, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    num::NonZeroUsize,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use clap::ArgAction;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -16,6 +22,7 @@ use tokio::{sync::watch, time};
 use tracing::{debug, info, warn};
 
 use crate::{
+    api::Api,
     collector::{Entry, Layer},
     exporter::Exporter,
     scrape::{Scraper, Workers},
@@ -53,7 +60,7 @@ pub struct Flags {
         value_parser = path
     )]
     telemetry_path: String,
-    /// Most requests for metrics answered at the same time; more get status 503. 0 is no limit.
+    /// Most requests for metrics answered at the same time, and of those for JSON; more get status 503. 0 is no limit.
     #[arg(long = "web.max-requests", value_name = "N", default_value_t = 40)]
     max_requests: usize,
     /// Most connections open at the same time; for one more the longest idle one is closed.
@@ -87,7 +94,8 @@ impl Server {
     /// Listens where the flags say; what the error says is for the command line.
     pub async fn bind(
         flags: Flags,
-        scraper: Scraper,
+        scraper: Arc<Scraper>,
+        api: Api,
         collectors: &[Entry],
         workers: Workers,
     ) -> Result<Self, String> {
@@ -110,6 +118,8 @@ impl Server {
             known: Known::new(all, enabled),
             listed,
             scraper,
+            api,
+            api_in_flight: AtomicUsize::new(0),
             workers,
             exporter: Arc::clone(&exporter),
             telemetry_path: flags.telemetry_path,

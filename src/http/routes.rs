@@ -3,7 +3,10 @@
 use std::{
     convert::Infallible,
     num::NonZeroUsize,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,8 +15,8 @@ use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::Bytes,
     header::{
-        ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-        HeaderName, HeaderValue, VARY,
+        ACCEPT, ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
+        CONTENT_TYPE, HeaderName, HeaderValue, VARY,
     },
 };
 use tracing::error;
@@ -23,6 +26,7 @@ use super::{
     query::{Known, Wanted},
 };
 use crate::{
+    api::{self, Api},
     collector::Layer,
     exporter::Exporter,
     exposition::{Format, Page},
@@ -42,7 +46,10 @@ type Answer = Response<Full<Bytes>>;
 /// Everything that answers are made of.
 #[derive(Debug)]
 pub(super) struct Service {
-    pub scraper: Scraper,
+    pub scraper: Arc<Scraper>,
+    pub api: Api,
+    /// Requests for JSON that are being answered.
+    pub api_in_flight: AtomicUsize,
     pub workers: Workers,
     pub exporter: Arc<Exporter>,
     pub known: Known,
@@ -78,6 +85,7 @@ impl Service {
                     .await
             }
             "/" => self.landing(),
+            path if Api::is_below(path) => self.api(path, query, request.headers()).await,
             _ => text(StatusCode::NOT_FOUND, "There is nothing here.\n".to_owned()),
         })
     }
@@ -102,14 +110,9 @@ impl Service {
     }
 
     async fn metrics(&self, query: &str, layer: Option<Layer>, headers: &HeaderMap) -> Answer {
-        let in_flight = InFlight::one_more(&self.exporter);
-        let limit = self
-            .max_requests
-            .filter(|limit| in_flight.count > limit.get());
-        let answer = if let Some(limit) = limit {
-            let reason =
-                format!("Limit of concurrent requests reached ({limit}), try again later.\n");
-            text(StatusCode::SERVICE_UNAVAILABLE, reason)
+        let in_flight = InFlight::one_more(&self.exporter.in_flight);
+        let answer = if let Some(reason) = self.too_many(&in_flight) {
+            text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n")
         } else {
             match self.known.wanted(query, layer) {
                 Ok(wanted) => self.scrape(wanted, headers).await,
@@ -118,6 +121,44 @@ impl Service {
         };
         self.exporter.answered(answer.status().as_u16());
         answer
+    }
+
+    /// Answers in JSON. Its requests have a limit of their own, so that pages which ask
+    /// often do not keep the scraper out.
+    async fn api(&self, path: &str, query: &str, headers: &HeaderMap) -> Answer {
+        let in_flight = InFlight::one_more(&self.api_in_flight);
+        let answered = match self.too_many(&in_flight) {
+            Some(reason) => api::Answer::error(503, &reason),
+            None => self.api.answer(path, query, limit(headers)).await,
+        };
+        let pack = gzip::accepted_by(header(headers, &ACCEPT_ENCODING))
+            && gzip::is_worth_it(answered.json.len());
+        let body = if pack {
+            let packed = self.workers.call(move || pack_or_not(answered.json)).await;
+            packed.unwrap_or_default()
+        } else {
+            Body {
+                bytes: answered.json.into(),
+                is_packed: false,
+            }
+        };
+        let mut answer = Response::new(Full::from(body.bytes));
+        let status = StatusCode::from_u16(answered.status);
+        *answer.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        set(&mut answer, CONTENT_TYPE, "application/json");
+        set(&mut answer, CACHE_CONTROL, "no-store");
+        set(&mut answer, VARY, "Accept-Encoding");
+        if body.is_packed {
+            set(&mut answer, CONTENT_ENCODING, "gzip");
+        }
+        answer
+    }
+
+    /// Why a request is not answered, if there are too many.
+    fn too_many(&self, in_flight: &InFlight<'_>) -> Option<String> {
+        let limit = self.max_requests?;
+        (in_flight.count > limit.get())
+            .then(|| format!("Limit of concurrent requests reached ({limit}), try again later."))
     }
 
     async fn scrape(&self, wanted: Wanted, headers: &HeaderMap) -> Answer {
@@ -151,9 +192,23 @@ impl Service {
 }
 
 /// A body as it will be sent.
+#[derive(Default)]
 struct Body {
     bytes: Bytes,
     is_packed: bool,
+}
+
+fn pack_or_not(json: Vec<u8>) -> Body {
+    match gzip::compress(&json) {
+        Ok(packed) => Body {
+            bytes: packed.into(),
+            is_packed: true,
+        },
+        Err(_) => Body {
+            bytes: json.into(),
+            is_packed: false,
+        },
+    }
 }
 
 fn write(
@@ -186,23 +241,23 @@ fn write(
     Some(Body { bytes, is_packed })
 }
 
-/// A request for metrics that is being answered.
+/// A request that is being answered.
 struct InFlight<'a> {
-    exporter: &'a Exporter,
+    all: &'a AtomicUsize,
     /// Which one of those at the same time it is.
     count: usize,
 }
 
 impl<'a> InFlight<'a> {
-    fn one_more(exporter: &'a Exporter) -> Self {
-        let count = exporter.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
-        Self { exporter, count }
+    fn one_more(all: &'a AtomicUsize) -> Self {
+        let count = all.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { all, count }
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.exporter.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

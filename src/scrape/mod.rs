@@ -1,5 +1,6 @@
 //! Runs the collectors of one scrape, keeping them out of each other's way.
 
+mod reading;
 mod run;
 mod workers;
 
@@ -7,12 +8,13 @@ use std::{
     collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::time;
 use tracing::{debug, info, warn};
 
+pub use reading::Reading;
 pub use run::{Report, quiet_caught_panics};
 pub use workers::Workers;
 
@@ -78,6 +80,21 @@ impl Outcome {
     }
 }
 
+/// What became of a collector when it was last asked for.
+#[derive(Debug, Clone)]
+pub struct Last {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// How long it ran; for one that still ran, how long until then.
+    pub duration: Duration,
+    /// How many parts it left out.
+    pub skipped: usize,
+    /// Why the first of them.
+    pub reason: Option<Error>,
+    /// When that was.
+    pub at: SystemTime,
+}
+
 /// What one scrape brought.
 #[derive(Debug)]
 pub struct Scraped {
@@ -130,6 +147,7 @@ impl Scraper {
                     layer,
                     collect,
                     current: Mutex::default(),
+                    last: Mutex::default(),
                     logged: Mutex::default(),
                 })
             })
@@ -145,6 +163,15 @@ impl Scraper {
     /// The names and layers of the collectors, in order.
     pub fn collectors(&self) -> impl Iterator<Item = (&'static str, Layer)> {
         self.slots.iter().map(|slot| (slot.name, slot.layer))
+    }
+
+    /// The names and layers of the collectors, in order, and what became of each when it
+    /// was last asked for, if it ever was.
+    pub fn last(&self) -> impl Iterator<Item = (&'static str, Layer, Option<Last>)> {
+        self.slots.iter().map(|slot| {
+            let last = slot.last.lock().unwrap_or_else(PoisonError::into_inner);
+            (slot.name, slot.layer, last.clone())
+        })
     }
 
     /// Runs the collectors whose name is `wanted`, for no longer than `limit`.
@@ -174,6 +201,7 @@ impl Scraper {
         for (slot, started) in runs {
             let report = started.report();
             slot.log(&report);
+            slot.remember(&report);
             own.add(&DURATION, [slot.name], report.duration);
             let success = matches!(report.outcome, Outcome::Collected);
             own.add(&SUCCESS, [slot.name], success);
@@ -194,6 +222,7 @@ struct Slot {
     collect: Collect,
     /// The last run that was started.
     current: Mutex<Option<Arc<Run>>>,
+    last: Mutex<Option<Last>>,
     logged: Mutex<Logged>,
 }
 
@@ -252,6 +281,18 @@ impl Slot {
             current().take_if(|run| is_it(run));
         });
         Started::Now(run)
+    }
+
+    fn remember(&self, report: &Report) {
+        let (skipped, reason) = report.families.skipped();
+        let last = Last {
+            outcome: report.outcome.clone(),
+            duration: report.duration,
+            skipped,
+            reason: reason.cloned(),
+            at: SystemTime::now(),
+        };
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
     }
 
     /// Logs what became of the collector if that is news.

@@ -137,7 +137,7 @@ thread_local! {
 }
 
 /// Runs code that may panic; the error is what the panic said and where.
-fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
+pub(super) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     CAUGHT.set(Some(String::new()));
     // What the code holds is either made anew for each scrape or behind locks that
     // bear being poisoned.

@@ -9,12 +9,14 @@ mod diskstats;
 pub mod engine;
 mod ethtool;
 mod guests;
+mod installation;
 pub mod libvirt;
 mod link_modes;
 mod links;
 mod mounts;
 mod neighbours;
 mod netlink;
+mod os_release;
 mod own;
 mod processes;
 mod qdiscs;
@@ -42,10 +44,12 @@ pub use dbus::{Call, Daemon, Reply, Talk};
 pub use dir::{Dir, UserFile};
 pub use diskstats::{DiskCounters, NO_DISKS};
 pub use ethtool::{Driver, Ethtool, LinkModes, LinkSettings, Statistics};
+pub use installation::installation_id;
 pub use link_modes::LinkMode;
 pub use links::{Link, LinkStats};
 pub use mounts::{Mount, MountInfo};
 pub use neighbours::Neighbour;
+pub use os_release::unquoted;
 pub use own::{Usage, raise_open_files_limit};
 pub use processes::{LinkTraffic, NetworkNamespace, Process, SchedStat};
 pub use qdiscs::Qdisc;
@@ -131,6 +135,28 @@ impl Machine {
     #[must_use]
     pub fn engines(&self) -> &Arc<Engines> {
         &self.engines
+    }
+
+    /// Waits until every engine whose socket is there has answered or failed, but no
+    /// longer than this: for who has only just begun to [follow](Engines::watch) them.
+    pub async fn engines_answered(self: &Arc<Self>, limit: Duration) {
+        let by = Instant::now() + limit;
+        let snapshot = Snapshot::begin(Arc::clone(self), by);
+        let (sockets, _) = self.engines.sockets();
+        let there = |socket: &_| snapshot.socket_access(socket) == SocketAccess::Open;
+        let there: Vec<_> = sockets.into_iter().filter(|path| there(path)).collect();
+        while Instant::now() < by {
+            let known = self.engines.known();
+            let has_answered = |it: &Engine| it.up || it.error.is_some();
+            let answered = |socket: &PathBuf| {
+                let mut engines = known.iter();
+                engines.any(|it| engine::is_same(&it.socket, socket) && has_answered(it))
+            };
+            if there.iter().all(answered) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// The keeper of its virtual machines.
@@ -340,6 +366,13 @@ impl Snapshot {
             } = &*self.machine;
             workloads.look(roots, cgroups, engines, &libvirt.running())
         })
+    }
+
+    /// The containers that engines know, without looking at control groups: for when these
+    /// cannot be listed. Nothing is read or waited for.
+    #[must_use]
+    pub fn known_containers(&self) -> Seen {
+        self.machine.workloads.of_engines(self.engines())
     }
 
     /// The virtual machines, and how libvirt was reached.

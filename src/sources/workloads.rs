@@ -6,6 +6,7 @@
 //! does not say which process it is, the id in the group's name will do.
 
 mod guest;
+mod unnamed;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,6 +15,7 @@ use std::{
 };
 
 pub use guest::Guest;
+pub use unnamed::Unnamed;
 
 use super::{
     Roots,
@@ -147,6 +149,21 @@ pub enum Runtime {
     Unknown,
 }
 
+impl Runtime {
+    /// Its name; nothing where the path does not tell.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Containerd => "containerd",
+            Self::CriO => "cri-o",
+            Self::Lxc => "lxc",
+            Self::Unknown => return None,
+        })
+    }
+}
+
 impl Handle {
     /// What this path says.
     #[must_use]
@@ -265,6 +282,30 @@ impl Workloads {
             |wanted| cgroups.walk(wanted),
             |id| engines.seen(id),
         )
+    }
+
+    /// What engines know, where control groups cannot be seen. Nothing is waited for.
+    pub(super) fn of_engines(&self, engines: Arc<Vec<Arc<Engine>>>) -> Seen {
+        let known = each_once(engines.iter().map(|engine| &**engine));
+        let known = known.into_values().map(|(engine, container)| {
+            let path = engine.expected_path(container);
+            Arc::new(Workload {
+                handle: Handle::of(&path),
+                path,
+                group: None,
+                container: Some((engine.taken_for(), Arc::clone(container))),
+                guest: None,
+                rendered: OnceLock::new(),
+            })
+        });
+        let shown = known.filter(|it| !self.flags.cgroup_exclude.matches(&it.path));
+        let mut all: Vec<_> = shown.collect();
+        all.sort_by(|a, b| a.path.cmp(&b.path));
+        Seen {
+            all,
+            gone: Vec::new(),
+            engines,
+        }
     }
 
     /// The paths of the groups of containers that a flag hides.

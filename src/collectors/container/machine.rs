@@ -15,7 +15,6 @@ use clap::ArgAction;
 
 use crate::{
     collector::Collector,
-    collectors::host,
     error::{Error, Result},
     family::{self, Block, Families, Value},
     metric::Desc,
@@ -142,7 +141,7 @@ impl Collector for Machine {
             &VERSION,
             [
                 kernel.as_ref().map_or("", Text::trimmed),
-                &host::pretty_name(machine).unwrap_or_default(),
+                &machine.os_name().ok().flatten().unwrap_or_default(),
                 &docker.unwrap_or_default(),
                 OWN_VERSION,
                 "none",

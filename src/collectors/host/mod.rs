@@ -66,8 +66,6 @@ mod watchdog;
 mod xfs;
 mod zoneinfo;
 
-pub(super) use os::pretty_name;
-
 use crate::collector::{Entry, Layer::Host};
 
 /// Every collector of this layer.

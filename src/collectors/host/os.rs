@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use crate::{
     collector::{Collector, NoFlags},
-    error::{Error, Result},
+    error::Result,
     family::Families,
     metric::Desc,
     metrics,
-    sources::{Snapshot, Text},
+    sources::{Snapshot, Text, unquoted},
 };
 
 metrics! {
@@ -41,22 +41,8 @@ impl Collector for Os {
     }
 
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(families(&release(machine)?))
+        Ok(families(&machine.os_release()?))
     }
-}
-
-fn release(machine: &Snapshot) -> Result<Text> {
-    match machine.root("etc/os-release") {
-        Err(Error::Absent(_)) => machine.root("usr/lib/os-release"),
-        release => release,
-    }
-}
-
-/// The operating system's name and version for people to read, if it has such a name.
-pub(in crate::collectors) fn pretty_name(machine: &Snapshot) -> Option<String> {
-    let release = release(machine).ok()?;
-    let mut lines = release.body().lines();
-    unquoted(lines.find_map(|line| line.trim().strip_prefix("PRETTY_NAME="))?)
 }
 
 fn families(release: &Text) -> Families {
@@ -106,26 +92,6 @@ fn families(release: &Text) -> Families {
     out
 }
 
-/// What a shell makes of a value; nothing where a quote is not closed.
-fn unquoted(value: &str) -> Option<String> {
-    let mut quote = None;
-    let mut plain = String::with_capacity(value.len());
-    let mut chars = value.chars();
-    while let Some(c) = chars.next() {
-        match (c, quote) {
-            ('\'' | '"', None) => quote = Some(c),
-            (c, Some(q)) if c == q => quote = None,
-            ('\\', Some('"')) => match chars.next()? {
-                c @ ('"' | '\\' | '$' | '`') => plain.push(c),
-                c => plain.extend(['\\', c]),
-            },
-            ('\\', None) => plain.push(chars.next()?),
-            (c, _) => plain.push(c),
-        }
-    }
-    quote.is_none().then_some(plain)
-}
-
 /// The number that a version begins with.
 fn version(version: &str) -> Option<f64> {
     let mut dots = 0;
@@ -162,7 +128,7 @@ fn timestamp(date: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::testing::Machine;
+    use crate::{collectors::testing::Machine, error::Error};
 
     #[test]
     fn a_line_that_makes_no_sense_costs_only_itself() {
@@ -180,21 +146,6 @@ mod tests {
         let (skipped, reason) = out.skipped();
         assert_eq!(skipped, 3);
         assert_eq!(reason.unwrap().to_string(), "test:4: not an assignment");
-    }
-
-    #[test]
-    fn values_are_quoted_as_in_a_shell() {
-        for (quoted, plain) in [
-            ("debian", Some("debian")),
-            ("", Some("")),
-            (r#""a \"b\" \$c \\ \d""#, Some(r#"a "b" $c \ \d"#)),
-            (r#"'a \ "b"'"#, Some(r#"a \ "b""#)),
-            (r#"a\ b"c"'d'"#, Some("a bcd")),
-            (r#""open"#, None),
-            (r#""open\""#, None),
-        ] {
-            assert_eq!(unquoted(quoted).as_deref(), plain, "{quoted}");
-        }
     }
 
     #[test]

@@ -275,6 +275,13 @@ pub fn each_once<'a>(engines: impl IntoIterator<Item = &'a Engine>) -> Entries<'
     containers
 }
 
+/// Whether two paths are of one socket.
+#[must_use]
+pub fn is_same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    one == other || real(one).is_some_and(|one| Some(one) == real(other))
+}
+
 /// Where systemd puts a slice: `a-b.slice` is in `a.slice`.
 fn slice_path(slice: &str) -> String {
     let slice = slice.rsplit('/').next().unwrap_or_default();

@@ -1,0 +1,367 @@
+//! The census as one report, for who gathers it from many machines: the numbers of the
+//! census metrics, by the same collectors, and so with their flags. It names no container,
+//! no label, no address and no host.
+//!
+//! The report has a fixed form: of what is not known there is a null, where other answers
+//! have nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use clap::ArgAction;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::time;
+
+use super::seconds;
+use crate::{
+    collector::Layer,
+    family::{Families, Family, Value},
+    scrape::Scraper,
+    sources::{Machine, installation_id},
+};
+
+/// How long engines may take to say what they have.
+const ENGINES_ANSWER: Duration = Duration::from_secs(5);
+/// How long the collectors may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Use of CPU is told from two readings, this far apart.
+const BETWEEN: Duration = Duration::from_millis(1100);
+
+/// How the census is told.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[group(skip)]
+pub struct Flags {
+    /// Directory to keep the installation's random id in; without it a new one is drawn at
+    /// each start.
+    #[arg(long = "census.state-directory", value_name = "DIR")]
+    pub census_state_directory: Option<PathBuf>,
+    /// Tell images by the SHA-256 of their names only.
+    #[arg(long = "census.hash-images", default_value_t = false, action = ArgAction::Set)]
+    pub census_hash_images: bool,
+}
+
+/// Who tells it, and how.
+#[derive(Debug)]
+pub struct Census {
+    installation_id: String,
+    hashes_images: bool,
+}
+
+/// What is told. The names are those that others expect.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    installation_id: String,
+    version: &'static str,
+    #[serde(serialize_with = "seconds")]
+    timestamp: Option<Duration>,
+    host_count: u64,
+    total_containers: Option<u64>,
+    containers_running: Option<u64>,
+    containers_stopped: Option<u64>,
+    containers_paused: Option<u64>,
+    containers_other: Option<u64>,
+    avg_cpu_percent: Option<f64>,
+    avg_memory_bytes: Option<f64>,
+    total_memory_limit: Option<u64>,
+    avg_restarts: Option<f64>,
+    high_restart_containers: Option<u64>,
+    total_image_size: Option<u64>,
+    unique_images: Option<u64>,
+    timezone: Option<String>,
+    image_stats: Option<Vec<ImageStat>>,
+}
+
+/// Of an image how many containers there are, and how large it is.
+#[derive(Debug, Serialize)]
+struct ImageStat {
+    image: String,
+    count: u64,
+    size_bytes: Option<u64>,
+}
+
+impl Census {
+    /// As the flags say. Fails where the installation's id cannot be kept.
+    pub fn new(flags: &Flags) -> Result<Self, String> {
+        let dir = flags.census_state_directory.as_deref();
+        let id = installation_id(dir);
+        Ok(Self {
+            installation_id: id.map_err(|error| format!("--census.state-directory: {error}"))?,
+            hashes_images: flags.census_hash_images,
+        })
+    }
+
+    /// The report, made within about this time.
+    pub async fn report(&self, scraper: &Scraper, limit: Duration) -> Report {
+        let of_census = scraper.collectors().filter(|(_, of)| *of == Layer::Census);
+        let names: BTreeSet<&str> = of_census.map(|(name, _)| name).collect();
+        let families = scraper.scrape(&names, limit).await.into_families();
+        self.of_families(&families)
+    }
+
+    /// The report, asked for once by who has not followed the engines until now.
+    pub async fn once(&self, machine: &Arc<Machine>, scraper: &Scraper) -> Report {
+        machine.engines().watch();
+        machine.engines_answered(ENGINES_ANSWER).await;
+        self.report(scraper, DEADLINE).await;
+        time::sleep(BETWEEN).await;
+        self.report(scraper, DEADLINE).await
+    }
+
+    fn of_families(&self, families: &[Arc<Families>]) -> Report {
+        let family = |name: &str| {
+            let mut all = families.iter().flat_map(|families| families.iter());
+            all.find(|family| family.name == name)
+        };
+        let float = |name| Some(float(value(family(name)?)?));
+        let count = |name| count(value(family(name)?)?);
+        let by_state = family("census_containers");
+        let in_state = |state: &str| {
+            let of_state = by_state?
+                .samples()
+                .filter(|(_, labels, _)| labels.value("state").as_deref() == Some(state));
+            let counts = of_state.filter_map(|(.., value)| self::count(value));
+            Some(counts.fold(0, u64::saturating_add))
+        };
+        let states = ["running", "stopped", "paused", "other"].map(in_state);
+        let [running, stopped, paused, other] = states;
+        let zone = family("census_timezone_info");
+        Report {
+            installation_id: self.installation_id.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            timestamp: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .ok(),
+            host_count: 1,
+            total_containers: states
+                .into_iter()
+                .try_fold(0_u64, |sum, it| sum.checked_add(it?)),
+            containers_running: running,
+            containers_stopped: stopped,
+            containers_paused: paused,
+            containers_other: other,
+            avg_cpu_percent: float("census_container_cpu_percent_avg"),
+            avg_memory_bytes: float("census_container_memory_bytes_avg"),
+            total_memory_limit: count("census_container_memory_limit_bytes"),
+            avg_restarts: float("census_container_restarts_avg"),
+            high_restart_containers: count("census_containers_high_restarts"),
+            total_image_size: count("census_image_bytes"),
+            unique_images: count("census_images"),
+            timezone: zone.and_then(|zone| zone.samples().next()?.1.value("timezone")),
+            image_stats: family("census_images").map(|_| {
+                self.images(
+                    family("census_image_containers"),
+                    family("census_image_size_bytes"),
+                )
+            }),
+        }
+    }
+
+    fn images(&self, users: Option<&Family>, sizes: Option<&Family>) -> Vec<ImageStat> {
+        let by_image = |family: Option<&Family>| -> BTreeMap<String, u64> {
+            let samples = family.into_iter().flat_map(Family::samples);
+            let counts = samples
+                .filter_map(|(_, labels, value)| Some((labels.value("image")?, count(value)?)));
+            counts.collect()
+        };
+        let sizes = by_image(sizes);
+        let users = by_image(users);
+        let stats = users.into_iter().map(|(image, count)| ImageStat {
+            size_bytes: sizes.get(&image).copied(),
+            image: self.told(image),
+            count,
+        });
+        stats.collect()
+    }
+
+    /// An image's name as it is told. What stands for those without a name is none.
+    fn told(&self, image: String) -> String {
+        if !self.hashes_images || matches!(image.as_str(), "<none>" | "<other>") {
+            return image;
+        }
+        let mut told = "sha256:".to_owned();
+        for byte in Sha256::digest(image) {
+            // Cannot fail: a String takes everything.
+            write!(told, "{byte:02x}").ok();
+        }
+        told
+    }
+}
+
+impl Report {
+    /// As JSON, for people as well.
+    pub fn json(&self) -> Result<String, String> {
+        let json = serde_json::to_string_pretty(self);
+        json.map(|json| json + "\n")
+            .map_err(|error| error.to_string())
+    }
+
+    /// As a table.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let known = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
+        let count = |value: Option<u64>| known(value.map(|value| value.to_string()));
+        let float = |value: Option<f64>| known(value.map(|value| format!("{value:.1}")));
+        let mut text = String::new();
+        for (name, value) in [
+            ("installation", self.installation_id.clone()),
+            ("version", self.version.to_owned()),
+            ("containers", count(self.total_containers)),
+            ("  running", count(self.containers_running)),
+            ("  stopped", count(self.containers_stopped)),
+            ("  paused", count(self.containers_paused)),
+            ("  other", count(self.containers_other)),
+            ("average CPU, %", float(self.avg_cpu_percent)),
+            ("average memory, bytes", float(self.avg_memory_bytes)),
+            ("memory limits, bytes", count(self.total_memory_limit)),
+            ("average restarts", float(self.avg_restarts)),
+            ("often restarted", count(self.high_restart_containers)),
+            ("images", count(self.unique_images)),
+            ("images, bytes", count(self.total_image_size)),
+            ("time zone", known(self.timezone.clone())),
+        ] {
+            row(&mut text, &[name, &value]);
+        }
+        let images = self.image_stats.iter().flatten();
+        for (at, stat) in images.enumerate() {
+            if at == 0 {
+                text += "\nCONTAINERS         BYTES  IMAGE\n";
+            }
+            let (count, size) = (stat.count, count(stat.size_bytes));
+            let image = stat.image.replace(char::is_control, " ");
+            // Cannot fail: a String takes everything.
+            writeln!(text, "{count:>10}  {size:>12}  {image}").ok();
+        }
+        text
+    }
+}
+
+fn row(text: &mut String, [name, value]: &[&str; 2]) {
+    let value = value.replace(char::is_control, " ");
+    // Cannot fail: a String takes everything.
+    writeln!(text, "{name:<22}  {value}").ok();
+}
+
+/// The value of a family that has one sample.
+fn value(family: &Family) -> Option<Value> {
+    family.samples().next().map(|(.., value)| value)
+}
+
+/// A count; nothing where it is none.
+fn count(value: Value) -> Option<u64> {
+    match value {
+        Value::Unsigned(value) => Some(value),
+        Value::Signed(value) => value.try_into().ok(),
+        Value::Float(_) => None,
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "numbers in JSON are floats anyway"
+)]
+fn float(value: Value) -> f64 {
+    match value {
+        Value::Unsigned(value) => value as f64,
+        Value::Signed(value) => value as f64,
+        Value::Float(value) => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics;
+
+    metrics! {
+        /// As the census collector has it.
+        CONTAINERS: Gauge = "census_containers" ["engine", "state"];
+        /// As the census collector has it.
+        CPU: Gauge = "census_container_cpu_percent_avg" [];
+        /// As the images' collector has it.
+        IMAGES: Gauge = "census_images" [];
+        /// As the images' collector has it.
+        USERS: Gauge = "census_image_containers" ["image"];
+        /// As the images' collector has it.
+        SIZE: Gauge = "census_image_size_bytes" ["image"];
+    }
+
+    fn report(hashes_images: bool, families: Families) -> Report {
+        let census = Census {
+            installation_id: "1".to_owned(),
+            hashes_images,
+        };
+        census.of_families(&[Arc::default(), Arc::new(families)])
+    }
+
+    #[test]
+    fn containers_of_all_engines_are_one_sum() {
+        let mut families = Families::default();
+        for (engine, state, count) in [
+            ("docker", "running", 5_u64),
+            ("docker", "stopped", 3),
+            ("podman", "running", 20),
+            ("podman", "stopped", 0),
+            ("podman", "paused", 1),
+            ("podman", "other", 100),
+        ] {
+            families.add(&CONTAINERS, [engine, state], count);
+        }
+        families.add(&CPU, [], 12.5);
+        let report = report(false, families);
+        assert_eq!(METRICS.len(), 5);
+        let sums = [
+            report.total_containers,
+            report.containers_running,
+            report.containers_stopped,
+            report.containers_paused,
+            report.containers_other,
+        ];
+        assert_eq!(sums, [129, 25, 3, 1, 100].map(Some));
+        assert_eq!(report.avg_cpu_percent, Some(12.5));
+        // Nobody said anything of images.
+        assert_eq!(report.unique_images, None);
+        assert!(report.image_stats.is_none());
+        assert!(
+            report
+                .table()
+                .contains("\nimages                  unknown\n")
+        );
+    }
+
+    #[test]
+    fn what_nobody_counted_is_null_and_not_zero() {
+        let report = serde_json::to_value(report(false, Families::default())).unwrap();
+        for field in ["total_containers", "containers_running", "image_stats"] {
+            assert_eq!(report.get(field), Some(&serde_json::Value::Null), "{field}");
+        }
+    }
+
+    #[test]
+    fn names_of_images_are_told_only_where_they_may_be() {
+        let images = |hashes_images| {
+            let mut families = Families::default();
+            families.add(&IMAGES, [], 2_u64);
+            for (image, count) in [("nginx:1.27", 2_u64), ("<none>", 0)] {
+                families.add(&USERS, [image], count);
+            }
+            families.add(&SIZE, ["nginx:1.27"], 100_u64);
+            let report = report(hashes_images, families);
+            let stats = report.image_stats.unwrap();
+            stats
+                .into_iter()
+                .map(|it| (it.image, it.count, it.size_bytes))
+                .collect::<Vec<_>>()
+        };
+        let none = ("<none>".to_owned(), 0, None);
+        let nginx = |name: &str| (name.to_owned(), 2, Some(100));
+        assert_eq!(images(false), [none.clone(), nginx("nginx:1.27")]);
+        let hash = "sha256:cd4495bb73de9b01bf009710b80ecf4be2d298db47492f4e9e7d0b04981c4614";
+        assert_eq!(images(true), [none, nginx(hash)]);
+    }
+}

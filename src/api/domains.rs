@@ -1,0 +1,367 @@
+//! Virtual machines, as libvirt says of them in this moment: each is asked about, as in a
+//! scrape. Disks and network interfaces go by their names; where disks are is not said.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Serialize;
+
+use super::{Api, Missing, error::Problem, json, keep, seconds};
+use crate::{
+    scrape::Reading,
+    sources::{
+        Snapshot,
+        libvirt::{self, Fetched, State},
+    },
+};
+
+#[derive(Debug)]
+pub(super) struct Readings {
+    /// The snapshot that has them.
+    domains: Reading<Arc<Snapshot>>,
+}
+
+impl Readings {
+    pub(super) fn new() -> Self {
+        Self {
+            domains: Reading::new("libvirt", |machine| {
+                machine.domains()?;
+                Ok(Arc::clone(machine))
+            }),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Domains<'a> {
+    #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
+    time: Option<Duration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection: Option<Connection<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domains: Option<Vec<Domain<'a>>>,
+    missing: Vec<Missing>,
+}
+
+#[derive(Serialize)]
+struct Connection<'a> {
+    uri: &'a str,
+    is_up: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    driver: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hypervisor_version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    libvirt_version: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Domain<'a> {
+    name: &'a str,
+    uuid: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
+    started: Option<Duration>,
+    is_partial: bool,
+    is_stuck: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vcpus: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vcpus_maximum: Option<u64>,
+    #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
+    cpu_seconds: Option<Duration>,
+    #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
+    cpu_user_seconds: Option<Duration>,
+    #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
+    cpu_system_seconds: Option<Duration>,
+    memory: Memory,
+    interfaces: Vec<Interface<'a>>,
+    disks: Vec<Disk<'a>>,
+}
+
+#[derive(Serialize)]
+struct Memory {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maximum_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rss_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    available_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unused_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usable_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Interface<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Disk<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allocation_bytes: Option<u64>,
+}
+
+pub(super) async fn answer(api: &Api, machine: Arc<Snapshot>) -> Result<Vec<u8>, Problem> {
+    let reading = &api.domains.domains;
+    let time = machine.now();
+    let read = reading.take(&machine, &api.workers).await;
+    let what = reading.what();
+    api.write(move || {
+        let mut missing = Vec::new();
+        let read = keep(&mut missing, what, read);
+        // Was read before, or it would not be here.
+        let fetched = read.as_ref().and_then(|machine| machine.domains().ok());
+        json(&Domains {
+            time,
+            connection: fetched.map(|it| connection(&it.connection)),
+            domains: fetched.and_then(|it| domains(it, what, &mut missing)),
+            missing,
+        })
+    })
+    .await
+}
+
+fn connection(connection: &libvirt::Connection) -> Connection<'_> {
+    let versions = connection.versions.as_ref();
+    Connection {
+        uri: &connection.uri,
+        is_up: connection.is_up,
+        driver: versions.map(|it| it.driver.as_str()),
+        hypervisor_version: versions.and_then(|it| it.hypervisor.as_deref()),
+        libvirt_version: versions.map(|it| it.daemon.as_str()),
+    }
+}
+
+/// All of them, or nothing where the daemon did not answer.
+fn domains<'a>(
+    fetched: &'a Fetched,
+    part: &'static str,
+    missing: &mut Vec<Missing>,
+) -> Option<Vec<Domain<'a>>> {
+    let connection = &fetched.connection;
+    // Also of a daemon that answered something is missing then.
+    let reason = connection.error.as_deref();
+    let reason = reason.or((!connection.is_up).then_some("no answer"));
+    missing.extend(reason.map(|reason| Missing {
+        part,
+        reason: reason.to_owned(),
+    }));
+    let domains = fetched.domains.iter().map(Domain::of);
+    connection.is_up.then(|| domains.collect())
+}
+
+impl<'a> Domain<'a> {
+    fn of(domain: &'a libvirt::Domain) -> Self {
+        let (stats, balloon) = (&domain.stats, &domain.stats.balloon);
+        let about = domain.about.as_deref();
+        Self {
+            name: &domain.name,
+            uuid: &domain.uuid,
+            id: domain.id,
+            title: about.and_then(|about| about.title.as_deref()),
+            state: domain.state.map(state),
+            started: domain.started,
+            is_partial: domain.is_partial,
+            is_stuck: domain.is_stuck,
+            vcpus: stats.vcpu_current,
+            vcpus_maximum: stats.vcpu_maximum,
+            cpu_seconds: stats.cpu.time,
+            cpu_user_seconds: stats.cpu.user,
+            cpu_system_seconds: stats.cpu.system,
+            memory: Memory {
+                current_bytes: balloon.current,
+                maximum_bytes: balloon.maximum,
+                rss_bytes: balloon.rss,
+                available_bytes: balloon.available,
+                unused_bytes: balloon.unused,
+                usable_bytes: balloon.usable,
+            },
+            interfaces: stats
+                .interfaces
+                .iter()
+                .map(|interface| Interface {
+                    name: &interface.name,
+                    received_bytes: interface.received.bytes,
+                    sent_bytes: interface.sent.bytes,
+                })
+                .collect(),
+            disks: stats
+                .disks
+                .iter()
+                .map(|disk| Disk {
+                    name: &disk.name,
+                    read_bytes: disk.read.bytes,
+                    written_bytes: disk.written.bytes,
+                    capacity_bytes: disk.capacity,
+                    allocation_bytes: disk.allocation,
+                })
+                .collect(),
+        }
+    }
+}
+
+fn state(state: State) -> &'static str {
+    match state {
+        State::NoState => "no_state",
+        State::Running => "running",
+        State::Blocked => "blocked",
+        State::Paused => "paused",
+        State::Shutdown => "shutdown",
+        State::Shutoff => "shutoff",
+        State::Crashed => "crashed",
+        State::PmSuspended => "pmsuspended",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fetched(is_up: bool, error: Option<&str>) -> Fetched {
+        Fetched {
+            connection: libvirt::Connection {
+                is_up,
+                error: error.map(str::to_owned),
+                ..libvirt::Connection::default()
+            },
+            domains: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_answer_is_not_one_without_domains() {
+        for (is_up, error, said) in [
+            (true, None, &[][..]),
+            (true, Some("no events"), &["no events"]),
+            (false, Some("refused"), &["refused"]),
+            (false, None, &["no answer"]),
+        ] {
+            let mut missing = Vec::new();
+            let fetched = fetched(is_up, error);
+            assert_eq!(domains(&fetched, "libvirt", &mut missing).is_some(), is_up);
+            let reasons: Vec<_> = missing.iter().map(|it| it.reason.as_str()).collect();
+            assert_eq!(reasons, said);
+        }
+    }
+
+    #[test]
+    fn all_that_is_said_of_a_domain_is_described() {
+        let (one, two) = (Some(1), Some(Duration::from_millis(2500)));
+        let mut web = libvirt::Domain {
+            name: "web".to_owned(),
+            uuid: "u".to_owned(),
+            id: Some(7),
+            started: two,
+            about: Some(Arc::new(libvirt::About {
+                title: Some("The web".to_owned()),
+                ..libvirt::About::default()
+            })),
+            ..libvirt::Domain::default()
+        };
+        let stats = &mut web.stats;
+        (stats.vcpu_current, stats.vcpu_maximum) = (one, one);
+        stats.cpu = libvirt::CpuTimes {
+            time: two,
+            user: two,
+            system: two,
+        };
+        stats.balloon = libvirt::Balloon {
+            current: one,
+            maximum: one,
+            rss: one,
+            available: one,
+            unused: one,
+            usable: one,
+            ..libvirt::Balloon::default()
+        };
+        let operations = libvirt::Operations {
+            bytes: one,
+            ..libvirt::Operations::default()
+        };
+        stats.disks = vec![libvirt::Disk {
+            name: "vda".to_owned(),
+            path: Some("/secret-path".to_owned()),
+            read: operations,
+            written: operations,
+            capacity: one,
+            allocation: one,
+            ..libvirt::Disk::default()
+        }];
+        let traffic = libvirt::Traffic {
+            bytes: one,
+            ..libvirt::Traffic::default()
+        };
+        stats.interfaces = vec![libvirt::Interface {
+            name: "vnet0".to_owned(),
+            received: traffic,
+            sent: traffic,
+        }];
+        let in_each_state = State::ALL.into_iter().map(|state| libvirt::Domain {
+            state: Some(state),
+            ..web.clone()
+        });
+        let mut fetched = fetched(true, None);
+        fetched.domains = in_each_state.collect();
+        fetched.connection.versions = Some(libvirt::Versions {
+            driver: "QEMU".to_owned(),
+            hypervisor: Some("7.2.0".to_owned()),
+            daemon: "9.0.0".to_owned(),
+        });
+        let mut missing = Vec::new();
+        let answer = Domains {
+            time: two,
+            connection: Some(connection(&fetched.connection)),
+            domains: domains(&fetched, "libvirt", &mut missing),
+            missing,
+        };
+        crate::api::assert_described("Domains", &answer);
+        let said = serde_json::to_string(&answer).unwrap();
+        assert!(!said.contains("secret-path"));
+        // Every field that is described is there.
+        let first = serde_json::to_value(&answer).unwrap()["domains"][0].clone();
+        let description: serde_json::Value = serde_json::from_slice(crate::api::OPENAPI).unwrap();
+        let described = &description["components"]["schemas"]["Domain"]["properties"];
+        let names = |value: &serde_json::Value| {
+            let fields = value.as_object().unwrap().keys().cloned();
+            fields.collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(names(&first), names(described));
+    }
+
+    #[test]
+    fn of_a_domain_that_is_off_nothing_is_made_up() {
+        let off = libvirt::Domain {
+            name: "web".to_owned(),
+            uuid: "u".to_owned(),
+            state: Some(State::Shutoff),
+            ..libvirt::Domain::default()
+        };
+        assert_eq!(
+            serde_json::to_value(Domain::of(&off)).unwrap(),
+            serde_json::json!({
+                "name": "web", "uuid": "u", "state": "shutoff", "is_partial": false,
+                "is_stuck": false, "memory": {}, "interfaces": [], "disks": [],
+            })
+        );
+    }
+}

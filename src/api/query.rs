@@ -1,0 +1,62 @@
+//! Parameters of a request. A wrong one is refused: who misspelt it would take the answer
+//! for another.
+
+use std::collections::BTreeMap;
+
+use super::error::Problem;
+
+/// The parameters of a request, each known and there once.
+#[derive(Debug, Default)]
+pub(super) struct Query(BTreeMap<String, String>);
+
+impl Query {
+    pub(super) fn parse(query: &str, known: &[&str]) -> Result<Self, Problem> {
+        let mut all = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if !known.contains(&&*name) {
+                let known = match known {
+                    [] => "there is none here".to_owned(),
+                    known => format!("there is {}", known.join(", ")),
+                };
+                let reason = format!("unknown parameter {name:?}: {known}");
+                return Err(Problem::new(400, reason));
+            }
+            let name = name.into_owned();
+            if all.contains_key(&name) {
+                let reason = format!("the parameter {name:?} is there twice");
+                return Err(Problem::new(400, reason));
+            }
+            all.insert(name, value.into_owned());
+        }
+        Ok(Self(all))
+    }
+
+    /// A parameter that is true or false; false where it is not there.
+    pub(super) fn switch(&self, name: &str) -> Result<bool, Problem> {
+        match self.0.get(name).map(String::as_str) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => {
+                let reason = format!("{name} is neither true nor false: {other:?}");
+                Err(Problem::new(400, reason))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_that_is_wrong_is_refused() {
+        let all = |query| Query::parse(query, &["all"]).and_then(|query| query.switch("all"));
+        for (query, is) in [("", false), ("all=false", false), ("all=true", true)] {
+            assert_eq!(all(query).ok(), Some(is), "{query}");
+        }
+        for query in ["all", "all=1", "al=true", "all=true&all=true", "x"] {
+            let problem = all(query).unwrap_err();
+            assert_eq!(problem.status(), 400, "{query}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A number that tells one installation of this exporter from another, and says nothing of
+//! the machine: it is drawn by lot, once, and kept where the flags allow it.
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    io::Errno,
+    rand::{GetRandomFlags, getrandom},
+};
+
+use super::dir;
+use crate::error::{Error, Result};
+
+/// The file it is kept in.
+const FILE: &str = "installation-id";
+
+/// The id that is kept in this directory, drawn anew where there is none. Without a
+/// directory it is another one each time.
+pub fn installation_id(kept_in: Option<&Path>) -> Result<String> {
+    let Some(dir) = kept_in else {
+        return drawn();
+    };
+    let path = dir.join(FILE);
+    match dir::read(&path) {
+        Err(Error::Absent(_)) => {
+            write(dir, &path, &drawn()?)?;
+            // Somebody else's, where two were writing it.
+            read(&path)
+        }
+        _ => read(&path),
+    }
+}
+
+fn read(path: &Path) -> Result<String> {
+    let text = dir::read(path)?;
+    let id = text.trimmed();
+    if is_id(id) {
+        Ok(id.to_owned())
+    } else {
+        Err(text.error(1, "not an id of an installation"))
+    }
+}
+
+/// Writes it whole or not at all, and never over another.
+fn write(dir: &Path, path: &Path, id: &str) -> Result<()> {
+    let draft: PathBuf = dir.join(format!(".{FILE}-{}", std::process::id()));
+    let wrote = (|| {
+        // Left over from one of our number that did not come to its end.
+        fs::remove_file(&draft).ok();
+        let mut options = fs::File::options();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(&draft)?;
+        file.write_all(format!("{id}\n").as_bytes())?;
+        file.sync_all()?;
+        match fs::hard_link(&draft, path) {
+            Err(error) if error.raw_os_error() == Some(Errno::EXIST.raw_os_error()) => Ok(()),
+            linked => linked,
+        }
+    })();
+    fs::remove_file(&draft).ok();
+    wrote.map_err(|error| Error::Io {
+        path: path.to_owned(),
+        source: error.into(),
+    })
+}
+
+/// A UUID of version 4, documented in RFC 9562.
+fn drawn() -> Result<String> {
+    let mut bytes = [0_u8; 16];
+    let got = getrandom(&mut bytes, GetRandomFlags::empty());
+    if !matches!(got, Ok(16)) {
+        let error = got.err().unwrap_or(Errno::AGAIN);
+        return Err(Error::io("getrandom(2)", error));
+    }
+    let number = u128::from_be_bytes(bytes);
+    let number = number & !(0xf << 76) | 0x4 << 76;
+    let number = number & !(0x3 << 62) | 0x2 << 62;
+    let digits = format!("{number:032x}");
+    let mut id = String::with_capacity(36);
+    for (at, digit) in digits.chars().enumerate() {
+        if matches!(at, 8 | 12 | 16 | 20) {
+            id.push('-');
+        }
+        id.push(digit);
+    }
+    Ok(id)
+}
+
+fn is_id(text: &str) -> bool {
+    let lengths = text.split('-').map(str::len);
+    let is_digit = |b: u8| b.is_ascii_digit() || matches!(b, b'a'..=b'f' | b'-');
+    lengths.eq([8, 4, 4, 4, 12]) && text.bytes().all(is_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let name = format!("strata-installation-{name}-{}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn it_is_the_same_for_as_long_as_it_is_kept() {
+        let dir = scratch("kept");
+        let first = installation_id(Some(&dir)).unwrap();
+        assert!(is_id(&first), "{first}");
+        assert_eq!(first.chars().nth(14), Some('4'), "{first}");
+        assert_eq!(installation_id(Some(&dir)).unwrap(), first);
+        let kept = dir.join(FILE);
+        fs::remove_file(&kept).unwrap();
+        assert_ne!(installation_id(Some(&dir)).unwrap(), first);
+        assert_ne!(
+            installation_id(None).unwrap(),
+            installation_id(None).unwrap()
+        );
+        // Nothing else is left there.
+        fs::remove_file(&kept).unwrap();
+        fs::remove_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn who_comes_second_does_not_write_over_the_first() {
+        let dir = scratch("second");
+        let path = dir.join(FILE);
+        let first = drawn().unwrap();
+        write(&dir, &path, &first).unwrap();
+        write(&dir, &path, &drawn().unwrap()).unwrap();
+        assert_eq!(read(&path).unwrap(), first);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_id_is_not_told() {
+        let dir = scratch("wrong");
+        let path = dir.join(FILE);
+        for wrong in ["", "web-1\n", "0123456789abcdef"] {
+            fs::write(&path, wrong).unwrap();
+            let error = installation_id(Some(&dir)).unwrap_err();
+            let said = "installation-id:1: not an id of an installation";
+            assert!(error.to_string().ends_with(said), "{error}");
+        }
+        fs::remove_dir_all(&dir).unwrap();
+        let error = installation_id(Some(&dir)).unwrap_err();
+        assert!(error.to_string().contains("No such file"), "{error}");
+    }
+}

@@ -1,0 +1,64 @@
+//! What the operating system calls itself: the file documented in `os-release(5)`.
+
+use super::{Snapshot, Text};
+use crate::error::{Error, Result};
+
+impl Snapshot {
+    /// The operating system's names and versions: what the machine's owner wrote, else the
+    /// vendor.
+    pub fn os_release(&self) -> Result<Text> {
+        match self.root("etc/os-release") {
+            Err(Error::Absent(_)) => self.root("usr/lib/os-release"),
+            release => release,
+        }
+    }
+
+    /// The operating system's name and version for people to read, if it has such a name.
+    pub fn os_name(&self) -> Result<Option<String>> {
+        let release = self.os_release()?;
+        let mut lines = release.body().lines();
+        let name = lines.find_map(|line| line.trim().strip_prefix("PRETTY_NAME="));
+        Ok(name.and_then(unquoted))
+    }
+}
+
+/// What a shell makes of a value; nothing where a quote is not closed.
+#[must_use]
+pub fn unquoted(value: &str) -> Option<String> {
+    let mut quote = None;
+    let mut plain = String::with_capacity(value.len());
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        match (c, quote) {
+            ('\'' | '"', None) => quote = Some(c),
+            (c, Some(q)) if c == q => quote = None,
+            ('\\', Some('"')) => match chars.next()? {
+                c @ ('"' | '\\' | '$' | '`') => plain.push(c),
+                c => plain.extend(['\\', c]),
+            },
+            ('\\', None) => plain.push(chars.next()?),
+            (c, _) => plain.push(c),
+        }
+    }
+    quote.is_none().then_some(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_quoted_as_in_a_shell() {
+        for (quoted, plain) in [
+            ("debian", Some("debian")),
+            ("", Some("")),
+            (r#""a \"b\" \$c \\ \d""#, Some(r#"a "b" $c \ \d"#)),
+            (r#"'a \ "b"'"#, Some(r#"a \ "b""#)),
+            (r#"a\ b"c"'d'"#, Some("a bcd")),
+            (r#""open"#, None),
+            (r#""open\""#, None),
+        ] {
+            assert_eq!(unquoted(quoted).as_deref(), plain, "{quoted}");
+        }
+    }
+}
