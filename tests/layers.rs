@@ -12,6 +12,7 @@ use std::{
 /// each other.
 const LAYERS: &[&[&str]] = &[
     &["error", "pattern", "duration"],
+    &["history"],
     &["sources"],
     &["metric"],
     &["family"],
