@@ -13,7 +13,7 @@ use clap::{
 
 use crate::{
     collector::{Collect, Entry, Layer},
-    http,
+    history, http,
     log::{self, Level},
     sources::{
         Roots,
@@ -41,6 +41,9 @@ pub struct Flags {
     /// Which control groups to show.
     #[command(flatten)]
     pub workloads: workloads::Flags,
+    /// What to remember.
+    #[command(flatten)]
+    pub history: history::Flags,
     /// Turn all collectors off but those that are turned on by name.
     #[arg(long = "collector.disable-defaults", default_value_t = false, action = ArgAction::Set)]
     pub disable_defaults: bool,

@@ -5,16 +5,19 @@ pub mod cgroup;
 mod clock;
 mod dbus;
 mod dir;
+mod disks;
 mod diskstats;
 pub mod engine;
 mod ethtool;
 mod guests;
+mod host_usage;
 pub mod libvirt;
 mod link_modes;
 mod links;
 mod mounts;
 mod neighbours;
 mod netlink;
+mod networks;
 mod own;
 mod processes;
 mod qdiscs;
@@ -40,14 +43,17 @@ pub use clock::{Discipline, TimeZone};
 pub(crate) use dbus::fake_bus;
 pub use dbus::{Call, Daemon, Reply, Talk};
 pub use dir::{Dir, UserFile};
+pub use disks::{Disk, Disks};
 pub use diskstats::{DiskCounters, NO_DISKS};
 pub use ethtool::{Driver, Ethtool, LinkModes, LinkSettings, Statistics};
+pub use host_usage::HostUsage;
 pub use link_modes::LinkMode;
 pub use links::{Link, LinkStats};
 pub use mounts::{Mount, MountInfo};
 pub use neighbours::Neighbour;
+pub use networks::{Networks, View};
 pub use own::{Usage, raise_open_files_limit};
-pub use processes::{LinkTraffic, NetworkNamespace, Process, SchedStat};
+pub use processes::{LinkTraffic, NetworkNamespace, Process, SchedStat, Traffic};
 pub use qdiscs::Qdisc;
 pub use rights::{SocketAccess, User};
 pub use routes::Route;
@@ -55,7 +61,10 @@ pub use statfs::{Answer, Place, Space, Statfs};
 pub use tcp_sockets::TcpSockets;
 pub use text::{Fields, Text, unescaped};
 
-use crate::error::Result;
+use crate::{
+    error::Result,
+    history::{self, History},
+};
 use cgroup::{Cgroups, MemoryLimits};
 use engine::{Engine, Engines};
 use guests::Guests;
@@ -106,6 +115,7 @@ pub struct Machine {
     libvirt: Arc<Libvirt>,
     workloads: Workloads,
     guests: Guests,
+    history: Arc<History>,
 }
 
 impl Machine {
@@ -116,6 +126,7 @@ impl Machine {
         engines: engine::Flags,
         libvirt: libvirt::Flags,
         workloads: workloads::Flags,
+        history: history::Flags,
     ) -> Self {
         Self {
             cgroups: Cgroups::at(&roots),
@@ -123,6 +134,7 @@ impl Machine {
             libvirt: Arc::new(Libvirt::new(libvirt, &roots.rootfs)),
             workloads: Workloads::new(workloads),
             guests: Guests::default(),
+            history: Arc::new(History::new(history)),
             roots,
         }
     }
@@ -131,6 +143,18 @@ impl Machine {
     #[must_use]
     pub fn engines(&self) -> &Arc<Engines> {
         &self.engines
+    }
+
+    /// What was sampled of it and its containers.
+    #[must_use]
+    pub fn history(&self) -> &Arc<History> {
+        &self.history
+    }
+
+    /// How long what is gone is remembered.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.workloads.grace()
     }
 
     /// The keeper of its virtual machines.
@@ -143,8 +167,8 @@ impl Machine {
 /// A machine whose engines and libvirt nobody asks.
 impl From<Roots> for Arc<Machine> {
     fn from(roots: Roots) -> Self {
-        let (engines, libvirt, workloads) = Default::default();
-        Self::new(Machine::new(roots, engines, libvirt, workloads))
+        let (engines, libvirt, workloads, history) = Default::default();
+        Self::new(Machine::new(roots, engines, libvirt, workloads, history))
     }
 }
 
@@ -313,6 +337,12 @@ impl Snapshot {
     #[must_use]
     pub fn cgroups(&self) -> &Cgroups {
         &self.machine.cgroups
+    }
+
+    /// What was sampled of the machine and its containers.
+    #[must_use]
+    pub fn history(&self) -> &Arc<History> {
+        &self.machine.history
     }
 
     /// What the engines said last, those that do not answer among them.
