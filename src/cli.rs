@@ -14,7 +14,7 @@ use clap::{
 use crate::{
     api::census,
     collector::{Collect, Entry, Layer},
-    http,
+    history, http,
     log::{self, Level},
     sources::{
         Roots,
@@ -48,6 +48,9 @@ pub struct Flags {
     /// With the task census: print JSON instead of a table.
     #[arg(long = "json", default_value_t = false, action = ArgAction::Set)]
     pub json: bool,
+    /// What to remember.
+    #[command(flatten)]
+    pub history: history::Flags,
     /// Turn all collectors off but those that are turned on by name.
     #[arg(long = "collector.disable-defaults", default_value_t = false, action = ArgAction::Set)]
     pub disable_defaults: bool,

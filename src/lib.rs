@@ -3,6 +3,7 @@
 //! Data walks one way through these modules:
 //!
 //! ```text
+//! history    remembers samples
 //! sources    read files and ask daemons        -> Snapshot
 //! collectors turn a snapshot into samples      -> Families
 //! scrape     runs the collectors side by side  -> Families
@@ -31,6 +32,7 @@ pub mod error;
 pub mod exporter;
 pub mod exposition;
 pub mod family;
+pub mod history;
 pub mod http;
 pub mod log;
 pub mod metric;

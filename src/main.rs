@@ -151,6 +151,7 @@ fn machine(flags: &Flags) -> Arc<Machine> {
         flags.engines.clone(),
         flags.libvirt.clone(),
         flags.workloads.clone(),
+        flags.history.clone(),
     ))
 }
 

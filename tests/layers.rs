@@ -12,7 +12,7 @@ use std::{
 /// each other.
 const LAYERS: &[&[&str]] = &[
     &["error", "pattern", "duration"],
-    &["plot"],
+    &["history", "plot"],
     &["sources"],
     &["metric"],
     &["family"],

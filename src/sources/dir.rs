@@ -88,6 +88,24 @@ impl Dir {
         read_at(self.fd.as_fd(), name, || self.path.join(name))
     }
 
+    /// Hands over the bytes of a file in this directory, of which nothing is kept.
+    pub(super) fn with_bytes<T>(
+        &self,
+        name: impl AsRef<Path>,
+        made: impl FnOnce(&[u8]) -> Result<T, &'static str>,
+    ) -> Result<T> {
+        let name = name.as_ref();
+        match with_bytes(self.fd.as_fd(), name, made) {
+            Ok(Ok(made)) => Ok(made),
+            Ok(Err(reason)) => Err(Error::Parse {
+                path: self.path.join(name),
+                line: 1,
+                reason: reason.to_owned(),
+            }),
+            Err(errno) => Err(Error::io(self.path.join(name), errno)),
+        }
+    }
+
     /// Reads a file that holds one number.
     pub fn number<T: FromStr>(&self, name: impl AsRef<Path>) -> Result<T> {
         self.read(name)?.number()

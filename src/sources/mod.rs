@@ -5,10 +5,12 @@ pub mod cgroup;
 mod clock;
 mod dbus;
 mod dir;
+mod disks;
 mod diskstats;
 pub mod engine;
 mod ethtool;
 mod guests;
+mod host_usage;
 mod installation;
 pub mod libvirt;
 mod link_modes;
@@ -16,6 +18,7 @@ mod links;
 mod mounts;
 mod neighbours;
 mod netlink;
+mod networks;
 mod os_release;
 mod own;
 mod processes;
@@ -42,16 +45,19 @@ pub use clock::{Discipline, TimeZone};
 pub(crate) use dbus::fake_bus;
 pub use dbus::{Call, Daemon, Reply, Talk};
 pub use dir::{Dir, UserFile};
+pub use disks::{Disk, Disks};
 pub use diskstats::{DiskCounters, NO_DISKS};
 pub use ethtool::{Driver, Ethtool, LinkModes, LinkSettings, Statistics};
+pub use host_usage::HostUsage;
 pub use installation::installation_id;
 pub use link_modes::LinkMode;
 pub use links::{Link, LinkStats};
 pub use mounts::{Mount, MountInfo};
 pub use neighbours::Neighbour;
+pub use networks::{Networks, View};
 pub use os_release::unquoted;
 pub use own::{Usage, raise_open_files_limit};
-pub use processes::{LinkTraffic, NetworkNamespace, Process, SchedStat};
+pub use processes::{LinkTraffic, NetworkNamespace, Process, SchedStat, Traffic};
 pub use qdiscs::Qdisc;
 pub use rights::{SocketAccess, User};
 pub use routes::Route;
@@ -59,7 +65,10 @@ pub use statfs::{Answer, Place, Space, Statfs};
 pub use tcp_sockets::TcpSockets;
 pub use text::{Fields, Text, unescaped};
 
-use crate::error::Result;
+use crate::{
+    error::Result,
+    history::{self, History},
+};
 use cgroup::{Cgroups, MemoryLimits};
 use engine::{Engine, Engines};
 use guests::Guests;
@@ -110,6 +119,7 @@ pub struct Machine {
     libvirt: Arc<Libvirt>,
     workloads: Workloads,
     guests: Guests,
+    history: Arc<History>,
 }
 
 impl Machine {
@@ -120,6 +130,7 @@ impl Machine {
         engines: engine::Flags,
         libvirt: libvirt::Flags,
         workloads: workloads::Flags,
+        history: history::Flags,
     ) -> Self {
         Self {
             cgroups: Cgroups::at(&roots),
@@ -127,6 +138,7 @@ impl Machine {
             libvirt: Arc::new(Libvirt::new(libvirt, &roots.rootfs)),
             workloads: Workloads::new(workloads),
             guests: Guests::default(),
+            history: Arc::new(History::new(history)),
             roots,
         }
     }
@@ -159,6 +171,18 @@ impl Machine {
         }
     }
 
+    /// What was sampled of it and its containers.
+    #[must_use]
+    pub fn history(&self) -> &Arc<History> {
+        &self.history
+    }
+
+    /// How long what is gone is remembered.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.workloads.grace()
+    }
+
     /// The keeper of its virtual machines.
     #[must_use]
     pub fn libvirt(&self) -> &Arc<Libvirt> {
@@ -169,8 +193,8 @@ impl Machine {
 /// A machine whose engines and libvirt nobody asks.
 impl From<Roots> for Arc<Machine> {
     fn from(roots: Roots) -> Self {
-        let (engines, libvirt, workloads) = Default::default();
-        Self::new(Machine::new(roots, engines, libvirt, workloads))
+        let (engines, libvirt, workloads, history) = Default::default();
+        Self::new(Machine::new(roots, engines, libvirt, workloads, history))
     }
 }
 
@@ -339,6 +363,12 @@ impl Snapshot {
     #[must_use]
     pub fn cgroups(&self) -> &Cgroups {
         &self.machine.cgroups
+    }
+
+    /// What was sampled of the machine and its containers.
+    #[must_use]
+    pub fn history(&self) -> &Arc<History> {
+        &self.machine.history
     }
 
     /// What the engines said last, those that do not answer among them.

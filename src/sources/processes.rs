@@ -46,6 +46,17 @@ pub struct LinkTraffic {
     pub sent: [u64; 4],
 }
 
+/// What several network interfaces received and sent together, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// What they received.
+    pub received: u64,
+    /// What they sent.
+    pub sent: u64,
+    /// Made of their names: where it differs, others were counted.
+    pub interfaces: u64,
+}
+
 /// A network namespace. Two that are there at the same time differ; one that is gone may
 /// have had the number of one that is there now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,6 +113,13 @@ impl Process {
     /// What the kernel counts of the network interfaces that it sees, by name.
     pub fn links(&self) -> Result<HashMap<String, LinkTraffic>> {
         links(&self.read("net/dev")?)
+    }
+
+    /// What the network interfaces that count received and sent together. Nothing is
+    /// allocated.
+    pub fn traffic(&self, counts: impl Fn(&str) -> bool) -> Result<Traffic> {
+        self.dir
+            .with_bytes("net/dev", |table| traffic(table, counts))
     }
 
     /// How many files it has open. Before Linux 6.2 only for those who may trace it.
@@ -284,6 +302,34 @@ fn links(table: &Text) -> Result<HashMap<String, LinkTraffic>> {
     links.collect()
 }
 
+/// The same table: the first and the ninth column of those that count.
+fn traffic(table: &[u8], counts: impl Fn(&str) -> bool) -> Result<Traffic, &'static str> {
+    let mut all = Traffic::default();
+    let rows = table.split(|byte| *byte == b'\n').skip(2);
+    for row in rows.filter(|row| !row.is_empty()) {
+        let colon = row.iter().rposition(|byte| *byte == b':');
+        let (name, columns) = row.split_at(colon.ok_or("no colon behind an interface's name")?);
+        let name = name.trim_ascii_start();
+        if !std::str::from_utf8(name).is_ok_and(&counts) {
+            continue;
+        }
+        let mut columns = columns
+            .split(u8::is_ascii_whitespace)
+            .map(|word| word.strip_prefix(b":").unwrap_or(word))
+            .filter(|word| !word.is_empty())
+            .map(|word| std::str::from_utf8(word).ok()?.parse::<u64>().ok());
+        let both = columns.next().flatten().zip(columns.nth(7).flatten());
+        let (received, sent) = both.ok_or("no bytes of an interface")?;
+        all.received = all.received.saturating_add(received);
+        all.sent = all.sent.saturating_add(sent);
+        // FNV-1a, with an end to each name.
+        for byte in name.iter().chain(b"/") {
+            all.interfaces = (all.interfaces ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    Ok(all)
+}
+
 /// `Referenced:         1234 kB`
 fn referenced(rollup: &Text) -> Result<u64> {
     let mut lines = rollup.lines();
@@ -331,6 +377,27 @@ mod tests {
         assert!(!is_in("0::/ab\n", "/a"));
         assert!(!is_in("", "/"));
         assert!(myself().is_in("/").unwrap());
+    }
+
+    #[test]
+    fn traffic_is_that_of_the_interfaces_that_count() {
+        let table = b"head\nhead\n    lo: 9 9 9 9 9 9 9 9 9 9\n  eth0:100 2 3 4 5 6 7 8 50 10\n\
+                      a:1: 1 2 3 4 5 6 7 8 2 10\n";
+        let all = traffic(table, |name| name != "lo").unwrap();
+        assert_eq!((all.received, all.sent), (101, 52));
+        let one = traffic(table, |name| name == "eth0").unwrap();
+        assert_eq!((one.received, one.sent), (100, 50));
+        assert_ne!(one.interfaces, all.interfaces);
+        assert_eq!(traffic(b"head\nhead\n", |_| true), Ok(Traffic::default()));
+        for damaged in [
+            "eth0 1 2",
+            "eth0: 1 2 3 4 5 6 7 8",
+            "eth0: x 2 3 4 5 6 7 8 9",
+        ] {
+            let table = format!("head\nhead\n{damaged}\n");
+            assert!(traffic(table.as_bytes(), |_| true).is_err(), "{damaged}");
+        }
+        assert!(myself().traffic(|_| true).is_ok());
     }
 
     #[test]

@@ -79,6 +79,16 @@ pub struct Workload {
 }
 
 impl Workload {
+    /// The engine's id, or the path.
+    fn identity(&self) -> &str {
+        match (&self.container, &self.handle) {
+            (Some((_, container)), _) => &container.id,
+            // LXC's are names.
+            (None, Some(handle)) if handle.runtime != Runtime::Lxc => &handle.id,
+            _ => &self.path,
+        }
+    }
+
     /// A place for the text that stands for it everywhere, which is made once.
     pub fn rendered(&self, make: impl FnOnce(&Self) -> Arc<str>) -> &Arc<str> {
         self.rendered.get_or_init(|| make(self))
@@ -225,6 +235,23 @@ impl Seen {
             .filter_map(|workload| Some((workload, workload.group.as_ref()?)))
     }
 
+    /// Containers and virtual machines that are there, and the id of each in the history:
+    /// the engine's, which is in the path too where the engine cannot be asked; of what no
+    /// engine has an id for, the path. Each id is there once.
+    #[must_use]
+    pub fn identified(&self) -> Vec<(&str, &Arc<Workload>, &Arc<Group>)> {
+        let (known, unknown): (Vec<_>, Vec<_>) = self
+            .present()
+            .filter(|(it, _)| it.container.is_some() || it.handle.is_some() || it.guest.is_some())
+            .partition(|(workload, _)| workload.container.is_some());
+        let mut seen = BTreeSet::new();
+        let all = known.into_iter().chain(unknown);
+        // Of the groups that an earlier run left over there may be several with one id.
+        all.map(|(workload, group)| (workload.identity(), workload, group))
+            .filter(|(id, ..)| seen.insert(*id))
+            .collect()
+    }
+
     /// Containers that some engine knows, each once.
     pub fn containers(&self) -> impl Iterator<Item = (&Arc<Workload>, Kind, &Arc<Container>)> {
         self.all.iter().filter_map(|workload| {
@@ -306,6 +333,11 @@ impl Workloads {
             gone: Vec::new(),
             engines,
         }
+    }
+
+    /// How long something is remembered that is gone.
+    pub(super) fn grace(&self) -> Duration {
+        self.flags.cgroup_grace
     }
 
     /// The paths of the groups of containers that a flag hides.

@@ -5,12 +5,6 @@
 //! container in the host's has none of its own. Of containers that share one, as those of
 //! a pod do, the one that began first shows it, which is the one that was made for it.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-
 use clap::ArgAction;
 
 use super::labels::{CGROUP, block};
@@ -20,7 +14,7 @@ use crate::{
     family::{Block, Families, Value},
     metric::{Desc, Metric},
     metrics,
-    sources::{NetworkNamespace, Process, Snapshot, Text, cgroup::Group, workloads::Workload},
+    sources::{Networks, Process, Snapshot, Text},
 };
 
 metrics! {
@@ -51,9 +45,6 @@ metrics! {
     /// The kernel's own counters and settings of TCP, by their names in lower case; which of them count is said in its documentation of SNMP counters.
     ADVANCED_TCP: Gauge = "container_network_advance_tcp_stats_total" of CGROUP ["tcp_state"];
 }
-
-/// Interfaces whose names begin so are the engines' and no container's.
-const SKIPPED: [&str; 4] = ["lo", "veth", "docker", "nerdctl"];
 
 /// Columns of `net/dev`, and what they count. Without those that cAdvisor never had.
 const COLUMNS: [(usize, &Metric<1>); 8] = [
@@ -107,8 +98,7 @@ pub(super) struct Flags {
 #[derive(Debug)]
 pub(super) struct ContainerNetwork {
     flags: Flags,
-    /// The first processes of an earlier scrape, by the paths of their groups.
-    kept: Mutex<HashMap<String, Arc<Process>>>,
+    networks: Networks,
 }
 
 impl Collector for ContainerNetwork {
@@ -120,67 +110,23 @@ impl Collector for ContainerNetwork {
     fn new(flags: Flags) -> Result<Self, String> {
         Ok(Self {
             flags,
-            kept: Mutex::default(),
+            networks: Networks::default(),
         })
     }
 
     fn collect(&self, machine: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let views = self.views(machine, &mut out)?;
-        for view in owners(views) {
+        let owners = self.networks.owners(machine, |error| {
+            out.keep::<()>(Err(error));
+        })?;
+        for view in owners {
             self.add(&mut out, block(view.workload), &view.process);
         }
         Ok(out)
     }
 }
 
-/// What one container sees of a network.
-#[derive(Debug)]
-struct View<'a> {
-    workload: &'a Workload,
-    group: &'a Group,
-    process: Arc<Process>,
-    namespace: NetworkNamespace,
-}
-
-impl View<'_> {
-    fn is_host(&self) -> bool {
-        self.workload.path == "/"
-    }
-
-    /// When it began; what does not say so comes last.
-    fn begun(&self) -> Duration {
-        let container = self.workload.container.as_ref();
-        let started = container.and_then(|(_, container)| container.started);
-        started
-            .or_else(|| self.group.made().ok())
-            .unwrap_or(Duration::MAX)
-    }
-}
-
 impl ContainerNetwork {
-    /// What each container sees, and the machine, in the order of their paths.
-    fn views<'a>(&self, machine: &'a Snapshot, out: &mut Families) -> Result<Vec<View<'a>>> {
-        let seen = machine.workloads()?;
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut last = std::mem::take(&mut *kept);
-        let max_kept = machine.max_kept_processes();
-        let mut views = Vec::new();
-        for (workload, group) in seen.present() {
-            let known = last.remove(workload.path.as_str());
-            let view = known.and_then(|process| view(workload, group, process).ok());
-            let view = view.map_or_else(|| first_view(machine, workload, group), |it| Ok(Some(it)));
-            let Some(view) = out.keep(view).flatten() else {
-                continue;
-            };
-            if kept.len() < max_kept {
-                kept.insert(workload.path.clone(), Arc::clone(&view.process));
-            }
-            views.push(view);
-        }
-        Ok(views)
-    }
-
     fn add(&self, out: &mut Families, block: &Block, process: &Process) {
         let text = process.read("net/dev");
         if let Some(text) = out.keep(text) {
@@ -213,86 +159,6 @@ impl ContainerNetwork {
     }
 }
 
-fn view<'a>(workload: &'a Workload, group: &'a Group, process: Arc<Process>) -> Result<View<'a>> {
-    Ok(View {
-        namespace: process.network_namespace()?,
-        workload,
-        group,
-        process,
-    })
-}
-
-/// What the first process sees: of a container the one that its engine named, if it is
-/// still in the container's group, else one that is; none of what is no container.
-fn first_view<'a>(
-    machine: &Snapshot,
-    workload: &'a Workload,
-    group: &'a Group,
-) -> Result<Option<View<'a>>> {
-    if workload.path == "/" {
-        let process = machine.process(1)?;
-        return view(workload, group, process.into()).map(Some);
-    }
-    if workload.container.is_none() && workload.handle.is_none() {
-        return Ok(None);
-    }
-    let container = workload.container.as_ref();
-    if let Some(pid) = container.and_then(|(_, container)| container.pid)
-        && let Ok(process) = machine.process(pid)
-        && process.is_in(&workload.path).unwrap_or(false)
-    {
-        return view(workload, group, process.into()).map(Some);
-    }
-    for pid in group.processes()? {
-        let found = machine
-            .process(pid)
-            .and_then(|process| view(workload, group, process.into()));
-        match found {
-            Err(error) if error.is_vanished() => {}
-            found => return found.map(Some),
-        }
-    }
-    Ok(None)
-}
-
-/// Those whose network is their own, or that began first of those who share it.
-fn owners(views: Vec<View<'_>>) -> Vec<View<'_>> {
-    let keys = views.iter().map(|view| (view.namespace, view.is_host()));
-    let keys: Vec<_> = keys.collect();
-    let owns = own(&keys, |at| views.get(at).map(View::begun));
-    let owners = views.into_iter().zip(owns);
-    owners
-        .filter_map(|(view, owns)| owns.then_some(view))
-        .collect()
-}
-
-/// Which of them shows the namespace it is in: the host if it is the host's, else the one
-/// that began first. When that was is asked only where several are in one.
-fn own<N: std::hash::Hash + Eq + Copy>(
-    of: &[(N, bool)],
-    begun: impl Fn(usize) -> Option<Duration>,
-) -> Vec<bool> {
-    let mut owner: HashMap<N, usize> = HashMap::with_capacity(of.len());
-    let hosts: HashSet<N> = of
-        .iter()
-        .filter(|(_, host)| *host)
-        .map(|(n, _)| *n)
-        .collect();
-    for (at, (namespace, is_host)) in of.iter().enumerate() {
-        if *is_host {
-            owner.insert(*namespace, at);
-        } else if !hosts.contains(namespace) {
-            let first = owner.entry(*namespace).or_insert(at);
-            if *first != at && begun(at) < begun(*first) {
-                *first = at;
-            }
-        }
-    }
-    let at = of.iter().enumerate();
-    at.map(|(at, (namespace, _))| owner.get(namespace) == Some(&at))
-        .collect()
-}
-
 /// `eth0: 1 2 …`, with no space behind the colon in old kernels.
 fn add_interfaces(out: &mut Families, block: &Block, text: &Text) {
     for (number, line) in (1..).zip(text.body().lines()).skip(2) {
@@ -301,7 +167,7 @@ fn add_interfaces(out: &mut Families, block: &Block, text: &Text) {
             continue;
         };
         let interface = interface.trim_ascii();
-        if SKIPPED.iter().any(|name| interface.starts_with(name)) {
+        if Networks::is_engines(interface) {
             continue;
         }
         if let Some(counters) = out.keep(numbers(text, number, counters)) {
@@ -397,34 +263,6 @@ mod tests {
         let mut out = Families::default();
         add(&mut out, &family::block([("id", "/a")]));
         (out.lines(), out.skipped().0)
-    }
-
-    #[test]
-    fn a_network_is_shown_by_the_host_or_by_who_began_first() {
-        let begun = [9, 5, 3, 4, 4, 1].map(Duration::from_secs);
-        let when = |at: usize| begun.get(at).copied();
-        let shared = [
-            (0, true),
-            (0, false),
-            (7, false),
-            (8, false),
-            (8, false),
-            (7, false),
-        ];
-        assert_eq!(own(&shared, when), [true, false, false, true, false, true]);
-        // The host comes last.
-        assert_eq!(own(&[(0, false), (0, true)], when), [false, true]);
-        // And is not among those shown.
-        assert_eq!(own(&[(0, false), (1, false)], when), [true, true]);
-    }
-
-    #[test]
-    fn nobody_is_asked_when_it_began_that_shares_with_nobody() {
-        let never = |at| panic!("{at} was asked");
-        assert_eq!(
-            own(&[(0, true), (0, false), (1, false)], never),
-            [true, false, true]
-        );
     }
 
     #[test]

@@ -117,6 +117,7 @@ impl<'a> File<'a> {
 pub(super) enum Kept {
     Cpu,
     CpuPressure,
+    Io,
     IoPressure,
     Memory,
     MemoryPressure,

@@ -39,8 +39,8 @@ use changes::Changes;
 use group::{Bounds, Descriptors, File, Kept, Left, Place, Setting};
 use layout::{Files, Layout, Subject};
 
-/// Kept files, each of which costs the kernel 4.5 KB: seven for each of a thousand groups.
-const MAX_KEPT_FILES: usize = 7168;
+/// Kept files, each of which costs the kernel 4.5 KB: eight for each of a thousand groups.
+const MAX_KEPT_FILES: usize = 8192;
 
 const TASKS: File<'_> = File::kept(c"pids.current", Kept::Pids);
 
@@ -187,6 +187,11 @@ impl Cgroups {
         if is_partial { Err(too_many()) } else { Ok(()) }
     }
 
+    /// The root, which is not the one that walks find.
+    pub fn root(&self) -> Result<Group> {
+        self.with_found(|found| Ok(found.shared.group("/", 0)))
+    }
+
     /// A layout that was not found is looked for again the next time; one that was is
     /// kept while it answers.
     fn with_found<T>(&self, ask: impl FnOnce(&mut Found) -> Result<T>) -> Result<T> {
@@ -329,6 +334,53 @@ impl Group {
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// The number of its directory. Another that has its path later has another number.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.inode
+    }
+
+    /// Time it used of all CPUs: one file, and nothing is allocated.
+    pub fn cpu_time(&self) -> Result<Option<Duration>> {
+        let place = self.place(Subject::Cpuacct)?;
+        if place.files == Files::V2 {
+            return v2::cpu_time(place);
+        }
+        match (v1::cpu_time(place), self.shared.layout.unified) {
+            (Err(error), Some(slot)) if error.is_vanished() => {
+                v2::cpu_time_alone(self.place_in(slot, Files::V2))
+            }
+            (cpu, _) => cpu.map(Some),
+        }
+    }
+
+    /// Bytes that are charged to it: one file, and nothing is allocated.
+    pub fn memory_usage(&self) -> Result<u64> {
+        let place = self.place(Subject::Memory)?;
+        match place.files {
+            Files::V1 => v1::memory_usage(place),
+            Files::V2 => v2::memory_usage(place),
+        }
+    }
+
+    /// Processes and threads: one file, and nothing is allocated.
+    pub fn tasks(&self) -> Result<u64> {
+        self.place(Subject::Pids)?.read(TASKS, parse::number)
+    }
+
+    /// Bytes read from and written to the devices that count: one file, and nothing is
+    /// allocated. Nothing where the kernel does not count.
+    pub fn disk_bytes(&self, counts: impl FnMut(u32, u32) -> bool) -> Result<Option<(u64, u64)>> {
+        let place = self.place(Subject::Io)?;
+        if place.files == Files::V2 {
+            return v2::disk_bytes(place, counts).map(Some);
+        }
+        match self.shared.block_io_of_v1(place.slot) {
+            accounts::NOTHING | accounts::UNKNOWN => Ok(None),
+            chosen => v1::disk_bytes(place, chosen.into(), counts),
+        }
     }
 
     /// What it used of the CPUs. On hybrid machines the unified hierarchy counts this too,

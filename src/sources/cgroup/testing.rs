@@ -45,7 +45,9 @@ impl Tree {
     }
 
     pub(in crate::sources) fn link(&self, path: &str, target: &str) {
-        symlink(target, self.path(path)).unwrap();
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(target, path).unwrap();
     }
 }
 

@@ -41,19 +41,19 @@ const NO_LIMIT: u64 = 1 << 62;
 /// without the groups below.
 pub(super) const BLOCK_IO: [(File<'_>, File<'_>); 4] = [
     (
-        File::new(c"blkio.bfq.io_service_bytes_recursive"),
+        File::kept(c"blkio.bfq.io_service_bytes_recursive", Kept::Io),
         File::new(c"blkio.bfq.io_serviced_recursive"),
     ),
     (
-        File::new(c"blkio.io_service_bytes_recursive"),
+        File::kept(c"blkio.io_service_bytes_recursive", Kept::Io),
         File::new(c"blkio.io_serviced_recursive"),
     ),
     (
-        File::new(c"blkio.throttle.io_service_bytes_recursive"),
+        File::kept(c"blkio.throttle.io_service_bytes_recursive", Kept::Io),
         File::new(c"blkio.throttle.io_serviced_recursive"),
     ),
     (
-        File::new(c"blkio.throttle.io_service_bytes"),
+        File::kept(c"blkio.throttle.io_service_bytes", Kept::Io),
         File::new(c"blkio.throttle.io_serviced"),
     ),
 ];
@@ -199,7 +199,44 @@ pub(super) fn block_io_choice(root: Place<'_>) -> Option<usize> {
     };
     BLOCK_IO
         .iter()
-        .position(|(bytes, _)| root.read(*bytes, has_devices).unwrap_or(false))
+        // Not kept open: each would be taken for the first.
+        .position(|(bytes, _)| {
+            let once = File::new(bytes.name);
+            root.read(once, has_devices).unwrap_or(false)
+        })
+}
+
+pub(super) fn cpu_time(cpuacct: Place<'_>) -> Result<Duration> {
+    Ok(Duration::from_nanos(cpuacct.read(USAGE, parse::number)?))
+}
+
+pub(super) fn memory_usage(group: Place<'_>) -> Result<u64> {
+    group.read(MEMORY, parse::number)
+}
+
+/// Bytes read and written, in the file at this place of [`BLOCK_IO`].
+pub(super) fn disk_bytes(
+    group: Place<'_>,
+    chosen: usize,
+    mut counts: impl FnMut(u32, u32) -> bool,
+) -> Result<Option<(u64, u64)>> {
+    let Some((bytes, _)) = BLOCK_IO.get(chosen) else {
+        return Ok(None);
+    };
+    group.read(*bytes, |bytes| {
+        let (mut read, mut written) = (0_u64, 0_u64);
+        operations(bytes, |(major, minor), operation, value| {
+            let sum = match operation {
+                Operation::Read => &mut read,
+                Operation::Write => &mut written,
+                _ => return,
+            };
+            if counts(major, minor) {
+                *sum = sum.saturating_add(value);
+            }
+        })?;
+        Ok(Some((read, written)))
+    })
 }
 
 /// Numbers of a device, the name of an operation, and a value.

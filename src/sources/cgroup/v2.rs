@@ -27,7 +27,7 @@ const EVENTS: File<'_> = File::new(c"memory.events");
 const MEMORY_MAX: File<'_> = File::setting(c"memory.max", Setting::Memory);
 const SWAP_MAX: File<'_> = File::setting(c"memory.swap.max", Setting::Swap);
 const MEMORY_LOW: File<'_> = File::setting(c"memory.low", Setting::Reservation);
-const IO: File<'_> = File::new(c"io.stat");
+const IO: File<'_> = File::kept(c"io.stat", Kept::Io);
 const CPU_PRESSURE: File<'_> = File::kept(c"cpu.pressure", Kept::CpuPressure);
 const MEMORY_PRESSURE: File<'_> = File::kept(c"memory.pressure", Kept::MemoryPressure);
 const IO_PRESSURE: File<'_> = File::kept(c"io.pressure", Kept::IoPressure);
@@ -48,6 +48,19 @@ pub(super) fn cpu(group: Place<'_>) -> Result<Cpu> {
 /// Of a hierarchy that no controller is on.
 pub(super) fn cpu_alone(group: Place<'_>) -> Result<Cpu> {
     group.read(UNIFIED_CPU_STAT, cpu_stat)
+}
+
+pub(super) fn cpu_time(group: Place<'_>) -> Result<Option<Duration>> {
+    let micros = group.read(CPU_STAT, |bytes| parse::number_of(bytes, b"usage_usec"))?;
+    Ok(micros.map(Duration::from_micros))
+}
+
+/// Of a hierarchy that no controller is on.
+pub(super) fn cpu_time_alone(group: Place<'_>) -> Result<Option<Duration>> {
+    let micros = group.read(UNIFIED_CPU_STAT, |bytes| {
+        parse::number_of(bytes, b"usage_usec")
+    })?;
+    Ok(micros.map(Duration::from_micros))
 }
 
 fn cpu_stat(bytes: &[u8]) -> Parsed<Cpu> {
@@ -100,6 +113,10 @@ pub(super) fn memory(group: Place<'_>) -> Result<Memory> {
     memory.failcnt = events.events_max;
     memory.oom_kills = events.oom_kills;
     Ok(memory)
+}
+
+pub(super) fn memory_usage(group: Place<'_>) -> Result<u64> {
+    group.read(MEMORY, parse::number)
 }
 
 fn sum((a, b): (u64, u64)) -> Option<u64> {
@@ -180,6 +197,39 @@ pub(super) fn block_io(group: Place<'_>) -> Result<BlockIo> {
         devices: group.read(IO, io_stat)?,
         accounted: Some(true),
     })
+}
+
+/// Bytes read and written.
+pub(super) fn disk_bytes(
+    group: Place<'_>,
+    counts: impl FnMut(u32, u32) -> bool,
+) -> Result<(u64, u64)> {
+    group.read(IO, |bytes| io_bytes(bytes, counts))
+}
+
+fn io_bytes(bytes: &[u8], mut counts: impl FnMut(u32, u32) -> bool) -> Parsed<(u64, u64)> {
+    let (mut read, mut written) = (0_u64, 0_u64);
+    for (number, line) in parse::lines(bytes) {
+        let mut is_counted = false;
+        for word in parse::words(line) {
+            if let Some((major, minor)) = parse::device(word) {
+                is_counted = counts(major, minor);
+                continue;
+            }
+            let (sum, value) = match (word.strip_prefix(b"rbytes="), word.strip_prefix(b"wbytes="))
+            {
+                (Some(value), _) => (&mut read, value),
+                (_, Some(value)) => (&mut written, value),
+                _ => continue,
+            };
+            let value = parse::decimal(value)
+                .ok_or_else(|| Damaged::new(number, "bytes are not a number"))?;
+            if is_counted {
+                *sum = sum.saturating_add(value);
+            }
+        }
+    }
+    Ok((read, written))
 }
 
 /// Lines `254:0 rbytes=1 wbytes=2 …`. A device without numbers has no line, or on some
@@ -372,6 +422,17 @@ mod tests {
         assert_eq!(
             (damaged.line, damaged.reason.as_str()),
             (2, "wbytes is not a number: \"2x\"")
+        );
+    }
+
+    #[test]
+    fn bytes_of_disks_are_those_of_devices_that_count() {
+        let text = b"253:0 254:0 rbytes=1 wbytes=2 rios=9\n8:16 rbytes=40 dbytes=7\n7:0 rbytes=5 wbytes=6\n";
+        assert_eq!(io_bytes(text, |major, _| major != 7), Ok((41, 2)));
+        assert_eq!(io_bytes(b"", |_, _| true), Ok((0, 0)));
+        assert_eq!(
+            io_bytes(b"8:0 rbytes=x\n", |_, _| true).unwrap_err().line,
+            1
         );
     }
 }

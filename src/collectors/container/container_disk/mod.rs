@@ -11,8 +11,6 @@
 
 mod devices;
 
-use std::collections::{HashMap, hash_map::Entry};
-
 use super::labels::{CGROUP, block};
 use crate::{
     collector::{Collector, NoFlags},
@@ -22,7 +20,7 @@ use crate::{
     metrics,
     pattern::Pattern,
     sources::{
-        NO_DISKS, Snapshot,
+        Disk, Disks, NO_DISKS, Snapshot,
         cgroup::{BlockIo, DeviceIo},
     },
 };
@@ -76,9 +74,6 @@ metrics! {
     ACCOUNTED: Gauge = "strata_container_block_io_accounted" [];
 }
 
-/// The major number of loop devices.
-const LOOP: u32 = 7;
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerDisk {
@@ -104,7 +99,7 @@ impl Collector for ContainerDisk {
         for (workload, group) in machine.workloads()?.present() {
             if let Some(io) = out.keep(group.block_io()) {
                 add(&mut out, block(workload), &io, |major, minor| {
-                    disks.get(machine, major, minor)
+                    disks.get(machine, major, minor).clone()
                 });
                 // One that counts shows that the kernel does.
                 accounted = accounted.max(io.accounted);
@@ -120,54 +115,6 @@ impl Collector for ContainerDisk {
             out.add(&ACCOUNTED, [], accounted);
         }
         Ok(out)
-    }
-}
-
-/// A block device.
-#[derive(Debug, Clone)]
-struct Disk {
-    /// As in `/dev`.
-    name: String,
-    /// Whether what is done to it is done to another device as well.
-    is_above_another: bool,
-}
-
-/// The block devices that came up in this scrape.
-#[derive(Debug, Default)]
-struct Disks(HashMap<(u32, u32), Disk>);
-
-impl Disks {
-    fn get(&mut self, machine: &Snapshot, major: u32, minor: u32) -> Disk {
-        match self.0.entry((major, minor)) {
-            Entry::Occupied(known) => known.get().clone(),
-            Entry::Vacant(new) => new.insert(disk(machine, major, minor)).clone(),
-        }
-    }
-}
-
-fn disk(machine: &Snapshot, major: u32, minor: u32) -> Disk {
-    let numbers = format!("{major}:{minor}");
-    let devices = machine.sys_dir("dev/block");
-    let device = devices.as_ref().ok().map(|devices| devices.dir(&numbers));
-    let device = device.and_then(Result::ok);
-    let name = devices.and_then(|devices| devices.link(&numbers));
-    // Multipath hands requests on below the place where the kernel counts.
-    let is_multipath = || {
-        let id = device.as_ref()?.word("dm/uuid").ok()?;
-        id.starts_with("mpath-").then_some(())
-    };
-    let has_others_below = || {
-        let below = device.as_ref()?.dir("slaves").ok()?.names().ok()?;
-        (!below.is_empty()).then_some(())
-    };
-    Disk {
-        // The kernel cannot have a slash in a name here.
-        name: match name {
-            Ok(name) => format!("/dev/{}", name.replace('!', "/")),
-            Err(_) => numbers,
-        },
-        is_above_another: major == LOOP
-            || (has_others_below().is_some() && is_multipath().is_none()),
     }
 }
 
@@ -230,12 +177,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{collectors::testing::Machine, family, sources::cgroup::Operation};
+    use crate::{family, sources::cgroup::Operation};
 
     fn lines(io: &BlockIo) -> Vec<String> {
         let mut out = Families::default();
         let block = family::block([("id", "/a")]);
         add(&mut out, &block, io, |major, minor| Disk {
+            is_partition: false,
             name: format!("{major}:{minor}"),
             is_above_another: major == 253,
         });
@@ -343,44 +291,5 @@ mod tests {
                 by("Discard", 2),
             ]
         );
-    }
-
-    #[test]
-    fn devices_have_the_names_they_have_in_dev() {
-        let machine = Machine::new("container-disk-names");
-        for (numbers, name) in [
-            ("8:16", "sdb"),
-            ("104:0", "cciss!c0d0"),
-            ("253:0", "dm-0"),
-            ("253:1", "dm-1"),
-        ] {
-            machine.write(&format!("sys/devices/{name}/size"), "1\n");
-            machine.link(
-                &format!("sys/dev/block/{numbers}"),
-                &format!("../../devices/{name}"),
-            );
-        }
-        for name in ["dm-0", "dm-1"] {
-            machine.write(&format!("sys/devices/{name}/slaves/sdb/size"), "1\n");
-        }
-        machine.write("sys/devices/dm-0/dm/uuid", "LVM-xyz\n");
-        machine.write("sys/devices/dm-1/dm/uuid", "mpath-3600\n");
-        let snapshot = machine.snapshot();
-        let mut disks = Disks::default();
-        for (major, minor, name, is_above_another) in [
-            (8, 16, "/dev/sdb", false),
-            (104, 0, "/dev/cciss/c0d0", false),
-            (253, 0, "/dev/dm-0", true),
-            (253, 1, "/dev/dm-1", false),
-            (7, 3, "7:3", true),
-            (9, 9, "9:9", false),
-        ] {
-            let disk = disks.get(&snapshot, major, minor);
-            assert_eq!(
-                (disk.name.as_str(), disk.is_above_another),
-                (name, is_above_another)
-            );
-        }
-        assert_eq!(disks.0.len(), 6);
     }
 }

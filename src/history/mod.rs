@@ -1,0 +1,333 @@
+//! What containers and the machine did lately: a ring of samples for each, and what they
+//! say over any window of time. Whoever samples hands them in; nothing is read here.
+//!
+//! ```text
+//! history.containers()       each Series that is remembered, those gone lately among them
+//! history.container(id)      one of them
+//! history.host()             that of the machine
+//! series.latest()            the last sample
+//! series.window(duration)    average, peak, minimum, sums
+//! series.points(100)         the last samples one by one
+//! history.status()           what is remembered, and what could not be sampled
+//! ```
+
+mod flags;
+mod moment;
+mod packed;
+mod ring;
+mod room;
+mod window;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+pub use flags::Flags;
+pub use moment::Moment;
+pub use ring::{Sample, Since};
+pub use window::{Aggregates, Increase, Point, Spread};
+
+use moment::Now;
+use packed::BYTES;
+use ring::Ring;
+use room::Room;
+
+/// The samples of all containers and of the machine.
+#[derive(Debug)]
+pub struct History {
+    flags: Flags,
+    host: Series,
+    containers: RwLock<BTreeMap<Arc<str>, Arc<Series>>>,
+    is_sampled: AtomicBool,
+    samples: AtomicU64,
+    skipped: [AtomicU64; Skipped::ALL.len()],
+    /// Containers that there is no room for.
+    without: AtomicU64,
+}
+
+/// The samples of one container, or of the machine.
+#[derive(Debug)]
+pub struct Series {
+    id: Arc<str>,
+    path: Arc<str>,
+    begun: Moment,
+    is_gone: AtomicBool,
+    ring: Mutex<Ring>,
+}
+
+/// Why there is no sample where there should be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skipped {
+    /// Nothing of it could be read.
+    Failed,
+    /// It was not read in time, or still is not since an earlier sample.
+    Slow,
+    /// All were late: the time for a round of samples had passed.
+    Late,
+}
+
+/// How much is remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// From one sample to the next.
+    pub interval: Duration,
+    /// How many samples of one thing there may be.
+    pub max_points: usize,
+    /// Bytes that rings take.
+    pub bytes: u64,
+    /// Bytes that they may take.
+    pub max_bytes: u64,
+    /// How many rings there are, that of the machine among them.
+    pub rings: usize,
+    /// How many samples there are in them.
+    pub points: usize,
+    /// How many rings are shorter than they should be.
+    pub shrunk: usize,
+    /// How many containers have no ring for want of room.
+    pub without: u64,
+    /// How many samples were taken so far.
+    pub samples: u64,
+    /// How many were not, and why not.
+    pub skipped: [(Skipped, u64); Skipped::ALL.len()],
+}
+
+impl Skipped {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Failed, Self::Slow, Self::Late];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Slow => "slow",
+            Self::Late => "late",
+        }
+    }
+}
+
+impl History {
+    /// An empty one.
+    #[must_use]
+    pub fn new(flags: Flags) -> Self {
+        let room = room::all(&flags) / 2;
+        Self {
+            host: Series::new("/", "/", flags.history_points.min(room), Moment::now()),
+            flags,
+            containers: RwLock::default(),
+            is_sampled: AtomicBool::new(false),
+            samples: AtomicU64::new(0),
+            skipped: Default::default(),
+            without: AtomicU64::new(0),
+        }
+    }
+
+    /// How often it is to be sampled.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.flags.history_interval
+    }
+
+    /// The samples of the machine.
+    #[must_use]
+    pub fn host(&self) -> &Series {
+        &self.host
+    }
+
+    /// The samples of one container, or virtual machine, by the id that
+    /// [`Series::id`] explains.
+    #[must_use]
+    pub fn container(&self, id: &str) -> Option<Arc<Series>> {
+        let containers = self.containers.read();
+        let containers = containers.unwrap_or_else(PoisonError::into_inner);
+        containers.get(id).cloned()
+    }
+
+    /// Those of all containers and virtual machines, in the order of their ids.
+    #[must_use]
+    pub fn containers(&self) -> Vec<Arc<Series>> {
+        let containers = self.containers.read();
+        let containers = containers.unwrap_or_else(PoisonError::into_inner);
+        containers.values().cloned().collect()
+    }
+
+    /// Whether anybody samples; else there is nothing and will be nothing.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        self.is_sampled.load(Relaxed)
+    }
+
+    /// How much is remembered.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let mut status = Status {
+            interval: self.flags.history_interval,
+            max_points: self.flags.history_points,
+            max_bytes: self.flags.history_max_bytes,
+            without: self.without.load(Relaxed),
+            samples: self.samples.load(Relaxed),
+            skipped: Skipped::ALL.map(|why| (why, self.skips(why).load(Relaxed))),
+            bytes: 0,
+            rings: 0,
+            points: 0,
+            shrunk: 0,
+        };
+        let mut add = |ring: MutexGuard<'_, Ring>| {
+            status.rings += 1;
+            status.points += ring.len();
+            status.bytes += (ring.capacity() * BYTES) as u64;
+            status.shrunk += usize::from(ring.capacity() < self.flags.history_points);
+        };
+        add(self.host.ring());
+        for series in self.containers() {
+            add(series.ring());
+        }
+        status
+    }
+
+    /// Says that somebody samples from now on.
+    pub fn begin(&self) {
+        self.is_sampled.store(true, Relaxed);
+    }
+
+    /// Makes place for the samples of those that are there, given by id and path, in that
+    /// order: a ring for each, or nothing where there is no room. Those that are not there
+    /// any more are remembered for `grace`.
+    pub fn keep<'a>(
+        &self,
+        there: impl Iterator<Item = (&'a str, &'a str)>,
+        grace: Duration,
+    ) -> Vec<Option<Arc<Series>>> {
+        self.keep_at(Moment::now(), there, grace)
+    }
+
+    fn keep_at<'a>(
+        &self,
+        now: Moment,
+        there: impl Iterator<Item = (&'a str, &'a str)>,
+        grace: Duration,
+    ) -> Vec<Option<Arc<Series>>> {
+        let mut containers = self
+            .containers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        for series in containers.values() {
+            series.is_gone.store(true, Relaxed);
+        }
+        let there: Vec<_> = there.collect();
+        for (id, _) in &there {
+            if let Some(known) = containers.get(*id) {
+                known.is_gone.store(false, Relaxed);
+            }
+        }
+        containers.retain(|_, it| !it.is_gone() || now.since(it.last_there()) < grace);
+        let all = room::all(&self.flags).saturating_sub(self.host.ring().capacity());
+        let mut room = Room::of(&mut containers, all, self.flags.history_points);
+        let kept: Vec<_> = there
+            .iter()
+            .map(|(id, path)| room.series(id, path, now))
+            .collect();
+        room.grow();
+        let without = kept.iter().filter(|it| it.is_none()).count();
+        self.without.store(without as u64, Relaxed);
+        kept
+    }
+
+    /// Counts a sample that was taken.
+    pub fn sampled(&self) {
+        self.samples.fetch_add(1, Relaxed);
+    }
+
+    /// Counts samples that were not taken.
+    pub fn skipped(&self, why: Skipped, count: u64) {
+        self.skips(why).fetch_add(count, Relaxed);
+    }
+
+    fn skips(&self, why: Skipped) -> &AtomicU64 {
+        let [failed, slow, late] = &self.skipped;
+        match why {
+            Skipped::Failed => failed,
+            Skipped::Slow => slow,
+            Skipped::Late => late,
+        }
+    }
+}
+
+impl Series {
+    fn new(id: &str, path: &str, capacity: usize, begun: Moment) -> Self {
+        Self {
+            id: id.into(),
+            path: path.into(),
+            begun,
+            is_gone: AtomicBool::new(false),
+            ring: Mutex::new(Ring::new(capacity)),
+        }
+    }
+
+    /// Whose it is: an engine's container by the engine's id, which it keeps over restarts;
+    /// everything else by the path of its control group.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The path of its control group, when it was first seen.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether it was not there any more when it was last looked for.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.is_gone.load(Relaxed)
+    }
+
+    /// The last sample, if there is one.
+    #[must_use]
+    pub fn latest(&self) -> Option<Point> {
+        let ring = self.ring();
+        let now = Now::read();
+        // All of them: each counter has another one that knew it last.
+        window::points(ring.iter(), now).last()
+    }
+
+    /// What the samples say together that were taken in the last so long.
+    #[must_use]
+    pub fn window(&self, window: Duration) -> Aggregates {
+        let ring = self.ring();
+        let now = Now::read();
+        window::aggregates(ring.iter(), now.moment.minus(window), now)
+    }
+
+    /// The last so many samples one by one, the newest last.
+    #[must_use]
+    pub fn points(&self, last: usize) -> Vec<Point> {
+        let ring = self.ring();
+        let before = ring.len().saturating_sub(last);
+        let points = window::points(ring.iter(), Now::read());
+        points.skip(before).collect()
+    }
+
+    /// Adds a sample. One that is not later than the last is none.
+    pub fn push(&self, at: Moment, sample: &Sample) {
+        self.ring().push(at, sample);
+    }
+
+    /// When it was last sampled, or made.
+    fn last_there(&self) -> Moment {
+        self.ring().newest().unwrap_or(self.begun)
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! The last so many samples of one thing, each packed into 32 bytes.
+
+use std::time::Duration;
+
+use super::{
+    moment::Moment,
+    packed::{
+        AFTER, COUNTERS, CPU, Counter, MEMORY, PIDS, Packed, READ, RECEIVED, RESTARTS, SENT, Step,
+        WRITTEN,
+    },
+};
+
+/// What was seen of a container, or of the machine, at one moment. What is not known is
+/// `None`, and never 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// Time on all CPUs so far.
+    pub cpu: Option<Duration>,
+    /// Bytes in memory.
+    pub memory: Option<u64>,
+    /// Bytes received so far.
+    pub received: Option<u64>,
+    /// Bytes sent so far.
+    pub sent: Option<u64>,
+    /// Bytes read from disks so far.
+    pub read: Option<u64>,
+    /// Bytes written to disks so far.
+    pub written: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// How often it was started since the sample before.
+    pub restarts: u64,
+    /// What CPU time and disks are counted since.
+    pub usage_since: Since,
+    /// What is received and sent is counted since.
+    pub traffic_since: Since,
+}
+
+/// Since when something is counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Since {
+    /// As in the sample before. A counter that is less than it was counts from nobody
+    /// knows when.
+    #[default]
+    Before,
+    /// From 0 on, after the sample before.
+    Zero,
+    /// It is not what was counted before.
+    Unknown,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Ring {
+    points: Vec<Packed>,
+    capacity: usize,
+    /// Where the oldest is, once there are as many as there may be.
+    first: usize,
+    oldest: Moment,
+    newest: Moment,
+    /// What counters were when they were last known, in their units.
+    last: [Option<u64>; COUNTERS],
+}
+
+impl Ring {
+    /// An empty one. All it will ever need is taken now.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            points: Vec::with_capacity(capacity),
+            capacity,
+            first: 0,
+            oldest: Moment::default(),
+            newest: Moment::default(),
+            last: [None; COUNTERS],
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.points.len()
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// When the last sample was taken, if there is one.
+    pub(super) fn newest(&self) -> Option<Moment> {
+        (!self.points.is_empty()).then_some(self.newest)
+    }
+
+    /// Adds a sample, which must be later than the last one by a millisecond or more.
+    pub(super) fn push(&mut self, at: Moment, sample: &Sample) {
+        let mut after = at.millis_since(self.newest);
+        if !self.points.is_empty() && after == 0 {
+            return;
+        }
+        if after > AFTER.max() {
+            self.points.clear();
+            self.first = 0;
+            self.last = [None; COUNTERS];
+        }
+        if self.points.is_empty() {
+            self.oldest = at;
+            after = 0;
+        }
+        let mut point = Packed::default();
+        point.set(AFTER, after);
+        point.set(RESTARTS, sample.restarts.min(RESTARTS.max()));
+        point.set_level(MEMORY, sample.memory);
+        point.set_level(PIDS, sample.pids);
+        let cpu = sample.cpu.map(|cpu| cpu.as_micros());
+        let cpu = cpu.and_then(|cpu| u64::try_from(cpu).ok());
+        for (counter, since, value) in [
+            (CPU, sample.usage_since, cpu),
+            (RECEIVED, sample.traffic_since, sample.received),
+            (SENT, sample.traffic_since, sample.sent),
+            (READ, sample.usage_since, sample.read),
+            (WRITTEN, sample.usage_since, sample.written),
+        ] {
+            let step = self.step(counter, since, value);
+            point.set_step(counter, step);
+        }
+        self.newest = at;
+        self.add(point);
+    }
+
+    fn step(&mut self, counter: Counter, since: Since, value: Option<u64>) -> Step {
+        let Some(last) = self.last.get_mut(counter.at) else {
+            return Step::Missing;
+        };
+        match since {
+            Since::Before => {}
+            Since::Zero => *last = last.map(|_| 0),
+            Since::Unknown => *last = None,
+        }
+        let Some(value) = value.map(|value| value / counter.unit) else {
+            return Step::Missing;
+        };
+        let grew = last.and_then(|last| value.checked_sub(last));
+        *last = Some(value);
+        grew.map_or(Step::Begins, Step::Grew)
+    }
+
+    fn add(&mut self, point: Packed) {
+        if self.points.len() < self.capacity {
+            self.points.push(point);
+            return;
+        }
+        if let Some(oldest) = self.points.get_mut(self.first) {
+            *oldest = point;
+        }
+        self.first = (self.first + 1) % self.capacity.max(1);
+        if let Some(oldest) = self.points.get(self.first) {
+            self.oldest = self.oldest.plus_millis(oldest.get(AFTER));
+        }
+    }
+
+    /// From the oldest to the newest.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Moment, &Packed)> {
+        let (new, old) = self.points.split_at(self.first.min(self.points.len()));
+        let mut at = self.oldest;
+        old.iter().chain(new).enumerate().map(move |(n, point)| {
+            if n > 0 {
+                at = at.plus_millis(point.get(AFTER));
+            }
+            (at, point)
+        })
+    }
+
+    /// Lets it keep more, or fewer: of what there is the newest.
+    pub(super) fn resize(&mut self, capacity: usize) {
+        let gone = self.points.len().saturating_sub(capacity);
+        let mut points = Vec::with_capacity(capacity);
+        let mut oldest = self.oldest;
+        for (at, point) in self.iter().skip(gone) {
+            if points.is_empty() {
+                oldest = at;
+            }
+            points.push(*point);
+        }
+        self.points = points;
+        self.oldest = oldest;
+        self.first = 0;
+        self.capacity = capacity;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_memory(pages: u64) -> Sample {
+        Sample {
+            memory: Some(pages << 12),
+            ..Sample::default()
+        }
+    }
+
+    fn filled(capacity: usize, samples: u64) -> Ring {
+        let mut ring = Ring::new(capacity);
+        for n in 1..=samples {
+            ring.push(Moment::of(1000 * n + n * n), &of_memory(n));
+        }
+        ring
+    }
+
+    fn seen(ring: &Ring) -> Vec<(Moment, u64)> {
+        let points = ring.iter();
+        let pages = points.map(|(at, point)| (at, point.level(MEMORY).unwrap() >> 12));
+        pages.collect()
+    }
+
+    fn expected(samples: std::ops::RangeInclusive<u64>) -> Vec<(Moment, u64)> {
+        samples.map(|n| (Moment::of(1000 * n + n * n), n)).collect()
+    }
+
+    #[test]
+    fn a_full_ring_forgets_the_oldest_and_knows_when_the_rest_was() {
+        assert_eq!(seen(&filled(5, 3)), expected(1..=3));
+        assert_eq!(seen(&filled(5, 5)), expected(1..=5));
+        assert_eq!(seen(&filled(5, 13)), expected(9..=13));
+        assert_eq!(filled(5, 13).newest(), Some(Moment::of(13_169)));
+        assert_eq!(filled(5, 0).newest(), None);
+    }
+
+    #[test]
+    fn a_ring_that_shrinks_keeps_the_newest_and_grows_again() {
+        let mut ring = filled(5, 13);
+        ring.resize(3);
+        assert_eq!(seen(&ring), expected(11..=13));
+        for n in 14..=15 {
+            ring.push(Moment::of(1000 * n + n * n), &of_memory(n));
+        }
+        assert_eq!(seen(&ring), expected(13..=15));
+        ring.resize(4);
+        for n in 16..=18 {
+            ring.push(Moment::of(1000 * n + n * n), &of_memory(n));
+        }
+        assert_eq!((seen(&ring), ring.capacity()), (expected(15..=18), 4));
+    }
+
+    #[test]
+    fn no_memory_is_taken_once_a_ring_is_made() {
+        let mut ring = Ring::new(5);
+        let before = ring.points.as_ptr();
+        for n in 1..50 {
+            ring.push(Moment::of(n), &of_memory(n));
+        }
+        assert_eq!((ring.points.as_ptr(), ring.points.capacity()), (before, 5));
+    }
+
+    #[test]
+    fn a_sample_from_the_past_is_none() {
+        let mut ring = filled(5, 3);
+        ring.push(Moment::of(3009), &of_memory(9));
+        ring.push(Moment::of(1), &of_memory(9));
+        assert_eq!(seen(&ring), expected(1..=3));
+    }
+
+    #[test]
+    fn after_half_a_day_a_ring_begins_anew() {
+        let mut ring = filled(5, 3);
+        let later = Moment::of(3009 + AFTER.max() + 1);
+        ring.push(later, &of_memory(7));
+        assert_eq!(seen(&ring), [(later, 7)]);
+    }
+}

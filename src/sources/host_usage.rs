@@ -1,0 +1,212 @@
+//! What the machine as a whole uses: CPU time as its root group says, else `/proc/stat`,
+//! whose making is dear; memory, tasks, disks and network from procfs, documented in
+//! `proc(5)`. Nothing is allocated to read it.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{Dir, Networks, Process, Snapshot, Traffic, cgroup::Group};
+use crate::error::{Error, Result};
+
+/// Sectors of `/proc/diskstats`.
+const SECTOR: u64 = 512;
+
+/// What begins so is no disk, or is above one.
+const NO_DISKS: [&str; 5] = ["ram", "zram", "loop", "fd", "sr"];
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct HostUsage {
+    procfs: Dir,
+    root: Option<Group>,
+    first: Option<Process>,
+    /// The interfaces that have a device, if any has: what goes through others goes through
+    /// them as well.
+    devices: BTreeSet<String>,
+}
+
+impl Snapshot {
+    /// How the use of the machine as a whole is read, now and later.
+    pub fn host_usage(&self) -> Result<HostUsage> {
+        let interfaces = self.sys_dir("class/net");
+        let names = interfaces.as_ref().ok().and_then(|it| it.names().ok());
+        let names = names.unwrap_or_default().into_iter();
+        let names = names.filter_map(|name| name.into_string().ok());
+        let has_device = |name: &String| {
+            let dir = interfaces.as_ref();
+            dir.is_ok_and(|dir| dir.has(format!("{name}/device")))
+        };
+        Ok(HostUsage {
+            procfs: self.proc_dir("")?,
+            root: self.cgroups().root().ok(),
+            first: self.process(1).ok(),
+            devices: names.filter(has_device).collect(),
+        })
+    }
+}
+
+impl HostUsage {
+    /// Time that was used of all CPUs.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let root = self.root.as_ref().map(Group::cpu_time);
+        if let Some(Ok(Some(time))) = root {
+            return Ok(time);
+        }
+        self.procfs.with_bytes("stat", busy)
+    }
+
+    /// Bytes in memory that are not available any more.
+    pub fn memory(&self) -> Result<u64> {
+        self.procfs.with_bytes("meminfo", used)
+    }
+
+    /// Processes and threads.
+    pub fn tasks(&self) -> Result<u64> {
+        self.procfs.with_bytes("loadavg", tasks)
+    }
+
+    /// What its network interfaces received and sent.
+    pub fn traffic(&self) -> Result<Traffic> {
+        let Some(first) = &self.first else {
+            return Err(Error::Absent(self.procfs.path().join("1")));
+        };
+        first.traffic(|name| {
+            if self.devices.is_empty() {
+                !Networks::is_engines(name)
+            } else {
+                self.devices.contains(name)
+            }
+        })
+    }
+
+    /// Bytes read from and written to the devices that count.
+    pub fn disk_bytes(&self, counts: impl FnMut(u32, u32) -> bool) -> Result<(u64, u64)> {
+        self.procfs
+            .with_bytes("diskstats", |bytes| sectors(bytes, counts))
+    }
+}
+
+fn words(line: &[u8]) -> impl Iterator<Item = &str> {
+    let words = line.split(u8::is_ascii_whitespace);
+    words
+        .filter(|word| !word.is_empty())
+        .map(|word| std::str::from_utf8(word).unwrap_or_default())
+}
+
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|byte| *byte == b'\n')
+}
+
+/// `cpu  USER NICE SYSTEM IDLE IOWAIT IRQ SOFTIRQ STEAL …`, in ticks.
+fn busy(stat: &[u8]) -> Result<Duration, &'static str> {
+    let mut words = words(lines(stat).next().unwrap_or_default());
+    if words.next() != Some("cpu") {
+        return Err("no line about all CPUs");
+    }
+    let mut ticks = 0_u64;
+    for (column, word) in words.take(8).enumerate() {
+        let count: u64 = word.parse().map_err(|_| "ticks are not a number")?;
+        if !matches!(column, 3 | 4) {
+            ticks = ticks.saturating_add(count);
+        }
+    }
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Ok(Duration::from_millis(
+        ticks.saturating_mul(1000) / per_second,
+    ))
+}
+
+/// Before Linux 3.14 nothing says what is available.
+fn used(meminfo: &[u8]) -> Result<u64, &'static str> {
+    let kilobytes = |wanted: &str| {
+        lines(meminfo).find_map(|line| {
+            let mut words = words(line);
+            (words.next()? == wanted).then(|| words.next()?.parse::<u64>().ok())?
+        })
+    };
+    let total = kilobytes("MemTotal:").ok_or("MemTotal is missing")?;
+    let available = kilobytes("MemAvailable:").ok_or("MemAvailable is missing")?;
+    Ok(total.saturating_sub(available).saturating_mul(1024))
+}
+
+/// `0.01 0.02 0.03 1/234 5678`
+fn tasks(loadavg: &[u8]) -> Result<u64, &'static str> {
+    let tasks = words(loadavg)
+        .nth(3)
+        .and_then(|tasks| tasks.split_once('/'));
+    let all = tasks.and_then(|(_, all)| all.parse().ok());
+    all.ok_or("no number of tasks in the fourth column")
+}
+
+/// `MAJOR MINOR NAME READS MERGED SECTORS TIME WRITES MERGED SECTORS …`
+fn sectors(
+    diskstats: &[u8],
+    mut counts: impl FnMut(u32, u32) -> bool,
+) -> Result<(u64, u64), &'static str> {
+    let (mut read, mut written) = (0_u64, 0_u64);
+    for line in lines(diskstats) {
+        let mut words = words(line);
+        let Some(major) = words.next() else {
+            continue;
+        };
+        let number = |word: Option<&str>| word.and_then(|word| word.parse::<u32>().ok());
+        let major = number(Some(major)).ok_or("the major number is none")?;
+        let minor = number(words.next()).ok_or("the minor number is none")?;
+        let name = words.next().ok_or("the name is missing")?;
+        let mut number = |skip| words.nth(skip).and_then(|word| word.parse::<u64>().ok());
+        // A partition before 2.6.25 has fewer.
+        let Some((of_read, of_written)) = number(2).zip(number(3)) else {
+            continue;
+        };
+        if !NO_DISKS.iter().any(|no_disk| name.starts_with(no_disk)) && counts(major, minor) {
+            read = read.saturating_add(of_read);
+            written = written.saturating_add(of_written);
+        }
+    }
+    Ok((read.saturating_mul(SECTOR), written.saturating_mul(SECTOR)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_that_wait_are_not_busy() {
+        let per_second = rustix::param::clock_ticks_per_second();
+        let stat = format!("cpu  {per_second} 0 {per_second} 99 99 0 0 {per_second} 7 7\ncpu0 1\n");
+        assert_eq!(busy(stat.as_bytes()), Ok(Duration::from_secs(3)));
+        assert!(busy(b"cpu0 1 2\n").is_err());
+        assert!(busy(b"cpu 1 x\n").is_err());
+    }
+
+    #[test]
+    fn what_is_not_available_is_used() {
+        let meminfo = b"MemTotal: 100 kB\nMemFree: 10 kB\nMemAvailable: 60 kB\n";
+        assert_eq!(used(meminfo), Ok(40 << 10));
+        assert!(used(b"MemTotal: 100 kB\nMemFree: 10 kB\n").is_err());
+    }
+
+    #[test]
+    fn tasks_are_processes_and_threads() {
+        assert_eq!(tasks(b"0.01 0.02 0.03 1/234 5678\n"), Ok(234));
+        assert!(tasks(b"0.01 0.02 0.03\n").is_err());
+    }
+
+    #[test]
+    fn disks_are_summed_that_count() {
+        let text = b"   8 0 sda 1 2 10 4 5 6 20 8 9\n   8 1 sda1 1 2 3 4 5 6 7 8 9\n\
+                     7 0 loop0 1 2 3 4 5 6 7 8 9\n 8 2 sda2 1 2 3 4\n 9 0 md0 1 2 1 4 5 6 2 8\n";
+        let whole = |major, minor| (major, minor) != (8, 1);
+        assert_eq!(sectors(text, whole), Ok((11 * 512, 22 * 512)));
+        assert!(sectors(b"8 x sda\n", whole).is_err());
+    }
+
+    #[test]
+    fn this_machine_says_all_but_what_may_be_hidden() {
+        let usage = Snapshot::here().host_usage().unwrap();
+        assert!(usage.cpu_time().unwrap() > Duration::ZERO);
+        assert!(usage.memory().unwrap() > 0);
+        assert!(usage.tasks().unwrap() > 0);
+        assert!(usage.traffic().is_ok());
+        assert!(usage.disk_bytes(|_, _| true).is_ok());
+    }
+}
