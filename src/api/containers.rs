@@ -11,11 +11,13 @@ use super::{
     Api, Missing,
     error::{Candidate, Problem},
     json, keep,
+    latest::Latest,
     query::Query,
     seconds,
 };
 use crate::{
     error::Result,
+    history::History,
     scrape::Reading,
     sources::{
         Snapshot,
@@ -85,6 +87,7 @@ impl Listed {
 
 /// What there is, and what is missing of it.
 struct Read {
+    history: Arc<History>,
     time: Option<Duration>,
     listed: Arc<Listed>,
     /// Whether there would be more if everything could be read.
@@ -99,6 +102,7 @@ impl Read {
         let read = reading.take(machine, &api.workers).await;
         let listed = keep(&mut missing, reading.what(), read);
         Self {
+            history: Arc::clone(api.machine.history()),
             time: machine.now(),
             is_partial: listed.is_none(),
             listed: listed.unwrap_or_else(|| {
@@ -166,7 +170,7 @@ pub(super) async fn one(
         })?;
         json(&One {
             time: read.time,
-            container: Detail::of(row),
+            container: Detail::of(row.with_latest(&read.history)),
             missing: &read.missing,
         })
     })
@@ -261,7 +265,8 @@ struct Rows<'a> {
 impl Serialize for Rows<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let wanted = |row: &Row<'_>| self.all || row.kind != "group";
-        serializer.collect_seq(self.read.rows().filter(wanted))
+        let rows = self.read.rows().filter(wanted);
+        serializer.collect_seq(rows.map(|row| row.with_latest(&self.read.history)))
     }
 }
 
@@ -307,7 +312,8 @@ struct Row<'a> {
     unnamed: Option<WhyUnnamed>,
     #[serde(skip_serializing_if = "Option::is_none")]
     domain: Option<Domain<'a>>,
-    // The latest values of the history join here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latest: Option<Latest>,
     #[serde(skip)]
     container: Option<&'a Container>,
 }
@@ -385,8 +391,17 @@ impl<'a> Row<'a> {
                 name: &guest.name,
                 uuid: guest.uuid.as_deref(),
             }),
+            latest: None,
             container,
         }
+    }
+
+    /// With what the history knows last of it, by its engine's id or by its path.
+    fn with_latest(mut self, history: &History) -> Self {
+        let by_id = self.id.and_then(|id| history.container(id));
+        let series = by_id.or_else(|| history.container(self.cgroup));
+        self.latest = series.and_then(|series| Latest::of(&series));
+        self
     }
 
     fn has_name(&self, named: &str) -> bool {

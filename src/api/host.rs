@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{Api, Missing, error::Problem, json, keep, seconds};
+use super::{Api, Missing, error::Problem, json, keep, latest::Latest, seconds};
 use crate::{
     error::Result,
     scrape::Reading,
@@ -47,6 +47,8 @@ struct Host {
     load: Option<Load>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<Memory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latest: Option<Latest>,
     missing: Vec<Missing>,
 }
 
@@ -117,6 +119,7 @@ pub(super) async fn answer(api: &Api, machine: Arc<Snapshot>) -> Result<Vec<u8>,
         cpus_online: stat.map(|stat| stat.cpus_online),
         load,
         memory,
+        latest: Latest::of(api.machine.history().host()),
         missing,
     })
 }

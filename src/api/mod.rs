@@ -15,6 +15,7 @@ mod containers;
 mod domains;
 mod error;
 mod host;
+mod latest;
 mod query;
 
 use std::{
@@ -113,6 +114,12 @@ impl Api {
             domains: domains::Readings::new(),
             host: host::Readings::new(),
         }
+    }
+
+    /// The machine that it reads.
+    #[must_use]
+    pub fn machine(&self) -> &Arc<Machine> {
+        &self.machine
     }
 
     /// Whether a path is one of this module's, be there anything or not.
