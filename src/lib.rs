@@ -10,8 +10,9 @@
 //! exporter   adds what it knows of itself      -> Families
 //! exposition writes the samples down           -> text
 //! api        says what is here, as JSON
-//! http       hands text and JSON to who asks
 //! check      says what a scrape would bring
+//! page       shows to people what api and check say
+//! http       hands text, JSON and pages to who asks
 //! plot       draws values over time
 //! ```
 //!
@@ -36,6 +37,7 @@ pub mod history;
 pub mod http;
 pub mod log;
 pub mod metric;
+pub mod page;
 pub mod pattern;
 pub mod plot;
 pub mod reference;

@@ -19,8 +19,9 @@ const LAYERS: &[&[&str]] = &[
     &["collector"],
     &["collectors"],
     &["scrape", "exporter", "exposition", "reference", "log"],
-    &["api"],
-    &["http", "check"],
+    &["api", "check"],
+    &["page"],
+    &["http"],
     &["cli"],
 ];
 

@@ -2,7 +2,6 @@
 
 mod connection;
 mod gzip;
-mod landing;
 mod listen;
 mod query;
 mod routes;
@@ -25,6 +24,7 @@ use crate::{
     api::Api,
     collector::{Entry, Layer},
     exporter::Exporter,
+    page::Pages,
     scrape::{Scraper, Workers},
 };
 use connection::{Connections, Place, Watched};
@@ -96,7 +96,7 @@ impl Server {
         flags: Flags,
         scraper: Arc<Scraper>,
         api: Api,
-        collectors: &[Entry],
+        collectors: &'static [Entry],
         workers: Workers,
     ) -> Result<Self, String> {
         let listeners = if flags.systemd_socket {
@@ -111,12 +111,17 @@ impl Server {
         let exporter = Arc::new(Exporter::starting_now());
         let all = collectors.iter().map(|entry| entry.name);
         let enabled: Vec<(_, Layer)> = scraper.collectors().collect();
-        let is_on = |entry: &&Entry| enabled.iter().any(|(name, _)| *name == entry.name);
-        let listed = collectors.iter().filter(|entry| !entry.is_to_come());
-        let listed = listed.filter(is_on).map(|entry| entry.name).collect();
+        let api = Arc::new(api);
+        let pages = Pages::new(
+            Arc::clone(&api),
+            Arc::clone(&scraper),
+            workers.clone(),
+            collectors,
+            &flags.telemetry_path,
+        );
         let service = Service {
+            pages,
             known: Known::new(all, enabled),
-            listed,
             scraper,
             api,
             api_in_flight: AtomicUsize::new(0),

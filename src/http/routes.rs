@@ -16,13 +16,13 @@ use hyper::{
     body::Bytes,
     header::{
         ACCEPT, ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
-        CONTENT_TYPE, HeaderName, HeaderValue, VARY,
+        CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
     },
 };
 use tracing::error;
 
 use super::{
-    gzip, landing,
+    gzip,
     query::{Known, Wanted},
 };
 use crate::{
@@ -31,6 +31,7 @@ use crate::{
     exporter::Exporter,
     exposition::{Format, Page},
     family::Families,
+    page::{self, Pages},
     scrape::{Scraped, Scraper, Workers},
 };
 
@@ -47,14 +48,13 @@ type Answer = Response<Full<Bytes>>;
 #[derive(Debug)]
 pub(super) struct Service {
     pub scraper: Arc<Scraper>,
-    pub api: Api,
-    /// Requests for JSON that are being answered.
+    pub api: Arc<Api>,
+    pub pages: Pages,
+    /// Requests for JSON and pages that are being answered.
     pub api_in_flight: AtomicUsize,
     pub workers: Workers,
     pub exporter: Arc<Exporter>,
     pub known: Known,
-    /// The collectors that the landing page lists.
-    pub listed: Vec<&'static str>,
     pub telemetry_path: String,
     /// None for no limit.
     pub max_requests: Option<NonZeroUsize>,
@@ -84,9 +84,8 @@ impl Service {
                 self.metrics(query, self.layer(path), request.headers())
                     .await
             }
-            "/" => self.landing(),
             path if Api::is_below(path) => self.api(path, query, request.headers()).await,
-            _ => text(StatusCode::NOT_FOUND, "There is nothing here.\n".to_owned()),
+            path => self.page(path, query, request.headers()).await,
         })
     }
 
@@ -95,18 +94,6 @@ impl Service {
         let below = path.strip_prefix(self.telemetry_path.trim_end_matches('/'))?;
         let name = below.strip_prefix('/')?;
         Layer::ALL.into_iter().find(|layer| layer.name() == name)
-    }
-
-    fn landing(&self) -> Answer {
-        let page = landing::page(&self.telemetry_path, &self.listed);
-        let mut answer = Response::new(Full::from(page));
-        for (name, value) in [
-            (CONTENT_TYPE, "text/html; charset=utf-8"),
-            (CONTENT_SECURITY_POLICY, landing::CONTENT_SECURITY_POLICY),
-        ] {
-            set(&mut answer, name, value);
-        }
-        answer
     }
 
     async fn metrics(&self, query: &str, layer: Option<Layer>, headers: &HeaderMap) -> Answer {
@@ -131,22 +118,52 @@ impl Service {
             Some(reason) => api::Answer::error(503, &reason),
             None => self.api.answer(path, query, limit(headers)).await,
         };
-        let pack = gzip::accepted_by(header(headers, &ACCEPT_ENCODING))
-            && gzip::is_worth_it(answered.json.len());
+        let mut answer = self.packed(answered.status, answered.json, headers).await;
+        set(&mut answer, CONTENT_TYPE, "application/json");
+        set(&mut answer, CACHE_CONTROL, "no-store");
+        answer
+    }
+
+    /// Answers with what is for people, within the limit of what is for programs.
+    async fn page(&self, path: &str, query: &str, headers: &HeaderMap) -> Answer {
+        let in_flight = InFlight::one_more(&self.api_in_flight);
+        let page = match self.too_many(&in_flight) {
+            Some(reason) => Some(page::Answer::text(503, &reason)),
+            None => self.pages.answer(path, query).await,
+        };
+        let Some(page) = page else {
+            return text(StatusCode::NOT_FOUND, "There is nothing here.\n".to_owned());
+        };
+        let mut answer = self.packed(page.status, page.body, headers).await;
+        set(&mut answer, CONTENT_TYPE, page.content_type);
+        set(&mut answer, CONTENT_SECURITY_POLICY, page.policy);
+        set(&mut answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
+        set(&mut answer, REFERRER_POLICY, "no-referrer");
+        let kept = if page.is_immutable {
+            "public, max-age=31536000, immutable"
+        } else {
+            "no-store"
+        };
+        set(&mut answer, CACHE_CONTROL, kept);
+        answer
+    }
+
+    /// An answer, packed where who asked takes that and it is worth it.
+    async fn packed(&self, status: u16, body: Vec<u8>, headers: &HeaderMap) -> Answer {
+        let pack =
+            gzip::accepted_by(header(headers, &ACCEPT_ENCODING)) && gzip::is_worth_it(body.len());
         let body = if pack {
-            let packed = self.workers.call(move || pack_or_not(answered.json)).await;
+            let packed = self.workers.call(move || pack_or_not(body)).await;
             packed.unwrap_or_default()
         } else {
             Body {
-                bytes: answered.json.into(),
+                bytes: body.into(),
                 is_packed: false,
             }
         };
         let mut answer = Response::new(Full::from(body.bytes));
-        let status = StatusCode::from_u16(answered.status);
+        let status = StatusCode::from_u16(status);
         *answer.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        set(&mut answer, CONTENT_TYPE, "application/json");
-        set(&mut answer, CACHE_CONTROL, "no-store");
         set(&mut answer, VARY, "Accept-Encoding");
         if body.is_packed {
             set(&mut answer, CONTENT_ENCODING, "gzip");
@@ -198,14 +215,14 @@ struct Body {
     is_packed: bool,
 }
 
-fn pack_or_not(json: Vec<u8>) -> Body {
-    match gzip::compress(&json) {
+fn pack_or_not(plain: Vec<u8>) -> Body {
+    match gzip::compress(&plain) {
         Ok(packed) => Body {
             bytes: packed.into(),
             is_packed: true,
         },
         Err(_) => Body {
-            bytes: json.into(),
+            bytes: plain.into(),
             is_packed: false,
         },
     }

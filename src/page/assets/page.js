@@ -1,0 +1,419 @@
+// Refreshes, sorts and filters what the page shows already. Texts are made as in cells.rs
+// and plot/unit.rs.
+"use strict";
+
+const UNKNOWN = "–";
+const SPARKS = 48;
+const [WIDTH, HEIGHT] = [96, 20];
+const seconds = Number(document.body.dataset.seconds) || 5;
+const status = document.getElementById("status");
+
+// Numbers as people read them.
+
+function digits(number) {
+  const size = Math.abs(number);
+  const decimals = size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2;
+  const text = number.toFixed(decimals);
+  const short = text.includes(".") ? text.replace(/\.?0+$/, "") : text;
+  return short === "-0" ? "0" : short;
+}
+
+function scaled(number, base, names) {
+  let at = 0;
+  while (Math.abs(number) >= base - 0.5 && at + 1 < names.length) {
+    number /= base;
+    at += 1;
+  }
+  return `${digits(number)} ${names[at]}`;
+}
+
+const UNITS = {
+  percent: (number) => `${digits(number)} %`,
+  bytes: (number) => scaled(number, 1024, ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]),
+  rate: (number) =>
+    scaled(number, 1000, ["B/s", "kB/s", "MB/s", "GB/s", "TB/s", "PB/s", "EB/s"]),
+};
+
+function amount(unit, number) {
+  return Number.isFinite(number) ? UNITS[unit](number) : UNKNOWN;
+}
+
+function age(number) {
+  if (!Number.isFinite(number)) return UNKNOWN;
+  const all = Math.floor(Math.max(number, 0));
+  const [minutes, hours, days] = [60, 3600, 86400].map((unit) => Math.floor(all / unit));
+  if (days) return `${days} d ${hours % 24} h`;
+  if (hours) return `${hours} h ${minutes % 60} min`;
+  return minutes ? `${minutes} min` : `${all} s`;
+}
+
+// Cells.
+
+function setText(element, text) {
+  if (element && element.textContent !== text) element.textContent = text;
+}
+
+/** The cell of a row or list, with the number by which it is sorted. */
+function cell(row, name, sort) {
+  const found = row.querySelector(`[data-cell="${name}"]`);
+  if (!found) return null;
+  if (sort === undefined || sort === null || Number.isNaN(sort)) delete found.dataset.sort;
+  else found.dataset.sort = sort;
+  return found;
+}
+
+function setPlain(row, name, value) {
+  const found = cell(row, name, value);
+  if (!found) return;
+  setText(found, value === undefined ? UNKNOWN : String(value));
+  if (name === "image") found.title = value ?? "";
+}
+
+function setState(row, state, health) {
+  const label = cell(row, "state", state ?? UNKNOWN)?.querySelector(".state");
+  if (!label) return;
+  label.dataset.state = state ?? UNKNOWN;
+  if (health) label.dataset.health = health;
+  else delete label.dataset.health;
+  setText(label, health ? `${state}, ${health}` : state ?? UNKNOWN);
+}
+
+/** A value with its line; the line only goes on when there is a new sample. */
+function setSparked(row, name, unit, value, isNew) {
+  const found = cell(row, name, value);
+  if (!found) return;
+  setText(found.querySelector(".value"), amount(unit, value));
+  const spark = found.querySelector(".spark");
+  if (!spark || !isNew) return;
+  const known = spark.dataset.values ? spark.dataset.values.split(",") : [];
+  known.push(Number.isFinite(value) ? String(value) : "");
+  const values = known.slice(-SPARKS);
+  spark.dataset.values = values.join(",");
+  spark.querySelector("path").setAttribute("d", sparkline(values));
+}
+
+function sparkline(values) {
+  const numbers = values.map((value) => (value === "" ? NaN : Number(value)));
+  const most = Math.max(0, ...numbers.filter(Number.isFinite));
+  const scale = most > 0 ? HEIGHT / most : 0;
+  const step = WIDTH / (SPARKS - 1);
+  let path = "";
+  let isOn = false;
+  numbers.forEach((value, at) => {
+    if (!Number.isFinite(value)) {
+      isOn = false;
+      return;
+    }
+    const x = WIDTH - (numbers.length - 1 - at) * step;
+    const y = HEIGHT - Math.max(value, 0) * scale;
+    path += `${isOn ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}${isOn ? "" : "h.1"}`;
+    isOn = true;
+  });
+  return path;
+}
+
+function setRates(row, name, rates) {
+  const known = Object.values(rates).filter(Number.isFinite);
+  const sum = known.length ? known.reduce((one, other) => one + other, 0) : undefined;
+  const found = cell(row, name, sum);
+  for (const [rate, value] of Object.entries(rates)) {
+    setText(found?.querySelector(`[data-rate="${rate}"] .value`), amount("rate", value));
+  }
+}
+
+/** What was sampled last, in any row that has cells for it. */
+function setLatest(row, latest = {}) {
+  const isNew = latest.time !== undefined && row.dataset.time !== String(latest.time);
+  if (isNew) row.dataset.time = latest.time;
+  setSparked(row, "cpu", "percent", latest.cpu_percent, isNew);
+  setSparked(row, "memory", "bytes", latest.memory_bytes, isNew);
+  setRates(row, "network", {
+    received: latest.received_bytes_per_second,
+    sent: latest.sent_bytes_per_second,
+  });
+  setRates(row, "disk", {
+    read: latest.read_bytes_per_second,
+    written: latest.written_bytes_per_second,
+  });
+}
+
+function setUptime(row, up) {
+  setText(cell(row, "uptime", up), age(up));
+}
+
+function setName(row, title, href, note) {
+  const found = cell(row, "name", title);
+  const link = found.querySelector("a");
+  setText(link, title);
+  if (href) link.setAttribute("href", href);
+  if (note !== undefined) setText(found.querySelector("small"), note);
+}
+
+// Tables.
+
+const tables = new Map();
+
+function rowsOf(name) {
+  const body = tables.get(name)?.body;
+  return new Map([...(body?.rows ?? [])].map((row) => [row.dataset.key, row]));
+}
+
+/** The row of a key; a new one where there is none. */
+function rowOf(name, rows, key) {
+  const known = rows.get(key);
+  if (known) return known;
+  const template = document.querySelector(`template[data-row="${name}"]`);
+  const row = template.content.firstElementChild.cloneNode(true);
+  row.dataset.key = key;
+  tables.get(name).body.append(row);
+  rows.set(key, row);
+  return row;
+}
+
+function dropOthers(rows, keys) {
+  for (const [key, row] of rows) if (!keys.has(key)) row.remove();
+}
+
+function isAbsent(text) {
+  return text === undefined || text === UNKNOWN;
+}
+
+/** Compares two cells; what is not known is last in both directions. */
+function compare(one, other, direction) {
+  const [a, b] = [one?.dataset.sort, other?.dataset.sort];
+  if (isAbsent(a) || isAbsent(b)) return isAbsent(a) - isAbsent(b);
+  const [x, y] = [Number(a), Number(b)];
+  const isNumber = one.classList.contains("number") && !Number.isNaN(x) && !Number.isNaN(y);
+  const order = isNumber ? x - y : a.localeCompare(b, undefined, { numeric: true });
+  return direction * order;
+}
+
+function sort(table) {
+  if (!table.by) return;
+  const rows = [...table.body.rows];
+  const of = (row) => row.querySelector(`[data-cell="${table.by}"]`);
+  const sorted = [...rows].sort((one, other) => compare(of(one), of(other), table.direction));
+  if (sorted.every((row, at) => row === rows[at])) return;
+  // Whoever is at a link in a row stays there.
+  const focused = document.activeElement;
+  table.body.append(...sorted);
+  if (table.body.contains(focused)) focused.focus({ preventScroll: true });
+}
+
+function filter(table) {
+  const word = table.input?.value.trim().toLowerCase() ?? "";
+  let shown = 0;
+  for (const row of table.body.rows) {
+    const isShown = row.textContent.toLowerCase().includes(word);
+    if (row.hidden === isShown) row.hidden = !isShown;
+    shown += isShown;
+  }
+  setText(table.count, word ? `${shown} of ${table.body.rows.length}` : "");
+}
+
+function show(name) {
+  const table = tables.get(name);
+  if (!table) return;
+  sort(table);
+  filter(table);
+}
+
+function sortBy(table, head) {
+  const { cell: by } = head.dataset;
+  const first = table.body.querySelector(`[data-cell="${by}"]`);
+  const begin = first?.classList.contains("number") ? -1 : 1;
+  table.direction = table.by === by ? -table.direction : begin;
+  table.by = by;
+  for (const other of table.element.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", table.direction > 0 ? "ascending" : "descending");
+  sort(table);
+}
+
+for (const element of document.querySelectorAll("table[data-table]")) {
+  const name = element.dataset.table;
+  const input = document.querySelector(`[data-filter="${name}"]`);
+  const count = document.querySelector(`[data-count="${name}"]`);
+  const table = { element, body: element.tBodies[0], input, count };
+  tables.set(name, table);
+  for (const head of element.tHead.rows[0].cells) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = head.textContent;
+    button.addEventListener("click", () => sortBy(table, head));
+    head.replaceChildren(button);
+  }
+  if (input) {
+    input.closest(".filter").hidden = false;
+    input.addEventListener("input", () => filter(table));
+  }
+}
+
+// What the API says.
+
+async function get(path) {
+  const signal = AbortSignal.timeout(10_000);
+  const answer = await fetch(path, { signal, credentials: "same-origin" });
+  const said = await answer.json();
+  if (!answer.ok) throw new Error(said.error ?? `status ${answer.status}`);
+  return said;
+}
+
+const WHY = {
+  not_known: "no engine that is asked knows it",
+  engine_down: "its engine does not answer",
+  not_asked: "no engine of its kind is asked",
+  runtime_not_asked: "who made it is not asked for names",
+  unknown_runtime: "its path does not tell who made it",
+};
+
+function note(container) {
+  const { unnamed } = container;
+  if (unnamed) {
+    const why = WHY[unnamed.reason] ?? unnamed.reason;
+    return unnamed.detail ? `${why}: ${unnamed.detail}` : why;
+  }
+  return container.is_current === false ? "as its engine said last" : "";
+}
+
+function isRunning(container) {
+  return container.state ? container.state === "running" : container.has_cgroup === true;
+}
+
+function upOf(container, time) {
+  return isRunning(container) ? time - container.started : undefined;
+}
+
+async function refreshContainers() {
+  const said = await get("/api/v1/containers");
+  if (!said.containers) return;
+  const [rows, guests] = [rowsOf("containers"), rowsOf("domains")];
+  const keys = new Set();
+  for (const container of said.containers) {
+    const key = container.id ?? container.cgroup;
+    const href = `/containers/${encodeURIComponent(key)}`;
+    if (container.kind === "guest") {
+      const name = container.domain?.name ?? key;
+      const row = rowOf("domains", guests, name);
+      setName(row, name, href);
+      setLatest(row, container.latest);
+      continue;
+    }
+    keys.add(key);
+    const row = rowOf("containers", rows, key);
+    setName(row, container.name ?? container.domain?.name ?? key, href, note(container));
+    setPlain(row, "image", container.image);
+    setState(row, container.state, container.health);
+    setLatest(row, container.latest);
+    setPlain(row, "restarts", container.restarts);
+    setUptime(row, upOf(container, said.time));
+  }
+  dropOthers(rows, keys);
+  show("containers");
+  show("domains");
+}
+
+async function refreshDomains() {
+  const said = await get("/api/v1/domains");
+  if (!said.domains) return;
+  const rows = rowsOf("domains");
+  for (const domain of said.domains) {
+    const row = rowOf("domains", rows, domain.name);
+    const state = domain.is_stuck ? "does not answer" : domain.is_partial ? "not all of it is known" : domain.title;
+    setName(row, domain.name, undefined, state ?? "");
+    setPlain(row, "vcpus", domain.vcpus);
+    setState(row, domain.state);
+    setUptime(row, said.time - domain.started);
+  }
+  dropOthers(rows, new Set(said.domains.map((domain) => domain.name)));
+  show("domains");
+}
+
+async function refreshHost() {
+  const said = await get("/api/v1/host");
+  const facts = document.querySelector('[data-table="facts"]');
+  setText(cell(facts, "uptime"), age(said.time - said.boot_time));
+  const load = said.load && ["1m", "5m", "15m"].map((of) => said.load[of].toFixed(2)).join(" ");
+  setText(cell(facts, "load"), load ?? UNKNOWN);
+  const tiles = document.querySelector('[data-table="host"]');
+  const latest = said.latest ?? {};
+  const isNew = latest.time !== undefined && tiles.dataset.time !== String(latest.time);
+  if (isNew) tiles.dataset.time = latest.time;
+  const used = said.memory?.total_bytes - said.memory?.available_bytes;
+  const memory = Number.isFinite(used) ? used : latest.memory_bytes;
+  setSparked(tiles, "cpu", "percent", latest.cpu_percent, isNew);
+  setSparked(tiles, "memory", "bytes", memory, isNew);
+  setSparked(tiles, "received", "rate", latest.received_bytes_per_second, isNew);
+  setSparked(tiles, "sent", "rate", latest.sent_bytes_per_second, isNew);
+  setSparked(tiles, "read", "rate", latest.read_bytes_per_second, isNew);
+  setSparked(tiles, "written", "rate", latest.written_bytes_per_second, isNew);
+}
+
+async function refreshCollectors() {
+  const said = await get("/api/v1/collectors");
+  const rows = rowsOf("collectors");
+  for (const { name, last } of said.collectors) {
+    const row = rows.get(name);
+    if (!row || !last) continue;
+    const outcome = cell(row, "outcome", last.outcome).querySelector(".state");
+    outcome.dataset.state = last.outcome;
+    setText(outcome, last.outcome);
+    const took = last.duration_seconds;
+    setText(cell(row, "duration", took), `${(took * 1000).toFixed(2)} ms`);
+    setText(cell(row, "error", last.error), last.error ?? "");
+  }
+  show("collectors");
+}
+
+/** A picture made anew, shown once it is there, so that nothing jumps. */
+function refreshPicture(image) {
+  const every = Math.max(seconds, Number(image.dataset.every) || 0) * 1000;
+  const now = Date.now();
+  if (now - (image.madeAt ?? started) < every * 0.9) return;
+  image.madeAt = now;
+  const url = new URL(image.src);
+  url.searchParams.set("at", Math.round(now / 1000));
+  const next = new Image();
+  next.onload = () => {
+    image.src = next.src;
+  };
+  next.src = url.href;
+}
+
+// What is refreshed how often, in rounds: only libvirt is asked for what domains are.
+const ROUNDS = {
+  overview: [
+    [1, refreshContainers],
+    [1, refreshHost],
+    [6, refreshCollectors],
+    [12, refreshDomains],
+  ],
+  detail: [[1, async () => document.querySelectorAll(".plots img").forEach(refreshPicture)]],
+};
+
+const started = Date.now();
+let round = 0;
+let timer;
+let isBusy = false;
+
+async function refresh() {
+  if (isBusy) return;
+  isBusy = true;
+  round += 1;
+  const due = ROUNDS[document.body.dataset.live].filter(([every]) => round % every === 0);
+  const done = await Promise.allSettled(due.map(([, work]) => work()));
+  const failed = done.find((one) => one.status === "rejected");
+  setText(status, failed ? `Not refreshed: ${failed.reason.message}` : "");
+  isBusy = false;
+}
+
+function go() {
+  clearInterval(timer);
+  if (document.hidden || !ROUNDS[document.body.dataset.live]) return;
+  timer = setInterval(refresh, seconds * 1000);
+}
+
+document.addEventListener("visibilitychange", () => {
+  go();
+  if (!document.hidden && ROUNDS[document.body.dataset.live]) refresh();
+});
+go();

@@ -1,0 +1,355 @@
+//! The cells of tables, as the script `page.js` fills them, too: each has the number by
+//! which rows are sorted beside its text.
+
+use std::sync::Arc;
+
+use maud::{Markup, html};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::said::{Container, Latest};
+use crate::{
+    history::{History, Series},
+    plot::{Unit, sparkline},
+};
+
+/// Stands where nothing is known.
+pub(super) const UNKNOWN: &str = "–";
+/// How many values a sparkline shows; the script keeps to it.
+const SPARKS: usize = 48;
+const SPARK_SIZE: (f64, f64) = (96.0, 20.0);
+
+/// What may stand in a part of a path as it is.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// A column of a table.
+pub(super) struct Column {
+    pub cell: &'static str,
+    pub title: &'static str,
+}
+
+const fn column(cell: &'static str, title: &'static str) -> Column {
+    Column { cell, title }
+}
+
+pub(super) const CONTAINERS: &[Column] = &[
+    column("name", "Name"),
+    column("image", "Image"),
+    column("state", "State"),
+    column("cpu", "CPU"),
+    column("memory", "Memory"),
+    column("network", "Network"),
+    column("disk", "Disk"),
+    column("restarts", "Restarts"),
+    column("uptime", "Up"),
+];
+
+pub(super) const DOMAINS: &[Column] = &[
+    column("name", "Name"),
+    column("vcpus", "vCPUs"),
+    column("state", "State"),
+    column("cpu", "CPU"),
+    column("memory", "Memory"),
+    column("network", "Network"),
+    column("disk", "Disk"),
+    column("uptime", "Up"),
+];
+
+/// A row of a table.
+#[derive(Default)]
+pub(super) struct Row<'a> {
+    pub key: &'a str,
+    pub title: &'a str,
+    /// Nothing for what has no page of its own.
+    pub href: Option<String>,
+    pub note: Option<String>,
+    pub image: Option<&'a str>,
+    pub vcpus: Option<u64>,
+    pub state: Option<&'a str>,
+    pub health: Option<&'a str>,
+    pub latest: Option<&'a Latest>,
+    pub restarts: Option<u64>,
+    /// How long it has run, in seconds.
+    pub up: Option<f64>,
+    pub series: Option<Arc<Series>>,
+}
+
+impl Row<'_> {
+    pub(super) fn write(&self, columns: &[Column]) -> Markup {
+        html! {
+            tr data-key=(self.key) {
+                @for column in columns { (self.cell(column.cell)) }
+            }
+        }
+    }
+
+    fn cell(&self, cell: &'static str) -> Markup {
+        let none = Latest::default();
+        let latest = self.latest.unwrap_or(&none);
+        match cell {
+            "name" => html! {
+                th scope="row" data-cell="name" data-sort=(self.title) {
+                    a href=[self.href.as_deref()] { (self.title) }
+                    small { @if let Some(note) = &self.note { (note) } }
+                }
+            },
+            "image" => text(cell, self.image),
+            "state" => self.state(),
+            "cpu" => {
+                let of = |values: &[Values]| values.iter().map(|it| it.cpu).collect();
+                self.sparked(cell, Unit::Percent, latest.cpu_percent, of)
+            }
+            "memory" => {
+                let of = |values: &[Values]| values.iter().map(|it| it.memory).collect();
+                self.sparked(cell, Unit::Bytes, latest.memory_bytes, of)
+            }
+            "network" => {
+                let (received, sent) = (
+                    latest.received_bytes_per_second,
+                    latest.sent_bytes_per_second,
+                );
+                two(cell, ("↓", "received", received), ("↑", "sent", sent))
+            }
+            "disk" => {
+                let (read, written) = (
+                    latest.read_bytes_per_second,
+                    latest.written_bytes_per_second,
+                );
+                two(cell, ("r", "read", read), ("w", "written", written))
+            }
+            "restarts" => number(cell, self.restarts),
+            "vcpus" => number(cell, self.vcpus),
+            "uptime" => html! {
+                td.number data-cell=(cell) data-sort=[self.up] { (age(self.up)) }
+            },
+            _ => html! { td data-cell=(cell) {} },
+        }
+    }
+
+    fn state(&self) -> Markup {
+        let state = self.state.unwrap_or(UNKNOWN);
+        html! {
+            td data-cell="state" data-sort=(state) {
+                span.state data-state=(state) data-health=[self.health] {
+                    (state_text(state, self.health))
+                }
+            }
+        }
+    }
+
+    fn sparked(
+        &self,
+        cell: &'static str,
+        unit: Unit,
+        value: Option<f64>,
+        of: impl FnOnce(&[Values]) -> Vec<Option<f64>>,
+    ) -> Markup {
+        let points = self.series.as_ref().map(|it| it.points(SPARKS));
+        let points = points.unwrap_or_default();
+        let values: Vec<Values> = points
+            .iter()
+            .map(|point| Values {
+                cpu: point.cpu_percent,
+                #[expect(clippy::cast_precision_loss, reason = "it is drawn")]
+                memory: point.memory.map(|bytes| bytes as f64),
+            })
+            .collect();
+        html! {
+            td.number.sparked data-cell=(cell) data-sort=[value] {
+                span.value { (amount(unit, value)) }
+                (spark(&of(&values)))
+            }
+        }
+    }
+}
+
+struct Values {
+    cpu: Option<f64>,
+    memory: Option<f64>,
+}
+
+/// A line of values, with the values for the script to go on with.
+pub(super) fn spark(values: &[Option<f64>]) -> Markup {
+    let slots = u32::try_from(SPARKS).unwrap_or(u32::MAX);
+    let path = sparkline(values, slots, SPARK_SIZE);
+    let listed: Vec<_> = values
+        .iter()
+        .map(|value| value.map(|it| format!("{it:.3}")).unwrap_or_default())
+        .collect();
+    let (width, height) = SPARK_SIZE;
+    html! {
+        svg.spark viewBox=(format!("0 -1 {width} {}", height + 2.0)) preserveAspectRatio="none"
+            aria-hidden="true" data-values=(listed.join(",")) {
+            path d=(path) {}
+        }
+    }
+}
+
+/// The line of the last samples of the machine or one thing.
+pub(super) fn spark_of(
+    series: &Series,
+    of: impl Fn(&crate::history::Point) -> Option<f64>,
+) -> Markup {
+    let points = series.points(SPARKS);
+    let values: Vec<_> = points.iter().map(of).collect();
+    spark(&values)
+}
+
+fn text(cell: &str, text: Option<&str>) -> Markup {
+    html! {
+        td data-cell=(cell) data-sort=[text] title=[text] { (text.unwrap_or(UNKNOWN)) }
+    }
+}
+
+fn number(cell: &str, number: Option<u64>) -> Markup {
+    html! {
+        td.number data-cell=(cell) data-sort=[number] {
+            @match number { Some(number) => (number), None => (UNKNOWN) }
+        }
+    }
+}
+
+type Rate = (&'static str, &'static str, Option<f64>);
+
+fn two(cell: &str, one: Rate, other: Rate) -> Markup {
+    let known = one.2.is_some() || other.2.is_some();
+    let sum = known.then(|| one.2.unwrap_or_default() + other.2.unwrap_or_default());
+    html! {
+        td.number data-cell=(cell) data-sort=[sum] {
+            @for (sign, name, rate) in [one, other] {
+                span.rate data-rate=(name) {
+                    span aria-hidden="true" { (sign) " " }
+                    span.sr { (name) " " }
+                    span.value { (amount(Unit::BytesPerSecond, rate)) }
+                }
+            }
+        }
+    }
+}
+
+/// A number with its unit, or that it is not known.
+pub(super) fn amount(unit: Unit, number: Option<f64>) -> String {
+    number.map_or_else(|| UNKNOWN.to_owned(), |number| unit.text(number))
+}
+
+/// How long something takes or has been.
+pub(super) fn age(seconds: Option<f64>) -> String {
+    let Some(seconds) = seconds.filter(|it| it.is_finite()) else {
+        return UNKNOWN.to_owned();
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is not negative, and saturates"
+    )]
+    let seconds = seconds.max(0.0) as u64;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min"),
+        (0, ..) => format!("{hours} h {} min", minutes % 60),
+        (..) => format!("{days} d {} h", hours % 24),
+    }
+}
+
+/// A state, and what its health check says.
+pub(super) fn state_text(state: &str, health: Option<&str>) -> String {
+    match health {
+        Some(health) => format!("{state}, {health}"),
+        None => state.to_owned(),
+    }
+}
+
+/// The path of a container's page.
+pub(super) fn href(key: &str) -> String {
+    format!("/containers/{}", escaped(key))
+}
+
+/// A key as one part of a path.
+pub(super) fn escaped(key: &str) -> String {
+    utf8_percent_encode(key, PLAIN).to_string()
+}
+
+/// What is remembered of a container: by its engine's id, or by its path.
+pub(super) fn series(history: &History, container: &Container) -> Option<Arc<Series>> {
+    let by_id = container.id.as_deref().and_then(|id| history.container(id));
+    by_id.or_else(|| history.container(&container.cgroup))
+}
+
+/// The head of a table; without a script nothing in it can be clicked.
+pub(super) fn head(columns: &[Column]) -> Markup {
+    html! {
+        thead {
+            tr {
+                @for column in columns {
+                    th scope="col" data-cell=(column.cell) { (column.title) }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_text_whatever_is_in_it() {
+        let hostile = "\"><script>alert(1)</script>&";
+        let row = Row {
+            key: hostile,
+            title: hostile,
+            href: Some(href(hostile)),
+            note: Some(hostile.to_owned()),
+            image: Some(hostile),
+            state: Some(hostile),
+            health: Some(hostile),
+            ..Row::default()
+        };
+        let written = row.write(CONTAINERS).into_string();
+        assert!(!written.contains("<script"), "{written}");
+        assert!(!written.contains("\"\""), "{written}");
+        assert!(written.contains("href=\"/containers/%22%3E%3Cscript%3Ealert%281%29"));
+        let tree = format!("<t>{}</t>", written.replace('–', "-"));
+        let tree = roxmltree::Document::parse(&tree).unwrap();
+        let row = tree.root_element().first_element_child().unwrap();
+        assert_eq!(row.attribute("data-key"), Some(hostile));
+        assert_eq!(row.children().count(), CONTAINERS.len());
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_nothing() {
+        let written = Row::default().write(CONTAINERS).into_string();
+        assert!(!written.contains(">0<"), "{written}");
+        assert!(!written.contains("data-sort=\"0\""), "{written}");
+        assert!(written.matches(UNKNOWN).count() >= 8, "{written}");
+    }
+
+    #[test]
+    fn ages_have_two_parts_at_most() {
+        for (seconds, text) in [
+            (0.0, "0 s"),
+            (-5.0, "0 s"),
+            (59.9, "59 s"),
+            (60.0, "1 min"),
+            (3_720.0, "1 h 2 min"),
+            (200_000.0, "2 d 7 h"),
+        ] {
+            assert_eq!(age(Some(seconds)), text);
+        }
+        assert_eq!(age(None), UNKNOWN);
+        assert_eq!(age(Some(f64::NAN)), UNKNOWN);
+    }
+
+    #[test]
+    fn a_path_of_a_group_is_one_part_of_a_path() {
+        assert_eq!(
+            href("/system.slice/a b.service"),
+            "/containers/%2Fsystem.slice%2Fa%20b.service"
+        );
+        assert_eq!(href("0af1"), "/containers/0af1");
+    }
+}

@@ -1,0 +1,260 @@
+//! What the API says, as far as it is shown. The page knows nothing else of the machine,
+//! so that what is seen without a script is what the script refreshes.
+
+use serde::Deserialize;
+
+/// `/api/v1/host`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Host {
+    pub time: Option<f64>,
+    pub name: String,
+    pub kernel: Kernel,
+    pub os: Option<String>,
+    pub boot_time: Option<f64>,
+    pub cpus_online: Option<u64>,
+    pub load: Option<Load>,
+    pub memory: Memory,
+    pub latest: Latest,
+    pub missing: Vec<Missing>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Kernel {
+    pub release: String,
+    pub machine: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Load {
+    #[serde(rename = "1m")]
+    pub one: f64,
+    #[serde(rename = "5m")]
+    pub five: f64,
+    #[serde(rename = "15m")]
+    pub fifteen: f64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Memory {
+    pub total_bytes: Option<f64>,
+    pub available_bytes: Option<f64>,
+}
+
+/// What was sampled last.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Latest {
+    pub cpu_percent: Option<f64>,
+    pub memory_bytes: Option<f64>,
+    pub received_bytes_per_second: Option<f64>,
+    pub sent_bytes_per_second: Option<f64>,
+    pub read_bytes_per_second: Option<f64>,
+    pub written_bytes_per_second: Option<f64>,
+}
+
+/// What could not be read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Missing {
+    pub part: String,
+    pub reason: String,
+}
+
+/// `/api/v1/containers`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Containers {
+    pub time: Option<f64>,
+    pub engines: Vec<Engine>,
+    pub containers: Option<Vec<Container>>,
+    pub missing: Vec<Missing>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Engine {
+    pub socket: String,
+    pub engine: Option<String>,
+    pub version: Option<String>,
+    pub is_up: bool,
+    pub error: Option<String>,
+    pub containers: Option<u64>,
+}
+
+/// `/api/v1/containers/{container}`, or why there is none.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct One {
+    pub time: Option<f64>,
+    pub container: Container,
+    pub missing: Vec<Missing>,
+    pub error: String,
+    pub candidates: Vec<Candidate>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Candidate {
+    pub id: Option<String>,
+    pub name: Option<String>,
+    pub cgroup: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Container {
+    pub kind: String,
+    pub id: Option<String>,
+    pub name: Option<String>,
+    pub engine: Option<String>,
+    pub runtime: Option<String>,
+    pub image: Option<String>,
+    pub state: Option<String>,
+    pub health: Option<String>,
+    pub restarts: Option<u64>,
+    pub exit_code: Option<i64>,
+    pub created: Option<f64>,
+    pub started: Option<f64>,
+    pub finished: Option<f64>,
+    pub memory_limit_bytes: Option<f64>,
+    pub cgroup: String,
+    pub has_cgroup: Option<bool>,
+    pub is_current: Option<bool>,
+    pub unnamed: Option<Unnamed>,
+    pub domain: Option<OfDomain>,
+    pub latest: Latest,
+    pub labels: std::collections::BTreeMap<String, String>,
+    pub pid: Option<u32>,
+    pub oom_events: Option<u64>,
+}
+
+/// Why no name is known.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Unnamed {
+    pub reason: String,
+    pub detail: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct OfDomain {
+    pub name: String,
+}
+
+/// `/api/v1/domains`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Domains {
+    pub time: Option<f64>,
+    pub domains: Option<Vec<Domain>>,
+    pub missing: Vec<Missing>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Domain {
+    pub name: String,
+    pub uuid: String,
+    pub title: Option<String>,
+    pub state: Option<String>,
+    pub started: Option<f64>,
+    pub is_partial: bool,
+    pub is_stuck: bool,
+    pub vcpus: Option<u64>,
+    pub memory: Balloon,
+    pub interfaces: Vec<Named>,
+    pub disks: Vec<Named>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Balloon {
+    pub current_bytes: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Named {
+    pub name: String,
+}
+
+/// `/api/v1/collectors`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Collectors {
+    pub collectors: Vec<Collector>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Collector {
+    pub name: String,
+    pub about: String,
+    pub layer: String,
+    pub enabled: bool,
+    pub last: Option<Run>,
+}
+
+/// A collector's last run.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Run {
+    pub outcome: String,
+    pub duration_seconds: f64,
+    pub error: Option<String>,
+    pub skipped_parts: u64,
+}
+
+impl Container {
+    /// By what it goes in paths, and in the table.
+    pub(super) fn key(&self) -> &str {
+        self.id.as_deref().unwrap_or(&self.cgroup)
+    }
+
+    /// By what people know it.
+    pub(super) fn title(&self) -> &str {
+        let of_domain = self.domain.as_ref().map(|domain| domain.name.as_str());
+        let name = self.name.as_deref().or(of_domain);
+        name.unwrap_or_else(|| self.key())
+    }
+
+    /// Why it goes by nothing better.
+    pub(super) fn why_unnamed(&self) -> Option<String> {
+        let unnamed = self.unnamed.as_ref()?;
+        let why = match unnamed.reason.as_str() {
+            "not_known" => "no engine that is asked knows it",
+            "engine_down" => "its engine does not answer",
+            "not_asked" => "no engine of its kind is asked",
+            "runtime_not_asked" => "who made it is not asked for names",
+            "unknown_runtime" => "its path does not tell who made it",
+            other => other,
+        };
+        Some(match &unnamed.detail {
+            Some(detail) => format!("{why}: {detail}"),
+            None => why.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_name_goes_by_its_id_or_path_and_says_why() {
+        let said = r#"{"cgroup": "/docker/ab", "id": "ab", "unnamed":
+            {"reason": "engine_down", "detail": "docker: refused"}, "new": 1}"#;
+        let container: Container = serde_json::from_str(said).unwrap();
+        assert_eq!((container.key(), container.title()), ("ab", "ab"));
+        let why = "its engine does not answer: docker: refused";
+        assert_eq!(container.why_unnamed().as_deref(), Some(why));
+        let said = r#"{"cgroup": "/machine.slice/x", "domain": {"name": "web"}}"#;
+        let guest: Container = serde_json::from_str(said).unwrap();
+        assert_eq!((guest.key(), guest.title()), ("/machine.slice/x", "web"));
+        assert_eq!(guest.why_unnamed(), None);
+    }
+}
