@@ -5,6 +5,7 @@
 //! ```text
 //! history    remembers samples
 //! sources    read files and ask daemons        -> Snapshot
+//! sampler    fills the history from the sources
 //! collectors turn a snapshot into samples      -> Families
 //! scrape     runs the collectors side by side  -> Families
 //! exporter   adds what it knows of itself      -> Families
@@ -35,5 +36,6 @@ pub mod log;
 pub mod metric;
 pub mod pattern;
 pub mod reference;
+pub mod sampler;
 pub mod scrape;
 pub mod sources;

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["error", "pattern", "duration"],
     &["history"],
     &["sources"],
-    &["metric"],
+    &["metric", "sampler"],
     &["family"],
     &["collector"],
     &["collectors"],
