@@ -8,7 +8,7 @@ use strata_exporter::{
     cli::{self, Flags, Settings, Task},
     collectors,
     http::Server,
-    log,
+    log, sampler,
     scrape::{self, Scraper, Workers},
     sources::{self, Machine},
 };
@@ -70,6 +70,7 @@ fn run(settings: Settings) -> Result<(), String> {
     let scraper = Scraper::new(Arc::clone(&machine), settings.collectors, workers.clone());
     let asks_engines = scraper.collectors().any(|(_, layer)| layer.asks_engines());
     let asks_libvirt = scraper.collectors().any(|(_, layer)| layer.asks_libvirt());
+    let samples = scraper.collectors().any(|(name, _)| name == "history");
     runtime.block_on(async {
         let stop = stop_signal()?;
         let server = Server::bind(settings.flags.web, scraper, collectors::ALL, workers).await?;
@@ -80,6 +81,9 @@ fn run(settings: Settings) -> Result<(), String> {
         }
         if asks_libvirt {
             machine.libvirt().watch();
+        }
+        if samples {
+            sampler::start(&machine);
         }
         server.serve(stop).await;
         Ok::<_, String>(())

@@ -136,7 +136,7 @@ impl Seen {
         let Some(usage) = usage.flatten() else {
             return self.host.clone();
         };
-        let target = Target::new(Whose::Host(Arc::clone(history), usage));
+        let target = Target::new(Whose::Host(Arc::clone(history), Box::new(usage)));
         if let Some(before) = &self.host {
             target.note(before.changes());
         }

@@ -41,7 +41,7 @@ pub(super) enum Whose {
         /// One that sees its network, if that is shown as its own.
         process: Option<Arc<Process>>,
     },
-    Host(Arc<History>, HostUsage),
+    Host(Arc<History>, Box<HostUsage>),
 }
 
 /// What changed since the last sample.
@@ -233,9 +233,9 @@ fn of_group(
     let sample = Sample {
         cpu,
         memory,
-        pids,
         read,
         written,
+        pids,
         ..Sample::default()
     };
     reader.read(at, sample, traffic)
@@ -252,9 +252,9 @@ fn of_host(usage: &HostUsage, counts: impl FnMut(u32, u32) -> bool) -> Read {
     let sample = Sample {
         cpu,
         memory,
-        pids,
         read,
         written,
+        pids,
         ..Sample::default()
     };
     reader.read(at, sample, traffic)

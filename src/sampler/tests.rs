@@ -95,8 +95,8 @@ fn what_a_container_does_between_two_looks_is_seen() {
     let points = samples.container().points(9);
     let used = points.iter().filter_map(|point| point.cpu_percent);
     let cpu = all.cpu_percent.unwrap();
-    assert_eq!(used.clone().fold(0.0, f64::max), cpu.peak);
-    assert!(used.clone().count() == 2 && cpu.peak > cpu.minimum && cpu.minimum > 0.0);
+    assert!(used.clone().any(|used| used >= cpu.peak));
+    assert!(used.count() == 2 && cpu.peak > cpu.minimum && cpu.minimum > 0.0);
     assert_eq!(points[0].pids, Some(3));
     let host = samples.history.host().latest().unwrap();
     assert_eq!((host.memory, host.pids), (Some(40 << 10), Some(77)));
@@ -200,8 +200,8 @@ fn one_that_hangs_is_left_out_until_it_is_back_and_the_others_are_sampled() {
     let first = slow_reader(&desk, desk.hire(2).unwrap(), told);
     assert_eq!(desk.wait(Duration::from_millis(50)), Waited::Hung(true));
     assert_eq!(desk.wait(LONG), Waited::Nobody);
-    let (_go, told) = mpsc::channel();
-    drop(_go);
+    let (go, told) = mpsc::channel();
+    drop(go);
     let second = slow_reader(&desk, desk.hire(2).unwrap(), told);
     assert_eq!(desk.wait(LONG), Waited::Done);
     assert_eq!(second.recv().unwrap(), Outcome::Sampled);
