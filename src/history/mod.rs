@@ -302,10 +302,7 @@ impl Series {
     /// The last sample, if there is one.
     #[must_use]
     pub fn latest(&self) -> Option<Point> {
-        let ring = self.ring();
-        let now = Now::read();
-        // All of them: each counter has another one that knew it last.
-        window::points(ring.iter(), now).last()
+        window::latest(&self.ring(), Now::read())
     }
 
     /// What the samples say together that were taken in the last so long.
@@ -313,7 +310,7 @@ impl Series {
     pub fn window(&self, window: Duration) -> Aggregates {
         let ring = self.ring();
         let now = Now::read();
-        window::aggregates(ring.iter(), now.moment.minus(window), now)
+        window::aggregates(ring.since(now.moment.minus(window)), now)
     }
 
     /// The last so many samples one by one, the newest last.
