@@ -5,6 +5,7 @@
 //! ```text
 //! history    remembers samples
 //! sources    read files and ask daemons        -> Snapshot
+//! sampler    fills the history from the sources
 //! collectors turn a snapshot into samples      -> Families
 //! scrape     runs the collectors side by side  -> Families
 //! exporter   adds what it knows of itself      -> Families
@@ -41,5 +42,6 @@ pub mod page;
 pub mod pattern;
 pub mod plot;
 pub mod reference;
+pub mod sampler;
 pub mod scrape;
 pub mod sources;

@@ -9,7 +9,7 @@ use strata_exporter::{
     cli::{self, Flags, Settings, Task},
     collectors,
     http::Server,
-    log,
+    log, sampler,
     scrape::{self, Scraper, Workers},
     sources::{self, Machine},
 };
@@ -81,6 +81,7 @@ fn run(settings: Settings) -> Result<(), String> {
     );
     let asks_engines = scraper.collectors().any(|(_, layer)| layer.asks_engines());
     let asks_libvirt = scraper.collectors().any(|(_, layer)| layer.asks_libvirt());
+    let samples = scraper.collectors().any(|(name, _)| name == "history");
     runtime.block_on(async {
         let stop = stop_signal()?;
         let server =
@@ -92,6 +93,9 @@ fn run(settings: Settings) -> Result<(), String> {
         }
         if asks_libvirt {
             machine.libvirt().watch();
+        }
+        if samples {
+            sampler::start(&machine);
         }
         server.serve(stop).await;
         Ok::<_, String>(())

@@ -21,11 +21,18 @@ use strata_exporter::{
 const SHARED: (&str, [&str; 2]) = ("node_cpu_frequency_hertz", ["cpu", "cpufreq"]);
 
 /// What no fixture machine can show, because the kernel says it over netlink only, because
-/// only mainframes have it, because a flag that another family needs rules it out or
-/// because it takes two scrapes. Each has a test beside its collector.
+/// only mainframes have it, because a flag that another family needs rules it out,
+/// because it takes two scrapes or because nobody samples. Each has a test beside its collector.
 const ELSEWHERE: &[&str] = &[
     "container_cpu_load_average_10s",
     "container_cpu_load_d_average_10s",
+    "container_cpu_usage_percent",
+    "container_cpu_usage_percent_avg",
+    "container_cpu_usage_percent_max",
+    "container_cpu_usage_percent_min",
+    "container_memory_usage_bytes_avg",
+    "container_memory_usage_bytes_max",
+    "container_memory_usage_bytes_min",
     "machine_cpu_books",
     "machine_cpu_drawers",
     "node_network_address_info",

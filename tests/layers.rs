@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["error", "pattern", "duration"],
     &["history", "plot"],
     &["sources"],
-    &["metric"],
+    &["metric", "sampler"],
     &["family"],
     &["collector"],
     &["collectors"],

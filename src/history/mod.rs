@@ -44,6 +44,7 @@ pub struct History {
     host: Series,
     containers: RwLock<BTreeMap<Arc<str>, Arc<Series>>>,
     is_sampled: AtomicBool,
+    is_full: AtomicBool,
     samples: AtomicU64,
     skipped: [AtomicU64; Skipped::ALL.len()],
     /// Containers that there is no room for.
@@ -121,6 +122,7 @@ impl History {
             flags,
             containers: RwLock::default(),
             is_sampled: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
             samples: AtomicU64::new(0),
             skipped: Default::default(),
             without: AtomicU64::new(0),
@@ -160,6 +162,12 @@ impl History {
     #[must_use]
     pub fn is_sampled(&self) -> bool {
         self.is_sampled.load(Relaxed)
+    }
+
+    /// Whether containers have a shorter ring than they should have, or none.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.is_full.load(Relaxed)
     }
 
     /// How much is remembered.
@@ -235,6 +243,9 @@ impl History {
         room.grow();
         let without = kept.iter().filter(|it| it.is_none()).count();
         self.without.store(without as u64, Relaxed);
+        let mut all = containers.values();
+        let is_short = all.any(|it| it.ring().capacity() < self.flags.history_points);
+        self.is_full.store(is_short || without > 0, Relaxed);
         kept
     }
 
@@ -291,10 +302,7 @@ impl Series {
     /// The last sample, if there is one.
     #[must_use]
     pub fn latest(&self) -> Option<Point> {
-        let ring = self.ring();
-        let now = Now::read();
-        // All of them: each counter has another one that knew it last.
-        window::points(ring.iter(), now).last()
+        window::latest(&self.ring(), Now::read())
     }
 
     /// What the samples say together that were taken in the last so long.
@@ -302,7 +310,7 @@ impl Series {
     pub fn window(&self, window: Duration) -> Aggregates {
         let ring = self.ring();
         let now = Now::read();
-        window::aggregates(ring.iter(), now.moment.minus(window), now)
+        window::aggregates(ring.since(now.moment.minus(window)), now)
     }
 
     /// The last so many samples one by one, the newest last.

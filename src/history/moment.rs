@@ -39,11 +39,14 @@ impl Moment {
         Self(self.0.saturating_add(millis))
     }
 
+    pub(super) fn minus_millis(self, millis: u64) -> Self {
+        Self(self.0.saturating_sub(millis))
+    }
+
     /// So long before this one; the boot, if that was later.
     #[must_use]
     pub fn minus(self, span: Duration) -> Self {
-        let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        Self(self.0.saturating_sub(millis))
+        self.minus_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
     }
 }
 

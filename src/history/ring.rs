@@ -56,7 +56,6 @@ pub(super) struct Ring {
     capacity: usize,
     /// Where the oldest is, once there are as many as there may be.
     first: usize,
-    oldest: Moment,
     newest: Moment,
     /// What counters were when they were last known, in their units.
     last: [Option<u64>; COUNTERS],
@@ -69,7 +68,6 @@ impl Ring {
             points: Vec::with_capacity(capacity),
             capacity,
             first: 0,
-            oldest: Moment::default(),
             newest: Moment::default(),
             last: [None; COUNTERS],
         }
@@ -100,7 +98,6 @@ impl Ring {
             self.last = [None; COUNTERS];
         }
         if self.points.is_empty() {
-            self.oldest = at;
             after = 0;
         }
         let mut point = Packed::default();
@@ -150,16 +147,39 @@ impl Ring {
             *oldest = point;
         }
         self.first = (self.first + 1) % self.capacity.max(1);
-        if let Some(oldest) = self.points.get(self.first) {
-            self.oldest = self.oldest.plus_millis(oldest.get(AFTER));
-        }
     }
 
-    /// From the oldest to the newest.
+    /// All points, from the oldest to the newest.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Moment, &Packed)> {
-        let (new, old) = self.points.split_at(self.first.min(self.points.len()));
-        let mut at = self.oldest;
-        old.iter().chain(new).enumerate().map(move |(n, point)| {
+        self.tail(self.points.len())
+    }
+
+    /// The last so many.
+    pub(super) fn tail(&self, count: usize) -> impl Iterator<Item = (Moment, &Packed)> {
+        let count = count.min(self.points.len());
+        let later = self.ordered().rev().take(count.saturating_sub(1));
+        let millis = later.map(|point| point.get(AFTER)).sum();
+        self.last_from(count, self.newest.minus_millis(millis))
+    }
+
+    /// Those that were taken at this moment or later.
+    pub(super) fn since(&self, from: Moment) -> impl Iterator<Item = (Moment, &Packed)> {
+        let (mut at, mut first, mut count) = (self.newest, self.newest, 0);
+        for point in self.ordered().rev() {
+            if at < from {
+                break;
+            }
+            (first, count) = (at, count + 1);
+            at = at.minus_millis(point.get(AFTER));
+        }
+        self.last_from(count, first)
+    }
+
+    /// The last so many, of which the first was taken at this moment.
+    fn last_from(&self, count: usize, first: Moment) -> impl Iterator<Item = (Moment, &Packed)> {
+        let last = self.ordered().skip(self.points.len() - count);
+        let mut at = first;
+        last.enumerate().map(move |(n, point)| {
             if n > 0 {
                 at = at.plus_millis(point.get(AFTER));
             }
@@ -167,19 +187,16 @@ impl Ring {
         })
     }
 
+    fn ordered(&self) -> impl DoubleEndedIterator<Item = &Packed> {
+        let (new, old) = self.points.split_at(self.first.min(self.points.len()));
+        old.iter().chain(new)
+    }
+
     /// Lets it keep more, or fewer: of what there is the newest.
     pub(super) fn resize(&mut self, capacity: usize) {
-        let gone = self.points.len().saturating_sub(capacity);
         let mut points = Vec::with_capacity(capacity);
-        let mut oldest = self.oldest;
-        for (at, point) in self.iter().skip(gone) {
-            if points.is_empty() {
-                oldest = at;
-            }
-            points.push(*point);
-        }
+        points.extend(self.tail(capacity).map(|(_, point)| *point));
         self.points = points;
-        self.oldest = oldest;
         self.first = 0;
         self.capacity = capacity;
     }
@@ -221,6 +238,24 @@ mod tests {
         assert_eq!(seen(&filled(5, 13)), expected(9..=13));
         assert_eq!(filled(5, 13).newest(), Some(Moment::of(13_169)));
         assert_eq!(filled(5, 0).newest(), None);
+    }
+
+    #[test]
+    fn the_last_ones_are_found_from_their_end() {
+        for ring in [filled(13, 13), filled(5, 13)] {
+            let seen = |it: &mut dyn Iterator<Item = (Moment, &Packed)>| {
+                it.map(|(at, _)| at).collect::<Vec<_>>()
+            };
+            let at = |n: u64| Moment::of(1000 * n + n * n);
+            assert_eq!(seen(&mut ring.tail(2)), [at(12), at(13)]);
+            assert_eq!(seen(&mut ring.since(at(12))), [at(12), at(13)]);
+            assert_eq!(seen(&mut ring.since(at(12).plus_millis(1))), [at(13)]);
+            assert!(seen(&mut ring.since(at(14))).is_empty());
+            assert!(seen(&mut ring.tail(0)).is_empty());
+            let all = seen(&mut ring.iter());
+            assert_eq!(seen(&mut ring.tail(99)), all);
+            assert_eq!(seen(&mut ring.since(Moment::of(0))), all);
+        }
     }
 
     #[test]

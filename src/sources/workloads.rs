@@ -616,6 +616,7 @@ mod machines;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::cgroup::testing::Tree;
 
     const ID: &str = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899";
 
@@ -707,6 +708,49 @@ mod tests {
         ] {
             assert!(!cgroup_include.matches(path), "{path}");
         }
+    }
+
+    #[test]
+    fn each_id_is_that_of_one_group_and_an_engines_word_counts_first() {
+        let tree = Tree::new("workloads-identified");
+        tree.write("sys/fs/cgroup/cgroup.controllers", "cpu\n");
+        let guest = "/machine/qemu-7-web.libvirt-qemu";
+        let (left_over, renamed) = (format!("/a/{ID}"), "/z/renamed");
+        let other = ID.replace('3', "4");
+        let unknown = format!("/docker/{other}");
+        let paths = [
+            &left_over,
+            guest,
+            renamed,
+            &unknown,
+            "/lxc/web",
+            "/system.slice",
+        ];
+        for path in paths {
+            tree.write(&format!("sys/fs/cgroup{path}/cgroup.procs"), "");
+        }
+        let groups = Cgroups::at(&tree.roots()).walk(|path| paths.contains(&path));
+        let all = groups.unwrap().into_iter().map(|group| {
+            let path = group.path().to_owned();
+            let container = (path == renamed).then(|| container(ID, "web"));
+            Workload::of_parts(&path, Some(group), container)
+        });
+        let seen = Seen {
+            all: all.collect(),
+            ..Seen::default()
+        };
+        let ids = seen.identified();
+        let ids: Vec<_> = ids
+            .iter()
+            .map(|(id, it, _)| (*id, it.path.as_str()))
+            .collect();
+        let expected = [
+            (ID, renamed),
+            (&*other, &*unknown),
+            ("/lxc/web", "/lxc/web"),
+            (guest, guest),
+        ];
+        assert_eq!(ids, expected);
     }
 
     #[test]

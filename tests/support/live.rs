@@ -89,6 +89,11 @@ impl Program {
         )
     }
 
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// What it said so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()

@@ -18,6 +18,7 @@ mod container_pressure;
 mod container_processes;
 mod container_size;
 mod container_spec;
+mod history;
 mod labels;
 mod machine;
 
@@ -40,5 +41,6 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<container_processes::ContainerProcesses>(Containers),
     Entry::of::<container_size::ContainerSize>(Containers),
     Entry::of::<container_spec::ContainerSpec>(Containers),
+    Entry::of::<history::History>(Containers),
     Entry::of::<machine::Machine>(Containers),
 ];

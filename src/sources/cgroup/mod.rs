@@ -556,7 +556,7 @@ impl Group {
 }
 
 #[cfg(test)]
-pub(super) mod testing;
+pub(crate) mod testing;
 
 #[cfg(test)]
 mod tests;

@@ -5,10 +5,10 @@ use std::{fs, os::unix::fs::symlink, path::PathBuf};
 use crate::sources::Roots;
 
 /// A tree of directories that is gone at the end of the test.
-pub(in crate::sources) struct Tree(PathBuf);
+pub(crate) struct Tree(PathBuf);
 
 impl Tree {
-    pub(in crate::sources) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let name = format!("strata-cgroup-{name}-{}", std::process::id());
         let root = std::env::temp_dir().join(name);
         fs::remove_dir_all(&root).ok();
@@ -16,7 +16,7 @@ impl Tree {
         Self(root)
     }
 
-    pub(in crate::sources) fn roots(&self) -> Roots {
+    pub(crate) fn roots(&self) -> Roots {
         Roots {
             procfs: self.0.join("proc"),
             sysfs: self.0.join("sys"),
@@ -25,18 +25,18 @@ impl Tree {
         }
     }
 
-    pub(in crate::sources) fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.0.join(path)
     }
 
-    pub(in crate::sources) fn write(&self, path: &str, body: &str) {
+    pub(crate) fn write(&self, path: &str, body: &str) {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, body).unwrap();
     }
 
     /// Many files at once: lines `PATH: BODY`, with `;` for the end of a line.
-    pub(in crate::sources) fn write_all(&self, below: &str, files: &str) {
+    pub(crate) fn write_all(&self, below: &str, files: &str) {
         for line in files.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let (path, body) = line.split_once(':').unwrap();
             let body = format!("{}\n", body.trim().replace("; ", "\n"));
@@ -44,7 +44,7 @@ impl Tree {
         }
     }
 
-    pub(in crate::sources) fn link(&self, path: &str, target: &str) {
+    pub(crate) fn link(&self, path: &str, target: &str) {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         symlink(target, path).unwrap();

@@ -1,0 +1,326 @@
+//! What containers and virtual machines did between two scrapes, from the samples that the
+//! sampler takes of them every few seconds: see [`crate::history`]. Without this collector
+//! nothing is sampled.
+//!
+//! No file is read for it. What was not sampled lately, or only once, has no series.
+
+use std::time::Duration;
+
+use clap::ArgAction;
+
+use super::labels::{CGROUP, block};
+use crate::{
+    collector::Collector,
+    duration,
+    error::Result,
+    family::{Block, Families},
+    history::{Aggregates, Spread, Status},
+    metric::{Desc, Metric},
+    metrics,
+    sources::Snapshot,
+};
+
+metrics! {
+    /// CPU time between the last two samples in percent of that time, where 100 is one core.
+    CPU: Gauge = "container_cpu_usage_percent" of CGROUP [];
+    /// The most CPU time between two samples in this window, in percent, where 100 is one core.
+    CPU_MAX: Gauge = "container_cpu_usage_percent_max" of CGROUP ["window"];
+    /// The least CPU time between two samples in this window, in percent, where 100 is one core.
+    CPU_MIN: Gauge = "container_cpu_usage_percent_min" of CGROUP ["window"];
+    /// CPU time in this window, in percent, where 100 is one core.
+    CPU_AVG: Gauge = "container_cpu_usage_percent_avg" of CGROUP ["window"];
+    /// The most memory in use in a sample of this window, page cache included.
+    MEMORY_MAX: Gauge = "container_memory_usage_bytes_max" of CGROUP ["window"];
+    /// The least memory in use in a sample of this window, page cache included.
+    MEMORY_MIN: Gauge = "container_memory_usage_bytes_min" of CGROUP ["window"];
+    /// The mean of memory in use in the samples of this window, page cache included.
+    MEMORY_AVG: Gauge = "container_memory_usage_bytes_avg" of CGROUP ["window"];
+    /// Bytes that the rings of samples take.
+    BYTES: Gauge = "strata_history_bytes" [];
+    /// Bytes that the rings of samples may take, by --history.max-bytes.
+    MAX_BYTES: Gauge = "strata_history_max_bytes" [];
+    /// Rings of samples: one for each container and virtual machine, those gone lately among them, and one for the machine.
+    RINGS: Gauge = "strata_history_rings" [];
+    /// Rings that hold fewer samples than --history.points for want of room; the oldest containers' come first.
+    SHRUNK: Gauge = "strata_history_rings_shrunk" [];
+    /// Containers and virtual machines that are not sampled at all for want of room.
+    WITHOUT: Gauge = "strata_history_rings_missing" [];
+    /// Samples in all rings.
+    POINTS: Gauge = "strata_history_points" [];
+    /// Samples that were taken.
+    SAMPLES: Counter = "strata_history_samples_total" [];
+    /// Samples that were not taken: nothing could be read (failed), it was not read in time or hangs still (slow), or the time for all had passed (late).
+    SKIPPED: Counter = "strata_history_skipped_samples_total" ["reason"];
+}
+
+/// After so many intervals without a sample the last one is none of now any more.
+const MAX_AGE: u32 = 3;
+
+/// The flags of the history collector.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Flags {
+    /// Over which windows of time to show peaks.
+    #[arg(
+        long = "collector.history.windows",
+        value_name = "DURATION,...",
+        value_delimiter = ',',
+        default_value = "1m",
+        value_parser = window
+    )]
+    history_windows: Vec<Window>,
+    /// Show the least of each window, too.
+    #[arg(long = "collector.history.minima", default_value_t = false, action = ArgAction::Set)]
+    history_minima: bool,
+    /// Show the average of each window, too.
+    #[arg(long = "collector.history.averages", default_value_t = false, action = ArgAction::Set)]
+    history_averages: bool,
+}
+
+/// A window of time that reaches until now.
+#[derive(Debug, Clone)]
+struct Window {
+    /// As the flag has it.
+    name: String,
+    length: Duration,
+}
+
+fn window(text: &str) -> Result<Window, String> {
+    let length = duration::parse(text)?;
+    if length.is_zero() {
+        return Err("no window has no length".to_owned());
+    }
+    Ok(Window {
+        name: text.to_owned(),
+        length,
+    })
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct History {
+    flags: Flags,
+}
+
+impl Collector for History {
+    const NAME: &'static str = "history";
+    const ABOUT: &'static str = "what containers did between scrapes, sampled in between";
+    const METRICS: &'static [&'static Desc] = METRICS;
+    type Flags = Flags;
+
+    fn new(mut flags: Flags) -> Result<Self, String> {
+        // One series each.
+        flags.history_windows.sort_by(|a, b| a.name.cmp(&b.name));
+        flags.history_windows.dedup_by(|a, b| a.name == b.name);
+        Ok(Self { flags })
+    }
+
+    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+        let mut out = Families::default();
+        let history = machine.history();
+        add_status(&mut out, &history.status());
+        if !history.is_sampled() {
+            return Ok(out);
+        }
+        let fresh = history.interval().saturating_mul(MAX_AGE);
+        for (id, workload, _) in machine.workloads()?.identified() {
+            let Some(series) = history.container(id) else {
+                continue;
+            };
+            let latest = series.latest().filter(|latest| latest.age <= fresh);
+            if let Some(percent) = latest.and_then(|latest| latest.cpu_percent) {
+                out.add_of(&CPU, block(workload), [], percent);
+            }
+            for window in &self.flags.history_windows {
+                let said = series.window(window.length);
+                self.add(&mut out, block(workload), &window.name, &said);
+            }
+        }
+        Ok(out)
+    }
+}
+
+impl History {
+    fn add(&self, out: &mut Families, of: &Block, window: &str, said: &Aggregates) {
+        if let Some(cpu) = said.cpu_percent {
+            let metrics = [&CPU_MAX, &CPU_MIN, &CPU_AVG];
+            self.add_spread(out, metrics, of, window, cpu);
+        }
+        if let Some(memory) = said.memory {
+            let metrics = [&MEMORY_MAX, &MEMORY_MIN, &MEMORY_AVG];
+            self.add_spread(out, metrics, of, window, memory);
+        }
+    }
+
+    fn add_spread<T: Into<crate::family::Value>>(
+        &self,
+        out: &mut Families,
+        [max, min, avg]: [&'static Metric<1>; 3],
+        of: &Block,
+        window: &str,
+        spread: Spread<T>,
+    ) {
+        out.add_of(max, of, [window], spread.peak);
+        if self.flags.history_minima {
+            out.add_of(min, of, [window], spread.minimum);
+        }
+        if self.flags.history_averages {
+            out.add_of(avg, of, [window], spread.average);
+        }
+    }
+}
+
+fn add_status(out: &mut Families, status: &Status) {
+    out.add(&BYTES, [], status.bytes);
+    out.add(&MAX_BYTES, [], status.max_bytes);
+    out.add(&RINGS, [], status.rings);
+    out.add(&SHRUNK, [], status.shrunk);
+    out.add(&WITHOUT, [], status.without);
+    out.add(&POINTS, [], status.points);
+    out.add(&SAMPLES, [], status.samples);
+    for (why, count) in status.skipped {
+        out.add(&SKIPPED, [why.name()], count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        collectors::testing::Machine,
+        history::{Moment, Sample},
+    };
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn collector(windows: &[&str], with_all: bool) -> History {
+        let windows = windows.iter().map(|text| window(text).unwrap());
+        History::new(Flags {
+            history_windows: windows.collect(),
+            history_minima: with_all,
+            history_averages: with_all,
+        })
+        .unwrap()
+    }
+
+    fn machine(name: &str) -> Machine {
+        let machine = Machine::new(&format!("history-{name}"));
+        machine.write("sys/fs/cgroup/cgroup.controllers", "cpu memory\n");
+        machine.write(&format!("sys/fs/cgroup/docker/{ID}/cgroup.procs"), "");
+        machine
+    }
+
+    /// A sample that was taken so many seconds ago.
+    fn push(snapshot: &Snapshot, ago: u64, cpu_seconds: u64, memory: u64) {
+        let history = snapshot.history();
+        history.begin();
+        let kept = history.keep([(ID, "/docker")].into_iter(), Duration::from_secs(60));
+        let sample = Sample {
+            cpu: Some(Duration::from_secs(cpu_seconds)),
+            memory: Some(memory),
+            ..Sample::default()
+        };
+        let at = Moment::now().minus(Duration::from_secs(ago));
+        kept[0].as_ref().unwrap().push(at, &sample);
+    }
+
+    /// The lines about containers, without their labels but the window.
+    fn lines(collector: &History, snapshot: &Snapshot) -> Vec<String> {
+        let lines = collector.collect(snapshot).unwrap().lines().into_iter();
+        let lines = lines.filter(|line| line.starts_with("container_"));
+        let of = format!(r#"id="/docker/{ID}""#);
+        lines
+            .map(|line| {
+                assert!(line.contains(&of), "{line}");
+                line.replace(&of, "").replace("{,", "{").replace("{}", "")
+            })
+            .collect()
+    }
+
+    /// Lines whose values cannot be told to the last digit, by what stands before them.
+    fn close(lines: &[String], name: &str, expected: f64) {
+        let line = lines.iter().find_map(|line| line.strip_prefix(name));
+        let value: f64 = line
+            .unwrap_or_else(|| panic!("{name}: {lines:#?}"))
+            .trim()
+            .parse()
+            .unwrap();
+        assert!((value - expected).abs() < expected / 10.0, "{name}{value}");
+    }
+
+    #[test]
+    fn peaks_are_those_of_the_samples_in_the_window() {
+        let machine = machine("peaks");
+        let snapshot = machine.snapshot();
+        for (ago, cpu, memory) in [
+            (100, 0, 9 << 20),
+            (50, 100, 4096),
+            (30, 110, 12_288),
+            (10, 130, 8192),
+        ] {
+            push(&snapshot, ago, cpu, memory);
+        }
+        let lines = lines(&collector(&["1m", "1m"], true), &snapshot);
+        assert_eq!(lines.len(), 7, "{lines:#?}");
+        close(&lines, "container_cpu_usage_percent ", 100.0);
+        close(
+            &lines,
+            r#"container_cpu_usage_percent_max{window="1m"} "#,
+            100.0,
+        );
+        close(
+            &lines,
+            r#"container_cpu_usage_percent_min{window="1m"} "#,
+            50.0,
+        );
+        close(
+            &lines,
+            r#"container_cpu_usage_percent_avg{window="1m"} "#,
+            75.0,
+        );
+        for (which, bytes) in [("max", 12_288), ("min", 4096), ("avg", 8192)] {
+            let line = format!(r#"container_memory_usage_bytes_{which}{{window="1m"}} {bytes}"#);
+            assert!(lines.contains(&line), "{lines:#?}");
+        }
+        let own = super::History::collect(&collector(&[], false), &snapshot)
+            .unwrap()
+            .lines();
+        for line in [
+            "strata_history_rings 2",
+            "strata_history_points 4",
+            "strata_history_samples_total 0",
+        ] {
+            assert!(own.iter().any(|it| it == line), "{own:#?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_sampled_any_more_uses_nothing_that_is_known() {
+        let machine = machine("stale");
+        let snapshot = machine.snapshot();
+        for (ago, cpu) in [(100, 0), (50, 100), (30, 110)] {
+            push(&snapshot, ago, cpu, 4096);
+        }
+        let names: Vec<_> = lines(&collector(&["1m", "10s"], false), &snapshot);
+        assert_eq!(names.len(), 2, "{names:#?}");
+        assert!(
+            names
+                .iter()
+                .all(|line| line.contains(r#"_max{window="1m"}"#))
+        );
+    }
+
+    #[test]
+    fn nothing_is_shown_of_containers_where_nobody_samples() {
+        let machine = machine("off");
+        let snapshot = machine.snapshot();
+        assert!(lines(&collector(&["1m"], true), &snapshot).is_empty());
+    }
+
+    #[test]
+    fn a_window_has_a_length() {
+        assert!(window("0s").is_err());
+        assert!(window("x").is_err());
+        assert_eq!(window("90s").unwrap().length, Duration::from_secs(90));
+    }
+}
