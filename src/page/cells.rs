@@ -311,7 +311,6 @@ mod tests {
         };
         let written = row.write(CONTAINERS).into_string();
         assert!(!written.contains("<script"), "{written}");
-        assert!(!written.contains("\"\""), "{written}");
         assert!(written.contains("href=\"/containers/%22%3E%3Cscript%3Ealert%281%29"));
         let tree = format!("<t>{}</t>", written.replace('–', "-"));
         let tree = roxmltree::Document::parse(&tree).unwrap();
