@@ -13,6 +13,7 @@ use std::{
     os::unix::net::UnixListener,
     path::Path,
     process::{Command, Stdio},
+    thread,
 };
 
 use serde_json::{Value, json};
@@ -487,6 +488,32 @@ fn a_libvirt_that_hangs_costs_its_own_answer_only() {
         let list = here.get("/api/v1/containers").json();
         assert_eq!(list["containers"].as_array().unwrap().len(), 4);
     }
+}
+
+#[test]
+fn json_has_a_limit_of_its_own() {
+    let dir = Scratch::new("api-limit");
+    let socket = dir.0.join("libvirt-sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let uri = format!(
+        "--libvirt.uri=qemu+unix:///system?socket={}",
+        socket.display()
+    );
+    let here = Here::new("limit", &[&uri, "--web.max-requests=1"]);
+    thread::scope(|scope| {
+        let soon = "X-Prometheus-Scrape-Timeout-Seconds: 3\r\n";
+        let hung = scope.spawn(|| here.ask("GET", "/api/v1/domains", soon));
+        let refused = until("a request that is one too many", || {
+            let host = here.get("/api/v1/host");
+            (host.status == 503).then_some(host)
+        });
+        let said = "Limit of concurrent requests reached (1), try again later.";
+        assert_eq!(refused.json(), json!({"error": said}));
+        assert_eq!(here.get("/metrics?collect[]=loadavg").status, 200);
+        assert_eq!(hung.join().unwrap().status, 200);
+    });
+    // There is room again.
+    assert_eq!(here.get("/api/v1/host").status, 200);
 }
 
 #[test]

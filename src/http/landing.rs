@@ -27,6 +27,7 @@ pub(super) fn page(telemetry_path: &str, collectors: &[&str]) -> String {
         let (name, about) = (layer.name(), layer.about());
         page += &format!("<li><a href=\"{path}/{name}\">{path}/{name}</a>: {about}</li>\n");
     }
+    page += "<li><a href=\"/api/v1/openapi.json\">/api/v1</a>: the same machine as JSON</li>\n";
     page += "<li><a href=\"/-/healthy\">Healthy</a> and <a href=\"/-/ready\">ready</a></li>\n";
     page += "</ul>\n<h2>Collectors that are on</h2>\n<p class=\"collectors\">\n";
     for name in collectors {
