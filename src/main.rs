@@ -108,6 +108,7 @@ fn run(settings: Settings) -> Result<(), String> {
 
 /// Prints what will be collected here, and says whether all is well.
 fn check(settings: Settings) -> Result<bool, String> {
+    sources::raise_open_files_limit();
     let runtime = runtime()?;
     let machine = machine(&settings.flags);
     machine.libvirt().check()?;

@@ -38,7 +38,7 @@ metrics! {
     STATUS: Gauge = "container_status" of CGROUP [];
     /// Whether the container is in this state: 1 for one of the seven, else 0.
     STATE: Gauge = "container_state" of CGROUP ["state"];
-    /// What the container's first process exited with: 128 and the signal's number if one killed it. Absent while it runs, and before it first ran.
+    /// What the container's first process exited with: 128 and the signal's number if one killed it. Of one that could not be started, why: 127 for no such program, 126 for one that may not run. Absent while it runs, and before it was first to run.
     EXIT_CODE: Gauge = "container_exit_code" of CGROUP [];
     /// Health of a running container: 1 healthy, 0 starting or unhealthy, -1 without a health check.
     HEALTH_STATE: Gauge = "container_health_state" of CGROUP [];
@@ -127,11 +127,15 @@ fn add_container(out: &mut Families, block: &Block, container: &Container, now: 
             out.add_of(&UPTIME, block, [], uptime);
         }
         add_health(out, block, container.health);
-    } else if let (Some(finished), true) = (container.finished, state != State::Created) {
+        return;
+    }
+    // Before it ever ran Docker says that it ended well, long ago.
+    let has_run = state != State::Created;
+    if let Some(finished) = container.finished.filter(|_| has_run) {
         out.add_of(&FINISH_TIME, block, [], finished);
-        if let Some(code) = container.exit_code {
-            out.add_of(&EXIT_CODE, block, [], code);
-        }
+    }
+    if let Some(code) = container.exit_code.filter(|code| has_run || *code != 0) {
+        out.add_of(&EXIT_CODE, block, [], code);
     }
 }
 
@@ -228,6 +232,15 @@ mod tests {
                 r#"container_state{state="created"} 1"#
             ]
         );
+    }
+
+    #[test]
+    fn a_container_that_could_not_be_started_says_why() {
+        let seen = seen(|container| {
+            container.state = State::Created;
+            container.exit_code = Some(127);
+        });
+        assert_eq!(lines(&seen).last().unwrap(), "container_exit_code 127");
     }
 
     #[test]
