@@ -12,6 +12,8 @@ mod fake;
 mod fetch;
 mod flags;
 mod heard;
+#[cfg(test)]
+mod hostile;
 mod news;
 mod params;
 mod place;
