@@ -13,6 +13,7 @@ use std::{
     os::unix::net::UnixListener,
     path::Path,
     process::{Command, Stdio},
+    thread,
 };
 
 use serde_json::{Value, json};
@@ -27,6 +28,9 @@ const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
 const WEB: &str = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899";
 /// One that no engine knows.
 const NAMELESS: &str = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90";
+
+/// For who does not want to wait for what hangs.
+const SOON: &str = "X-Prometheus-Scrape-Timeout-Seconds: 1\r\n";
 
 /// What is described and no answer in here has: libvirt's, which has a test beside the code,
 /// and what takes more than a made-up engine.
@@ -69,17 +73,20 @@ struct Here {
 
 impl Here {
     fn new(name: &str, flags: &[&str]) -> Self {
+        Self::started_by(Command::new(BINARY), name, flags)
+    }
+
+    fn started_by(mut command: Command, name: &str, flags: &[&str]) -> Self {
         let engine = engine(name);
         let dir = Scratch::new(&format!("api-{name}"));
-        let mut all = machine(&engine);
-        all.extend(flags.iter().map(ToString::to_string));
+        command.args(machine(&engine)).args(flags);
         let here = Self {
-            exporter: Program::ours(&all, &dir.0),
+            exporter: Program::start(&mut command, &dir.0),
             engine,
             _dir: dir,
         };
         until("an engine that is followed", || {
-            let list = here.get("/api/v1/containers").json();
+            let list = here.ask("GET", "/api/v1/containers", SOON).json();
             (list["engines"][0]["is_up"] == json!(true)).then_some(())
         });
         here
@@ -395,6 +402,50 @@ fn without_control_groups_there_is_what_engines_know() {
     );
 }
 
+/// Mounts a FUSE file system whose server, the shell and what it becomes, does nothing.
+const MOUNT: &str = r#"exec 7<>/dev/fuse
+mount -i -t fuse -o fd=7,rootmode=40000,user_id=0,group_id=0 nobody "$0"
+exec "$@""#;
+
+#[test]
+fn control_groups_that_hang_are_asked_once_and_cost_nothing_else() {
+    if !rustix::process::geteuid().is_root() || fs::File::open("/dev/fuse").is_err() {
+        return support::lacks("root and /dev/fuse");
+    }
+    let unshare = || {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--propagation", "private"]);
+        unshare
+    };
+    let allowed = unshare().arg("true").status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        return support::lacks("unshare(1), and the right to a mount namespace");
+    }
+    let sysfs = Scratch::new("api-hung-groups-sys");
+    let hung = sysfs.0.join("fs/cgroup");
+    fs::create_dir_all(&hung).unwrap();
+    let mut command = unshare();
+    command.args(["sh", "-ec", MOUNT]).arg(&hung).arg(BINARY);
+    let sysfs = format!("--path.sysfs={}", sysfs.0.display());
+    let here = Here::started_by(command, "hung-groups", &[&sysfs]);
+    for _ in 0..20 {
+        let list = here.ask("GET", "/api/v1/containers", SOON).json();
+        assert_eq!(list["containers"].as_array().unwrap().len(), 3, "{list:#}");
+        assert_eq!(list["missing"][0]["part"], "control groups");
+        let why = list["missing"][0]["reason"].as_str().unwrap();
+        assert!(why.ends_with("has not answered since an earlier request"));
+        assert_eq!(here.get("/api/v1/containers/web").status, 200);
+        assert_eq!(here.get("/api/v1/host").json()["missing"], json!([]));
+    }
+    let metrics = here.get("/metrics?collect[]=loadavg").body;
+    let metrics = String::from_utf8(metrics).unwrap();
+    let threads = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("strata_worker_threads "));
+    let threads: u32 = threads.unwrap().parse().unwrap();
+    assert!(threads <= 3, "{threads} threads");
+}
+
 #[test]
 fn the_host_is_told_from_its_files_and_one_that_is_missing_costs_only_itself() {
     let here = Here::new("host", &[]);
@@ -427,9 +478,8 @@ fn a_libvirt_that_hangs_costs_its_own_answer_only() {
         socket.display()
     );
     let here = Here::new("hung", &[&uri]);
-    let soon = "X-Prometheus-Scrape-Timeout-Seconds: 1\r\n";
     for _ in 0..2 {
-        let domains = here.ask("GET", "/api/v1/domains", soon);
+        let domains = here.ask("GET", "/api/v1/domains", SOON);
         let said = domains.json();
         assert_eq!(domains.status, 200, "{said}");
         assert!(said.get("domains").is_none(), "{said}");
@@ -438,6 +488,32 @@ fn a_libvirt_that_hangs_costs_its_own_answer_only() {
         let list = here.get("/api/v1/containers").json();
         assert_eq!(list["containers"].as_array().unwrap().len(), 4);
     }
+}
+
+#[test]
+fn json_has_a_limit_of_its_own() {
+    let dir = Scratch::new("api-limit");
+    let socket = dir.0.join("libvirt-sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let uri = format!(
+        "--libvirt.uri=qemu+unix:///system?socket={}",
+        socket.display()
+    );
+    let here = Here::new("limit", &[&uri, "--web.max-requests=1"]);
+    thread::scope(|scope| {
+        let soon = "X-Prometheus-Scrape-Timeout-Seconds: 3\r\n";
+        let hung = scope.spawn(|| here.ask("GET", "/api/v1/domains", soon));
+        let refused = until("a request that is one too many", || {
+            let host = here.get("/api/v1/host");
+            (host.status == 503).then_some(host)
+        });
+        let said = "Limit of concurrent requests reached (1), try again later.";
+        assert_eq!(refused.json(), json!({"error": said}));
+        assert_eq!(here.get("/metrics?collect[]=loadavg").status, 200);
+        assert_eq!(hung.join().unwrap().status, 200);
+    });
+    // There is room again.
+    assert_eq!(here.get("/api/v1/host").status, 200);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::{
     seconds,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     history::History,
     scrape::Reading,
     sources::{
@@ -53,6 +53,8 @@ struct Listed {
     seen: Source,
     /// When those that no engine knows were made, in their order.
     made: Vec<Option<Duration>>,
+    /// Why groups are missing, if some are.
+    left_out: Option<Error>,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,7 @@ impl Listed {
         };
         Ok(Self {
             made: seen.all.iter().map(made).collect(),
+            left_out: machine.cgroups().left_out(),
             seen: Source::Groups(Arc::clone(machine)),
         })
     }
@@ -100,17 +103,20 @@ impl Read {
         let reading = &api.containers.seen;
         let mut missing = Vec::new();
         let read = reading.take(machine, &api.workers).await;
-        let listed = keep(&mut missing, reading.what(), read);
+        let listed = keep(&mut missing, reading.what(), read).unwrap_or_else(|| {
+            Arc::new(Listed {
+                seen: Source::Engines(machine.known_containers()),
+                made: Vec::new(),
+                left_out: None,
+            })
+        });
+        let left_out = listed.left_out.as_ref();
+        missing.extend(left_out.map(|why| Missing::new(reading.what(), why)));
         Self {
             history: Arc::clone(api.machine.history()),
             time: machine.now(),
-            is_partial: listed.is_none(),
-            listed: listed.unwrap_or_else(|| {
-                Arc::new(Listed {
-                    seen: Source::Engines(machine.known_containers()),
-                    made: Vec::new(),
-                })
-            }),
+            is_partial: !missing.is_empty(),
+            listed,
             missing,
         }
     }
@@ -138,7 +144,8 @@ pub(super) async fn list(
     let read = Read::now(api, &machine).await;
     api.write(move || {
         let engines = machine.engines();
-        let is_known = !read.is_partial || engines.iter().any(|it| it.confirmed.is_some());
+        let is_known = matches!(read.listed.seen, Source::Groups(_))
+            || engines.iter().any(|it| it.confirmed.is_some());
         json(&List {
             time: read.time,
             engines: engines
@@ -302,7 +309,7 @@ struct Row<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_limit_bytes: Option<u64>,
     cgroup: &'a str,
-    /// Not known where groups cannot be listed.
+    /// Not known where it was not found and not all groups could be listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     has_cgroup: Option<bool>,
     /// Whether what the engine said still holds.
@@ -380,7 +387,10 @@ impl<'a> Row<'a> {
             finished: ended.and_then(|it| it.finished),
             memory_limit_bytes: container.and_then(|it| it.memory_limit),
             cgroup: &workload.path,
-            has_cgroup: (!is_partial).then_some(workload.group.is_some()),
+            has_cgroup: match &workload.group {
+                Some(_) => Some(true),
+                None => (!is_partial).then_some(false),
+            },
             is_current: container.map(|it| {
                 let mut up = seen.engines.iter().filter(|engine| engine.up);
                 up.any(|engine| engine.containers.contains_key(&it.id))

@@ -207,14 +207,17 @@ fn keep<T>(
 /// What is at a path, and what stands in place of its `{…}`.
 fn routed(path: &str) -> Result<(Resource, String), Problem> {
     for (template, resource) in ROUTES {
-        let Some((before, _)) = template.split_once('{') else {
-            if *template == path {
-                return Ok((*resource, String::new()));
-            }
-            continue;
-        };
-        let named = path.strip_prefix(before);
-        if let Some(named) = named.filter(|named| !named.is_empty() && !named.contains('/')) {
+        if *template == path {
+            return Ok((*resource, String::new()));
+        }
+        let around = template.split_once('{').and_then(|(before, rest)| {
+            let (_, after) = rest.split_once('}')?;
+            Some((before, after))
+        });
+        let named = around
+            .and_then(|(before, after)| path.strip_prefix(before)?.strip_suffix(after))
+            .filter(|named| !named.is_empty() && !named.contains('/'));
+        if let Some(named) = named {
             let named = percent_encoding::percent_decode_str(named).decode_utf8();
             let wrong = |_| Problem::new(400, "the path is not UTF-8");
             return Ok((*resource, named.map_err(wrong)?.into_owned()));
