@@ -195,9 +195,14 @@ fn pictures(of: &str, name: &str, window: Duration) -> Markup {
             @for what in What::ALL {
                 @let src = plots::src(of, what, window);
                 a href=(src) {
-                    img src=(src) width="640" height="220" decoding="async"
-                        data-every=(window.as_secs() / 120)
-                        alt={ (name) ": " (what.title()) ", the last " (window_text(window)) };
+                    picture {
+                        // On a phone text would be too small in the large one.
+                        source media="(max-width: 40rem)" width="380" height="200"
+                            srcset={ (src) "&width=380&height=200" };
+                        img src=(src) width="640" height="220" decoding="async"
+                            data-every=(window.as_secs() / 120)
+                            alt={ (name) ": " (what.title()) ", the last " (window_text(window)) };
+                    }
                 }
             }
         }
