@@ -165,6 +165,9 @@ fn a_plot_goes_on_while_it_is_looked_at() {
     let is_new = "return document.querySelector('.plots img').src.includes('&at=')";
     until("a picture made anew", || is_true(&browser.run(is_new)));
     assert_eq!(browser.run(drawn), true);
+    let numbers = "return Number(document.querySelector('.used caption').textContent
+        .split(' ')[0]) > 5";
+    until("numbers made anew", || is_true(&browser.run(numbers)));
     until("another plot", || {
         let svg = exporter.get(plot, "").ok()?;
         (svg != said).then_some(())

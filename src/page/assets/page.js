@@ -391,6 +391,21 @@ function refreshPicture(image) {
   next.src = url.href;
 }
 
+/** The numbers of one thing, out of its page made anew. */
+async function refreshNumbers() {
+  const answer = await fetch(location.href, { signal: AbortSignal.timeout(10_000) });
+  if (!answer.ok) throw new Error(`status ${answer.status}`);
+  const anew = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const old of document.querySelectorAll("[data-fresh]")) {
+    const fresh = anew.querySelector(`[data-fresh="${old.dataset.fresh}"]`);
+    if (fresh && fresh.innerHTML !== old.innerHTML) old.replaceChildren(...fresh.childNodes);
+  }
+}
+
+async function refreshPictures() {
+  document.querySelectorAll(".plots img").forEach(refreshPicture);
+}
+
 // What is refreshed how often, in rounds: only libvirt is asked for what domains are.
 const ROUNDS = {
   overview: [
@@ -399,7 +414,10 @@ const ROUNDS = {
     [6, refreshCollectors],
     [12, refreshDomains],
   ],
-  detail: [[1, async () => document.querySelectorAll(".plots img").forEach(refreshPicture)]],
+  detail: [
+    [1, refreshNumbers],
+    [1, refreshPictures],
+  ],
 };
 
 const started = Date.now();
