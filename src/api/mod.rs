@@ -304,8 +304,8 @@ mod tests {
         let group = "/api/v1/containers/%2Fsystem.slice%2Fa+b.service";
         let named = "/system.slice/a+b.service".to_owned();
         assert_eq!(routed(group), Ok((Resource::Container, named.clone())));
-        let points = Resource::ContainerPoints;
-        assert_eq!(routed(&format!("{group}/points")), Ok((points, named)));
+        let points = format!("{group}/points");
+        assert_eq!(routed(&points), Ok((Resource::ContainerPoints, named)));
         for nothing in [
             "/api",
             "/api/",
