@@ -111,6 +111,14 @@ impl Here {
         Answer { status, head, body }
     }
 
+    /// Waits until so many samples were taken of the host, or a container.
+    fn sampled(&self, of: &str, count: u64) -> Value {
+        until("samples", || {
+            let said = self.get(&format!("/api/v1/{of}/history")).json();
+            (said["samples"].as_u64()? >= count).then_some(said)
+        })
+    }
+
     fn error(&self, path: &str) -> (u16, String) {
         let answer = self.get(path);
         let said = answer.json()["error"].as_str().unwrap().to_owned();
@@ -224,9 +232,12 @@ fn close(schema: &mut Value) {
 
 #[test]
 fn every_answer_is_as_it_is_described_and_all_that_is_described_is_answered() {
-    let mut here = Here::new("described", &[]);
-    // So that collectors have something to tell, and CPU usage is known.
+    let mut here = Here::new("described", &["--history.interval=100ms"]);
+    // So that collectors have something to tell.
     here.exporter.text();
+    for of in ["host", "containers/web"] {
+        here.sampled(of, 2);
+    }
     let mut described = Described::new(here.get("/api/v1/openapi.json").json());
     let paths: Vec<String> = {
         let paths = described.description["paths"].as_object().unwrap();
@@ -252,8 +263,12 @@ fn every_answer_is_as_it_is_described_and_all_that_is_described_is_answered() {
         described.assert("/api/v1/containers", &here.get(path));
     }
     for named in ["none", "3f"] {
-        let answer = here.get(&format!("/api/v1/containers/{named}"));
-        described.assert("/api/v1/containers/{container}", &answer);
+        for below in ["", "/history?window=1m", "/points?last=1"] {
+            let answer = here.get(&format!("/api/v1/containers/{named}{below}"));
+            let (below, _) = below.split_once('?').unwrap_or((below, ""));
+            let path = format!("/api/v1/containers/{{container}}{below}");
+            described.assert(&path, &answer);
+        }
     }
     here.engine.go();
     let down = until("an engine that is lost", || {
@@ -305,6 +320,124 @@ fn a_container_is_found_by_what_people_call_it() {
 }
 
 #[test]
+fn what_was_sampled_is_told_together_and_one_by_one() {
+    let here = Here::new("sampled", &["--history.interval=100ms"]);
+    let host = here.sampled("host", 3);
+    assert!(host.get("container").is_none() && host.get("is_gone").is_none());
+    let web = here.sampled("containers/web", 3);
+    assert_eq!(web["interval_seconds"], 0.1);
+    assert_eq!(web["window_seconds"], 300.0);
+    assert_eq!(web["container"]["id"], WEB);
+    assert_eq!(web["container"]["name"], "web");
+    assert_eq!(web["is_gone"], false);
+    // The files of a fixture stand still.
+    assert_eq!(web["cpu_percent"]["peak"], 0.0);
+    assert_eq!(web["restarts"], 0);
+    let root = fixture("vm-v2");
+    let group = format!("sys/fs/cgroup/system.slice/docker-{WEB}.scope");
+    let memory = fs::read_to_string(root.join(group).join("memory.current")).unwrap();
+    let memory: Value = memory.trim().parse().unwrap();
+    assert_eq!(web["memory_bytes"]["minimum"], memory);
+    let (start, end) = (web["start"].as_f64(), web["end"].as_f64());
+    assert!(start < end && end <= web["time"].as_f64(), "{web}");
+
+    let points = here.get("/api/v1/containers/web/points?last=2").json();
+    let points = points["points"].as_array().unwrap().clone();
+    assert_eq!(points.len(), 2);
+    assert!(points[0]["time"].as_f64() < points[1]["time"].as_f64());
+    assert_eq!(points[1]["memory_bytes"], memory);
+    // By whatever a container is called; the last of these is answered from memory.
+    let path = format!("%2Fsystem.slice%2Fdocker-{WEB}.scope");
+    for named in [WEB.split_at(20).0, path.as_str(), WEB] {
+        let said = here.get(&format!("/api/v1/containers/{named}/history?window=1h"));
+        let said = said.json();
+        assert_eq!(said["container"], web["container"], "{named}");
+        assert_eq!(said["window_seconds"], 3600.0);
+    }
+    // What does not run has no samples, and what they would say is not there.
+    let db = here.get("/api/v1/containers/db/history").json();
+    let fields: BTreeSet<_> = db.as_object().unwrap().keys().map(String::as_str).collect();
+    let known = [
+        "container",
+        "interval_seconds",
+        "samples",
+        "time",
+        "window_seconds",
+    ];
+    assert_eq!(fields, BTreeSet::from(known));
+    assert_eq!(db["samples"], 0);
+    let (status, said) = here.error("/api/v1/containers/%2Fsystem.slice%2Fssh.service/points");
+    assert_eq!(status, 404);
+    assert!(
+        said.ends_with("is no container: only those have a history"),
+        "{said}"
+    );
+}
+
+#[test]
+fn without_the_sampler_it_is_said_that_there_is_no_history() {
+    let here = Here::new("unsampled", &["--no-collector.history"]);
+    let paths = ["host", "containers/web", "containers/none"];
+    for path in paths.map(|of| format!("/api/v1/{of}")) {
+        for below in ["history", "points"] {
+            let (status, said) = here.error(&format!("{path}/{below}"));
+            assert_eq!(status, 404, "{path}");
+            assert!(said.contains("--no-collector.history"), "{said}");
+            let (status, _) = here.error(&format!("{path}/{below}?x=1"));
+            assert_eq!(status, 400, "{path}");
+        }
+    }
+}
+
+/// Copies a directory with everything in it but links.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (kind, to) = (entry.file_type().unwrap(), to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy(&entry.path(), &to);
+        } else if kind.is_file() {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_container_that_is_gone_is_remembered_by_all_its_names() {
+    let sysfs = Scratch::new("api-gone-sys");
+    copy(
+        &fixture("vm-v2").join("sys/fs/cgroup"),
+        &sysfs.0.join("fs/cgroup"),
+    );
+    let flag = format!("--path.sysfs={}", sysfs.0.display());
+    let here = Here::new("gone", &["--history.interval=100ms", &flag]);
+    here.sampled("containers/web", 2);
+    let group = format!("system.slice/docker-{WEB}.scope");
+    fs::remove_dir_all(sysfs.0.join("fs/cgroup").join(&group)).unwrap();
+    here.engine.has(&[]);
+    let mut web = Made::running('3', "web");
+    WEB.clone_into(&mut web.id);
+    here.engine.tell(&web.event("die", &[]));
+    here.engine.tell(&web.event("destroy", &[]));
+    until("a container that is gone", || {
+        (here.get("/api/v1/containers/web").status == 404).then_some(())
+    });
+    let path = format!("%2F{}", group.replace('/', "%2F"));
+    for named in ["web", WEB, WEB.split_at(20).0, &path] {
+        let gone = until("a ring that knows it", || {
+            let said = here.get(&format!("/api/v1/containers/{named}/history"));
+            assert_eq!(said.status, 200, "{named}: {}", said.json());
+            (said.json()["is_gone"] == json!(true)).then(|| said.json())
+        });
+        assert!(gone["samples"].as_u64().unwrap() >= 2, "{named}: {gone}");
+        assert_eq!(gone["container"]["id"], WEB);
+        assert_eq!(gone["container"]["cgroup"], format!("/{group}"));
+    }
+    let points = here.get("/api/v1/containers/web/points").json();
+    assert!(points["points"].as_array().unwrap().len() >= 2, "{points}");
+}
+
+#[test]
 fn what_is_wrong_with_a_request_is_said_in_json() {
     let here = Here::new("wrong", &[]);
     for (path, status, said) in [
@@ -332,6 +465,26 @@ fn what_is_wrong_with_a_request_is_said_in_json() {
             "the parameter \"all\" is there twice",
         ),
         ("/api/v1/containers/%ff", 400, "the path is not UTF-8"),
+        (
+            "/api/v1/containers/web/history?window=5",
+            400,
+            "window: not a duration such as 5s, 1m30s or 500ms: \"5\"",
+        ),
+        (
+            "/api/v1/host/history?window=745h",
+            400,
+            "window is not from 1s to 744h: \"745h\"",
+        ),
+        (
+            "/api/v1/host/points?last=0",
+            400,
+            "last is not a number from 1 to 10000: \"0\"",
+        ),
+        (
+            "/api/v1/host/points?window=1m",
+            400,
+            "unknown parameter \"window\": there is last",
+        ),
     ] {
         assert_eq!(here.error(path), (status, said.to_owned()), "{path}");
     }

@@ -351,8 +351,9 @@ fn head_answers_as_get_does_without_the_body() {
         assert!(!full.body.is_empty(), "{path}");
         let headers = |answer: &Answer| {
             let mut headers = answer.headers.clone();
-            // What scrapes bring differs from one to the next.
-            headers.retain(|(n, _)| n != "date" && (n != "content-length" || path != "/metrics"));
+            // What scrapes and the page bring differs from one to the next.
+            let differs = ["/metrics", "/"].contains(&path);
+            headers.retain(|(n, _)| n != "date" && (n != "content-length" || !differs));
             headers
         };
         assert_eq!(headers(&full), headers(&head), "{path}");
@@ -398,8 +399,9 @@ fn what_is_not_metrics_has_its_place_too() {
         landing.header("content-type"),
         Some("text/html; charset=utf-8")
     );
-    let policy = landing.header("content-security-policy");
-    assert!(policy.unwrap().starts_with("default-src 'none';"));
+    let policy = landing.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none';"));
+    assert!(!policy.contains("unsafe"), "{policy}");
     for link in [
         "/metrics",
         "/metrics/host",
@@ -499,6 +501,72 @@ fn answers_are_compressed_for_those_who_ask() {
             "{body}"
         );
     }
+}
+
+#[test]
+fn a_page_brings_its_files_and_they_are_kept_by_browsers() {
+    let exporter = Exporter::start(&[]);
+    let page = exporter.get("/");
+    assert_eq!(page.header("cache-control"), Some("no-store"));
+    let text = page.text();
+    for (before, content_type) in [
+        ("<script src=\"", "text/javascript; charset=utf-8"),
+        (
+            "<link rel=\"stylesheet\" href=\"",
+            "text/css; charset=utf-8",
+        ),
+        ("type=\"image/svg+xml\" href=\"", "image/svg+xml"),
+    ] {
+        let (_, path) = text.split_once(before).expect(before);
+        let (path, _) = path.split_once('"').unwrap();
+        let file = exporter.get(path);
+        assert_eq!(file.status, 200, "{path}");
+        assert_eq!(file.header("content-type"), Some(content_type));
+        let kept = file.header("cache-control").unwrap();
+        assert!(kept.ends_with("immutable"), "{path}: {kept}");
+        assert!(!file.body.is_empty());
+    }
+    exporter
+        .get("/page/x/nothing")
+        .assert_is(404, TEXT, "There is nothing here.\n");
+}
+
+#[test]
+fn the_machine_and_each_container_have_a_page_and_plots() {
+    let exporter = Exporter::start(&[]);
+    let page = exporter.get("/host?window=5m");
+    assert_eq!(page.status, 200);
+    let picture = "/plot/host.svg?what=memory&amp;window=5m";
+    assert!(page.text().contains(picture), "{}", page.text());
+    let plot = exporter.get("/plot/host.svg?what=memory&window=5m&width=300");
+    assert_eq!(plot.status, 200);
+    assert_eq!(plot.header("content-type"), Some("image/svg+xml"));
+    let policy = plot.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none';"), "{policy}");
+    assert!(plot.text().contains("width=\"300\""));
+    for (path, status) in [
+        ("/plot/host.svg?what=love", 400),
+        ("/plot/host.svg?window=long", 400),
+        ("/plot/containers/nobody.svg", 404),
+        ("/plot/containers/.svg", 404),
+        ("/plot/host", 404),
+        ("/containers/nobody", 404),
+        ("/containers/%ff", 400),
+        ("/host?window=long", 400),
+    ] {
+        assert_eq!(exporter.get(path).status, status, "{path}");
+    }
+    let none = exporter.get("/containers/%3Cscript%3E");
+    assert!(none.text().contains("&lt;script&gt;"), "{}", none.text());
+    assert!(!none.text().contains("<script>"), "{}", none.text());
+}
+
+#[test]
+fn the_check_can_be_read_in_a_browser() {
+    let exporter = Exporter::start(&["--collector.disable-defaults", "--collector.loadavg"]);
+    let page = exporter.get("/check");
+    assert_eq!(page.status, 200);
+    assert!(page.text().contains("loadavg"), "{}", page.text());
 }
 
 #[test]

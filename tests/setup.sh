@@ -56,6 +56,8 @@ missing() {
 		libvirtd libvirt-daemon-driver-qemu
 		virsh libvirt-clients
 		qemu-img qemu-utils
+		chromium chromium
+		chromedriver chromium-driver
 	END
     # For builds with the feature virt.
     pkg-config --exists libvirt 2>/dev/null || echo libvirt-dev

@@ -3,7 +3,11 @@
 //! Where control groups cannot be listed, the containers that engines know are there all
 //! the same. Labels are those that the metrics have, too: what `--engine.labels` allows.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::{Serialize, Serializer};
 
@@ -17,12 +21,12 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    history::History,
+    history::{History, Series},
     scrape::Reading,
     sources::{
         Snapshot,
         engine::{Container, Engine, Health, Kind, State},
-        workloads::{Runtime, Seen, Unnamed, Workload},
+        workloads::{Handle, Runtime, Seen, Unnamed, Workload},
     },
 };
 
@@ -132,6 +136,32 @@ impl Read {
         all.zip(made)
             .map(|((seen, workload), made)| Row::of(seen, workload, made, self.is_partial))
     }
+
+    /// Those that are gone and still remembered, each once.
+    fn gone(&self) -> impl Iterator<Item = Row<'_>> {
+        let seen = self.listed.seen();
+        let all = seen.into_iter().flat_map(|seen| {
+            let gone = seen.gone.iter().map(|(workload, _)| workload);
+            gone.map(move |workload| Row::of(seen, workload, None, false))
+        });
+        let mut ids = BTreeSet::new();
+        all.filter(move |row| {
+            let series = row.series(&self.history);
+            series.is_some_and(|series| ids.insert(series.id().to_owned()))
+        })
+    }
+
+    /// That there is none; or, where it may be among those that could not be listed, that
+    /// nobody knows.
+    fn explain(&self, problem: Problem) -> Problem {
+        match self.missing.first() {
+            Some(Missing { part, reason }) if problem.is_not_found() => {
+                let reason = format!("{problem}, but not all can be seen: {part}: {reason}");
+                Problem::new(503, reason)
+            }
+            _ => problem,
+        }
+    }
 }
 
 /// Every container.
@@ -167,14 +197,7 @@ pub(super) async fn one(
 ) -> std::result::Result<Vec<u8>, Problem> {
     let read = Read::now(api, &machine).await;
     api.write(move || {
-        let row = find(read.rows(), &named).map_err(|problem| match read.missing.first() {
-            // It may be among those that could not be listed.
-            Some(Missing { part, reason }) if problem.is_not_found() => {
-                let reason = format!("{problem}, but not all can be seen: {part}: {reason}");
-                Problem::new(503, reason)
-            }
-            _ => problem,
-        })?;
+        let row = find(read.rows(), &named).map_err(|problem| read.explain(problem))?;
         json(&One {
             time: read.time,
             container: Detail::of(row.with_latest(&read.history)),
@@ -182,6 +205,51 @@ pub(super) async fn one(
         })
     })
     .await
+}
+
+/// Which container is meant, and its samples if there are some. One that is there comes
+/// before one that is gone.
+pub(super) async fn remembered(
+    api: &Api,
+    machine: &Arc<Snapshot>,
+    named: String,
+) -> std::result::Result<(Candidate, Option<Arc<Series>>), Problem> {
+    let read = Read::now(api, machine).await;
+    let found = api.workers.call(move || {
+        let row = match find(read.rows(), &named) {
+            Err(problem) if problem.is_not_found() => {
+                find(read.gone(), &named).map_err(|problem| read.explain(problem))
+            }
+            found => found,
+        }?;
+        if row.kind == "group" {
+            let reason = format!("{named:?} is no container: only those have a history");
+            return Err(Problem::new(404, reason));
+        }
+        Ok((row.candidate(), row.series(&read.history)))
+    });
+    let lost = || Err(Problem::new(500, "the container could not be looked for"));
+    found.await.unwrap_or_else(lost)
+}
+
+/// What the container of these samples is called, as far as memory tells.
+pub(super) fn called(machine: &Snapshot, series: &Series) -> Candidate {
+    let handle = Handle::of(series.path());
+    let has_path = series.id() == series.path();
+    let id = Some(series.id()).filter(|_| !has_path);
+    let id = id.or_else(|| Some(handle.as_ref()?.id.as_str()));
+    let engines = machine.engines();
+    let mut known = engines
+        .iter()
+        .filter_map(|it| it.containers.get(series.id()));
+    let name = known.find(|it| !it.name.is_empty());
+    let name = name.map(|it| it.name.as_str());
+    let lxc = handle.as_ref().filter(|it| it.runtime == Runtime::Lxc);
+    Candidate {
+        name: name.or(lxc.map(|it| &*it.id)).map(str::to_owned),
+        id: id.map(str::to_owned),
+        cgroup: series.path().to_owned(),
+    }
 }
 
 /// The row that a word means: the one with this id or control group, else with this name,
@@ -406,10 +474,14 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// With what the history knows last of it, by its engine's id or by its path.
-    fn with_latest(mut self, history: &History) -> Self {
+    /// What the history knows of it, by its engine's id or by its path.
+    fn series(&self, history: &History) -> Option<Arc<Series>> {
         let by_id = self.id.and_then(|id| history.container(id));
-        let series = by_id.or_else(|| history.container(self.cgroup));
+        by_id.or_else(|| history.container(self.cgroup))
+    }
+
+    fn with_latest(mut self, history: &History) -> Self {
+        let series = self.series(history);
         self.latest = series.and_then(|series| Latest::of(&series));
         self
     }

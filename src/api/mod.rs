@@ -14,6 +14,7 @@ mod collectors;
 mod containers;
 mod domains;
 mod error;
+mod history;
 mod host;
 mod latest;
 mod query;
@@ -33,6 +34,7 @@ use crate::{
 };
 use census::Census;
 use error::Problem;
+use history::Asked;
 use query::Query;
 
 /// The description of all answers.
@@ -43,7 +45,11 @@ const OPENAPI: &[u8] = include_bytes!("openapi.json");
 enum Resource {
     Containers,
     Container,
+    ContainerHistory,
+    ContainerPoints,
     Host,
+    HostHistory,
+    HostPoints,
     Domains,
     Census,
     Collectors,
@@ -55,10 +61,19 @@ const ROUTES: &[(&str, Resource)] = &[
     ("/api/v1/census", Resource::Census),
     ("/api/v1/collectors", Resource::Collectors),
     ("/api/v1/containers", Resource::Containers),
-    // What the history has of a container joins here, below its `{container}`.
     ("/api/v1/containers/{container}", Resource::Container),
+    (
+        "/api/v1/containers/{container}/history",
+        Resource::ContainerHistory,
+    ),
+    (
+        "/api/v1/containers/{container}/points",
+        Resource::ContainerPoints,
+    ),
     ("/api/v1/domains", Resource::Domains),
     ("/api/v1/host", Resource::Host),
+    ("/api/v1/host/history", Resource::HostHistory),
+    ("/api/v1/host/points", Resource::HostPoints),
     ("/api/v1/openapi.json", Resource::OpenApi),
 ];
 
@@ -142,6 +157,8 @@ impl Api {
         let (resource, named) = routed(path)?;
         let known = match resource {
             Resource::Containers => containers::PARAMETERS,
+            Resource::ContainerHistory | Resource::HostHistory => history::WINDOW_PARAMETERS,
+            Resource::ContainerPoints | Resource::HostPoints => history::POINTS_PARAMETERS,
             _ => &[],
         };
         let query = Query::parse(query, known)?;
@@ -150,7 +167,15 @@ impl Api {
         match resource {
             Resource::Containers => containers::list(self, machine, &query).await,
             Resource::Container => containers::one(self, machine, named).await,
+            Resource::ContainerHistory => {
+                history::container(self, machine, named, Asked::window(&query)?).await
+            }
+            Resource::ContainerPoints => {
+                history::container(self, machine, named, Asked::points(&query)?).await
+            }
             Resource::Host => host::answer(self, machine).await,
+            Resource::HostHistory => history::host(self, machine, Asked::window(&query)?).await,
+            Resource::HostPoints => history::host(self, machine, Asked::points(&query)?).await,
             Resource::Domains => domains::answer(self, machine).await,
             Resource::Census => {
                 let report = self.census.report(&self.scraper, limit).await;
@@ -278,7 +303,9 @@ mod tests {
         assert_eq!(routed("/api/v1/host"), Ok((Resource::Host, none())));
         let group = "/api/v1/containers/%2Fsystem.slice%2Fa+b.service";
         let named = "/system.slice/a+b.service".to_owned();
-        assert_eq!(routed(group), Ok((Resource::Container, named)));
+        assert_eq!(routed(group), Ok((Resource::Container, named.clone())));
+        let points = format!("{group}/points");
+        assert_eq!(routed(&points), Ok((Resource::ContainerPoints, named)));
         for nothing in [
             "/api",
             "/api/",
@@ -286,6 +313,8 @@ mod tests {
             "/api/v1/host/",
             "/api/v1/containers/",
             "/api/v1/containers/a/b",
+            "/api/v1/containers//history",
+            "/api/v1/containers/a/b/history",
         ] {
             assert_eq!(routed(nothing), Err(404), "{nothing}");
         }

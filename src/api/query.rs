@@ -1,7 +1,7 @@
 //! Parameters of a request. A wrong one is refused: who misspelt it would take the answer
 //! for another.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use super::error::Problem;
 
@@ -31,9 +31,31 @@ impl Query {
         Ok(Self(all))
     }
 
+    /// A parameter as it stands there.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// A parameter that is a whole number within these bounds.
+    pub(super) fn number(
+        &self,
+        name: &str,
+        bounds: RangeInclusive<usize>,
+    ) -> Result<Option<usize>, Problem> {
+        let Some(text) = self.get(name) else {
+            return Ok(None);
+        };
+        let number = text.parse().ok().filter(|number| bounds.contains(number));
+        number.map(Some).ok_or_else(|| {
+            let (least, most) = bounds.into_inner();
+            let reason = format!("{name} is not a number from {least} to {most}: {text:?}");
+            Problem::new(400, reason)
+        })
+    }
+
     /// A parameter that is true or false; false where it is not there.
     pub(super) fn switch(&self, name: &str) -> Result<bool, Problem> {
-        match self.0.get(name).map(String::as_str) {
+        match self.get(name) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
             Some(other) => {

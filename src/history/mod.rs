@@ -30,7 +30,7 @@ use std::{
 pub use flags::Flags;
 pub use moment::Moment;
 pub use ring::{Sample, Since};
-pub use window::{Aggregates, Increase, Point, Spread};
+pub use window::{Aggregates, Increase, Point, Spread, parse_window};
 
 use moment::Now;
 use packed::BYTES;

@@ -14,6 +14,7 @@ use super::{
     },
     ring::Ring,
 };
+use crate::duration;
 
 /// A sample, and what changed since the one before.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -95,6 +96,18 @@ pub struct Spread<T> {
     pub peak: T,
     /// The least.
     pub minimum: T,
+}
+
+/// Longer than rings are.
+const MAX_WINDOW: Duration = Duration::from_secs(31 * 86400);
+
+/// Reads a window as it is asked for: a duration within reason.
+pub fn parse_window(text: &str) -> Result<Duration, String> {
+    let window = duration::parse(text).map_err(|error| format!("window: {error}"))?;
+    if window < Duration::from_secs(1) || window > MAX_WINDOW {
+        return Err(format!("window is not from 1s to 744h: {text:?}"));
+    }
+    Ok(window)
 }
 
 const ALL: [Counter; COUNTERS] = [CPU, RECEIVED, SENT, READ, WRITTEN];

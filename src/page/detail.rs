@@ -20,10 +20,12 @@ pub(super) fn host(frame: &Frame, history: &History, host: &Host, window: Durati
     let name = overview::name(host);
     let body = html! {
         h1 { (name) }
-        (overview::facts(host))
-        (lines(missing(&host.missing)))
+        div data-fresh="facts" {
+            (overview::facts(host))
+            (lines(missing(&host.missing)))
+        }
         (windows(window))
-        (used(Some(history.host()), window))
+        div data-fresh="used" { (used(Some(history.host()), window)) }
         (pictures("host", name, window))
     };
     frame.page(name, "detail", &body)
@@ -65,14 +67,16 @@ pub(super) fn container(frame: &Frame, history: &History, said: &One, window: Du
     let of = format!("containers/{}", cells::escaped(it.key()));
     let body = html! {
         h1 { (it.title()) }
-        dl.facts {
-            @for (name, value) in &facts {
-                @if let Some(value) = value { div { dt { (name) } dd { (value) } } }
+        div data-fresh="facts" {
+            dl.facts {
+                @for (name, value) in &facts {
+                    @if let Some(value) = value { div { dt { (name) } dd { (value) } } }
+                }
             }
+            (lines(missing(&said.missing)))
         }
-        (lines(missing(&said.missing)))
         (windows(window))
-        (used(series.as_deref(), window))
+        div data-fresh="used" { (used(series.as_deref(), window)) }
         (pictures(&of, it.title(), window))
         @if !it.labels.is_empty() {
             details {
@@ -195,9 +199,14 @@ fn pictures(of: &str, name: &str, window: Duration) -> Markup {
             @for what in What::ALL {
                 @let src = plots::src(of, what, window);
                 a href=(src) {
-                    img src=(src) width="640" height="220" decoding="async"
-                        data-every=(window.as_secs() / 120)
-                        alt={ (name) ": " (what.title()) ", the last " (window_text(window)) };
+                    picture {
+                        // On a phone text would be too small in the large one.
+                        source media="(max-width: 40rem)" width="380" height="200"
+                            srcset={ (src) "&width=380&height=200" };
+                        img src=(src) width="640" height="220" decoding="async"
+                            data-every=(window.as_secs() / 120)
+                            alt={ (name) ": " (what.title()) ", the last " (window_text(window)) };
+                    }
                 }
             }
         }

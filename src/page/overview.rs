@@ -174,7 +174,8 @@ fn containers(history: &History, said: &Containers) -> Markup {
     let all = said.containers.iter().flatten();
     let all = all.filter(|it| it.kind != "guest");
     let rows = all.map(|it| row(history, it, said.time));
-    let rows: Vec<_> = rows.collect();
+    let mut rows: Vec<_> = rows.collect();
+    rows.sort_by_key(|row| row.title);
     let up: Vec<_> = said.engines.iter().filter(|engine| engine.is_up).collect();
     html! {
         section aria-labelledby="containers" {

@@ -6,9 +6,8 @@ use std::{
 };
 
 use crate::{
-    duration,
     error::Result,
-    history::{History, Increase, Point, Series},
+    history::{History, Increase, Point, Series, parse_window},
     plot::{Line, Plot, Size, Theme, Unit},
 };
 
@@ -20,8 +19,6 @@ pub(super) const WINDOWS: [(&str, Duration); 4] = [
     ("1h", Duration::from_secs(3600)),
 ];
 const DEFAULT_WINDOW: Duration = Duration::from_secs(3600);
-/// Longer than rings are.
-const MAX_WINDOW: Duration = Duration::from_secs(31 * 86400);
 /// What is further apart than this many intervals is not connected.
 const GAP: f64 = 2.5;
 
@@ -156,14 +153,6 @@ pub(super) fn window(query: &str) -> Result<Duration, String> {
         Some((_, value)) => parse_window(&value),
         None => Ok(DEFAULT_WINDOW),
     }
-}
-
-fn parse_window(text: &str) -> Result<Duration, String> {
-    let window = duration::parse(text).map_err(|error| format!("window: {error}"))?;
-    if window < Duration::from_secs(1) || window > MAX_WINDOW {
-        return Err(format!("window is not from 1s to 744h: {text:?}"));
-    }
-    Ok(window)
 }
 
 /// A window as it is written in links.

@@ -219,7 +219,7 @@ impl Container {
     pub(super) fn title(&self) -> &str {
         let of_domain = self.domain.as_ref().map(|domain| domain.name.as_str());
         let name = self.name.as_deref().or(of_domain);
-        name.unwrap_or_else(|| self.key())
+        name.unwrap_or_else(|| short(self.key()))
     }
 
     /// Why it goes by nothing better.
@@ -240,6 +240,16 @@ impl Container {
     }
 }
 
+/// The beginning of an id that nobody reads to its end; the script does the same.
+fn short(key: &str) -> &str {
+    let is_id = key.len() == 64 && key.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_id {
+        key.get(..12).unwrap_or(key)
+    } else {
+        key
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,5 +266,7 @@ mod tests {
         let guest: Container = serde_json::from_str(said).unwrap();
         assert_eq!((guest.key(), guest.title()), ("/machine.slice/x", "web"));
         assert_eq!(guest.why_unnamed(), None);
+        assert_eq!(short(&"0af1".repeat(16)), "0af10af10af1");
+        assert_eq!(short("/docker/0af1"), "/docker/0af1");
     }
 }

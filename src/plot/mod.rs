@@ -36,8 +36,8 @@ use axis::Axis;
 
 /// The longest title, in characters.
 const TITLE: usize = 80;
-/// How wide a character is, as a share of the size of its font: about.
-const CHARACTER: f64 = 0.56;
+/// How wide a character is, as a share of the size of its font, in a wide one.
+const CHARACTER: f64 = 0.64;
 
 /// A picture of lines over time.
 #[derive(Debug, Clone)]
@@ -283,7 +283,7 @@ impl Plot<'_> {
             let style = font(12, &palette.faint).pos(Pos::new(HPos::Right, VPos::Center));
             let at = rounded(right);
             root.draw_text(&name, &style, (at, 17)).map_err(said)?;
-            right -= text_width(&name, 12.0) + 6.0;
+            right -= text_width(&name, 12.0) + 10.0;
             let (begin, end) = (rounded(right - 12.0), rounded(right));
             let stroke: ShapeStyle = colour.stroke_width(3);
             root.draw(&PathElement::new(vec![(begin, 17), (end, 17)], stroke))

@@ -138,7 +138,7 @@ impl Drop for Program {
 }
 
 /// An address that nobody listened on a moment ago.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     let probe = TcpListener::bind("127.0.0.1:0").unwrap();
     probe.local_addr().unwrap()
 }

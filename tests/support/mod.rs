@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses its own part of this")]
 #![allow(clippy::disallowed_methods, reason = "tests read files as they are")]
 
+pub mod browser;
 pub mod engines;
 pub mod fake_engine;
 pub mod groups;

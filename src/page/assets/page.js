@@ -204,7 +204,8 @@ function filter(table) {
   const word = table.input?.value.trim().toLowerCase() ?? "";
   let shown = 0;
   for (const row of table.body.rows) {
-    const isShown = row.textContent.toLowerCase().includes(word);
+    const text = `${row.dataset.key} ${row.textContent}`.toLowerCase();
+    const isShown = text.includes(word);
     if (row.hidden === isShown) row.hidden = !isShown;
     shown += isShown;
   }
@@ -275,6 +276,14 @@ function note(container) {
   return container.is_current === false ? "as its engine said last" : "";
 }
 
+/** What goes by no name goes by its id, or the beginning of a long one. */
+function titleOf(container) {
+  const known = container.name ?? container.domain?.name;
+  if (known !== undefined) return known;
+  const key = container.id ?? container.cgroup;
+  return /^[0-9a-f]{64}$/i.test(key) ? key.slice(0, 12) : key;
+}
+
 function isRunning(container) {
   return container.state ? container.state === "running" : container.has_cgroup === true;
 }
@@ -300,7 +309,7 @@ async function refreshContainers() {
     }
     keys.add(key);
     const row = rowOf("containers", rows, key);
-    setName(row, container.name ?? container.domain?.name ?? key, href, note(container));
+    setName(row, titleOf(container), href, note(container));
     setPlain(row, "image", container.image);
     setState(row, container.state, container.health);
     setLatest(row, container.latest);
@@ -370,13 +379,31 @@ function refreshPicture(image) {
   const now = Date.now();
   if (now - (image.madeAt ?? started) < every * 0.9) return;
   image.madeAt = now;
-  const url = new URL(image.src);
+  const source = image.parentElement.querySelector("source");
+  const isSmall = matchMedia(source.media).matches;
+  const url = new URL(isSmall ? source.srcset : image.src, location.href);
   url.searchParams.set("at", Math.round(now / 1000));
   const next = new Image();
   next.onload = () => {
-    image.src = next.src;
+    if (isSmall) source.srcset = next.src;
+    else image.src = next.src;
   };
   next.src = url.href;
+}
+
+/** The numbers of one thing, out of its page made anew. */
+async function refreshNumbers() {
+  const answer = await fetch(location.href, { signal: AbortSignal.timeout(10_000) });
+  if (!answer.ok) throw new Error(`status ${answer.status}`);
+  const anew = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const old of document.querySelectorAll("[data-fresh]")) {
+    const fresh = anew.querySelector(`[data-fresh="${old.dataset.fresh}"]`);
+    if (fresh && fresh.innerHTML !== old.innerHTML) old.replaceChildren(...fresh.childNodes);
+  }
+}
+
+async function refreshPictures() {
+  document.querySelectorAll(".plots img").forEach(refreshPicture);
 }
 
 // What is refreshed how often, in rounds: only libvirt is asked for what domains are.
@@ -387,7 +414,10 @@ const ROUNDS = {
     [6, refreshCollectors],
     [12, refreshDomains],
   ],
-  detail: [[1, async () => document.querySelectorAll(".plots img").forEach(refreshPicture)]],
+  detail: [
+    [1, refreshNumbers],
+    [1, refreshPictures],
+  ],
 };
 
 const started = Date.now();

@@ -1,0 +1,187 @@
+//! Chromium without a window, driven by its own chromedriver over `WebDriver`.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    file_of_program, is_installed, lacks,
+    live::{NEVER, Scratch, free_address, until},
+};
+
+/// A browser with one page.
+pub struct Browser {
+    driver: Child,
+    address: SocketAddr,
+    /// The path of the session.
+    session: String,
+    _dir: Scratch,
+}
+
+impl Browser {
+    /// Starts one; `None`, which is said, where there can be none.
+    pub fn start(test: &str) -> Option<Self> {
+        for program in ["chromium", "chromedriver"] {
+            if !is_installed(program) {
+                lacks(program);
+                return None;
+            }
+        }
+        let dir = Scratch::new(&format!("browser-{test}"));
+        let address = free_address();
+        let log = File::create(dir.0.join("log")).unwrap();
+        let driver = Command::new("chromedriver")
+            .arg(format!("--port={}", address.port()))
+            .env("HOME", &dir.0)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut browser = Self {
+            driver,
+            address,
+            session: String::new(),
+            _dir: dir,
+        };
+        until("a driver that is ready", || {
+            let status = browser.try_ask("GET", "/status", &Value::Null)?;
+            status["ready"].as_bool().filter(|ready| *ready)
+        });
+        let profile = browser._dir.0.join("profile");
+        let profile = format!("--user-data-dir={}", profile.display());
+        let made = browser.ask(
+            "POST",
+            "/session",
+            &json!({"capabilities": {"alwaysMatch": {
+                "goog:loggingPrefs": {"browser": "ALL"},
+                "goog:chromeOptions": {
+                    "binary": file_of_program("chromium").unwrap(),
+                    // Tests run as root, and containers have little shared memory.
+                    "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", profile],
+                },
+            }}}),
+        );
+        browser.session = format!("/session/{}", made["sessionId"].as_str().unwrap());
+        Some(browser)
+    }
+
+    /// Opens a page and waits until it is there.
+    pub fn open(&self, url: &str) {
+        self.of_session("POST", "/url", &json!({ "url": url }));
+    }
+
+    /// What a function of this body returns in the page.
+    pub fn run(&self, script: &str) -> Value {
+        self.of_session(
+            "POST",
+            "/execute/sync",
+            &json!({"script": script, "args": []}),
+        )
+    }
+
+    /// Presses a key where the focus is.
+    pub fn press(&self, key: &str) {
+        let actions = [("keyDown", key), ("keyUp", key)];
+        let actions = actions.map(|(kind, key)| json!({"type": kind, "value": key}));
+        let keyboard = json!({"type": "key", "id": "keyboard", "actions": actions});
+        self.of_session("POST", "/actions", &json!({"actions": [keyboard]}));
+    }
+
+    /// Asks the browser itself, by the protocol of its developer tools.
+    pub fn tools(&self, command: &str, parameters: &Value) -> Value {
+        let ask = json!({"cmd": command, "params": parameters});
+        self.of_session("POST", "/goog/cdp/execute", &ask)
+    }
+
+    /// What went wrong in the pages since it was last asked.
+    pub fn complaints(&self) -> Vec<String> {
+        let log = self.of_session("POST", "/se/log", &json!({"type": "browser"}));
+        let log = log.as_array().unwrap();
+        let all = log.iter().filter(|entry| entry["level"] != "INFO");
+        all.map(|entry| entry["message"].to_string()).collect()
+    }
+
+    fn of_session(&self, method: &str, path: &str, body: &Value) -> Value {
+        self.ask(method, &format!("{}{path}", self.session), body)
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+        let said = self.try_ask(method, path, body);
+        let said = said.unwrap_or_else(|| panic!("{method} {path}: no answer"));
+        assert!(said.get("error").is_none(), "{method} {path}: {said}");
+        said
+    }
+
+    fn try_ask(&self, method: &str, path: &str, body: &Value) -> Option<Value> {
+        let mut stream = TcpStream::connect(self.address).ok()?;
+        stream.set_read_timeout(Some(NEVER)).unwrap();
+        let body = match body {
+            Value::Null => String::new(),
+            body => body.to_string(),
+        };
+        let (port, len) = (self.address.port(), body.len());
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {len}\r\n\r\n{body}"
+        )
+        .ok()?;
+        // The driver leaves the connection open, whatever it is told.
+        let mut answer = BufReader::new(stream);
+        let mut len = 0;
+        let mut line = String::new();
+        while answer.read_line(&mut line).ok()? > 2 {
+            let (name, value) = line.split_once(':').unwrap_or_default();
+            if name.eq_ignore_ascii_case("content-length") {
+                len = value.trim().parse().unwrap();
+            }
+            line.clear();
+        }
+        let mut body = vec![0; len];
+        answer.read_exact(&mut body).ok()?;
+        let mut said: Value = serde_json::from_slice(&body).ok()?;
+        Some(said["value"].take())
+    }
+
+    /// Keeps a picture of the page as it is seen.
+    pub fn picture(&self, file: &Path) {
+        let picture = self.tools("Page.captureScreenshot", &json!({}));
+        let encoded = picture["data"].as_str().unwrap();
+        std::fs::write(file, decoded(encoded)).unwrap();
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The driver ends the browser with the session.
+        if !self.session.is_empty() {
+            let _gone = self.try_ask("DELETE", &self.session.clone(), &Value::Null);
+        }
+        let _gone = self.driver.kill();
+        let _gone = self.driver.wait();
+    }
+}
+
+/// The bytes that base64 stands for.
+fn decoded(base64: &str) -> Vec<u8> {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits = base64.bytes().filter(|byte| *byte != b'=');
+    let digits = digits.map(|byte| DIGITS.iter().position(|it| *it == byte).unwrap());
+    let (mut bytes, mut bits, mut kept) = (Vec::new(), 0_usize, 0);
+    for digit in digits {
+        (bits, kept) = ((bits << 6) | digit, kept + 6);
+        if kept >= 8 {
+            kept -= 8;
+            bytes.push((bits >> kept).to_le_bytes()[0]);
+            bits &= (1 << kept) - 1;
+        }
+    }
+    bytes
+}
