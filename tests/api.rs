@@ -81,7 +81,8 @@ impl Here {
         let dir = Scratch::new(&format!("api-{name}"));
         command.args(machine(&engine)).args(flags);
         let here = Self {
-            exporter: Program::start(&mut command, &dir.0),
+            // The page would ask whatever a test has hang.
+            exporter: Program::start_until(&mut command, &dir.0, "/-/healthy"),
             engine,
             _dir: dir,
         };

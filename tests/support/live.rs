@@ -58,7 +58,7 @@ impl Program {
     }
 
     /// Starts it and waits until it answers at this path.
-    fn start_until(command: &mut Command, dir: &Path, path: &str) -> Self {
+    pub fn start_until(command: &mut Command, dir: &Path, path: &str) -> Self {
         let address = free_address();
         let name = command.get_program().to_owned();
         let name = Path::new(&name).file_name().unwrap().to_owned();
