@@ -658,7 +658,13 @@ fn json_has_a_limit_of_its_own() {
     let here = Here::new("limit", &[&uri, "--web.max-requests=1"]);
     thread::scope(|scope| {
         let soon = "X-Prometheus-Scrape-Timeout-Seconds: 3\r\n";
-        let hung = scope.spawn(|| here.ask("GET", "/api/v1/domains", soon));
+        // It may come while the other one below is answered.
+        let hung = scope.spawn(|| {
+            until("an answer", || {
+                let domains = here.ask("GET", "/api/v1/domains", soon);
+                (domains.status != 503).then_some(domains)
+            })
+        });
         let refused = until("a request that is one too many", || {
             let host = here.get("/api/v1/host");
             (host.status == 503).then_some(host)
