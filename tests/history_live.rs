@@ -265,7 +265,9 @@ fn a_peak_between_two_scrapes_is_in_the_most_of_the_minute() {
     let said = json(&exporter, "peak", "points?last=720");
     let points = said["points"].as_array().unwrap().iter();
     let known = points.filter_map(|it| Some((it["cpu_percent"].as_f64()?, it["time"].as_f64()?)));
-    let (peak, at) = known.max_by(|one, other| one.0.total_cmp(&other.0)).unwrap();
+    let (peak, at) = known
+        .max_by(|one, other| one.0.total_cmp(&other.0))
+        .unwrap();
     assert!((peak - after.peak).abs() < 1e-6, "{peak}: {after:?}");
     assert!((begun..ended + 2.0 * interval).contains(&at), "{said}");
 }
