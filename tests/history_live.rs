@@ -10,7 +10,12 @@ mod support;
 use std::{
     fs,
     path::Path,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime},
 };
 
 use serde_json::Value;
@@ -94,26 +99,59 @@ impl Said {
     }
 }
 
-/// What a control group counted from a moment on.
-struct Counted {
-    group: Group,
-    begun: Instant,
-    cpu_seconds: f64,
+/// What the JSON says of a container at a path below its own.
+fn json(exporter: &Program, name: &str, path: &str) -> Value {
+    let path = format!("/api/v1/containers/{name}/{path}");
+    serde_json::from_str(&exporter.get(&path, "").unwrap()).unwrap()
 }
 
-impl Counted {
-    fn from_now(group: Group) -> Self {
-        Self {
-            begun: Instant::now(),
-            cpu_seconds: group.cpu_seconds(),
-            group,
-        }
+/// What time it is, from 1970 on.
+fn now() -> f64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap().as_secs_f64()
+}
+
+/// The CPU time that a control group counts, looked at all the while.
+struct Watch {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<(f64, f64)>>,
+}
+
+impl Watch {
+    fn begin(group: Group) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        let thread = thread::spawn(move || {
+            let mut seen = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                seen.push((now(), group.cpu_seconds()));
+                thread::sleep(Duration::from_millis(10));
+            }
+            seen
+        });
+        Self { is_over, thread }
     }
 
-    /// Seconds, and those of CPU time in them.
-    fn so_far(&self) -> (f64, f64) {
-        let used = self.group.cpu_seconds() - self.cpu_seconds;
-        (self.begun.elapsed().as_secs_f64(), used)
+    fn end(self) -> Watched {
+        self.is_over.store(true, Ordering::Relaxed);
+        Watched(self.thread.join().unwrap())
+    }
+}
+
+/// Times, and the CPU time until then.
+struct Watched(Vec<(f64, f64)>);
+
+impl Watched {
+    /// Between two times, in percent of one core.
+    fn percent(&self, start: f64, end: f64) -> f64 {
+        100.0 * (self.until(end) - self.until(start)) / (end - start)
+    }
+
+    fn until(&self, time: f64) -> f64 {
+        let after = self.0.partition_point(|(at, _)| *at < time);
+        assert!((1..self.0.len()).contains(&after), "not looked at {time}");
+        let ((t0, c0), (t1, c1)) = (self.0[after - 1], self.0[after]);
+        c0 + (c1 - c0) * (time - t0) / (t1 - t0)
     }
 }
 
@@ -153,20 +191,21 @@ fn half_a_core_is_fifty_percent() {
     let parent = format!("--cgroup-parent=/{FIRST}");
     docker.start_container("half", &["--cpus=0.5", &parent], BUSY);
     First::favour();
-    let counted = Counted::from_now(Group::of(docker.pid("half")));
+    let watch = Watch::begin(Group::of(docker.pid("half")));
     let dir = Scratch::new("half");
     let exporter = exporter(&dir, &docker);
     let is_close = |one: f64, other: f64| (one - other).abs() <= 3.0;
-    let (said, percent) = until("50 ± 3 % in the last minute", || {
+    let (said, window) = until("50 ± 3 % in the last minute", || {
         let said = Said::cpu(&exporter, "half")?;
-        let (seconds, used) = counted.so_far();
-        let percent = 100.0 * used / seconds;
-        println!("{said:?}: {percent} % of {seconds} s as counted");
-        let is_so = is_close(said.average, 50.0) && is_close(said.average, percent);
-        (is_so && seconds > 6.0).then_some((said, percent))
+        let window = json(&exporter, "half", "history?window=1m");
+        println!("{said:?}, {window}");
+        let is_so = window["samples"].as_u64()? > 24 && is_close(said.average, 50.0);
+        is_so.then_some((said, window))
     });
+    thread::sleep(INTERVAL);
+    let watched = watch.end();
     // A quarter of a second has parts of the tenths of which it may have half.
-    assert!(said.minimum <= said.average, "{said:?}, {percent}");
+    assert!(said.minimum <= said.average, "{said:?}");
     assert!(
         (said.average..110.0).contains(&said.peak),
         "{said:?}: its one thread has one core at most"
@@ -174,6 +213,17 @@ fn half_a_core_is_fifty_percent() {
     assert!(
         (said.minimum..=said.peak).contains(&said.now),
         "{said:?}: the last sample is in the window"
+    );
+
+    let number = |of: &Value| of.as_f64().unwrap_or_else(|| panic!("{window}"));
+    let (start, end) = (number(&window["start"]), number(&window["end"]));
+    let average = number(&window["cpu_percent"]["average"]);
+    let counted = watched.percent(start, end);
+    println!("{average} % said, {counted} % counted from {start} to {end}");
+    assert!(is_close(average, 50.0), "{window}");
+    assert!(
+        (average - counted).abs() <= 1.0,
+        "{counted} % as counted: {window}"
     );
 }
 
@@ -189,24 +239,37 @@ fn a_peak_between_two_scrapes_is_in_the_most_of_the_minute() {
     let before = until("a sample", || Said::cpu(&exporter, "peak"));
     assert!(before.peak < 30.0, "{before:?}");
 
-    let counted = Counted::from_now(Group::of(pid));
+    let group = Group::of(pid);
+    let (begun, used) = (now(), group.cpu_seconds());
     docker.run(&["kill", "--signal=USR1", "peak"]);
     let done = format!("/proc/{pid}/root/done");
     until("an end of it", || Path::new(&done).exists().then_some(()));
-    let (seconds, used) = counted.so_far();
+    let (ended, used) = (now(), group.cpu_seconds() - used);
 
     let after = until("a sample of it doing nothing", || {
         Said::cpu(&exporter, "peak").filter(|said| said.now < 10.0)
     });
+    let seconds = ended - begun;
     println!("{before:?}, {after:?}: {used} s in {seconds} s");
     // The intervals in which it was busy are longer than it was by two at most, and by as
     // much again on a machine that is late. One of them has their mean or more.
-    let mean = 100.0 * used / (seconds + 4.0 * INTERVAL.as_secs_f64());
+    let interval = INTERVAL.as_secs_f64();
+    let mean = 100.0 * used / (seconds + 4.0 * interval);
     assert!(after.peak >= mean, "{after:?}: {mean} % at least");
     // What is read may be later than the clock.
     assert!(after.peak < 150.0, "{after:?}: it has one thread");
     assert!(after.average < after.peak, "{after:?}");
     assert!(after.minimum < 10.0, "{after:?}");
+
+    // One by one: the most is where it was busy.
+    let said = json(&exporter, "peak", "points?last=720");
+    let points = said["points"].as_array().unwrap().iter();
+    let known = points.filter_map(|it| Some((it["cpu_percent"].as_f64()?, it["time"].as_f64()?)));
+    let (peak, at) = known
+        .max_by(|one, other| one.0.total_cmp(&other.0))
+        .unwrap();
+    assert!((peak - after.peak).abs() < 1e-6, "{peak}: {after:?}");
+    assert!((begun..ended + 2.0 * interval).contains(&at), "{said}");
 }
 
 #[test]

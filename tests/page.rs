@@ -55,19 +55,6 @@ fn pictures() -> PathBuf {
     dir
 }
 
-/// How wide, how high, how dark.
-fn look(browser: &Browser, width: u32, height: u32, theme: &str) {
-    let phone = width < 600;
-    browser.tools(
-        "Emulation.setDeviceMetricsOverride",
-        &json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}),
-    );
-    browser.tools(
-        "Emulation.setEmulatedMedia",
-        &json!({"features": [{"name": "prefers-color-scheme", "value": theme}]}),
-    );
-}
-
 #[test]
 fn the_page_shows_what_comes_and_goes_and_sorts_and_filters_it() {
     let Some(browser) = Browser::start("live") else {
@@ -131,7 +118,7 @@ fn the_page_shows_what_comes_and_goes_and_sorts_and_filters_it() {
 
     for theme in ["light", "dark"] {
         for (kind, width, height) in [("desktop", 1280, 900), ("phone", 390, 844)] {
-            look(&browser, width, height, theme);
+            browser.look(width, height, theme);
             browser.open(&base);
             browser.picture(&pictures().join(format!("{kind}-{theme}.png")));
             let fits = "return document.documentElement.scrollWidth <= innerWidth";
@@ -157,7 +144,7 @@ fn a_plot_goes_on_while_it_is_looked_at() {
         let svg = exporter.get(plot, "").ok()?;
         svg.contains("CPU: last ").then_some(svg)
     });
-    look(&browser, 1280, 900, "dark");
+    browser.look(1280, 900, "dark");
     browser.open(&format!("{base}/containers/page-busy?window=1m"));
     let drawn = "const all = [...document.querySelectorAll('.plots img')];
         return all.length === 4 && all.every((it) => it.complete && it.naturalWidth > 0)";

@@ -60,15 +60,25 @@ impl Browser {
             "POST",
             "/session",
             &json!({"capabilities": {"alwaysMatch": {
-                "goog:loggingPrefs": {"browser": "ALL"},
+                "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
                 "goog:chromeOptions": {
                     "binary": file_of_program("chromium").unwrap(),
                     // Tests run as root, and containers have little shared memory.
-                    "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", profile],
+                    "args": [
+                        "--headless=new",
+                        "--no-sandbox",
+                        "--disable-dev-shm-usage",
+                        // The driver clicks where it has scrolled to, at once.
+                        "--force-prefers-reduced-motion",
+                        profile,
+                    ],
                 },
             }}}),
         );
         browser.session = format!("/session/{}", made["sessionId"].as_str().unwrap());
+        // Debian's begins with a page from elsewhere.
+        browser.open("about:blank");
+        browser.requests();
         Some(browser)
     }
 
@@ -94,6 +104,40 @@ impl Browser {
         self.of_session("POST", "/actions", &json!({"actions": [keyboard]}));
     }
 
+    /// Clicks in the middle of an element, as a user would.
+    pub fn click(&self, selector: &str) {
+        let element = self.element(selector);
+        self.of_session("POST", &format!("{element}/click"), &json!({}));
+    }
+
+    /// What is seen of an element, as text.
+    pub fn picture_of(&self, selector: &str) -> String {
+        let element = self.element(selector);
+        let picture = self.of_session("GET", &format!("{element}/screenshot"), &Value::Null);
+        picture.as_str().unwrap().to_owned()
+    }
+
+    /// The path of the first element.
+    fn element(&self, selector: &str) -> String {
+        let using = json!({"using": "css selector", "value": selector});
+        let found = self.of_session("POST", "/element", &using);
+        let id = found.as_object().and_then(|it| it.values().next());
+        format!("/element/{}", id.and_then(Value::as_str).unwrap())
+    }
+
+    /// How wide, how high, how dark; what is narrow is a phone.
+    pub fn look(&self, width: u32, height: u32, theme: &str) {
+        let phone = width < 600;
+        self.tools(
+            "Emulation.setDeviceMetricsOverride",
+            &json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}),
+        );
+        self.tools(
+            "Emulation.setEmulatedMedia",
+            &json!({"features": [{"name": "prefers-color-scheme", "value": theme}]}),
+        );
+    }
+
     /// Asks the browser itself, by the protocol of its developer tools.
     pub fn tools(&self, command: &str, parameters: &Value) -> Value {
         let ask = json!({"cmd": command, "params": parameters});
@@ -106,6 +150,21 @@ impl Browser {
         let log = log.as_array().unwrap();
         let all = log.iter().filter(|entry| entry["level"] != "INFO");
         all.map(|entry| entry["message"].to_string()).collect()
+    }
+
+    /// What pages asked anyone for since it was last asked.
+    pub fn requests(&self) -> Vec<String> {
+        let log = self.of_session("POST", "/se/log", &json!({"type": "performance"}));
+        let mut urls = Vec::new();
+        for entry in log.as_array().unwrap() {
+            let event: Value = serde_json::from_str(entry["message"].as_str().unwrap()).unwrap();
+            let event = &event["message"];
+            if event["method"] == "Network.requestWillBeSent" {
+                let url = event["params"]["request"]["url"].as_str();
+                urls.push(url.unwrap().to_owned());
+            }
+        }
+        urls
     }
 
     fn of_session(&self, method: &str, path: &str, body: &Value) -> Value {
@@ -152,7 +211,19 @@ impl Browser {
 
     /// Keeps a picture of the page as it is seen.
     pub fn picture(&self, file: &Path) {
-        let picture = self.tools("Page.captureScreenshot", &json!({}));
+        self.keep_picture(file, &json!({}));
+    }
+
+    /// Keeps a picture of all of the page.
+    pub fn whole_picture(&self, file: &Path) {
+        let size = "const it = document.documentElement;
+            return {x: 0, y: 0, scale: 1, width: it.scrollWidth, height: it.scrollHeight}";
+        let clip = self.run(size);
+        self.keep_picture(file, &json!({"captureBeyondViewport": true, "clip": clip}));
+    }
+
+    fn keep_picture(&self, file: &Path, how: &Value) {
+        let picture = self.tools("Page.captureScreenshot", how);
         let encoded = picture["data"].as_str().unwrap();
         std::fs::write(file, decoded(encoded)).unwrap();
     }
