@@ -17,6 +17,7 @@ mod error;
 mod host;
 mod latest;
 mod query;
+pub(crate) mod said;
 
 use std::{
     sync::Arc,
