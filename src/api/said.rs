@@ -54,6 +54,7 @@ pub(crate) struct Latest {
     pub sent_bytes_per_second: Option<f64>,
     pub read_bytes_per_second: Option<f64>,
     pub written_bytes_per_second: Option<f64>,
+    pub pids: Option<f64>,
 }
 
 /// What could not be read.
