@@ -21,6 +21,7 @@ use crate::{
         engine::{self, SizeFlags},
         libvirt, workloads,
     },
+    top::{self, Exporter},
 };
 
 /// The flags that belong to no collector.
@@ -48,6 +49,9 @@ pub struct Flags {
     /// With the task census: print JSON instead of a table.
     #[arg(long = "json", default_value_t = false, action = ArgAction::Set)]
     pub json: bool,
+    /// How the task top shows things.
+    #[command(flatten)]
+    pub top: top::Flags,
     /// What to remember.
     #[command(flatten)]
     pub history: history::Flags,
@@ -75,6 +79,8 @@ pub enum Task {
     Check,
     /// Print the census of this machine: what runs here, without naming any of it.
     Census,
+    /// Show live what an exporter says of its machine.
+    Top,
 }
 
 /// What the command line asks for.
@@ -82,6 +88,8 @@ pub enum Task {
 pub struct Settings {
     /// What to do.
     pub task: Task,
+    /// Which exporter to show.
+    pub exporter: Exporter,
     /// The exporter's own flags.
     pub flags: Flags,
     /// The collectors that are on, and how each reads.
@@ -97,14 +105,21 @@ pub fn command(collectors: &[Entry]) -> Command {
     let task = Arg::new("task")
         .value_name("TASK")
         .value_parser(value_parser!(Task));
+    let url = Arg::new("url")
+        .value_name("URL")
+        .value_parser(value_parser!(Exporter));
     let own = Command::new(env!("CARGO_PKG_NAME"))
         .version(env!("CARGO_PKG_VERSION"))
         .args_override_self(true)
         .disable_help_flag(true)
         .arg(help.action(ArgAction::HelpShort).help("Print this help"))
         .arg(task.help(
-            "What to do: serve metrics, check what will be collected here, or print the census \
-             [default: serve]",
+            "What to do: serve metrics, check what will be collected here, print the census, or \
+             show live what an exporter says [default: serve]",
+        ))
+        .arg(url.help(
+            "With the task top: which exporter to ask, http://HOST:PORT or unix:///PATH \
+             [default: http://localhost:9100]",
         ))
         .next_help_heading("Serving, logging, where the machine is");
     let command = Flags::augment_args(own).next_help_heading("Collectors and their settings");
@@ -128,6 +143,8 @@ pub fn command(collectors: &[Entry]) -> Command {
     let command = command.about(env!("CARGO_PKG_DESCRIPTION")).after_help(
         "strata_exporter census prints what runs here without naming any of it, as a table or with \
          --json as the report at /api/v1/census.\n\n\
+         strata_exporter top [URL] shows live what an exporter here or elsewhere says of its \
+         machine, containers and virtual machines; into a file or pipe it prints one table.\n\n\
          strata_exporter check, with the flags it is served with, says for this machine what will \
          be collected, and for what is not, why and how to mend it. It exits with 0 if everything \
          that is on works, else with 1.\n\n\
@@ -201,8 +218,18 @@ pub fn parse(
         let message = "--json goes with the task census only";
         return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
     }
+    let url = matches.get_one::<Exporter>("url");
+    if task != Task::Top {
+        let given = url.map(|_| "URL");
+        let given = given.or_else(|| flags.top.interval.map(|_| "--interval"));
+        if let Some(given) = given {
+            let message = format!("{given} goes with the task top only");
+            return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
+        }
+    }
     Ok(Settings {
         task,
+        exporter: url.cloned().unwrap_or_default(),
         flags,
         collectors: made,
         to_come,
@@ -325,6 +352,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_in_one_line() {
         for (line, said) in [
+            ("check http://x", "URL goes with the task top only"),
+            ("--interval=1s", "--interval goes with the task top only"),
             (
                 "--no-such-flag",
                 "unexpected argument '--no-such-flag' found",
@@ -339,7 +368,7 @@ mod tests {
             ),
             (
                 "surplus",
-                "invalid value 'surplus' for '[TASK]' [possible values: serve, check, census]",
+                "invalid value 'surplus' for '[TASK]' [possible values: serve, check, census, top]",
             ),
         ] {
             let error = parse(line).err();

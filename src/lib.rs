@@ -15,6 +15,7 @@
 //! page       shows to people what api and check say
 //! http       hands text, JSON and pages to who asks
 //! plot       draws values over time
+//! top        shows in a terminal what an exporter says as JSON
 //! ```
 //!
 //! A module may use those above it and the vocabulary they share ([`error`],
@@ -45,3 +46,4 @@ pub mod reference;
 pub mod sampler;
 pub mod scrape;
 pub mod sources;
+pub mod top;

@@ -1,6 +1,10 @@
 //! Exposes what the machine, its containers and its virtual machines are doing.
 
-use std::{io::Write, process::ExitCode, sync::Arc};
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::error::ErrorKind;
 use strata_exporter::{
@@ -12,6 +16,7 @@ use strata_exporter::{
     log, sampler,
     scrape::{self, Scraper, Workers},
     sources::{self, Machine},
+    top,
 };
 use tokio::{
     runtime::{self, Runtime},
@@ -51,6 +56,7 @@ fn main() -> ExitCode {
         // Nothing is logged: what is wrong stands in what it prints.
         Task::Check => check(settings),
         Task::Census => census(settings).map(|()| true),
+        Task::Top => top(settings).map(|()| true),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -139,6 +145,25 @@ fn census(settings: Settings) -> Result<(), String> {
     };
     // Whoever reads it may have read enough.
     std::io::stdout().write_all(text.as_bytes()).ok();
+    Ok(())
+}
+
+/// Shows what an exporter says, live or, where nobody watches, once.
+fn top(settings: Settings) -> Result<(), String> {
+    let runtime = runtime()?;
+    let exporter = settings.exporter;
+    let text = runtime.block_on(async {
+        if std::io::stdout().is_terminal() {
+            let interval = settings.flags.top.interval();
+            top::live(exporter, interval, stop_signal()?).await?;
+            return Ok::<_, String>(String::new());
+        }
+        top::once(&exporter).await
+    });
+    // Not dropped: that would wait for names that nobody resolves.
+    runtime.shutdown_background();
+    // Whoever reads it may have read enough.
+    std::io::stdout().write_all(text?.as_bytes()).ok();
     Ok(())
 }
 

@@ -771,6 +771,63 @@ fn the_census_names_nothing_and_keeps_its_number() {
     assert!(!table.contains("nginx"), "{table}");
 }
 
+/// What top says where it goes to no terminal, and whether all is well.
+fn top(words: &[&str]) -> (Option<i32>, String) {
+    support::live::ask(Command::new(BINARY).arg("top").args(words), "")
+}
+
+#[test]
+fn top_prints_one_table_where_nobody_watches() {
+    let dir = Scratch::new("api-top");
+    let socket = dir.0.join("socket");
+    let listen = format!("--web.listen-address=unix:{}", socket.display());
+    let here = Here::new("top", &[&listen]);
+    for url in [
+        format!("http://{}", here.exporter.address),
+        format!("unix://{}", socket.display()),
+    ] {
+        let (status, table) = top(&[&url]);
+        assert_eq!(status, Some(0), "{table}");
+        let lines: Vec<Vec<_>> = table
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        let name = here.get("/api/v1/host").json()["name"].clone();
+        assert_eq!(json!(lines[0][0]), name, "{table}");
+        assert_eq!(
+            lines[1].join(" "),
+            "NAME KIND STATE CPU MEMORY NETWORK DISK PIDS"
+        );
+        let line = |name: &str| {
+            let found = lines.iter().find(|line| line[0] == name);
+            found.unwrap_or_else(|| panic!("{name}: {table}"))
+        };
+        assert_eq!(line("web")[1..3], ["docker", "running"]);
+        assert_eq!(
+            line("db")[1..],
+            ["docker", "paused", "–", "–", "–", "–", "–"]
+        );
+        assert_eq!(lines.iter().filter(|line| line[0] == NAMELESS).count(), 1);
+    }
+}
+
+#[test]
+fn top_says_why_there_is_nothing_to_show() {
+    let dir = Scratch::new("api-top-away");
+    let nobody = format!("unix://{}/nobody", dir.0.display());
+    let (status, said) = top(&[&nobody]);
+    assert_eq!(status, Some(2), "{said}");
+    let expected = format!("strata_exporter: {nobody}/api/v1/host: No such file or directory");
+    assert!(said.starts_with(&expected), "{said}");
+    for (words, expected) in [
+        (&["https://x"][..], "HTTPS is not supported yet"),
+        (&["--interval=1ms"], "not from 500ms to 1h"),
+    ] {
+        let (status, said) = top(words);
+        assert_eq!((status, said.contains(expected)), (Some(2), true), "{said}");
+    }
+}
+
 #[test]
 fn a_number_that_cannot_be_kept_is_said_at_the_start() {
     let refuse = |task: &str, flags: &[&str]| {

@@ -18,6 +18,7 @@ mod history;
 mod host;
 mod latest;
 mod query;
+pub(crate) mod said;
 
 use std::{
     sync::Arc,

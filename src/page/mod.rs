@@ -23,7 +23,6 @@ mod detail;
 mod frame;
 mod overview;
 mod plots;
-mod said;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,7 +30,7 @@ use maud::Markup;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    api::Api,
+    api::{Api, said},
     collector::Entry,
     history::{History, Series},
     scrape::{Scraper, Workers},

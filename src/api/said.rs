@@ -1,12 +1,13 @@
-//! What the API says, as far as it is shown. The page knows nothing else of the machine,
-//! so that what is seen without a script is what the script refreshes.
+//! What the API says, as those read it who show it to people: the page and `top`. They
+//! know nothing else of the machine, so that what the page shows without a script is what
+//! the script refreshes, and `top` can be anywhere.
 
 use serde::Deserialize;
 
 /// `/api/v1/host`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Host {
+pub(crate) struct Host {
     pub time: Option<f64>,
     pub name: String,
     pub kernel: Kernel,
@@ -21,13 +22,13 @@ pub(super) struct Host {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Kernel {
+pub(crate) struct Kernel {
     pub release: String,
     pub machine: String,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Load {
+pub(crate) struct Load {
     #[serde(rename = "1m")]
     pub one: f64,
     #[serde(rename = "5m")]
@@ -38,7 +39,7 @@ pub(super) struct Load {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     pub total_bytes: Option<f64>,
     pub available_bytes: Option<f64>,
 }
@@ -46,19 +47,20 @@ pub(super) struct Memory {
 /// What was sampled last.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Latest {
+pub(crate) struct Latest {
     pub cpu_percent: Option<f64>,
     pub memory_bytes: Option<f64>,
     pub received_bytes_per_second: Option<f64>,
     pub sent_bytes_per_second: Option<f64>,
     pub read_bytes_per_second: Option<f64>,
     pub written_bytes_per_second: Option<f64>,
+    pub pids: Option<f64>,
 }
 
 /// What could not be read.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Missing {
+pub(crate) struct Missing {
     pub part: String,
     pub reason: String,
 }
@@ -66,7 +68,7 @@ pub(super) struct Missing {
 /// `/api/v1/containers`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Containers {
+pub(crate) struct Containers {
     pub time: Option<f64>,
     pub engines: Vec<Engine>,
     pub containers: Option<Vec<Container>>,
@@ -75,7 +77,7 @@ pub(super) struct Containers {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Engine {
+pub(crate) struct Engine {
     pub socket: String,
     pub engine: Option<String>,
     pub version: Option<String>,
@@ -87,7 +89,7 @@ pub(super) struct Engine {
 /// `/api/v1/containers/{container}`, or why there is none.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct One {
+pub(crate) struct One {
     pub time: Option<f64>,
     pub container: Container,
     pub missing: Vec<Missing>,
@@ -97,7 +99,7 @@ pub(super) struct One {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Candidate {
+pub(crate) struct Candidate {
     pub id: Option<String>,
     pub name: Option<String>,
     pub cgroup: String,
@@ -105,7 +107,7 @@ pub(super) struct Candidate {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Container {
+pub(crate) struct Container {
     pub kind: String,
     pub id: Option<String>,
     pub name: Option<String>,
@@ -134,21 +136,21 @@ pub(super) struct Container {
 /// Why no name is known.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Unnamed {
+pub(crate) struct Unnamed {
     pub reason: String,
     pub detail: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct OfDomain {
+pub(crate) struct OfDomain {
     pub name: String,
 }
 
 /// `/api/v1/domains`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Domains {
+pub(crate) struct Domains {
     pub time: Option<f64>,
     pub domains: Option<Vec<Domain>>,
     pub missing: Vec<Missing>,
@@ -156,7 +158,7 @@ pub(super) struct Domains {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Domain {
+pub(crate) struct Domain {
     pub name: String,
     pub uuid: String,
     pub title: Option<String>,
@@ -172,26 +174,26 @@ pub(super) struct Domain {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Balloon {
+pub(crate) struct Balloon {
     pub current_bytes: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Named {
+pub(crate) struct Named {
     pub name: String,
 }
 
 /// `/api/v1/collectors`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Collectors {
+pub(crate) struct Collectors {
     pub collectors: Vec<Collector>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Collector {
+pub(crate) struct Collector {
     pub name: String,
     pub about: String,
     pub layer: String,
@@ -202,7 +204,7 @@ pub(super) struct Collector {
 /// A collector's last run.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Run {
+pub(crate) struct Run {
     pub outcome: String,
     pub duration_seconds: f64,
     pub error: Option<String>,
@@ -211,19 +213,19 @@ pub(super) struct Run {
 
 impl Container {
     /// By what it goes in paths, and in the table.
-    pub(super) fn key(&self) -> &str {
+    pub(crate) fn key(&self) -> &str {
         self.id.as_deref().unwrap_or(&self.cgroup)
     }
 
     /// By what people know it.
-    pub(super) fn title(&self) -> &str {
+    pub(crate) fn title(&self) -> &str {
         let of_domain = self.domain.as_ref().map(|domain| domain.name.as_str());
         let name = self.name.as_deref().or(of_domain);
         name.unwrap_or_else(|| short(self.key()))
     }
 
     /// Why it goes by nothing better.
-    pub(super) fn why_unnamed(&self) -> Option<String> {
+    pub(crate) fn why_unnamed(&self) -> Option<String> {
         let unnamed = self.unnamed.as_ref()?;
         let why = match unnamed.reason.as_str() {
             "not_known" => "no engine that is asked knows it",

@@ -1,0 +1,308 @@
+//! The machine in a terminal, as the JSON of an exporter has it, be that here or far away.
+//!
+//! Where it goes to no terminal, it is one table as text.
+
+mod client;
+mod view;
+
+use std::time::{Duration, Instant};
+
+use ratatui::{
+    DefaultTerminal,
+    buffer::Buffer,
+    crossterm::event::{self, Event, KeyCode, KeyEvent, KeyModifiers},
+    layout::Rect,
+    style::Stylize,
+    text::Line,
+    widgets::TableState,
+};
+use tokio::{sync::mpsc, task::JoinSet, time};
+
+use crate::duration;
+pub use client::Exporter;
+use client::Said;
+use view::Sort;
+
+/// Samples are seconds apart; and more than an hour shows nothing.
+const MIN_INTERVAL: Duration = Duration::from_millis(500);
+const MAX_INTERVAL: Duration = Duration::from_secs(3600);
+/// What is typed for a filter ends here.
+const MAX_FILTER: usize = 64;
+
+const KEYS: &str = "q quit  c CPU  m memory  n name  ↑↓ move  / filter";
+
+/// How it is shown.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub struct Flags {
+    /// With the task top: how long to wait before asking again, from 500ms to 1h [default: 2s].
+    #[arg(long = "interval", value_name = "DURATION", value_parser = interval)]
+    pub interval: Option<Duration>,
+}
+
+impl Flags {
+    /// How long to wait before asking again.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.interval.unwrap_or(Duration::from_secs(2))
+    }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration::parse(text)?;
+    if (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("not from 500ms to 1h".to_owned())
+    }
+}
+
+/// One table, as text.
+pub async fn once(exporter: &Exporter) -> Result<String, String> {
+    Ok(view::text(&exporter.ask().await?))
+}
+
+/// Shows it until somebody quits or the process is told to stop.
+pub async fn live(
+    exporter: Exporter,
+    interval: Duration,
+    stop: impl Future<Output = ()>,
+) -> Result<(), String> {
+    let (tell, answers) = mpsc::channel(1);
+    let mut asking = JoinSet::new();
+    asking.spawn(async move {
+        while tell.send(exporter.ask().await).await.is_ok() {
+            time::sleep(interval).await;
+        }
+    });
+    // A panic restores it, too.
+    let terminal = ratatui::try_init();
+    let shown = match terminal {
+        Ok(terminal) => show(terminal, answers, keys(), stop).await,
+        Err(error) => Err(error),
+    };
+    ratatui::restore();
+    shown.map_err(|error| format!("terminal: {error}"))
+}
+
+/// What is typed; reading it blocks. The thread ends with the process.
+fn keys() -> mpsc::Receiver<Event> {
+    let (tell, keys) = mpsc::channel(16);
+    std::thread::spawn(move || {
+        while let Ok(event) = event::read() {
+            if tell.blocking_send(event).is_err() {
+                return;
+            }
+        }
+    });
+    keys
+}
+
+async fn show(
+    mut terminal: DefaultTerminal,
+    mut answers: mpsc::Receiver<Result<Said, String>>,
+    mut keys: mpsc::Receiver<Event>,
+    stop: impl Future<Output = ()>,
+) -> std::io::Result<()> {
+    let mut top = Top::default();
+    let mut stop = std::pin::pin!(stop);
+    // For the age of what is shown.
+    let mut second = time::interval(Duration::from_secs(1));
+    loop {
+        terminal.draw(|frame| top.draw(frame.area(), frame.buffer_mut()))?;
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            _ = second.tick() => {}
+            answer = answers.recv() => match answer {
+                Some(answer) => top.hear(answer),
+                None => return Err(std::io::Error::other("asking ended")),
+            },
+            event = keys.recv() => match event {
+                Some(Event::Key(key)) if top.press(key) => {}
+                Some(Event::Key(_)) => return Ok(()),
+                Some(_) => {}
+                None => return Err(std::io::Error::other("no keys can be read")),
+            },
+        }
+    }
+}
+
+/// What is known, and how it is to be shown.
+#[derive(Debug, Default)]
+struct Top {
+    said: Said,
+    /// When that was.
+    heard: Option<Instant>,
+    /// Why there is nothing newer.
+    error: Option<String>,
+    sort: Sort,
+    filter: String,
+    is_typing: bool,
+    selected: TableState,
+}
+
+impl Top {
+    fn hear(&mut self, answer: Result<Said, String>) {
+        self.error = match answer {
+            Ok(said) => {
+                (self.said, self.heard) = (said, Some(Instant::now()));
+                None
+            }
+            Err(error) => Some(error),
+        };
+    }
+
+    /// Whether to go on.
+    fn press(&mut self, key: KeyEvent) -> bool {
+        let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            KeyCode::Char('c') if with_control => return false,
+            KeyCode::Esc => {
+                self.filter.clear();
+                self.is_typing = false;
+            }
+            KeyCode::Enter => self.is_typing = false,
+            KeyCode::Backspace if self.is_typing => drop(self.filter.pop()),
+            KeyCode::Char(c) if self.is_typing => {
+                let has_room = self.filter.len() < MAX_FILTER;
+                self.filter.extend(has_room.then_some(c));
+            }
+            KeyCode::Char('q') => return false,
+            KeyCode::Char('c') => self.sort = Sort::Cpu,
+            KeyCode::Char('m') => self.sort = Sort::Memory,
+            KeyCode::Char('n') => self.sort = Sort::Name,
+            KeyCode::Down | KeyCode::Char('j') => self.selected.select_next(),
+            KeyCode::Up | KeyCode::Char('k') => self.selected.select_previous(),
+            KeyCode::Char('/') => self.is_typing = true,
+            _ => {}
+        }
+        true
+    }
+
+    fn draw(&mut self, area: Rect, buffer: &mut Buffer) {
+        let things = view::things(&self.said, self.sort, &self.filter);
+        let last = self.last();
+        let place = (area, buffer);
+        view::draw(
+            &self.said,
+            &things,
+            self.sort,
+            last,
+            &mut self.selected,
+            place,
+        );
+    }
+
+    fn last(&self) -> Line<'static> {
+        let seconds = self.heard.map(|heard| heard.elapsed().as_secs());
+        match (&self.error, seconds, view::missing(&self.said)) {
+            _ if self.is_typing => Line::from(format!("/{}_", self.filter)),
+            (Some(error), Some(seconds), _) => {
+                Line::from(format!("{seconds} s old: {error}")).red()
+            }
+            (Some(error), None, _) => Line::from(error.clone()).red(),
+            (None, None, _) => Line::from("asking …"),
+            _ if !self.filter.is_empty() => {
+                Line::from(format!("/{}  Esc shows all  {KEYS}", self.filter))
+            }
+            (None, _, Some(missing)) => Line::from(missing).yellow(),
+            _ => Line::from(KEYS).dim(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::{Terminal, backend::TestBackend, buffer::Cell};
+
+    use super::*;
+
+    fn screen(top: &mut Top) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(80, 6)).unwrap();
+        let drawn = terminal.draw(|frame| top.draw(frame.area(), frame.buffer_mut()));
+        let content = &drawn.unwrap().buffer.content;
+        let lines = content.chunks(80).map(|line| {
+            let line: String = line.iter().map(Cell::symbol).collect();
+            line.trim_end().to_owned() + "\n"
+        });
+        lines.collect()
+    }
+
+    fn press(top: &mut Top, keys: &str) -> bool {
+        let code = |key| match key {
+            '\n' => KeyCode::Enter,
+            '\u{1b}' => KeyCode::Esc,
+            '\u{8}' => KeyCode::Backspace,
+            key => KeyCode::Char(key),
+        };
+        let mut keys = keys.chars().map(code);
+        keys.all(|key| top.press(KeyEvent::from(key)))
+    }
+
+    fn said() -> Said {
+        let containers = r#"{"containers": [
+            {"id": "1", "name": "web", "latest": {"cpu_percent": 1, "memory_bytes": 2}},
+            {"id": "2", "name": "db", "latest": {"cpu_percent": 2, "memory_bytes": 1}}]}"#;
+        let host = r#"{"name": "here", "latest": {"cpu_percent": 3}}"#;
+        Said {
+            host: serde_json::from_str(host).unwrap(),
+            containers: serde_json::from_str(containers).unwrap(),
+            ..Said::default()
+        }
+    }
+
+    /// The names in the table, from above.
+    fn names(top: &mut Top) -> Vec<String> {
+        let screen = screen(top);
+        let rows = screen.lines().skip(2).take(3);
+        let names = rows.filter_map(|row| row.split_whitespace().next());
+        names.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn an_exporter_that_is_away_leaves_its_last_values_and_their_age() {
+        let mut top = Top::default();
+        assert!(screen(&mut top).ends_with("\nasking …\n"));
+        top.hear(Err("refused".to_owned()));
+        assert!(screen(&mut top).ends_with("\nrefused\n"));
+        top.hear(Ok(said()));
+        assert!(screen(&mut top).ends_with(&format!("\n{KEYS}\n")));
+        top.hear(Err("refused".to_owned()));
+        let screen = screen(&mut top);
+        assert!(screen.contains("\ndb "), "{screen}");
+        let last = screen.lines().last().unwrap();
+        assert!(last.ends_with(" s old: refused"), "{last}");
+    }
+
+    #[test]
+    fn keys_sort_filter_and_quit() {
+        let mut top = Top::default();
+        top.hear(Ok(said()));
+        assert_eq!(names(&mut top), ["db", "web"]);
+        assert!(press(&mut top, "m"));
+        assert_eq!(names(&mut top), ["web", "db"]);
+        assert!(press(&mut top, "n"));
+        assert_eq!(names(&mut top), ["db", "web"]);
+        // What is typed is no command.
+        assert!(press(&mut top, "/qx\u{8}"));
+        assert!(names(&mut top).is_empty());
+        assert!(screen(&mut top).ends_with("\n/q_\n"));
+        assert!(press(&mut top, "\u{8}we\n"));
+        assert_eq!(names(&mut top), ["web"]);
+        assert!(press(&mut top, "\u{1b}"));
+        assert_eq!(names(&mut top), ["db", "web"]);
+        assert!(!press(&mut top, "q"));
+        assert!(!top.press(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)));
+    }
+
+    #[test]
+    fn moving_ends_at_the_last_row() {
+        let mut top = Top::default();
+        top.hear(Ok(said()));
+        assert!(press(&mut top, "jjjjj"));
+        screen(&mut top);
+        assert_eq!(top.selected.selected(), Some(1));
+        assert!(press(&mut top, "k"));
+        assert_eq!(top.selected.selected(), Some(0));
+    }
+}

@@ -1,0 +1,351 @@
+//! What is seen: a line about the machine, a table, and a line about what is wrong.
+
+use std::{cmp::Ordering, collections::BTreeMap};
+
+use ratatui::{
+    buffer::Buffer,
+    layout::{Constraint, Layout, Rect},
+    style::{Style, Stylize},
+    text::{Line, Text},
+    widgets::{Cell, Row, StatefulWidget, Table, TableState, Widget},
+};
+
+use super::client::Said;
+use crate::{
+    api::said::{Host, Latest, Missing},
+    plot::Unit,
+};
+
+/// Stands where nothing is known.
+const UNKNOWN: &str = "–";
+/// Columns behind the name, and their width.
+const COLUMNS: [(&str, u16); 7] = [
+    ("KIND", 10),
+    ("STATE", 10),
+    ("CPU", 7),
+    ("MEMORY", 8),
+    ("NETWORK", 9),
+    ("DISK", 9),
+    ("PIDS", 5),
+];
+/// From this one on they are numbers, which stand to the right.
+const FIRST_NUMBER: usize = 2;
+/// What a table takes beside its names.
+const BESIDE_NAMES: u16 = 10 + 10 + 7 + 8 + 9 + 9 + 5 + 7;
+/// Where nothing limits the width.
+const NAMES: std::ops::RangeInclusive<usize> = 15..=64;
+
+/// What stands first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Sort {
+    #[default]
+    Cpu,
+    Memory,
+    Name,
+}
+
+/// A container, or a virtual machine.
+#[derive(Debug)]
+pub(super) struct Thing<'a> {
+    name: &'a str,
+    kind: &'a str,
+    state: Option<&'a str>,
+    latest: Option<&'a Latest>,
+}
+
+impl<'a> Thing<'a> {
+    fn cells(&self) -> [String; 7] {
+        let none = Latest::default();
+        let latest = self.latest.unwrap_or(&none);
+        let both = |one: Option<f64>, other: Option<f64>| one.zip(other).map(|(a, b)| a + b);
+        let network = both(
+            latest.received_bytes_per_second,
+            latest.sent_bytes_per_second,
+        );
+        let disk = both(
+            latest.read_bytes_per_second,
+            latest.written_bytes_per_second,
+        );
+        [
+            self.kind.to_owned(),
+            self.state.unwrap_or(UNKNOWN).to_owned(),
+            amount(Unit::Percent, latest.cpu_percent),
+            amount(Unit::Bytes, latest.memory_bytes),
+            amount(Unit::BytesPerSecond, network),
+            amount(Unit::BytesPerSecond, disk),
+            amount(Unit::Count, latest.pids),
+        ]
+    }
+
+    /// The greatest first, and what is not known last.
+    fn cmp(&self, other: &Self, sort: Sort) -> Ordering {
+        let of = |it: &Thing<'a>| match sort {
+            Sort::Cpu => it.latest?.cpu_percent,
+            Sort::Memory => it.latest?.memory_bytes,
+            Sort::Name => None,
+        };
+        let number = |it| of(it).unwrap_or(f64::NEG_INFINITY);
+        let by_number = number(other).total_cmp(&number(self));
+        by_number.then_with(|| self.name.cmp(other.name))
+    }
+}
+
+/// Everything that has this in its name, in order.
+pub(super) fn things<'a>(said: &'a Said, sort: Sort, filter: &str) -> Vec<Thing<'a>> {
+    let domains = said.domains.domains.iter().flatten();
+    let mut domains: BTreeMap<_, _> = domains.map(|it| (it.name.as_str(), it)).collect();
+    let containers = said.containers.containers.iter().flatten();
+    let containers = containers.map(|it| {
+        let domain = it.domain.as_ref();
+        let domain = domain.and_then(|it| domains.remove(it.name.as_str()));
+        let maker = it.engine.as_deref().or(it.runtime.as_deref());
+        Thing {
+            name: it.title(),
+            kind: maker.unwrap_or(&it.kind),
+            state: (it.state.as_deref()).or_else(|| domain?.state.as_deref()),
+            latest: Some(&it.latest),
+        }
+    });
+    let mut things: Vec<_> = containers.collect();
+    // Those that do not run have no control group.
+    things.extend(domains.into_values().map(|it| Thing {
+        name: &it.name,
+        kind: "guest",
+        state: it.state.as_deref(),
+        latest: None,
+    }));
+    let filter = filter.to_lowercase();
+    things.retain(|it| it.name.to_lowercase().contains(&filter));
+    things.sort_by(|one, other| one.cmp(other, sort));
+    things
+}
+
+/// A number with its unit, or that it is not known.
+fn amount(unit: Unit, number: Option<f64>) -> String {
+    number.map_or_else(|| UNKNOWN.to_owned(), |number| unit.text(number))
+}
+
+fn machine(host: &Host) -> Line<'_> {
+    let name = if host.name.is_empty() {
+        UNKNOWN
+    } else {
+        &host.name
+    };
+    let memory = &host.memory;
+    let total = memory.total_bytes;
+    let used = total
+        .zip(memory.available_bytes)
+        .map(|(all, free)| all - free);
+    let load = host.load.as_ref();
+    let load = load.map(|it| format!("{:.2} {:.2} {:.2}", it.one, it.five, it.fifteen));
+    Line::from(vec![
+        name.bold(),
+        format!(
+            "  CPU {} of {} × 100 %  memory {} of {}  load {}",
+            amount(Unit::Percent, host.latest.cpu_percent),
+            host.cpus_online
+                .map_or_else(|| UNKNOWN.to_owned(), |cpus| cpus.to_string()),
+            amount(Unit::Bytes, used),
+            amount(Unit::Bytes, total),
+            load.as_deref().unwrap_or(UNKNOWN),
+        )
+        .into(),
+    ])
+}
+
+/// What is missing, and why.
+pub(super) fn missing(said: &Said) -> Option<String> {
+    let (host, containers) = (&said.host, &said.containers);
+    let is_guest = |it: &crate::api::said::Container| it.domain.is_some();
+    let has_guests = containers.containers.iter().flatten().any(is_guest);
+    // Most machines have no libvirt, and miss nothing.
+    let domains = said.domains.missing.iter().filter(|_| has_guests);
+    let text = |it: &Missing| format!("missing: {}: {}", it.part, it.reason);
+    let parts = host
+        .missing
+        .iter()
+        .chain(&containers.missing)
+        .chain(domains);
+    let unsampled = host.latest.cpu_percent.is_none() && host.latest.memory_bytes.is_none();
+    let unsampled = unsampled
+        .then(|| "no samples yet, or none are taken there (--no-collector.history)".to_owned());
+    unsampled.or_else(|| parts.map(text).next())
+}
+
+/// Draws it all; the last line is of the caller.
+pub(super) fn draw(
+    said: &Said,
+    things: &[Thing<'_>],
+    sort: Sort,
+    last: Line<'_>,
+    selected: &mut TableState,
+    (area, buffer): (Rect, &mut Buffer),
+) {
+    let [top, middle, bottom] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Fill(1),
+        Constraint::Length(1),
+    ])
+    .areas(area);
+    machine(&said.host).render(top, buffer);
+    last.render(bottom, buffer);
+    let sorted = match sort {
+        Sort::Cpu => "CPU",
+        Sort::Memory => "MEMORY",
+        Sort::Name => "NAME",
+    };
+    let title = |(at, (title, _)): (usize, &(&'static str, u16))| {
+        let cell = cell(at, (*title).to_owned());
+        if *title == sorted {
+            cell.underlined()
+        } else {
+            cell
+        }
+    };
+    let name = Cell::from("NAME");
+    let name = if sorted == "NAME" {
+        name.underlined()
+    } else {
+        name
+    };
+    let titles = std::iter::once(name).chain(COLUMNS.iter().enumerate().map(title));
+    let rows = things.iter().map(|it| {
+        let cells = it.cells().into_iter().enumerate();
+        let cells = cells.map(|(at, text)| cell(at, text));
+        Row::new(std::iter::once(Cell::from(it.name)).chain(cells))
+    });
+    let widths = COLUMNS.iter().map(|(_, width)| Constraint::Length(*width));
+    let widths = std::iter::once(Constraint::Fill(1)).chain(widths);
+    let table = Table::new(rows, widths)
+        .header(Row::new(titles).bold())
+        .row_highlight_style(Style::new().reversed());
+    StatefulWidget::render(table, middle, buffer, selected);
+}
+
+fn cell(at: usize, text: String) -> Cell<'static> {
+    let text = Text::from(text);
+    Cell::from(if at < FIRST_NUMBER {
+        text
+    } else {
+        text.right_aligned()
+    })
+}
+
+/// The same as text, as wide and long as it takes.
+pub(super) fn text(said: &Said) -> String {
+    let things = things(said, Sort::default(), "");
+    let names = things.iter().map(|it| it.name.chars().count());
+    let names = names.max().unwrap_or_default();
+    let names = names.clamp(*NAMES.start(), *NAMES.end());
+    let width = BESIDE_NAMES.saturating_add(u16::try_from(names).unwrap_or(u16::MAX));
+    let height = u16::try_from(things.len().saturating_add(3)).unwrap_or(u16::MAX);
+    let area = Rect::new(0, 0, width, height);
+    let mut buffer = Buffer::empty(area);
+    let last = Line::from(missing(said).unwrap_or_default());
+    let mut none = TableState::new();
+    draw(
+        said,
+        &things,
+        Sort::default(),
+        last,
+        &mut none,
+        (area, &mut buffer),
+    );
+    let mut text = String::new();
+    for line in buffer.content.chunks(usize::from(width)) {
+        let line: String = line.iter().map(ratatui::buffer::Cell::symbol).collect();
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text.trim_end().to_owned() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said() -> Said {
+        Said {
+            host: serde_json::from_str(
+                r#"{"name": "here", "cpus_online": 2, "load": {"1m": 0.5, "5m": 1, "15m": 2.25},
+                    "memory": {"total_bytes": 4294967296, "available_bytes": 1073741824},
+                    "latest": {"cpu_percent": 12.5}}"#,
+            )
+            .unwrap(),
+            containers: serde_json::from_str(
+                r#"{"containers": [
+                    {"kind": "container", "id": "ab", "name": "web", "engine": "docker",
+                     "state": "running", "latest": {"cpu_percent": 50.1, "memory_bytes": 1048576,
+                     "received_bytes_per_second": 900, "sent_bytes_per_second": 600,
+                     "read_bytes_per_second": 5, "pids": 17}},
+                    {"kind": "container", "id": "cd", "runtime": "containerd"},
+                    {"kind": "guest", "domain": {"name": "vm1"}, "latest":
+                     {"cpu_percent": 7, "memory_bytes": 2097152}}]}"#,
+            )
+            .unwrap(),
+            domains: serde_json::from_str(
+                r#"{"domains": [{"name": "vm1", "state": "paused"},
+                    {"name": "Off", "state": "shutoff"}],
+                    "missing": [{"part": "libvirt", "reason": "hung"}]}"#,
+            )
+            .unwrap(),
+        }
+    }
+
+    fn names(said: &Said, sort: Sort, filter: &str) -> Vec<String> {
+        let things = things(said, sort, filter);
+        things.iter().map(|it| it.name.to_owned()).collect()
+    }
+
+    #[test]
+    fn what_is_not_known_is_a_dash_and_half_a_sum_is_none() {
+        let text = text(&said());
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "here  CPU 12.5 % of 2 × 100 %  memory 3 GiB of 4 GiB  load 0.50 1.00 2.25",
+                "NAME            KIND       STATE          CPU   MEMORY   NETWORK      DISK  PIDS",
+                "web             docker     running     50.1 %    1 MiB  1.5 kB/s         –    17",
+                "vm1             guest      paused         7 %    2 MiB         –         –     –",
+                "Off             guest      shutoff          –        –         –         –     –",
+                "cd              containerd –                –        –         –         –     –",
+                "missing: libvirt: hung",
+            ]
+        );
+        let none = super::text(&Said::default());
+        let machine = "–  CPU – of – × 100 %  memory – of –  load –";
+        assert_eq!(none.lines().next(), Some(machine));
+        assert!(none.contains("no samples yet"), "{none}");
+    }
+
+    #[test]
+    fn the_greatest_stand_first_and_a_filter_does_not_mind_the_case() {
+        let said = said();
+        assert_eq!(names(&said, Sort::Cpu, ""), ["web", "vm1", "Off", "cd"]);
+        assert_eq!(names(&said, Sort::Memory, ""), ["vm1", "web", "Off", "cd"]);
+        assert_eq!(names(&said, Sort::Name, ""), ["Off", "cd", "vm1", "web"]);
+        assert_eq!(names(&said, Sort::Cpu, "oFF"), ["Off"]);
+    }
+
+    #[test]
+    fn a_machine_without_virtual_machines_does_not_miss_libvirt() {
+        let mut said = said();
+        said.containers.containers.as_mut().unwrap().pop();
+        assert_eq!(missing(&said), None);
+        let groups = r#"{"missing": [{"part": "control groups", "reason": "hung"}]}"#;
+        said.containers = serde_json::from_str(groups).unwrap();
+        let reason = missing(&said);
+        assert_eq!(reason.as_deref(), Some("missing: control groups: hung"));
+    }
+
+    #[test]
+    fn a_name_does_not_steer_the_terminal() {
+        let mut said = said();
+        let containers = said.containers.containers.as_mut().unwrap();
+        containers[0].name = Some("a\u{1b}[2Jb\nc".to_owned());
+        let text = text(&said);
+        assert!(text.contains("\na[2Jb "), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+    }
+}
