@@ -220,7 +220,8 @@ impl Plot<'_> {
         self.head(&root, palette)?;
         let mut chart = ChartBuilder::on(&root)
             .margin_top(34)
-            .margin_right(16)
+            // Half of the last time may stand beyond the end.
+            .margin_right(30)
             .margin_bottom(4)
             .margin_left(4)
             .x_label_area_size(24)
