@@ -489,44 +489,4 @@ mod tests {
             assert_eq!(each.len(), all.len());
         }
     }
-
-    /// For whoever wants to look at one: `cargo test a_picture_to_look_at -- --ignored`.
-    #[test]
-    #[ignore = "writes a file to look at"]
-    fn a_picture_to_look_at() {
-        let wave = |shift: f64| {
-            let points = (0..720_u32).map(move |n| {
-                let value = 60e6 * (1.0 + (f64::from(n) / 40.0 + shift).sin());
-                let is_known = !(300..360).contains(&n);
-                (
-                    HOUR + Duration::from_secs(u64::from(n) * 5),
-                    is_known.then_some(value),
-                )
-            });
-            points.collect()
-        };
-        for (name, theme) in [("light", Theme::Light), ("dark", Theme::Dark)] {
-            let plot = Plot {
-                title: "web-frontend-1: network",
-                unit: Unit::BytesPerSecond,
-                from: HOUR,
-                to: HOUR * 2,
-                gap: Duration::from_secs(12),
-                lines: vec![
-                    Line {
-                        name: "received",
-                        points: wave(0.0),
-                    },
-                    Line {
-                        name: "sent",
-                        points: wave(1.0),
-                    },
-                ],
-                size: Size::default(),
-                theme,
-            };
-            let path = std::env::temp_dir().join(format!("plot-{name}.svg"));
-            std::fs::write(path, plot.svg().unwrap()).unwrap();
-        }
-    }
 }
