@@ -81,7 +81,8 @@ impl Here {
         let dir = Scratch::new(&format!("api-{name}"));
         command.args(machine(&engine)).args(flags);
         let here = Self {
-            exporter: Program::start(&mut command, &dir.0),
+            // The page would ask whatever a test has hang.
+            exporter: Program::start_until(&mut command, &dir.0, "/-/healthy"),
             engine,
             _dir: dir,
         };
@@ -281,7 +282,9 @@ fn every_answer_is_as_it_is_described_and_all_that_is_described_is_answered() {
     assert_eq!(web["container"]["is_current"], false);
 
     let unseen = described.unseen.iter().map(String::as_str);
-    let unseen: Vec<_> = unseen.filter(|it| !it.starts_with("Domain.")).collect();
+    // Of domains there is a test of its own, and what is sampled takes its time.
+    let is_elsewhere = |it: &&str| it.starts_with("Domain.") || it.starts_with("Latest.");
+    let unseen: Vec<_> = unseen.filter(|it| !is_elsewhere(it)).collect();
     assert_eq!(unseen, ELSEWHERE);
 }
 

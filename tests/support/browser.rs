@@ -21,7 +21,7 @@ pub struct Browser {
     address: SocketAddr,
     /// The path of the session.
     session: String,
-    _dir: Scratch,
+    dir: Scratch,
 }
 
 impl Browser {
@@ -48,13 +48,13 @@ impl Browser {
             driver,
             address,
             session: String::new(),
-            _dir: dir,
+            dir,
         };
         until("a driver that is ready", || {
             let status = browser.try_ask("GET", "/status", &Value::Null)?;
             status["ready"].as_bool().filter(|ready| *ready)
         });
-        let profile = browser._dir.0.join("profile");
+        let profile = browser.dir.0.join("profile");
         let profile = format!("--user-data-dir={}", profile.display());
         let made = browser.ask(
             "POST",

@@ -54,6 +54,11 @@ impl Program {
     /// Starts it and waits until it answers. What it says is kept in a file of the
     /// directory.
     pub fn start(command: &mut Command, dir: &Path) -> Self {
+        Self::start_until(command, dir, "/")
+    }
+
+    /// Starts it and waits until it answers at this path.
+    pub fn start_until(command: &mut Command, dir: &Path, path: &str) -> Self {
         let address = free_address();
         let name = command.get_program().to_owned();
         let name = Path::new(&name).file_name().unwrap().to_owned();
@@ -76,16 +81,18 @@ impl Program {
         until("an answer", || {
             let ended = program.process.try_wait().unwrap();
             assert!(ended.is_none(), "{}: {}", name.display(), program.log());
-            program.get("/", "").ok()
+            program.get(path, "").ok()
         });
         program
     }
 
     /// This exporter.
     pub fn ours(flags: &[String], dir: &Path) -> Self {
-        Self::start(
+        // The page asks whatever may hang.
+        Self::start_until(
             Command::new(env!("CARGO_BIN_EXE_strata_exporter")).args(flags),
             dir,
+            "/-/healthy",
         )
     }
 
