@@ -196,9 +196,14 @@ fn what_is_typed_and_clicked_is_found_and_a_plot_moves() {
     });
     scene.browser.run(WATCH_SHIFTS);
     // What people see, not only what is asked for.
-    let first = scene.browser.picture_of(".plots img");
+    let picture = || scene.browser.picture_of(".plots img");
+    let first = until("a plot that is all drawn", || {
+        let drawn = picture();
+        (picture() == drawn).then_some(drawn)
+    });
     until("a plot that has moved", || {
-        (scene.browser.picture_of(".plots img") != first).then_some(())
+        let anew = "return document.querySelector('.plots img').currentSrc.includes('at=')";
+        (scene.browser.run(anew) == true && picture() != first).then_some(())
     });
     let none = [""; 0];
     assert_eq!(scene.strings("return window.shifts"), none);
@@ -244,6 +249,12 @@ fn without_a_script_there_are_the_same_rows_links_and_plots() {
         return;
     };
     scene.open("/");
+    // By the script as it made them of the first poll's answer.
+    let mut asked = Vec::new();
+    until("two polls", || {
+        asked.extend(scene.requests());
+        (polls(&asked) >= 2).then_some(())
+    });
     let with = scene.strings(ROWS);
     assert_eq!(with.len(), 2, "{with:?}");
     let off = serde_json::json!({"value": true});
