@@ -289,6 +289,7 @@ mod tests {
         assert!(screen(&mut top).ends_with("\n/q_\n"));
         assert!(press(&mut top, "\u{8}we\n"));
         assert_eq!(names(&mut top), ["web"]);
+        assert!(!top.is_typing);
         assert!(press(&mut top, "\u{1b}"));
         assert_eq!(names(&mut top), ["db", "web"]);
         assert!(!press(&mut top, "q"));
