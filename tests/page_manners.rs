@@ -202,7 +202,7 @@ fn what_is_typed_and_clicked_is_found_and_a_plot_moves() {
         (picture() == drawn).then_some(drawn)
     });
     until("a plot that has moved", || {
-        let anew = "return document.querySelector('.plots img').currentSrc.includes('at=')";
+        let anew = "return document.querySelector('.plots img').currentSrc.includes('&at=')";
         (scene.browser.run(anew) == true && picture() != first).then_some(())
     });
     let none = [""; 0];
