@@ -33,7 +33,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from host import ROOT, Exporter, idle, series
+from host import ROOT, Exporter, end, idle, series
 
 # What the exporter reads of each group in each scrape, by controller. Settings are
 # not among it, which are read when they may have changed, nor version 1's block I/O, which
@@ -209,12 +209,7 @@ class Docker:
         every = self.docker("ps", "--all", "--quiet").stdout.split()
         if every:
             self.docker("rm", "--force", *every)
-        self.daemon.terminate()
-        try:
-            self.daemon.wait(20)
-        except subprocess.TimeoutExpired:
-            self.daemon.kill()
-            self.daemon.wait()
+        end(self.daemon)
         shutil.rmtree(self.dir, ignore_errors=True)
         roots = set(self.first.values()) | ({self.second} if self.second else set())
         for root in roots:

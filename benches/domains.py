@@ -32,7 +32,7 @@ import time
 from pathlib import Path
 
 from containers import hierarchies
-from host import ROOT, Exporter, series
+from host import ROOT, Exporter, end, series
 
 # The targets of the issue that asked for this benchmark.
 WALL, CPU = 0.5, 0.33
@@ -183,12 +183,7 @@ class Guests:
             for name in self.names:
                 # What libvirt starts is not a child of its daemon.
                 self.virsh("destroy", name)
-            self.daemon.terminate()
-            try:
-                self.daemon.wait(20)
-            except subprocess.TimeoutExpired:
-                self.daemon.kill()
-                self.daemon.wait()
+            end(self.daemon)
         for parent in self.parents:
             try:
                 parent.rmdir()

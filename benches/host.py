@@ -146,6 +146,16 @@ def measure(exporters, rounds, scrapes):
     return seen
 
 
+def end(process):
+    """Ends a daemon, which may have much to see to first."""
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def idle(exporter, seconds):
     """CPU seconds per second while nobody asks."""
     before = exporter.cpu()

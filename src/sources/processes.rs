@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
+    str::SplitAsciiWhitespace,
     time::Duration,
 };
 
@@ -234,11 +235,9 @@ fn is_in(cgroup: &str, path: &str) -> bool {
     })
 }
 
-/// The third and the twentieth field; the second is a name in parentheses that may
-/// contain anything.
+/// The third and the twentieth field.
 fn state_and_threads(stat: &Text) -> Result<(char, u64)> {
-    let fields = stat.body().rsplit_once(')').map(|(_, fields)| fields);
-    let mut fields = fields.unwrap_or_default().split_ascii_whitespace();
+    let mut fields = behind_name(stat);
     let state = fields.next().and_then(|state| state.parse().ok());
     let threads = fields.nth(16).and_then(|threads| threads.parse().ok());
     let both = state.zip(threads);
@@ -247,19 +246,22 @@ fn state_and_threads(stat: &Text) -> Result<(char, u64)> {
 
 /// The twenty-second field.
 fn started(stat: &Text) -> Result<u64> {
-    let started = behind_name(stat, 19).and_then(|started| started.parse().ok());
+    let started = behind_name(stat).nth(19);
+    let started = started.and_then(|started| started.parse().ok());
     started.ok_or_else(|| stat.error(1, "no time of start behind the name"))
 }
 
 /// The thirty-ninth field.
 fn last_cpu(stat: &Text) -> Result<u32> {
-    let cpu = behind_name(stat, 36).and_then(|cpu| cpu.parse().ok());
+    let cpu = behind_name(stat).nth(36).and_then(|cpu| cpu.parse().ok());
     cpu.ok_or_else(|| stat.error(1, "no CPU behind the name"))
 }
 
-fn behind_name(stat: &Text, at: usize) -> Option<&str> {
-    let (_, fields) = stat.body().rsplit_once(')')?;
-    fields.split_ascii_whitespace().nth(at)
+/// The fields from the third on; the second is a name in parentheses that may contain
+/// anything.
+fn behind_name(stat: &Text) -> SplitAsciiWhitespace<'_> {
+    let fields = stat.body().rsplit_once(')').map(|(_, fields)| fields);
+    fields.unwrap_or_default().split_ascii_whitespace()
 }
 
 /// `411948 90210 7`: nanoseconds, nanoseconds, times.

@@ -25,6 +25,7 @@ use super::{
     wire::{self, Body, Guest, procedure, written},
     xml,
 };
+use crate::sources::LinkTraffic;
 
 /// So many requests at a time that may still be answered soon.
 const WINDOW: usize = 4;
@@ -63,8 +64,9 @@ impl Wanted {
         // What KVM says of each comes with them.
         let is_enough = counted.vcpus.is_some() && self.groups & Group::Vm.bit() == 0;
         let vcpus = if is_enough { Group::Vcpu.bit() } else { 0 };
-        let interfaces = about.and_then(|about| interfaces(about, counted));
-        let interfaces = interfaces.map_or(0, |_| Group::Interface.bit());
+        let links = about.and_then(|about| links(about, counted));
+        let has_all = links.is_some_and(|mut links| links.all(|link| link.is_some()));
+        let interfaces = if has_all { Group::Interface.bit() } else { 0 };
         self.groups & !(cpu | vcpus | interfaces)
     }
 
@@ -642,20 +644,30 @@ fn complete(used: &mut Stats, wanted: Wanted, counted: &Counted, about: Option<&
 
 /// What libvirt would say of its interfaces, if the kernel counts for all that have a name.
 fn interfaces(about: &About, counted: &Counted) -> Option<Vec<Interface>> {
-    let links = counted.links.as_ref()?;
-    let interfaces = about.interfaces.iter().filter_map(|interface| {
-        let name = interface.target.as_ref()?;
-        let link = PLAIN_KINDS
-            .contains(&interface.kind.as_str())
-            .then(|| links.get(name));
-        Some(link.flatten().map(|link| Interface {
-            name: name.clone(),
+    let interfaces = links(about, counted)?.map(|link| {
+        let (name, link) = link?;
+        Some(Interface {
+            name: name.to_owned(),
             // What the host sends is what the guest receives.
             received: traffic(link.sent),
             sent: traffic(link.received),
-        }))
+        })
     });
     interfaces.collect()
+}
+
+/// Each interface that has a name, and what the kernel counts for it, if it does.
+fn links<'a>(
+    about: &'a About,
+    counted: &'a Counted,
+) -> Option<impl Iterator<Item = Option<(&'a str, &'a LinkTraffic)>>> {
+    let links = counted.links.as_ref()?;
+    Some(about.interfaces.iter().filter_map(|interface| {
+        let name = interface.target.as_deref()?;
+        let is_plain = PLAIN_KINDS.contains(&interface.kind.as_str());
+        let link = links.get(name).filter(|_| is_plain);
+        Some(link.map(|link| (name, link)))
+    }))
 }
 
 fn traffic([bytes, packets, errors, drops]: [u64; 4]) -> Traffic {
@@ -685,7 +697,7 @@ fn job(info: &wire::JobInfo) -> Job {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::{LinkTraffic, libvirt::AboutInterface};
+    use crate::sources::libvirt::AboutInterface;
 
     fn named(target: Option<&str>, kind: &str) -> AboutInterface {
         AboutInterface {
