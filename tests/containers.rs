@@ -250,16 +250,17 @@ fn the_life_of_a_container_is_told() {
         &["--restart=on-failure:3"],
         &["sh", "-c", "sleep 0.2; exit 3"],
     );
-    // Takes more than it may have, and with it goes everything.
+    // Takes more than it may have (which is more than runc needs to start it), and with
+    // it goes everything.
     docker.start_container(
         "whole",
-        &["--memory=8m"],
+        &["--memory=32m"],
         &["sh", "-c", &format!("exec {GREEDY}")],
     );
     // Has a child that does, and lives on.
     docker.start_container(
         "child",
-        &["--memory=8m"],
+        &["--memory=32m"],
         &["sh", "-c", &format!("{GREEDY}; sleep 1000")],
     );
     docker.start_container(

@@ -64,8 +64,9 @@ start load -- sh -c '
     sleep 9999'
 start checked "--health-cmd=true" --health-interval=3s --health-timeout=60s \
     -- sleep 9999 &
-start whole --memory=8m -- tail /dev/zero &
-start child --memory=8m -- sh -c 'tail /dev/zero; sleep 9999' &
+# As much as runc needs to start one, and more: it is in the group for a while.
+start whole --memory=32m -- tail /dev/zero &
+start child --memory=32m -- sh -c 'tail /dev/zero; sleep 9999' &
 start ended -- sleep 9999 &
 start loop --restart=on-failure:1 -- sh -c 'sleep 0.2; exit 3' &
 address=$(docker inspect --format '{{.NetworkSettings.IPAddress}}' load)
