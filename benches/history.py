@@ -53,7 +53,7 @@ def idle_percent(exporter, seconds):
 
 def remembers(arguments, number):
     """Idle CPU and memory of one that samples so many groups, and of one that does not."""
-    seconds, points = (11, 50) if arguments.short else (60, POINTS)
+    seconds, points = (6, 50) if arguments.short else (60, POINTS)
     groups = Groups(number, with_processes=True)
     try:
         off = idle_percent(start(arguments.strata, "--no-collector.history"), seconds)

@@ -53,6 +53,7 @@ step benches/host.py --short --strata "$target/release/strata_exporter"
 if ((EUID == 0)); then
     step benches/containers.py --short --strata "$target/release/strata_exporter"
     step benches/domains.py --short --strata "$target/release/strata_exporter"
+    step benches/history.py --short --strata "$target/release/strata_exporter"
 fi
 
 echo "all passed in $SECONDS s"
