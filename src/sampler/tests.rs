@@ -30,8 +30,9 @@ fn write(tree: &Tree, [cpu, memory, received, written]: [u64; 4]) {
     let io = format!("8:16 rbytes=512 wbytes={written}\n7:0 rbytes=999999 wbytes=9999999\n");
     tree.write(&format!("{group}/io.stat"), &io);
     tree.write(&format!("{group}/cgroup.procs"), "40\n");
-    let table =
-        format!("head\nhead\n lo: 9 9 9 9 9 9 9 9 9 9\n eth0: {received} 2 3 4 5 6 7 8 50 10\n");
+    let table = format!(
+        "head\nhead\n lo: 9 9 9 9 9 9 9 9 9 9 9 9\n eth0: {received} 2 3 4 5 6 7 8 50 10 11 12\n"
+    );
     tree.write("proc/40/net/dev", &table);
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use rustix::process::{Resource, getrlimit};
 
-use super::{Dir, Snapshot, Text};
+use super::{Dir, Snapshot, Text, net_dev::interface_rows};
 use crate::error::{Error, Result};
 
 /// More processes than this are not held from scrape to scrape: each costs the kernel 1 KB.
@@ -287,46 +287,36 @@ fn wait_sum(sched: &Text) -> Result<Duration> {
     wait.ok_or_else(|| sched.error(1, "no wait_sum"))
 }
 
-/// Two lines of headings, then `  lo: 1 2 3 4 …`, of which eight are of each way.
+/// All interfaces, or nothing: what counts by them cannot do with some.
 fn links(table: &Text) -> Result<HashMap<String, LinkTraffic>> {
-    let rows = (1..).zip(table.body().lines()).skip(2);
+    let rows = interface_rows(table.body().as_bytes());
     let links = rows.map(|(number, row)| {
-        let (name, columns) = row.rsplit_once(':').unwrap_or_default();
-        let columns = columns.split_ascii_whitespace().map(str::parse);
-        let columns: std::result::Result<Vec<u64>, _> = columns.collect();
-        let link = columns.ok().and_then(|columns| {
-            let four = |from: usize| columns.get(from..)?.first_chunk().copied();
+        let link = row.and_then(|row| {
+            let counters = row.counters()?;
+            let four = |from: usize| counters.get(from..)?.first_chunk().copied();
             let (received, sent) = (four(0)?, four(8)?);
-            Some((name.trim_start().to_owned(), LinkTraffic { received, sent }))
+            Some((row.name.to_owned(), LinkTraffic { received, sent }))
         });
         link.ok_or_else(|| table.error(number, "no counters of an interface"))
     });
     links.collect()
 }
 
-/// The same table: the first and the ninth column of those that count.
+/// The sums of those that count.
 fn traffic(table: &[u8], counts: impl Fn(&str) -> bool) -> Result<Traffic, &'static str> {
     let mut all = Traffic::default();
-    let rows = table.split(|byte| *byte == b'\n').skip(2);
-    for row in rows.filter(|row| !row.is_empty()) {
-        let colon = row.iter().rposition(|byte| *byte == b':');
-        let (name, columns) = row.split_at(colon.ok_or("no colon behind an interface's name")?);
-        let name = name.trim_ascii_start();
-        if !std::str::from_utf8(name).is_ok_and(&counts) {
+    for (_, row) in interface_rows(table) {
+        let row = row.ok_or("no colon behind an interface's name")?;
+        if !counts(row.name) {
             continue;
         }
-        let mut columns = columns
-            .split(u8::is_ascii_whitespace)
-            .map(|word| word.strip_prefix(b":").unwrap_or(word))
-            .filter(|word| !word.is_empty())
-            .map(|word| std::str::from_utf8(word).ok()?.parse::<u64>().ok());
-        let both = columns.next().flatten().zip(columns.nth(7).flatten());
-        let (received, sent) = both.ok_or("no bytes of an interface")?;
+        let counters = row.counters().ok_or("no counters of an interface")?;
+        let [received, _, _, _, _, _, _, _, sent, ..] = counters;
         all.received = all.received.saturating_add(received);
         all.sent = all.sent.saturating_add(sent);
         // FNV-1a, with an end to each name.
-        for byte in name.iter().chain(b"/") {
-            all.interfaces = (all.interfaces ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        for byte in row.name.bytes().chain([b'/']) {
+            all.interfaces = (all.interfaces ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
     Ok(all)
@@ -383,8 +373,9 @@ mod tests {
 
     #[test]
     fn traffic_is_that_of_the_interfaces_that_count() {
-        let table = b"head\nhead\n    lo: 9 9 9 9 9 9 9 9 9 9\n  eth0:100 2 3 4 5 6 7 8 50 10\n\
-                      a:1: 1 2 3 4 5 6 7 8 2 10\n";
+        let table =
+            b"head\nhead\n    lo: 9 9 9 9 9 9 9 9 9 9 9 9\n  eth0:100 2 3 4 5 6 7 8 50 10 11 12\n\
+                      a:1: 1 2 3 4 5 6 7 8 2 10 11 12\n";
         let all = traffic(table, |name| name != "lo").unwrap();
         assert_eq!((all.received, all.sent), (101, 52));
         let one = traffic(table, |name| name == "eth0").unwrap();
@@ -393,8 +384,8 @@ mod tests {
         assert_eq!(traffic(b"head\nhead\n", |_| true), Ok(Traffic::default()));
         for damaged in [
             "eth0 1 2",
-            "eth0: 1 2 3 4 5 6 7 8",
-            "eth0: x 2 3 4 5 6 7 8 9",
+            "eth0: 1 2 3 4 5 6 7 8 9 10 11",
+            "eth0: x 2 3 4 5 6 7 8 9 10 11 12",
         ] {
             let table = format!("head\nhead\n{damaged}\n");
             assert!(traffic(table.as_bytes(), |_| true).is_err(), "{damaged}");

@@ -14,7 +14,7 @@ use crate::{
     family::{Block, Families, Value},
     metric::{Desc, Metric},
     metrics,
-    sources::{Networks, Process, Snapshot, Text},
+    sources::{Networks, Process, Snapshot, Text, interface_rows},
 };
 
 metrics! {
@@ -57,9 +57,6 @@ const COLUMNS: [(usize, &Metric<1>); 8] = [
     (10, &TRANSMIT_ERRORS),
     (11, &TRANSMIT_DROPPED),
 ];
-
-/// How many columns there are at least.
-const MIN_COLUMNS: usize = 12;
 
 /// The states of TCP sockets by the kernel's numbers, from 1 on.
 const TCP_STATES: [&str; 11] = [
@@ -159,36 +156,25 @@ impl ContainerNetwork {
     }
 }
 
-/// `eth0: 1 2 …`, with no space behind the colon in old kernels.
 fn add_interfaces(out: &mut Families, block: &Block, text: &Text) {
-    for (number, line) in (1..).zip(text.body().lines()).skip(2) {
-        let Some((interface, counters)) = line.split_once(':') else {
+    for (number, row) in interface_rows(text.body().as_bytes()) {
+        let Some(row) = row else {
             out.skip(text.error(number, "no colon behind the interface's name"));
             continue;
         };
-        let interface = interface.trim_ascii();
-        if Networks::is_engines(interface) {
+        if Networks::is_engines(row.name) {
             continue;
         }
-        if let Some(counters) = out.keep(numbers(text, number, counters)) {
+        let counters = row.counters();
+        let counters = counters.ok_or_else(|| text.error(number, "fewer than twelve numbers"));
+        if let Some(counters) = out.keep(counters) {
             for (column, metric) in COLUMNS {
                 if let Some(counter) = counters.get(column) {
-                    out.add_of(metric, block, [interface], *counter);
+                    out.add_of(metric, block, [row.name], *counter);
                 }
             }
         }
     }
-}
-
-/// The first columns as numbers; all of them or none.
-fn numbers(text: &Text, line: usize, columns: &str) -> Result<[u64; MIN_COLUMNS]> {
-    let mut numbers = [0; MIN_COLUMNS];
-    let mut words = columns.split_ascii_whitespace();
-    for number in &mut numbers {
-        let word = words.next().and_then(|word| word.parse().ok());
-        *number = word.ok_or_else(|| text.error(line, "fewer than twelve numbers"))?;
-    }
-    Ok(numbers)
 }
 
 /// Sockets in each state; all of the file or nothing, as a sum that lacks a part is wrong.
