@@ -247,9 +247,9 @@ mod tests {
         let said = |query: &str| draw(&history, &of, &Asked::parse(query).unwrap()).unwrap();
         assert!(said("what=memory").contains("last 64 MiB, from 64 MiB to 64 MiB."));
         assert!(said("what=cpu&window=1m").contains("CPU: last 50 %, from 50 % to 50 %."));
-        assert!(said("what=disk").contains("written: no samples."));
+        assert!(said("what=disk").contains("written: not known in this time."));
         assert!(said("what=cpu").contains(">web: CPU, 100 % = one core</title>"));
         let host = draw(&history, &Of::Host, &Asked::parse("").unwrap());
-        assert!(host.unwrap().contains("CPU: no samples."));
+        assert!(host.unwrap().contains("CPU: no samples in this time."));
     }
 }

@@ -187,7 +187,7 @@ impl Plot<'_> {
             let values: Vec<f64> = self.shown(line).collect();
             let name = plain(line.name, TITLE);
             let Some(latest) = values.last() else {
-                return format!("{name}: no samples.");
+                return format!("{name}: {}.", self.why_none(line));
             };
             let most = values.iter().copied().fold(f64::MIN, f64::max);
             let least = values.iter().copied().fold(f64::MAX, f64::min);
@@ -199,10 +199,23 @@ impl Plot<'_> {
 
     /// The values of a line that are in the picture.
     fn shown(&self, line: &Line<'_>) -> impl Iterator<Item = f64> {
-        let within = move |at: Duration| at >= self.from && at <= self.to;
-        let values = line.points.iter().filter(move |(at, _)| within(*at));
-        let values = values.filter_map(|(_, value)| *value);
+        let values = self.within(line).flatten();
         values.filter(|value| value.is_finite())
+    }
+
+    /// What was sampled of a line in the time of the picture, known or not.
+    fn within(&self, line: &Line<'_>) -> impl Iterator<Item = Option<f64>> {
+        let points = line.points.iter();
+        let points = points.filter(|(at, _)| (self.from..=self.to).contains(at));
+        points.map(|(_, value)| *value)
+    }
+
+    /// Why a line has no values.
+    fn why_none(&self, line: &Line<'_>) -> &'static str {
+        match self.within(line).next() {
+            Some(_) => "not known in this time",
+            None => "no samples in this time",
+        }
     }
 
     fn draw(&self, into: &mut String, palette: &Palette) -> Result<(), String> {
@@ -258,15 +271,13 @@ impl Plot<'_> {
                 }
             }
         }
-        if self
-            .lines
-            .iter()
-            .all(|line| self.shown(line).next().is_none())
-        {
+        let mut lines = self.lines.iter();
+        let is_empty = lines.all(|line| self.shown(line).next().is_none());
+        if let Some(line) = self.lines.first().filter(|_| is_empty) {
             let middle = Pos::new(HPos::Center, VPos::Center);
             let style = font(13, &palette.faint).pos(middle);
             let at = (pixels(width / 2 + 30), pixels(height / 2));
-            root.draw_text("no samples in this time", &style, at)
+            root.draw_text(self.why_none(line), &style, at)
                 .map_err(said)?;
         }
         root.present().map_err(said)
@@ -437,8 +448,11 @@ mod tests {
     #[test]
     fn where_there_is_nothing_it_says_so() {
         let svg = plot("t", "n", &[(0, None)]).svg().unwrap();
-        assert_eq!(texts(&svg, "desc"), ["n: no samples."]);
-        assert!(svg.contains("no samples in this time"));
+        assert_eq!(texts(&svg, "desc"), ["n: not known in this time."]);
+        assert!(svg.contains(">\nnot known in this time\n</text>"));
+        let svg = plot("t", "n", &[]).svg().unwrap();
+        assert_eq!(texts(&svg, "desc"), ["n: no samples in this time."]);
+        assert!(svg.contains(">\nno samples in this time\n</text>"));
     }
 
     #[test]
