@@ -28,7 +28,7 @@ def main(words: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     made = {
-        f"{name}.json": json.dumps(grafana.model(board), indent=2) + "\n"
+        f"{name}.json": json.dumps(grafana.model(board), indent=1) + "\n"
         for name, board in boards().items()
     }
     there = {path.name: path.read_text() for path in HERE.glob("*.json")}

@@ -72,6 +72,14 @@ STATE = Row(
             decimals=0,
         ),
         tile(
+            "Restarting",
+            "Containers that ended and wait to be started anew: those that crash again and again.",
+            'sum(container_state{@, state="restarting"})',
+            "short",
+            NONE_IS_GOOD,
+            decimals=0,
+        ),
+        tile(
             "Restarts",
             "How often engines started containers anew in the time range shown, because of their"
             " restart policy.",
@@ -109,16 +117,6 @@ STATE = Row(
             missing="no limits",
         ),
         tile(
-            "Throttled",
-            "Containers that were held back by their CPU quota in more than a quarter of its"
-            " periods.",
-            f"sum({THROTTLED} > bool 0.25)",
-            "short",
-            NONE_IS_BEST,
-            decimals=0,
-            missing="no quotas",
-        ),
-        tile(
             "Engines",
             "Whether all engines are followed. While one is not, its containers go on under the"
             " names and states that were known last.",
@@ -127,6 +125,16 @@ STATE = Row(
             ALL_IS_GOOD,
             mappings=words((0, "down", "red"), (1, "up", "green")),
             missing="none",
+        ),
+        tile(
+            "Throttled",
+            "Containers that were held back by their CPU quota in more than a quarter of its"
+            " periods.",
+            f"sum({THROTTLED} > bool 0.25)",
+            "short",
+            NONE_IS_BEST,
+            decimals=0,
+            missing="no quotas",
         ),
         tile(
             "CPU used",
@@ -163,7 +171,7 @@ STATE = Row(
                 ),
             ],
             "bps",
-            width=6,
+            width=5,
         ),
         tile(
             "Disk",
@@ -173,7 +181,7 @@ STATE = Row(
                 Query("sum(rate(container_disk_write_bytes_total{@}[$__rate_interval]))", "written"),
             ],
             "Bps",
-            width=6,
+            width=4,
             missing="not counted",
         ),
         table(

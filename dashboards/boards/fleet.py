@@ -16,9 +16,7 @@ from grafana import (
     to_board,
     words,
 )
-
-DISKS = 'fstype!~"tmpfs|ramfs|devtmpfs|squashfs|erofs|iso9660|overlay|nsfs"'
-WIRES = 'device!~"lo|veth.*|docker.*|br-.*|virbr.*|vnet.*|tap.*|cni.*|flannel.*|cali.*|podman.*"'
+from matchers import DISKS, WIRES
 
 BUSY = """(1 - avg by (instance) (sum by (instance, cpu)
     (rate(node_cpu_seconds_total{@, mode=~"idle|iowait"}[$__rate_interval]))))"""

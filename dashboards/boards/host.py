@@ -19,13 +19,9 @@ from grafana import (
     tile,
     words,
 )
+from matchers import DISKS, WIRES
 
 WORST = " With several hosts, the worst of them."
-
-# File systems that hold what somebody wants to keep, and can fill up.
-DISKS = 'fstype!~"tmpfs|ramfs|devtmpfs|squashfs|erofs|iso9660|overlay|nsfs"'
-# Interfaces that packets leave the host by, more or less.
-WIRES = 'device!~"lo|veth.*|docker.*|br-.*|virbr.*|vnet.*|tap.*|cni.*|flannel.*|cali.*|podman.*"'
 
 STATE = Row(
     "State",
