@@ -326,7 +326,8 @@ def table(
         "sortBy": [{"displayName": sort, "desc": descending}],
     }
     defaults = _defaults("short", steps((None, "green")), None, (None, None), None, "")
-    defaults["custom"] = {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": True}
+    defaults["custom"] = {"align": "auto", "cellOptions": {"type": "auto"}}
+    defaults["custom"] |= {"filterable": True, "inspect": False}
     return Panel(
         "table",
         title,
