@@ -9,7 +9,6 @@ pub mod fake_engine;
 pub mod groups;
 pub mod guests;
 pub mod live;
-pub mod promql;
 pub mod readers;
 pub mod text;
 

@@ -1,4 +1,4 @@
-//! What an expression of PromQL asks for: metrics, how it matches and counts them, and
+//! What an expression of `PromQL` asks for: metrics, how it matches and counts them, and
 //! the labels of its answer.
 
 use std::{collections::BTreeSet, time::Duration};
