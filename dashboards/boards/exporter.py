@@ -16,6 +16,7 @@ from grafana import (
     tile,
     words,
 )
+from matchers import OF_EXPORTERS, OURS
 
 BAD = 'outcome=~"failed|panicked|timed_out|still_running"'
 
@@ -31,7 +32,7 @@ STATE = Row(
         tile(
             "Reached",
             "Part of the exporters that Prometheus could scrape just now.",
-            "avg(up{@})",
+            f"avg(up{{@}} {OF_EXPORTERS})",
             "percentunit",
             low(0.5, 1),
         ),
@@ -56,7 +57,7 @@ STATE = Row(
         tile(
             "Slowest scrape",
             "How long Prometheus waited for the slowest of these exporters.",
-            "max(scrape_duration_seconds{@})",
+            f"max(scrape_duration_seconds{{@}} {OURS})",
             "s",
             high(1, 5),
         ),
@@ -81,7 +82,7 @@ STATE = Row(
         tile(
             "CPU",
             "CPU time of the exporter that uses most, as part of one CPU.",
-            "max(rate(process_cpu_seconds_total{@}[$__rate_interval]))",
+            f"max(rate(process_cpu_seconds_total{{@}}[$__rate_interval]) {OURS})",
             "percentunit",
             high(0.05, 0.2),
             decimals=2,
@@ -89,7 +90,7 @@ STATE = Row(
         tile(
             "Memory",
             "Memory in RAM of the exporter that uses most.",
-            "max(process_resident_memory_bytes{@})",
+            f"max(process_resident_memory_bytes{{@}} {OURS})",
             "bytes",
             high(128 * 1024**2, 512 * 1024**2),
         ),
@@ -99,7 +100,7 @@ STATE = Row(
             [
                 Query("max by (instance, version) (strata_build_info{@})"),
                 Query(
-                    "min by (instance) (up{@})",
+                    f"min by (instance) (up{{@}} {OF_EXPORTERS})",
                     column="Reached",
                     unit="short",
                     mappings=words((0, "no", "red"), (1, "yes", "green")),
@@ -117,29 +118,34 @@ STATE = Row(
                     steps=NONE_IS_BEST,
                 ),
                 Query(
-                    "max by (instance) (scrape_duration_seconds{@})",
+                    f"max by (instance) (scrape_duration_seconds{{@}} {OURS})",
                     column="Scrape",
                     unit="s",
                     steps=high(1, 5),
                 ),
                 Query(
-                    "max by (instance) (scrape_samples_scraped{@})", column="Series", unit="short"
+                    f"max by (instance) (scrape_samples_scraped{{@}} {OURS})",
+                    column="Series",
+                    unit="short",
                 ),
                 Query(
-                    "max by (instance) (rate(process_cpu_seconds_total{@}[$__rate_interval]))",
+                    f"""max by (instance)
+                        (rate(process_cpu_seconds_total{{@}}[$__rate_interval]) {OURS})""",
                     column="CPU",
                     unit="percentunit",
                 ),
                 Query(
-                    "max by (instance) (process_resident_memory_bytes{@})",
+                    f"max by (instance) (process_resident_memory_bytes{{@}} {OURS})",
                     column="Memory",
                     unit="bytes",
                 ),
                 Query(
-                    "max by (instance) (process_open_fds{@})", column="Descriptors", unit="short"
+                    f"max by (instance) (process_open_fds{{@}} {OURS})",
+                    column="Descriptors",
+                    unit="short",
                 ),
                 Query(
-                    "min by (instance) (time() - process_start_time_seconds{@})",
+                    f"min by (instance) (time() - process_start_time_seconds{{@}} {OURS})",
                     column="Up for",
                     unit="s",
                     steps=steps((None, "yellow"), (900, "transparent")),
@@ -231,19 +237,19 @@ COST = Row(
         lines(
             "CPU",
             "CPU time as part of one CPU; exporters with most.",
-            top("rate(process_cpu_seconds_total{@}[$__rate_interval])"),
+            top(f"rate(process_cpu_seconds_total{{@}}[$__rate_interval]) {OURS}"),
             "percentunit",
         ),
         lines(
             "Memory",
             "Memory in RAM; exporters with most.",
-            top("process_resident_memory_bytes{@}"),
+            top(f"process_resident_memory_bytes{{@}} {OURS}"),
             "bytes",
         ),
         lines(
             "Descriptors",
             "File descriptors in use as part of how many there may be.",
-            top("process_open_fds{@} / process_max_fds{@}"),
+            top(f"process_open_fds{{@}} / process_max_fds{{@}} {OURS}"),
             "percentunit",
             colors=high(0.5, 0.8),
         ),
@@ -266,19 +272,19 @@ SCRAPES = Row(
         lines(
             "Series",
             "Series that Prometheus took from each exporter; those with most.",
-            top("scrape_samples_scraped{@}"),
+            top(f"scrape_samples_scraped{{@}} {OURS}"),
             "short",
         ),
         lines(
             "New series",
             "Series in a scrape that were not in the last: what churns costs Prometheus memory.",
-            top("scrape_series_added{@}"),
+            top(f"scrape_series_added{{@}} {OURS}"),
             "short",
         ),
         lines(
             "Duration",
             "How long Prometheus waited for an answer; the slowest exporters.",
-            top("scrape_duration_seconds{@}"),
+            top(f"scrape_duration_seconds{{@}} {OURS}"),
             "s",
         ),
         lines(
@@ -302,8 +308,9 @@ SCRAPES = Row(
             "Requests for metrics a second, by HTTP status.",
             [
                 Query(
-                    """sum by (code)
-                        (rate(promhttp_metric_handler_requests_total{@}[$__rate_interval]))""",
+                    f"""sum by (code)
+                        (rate(promhttp_metric_handler_requests_total{{@}}[$__rate_interval])
+                        {OURS})""",
                     "{{code}}",
                 )
             ],
@@ -315,8 +322,9 @@ SCRAPES = Row(
             " not be written, a second.",
             [
                 Query(
-                    """sum by (instance, cause)
-                        (rate(promhttp_metric_handler_errors_total{@}[$__rate_interval]))""",
+                    f"""sum by (instance, cause)
+                        (rate(promhttp_metric_handler_errors_total{{@}}[$__rate_interval])
+                        {OURS})""",
                     "{{instance}} {{cause}}",
                 )
             ],

@@ -16,7 +16,7 @@ from grafana import (
     to_board,
     words,
 )
-from matchers import DISKS, WIRES
+from matchers import DISKS, OF_HOSTS, WIRES
 
 BUSY = """(1 - avg by (instance) (sum by (instance, cpu)
     (rate(node_cpu_seconds_total{@, mode=~"idle|iowait"}[$__rate_interval]))))"""
@@ -54,7 +54,7 @@ STATE = Row(
         tile(
             "Reached",
             "Targets that Prometheus could scrape just now.",
-            "sum(up{@})",
+            f"sum(up{{@}} {OF_HOSTS})",
             "short",
             steps((None, "red"), (1, "green")),
             decimals=0,
@@ -62,7 +62,7 @@ STATE = Row(
         tile(
             "Not reached",
             "Targets that Prometheus could not scrape just now. What they last said is not here.",
-            "sum(up{@} == bool 0)",
+            f"sum((up{{@}} {OF_HOSTS}) == bool 0)",
             "short",
             NONE_IS_GOOD,
             decimals=0,
@@ -71,7 +71,7 @@ STATE = Row(
             "Alerts firing",
             "Alerts of Prometheus' rules that fire for these targets; 0 also where no rules are"
             " loaded.",
-            'count(ALERTS{@, alertstate="firing"}) or vector(0)',
+            f'count(ALERTS{{@, alertstate="firing"}} {OF_HOSTS}) or vector(0)',
             "short",
             NONE_IS_GOOD,
             decimals=0,
@@ -123,13 +123,13 @@ STATE = Row(
             [
                 Query("max by (instance, nodename) (node_uname_info{@})"),
                 Query(
-                    "min by (instance) (up{@})",
+                    f"min by (instance) (up{{@}} {OF_HOSTS})",
                     column="Reached",
                     unit="short",
                     mappings=words((0, "no", "red"), (1, "yes", "green")),
                 ),
                 Query(
-                    'count by (instance) (ALERTS{@, alertstate="firing"})',
+                    f'count by (instance) (ALERTS{{@, alertstate="firing"}} {OF_HOSTS})',
                     column="Alerts",
                     unit="short",
                     steps=NONE_IS_GOOD,
@@ -169,8 +169,8 @@ ALERTS = Row(
             "What fires for these targets now. Empty also where no rules are loaded.",
             [
                 Query(
-                    """count by (alertname, severity, instance, name, domain, mountpoint, device)
-                        (ALERTS{@, alertstate="firing"})""",
+                    f"""count by (alertname, severity, instance, name, domain, mountpoint, device)
+                        (ALERTS{{@, alertstate="firing"}} {OF_HOSTS})""",
                     column="Series",
                     unit="short",
                 )

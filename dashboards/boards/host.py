@@ -19,7 +19,7 @@ from grafana import (
     tile,
     words,
 )
-from matchers import DISKS, WIRES
+from matchers import DISKS, OF_HOSTS, WIRES
 
 WORST = " With several hosts, the worst of them."
 
@@ -31,14 +31,14 @@ STATE = Row(
             "Targets reached",
             "Part of the targets chosen that Prometheus could scrape just now. Below 100 % all"
             " else here is incomplete.",
-            "avg(up{@})",
+            f"avg(up{{@}} {OF_HOSTS})",
             "percentunit",
             low(0.5, 1),
         ),
         tile(
             "Alerts firing",
             "Alerts of Prometheus' rules that fire for these hosts; 0 also where no rules are loaded.",
-            'count(ALERTS{@, alertstate="firing"}) or vector(0)',
+            f'count(ALERTS{{@, alertstate="firing"}} {OF_HOSTS}) or vector(0)',
             "short",
             NONE_IS_GOOD,
         ),
