@@ -5,7 +5,7 @@
              [--no-data FILE] [--step 1m] [--range 1h] [--chosen] [--json]
 
 Variables have the values that Grafana would give them: All where that is offered, else
-the first; with --chosen, all values that are there, one by one, as if each were ticked.
+the first; with --chosen, every value that is there, as if each were ticked.
 A question is asked as of --time, now by default. Exit status: 0 all well, 1 something
 is not, 2 it could not be asked.
 

@@ -47,14 +47,14 @@ STATE = Row(
             decimals=0,
         ),
         tile(
-            "Virtual machines running",
+            "Guests running",
             "Virtual machines that run.",
             'sum(census_domains{@, state="running"})',
             "short",
             decimals=0,
         ),
         tile(
-            "Virtual machines stopped",
+            "Guests stopped",
             "Virtual machines that are off or crashed.",
             'sum(census_domains{@, state="stopped"})',
             "short",

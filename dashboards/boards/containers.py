@@ -127,6 +127,15 @@ STATE = Row(
             missing="none",
         ),
         tile(
+            "Alerts firing",
+            "Alerts about containers that fire for these targets; 0 also where no rules are loaded.",
+            'count(ALERTS{@target, alertname=~"Container.*", alertstate="firing"}) or vector(0)',
+            "short",
+            NONE_IS_GOOD,
+            width=3,
+            decimals=0,
+        ),
+        tile(
             "Throttled",
             "Containers that were held back by their CPU quota in more than a quarter of its"
             " periods.",
@@ -144,7 +153,7 @@ STATE = Row(
                 Query("sum(max by (instance) (machine_cpu_cores{@target}))", "there"),
             ],
             "short",
-            width=6,
+            width=5,
             decimals=2,
         ),
         tile(
@@ -155,7 +164,7 @@ STATE = Row(
                 Query("sum(max by (instance) (machine_memory_bytes{@target}))", "there"),
             ],
             "bytes",
-            width=6,
+            width=5,
         ),
         tile(
             "Network",
@@ -171,7 +180,7 @@ STATE = Row(
                 ),
             ],
             "bps",
-            width=5,
+            width=4,
         ),
         tile(
             "Disk",

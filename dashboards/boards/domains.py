@@ -116,13 +116,22 @@ STATE = Row(
             instant=True,
         ),
         tile(
+            "Alerts firing",
+            "Alerts about virtual machines that fire for these targets; 0 also where no rules are loaded.",
+            'count(ALERTS{@target, alertname=~"Domain.*", alertstate="firing"}) or vector(0)',
+            "short",
+            NONE_IS_GOOD,
+            width=4,
+            decimals=0,
+        ),
+        tile(
             "Virtual CPUs given",
             "Virtual CPUs of running domains for each CPU of their hosts.",
             f"""sum(max by (job, instance, domain) (libvirt_domain_info_virtual_cpus{{@}})
                 and {RUNNING}) / sum(max by (instance) (machine_cpu_cores{{@target}}))""",
             "percentunit",
             high(2, 4),
-            width=6,
+            width=5,
         ),
         tile(
             "Memory given",
@@ -131,7 +140,7 @@ STATE = Row(
                 / sum(max by (instance) (machine_memory_bytes{@target}))""",
             "percentunit",
             high(0.9, 1),
-            width=6,
+            width=5,
         ),
         tile(
             "Most steal",
@@ -140,7 +149,7 @@ STATE = Row(
             f"max({STEAL})",
             "percentunit",
             high(0.05, 0.2),
-            width=6,
+            width=5,
         ),
         tile(
             "Fullest memory",
@@ -149,7 +158,7 @@ STATE = Row(
             "max(libvirt_domain_memory_stats_used_percent{@})",
             "percent",
             high(85, 95),
-            width=6,
+            width=5,
             missing="no reports",
         ),
         table(

@@ -37,6 +37,15 @@ STATE = Row(
             low(0.5, 1),
         ),
         tile(
+            "Alerts firing",
+            "Alerts about exporters that fire for these targets; 0 also where no rules are loaded.",
+            'count(ALERTS{@target, alertname=~"Exporter.*", alertstate="firing"}) or vector(0)',
+            "short",
+            NONE_IS_GOOD,
+            width=3,
+            decimals=0,
+        ),
+        tile(
             "Collectors failing",
             "Collectors that failed, panicked or took too long in their last scrape. Those that"
             " find nothing to collect do not count.",
@@ -77,6 +86,7 @@ STATE = Row(
             "short",
             ALL_IS_GOOD,
             mappings=words((0, "down", "red"), (1, "up", "green")),
+            width=2,
             missing="none",
         ),
         tile(
@@ -85,7 +95,8 @@ STATE = Row(
             f"max(rate(process_cpu_seconds_total{{@}}[$__rate_interval]) {OURS})",
             "percentunit",
             high(0.05, 0.2),
-            decimals=2,
+            width=2,
+            decimals=1,
         ),
         tile(
             "Memory",
@@ -93,6 +104,7 @@ STATE = Row(
             f"max(process_resident_memory_bytes{{@}} {OURS})",
             "bytes",
             high(128 * 1024**2, 512 * 1024**2),
+            width=2,
         ),
         table(
             "Exporters",

@@ -18,7 +18,7 @@ from grafana import (
 )
 from matchers import DISKS, OF_HOSTS, WIRES
 
-BUSY = """(1 - avg by (instance) (sum by (instance, cpu)
+BUSY = """(1 - avg by (instance) (sum by (job, instance, cpu)
     (rate(node_cpu_seconds_total{@, mode=~"idle|iowait"}[$__rate_interval]))))"""
 LOAD = """(max by (instance) (node_load5{@}) / count by (instance)
     (sum by (instance, cpu) (rate(node_cpu_seconds_total{@, mode="idle"}[$__rate_interval]))))"""

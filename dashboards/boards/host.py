@@ -246,7 +246,7 @@ CPU = Row(
             " the others idle is a single thread that is short of CPU.",
             [
                 Query(
-                    """1 - sum by (instance, cpu)
+                    """1 - sum by (job, instance, cpu)
                         (rate(node_cpu_seconds_total{@, mode=~"idle|iowait"}[$__rate_interval]))""",
                     "{{instance}} CPU {{cpu}}",
                 )
