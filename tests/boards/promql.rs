@@ -1,0 +1,256 @@
+//! What an expression of `PromQL` asks for: metrics, how it matches and counts them, and
+//! the labels of its answer.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use promql_parser::{
+    label::Matcher,
+    parser::{self, Expr, LabelModifier, VectorMatchCardinality, VectorSelector, value::ValueType},
+};
+use strata_exporter::{collector::Entry, collectors, exporter, metric::Desc, scrape};
+
+/// What Prometheus says of each target itself.
+const OF_SCRAPES: &[&str] = &[
+    "up",
+    "scrape_duration_seconds",
+    "scrape_samples_scraped",
+    "scrape_samples_post_metric_relabeling",
+    "scrape_series_added",
+];
+
+/// Labels that every target's series have.
+const OF_TARGETS: [&str; 2] = ["job", "instance"];
+
+/// The labels of some series. `None` is any: nobody here knows.
+pub type Labels = Option<BTreeSet<String>>;
+
+/// A metric in an expression.
+#[derive(Debug)]
+pub struct Use {
+    pub metric: String,
+    pub matchers: Vec<Matcher>,
+    pub range: Option<Duration>,
+    /// What it is given to directly.
+    pub function: Option<&'static str>,
+}
+
+/// All that is asked.
+#[derive(Debug, Default)]
+pub struct Question {
+    pub uses: Vec<Use>,
+    /// Labels that are grouped or joined by, and the metrics of which one must have them.
+    pub grouped: Vec<(String, Vec<String>)>,
+}
+
+impl Question {
+    pub fn new(expr: &str) -> Result<(Self, Expr), String> {
+        let parsed = parser::parse(expr).map_err(|error| format!("{error}: {expr}"))?;
+        let mut question = Self::default();
+        question.read(&parsed, None);
+        Ok((question, parsed))
+    }
+
+    /// Returns the metrics below.
+    fn read(&mut self, expr: &Expr, function: Option<&'static str>) -> Vec<String> {
+        match expr {
+            Expr::Aggregate(it) => {
+                let below = self.read(&it.expr, None);
+                self.group(it.modifier.as_ref(), &below);
+                below
+            }
+            Expr::Binary(it) => {
+                let mut below = self.read(&it.lhs, None);
+                below.extend(self.read(&it.rhs, None));
+                if let Some(modifier) = &it.modifier {
+                    self.group(modifier.matching.as_ref(), &below);
+                    if let Some(joined) = modifier.card.labels() {
+                        self.group(Some(&LabelModifier::Include(joined.clone())), &below);
+                    }
+                }
+                below
+            }
+            Expr::Unary(it) => self.read(&it.expr, None),
+            Expr::Paren(it) => self.read(&it.expr, function),
+            Expr::Subquery(it) => self.read(&it.expr, None),
+            Expr::Call(it) => {
+                let arguments = it.args.args.iter();
+                arguments
+                    .flat_map(|argument| self.read(argument, Some(it.func.name)))
+                    .collect()
+            }
+            Expr::VectorSelector(it) => self.select(it, None, function),
+            Expr::MatrixSelector(it) => self.select(&it.vs, Some(it.range), function),
+            Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => Vec::new(),
+        }
+    }
+
+    fn group(&mut self, by: Option<&LabelModifier>, below: &[String]) {
+        for label in by.map(|it| it.labels().labels.clone()).unwrap_or_default() {
+            self.grouped.push((label, below.to_vec()));
+        }
+    }
+
+    fn select(
+        &mut self,
+        selector: &VectorSelector,
+        range: Option<Duration>,
+        function: Option<&'static str>,
+    ) -> Vec<String> {
+        let metric = selector.name.clone().unwrap_or_default();
+        self.uses.push(Use {
+            metric: metric.clone(),
+            matchers: selector.matchers.matchers.clone(),
+            range,
+            function,
+        });
+        vec![metric]
+    }
+}
+
+/// What is known of metrics.
+pub struct Known {
+    described: Vec<&'static Desc>,
+    /// Names that rules give to what they record.
+    recorded: BTreeSet<String>,
+}
+
+impl Known {
+    pub fn new(recorded: BTreeSet<String>) -> Self {
+        let of_collectors = collectors::ALL
+            .iter()
+            .filter(|entry: &&Entry| !entry.is_to_come());
+        let mut described: Vec<_> = of_collectors
+            .flat_map(|it| it.metrics.iter().copied())
+            .collect();
+        described.extend(scrape::OWN_METRICS);
+        described.extend(exporter::OWN_METRICS);
+        Self {
+            described,
+            recorded,
+        }
+    }
+
+    /// All descriptions that a name can be of: the kernel chooses parts of some.
+    pub fn descriptions(&self, metric: &str) -> Vec<&'static Desc> {
+        let exact = self.described.iter().filter(|it| it.name == metric);
+        let exact: Vec<_> = exact.copied().collect();
+        if !exact.is_empty() {
+            return exact;
+        }
+        let described = self.described.iter().copied();
+        described.filter(|it| fits(it.name, metric)).collect()
+    }
+
+    /// What is wrong with the names and labels in a question.
+    pub fn complaints(&self, question: &Question) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for used in &question.uses {
+            let Ok(labels) = self.labels(&used.metric) else {
+                wrong.push(format!("{} is described by no collector", used.metric));
+                continue;
+            };
+            for matcher in &used.matchers {
+                if !has(&labels, &matcher.name) {
+                    wrong.push(format!("{} has no label {}", used.metric, matcher.name));
+                }
+            }
+        }
+        for (label, metrics) in &question.grouped {
+            // What is not known was told above.
+            let has_it = |metric: &String| self.labels(metric).map_or(true, |it| has(&it, label));
+            if !metrics.iter().any(has_it) {
+                wrong.push(format!("none of {metrics:?} has the label {label}"));
+            }
+        }
+        wrong
+    }
+
+    /// Or that there is no such metric.
+    fn labels(&self, metric: &str) -> Result<Labels, ()> {
+        let of_targets = OF_TARGETS.iter().map(|&label| label.to_owned());
+        if metric == "ALERTS" || self.recorded.contains(metric) {
+            return Ok(None);
+        }
+        if OF_SCRAPES.contains(&metric) {
+            return Ok(Some(of_targets.collect()));
+        }
+        let descriptions = self.descriptions(metric);
+        if descriptions.is_empty() {
+            return Err(());
+        }
+        let own = descriptions
+            .iter()
+            .flat_map(|it| it.block.iter().chain(it.labels));
+        let own = own.map(|&label| label.to_owned());
+        Ok(Some(of_targets.chain(own).collect()))
+    }
+
+    /// The labels of an answer.
+    pub fn answer(&self, expr: &Expr) -> Labels {
+        match expr {
+            Expr::Aggregate(it) => {
+                let inner = self.answer(&it.expr);
+                match &it.modifier {
+                    _ if ["topk", "bottomk"].contains(&it.op.to_string().as_str()) => inner,
+                    None => Some(BTreeSet::new()),
+                    Some(LabelModifier::Include(by)) => Some(by.labels.iter().cloned().collect()),
+                    Some(LabelModifier::Exclude(without)) => inner.map(|mut labels| {
+                        labels.retain(|label| !without.labels.contains(label));
+                        labels
+                    }),
+                }
+            }
+            Expr::Binary(it) => {
+                let [left, right] = [&it.lhs, &it.rhs].map(|it| self.answer(it));
+                if it.lhs.value_type() == ValueType::Scalar {
+                    return right;
+                }
+                let word = it.op.to_string();
+                if word == "or" {
+                    return Some(left?.union(&right?).cloned().collect());
+                }
+                let modifier = it.modifier.as_ref();
+                match modifier.map(|it| (&it.card, &it.matching)) {
+                    Some((VectorMatchCardinality::ManyToOne(joined), _)) => {
+                        let mut labels = left?;
+                        labels.extend(joined.labels.iter().cloned());
+                        Some(labels)
+                    }
+                    Some((VectorMatchCardinality::OneToOne, Some(LabelModifier::Include(on)))) => {
+                        Some(on.labels.iter().cloned().collect())
+                    }
+                    _ => left,
+                }
+            }
+            Expr::Unary(it) => self.answer(&it.expr),
+            Expr::Paren(it) => self.answer(&it.expr),
+            Expr::Subquery(it) => self.answer(&it.expr),
+            Expr::Call(it) => {
+                let vector = it.args.args.iter().find(|argument| {
+                    matches!(argument.value_type(), ValueType::Vector | ValueType::Matrix)
+                });
+                vector.map_or(Some(BTreeSet::new()), |it| self.answer(it))
+            }
+            Expr::VectorSelector(it) => self.labels(it.name.as_deref()?).ok()?,
+            Expr::MatrixSelector(it) => self.labels(it.vs.name.as_deref()?).ok()?,
+            Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => {
+                Some(BTreeSet::new())
+            }
+        }
+    }
+}
+
+/// Whether there can be such a label: `container_label_*` stands for many.
+pub fn has(labels: &Labels, label: &str) -> bool {
+    labels
+        .as_ref()
+        .is_none_or(|labels| labels.iter().any(|it| fits(it, label)))
+}
+
+/// Whether a word is meant by a pattern with at most one `*`, which is never nothing.
+fn fits(pattern: &str, word: &str) -> bool {
+    let Some((head, tail)) = pattern.split_once('*') else {
+        return pattern == word;
+    };
+    word.len() > head.len() + tail.len() && word.starts_with(head) && word.ends_with(tail)
+}
