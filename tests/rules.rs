@@ -420,6 +420,23 @@ fn thresholds_are_at_the_top_and_alerts_compare_with_nothing_else() {
 }
 
 #[test]
+fn recordings_over_a_time_are_named_after_it() {
+    let over = Regex::new(r"\[(\w+)\]").unwrap();
+    let named = Regex::new("(?:rate|increase|changes)([0-9]+[mh])$").unwrap();
+    let mut count = 0;
+    for rule in rules() {
+        let Some(name) = rule.record else { continue };
+        for found in over.captures_iter(&rule.expr) {
+            let named = named.captures(&name);
+            let named = named.unwrap_or_else(|| panic!("{name} is over {}", &found[1]));
+            assert_eq!(named[1], found[1], "{name}");
+            count += 1;
+        }
+    }
+    assert!(count > 40, "{count} times");
+}
+
+#[test]
 fn rules_ask_for_nothing_that_no_collector_describes() {
     let described = described();
     let recorded = recorded();
