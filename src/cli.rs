@@ -7,8 +7,8 @@
 use std::{any::TypeId, collections::BTreeSet, ffi::OsString, num::NonZeroUsize};
 
 use clap::{
-    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueEnum, builder::ValueParser,
-    error::ErrorKind, parser::ValueSource, value_parser,
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, ValueEnum,
+    builder::ValueParser, error::ErrorKind, parser::ValueSource, value_parser,
 };
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
         engine::{self, SizeFlags},
         libvirt, workloads,
     },
+    targets,
     top::{self, Exporter},
 };
 
@@ -81,6 +82,8 @@ pub enum Task {
     Census,
     /// Show live what an exporter says of its machine.
     Top,
+    /// Register who is to be scraped; has flags of its own.
+    Targets,
 }
 
 /// What the command line asks for.
@@ -114,8 +117,9 @@ pub fn command(collectors: &[Entry]) -> Command {
         .disable_help_flag(true)
         .arg(help.action(ArgAction::HelpShort).help("Print this help"))
         .arg(task.help(
-            "What to do: serve metrics, check what will be collected here, print the census, or \
-             show live what an exporter says [default: serve]",
+            "What to do: serve metrics, check what will be collected here, print the census, show \
+             live what an exporter says, or register targets in a file of Prometheus's [default: \
+             serve]",
         ))
         .arg(url.help(
             "With the task top: which exporter to ask, http://HOST:PORT or unix:///PATH \
@@ -148,6 +152,8 @@ pub fn command(collectors: &[Entry]) -> Command {
          strata_exporter check, with the flags it is served with, says for this machine what will \
          be collected, and for what is not, why and how to mend it. It exits with 0 if everything \
          that is on works, else with 1.\n\n\
+         strata_exporter targets add, remove, list and sync change files that tell Prometheus whom \
+         to scrape; strata_exporter targets --help says how.\n\n\
          A switch --x is turned off by --no-x. Every flag can be set by the environment too: \
          --web.listen-address by STRATA_WEB_LISTEN_ADDRESS.",
     );
@@ -173,6 +179,15 @@ pub fn command(collectors: &[Entry]) -> Command {
             arg
         }
     })
+}
+
+/// Reads a command line whose first word, after the program's name, is `targets`. It has no
+/// collectors, and nothing of it is set by the environment.
+#[must_use]
+pub fn targets(line: &[OsString]) -> Option<Result<targets::Asked, clap::Error>> {
+    let (_, words) = line.split_first()?;
+    let is_asked = words.first().is_some_and(|word| word == "targets");
+    is_asked.then(|| targets::Asked::try_parse_from(words))
 }
 
 /// Reads a command line, the program's name first.
@@ -216,6 +231,10 @@ pub fn parse(
     let task = matches.get_one("task").copied().unwrap_or(Task::Serve);
     if flags.json && task != Task::Census {
         let message = "--json goes with the task census only";
+        return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
+    }
+    if task == Task::Targets {
+        let message = "targets has to be the first word, with its flags behind it";
         return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
     }
     let url = matches.get_one::<Exporter>("url");
@@ -353,6 +372,10 @@ mod tests {
     fn what_is_wrong_is_said_in_one_line() {
         for (line, said) in [
             ("check http://x", "URL goes with the task top only"),
+            (
+                "--json=false targets",
+                "targets has to be the first word, with its flags behind it",
+            ),
             ("--interval=1s", "--interval goes with the task top only"),
             (
                 "--no-such-flag",
@@ -368,7 +391,7 @@ mod tests {
             ),
             (
                 "surplus",
-                "invalid value 'surplus' for '[TASK]' [possible values: serve, check, census, top]",
+                "invalid value 'surplus' for '[TASK]' [possible values: serve, check, census, top, targets]",
             ),
         ] {
             let error = parse(line).err();

@@ -16,6 +16,7 @@
 //! http       hands text, JSON and pages to who asks
 //! plot       draws values over time
 //! top        shows in a terminal what an exporter says as JSON
+//! targets    changes the files that tell Prometheus whom to scrape
 //! ```
 //!
 //! A module may use those above it and the vocabulary they share ([`error`],
@@ -46,4 +47,5 @@ pub mod reference;
 pub mod sampler;
 pub mod scrape;
 pub mod sources;
+pub mod targets;
 pub mod top;

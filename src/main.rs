@@ -16,7 +16,7 @@ use strata_exporter::{
     log, sampler,
     scrape::{self, Scraper, Workers},
     sources::{self, Machine},
-    top,
+    targets, top,
 };
 use tokio::{
     runtime::{self, Runtime},
@@ -30,22 +30,16 @@ const USAGE: u8 = 2;
 const WRONG: u8 = 1;
 
 fn main() -> ExitCode {
-    let settings = match cli::parse(collectors::ALL, std::env::args_os()) {
+    let line: Vec<_> = std::env::args_os().collect();
+    if let Some(asked) = cli::targets(&line) {
+        return match asked {
+            Ok(asked) => targets(asked),
+            Err(error) => not_asked(&error),
+        };
+    }
+    let settings = match cli::parse(collectors::ALL, line) {
         Ok(settings) => settings,
-        Err(asked)
-            if matches!(
-                asked.kind(),
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-            ) =>
-        {
-            // Whoever reads it may have read enough.
-            write!(std::io::stdout(), "{asked}").ok();
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("{}", cli::one_line(&error));
-            return ExitCode::from(USAGE);
-        }
+        Err(error) => return not_asked(&error),
     };
     scrape::quiet_caught_panics();
     let done = match settings.task {
@@ -57,6 +51,7 @@ fn main() -> ExitCode {
         Task::Check => check(settings),
         Task::Census => census(settings).map(|()| true),
         Task::Top => top(settings).map(|()| true),
+        Task::Targets => Err("targets has to be the first word".to_owned()),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -64,6 +59,38 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("{}: {error}", env!("CARGO_PKG_NAME"));
             ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// Where a command line asks for help, or for nothing that can be done.
+fn not_asked(error: &clap::Error) -> ExitCode {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
+        // Whoever reads it may have read enough.
+        write!(std::io::stdout(), "{error}").ok();
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("{}", cli::one_line(error));
+    ExitCode::from(USAGE)
+}
+
+/// Changes or prints who is to be scraped.
+fn targets(asked: targets::Asked) -> ExitCode {
+    match targets::run(asked) {
+        Ok(done) => {
+            if let Some(note) = done.note {
+                eprintln!("{}: {note}", env!("CARGO_PKG_NAME"));
+            }
+            // Whoever reads it may have read enough.
+            std::io::stdout().write_all(done.text.as_bytes()).ok();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{}: {error}", env!("CARGO_PKG_NAME"));
+            ExitCode::from(WRONG)
         }
     }
 }

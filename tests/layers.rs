@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["scrape", "exporter", "exposition", "reference", "log"],
     &["api", "check"],
     &["page"],
-    &["http", "top"],
+    &["http", "top", "targets"],
     &["cli"],
 ];
 

@@ -1,0 +1,275 @@
+//! What adding, removing and replacing targets makes of the groups of a file.
+
+use std::{collections::HashSet, fmt};
+
+use super::group::{Group, Labels, check, shown};
+
+/// The groups of a file while they are changed.
+pub(super) struct Edit {
+    pub(super) groups: Vec<Edited>,
+    pub(super) changes: Vec<Change>,
+}
+
+/// A group, and which one of the file it was.
+pub(super) struct Edited {
+    pub(super) was: Option<usize>,
+    pub(super) group: Group,
+}
+
+/// What became of a target.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    is_added: bool,
+    address: String,
+    labels: Labels,
+}
+
+impl Change {
+    /// In a line, for people.
+    pub(super) fn said(&self, is_done: bool) -> String {
+        let verb = match (is_done, self.is_added) {
+            (true, true) => "added",
+            (true, false) => "removed",
+            (false, true) => "would add",
+            (false, false) => "would remove",
+        };
+        format!("{verb} {} {}", shown(&self.address), self.labels)
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.said(true))
+    }
+}
+
+impl Edit {
+    pub(super) fn new(groups: &[Group]) -> Self {
+        let groups = groups.iter().enumerate().map(|(number, group)| Edited {
+            was: Some(number),
+            group: group.clone(),
+        });
+        Self {
+            groups: groups.collect(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// Adds a target to the group with exactly these labels, unless it is there. With other
+    /// labels it is moved, if that is wanted.
+    pub(super) fn add(
+        &mut self,
+        address: &str,
+        labels: &Labels,
+        replaces: bool,
+    ) -> Result<(), String> {
+        check(address, labels)?;
+        let has = |it: &&Edited| it.group.targets.iter().any(|target| target == address);
+        let mut with_it = self.groups.iter().filter(has);
+        if with_it.any(|it| it.group.labels.are_same(labels)) {
+            if replaces {
+                self.remove(|group, it| it == address && !group.labels.are_same(labels));
+            }
+            return Ok(());
+        }
+        if let Some(other) = self.groups.iter().find(has) {
+            if !replaces {
+                return Err(format!(
+                    "{} is there already, with other labels, {}: --replace gives it these",
+                    shown(address),
+                    other.group.labels
+                ));
+            }
+            self.remove(|_, it| it == address);
+        }
+        let mut same = self.groups.iter_mut();
+        if let Some(same) = same.find(|it| it.group.labels.are_same(labels)) {
+            same.group.targets.push(address.to_owned());
+        } else {
+            let group = Group {
+                targets: vec![address.to_owned()],
+                labels: labels.clone(),
+            };
+            self.groups.push(Edited { was: None, group });
+        }
+        self.changes.push(Change {
+            is_added: true,
+            address: address.to_owned(),
+            labels: labels.clone(),
+        });
+        Ok(())
+    }
+
+    /// Removes all targets that are meant, and groups that have none left.
+    pub(super) fn remove(&mut self, is_meant: impl Fn(&Group, &str) -> bool) {
+        let changes = &mut self.changes;
+        self.groups.retain_mut(|edited| {
+            let group = &mut edited.group;
+            let meant: Vec<_> = group.targets.iter().map(|it| is_meant(group, it)).collect();
+            if !meant.contains(&true) {
+                return true;
+            }
+            let mut meant = meant.into_iter();
+            group.targets.retain(|address| {
+                let goes = meant.next().unwrap_or_default();
+                if goes {
+                    changes.push(Change {
+                        is_added: false,
+                        address: address.clone(),
+                        labels: group.labels.clone(),
+                    });
+                }
+                !goes
+            });
+            !group.targets.is_empty()
+        });
+    }
+
+    /// Makes the targets of the groups that have all of these labels exactly the wanted ones. New
+    /// ones get just these labels.
+    pub(super) fn sync(
+        &mut self,
+        wanted: &[String],
+        labels: &Labels,
+        replaces: bool,
+    ) -> Result<(), String> {
+        // What is there keeps its other labels.
+        let groups = self.groups.iter();
+        let own = groups.filter(|it| it.group.labels.match_all(labels));
+        let there = own.flat_map(|it| it.group.targets.iter().cloned());
+        let there: HashSet<String> = there.collect();
+        // Before others are removed, so that their group stays for these.
+        for address in wanted.iter().filter(|it| !there.contains(*it)) {
+            self.add(address, labels, replaces)?;
+        }
+        let wanted: HashSet<&str> = wanted.iter().map(String::as_str).collect();
+        self.remove(|group, it| group.labels.match_all(labels) && !wanted.contains(it));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(text: &str) -> Labels {
+        let labels: Vec<_> = text
+            .split_whitespace()
+            .map(|label| label.parse().unwrap())
+            .collect();
+        Labels::given(&labels).unwrap()
+    }
+
+    /// `a b | k=v`: targets and labels of each group.
+    fn groups(lines: &[&str]) -> Vec<Group> {
+        let group = |line: &&str| {
+            let (targets, text) = line.split_once('|').unwrap();
+            Group {
+                targets: targets.split_whitespace().map(str::to_owned).collect(),
+                labels: labels(text),
+            }
+        };
+        lines.iter().map(group).collect()
+    }
+
+    fn after(edit: &Edit) -> Vec<Group> {
+        edit.groups.iter().map(|it| it.group.clone()).collect()
+    }
+
+    fn said(edit: &Edit) -> Vec<String> {
+        edit.changes.iter().map(Change::to_string).collect()
+    }
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_target_joins_the_group_with_its_labels_or_makes_one() {
+        let mut edit = Edit::new(&groups(&["a:1 | p=1 s=2", "b:1 |"]));
+        edit.add("c:1", &labels("s=2 p=1"), false).unwrap();
+        edit.add("d:1", &labels(""), false).unwrap();
+        edit.add("e:1", &labels("p=1"), false).unwrap();
+        let expected = groups(&["a:1 c:1 | p=1 s=2", "b:1 d:1 |", "e:1 | p=1"]);
+        assert_eq!(after(&edit), expected);
+        assert_eq!(edit.groups[2].was, None);
+        assert_eq!(
+            said(&edit),
+            [
+                "added c:1 {s=\"2\", p=\"1\"}",
+                "added d:1 {}",
+                "added e:1 {p=\"1\"}"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_target_that_is_there_is_no_change_and_with_other_labels_an_error() {
+        let before = groups(&["a:1 b:1 | p=1"]);
+        let mut edit = Edit::new(&before);
+        edit.add("a:1", &labels("p=1"), false).unwrap();
+        assert_eq!(after(&edit), before);
+        assert!(edit.changes.is_empty());
+        let error = edit.add("a:1", &labels("p=2"), false).unwrap_err();
+        let said_it =
+            "a:1 is there already, with other labels, {p=\"1\"}: --replace gives it these";
+        assert_eq!(error, said_it);
+        assert_eq!(after(&edit), before);
+        edit.add("a:1", &labels("p=2"), true).unwrap();
+        assert_eq!(after(&edit), groups(&["b:1 | p=1", "a:1 | p=2"]));
+    }
+
+    #[test]
+    fn replacing_leaves_a_target_once() {
+        let mut edit = Edit::new(&groups(&["a:1 | p=1", "a:1 b:1 | p=2"]));
+        edit.add("a:1", &labels("p=1"), true).unwrap();
+        assert_eq!(after(&edit), groups(&["a:1 | p=1", "b:1 | p=2"]));
+        assert_eq!(said(&edit), ["removed a:1 {p=\"2\"}"]);
+    }
+
+    #[test]
+    fn a_group_goes_with_its_last_target_but_empty_ones_stay() {
+        let mut edit = Edit::new(&groups(&["a:1 b:1 a:1 | p=1", "a:1 | p=2", "| p=3"]));
+        edit.remove(|_, it| it == "a:1");
+        assert_eq!(after(&edit), groups(&["b:1 | p=1", "| p=3"]));
+        assert_eq!(edit.changes.len(), 3);
+    }
+
+    #[test]
+    fn sync_changes_the_groups_with_the_labels_alone() {
+        let before = groups(&["a:1 b:1 | p=1 s=1", "c:1 | p=1", "a:1 z:1 | p=2"]);
+        let mut edit = Edit::new(&before);
+        edit.sync(&words("b:1 d:1"), &labels("p=1"), false).unwrap();
+        let expected = groups(&["b:1 | p=1 s=1", "d:1 | p=1", "a:1 z:1 | p=2"]);
+        assert_eq!(after(&edit), expected);
+        assert_eq!(
+            said(&edit),
+            [
+                "added d:1 {p=\"1\"}",
+                "removed a:1 {p=\"1\", s=\"1\"}",
+                "removed c:1 {p=\"1\"}"
+            ]
+        );
+        // What another has is not taken from it without a word.
+        assert!(edit.sync(&words("z:1"), &labels("p=1"), false).is_err());
+        edit.sync(&words("z:1"), &labels("p=1"), true).unwrap();
+        assert_eq!(after(&edit), groups(&["z:1 | p=1", "a:1 | p=2"]));
+    }
+
+    #[test]
+    fn sync_without_labels_is_about_the_whole_file() {
+        let mut edit = Edit::new(&groups(&["a:1 b:1 | p=1", "c:1 |"]));
+        edit.sync(&words("a:1 d:1"), &labels(""), false).unwrap();
+        assert_eq!(after(&edit), groups(&["a:1 | p=1", "d:1 |"]));
+    }
+
+    #[test]
+    fn what_prometheus_would_refuse_is_not_added() {
+        let mut edit = Edit::new(&[]);
+        assert!(edit.add("http://a", &labels(""), false).is_err());
+        assert!(edit.add("a", &labels("__scheme__=ftp"), false).is_err());
+        let wrong = labels("__scrape_interval__=5");
+        assert!(edit.sync(&words("a:1"), &wrong, false).is_err());
+        assert!(edit.groups.is_empty());
+    }
+}

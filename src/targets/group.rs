@@ -1,0 +1,349 @@
+//! Targets and their labels, and which of them Prometheus takes.
+//!
+//! What is right here is what Debian's Prometheus 2.42 takes; `tests/targets.rs` asks it. It
+//! takes every label that begins with `__`, too, of which it reads `__scheme__`,
+//! `__metrics_path__`, `__param_*`, `__scrape_interval__` and `__scrape_timeout__`, and drops all
+//! once it has relabeled. It sets `__address__` and `__meta_filepath` itself, whatever a file says.
+
+use std::{fmt, str::FromStr};
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor},
+};
+
+/// Targets that have the same labels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Group {
+    #[serde(default, deserialize_with = "or_empty")]
+    pub(super) targets: Vec<String>,
+    #[serde(
+        default,
+        deserialize_with = "labels_or_none",
+        skip_serializing_if = "Labels::is_empty"
+    )]
+    pub(super) labels: Labels,
+}
+
+/// Labels, in the order of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Labels(pub(super) Vec<Label>);
+
+/// One label, `name=value`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Label {
+    pub(super) name: String,
+    pub(super) value: String,
+}
+
+impl Labels {
+    /// The value, which is empty where there is no such label: Prometheus knows no difference.
+    fn value(&self, name: &str) -> &str {
+        let mut named = self.0.iter().filter(|label| label.name == name);
+        named.next().map_or("", |label| &label.value)
+    }
+
+    /// Whether all of those are among these.
+    pub(super) fn match_all(&self, those: &Labels) -> bool {
+        let mut those = those.0.iter();
+        those.all(|label| self.value(&label.name) == label.value)
+    }
+
+    /// Whether they are the same, in whatever order.
+    pub(super) fn are_same(&self, those: &Labels) -> bool {
+        self.match_all(those) && those.match_all(self)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn set(&mut self, label: Label) {
+        match self.0.iter_mut().find(|it| it.name == label.name) {
+            Some(known) => known.value = label.value,
+            None => self.0.push(label),
+        }
+    }
+
+    /// Labels of the command line, where none is given twice.
+    pub(super) fn given(labels: &[Label]) -> Result<Self, String> {
+        let mut given = Self::default();
+        for label in labels {
+            if given.0.iter().any(|it| it.name == label.name) {
+                return Err(format!("the label {:?} is given twice", label.name));
+            }
+            given.0.push(label.clone());
+        }
+        Ok(given)
+    }
+}
+
+impl FromStr for Label {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text
+            .split_once('=')
+            .ok_or("not a label such as service_id=web")?;
+        check_name(name)?;
+        let (name, value) = (name.to_owned(), value.to_owned());
+        Ok(Self { name, value })
+    }
+}
+
+/// What the file has, for people: `{service_id="web"}`.
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("{")?;
+        for (number, Label { name, value }) in self.0.iter().enumerate() {
+            let comma = if number == 0 { "" } else { ", " };
+            write!(f, "{comma}{name}={value:?}")?;
+        }
+        f.write_str("}")
+    }
+}
+
+/// An address as people may see it: what would move the cursor of a terminal is escaped.
+pub(super) fn shown(address: &str) -> String {
+    address.chars().flat_map(visible).collect()
+}
+
+fn visible(c: char) -> Box<dyn Iterator<Item = char>> {
+    if c.is_control() {
+        Box::new(c.escape_default())
+    } else {
+        Box::new(std::iter::once(c))
+    }
+}
+
+/// Whether it is a name of a label, in the words of Prometheus.
+fn check_name(name: &str) -> Result<(), String> {
+    let mut chars = name.chars();
+    let first = chars.next();
+    let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let is_name = first.is_some_and(is_letter) && chars.all(|c| is_letter(c) || c.is_ascii_digit());
+    if is_name {
+        Ok(())
+    } else {
+        Err(format!("{name:?} is not a valid label name"))
+    }
+}
+
+/// Whether Prometheus would take a target with these labels, in its words.
+pub(super) fn check(address: &str, labels: &Labels) -> Result<(), String> {
+    if address.is_empty() {
+        return Err("no address".to_owned());
+    }
+    if address.contains('/') {
+        let advice = "give it as HOST:PORT, without scheme and path";
+        return Err(format!("{address:?} is not a valid hostname: {advice}"));
+    }
+    let scheme = labels.value("__scheme__");
+    if !matches!(scheme, "" | "http" | "https") && lacks_port(address) {
+        return Err(format!(
+            "{} has no port, and the scheme {scheme:?} none of its own",
+            shown(address)
+        ));
+    }
+    let of = |what| {
+        let text = labels.value(&format!("__scrape_{what}__"));
+        milliseconds(text).map_err(|wrong| format!("scrape {what} {wrong}: {text:?}"))
+    };
+    match (of("interval")?, of("timeout")?) {
+        (Some(interval), Some(timeout)) if timeout > interval => {
+            Err("scrape timeout cannot be greater than scrape interval".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether Prometheus adds the port of the scheme: if an address is one only with it.
+fn lacks_port(address: &str) -> bool {
+    !is_host_and_port(address) && is_host_and_port(&format!("{address}:80"))
+}
+
+/// As Go splits addresses: names and numbers are not looked at.
+fn is_host_and_port(address: &str) -> bool {
+    let Some((host, port)) = address.rsplit_once(':') else {
+        return false;
+    };
+    let host = match host.strip_prefix('[') {
+        Some(bracketed) => match bracketed.strip_suffix(']') {
+            Some(host) => host,
+            None => return false,
+        },
+        None if host.contains(':') => return false,
+        None => host,
+    };
+    let bracket = ['[', ']'];
+    !host.contains(bracket) && !port.contains(bracket)
+}
+
+/// Milliseconds in a duration as Prometheus writes them, such as `1m30s`; none where it is left
+/// out.
+fn milliseconds(text: &str) -> Result<Option<u64>, &'static str> {
+    const UNITS: [(&str, u64); 7] = [
+        ("y", 365 * 86_400_000),
+        ("w", 7 * 86_400_000),
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1000),
+        ("ms", 1),
+    ];
+    /// 2^63 nanoseconds, as much as Go has room for.
+    const MOST: u64 = i64::MAX as u64 / 1_000_000;
+    let wrong = "is not a valid duration";
+    let mut sum = Some(0_u64);
+    let (mut rest, mut units) = (text, UNITS.iter());
+    while !rest.is_empty() && rest != "0" {
+        let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        let number = rest.strip_suffix(after).unwrap_or_default();
+        let letters = after.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = after.strip_suffix(letters).unwrap_or_default();
+        // Great ones stand before small ones.
+        let size = units.find(|(name, _)| *name == unit);
+        let (_, size) = size.filter(|_| !number.is_empty()).ok_or(wrong)?;
+        let part = number
+            .parse()
+            .ok()
+            .and_then(|it: u64| it.checked_mul(*size));
+        sum = sum.zip(part).and_then(|(sum, part)| sum.checked_add(part));
+        rest = letters;
+    }
+    match (text, rest) {
+        ("", _) => return Ok(None),
+        ("0", _) | (_, "") => {}
+        _ => return Err(wrong),
+    }
+    match sum {
+        Some(0) => Err("cannot be 0"),
+        Some(sum) if sum <= MOST => Ok(Some(sum)),
+        _ => Err("is out of range"),
+    }
+}
+
+impl Serialize for Labels {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.0.iter().map(|label| (&label.name, &label.value)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Labels;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("labels")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
+                let mut labels = Labels::default();
+                while let Some((name, value)) = map.next_entry::<String, Option<String>>()? {
+                    check_name(&name).map_err(serde::de::Error::custom)?;
+                    // Twice the same name comes through in JSON only, where the last one counts.
+                    let value = value.unwrap_or_default();
+                    labels.set(Label { name, value });
+                }
+                Ok(labels)
+            }
+        }
+        from.deserialize_map(InOrder)
+    }
+}
+
+/// A null among targets, which is an address of nothing for Prometheus, stays one.
+fn or_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let targets = Option::<Vec<Option<String>>>::deserialize(from)?;
+    let targets = targets.unwrap_or_default().into_iter();
+    Ok(targets.map(Option::unwrap_or_default).collect())
+}
+
+fn labels_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Labels, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(text: &str) -> Labels {
+        let labels: Vec<Label> = text
+            .split_whitespace()
+            .map(|label| label.parse().unwrap())
+            .collect();
+        Labels::given(&labels).unwrap()
+    }
+
+    #[test]
+    fn addresses_have_no_scheme_and_no_path() {
+        for address in ["h:9100", "h", "[::1]:9100", "10.0.0.1:9100", "a:b:c"] {
+            assert_eq!(check(address, &Labels::default()), Ok(()), "{address}");
+        }
+        for (address, said) in [
+            ("", "no address"),
+            (
+                "http://h:9100",
+                "\"http://h:9100\" is not a valid hostname: give it as HOST:PORT, without scheme \
+                 and path",
+            ),
+        ] {
+            assert_eq!(check(address, &Labels::default()), Err(said.to_owned()));
+        }
+    }
+
+    #[test]
+    fn names_of_labels_are_letters_digits_and_underscores() {
+        for name in ["a", "_", "A9", "__metrics_path__"] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        for name in ["", "9a", "a-b", "a.b", "a:b", "\u{e4}", "a b", "a\n"] {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_label_is_the_same_whether_it_is_empty_or_left_out() {
+        assert!(labels("a=1 b=").are_same(&labels("a=1")));
+        assert!(labels("a=1").are_same(&labels("b= a=1")));
+        assert!(labels("b=2 a=1").are_same(&labels("a=1 b=2")));
+        assert!(!labels("a=1 b=2").are_same(&labels("a=1")));
+        assert!(labels("a=1 b=2").match_all(&labels("a=1")));
+        assert!(!labels("a=1").match_all(&labels("a=1 b=2")));
+    }
+
+    #[test]
+    fn durations_are_read_as_prometheus_writes_them() {
+        assert_eq!(milliseconds(""), Ok(None));
+        assert_eq!(milliseconds("1m0s"), Ok(Some(60_000)));
+        assert_eq!(milliseconds("1h30m5ms"), Ok(Some(5_400_005)));
+        assert_eq!(milliseconds("290y"), Ok(Some(290 * 365 * 86_400_000)));
+        for (text, wrong) in [
+            ("0", "cannot be 0"),
+            ("0ms", "cannot be 0"),
+            ("300y", "is out of range"),
+            ("999999999999999999999y", "is out of range"),
+            ("1m0", "is not a valid duration"),
+            ("60", "is not a valid duration"),
+            ("s", "is not a valid duration"),
+            ("1.5h", "is not a valid duration"),
+            ("30m1h", "is not a valid duration"),
+            ("1s1s", "is not a valid duration"),
+        ] {
+            assert_eq!(milliseconds(text), Err(wrong), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_moves_the_cursor_is_not_shown() {
+        assert_eq!(shown("h\u{1b}[2J:1"), "h\\u{1b}[2J:1");
+        let evil = Labels(vec![Label {
+            name: "a".to_owned(),
+            value: "\u{1b}\"".to_owned(),
+        }]);
+        assert_eq!(evil.to_string(), r#"{a="\u{1b}\""}"#);
+    }
+}

@@ -1,0 +1,288 @@
+//! Targets in a file that Prometheus reads (`file_sd_configs`): who is to be scraped.
+//!
+//! `strata_exporter targets add|remove|list|sync` changes such a file for machines that come and
+//! go. All or nothing is changed, and nothing is written where nothing changes.
+
+mod document;
+mod edit;
+mod file;
+mod group;
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::duration;
+use document::{Document, Format, json};
+use edit::Edit;
+use file::Place;
+use group::{Group, Label, Labels, shown};
+
+const AFTER_HELP: &str = "\
+Labels that Prometheus attaches to what it scrapes are given as --label NAME=VALUE. Names that
+begin with __ are for Prometheus itself: __scheme__, __metrics_path__, __param_NAME,
+__scrape_interval__ and __scrape_timeout__ change how a target is scraped.
+
+The exit code is 0 if the file is as wanted, whether it was changed or not; 1 if that could not
+be done; 2 for a wrong command line.";
+
+/// Register who is to be scraped in a file that Prometheus reads (`file_sd_configs`).
+#[derive(Debug, Parser)]
+#[command(
+    name = "strata_exporter targets",
+    bin_name = "strata_exporter targets",
+    after_help = AFTER_HELP,
+    arg_required_else_help = false,
+    disable_help_subcommand = true
+)]
+pub struct Asked {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Add targets to the group with exactly these labels.
+    Add(Add),
+    /// Remove targets, by address, by labels, or by both.
+    Remove(Remove),
+    /// Print the targets.
+    List(List),
+    /// Make the targets with these labels exactly those given.
+    ///
+    /// Other groups of the file stay as they are. Targets that are there keep their other labels,
+    /// new ones get just these. Without --label, it is about the whole file.
+    Sync(Sync),
+}
+
+#[derive(Debug, Args)]
+struct Add {
+    /// The file, whose name ends in .json, .yml or .yaml; made if it is not there.
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
+    /// A label of the targets; can be repeated.
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<Label>,
+    /// Take targets that are there with other labels out of their groups.
+    #[arg(long)]
+    replace: bool,
+    #[command(flatten)]
+    how: How,
+    /// Whom to scrape: HOST:PORT, without http:// and path.
+    #[arg(value_name = "TARGET", required = true)]
+    targets: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Remove {
+    /// The file, whose name ends in .json, .yml or .yaml.
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
+    /// Only where this label has this value; can be repeated.
+    #[arg(
+        long = "label",
+        value_name = "NAME=VALUE",
+        required_unless_present = "targets"
+    )]
+    labels: Vec<Label>,
+    #[command(flatten)]
+    how: How,
+    /// Which ones, as they are written in the file; all with the labels, if none is given.
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    /// The file, whose name ends in .json, .yml or .yaml.
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
+    /// Only where this label has this value; can be repeated.
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<Label>,
+    /// Print JSON, as Prometheus takes it from files and over HTTP.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Sync {
+    /// The file, whose name ends in .json, .yml or .yaml; made if it is not there.
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
+    /// The label whose targets are given; can be repeated.
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<Label>,
+    /// Read the targets from a file, one on each line; lines that begin with # are comments.
+    #[arg(long, value_name = "LIST", conflicts_with = "targets")]
+    from: Option<PathBuf>,
+    /// Take targets that are there with other labels out of their groups.
+    #[arg(long)]
+    replace: bool,
+    /// If no targets are given, remove all with these labels instead of saying so.
+    #[arg(long)]
+    allow_empty: bool,
+    #[command(flatten)]
+    how: How,
+    /// Whom to scrape; if none is given, read like a LIST from standard input.
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+}
+
+/// How a file is changed.
+#[derive(Debug, Args)]
+struct How {
+    /// Say what would be changed, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// How long to wait while another changes the file.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
+    wait: Duration,
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// For standard output.
+    pub text: String,
+    /// What whoever did it should know, for standard error.
+    pub note: Option<String>,
+}
+
+/// Does it.
+pub fn run(asked: Asked) -> Result<Done, String> {
+    match asked.task {
+        Task::Add(add) => {
+            let labels = Labels::given(&add.labels)?;
+            change(&add.file, &add.how, |edit| {
+                let mut targets = add.targets.iter();
+                targets.try_for_each(|target| edit.add(target, &labels, add.replace))
+            })
+        }
+        Task::Remove(remove) => {
+            let labels = Labels::given(&remove.labels)?;
+            let targets = &remove.targets;
+            change(&remove.file, &remove.how, |edit| {
+                edit.remove(|group, address| {
+                    group.labels.match_all(&labels)
+                        && (targets.is_empty() || targets.iter().any(|it| it == address))
+                });
+                Ok(())
+            })
+        }
+        Task::Sync(sync) => {
+            let labels = Labels::given(&sync.labels)?;
+            let wanted = wanted(&sync)?;
+            change(&sync.file, &sync.how, |edit| {
+                edit.sync(&wanted, &labels, sync.replace)
+            })
+        }
+        Task::List(list) => {
+            let labels = Labels::given(&list.labels)?;
+            let place = Place::find(&list.file)?;
+            let format = Format::of(&list.file)?;
+            let Some(contents) = place.read()? else {
+                return Err(format!("{} does not exist", list.file.display()));
+            };
+            let mut groups = read(format, &list.file, contents.text)?.groups;
+            groups.retain(|group| group.labels.match_all(&labels));
+            let text = if list.json {
+                json(&groups)? + "\n"
+            } else {
+                groups.iter().map(lines).collect()
+            };
+            Ok(Done { text, note: None })
+        }
+    }
+}
+
+/// Reads, changes and writes a file while nobody else does.
+fn change(
+    path: &Path,
+    how: &How,
+    apply: impl FnOnce(&mut Edit) -> Result<(), String>,
+) -> Result<Done, String> {
+    let format = Format::of(path)?;
+    let place = Place::find(path)?;
+    let is_done = !how.dry_run;
+    let lock = is_done.then(|| place.lock(how.wait)).transpose()?;
+    let old = place.read()?;
+    let document = match &old {
+        Some(contents) => read(format, path, contents.text.clone())?,
+        None => format.empty(),
+    };
+    let mut edit = Edit::new(&document.groups);
+    apply(&mut edit).map_err(|error| of(path, &error))?;
+    if edit.changes.is_empty() {
+        let text = "nothing to change\n".to_owned();
+        return Ok(Done { text, note: None });
+    }
+    let lines = edit.changes.iter();
+    let mut done = Done {
+        text: lines.map(|change| change.said(is_done) + "\n").collect(),
+        note: None,
+    };
+    let written = document
+        .write(&edit.groups)
+        .map_err(|error| of(path, &error))?;
+    if written.lost_comments {
+        let verb = if is_done { "are" } else { "would be" };
+        done.note = Some(format!("comments in {} {verb} lost", path.display()));
+    }
+    if is_done {
+        place.replace(old.as_ref(), &written.text)?;
+    }
+    drop(lock);
+    Ok(done)
+}
+
+fn read(format: Format, path: &Path, text: String) -> Result<Document, String> {
+    format.read(text).map_err(|error| of(path, &error))
+}
+
+fn of(path: &Path, error: &str) -> String {
+    format!("{}: {error}", path.display())
+}
+
+/// The targets that sync is given, each once.
+fn wanted(sync: &Sync) -> Result<Vec<String>, String> {
+    let mut wanted = sync.targets.clone();
+    if wanted.is_empty() {
+        let text = match &sync.from {
+            Some(path) if path != Path::new("-") => {
+                let file = File::open(path).map_err(|error| of(path, &error.to_string()))?;
+                file::bounded(file).map_err(|error| of(path, &error))?
+            }
+            _ => {
+                let text = file::bounded(io::stdin().lock());
+                text.map_err(|error| format!("standard input: {error}"))?
+            }
+        };
+        let lines = text.lines().map(str::trim);
+        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        wanted.extend(lines.map(str::to_owned));
+    }
+    let mut seen = HashSet::new();
+    wanted.retain(|target| seen.insert(target.clone()));
+    if wanted.is_empty() && !sync.allow_empty {
+        return Err(
+            "no targets are given, which would remove all there are: --allow-empty if that is meant"
+                .to_owned(),
+        );
+    }
+    Ok(wanted)
+}
+
+/// A line for each target.
+fn lines(group: &Group) -> String {
+    let targets = group.targets.iter().map(|target| shown(target));
+    targets
+        .flat_map(|target| [target, format!(" {}\n", group.labels)])
+        .collect()
+}
