@@ -219,9 +219,9 @@ fn is_about(desc: &Desc, name: &str) -> bool {
     }
 }
 
-fn is_known(name: &str) -> bool {
+fn is_known(name: &str, recorded: &BTreeSet<String>) -> bool {
     OF_PROMETHEUS.contains(&name)
-        || recorded().contains(name)
+        || recorded.contains(name)
         || described().iter().any(|desc| is_about(desc, name))
 }
 
@@ -344,7 +344,7 @@ fn every_section_of_the_runbooks_is_about_an_alert() {
 #[test]
 fn runbooks_name_alerts_metrics_and_rules_that_exist() {
     let text = runbooks();
-    let alerts = alerts();
+    let (alerts, recorded) = (alerts(), recorded());
     let name = Regex::new(r"\b(Host|Container|Domain|Exporter)[A-Z]\w+").unwrap();
     for found in name.find_iter(&text) {
         let found = found.as_str();
@@ -358,7 +358,7 @@ fn runbooks_name_alerts_metrics_and_rules_that_exist() {
             let found = found.as_str();
             let is_collector = collectors::ALL.iter().any(|entry| entry.name == found);
             if !is_collector && found != "strata_exporter" && found != "strata_threshold:" {
-                assert!(is_known(found), "{found}");
+                assert!(is_known(found, &recorded), "{found}");
                 count += 1;
             }
         }
