@@ -1,8 +1,8 @@
 #!/bin/bash
-# Installs from Debian what the tests need and this machine lacks, and builds the
-# machine that tests/machine/run.sh boots.
+# Installs from Debian what the tests need and this machine lacks, and cargo-deb; builds
+# the machine that tests/machine/run.sh boots.
 #
-#     setup.sh [packages|machine]     both, unless told which
+#     setup.sh [packages|tools|machine]     all, unless told which
 #
 # Asks sudo where root is needed. Does nothing where everything is there.
 set -euo pipefail
@@ -58,18 +58,29 @@ missing() {
 		qemu-img qemu-utils
 		chromium chromium
 		chromedriver chromium-driver
+		systemd-analyze systemd
+		cloud-init cloud-init
+		caddy caddy
+		openssl openssl
+		dpkg-shlibdeps dpkg-dev
 	END
     # For builds with the feature virt.
     pkg-config --exists libvirt 2>/dev/null || echo libvirt-dev
     # The other one needs libraries, which images made of it do not have.
     busybox=$(command -v busybox) && ! ldd "$busybox" >/dev/null 2>&1 || echo busybox-static
     /usr/bin/python3 -c 'import prometheus_client' 2>/dev/null || echo python3-prometheus-client
+    /usr/bin/python3 -c 'import yaml' 2>/dev/null || echo python3-yaml
 }
 
 # Runs as root: no service is started by what is installed, now or at the next boot.
 install_quietly() {
     local before
     before=$(installed)
+    # cloud-init would set this machine up anew at its next boot.
+    if [[ ! -e /etc/cloud/cloud.cfg ]]; then
+        mkdir -p /etc/cloud
+        touch /etc/cloud/cloud-init.disabled
+    fi
     # Not local: the trap comes after.
     policy=/usr/sbin/policy-rc.d kept=
     if [[ -e $policy || -L $policy ]]; then
@@ -122,6 +133,15 @@ packages() {
     done
 }
 
+# Programs of Rust's that Debian does not have. Not optimised: they are built more often
+# than they run.
+tools() {
+    local tools=${CARGO_TARGET_DIR:-$here/../target}/tools
+    # Does nothing where this version is there.
+    env -u CARGO_TARGET_DIR cargo install --quiet --locked --debug --root "$tools" \
+        cargo-deb@3.8.0
+}
+
 machine() {
     local cache=${STRATA_MACHINE_DIR:-$here/../target/machine}
     local checksum
@@ -135,10 +155,11 @@ machine() {
 }
 
 case ${1-} in
-    packages | machine) "$1" ;;
+    packages | tools | machine) "$1" ;;
     '')
         packages
+        tools
         machine
         ;;
-    *) die "usage: setup.sh [packages|machine]" ;;
+    *) die "usage: setup.sh [packages|tools|machine]" ;;
 esac

@@ -27,8 +27,8 @@ scrape() {
 
 # expect STATE: of the service and its socket.
 expect() {
-    for unit in $service strata_exporter.socket; do
-        state=$(systemctl is-active $unit) || true
+    for unit in "$service" strata_exporter.socket; do
+        state=$(systemctl is-active "$unit") || true
         [ "$state" = "$1" ] || die "$unit is $state, not $1"
     done
 }
@@ -61,11 +61,12 @@ dpkg --install strata_exporter.deb >$out/install.log 2>&1 || die "$(cat $out/ins
 expect active
 systemctl is-enabled $service strata_exporter.socket >$out/enabled || die "not enabled"
 # Units of systemd are told by its own socket, which lets in only root.
-echo "ARGS=\"$(echo $flags)\"" >/etc/default/strata_exporter
+# shellcheck disable=SC2086 # words
+set -- $flags
+echo "ARGS=\"$*\"" >/etc/default/strata_exporter
 systemctl restart $service
 
-# shellcheck disable=SC2086 # words
-./strata_exporter --web.listen-address=127.0.0.1:$free $flags >out/package-free.log 2>&1 &
+./strata_exporter --web.listen-address=127.0.0.1:$free "$@" >out/package-free.log 2>&1 &
 unlimited=$!
 for port in 9100 $free; do
     await says "$port" '^container_cpu_usage_percent_max{.*name="seen"'
@@ -112,7 +113,7 @@ rm -r $drop_ins
 dpkg --purge strata-exporter >$out/purge.log 2>&1 || die "$(cat $out/purge.log)"
 expect inactive
 for left in /etc/default/strata_exporter /var/lib/strata_exporter \
-    /usr/lib/systemd/system/$service /etc/systemd/system/*/$service; do
+    /usr/lib/systemd/system/$service /etc/systemd/system/*/"$service"; do
     [ ! -e "$left" ] || die "$left is left"
 done
 docker rm --force seen >/dev/null
