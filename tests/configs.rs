@@ -152,9 +152,9 @@ struct Copy {
 impl Copy {
     fn of(path: &Path) -> Self {
         let name = path.file_name().unwrap().to_str().unwrap();
-        let test = std::thread::current();
-        let test = test.name().unwrap_or_default().to_owned();
-        let dir = Scratch::new(&format!("config-{name}-{test}"));
+        let of = std::thread::current();
+        let of = of.name().unwrap_or_default();
+        let dir = Scratch::new(&format!("config-{name}-{of}"));
         let mut text = fs::read_to_string(path).unwrap();
         for elsewhere in ELSEWHERE {
             let here = dir.0.display().to_string() + "/";

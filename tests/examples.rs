@@ -341,8 +341,8 @@ fn every_flag_that_an_example_gives_is_one() {
 struct Units(Scratch);
 
 impl Units {
-    fn new(test: &str) -> Self {
-        let dir = Scratch::new(test);
+    fn new(name: &str) -> Self {
+        let dir = Scratch::new(name);
         for unit in ["strata_exporter.service", "strata_exporter.socket"] {
             let text = fs::read_to_string(example(&format!("systemd/{unit}"))).unwrap();
             let program = env!("CARGO_BIN_EXE_strata_exporter");
