@@ -149,8 +149,9 @@ fn only_the_machine_itself_is_registered_and_only_as_what_it_may_be() {
         )
     };
     let (code, said) = register("192.0.2.7:9100 i-1 shop p-1");
-    let wanted = "targets add --file /etc/prometheus/targets/instances.json 192.0.2.7:9100 \
-                  --label instance_id=i-1 --label service_id=shop --label project_id=p-1\n";
+    let wanted = "targets add --file /etc/prometheus/targets/instances.json --replace \
+                  192.0.2.7:9100 --label instance_id=i-1 --label service_id=shop \
+                  --label project_id=p-1\n";
     assert_eq!((code, said.as_str()), (Some(0), wanted));
     for wrong in [
         "",
