@@ -208,6 +208,10 @@ fn compose_starts_what_is_pinned_with_files_that_are_there() {
             assert!(services.contains_key(other.as_str().unwrap()), "{other}");
         }
     }
+    let home = &services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"];
+    let (_, home) = home.as_str().unwrap().split_once("/dashboards/").unwrap();
+    let home = repository().join("dashboards").join(home);
+    assert!(home.is_file(), "{} is not there", home.display());
     let exporter = &services["exporter"];
     assert_eq!(exporter["cap_drop"][0], "ALL");
     assert!(exporter.get("privileged").is_none());
