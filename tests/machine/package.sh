@@ -118,4 +118,5 @@ for left in /etc/default/strata_exporter /var/lib/strata_exporter \
     [ ! -e "$left" ] || die "$left is left"
 done
 docker rm --force seen >/dev/null
+docker rmi --force bb >/dev/null
 umount /srv/closed /home
