@@ -24,19 +24,24 @@ target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target"
 log=$target/setup.log
 set -m
-tests/setup.sh machine >"$log" 2>&1 &
+{
+    tests/setup.sh tools && tests/setup.sh machine
+} >"$log" 2>&1 &
 machine=$!
 set +m
 trap 'kill -- "-$machine" 2>/dev/null || true' EXIT
 
 step cargo fmt --check
 step cargo clippy --all-targets --all-features -- -D warnings
+# The program of the image, which is to have everything in itself.
+step cargo rustc --bin strata_exporter -- -C target-feature=+crt-static
+install -D "$target/debug/strata_exporter" "$target/static/strata_exporter"
 step cargo test --no-run
 step cargo build --release
-echo "== the machine"
+echo "== cargo-deb and the machine"
 if ! wait "$machine"; then
     cat "$log"
-    echo "the machine for tests/v2_machine was not built"
+    echo "cargo-deb or the machine for tests/v2_machine was not built"
     exit 1
 fi
 trap - EXIT

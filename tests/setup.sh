@@ -1,8 +1,8 @@
 #!/bin/bash
-# Installs from Debian what the tests need and this machine lacks, and builds the
-# machine that tests/machine/run.sh boots.
+# Installs from Debian what the tests need and this machine lacks, and cargo-deb; builds
+# the machine that tests/machine/run.sh boots.
 #
-#     setup.sh [packages|machine]     both, unless told which
+#     setup.sh [packages|tools|machine]     all, unless told which
 #
 # Asks sudo where root is needed. Does nothing where everything is there.
 set -euo pipefail
@@ -60,6 +60,11 @@ missing() {
 		chromedriver chromium-driver
 		node nodejs
 		npm npm
+		systemd-analyze systemd
+		cloud-init cloud-init
+		caddy caddy
+		openssl openssl
+		dpkg-shlibdeps dpkg-dev
 	END
     # For builds with the feature virt.
     pkg-config --exists libvirt 2>/dev/null || echo libvirt-dev
@@ -73,6 +78,11 @@ missing() {
 install_quietly() {
     local before
     before=$(installed)
+    # cloud-init would set this machine up anew at its next boot.
+    if [[ ! -e /etc/cloud/cloud.cfg ]]; then
+        mkdir -p /etc/cloud
+        touch /etc/cloud/cloud-init.disabled
+    fi
     # Not local: the trap comes after.
     policy=/usr/sbin/policy-rc.d kept=
     if [[ -e $policy || -L $policy ]]; then
@@ -125,6 +135,15 @@ packages() {
     done
 }
 
+# Programs of Rust's that Debian does not have. Not optimised: they are built more often
+# than they run.
+tools() {
+    local tools=${CARGO_TARGET_DIR:-$here/../target}/tools
+    # Does nothing where this version is there.
+    env -u CARGO_TARGET_DIR cargo install --quiet --locked --debug --root "$tools" \
+        cargo-deb@3.8.0
+}
+
 machine() {
     local cache=${STRATA_MACHINE_DIR:-$here/../target/machine}
     local checksum
@@ -138,10 +157,11 @@ machine() {
 }
 
 case ${1-} in
-    packages | machine) "$1" ;;
+    packages | tools | machine) "$1" ;;
     '')
         packages
+        tools
         machine
         ;;
-    *) die "usage: setup.sh [packages|machine]" ;;
+    *) die "usage: setup.sh [packages|tools|machine]" ;;
 esac

@@ -8,7 +8,7 @@
 # 125 where there is none. Nothing else that the machine writes is kept.
 #
 # STRATA_MACHINE_DIR      where build.sh keeps the machine (default: target/machine)
-# STRATA_MACHINE_TIMEOUT  how many seconds it may take (default: 600)
+# STRATA_MACHINE_TIMEOUT  how many seconds it may take (default: 900)
 # STRATA_MACHINE_PORT     a port here that reaches the machine's port 9100
 set -euo pipefail
 
@@ -41,7 +41,7 @@ network=user,id=net,restrict=on
 if [[ -n ${STRATA_MACHINE_PORT:-} ]]; then
     network+=,hostfwd=tcp:127.0.0.1:$STRATA_MACHINE_PORT-:9100
 fi
-TMPDIR=$scratch timeout --kill-after=10 "${STRATA_MACHINE_TIMEOUT:-600}" \
+TMPDIR=$scratch timeout --kill-after=10 "${STRATA_MACHINE_TIMEOUT:-900}" \
     qemu-system-x86_64 \
     -accel tcg,thread=multi -smp 2 -m 2048 \
     -display none -monitor none -serial stdio -no-reboot \

@@ -9,6 +9,7 @@ pub mod fake_engine;
 pub mod groups;
 pub mod guests;
 pub mod live;
+pub mod package;
 pub mod readers;
 pub mod text;
 

@@ -12,6 +12,7 @@
 
 mod containers;
 mod host;
+mod package;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -22,8 +23,10 @@ use std::{
     sync::OnceLock,
 };
 
-/// What the machine has to do: all of it, one after the other.
-const TASK: &str = "#!/bin/sh\nset -e\n./compare.sh\n./containers.sh\n";
+/// What the machine has to do: all of it, one after the other. The package is gone before
+/// others need its port.
+const TASK: &str = "#!/bin/sh\nset -e\n./package.sh\n./compare.sh\n./containers.sh\n";
+const TASK_WITHOUT_PACKAGE: &str = "#!/bin/sh\nset -e\n./compare.sh\n./containers.sh\n";
 
 /// Where everything is that was written in the machine; `None`, which is said, where it
 /// cannot be booted.
@@ -58,8 +61,10 @@ fn boot(scripts: &Path, machine: &Path) -> Result<PathBuf, String> {
     let task = Path::new(env!("CARGO_TARGET_TMPDIR")).join("machine-task");
     let _there_was_none = fs::remove_dir_all(&task);
     fs::create_dir_all(&task).unwrap();
-    fs::write(task.join("run.sh"), TASK).unwrap();
-    for script in ["compare.sh", "containers.sh"] {
+    let package = support::package::build(&task);
+    let scripts_of = package.map_or(TASK_WITHOUT_PACKAGE, |_| TASK);
+    fs::write(task.join("run.sh"), scripts_of).unwrap();
+    for script in ["compare.sh", "containers.sh", "package.sh"] {
         fs::copy(scripts.join(script), task.join(script)).unwrap();
     }
     let exporter = env!("CARGO_BIN_EXE_strata_exporter");

@@ -1,0 +1,46 @@
+//! The Debian package of the program that was built.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// What makes it, where there is one.
+fn cargo_deb() -> Option<PathBuf> {
+    let built = Path::new(env!("CARGO_BIN_EXE_strata_exporter"));
+    let tools = built.parent()?.parent()?.join("tools/bin/cargo-deb");
+    let own = tools.is_file().then_some(tools);
+    own.or_else(|| super::file_of_program("cargo-deb"))
+}
+
+/// Makes it in this directory; `None`, which is said, where nothing can make it.
+pub fn build(dir: &Path) -> Option<PathBuf> {
+    let Some(cargo_deb) = cargo_deb() else {
+        super::lacks("cargo-deb");
+        return None;
+    };
+    if !super::is_installed("dpkg-shlibdeps") {
+        super::lacks("dpkg-shlibdeps");
+        return None;
+    }
+    // As if that were the release: what is packed is what was tested.
+    let target = dir.join("target");
+    fs::create_dir_all(target.join("release")).unwrap();
+    let program = target.join("release/strata_exporter");
+    fs::copy(env!("CARGO_BIN_EXE_strata_exporter"), program).unwrap();
+    let package = dir.join("strata_exporter.deb");
+    let made = Command::new(cargo_deb)
+        .args(["deb", "--no-build", "--fast", "--offline", "--output"])
+        .arg(&package)
+        .arg("--manifest-path")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
+        .env("CARGO_TARGET_DIR", &target)
+        .output()
+        .unwrap();
+    fs::remove_dir_all(target).unwrap();
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "{said}");
+    assert!(!said.contains("warning"), "{said}");
+    Some(package)
+}
