@@ -106,8 +106,9 @@ pub struct Ethtool {
 impl Ethtool {
     pub(super) fn open() -> Result<Self> {
         let failed = |error| Error::io("ethtool", error);
+        // Any family does to ask the kernel; this one is allowed where IP is not.
         let socket = rustix::net::socket_with(
-            AddressFamily::INET,
+            AddressFamily::UNIX,
             SocketType::DGRAM,
             SocketFlags::CLOEXEC,
             None,
