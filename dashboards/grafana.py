@@ -405,6 +405,23 @@ TOP = one_of(
 )
 
 
+def top(expr: str, legend: str = "{{instance}}") -> list[Query]:
+    """The series with most, on a board with the variable TOP."""
+    return [Query(f"topk($top, {expr})", legend)]
+
+
+def top_rates(
+    aggregate: str, legend: str, first: str, second: str, words_: tuple[str, str]
+) -> list[Query]:
+    """Those with most of two counters, and both of them, told apart by a word."""
+    pairs = zip((first, second), words_)
+    return [
+        query
+        for name, word in pairs
+        for query in top(f"{aggregate} (rate({name}{{@}}[$__rate_interval]))", f"{legend} {word}")
+    ]
+
+
 def _variables(board: Board) -> list[dict[str, Any]]:
     datasource = _variable("datasource", "datasource", "Data Source", "Which Prometheus is asked.")
     datasource |= {

@@ -4,6 +4,9 @@
 variable for the engine: series of containers do not carry its name.
 """
 
+from functools import partial
+
+import grafana
 from grafana import (
     ALL_IS_GOOD,
     NONE_IS_BEST,
@@ -17,6 +20,7 @@ from grafana import (
     steps,
     table,
     tile,
+    top_rates,
     values_of,
     words,
 )
@@ -34,22 +38,11 @@ NEAR = "container_memory_working_set_bytes{@} / container_memory_limit_bytes{@}"
 
 
 def top(expr: str, legend: str = LEGEND) -> list[Query]:
-    return [Query(f"topk($top, {expr})", legend)]
+    return grafana.top(expr, legend)
 
 
-def both_ways(first: str, second: str, words_: tuple[str, str]) -> list[Query]:
-    """The containers with most of two counters, and both of them."""
-    return [
-        Query(f"topk($top, sum {BY} (rate({first}{{@}}[$__rate_interval])))", f"{LEGEND} {words_[0]}"),
-        Query(f"topk($top, sum {BY} (rate({second}{{@}}[$__rate_interval])))", f"{LEGEND} {words_[1]}"),
-    ]
-
-
-def pressure(first: str, second: str) -> list[Query]:
-    return [
-        Query(f"topk($top, max {BY} (rate({first}{{@}}[$__rate_interval])))", f"{LEGEND} some"),
-        Query(f"topk($top, max {BY} (rate({second}{{@}}[$__rate_interval])))", f"{LEGEND} all"),
-    ]
+both_ways = partial(top_rates, f"sum {BY}", LEGEND)
+pressure = partial(top_rates, f"max {BY}", LEGEND, words_=("some", "all"))
 
 
 STATE = Row(

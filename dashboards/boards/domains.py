@@ -1,5 +1,6 @@
 """Virtual machines: which is not well, and what each uses."""
 
+import grafana
 from grafana import (
     ALL_IS_GOOD,
     NONE_IS_BEST,
@@ -13,6 +14,7 @@ from grafana import (
     steps,
     table,
     tile,
+    top_rates,
     values_of,
     words,
 )
@@ -30,17 +32,14 @@ RUNNING = 'max by (job, instance, domain) (libvirt_domain_state{@, state="runnin
 
 
 def top(expr: str, legend: str = LEGEND) -> list[Query]:
-    return [Query(f"topk($top, {expr})", legend)]
+    return grafana.top(expr, legend)
 
 
 def both_ways(
     first: str, second: str, words_: tuple[str, str], by: str = DISK, legend: str = DEVICE
 ) -> list[Query]:
     """The devices with most of two counters, and both of them."""
-    return [
-        Query(f"topk($top, sum {by} (rate({name}{{@}}[$__rate_interval])))", f"{legend} {word}")
-        for name, word in zip((first, second), words_)
-    ]
+    return top_rates(f"sum {by}", legend, first, second, words_)
 
 
 def per_request(total: str, requests: str) -> str:

@@ -14,15 +14,12 @@ from grafana import (
     steps,
     table,
     tile,
+    top,
     words,
 )
 from matchers import OF_EXPORTERS, OURS
 
 BAD = 'outcome=~"failed|panicked|timed_out|still_running"'
-
-
-def top(expr: str, legend: str = "{{instance}}") -> list[Query]:
-    return [Query(f"topk($top, {expr})", legend)]
 
 
 STATE = Row(

@@ -14,6 +14,7 @@ from grafana import (
     table,
     tile,
     to_board,
+    top,
     words,
 )
 from matchers import DISKS, OF_HOSTS, WIRES
@@ -41,10 +42,6 @@ def pressure(what: str) -> str:
         "io": "node_pressure_io_waiting_seconds_total",
     }
     return f"max by (instance) (rate({names[what]}{{@}}[$__rate_interval]))"
-
-
-def top(expr: str) -> list[Query]:
-    return [Query(f"topk($top, {expr})", "{{instance}}")]
 
 
 STATE = Row(
