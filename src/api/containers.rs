@@ -447,7 +447,7 @@ impl<'a> Row<'a> {
             health: container
                 .filter(|_| is_alive)
                 .and_then(|it| it.health)
-                .map(health),
+                .map(Health::name),
             restarts: container.and_then(|it| it.restarts),
             exit_code: ended.and_then(|it| it.exit_code),
             created: container.map_or(made, |it| it.created),
@@ -499,14 +499,6 @@ impl<'a> Row<'a> {
             name: name.map(str::to_owned),
             cgroup: self.cgroup.to_owned(),
         }
-    }
-}
-
-fn health(health: Health) -> &'static str {
-    match health {
-        Health::Starting => "starting",
-        Health::Healthy => "healthy",
-        Health::Unhealthy => "unhealthy",
     }
 }
 

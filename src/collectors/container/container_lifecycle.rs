@@ -147,12 +147,8 @@ fn add_health(out: &mut Families, block: &Block, health: Option<Health>) {
     };
     out.add_of(&HEALTH_STATE, block, [], number);
     if let Some(health) = health {
-        for (each, name) in [
-            (Health::Starting, "starting"),
-            (Health::Healthy, "healthy"),
-            (Health::Unhealthy, "unhealthy"),
-        ] {
-            out.add_of(&HEALTH, block, [name], each == health);
+        for each in Health::ALL {
+            out.add_of(&HEALTH, block, [each.name()], each == health);
         }
     }
 }

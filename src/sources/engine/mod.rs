@@ -134,6 +134,21 @@ pub enum Health {
     Unhealthy,
 }
 
+impl Health {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Starting, Self::Healthy, Self::Unhealthy];
+
+    /// As engines call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
 /// An image as its engine last described it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image {
