@@ -565,22 +565,13 @@ exec "$@""#;
 
 #[test]
 fn control_groups_that_hang_are_asked_once_and_cost_nothing_else() {
-    if !rustix::process::geteuid().is_root() || fs::File::open("/dev/fuse").is_err() {
-        return support::lacks("root and /dev/fuse");
-    }
-    let unshare = || {
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "--propagation", "private"]);
-        unshare
-    };
-    let allowed = unshare().arg("true").status();
-    if !allowed.is_ok_and(|status| status.success()) {
-        return support::lacks("unshare(1), and the right to a mount namespace");
+    if !support::may_mount_fuse() {
+        return;
     }
     let sysfs = Scratch::new("api-hung-groups-sys");
     let hung = sysfs.0.join("fs/cgroup");
     fs::create_dir_all(&hung).unwrap();
-    let mut command = unshare();
+    let mut command = support::with_own_mounts();
     command.args(["sh", "-ec", MOUNT]).arg(&hung).arg(BINARY);
     let sysfs = format!("--path.sysfs={}", sysfs.0.display());
     let here = Here::started_by(command, "hung-groups", &[&sysfs]);

@@ -36,22 +36,10 @@ fn a_stuck_mount_costs_its_timeout_once_and_nobody_else_anything() {
     if env::var_os(INSIDE).is_some() {
         return inside();
     }
-    if !rustix::process::geteuid().is_root() {
-        return support::lacks("root, to mount");
+    if !support::may_mount_fuse() {
+        return;
     }
-    if fs::File::open("/dev/fuse").is_err() {
-        return support::lacks("/dev/fuse");
-    }
-    let unshare = || {
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "--propagation", "private"]);
-        unshare
-    };
-    let allowed = unshare().arg("true").status();
-    if !allowed.is_ok_and(|status| status.success()) {
-        return support::lacks("unshare(1), and the right to a mount namespace");
-    }
-    let status = unshare()
+    let status = support::with_own_mounts()
         .arg(env::current_exe().unwrap())
         .args(["--exact", NAME, "--nocapture"])
         .env(INSIDE, "1")

@@ -18,6 +18,7 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
+    process::Command,
     sync::Arc,
     time::Duration,
 };
@@ -71,6 +72,32 @@ pub fn lacks(what: &str) {
     let test = test.name().unwrap_or_default();
     let line = format!("{test} is skipped: needs {what}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+/// `unshare(1)`: what it runs has mounts of its own.
+pub fn with_own_mounts() -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "--propagation", "private"]);
+    unshare
+}
+
+/// Whether a test can mount a file system of FUSE that nobody else sees. What it lacks for
+/// that is said.
+pub fn may_mount_fuse() -> bool {
+    if !rustix::process::geteuid().is_root() {
+        lacks("root, to mount");
+        return false;
+    }
+    if fs::File::open("/dev/fuse").is_err() {
+        lacks("/dev/fuse");
+        return false;
+    }
+    let allowed = with_own_mounts().arg("true").status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        lacks("unshare(1), and the right to a mount namespace");
+        return false;
+    }
+    true
 }
 
 /// Whether there is a program of this name.
