@@ -474,10 +474,9 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// What the history knows of it, by its engine's id or by its path.
+    /// What the history knows of it.
     fn series(&self, history: &History) -> Option<Arc<Series>> {
-        let by_id = self.id.and_then(|id| history.container(id));
-        by_id.or_else(|| history.container(self.cgroup))
+        history.container_of(self.id, self.cgroup)
     }
 
     fn with_latest(mut self, history: &History) -> Self {

@@ -150,6 +150,14 @@ impl History {
         containers.get(id).cloned()
     }
 
+    /// The same by its engine's id, where it has one, or else by the path of its control
+    /// group.
+    #[must_use]
+    pub fn container_of(&self, id: Option<&str>, path: &str) -> Option<Arc<Series>> {
+        let by_id = id.and_then(|id| self.container(id));
+        by_id.or_else(|| self.container(path))
+    }
+
     /// Those of all containers and virtual machines, in the order of their ids.
     #[must_use]
     pub fn containers(&self) -> Vec<Arc<Series>> {

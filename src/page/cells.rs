@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::said::{Container, Latest};
 use crate::{
-    history::{History, Series},
+    history::{History, Point, Series},
     plot::{Unit, sparkline},
 };
 
@@ -79,14 +79,15 @@ pub(super) struct Row<'a> {
 
 impl Row<'_> {
     pub(super) fn write(&self, columns: &[Column]) -> Markup {
+        let points = self.series.as_deref().map(sparks).unwrap_or_default();
         html! {
             tr data-key=(self.key) {
-                @for column in columns { (self.cell(column.cell)) }
+                @for column in columns { (self.cell(column.cell, &points)) }
             }
         }
     }
 
-    fn cell(&self, cell: &'static str) -> Markup {
+    fn cell(&self, cell: &'static str, points: &[Point]) -> Markup {
         let none = Latest::default();
         let latest = self.latest.unwrap_or(&none);
         match cell {
@@ -99,12 +100,12 @@ impl Row<'_> {
             "image" => text(cell, self.image),
             "state" => self.state(),
             "cpu" => {
-                let of = |values: &[Values]| values.iter().map(|it| it.cpu).collect();
-                self.sparked(cell, Unit::Percent, latest.cpu_percent, of)
+                let line = spark(points, |it| it.cpu_percent);
+                sparked(cell, Unit::Percent, latest.cpu_percent, &line)
             }
             "memory" => {
-                let of = |values: &[Values]| values.iter().map(|it| it.memory).collect();
-                self.sparked(cell, Unit::Bytes, latest.memory_bytes, of)
+                let line = spark(points, memory);
+                sparked(cell, Unit::Bytes, latest.memory_bytes, &line)
             }
             "network" => {
                 let (received, sent) = (
@@ -139,42 +140,33 @@ impl Row<'_> {
             }
         }
     }
+}
 
-    fn sparked(
-        &self,
-        cell: &'static str,
-        unit: Unit,
-        value: Option<f64>,
-        of: impl FnOnce(&[Values]) -> Vec<Option<f64>>,
-    ) -> Markup {
-        let points = self.series.as_ref().map(|it| it.points(SPARKS));
-        let points = points.unwrap_or_default();
-        let values: Vec<Values> = points
-            .iter()
-            .map(|point| Values {
-                cpu: point.cpu_percent,
-                #[expect(clippy::cast_precision_loss, reason = "it is drawn")]
-                memory: point.memory.map(|bytes| bytes as f64),
-            })
-            .collect();
-        html! {
-            td.number.sparked data-cell=(cell) data-sort=[value] {
-                span.value { (amount(unit, value)) }
-                (spark(&of(&values)))
-            }
+fn sparked(cell: &str, unit: Unit, value: Option<f64>, line: &Markup) -> Markup {
+    html! {
+        td.number.sparked data-cell=(cell) data-sort=[value] {
+            span.value { (amount(unit, value)) }
+            (line)
         }
     }
 }
 
-struct Values {
-    cpu: Option<f64>,
-    memory: Option<f64>,
+/// The samples that a sparkline shows.
+pub(super) fn sparks(series: &Series) -> Vec<Point> {
+    series.points(SPARKS)
+}
+
+/// Bytes in memory, as they are drawn.
+#[expect(clippy::cast_precision_loss, reason = "it is drawn")]
+pub(super) fn memory(point: &Point) -> Option<f64> {
+    point.memory.map(|bytes| bytes as f64)
 }
 
 /// A line of values, with the values for the script to go on with.
-pub(super) fn spark(values: &[Option<f64>]) -> Markup {
+pub(super) fn spark(points: &[Point], of: impl Fn(&Point) -> Option<f64>) -> Markup {
+    let values: Vec<_> = points.iter().map(of).collect();
     let slots = u32::try_from(SPARKS).unwrap_or(u32::MAX);
-    let path = sparkline(values, slots, SPARK_SIZE);
+    let path = sparkline(&values, slots, SPARK_SIZE);
     let listed: Vec<_> = values
         .iter()
         .map(|value| value.map(|it| format!("{it:.3}")).unwrap_or_default())
@@ -186,16 +178,6 @@ pub(super) fn spark(values: &[Option<f64>]) -> Markup {
             path d=(path) {}
         }
     }
-}
-
-/// The line of the last samples of the machine or one thing.
-pub(super) fn spark_of(
-    series: &Series,
-    of: impl Fn(&crate::history::Point) -> Option<f64>,
-) -> Markup {
-    let points = series.points(SPARKS);
-    let values: Vec<_> = points.iter().map(of).collect();
-    spark(&values)
 }
 
 fn text(cell: &str, text: Option<&str>) -> Markup {
@@ -273,10 +255,9 @@ pub(super) fn escaped(key: &str) -> String {
     utf8_percent_encode(key, PLAIN).to_string()
 }
 
-/// What is remembered of a container: by its engine's id, or by its path.
+/// What is remembered of a container.
 pub(super) fn series(history: &History, container: &Container) -> Option<Arc<Series>> {
-    let by_id = container.id.as_deref().and_then(|id| history.container(id));
-    by_id.or_else(|| history.container(&container.cgroup))
+    history.container_of(container.id.as_deref(), &container.cgroup)
 }
 
 /// The head of a table; without a script nothing in it can be clicked.

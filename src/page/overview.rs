@@ -50,10 +50,8 @@ fn machine(history: &History, host: &Host) -> Markup {
     let (latest, memory) = (&host.latest, &host.memory);
     let used = memory.total_bytes.zip(memory.available_bytes);
     let used = used.map(|(total, available)| total - available);
-    let series = history.host();
+    let points = cells::sparks(history.host());
     let rate = |of: Option<Increase>| of.map(Increase::per_second);
-    #[expect(clippy::cast_precision_loss, reason = "it is drawn")]
-    let bytes = |of: Option<u64>| of.map(|it| it as f64);
     html! {
         section aria-labelledby="machine" {
             h2 #machine { a href="/host" { "The machine" } }
@@ -61,31 +59,31 @@ fn machine(history: &History, host: &Host) -> Markup {
             dl.tiles data-table="host" {
                 div { dt { "CPU" } dd data-cell="cpu" {
                     span.value { (amount(Unit::Percent, latest.cpu_percent)) }
-                    (cells::spark_of(series, |it| it.cpu_percent))
+                    (cells::spark(&points, |it| it.cpu_percent))
                     small { @match host.cpus_online {
                         Some(cpus) => { "of " (cpus * 100) " %" } None => {}
                     } }
                 } }
                 div { dt { "Memory" } dd data-cell="memory" {
                     span.value { (amount(Unit::Bytes, used.or(latest.memory_bytes))) }
-                    (cells::spark_of(series, |it| bytes(it.memory)))
+                    (cells::spark(&points, cells::memory))
                     small { "of " (amount(Unit::Bytes, memory.total_bytes)) }
                 } }
                 div { dt { "Received" } dd data-cell="received" {
                     span.value { (amount(Unit::BytesPerSecond, latest.received_bytes_per_second)) }
-                    (cells::spark_of(series, |it| rate(it.received)))
+                    (cells::spark(&points, |it| rate(it.received)))
                 } }
                 div { dt { "Sent" } dd data-cell="sent" {
                     span.value { (amount(Unit::BytesPerSecond, latest.sent_bytes_per_second)) }
-                    (cells::spark_of(series, |it| rate(it.sent)))
+                    (cells::spark(&points, |it| rate(it.sent)))
                 } }
                 div { dt { "Read from disks" } dd data-cell="read" {
                     span.value { (amount(Unit::BytesPerSecond, latest.read_bytes_per_second)) }
-                    (cells::spark_of(series, |it| rate(it.read)))
+                    (cells::spark(&points, |it| rate(it.read)))
                 } }
                 div { dt { "Written to disks" } dd data-cell="written" {
                     span.value { (amount(Unit::BytesPerSecond, latest.written_bytes_per_second)) }
-                    (cells::spark_of(series, |it| rate(it.written)))
+                    (cells::spark(&points, |it| rate(it.written)))
                 } }
             }
         }
