@@ -7,64 +7,20 @@ mod support;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
 
 use regex::Regex;
 use serde::Deserialize;
-use strata_exporter::{collectors, exporter, metric::Desc, scrape};
+use strata_exporter::collectors;
+use support::{
+    promql::{Known, Question},
+    rules::{LAYERS, Rule, files, layer, read, recorded, root, rules, rules_dir},
+};
 
-const LAYERS: &[(&str, &str)] = &[
-    ("host", "Host"),
-    ("containers", "Container"),
-    ("domains", "Domain"),
-    ("exporter", "Exporter"),
-];
 const RUNBOOKS: &str =
     "https://github.com/strata-exporter/strata_exporter/blob/main/docs/runbooks.md#";
-/// What Prometheus itself says of a target.
-const OF_PROMETHEUS: &[&str] = &["up", "scrape_duration_seconds", "scrape_samples_scraped"];
-/// What every series of a target has.
-const OF_TARGETS: &[&str] = &["job", "instance"];
-const AGGREGATIONS: &[&str] = &["sum", "min", "max", "avg", "count", "group", "topk"];
-const LISTS_OF_LABELS: &[&str] = &[
-    "by",
-    "without",
-    "on",
-    "ignoring",
-    "group_left",
-    "group_right",
-];
-const OPERATORS: &[&str] = &["and", "or", "unless", "bool", "offset"];
-
-#[derive(Deserialize)]
-struct RuleFile {
-    groups: Vec<Group>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Group {
-    name: String,
-    rules: Vec<Rule>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rule {
-    record: Option<String>,
-    alert: Option<String>,
-    expr: String,
-    #[serde(rename = "for")]
-    _lasts: Option<String>,
-    #[serde(rename = "keep_firing_for")]
-    _goes_on: Option<String>,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
 
 #[derive(Deserialize)]
 struct TestFile {
@@ -100,28 +56,6 @@ struct Sample {
     labels: String,
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn rules_dir() -> PathBuf {
-    root().join("prometheus/rules")
-}
-
-fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> T {
-    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
-
-fn layer(name: &str) -> Vec<Group> {
-    read::<RuleFile>(&rules_dir().join(format!("{name}.yml"))).groups
-}
-
-fn rules() -> Vec<Rule> {
-    let groups = LAYERS.iter().flat_map(|(name, _)| layer(name));
-    groups.flat_map(|group| group.rules).collect()
-}
-
 fn alerts() -> BTreeMap<String, Rule> {
     let alerts = rules().into_iter();
     let mut alerts = alerts.filter_map(|mut rule| Some((rule.alert.take()?, rule)));
@@ -131,10 +65,6 @@ fn alerts() -> BTreeMap<String, Rule> {
     }
     assert!(out.len() > 70, "{} alerts", out.len());
     out
-}
-
-fn recorded() -> BTreeSet<String> {
-    rules().into_iter().filter_map(|rule| rule.record).collect()
 }
 
 fn worlds(layer: &str) -> Vec<World> {
@@ -167,64 +97,6 @@ fn tokens(promql: &str) -> Vec<String> {
         .collect()
 }
 
-/// The metrics that an expression asks for, and the labels that it selects by.
-fn asked(promql: &str) -> Vec<(String, Vec<String>)> {
-    let tokens = tokens(promql);
-    let mut asked: Vec<(String, Vec<String>)> = Vec::new();
-    let mut at = 0;
-    let skip_to = |at: usize, end: &str| {
-        let rest = tokens.iter().skip(at).position(|token| token == end);
-        at + rest.unwrap_or_else(|| panic!("no {end} in {promql}"))
-    };
-    while let Some(token) = tokens.get(at) {
-        let next = tokens.get(at + 1).map_or("", String::as_str);
-        match token.as_str() {
-            "{" => {
-                let end = skip_to(at, "}");
-                let matchers = tokens[at + 1..end].windows(2);
-                let labels = matchers.filter(|pair| pair[1].contains(['=', '~']));
-                let (_, of) = asked.last_mut().expect("selectors name a metric");
-                of.extend(labels.map(|pair| pair[0].clone()));
-                at = end;
-            }
-            "[" => at = skip_to(at, "]"),
-            list if LISTS_OF_LABELS.contains(&list) && next == "(" => at = skip_to(at, ")"),
-            word if word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-                && next != "("
-                && !OPERATORS.contains(&word)
-                && !AGGREGATIONS.contains(&word) =>
-            {
-                asked.push((word.to_owned(), Vec::new()));
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    asked
-}
-
-fn described() -> Vec<&'static Desc> {
-    let of_collectors = collectors::ALL.iter().flat_map(|entry| entry.metrics);
-    let own = [scrape::OWN_METRICS, exporter::OWN_METRICS].concat();
-    of_collectors.copied().chain(own).collect()
-}
-
-/// Whether the name is one that a description, in which `*` is any word, is about.
-fn is_about(desc: &Desc, name: &str) -> bool {
-    match desc.name.split_once('*') {
-        None => desc.name == name,
-        Some((head, tail)) => {
-            name.len() > head.len() + tail.len() && name.starts_with(head) && name.ends_with(tail)
-        }
-    }
-}
-
-fn is_known(name: &str, recorded: &BTreeSet<String>) -> bool {
-    OF_PROMETHEUS.contains(&name)
-        || recorded.contains(name)
-        || described().iter().any(|desc| is_about(desc, name))
-}
-
 fn promtool(args: &[&str], files: &[PathBuf]) {
     if !support::is_installed("promtool") {
         support::lacks("promtool");
@@ -240,10 +112,7 @@ fn promtool(args: &[&str], files: &[PathBuf]) {
 
 #[test]
 fn promtool_finds_nothing_wrong_with_the_rules() {
-    let files = LAYERS
-        .iter()
-        .map(|(layer, _)| rules_dir().join(format!("{layer}.yml")));
-    let files: Vec<_> = files.collect();
+    let files = files();
     promtool(&["check", "rules", "--lint=all", "--lint-fatal"], &files);
     let there = fs::read_dir(rules_dir()).unwrap();
     let there = there.filter(|file| file.as_ref().unwrap().path().is_file());
@@ -344,7 +213,7 @@ fn every_section_of_the_runbooks_is_about_an_alert() {
 #[test]
 fn runbooks_name_alerts_metrics_and_rules_that_exist() {
     let text = runbooks();
-    let (alerts, recorded) = (alerts(), recorded());
+    let (alerts, known) = (alerts(), Known::new(recorded()));
     let name = Regex::new(r"\b(Host|Container|Domain|Exporter)[A-Z]\w+").unwrap();
     for found in name.find_iter(&text) {
         let found = found.as_str();
@@ -358,7 +227,7 @@ fn runbooks_name_alerts_metrics_and_rules_that_exist() {
             let found = found.as_str();
             let is_collector = collectors::ALL.iter().any(|entry| entry.name == found);
             if !is_collector && found != "strata_exporter" && found != "strata_threshold:" {
-                assert!(is_known(found, &recorded), "{found}");
+                assert!(known.has(found), "{found}");
                 count += 1;
             }
         }
@@ -437,31 +306,13 @@ fn recordings_over_a_time_are_named_after_it() {
 }
 
 #[test]
-fn rules_ask_for_nothing_that_no_collector_describes() {
-    let described = described();
-    let recorded = recorded();
+fn rules_ask_for_metrics_and_labels_that_collectors_describe() {
+    let known = Known::new(recorded());
     let mut count = 0;
     let mut check = |expr: &str, of: &str| {
-        for (name, labels) in asked(expr) {
-            count += 1;
-            if recorded.contains(&name) || OF_PROMETHEUS.contains(&name.as_str()) {
-                continue;
-            }
-            let about: Vec<_> = described
-                .iter()
-                .filter(|desc| is_about(desc, &name))
-                .collect();
-            assert!(!about.is_empty(), "{of} asks for {name}");
-            for label in labels {
-                let has = |desc: &&Desc| {
-                    desc.labels.contains(&label.as_str()) || desc.block.contains(&label.as_str())
-                };
-                assert!(
-                    OF_TARGETS.contains(&label.as_str()) || about.iter().any(|desc| has(desc)),
-                    "{of} selects {name} by {label}"
-                );
-            }
-        }
+        let (question, _) = Question::new(expr).unwrap_or_else(|error| panic!("{of}: {error}"));
+        count += question.uses.len();
+        assert_eq!(known.complaints(&question), [""; 0], "{of}");
     };
     // Queries in descriptions, to which labels are added.
     let query = Regex::new(r#"printf "([^"]+)""#).unwrap();

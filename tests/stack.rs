@@ -28,6 +28,7 @@ use support::{
     is_installed, lacks,
     live::{Program, Scratch, ask, until},
     readers,
+    rules::{self, root},
 };
 
 /// What the guest does as long as it lives.
@@ -181,7 +182,7 @@ impl Stack {
     /// All that are in the files are loaded, and none fails on what there is.
     fn assert_rules(&self) {
         let mut written = 0;
-        for file in rule_files() {
+        for file in rules::files() {
             let text = fs::read_to_string(file).unwrap();
             let lines = text.lines().map(str::trim_start);
             written += lines
@@ -332,7 +333,7 @@ fn prometheus(dir: &Scratch) -> Program {
     let rules = dir.0.join("rules");
     fs::create_dir(&rules).unwrap();
     let waits = Regex::new(r"(?m)^(\s+for: )\S+$").unwrap();
-    for file in rule_files() {
+    for file in rules::files() {
         let text = fs::read_to_string(&file).unwrap();
         let text = waits.replace_all(&text, |line: &Captures<'_>| format!("{}2s", &line[1]));
         fs::write(rules.join(file.file_name().unwrap()), &*text).unwrap();
@@ -354,18 +355,6 @@ fn prometheus(dir: &Scratch) -> Program {
     )
     .unwrap();
     readers::prometheus(dir, &config)
-}
-
-fn rule_files() -> Vec<PathBuf> {
-    let files = fs::read_dir(root().join("prometheus/rules")).unwrap();
-    let files = files.map(|file| file.unwrap().path());
-    files
-        .filter(|path| path.extension().is_some_and(|it| it == "yml"))
-        .collect()
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn none<T>(what: &str) -> Option<T> {

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use strata_exporter::metric::Kind;
 
 use crate::{
-    Place, RANGE, RATE_INTERVAL, boards, panels,
-    promql::{Known, Question, has},
-    root,
-    rules::recorded,
+    Place, RANGE, RATE_INTERVAL, boards, panels, root,
+    support::{
+        promql::{Known, Question, has},
+        rules::recorded,
+    },
     text, without_variables,
 };
 

@@ -1,13 +1,11 @@
 //! The boards in `dashboards/` are what their generator makes, are boards to Grafana, and
-//! ask for what there is; the rules in `prometheus/rules` do, too.
+//! ask for what there is.
 
 #![allow(clippy::disallowed_methods, reason = "tests read files as they are")]
 
 mod grid;
 mod linter;
-mod promql;
 mod questions;
-mod rules;
 #[path = "../support/mod.rs"]
 mod support;
 mod types;

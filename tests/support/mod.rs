@@ -10,7 +10,9 @@ pub mod groups;
 pub mod guests;
 pub mod live;
 pub mod package;
+pub mod promql;
 pub mod readers;
+pub mod rules;
 pub mod text;
 
 use std::{

@@ -141,6 +141,11 @@ impl Known {
         described.filter(|it| fits(it.name, metric)).collect()
     }
 
+    /// Whether there is such a metric.
+    pub fn has(&self, metric: &str) -> bool {
+        self.labels(metric).is_ok()
+    }
+
     /// What is wrong with the names and labels in a question.
     pub fn complaints(&self, question: &Question) -> Vec<String> {
         let mut wrong = Vec::new();

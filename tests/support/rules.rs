@@ -1,0 +1,80 @@
+//! The rules in `prometheus/rules`, as they are written.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+/// Their files, and how the names of alerts in each begin.
+pub const LAYERS: &[(&str, &str)] = &[
+    ("host", "Host"),
+    ("containers", "Container"),
+    ("domains", "Domain"),
+    ("exporter", "Exporter"),
+];
+
+#[derive(Deserialize)]
+struct RuleFile {
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    pub name: String,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    pub record: Option<String>,
+    pub alert: Option<String>,
+    pub expr: String,
+    #[serde(rename = "for")]
+    _lasts: Option<String>,
+    #[serde(rename = "keep_firing_for")]
+    _goes_on: Option<String>,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn rules_dir() -> PathBuf {
+    root().join("prometheus/rules")
+}
+
+pub fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> T {
+    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn file(layer: &str) -> PathBuf {
+    rules_dir().join(format!("{layer}.yml"))
+}
+
+pub fn files() -> Vec<PathBuf> {
+    LAYERS.iter().map(|(layer, _)| file(layer)).collect()
+}
+
+pub fn layer(name: &str) -> Vec<Group> {
+    read::<RuleFile>(&file(name)).groups
+}
+
+pub fn rules() -> Vec<Rule> {
+    let groups = LAYERS.iter().flat_map(|(name, _)| layer(name));
+    groups.flat_map(|group| group.rules).collect()
+}
+
+/// What they record.
+pub fn recorded() -> BTreeSet<String> {
+    rules().into_iter().filter_map(|rule| rule.record).collect()
+}
