@@ -13,12 +13,6 @@ use std::{
 use serde_json::Value;
 use support::live::{self, Scratch};
 
-const SYSTEM_PYTHON: &str = "/usr/bin/python3";
-
-/// All documents of a file, as JSON.
-const AS_JSON: &str = "import json, sys, yaml
-json.dump(list(yaml.safe_load_all(sys.stdin)), sys.stdout)";
-
 /// The most that systemd may say a service is exposed, of 10, times 10.
 const EXPOSURE: u32 = 20;
 
@@ -108,9 +102,7 @@ fn cloud_init_accepts_the_user_data() {
 
 #[test]
 fn the_scripts_of_the_user_data_are_scripts() {
-    let Some(data) = documents(&example("cloud-init/user-data.yaml")) else {
-        return;
-    };
+    let data = documents(&example("cloud-init/user-data.yaml"));
     let files = data[0]["write_files"].as_array().unwrap();
     let mut scripts = Vec::new();
     for file in files {
@@ -171,9 +163,7 @@ fn only_the_machine_itself_is_registered_and_only_as_what_it_may_be() {
 #[test]
 fn compose_starts_what_is_pinned_with_files_that_are_there() {
     let path = example("compose.yaml");
-    let Some(documents) = documents(&path) else {
-        return;
-    };
+    let documents = documents(&path);
     let [compose] = documents.as_slice() else {
         panic!("{documents:?}")
     };
@@ -228,12 +218,10 @@ fn compose_starts_what_is_pinned_with_files_that_are_there() {
 
 #[test]
 fn grafana_is_provisioned_with_this_prometheus_and_these_boards() {
-    let Some(sources) = documents(&example("compose/grafana/datasources/prometheus.yaml")) else {
-        return;
-    };
-    let boards = documents(&example("compose/grafana/dashboards/strata.yaml")).unwrap();
-    let compose = documents(&example("compose.yaml")).unwrap();
-    let prometheus = documents(&example("compose/prometheus.yml")).unwrap();
+    let sources = documents(&example("compose/grafana/datasources/prometheus.yaml"));
+    let boards = documents(&example("compose/grafana/dashboards/strata.yaml"));
+    let compose = documents(&example("compose.yaml"));
+    let prometheus = documents(&example("compose/prometheus.yml"));
     let source = &sources[0]["datasources"][0];
     assert_eq!(source["type"], "prometheus");
     let url = source["url"].as_str().unwrap();
@@ -253,9 +241,7 @@ fn grafana_is_provisioned_with_this_prometheus_and_these_boards() {
 
 #[test]
 fn the_daemon_set_has_no_right_that_it_does_not_need() {
-    let Some(documents) = documents(&example("kubernetes/daemonset.yaml")) else {
-        return;
-    };
+    let documents = documents(&example("kubernetes/daemonset.yaml"));
     let of_kind = |kind: &str| documents.iter().find(|it| it["kind"] == kind).unwrap();
     let set = of_kind("DaemonSet");
     assert_eq!(set["apiVersion"], "apps/v1");
@@ -390,18 +376,11 @@ impl Units {
     }
 }
 
-/// The documents of a YAML file; `None`, which is said, where nothing reads them.
-fn documents(path: &Path) -> Option<Vec<Value>> {
-    let import = ["-c", "import yaml"];
-    let import = Command::new(SYSTEM_PYTHON).args(import).output();
-    if !import.is_ok_and(|it| it.status.success()) {
-        support::lacks("python3-yaml");
-        return None;
-    }
+/// The documents of a YAML file.
+fn documents(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();
-    let (code, said) = live::ask(Command::new(SYSTEM_PYTHON).args(["-c", AS_JSON]), &text);
-    assert_eq!(code, Some(0), "{}: {said}", path.display());
-    Some(serde_json::from_str(&said).unwrap())
+    let documents = serde_saphyr::from_multiple(&text);
+    documents.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 fn example(name: &str) -> PathBuf {

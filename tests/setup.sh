@@ -71,7 +71,6 @@ missing() {
     # The other one needs libraries, which images made of it do not have.
     busybox=$(command -v busybox) && ! ldd "$busybox" >/dev/null 2>&1 || echo busybox-static
     /usr/bin/python3 -c 'import prometheus_client' 2>/dev/null || echo python3-prometheus-client
-    /usr/bin/python3 -c 'import yaml' 2>/dev/null || echo python3-yaml
 }
 
 # Runs as root: no service is started by what is installed, now or at the next boot.
