@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::cells;
 use crate::{
     error::Result,
     history::{History, Increase, Point, Series, parse_window},
@@ -67,7 +68,7 @@ impl What {
     fn lines(self) -> &'static [(&'static str, Value)] {
         match self {
             Self::Cpu => &[("CPU", |point| point.cpu_percent)],
-            Self::Memory => &[("memory", |point| memory(point.memory))],
+            Self::Memory => &[("memory", cells::memory)],
             Self::Network => &[
                 ("received", |point| point.received.map(Increase::per_second)),
                 ("sent", |point| point.sent.map(Increase::per_second)),
@@ -78,11 +79,6 @@ impl What {
             ],
         }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "it is drawn")]
-fn memory(bytes: Option<u64>) -> Option<f64> {
-    bytes.map(|bytes| bytes as f64)
 }
 
 /// Of what.
