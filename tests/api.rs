@@ -752,6 +752,14 @@ fn the_census_names_nothing_and_keeps_its_number() {
             "image_stats": [{"image": "nginx:1.27", "count": 3, "size_bytes": 4711}],
         })
     );
+    let text = census(
+        &engine,
+        &["--json", &state, "--engine.images=^(busybox|bb):"],
+    );
+    assert!(!text.contains("nginx"), "{text}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let others = json!([{"image": "<other>", "count": 3, "size_bytes": 4711}]);
+    assert_eq!(report["image_stats"], others);
     let table = census(&engine, &[&state, "--census.hash-images"]);
     assert!(table.contains(id.trim()), "{table}");
     assert!(table.contains("\n  running               1\n"), "{table}");

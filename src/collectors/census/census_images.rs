@@ -3,7 +3,8 @@
 //!
 //! An image goes by the first of its names. Those without one, left over when their name
 //! went to a newer image, are counted together as `<none>`, which is Docker's word; those
-//! beyond the bound as `<other>`: sums over the images stay right.
+//! beyond the bound and those whose names are not to be told as `<other>`: sums over the
+//! images stay right.
 
 use std::collections::BTreeMap;
 
@@ -24,11 +25,11 @@ metrics! {
     IMAGES: Gauge = "census_images" [];
     /// Bytes of all images, each once. Layers that several images share count in each of them, so it takes less room on disk.
     BYTES: Gauge = "census_image_bytes" [];
-    /// An image that is here, by the first of its names, and its id: always 1. Absent for images without a name and beyond --collector.census_images.max.
+    /// An image that is here, by the first of its names, and its id: always 1. Absent for images without a name, beyond --collector.census_images.max, and not in --engine.images.
     ABOUT_IMAGE: Info = "census_image_info" ["image", "image_id"];
-    /// Containers, running or not, that were made from the image. Images without a name are together in the image <none>, those beyond --collector.census_images.max in <other>.
+    /// Containers, running or not, that were made from the image. Images without a name are together in the image <none>, those beyond --collector.census_images.max and not in --engine.images in <other>.
     IMAGE_CONTAINERS: Gauge = "census_image_containers" ["image"];
-    /// Bytes of the image's layers, shared ones included. Images without a name are together in the image <none>, those beyond --collector.census_images.max in <other>.
+    /// Bytes of the image's layers, shared ones included. Images without a name are together in the image <none>, those beyond --collector.census_images.max and not in --engine.images in <other>.
     IMAGE_SIZE: Gauge = "census_image_size_bytes" ["image"];
 }
 
@@ -121,6 +122,7 @@ fn families(engines: &[&Engine], max: usize) -> Families {
                 name
             }
             Some(_) => "<other>",
+            None if image.is_withheld => "<other>",
             None => "<none>",
         };
         let it = named.entry(name).or_default();
@@ -165,6 +167,7 @@ mod tests {
         Image {
             id: id.to_owned(),
             tags: tags.iter().map(ToString::to_string).collect(),
+            is_withheld: false,
             size: Some(size),
             created: None,
         }
@@ -229,6 +232,24 @@ mod tests {
                 r#"census_image_size_bytes{image="<other>"} 20"#,
                 r#"census_image_size_bytes{image="a"} 10"#,
                 r#"census_image_info{image="a",image_id="a"} 1"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn images_that_are_not_to_be_named_are_counted_with_the_others() {
+        let mut secret = image("1", &[], 10);
+        secret.is_withheld = true;
+        let lines = families(&[&with(vec![secret, image("2", &[], 5)], &["1"])], 9).lines();
+        assert_eq!(
+            lines,
+            [
+                "census_images 2",
+                "census_image_bytes 15",
+                r#"census_image_containers{image="<none>"} 0"#,
+                r#"census_image_containers{image="<other>"} 1"#,
+                r#"census_image_size_bytes{image="<none>"} 5"#,
+                r#"census_image_size_bytes{image="<other>"} 10"#,
             ]
         );
     }

@@ -15,6 +15,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::{Container, Health, Image, Kind, State, is_id, moment};
+use crate::pattern::Pattern;
 
 /// Longer names, references and values of labels are left out.
 const MAX_TEXT: usize = 1024;
@@ -23,16 +24,26 @@ const MAX_TAGS: usize = 100;
 /// Versions of the API up to this one are known to have what is read here.
 const NEWEST_API: (u32, u32) = (1, 53);
 
-/// Which labels of containers are kept.
+/// What of an engine's answers is kept of what people chose. The rest is not in the program
+/// at all, so nothing can tell it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Kept(pub(super) BTreeSet<String>);
+pub(super) struct Kept {
+    /// Labels of containers, by their exact names.
+    pub(super) labels: BTreeSet<String>,
+    /// Names of images.
+    pub(super) images: Pattern,
+}
 
 impl Kept {
-    fn of(&self, labels: Option<HashMap<String, String>>) -> Vec<(String, String)> {
+    fn labels(&self, labels: Option<HashMap<String, String>>) -> Vec<(String, String)> {
         let mut labels: Vec<_> = labels.unwrap_or_default().into_iter().collect();
-        labels.retain(|(name, value)| self.0.contains(name) && value.len() <= MAX_TEXT);
+        labels.retain(|(name, value)| self.labels.contains(name) && value.len() <= MAX_TEXT);
         labels.sort_unstable();
         labels
+    }
+
+    fn image(&self, name: Option<String>) -> String {
+        bounded(name.filter(|name| self.images.matches(name)))
     }
 }
 
@@ -123,9 +134,9 @@ impl Listed {
         Some(Self {
             id: summary.id.filter(|id| is_id(id))?,
             name: own_name(name),
-            image: bounded(summary.image),
+            image: kept.image(summary.image),
             image_id: bounded(summary.image_id),
-            labels: kept.of(summary.labels),
+            labels: kept.labels(summary.labels),
             state: summary.state.and_then(|word| state(&word)),
             created: summary.created.and_then(since_1970),
         })
@@ -231,9 +242,9 @@ impl Inspected {
             container: Container {
                 id: description.id.filter(|id| is_id(id))?,
                 name: own_name(description.name),
-                image: bounded(config.image),
+                image: kept.image(config.image),
                 image_id: bounded(description.image),
-                labels: kept.of(config.labels),
+                labels: kept.labels(config.labels),
                 state,
                 pid: pid.filter(|pid| *pid > 0 && state.is_alive()),
                 cgroup_parent: Some(parent).filter(|parent| !parent.is_empty()),
@@ -352,17 +363,21 @@ struct ListedImage {
 }
 
 /// The first images in the answer, at most so many.
-pub(super) fn images(answer: &[u8], most: usize) -> serde_json::Result<Vec<Image>> {
-    Ok(items(answer)?.filter_map(image).take(most).collect())
+pub(super) fn images(answer: &[u8], most: usize, kept: &Kept) -> serde_json::Result<Vec<Image>> {
+    let images = items(answer)?.filter_map(|listed| image(listed, kept));
+    Ok(images.take(most).collect())
 }
 
-fn image(listed: ListedImage) -> Option<Image> {
+fn image(listed: ListedImage, kept: &Kept) -> Option<Image> {
     let mut tags = listed.repo_tags.unwrap_or_default();
     // Docker before 25 calls what has no name so.
     tags.retain(|tag| tag != "<none>:<none>" && tag.len() <= MAX_TEXT);
+    let has_name = !tags.is_empty();
+    tags.retain(|tag| kept.images.matches(tag));
     tags.truncate(MAX_TAGS);
     Some(Image {
         id: Some(bounded(listed.id)).filter(|id| !id.is_empty())?,
+        is_withheld: has_name && tags.is_empty(),
         tags,
         size: listed.size.and_then(|size| u64::try_from(size).ok()),
         created: listed.created.and_then(since_1970),
@@ -422,7 +437,10 @@ mod tests {
     const ID: &str = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899";
 
     fn kept(names: &[&str]) -> Kept {
-        Kept(names.iter().map(ToString::to_string).collect())
+        Kept {
+            labels: names.iter().map(ToString::to_string).collect(),
+            images: "^bb:".parse().unwrap_or_else(|e| panic!("{e}")),
+        }
     }
 
     fn listed(list: &Value) -> Vec<Listed> {
@@ -437,7 +455,7 @@ mod tests {
     }
 
     fn listed_images(list: &Value) -> Vec<Image> {
-        images(list.to_string().as_bytes(), 3).unwrap_or_else(|e| panic!("{e}"))
+        images(list.to_string().as_bytes(), 3, &kept(&[])).unwrap_or_else(|e| panic!("{e}"))
     }
 
     fn version(answer: Value) -> Version {
@@ -714,7 +732,7 @@ mod tests {
             ("long", &"x".repeat(MAX_TEXT + 1)),
         ];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let kept = kept(&["ab", "a", "long", "absent"]).of(Some(labels.into()));
+        let kept = kept(&["ab", "a", "long", "absent"]).labels(Some(labels.into()));
         let expected = [("a", "1"), ("ab", "2")];
         assert_eq!(kept, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
     }
@@ -858,6 +876,26 @@ mod tests {
             of(json!(many), 5).map(|(tags, _)| tags.len()),
             Some(MAX_TAGS)
         );
+    }
+
+    #[test]
+    fn images_that_are_not_to_be_named_are_not() {
+        let list = json!([{"Id": ID, "Image": "registry.example/bb:1", "State": "running"}]);
+        let image = listed(&list).pop().map(|it| it.image);
+        assert_eq!(image.as_deref(), Some(""));
+        let mut described = described();
+        described["Config"]["Image"] = json!("registry.example/bb:1");
+        let image = inspected(&described).map(|it| it.container.image);
+        assert_eq!(image.as_deref(), Some(""));
+        let of = |tags: Value| {
+            let answer = json!([{"Id": "sha256:11", "RepoTags": tags}]);
+            let image = listed_images(&answer).pop();
+            image.map(|image| (image.tags, image.is_withheld))
+        };
+        let bb = vec!["bb:1".to_owned()];
+        assert_eq!(of(json!(["secret:1", "bb:1"])), Some((bb, false)));
+        assert_eq!(of(json!(["secret:1"])), Some((vec![], true)));
+        assert_eq!(of(json!([])), Some((vec![], false)));
     }
 
     #[test]

@@ -219,7 +219,7 @@ impl Client {
     pub(super) async fn images(&self, most: usize, within: Duration) -> Result<Vec<Image>> {
         let talk = self.talk("list of images", LIST)?;
         let answer = talk.get("/images/json", within).await?;
-        talk.read(answers::images(&answer, most))
+        talk.read(answers::images(&answer, most, &self.kept))
     }
 
     /// Room on disk. It takes long.

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::duration;
+use crate::{duration, pattern::Pattern};
 
 /// The labels that dashboards select containers by: those of Compose, of Swarm, and the
 /// group of label-schema.
@@ -14,6 +14,9 @@ const KEPT_LABELS: &str = "com.docker.compose.project,\
                            com.docker.swarm.task.name,\
                            com.docker.stack.namespace,\
                            org.label-schema.group";
+
+/// Matches every name.
+const ANY: &str = ".";
 
 /// Where Docker and Podman listen as root, and below the directory of a user.
 const ROOTS_SOCKETS: [&str; 3] = [
@@ -40,6 +43,10 @@ pub struct Flags {
         default_value = KEPT_LABELS
     )]
     pub engine_labels: Vec<String>,
+    /// Images whose names are told: a regular expression; empty to tell none. Those of
+    /// others are left out.
+    #[arg(long = "engine.images", value_name = "REGEX", default_value = ANY)]
+    pub engine_images: Pattern,
     /// How often they are asked for room on disk, if at all: what the flags of a collector
     /// say.
     #[arg(skip)]
@@ -69,6 +76,7 @@ impl Default for Flags {
         Self {
             engine_socket: Vec::new(),
             engine_labels: KEPT_LABELS.split(',').map(str::to_owned).collect(),
+            engine_images: ANY.parse().unwrap_or_default(),
             sizes: None,
         }
     }

@@ -156,6 +156,8 @@ pub struct Image {
     pub id: String,
     /// Names it goes by, such as `nginx:1.27`; none for a dangling one.
     pub tags: Vec<String>,
+    /// Whether it has names, of which none is to be told.
+    pub is_withheld: bool,
     /// Bytes of all its layers.
     pub size: Option<u64>,
     /// When it was made, from 1970 on.

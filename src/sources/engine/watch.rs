@@ -194,7 +194,10 @@ impl Follower {
         Self {
             socket: socket.to_owned(),
             timing: engines.timing,
-            kept: Arc::new(Kept(engines.flags.engine_labels.iter().cloned().collect())),
+            kept: Arc::new(Kept {
+                labels: engines.flags.engine_labels.iter().cloned().collect(),
+                images: engines.flags.engine_images.clone(),
+            }),
             cache: Cache::default(),
             seen,
             is_said_up: None,
