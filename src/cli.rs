@@ -14,7 +14,8 @@ use clap::{
 use crate::{
     api::census,
     collector::{Collect, Entry, Layer},
-    history, http,
+    history,
+    http::{self, web_config},
     log::{self, Level},
     sources::{
         Roots,
@@ -84,6 +85,8 @@ pub enum Task {
     Top,
     /// Register who is to be scraped; has flags of its own.
     Targets,
+    /// Look at files for --web.config.file; has flags of its own.
+    WebConfig,
 }
 
 /// What the command line asks for.
@@ -118,8 +121,8 @@ pub fn command(collectors: &[Entry]) -> Command {
         .arg(help.action(ArgAction::HelpShort).help("Print this help"))
         .arg(task.help(
             "What to do: serve metrics, check what will be collected here, print the census, show \
-             live what an exporter says, or register targets in a file of Prometheus's [default: \
-             serve]",
+             live what an exporter says, register targets in a file of Prometheus's, or look at a \
+             file for --web.config.file [default: serve]",
         ))
         .arg(url.help(
             "With the task top: which exporter to ask, http://HOST:PORT or unix:///PATH \
@@ -154,6 +157,8 @@ pub fn command(collectors: &[Entry]) -> Command {
          that is on works, else with 1.\n\n\
          strata_exporter targets add, remove, list and sync change files that tell Prometheus whom \
          to scrape; strata_exporter targets --help says how.\n\n\
+         strata_exporter web-config check FILE says what is wrong with a file for --web.config.file, \
+         and where.\n\n\
          A switch --x is turned off by --no-x. Every flag can be set by the environment too: \
          --web.listen-address by STRATA_WEB_LISTEN_ADDRESS.",
     );
@@ -188,6 +193,14 @@ pub fn targets(line: &[OsString]) -> Option<Result<targets::Asked, clap::Error>>
     let (_, words) = line.split_first()?;
     let is_asked = words.first().is_some_and(|word| word == "targets");
     is_asked.then(|| targets::Asked::try_parse_from(words))
+}
+
+/// Reads a command line whose first word is `web-config`, in the same way.
+#[must_use]
+pub fn web_config(line: &[OsString]) -> Option<Result<web_config::Asked, clap::Error>> {
+    let (_, words) = line.split_first()?;
+    let is_asked = words.first().is_some_and(|word| word == "web-config");
+    is_asked.then(|| web_config::Asked::try_parse_from(words))
 }
 
 /// Reads a command line, the program's name first.
@@ -233,8 +246,13 @@ pub fn parse(
         let message = "--json goes with the task census only";
         return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
     }
-    if task == Task::Targets {
-        let message = "targets has to be the first word, with its flags behind it";
+    if let Task::Targets | Task::WebConfig = task {
+        let task = if task == Task::Targets {
+            "targets"
+        } else {
+            "web-config"
+        };
+        let message = format!("{task} has to be the first word, with its flags behind it");
         return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
     }
     let url = matches.get_one::<Exporter>("url");
@@ -391,7 +409,7 @@ mod tests {
             ),
             (
                 "surplus",
-                "invalid value 'surplus' for '[TASK]' [possible values: serve, check, census, top, targets]",
+                "invalid value 'surplus' for '[TASK]' [possible values: serve, check, census, top, targets, web-config]",
             ),
         ] {
             let error = parse(line).err();

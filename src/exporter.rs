@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
@@ -36,6 +36,16 @@ metrics! {
     REQUESTS_IN_FLIGHT: Gauge = "promhttp_metric_handler_requests_in_flight" [];
     /// Families and series that were left out of answers because others have their name (gathering), and answers that could not be written (encoding).
     ERRORS: Counter = "promhttp_metric_handler_errors_total" ["cause"];
+    /// Whether the file of --web.config.file, as it is now, is what is served with: 0 if it was changed to something wrong, and the one before goes on.
+    WEB_CONFIG_SUCCESS: Gauge = "strata_web_config_last_reload_successful" [];
+    /// When the file of --web.config.file was last taken, in seconds since 1970.
+    WEB_CONFIG_TAKEN: Gauge = "strata_web_config_last_reload_success_timestamp_seconds" [];
+    /// Until when the certificate that is served holds, in seconds since 1970.
+    CERTIFICATE_EXPIRES: Gauge = "strata_web_config_certificate_expiry_timestamp_seconds" [];
+    /// Connections that did not become encrypted ones: the client was slow, spoke plain HTTP, had no certificate that is taken, would not have ours, went away, or offered nothing that is allowed.
+    HANDSHAKES_FAILED: Counter = "strata_web_handshakes_failed_total" ["reason"];
+    /// Requests that the web config refused: over the rate limit, without a password or with a wrong one, or too many passwords to check.
+    REQUESTS_REFUSED: Counter = "strata_web_requests_refused_total" ["reason"];
     /// User and system CPU time of this process.
     CPU_SECONDS: Counter = "process_cpu_seconds_total" [];
     /// File descriptors that this process has open.
@@ -89,6 +99,87 @@ impl Closed {
     }
 }
 
+/// Why a handshake failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// It did not come to its end.
+    Slow,
+    /// The client spoke HTTP.
+    PlainHttp,
+    /// The client had no certificate that is taken.
+    ClientCertificate,
+    /// The client refused, such as for our certificate.
+    ByClient,
+    /// The client went away.
+    Closed,
+    /// The two have nothing in common.
+    Protocol,
+}
+
+impl Handshake {
+    const ALL: [Self; 6] = [
+        Self::Slow,
+        Self::PlainHttp,
+        Self::ClientCertificate,
+        Self::ByClient,
+        Self::Closed,
+        Self::Protocol,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Slow => "slow",
+            Self::PlainHttp => "plain_http",
+            Self::ClientCertificate => "client_certificate",
+            Self::ByClient => "by_client",
+            Self::Closed => "closed",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
+/// Why the web config refused a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// There were too many.
+    RateLimit,
+    /// It had no name and password.
+    NoPassword,
+    /// Name and password are nobody's.
+    WrongPassword,
+    /// Too many passwords are being checked.
+    Busy,
+}
+
+impl Refused {
+    const ALL: [Self; 4] = [
+        Self::RateLimit,
+        Self::NoPassword,
+        Self::WrongPassword,
+        Self::Busy,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::RateLimit => "rate_limit",
+            Self::NoPassword => "no_password",
+            Self::WrongPassword => "wrong_password",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+/// What became of the web config.
+#[derive(Debug, Default)]
+struct WebConfig {
+    is_current: bool,
+    taken: Duration,
+    /// With TLS only, in seconds since 1970.
+    expires: Option<i64>,
+    handshakes_failed: [u64; Handshake::ALL.len()],
+    refused: [u64; Refused::ALL.len()],
+}
+
 /// What is counted while serving.
 #[derive(Debug)]
 pub struct Exporter {
@@ -105,6 +196,8 @@ pub struct Exporter {
     bytes: AtomicU64,
     sent_bytes: AtomicU64,
     encode_nanos: AtomicU64,
+    /// None without one.
+    web_config: Mutex<Option<WebConfig>>,
 }
 
 impl Exporter {
@@ -124,6 +217,7 @@ impl Exporter {
             bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             encode_nanos: AtomicU64::new(0),
+            web_config: Mutex::default(),
         }
     }
 
@@ -137,6 +231,54 @@ impl Exporter {
     pub fn closed(&self, reason: Closed) {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         *closed.entry(reason).or_default() += 1;
+    }
+
+    /// Says that the web config was read and is served with; `expires` is the end of its
+    /// certificate, in seconds since 1970.
+    pub fn web_config_read(&self, expires: Option<i64>) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let mut web_config = self.web_config();
+        let web_config = web_config.get_or_insert_default();
+        web_config.is_current = true;
+        web_config.taken = now.unwrap_or_default();
+        web_config.expires = expires;
+    }
+
+    /// Says that the web config was changed to something wrong.
+    pub fn web_config_is_wrong(&self) {
+        self.web_config().get_or_insert_default().is_current = false;
+    }
+
+    /// Counts a connection that did not become an encrypted one.
+    pub fn handshake_failed(&self, reason: Handshake) {
+        let mut web_config = self.web_config();
+        let counts = &mut web_config.get_or_insert_default().handshakes_failed;
+        let count = Handshake::ALL
+            .iter()
+            .zip(counts)
+            .find(|(it, _)| **it == reason);
+        if let Some((_, count)) = count {
+            *count += 1;
+        }
+    }
+
+    /// Counts a request that the web config refused.
+    pub fn refused(&self, reason: Refused) {
+        let mut web_config = self.web_config();
+        let counts = &mut web_config.get_or_insert_default().refused;
+        let count = Refused::ALL
+            .iter()
+            .zip(counts)
+            .find(|(it, _)| **it == reason);
+        if let Some((_, count)) = count {
+            *count += 1;
+        }
+    }
+
+    fn web_config(&self) -> MutexGuard<'_, Option<WebConfig>> {
+        self.web_config
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts what was written down, and how long that took.
@@ -199,6 +341,25 @@ impl Exporter {
         for reason in Closed::ALL {
             let count = closed.get(&reason).copied().unwrap_or_default();
             out.add(&CONNECTIONS_CLOSED, [reason.name()], count);
+        }
+        if let Some(web_config) = &*self.web_config() {
+            web_config.say(out);
+        }
+    }
+}
+
+impl WebConfig {
+    fn say(&self, out: &mut Families) {
+        out.add(&WEB_CONFIG_SUCCESS, [], self.is_current);
+        out.add(&WEB_CONFIG_TAKEN, [], self.taken);
+        if let Some(expires) = self.expires {
+            out.add(&CERTIFICATE_EXPIRES, [], expires);
+            for (reason, count) in Handshake::ALL.iter().zip(self.handshakes_failed) {
+                out.add(&HANDSHAKES_FAILED, [reason.name()], count);
+            }
+        }
+        for (reason, count) in Refused::ALL.iter().zip(self.refused) {
+            out.add(&REQUESTS_REFUSED, [reason.name()], count);
         }
     }
 }

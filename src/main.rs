@@ -12,7 +12,7 @@ use strata_exporter::{
     check,
     cli::{self, Flags, Settings, Task},
     collectors,
-    http::Server,
+    http::{Server, web_config},
     log, sampler,
     scrape::{self, Scraper, Workers},
     sources::{self, Machine},
@@ -37,6 +37,12 @@ fn main() -> ExitCode {
             Err(error) => not_asked(&error),
         };
     }
+    if let Some(asked) = cli::web_config(&line) {
+        return match asked {
+            Ok(asked) => web_config(&asked),
+            Err(error) => not_asked(&error),
+        };
+    }
     let settings = match cli::parse(collectors::ALL, line) {
         Ok(settings) => settings,
         Err(error) => return not_asked(&error),
@@ -51,7 +57,7 @@ fn main() -> ExitCode {
         Task::Check => check(settings),
         Task::Census => census(settings).map(|()| true),
         Task::Top => top(settings).map(|()| true),
-        Task::Targets => Err("targets has to be the first word".to_owned()),
+        Task::Targets | Task::WebConfig => Err("has to be the first word".to_owned()),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -92,6 +98,19 @@ fn targets(asked: targets::Asked) -> ExitCode {
             eprintln!("{}: {error}", env!("CARGO_PKG_NAME"));
             ExitCode::from(WRONG)
         }
+    }
+}
+
+/// Says what is wrong with files for --web.config.file.
+fn web_config(asked: &web_config::Asked) -> ExitCode {
+    let checked = web_config::run(asked);
+    // Whoever reads it may have read enough.
+    std::io::stdout().write_all(checked.good.as_bytes()).ok();
+    eprint!("{}", checked.wrong);
+    if checked.wrong.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(WRONG)
     }
 }
 
@@ -147,7 +166,9 @@ fn check(settings: Settings) -> Result<bool, String> {
     machine.libvirt().check()?;
     let collectors = settings.collectors;
     let scraper = Scraper::new(Arc::clone(&machine), collectors, Workers::default());
-    let checked = runtime.block_on(check::run(machine, &scraper, collectors::ALL));
+    let web_config = settings.flags.web.config_file().map(web_config::look);
+    let checked = check::run(machine, &scraper, collectors::ALL, web_config);
+    let checked = runtime.block_on(checked);
     // Not dropped: that would wait for what hangs in the kernel.
     runtime.shutdown_background();
     // Whoever reads it may have read enough.

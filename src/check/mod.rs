@@ -42,8 +42,13 @@ pub struct Checked {
 }
 
 /// Looks at everything once. `all` are the collectors there are, of which the scraper has
-/// those that are on.
-pub async fn run(machine: Arc<Machine>, scraper: &Scraper, all: &[Entry]) -> Checked {
+/// those that are on; `web_config` is what was found out about that file, if there is one.
+pub async fn run(
+    machine: Arc<Machine>,
+    scraper: &Scraper,
+    all: &[Entry],
+    web_config: Option<Result<String, String>>,
+) -> Checked {
     if scraper.collectors().any(|(_, layer)| layer.asks_libvirt()) {
         machine.libvirt().watch();
     }
@@ -68,11 +73,19 @@ pub async fn run(machine: Arc<Machine>, scraper: &Scraper, all: &[Entry]) -> Che
         let found = vec![("DIAGNOSIS", vec![Finding::wrong(said)])];
         ("an unknown user".to_owned(), found)
     };
-    let (user, findings) = match time::timeout(DEADLINE, looked).await {
+    let (user, mut findings) = match time::timeout(DEADLINE, looked).await {
         Ok(Ok(found)) => found,
         Ok(Err(_)) => instead("failed by a bug, please report it"),
         Err(_) => instead("the machine did not answer in time: something hangs in the kernel"),
     };
+
+    if let Some(web_config) = web_config {
+        let found = match web_config {
+            Ok(said) => Finding::fine(said),
+            Err(said) => Finding::wrong(said).mend("the exporter does not start with this file"),
+        };
+        findings.push(("WEB CONFIG", vec![found]));
+    }
 
     let mut text = String::new();
     let version = env!("CARGO_PKG_VERSION");

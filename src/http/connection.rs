@@ -5,6 +5,7 @@
 //! nothing cannot keep the scraper out.
 
 use std::{
+    collections::BTreeMap,
     future::{Future, poll_fn},
     io::{self, IoSlice},
     pin::Pin,
@@ -19,10 +20,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::listen::Stream;
 use crate::exporter::{Closed, Exporter};
 
-/// How long a request may take to arrive.
+/// How long a request may take to arrive, and a handshake to be done.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// How long an answer may wait for its reader to take the next part.
 const READER_LIMIT: Duration = Duration::from_secs(30);
@@ -36,6 +36,8 @@ const NEVER: Duration = Duration::from_secs(86400);
 /// What is going on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// The two agree on how to encrypt.
+    Handshake,
     /// Nothing.
     Idle,
     /// A request is arriving.
@@ -50,7 +52,53 @@ enum Phase {
 #[derive(Debug)]
 pub(super) struct Pulse {
     phase: Mutex<(Phase, Instant)>,
+    /// Requests on it at the same time, which HTTP/2 allows.
+    turns: Mutex<Turns>,
+    turned: Notify,
     evicted: Notify,
+}
+
+/// Requests by number, and since when the next part of each answer waits to be taken; None while
+/// the answer is being made.
+#[derive(Debug, Default)]
+struct Turns {
+    next: u64,
+    open: BTreeMap<u64, Option<Instant>>,
+}
+
+/// One of several requests on a connection, until its answer was taken.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pulse: Arc<Pulse>,
+    number: u64,
+}
+
+impl Turn {
+    pub(super) fn begin(pulse: &Arc<Pulse>) -> Self {
+        let mut number = 0;
+        pulse.turn(|turns| {
+            number = turns.next;
+            turns.next += 1;
+            turns.open.insert(number, None);
+        });
+        let pulse = Arc::clone(pulse);
+        Self { pulse, number }
+    }
+
+    /// The answer is there, or another part of it was taken.
+    pub(super) fn taken(&self) {
+        self.pulse.turn(|turns| {
+            turns.open.insert(self.number, Some(Instant::now()));
+        });
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.pulse.turn(|turns| {
+            turns.open.remove(&self.number);
+        });
+    }
 }
 
 impl Pulse {
@@ -61,6 +109,31 @@ impl Pulse {
     fn set(&self, phase: Phase) {
         let mut now = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         *now = (phase, Instant::now());
+    }
+
+    /// Changes the requests at the same time. The slowest reader counts.
+    fn turn(&self, change: impl FnOnce(&mut Turns)) {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut turns);
+        let slowest = turns.open.values().flatten().min();
+        let now = match slowest {
+            Some(since) => (Phase::Writing, *since),
+            None if turns.open.is_empty() => (Phase::Idle, Instant::now()),
+            None => (Phase::Answering, Instant::now()),
+        };
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        drop(turns);
+        self.turned.notify_one();
+    }
+
+    /// The two begin to agree on how to encrypt.
+    pub(super) fn shaking_hands(&self) {
+        self.set(Phase::Handshake);
+    }
+
+    /// They have agreed.
+    pub(super) fn shook_hands(&self) {
+        self.set(Phase::Idle);
     }
 
     /// A request has arrived whole.
@@ -78,7 +151,7 @@ impl Pulse {
         let (phase, since) = self.get();
         match phase {
             Phase::Idle => (since + IDLE_LIMIT, Closed::Idle),
-            Phase::Reading => (since + REQUEST_LIMIT, Closed::SlowRequest),
+            Phase::Handshake | Phase::Reading => (since + REQUEST_LIMIT, Closed::SlowRequest),
             Phase::Writing => (since + READER_LIMIT, Closed::SlowReader),
             Phase::Answering => (since + NEVER, Closed::SlowReader),
         }
@@ -96,9 +169,14 @@ impl Pulse {
             }
             alarm.as_mut().poll(context).map(|()| reason)
         });
-        tokio::select! {
-            reason = over => reason,
-            () = self.evicted.notified() => Closed::TooMany,
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                reason = over.as_mut() => return reason,
+                () = self.evicted.notified() => return Closed::TooMany,
+                // Not by the connection's own task: look at the limit again.
+                () = self.turned.notified() => {}
+            }
         }
     }
 }
@@ -136,7 +214,8 @@ impl Connections {
             let waiting = |pulse: &Weak<Pulse>| {
                 let pulse = pulse.upgrade()?;
                 let (phase, since) = pulse.get();
-                matches!(phase, Phase::Idle | Phase::Reading).then_some((since, pulse))
+                matches!(phase, Phase::Handshake | Phase::Idle | Phase::Reading)
+                    .then_some((since, pulse))
             };
             let longest = open
                 .iter()
@@ -152,6 +231,8 @@ impl Connections {
         }
         let pulse = Arc::new(Pulse {
             phase: Mutex::new((Phase::Idle, Instant::now())),
+            turns: Mutex::default(),
+            turned: Notify::new(),
             evicted: Notify::new(),
         });
         open.push(Arc::downgrade(&pulse));
@@ -178,13 +259,13 @@ impl Drop for Place {
 
 /// A stream that tells its pulse what happens on it.
 #[derive(Debug)]
-pub(super) struct Watched {
-    stream: Stream,
+pub(super) struct Watched<S> {
+    stream: S,
     pulse: Arc<Pulse>,
 }
 
-impl Watched {
-    pub(super) fn new(stream: Stream, pulse: Arc<Pulse>) -> Self {
+impl<S> Watched<S> {
+    pub(super) fn new(stream: S, pulse: Arc<Pulse>) -> Self {
         Self { stream, pulse }
     }
 
@@ -195,24 +276,14 @@ impl Watched {
     }
 }
 
-/// Calls the same method of whichever stream it is.
-macro_rules! either {
-    ($watched:expr, $stream:ident => $call:expr) => {
-        match &mut $watched.stream {
-            Stream::Tcp($stream) => $call,
-            Stream::Unix($stream) => $call,
-        }
-    };
-}
-
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = either!(self, stream => Pin::new(stream).poll_read(context, buffer));
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before && self.pulse.get().0 == Phase::Idle {
             self.pulse.set(Phase::Reading);
         }
@@ -220,13 +291,13 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = either!(self, stream => Pin::new(stream).poll_write(context, bytes));
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.wrote(&written);
         written
     }
@@ -236,25 +307,27 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = either!(self, stream => Pin::new(stream).poll_write_vectored(context, parts));
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
         self.wrote(&written);
         written
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Flushed only when all of an answer was written.
-        if self.pulse.get().0 == Phase::Writing {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        // Flushed only when all of an answer was written, and done when it left: TLS has
+        // a buffer of its own.
+        if matches!(flushed, Poll::Ready(Ok(()))) && self.pulse.get().0 == Phase::Writing {
             self.pulse.set(Phase::Idle);
         }
-        either!(self, stream => Pin::new(stream).poll_flush(context))
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_shutdown(context))
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -271,6 +344,7 @@ mod tests {
     async fn each_phase_has_its_own_limit() {
         let (connections, _) = connections(1);
         for (phase, limit, reason) in [
+            (Phase::Handshake, REQUEST_LIMIT, Closed::SlowRequest),
             (Phase::Idle, IDLE_LIMIT, Closed::Idle),
             (Phase::Reading, REQUEST_LIMIT, Closed::SlowRequest),
             (Phase::Writing, READER_LIMIT, Closed::SlowReader),
@@ -314,5 +388,45 @@ mod tests {
         assert_eq!(exporter.connections.load(Ordering::Relaxed), 2);
         third.pulse.answering();
         assert!(connections.enter().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_several_readers_the_slowest_counts() {
+        let (connections, _) = connections(1);
+        let place = connections.enter().unwrap();
+        let slow = Turn::begin(&place.pulse);
+        slow.taken();
+        let started = Instant::now();
+        let pulse = Arc::clone(&place.pulse);
+        // Others come and go, and one answer is made for long.
+        let others = tokio::spawn(async move {
+            let _made = Turn::begin(&pulse);
+            loop {
+                Turn::begin(&pulse).taken();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        assert_eq!(place.pulse.overdue().await, Closed::SlowReader);
+        assert!(started.elapsed() < READER_LIMIT + Duration::from_secs(2));
+        others.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_when_all_its_answers_were_taken() {
+        let (connections, _) = connections(1);
+        let place = connections.enter().unwrap();
+        let turns = [Turn::begin(&place.pulse), Turn::begin(&place.pulse)];
+        assert!(connections.enter().is_none());
+        turns[0].taken();
+        assert!(connections.enter().is_none());
+        let started = Instant::now();
+        let asleep = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            drop(turns);
+        });
+        assert_eq!(place.pulse.overdue().await, Closed::Idle);
+        assert!(started.elapsed() >= IDLE_LIMIT);
+        asleep.await.unwrap();
+        assert!(connections.enter().is_some());
     }
 }

@@ -2,14 +2,19 @@
 
 mod connection;
 mod gzip;
+mod handshake;
+mod http2;
 mod listen;
 mod query;
 mod routes;
+pub mod web_config;
 
 use std::{
     convert::Infallible,
     future::Future,
     num::NonZeroUsize,
+    path::{Path, PathBuf},
+    pin::Pin,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
@@ -17,20 +22,28 @@ use std::{
 use clap::ArgAction;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{sync::watch, time};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    time,
+};
+use tokio_rustls::server::TlsStream;
 use tracing::{debug, info, warn};
 
 use crate::{
     api::Api,
     collector::{Entry, Layer},
-    exporter::Exporter,
+    exporter::{Exporter, Handshake},
     page::Pages,
     scrape::{Scraper, Workers},
 };
-use connection::{Connections, Place, Watched};
+use connection::{Connections, Place, Turn, Watched};
+use handshake::Opened;
+use http2::Pieces;
 use listen::{Address, Listener, Stream};
 use query::Known;
-use routes::Service;
+use routes::{Answer, Service};
+use web_config::Kept;
 
 /// How long requests may take to finish once the exporter was told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -72,6 +85,27 @@ pub struct Flags {
     /// Listen on the sockets that systemd hands over instead of on addresses.
     #[arg(long = "web.systemd-socket", default_value_t = false, action = ArgAction::Set)]
     systemd_socket: bool,
+    /// A file in YAML that turns on TLS, passwords, headers and a limit of requests, as exporter-toolkit reads it.
+    #[arg(long = "web.config.file", value_name = "FILE", value_parser = config_file)]
+    config_file: Option<ConfigFile>,
+}
+
+/// A file's name, or the empty one: there is no file then, as `node_exporter` has it.
+#[derive(Debug, Clone)]
+struct ConfigFile(Option<PathBuf>);
+
+// No error, but clap wants a result.
+#[expect(clippy::unnecessary_wraps)]
+fn config_file(path: &str) -> Result<ConfigFile, String> {
+    Ok(ConfigFile((!path.is_empty()).then(|| path.into())))
+}
+
+impl Flags {
+    /// The file of `--web.config.file`, if there is one.
+    #[must_use]
+    pub fn config_file(&self) -> Option<&Path> {
+        self.config_file.as_ref()?.0.as_deref()
+    }
 }
 
 fn path(path: &str) -> Result<String, String> {
@@ -87,7 +121,34 @@ fn path(path: &str) -> Result<String, String> {
 pub struct Server {
     listeners: Vec<Listener>,
     connections: Arc<Connections>,
-    service: Arc<Service>,
+    shared: Arc<Shared>,
+}
+
+/// What all connections have in common.
+#[derive(Debug)]
+struct Shared {
+    service: Service,
+    /// None without a file.
+    web_config: Option<Arc<Kept>>,
+    exporter: Arc<Exporter>,
+}
+
+impl Shared {
+    /// Answers a request, unless the web config refuses it.
+    async fn answer(&self, request: hyper::Request<Incoming>) -> Answer {
+        let Some(web_config) = &self.web_config else {
+            return self.service.answer(request).await;
+        };
+        let mut answer = match web_config.admit(request.headers()).await {
+            Ok(()) => self.service.answer(request).await,
+            Err(reason) => {
+                self.exporter.refused(reason);
+                routes::refusal(reason)
+            }
+        };
+        web_config.dress(&mut answer);
+        answer
+    }
 }
 
 impl Server {
@@ -99,6 +160,15 @@ impl Server {
         collectors: &'static [Entry],
         workers: Workers,
     ) -> Result<Self, String> {
+        let exporter = Arc::new(Exporter::starting_now());
+        let web_config = match flags.config_file() {
+            Some(path) => {
+                let kept = Kept::read(path, Arc::clone(&exporter))?;
+                info!(file = %path.display(), said = kept.said(), "web config");
+                Some(Arc::new(kept))
+            }
+            None => None,
+        };
         let listeners = if flags.systemd_socket {
             Listener::from_systemd()?
         } else {
@@ -108,7 +178,6 @@ impl Server {
             }
             listeners
         };
-        let exporter = Arc::new(Exporter::starting_now());
         let all = collectors.iter().map(|entry| entry.name);
         let enabled: Vec<(_, Layer)> = scraper.collectors().collect();
         let api = Arc::new(api);
@@ -133,8 +202,15 @@ impl Server {
         };
         Ok(Self {
             listeners,
-            connections: Arc::new(Connections::new(flags.max_connections.max(1), exporter)),
-            service: Arc::new(service),
+            connections: Arc::new(Connections::new(
+                flags.max_connections.max(1),
+                Arc::clone(&exporter),
+            )),
+            shared: Arc::new(Shared {
+                service,
+                web_config,
+                exporter,
+            }),
         })
     }
 
@@ -145,11 +221,11 @@ impl Server {
         for listener in self.listeners {
             info!(address = %listener, "listening");
             let connections = Arc::clone(&self.connections);
-            let service = Arc::clone(&self.service);
+            let shared = Arc::clone(&self.shared);
             accepting.push(tokio::spawn(accept(
                 listener,
                 connections,
-                service,
+                shared,
                 stopped.clone(),
             )));
         }
@@ -167,7 +243,7 @@ impl Server {
 async fn accept(
     listener: Listener,
     connections: Arc<Connections>,
-    service: Arc<Service>,
+    shared: Arc<Shared>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut failing = false;
@@ -180,8 +256,8 @@ async fn accept(
             Ok(stream) => {
                 failing = false;
                 if let Some(place) = connections.enter() {
-                    let service = Arc::clone(&service);
-                    tokio::spawn(converse(stream, place, service, stopped.clone()));
+                    let shared = Arc::clone(&shared);
+                    tokio::spawn(begin(stream, place, shared, stopped.clone()));
                 }
             }
             Err(error) => {
@@ -195,19 +271,65 @@ async fn accept(
     }
 }
 
-/// Serves one connection to its end.
-async fn converse(
+/// Agrees with a connection on how to talk, and serves it to its end.
+async fn begin(
     stream: Stream,
     place: Place,
-    service: Arc<Service>,
+    shared: Arc<Shared>,
     mut stopped: watch::Receiver<bool>,
+) {
+    let Some(web_config) = &shared.web_config else {
+        return over_http1(stream, &place, &shared, stopped).await;
+    };
+    place.pulse.shaking_hands();
+    let shaken = async {
+        let tls = web_config.tls().await;
+        match tls {
+            Some(config) => handshake::shake(stream, config).await.map(Agreed::Tls),
+            None => Ok(Agreed::Plain(stream)),
+        }
+    };
+    let agreed = tokio::select! {
+        shaken = shaken => shaken,
+        reason = place.pulse.overdue() => {
+            debug!(?reason, "connection closed before it was encrypted");
+            place.close(reason);
+            Err(Handshake::Slow)
+        }
+        _ = stopped.changed() => return,
+    };
+    place.pulse.shook_hands();
+    match agreed {
+        Ok(Agreed::Plain(stream)) => over_http1(stream, &place, &shared, stopped).await,
+        Ok(Agreed::Tls(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            over_http2(stream, &place, &shared, stopped).await;
+        }
+        Ok(Agreed::Tls(stream)) => over_http1(stream, &place, &shared, stopped).await,
+        Err(reason) => {
+            debug!(?reason, "handshake failed");
+            shared.exporter.handshake_failed(reason);
+        }
+    }
+}
+
+/// How to talk.
+enum Agreed {
+    Plain(Stream),
+    Tls(TlsStream<Opened<Stream>>),
+}
+
+async fn over_http1<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    place: &Place,
+    shared: &Shared,
+    stopped: watch::Receiver<bool>,
 ) {
     let pulse = &place.pulse;
     let answer = service_fn(|request: hyper::Request<Incoming>| async {
         pulse.answering();
-        let answer = service.answer(request).await;
+        let answer = shared.answer(request).await;
         pulse.answered();
-        answer as Result<_, Infallible>
+        Ok::<_, Infallible>(answer)
     });
     let io = TokioIo::new(Watched::new(stream, Arc::clone(pulse)));
     let connection = http1::Builder::new()
@@ -216,8 +338,43 @@ async fn converse(
         // Ours are kept by the pulse, which knows idle from slow.
         .header_read_timeout(None)
         .serve_connection(io, answer);
+    let shut_down = |connection: Pin<&mut http1::Connection<_, _>>| connection.graceful_shutdown();
+    converse(connection, shut_down, place, stopped).await;
+}
+
+async fn over_http2<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    place: &Place,
+    shared: &Arc<Shared>,
+    stopped: watch::Receiver<bool>,
+) {
+    let pulse = Arc::clone(&place.pulse);
+    let shared = Arc::clone(shared);
+    let answer = service_fn(move |request: hyper::Request<Incoming>| {
+        let turn = Turn::begin(&pulse);
+        let shared = Arc::clone(&shared);
+        async move {
+            let (head, body) = shared.answer(request).await.into_parts();
+            let body = Pieces::of(body, turn).await;
+            Ok::<_, Infallible>(hyper::Response::from_parts(head, body))
+        }
+    });
+    let connection = http2::builder().serve_connection(TokioIo::new(stream), answer);
+    let shut_down = |connection: Pin<&mut hyper::server::conn::http2::Connection<_, _, _>>| {
+        connection.graceful_shutdown()
+    };
+    converse(connection, shut_down, place, stopped).await;
+}
+
+/// Serves one connection to its end.
+async fn converse<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    shut_down: impl Fn(Pin<&mut C>),
+    place: &Place,
+    mut stopped: watch::Receiver<bool>,
+) {
     tokio::pin!(connection);
-    let overdue = pulse.overdue();
+    let overdue = place.pulse.overdue();
     tokio::pin!(overdue);
     let mut draining = false;
     loop {
@@ -237,7 +394,7 @@ async fn converse(
             }
             _ = stopped.changed(), if !draining => {
                 draining = true;
-                connection.as_mut().graceful_shutdown();
+                shut_down(connection.as_mut());
             }
         }
     }

@@ -1,7 +1,6 @@
 //! What is where, and how it is answered.
 
 use std::{
-    convert::Infallible,
     num::NonZeroUsize,
     sync::{
         Arc,
@@ -16,7 +15,8 @@ use hyper::{
     body::Bytes,
     header::{
         ACCEPT, ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
-        CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+        CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY, RETRY_AFTER, VARY,
+        WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
 };
 use tracing::error;
@@ -28,7 +28,7 @@ use super::{
 use crate::{
     api::{self, Api},
     collector::Layer,
-    exporter::Exporter,
+    exporter::{Exporter, Refused},
     exposition::{Format, Page},
     family::Families,
     page::{self, Pages},
@@ -42,7 +42,7 @@ const MAX_LIMIT: Duration = Duration::from_secs(300);
 /// What the answer needs of the scraper's time once everything is collected.
 const MARGIN: Duration = Duration::from_millis(500);
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 /// Everything that answers are made of.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub(super) async fn answer<B>(&self, request: Request<B>) -> Result<Answer, Infallible> {
+    pub(super) async fn answer<B>(&self, request: Request<B>) -> Answer {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut answer = text(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -70,11 +70,11 @@ impl Service {
             );
             let allowed = HeaderValue::from_static("GET, HEAD");
             answer.headers_mut().insert(ALLOW, allowed);
-            return Ok(answer);
+            return answer;
         }
         let path = request.uri().path();
         let query = request.uri().query().unwrap_or_default();
-        Ok(match path {
+        match path {
             "/-/healthy" => text(StatusCode::OK, "Healthy.\n".to_owned()),
             "/-/ready" => text(StatusCode::OK, "Ready.\n".to_owned()),
             path if path == self.telemetry_path => {
@@ -86,7 +86,7 @@ impl Service {
             }
             path if Api::is_below(path) => self.api(path, query, request.headers()).await,
             path => self.page(path, query, request.headers()).await,
-        })
+        }
     }
 
     /// The layer whose metrics are at this path: `/metrics/host` and so on.
@@ -206,6 +206,34 @@ impl Service {
         }
         answer
     }
+}
+
+/// The answer to a request that the web config refuses.
+pub(super) fn refusal(reason: Refused) -> Answer {
+    let (status, said) = match reason {
+        Refused::RateLimit => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "Too many requests: the limit of the web config (rate_limit) is reached, try again later.\n",
+        ),
+        Refused::NoPassword => (
+            StatusCode::UNAUTHORIZED,
+            "Unauthorized: a name and a password are needed.\n",
+        ),
+        Refused::WrongPassword => (
+            StatusCode::UNAUTHORIZED,
+            "Unauthorized: this is nobody's name and password.\n",
+        ),
+        Refused::Busy => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many passwords are being checked, try again later.\n",
+        ),
+    };
+    let mut answer = text(status, said.to_owned());
+    match status {
+        StatusCode::UNAUTHORIZED => set(&mut answer, WWW_AUTHENTICATE, "Basic"),
+        _ => set(&mut answer, RETRY_AFTER, "1"),
+    }
+    answer
 }
 
 /// A body as it will be sent.

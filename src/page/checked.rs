@@ -46,7 +46,7 @@ impl Checks {
             return Arc::clone(text);
         }
         let machine = Arc::clone(&self.machine);
-        let found = check::run(machine, &self.scraper, self.entries).await;
+        let found = check::run(machine, &self.scraper, self.entries, None).await;
         let text: Arc<str> = found.text.into();
         *last = Some((Instant::now(), Arc::clone(&text)));
         text

@@ -1,0 +1,86 @@
+//! HTTP/2, which clients may choose where connections are encrypted.
+//!
+//! Everything that `h2` would keep for a client has a bound far below its own: requests have no
+//! bodies worth speaking of, and answers are handed over in pieces, each when there is room for it.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http_body_util::Full;
+use hyper::{
+    body::{Body, Bytes, Frame, SizeHint},
+    server::conn::http2::Builder,
+};
+use hyper_util::rt::TokioExecutor;
+
+use super::{MAX_HEADERS, connection::Turn};
+
+/// Requests at the same time on one connection; those beyond are to be asked again.
+const MAX_STREAMS: u32 = 16;
+/// What is read of a request's body before it is refused.
+const WINDOW: u32 = 65_535;
+/// What is kept of an answer that is not taken.
+const MAX_UNSENT: usize = 64 << 10;
+/// What is handed over of an answer at once.
+const PIECE: usize = 16 << 10;
+/// Requests that were taken back before they were looked at, and those that we gave up: more
+/// close the connection.
+const MAX_RESETS: usize = 32;
+
+pub(super) fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEADERS).unwrap_or(u32::MAX))
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_send_buf_size(MAX_UNSENT)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(MAX_RESETS);
+    builder
+}
+
+/// An answer's body in pieces, whose reader is watched.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    rest: Bytes,
+    turn: Turn,
+}
+
+impl Pieces {
+    pub(super) async fn of(body: Full<Bytes>, turn: Turn) -> Self {
+        let whole = http_body_util::BodyExt::collect(body).await;
+        let rest = whole.unwrap_or_else(|never| match never {}).to_bytes();
+        turn.taken();
+        Self { rest, turn }
+    }
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let len = self.rest.len().min(PIECE);
+        let piece = self.rest.split_to(len);
+        self.turn.taken();
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}

@@ -1,0 +1,64 @@
+//! `strata_exporter web-config check FILE...`: says what is wrong with such files, and where.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+
+use super::Loaded;
+
+const AFTER_HELP: &str = "\
+Certificates and keys that a file names are read, too: run this as the user that the exporter runs
+as. The exit code is 0 if all is well, 1 if something is wrong, 2 for a wrong command line.";
+
+/// Look at files for --web.config.file.
+#[derive(Debug, Parser)]
+#[command(
+    name = "strata_exporter web-config",
+    bin_name = "strata_exporter web-config",
+    after_help = AFTER_HELP,
+    arg_required_else_help = false,
+    disable_help_subcommand = true
+)]
+pub struct Asked {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Say what is wrong with a file, and where.
+    Check {
+        /// The file; can be repeated.
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// About the files that are good, for standard output.
+    pub good: String,
+    /// About the others, for standard error.
+    pub wrong: String,
+}
+
+/// Looks at the files.
+#[must_use]
+pub fn run(asked: &Asked) -> Checked {
+    let Task::Check { files } = &asked.task;
+    let mut checked = Checked::default();
+    for file in files {
+        match look(file) {
+            Ok(said) => checked.good += &(said + "\n"),
+            Err(said) => checked.wrong += &(said + "\n"),
+        }
+    }
+    checked
+}
+
+/// Looks at one file: what it makes of the server, or what is wrong with it.
+pub fn look(file: &Path) -> Result<String, String> {
+    let loaded = Loaded::read(file).0?;
+    Ok(format!("{}: {}", file.display(), loaded.said()))
+}

@@ -1,0 +1,156 @@
+//! Whose connections are taken: the certificates that clients show.
+//!
+//! `webpki` does the checking of chains. Of certificates that need not be signed by anybody, only
+//! that the client has their key is checked, as exporter-toolkit does; and of all of them, if a
+//! list is given, that a name in them is on it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    crypto::{
+        CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+    },
+    pki_types::{CertificateDer, UnixTime},
+    server::danger::{ClientCertVerified, ClientCertVerifier},
+};
+use x509_parser::{extensions::GeneralName, parse_x509_certificate};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Shown {
+    /// Who checks the chain, if anybody does.
+    pub chain: Option<Arc<dyn ClientCertVerifier>>,
+    /// Whether a client may show nothing.
+    pub is_optional: bool,
+    /// None for all.
+    pub allowed_sans: Option<Vec<String>>,
+    pub algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Shown {
+    pub(super) fn new(
+        provider: &CryptoProvider,
+        chain: Option<Arc<dyn ClientCertVerifier>>,
+        is_optional: bool,
+        allowed_sans: Option<Vec<String>>,
+    ) -> Self {
+        Self {
+            chain,
+            is_optional,
+            allowed_sans,
+            algorithms: provider.signature_verification_algorithms,
+        }
+    }
+}
+
+/// Says that no name of the certificate is on the list.
+#[derive(Debug)]
+struct NotAllowed;
+
+impl std::fmt::Display for NotAllowed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("none of the certificate's names is in client_allowed_sans")
+    }
+}
+
+impl std::error::Error for NotAllowed {}
+
+impl ClientCertVerifier for Shown {
+    fn client_auth_mandatory(&self) -> bool {
+        // Whoever shows nothing has no name that is on the list.
+        !self.is_optional || self.allowed_sans.is_some()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain
+            .as_ref()
+            .map_or(&[], |chain| chain.root_hint_subjects())
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        if let Some(chain) = &self.chain {
+            chain.verify_client_cert(end_entity, intermediates, now)?;
+        }
+        if let Some(allowed) = &self.allowed_sans {
+            let names = names(end_entity)?;
+            if !names.iter().any(|name| allowed.contains(name)) {
+                let reason = CertificateError::Other(OtherError(Arc::new(NotAllowed)));
+                return Err(Error::InvalidCertificate(reason));
+            }
+        }
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// The alternative names in a certificate, written as Go writes them.
+fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, Error> {
+    let unread = || Error::InvalidCertificate(CertificateError::BadEncoding);
+    let (_, certificate) = parse_x509_certificate(certificate).map_err(|_| unread())?;
+    let names = certificate
+        .subject_alternative_name()
+        .map_err(|_| unread())?;
+    let names = names.iter().flat_map(|names| &names.value.general_names);
+    let names = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
+            Some((*name).to_owned())
+        }
+        GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
+        _ => None,
+    });
+    Ok(names.collect())
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let address = match bytes.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
+        _ => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?),
+    };
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_go_writes_them() {
+        let v6 = |text: &str| {
+            let octets: [u8; 16] = text.parse::<std::net::Ipv6Addr>().unwrap().octets();
+            address(&octets).unwrap().to_string()
+        };
+        assert_eq!(address(&[10, 0, 0, 1]).unwrap().to_string(), "10.0.0.1");
+        assert_eq!(v6("::1"), "::1");
+        assert_eq!(v6("2001:db8:0:0:1::"), "2001:db8:0:0:1::");
+        assert_eq!(v6("::ffff:10.0.0.1"), "10.0.0.1");
+        assert_eq!(address(&[1, 2, 3]), None);
+    }
+}

@@ -1,0 +1,146 @@
+//! The file and those it names: read with bounds, and watched.
+//!
+//! Nothing but a regular file is read, and no more than a megabyte of it: a FIFO, a device or a
+//! log in its place neither hangs nor fills the memory.
+
+use std::{
+    fs::{self, File, Metadata, OpenOptions},
+    io::Read,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use super::schema::{MAX_SIZE, too_large};
+
+/// A file as it was when it was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub path: PathBuf,
+    /// None if it could not be looked at.
+    stamp: Option<Stamp>,
+}
+
+/// What changes when somebody writes a file, or puts another in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &Metadata) -> Self {
+        Self {
+            device: file.dev(),
+            inode: file.ino(),
+            size: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+}
+
+impl Seen {
+    /// Looks at a file, or at what a link leads to.
+    pub(super) fn now(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            stamp: fs::metadata(path).ok().as_ref().map(Stamp::of),
+        }
+    }
+
+    /// Whether it looks now as it did.
+    pub(super) fn is_current(&self) -> bool {
+        Self::now(&self.path) == *self
+    }
+}
+
+/// Reads files, and remembers how they looked before.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    pub seen: Vec<Seen>,
+}
+
+impl Reader {
+    /// What is in a file. The error is without the file's name.
+    pub(super) fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+        // A FIFO that nobody writes to is not waited for.
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)
+            .and_then(|file| Ok((file.metadata()?, file)));
+        let stamp = opened.as_ref().ok().map(|(file, _)| Stamp::of(file));
+        let path = path.to_owned();
+        self.seen.push(Seen { path, stamp });
+        let (metadata, file) = opened.map_err(|error| error.to_string())?;
+        bounded(&metadata, &file)
+    }
+}
+
+fn bounded(metadata: &Metadata, file: &File) -> Result<Vec<u8>, String> {
+    if !metadata.is_file() {
+        return Err("is not a regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    let read = file.take(MAX_SIZE + 1).read_to_end(&mut bytes);
+    read.map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(too_large());
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(path: &str) -> Result<Vec<u8>, String> {
+        Reader::default().read(Path::new(path))
+    }
+
+    #[test]
+    fn nothing_but_a_regular_file_of_sane_size_is_read() {
+        let dir = std::env::temp_dir().join(format!("strata-files-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = |name: &str| dir.join(name).display().to_string();
+        let fifo = path("fifo");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let large = path("large");
+        File::create(&large).unwrap().set_len(1 << 40).unwrap();
+        let small = path("small");
+        fs::write(&small, "x").unwrap();
+        assert_eq!(read(&small), Ok(b"x".to_vec()));
+        for (path, said) in [
+            (fifo.as_str(), "is not a regular file"),
+            (&large, "is larger than 1 MiB"),
+            (&path(""), "is not a regular file"),
+            ("/dev/zero", "is not a regular file"),
+            (&path("missing"), "No such file or directory (os error 2)"),
+        ] {
+            assert_eq!(read(path), Err(said.to_owned()), "{path}");
+        }
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_was_written_or_replaced_is_seen_to_be_another() {
+        let path = std::env::temp_dir().join(format!("strata-seen-{}", std::process::id()));
+        let mut reader = Reader::default();
+        assert!(reader.read(&path).is_err());
+        assert!(reader.seen[0].is_current());
+        fs::write(&path, "a").unwrap();
+        assert!(!reader.seen[0].is_current());
+        reader.read(&path).unwrap();
+        assert!(reader.seen[1].is_current());
+        let other = path.with_extension("new");
+        fs::write(&other, "b").unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert!(!reader.seen[1].is_current());
+        fs::remove_file(&path).unwrap();
+        assert!(!reader.seen[1].is_current());
+    }
+}

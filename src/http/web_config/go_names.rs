@@ -1,0 +1,175 @@
+//! Versions, cipher suites and curves by the names that Go gives them, as far as `rustls` with
+//! `ring` has them. What it does not have is old or rare, and named as such in the error: a
+//! server that quietly did without could not be reached, or by more than its owner thinks.
+
+use rustls::{
+    CipherSuite, NamedGroup, SupportedCipherSuite,
+    crypto::{SupportedKxGroup, ring},
+};
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Version {
+    Tls12,
+    Tls13,
+}
+
+/// A cipher suite.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Suite(pub SupportedCipherSuite);
+
+/// A curve for the exchange of keys.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Curve(pub &'static dyn SupportedKxGroup);
+
+/// Those there are, in Go's order of preference.
+const SUITES: [(&str, CipherSuite); 9] = [
+    (
+        "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_128_GCM_SHA256,
+    ),
+    (
+        "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_AES_256_GCM_SHA384,
+    ),
+    (
+        "TLS_CHACHA20_POLY1305_SHA256",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+    ),
+    (
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    ),
+    (
+        "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    ),
+    (
+        "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    ),
+    (
+        "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    ),
+    (
+        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    ),
+    (
+        "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ),
+];
+
+/// Those that Go has beside them.
+const OTHER_SUITES: [&str; 8] = [
+    "TLS_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_RSA_WITH_AES_256_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
+];
+
+/// Those there are, in Go's order of preference.
+const CURVES: [(&str, NamedGroup); 3] = [
+    ("X25519", NamedGroup::X25519),
+    ("CurveP256", NamedGroup::secp256r1),
+    ("CurveP384", NamedGroup::secp384r1),
+];
+
+impl Suite {
+    fn of(id: CipherSuite) -> Option<Self> {
+        let all = ring::ALL_CIPHER_SUITES.iter();
+        all.copied().find(|suite| suite.suite() == id).map(Self)
+    }
+
+    /// All there are.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        SUITES.iter().filter_map(|(_, id)| Self::of(*id))
+    }
+
+    pub(super) fn version(self) -> Version {
+        match self.0 {
+            SupportedCipherSuite::Tls12(_) => Version::Tls12,
+            SupportedCipherSuite::Tls13(_) => Version::Tls13,
+        }
+    }
+}
+
+impl Curve {
+    fn of(id: NamedGroup) -> Option<Self> {
+        let all = ring::ALL_KX_GROUPS.iter();
+        all.copied().find(|group| group.name() == id).map(Self)
+    }
+
+    /// All there are.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        CURVES.iter().filter_map(|(_, id)| Self::of(*id))
+    }
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        match name.as_str() {
+            "TLS12" => Ok(Self::Tls12),
+            "TLS13" => Ok(Self::Tls13),
+            "TLS10" | "TLS11" => Err(D::Error::custom(format!(
+                "{name} is not offered, for it is broken: there are TLS12 and TLS13"
+            ))),
+            _ => Err(D::Error::custom(format!(
+                "unknown TLS version {name:?}: there are TLS12 and TLS13"
+            ))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Suite {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        let found = SUITES.iter().find(|(known, _)| *known == name);
+        found.and_then(|(_, id)| Self::of(*id)).ok_or_else(|| {
+            let names: Vec<_> = SUITES.iter().map(|(name, _)| *name).collect();
+            let names = names.join(", ");
+            D::Error::custom(if OTHER_SUITES.contains(&name.as_str()) {
+                format!("cipher suite {name} is not there, for it is weak: there are {names}")
+            } else {
+                format!("unknown cipher suite {name:?}: there are {names}")
+            })
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Curve {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        let found = CURVES.iter().find(|(known, _)| *known == name);
+        found.and_then(|(_, id)| Self::of(*id)).ok_or_else(|| {
+            let names: Vec<_> = CURVES.iter().map(|(name, _)| *name).collect();
+            let names = names.join(", ");
+            D::Error::custom(if name == "CurveP521" {
+                format!("CurveP521 is not there: there are {names}")
+            } else {
+                format!("unknown curve {name:?}: there are {names}")
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_stands_for_what_rustls_has_and_nothing_of_it_is_left_out() {
+        assert_eq!(Suite::all().count(), SUITES.len());
+        assert_eq!(SUITES.len(), ring::ALL_CIPHER_SUITES.len());
+        assert_eq!(Curve::all().count(), CURVES.len());
+        assert_eq!(CURVES.len(), ring::ALL_KX_GROUPS.len());
+    }
+}

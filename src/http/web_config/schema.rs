@@ -1,0 +1,699 @@
+//! The file's text: exporter-toolkit's schema, whose names and rules these are.
+//!
+//! Read with `serde-saphyr`, which is bounded in depth, nodes and aliases; it says line and column
+//! of what it refuses, and of what is refused here. Not read are a second document, and numbers
+//! where a duration is expected, both of which the toolkit's reader takes without a word.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use hyper::header::{HeaderName, HeaderValue};
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_saphyr::{Location, Options, Spanned};
+
+use super::{
+    go_names::{Curve, Suite, Version},
+    passwords::Hash,
+};
+use crate::duration;
+
+/// More than any such file needs, with certificates and their keys in it.
+pub(super) const MAX_SIZE: u64 = 1 << 20;
+/// Users, addresses in `client_allowed_sans` and the like: none needs more.
+const MAX_NODES: usize = 20_000;
+
+/// Which headers may be set, and to what: to anything, if nothing is named.
+const HEADERS: [(&str, &[&str]); 5] = [
+    ("Content-Security-Policy", &[]),
+    ("Strict-Transport-Security", &[]),
+    ("X-Content-Type-Options", &["nosniff"]),
+    ("X-Frame-Options", &["deny", "sameorigin"]),
+    ("X-XSS-Protection", &[]),
+];
+
+/// What the file says.
+#[derive(Debug)]
+pub struct Config {
+    /// None for plain HTTP.
+    pub(super) tls: Option<Tls>,
+    pub(super) http2: bool,
+    /// Set on every answer.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Nobody is asked for a password if there are none.
+    pub(super) users: BTreeMap<String, Hash>,
+    pub(super) rate_limit: Option<RateLimit>,
+}
+
+/// How connections are encrypted, and whose are taken.
+#[derive(Debug)]
+pub(super) struct Tls {
+    pub cert: Pem,
+    pub key: Pem,
+    pub client_ca: Option<Pem>,
+    pub clients: Clients,
+    /// None for all.
+    pub allowed_sans: Option<Vec<String>>,
+    pub min_version: Version,
+    pub max_version: Version,
+    /// In order of preference; all there are, if none is named.
+    pub suites: Vec<Suite>,
+    pub prefers_own_order: bool,
+    pub curves: Vec<Curve>,
+}
+
+/// Certificates or a key, and where in the file they stand.
+#[derive(Debug)]
+pub(super) struct Pem {
+    pub from: Source,
+    pub at: Place,
+}
+
+/// Where certificates or a key are.
+#[derive(Debug)]
+pub(super) enum Source {
+    Text(Secret),
+    File(PathBuf),
+}
+
+/// What clients have to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Clients {
+    ShowNothing,
+    MayShowAny,
+    ShowAny,
+    MayShowKnown,
+    ShowKnown,
+}
+
+/// At most `burst` requests at once, and one more after every interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RateLimit {
+    pub interval: Duration,
+    pub burst: u32,
+}
+
+/// A text that stands in no log.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+/// Where in the file: line and column, counted from one; 0 is nowhere in particular.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub line: u64,
+    pub column: u64,
+}
+
+/// What is wrong with the file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wrong {
+    pub(super) at: Place,
+    pub(super) said: String,
+}
+
+impl Wrong {
+    pub(super) fn at(at: Place, said: impl Into<String>) -> Self {
+        let said = said.into();
+        Self { at, said }
+    }
+
+    pub(super) fn nowhere(said: impl Into<String>) -> Self {
+        Self::at(Place::default(), said)
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.at {
+            Place { line: 0, .. } => write!(f, " {}", self.said),
+            Place { line, column } => write!(f, "{line}:{column}: {}", self.said),
+        }
+    }
+}
+
+impl From<&Location> for Place {
+    fn from(location: &Location) -> Self {
+        Self {
+            line: location.line(),
+            column: location.column(),
+        }
+    }
+}
+
+fn place<T>(value: &Spanned<T>) -> Place {
+    Place::from(&value.referenced)
+}
+
+/// The whole file, as it is written.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    tls_server_config: Option<Spanned<TlsSection>>,
+    http_server_config: Option<HttpSection>,
+    basic_auth_users: Option<BTreeMap<String, Option<Spanned<Secret>>>>,
+    rate_limit: Option<RateSection>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsSection {
+    cert: Option<Spanned<Secret>>,
+    cert_file: Option<Spanned<String>>,
+    key: Option<Spanned<Secret>>,
+    key_file: Option<Spanned<String>>,
+    client_ca: Option<Spanned<Secret>>,
+    client_ca_file: Option<Spanned<String>>,
+    client_auth_type: Option<Spanned<Clients>>,
+    client_allowed_sans: Option<Spanned<Vec<String>>>,
+    min_version: Option<Spanned<Version>>,
+    max_version: Option<Version>,
+    cipher_suites: Option<Vec<Suite>>,
+    prefer_server_cipher_suites: Option<bool>,
+    curve_preferences: Option<Vec<Curve>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HttpSection {
+    http2: Option<bool>,
+    headers: Option<BTreeMap<String, Option<Spanned<String>>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateSection {
+    interval: Option<Spanned<String>>,
+    burst: Option<Spanned<i64>>,
+}
+
+impl<'de> Deserialize<'de> for Clients {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        Ok(match name.as_str() {
+            "" | "NoClientCert" => Self::ShowNothing,
+            "RequestClientCert" => Self::MayShowAny,
+            "RequireAnyClientCert" | "RequireClientCert" => Self::ShowAny,
+            "VerifyClientCertIfGiven" => Self::MayShowKnown,
+            "RequireAndVerifyClientCert" => Self::ShowKnown,
+            _ => {
+                return Err(D::Error::custom(format!(
+                    "unknown client_auth_type {name:?}: there are NoClientCert, RequestClientCert, \
+                     RequireAnyClientCert, VerifyClientCertIfGiven and RequireAndVerifyClientCert"
+                )));
+            }
+        })
+    }
+}
+
+impl Config {
+    pub(super) fn says_nothing(&self) -> bool {
+        self.tls.is_none()
+            && self.http2
+            && self.headers.is_empty()
+            && self.users.is_empty()
+            && self.rate_limit.is_none()
+    }
+}
+
+/// Reads the file's bytes. What it names is not opened; relative names are below `dir`.
+pub fn parse(bytes: &[u8], dir: &Path) -> Result<Config, Wrong> {
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(Wrong::nowhere(too_large()));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| Wrong::nowhere("is not UTF-8"))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let options: Options = serde_saphyr::options! {
+        with_snippet: false,
+        budget: serde_saphyr::budget! {
+            max_depth: 16,
+            max_nodes: MAX_NODES,
+            max_events: 4 * MAX_NODES,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: MAX_NODES,
+            max_replay_stack_depth: 8,
+        },
+    };
+    let document: Option<Document> =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| unread(&error))?;
+    let document = document.unwrap_or_default();
+
+    let http = document.http_server_config;
+    let (http2, headers) = http.map_or((None, None), |http| (http.http2, http.headers));
+    let headers = headers.unwrap_or_default().into_iter();
+    let headers = headers.map(|(name, value)| header(&name, value));
+    let rate_limit = document.rate_limit.map(rate_limit).transpose()?;
+    Ok(Config {
+        tls: match document.tls_server_config {
+            Some(section) => tls(section, dir)?,
+            None => None,
+        },
+        http2: http2.unwrap_or(true),
+        headers: headers.collect::<Result<_, _>>()?,
+        users: users(document.basic_auth_users.unwrap_or_default())?,
+        rate_limit: rate_limit.flatten(),
+    })
+}
+
+pub(super) fn too_large() -> String {
+    format!("is larger than {} MiB", MAX_SIZE >> 20)
+}
+
+/// What the reader of YAML says. Its place stands before it, not in it.
+fn unread(error: &serde_saphyr::Error) -> Wrong {
+    let at = error.location().as_ref().map(Place::from);
+    let said = error.to_string();
+    let said = match said
+        .rsplit_once(" at line ")
+        .or_else(|| said.rsplit_once(" (line "))
+    {
+        Some((said, _)) if at.is_some() => said.to_owned(),
+        _ => said,
+    };
+    // Advice for programmers.
+    let advice = [", set DuplicateKeyPolicy", "; use from_str_multiple"];
+    let said = advice
+        .iter()
+        .find_map(|advice| said.split_once(advice))
+        .map_or(said.as_str(), |(said, _)| said);
+    Wrong::at(at.unwrap_or_default(), said)
+}
+
+fn tls(section: Spanned<TlsSection>, dir: &Path) -> Result<Option<Tls>, Wrong> {
+    let at = place(&section);
+    let said = section.value;
+    let clients = said.client_auth_type.as_ref().map(|it| it.value);
+    let cert = one(said.cert, said.cert_file, "cert", dir)?;
+    let key = one(said.key, said.key_file, "key", dir)?;
+    let client_ca = one(said.client_ca, said.client_ca_file, "client_ca", dir)?;
+    let sans = said.client_allowed_sans;
+    let is_empty = cert.is_none()
+        && key.is_none()
+        && client_ca.is_none()
+        && clients.is_none()
+        && sans.is_none()
+        && said.min_version.is_none()
+        && said.max_version.is_none()
+        && said.cipher_suites.is_none()
+        && said.curve_preferences.is_none();
+    if is_empty {
+        return Ok(None);
+    }
+    let cert = cert.ok_or_else(|| Wrong::at(at, "missing one of cert or cert_file"))?;
+    let key = key.ok_or_else(|| Wrong::at(at, "missing one of key or key_file"))?;
+    let clients = clients.unwrap_or(Clients::ShowNothing);
+    if let Some(ca) = &client_ca
+        && !clients.are_verified()
+    {
+        return Err(Wrong::at(
+            ca.at,
+            "client_ca has no effect without the client_auth_type VerifyClientCertIfGiven or \
+             RequireAndVerifyClientCert",
+        ));
+    }
+    if clients.are_verified() && client_ca.is_none() {
+        let at = said.client_auth_type.as_ref().map_or(at, place);
+        return Err(Wrong::at(
+            at,
+            "this client_auth_type needs client_ca or client_ca_file",
+        ));
+    }
+    if let Some(sans) = &sans {
+        if clients == Clients::ShowNothing {
+            return Err(Wrong::at(
+                place(sans),
+                "client_allowed_sans has no effect without a client_auth_type that asks for certificates",
+            ));
+        }
+        if sans.value.is_empty() {
+            return Err(Wrong::at(
+                place(sans),
+                "client_allowed_sans is empty, so that nobody could connect",
+            ));
+        }
+    }
+    let min_version = said.min_version.as_ref();
+    let min_at = min_version.map_or(at, place);
+    let min_version = min_version.map_or(Version::Tls12, |it| it.value);
+    let max_version = said.max_version.unwrap_or(Version::Tls13);
+    if min_version > max_version {
+        return Err(Wrong::at(min_at, "min_version is above max_version"));
+    }
+    Ok(Some(Tls {
+        cert,
+        key,
+        client_ca,
+        clients,
+        allowed_sans: sans.map(|sans| sans.value),
+        min_version,
+        max_version,
+        suites: said.cipher_suites.unwrap_or_default(),
+        prefers_own_order: said.prefer_server_cipher_suites.unwrap_or(true),
+        curves: said.curve_preferences.unwrap_or_default(),
+    }))
+}
+
+/// What is given inline or by file, not by both. What is empty is not given.
+fn one(
+    inline: Option<Spanned<Secret>>,
+    file: Option<Spanned<String>>,
+    name: &str,
+    dir: &Path,
+) -> Result<Option<Pem>, Wrong> {
+    let inline = inline.filter(|inline| !inline.value.0.is_empty());
+    let file = file.filter(|file| !file.value.is_empty());
+    Ok(match (inline, file) {
+        (Some(_), Some(file)) => {
+            return Err(Wrong::at(
+                place(&file),
+                format!("only one of {name} and {name}_file must be provided"),
+            ));
+        }
+        (Some(inline), None) => {
+            let at = place(&inline);
+            let from = Source::Text(inline.value);
+            Some(Pem { from, at })
+        }
+        (None, Some(file)) => {
+            let at = place(&file);
+            let from = Source::File(dir.join(file.value));
+            Some(Pem { from, at })
+        }
+        (None, None) => None,
+    })
+}
+
+fn header(name: &str, value: Option<Spanned<String>>) -> Result<(HeaderName, HeaderValue), Wrong> {
+    let at = value.as_ref().map_or_else(Place::default, place);
+    let known = HEADERS.iter().find(|(known, _)| *known == name);
+    let Some((known, allowed)) = known else {
+        let known: Vec<_> = HEADERS.iter().map(|(known, _)| *known).collect();
+        let said = format!(
+            "header {name:?} cannot be set here, only {}",
+            known.join(", ")
+        );
+        return Err(Wrong::at(at, said));
+    };
+    let value = value.map(|value| value.value).unwrap_or_default();
+    if !allowed.is_empty() && !allowed.contains(&value.as_str()) {
+        let said = format!("{known} can be {}, not {value:?}", allowed.join(" or "));
+        return Err(Wrong::at(at, said));
+    }
+    let no_header = |said: &str| Wrong::at(at, format!("{known}: {said}"));
+    let name = HeaderName::from_bytes(known.as_bytes()).map_err(|_| no_header("no header"))?;
+    let value = HeaderValue::from_str(&value)
+        .map_err(|_| no_header("has characters that no header may have"))?;
+    Ok((name, value))
+}
+
+fn users(said: BTreeMap<String, Option<Spanned<Secret>>>) -> Result<BTreeMap<String, Hash>, Wrong> {
+    let mut users = BTreeMap::new();
+    for (name, hash) in said {
+        let Some(hash) = hash else {
+            return Err(Wrong::nowhere(format!(
+                "basic_auth_users: {name:?} has no hash"
+            )));
+        };
+        let read = Hash::read(&hash.value.0).map_err(|said| {
+            let said = format!("the password of user {name:?}: {said}");
+            Wrong::at(place(&hash), said)
+        })?;
+        if name.contains(':') {
+            let said = format!("the name {name:?} has a colon, which no browser can send");
+            return Err(Wrong::at(place(&hash), said));
+        }
+        users.insert(name, read);
+    }
+    Ok(users)
+}
+
+/// None if the interval is 0, as it is without one.
+fn rate_limit(said: RateSection) -> Result<Option<RateLimit>, Wrong> {
+    let Some(interval) = said.interval else {
+        return Ok(None);
+    };
+    let at = place(&interval);
+    let interval = duration::parse(&interval.value).map_err(|said| Wrong::at(at, said))?;
+    if interval.is_zero() {
+        return Ok(None);
+    }
+    let burst_at = said.burst.as_ref().map_or(at, place);
+    let burst = said.burst.map_or(0, |burst| burst.value);
+    match u32::try_from(burst) {
+        Ok(burst @ 1..=1_000_000) => Ok(Some(RateLimit { interval, burst })),
+        _ => Err(Wrong::at(
+            burst_at,
+            "rate_limit needs a burst of 1 to 1000000, or nobody would be answered",
+        )),
+    }
+}
+
+impl Clients {
+    /// Whether certificates that are shown have to be signed by the client CA.
+    pub(super) fn are_verified(self) -> bool {
+        matches!(self, Self::MayShowKnown | Self::ShowKnown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
+
+    fn read(text: &str) -> Result<Config, String> {
+        parse(text.as_bytes(), Path::new("/etc/web")).map_err(|wrong| wrong.to_string())
+    }
+
+    fn good(text: &str) -> Config {
+        read(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    #[test]
+    fn a_file_may_say_nothing() {
+        for text in [
+            "",
+            "\n",
+            "# nothing\n",
+            "---\n",
+            "{}",
+            "tls_server_config:\n",
+            "tls_server_config: {}\nhttp_server_config:\nbasic_auth_users:\nrate_limit:\n",
+            "tls_server_config: {cert_file: '', key:}",
+            "tls_server_config: {prefer_server_cipher_suites: false}",
+        ] {
+            let config = good(text);
+            assert!(config.tls.is_none() && config.http2, "{text}");
+            assert!(
+                config.headers.is_empty() && config.users.is_empty(),
+                "{text}"
+            );
+            assert_eq!(config.rate_limit, None, "{text}");
+        }
+    }
+
+    #[test]
+    fn everything_is_read() {
+        let config = good(&format!(
+            "\u{feff}tls_server_config:\r\n  cert_file: web.crt\r\n  key_file: /k/web.key\r\n  \
+             client_ca: |\r\n    pem\r\n  client_auth_type: RequireAndVerifyClientCert\r\n  \
+             client_allowed_sans: [a.example, 10.0.0.1]\r\n  min_version: TLS13\r\n  \
+             max_version: TLS13\r\n  cipher_suites: [TLS_AES_128_GCM_SHA256]\r\n  \
+             prefer_server_cipher_suites: no\r\n  curve_preferences: [CurveP256, X25519]\r\n\
+             http_server_config:\r\n  http2: off\r\n  headers: {{X-Frame-Options: deny}}\r\n\
+             basic_auth_users: {{alice: {HASH}, 7: '{HASH}'}}\r\n\
+             rate_limit: {{interval: 1.5s, burst: 3}}\r\n"
+        ));
+        let tls = config.tls.unwrap();
+        let path = |pem: &Pem| match &pem.from {
+            Source::File(path) => path.display().to_string(),
+            Source::Text(Secret(text)) => text.clone(),
+        };
+        assert_eq!(path(&tls.cert), "/etc/web/web.crt");
+        assert_eq!(path(&tls.key), "/k/web.key");
+        assert_eq!(path(&tls.client_ca.unwrap()), "pem\n");
+        assert_eq!(tls.clients, Clients::ShowKnown);
+        assert_eq!(tls.allowed_sans.unwrap(), ["a.example", "10.0.0.1"]);
+        assert_eq!(tls.min_version, Version::Tls13);
+        assert_eq!((tls.suites.len(), tls.curves.len()), (1, 2));
+        assert!(!tls.prefers_own_order && !config.http2);
+        assert_eq!(config.headers[0].1, "deny");
+        assert_eq!(config.users.keys().collect::<Vec<_>>(), ["7", "alice"]);
+        let limit = config.rate_limit.unwrap();
+        assert_eq!(limit.interval, Duration::from_millis(1500));
+        assert_eq!(limit.burst, 3);
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let text = format!(
+            "tls_server_config: {{cert: public, key: hush}}\nbasic_auth_users: {{a: {HASH}}}\n"
+        );
+        let shown = format!("{:?}", good(&text));
+        assert!(
+            !shown.contains("hush") && !shown.contains("QOau"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        let pair = "cert: c, key: k";
+        let mut different = Vec::new();
+        for (text, said) in [
+            ("tls_config: {}", "1:1: unknown field `tls_config`"),
+            (
+                "http_server_config: {}\nhttp_server_config: {}",
+                "2:1: duplicate mapping key: http_server_config",
+            ),
+            ("http_server_config:\n  http2: perhaps", "2:10: "),
+            ("tls_server_config:\n  cert_file: [a]\n", "2:14: "),
+            ("tls_server_config: [a]\n", "1:20: "),
+            (
+                "tls_server_config:\n  key: k",
+                "2:3: missing one of cert or cert_file",
+            ),
+            (
+                "tls_server_config:\n  cert_file: c",
+                "2:3: missing one of key or key_file",
+            ),
+            (
+                "tls_server_config:\n  min_version: TLS13",
+                "2:3: missing one of cert",
+            ),
+            (
+                "tls_server_config:\n  cert: c\n  cert_file: c\n  key: k",
+                "3:14: only one of cert and cert_file must be provided",
+            ),
+            (
+                &format!("tls_server_config: {{{pair}, client_ca_file: x}}"),
+                "1:54: client_ca has no effect without",
+            ),
+            (
+                &format!(
+                    "tls_server_config: {{{pair}, client_ca_file: x, client_auth_type: RequestClientCert}}"
+                ),
+                "1:54: client_ca has no effect without",
+            ),
+            (
+                &format!(
+                    "tls_server_config: {{{pair}, client_auth_type: RequireAndVerifyClientCert}}"
+                ),
+                "1:56: this client_auth_type needs client_ca",
+            ),
+            (
+                &format!("tls_server_config: {{{pair}, client_auth_type: Sometimes}}"),
+                "1:56: unknown client_auth_type \"Sometimes\"",
+            ),
+            (
+                &format!("tls_server_config: {{{pair}, client_allowed_sans: [a]}}"),
+                "1:59: client_allowed_sans has no effect",
+            ),
+            (
+                &format!(
+                    "tls_server_config: {{{pair}, client_allowed_sans: [], client_auth_type: RequestClientCert}}"
+                ),
+                "1:59: client_allowed_sans is empty",
+            ),
+            (
+                &format!("tls_server_config: {{{pair}, min_version: TLS13, max_version: TLS12}}"),
+                "1:51: min_version is above max_version",
+            ),
+            (
+                &format!("tls_server_config: {{{pair}, min_version: TLS10}}"),
+                "1:51: TLS10 is not offered",
+            ),
+            (
+                &format!("tls_server_config: {{{pair}, min_version: SSL30}}"),
+                "1:51: unknown TLS version \"SSL30\"",
+            ),
+            (
+                &format!("tls_server_config: {{{pair}, curve_preferences: [CurveP521]}}"),
+                "1:58: CurveP521 is not there",
+            ),
+            (
+                &format!(
+                    "tls_server_config: {{{pair}, cipher_suites:\n [TLS_RSA_WITH_AES_128_CBC_SHA]}}"
+                ),
+                "2:3: cipher suite TLS_RSA_WITH_AES_128_CBC_SHA is not there",
+            ),
+            (
+                "http_server_config: {headers: {Server: x}}",
+                "1:40: header \"Server\" cannot be set",
+            ),
+            (
+                "http_server_config: {headers: {X-Frame-Options: DENY}}",
+                "1:49: X-Frame-Options can be deny or sameorigin, not \"DENY\"",
+            ),
+            (
+                "http_server_config: {headers: {X-XSS-Protection: \"a\\nb\"}}",
+                "1:50: X-XSS-Protection: has characters",
+            ),
+            (
+                "basic_auth_users: {a: b}",
+                "1:23: the password of user \"a\": ",
+            ),
+            (
+                "basic_auth_users: {a: }",
+                " basic_auth_users: \"a\" has no hash",
+            ),
+            (
+                &format!("basic_auth_users: {{'a:b': {HASH}}}"),
+                "1:27: the name \"a:b\" has a colon",
+            ),
+            (
+                "rate_limit: {interval: 5, burst: 1}",
+                "1:24: not a duration",
+            ),
+            (
+                "rate_limit: {interval: 5s}",
+                "1:24: rate_limit needs a burst",
+            ),
+            (
+                "rate_limit: {interval: 5s, burst: 0}",
+                "1:35: rate_limit needs a burst",
+            ),
+            ("rate_limit: {interval: 5s, burst: 1.5}", "1:35: "),
+            ("a: 1\n---\nb: 1\n", "1:1: unknown field"),
+            ("{}\n---\n{}\n", "3:1: multiple YAML documents"),
+            ("a: [", ""),
+        ] {
+            let error = read(text).unwrap_err();
+            if !error.starts_with(said) {
+                different.push(format!("{text}\n{error}\n{said}\n"));
+            }
+            assert!(!error.contains('\n') && !error.contains(HASH), "{error}");
+        }
+        assert!(different.is_empty(), "{}", different.concat());
+    }
+
+    #[test]
+    fn nothing_in_the_file_is_without_a_bound() {
+        let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\n\
+                    c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\n\
+                    tls_server_config: {cipher_suites: [*d,*d,*d,*d,*d,*d]}\n";
+        let deep = "[".repeat(100_000);
+        let many = format!("basic_auth_users: {{{}}}", "a: b, ".repeat(100_000));
+        let large = "#".repeat(2 << 20);
+        for text in [bomb, &deep, &many, &large] {
+            assert!(read(text).is_err());
+        }
+        assert!(parse(&[0xff, 0xfe], Path::new("/")).is_err());
+    }
+
+    #[test]
+    fn anchors_are_followed() {
+        let text = format!("basic_auth_users: {{a: &h {HASH}, b: *h}}");
+        assert_eq!(good(&text).users.len(), 2);
+    }
+}
