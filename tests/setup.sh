@@ -64,6 +64,7 @@ missing() {
 		cloud-init cloud-init
 		caddy caddy
 		openssl openssl
+		curl curl
 		dpkg-shlibdeps dpkg-dev
 	END
     # For builds with the feature virt.

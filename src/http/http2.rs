@@ -9,14 +9,16 @@ use std::{
     task::{Context, Poll},
 };
 
-use http_body_util::Full;
+use http_body_util::BodyExt;
 use hyper::{
+    Response,
     body::{Body, Bytes, Frame, SizeHint},
+    header::CONTENT_LENGTH,
     server::conn::http2::Builder,
 };
 use hyper_util::rt::TokioExecutor;
 
-use super::{MAX_HEADERS, connection::Turn};
+use super::{MAX_HEADERS, connection::Turn, routes::Answer};
 
 /// Requests at the same time on one connection; those beyond are to be asked again.
 const MAX_STREAMS: u32 = 16;
@@ -26,9 +28,11 @@ const WINDOW: u32 = 65_535;
 const MAX_UNSENT: usize = 64 << 10;
 /// What is handed over of an answer at once.
 const PIECE: usize = 16 << 10;
-/// Requests that were taken back before they were looked at, and those that we gave up: more
-/// close the connection.
-const MAX_RESETS: usize = 32;
+/// Requests that were taken back before they were looked at: more close the connection.
+const MAX_TAKEN_BACK: usize = 32;
+/// Requests that were sent away: more close the connection. Clients that do not know the number
+/// of streams yet send a hundred at once.
+const MAX_SENT_AWAY: usize = 512;
 
 pub(super) fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
@@ -38,8 +42,8 @@ pub(super) fn builder() -> Builder<TokioExecutor> {
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_send_buf_size(MAX_UNSENT)
-        .max_pending_accept_reset_streams(MAX_RESETS)
-        .max_local_error_reset_streams(MAX_RESETS);
+        .max_pending_accept_reset_streams(MAX_TAKEN_BACK)
+        .max_local_error_reset_streams(MAX_SENT_AWAY);
     builder
 }
 
@@ -51,11 +55,18 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    pub(super) async fn of(body: Full<Bytes>, turn: Turn) -> Self {
-        let whole = http_body_util::BodyExt::collect(body).await;
-        let rest = whole.unwrap_or_else(|never| match never {}).to_bytes();
+    /// An answer with its body in pieces; without, but with its length, where only the head is
+    /// wanted, which over HTTP/1 hyper sees to.
+    pub(super) async fn answer(answer: Answer, wants_body: bool, turn: Turn) -> Response<Self> {
+        let (mut head, body) = answer.into_parts();
+        let whole = body.collect().await;
+        let mut rest = whole.unwrap_or_else(|never| match never {}).to_bytes();
+        if !wants_body {
+            head.headers.insert(CONTENT_LENGTH, rest.len().into());
+            rest = Bytes::new();
+        }
         turn.taken();
-        Self { rest, turn }
+        Response::from_parts(head, Self { rest, turn })
     }
 }
 

@@ -20,7 +20,7 @@ use std::{
 };
 
 use clap::ArgAction;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{Method, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -354,9 +354,9 @@ async fn over_http2<S: AsyncRead + AsyncWrite + Unpin>(
         let turn = Turn::begin(&pulse);
         let shared = Arc::clone(&shared);
         async move {
-            let (head, body) = shared.answer(request).await.into_parts();
-            let body = Pieces::of(body, turn).await;
-            Ok::<_, Infallible>(hyper::Response::from_parts(head, body))
+            let wants_body = request.method() != Method::HEAD;
+            let answer = shared.answer(request).await;
+            Ok::<_, Infallible>(Pieces::answer(answer, wants_body, turn).await)
         }
     });
     let connection = http2::builder().serve_connection(TokioIo::new(stream), answer);

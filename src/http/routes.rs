@@ -229,6 +229,7 @@ pub(super) fn refusal(reason: Refused) -> Answer {
         ),
     };
     let mut answer = text(status, said.to_owned());
+    set(&mut answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
     match status {
         StatusCode::UNAUTHORIZED => set(&mut answer, WWW_AUTHENTICATE, "Basic"),
         _ => set(&mut answer, RETRY_AFTER, "1"),
