@@ -15,7 +15,7 @@ use strata_exporter::{
     http::{Server, web_config},
     log, sampler,
     scrape::{self, Scraper, Workers},
-    sources::{self, Machine},
+    sources::{self, Allowance, Machine},
     targets, top,
 };
 use tokio::{
@@ -30,6 +30,7 @@ const USAGE: u8 = 2;
 const WRONG: u8 = 1;
 
 fn main() -> ExitCode {
+    sources::keep_memory_small();
     let line: Vec<_> = std::env::args_os().collect();
     if let Some(asked) = cli::targets(&line) {
         return match asked {
@@ -224,18 +225,35 @@ fn runtime() -> Result<Runtime, String> {
 
 /// The machine as the flags describe it.
 fn machine(flags: &Flags) -> Arc<Machine> {
+    let history = flags.history.clone();
+    let history = match Allowance::of_this_process().history_bytes {
+        Some(bytes) => history.within(bytes),
+        None => history,
+    };
     Arc::new(Machine::new(
         flags.roots.clone(),
         flags.engines.clone(),
         flags.libvirt.clone(),
         flags.workloads.clone(),
-        flags.history.clone(),
+        history,
     ))
 }
 
 fn started(collectors: usize, to_come: &[&str]) {
     let version = env!("CARGO_PKG_VERSION");
     info!(version, collectors, "strata_exporter starts");
+    let allowance = Allowance::of_this_process();
+    if let Some(memory_limit) = allowance.memory_limit.filter(|_| allowance.is_reduced) {
+        let Allowance {
+            kept_files,
+            history_bytes,
+            ..
+        } = allowance;
+        info!(
+            memory_limit,
+            kept_files, history_bytes, "keeps less for the memory limit of its control group"
+        );
+    }
     for collector in to_come {
         warn!(
             collector,

@@ -27,6 +27,17 @@ pub struct Flags {
     pub history_max_bytes: u64,
 }
 
+impl Flags {
+    /// The same, with samples that take no more than so many bytes.
+    #[must_use]
+    pub fn within(self, bytes: u64) -> Self {
+        Self {
+            history_max_bytes: self.history_max_bytes.min(bytes),
+            ..self
+        }
+    }
+}
+
 impl Default for Flags {
     fn default() -> Self {
         Self {

@@ -270,20 +270,17 @@ fn write(
     families.push(Arc::new(own));
     let page = Arc::new(Page::new(families, |name| wanted.family(name)));
     let text = page.encode(format).ok()?;
-    let len = text.len();
+    let (len, series, clashes) = (text.len(), page.series(), page.clashes());
+    // What is written down need not be there a second time while it is packed.
+    drop(page);
     let is_packed = pack && gzip::is_worth_it(len);
     let bytes: Bytes = if is_packed {
         gzip::compress(text.as_bytes()).ok()?.into()
     } else {
         text.into()
     };
-    exporter.wrote(
-        page.series(),
-        len,
-        bytes.len(),
-        page.clashes(),
-        started.elapsed(),
-    );
+    exporter.wrote(series, len, bytes.len(), clashes, started.elapsed());
+    exporter.settle();
     Some(Body { bytes, is_packed })
 }
 

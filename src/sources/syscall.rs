@@ -9,10 +9,15 @@
 use std::{
     ffi::CStr,
     io, mem,
+    ops::Range,
     os::fd::{AsRawFd, BorrowedFd},
+    path::Path,
     ptr::{self, NonNull},
     slice,
 };
+
+use super::{Text, dir};
+use crate::error::{Error, Result};
 
 /// Asks the kernel about the discipline of its clock, changing nothing.
 ///
@@ -163,6 +168,71 @@ pub(super) fn ethtool(
     Ok(())
 }
 
+/// Lets all threads take memory from one place, large pieces straight from the kernel.
+///
+/// Told how much that is, the C library does not raise it after the largest piece there was.
+pub(super) fn one_arena() {
+    const LARGE: libc::c_int = 1 << 20;
+    #[cfg(target_env = "gnu")]
+    for (what, value) in [
+        (libc::M_ARENA_MAX, 1),
+        (libc::M_MMAP_THRESHOLD, LARGE),
+        (libc::M_TRIM_THRESHOLD, LARGE),
+    ] {
+        // SAFETY: it takes two numbers, and at worst does not know what they say.
+        unsafe { libc::mallopt(what, value) };
+    }
+}
+
+/// Gives memory that was freed back to the kernel.
+pub(super) fn give_back_freed() {
+    // SAFETY: it touches only what nobody has.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
+/// Lets go of the pages of this program's code. The kernel maps them again, from the file
+/// or the memory that it keeps of it, as they are run.
+pub(super) fn give_back_code() -> Result<()> {
+    let path = Path::new("/proc/self/smaps");
+    let maps = dir::read(path)?;
+    // Where this very function is.
+    let here = give_back_code as fn() -> Result<()> as usize;
+    let Some(code) = code_at(here, &maps) else {
+        return Err(maps.error(1, "the program's code is not there, or not as in its file"));
+    };
+    let start = ptr::with_exposed_provenance_mut(code.start);
+    // SAFETY: the mapping is of a file, cannot be written to, and has no page that differs
+    // from the file's, so that whoever runs or reads it finds what was there before. It is
+    // of the program itself, and so not unmapped or changed since it was looked for.
+    if unsafe { libc::madvise(start, code.len(), libc::MADV_DONTNEED) } != 0 {
+        return Err(Error::io(path, io::Error::last_os_error()));
+    }
+    Ok(())
+}
+
+/// The mapping of a file around an address that can be run and not written to, and has
+/// no pages of its own, such as those with a debugger's break points.
+fn code_at(address: usize, smaps: &Text) -> Option<Range<usize>> {
+    let mut found = None;
+    for mut line in smaps.lines() {
+        let first = line.next_word()?;
+        if let Some((start, end)) = first.split_once('-') {
+            let number = |text| usize::from_str_radix(text, 16).ok();
+            let range = number(start)?..number(end)?;
+            let rights = line.next_word()?;
+            let (_offset, _device, inode) = (line.next_word(), line.next_word(), line.next_word());
+            let is_code = rights == "r-xp" && inode.is_some_and(|inode| inode != "0");
+            found = (is_code && range.contains(&address)).then_some(range);
+        } else if first == "Anonymous:" && found.is_some() {
+            return found.filter(|_| line.next_word() == Some("0"));
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
@@ -196,5 +266,30 @@ mod tests {
         let error = ethtool(file.as_fd(), "lo", Question::Driver, &mut request).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
         assert_eq!(request.bytes()[..4], 3_u32.to_ne_bytes());
+    }
+
+    #[test]
+    fn only_code_as_it_is_in_its_file_is_let_go_of() {
+        let code = |rights: &str, inode: u32, own: u32| {
+            let text = format!(
+                "1000-2000 r--p 00000000 fe:00 7 /x\nAnonymous: 0 kB\n\
+                 2000-5000 {rights} 00001000 fe:00 {inode} /x\nRss: 8 kB\nAnonymous: {own} kB\n\
+                 VmFlags: rd ex\n5000-6000 r-xp 00004000 fe:00 8 /y\nAnonymous: 0 kB\n"
+            );
+            code_at(0x4fff, &text.as_str().into())
+        };
+        assert_eq!(code("r-xp", 7, 0), Some(0x2000..0x5000));
+        for (rights, inode, own) in [
+            ("r--p", 7, 0),
+            ("rwxp", 7, 0),
+            ("r-xp", 0, 0),
+            ("r-xp", 7, 4),
+        ] {
+            assert_eq!(code(rights, inode, own), None, "{rights} {inode} {own}");
+        }
+        assert_eq!(
+            code_at(0x4fff, &"2000-5000 r-xp 0 fe:00 7 /x\n".into()),
+            None
+        );
     }
 }

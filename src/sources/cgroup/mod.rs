@@ -26,21 +26,16 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Resource, getrlimit};
-
 pub use usage::{
     BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, NumaPages, Operation,
     PageKind, Pids, Pressure, Stalls, Throttling,
 };
 
-use super::{Dir, Roots, dir};
+use super::{Allowance, Dir, Roots, dir};
 use crate::error::{Error, Result};
 use changes::Changes;
 use group::{Bounds, Descriptors, File, Kept, Left, Place, Setting};
 use layout::{Files, Layout, Subject};
-
-/// Kept files, each of which costs the kernel 4.5 KB: eight for each of a thousand groups.
-const MAX_KEPT_FILES: usize = 8192;
 
 const TASKS: File<'_> = File::kept(c"pids.current", Kept::Pids);
 
@@ -121,13 +116,12 @@ impl Cgroups {
     /// Those that are mounted there. Nothing is read before it is asked for.
     #[must_use]
     pub fn at(roots: &Roots) -> Self {
-        let files = getrlimit(Resource::Nofile).current.unwrap_or(1 << 16);
+        let allowance = Allowance::of_this_process();
         Self {
             roots: roots.clone(),
-            // The rest is for everybody else.
             bounds: Bounds {
-                dirs: usize::try_from(files / 2).unwrap_or(usize::MAX),
-                files: MAX_KEPT_FILES.min(usize::try_from(files / 4).unwrap_or(usize::MAX)),
+                dirs: allowance.dirs,
+                files: allowance.kept_files,
             },
             found: Mutex::default(),
             is_partial: AtomicBool::new(false),
