@@ -35,7 +35,7 @@ metrics! {
     ENCODE_SECONDS: Counter = "strata_exposition_encode_seconds_total" [];
     /// Connections to the exporter that are open now.
     CONNECTIONS: Gauge = "strata_http_connections" [];
-    /// Connections that were closed unasked: idle or slow beyond the limits, or the longest idle one when there were too many.
+    /// Connections that were closed unasked: idle or slow beyond the limits, or, when there were too many, the longest idle one or the slowest reader.
     CONNECTIONS_CLOSED: Counter = "strata_http_connections_closed_total" ["reason"];
     /// Requests for metrics that were answered, by HTTP status. The name is that of the Go library behind node_exporter.
     REQUESTS: Counter = "promhttp_metric_handler_requests_total" ["code"];
@@ -91,7 +91,7 @@ pub enum Closed {
     Idle,
     /// A request did not come to its end.
     SlowRequest,
-    /// An answer was not taken.
+    /// An answer was not taken in time, or before others needed its place or its memory.
     SlowReader,
     /// Others needed the place.
     TooMany,

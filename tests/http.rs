@@ -614,10 +614,16 @@ fn too_many_requests_at_once_are_told_so() {
     let bus = HungBus::new("many");
     let exporter = bus.exporter(&["--web.max-requests=1"]);
     let mut slow = exporter.connect();
-    slow.send(&get("/metrics", SOON));
+    let within = |seconds| format!("X-Prometheus-Scrape-Timeout-Seconds: {seconds}\r\n");
+    slow.send(&get("/metrics", &within(8)));
     let _waiting = bus.is_asked();
     let said = "Limit of concurrent requests reached (1), try again later.\n";
-    exporter.get("/metrics").assert_is(503, TEXT, said);
+    // Whoever has more time waits for the other.
+    let mut hurried = exporter.connect();
+    let hurried = hurried.ask(&get("/metrics", &within(1)));
+    hurried.assert_is(503, TEXT, said);
+    let mut patient = exporter.connect();
+    patient.send(&get("/metrics?exclude[]=logind", &within(60)));
     exporter
         .get("/-/healthy")
         .assert_is(200, TEXT, "Healthy.\n");
@@ -626,6 +632,7 @@ fn too_many_requests_at_once_are_told_so() {
     assert!(answer.has("node_load1"), "{}", answer.text());
     let failed = "node_scrape_collector_success{collector=\"logind\"} 0\n";
     assert!(answer.text().contains(failed), "{}", answer.text());
+    assert_eq!(patient.answer(true).unwrap().status, 200);
     // There is room again.
     let answer = exporter.get("/metrics?exclude[]=logind");
     let counted = "promhttp_metric_handler_requests_total{code=\"503\"} 1\n";

@@ -1,19 +1,24 @@
 //! Connections: how long each may take for what, and how many there may be.
 //!
 //! A connection that is too slow is closed, and when there are too many the one that
-//! has been idle longest makes room: somebody who opens connections and asks for
-//! nothing cannot keep the scraper out.
+//! has been idle longest makes room, or else the one whose answer takes longest to be
+//! taken: somebody who opens connections and asks for nothing, or reads nothing, cannot
+//! keep the scraper out. Nor do answers that nobody takes fill the memory.
 
 use std::{
     collections::BTreeMap,
     future::{Future, poll_fn},
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
+use hyper::body::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::Notify,
@@ -26,6 +31,8 @@ use crate::exporter::{Closed, Exporter};
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// How long an answer may wait for its reader to take the next part.
 const READER_LIMIT: Duration = Duration::from_secs(30);
+/// How long it may take in all to take an answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(300);
 /// How long a connection may stay without a request. Longer than the scrape
 /// intervals people use, so that scrapers can keep theirs.
 const IDLE_LIMIT: Duration = Duration::from_secs(150);
@@ -51,19 +58,38 @@ enum Phase {
 /// What is known about one connection.
 #[derive(Debug)]
 pub(super) struct Pulse {
-    phase: Mutex<(Phase, Instant)>,
+    now: Mutex<Now>,
     /// Requests on it at the same time, which HTTP/2 allows.
     turns: Mutex<Turns>,
     turned: Notify,
+    /// Bytes of answers that are still held for it.
+    unsent: AtomicUsize,
     evicted: Notify,
 }
 
-/// Requests by number, and since when the next part of each answer waits to be taken; None while
-/// the answer is being made.
+#[derive(Debug, Clone, Copy)]
+struct Now {
+    phase: Phase,
+    /// Since when, or since when there was no progress.
+    since: Instant,
+    /// When the last answer was there; of several that are being taken, the first.
+    answered: Instant,
+}
+
+/// Requests by number, with the readers of their answers; None while the answer is being made.
 #[derive(Debug, Default)]
 struct Turns {
     next: u64,
-    open: BTreeMap<u64, Option<Instant>>,
+    open: BTreeMap<u64, Option<Reader>>,
+}
+
+/// Who takes one of several answers.
+#[derive(Debug, Clone, Copy)]
+struct Reader {
+    /// Since when the next part waits.
+    since: Instant,
+    /// When the answer was there.
+    answered: Instant,
 }
 
 /// One of several requests on a connection, until its answer was taken.
@@ -88,7 +114,13 @@ impl Turn {
     /// The answer is there, or another part of it was taken.
     pub(super) fn taken(&self) {
         self.pulse.turn(|turns| {
-            turns.open.insert(self.number, Some(Instant::now()));
+            let since = Instant::now();
+            let answered = match turns.open.get(&self.number) {
+                Some(Some(reader)) => reader.answered,
+                _ => since,
+            };
+            let reader = Reader { since, answered };
+            turns.open.insert(self.number, Some(reader));
         });
     }
 }
@@ -102,26 +134,46 @@ impl Drop for Turn {
 }
 
 impl Pulse {
-    fn get(&self) -> (Phase, Instant) {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            now: Mutex::new(Now {
+                phase: Phase::Idle,
+                since: now,
+                answered: now,
+            }),
+            turns: Mutex::default(),
+            turned: Notify::new(),
+            unsent: AtomicUsize::new(0),
+            evicted: Notify::new(),
+        }
+    }
+
+    fn get(&self) -> Now {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, phase: Phase) {
-        let mut now = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
-        *now = (phase, Instant::now());
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        (now.phase, now.since) = (phase, Instant::now());
     }
 
     /// Changes the requests at the same time. The slowest reader counts.
     fn turn(&self, change: impl FnOnce(&mut Turns)) {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut turns);
-        let slowest = turns.open.values().flatten().min();
-        let now = match slowest {
-            Some(since) => (Phase::Writing, *since),
-            None if turns.open.is_empty() => (Phase::Idle, Instant::now()),
-            None => (Phase::Answering, Instant::now()),
+        let readers = || turns.open.values().flatten();
+        let slowest = readers().map(|reader| reader.since).min();
+        let longest = readers().map(|reader| reader.answered).min();
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        now.phase = match slowest {
+            Some(_) => Phase::Writing,
+            None if turns.open.is_empty() => Phase::Idle,
+            None => Phase::Answering,
         };
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        now.since = slowest.unwrap_or_else(Instant::now);
+        now.answered = longest.unwrap_or(now.answered);
+        drop(now);
         drop(turns);
         self.turned.notify_one();
     }
@@ -144,15 +196,24 @@ impl Pulse {
     /// Its answer is there.
     pub(super) fn answered(&self) {
         self.set(Phase::Writing);
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        now.answered = now.since;
     }
 
     /// Until when the connection may go on as it does, and what it is if it does not.
     fn limit(&self) -> (Instant, Closed) {
-        let (phase, since) = self.get();
+        let Now {
+            phase,
+            since,
+            answered,
+        } = self.get();
         match phase {
             Phase::Idle => (since + IDLE_LIMIT, Closed::Idle),
             Phase::Handshake | Phase::Reading => (since + REQUEST_LIMIT, Closed::SlowRequest),
-            Phase::Writing => (since + READER_LIMIT, Closed::SlowReader),
+            Phase::Writing => {
+                let limit = (since + READER_LIMIT).min(answered + ANSWER_LIMIT);
+                (limit, Closed::SlowReader)
+            }
             Phase::Answering => (since + NEVER, Closed::SlowReader),
         }
     }
@@ -173,7 +234,10 @@ impl Pulse {
         loop {
             tokio::select! {
                 reason = over.as_mut() => return reason,
-                () = self.evicted.notified() => return Closed::TooMany,
+                () = self.evicted.notified() => return match self.get().phase {
+                    Phase::Writing => Closed::SlowReader,
+                    _ => Closed::TooMany,
+                },
                 // Not by the connection's own task: look at the limit again.
                 () = self.turned.notified() => {}
             }
@@ -185,6 +249,9 @@ impl Pulse {
 #[derive(Debug)]
 pub(super) struct Connections {
     max: usize,
+    /// Bytes of answers that may be held for slow readers.
+    max_unsent: usize,
+    unsent: AtomicUsize,
     open: Mutex<Vec<Weak<Pulse>>>,
     exporter: Arc<Exporter>,
 }
@@ -193,13 +260,15 @@ pub(super) struct Connections {
 #[derive(Debug)]
 pub(super) struct Place {
     pub pulse: Arc<Pulse>,
-    exporter: Arc<Exporter>,
+    connections: Arc<Connections>,
 }
 
 impl Connections {
-    pub(super) fn new(max: usize, exporter: Arc<Exporter>) -> Self {
+    pub(super) fn new(max: usize, max_unsent: usize, exporter: Arc<Exporter>) -> Self {
         Self {
             max,
+            max_unsent,
+            unsent: AtomicUsize::new(0),
             open: Mutex::default(),
             exporter,
         }
@@ -207,21 +276,26 @@ impl Connections {
 
     /// Makes room for a connection. There is none when all that are open are being
     /// answered.
-    pub(super) fn enter(&self) -> Option<Place> {
+    pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|pulse| pulse.strong_count() > 0);
         if open.len() >= self.max {
             let waiting = |pulse: &Weak<Pulse>| {
                 let pulse = pulse.upgrade()?;
-                let (phase, since) = pulse.get();
-                matches!(phase, Phase::Handshake | Phase::Idle | Phase::Reading)
-                    .then_some((since, pulse))
+                let now = pulse.get();
+                match now.phase {
+                    Phase::Handshake | Phase::Idle | Phase::Reading => {
+                        Some((false, now.since, pulse))
+                    }
+                    Phase::Writing => Some((true, now.answered, pulse)),
+                    Phase::Answering => None,
+                }
             };
             let longest = open
                 .iter()
                 .filter_map(waiting)
-                .min_by_key(|(since, _)| *since);
-            let Some((_, pulse)) = longest else {
+                .min_by_key(|(is_writing, since, _)| (*is_writing, *since));
+            let Some((.., pulse)) = longest else {
                 self.exporter.closed(Closed::TooMany);
                 return None;
             };
@@ -229,31 +303,86 @@ impl Connections {
             // It is on its way out, and not to be asked twice.
             open.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&pulse)));
         }
-        let pulse = Arc::new(Pulse {
-            phase: Mutex::new((Phase::Idle, Instant::now())),
-            turns: Mutex::default(),
-            turned: Notify::new(),
-            evicted: Notify::new(),
-        });
+        let pulse = Arc::new(Pulse::new());
         open.push(Arc::downgrade(&pulse));
         self.exporter.connections.fetch_add(1, Ordering::Relaxed);
         Some(Place {
             pulse,
-            exporter: Arc::clone(&self.exporter),
+            connections: Arc::clone(self),
         })
+    }
+
+    /// Closes who takes longest to take an answer, until what is held for all is within
+    /// its bound. Whoever has the latest answer is not among them.
+    fn make_room_for(&self, latest: &Arc<Pulse>) {
+        let held = self.unsent.load(Ordering::Relaxed);
+        let Some(mut excess) = held.checked_sub(self.max_unsent + 1) else {
+            return;
+        };
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slow: Vec<_> = open.iter().filter_map(Weak::upgrade).collect();
+        slow.retain(|pulse| !Arc::ptr_eq(pulse, latest) && pulse.get().phase == Phase::Writing);
+        slow.sort_by_key(|pulse| pulse.get().answered);
+        for pulse in slow {
+            let unsent = pulse.unsent.load(Ordering::Relaxed);
+            if unsent == 0 {
+                continue;
+            }
+            pulse.evicted.notify_one();
+            open.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&pulse)));
+            match excess.checked_sub(unsent) {
+                Some(rest) => excess = rest,
+                None => return,
+            }
+        }
+    }
+}
+
+/// An answer that is held until all of it was sent.
+struct Unsent {
+    bytes: Bytes,
+    pulse: Arc<Pulse>,
+    connections: Arc<Connections>,
+}
+
+impl AsRef<[u8]> for Unsent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        let len = self.bytes.len();
+        self.pulse.unsent.fetch_sub(len, Ordering::Relaxed);
+        self.connections.unsent.fetch_sub(len, Ordering::Relaxed);
     }
 }
 
 impl Place {
     /// Counts that the connection was closed unasked.
     pub(super) fn close(&self, reason: Closed) {
-        self.exporter.closed(reason);
+        self.connections.exporter.closed(reason);
+    }
+
+    /// The same bytes, which count as held until they were sent.
+    pub(super) fn hold(&self, bytes: Bytes) -> Bytes {
+        let len = bytes.len();
+        self.pulse.unsent.fetch_add(len, Ordering::Relaxed);
+        self.connections.unsent.fetch_add(len, Ordering::Relaxed);
+        self.connections.make_room_for(&self.pulse);
+        Bytes::from_owner(Unsent {
+            bytes,
+            pulse: Arc::clone(&self.pulse),
+            connections: Arc::clone(&self.connections),
+        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.exporter.connections.fetch_sub(1, Ordering::Relaxed);
+        let open = &self.connections.exporter.connections;
+        open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -284,7 +413,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before && self.pulse.get().0 == Phase::Idle {
+        if buffer.filled().len() > before && self.pulse.get().phase == Phase::Idle {
             self.pulse.set(Phase::Reading);
         }
         read
@@ -320,7 +449,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         // Flushed only when all of an answer was written, and done when it left: TLS has
         // a buffer of its own.
-        if matches!(flushed, Poll::Ready(Ok(()))) && self.pulse.get().0 == Phase::Writing {
+        if matches!(flushed, Poll::Ready(Ok(()))) && self.pulse.get().phase == Phase::Writing {
             self.pulse.set(Phase::Idle);
         }
         flushed
@@ -335,9 +464,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 mod tests {
     use super::*;
 
-    fn connections(max: usize) -> (Connections, Arc<Exporter>) {
+    fn connections(max: usize) -> (Arc<Connections>, Arc<Exporter>) {
         let exporter = Arc::new(Exporter::starting_now());
-        (Connections::new(max, Arc::clone(&exporter)), exporter)
+        let connections = Connections::new(max, 100, Arc::clone(&exporter));
+        (Arc::new(connections), exporter)
     }
 
     #[tokio::test(start_paused = true)]
@@ -418,7 +548,6 @@ mod tests {
         let turns = [Turn::begin(&place.pulse), Turn::begin(&place.pulse)];
         assert!(connections.enter().is_none());
         turns[0].taken();
-        assert!(connections.enter().is_none());
         let started = Instant::now();
         let asleep = tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(5)).await;
@@ -428,5 +557,89 @@ mod tests {
         assert!(started.elapsed() >= IDLE_LIMIT);
         asleep.await.unwrap();
         assert!(connections.enter().is_some());
+    }
+
+    /// Whether it has to go now.
+    async fn is_evicted(place: &Place) -> bool {
+        let now = tokio::time::timeout(Duration::ZERO, place.pulse.overdue());
+        now.await == Ok(Closed::SlowReader)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_an_answer_bit_by_bit_has_five_minutes_for_it() {
+        let (connections, _) = connections(1);
+        let place = connections.enter().unwrap();
+        place.pulse.answered();
+        let trickle = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                place.pulse.set(Phase::Writing);
+            }
+        };
+        let started = Instant::now();
+        tokio::select! {
+            reason = async { loop {
+                // Polled anew with each progress, as whoever serves it does.
+                let limit = Duration::from_secs(10);
+                if let Ok(reason) = tokio::time::timeout(limit, place.pulse.overdue()).await {
+                    break reason;
+                }
+            } } => assert_eq!(reason, Closed::SlowReader),
+            () = trickle => {}
+        }
+        let took = started.elapsed();
+        assert!(
+            took >= ANSWER_LIMIT && took < ANSWER_LIMIT + READER_LIMIT,
+            "{took:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_slowest_reader_makes_room_where_nobody_is_idle() {
+        let (connections, _) = connections(2);
+        let slow = connections.enter().unwrap();
+        slow.pulse.answered();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let other = connections.enter().unwrap();
+        other.pulse.answered();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        // Progress does not help it.
+        slow.pulse.set(Phase::Writing);
+        let third = connections.enter();
+        assert!(third.is_some() && is_evicted(&slow).await && !is_evicted(&other).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_nobody_takes_are_given_up_oldest_first() {
+        let (connections, _) = connections(9);
+        let answer = |len| Bytes::from(vec![7; len]);
+        let mut readers = Vec::new();
+        for _ in 0..4 {
+            let place = connections.enter().unwrap();
+            place.pulse.answered();
+            let held = place.hold(answer(30));
+            readers.push((place, held));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let places = readers.iter().map(|(place, _)| place);
+        let mut gone = Vec::new();
+        for place in places {
+            gone.push(is_evicted(place).await);
+        }
+        assert_eq!(gone, [true, false, false, false]);
+        readers.remove(0);
+        assert_eq!(connections.unsent.load(Ordering::Relaxed), 90);
+
+        // One answer may be larger than all may be together.
+        let large = connections.enter().unwrap();
+        large.pulse.answered();
+        let held = large.hold(answer(500));
+        assert_eq!(held.len(), 500);
+        for (place, _) in &readers {
+            assert!(is_evicted(place).await);
+        }
+        assert!(!is_evicted(&large).await);
+        drop((readers, large, held));
+        assert_eq!(connections.unsent.load(Ordering::Relaxed), 0);
     }
 }

@@ -20,11 +20,12 @@ use std::{
 };
 
 use clap::ArgAction;
-use hyper::{Method, body::Incoming, server::conn::http1, service::service_fn};
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::watch,
+    sync::{Semaphore, watch},
     time,
 };
 use tokio_rustls::server::TlsStream;
@@ -36,6 +37,7 @@ use crate::{
     exporter::{Exporter, Handshake},
     page::Pages,
     scrape::{Scraper, Workers},
+    sources::Allowance,
 };
 use connection::{Connections, Place, Turn, Watched};
 use handshake::Opened;
@@ -73,7 +75,7 @@ pub struct Flags {
         value_parser = path
     )]
     telemetry_path: String,
-    /// Most requests for metrics answered at the same time, and of those for JSON; more get status 503. 0 is no limit.
+    /// Most requests for metrics answered at the same time, and of those for JSON; more wait for half their time, then get status 503 (for JSON at once). 0 is no limit.
     #[arg(long = "web.max-requests", value_name = "N", default_value_t = 40)]
     max_requests: usize,
     /// Most connections open at the same time; for one more the longest idle one is closed.
@@ -198,12 +200,14 @@ impl Server {
             exporter: Arc::clone(&exporter),
             telemetry_path: flags.telemetry_path,
             max_requests: NonZeroUsize::new(flags.max_requests),
+            turns: Semaphore::new(flags.max_requests.min(Semaphore::MAX_PERMITS)),
             own_metrics_disabled: flags.disable_exporter_metrics,
         };
         Ok(Self {
             listeners,
             connections: Arc::new(Connections::new(
                 flags.max_connections.max(1),
+                Allowance::of_this_process().unsent_bytes,
                 Arc::clone(&exporter),
             )),
             shared: Arc::new(Shared {
@@ -278,6 +282,7 @@ async fn begin(
     shared: Arc<Shared>,
     mut stopped: watch::Receiver<bool>,
 ) {
+    let place = Arc::new(place);
     let Some(web_config) = &shared.web_config else {
         return over_http1(stream, &place, &shared, stopped).await;
     };
@@ -329,7 +334,7 @@ async fn over_http1<S: AsyncRead + AsyncWrite + Unpin>(
         pulse.answering();
         let answer = shared.answer(request).await;
         pulse.answered();
-        Ok::<_, Infallible>(answer)
+        Ok::<_, Infallible>(held(answer, place).await)
     });
     let io = TokioIo::new(Watched::new(stream, Arc::clone(pulse)));
     let connection = http1::Builder::new()
@@ -342,20 +347,27 @@ async fn over_http1<S: AsyncRead + AsyncWrite + Unpin>(
     converse(connection, shut_down, place, stopped).await;
 }
 
+/// The same answer, which counts as held until it was sent.
+async fn held(answer: Answer, place: &Place) -> Answer {
+    let (head, body) = answer.into_parts();
+    let Ok(body) = body.collect().await;
+    let body = Full::new(place.hold(body.to_bytes()));
+    Response::from_parts(head, body)
+}
+
 async fn over_http2<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    place: &Place,
+    place: &Arc<Place>,
     shared: &Arc<Shared>,
     stopped: watch::Receiver<bool>,
 ) {
-    let pulse = Arc::clone(&place.pulse);
-    let shared = Arc::clone(shared);
+    let (of_all, shared) = (Arc::clone(place), Arc::clone(shared));
     let answer = service_fn(move |request: hyper::Request<Incoming>| {
-        let turn = Turn::begin(&pulse);
-        let shared = Arc::clone(&shared);
+        let turn = Turn::begin(&of_all.pulse);
+        let (place, shared) = (Arc::clone(&of_all), Arc::clone(&shared));
         async move {
             let wants_body = request.method() != Method::HEAD;
-            let answer = shared.answer(request).await;
+            let answer = held(shared.answer(request).await, &place).await;
             Ok::<_, Infallible>(Pieces::answer(answer, wants_body, turn).await)
         }
     });

@@ -19,6 +19,10 @@ use hyper::{
         WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
 };
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time,
+};
 use tracing::error;
 
 use super::{
@@ -58,6 +62,8 @@ pub(super) struct Service {
     pub telemetry_path: String,
     /// None for no limit.
     pub max_requests: Option<NonZeroUsize>,
+    /// As many as there may be requests for metrics at the same time.
+    pub turns: Semaphore,
     pub own_metrics_disabled: bool,
 }
 
@@ -97,14 +103,14 @@ impl Service {
     }
 
     async fn metrics(&self, query: &str, layer: Option<Layer>, headers: &HeaderMap) -> Answer {
-        let in_flight = InFlight::one_more(&self.exporter.in_flight);
-        let answer = if let Some(reason) = self.too_many(&in_flight) {
-            text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n")
-        } else {
-            match self.known.wanted(query, layer) {
-                Ok(wanted) => self.scrape(wanted, headers).await,
-                Err(reason) => text(StatusCode::BAD_REQUEST, reason + "\n"),
-            }
+        let _in_flight = InFlight::one_more(&self.exporter.in_flight);
+        let deadline = Instant::now() + limit(headers);
+        let answer = match self.known.wanted(query, layer) {
+            Err(reason) => text(StatusCode::BAD_REQUEST, reason + "\n"),
+            Ok(wanted) => match self.turn(deadline).await {
+                Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
+                Ok(_turn) => self.scrape(wanted, deadline, headers).await,
+            },
         };
         self.exporter.answered(answer.status().as_u16());
         answer
@@ -171,19 +177,34 @@ impl Service {
         answer
     }
 
+    /// Waits for others to be answered where there are too many: who asks often is not to
+    /// keep the scraper out, whose turn comes too. Half of its time it waits.
+    async fn turn(&self, deadline: Instant) -> Result<Option<SemaphorePermit<'_>>, String> {
+        let Some(limit) = self.max_requests else {
+            return Ok(None);
+        };
+        let patience = deadline.saturating_duration_since(Instant::now()) / 2;
+        match time::timeout(patience, self.turns.acquire()).await {
+            Ok(Ok(turn)) => Ok(Some(turn)),
+            _ => Err(too_many(limit)),
+        }
+    }
+
     /// Why a request is not answered, if there are too many.
     fn too_many(&self, in_flight: &InFlight<'_>) -> Option<String> {
         let limit = self.max_requests?;
-        (in_flight.count > limit.get())
-            .then(|| format!("Limit of concurrent requests reached ({limit}), try again later."))
+        (in_flight.count > limit.get()).then(|| too_many(limit))
     }
 
-    async fn scrape(&self, wanted: Wanted, headers: &HeaderMap) -> Answer {
+    async fn scrape(&self, wanted: Wanted, deadline: Instant, headers: &HeaderMap) -> Answer {
         let format = Format::accepted_by(header(headers, &ACCEPT));
         let pack = gzip::accepted_by(header(headers, &ACCEPT_ENCODING));
         let scraped = self
             .scraper
-            .scrape(&wanted.collectors, limit(headers))
+            .scrape(
+                &wanted.collectors,
+                deadline.saturating_duration_since(Instant::now()),
+            )
             .await;
         let own = self
             .exporter
@@ -235,6 +256,10 @@ pub(super) fn refusal(reason: Refused) -> Answer {
         _ => set(&mut answer, RETRY_AFTER, "1"),
     }
     answer
+}
+
+fn too_many(limit: NonZeroUsize) -> String {
+    format!("Limit of concurrent requests reached ({limit}), try again later.")
 }
 
 /// A body as it will be sent.

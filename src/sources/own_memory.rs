@@ -27,6 +27,10 @@ const DIR_BYTES: u64 = 1280;
 const FILES_SHARE: u64 = 16;
 const DIRS_SHARE: u64 = 32;
 const HISTORY_SHARE: u64 = 8;
+const UNSENT_SHARE: u64 = 8;
+/// Answers that are held for whoever is slow to take them: some twelve of a machine with a
+/// thousand containers.
+const UNSENT_BYTES: u64 = 64 << 20;
 
 /// How much this process may keep from scrape to scrape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub struct Allowance {
     pub kept_files: usize,
     /// Bytes that samples may take; `None` for as many as the flags say.
     pub history_bytes: Option<u64>,
+    /// Bytes of answers that may be held for slow readers.
+    pub unsent_bytes: usize,
     /// Whether the memory limit is why it is not more.
     pub is_reduced: bool,
 }
@@ -66,6 +72,7 @@ impl Allowance {
             dirs: count(dirs.min(fewer_dirs)),
             kept_files: count(files.min(fewer_files)),
             history_bytes: memory_limit.map(|limit| limit / HISTORY_SHARE),
+            unsent_bytes: count(UNSENT_BYTES.min(share(UNSENT_SHARE, 1))),
             is_reduced: fewer_files < files,
         }
     }
