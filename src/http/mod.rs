@@ -276,21 +276,31 @@ async fn accept(
 }
 
 /// Agrees with a connection on how to talk, and serves it to its end.
-async fn begin(
+async fn begin(stream: Stream, place: Place, shared: Arc<Shared>, stopped: watch::Receiver<bool>) {
+    let place = Arc::new(place);
+    match &shared.web_config {
+        None => over_http1(stream, &place, &shared, stopped).await,
+        // In a box: what encrypts takes room, which others need not keep free.
+        Some(web_config) => {
+            Box::pin(by_web_config(stream, web_config, &place, &shared, stopped)).await;
+        }
+    }
+}
+
+async fn by_web_config(
     stream: Stream,
-    place: Place,
-    shared: Arc<Shared>,
+    web_config: &Arc<Kept>,
+    place: &Arc<Place>,
+    shared: &Arc<Shared>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let place = Arc::new(place);
-    let Some(web_config) = &shared.web_config else {
-        return over_http1(stream, &place, &shared, stopped).await;
-    };
     place.pulse.shaking_hands();
     let shaken = async {
-        let tls = web_config.tls().await;
-        match tls {
-            Some(config) => handshake::shake(stream, config).await.map(Agreed::Tls),
+        match web_config.tls().await {
+            Some(config) => {
+                let stream = handshake::shake(stream, config).await?;
+                Ok(Agreed::Tls(Box::new(stream)))
+            }
             None => Ok(Agreed::Plain(stream)),
         }
     };
@@ -305,11 +315,11 @@ async fn begin(
     };
     place.pulse.shook_hands();
     match agreed {
-        Ok(Agreed::Plain(stream)) => over_http1(stream, &place, &shared, stopped).await,
+        Ok(Agreed::Plain(stream)) => over_http1(stream, place, shared, stopped).await,
         Ok(Agreed::Tls(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-            over_http2(stream, &place, &shared, stopped).await;
+            over_http2(stream, place, shared, stopped).await;
         }
-        Ok(Agreed::Tls(stream)) => over_http1(stream, &place, &shared, stopped).await,
+        Ok(Agreed::Tls(stream)) => over_http1(stream, place, shared, stopped).await,
         Err(reason) => {
             debug!(?reason, "handshake failed");
             shared.exporter.handshake_failed(reason);
@@ -320,7 +330,7 @@ async fn begin(
 /// How to talk.
 enum Agreed {
     Plain(Stream),
-    Tls(TlsStream<Opened<Stream>>),
+    Tls(Box<TlsStream<Opened<Stream>>>),
 }
 
 async fn over_http1<S: AsyncRead + AsyncWrite + Unpin>(
@@ -373,7 +383,7 @@ async fn over_http2<S: AsyncRead + AsyncWrite + Unpin>(
     });
     let connection = http2::builder().serve_connection(TokioIo::new(stream), answer);
     let shut_down = |connection: Pin<&mut hyper::server::conn::http2::Connection<_, _, _>>| {
-        connection.graceful_shutdown()
+        connection.graceful_shutdown();
     };
     converse(connection, shut_down, place, stopped).await;
 }

@@ -272,20 +272,18 @@ pub(super) fn too_large() -> String {
 /// What the reader of YAML says. Its place stands before it, not in it.
 fn unread(error: &serde_saphyr::Error) -> Wrong {
     let at = error.location().as_ref().map(Place::from);
+    // What follows is a place again, or advice for programmers.
+    let ends = [
+        " (defined at line ",
+        " at line ",
+        " (line ",
+        ", set DuplicateKeyPolicy",
+        "; use from_str_multiple",
+    ];
     let said = error.to_string();
-    let said = match said
-        .rsplit_once(" at line ")
-        .or_else(|| said.rsplit_once(" (line "))
-    {
-        Some((said, _)) if at.is_some() => said.to_owned(),
-        _ => said,
-    };
-    // Advice for programmers.
-    let advice = [", set DuplicateKeyPolicy", "; use from_str_multiple"];
-    let said = advice
-        .iter()
-        .find_map(|advice| said.split_once(advice))
-        .map_or(said.as_str(), |(said, _)| said);
+    let said = ends.iter().fold(said.as_str(), |said, end| {
+        said.split_once(end).map_or(said, |(said, _)| said)
+    });
     Wrong::at(at.unwrap_or_default(), said)
 }
 
@@ -546,129 +544,126 @@ mod tests {
         );
     }
 
+    /// Files, and how what is said of them begins.
+    const WRONG: &[(&str, &str)] = &[
+        ("tls_config: {}", "1:1: unknown field `tls_config`"),
+        (
+            "http_server_config: {}\nhttp_server_config: {}",
+            "2:1: duplicate mapping key: http_server_config",
+        ),
+        ("http_server_config:\n  http2: perhaps", "2:10: "),
+        ("tls_server_config:\n  cert_file: [a]\n", "2:14: "),
+        ("tls_server_config: [a]\n", "1:20: "),
+        (
+            "tls_server_config:\n  key: k",
+            "2:3: missing one of cert or cert_file",
+        ),
+        (
+            "tls_server_config:\n  cert_file: c",
+            "2:3: missing one of key or key_file",
+        ),
+        (
+            "tls_server_config:\n  min_version: TLS13",
+            "2:3: missing one of cert",
+        ),
+        (
+            "tls_server_config:\n  cert: c\n  cert_file: c\n  key: k",
+            "3:14: only one of cert and cert_file must be provided",
+        ),
+        (
+            "tls_server_config: {PAIR, client_ca_file: x}",
+            "1:54: client_ca has no effect without",
+        ),
+        (
+            "tls_server_config: {PAIR, client_ca_file: x, client_auth_type: RequestClientCert}",
+            "1:54: client_ca has no effect without",
+        ),
+        (
+            "tls_server_config: {PAIR, client_auth_type: RequireAndVerifyClientCert}",
+            "1:56: this client_auth_type needs client_ca",
+        ),
+        (
+            "tls_server_config: {PAIR, client_auth_type: Sometimes}",
+            "1:56: unknown client_auth_type \"Sometimes\"",
+        ),
+        (
+            "tls_server_config: {PAIR, client_allowed_sans: [a]}",
+            "1:59: client_allowed_sans has no effect",
+        ),
+        (
+            "tls_server_config: {PAIR, client_allowed_sans: [], client_auth_type: RequestClientCert}",
+            "1:59: client_allowed_sans is empty",
+        ),
+        (
+            "tls_server_config: {PAIR, min_version: TLS13, max_version: TLS12}",
+            "1:51: min_version is above max_version",
+        ),
+        (
+            "tls_server_config: {PAIR, min_version: TLS10}",
+            "1:51: TLS10 is not offered",
+        ),
+        (
+            "tls_server_config: {PAIR, min_version: SSL30}",
+            "1:51: unknown TLS version \"SSL30\"",
+        ),
+        (
+            "tls_server_config: {PAIR, curve_preferences: [CurveP521]}",
+            "1:58: CurveP521 is not there",
+        ),
+        (
+            "tls_server_config: {PAIR, cipher_suites:\n [TLS_RSA_WITH_AES_128_CBC_SHA]}",
+            "2:3: cipher suite TLS_RSA_WITH_AES_128_CBC_SHA is not there",
+        ),
+        (
+            "http_server_config: {headers: {Server: x}}",
+            "1:40: header \"Server\" cannot be set",
+        ),
+        (
+            "http_server_config: {headers: {X-Frame-Options: DENY}}",
+            "1:49: X-Frame-Options can be deny or sameorigin, not \"DENY\"",
+        ),
+        (
+            "http_server_config: {headers: {X-XSS-Protection: \"a\\nb\"}}",
+            "1:50: X-XSS-Protection: has characters",
+        ),
+        (
+            "basic_auth_users: {a: b}",
+            "1:23: the password of user \"a\": ",
+        ),
+        (
+            "basic_auth_users: {a: }",
+            " basic_auth_users: \"a\" has no hash",
+        ),
+        (
+            "basic_auth_users: {'a:b': HASH}",
+            "1:27: the name \"a:b\" has a colon",
+        ),
+        (
+            "rate_limit: {interval: 5, burst: 1}",
+            "1:24: not a duration",
+        ),
+        (
+            "rate_limit: {interval: 5s}",
+            "1:24: rate_limit needs a burst",
+        ),
+        (
+            "rate_limit: {interval: 5s, burst: 0}",
+            "1:35: rate_limit needs a burst",
+        ),
+        ("rate_limit: {interval: 5s, burst: 1.5}", "1:35: "),
+        ("a: 1\n---\nb: 1\n", "1:1: unknown field"),
+        ("{}\n---\n{}\n", "3:1: multiple YAML documents"),
+        ("a: [", ""),
+    ];
+
     #[test]
     fn what_is_wrong_is_said_with_its_place() {
-        let pair = "cert: c, key: k";
         let mut different = Vec::new();
-        for (text, said) in [
-            ("tls_config: {}", "1:1: unknown field `tls_config`"),
-            (
-                "http_server_config: {}\nhttp_server_config: {}",
-                "2:1: duplicate mapping key: http_server_config",
-            ),
-            ("http_server_config:\n  http2: perhaps", "2:10: "),
-            ("tls_server_config:\n  cert_file: [a]\n", "2:14: "),
-            ("tls_server_config: [a]\n", "1:20: "),
-            (
-                "tls_server_config:\n  key: k",
-                "2:3: missing one of cert or cert_file",
-            ),
-            (
-                "tls_server_config:\n  cert_file: c",
-                "2:3: missing one of key or key_file",
-            ),
-            (
-                "tls_server_config:\n  min_version: TLS13",
-                "2:3: missing one of cert",
-            ),
-            (
-                "tls_server_config:\n  cert: c\n  cert_file: c\n  key: k",
-                "3:14: only one of cert and cert_file must be provided",
-            ),
-            (
-                &format!("tls_server_config: {{{pair}, client_ca_file: x}}"),
-                "1:54: client_ca has no effect without",
-            ),
-            (
-                &format!(
-                    "tls_server_config: {{{pair}, client_ca_file: x, client_auth_type: RequestClientCert}}"
-                ),
-                "1:54: client_ca has no effect without",
-            ),
-            (
-                &format!(
-                    "tls_server_config: {{{pair}, client_auth_type: RequireAndVerifyClientCert}}"
-                ),
-                "1:56: this client_auth_type needs client_ca",
-            ),
-            (
-                &format!("tls_server_config: {{{pair}, client_auth_type: Sometimes}}"),
-                "1:56: unknown client_auth_type \"Sometimes\"",
-            ),
-            (
-                &format!("tls_server_config: {{{pair}, client_allowed_sans: [a]}}"),
-                "1:59: client_allowed_sans has no effect",
-            ),
-            (
-                &format!(
-                    "tls_server_config: {{{pair}, client_allowed_sans: [], client_auth_type: RequestClientCert}}"
-                ),
-                "1:59: client_allowed_sans is empty",
-            ),
-            (
-                &format!("tls_server_config: {{{pair}, min_version: TLS13, max_version: TLS12}}"),
-                "1:51: min_version is above max_version",
-            ),
-            (
-                &format!("tls_server_config: {{{pair}, min_version: TLS10}}"),
-                "1:51: TLS10 is not offered",
-            ),
-            (
-                &format!("tls_server_config: {{{pair}, min_version: SSL30}}"),
-                "1:51: unknown TLS version \"SSL30\"",
-            ),
-            (
-                &format!("tls_server_config: {{{pair}, curve_preferences: [CurveP521]}}"),
-                "1:58: CurveP521 is not there",
-            ),
-            (
-                &format!(
-                    "tls_server_config: {{{pair}, cipher_suites:\n [TLS_RSA_WITH_AES_128_CBC_SHA]}}"
-                ),
-                "2:3: cipher suite TLS_RSA_WITH_AES_128_CBC_SHA is not there",
-            ),
-            (
-                "http_server_config: {headers: {Server: x}}",
-                "1:40: header \"Server\" cannot be set",
-            ),
-            (
-                "http_server_config: {headers: {X-Frame-Options: DENY}}",
-                "1:49: X-Frame-Options can be deny or sameorigin, not \"DENY\"",
-            ),
-            (
-                "http_server_config: {headers: {X-XSS-Protection: \"a\\nb\"}}",
-                "1:50: X-XSS-Protection: has characters",
-            ),
-            (
-                "basic_auth_users: {a: b}",
-                "1:23: the password of user \"a\": ",
-            ),
-            (
-                "basic_auth_users: {a: }",
-                " basic_auth_users: \"a\" has no hash",
-            ),
-            (
-                &format!("basic_auth_users: {{'a:b': {HASH}}}"),
-                "1:27: the name \"a:b\" has a colon",
-            ),
-            (
-                "rate_limit: {interval: 5, burst: 1}",
-                "1:24: not a duration",
-            ),
-            (
-                "rate_limit: {interval: 5s}",
-                "1:24: rate_limit needs a burst",
-            ),
-            (
-                "rate_limit: {interval: 5s, burst: 0}",
-                "1:35: rate_limit needs a burst",
-            ),
-            ("rate_limit: {interval: 5s, burst: 1.5}", "1:35: "),
-            ("a: 1\n---\nb: 1\n", "1:1: unknown field"),
-            ("{}\n---\n{}\n", "3:1: multiple YAML documents"),
-            ("a: [", ""),
-        ] {
-            let error = read(text).unwrap_err();
+        for (text, said) in WRONG {
+            let text = text
+                .replace("PAIR", "cert: c, key: k")
+                .replace("HASH", HASH);
+            let error = read(&text).unwrap_err();
             if !error.starts_with(said) {
                 different.push(format!("{text}\n{error}\n{said}\n"));
             }
@@ -679,15 +674,33 @@ mod tests {
 
     #[test]
     fn nothing_in_the_file_is_without_a_bound() {
-        let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\n\
-                    c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\n\
-                    tls_server_config: {cipher_suites: [*d,*d,*d,*d,*d,*d]}\n";
-        let deep = "[".repeat(100_000);
-        let many = format!("basic_auth_users: {{{}}}", "a: b, ".repeat(100_000));
+        let users = |from: usize, to: usize| -> String {
+            let users = (from..to).map(|user| format!("u{user}: {HASH}, "));
+            users.collect()
+        };
+        let bomb = format!(
+            "basic_auth_users: {{<<: [&u {{{}}}, {}]}}",
+            users(0, 200),
+            "*u, ".repeat(5_000)
+        );
+        let deep = format!("basic_auth_users: {{a: {}", "[".repeat(100_000));
+        let many = format!("basic_auth_users: {{{}}}", users(0, 15_000));
         let large = "#".repeat(2 << 20);
-        for text in [bomb, &deep, &many, &large] {
-            assert!(read(text).is_err());
+        for (text, said) in [
+            (&bomb, "budget"),
+            (&deep, ""),
+            (&many, "budget"),
+            (&large, "is larger than 1 MiB"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(said), "{error}");
         }
+        assert_eq!(
+            good(&format!("basic_auth_users: {{{}}}", users(0, 5_000)))
+                .users
+                .len(),
+            5_000
+        );
         assert!(parse(&[0xff, 0xfe], Path::new("/")).is_err());
     }
 

@@ -70,9 +70,11 @@ pub(super) fn serving(tls: &Tls, http2: bool, reader: &mut Reader) -> Result<Ser
     config.ignore_client_order = tls.prefers_own_order;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    config.alpn_protocols = match http2 {
-        true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-        false => vec![b"http/1.1".to_vec()],
+    let http1 = b"http/1.1".to_vec();
+    config.alpn_protocols = if http2 {
+        vec![b"h2".to_vec(), http1]
+    } else {
+        vec![http1]
     };
     let config = Arc::new(config);
     Ok(Serving { config, expires })
