@@ -89,6 +89,19 @@ impl Workload {
         }
     }
 
+    /// What is remembered of it when it is gone: its group's open files would go on being
+    /// held, and with them what the kernel still has of the group.
+    fn without_group(&self) -> Self {
+        Self {
+            path: self.path.clone(),
+            group: None,
+            container: self.container.clone(),
+            handle: self.handle.clone(),
+            guest: self.guest.clone(),
+            rendered: self.rendered.clone(),
+        }
+    }
+
     /// A place for the text that stands for it everywhere, which is made once.
     pub fn rendered(&self, make: impl FnOnce(&Self) -> Arc<str>) -> &Arc<str> {
         self.rendered.get_or_init(|| make(self))
@@ -494,7 +507,7 @@ impl Kept {
             .filter(|(path, workload)| workload.group.is_some() && !there.contains(path.as_str()));
         for (path, workload) in went {
             let gone = Gone {
-                workload,
+                workload: Arc::new(workload.without_group()),
                 last_seen: self.looked.unwrap_or(now),
                 noticed: Instant::now(),
             };

@@ -282,6 +282,8 @@ fn what_stopped_has_its_path_and_is_said_to_be_gone_under_its_present_name() {
     assert_eq!(names(&seen), expected(all));
     let gone: Vec<_> = seen.gone.iter().map(|(it, _)| it).collect();
     assert_eq!(gone.len(), 2);
+    // Its files would be held open.
+    assert!(gone.iter().all(|it| it.group.is_none()));
     let (_, container) = gone[0].container.as_ref().unwrap();
     assert_eq!(
         (gone[0].path.as_str(), container.name.as_str()),
