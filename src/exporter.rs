@@ -61,7 +61,7 @@ metrics! {
     MAX_FDS: Gauge = "process_max_fds" [];
     /// Memory that this process has in RAM.
     RESIDENT_MEMORY: Gauge = "process_resident_memory_bytes" [];
-    /// Memory that the exporter's own control group may have, as it was when it started; absent without a limit. Below 590 MB it keeps fewer files open between scrapes, and below 256 MB fewer samples.
+    /// Memory that the exporter's own control group may have, as it was when it started; absent without a limit. Below 550 MB fewer files are kept open between scrapes and fewer samples, and fewer scrapes are answered at the same time.
     MEMORY_LIMIT: Gauge = "strata_memory_limit_bytes" [];
     /// Files of control groups that may be kept open between scrapes, by the memory limit and that of open files; the others are opened each time.
     KEPT_FILES_MAX: Gauge = "strata_kept_files_max" [];

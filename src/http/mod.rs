@@ -180,6 +180,7 @@ impl Server {
             }
             listeners
         };
+        let allowance = Allowance::of_this_process();
         let all = collectors.iter().map(|entry| entry.name);
         let enabled: Vec<(_, Layer)> = scraper.collectors().collect();
         let api = Arc::new(api);
@@ -200,14 +201,19 @@ impl Server {
             exporter: Arc::clone(&exporter),
             telemetry_path: flags.telemetry_path,
             max_requests: NonZeroUsize::new(flags.max_requests),
-            turns: Semaphore::new(flags.max_requests.min(Semaphore::MAX_PERMITS)),
+            turns: Semaphore::new(
+                flags
+                    .max_requests
+                    .min(allowance.scrapes)
+                    .min(Semaphore::MAX_PERMITS),
+            ),
             own_metrics_disabled: flags.disable_exporter_metrics,
         };
         Ok(Self {
             listeners,
             connections: Arc::new(Connections::new(
                 flags.max_connections.max(1),
-                Allowance::of_this_process().unsent_bytes,
+                allowance.unsent_bytes,
                 Arc::clone(&exporter),
             )),
             shared: Arc::new(Shared {

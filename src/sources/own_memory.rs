@@ -19,15 +19,25 @@ use crate::error::Result;
 
 /// Kept files of control groups: eight for each of a thousand groups.
 const MAX_KEPT_FILES: u64 = 8192;
-/// What the kernel needs for each of those once it was read.
-const FILE_BYTES: u64 = 4608;
-/// What it needs for a kept directory: its entry, its inode, and the open file.
-const DIR_BYTES: u64 = 1280;
-/// The shares of the memory limit that may go to what is kept.
-const FILES_SHARE: u64 = 16;
-const DIRS_SHARE: u64 = 32;
-const HISTORY_SHARE: u64 = 8;
+/// More processes than are worth a descriptor.
+const MAX_KEPT_PROCESSES: u64 = 4096;
+/// Of these some are kept in any case: what guests do is read of theirs alone.
+const FEW_PROCESSES: u64 = 64;
+/// What the kernel needs for a kept file, and for a kept directory, where few are kept
+/// among many that are not: each entry and inode holds the page that others were in.
+const FILE_BYTES: u64 = 16 << 10;
+const DIR_BYTES: u64 = 12 << 10;
+/// What it takes without anything that is kept. Only of a limit beyond it a share goes to
+/// kept files and directories.
+const BARE_BYTES: u64 = 32 << 20;
+const FILES_SHARE: u64 = 4;
+const DIRS_SHARE: u64 = 8;
+const PROCESSES_SHARE: u64 = 8;
+/// The shares of the whole limit for samples, and for answers that nobody takes.
+const HISTORY_SHARE: u64 = 16;
 const UNSENT_SHARE: u64 = 8;
+/// What a scrape of a thousand containers needs, and somewhat more.
+const SCRAPE_BYTES: u64 = 24 << 20;
 /// Answers that are held for whoever is slow to take them: some twelve of a machine with a
 /// thousand containers.
 const UNSENT_BYTES: u64 = 64 << 20;
@@ -41,10 +51,14 @@ pub struct Allowance {
     pub(super) dirs: usize,
     /// Files of control groups that may be kept open.
     pub kept_files: usize,
+    /// Processes whose directories may be kept open.
+    pub(super) processes: usize,
     /// Bytes that samples may take; `None` for as many as the flags say.
     pub history_bytes: Option<u64>,
     /// Bytes of answers that may be held for slow readers.
     pub unsent_bytes: usize,
+    /// Scrapes that may be answered at the same time; more have to wait.
+    pub scrapes: usize,
     /// Whether the memory limit is why it is not more.
     pub is_reduced: bool,
 }
@@ -61,18 +75,26 @@ impl Allowance {
     }
 
     fn of(open_files: u64, memory_limit: Option<u64>) -> Self {
-        // The rest is for everybody else.
-        let (dirs, files) = (open_files / 2, MAX_KEPT_FILES.min(open_files / 4));
-        let share = |of: u64, each: u64| memory_limit.map_or(u64::MAX, |limit| limit / of / each);
-        let (fewer_dirs, fewer_files) =
-            (share(DIRS_SHARE, DIR_BYTES), share(FILES_SHARE, FILE_BYTES));
+        let beyond = memory_limit.map(|limit| limit.saturating_sub(BARE_BYTES));
+        let share =
+            |bytes: Option<u64>, of: u64, each: u64| bytes.map_or(u64::MAX, |it| it / of / each);
+        let fewer_files = share(beyond, FILES_SHARE, FILE_BYTES);
+        // The rest of the descriptors is for everybody else.
+        let files = MAX_KEPT_FILES.min(open_files / 4);
+        let dirs = (open_files / 2).min(share(beyond, DIRS_SHARE, DIR_BYTES));
+        let processes = MAX_KEPT_PROCESSES.min(open_files / 8);
+        let fewer_processes = share(beyond, PROCESSES_SHARE, DIR_BYTES);
+        let processes = processes.min(fewer_processes.saturating_add(FEW_PROCESSES));
+        let unsent = UNSENT_BYTES.min(share(memory_limit, UNSENT_SHARE, 1));
         let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         Self {
             memory_limit,
-            dirs: count(dirs.min(fewer_dirs)),
+            dirs: count(dirs),
             kept_files: count(files.min(fewer_files)),
+            processes: count(processes),
             history_bytes: memory_limit.map(|limit| limit / HISTORY_SHARE),
-            unsent_bytes: count(UNSENT_BYTES.min(share(UNSENT_SHARE, 1))),
+            unsent_bytes: count(unsent),
+            scrapes: count(share(memory_limit, 1, SCRAPE_BYTES)).max(1),
             is_reduced: fewer_files < files,
         }
     }
@@ -248,15 +270,25 @@ mod tests {
         assert_eq!((whole.dirs, whole.kept_files), (32_768, 8192));
         assert!(!whole.is_reduced && whole.history_bytes.is_none());
 
-        let small = Allowance::of(65_536, Some(32 << 20));
-        assert_eq!((small.dirs, small.kept_files), (819, 455));
-        assert!(small.is_reduced);
-        assert_eq!(small.history_bytes, Some(4 << 20));
+        let bare = Allowance::of(65_536, Some(32 << 20));
+        assert_eq!((bare.dirs, bare.kept_files, bare.processes), (0, 0, 64));
+        assert_eq!((bare.unsent_bytes, bare.scrapes), (4 << 20, 1));
+        assert_eq!(bare.history_bytes, Some(2 << 20));
+        assert!(bare.is_reduced);
+
+        let some = Allowance::of(65_536, Some(128 << 20));
+        assert_eq!(
+            (some.dirs, some.kept_files, some.processes),
+            (1024, 1536, 1088)
+        );
+        assert_eq!((some.unsent_bytes, some.scrapes), (16 << 20, 5));
+        assert!(some.is_reduced && !Allowance::of(65_536, Some(1 << 30)).is_reduced);
 
         let few = Allowance::of(64, Some(1 << 40));
-        assert_eq!((few.dirs, few.kept_files), (32, 16));
+        assert_eq!((few.dirs, few.kept_files, few.processes), (32, 16, 8));
         assert!(!few.is_reduced);
-        assert_eq!(Allowance::of(64, Some(0)).kept_files, 0);
+        let none = Allowance::of(64, Some(0));
+        assert_eq!((none.kept_files, none.scrapes), (0, 1));
     }
 
     #[test]

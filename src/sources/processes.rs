@@ -10,13 +10,9 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Resource, getrlimit};
-
-use super::{Dir, Snapshot, Text, net_dev::interface_rows};
+use super::{Allowance, Dir, Snapshot, Text, net_dev::interface_rows};
 use crate::error::{Error, Result};
 
-/// More processes than this are not held from scrape to scrape: each costs the kernel 1 KB.
-const MAX_KEPT: usize = 4096;
 /// How the link to a socket begins.
 const SOCKET: &str = "socket:[";
 
@@ -76,9 +72,7 @@ impl Snapshot {
     /// How many processes may be held from scrape to scrape, each of which is an open file.
     #[must_use]
     pub fn max_kept_processes(&self) -> usize {
-        let files = getrlimit(Resource::Nofile).current;
-        let share = files.map(|files| usize::try_from(files / 8).unwrap_or(MAX_KEPT));
-        share.unwrap_or(MAX_KEPT).min(MAX_KEPT)
+        Allowance::of_this_process().processes
     }
 }
 
