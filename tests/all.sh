@@ -55,8 +55,10 @@ fi
 step cargo test
 step cargo test --features virt --lib --test libvirt_virt
 step benches/host.py --short --strata "$target/release/strata_exporter"
+step benches/soak.py --short --strata "$target/release/strata_exporter"
 if ((EUID == 0)); then
     step benches/containers.py --short --strata "$target/release/strata_exporter"
+    step benches/memory.py --short --strata "$target/release/strata_exporter"
     step benches/domains.py --short --strata "$target/release/strata_exporter"
     step benches/history.py --short --strata "$target/release/strata_exporter"
 fi

@@ -1,0 +1,237 @@
+#!/usr/bin/env python3
+"""Scrapes the exporter a hundred thousand times while the machine changes under it, and
+says whether it grows.
+
+    benches/soak.py [--short] [--scrapes N] [--strata PATH] [FLAG...]
+
+Control groups come and go meanwhile, a few of twenty with each hundred scrapes; filters,
+formats and connections change; clients hang up before or in the middle of their answer,
+send half a request, or open a connection and ask for nothing; the page and its JSON are
+looked at. What the process has is looked at a hundred times: its memory, all of it and
+what is its own, its open files and its threads.
+
+It is flat if the median of the last tenth is not above that of the second by more than a
+margin: 5 % and 0.5 MB of memory, 8 files, one thread. Else the exit status is 1. A
+leak of 10 bytes a scrape is seen in a hundred thousand.
+
+All collectors are on that are by default. The history is made short, and what is gone is
+forgotten soon, so that both are full in the first tenth. FLAG is for the exporter, as in
+`-- --no-collector.libvirt`. Groups come and go only where root runs it; the exporter sees no
+others then, for it has mounts of its own.
+"""
+
+import argparse
+import http.client
+import os
+import re
+import shutil
+import socket
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from containers import hierarchies
+from host import HEADERS, ROOT, Exporter
+
+FLAGS = ["--cgroup.grace=1s", "--history.interval=500ms", "--history.points=20"]
+PARENT = f"strata-soak-{os.getpid()}"
+GROUPS, CHANGED = 20, 3
+SAMPLES = 100
+# Scrapes before any is counted: until whatever is kept is there.
+WARM = 1000
+# What the median of the last tenth may be above that of the second: a share, and so much.
+MARGINS = {"RSS": (0.05, 0.5), "own": (0.05, 0.5), "files": (0, 8), "threads": (0, 1)}
+# In a short run not everything has been done once in the second tenth.
+SHORT_MARGINS = {"RSS": (0.05, 2), "own": (0.05, 2), "files": (0.1, 50), "threads": (0, 2)}
+PATHS = [
+    "/metrics",
+    "/metrics?collect[]=cpu&collect[]=meminfo",
+    "/metrics/containers",
+    "/metrics?exclude[]=netclass&exclude[]=filesystem",
+    "/metrics/host?name[]=node_load1&name[]=node_cpu_seconds_total",
+    "/metrics?collect[]=container_cpu&collect[]=container_memory",
+    "/metrics?collect[]=diskstats",
+    "/metrics?collect[]=netdev&collect[]=loadavg",
+    "/metrics/census",
+    "/metrics?collect[]=history",
+]
+LOOKED_AT = ["/", "/api/v1/containers", "/api/v1/host", "/api/v1/collectors", "/plot/host.svg", "/nothing"]
+FORMATS = [HEADERS, {"Accept": "text/plain"}, {"Accept-Encoding": "gzip"}]
+
+
+class Groups:
+    """Control groups of which the oldest go and new ones come."""
+
+    def __init__(self):
+        first, second = hierarchies()
+        self.roots = sorted(set(first.values()) | ({second} if second else set())) if os.geteuid() == 0 else []
+        self.there, self.made = [], 0
+
+    def alone(self, command):
+        """A command that sees these groups and no others."""
+        if not self.roots:
+            return command
+        binds = [f"mount --bind {root}/{PARENT} {root}" for root in self.roots]
+        script = " && ".join([*binds, 'exec "$0" "$@"'])
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, *command]
+
+    def change(self, number):
+        for _ in range(number if self.roots else 0):
+            if len(self.there) >= GROUPS:
+                self.remove(self.there.pop(0))
+            name = f"{PARENT}/docker/{self.made:064x}"
+            self.made += 1
+            for root in self.roots:
+                (root / name).mkdir(parents=True)
+            self.there.append(name)
+
+    def remove(self, name):
+        for root in self.roots:
+            for _ in range(50):
+                try:
+                    (root / name).rmdir()
+                    break
+                except FileNotFoundError:
+                    break
+                except OSError:
+                    time.sleep(0.02)
+
+    def end(self):
+        for name in [*self.there, f"{PARENT}/docker", PARENT]:
+            self.remove(name)
+
+
+def connect(exporter):
+    return socket.create_connection(("127.0.0.1", exporter.port), timeout=20)
+
+
+def disturb(exporter, number, idle):
+    """What others do beside the scraper."""
+    request = f"GET {PATHS[number % len(PATHS)]} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    what = number % 5
+    client = connect(exporter)
+    if what == 0:
+        # Gone before there is an answer.
+        client.sendall(request)
+    elif what == 1:
+        # Gone in the middle of it.
+        client.sendall(request)
+        client.recv(100)
+    elif what == 2:
+        client.sendall(request[: len(request) // 2])
+    elif what == 3:
+        client.sendall(b"nonsense\r\n\r\n")
+    else:
+        idle.append(client)
+        if len(idle) > 10:
+            idle.pop(0).close()
+        return
+    client.close()
+
+
+def state(exporter):
+    proc = Path(f"/proc/{exporter.process.pid}")
+    status = (proc / "status").read_text()
+    number = lambda name: int(re.search(rf"{name}:\s+(\d+)", status)[1])
+    return {
+        "RSS": number("VmRSS") / 1024,
+        "own": number("RssAnon") / 1024,
+        "files": len(os.listdir(proc / "fd")),
+        "threads": number("Threads"),
+    }
+
+
+class Scraper:
+    """Asks on a kept connection, and now and then on a new one."""
+
+    def __init__(self, exporter):
+        self.exporter, self.connection = exporter, None
+
+    def ask(self, path, headers, status=200):
+        if self.connection is None:
+            self.connection = http.client.HTTPConnection("127.0.0.1", self.exporter.port, timeout=20)
+        self.connection.request("GET", path, headers=headers)
+        answer = self.connection.getresponse()
+        body = answer.read()
+        if answer.status != status:
+            sys.exit(f"{path}: status {answer.status}: {body[:200]!r}")
+
+    def hang_up(self):
+        self.connection.close()
+        self.connection = None
+
+
+def soak(exporter, groups, scrapes):
+    """What the process had, from time to time."""
+    scraper, idle, samples = Scraper(exporter), [], []
+    every = max(1, scrapes // SAMPLES)
+    for number in range(-WARM, scrapes):
+        scraper.ask(PATHS[number % len(PATHS)], FORMATS[number // len(PATHS) % len(FORMATS)])
+        if number % 7 == 6:
+            scraper.hang_up()
+        if number % 10 == 9:
+            disturb(exporter, number // 10, idle)
+        if number % 50 == 49:
+            path = LOOKED_AT[number // 50 % len(LOOKED_AT)]
+            scraper.ask(path, {}, 404 if path == "/nothing" else 200)
+        if number % 100 == 99:
+            groups.change(CHANGED)
+        if number >= 0 and number % every == every - 1:
+            samples.append(state(exporter))
+    return samples
+
+
+def judge(samples, scrapes, seconds, margins):
+    """Prints the tenths, and whether the last is as the second."""
+    tenth = max(1, len(samples) // 10)
+    parts = [samples[n * tenth : (n + 1) * tenth] for n in range(10)]
+    medians = [{name: statistics.median(it[name] for it in part) for name in margins} for part in parts]
+    print("| scrapes | RSS | of it its own | open files | threads |")
+    print("|---|---|---|---|---|")
+    for number, of in enumerate(medians, 1):
+        cells = [f"{number * scrapes // 10:,}", f"{of['RSS']:.2f} MB", f"{of['own']:.2f} MB"]
+        cells += [f"{of['files']:.0f}", f"{of['threads']:.0f}"]
+        print("| " + " | ".join(cells) + " |")
+    second, last = medians[1], medians[-1]
+    grown = []
+    for name, (share, much) in margins.items():
+        most = second[name] * (1 + share) + much
+        if last[name] > most:
+            grown.append(f"{name}: {second[name]:.2f} in the second tenth, {last[name]:.2f} in the last, at most {most:.2f}")
+    print(f"\n{scrapes:,} scrapes in {seconds:.0f} s: {'flat' if not grown else 'NOT flat: ' + '; '.join(grown)}.")
+    return not grown
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="3,000 scrapes: only what grows fast is seen")
+    parser.add_argument("--scrapes", type=int, default=100_000, help="how many; default %(default)s")
+    parser.add_argument("--strata", default=str(ROOT / "target/release/strata_exporter"), help="our binary")
+    parser.add_argument("flags", nargs="*", metavar="FLAG", help="flags of the exporter")
+    arguments = parser.parse_args()
+    if not shutil.which(arguments.strata):
+        sys.exit(f"{arguments.strata} is not there; see README, Benchmark")
+    scrapes = 3000 if arguments.short else arguments.scrapes
+    if scrapes < SAMPLES:
+        sys.exit(f"--scrapes is to be at least {SAMPLES}")
+    groups = Groups()
+    if not groups.roots:
+        print("not root: no control groups come and go", file=sys.stderr)
+    exporter = None
+    try:
+        groups.change(GROUPS)
+        exporter = Exporter("strata_exporter", groups.alone([arguments.strata, *FLAGS, *arguments.flags]))
+        started = time.monotonic()
+        samples = soak(exporter, groups, scrapes)
+        margins = SHORT_MARGINS if arguments.short else MARGINS
+        is_flat = judge(samples, scrapes, time.monotonic() - started, margins)
+    finally:
+        if exporter:
+            exporter.stop()
+        groups.end()
+    sys.exit(0 if is_flat else 1)
+
+
+if __name__ == "__main__":
+    main()
