@@ -16,6 +16,7 @@ import http.client
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -138,6 +139,8 @@ def main():
         sys.exit(f"{arguments.strata} is not there; see README, Benchmark")
     if arguments.short:
         arguments.scrapes = 30
+    # So that what was made is removed then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     many = 1000
     cases = [(0, None, host_flags(arguments.strata)), (200, None, []), (many, None, []), (many, arguments.limit, [])]
     print("| groups | limit | RSS | its own | peak RSS | charged to its group | kernel's | files' | at the limit | kept files | CPU |")

@@ -25,6 +25,7 @@ import http.client
 import os
 import re
 import shutil
+import signal
 import socket
 import statistics
 import sys
@@ -215,6 +216,8 @@ def main():
     scrapes = 3000 if arguments.short else arguments.scrapes
     if scrapes < SAMPLES:
         sys.exit(f"--scrapes is to be at least {SAMPLES}")
+    # So that what was made is removed then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     groups = Groups()
     if not groups.roots:
         print("not root: no control groups come and go", file=sys.stderr)
