@@ -6,6 +6,7 @@
 pub mod browser;
 pub mod engines;
 pub mod fake_engine;
+pub mod faults;
 pub mod groups;
 pub mod guests;
 pub mod live;

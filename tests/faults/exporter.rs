@@ -1,0 +1,299 @@
+//! The exporter as a process, looked at from outside while something is wrong.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::support::{
+    faults::{Cost, NO_HANG, Resources},
+    live::{Program, until},
+    text::{Labels, Scrape},
+    with_own_mounts,
+};
+
+/// How often each exporter is scraped while something is wrong.
+const SCRAPES: usize = 1000;
+/// What memory may grow by from the tenth scrape to the last, for all that an allocator does:
+/// a leak of 10 kB a scrape is more.
+const GROWTH: u64 = 8 << 20;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_strata_exporter");
+
+/// Collectors that no fault in here is about.
+pub const OTHERS: [&str; 3] = ["loadavg", "meminfo", "stat"];
+
+/// A series: its name, and its labels.
+type Series = (String, Labels);
+
+pub struct Exporter {
+    pub program: Program,
+    /// The control groups and the like that are the test's; others come and go.
+    ours: Box<dyn Fn(&Labels) -> bool + Sync>,
+}
+
+/// What it said and used before anything was wrong.
+pub struct Well {
+    pub series: BTreeSet<Series>,
+    resources: Resources,
+}
+
+/// What is wrong, and what becomes of it.
+pub struct Fault<'a> {
+    pub name: &'a str,
+    /// What the answer keeps, in the words of the table.
+    pub stays: &'a str,
+    /// Series that may be lost.
+    pub costs: &'a (dyn Fn(&str, &Labels) -> bool + Sync),
+    /// Collectors that may not succeed.
+    pub fails: &'a [&'a str],
+    /// How many threads and descriptors more it may take.
+    pub threads: usize,
+    pub fds: usize,
+    /// How many lines may be logged.
+    pub log_lines: usize,
+}
+
+impl Default for Fault<'_> {
+    fn default() -> Self {
+        Self {
+            name: "",
+            stays: "everything",
+            costs: &|_, _| false,
+            fails: &[],
+            threads: 0,
+            fds: 0,
+            log_lines: 0,
+        }
+    }
+}
+
+/// A command line: these collectors besides those that nothing is about, and these flags.
+pub fn flags(collectors: &[&str], others: &[String]) -> Vec<String> {
+    let all = collectors.iter().chain(&OTHERS);
+    let mut line = vec!["--collector.disable-defaults".to_owned()];
+    line.extend(all.map(|name| format!("--collector.{name}")));
+    line.extend_from_slice(others);
+    line
+}
+
+/// The exporter's program with mounts of its own, which a script makes in a directory. It
+/// takes them for those of process 1, which sees others.
+pub fn with_mounts(dir: &Path, script: &str, prefix: &[&str]) -> Command {
+    let script =
+        format!("cd \"$0\"\n{script}\nmount --bind /proc/$$ /proc/1\ncd /\nexec \"$@\"");
+    let mut command = with_own_mounts();
+    command.args(["sh", "-ec", &script]).arg(dir);
+    command.args(prefix).arg(PROGRAM);
+    command
+}
+
+/// The exporter's program, started by another.
+pub fn started_by(prefix: &[&str]) -> Command {
+    let mut words = prefix.iter().copied().chain([PROGRAM]);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words);
+    command
+}
+
+impl Exporter {
+    pub fn start(mut command: Command, flags: &[String], dir: &Path) -> Self {
+        let command = command.args(flags);
+        let program = Program::start_until(command, dir, "/-/healthy");
+        Self {
+            program,
+            ours: Box::new(|labels| !labels.contains_key("id")),
+        }
+    }
+
+    /// Of what is told of control groups only this is looked at.
+    pub fn looking_at(mut self, is: impl Fn(&Labels) -> bool + Sync + 'static) -> Self {
+        self.ours = Box::new(move |labels| !labels.contains_key("id") || is(labels));
+        self
+    }
+
+    /// A script that runs in its mounts.
+    pub fn beside(&self, dir: &Path, script: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        let pid = self.program.pid().to_string();
+        command.args(["--target", &pid, "--mount", "sh", "-ec", script]);
+        command.arg(dir);
+        command
+    }
+
+    /// Runs it to its end, which must be a good one.
+    pub fn run_beside(&self, dir: &Path, script: &str) {
+        let ran = self.beside(dir, script).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success(), "{script}: {said}");
+    }
+
+    pub fn scrape(&self) -> Scrape {
+        self.timed().0
+    }
+
+    fn timed(&self) -> (Scrape, Duration) {
+        let started = Instant::now();
+        let text = self.program.text();
+        let took = started.elapsed();
+        assert!(took < NO_HANG, "a scrape took {took:?}");
+        (Scrape::parse(&text), took)
+    }
+
+    /// What of a page is there each time, as long as nothing happens.
+    fn series(&self, page: &Scrape) -> BTreeSet<Series> {
+        let mut all = BTreeSet::new();
+        for (name, series) in &page.series {
+            // It says in its labels what else may differ.
+            if name == "strata_collector_outcome" {
+                continue;
+            }
+            let ours = series.keys().filter(|labels| (self.ours)(labels));
+            all.extend(ours.map(|labels| (name.clone(), labels.clone())));
+        }
+        all
+    }
+
+    /// Waits until it says what it will say from then on.
+    pub fn well(&self, what: &str, is_all: impl Fn(&Scrape) -> bool) -> Well {
+        let series = until(what, || {
+            let page = self.scrape();
+            let series = self.series(&page);
+            let fails = failing(&page);
+            let lasts = (0..3).all(|_| self.series(&self.scrape()) == series);
+            (is_all(&page) && fails.is_empty() && lasts).then_some(series)
+        });
+        let resources = Resources::at_rest(self.program.pid());
+        Well { series, resources }
+    }
+
+    /// Waits until everything is back.
+    pub fn recovers(&self, well: &Well) {
+        let mut missing = Vec::new();
+        let started = Instant::now();
+        while started.elapsed() < crate::support::live::NEVER {
+            let page = self.scrape();
+            let there = self.series(&page);
+            missing = well.series.difference(&there).cloned().collect();
+            if missing.is_empty() && failing(&page).is_empty() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        panic!("never back: {missing:#?}\n{}", self.program.log());
+    }
+
+    /// Scrapes it while something is wrong, and holds that against the docs. The page at the
+    /// end is for the test to look at.
+    pub fn suffers(&self, well: &Well, fault: &Fault<'_>) -> Scrape {
+        self.suffers_while(well, fault, || ())
+    }
+
+    /// The same while something goes on, which begins after the tenth scrape.
+    pub fn suffers_while(
+        &self,
+        well: &Well,
+        fault: &Fault<'_>,
+        goes_on: impl FnOnce() + Send,
+    ) -> Scrape {
+        let lines = self.program.log().lines().count();
+        let mut longest = Duration::ZERO;
+        let mut scraped = || {
+            let (page, took) = self.timed();
+            longest = longest.max(took);
+            self.assert_kept(well, fault, &page);
+            (page, took)
+        };
+        let (_, first) = scraped();
+        for _ in 1..9 {
+            scraped();
+        }
+        let (_, tenth) = scraped();
+        let after_ten = Resources::at_rest(self.program.pid());
+        let mut last = Scrape::default();
+        thread::scope(|scope| {
+            let goes_on = scope.spawn(goes_on);
+            let mut left = SCRAPES - 10;
+            while left > 0 || !goes_on.is_finished() {
+                left = left.saturating_sub(1);
+                last = scraped().0;
+            }
+        });
+        let cost = Cost {
+            first,
+            tenth,
+            longest,
+            well: well.resources,
+            after_ten,
+            after_all: Resources::at_rest(self.program.pid()),
+            log_lines: self.program.log().lines().count() - lines,
+        };
+        println!("{}: {cost:#?}", fault.name);
+        self.assert_flat(fault, &cost);
+        cost.assert_as_documented(fault.name, fault.stays);
+        last
+    }
+
+    fn assert_kept(&self, well: &Well, fault: &Fault<'_>, page: &Scrape) {
+        let there = self.series(page);
+        let kept = well.series.iter();
+        let mut kept = kept.filter(|(name, labels)| !(fault.costs)(name, labels));
+        let lost = kept.find(|series| !there.contains(*series));
+        assert!(lost.is_none(), "{} costs {lost:?}", fault.name);
+        let failing = failing(page);
+        let mut unexpected = failing.keys();
+        let unexpected = unexpected.find(|it| !fault.fails.contains(&it.as_str()));
+        assert!(
+            unexpected.is_none(),
+            "{} makes {failing:?} fail: {}",
+            fault.name,
+            self.program.log()
+        );
+        for other in OTHERS {
+            let labels = [("collector", other)];
+            let success = page.value("node_scrape_collector_success", &labels);
+            assert_eq!(success, Some(1.0), "{other}");
+        }
+    }
+
+    fn assert_flat(&self, fault: &Fault<'_>, cost: &Cost) {
+        let (well, ten, all) = (cost.well, cost.after_ten, cost.after_all);
+        let (threads, fds) = (well.threads + fault.threads, well.fds + fault.fds);
+        let what = fault.name;
+        assert!(all.threads <= threads, "{what}: {cost:#?}");
+        assert!(all.fds <= fds, "{what}: {cost:#?}");
+        assert!(all.resident <= ten.resident + GROWTH, "{what}: {cost:#?}");
+        let log = self.program.log();
+        assert!(cost.log_lines <= fault.log_lines, "{what}: {cost:#?} {log}");
+    }
+}
+
+/// The collectors that did not succeed, and what became of each.
+pub fn failing(page: &Scrape) -> BTreeMap<String, String> {
+    let success = page.of("node_scrape_collector_success");
+    let failed = success.filter(|(_, value)| *value < 1.0);
+    let failed = failed.map(|(labels, _)| labels["collector"].clone());
+    let outcome = |collector: &String| {
+        let mut outcomes = page.of("strata_collector_outcome");
+        let found = outcomes.find(|(labels, _)| labels["collector"] == *collector);
+        found.map_or_else(String::new, |(labels, _)| labels["outcome"].clone())
+    };
+    failed.map(|name| (name.clone(), outcome(&name))).collect()
+}
+
+/// What became of a collector.
+pub fn outcome(page: &Scrape, collector: &str) -> Option<String> {
+    let mut outcomes = page.of("strata_collector_outcome");
+    let (labels, _) = outcomes.find(|(labels, _)| labels["collector"] == collector)?;
+    Some(labels["outcome"].clone())
+}
+
+/// A directory below the test's, which is made.
+pub fn made(dir: &Path, name: &str) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}

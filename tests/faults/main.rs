@@ -1,0 +1,22 @@
+//! What is wrong with a machine costs what is concerned, and nothing else: each fault is a
+//! real one, and the exporter is a process that is asked over HTTP and looked at in `/proc`.
+//!
+//! What each costs stands in `docs/faults.md`, which these tests hold to be so. The clock
+//! that steps back is that of the machine in `tests/v2_machine`.
+
+#![allow(clippy::disallowed_methods, reason = "tests read files as they are")]
+#![allow(
+    clippy::float_cmp,
+    reason = "what is compared is copied, not computed"
+)]
+
+mod exporter;
+mod fifo;
+mod stuck_mount;
+#[path = "../support/mod.rs"]
+mod support;
+
+#[test]
+fn the_docs_name_the_faults_that_are_tested_and_no_others() {
+    assert_eq!(support::faults::documented(), support::faults::FAULTS);
+}

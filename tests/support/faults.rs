@@ -1,0 +1,182 @@
+//! What faults cost, measured: the table in `docs/faults.md`, a row for each fault.
+//!
+//! Each test holds its own row against the table: what stays in the answer, threads and
+//! descriptors in the same words, and times and memory as they were last measured.
+//! `UPDATE=1 cargo test --test faults --test v2_machine` writes what is measured there.
+
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+/// What every scrape must end within, whatever is wrong: the deadline where the scraper names
+/// none, and ample time for a machine with other things to do.
+pub const NO_HANG: Duration = Duration::from_secs(30);
+
+/// The faults that are tested, in the order of the table.
+pub const FAULTS: &[&str] = &[
+    "a mount that never answers",
+    "a FIFO among the text files",
+    "dockerd starts late",
+    "dockerd hangs",
+    "dockerd is killed",
+    "dockerd is restarted",
+    "libvirtd starts late",
+    "libvirtd hangs",
+    "libvirtd is killed",
+    "libvirtd is restarted",
+    "the disk is full",
+    "no file descriptors",
+    "32 MB of memory, 1,000 containers",
+    "the clock steps back",
+    "10,000 control groups come and go",
+    "procfs with hidepid=2",
+    "no capabilities",
+    "everything read-only",
+];
+
+/// What of a process may grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resources {
+    pub threads: usize,
+    pub fds: usize,
+    /// Bytes.
+    pub resident: u64,
+}
+
+impl Resources {
+    /// Those of a process once it has nothing to do: threads and descriptors that are only
+    /// needed while a scrape lasts are not counted.
+    pub fn at_rest(pid: u32) -> Self {
+        let mut least = Self::now(pid);
+        for _ in 0..20 {
+            thread::sleep(Duration::from_millis(20));
+            let now = Self::now(pid);
+            least.threads = least.threads.min(now.threads);
+            least.fds = least.fds.min(now.fds);
+            least.resident = now.resident;
+        }
+        least
+    }
+
+    fn now(pid: u32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let number = |key: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(key));
+            let word = line.and_then(|line| line.split_whitespace().next());
+            word.unwrap_or_else(|| panic!("{key} in {status}"))
+                .parse()
+                .unwrap()
+        };
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        Self {
+            threads: usize::try_from(number("Threads:")).unwrap(),
+            fds,
+            resident: number("VmRSS:") * 1024,
+        }
+    }
+}
+
+/// What a fault was seen to cost.
+#[derive(Debug)]
+pub struct Cost {
+    pub first: Duration,
+    pub tenth: Duration,
+    pub longest: Duration,
+    /// Before there was the fault.
+    pub well: Resources,
+    pub after_ten: Resources,
+    pub after_all: Resources,
+    /// Lines that were logged while it lasted.
+    pub log_lines: usize,
+}
+
+impl Cost {
+    /// Holds it, and what stays in the answer, against the table.
+    pub fn assert_as_documented(&self, fault: &str, stays: &str) {
+        let more = |what: fn(&Resources) -> usize| {
+            let (before, after) = (what(&self.well), what(&self.after_all));
+            match after.checked_sub(before) {
+                Some(0) => "as before".to_owned(),
+                Some(more) => format!("{more} more"),
+                None => format!("{} fewer", before - after),
+            }
+        };
+        let megabytes = |resources: Resources| {
+            let tenths = (resources.resident + 50_000) / 100_000;
+            format!("{}.{}", tenths / 10, tenths % 10)
+        };
+        let cells = [
+            fault.to_owned(),
+            stays.to_owned(),
+            format!("{} ms, {} ms", millis(self.first), millis(self.tenth)),
+            more(|it| it.threads),
+            more(|it| it.fds),
+            format!("{}, {}", megabytes(self.after_ten), megabytes(self.after_all)),
+            self.log_lines.to_string(),
+        ];
+        hold(&cells);
+    }
+}
+
+fn millis(duration: Duration) -> String {
+    let tenths = duration.as_micros().div_ceil(100);
+    if tenths < 100 {
+        format!("{}.{}", tenths / 10, tenths % 10)
+    } else {
+        (tenths / 10).to_string()
+    }
+}
+
+/// What has to be the same each time.
+const LASTING: [(usize, &str); 3] = [
+    (1, "what stays in the answer"),
+    (3, "threads"),
+    (4, "file descriptors"),
+];
+
+fn docs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md")
+}
+
+fn hold(cells: &[String; 7]) {
+    static FILE: Mutex<()> = Mutex::new(());
+    let _alone = FILE.lock().unwrap_or_else(PoisonError::into_inner);
+    let text = fs::read_to_string(docs()).unwrap();
+    let start = format!("| {} |", cells[0]);
+    let old = text.lines().find(|line| line.starts_with(&start));
+    let old = old.unwrap_or_else(|| panic!("{start} is not in {}", docs().display()));
+    if std::env::var_os("UPDATE").is_some() {
+        let mut new = String::new();
+        for cell in cells {
+            write!(new, "| {cell} ").unwrap();
+        }
+        new += "|";
+        fs::write(docs(), text.replace(old, &new)).unwrap();
+        return;
+    }
+    let said: Vec<&str> = old.split('|').map(str::trim).skip(1).collect();
+    for (at, what) in LASTING {
+        assert_eq!(
+            said[at],
+            cells[at],
+            "{what} of {:?} in {}; if that is right, run UPDATE=1 cargo test --test faults --test v2_machine",
+            cells[0],
+            docs().display()
+        );
+    }
+}
+
+/// The faults that the table names, in its order.
+pub fn documented() -> Vec<String> {
+    let text = fs::read_to_string(docs()).unwrap();
+    let mut rows = text.lines().skip_while(|line| !line.starts_with("| Fault |"));
+    rows.by_ref().take(2).for_each(drop);
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    let first = |row: &str| row.split('|').nth(1).unwrap().trim().to_owned();
+    rows.map(first).collect()
+}
