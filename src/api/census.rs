@@ -17,6 +17,7 @@ use clap::ArgAction;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::time;
+use tracing::warn;
 
 use super::seconds;
 use crate::{
@@ -86,12 +87,17 @@ struct ImageStat {
 }
 
 impl Census {
-    /// As the flags say. Fails where the installation's id cannot be kept.
+    /// As the flags say. Fails where the installation's id cannot be kept, but not for a disk
+    /// that is full.
     pub fn new(flags: &Flags) -> Result<Self, String> {
         let dir = flags.census_state_directory.as_deref();
-        let id = installation_id(dir);
+        let found = installation_id(dir);
+        let found = found.map_err(|error| format!("--census.state-directory: {error}"))?;
+        if let Some(error) = found.unkept {
+            warn!(%error, "the installation's id cannot be kept: the next start has another");
+        }
         Ok(Self {
-            installation_id: id.map_err(|error| format!("--census.state-directory: {error}"))?,
+            installation_id: found.id,
             hashes_images: flags.census_hash_images,
         })
     }

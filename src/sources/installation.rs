@@ -19,12 +19,34 @@ use crate::error::{Error, Result};
 /// The file it is kept in.
 const FILE: &str = "installation-id";
 
+/// An id, and whether it is that of the next start too.
+#[derive(Debug)]
+pub struct InstallationId {
+    /// The id.
+    pub id: String,
+    /// Why it could not be kept where it should be.
+    pub unkept: Option<Error>,
+}
+
 /// The id that is kept in this directory, drawn anew where there is none. Without a
-/// directory it is another one each time.
-pub fn installation_id(kept_in: Option<&Path>) -> Result<String> {
-    let Some(dir) = kept_in else {
-        return drawn();
+/// directory it is another one each time; so it is where the disk takes or gives nothing,
+/// which passes, and is no reason to measure nothing meanwhile.
+pub fn installation_id(kept_in: Option<&Path>) -> Result<InstallationId> {
+    let kept = match kept_in {
+        Some(dir) => kept(dir),
+        None => drawn(),
     };
+    match kept {
+        Ok(id) => Ok(InstallationId { id, unkept: None }),
+        Err(error) if is_of_the_disk(&error) => Ok(InstallationId {
+            id: drawn()?,
+            unkept: Some(error),
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+fn kept(dir: &Path) -> Result<String> {
     let path = dir.join(FILE);
     match dir::read(&path) {
         Err(Error::Absent(_)) => {
@@ -34,6 +56,16 @@ pub fn installation_id(kept_in: Option<&Path>) -> Result<String> {
         }
         _ => read(&path),
     }
+}
+
+/// Whether a disk is full, broken or read-only, and not the directory wrong.
+fn is_of_the_disk(error: &Error) -> bool {
+    let Error::Io { source, .. } = error else {
+        return false;
+    };
+    let errors = [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::IO];
+    let is = |errno: &Errno| source.raw_os_error() == Some(errno.raw_os_error());
+    errors.iter().any(is)
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -109,6 +141,27 @@ mod tests {
         let dir = std::env::temp_dir().join(name);
         fs::create_dir_all(&dir).unwrap();
         dir
+    }
+
+    fn installation_id(kept_in: Option<&Path>) -> Result<String> {
+        let found = super::installation_id(kept_in)?;
+        assert!(found.unkept.is_none(), "{found:?}");
+        Ok(found.id)
+    }
+
+    #[test]
+    fn a_full_or_broken_disk_passes_and_a_wrong_directory_does_not() {
+        for (errno, passes) in [
+            (Errno::NOSPC, true),
+            (Errno::DQUOT, true),
+            (Errno::ROFS, true),
+            (Errno::IO, true),
+            (Errno::ACCESS, false),
+            (Errno::NOTDIR, false),
+            (Errno::NOENT, false),
+        ] {
+            assert_eq!(is_of_the_disk(&Error::io("x", errno)), passes, "{errno}");
+        }
     }
 
     #[test]

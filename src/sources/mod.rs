@@ -51,7 +51,7 @@ pub use disks::{Disk, Disks};
 pub use diskstats::{DiskCounters, NO_DISKS};
 pub use ethtool::{Driver, Ethtool, LinkModes, LinkSettings, Statistics};
 pub use host_usage::HostUsage;
-pub use installation::installation_id;
+pub use installation::{InstallationId, installation_id};
 pub use link_modes::LinkMode;
 pub use links::{Link, LinkStats};
 pub use mounts::{Mount, MountInfo};

@@ -10,6 +10,7 @@ pub mod faults;
 pub mod groups;
 pub mod guests;
 pub mod live;
+pub mod made_groups;
 pub mod package;
 pub mod promql;
 pub mod readers;
@@ -87,12 +88,20 @@ pub fn with_own_mounts() -> Command {
 /// Whether a test can mount a file system of FUSE that nobody else sees. What it lacks for
 /// that is said.
 pub fn may_mount_fuse() -> bool {
-    if !rustix::process::geteuid().is_root() {
-        lacks("root, to mount");
+    if !may_mount() {
         return false;
     }
-    if fs::File::open("/dev/fuse").is_err() {
+    let there = fs::File::open("/dev/fuse").is_ok();
+    if !there {
         lacks("/dev/fuse");
+    }
+    there
+}
+
+/// Whether a test can mount what nobody else sees. What it lacks for that is said.
+pub fn may_mount() -> bool {
+    if !rustix::process::geteuid().is_root() {
+        lacks("root, to mount");
         return false;
     }
     let allowed = with_own_mounts().arg("true").status();
