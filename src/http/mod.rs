@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::ArgAction;
@@ -51,6 +51,8 @@ use web_config::Kept;
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait when no connection can be taken, such as without file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// That it could not is logged again after this long.
+const LOG_INTERVAL: Duration = Duration::from_secs(3600);
 /// More than any request for metrics needs. What hyper reads before it looks at the
 /// limit can be as much again.
 const MAX_HEADERS: usize = 32 << 10;
@@ -78,7 +80,7 @@ pub struct Flags {
     /// Most requests for metrics answered at the same time, and of those for JSON; more wait for half their time, then get status 503 (for JSON at once). 0 is no limit.
     #[arg(long = "web.max-requests", value_name = "N", default_value_t = 40)]
     max_requests: usize,
-    /// Most connections open at the same time; for one more the longest idle one is closed.
+    /// Most connections open at the same time, and no more than a quarter of the open files that the system allows; for one more the longest idle one is closed.
     #[arg(long = "web.max-connections", value_name = "N", default_value_t = 512)]
     max_connections: usize,
     /// Leave out the metrics about the exporter itself (process_*, promhttp_*, strata_*).
@@ -212,7 +214,7 @@ impl Server {
         Ok(Self {
             listeners,
             connections: Arc::new(Connections::new(
-                flags.max_connections.max(1),
+                flags.max_connections.clamp(1, allowance.connections),
                 allowance.unsent_bytes,
                 Arc::clone(&exporter),
             )),
@@ -256,7 +258,7 @@ async fn accept(
     shared: Arc<Shared>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let mut failing = false;
+    let mut logged: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -264,17 +266,17 @@ async fn accept(
         };
         match accepted {
             Ok(stream) => {
-                failing = false;
                 if let Some(place) = connections.enter() {
                     let shared = Arc::clone(&shared);
                     tokio::spawn(begin(stream, place, shared, stopped.clone()));
                 }
             }
             Err(error) => {
-                if !failing {
+                // It may fail at every other connection.
+                if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+                    logged = Some(Instant::now());
                     warn!(%error, "cannot take a connection");
                 }
-                failing = true;
                 time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -17,6 +17,9 @@ use rustix::process::{Resource, getrlimit};
 use super::{Dir, Text, dir, syscall, text::unescaped};
 use crate::error::Result;
 
+/// Files for what is opened to be closed again, and for connections: where there are no more,
+/// nothing is kept.
+const UNKEPT_FILES: u64 = 256;
 /// Kept files of control groups: eight for each of a thousand groups.
 const MAX_KEPT_FILES: u64 = 8192;
 /// More processes than are worth a descriptor.
@@ -53,6 +56,9 @@ pub struct Allowance {
     pub kept_files: usize,
     /// Processes whose directories may be kept open.
     pub(super) processes: usize,
+    /// Connections that may be open: who has them all must not leave us without a file to
+    /// read.
+    pub connections: usize,
     /// Bytes that samples may take; `None` for as many as the flags say.
     pub history_bytes: Option<u64>,
     /// Bytes of answers that may be held for slow readers.
@@ -80,9 +86,10 @@ impl Allowance {
             |bytes: Option<u64>, of: u64, each: u64| bytes.map_or(u64::MAX, |it| it / of / each);
         let fewer_files = share(beyond, FILES_SHARE, FILE_BYTES);
         // The rest of the descriptors is for everybody else.
-        let files = MAX_KEPT_FILES.min(open_files / 4);
-        let dirs = (open_files / 2).min(share(beyond, DIRS_SHARE, DIR_BYTES));
-        let processes = MAX_KEPT_PROCESSES.min(open_files / 8);
+        let keepable = open_files.saturating_sub(UNKEPT_FILES);
+        let files = MAX_KEPT_FILES.min(keepable / 4);
+        let dirs = (keepable / 2).min(share(beyond, DIRS_SHARE, DIR_BYTES));
+        let processes = MAX_KEPT_PROCESSES.min(keepable / 8);
         let fewer_processes = share(beyond, PROCESSES_SHARE, DIR_BYTES);
         let processes = processes.min(fewer_processes.saturating_add(FEW_PROCESSES));
         let unsent = UNSENT_BYTES.min(share(memory_limit, UNSENT_SHARE, 1));
@@ -92,6 +99,7 @@ impl Allowance {
             dirs: count(dirs),
             kept_files: count(files.min(fewer_files)),
             processes: count(processes),
+            connections: count(open_files / 4).max(1),
             history_bytes: memory_limit.map(|limit| limit / HISTORY_SHARE),
             unsent_bytes: count(unsent),
             scrapes: count(share(memory_limit, 1, SCRAPE_BYTES)).max(1),
@@ -267,7 +275,7 @@ mod tests {
     #[test]
     fn less_is_kept_the_smaller_the_limit() {
         let whole = Allowance::of(65_536, None);
-        assert_eq!((whole.dirs, whole.kept_files), (32_768, 8192));
+        assert_eq!((whole.dirs, whole.kept_files), (32_640, 8192));
         assert!(!whole.is_reduced && whole.history_bytes.is_none());
 
         let bare = Allowance::of(65_536, Some(32 << 20));
@@ -285,7 +293,8 @@ mod tests {
         assert!(some.is_reduced && !Allowance::of(65_536, Some(1 << 30)).is_reduced);
 
         let few = Allowance::of(64, Some(1 << 40));
-        assert_eq!((few.dirs, few.kept_files, few.processes), (32, 16, 8));
+        assert_eq!((few.dirs, few.kept_files, few.processes), (0, 0, 0));
+        assert_eq!(few.connections, 16);
         assert!(!few.is_reduced);
         let none = Allowance::of(64, Some(0));
         assert_eq!((none.kept_files, none.scrapes), (0, 1));
