@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::io::Errno;
+
 use super::{Allowance, Dir, Snapshot, Text, net_dev::interface_rows};
 use crate::error::{Error, Result};
 
@@ -65,8 +67,25 @@ pub struct NetworkNamespace {
 impl Snapshot {
     /// The process of this number, if there is one.
     pub fn process(&self, pid: u32) -> Result<Process> {
-        let dir = self.proc_dir(pid.to_string())?;
-        Ok(Process { pid, dir })
+        match self.proc_dir(pid.to_string()) {
+            Ok(dir) => Ok(Process { pid, dir }),
+            Err(error) if error.is_vanished() => {
+                self.sees_all_processes()?;
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fails where there may be processes that we do not see: procfs, mounted with
+    /// `hidepid=2`, has none for us that are others', as if they had ended. Process 1 is
+    /// always there, and is root's.
+    pub fn sees_all_processes(&self) -> Result<()> {
+        let proc = self.proc_dir("")?;
+        if proc.is_procfs() && !proc.has("1") {
+            return Err(Error::io(proc.path().join("1"), Errno::ACCESS));
+        }
+        Ok(())
     }
 
     /// How many processes may be held from scrape to scrape, each of which is an open file.

@@ -4,8 +4,8 @@
 //! The dearest collector of all where there are many threads, which is why it is off:
 //! the kernel has no count by state, so every one of them is asked. A process of one
 //! thread is asked once, and one that ends meanwhile is not counted. As a sum that
-//! lacks a process would be wrong, one that must not be read (mount option `hidepid`)
-//! loses the sums.
+//! lacks a process would be wrong, one that must not be read or seen (mount option
+//! `hidepid`) loses the sums.
 
 use std::collections::BTreeMap;
 
@@ -60,7 +60,7 @@ impl Collector for Processes {
                 out.add(metric, [], limit);
             }
         }
-        let counts = Counts::of(&proc);
+        let counts = Counts::of(machine, &proc);
         if let Some(counts) = out.keep(counts) {
             out.add(&PIDS, [], counts.processes);
             out.add(&THREADS, [], counts.threads);
@@ -86,8 +86,9 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(proc: &Dir) -> Result<Self> {
+    fn of(machine: &Snapshot, proc: &Dir) -> Result<Self> {
         let mut counts = Self::default();
+        machine.sees_all_processes()?;
         for pid in numbers(proc)? {
             let Some(process) = unless_vanished(task(proc, &format!("{pid}/stat")))? else {
                 continue;
