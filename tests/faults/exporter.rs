@@ -10,16 +10,19 @@ use std::{
 
 use crate::support::{
     faults::{Cost, NO_HANG, Resources},
-    live::{Program, until},
+    live::{NEVER, Program},
     text::{Labels, Scrape},
     with_own_mounts,
 };
 
 /// How often each exporter is scraped while something is wrong.
-const SCRAPES: usize = 1000;
+pub const SCRAPES: usize = 1000;
 /// What memory may grow by from the tenth scrape to the last, for all that an allocator does:
 /// a leak of 10 kB a scrape is more.
 const GROWTH: u64 = 8 << 20;
+
+/// Lines that it logs wherever it is started.
+const START: usize = 2;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_strata_exporter");
 
@@ -33,6 +36,8 @@ pub struct Exporter {
     pub program: Program,
     /// The control groups and the like that are the test's; others come and go.
     ours: Box<dyn Fn(&Labels) -> bool + Sync>,
+    /// What is in the paths of these.
+    words: Vec<String>,
 }
 
 /// What it said and used before anything was wrong.
@@ -55,6 +60,10 @@ pub struct Fault<'a> {
     pub fds: usize,
     /// How many lines may be logged.
     pub log_lines: usize,
+    /// How often the exporter is scraped.
+    pub scrapes: usize,
+    /// Whether it was there when the exporter was started.
+    pub from_start: bool,
 }
 
 impl Default for Fault<'_> {
@@ -67,6 +76,8 @@ impl Default for Fault<'_> {
             threads: 0,
             fds: 0,
             log_lines: 0,
+            scrapes: SCRAPES,
+            from_start: false,
         }
     }
 }
@@ -106,11 +117,17 @@ impl Exporter {
         Self {
             program,
             ours: Box::new(|labels| !labels.contains_key("id")),
+            words: Vec::new(),
         }
     }
 
     /// Of what is told of control groups only this is looked at.
-    pub fn looking_at(mut self, is: impl Fn(&Labels) -> bool + Sync + 'static) -> Self {
+    pub fn looking_at(
+        mut self,
+        word: String,
+        is: impl Fn(&Labels) -> bool + Sync + 'static,
+    ) -> Self {
+        self.words.push(word);
         self.ours = Box::new(move |labels| !labels.contains_key("id") || is(labels));
         self
     }
@@ -147,8 +164,13 @@ impl Exporter {
     fn series(&self, page: &Scrape) -> BTreeSet<Series> {
         let mut all = BTreeSet::new();
         for (name, series) in &page.series {
-            // It says in its labels what else may differ.
-            if name == "strata_collector_outcome" {
+            // They say in their labels what differs at any time.
+            let changing = [
+                "node_processes_state",
+                "node_processes_threads_state",
+                "strata_collector_outcome",
+            ];
+            if changing.contains(&name.as_str()) {
                 continue;
             }
             let ours = series.keys().filter(|labels| (self.ours)(labels));
@@ -159,14 +181,20 @@ impl Exporter {
 
     /// Waits until it says what it will say from then on.
     pub fn well(&self, what: &str, is_all: impl Fn(&Scrape) -> bool) -> Well {
-        let series = until(what, || {
+        let began = Instant::now();
+        let series = loop {
             let page = self.scrape();
             let series = self.series(&page);
             let fails = failing(&page);
             let lasts = (0..3).all(|_| self.series(&self.scrape()) == series);
-            (is_all(&page) && fails.is_empty() && lasts).then_some(series)
-        });
-        let resources = Resources::at_rest(self.program.pid());
+            if is_all(&page) && fails.is_empty() && lasts {
+                break series;
+            }
+            let log = self.program.log();
+            assert!(began.elapsed() < NEVER, "never: {what}: {fails:?} {log}");
+            thread::sleep(Duration::from_millis(100));
+        };
+        let resources = self.resources();
         Well { series, resources }
     }
 
@@ -174,7 +202,7 @@ impl Exporter {
     pub fn recovers(&self, well: &Well) {
         let mut missing = Vec::new();
         let started = Instant::now();
-        while started.elapsed() < crate::support::live::NEVER {
+        while started.elapsed() < NEVER {
             let page = self.scrape();
             let there = self.series(&page);
             missing = well.series.difference(&there).cloned().collect();
@@ -184,6 +212,16 @@ impl Exporter {
             thread::sleep(Duration::from_millis(100));
         }
         panic!("never back: {missing:#?}\n{}", self.program.log());
+    }
+
+    fn resources(&self) -> Resources {
+        Resources::at_rest(self.program.pid(), &self.words)
+    }
+
+    /// Counts the descriptors of more control groups.
+    pub fn counting(mut self, word: String) -> Self {
+        self.words.push(word);
+        self
     }
 
     /// Scrapes it while something is wrong, and holds that against the docs. The page at the
@@ -199,7 +237,10 @@ impl Exporter {
         fault: &Fault<'_>,
         goes_on: impl FnOnce() + Send,
     ) -> Scrape {
-        let lines = self.program.log().lines().count();
+        let lines = match fault.from_start {
+            true => START,
+            false => self.program.log().lines().count(),
+        };
         let mut longest = Duration::ZERO;
         let mut scraped = || {
             let (page, took) = self.timed();
@@ -212,11 +253,11 @@ impl Exporter {
             scraped();
         }
         let (_, tenth) = scraped();
-        let after_ten = Resources::at_rest(self.program.pid());
+        let after_ten = self.resources();
         let mut last = Scrape::default();
         thread::scope(|scope| {
             let goes_on = scope.spawn(goes_on);
-            let mut left = SCRAPES - 10;
+            let mut left = fault.scrapes - 10;
             while left > 0 || !goes_on.is_finished() {
                 left = left.saturating_sub(1);
                 last = scraped().0;
@@ -228,7 +269,7 @@ impl Exporter {
             longest,
             well: well.resources,
             after_ten,
-            after_all: Resources::at_rest(self.program.pid()),
+            after_all: self.resources(),
             log_lines: self.program.log().lines().count() - lines,
         };
         println!("{}: {cost:#?}", fault.name);
@@ -282,13 +323,6 @@ pub fn failing(page: &Scrape) -> BTreeMap<String, String> {
         found.map_or_else(String::new, |(labels, _)| labels["outcome"].clone())
     };
     failed.map(|name| (name.clone(), outcome(&name))).collect()
-}
-
-/// What became of a collector.
-pub fn outcome(page: &Scrape, collector: &str) -> Option<String> {
-    let mut outcomes = page.of("strata_collector_outcome");
-    let (labels, _) = outcomes.find(|(labels, _)| labels["collector"] == collector)?;
-    Some(labels["outcome"].clone())
 }
 
 /// A directory below the test's, which is made.

@@ -10,8 +10,16 @@
     reason = "what is compared is copied, not computed"
 )]
 
+mod churn;
+mod descriptors;
+mod disk_full;
+mod docker;
 mod exporter;
 mod fifo;
+mod libvirt;
+mod memory;
+mod read_only;
+mod rights;
 mod stuck_mount;
 #[path = "../support/mod.rs"]
 mod support;

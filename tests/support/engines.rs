@@ -5,6 +5,7 @@
 
 use std::{
     fs::{self, File},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
@@ -40,6 +41,10 @@ static RUNNING: AtomicUsize = AtomicUsize::new(0);
 /// A running engine.
 pub struct Engine {
     process: Child,
+    /// What it is started by, where it has its mounts and its network already.
+    command: Command,
+    /// These.
+    place: [File; 2],
     dir: Scratch,
     name: &'static str,
 }
@@ -64,7 +69,7 @@ impl Engine {
             .args(["--exec-root".into(), dir.0.join("exec")])
             .args(["--pidfile".into(), dir.0.join("pid")])
             .args(["-H", &socket(&dir.0)]);
-        Self::start("docker", dir, &command)
+        Self::start("docker", dir, command)
     }
 
     /// Podman, listening as Docker does.
@@ -81,7 +86,7 @@ impl Engine {
             .args(["--events-backend", "file"])
             .args(["system", "service", "-t", "0", &socket(&dir.0)])
             .env("CONTAINERS_CONF", dir.0.join("containers.conf"));
-        Some(Self::start("podman", dir, &command))
+        Some(Self::start("podman", dir, command))
     }
 
     fn dir(name: &str, test: &str, needed: &[&str]) -> Option<Scratch> {
@@ -109,32 +114,60 @@ impl Engine {
         Some(Scratch::new(&format!("{name}-{test}")))
     }
 
-    fn start(name: &'static str, dir: Scratch, command: &Command) -> Self {
-        let log = File::create(dir.0.join("log")).unwrap();
-        let process = Command::new("unshare")
+    fn start(name: &'static str, dir: Scratch, command: Command) -> Self {
+        let mut first = Command::new("unshare");
+        first
             .args(["--mount", "--net", "--propagation", "private"])
-            .args(["sh", "-ec", PRIVATELY, "sh"])
-            .arg(command.get_program())
-            .args(command.get_args())
-            .envs(
-                command
-                    .get_envs()
-                    .filter_map(|(key, value)| Some((key, value?))),
-            )
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+            .args(["sh", "-ec", PRIVATELY, "sh"]);
+        let process = run(first, &command, &dir.0);
         RUNNING.fetch_add(1, Ordering::Relaxed);
-        let mut engine = Self { process, dir, name };
-        until("an engine that answers", || {
-            let ended = engine.process.try_wait().unwrap();
-            assert!(ended.is_none(), "{name}: {}", engine.log());
-            engine.try_run(&["version"]).ok()
+        let place = until("a place for an engine", || {
+            let of = |of: &str| File::open(format!("/proc/{}/ns/{of}", process.id()));
+            let ours = |of: &str| fs::read_link(format!("/proc/self/ns/{of}")).unwrap();
+            let its = |of: &str| fs::read_link(format!("/proc/{}/ns/{of}", process.id()));
+            let moved = |of: &str| its(of).is_ok_and(|its| its != ours(of));
+            let place = [of("mnt").ok()?, of("net").ok()?];
+            (moved("mnt") && moved("net")).then_some(place)
         });
+        let mut engine = Self {
+            process,
+            command,
+            place,
+            dir,
+            name,
+        };
+        engine.answers();
         engine.import();
         engine
+    }
+
+    /// Waits until it answers.
+    fn answers(&mut self) {
+        until("an engine that answers", || {
+            let ended = self.process.try_wait().unwrap();
+            assert!(ended.is_none(), "{}: {}", self.name, self.log());
+            self.try_run(&["version"]).ok()
+        });
+    }
+
+    /// Ends the daemon by a signal; what it does for its containers is its own affair.
+    pub fn stop_by(&mut self, signal: Signal) {
+        self.signal(signal);
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again after that, with what it had.
+    pub fn start_again(&mut self) {
+        let [mounts, net] = &self.place;
+        let namespace = |file: &File| {
+            let of = std::process::id();
+            format!("/proc/{of}/fd/{}", file.as_raw_fd())
+        };
+        let mut enter = Command::new("nsenter");
+        enter.arg(format!("--mount={}", namespace(mounts)));
+        enter.arg(format!("--net={}", namespace(net)));
+        self.process = run(enter, &self.command, &self.dir.0);
+        self.answers();
     }
 
     /// Makes the image: a static busybox, under all its names.
@@ -283,6 +316,25 @@ impl Drop for Engine {
             }
         }
     }
+}
+
+/// Starts a command by another; what it says is added to the log.
+fn run(mut by: Command, command: &Command, dir: &Path) -> Child {
+    let mut options = File::options();
+    let log = options.create(true).append(true);
+    let log = log.open(dir.join("log")).unwrap();
+    by.arg(command.get_program())
+        .args(command.get_args())
+        .envs(
+            command
+                .get_envs()
+                .filter_map(|(key, value)| Some((key, value?))),
+        )
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 fn socket(dir: &Path) -> String {

@@ -121,7 +121,12 @@ impl Daemon {
 
     /// Ends it; its guests stay.
     pub fn stop(&mut self) {
-        self.signal(Signal::TERM);
+        self.stop_by(Signal::TERM);
+    }
+
+    /// The same by another signal.
+    pub fn stop_by(&mut self, signal: Signal) {
+        self.signal(signal);
         self.process.wait().unwrap();
     }
 

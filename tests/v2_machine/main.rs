@@ -10,6 +10,7 @@
     reason = "what stands still is the same to the last bit"
 )]
 
+mod clock;
 mod containers;
 mod host;
 mod package;
@@ -24,9 +25,9 @@ use std::{
 };
 
 /// What the machine has to do: all of it, one after the other. The package is gone before
-/// others need its port.
-const TASK: &str = "#!/bin/sh\nset -e\n./package.sh\n./compare.sh\n./containers.sh\n";
-const TASK_WITHOUT_PACKAGE: &str = "#!/bin/sh\nset -e\n./compare.sh\n./containers.sh\n";
+/// others need its port, and nobody needs the clock any more when that is set.
+const TASK: &str = "#!/bin/sh\nset -e\n./package.sh\n./compare.sh\n./containers.sh\n./clock.sh\n";
+const TASK_WITHOUT_PACKAGE: &str = "#!/bin/sh\nset -e\n./compare.sh\n./containers.sh\n./clock.sh\n";
 
 /// Where everything is that was written in the machine; `None`, which is said, where it
 /// cannot be booted.
@@ -64,7 +65,7 @@ fn boot(scripts: &Path, machine: &Path) -> Result<PathBuf, String> {
     let package = support::package::build(&task);
     let scripts_of = package.map_or(TASK_WITHOUT_PACKAGE, |_| TASK);
     fs::write(task.join("run.sh"), scripts_of).unwrap();
-    for script in ["compare.sh", "containers.sh", "package.sh"] {
+    for script in ["clock.sh", "compare.sh", "containers.sh", "package.sh"] {
         fs::copy(scripts.join(script), task.join(script)).unwrap();
     }
     let exporter = env!("CARGO_BIN_EXE_strata_exporter");

@@ -1,0 +1,84 @@
+#!/bin/sh
+# Runs in the machine, beside ./strata_exporter, when all else is done: sets the clock back
+# by a day while it is scraped, and then right again, for tests/v2_machine/clock.rs to look
+# at. A container runs since compare.sh.
+set -eu
+
+port=9107
+out=out/clock
+mkdir -p $out
+
+die() {
+    echo "clock.sh: $*"
+    exit 1
+}
+
+# scrape FILE
+scrape() {
+    timeout 60 busybox wget -q -O "$out/$1" "http://127.0.0.1:$port/metrics"
+}
+
+# hundredths: seconds since boot, which nobody sets.
+hundredths() {
+    read -r up _ </proc/uptime
+    echo "${up%.*}${up#*.}"
+}
+
+# timed FILE NAME: how many milliseconds that took.
+timed() {
+    before=$(hundredths)
+    scrape "$1"
+    echo "$2 $((($(hundredths) - before) * 10))" >>$out/figures
+}
+
+# rest NAME: what it uses when it has nothing to do.
+rest() {
+    sleep 1
+    set -- "$1" /proc/$exporter/fd/*
+    echo "$1-fds $(($# - 1))" >>$out/figures
+    sed -n "s/^Threads:/$1-threads/p; s/^VmRSS:/$1-resident/p" /proc/$exporter/status |
+        while read -r name number _; do echo "$name $number"; done >>$out/figures
+    wc -l <$out/log | sed "s/^/$1-lines /" >>$out/figures
+}
+
+# set_clock SECONDS: by so many.
+set_clock() {
+    busybox date -s "@$(($(date +%s) + $1))" >/dev/null || die "the clock cannot be set"
+}
+
+./strata_exporter --web.listen-address=127.0.0.1:$port --collector.disable-defaults \
+    --collector.loadavg --collector.meminfo --collector.stat --collector.time \
+    --collector.container_cpu --collector.container_engine \
+    --collector.container_lifecycle --collector.container_memory \
+    --collector.history >$out/log 2>&1 &
+exporter=$!
+for _ in $(seq 60); do
+    if scrape before.prom 2>/dev/null && grep -q '^container_cpu_usage_percent_max{.*name=' $out/before.prom; then
+        break
+    fi
+    kill -0 $exporter || die "the exporter ended"
+    sleep 1
+done
+scrape before.prom
+rest well
+set_clock -86400
+timed back.prom first
+for _ in $(seq 8); do
+    scrape back.prom
+done
+timed back.prom tenth
+rest ten
+# In a row, on one connection.
+{
+    for _ in $(seq 989); do
+        printf 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'
+    done
+    printf 'GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
+} | timeout 300 busybox nc 127.0.0.1 $port >$out/row
+echo "answers $(grep -c '^HTTP/1.1 200 ' $out/row)" >>$out/figures
+rm $out/row
+scrape back.prom
+rest all
+set_clock 86400
+scrape after.prom
+kill $exporter
