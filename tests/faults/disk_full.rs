@@ -1,7 +1,7 @@
 //! A full disk, with all that the exporter has on one: its state, files of text, its log.
 
 use crate::{
-    exporter::{Exporter, Fault, flags, made, with_mounts},
+    exporter::{AS_FIRST, Exporter, Fault, flags, made, with_mounts},
     support::{live::Scratch, may_mount},
 };
 
@@ -33,7 +33,7 @@ fn a_full_disk_costs_nothing() {
         ],
     );
     let exporter = Exporter::start(
-        with_mounts(&scratch.0, DISK, &[]),
+        with_mounts(&scratch.0, &format!("{AS_FIRST}{DISK}"), &[]),
         &flags,
         &scratch.0,
     );
@@ -62,7 +62,7 @@ fn a_full_disk_costs_nothing() {
     assert_eq!(id(), before);
 
     // One that is started there now, where even its log finds no room.
-    let script = format!("{DISK}\n{FULL}");
+    let script = format!("{AS_FIRST}{DISK}\n{FULL}");
     let other = Exporter::start(with_mounts(&scratch.0, &script, &[]), &flags, &scratch.0);
     let page = other.scrape();
     assert_eq!(page.value("good", &[]), Some(1.0));

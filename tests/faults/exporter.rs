@@ -91,11 +91,12 @@ pub fn flags(collectors: &[&str], others: &[String]) -> Vec<String> {
     line
 }
 
-/// The exporter's program with mounts of its own, which a script makes in a directory. It
-/// takes them for those of process 1, which sees others.
+/// Has the exporter, which looks at the mounts of process 1, look at its own.
+pub const AS_FIRST: &str = "mount --bind /proc/$$ /proc/1\n";
+
+/// The exporter's program with mounts of its own, which a script makes in a directory.
 pub fn with_mounts(dir: &Path, script: &str, prefix: &[&str]) -> Command {
-    let script =
-        format!("cd \"$0\"\n{script}\nmount --bind /proc/$$ /proc/1\ncd /\nexec \"$@\"");
+    let script = format!("cd \"$0\"\n{script}\ncd /\nexec \"$@\"");
     let mut command = with_own_mounts();
     command.args(["sh", "-ec", &script]).arg(dir);
     command.args(prefix).arg(PROGRAM);

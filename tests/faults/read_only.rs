@@ -6,11 +6,10 @@ use crate::{
 };
 
 /// Innermost first, for a mount that hides another.
-const READ_ONLY: &str = r#"
+const READ_ONLY: &str = r#"mount --bind /proc/$$ /proc/1
     mount -i -t tmpfs -o size=1m ours disk
     mkdir disk/texts
     echo 'good 1' >disk/texts/good.prom
-    mount --bind /proc/$$ /proc/1
     awk '{ print $2 }' /proc/self/mounts | sort -r | while read -r place; do
         mount -o remount,bind,ro "$place"
     done

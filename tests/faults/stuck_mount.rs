@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    exporter::{Exporter, Fault, flags, made, with_mounts},
+    exporter::{AS_FIRST, Exporter, Fault, flags, made, with_mounts},
     support::{live::Scratch, may_mount_fuse},
 };
 
@@ -31,7 +31,7 @@ fn a_mount_that_never_answers_costs_its_timeout_once() {
         "--collector.filesystem.mount-timeout=1s".to_owned(),
     ];
     let exporter = Exporter::start(
-        with_mounts(&scratch.0, MOUNTS, &[]),
+        with_mounts(&scratch.0, &format!("{AS_FIRST}{MOUNTS}"), &[]),
         &flags(&["filesystem"], &more),
         &scratch.0,
     );
