@@ -19,10 +19,19 @@ fn ten_thousand_groups_that_come_and_go_leave_nothing() {
         return;
     };
     let scratch = Scratch::new("fault-churn");
-    let collectors = ["container_cpu", "container_memory", "container_lifecycle", "history"];
+    let collectors = [
+        "container_cpu",
+        "container_memory",
+        "container_lifecycle",
+        "history",
+    ];
     // Pages of ten thousand that went are read slowly.
     let grace = "--cgroup.grace=2s".to_owned();
-    let exporter = Exporter::start(started_by(&[]), &flags(&collectors, &[grace, Groups::alone(&[&staying, &passing])]), &scratch.0);
+    let exporter = Exporter::start(
+        started_by(&[]),
+        &flags(&collectors, &[grace, Groups::alone(&[&staying, &passing])]),
+        &scratch.0,
+    );
     let exporter = exporter
         .looking_at(staying.word(), staying.is_ours())
         .counting(passing.word());

@@ -5,7 +5,11 @@ use std::{net::TcpStream, thread, time::Duration};
 
 use crate::{
     exporter::{Exporter, Fault, flags, made, started_by},
-    support::{is_installed, lacks, live::{Scratch, until}, made_groups::Groups},
+    support::{
+        is_installed, lacks,
+        live::{Scratch, until},
+        made_groups::Groups,
+    },
 };
 
 /// More than there are files for.
@@ -38,7 +42,11 @@ fn who_takes_all_descriptors_costs_nobody_anything() {
     });
 
     let address = exporter.program.address;
-    let connect = || (0..200).map(|_| TcpStream::connect(address).unwrap()).collect::<Vec<_>>();
+    let connect = || {
+        (0..200)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect::<Vec<_>>()
+    };
     let connections = connect();
     let page = exporter.suffers(
         &well,

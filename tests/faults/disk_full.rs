@@ -6,9 +6,9 @@ use crate::{
 };
 
 /// An own file system, with a text on it.
-const DISK: &str = r#"mount -i -t tmpfs -o size=1m ours disk
+const DISK: &str = "mount -i -t tmpfs -o size=1m ours disk
     mkdir -p disk/state disk/texts
-    echo 'good 1' >disk/texts/good.prom"#;
+    echo 'good 1' >disk/texts/good.prom";
 const FILL: &str = r#"! dd if=/dev/zero of="$0/disk/much" bs=64k 2>/dev/null
     ! echo 'late 1' >"$0/disk/texts/late.prom" || exit 1"#;
 /// A second one, with nothing kept from an earlier start, that logs where there is no room.

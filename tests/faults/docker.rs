@@ -35,8 +35,8 @@ fn whatever_becomes_of_dockerd_costs_nobody_anything() {
         let name = name.clone();
         move |labels: &Labels| labels.get("name") == Some(&name)
     };
-    let exporter = Exporter::start(started_by(&[]), &flags, &scratch.0)
-        .looking_at(name.clone(), is_ours);
+    let exporter =
+        Exporter::start(started_by(&[]), &flags, &scratch.0).looking_at(name.clone(), is_ours);
     let up = |page: &Scrape| page.value("strata_engine_up", &[]);
     let web = |page: &Scrape| page.value(USAGE, &[("name", &name)]);
 
@@ -89,13 +89,14 @@ fn whatever_becomes_of_dockerd_costs_nobody_anything() {
     );
     assert!(web(&page).is_some());
     docker.start_again();
-    until("the container again", || is_up(&exporter.scrape()).then_some(()));
+    until("the container again", || {
+        is_up(&exporter.scrape()).then_some(())
+    });
     exporter.recovers(&well);
 
     // Its containers end with it, and begin again.
-    let of_running = |name: &str, labels: &Labels| {
-        labels.contains_key("id") && !name.starts_with("container_l")
-    };
+    let of_running =
+        |name: &str, labels: &Labels| labels.contains_key("id") && !name.starts_with("container_l");
     exporter.suffers_while(
         &well,
         &Fault {

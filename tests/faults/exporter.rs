@@ -238,9 +238,10 @@ impl Exporter {
         fault: &Fault<'_>,
         goes_on: impl FnOnce() + Send,
     ) -> Scrape {
-        let lines = match fault.from_start {
-            true => START,
-            false => self.program.log().lines().count(),
+        let lines = if fault.from_start {
+            START
+        } else {
+            self.program.log().lines().count()
         };
         let mut longest = Duration::ZERO;
         let mut scraped = || {

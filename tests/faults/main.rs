@@ -5,10 +5,7 @@
 //! that steps back is that of the machine in `tests/v2_machine`.
 
 #![allow(clippy::disallowed_methods, reason = "tests read files as they are")]
-#![allow(
-    clippy::float_cmp,
-    reason = "what is compared is copied, not computed"
-)]
+#![allow(clippy::float_cmp, reason = "what is compared is copied, not computed")]
 
 mod churn;
 mod descriptors;

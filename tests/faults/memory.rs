@@ -21,7 +21,10 @@ fn a_thousand_containers_are_told_of_in_32_mb() {
         return;
     };
     let scratch = Scratch::new("fault-memory");
-    let flags = flags(&["container_cpu", "container_memory"], &[Groups::alone(&[&groups])]);
+    let flags = flags(
+        &["container_cpu", "container_memory"],
+        &[Groups::alone(&[&groups])],
+    );
     let start = |prefix: &[&str]| {
         let exporter = Exporter::start(started_by(prefix), &flags, &scratch.0);
         exporter.looking_at(groups.word(), groups.is_ours())

@@ -27,7 +27,14 @@ fn where_nothing_can_be_written_nothing_is_missing() {
     made(&scratch.0, "disk");
     let dir = scratch.0.display();
     let flags = flags(
-        &["census_timezone", "container_cpu", "container_memory", "filesystem", "history", "textfile"],
+        &[
+            "census_timezone",
+            "container_cpu",
+            "container_memory",
+            "filesystem",
+            "history",
+            "textfile",
+        ],
         &[
             format!("--collector.filesystem.mount-points-include=^{dir}/"),
             format!("--collector.textfile.directory={dir}/disk/texts"),
@@ -43,7 +50,11 @@ fn where_nothing_can_be_written_nothing_is_missing() {
         page.value("good", &[]) == Some(1.0) && groups.shown(page) == 3
     });
 
-    let flags_with_state = [&flags[..], &[format!("--census.state-directory={dir}/disk")]].concat();
+    let flags_with_state = [
+        &flags[..],
+        &[format!("--census.state-directory={dir}/disk")],
+    ]
+    .concat();
     let command = with_mounts(&scratch.0, READ_ONLY, &[]);
     let exporter = Exporter::start(command, &flags_with_state, &scratch.0);
     let exporter = exporter.looking_at(groups.word(), groups.is_ours());
@@ -58,5 +69,10 @@ fn where_nothing_can_be_written_nothing_is_missing() {
         },
     );
     assert_eq!(page.value("node_filesystem_readonly", &[]), Some(1.0));
-    assert!(exporter.program.log().contains("installation-id: Read-only file system"));
+    assert!(
+        exporter
+            .program
+            .log()
+            .contains("installation-id: Read-only file system")
+    );
 }

@@ -24,7 +24,9 @@ const PROCESSES: [&str; 2] = ["processes", "container_processes"];
 
 #[test]
 fn without_capabilities_what_needs_them_is_missing() {
-    let Some(groups) = groups("nobody") else { return };
+    let Some(groups) = groups("nobody") else {
+        return;
+    };
     let scratch = Scratch::new("fault-nobody");
     let (flags, texts) = line(&scratch, &groups);
     let start = |prefix: &[&str]| {
@@ -39,7 +41,7 @@ fn without_capabilities_what_needs_them_is_missing() {
         &well,
         &Fault {
             name: "no capabilities",
-            stays: "everything but open files of others' processes",
+            stays: "everything, but open files of others' processes",
             costs: &|_, _| false,
             log_lines: 3,
             from_start: true,
@@ -54,11 +56,14 @@ fn where_procfs_hides_processes_they_are_missing_and_not_fewer() {
     if !may_mount() {
         return;
     }
-    let Some(groups) = groups("hidepid") else { return };
+    let Some(groups) = groups("hidepid") else {
+        return;
+    };
     let scratch = Scratch::new("fault-hidepid");
     let (flags, _) = line(&scratch, &groups);
     let start = |script: &str| {
-        let exporter = Exporter::start(with_mounts(&scratch.0, script, &NOBODY), &flags, &scratch.0);
+        let exporter =
+            Exporter::start(with_mounts(&scratch.0, script, &NOBODY), &flags, &scratch.0);
         exporter.looking_at(groups.word(), groups.is_ours())
     };
     let well = start("").well("everything", |page| {
@@ -71,8 +76,10 @@ fn where_procfs_hides_processes_they_are_missing_and_not_fewer() {
         &well,
         &Fault {
             name: "procfs with hidepid=2",
-            stays: "everything but `node_processes_*`",
-            costs: &|name, _| name.starts_with("node_processes_"),
+            stays: "everything but sums over processes that cannot be seen: `node_processes_*`, `container_file_descriptors`",
+            costs: &|name, _| {
+                name.starts_with("node_processes_") || name == "container_file_descriptors"
+            },
             log_lines: 3,
             from_start: true,
             ..Fault::default()
@@ -88,7 +95,11 @@ fn where_procfs_hides_processes_they_are_missing_and_not_fewer() {
     let descriptors = page.of("container_file_descriptors");
     let said = descriptors.filter(|(labels, _)| is_ours(labels)).count();
     assert_eq!(said, 2, "of the groups that have no process");
-    for family in ["node_processes_pids", "node_processes_threads", "node_processes_state"] {
+    for family in [
+        "node_processes_pids",
+        "node_processes_threads",
+        "node_processes_state",
+    ] {
         assert_eq!(page.of(family).next(), None, "{family}");
     }
     drop(process);
@@ -126,8 +137,17 @@ fn line(scratch: &Scratch, groups: &Groups) -> (Vec<String>, std::path::PathBuf)
     fs::write(texts.join("good.prom"), "good 1\n").unwrap();
     let directory = format!("--collector.textfile.directory={}", texts.display());
     let collectors = [
-        &["container_cpu", "container_memory", "netdev", "textfile", "timex"],
+        &[
+            "container_cpu",
+            "container_memory",
+            "netdev",
+            "textfile",
+            "timex",
+        ],
         &PROCESSES[..],
     ];
-    (flags(&collectors.concat(), &[directory, Groups::alone(&[groups])]), texts)
+    (
+        flags(&collectors.concat(), &[directory, Groups::alone(&[groups])]),
+        texts,
+    )
 }

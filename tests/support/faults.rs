@@ -122,7 +122,11 @@ impl Cost {
             format!("{} ms, {} ms", millis(self.first), millis(self.tenth)),
             more(|it| it.threads),
             more(|it| it.fds),
-            format!("{}, {}", megabytes(self.after_ten), megabytes(self.after_all)),
+            format!(
+                "{}, {}",
+                megabytes(self.after_ten),
+                megabytes(self.after_all)
+            ),
             self.log_lines.to_string(),
         ];
         hold(&cells);
@@ -180,7 +184,9 @@ fn hold(cells: &[String; 7]) {
 /// The faults that the table names, in its order.
 pub fn documented() -> Vec<String> {
     let text = fs::read_to_string(docs()).unwrap();
-    let mut rows = text.lines().skip_while(|line| !line.starts_with("| Fault |"));
+    let mut rows = text
+        .lines()
+        .skip_while(|line| !line.starts_with("| Fault |"));
     rows.by_ref().take(2).for_each(drop);
     let rows = rows.take_while(|line| line.starts_with('|'));
     let first = |row: &str| row.split('|').nth(1).unwrap().trim().to_owned();

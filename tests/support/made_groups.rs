@@ -50,7 +50,11 @@ impl Groups {
                 lacks(&format!("the right to make control groups: {error}"));
                 return None;
             }
-            for dir in [root.clone(), root.join(&groups.parent), groups.parent_in(root)] {
+            for dir in [
+                root.clone(),
+                root.join(&groups.parent),
+                groups.parent_in(root),
+            ] {
                 delegate(&dir);
             }
         }

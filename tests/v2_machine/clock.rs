@@ -36,7 +36,10 @@ fn a_clock_that_steps_back_costs_nothing() {
         assert_counting(&before, later, when);
         let seen = later.of("container_last_seen");
         for (labels, seen) in seen.filter(|(labels, _)| is_container(labels)) {
-            assert!((time(later) - seen).abs() < 2.0, "{when}: {labels:?} {seen}");
+            assert!(
+                (time(later) - seen).abs() < 2.0,
+                "{when}: {labels:?} {seen}"
+            );
         }
         for (labels, took) in later.of("node_scrape_collector_duration_seconds") {
             assert!((0.0..60.0).contains(&took), "{when}: {labels:?} {took}");
@@ -51,7 +54,10 @@ fn a_clock_that_steps_back_costs_nothing() {
     println!("{cost:#?}");
     assert!(cost.after_all.threads <= cost.well.threads, "{cost:#?}");
     assert!(cost.after_all.fds <= cost.well.fds + 2, "{cost:#?}");
-    let grown = cost.after_all.resident.saturating_sub(cost.after_ten.resident);
+    let grown = cost
+        .after_all
+        .resident
+        .saturating_sub(cost.after_ten.resident);
     assert!(grown < 8 << 20, "{cost:#?}");
     assert!(cost.log_lines <= 1, "{cost:#?}");
     cost.assert_as_documented("the clock steps back", "everything");
@@ -82,7 +88,10 @@ fn assert_counting(before: &Scrape, later: &Scrape, when: &str) {
         for (labels, value) in before.of(name) {
             let now = later.series.get(name).and_then(|all| all.get(labels));
             let steps_back = now.is_some_and(|now| *now < value);
-            assert!(!steps_back, "{when}: {name}{labels:?} was {value}, is {now:?}");
+            assert!(
+                !steps_back,
+                "{when}: {name}{labels:?} was {value}, is {now:?}"
+            );
         }
     }
 }
