@@ -41,7 +41,6 @@ fn ten_thousand_groups_that_come_and_go_leave_nothing() {
         &Fault {
             name: "10,000 control groups come and go",
             stays: "everything; of those that went `container_last_seen`, for `--cgroup.grace`",
-            fds: 0,
             log_lines: 2,
             ..Fault::default()
         },

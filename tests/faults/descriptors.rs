@@ -53,7 +53,7 @@ fn who_takes_all_descriptors_costs_nobody_anything() {
         &Fault {
             name: "no file descriptors",
             stays: "everything; the longest idle connection is closed for another",
-            fds: 64,
+            fds: 16,
             log_lines: 1,
             ..Fault::default()
         },

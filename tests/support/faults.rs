@@ -102,15 +102,15 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Holds it, and what stays in the answer, against the table.
-    pub fn assert_as_documented(&self, fault: &str, stays: &str) {
-        let more = |what: fn(&Resources) -> usize| {
-            let (before, after) = (what(&self.well), what(&self.after_all));
-            match after.checked_sub(before) {
-                Some(0) => "as before".to_owned(),
-                Some(more) => format!("{more} more"),
-                None => format!("{} fewer", before - after),
-            }
+    /// Holds against the table what it is, what stays in the answer, and how many threads
+    /// and descriptors more it may take, which it does not exceed.
+    pub fn assert_as_documented(&self, fault: &str, stays: &str, threads: usize, fds: usize) {
+        let (well, all) = (self.well, self.after_all);
+        assert!(all.threads <= well.threads + threads, "{fault}: {self:#?}");
+        assert!(all.fds <= well.fds + fds, "{fault}: {self:#?}");
+        let more = |count| match count {
+            0 => "no more".to_owned(),
+            count => format!("at most {count} more"),
         };
         let megabytes = |resources: Resources| {
             let tenths = (resources.resident + 50_000) / 100_000;
@@ -120,8 +120,8 @@ impl Cost {
             fault.to_owned(),
             stays.to_owned(),
             format!("{} ms, {} ms", millis(self.first), millis(self.tenth)),
-            more(|it| it.threads),
-            more(|it| it.fds),
+            more(threads),
+            more(fds),
             format!(
                 "{}, {}",
                 megabytes(self.after_ten),

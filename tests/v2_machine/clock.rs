@@ -52,15 +52,13 @@ fn a_clock_that_steps_back_costs_nothing() {
 
     let cost = cost(&out);
     println!("{cost:#?}");
-    assert!(cost.after_all.threads <= cost.well.threads, "{cost:#?}");
-    assert!(cost.after_all.fds <= cost.well.fds + 2, "{cost:#?}");
     let grown = cost
         .after_all
         .resident
         .saturating_sub(cost.after_ten.resident);
     assert!(grown < 8 << 20, "{cost:#?}");
     assert!(cost.log_lines <= 1, "{cost:#?}");
-    cost.assert_as_documented("the clock steps back", "everything");
+    cost.assert_as_documented("the clock steps back", "everything", 1, 2);
 }
 
 /// Of what is there in each scrape: containers and the host, not each service.
@@ -102,7 +100,7 @@ fn cost(out: &Path) -> Cost {
     let figures: BTreeMap<&str, u64> = figures
         .map(|(name, number)| (name, number.parse().unwrap()))
         .collect();
-    assert_eq!(figures["answers"], 990);
+    assert_eq!(figures["answers"], 90);
     let count = |name: String| usize::try_from(figures[name.as_str()]).unwrap();
     let resources = |when: &str| Resources {
         threads: count(format!("{when}-threads")),
