@@ -17,6 +17,7 @@ use crate::{
     history,
     http::{self, web_config},
     log::{self, Level},
+    sandbox,
     sources::{
         Roots,
         engine::{self, SizeFlags},
@@ -25,6 +26,19 @@ use crate::{
     targets,
     top::{self, Exporter},
 };
+
+/// Switches of `container_processes` that look into processes of others, and how they are
+/// written.
+const TRACING: [(&str, &str); 2] = [
+    (
+        "container_processes_sockets",
+        "--collector.container_processes.sockets",
+    ),
+    (
+        "container_processes_referenced",
+        "--collector.container_processes.referenced",
+    ),
+];
 
 /// The flags that belong to no collector.
 #[derive(Debug, clap::Args)]
@@ -57,6 +71,9 @@ pub struct Flags {
     /// What to remember.
     #[command(flatten)]
     pub history: history::Flags,
+    /// What to give up.
+    #[command(flatten)]
+    pub sandbox: sandbox::Flags,
     /// Turn all collectors off but those that are turned on by name.
     #[arg(long = "collector.disable-defaults", default_value_t = false, action = ArgAction::Set)]
     pub disable_defaults: bool,
@@ -102,6 +119,8 @@ pub struct Settings {
     pub collectors: Vec<(&'static str, Layer, Collect)>,
     /// Collectors that were turned on by name and are not built yet.
     pub to_come: Vec<&'static str>,
+    /// Flags that are on and look into processes of others.
+    pub traces: Vec<&'static str>,
 }
 
 /// The command line these collectors understand.
@@ -236,6 +255,12 @@ pub fn parse(
     for entry in collectors.iter().filter(|entry| !is_on(entry)) {
         drop((entry.make)(&matches)?);
     }
+    let looks_at_processes = made.iter().any(|(name, ..)| *name == "container_processes");
+    let is_on = |id| matches!(matches.try_get_one::<bool>(id), Ok(Some(true)));
+    let traces = TRACING
+        .iter()
+        .filter(|(id, _)| looks_at_processes && is_on(id));
+    let traces = traces.map(|(_, flag)| *flag).collect();
     let to_come = collectors
         .iter()
         .filter(|entry| entry.is_to_come() && given(&matches, entry.name) == Some(true))
@@ -270,6 +295,7 @@ pub fn parse(
         flags,
         collectors: made,
         to_come,
+        traces,
     })
 }
 
@@ -373,6 +399,17 @@ mod tests {
         let both = "--collector.container_size --collector.container_size.interval=2m";
         assert_eq!(interval(both), Some(120));
         assert!(parse("--collector.container_size.interval=59s").is_err());
+    }
+
+    #[test]
+    fn who_looks_into_processes_of_others_is_known() {
+        let traces = |line: &str| parse(line).unwrap_or_else(|e| panic!("{e}")).traces;
+        let both = "--collector.container_processes.sockets \
+                    --collector.container_processes.referenced";
+        assert!(traces(both).is_empty());
+        assert!(traces("--collector.container_processes").is_empty());
+        let on = traces(&format!("--collector.container_processes {both}"));
+        assert_eq!(on.join(" "), both);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tracing::debug;
 use crate::{
     family::Families,
     metric::Desc,
-    metrics,
+    metrics, sandbox,
     sources::{self, Allowance, Usage},
 };
 
@@ -23,6 +23,8 @@ metrics! {
     BUILD_INFO: Info = "strata_build_info" ["version"];
     /// What stands in node_exporter's place here, for boards that ask for it: always 1. The labels say that this is strata_exporter, and no Go.
     NODE_EXPORTER_BUILD_INFO: Info = "node_exporter_build_info" ["branch", "goarch", "goos", "goversion", "revision", "tags", "version"];
+    /// What the exporter gave up by --sandbox, if anything: always 1. The labels say which version of Landlock restricts it, and whether a filter of system calls does; off where one is not in force, whatever the flag says.
+    SANDBOX_INFO: Info = "strata_sandbox_info" ["landlock", "seccomp"];
     /// Threads that collectors run on. More than two were needed because something hung; each thing that still hangs holds one.
     WORKER_THREADS: Gauge = "strata_worker_threads" [];
     /// Series in all answers so far.
@@ -350,6 +352,10 @@ impl Exporter {
             return out;
         }
         self.serving(&mut out);
+        if let Some(sandbox) = sandbox::in_force() {
+            let landlock = sandbox.landlock_label();
+            out.add(&SANDBOX_INFO, [&landlock, sandbox.seccomp_label()], true);
+        }
         out.add(&WORKER_THREADS, [], worker_threads);
         let allowance = Allowance::of_this_process();
         if let Some(limit) = allowance.memory_limit {

@@ -7,6 +7,7 @@
 //! sources    read files and ask daemons        -> Snapshot
 //! sampler    fills the history from the sources
 //! collectors turn a snapshot into samples      -> Families
+//! sandbox    gives up what is not needed
 //! scrape     runs the collectors side by side  -> Families
 //! exporter   adds what it knows of itself      -> Families
 //! exposition writes the samples down           -> text
@@ -45,6 +46,7 @@ pub mod pattern;
 pub mod plot;
 pub mod reference;
 pub mod sampler;
+pub mod sandbox;
 pub mod scrape;
 pub mod sources;
 pub mod targets;

@@ -2,8 +2,10 @@
 
 use std::{
     io::{IsTerminal, Write},
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Instant,
 };
 
 use clap::error::ErrorKind;
@@ -14,8 +16,9 @@ use strata_exporter::{
     collectors,
     http::{Server, web_config},
     log, sampler,
+    sandbox::{self, InForce, Mode, Needs},
     scrape::{self, Scraper, Workers},
-    sources::{self, Allowance, Machine},
+    sources::{self, Allowance, Machine, Snapshot},
     targets, top,
 };
 use tokio::{
@@ -48,6 +51,10 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return not_asked(&error),
     };
+    // Those that look at the machine; the others do no more than their user may.
+    if matches!(settings.task, Task::Serve | Task::Check | Task::Census) {
+        sandbox::no_new_privileges();
+    }
     scrape::quiet_caught_panics();
     let done = match settings.task {
         Task::Serve => {
@@ -139,8 +146,15 @@ fn run(settings: Settings) -> Result<(), String> {
         let stop = stop_signal()?;
         let server =
             Server::bind(settings.flags.web, scraper, api, collectors::ALL, workers).await?;
+        // After all that only the start needs, and before there is any other thread.
+        let own_sockets = server.own_sockets().map(Path::to_owned).collect();
+        let mode = settings.flags.sandbox.sandbox;
+        let in_force = give_up(mode, &machine, settings.traces, own_sockets)?;
         // Not before it is sure: a reason not to start is the only line then.
         started(enabled, &to_come);
+        if mode != Mode::None {
+            sandboxed(in_force);
+        }
         if asks_engines {
             machine.engines().watch();
         }
@@ -159,6 +173,38 @@ fn run(settings: Settings) -> Result<(), String> {
     Ok(())
 }
 
+/// Gives up what is not needed any more, and never was.
+fn give_up(
+    mode: Mode,
+    machine: &Arc<Machine>,
+    traces: Vec<&'static str>,
+    own_sockets: Vec<PathBuf>,
+) -> Result<&'static InForce, String> {
+    let machine = Snapshot::begin(Arc::clone(machine), Instant::now());
+    let (engines, engines_are_named) = machine.engine_sockets();
+    let (libvirts, libvirt_is_named) = machine.libvirt_sockets();
+    let engines = engines.into_iter().map(|it| (it, engines_are_named));
+    let libvirts = libvirts.into_iter().map(|it| (it, libvirt_is_named));
+    let needs = Needs {
+        sockets: engines.chain(libvirts).collect(),
+        own_sockets,
+        traces,
+        library: machine.libvirt_library().map(str::to_owned),
+    };
+    sandbox::enter(mode, &needs, &machine)
+}
+
+fn sandboxed(in_force: &InForce) {
+    let (landlock, seccomp) = (in_force.landlock_label(), in_force.seccomp_label());
+    info!(landlock, seccomp, "sandboxed");
+    if let Err(why) = &in_force.landlock {
+        warn!(why, "not restricted by Landlock");
+    }
+    if let Err(why) = &in_force.seccomp {
+        warn!(why, "system calls are not filtered");
+    }
+}
+
 /// Prints what will be collected here, and says whether all is well.
 fn check(settings: Settings) -> Result<bool, String> {
     sources::raise_open_files_limit();
@@ -167,7 +213,15 @@ fn check(settings: Settings) -> Result<bool, String> {
     machine.libvirt().check()?;
     let collectors = settings.collectors;
     let scraper = Scraper::new(Arc::clone(&machine), collectors, Workers::default());
+    // Read with all rights, as at the start of a server.
     let web_config = settings.flags.web.config_file().map(web_config::look);
+    // As a server would, which holds for what is found.
+    give_up(
+        settings.flags.sandbox.sandbox,
+        &machine,
+        settings.traces,
+        Vec::new(),
+    )?;
     let checked = check::run(machine, &scraper, collectors::ALL, web_config);
     let checked = runtime.block_on(checked);
     // Not dropped: that would wait for what hangs in the kernel.
@@ -184,6 +238,12 @@ fn census(settings: Settings) -> Result<(), String> {
     let census = Census::new(&settings.flags.census)?;
     let collectors = settings.collectors;
     let scraper = Scraper::new(Arc::clone(&machine), collectors, Workers::default());
+    give_up(
+        settings.flags.sandbox.sandbox,
+        &machine,
+        settings.traces,
+        Vec::new(),
+    )?;
     let report = runtime.block_on(census.once(&machine, &scraper));
     // Not dropped: that would wait for what hangs in the kernel.
     runtime.shutdown_background();

@@ -7,7 +7,7 @@ use std::{
 
 use super::libvirt;
 use crate::{
-    error::{Error, Result},
+    error::Result,
     sources::{
         Snapshot, SocketAccess,
         cgroup::Version,
@@ -115,7 +115,6 @@ pub(super) fn all(
     if of_libvirt.into_iter().any(is_on) {
         found.push(("LIBVIRT", libvirt::findings(machine, &user)));
     }
-    found.push(("RIGHTS", rights(machine, is_on)));
     found
 }
 
@@ -437,61 +436,13 @@ pub(super) fn few<'a>(paths: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
-/// What this user may not read, where something that is on would.
-fn rights(machine: &Snapshot, is_on: &dyn Fn(&str) -> bool) -> Vec<Finding> {
-    let read_search = "run as root, or with AmbientCapabilities=CAP_DAC_READ_SEARCH in the unit";
-    let ptrace = "run as root, or with AmbientCapabilities=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH in \
-                  the unit";
-    let asked: [(&str, Result<()>, &str, &str); 4] = [
-        (
-            "dmi",
-            machine.sys("class/dmi/id/product_serial").map(drop),
-            "serial numbers in node_dmi_info",
-            read_search,
-        ),
-        (
-            "machine",
-            machine.sys("class/dmi/id/product_uuid").map(drop),
-            "the machine's UUID",
-            read_search,
-        ),
-        (
-            "rapl",
-            machine
-                .sys("class/powercap/intel-rapl:0/energy_uj")
-                .map(drop),
-            "the energy that the processor takes",
-            read_search,
-        ),
-        (
-            "container_processes",
-            machine
-                .proc_dir("1/fd")
-                .and_then(|dir| dir.names())
-                .map(drop),
-            "which files other users' processes have open",
-            ptrace,
-        ),
-    ];
-    let refused = asked
-        .into_iter()
-        .filter_map(|(collector, asked, what, mend)| {
-            let refused = asked.err().filter(Error::is_refused)?;
-            let text = format!("without the right to read {what}: {refused}");
-            is_on(collector).then(|| Finding::note(text).mend(mend))
-        });
-    let mut found: Vec<_> = refused.collect();
-    if found.is_empty() {
-        let text = "this user may read what is on, but for what is said above";
-        found.push(Finding::fine(text));
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::workloads::{Workload, container, engine};
+    use crate::{
+        error::Error,
+        sources::workloads::{Workload, container, engine},
+    };
 
     fn wrong(found: &[Finding]) -> Vec<&Finding> {
         let wrong = found.iter().filter(|it| it.mark == Mark::Wrong);

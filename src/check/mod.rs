@@ -7,6 +7,8 @@
 
 mod diagnosis;
 mod libvirt;
+mod rights;
+mod sandboxed;
 
 use std::{
     collections::BTreeSet,
@@ -24,6 +26,7 @@ use crate::{
     sources::{Machine, Snapshot},
 };
 use diagnosis::{Finding, Mark};
+use rights::Collected;
 
 /// How long engines may take to say what they have.
 const ENGINES_ANSWER: Duration = Duration::from_secs(5);
@@ -60,14 +63,16 @@ pub async fn run(
     let on: BTreeSet<&str> = scraper.collectors().map(|(name, _)| name).collect();
     let result = scraper.scrape(&on, DEADLINE).await;
 
+    let reports: Vec<_> = result.reports().collect();
+    let collected = Collected::of(&reports, all);
     let names: BTreeSet<String> = on.iter().map(|name| (*name).to_owned()).collect();
     let looked = task::spawn_blocking(move || {
         let machine = Snapshot::begin(machine, Instant::now() + DEADLINE);
         let is_on = |name: &str| names.contains(name);
-        (
-            diagnosis::user(&machine),
-            diagnosis::all(&machine, &is_on, containers),
-        )
+        let mut found = diagnosis::all(&machine, &is_on, containers);
+        found.push(("RIGHTS", rights::findings(&machine, &collected)));
+        found.push(("SANDBOX", sandboxed::findings()));
+        (diagnosis::user(&machine), found)
     });
     let instead = |said: &str| {
         let found = vec![("DIAGNOSIS", vec![Finding::wrong(said)])];
@@ -94,7 +99,6 @@ pub async fn run(
          same user, with the same flags."
     );
     line(&mut text, 0, &head);
-    let reports: Vec<_> = result.reports().collect();
     let mut wrong = collectors(&mut text, &reports);
     not_run(&mut text, &on, all);
     for (title, findings) in &findings {

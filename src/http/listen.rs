@@ -3,9 +3,9 @@
 use std::{
     fmt,
     io::{self, IoSlice},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr, ToSocketAddrs},
     os::unix::fs::FileTypeExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     str::FromStr,
     task::{Context, Poll},
@@ -147,7 +147,12 @@ impl Listener {
         match address {
             Address::Tcp { host, port } => {
                 let bound = match host {
-                    Some(host) => TcpListener::bind((host.as_str(), *port)).await,
+                    Some(host) => {
+                        // Not by tokio, which looks names up in a thread that would stay.
+                        let found = (host.as_str(), *port).to_socket_addrs().map_err(failed)?;
+                        let found: Vec<_> = found.collect();
+                        TcpListener::bind(found.as_slice()).await
+                    }
                     // Where there is no IPv6, every address means every IPv4 address.
                     None => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).await {
                         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
@@ -186,6 +191,14 @@ impl Listener {
             return Err(message.to_owned());
         }
         Ok(listeners)
+    }
+
+    /// The path that is removed in the end, if there is one.
+    pub(super) fn own_socket(&self) -> Option<&Path> {
+        match self {
+            Self::Unix(_, path) => path.as_deref(),
+            Self::Tcp(_) => None,
+        }
     }
 
     /// Waits for a connection.

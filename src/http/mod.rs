@@ -226,6 +226,11 @@ impl Server {
         })
     }
 
+    /// The Unix sockets that are removed in the end.
+    pub fn own_sockets(&self) -> impl Iterator<Item = &Path> {
+        self.listeners.iter().filter_map(Listener::own_socket)
+    }
+
     /// Serves until `stop` is over, then lets what was asked for be answered.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(false);

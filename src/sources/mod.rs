@@ -59,7 +59,7 @@ pub use neighbours::Neighbour;
 pub use net_dev::interface_rows;
 pub use networks::{Networks, View};
 pub use os_release::unquoted;
-pub use own::{Usage, raise_open_files_limit};
+pub use own::{Usage, raise_open_files_limit, threads};
 pub use own_memory::{Allowance, give_back_memory, keep_memory_small};
 pub use processes::{LinkTraffic, NetworkNamespace, Process, SchedStat, Traffic};
 pub use qdiscs::Qdisc;
@@ -426,6 +426,12 @@ impl Snapshot {
     /// it takes more than a socket.
     pub fn libvirt_sockets(&self) -> (Vec<PathBuf>, bool) {
         self.machine.libvirt.sockets()
+    }
+
+    /// The URI for which libvirt's own library is used, if it is.
+    #[must_use]
+    pub fn libvirt_library(&self) -> Option<&str> {
+        self.machine.libvirt.library()
     }
 
     /// libvirt's storage pools.

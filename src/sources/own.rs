@@ -3,7 +3,7 @@
 //! Not below `--path.procfs`: where that is another PID namespace's, it has no `self`
 //! of ours.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::OnceLock, time::Duration};
 
 use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -31,6 +31,11 @@ pub fn raise_open_files_limit() {
         // Where it cannot be had, files are opened by longer paths.
         setrlimit(Resource::Nofile, raised).ok();
     }
+}
+
+/// How many threads this process has.
+pub fn threads() -> Result<usize> {
+    Ok(Dir::open(Path::new("/proc/self/task"))?.names()?.len())
 }
 
 /// What this process uses, and may use.
@@ -67,6 +72,17 @@ impl Usage {
             resident_memory: fields.parse::<u64>("resident")?.saturating_mul(page),
         })
     }
+}
+
+/// Whether the size of a process's directory of files says how many there are: since Linux
+/// 6.2. A size of 0 means none then, as of the kernel's own threads.
+pub(super) fn sizes_count_files() -> bool {
+    static THEY_DO: OnceLock<bool> = OnceLock::new();
+    *THEY_DO.get_or_init(|| {
+        // This process has one open at least: its own directory.
+        let own = Dir::open(Path::new("/proc/self")).and_then(|own| own.stat("fd"));
+        own.is_ok_and(|fd| fd.st_size > 0)
+    })
 }
 
 /// How many files it has open, without those that are opened to count them.

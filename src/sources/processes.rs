@@ -12,7 +12,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{Allowance, Dir, Snapshot, Text, net_dev::interface_rows};
+use super::{Allowance, Dir, Snapshot, Text, net_dev::interface_rows, own::sizes_count_files};
 use crate::error::{Error, Result};
 
 /// How the link to a socket begins.
@@ -140,7 +140,7 @@ impl Process {
     pub fn open_files(&self) -> Result<u64> {
         // Since then the directory's size says it, to everybody.
         match u64::try_from(self.dir.stat("fd")?.st_size) {
-            Ok(count) if count > 0 && self.dir.is_procfs() => Ok(count),
+            Ok(count) if self.dir.is_procfs() && (count > 0 || sizes_count_files()) => Ok(count),
             _ => Ok(self.dir.dir("fd")?.names()?.len() as u64),
         }
     }

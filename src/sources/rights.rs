@@ -45,6 +45,13 @@ impl Snapshot {
         User { uid, name }
     }
 
+    /// Whether processes of others are there for this one. With `hidepid` they are not, but
+    /// for who may trace them.
+    #[must_use]
+    pub fn sees_others(&self) -> bool {
+        self.proc_dir("1").is_ok_and(|first| first.has("stat"))
+    }
+
     /// Whether this process may connect to a socket. Nobody is connected to.
     #[must_use]
     pub fn socket_access(&self, socket: &Path) -> SocketAccess {

@@ -212,6 +212,12 @@ impl Libvirt {
         (sockets.collect(), keeper.places.is_named)
     }
 
+    /// The URI that libvirt's own library is asked for, if it takes that.
+    #[must_use]
+    pub fn library(&self) -> Option<&str> {
+        self.virt.as_ref().map(|_| self.uri.as_str())
+    }
+
     /// Begins to connect and to listen, on the runtime that this is called on, for as
     /// long as it runs.
     pub fn watch(self: &Arc<Self>) {

@@ -1,0 +1,329 @@
+//! A filter of system calls: what is on this list fails with `EPERM`.
+//!
+//! It lists what is forbidden, not what is allowed. Which calls a C library makes changes
+//! with its version, and a call that is missing in a list of allowed ones takes series away
+//! after an upgrade of the machine; `SystemCallFilter=` in the unit is such a list, kept by
+//! systemd for the machine that it is on. A call that the kernel gets after this was written
+//! is not forbidden here, but Landlock, no new privileges and the capabilities hold for it.
+//!
+//! What the filter sees of a call are its numbers, not what its pointers point to. So
+//! `clone3` and `openat2`, whose flags lie in memory, do not exist (`ENOSYS`): callers go on
+//! with `clone` and `openat`, whose flags are seen.
+
+use std::collections::BTreeMap;
+
+use libc::c_long;
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch, apply_filter_all_threads,
+};
+
+use super::Needs;
+
+/// Answered as if the kernel did not have them.
+const MISSING: &[c_long] = &[libc::SYS_clone3, libc::SYS_openat2];
+
+/// Start a program.
+const PROGRAMS: &[c_long] = &[
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_memfd_create,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_fork,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_vfork,
+];
+
+/// Look into another process, change it or signal it. Signals to the own threads are among
+/// those with conditions.
+const PROCESSES: &[c_long] = &[
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+];
+
+/// Change, make, move or remove files. Opening and removing are among those with conditions.
+const FILES: &[c_long] = &[
+    libc::SYS_truncate,
+    libc::SYS_ftruncate,
+    libc::SYS_fallocate,
+    libc::SYS_mkdirat,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_linkat,
+    libc::SYS_symlinkat,
+    libc::SYS_mknodat,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    SYS_FCHMODAT2,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_utimensat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    libc::SYS_open_by_handle_at,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_creat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mkdir,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rmdir,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_link,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_symlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mknod,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chmod,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lchown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utime,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utimes,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_futimesat,
+];
+
+/// Remove a file; allowed where the own socket is to be removed.
+const REMOVE: &[c_long] = &[
+    libc::SYS_unlinkat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_unlink,
+];
+
+/// Listen: all that is listened on is open by now.
+const LISTENING: &[c_long] = &[libc::SYS_bind, libc::SYS_listen];
+
+/// Mount, and see other mounts.
+const MOUNTS: &[c_long] = &[
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+];
+
+/// Become somebody.
+const USERS: &[c_long] = &[
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
+    libc::SYS_setgroups,
+    libc::SYS_capset,
+];
+
+/// Change the machine, or reach parts of the kernel in which faults were found before.
+const KERNEL: &[c_long] = &[
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_kexec_file_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_syslog,
+    libc::SYS_personality,
+    libc::SYS_vhangup,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_fanotify_init,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
+];
+
+/// Not in every `libc` there is; the same number everywhere.
+const SYS_FCHMODAT2: c_long = 452;
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// Filters the calls of all threads from now on.
+pub(super) fn filter(needs: &Needs) -> Result<(), String> {
+    let failed = |error: BackendError| error.to_string();
+    // Two, as each has one answer for all that is on its list.
+    let missing = program(always(MISSING.iter()), libc::ENOSYS).map_err(failed)?;
+    let forbidden = forbidden(needs).map_err(failed)?;
+    let forbidden = program(forbidden, libc::EPERM).map_err(failed)?;
+    for program in [missing, forbidden] {
+        apply_filter_all_threads(&program).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+fn program(rules: Rules, errno: libc::c_int) -> Result<BpfProgram, BackendError> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH)?;
+    let answer = SeccompAction::Errno(errno.unsigned_abs());
+    // Calls of another architecture end the process.
+    SeccompFilter::new(rules, SeccompAction::Allow, answer, arch)?.try_into()
+}
+
+fn always<'a>(calls: impl Iterator<Item = &'a c_long>) -> Rules {
+    let mut rules = Rules::new();
+    for call in calls {
+        insert(&mut rules, *call, Vec::new());
+    }
+    rules
+}
+
+/// Under the call's own number and, where the kernel lets programs call by those of x32, by
+/// that one, too.
+fn insert(rules: &mut Rules, call: c_long, when: Vec<SeccompRule>) {
+    #[cfg(target_arch = "x86_64")]
+    rules.insert(X32 | call, Vec::new());
+    rules.insert(call, when);
+}
+
+/// `__X32_SYSCALL_BIT`. Nothing here calls so.
+#[cfg(target_arch = "x86_64")]
+const X32: i64 = 0x4000_0000;
+/// Numbers that only x32 has, `execve` among them.
+#[cfg(target_arch = "x86_64")]
+const X32_ONLY: std::ops::Range<i64> = 512..548;
+
+fn forbidden(needs: &Needs) -> Result<Rules, BackendError> {
+    let lists = [PROGRAMS, PROCESSES, FILES, LISTENING, MOUNTS, USERS, KERNEL];
+    let mut rules = always(lists.into_iter().flatten());
+    #[cfg(target_arch = "x86_64")]
+    for call in X32_ONLY {
+        rules.insert(X32 | call, Vec::new());
+    }
+    if needs.own_sockets.is_empty() {
+        rules.append(&mut always(REMOVE.iter()));
+    }
+    let mut on = |call, when| insert(&mut rules, call, when);
+
+    // A new process, not a thread.
+    let threads = libc::CLONE_THREAD.unsigned_abs().into();
+    let no_thread = condition(0, SeccompCmpOp::MaskedEq(threads), 0)?;
+    on(libc::SYS_clone, vec![all_of(vec![no_thread])?]);
+    // Anything but reading.
+    on(libc::SYS_openat, writing(2)?);
+    #[cfg(target_arch = "x86_64")]
+    on(libc::SYS_open, writing(1)?);
+    // Any socket but those of the machine itself and of the kernel.
+    let families = [libc::AF_UNIX, libc::AF_NETLINK].map(|family| {
+        let family = family.unsigned_abs().into();
+        condition(0, SeccompCmpOp::Ne, family)
+    });
+    let others = families.into_iter().collect::<Result<_, _>>()?;
+    on(libc::SYS_socket, vec![all_of(others)?]);
+    // A signal to anybody else. The C library ends the process by one to itself.
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let not_own = condition(0, SeccompCmpOp::Ne, own.unsigned_abs().into())?;
+    on(libc::SYS_tgkill, vec![all_of(vec![not_own])?]);
+    // A limit of anybody else, or any new one.
+    let others = condition(0, SeccompCmpOp::Ne, 0)?;
+    let new = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
+    let limits = vec![all_of(vec![others])?, all_of(vec![new])?];
+    on(libc::SYS_prlimit64, limits);
+    // To type into a terminal that somebody else reads.
+    let typing = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| {
+        let is_it = condition(1, SeccompCmpOp::Eq, number(request))?;
+        all_of(vec![is_it])
+    });
+    on(
+        libc::SYS_ioctl,
+        typing.into_iter().collect::<Result<_, _>>()?,
+    );
+    Ok(rules)
+}
+
+/// Opening for anything but reading, where the flags are this argument.
+fn writing(argument: u8) -> Result<Vec<SeccompRule>, BackendError> {
+    let flags = [libc::O_WRONLY, libc::O_RDWR, libc::O_CREAT, libc::O_TRUNC];
+    let rules = flags.map(|flag| {
+        let flag = flag.unsigned_abs().into();
+        let is_set = condition(argument, SeccompCmpOp::MaskedEq(flag), flag)?;
+        all_of(vec![is_set])
+    });
+    rules.into_iter().collect()
+}
+
+/// On the lower half of an argument, which is all that the kernel looks at there.
+fn condition(argument: u8, op: SeccompCmpOp, value: u64) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, value)
+}
+
+fn all_of(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(conditions)
+}
+
+/// A C library has it signed, another one not.
+fn number(request: libc::Ioctl) -> u64 {
+    u64::from(u32::from_ne_bytes(
+        request
+            .to_ne_bytes()
+            .first_chunk()
+            .copied()
+            .unwrap_or_default(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filters_are_small_enough_and_every_call_is_listed_once() {
+        let rules = forbidden(&Needs::default()).unwrap();
+        let program = program(rules, libc::EPERM).unwrap();
+        assert!(program.len() < 2048, "{}", program.len());
+        let lists = [
+            MISSING, PROGRAMS, PROCESSES, FILES, REMOVE, LISTENING, MOUNTS, USERS, KERNEL,
+        ];
+        let mut all = lists.concat();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
+    }
+}
