@@ -38,13 +38,15 @@ step cargo rustc --bin strata_exporter -- -C target-feature=+crt-static
 install -D "$target/debug/strata_exporter" "$target/static/strata_exporter"
 step cargo test --no-run
 step cargo build --release
-echo "== cargo-deb and the machine"
+echo "== cargo-deb, cargo-deny and the machine"
 if ! wait "$machine"; then
     cat "$log"
-    echo "cargo-deb or the machine for tests/v2_machine was not built"
+    echo "cargo-deb, cargo-deny or the machine for tests/v2_machine was not built"
     exit 1
 fi
 trap - EXIT
+# Without advisories, which are fetched from elsewhere.
+step "$target/tools/bin/cargo-deny" check licenses bans sources
 
 if ((EUID == 0)); then
     # A test that cannot run is a failure.

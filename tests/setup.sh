@@ -1,6 +1,6 @@
 #!/bin/bash
-# Installs from Debian what the tests need and this machine lacks, and cargo-deb; builds
-# the machine that tests/machine/run.sh boots.
+# Installs from Debian what the tests need and this machine lacks, cargo-deb and
+# cargo-deny; builds the machine that tests/machine/run.sh boots.
 #
 #     setup.sh [packages|tools|machine]     all, unless told which
 #
@@ -42,6 +42,8 @@ missing() {
 		unshare util-linux
 		mount mount
 		debootstrap debootstrap
+		strace strace
+		setpriv util-linux
 		qemu-system-x86_64 qemu-system-x86
 		mke2fs e2fsprogs
 		debugfs e2fsprogs
@@ -142,6 +144,8 @@ tools() {
     # Does nothing where this version is there.
     env -u CARGO_TARGET_DIR cargo install --quiet --locked --debug --root "$tools" \
         cargo-deb@3.8.0
+    env -u CARGO_TARGET_DIR cargo install --quiet --locked --debug --root "$tools" \
+        --no-default-features cargo-deny@0.20.2
 }
 
 machine() {
