@@ -27,10 +27,7 @@ const LAYERS: &[&[&str]] = &[
 
 /// What cannot be said safely is in these, to be reviewed. That each block says why it is
 /// sound is held by clippy (`undocumented_unsafe_blocks`).
-const UNSAFE: &[&str] = &[
-    "src/sources/libvirt/virt/raw.rs",
-    "src/sources/syscall.rs",
-];
+const UNSAFE: &[&str] = &["src/sources/libvirt/virt/raw.rs", "src/sources/syscall.rs"];
 
 /// A source file.
 struct File {
@@ -102,7 +99,9 @@ fn what_is_unsafe_is_in_the_files_that_are_reviewed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     // As two words, so that this file is not one of them.
     let (keyword, lint) = (concat!("un", "safe "), concat!("un", "safe_code"));
-    let all = ["src", "tests"].map(|dir| files_in(root.join(dir))).concat();
+    let all = ["src", "tests"]
+        .map(|dir| files_in(root.join(dir)))
+        .concat();
     let is_found = |path: &&PathBuf| {
         let text = fs::read_to_string(path).unwrap();
         let mut lines = text.lines().map(without_comment);

@@ -1,0 +1,250 @@
+//! What is forbidden in the sandbox fails in it and works outside, and what is needed
+//! works in both.
+//!
+//! A process cannot leave it, so this program starts itself, once inside and once outside,
+//! and compares. It is its own harness, as threads of another's would be outside.
+
+#![allow(clippy::disallowed_methods, reason = "tests use files as they are")]
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    net::{TcpListener, TcpStream, UdpSocket},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            fs::PermissionsExt,
+            net::{SocketAddr, UnixListener, UnixStream},
+            process::parent_id,
+        },
+    },
+    path::Path,
+    process::Command,
+    sync::Arc,
+    thread,
+    time::Instant,
+};
+
+use rustix::process::{Pid, test_kill_process};
+use strata_exporter::{
+    cli, collectors,
+    sandbox::{self, Mode, NEWEST_LANDLOCK, Needs},
+    sources::{Machine, Snapshot},
+};
+use support::{lacks, live::Scratch};
+
+/// The directory that the child tries things in; it is the child that has it.
+const DIR: &str = "STRATA_TEST_SANDBOX_DIR";
+/// What the child is to be in.
+const MODE: &str = "STRATA_TEST_SANDBOX_MODE";
+/// A port that the parent listens on.
+const PORT: &str = "STRATA_TEST_SANDBOX_PORT";
+
+/// Who refuses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// Nobody: it is needed.
+    Nobody,
+    /// Both, or the filter alone on a kernel without Landlock.
+    Filter,
+    /// Landlock alone.
+    Landlock,
+}
+
+const TRIED: &[(&str, By)] = &[
+    ("read a file", By::Nobody),
+    ("start a thread", By::Nobody),
+    ("connect to a Unix socket", By::Nobody),
+    ("accept a connection", By::Nobody),
+    ("remove the own socket", By::Nobody),
+    ("start a program", By::Filter),
+    ("make a file", By::Filter),
+    ("write to a file", By::Filter),
+    ("empty a file", By::Filter),
+    ("append to a file", By::Filter),
+    ("remove a file elsewhere", By::Landlock),
+    ("rename a file", By::Filter),
+    ("make a directory", By::Filter),
+    ("link to a file", By::Filter),
+    ("change a mode", By::Filter),
+    ("connect over TCP", By::Filter),
+    ("listen over TCP", By::Filter),
+    ("send over UDP", By::Filter),
+    ("listen on a Unix socket", By::Filter),
+    ("connect to an abstract socket", By::Landlock),
+    ("signal another process", By::Filter),
+    ("raise a limit", By::Filter),
+];
+
+fn main() {
+    if let Some(dir) = env::var_os(DIR) {
+        return child(Path::new(&dir));
+    }
+    // Some ask what tests there are before they run one.
+    if env::args().any(|arg| arg == "--list") {
+        return;
+    }
+    println!("what_is_forbidden_fails_inside_and_works_outside");
+    what_is_forbidden_fails_inside_and_works_outside();
+    println!("a_strict_sandbox_that_cannot_be_had_is_an_error");
+    a_strict_sandbox_that_cannot_be_had_is_an_error();
+}
+
+fn what_is_forbidden_fails_inside_and_works_outside() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    let outside = tried(Mode::None, &port);
+    let inside = tried(Mode::Auto, &port);
+    assert_eq!(outside.len(), TRIED.len() + 1, "{outside:#?}");
+    let landlocked = inside["sandbox"].contains(&format!("abi {NEWEST_LANDLOCK}"));
+    if !landlocked {
+        lacks("a kernel with Landlock of version 6");
+    }
+    for (what, by) in TRIED {
+        assert_eq!(outside[*what], "ok", "outside: {what}");
+        let refused = match by {
+            By::Nobody => false,
+            By::Filter => true,
+            By::Landlock => landlocked,
+        };
+        let said = &inside[*what];
+        if refused {
+            let denied = said.contains("os error 1)") || said.contains("os error 13)");
+            assert!(denied, "inside: {what}: {said}");
+        } else {
+            assert_eq!(said, "ok", "inside: {what}");
+        }
+    }
+}
+
+fn a_strict_sandbox_that_cannot_be_had_is_an_error() {
+    let needs = Needs {
+        library: Some("xen+ssh://elsewhere/".to_owned()),
+        ..Needs::default()
+    };
+    let said = sandbox::enter(Mode::Strict, &needs, &machine()).unwrap_err();
+    assert!(
+        said.starts_with("--sandbox=strict: no Landlock: "),
+        "{said}"
+    );
+    assert!(sandbox::in_force().is_none());
+}
+
+/// What a child says that is in this mode.
+fn tried(mode: Mode, port: &TcpListener) -> BTreeMap<String, String> {
+    let dir = Scratch::new("sandbox");
+    let abstract_socket = SocketAddr::from_abstract_name(abstract_name()).unwrap();
+    let _listening = UnixListener::bind_addr(&abstract_socket).unwrap();
+    let _reached = UnixListener::bind(dir.0.join("reached")).unwrap();
+    fs::create_dir(dir.0.join("elsewhere")).unwrap();
+    for name in ["read", "written", "renamed", "elsewhere/removed"] {
+        fs::write(dir.0.join(name), "text").unwrap();
+    }
+    let said = Command::new(env::current_exe().unwrap())
+        .env(DIR, &dir.0)
+        .env(MODE, format!("{mode:?}"))
+        .env(PORT, port.local_addr().unwrap().port().to_string())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&said.stdout);
+    assert!(said.status.success(), "{said:?}");
+    let lines = text.lines().filter_map(|line| line.split_once(": "));
+    lines
+        .map(|(what, said)| (what.to_owned(), said.to_owned()))
+        .collect()
+}
+
+/// Of the parent, whoever asks.
+fn abstract_name() -> String {
+    let is_child = env::var_os(DIR).is_some();
+    let parent = if is_child {
+        parent_id()
+    } else {
+        std::process::id()
+    };
+    format!("strata-sandbox-{parent}")
+}
+
+fn machine() -> Snapshot {
+    let settings = cli::parse(collectors::ALL, ["strata_exporter"]).unwrap();
+    let flags = settings.flags;
+    let machine = Machine::new(
+        flags.roots,
+        flags.engines,
+        flags.libvirt,
+        flags.workloads,
+        flags.history,
+    );
+    Snapshot::begin(Arc::new(machine), Instant::now())
+}
+
+/// Enters the sandbox, tries everything and says what came of it.
+fn child(dir: &Path) {
+    let mode = match env::var(MODE).unwrap().as_str() {
+        "None" => Mode::None,
+        _ => Mode::Auto,
+    };
+    let own_dir = dir.join("own");
+    fs::create_dir(&own_dir).unwrap();
+    let own = own_dir.join("socket");
+    let own_socket = UnixListener::bind(&own).unwrap();
+    let client = UnixStream::connect(&own).unwrap();
+    let needs = Needs {
+        own_sockets: vec![own.clone()],
+        ..Needs::default()
+    };
+    sandbox::no_new_privileges();
+    let in_force = sandbox::enter(mode, &needs, &machine()).unwrap();
+    println!(
+        "sandbox: {}, {}",
+        in_force.landlock_label(),
+        in_force.seccomp_label()
+    );
+    let port = format!("127.0.0.1:{}", env::var(PORT).unwrap());
+    let file = |name: &str| dir.join(name);
+    let open = |options: &mut fs::OpenOptions| options.open(file("written")).map(drop);
+    let of_rustix = |done: rustix::io::Result<()>| done.map_err(io::Error::from);
+    for (what, _) in TRIED {
+        let done: io::Result<()> = match *what {
+            "read a file" => fs::read(file("read")).map(drop),
+            "start a thread" => thread::Builder::new().spawn(|| ()).map(drop),
+            "connect to a Unix socket" => UnixStream::connect(file("reached")).map(drop),
+            "accept a connection" => own_socket.accept().map(drop),
+            "remove the own socket" => fs::remove_file(&own),
+            "start a program" => Command::new("true").status().map(drop),
+            "make a file" => fs::File::create(file("made")).map(drop),
+            "write to a file" => open(fs::OpenOptions::new().write(true)),
+            "empty a file" => open(fs::OpenOptions::new().write(true).truncate(true)),
+            "append to a file" => open(fs::OpenOptions::new().append(true)),
+            "remove a file elsewhere" => fs::remove_file(file("elsewhere/removed")),
+            "rename a file" => fs::rename(file("renamed"), file("anew")),
+            "make a directory" => fs::create_dir(file("directory")),
+            "link to a file" => std::os::unix::fs::symlink("read", file("link")),
+            "change a mode" => fs::set_permissions(file("read"), fs::Permissions::from_mode(0o600)),
+            "connect over TCP" => TcpStream::connect(&port).map(drop),
+            "listen over TCP" => TcpListener::bind("127.0.0.1:0").map(drop),
+            "send over UDP" => UdpSocket::bind("127.0.0.1:0").map(drop),
+            "listen on a Unix socket" => UnixListener::bind(file("made-socket")).map(drop),
+            "connect to an abstract socket" => SocketAddr::from_abstract_name(abstract_name())
+                .and_then(|address| UnixStream::connect_addr(&address))
+                .map(drop),
+            "signal another process" => {
+                let parent = i32::try_from(parent_id()).unwrap();
+                of_rustix(test_kill_process(Pid::from_raw(parent).unwrap()))
+            }
+            "raise a limit" => of_rustix(raise()),
+            other => panic!("nobody knows how to {other}"),
+        };
+        match done {
+            Ok(()) => println!("{what}: ok"),
+            Err(error) => println!("{what}: {error}"),
+        }
+    }
+    drop(client);
+}
+
+fn raise() -> rustix::io::Result<()> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    setrlimit(Resource::Core, getrlimit(Resource::Core))
+}
