@@ -2,7 +2,10 @@
 //!
 //! Whether it is so is asked of the kernel where it shows: nobody's name or number says.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use super::diagnosis::{Finding, few};
 use crate::{
@@ -10,7 +13,7 @@ use crate::{
     error::{Error, Result},
     family::{Families, Family},
     sandbox,
-    scrape::{Outcome, Report},
+    scrape::Report,
     sources::{Snapshot, SocketAccess},
 };
 
@@ -102,36 +105,56 @@ const RIGHTS: &[Right] = &[
     },
 ];
 
+/// Collectors that say what engines say.
+const OF_ENGINES: &[&str] = &[
+    "census",
+    "census_images",
+    "container_engine",
+    "container_lifecycle",
+    "container_size",
+];
+/// Those that say what libvirt says, and what they are said to cost: of the first, which
+/// families there are is for a flag to say.
+const OF_LIBVIRT: &[(&str, Option<&str>)] = &[
+    ("libvirt", Some("libvirt_*")),
+    ("libvirt_network", None),
+    ("libvirt_pool", None),
+    ("census_domains", None),
+];
+
 /// What is to be known of what was collected.
 pub(super) struct Collected {
-    /// The collectors that are on.
-    on: BTreeSet<&'static str>,
-    /// Those of them that found nothing to ask.
-    absent: Vec<Entry>,
+    /// The collectors that are on, with the families that they have and did not show.
+    missing: BTreeMap<&'static str, Vec<&'static str>>,
     /// The mounts that this user may not go to.
     closed_mounts: Vec<String>,
 }
 
 impl Collected {
     pub(super) fn of(reports: &[(&'static str, Layer, &Report)], all: &[Entry]) -> Self {
-        let is_absent = |entry: &&Entry| {
-            let mut reports = reports.iter().filter(|(name, ..)| *name == entry.name);
-            reports.any(|(.., report)| matches!(report.outcome, Outcome::Absent(_)))
+        let families = |name: &str| {
+            let mut reports = reports.iter().filter(|(it, ..)| *it == name);
+            reports.next().map(|(.., report)| &*report.families)
         };
-        let mut file_systems = reports.iter().filter(|(name, ..)| *name == "filesystem");
-        let file_systems = file_systems.next().map(|(.., report)| &*report.families);
+        let missing = all.iter().filter_map(|entry| {
+            let shown: BTreeSet<&str> = families(entry.name)?.iter().map(|it| &*it.name).collect();
+            let metrics = entry.metrics.iter().map(|metric| metric.name);
+            let missing = metrics.filter(|name| !shown.contains(name));
+            Some((entry.name, missing.collect()))
+        });
         Self {
-            on: reports.iter().map(|(name, ..)| *name).collect(),
-            absent: all.iter().filter(is_absent).copied().collect(),
-            closed_mounts: file_systems.map_or_else(Vec::new, closed_mounts),
+            missing: missing.collect(),
+            closed_mounts: families("filesystem").map_or_else(Vec::new, closed_mounts),
         }
     }
 
-    /// The families of those that found nothing to ask, of which this is true.
-    fn absent(&self, is_meant: impl Fn(&Entry) -> bool) -> Vec<String> {
-        let absent = self.absent.iter().filter(|entry| is_meant(entry));
-        let metrics = absent.flat_map(|entry| entry.metrics);
-        metrics.map(|metric| metric.name.to_owned()).collect()
+    fn is_on(&self, collector: &str) -> bool {
+        self.missing.contains_key(collector)
+    }
+
+    fn missing(&self, collector: &str) -> Vec<String> {
+        let missing = self.missing.get(collector).into_iter().flatten();
+        missing.map(|name| (*name).to_owned()).collect()
     }
 }
 
@@ -153,7 +176,7 @@ fn closed_mounts(families: &Families) -> Vec<String> {
 pub(super) fn findings(machine: &Snapshot, collected: &Collected) -> Vec<Finding> {
     let mut found: Vec<_> = RIGHTS
         .iter()
-        .filter(|right| collected.on.contains(right.collector))
+        .filter(|right| collected.is_on(right.collector))
         .filter_map(|right| {
             let refused = (right.asked)(machine).err().filter(Error::is_refused)?;
             let text = format!(
@@ -210,20 +233,22 @@ fn sockets(machine: &Snapshot, collected: &Collected) -> Vec<Finding> {
     };
     let engines = refused(machine.engine_sockets().0);
     let libvirts = refused(machine.libvirt_sockets().0);
-    let of_libvirt = |entry: &Entry| !entry.layer.asks_engines() || entry.name == "census_domains";
-    let of_engines = |entry: &Entry| entry.layer.asks_engines() && !of_libvirt(entry);
-    let names = "the labels name, image and container_label_* of container_*";
+    let names = "the labels name, image and container_label_* of all series of containers, the \
+                 label dockerVersion of cadvisor_version_info";
     let mut found = Vec::new();
     if !engines.is_empty() {
-        let mut costs = vec![names.to_owned()];
-        costs.extend(collected.absent(of_engines));
-        found.push(not_let_in(&engines, &costs));
+        let missing = OF_ENGINES.iter().flat_map(|it| collected.missing(it));
+        let costs = std::iter::once(names.to_owned()).chain(missing);
+        found.push(not_let_in(&engines, &costs.collect::<Vec<_>>()));
     }
-    if !libvirts.is_empty() {
-        let costs = collected.absent(|entry| entry.layer.asks_libvirt() && of_libvirt(entry));
-        if !costs.is_empty() {
-            found.push(not_let_in(&libvirts, &costs));
-        }
+    let of_libvirt = OF_LIBVIRT.iter().filter(|(it, _)| collected.is_on(it));
+    let costs = of_libvirt.flat_map(|(it, all)| match all {
+        Some(all) => vec![(*all).to_owned()],
+        None => collected.missing(it),
+    });
+    let costs: Vec<_> = costs.collect();
+    if !libvirts.is_empty() && !costs.is_empty() {
+        found.push(not_let_in(&libvirts, &costs));
     }
     found
 }

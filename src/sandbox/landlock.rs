@@ -35,7 +35,11 @@ pub(super) fn restrict(needs: &Needs) -> Result<u32, String> {
     }
     let status = rules.restrict_self().map_err(failed)?;
     match status.landlock {
-        LandlockStatus::NotImplemented => Err("the kernel has none".to_owned()),
+        LandlockStatus::NotImplemented => Err(
+            "the kernel has none, or something else, such as the profile of a container, forbids \
+             to ask for it"
+                .to_owned(),
+        ),
         LandlockStatus::NotEnabled => Err("the kernel has it, but not in its list lsm=".to_owned()),
         LandlockStatus::Available { effective_abi, .. }
             if status.ruleset != RulesetStatus::NotEnforced =>
