@@ -24,7 +24,9 @@ fn the_limits_of_the_unit_hide_nothing() {
     let of = |name: &str| -> Series {
         let page = fs::read_to_string(out.join(name)).unwrap();
         let page = Scrape::parse(&page);
+        // Which says what differs.
         let names = page.series.into_iter();
+        let names = names.filter(|(name, _)| name != "strata_sandbox_info");
         let series = names.flat_map(|(name, of)| {
             let labels = of.into_keys();
             labels.map(move |labels| (name.clone(), labels))
@@ -73,6 +75,18 @@ fn the_unit_sees_what_is_mounted_as_it_is() {
             .is_some()
     );
     assert!(page.value("node_timex_sync_status", &[]).is_some());
+}
+
+#[test]
+fn the_service_locks_itself_in_as_far_as_its_kernel_can() {
+    let Some(out) = out() else {
+        return;
+    };
+    let page = fs::read_to_string(out.join("unit-2.prom")).unwrap();
+    let page = Scrape::parse(&page);
+    let (labels, _) = page.of("strata_sandbox_info").next().unwrap();
+    assert_eq!(labels["seccomp"], "on");
+    assert!(labels["landlock"].starts_with("abi "), "{labels:?}");
 }
 
 #[test]
