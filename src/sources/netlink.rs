@@ -174,7 +174,9 @@ impl<T: Default> Answer<T> {
                     // its end of a dump does not has nothing to report.
                     let code = u32(payload).unwrap_or_default().cast_signed();
                     if code != 0 {
-                        return Err(Errno::from_raw_os_error(code.saturating_neg()).to_string());
+                        // Not an `Errno`, which panics where it is none.
+                        let code = code.saturating_neg();
+                        return Err(std::io::Error::from_raw_os_error(code).to_string());
                     }
                     self.done = true;
                 }
@@ -294,6 +296,14 @@ mod tests {
         assert!(error.contains("os error 95"), "{error}");
         let error = take(&[ONE, failed_late]).unwrap_err();
         assert!(error.contains("os error 19"), "{error}");
+    }
+
+    #[test]
+    fn a_refusal_for_no_known_reason_is_one_all_the_same() {
+        for code in ["00000080", "01000000", "ffffff7f", "00e0ffff"] {
+            let refused = format!("14000000 0200 0000 07000000 00000000 {code}");
+            assert!(take(&[&refused]).unwrap_err().contains("os error"));
+        }
     }
 
     #[test]
