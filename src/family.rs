@@ -59,9 +59,14 @@ impl Value {
     }
 }
 
-/// As the kernel writes numbers: an integer if it is one, else a float.
+/// Why a text is no value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotANumber;
+
+/// As the kernel writes numbers: an integer if it is one, else a float. `nan` and `inf`
+/// are no numbers, and what is too large for a float is none.
 impl FromStr for Value {
-    type Err = std::num::ParseFloatError;
+    type Err = NotANumber;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Ok(value) = text.parse() {
@@ -70,7 +75,10 @@ impl FromStr for Value {
         if let Ok(value) = text.parse() {
             return Ok(Self::Signed(value));
         }
-        text.parse().map(Self::Float)
+        match text.parse::<f64>() {
+            Ok(value) if value.is_finite() => Ok(Self::Float(value)),
+            _ => Err(NotANumber),
+        }
     }
 }
 
@@ -571,6 +579,16 @@ mod tests {
     }
 
     const THING: &[&str] = &["id", "label_*"];
+
+    #[test]
+    fn what_is_no_number_is_no_value() {
+        for text in ["nan", "-NaN", "inf", "-infinity", "1e999", "", " 1", "0x1"] {
+            assert_eq!(text.parse::<Value>(), Err(NotANumber), "{text}");
+        }
+        let large = "18446744073709551616".parse();
+        assert_eq!(large, Ok(Value::Float(18_446_744_073_709_551_616.0)));
+        assert_eq!("-7".parse(), Ok(Value::Signed(-7)));
+    }
 
     #[test]
     fn samples_find_their_family_whatever_the_order() {

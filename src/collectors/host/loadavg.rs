@@ -6,7 +6,7 @@
 use crate::{
     collector::{Collector, NoFlags},
     error::Result,
-    family::Families,
+    family::{Families, Value},
     metric::Desc,
     metrics,
     sources::Snapshot,
@@ -41,7 +41,7 @@ impl Collector for LoadAvg {
 
         let mut out = Families::default();
         for metric in [&LOAD1, &LOAD5, &LOAD15] {
-            out.add(metric, [], fields.parse::<f64>("load average")?);
+            out.add(metric, [], fields.parse::<Value>("load average")?);
         }
         Ok(out)
     }

@@ -114,7 +114,7 @@ impl<'a> Cpu<'a> {
 fn hertz(value: &str) -> Option<f64> {
     let number = value.trim_end_matches("MHz").trim_ascii();
     let megahertz: f64 = number.parse().ok()?;
-    Some(megahertz * 1e6)
+    Some(megahertz * 1e6).filter(|hertz| hertz.is_finite())
 }
 
 #[cfg(test)]
@@ -126,7 +126,7 @@ mod tests {
         let text = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 142\n\
             model name\t: Intel(R) Core(TM) i7: @ 1.90GHz\nstepping\t: 10\nmicrocode\t: 0xb4\n\
             cpu MHz\t\t: 799.998\ncache size\t: 8192 KB\nphysical id\t: 1\ncore id\t\t: 2\n\
-            flags\t\t: fpu vme\nbugs\t\t: mds\n\nprocessor\t: 1\ncpu MHz\t\t: x\nflags : other\n\n"
+            flags\t\t: fpu vme\nbugs\t\t: mds\n\nprocessor\t: 1\ncpu MHz\t\t: inf\nflags : other\n\n"
             .into();
         let info = CpuInfo::of(&text);
         assert_eq!((info.flags, info.bugs), ("fpu vme", "mds"));

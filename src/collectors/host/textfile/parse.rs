@@ -567,15 +567,17 @@ pub(super) fn bound_text(bound: f64) -> String {
 /// A number as the formats have it: decimal, or infinite, or not a number.
 fn number(word: &str) -> Option<Value> {
     let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
-    let value: Value = word.parse().ok()?;
-    match value {
-        // Not `-nan`, and nothing that is too large to be kept.
-        Value::Float(float) if float.is_nan() => (unsigned == word).then_some(value),
-        Value::Float(float) if float.is_infinite() => {
-            unsigned.starts_with(['i', 'I']).then_some(value)
-        }
-        value => Some(value),
+    if let Ok(value) = word.parse() {
+        return Some(value);
     }
+    let float: f64 = word.parse().ok()?;
+    // Not `-nan`, and nothing that is too large to be kept.
+    let is_meant = if float.is_nan() {
+        unsigned == word
+    } else {
+        unsigned.starts_with(['i', 'I'])
+    };
+    is_meant.then_some(Value::Float(float))
 }
 
 fn unescaped_help(text: &str) -> Result<String, String> {
