@@ -18,6 +18,7 @@
 //! plot       draws values over time
 //! top        shows in a terminal what an exporter says as JSON
 //! targets    changes the files that tell Prometheus whom to scrape
+//! fuzzing    gives foreign bytes to each parser, for tests; no part of the program
 //! ```
 //!
 //! A module may use those above it and the vocabulary they share ([`error`],
@@ -37,6 +38,8 @@ pub mod error;
 pub mod exporter;
 pub mod exposition;
 pub mod family;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod history;
 pub mod http;
 pub mod log;

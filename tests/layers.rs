@@ -23,6 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["page"],
     &["http", "top", "targets"],
     &["cli"],
+    &["fuzzing"],
 ];
 
 /// What cannot be said safely is in these, to be reviewed. That each block says why it is

@@ -3,7 +3,7 @@
 mod census;
 mod container;
 mod domain;
-mod host;
+pub(crate) mod host;
 mod mounted;
 #[cfg(test)]
 mod testing;

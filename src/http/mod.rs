@@ -1,6 +1,7 @@
 //! The server.
 
 mod connection;
+pub(crate) mod fuzzing;
 mod gzip;
 mod handshake;
 mod http2;

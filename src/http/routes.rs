@@ -42,7 +42,7 @@ use crate::{
 /// How long a scrape may take when the scraper does not say.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(10);
 /// More than any scraper waits.
-const MAX_LIMIT: Duration = Duration::from_secs(300);
+pub(super) const MAX_LIMIT: Duration = Duration::from_secs(300);
 /// What the answer needs of the scraper's time once everything is collected.
 const MARGIN: Duration = Duration::from_millis(500);
 
@@ -330,7 +330,7 @@ impl Drop for InFlight<'_> {
 }
 
 /// How long collecting may take for the scraper to get an answer in time.
-fn limit(headers: &HeaderMap) -> Duration {
+pub(super) fn limit(headers: &HeaderMap) -> Duration {
     let timeout = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
     let given = header(headers, &timeout)
         .and_then(|seconds| seconds.parse().ok())

@@ -21,6 +21,7 @@ mod cells;
 mod checked;
 mod detail;
 mod frame;
+pub(crate) mod fuzzing;
 mod overview;
 mod plots;
 

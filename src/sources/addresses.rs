@@ -27,6 +27,10 @@ pub struct Address {
 }
 
 impl Address {
+    pub(super) fn add(all: &mut Vec<Self>, message: &[u8]) {
+        all.extend(Self::parse(message));
+    }
+
     fn parse(message: &[u8]) -> Option<Self> {
         let (header, rest) = message.split_at_checked(HEADER)?;
         let (mut address, mut local) = (None, None);
@@ -55,8 +59,7 @@ impl Snapshot {
             kind: RTM_GETADDR,
             body: &[0; HEADER],
         };
-        let add = |all: &mut Vec<_>, message: &[u8]| all.extend(Address::parse(message));
-        let mut addresses = dump.fold(self.deadline(), add)?;
+        let mut addresses = dump.fold(self.deadline(), Address::add)?;
         // One address can lead to several peers.
         addresses.sort_unstable();
         addresses.dedup();

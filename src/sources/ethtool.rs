@@ -187,6 +187,23 @@ impl Ethtool {
     }
 }
 
+/// Reads one answer in all ways there are, however long it is.
+pub(super) fn read(answer: &[u8]) {
+    driver(answer);
+    if let Some(Ok(link)) = link(answer) {
+        let words = link.supported.0.len();
+        assert!(words == link.advertised.0.len() && 8 * words <= answer.len());
+        (0..=u8::MAX).for_each(|mode| _ = link.supported.has(mode.into()));
+    }
+    set_size(answer);
+    let (names, values) = (counted(answer, 8, NAME_LEN), counted(answer, 4, 8));
+    let statistics = Statistics {
+        names: names.unwrap_or_default().to_vec(),
+        values: values.unwrap_or_default().to_vec(),
+    };
+    assert!(statistics.iter().count() <= answer.len() / 8);
+}
+
 /// No answer's part of fixed length is longer.
 const HEADER_MAX: usize = 512;
 /// Where in `ethtool_link_settings` the number of words is.

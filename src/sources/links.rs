@@ -271,14 +271,14 @@ impl Snapshot {
     }
 }
 
-fn add(links: &mut Vec<Link>, message: &[u8]) {
+pub(super) fn add(links: &mut Vec<Link>, message: &[u8]) {
     // Bridges answer in their own family as well, with less.
     if netlink::u8(message).map(u16::from) == Some(AddressFamily::UNSPEC.as_raw()) {
         links.extend(Link::parse(message));
     }
 }
 
-fn in_order(mut links: Vec<Link>) -> Vec<Link> {
+pub(super) fn in_order(mut links: Vec<Link>) -> Vec<Link> {
     links.sort_by_key(|link| link.ifindex);
     links.dedup_by_key(|link| link.ifindex);
     links

@@ -9,6 +9,7 @@ mod disks;
 mod diskstats;
 pub mod engine;
 mod ethtool;
+pub(crate) mod fuzzing;
 mod guests;
 mod host_usage;
 mod installation;

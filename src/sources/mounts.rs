@@ -58,6 +58,14 @@ impl MountInfo {
         of("1").or_else(|_| of("self"))
     }
 
+    /// What would be in the file.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self {
+            path: "mountinfo".into(),
+            bytes: bytes.to_vec(),
+        }
+    }
+
     /// The file as it was read: while it is the same, so are the mounts.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

@@ -30,6 +30,10 @@ impl Neighbour {
         self.state & NUD_NOARP != 0
     }
 
+    pub(super) fn add(all: &mut Vec<Self>, message: &[u8]) {
+        all.extend(Self::parse(message));
+    }
+
     fn parse(message: &[u8]) -> Option<Self> {
         // A kernel may answer with more families than it was asked for.
         let family = u16::from(netlink::u8(message)?);
@@ -52,8 +56,7 @@ impl Snapshot {
             kind: RTM_GETNEIGH,
             body: &body,
         };
-        let add = |all: &mut Vec<_>, message: &[u8]| all.extend(Neighbour::parse(message));
-        dump.fold(self.deadline(), add)
+        dump.fold(self.deadline(), Neighbour::add)
     }
 }
 

@@ -188,6 +188,14 @@ impl<T: Default> Answer<T> {
     }
 }
 
+/// What comes of a whole answer that is there already.
+pub(super) fn answer<T: Default>(datagram: &[u8], add: impl Fn(&mut T, &[u8])) -> Option<T> {
+    let sequence = datagram.get(8..).and_then(u32)?;
+    let mut answer = Answer::new(sequence);
+    answer.take(datagram, add).ok()?;
+    Some(answer.value)
+}
+
 /// The attributes in a message or in another attribute: their type and contents.
 /// Ends where a length makes no sense.
 pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {

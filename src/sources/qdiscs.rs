@@ -41,6 +41,10 @@ pub struct Qdisc {
 }
 
 impl Qdisc {
+    pub(super) fn add(all: &mut Vec<Self>, message: &[u8]) {
+        all.extend(Self::parse(message));
+    }
+
     /// Only the one at the root: those below it count the same packets again.
     fn parse(message: &[u8]) -> Option<Self> {
         let (header, rest) = message.split_at_checked(HEADER)?;
@@ -92,8 +96,7 @@ impl Snapshot {
             kind: RTM_GETQDISC,
             body: &[0; HEADER],
         };
-        let add = |all: &mut Vec<_>, message: &[u8]| all.extend(Qdisc::parse(message));
-        let mut qdiscs = dump.fold(self.deadline(), add)?;
+        let mut qdiscs = dump.fold(self.deadline(), Qdisc::add)?;
         qdiscs.sort_by_key(|qdisc| qdisc.ifindex);
         qdiscs.dedup_by_key(|qdisc| qdisc.ifindex);
         Ok(qdiscs)

@@ -74,6 +74,10 @@ impl Route {
         }
     }
 
+    pub(super) fn add(all: &mut Vec<Self>, message: &[u8]) {
+        Self::parse(all, message).unwrap_or_default();
+    }
+
     /// Adds what a message says, unless it is of another family than IP, or not about
     /// a way to somewhere else.
     fn parse(all: &mut Vec<Self>, message: &[u8]) -> Option<()> {
@@ -158,9 +162,7 @@ impl Snapshot {
             kind: RTM_GETROUTE,
             body: &[0; HEADER],
         };
-        dump.fold(self.deadline(), |all, message| {
-            Route::parse(all, message).unwrap_or_default();
-        })
+        dump.fold(self.deadline(), Route::add)
     }
 }
 

@@ -56,6 +56,10 @@ impl TcpSockets {
         self
     }
 
+    pub(super) fn add_all(&mut self, message: &[u8]) {
+        self.add(message).unwrap_or_default();
+    }
+
     fn add(&mut self, message: &[u8]) -> Option<()> {
         let state = usize::from(*message.get(1)?);
         let (rx, tx) = (message.get(56..)?, message.get(60..)?);
@@ -90,9 +94,7 @@ impl Snapshot {
             kind: SOCK_DIAG_BY_FAMILY,
             body: &body,
         };
-        dump.fold(self.deadline(), |sockets: &mut TcpSockets, message| {
-            sockets.add(message).unwrap_or_default();
-        })
+        dump.fold(self.deadline(), TcpSockets::add_all)
     }
 }
 

@@ -6,6 +6,7 @@
 mod document;
 mod edit;
 mod file;
+pub(crate) mod fuzzing;
 mod group;
 
 use std::{

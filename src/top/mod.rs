@@ -3,6 +3,7 @@
 //! Where it goes to no terminal, it is one table as text.
 
 mod client;
+pub(crate) mod fuzzing;
 mod view;
 
 use std::time::{Duration, Instant};

@@ -7,6 +7,7 @@
 //! have changed.
 
 mod changes;
+pub(crate) mod fuzzing;
 mod group;
 mod layout;
 mod parse;

@@ -8,6 +8,7 @@ mod answers;
 mod cache;
 mod connection;
 mod flags;
+pub(crate) mod fuzzing;
 mod moment;
 mod sizes;
 mod watch;

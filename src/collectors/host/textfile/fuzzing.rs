@@ -1,0 +1,43 @@
+//! Foreign bytes for text files: see [`crate::fuzzing`].
+
+use std::time::{Duration, Instant};
+
+use super::{Gathering, parse};
+use crate::{family::Families, sources::UserFile};
+
+/// What two files say together, which are parted by a line `####`.
+pub(crate) fn files(bytes: &[u8]) -> Families {
+    const BETWEEN: &[u8] = b"\n####\n";
+    let at = bytes.windows(BETWEEN.len()).position(|it| it == BETWEEN);
+    let (first, second) = at.map_or((bytes, &b""[..]), |at| {
+        let (first, second) = bytes.split_at(at + 1);
+        (first, second.get(BETWEEN.len() - 1..).unwrap_or_default())
+    });
+    let mut gathering = Gathering::until(Instant::now() + Duration::from_secs(60));
+    for (name, body) in [("a.prom", first), ("b.prom", second)] {
+        let file = file(name, body);
+        if let Err(error) = gathering.file(&file, name) {
+            assert!(error.to_string().len() <= 2 * body.len() + 1000);
+            gathering.failed(error);
+        }
+    }
+    gathering.into_families()
+}
+
+/// How many samples there are in a text that we wrote, or what is wrong with it.
+pub(crate) fn samples(text: &str) -> Result<usize, String> {
+    let file = file("page", text.as_bytes());
+    let parsed = parse::parse(&file, usize::MAX).map_err(|error| error.to_string())?;
+    match parsed.odd.first() {
+        Some((line, reason)) => Err(format!("line {line}: {reason}")),
+        None => Ok(parsed.blocks.iter().map(|it| it.samples.len()).sum()),
+    }
+}
+
+fn file(name: &str, body: &[u8]) -> UserFile {
+    UserFile {
+        path: name.into(),
+        body: body.to_vec(),
+        modified: 1_700_000_000,
+    }
+}

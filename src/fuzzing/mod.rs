@@ -1,0 +1,179 @@
+//! Foreign bytes for each parser that eats some, one by one: no part of the program, which
+//! is without it (`main` names nothing in here), but compiled with it, so that it does not
+//! rot.
+//!
+//! Each target takes any bytes whatever and panics where the parser does, and where what it
+//! makes of them breaks a promise: see `docs/fuzzing.md`. `fuzz/` gives them what libFuzzer
+//! thinks of, `tests/fuzz_seeds.rs` the seeds in `fuzz/seeds` and what is near them.
+//!
+//! Who adds a parser adds a target to [`TARGETS`], where its bytes are told to others, and a
+//! directory of seeds.
+
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "to panic is how a target says that something is wrong"
+)]
+
+mod exposed;
+mod tree;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use crate::{
+    api, collectors::host::textfile, http, page, sources::fuzzing as sources, targets, top,
+};
+
+use exposed::Has;
+pub use tree::{COLLECTORS, Tree, collected};
+
+/// A target: its name, and what takes the bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    ("cgroup_file", cgroup_file),
+    ("collectors", collectors),
+    ("engine_http", engine_http),
+    ("engine_json", engine_json),
+    ("ethtool", ethtool),
+    ("file_sd_json", file_sd_json),
+    ("file_sd_yaml", file_sd_yaml),
+    ("headers", headers),
+    ("libvirt_rpc", libvirt_rpc),
+    ("libvirt_session", libvirt_session),
+    ("libvirt_xml", libvirt_xml),
+    ("mountinfo", mountinfo),
+    ("netlink", netlink),
+    ("query", query),
+    ("textfile", textfile),
+    ("top", top),
+    // Still to come, with the parser: ("web_config", web_config).
+];
+
+/// A file of a control group's: `cpu.stat`, `memory.numa_stat` and the like.
+pub fn cgroup_file(bytes: &[u8]) {
+    sources::cgroup_files::file(bytes);
+}
+
+/// Files below `/proc` and `/sys`, and a collector that reads them: [`Tree`].
+pub fn collectors(bytes: &[u8]) {
+    tree::collect(bytes);
+}
+
+/// An engine's answer, as it comes over the wire.
+pub fn engine_http(bytes: &[u8]) {
+    let socket = place();
+    sources::engine::http(bytes, &socket);
+    std::fs::remove_file(socket).ok();
+}
+
+/// What is in an engine's answers and events.
+pub fn engine_json(bytes: &[u8]) {
+    sources::engine::json(bytes);
+}
+
+/// What a network driver says.
+pub fn ethtool(bytes: &[u8]) {
+    sources::ethtool(bytes);
+}
+
+/// A file of targets, in JSON.
+pub fn file_sd_json(bytes: &[u8]) {
+    targets::fuzzing::file(bytes, true);
+}
+
+/// A file of targets, in YAML.
+pub fn file_sd_yaml(bytes: &[u8]) {
+    targets::fuzzing::file(bytes, false);
+}
+
+/// Headers of a request.
+pub fn headers(bytes: &[u8]) {
+    http::fuzzing::headers(bytes);
+}
+
+/// Messages of libvirt's.
+pub fn libvirt_rpc(bytes: &[u8]) {
+    sources::libvirt::rpc(bytes);
+}
+
+/// What libvirt answers from question to question, and the metrics that come of it.
+pub fn libvirt_session(bytes: &[u8]) {
+    let socket = place();
+    let (fetched, _, _) = sources::libvirt::session(bytes, &socket);
+    std::fs::remove_file(socket).ok();
+    if fetched.connection.is_up {
+        let snapshot = sources::snapshot(&scratch(), Some(fetched));
+        // A name stands in every series of its domain.
+        let most = (64 << 10) + 300 * bytes.len() + bytes.len() * bytes.len();
+        let has = Has {
+            series_once: true,
+            finite_values: true,
+        };
+        exposed::check(collected("libvirt", &snapshot), most, has);
+    }
+}
+
+/// A domain's description.
+pub fn libvirt_xml(bytes: &[u8]) {
+    sources::libvirt::domain_xml(bytes);
+}
+
+/// `/proc/PID/mountinfo`.
+pub fn mountinfo(bytes: &[u8]) {
+    sources::mountinfo(bytes);
+}
+
+/// What the kernel answers over netlink.
+pub fn netlink(bytes: &[u8]) {
+    sources::netlink(bytes);
+}
+
+/// The path and query string of a request.
+pub fn query(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (path, query) = text.split_once('?').unwrap_or((&text, &text));
+    http::fuzzing::query(query);
+    api::fuzzing::request(path, query);
+    page::fuzzing::query(query);
+}
+
+/// Files of the textfile collector's.
+pub fn textfile(bytes: &[u8]) {
+    let families = textfile::fuzzing::files(bytes);
+    // A help is there for each family, and an escape may take two bytes for one.
+    let most = (4 << 10) + 100 * bytes.len();
+    exposed::check(families, most, Has::default());
+}
+
+/// What an exporter answers to `top`.
+pub fn top(bytes: &[u8]) {
+    let socket = place();
+    top::fuzzing::answers(bytes, &socket);
+    std::fs::remove_file(socket).ok();
+}
+
+/// Where something may be made that nobody else makes at the same time.
+fn place() -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    scratch().join(count.to_string())
+}
+
+/// A directory for this process; it stays.
+fn scratch() -> PathBuf {
+    static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
+    let made = SCRATCH.get_or_init(|| {
+        let name = format!("strata-fuzzing-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).ok();
+        path
+    });
+    made.clone()
+}

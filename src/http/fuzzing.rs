@@ -1,0 +1,51 @@
+//! Foreign bytes for what a request says: see [`crate::fuzzing`].
+
+use hyper::{HeaderMap, header::HeaderValue};
+
+use super::{
+    gzip,
+    query::Known,
+    routes::{MAX_LIMIT, limit},
+};
+use crate::{collector::Layer, exposition::Format};
+
+/// The query string of a scrape.
+pub(crate) fn query(query: &str) {
+    let all = ["cpu", "stat", "wifi", "containers"];
+    let enabled = [("cpu", Layer::Host), ("stat", Layer::Host)];
+    let known = Known::new(all, enabled);
+    for layer in [None, Some(Layer::Host), Some(Layer::Domains)] {
+        match known.wanted(query, layer) {
+            Ok(wanted) => {
+                assert!(wanted.collectors.len() <= 2);
+                wanted.family("node_load1");
+            }
+            // It is sent back: with what was asked for, in which a byte becomes three at
+            // most.
+            Err(reason) => assert!(reason.len() <= 3 * query.len() + 200),
+        }
+    }
+}
+
+/// The values of the headers that are read, one in each line.
+pub(crate) fn headers(bytes: &[u8]) {
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let Ok(value) = HeaderValue::from_bytes(line) else {
+            continue;
+        };
+        let text = value.to_str().ok();
+        let format = Format::accepted_by(text);
+        assert!(text.is_some() || format == Format::Plain);
+        gzip::accepted_by(text);
+        let mut headers = HeaderMap::new();
+        headers.insert("x-prometheus-scrape-timeout-seconds", value);
+        let limit = limit(&headers);
+        assert!(!limit.is_zero() && limit <= MAX_LIMIT);
+    }
+    // What is asked for packed can be unpacked.
+    let packed = gzip::compress(bytes).unwrap_or_default();
+    let mut plain = Vec::with_capacity(bytes.len() + 64);
+    let mut gzip = flate2::Decompress::new_gzip(15);
+    let done = gzip.decompress_vec(&packed, &mut plain, flate2::FlushDecompress::Finish);
+    assert!(matches!(done, Ok(flate2::Status::StreamEnd)) && plain == bytes);
+}

@@ -1,0 +1,36 @@
+//! Foreign bytes for the shapes of control groups' files: see [`crate::fuzzing`].
+
+use super::parse;
+
+/// One file, read as each of the shapes there are.
+pub(crate) fn file(bytes: &[u8]) {
+    let number = parse::number(bytes);
+    if let Ok(number) = number {
+        assert!(parse::limit(bytes) == Ok(Some(number)));
+        assert!(parse::limit_unless_negative(bytes) == Ok(Some(number)));
+        assert!(parse::decimal(number.to_string().as_bytes()) == Some(number));
+    }
+    parse::quota_and_period(bytes).ok();
+    parse::stalls(bytes).ok();
+    let mut keys = 0;
+    for (key, value) in parse::keyed(bytes) {
+        keys += key.len();
+        let (number, micros) = (value.number(), value.micros());
+        assert!(number.is_ok() == micros.is_ok() && micros.is_ok() == value.nanos().is_ok());
+    }
+    assert!(keys <= bytes.len());
+    parse::number_of(bytes, b"oom_kill").ok();
+    if let Ok(all) = parse::by_cpu(bytes) {
+        assert!(all.len() <= bytes.len() / 2 + 1);
+    }
+    if let Ok(all) = parse::processes(bytes) {
+        assert!(all.len() <= bytes.len() / 2 + 1);
+    }
+    for (all_are_hierarchical, size) in [(true, 1), (false, 4096)] {
+        let pages = parse::numa_pages(bytes, all_are_hierarchical, size);
+        assert!(pages.map_or(0, |all| all.len()) <= bytes.len());
+    }
+    for (_, line) in parse::lines(bytes) {
+        parse::words(line).for_each(|word| _ = parse::device(word));
+    }
+}

@@ -1,0 +1,200 @@
+//! Foreign bytes for what engines answer: see [`crate::fuzzing`].
+
+use std::{
+    fmt::Debug,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bollard::models::{EventMessage, SystemVersion};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+};
+
+use super::{
+    Container, Engine, Sizes,
+    answers::{self, Event, Inspected, Kept, Listed, Version},
+    cache::Cache,
+    connection::Client,
+    moment,
+};
+
+/// No name, image or label that is kept is longer.
+const MAX_TEXT: usize = 1024;
+/// Whoever plays the engine says all it has to say at once and goes.
+const AT_MOST: Duration = Duration::from_secs(8);
+/// More events are not waited for.
+const MAX_EVENTS: usize = 10_000;
+
+fn kept() -> Kept {
+    Kept {
+        labels: ["com.docker.compose.service".to_owned(), "a".to_owned()].into(),
+        images: "[a-m]".parse().unwrap_or_default(),
+    }
+}
+
+/// Answers, one in each line, in any order: whatever each may be, it is read as all of
+/// them.
+pub(crate) fn json(bytes: &[u8]) {
+    let (kept, mut cache) = (kept(), Cache::default());
+    let mut engine = Engine::at("engine".into());
+    for answer in bytes.split(|byte| *byte == b'\n') {
+        let most = answer.len();
+        if let Ok(list) = Listed::all(answer, &kept) {
+            assert!(list.len() <= most);
+            assert!(cache.listed(&mut engine, list).len() <= most);
+        }
+        if let Ok(Some(inspected)) = Inspected::read(answer, &kept) {
+            assert!(inspected.container.memory_limit != Some(0));
+            assert!(inspected.container.pid != Some(0));
+            cache.inspected(&mut engine, inspected);
+        }
+        if let Ok(images) = answers::images(answer, 100, &kept) {
+            assert!(images.len() <= most.min(100));
+            for image in images {
+                assert!(image.tags.iter().all(|tag| tag.len() <= MAX_TEXT));
+            }
+        }
+        Sizes::read(answer, Instant::now()).ok();
+        answers::cgroup_driver(answer).ok();
+        if let Ok(version) = serde_json::from_slice::<SystemVersion>(answer) {
+            let version = Version::of(version);
+            // It becomes a part of a path.
+            let is_number = |c: char| c.is_ascii_digit() || c == '.';
+            assert!(version.api.is_none_or(|api| api.chars().all(is_number)));
+        }
+        if let Ok(event) = serde_json::from_slice::<EventMessage>(answer) {
+            cache.happened(&mut engine, Event::of(event));
+        }
+        if let Ok(text) = std::str::from_utf8(answer) {
+            moment::parse(text);
+        }
+        for container in engine.containers.values() {
+            check(&engine, container);
+        }
+    }
+}
+
+fn check(engine: &Engine, container: &Container) {
+    assert!(super::is_id(&container.id));
+    let texts = [&container.name, &container.image, &container.image_id];
+    assert!(texts.iter().all(|text| text.len() <= MAX_TEXT));
+    let mut labels = container.labels.iter();
+    assert!(labels.all(|(_, value)| value.len() <= MAX_TEXT));
+    assert!(engine.expected_path(container).starts_with('/'));
+}
+
+/// The bytes of an answer's head and body, behind a line that says what was asked and in
+/// how long parts they arrive: `containers 7`.
+pub(crate) fn http(bytes: &[u8], socket: &Path) {
+    let end = bytes.iter().position(|byte| *byte == b'\n');
+    let (line, answer) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.split_ascii_whitespace();
+    let asked = words.next().unwrap_or_default();
+    let part = words.next().and_then(|word| word.parse::<usize>().ok());
+    let part = part.unwrap_or(usize::MAX).max(1);
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    else {
+        return;
+    };
+    let said = |part| runtime.block_on(talk(asked, answer, part, socket));
+    let whole = said(usize::MAX);
+    if part < answer.len() {
+        let parts = said(part);
+        assert!(
+            parts == whole,
+            "in parts it says {parts}, and in one {whole}"
+        );
+    }
+}
+
+/// Asks, and what comes of it.
+async fn talk(asked: &str, answer: &[u8], part: usize, socket: &Path) -> String {
+    std::fs::remove_file(socket).ok();
+    let Ok(listener) = UnixListener::bind(socket) else {
+        return String::new();
+    };
+    let answer = answer.to_vec();
+    let engine = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, answer.clone(), part));
+        }
+    });
+    let client = Client::new(socket, Arc::new(kept()));
+    let began = Instant::now();
+    let said = match asked {
+        "version" => text(client.version(AT_MOST).await),
+        "info" => text(client.cgroup_driver(AT_MOST).await),
+        "ping" => text(client.ping(AT_MOST).await),
+        "container" => text(client.container(&"a".repeat(64), AT_MOST).await),
+        "images" => text(client.images(100, AT_MOST).await),
+        "sizes" => {
+            let sizes = client.sizes(AT_MOST).await;
+            text(sizes.map(|sizes| (sizes.containers, sizes.kinds)))
+        }
+        "events" => match client.events(AT_MOST).await {
+            Ok(mut events) => {
+                let mut all = Vec::new();
+                while all.len() < MAX_EVENTS {
+                    let next = tokio::time::timeout(AT_MOST, events.next()).await;
+                    match next {
+                        Ok(Ok(event)) => all.push(event),
+                        Ok(Err(_)) | Err(_) => break,
+                    }
+                }
+                format!("{all:?}")
+            }
+            // It may be over before or after it was noticed that it began.
+            Err(_) => "[]".to_owned(),
+        },
+        _ => text(client.containers(AT_MOST).await),
+    };
+    assert!(
+        began.elapsed() < AT_MOST,
+        "somebody waits for what never comes"
+    );
+    engine.abort();
+    said
+}
+
+/// What was answered; of what was not, only that it was not, because how a connection
+/// breaks is a matter of luck.
+fn text<T: Debug>(answer: Result<T, super::connection::Failure>) -> String {
+    match answer {
+        Ok(answer) => format!("{answer:?}"),
+        Err(failure) => {
+            let reason = failure.to_string();
+            assert!(reason.len() <= 4 * 400, "a reason is for a log");
+            assert!(!reason.contains(char::is_control), "and is one line");
+            "no answer".to_owned()
+        }
+    }
+}
+
+/// Reads a request, and says what there is to say.
+async fn serve(mut stream: UnixStream, answer: Vec<u8>, part: usize) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        if !matches!(stream.read_buf(&mut request).await, Ok(1..)) {
+            return;
+        }
+    }
+    // Not more parts than take a moment.
+    let part = part.max(answer.len() / 4096);
+    for part in answer.chunks(part) {
+        if stream.write_all(part).await.is_err() {
+            return;
+        }
+        // So that it is read before there is more.
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+    }
+    stream.shutdown().await.ok();
+    // Closed at once with something unread, it would be a broken connection.
+    while matches!(stream.read_buf(&mut request).await, Ok(1..)) {}
+}

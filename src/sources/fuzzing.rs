@@ -1,0 +1,100 @@
+//! Foreign bytes for what reads bytes of the kernel's that are no file: see
+//! [`crate::fuzzing`].
+
+use std::path::Path;
+
+use super::{
+    Snapshot, addresses::Address, ethtool, libvirt::Fetched, links, mounts::MountInfo,
+    neighbours::Neighbour, netlink, qdiscs::Qdisc, routes::Route, tcp_sockets::TcpSockets,
+};
+use crate::sources::{Machine, Roots};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+pub(crate) use super::{
+    cgroup::fuzzing as cgroup_files, engine::fuzzing as engine, libvirt::fuzzing as libvirt,
+};
+
+/// A machine that is read from a directory, with these virtual machines.
+pub(crate) fn snapshot(root: &Path, domains: Option<Fetched>) -> Snapshot {
+    let roots = Roots {
+        procfs: root.join("proc"),
+        sysfs: root.join("sys"),
+        rootfs: root.join("root"),
+        udev_data: root.join("udev"),
+    };
+    let machine: Arc<Machine> = roots.into();
+    let snapshot = Snapshot::begin(machine, Instant::now() + Duration::from_secs(60));
+    if let Some(domains) = domains {
+        // It was made a moment ago: nobody asked yet.
+        snapshot.domains.get_or_read(|| Ok(domains)).ok();
+    }
+    snapshot
+}
+
+/// Answers of the kernel's to a question: the first byte says which question it was, what
+/// follows are datagrams as they arrive, all in one.
+pub(crate) fn netlink(bytes: &[u8]) {
+    let Some((question, datagram)) = bytes.split_first() else {
+        return;
+    };
+    let most = datagram.len();
+    match question % 6 {
+        0 => {
+            let links = netlink::answer(datagram, links::add).unwrap_or_default();
+            let links = links::in_order(links);
+            let text = |link: &super::Link| {
+                let names: usize = link.altnames.iter().map(String::len).sum();
+                link.name.len() + link.ifalias.len() + link.address.len() + names
+            };
+            // A byte becomes three at most: in an address, or as U+FFFD.
+            assert!(links.iter().map(text).sum::<usize>() <= 3 * most);
+            for link in &links {
+                assert!(!link.name.is_empty() && !link.name.contains('\0'));
+                assert!(super::Link::find(&links, link.ifindex) == Some(link));
+                assert!(link.operstate().is_none() || link.operstate.is_some());
+                assert!(link.sysfs_flags().is_none() || link.allmulti.is_some());
+            }
+        }
+        1 => {
+            let routes = netlink::answer(datagram, Route::add).unwrap_or_default();
+            assert!(routes.len() <= most);
+            assert!(routes.iter().all(|it| !it.protocol_name().is_empty()));
+        }
+        2 => {
+            let neighbours = netlink::answer(datagram, Neighbour::add).unwrap_or_default();
+            assert!(neighbours.len() <= most);
+        }
+        3 => {
+            let qdiscs = netlink::answer(datagram, Qdisc::add).unwrap_or_default();
+            assert!(qdiscs.iter().map(|it| it.kind.len()).sum::<usize>() <= 3 * most);
+        }
+        4 => {
+            let sockets = netlink::answer(datagram, TcpSockets::add_all).unwrap_or_default();
+            assert!(sockets.states().map(|(_, count)| count).sum::<u64>() <= most as u64);
+        }
+        _ => {
+            let addresses = netlink::answer(datagram, Address::add).unwrap_or_default();
+            assert!(addresses.len() <= most);
+        }
+    }
+}
+
+/// What a driver answers, put where it is looked for.
+pub(crate) fn ethtool(bytes: &[u8]) {
+    ethtool::read(bytes);
+}
+
+/// `/proc/PID/mountinfo`.
+pub(crate) fn mountinfo(bytes: &[u8]) {
+    let info = MountInfo::of(bytes);
+    let mut text = 0;
+    for mount in info.mounts().flatten() {
+        text += mount.point.as_os_str().len();
+        text += mount.source.len() + mount.kind.len() + mount.options.len();
+    }
+    // A byte becomes three at most, as U+FFFD.
+    assert!(text <= 3 * bytes.len());
+}

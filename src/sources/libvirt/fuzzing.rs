@@ -1,0 +1,265 @@
+//! Foreign bytes for libvirt's protocol and descriptions: see [`crate::fuzzing`].
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+};
+
+use super::{
+    Connection, Fetched, Network, Pool,
+    cache::Cache,
+    connection::Counts,
+    fetch::{self, Wanted},
+    flags::Group,
+    heard::Heard,
+    params,
+    place::Place,
+    session::Session,
+    storage,
+    watch::Timing,
+    wire::{self, Auth, Body, Kind, Message, procedure},
+    xml,
+};
+
+/// No answer may take longer, for whoever plays the daemon answers at once or goes.
+const AT_MOST: Duration = Duration::from_secs(8);
+
+/// What a daemon sends, from the first message to the last.
+pub(crate) fn rpc(bytes: &[u8]) {
+    let heard = Heard::default();
+    heard.listens(|_| true);
+    let cache = Cache::default();
+    let mut rest = bytes;
+    while let Ok(Some((message, behind))) = Message::split(rest) {
+        // What comes in parts is no message before it is complete.
+        let (first, _) = rest.split_at(rest.len() - behind.len());
+        for cut in [1, 4, first.len() / 2, first.len() - 1] {
+            let part = first.get(..cut).unwrap_or_default();
+            assert!(matches!(Message::split(part), Ok(None)), "a part of one");
+        }
+        if message.kind != Kind::Other && (first[24..28] == [0; 4] || message.is_error) {
+            assert!(message.bytes() == first, "it is not written as it was read");
+        }
+        body(message.procedure, message.body, &heard, &cache);
+        rest = behind;
+    }
+    heard.running();
+}
+
+/// All that may be in a message; what is listed is bounded by what came.
+fn body(procedure: u32, body: &[u8], heard: &Heard, cache: &Cache) {
+    if let Ok(refusal) = wire::Refusal::read(body) {
+        // Written for a log, in which a byte becomes three at most.
+        assert!(refusal.to_string().len() <= 3 * body.len() + 32);
+    }
+    wire::auths(body).ok();
+    wire::int(body).ok();
+    wire::long(body).ok();
+    wire::string(body).ok();
+    wire::info(body).ok();
+    wire::state(body).ok();
+    wire::job(body).ok();
+    wire::pool(body).ok();
+    if let Ok(guests) = wire::guests(body) {
+        assert!(24 * guests.len() <= body.len());
+        for guest in &guests {
+            let again = Body::default().number(1).guest(guest).bytes();
+            assert!(wire::guests(&again).as_deref() == Ok(std::slice::from_ref(guest)));
+            cache.put(guest, Instant::now(), None);
+        }
+        heard.listed(&guests);
+        assert!(cache.wanted(&guests, Duration::ZERO).len() <= guests.len());
+    }
+    if let Ok(things) = wire::things(body) {
+        assert!(20 * things.len() <= body.len());
+    }
+    for record in wire::records(body).unwrap_or_default() {
+        assert!(12 * record.params.len() <= body.len());
+        let (state, _, stats) = params::stats(record.params);
+        params::is_complete(&stats, state);
+        let things = stats.disks.len() + stats.interfaces.len() + stats.vcpus.len();
+        assert!(things <= body.len());
+    }
+    if let Ok(Some(event)) = wire::event(procedure, body) {
+        cache.take(&event);
+        heard.take(&event);
+    }
+}
+
+/// The description of a domain.
+pub(crate) fn domain_xml(bytes: &[u8]) {
+    let text = wire::text(bytes);
+    match xml::about(&text) {
+        Ok(about) => {
+            // Each is an element of five bytes at least, and no text of it is longer
+            // than the whole.
+            let devices = about.disks.len() + about.interfaces.len();
+            assert!(5 * devices <= text.len());
+            assert!(about.title.is_none_or(|title| title.len() <= text.len()));
+        }
+        Err(reason) => assert!(reason.len() <= 4096, "a reason is for a log"),
+    }
+}
+
+/// What is said to a session: domains, pools and networks, or nothing where it is over.
+pub(crate) fn session(
+    bytes: &[u8],
+    socket: &Path,
+) -> (Fetched, Option<Vec<Pool>>, Option<Vec<Network>>) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    else {
+        return (Fetched::default(), None, None);
+    };
+    runtime.block_on(talk(bytes, socket.to_path_buf()))
+}
+
+async fn talk(bytes: &[u8], socket: PathBuf) -> (Fetched, Option<Vec<Pool>>, Option<Vec<Network>>) {
+    let Ok(listener) = UnixListener::bind(&socket) else {
+        return (Fetched::default(), None, None);
+    };
+    let script = Arc::new(Mutex::new(Script(bytes.to_vec(), 0)));
+    let daemon = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, Arc::clone(&script)));
+        }
+    });
+    let place = Place {
+        socket,
+        names: vec!["qemu:///system".to_owned()],
+    };
+    let timing = Timing {
+        handshake: AT_MOST,
+        again: [Duration::ZERO; 2],
+        ..Timing::default()
+    };
+    let counts = Arc::new(Counts::default());
+    let begun = Session::begin(place, timing, Arc::default(), counts).await;
+    let mut fetched = Fetched::default();
+    let (mut pools, mut networks) = (None, None);
+    if let Ok(session) = begun {
+        let by = Instant::now() + AT_MOST;
+        let groups = [
+            Group::State,
+            Group::Cpu,
+            Group::Balloon,
+            Group::Vcpu,
+            Group::Interface,
+            Group::Block,
+            Group::Iothread,
+            Group::Dirtyrate,
+            Group::Vm,
+        ];
+        let wanted = Wanted::new(&groups, true);
+        fetched.connection = Connection {
+            versions: session.versions.clone(),
+            ..Connection::default()
+        };
+        if let Ok((domains, error)) =
+            fetch::domains(&session, wanted, super::Runs::default(), by).await
+        {
+            fetched.connection.is_up = true;
+            fetched.connection.error = error;
+            fetched.domains = domains;
+        }
+        pools = storage::pools(&session, by).await.ok();
+        networks = storage::networks(&session, by).await.ok();
+        assert!(Instant::now() < by, "somebody waits for what never comes");
+    }
+    daemon.abort();
+    (fetched, pools, networks)
+}
+
+/// What is to be answered: after a byte that says what it is and two that say how long.
+struct Script(Vec<u8>, usize);
+
+impl Script {
+    fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+        let [kind, high, low] = *self.0.get(self.1..)?.first_chunk()?;
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let rest = self.0.get(self.1 + 3..)?;
+        let body = rest.get(..length).unwrap_or(rest);
+        self.1 += 3 + body.len();
+        Some((kind, body.to_vec()))
+    }
+}
+
+/// A daemon that lets everybody in and then says what is in the script.
+async fn serve(mut stream: UnixStream, script: Arc<Mutex<Script>>) {
+    let mut asked = Vec::new();
+    loop {
+        let question = match Message::split(&asked) {
+            Ok(Some((message, rest))) => {
+                let question = (message.procedure, message.serial);
+                let done = asked.len() - rest.len();
+                asked.drain(..done);
+                question
+            }
+            Ok(None) => match stream.read_buf(&mut asked).await {
+                Ok(1..) => continue,
+                _ => return,
+            },
+            Err(_) => return,
+        };
+        let (of, serial) = question;
+        let message = |kind, procedure, is_error, body: &[u8]| {
+            let program = wire::REMOTE;
+            Message {
+                program,
+                procedure,
+                kind,
+                serial,
+                is_error,
+                body,
+            }
+            .bytes()
+        };
+        let usual = match of {
+            procedure::AUTH_LIST => Some(Body::default().number(1).number(Auth::None as u32)),
+            procedure::OPEN | procedure::REGISTER => Some(Body::default()),
+            procedure::TYPE => Some(Body::default().text(b"QEMU")),
+            procedure::LIB_VERSION | procedure::VERSION => {
+                Some(Body::default().number(0).number(9_000_000))
+            }
+            _ => None,
+        };
+        let mut answer = Vec::new();
+        let mut is_over = false;
+        if let Some(body) = usual {
+            answer = message(Kind::Reply, of, false, &body.bytes());
+        } else {
+            loop {
+                let next = script.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((kind, body)) = next else {
+                    is_over = true;
+                    break;
+                };
+                match kind % 4 {
+                    0 => answer.extend(message(Kind::Reply, of, false, &body)),
+                    1 => answer.extend(message(Kind::Reply, of, true, &body)),
+                    2 => {
+                        let (number, body) = body.split_first_chunk().unwrap_or((&[0; 4], &[]));
+                        let number = u32::from_be_bytes(*number);
+                        answer.extend(message(Kind::Told, number, false, body));
+                        continue;
+                    }
+                    _ => {
+                        answer.extend(body);
+                        is_over = true;
+                    }
+                }
+                break;
+            }
+        }
+        if stream.write_all(&answer).await.is_err() || is_over {
+            return;
+        }
+    }
+}

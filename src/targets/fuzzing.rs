@@ -1,0 +1,66 @@
+//! Foreign bytes for files of targets: see [`crate::fuzzing`].
+
+use super::{
+    document::Format,
+    edit::Edit,
+    group::{Label, Labels, shown},
+};
+
+/// A file of this name's format that is changed and changed back.
+pub(crate) fn file(bytes: &[u8], is_json: bool) {
+    let format = if is_json { Format::Json } else { Format::Yaml };
+    let Ok(text) = String::from_utf8(bytes.to_vec()) else {
+        return;
+    };
+    let Ok(document) = format.read(text.clone()) else {
+        return;
+    };
+    let targets = |document: &super::document::Document| -> Vec<(String, Labels)> {
+        let groups = document.groups.iter();
+        let each = groups.flat_map(|group| {
+            let targets = group.targets.iter().cloned();
+            targets.map(|target| (target, group.labels.clone()))
+        });
+        each.collect()
+    };
+    let before = targets(&document);
+    for (target, labels) in &before {
+        assert!(!shown(target).contains(char::is_control));
+        drop(labels.to_string());
+    }
+    let label = Label {
+        name: "service_id".to_owned(),
+        value: "fuzzing".to_owned(),
+    };
+    let labels = Labels(vec![label]);
+    let address = "fuzzing.example:9100";
+    if before.iter().any(|(target, _)| target == address) {
+        return;
+    }
+    let mut edit = Edit::new(&document.groups);
+    assert!(edit.add(address, &labels, false).is_ok());
+    let Ok(written) = document.write(&edit.groups) else {
+        // Said so, and nothing was changed.
+        return;
+    };
+    // What it says now is what it said and the new one, in whatever order.
+    let Ok(document) = format.read(written.text) else {
+        assert!(false, "what was written cannot be read");
+        return;
+    };
+    let mut after = targets(&document);
+    let Some(at) = after.iter().position(|(target, _)| target == address) else {
+        assert!(false, "what was added is not there");
+        return;
+    };
+    let (_, added) = after.remove(at);
+    assert!(added.are_same(&labels), "it has other labels");
+    assert!(after == before, "others are not what they were");
+    // And away with it again: groups without targets go, too.
+    let mut edit = Edit::new(&document.groups);
+    edit.remove(|_, target| target == address);
+    if let Ok(written) = document.write(&edit.groups) {
+        let read = format.read(written.text);
+        assert!(read.is_ok_and(|document| targets(&document) == before));
+    }
+}

@@ -1,0 +1,74 @@
+//! Foreign bytes for who asks an exporter: see [`crate::fuzzing`].
+
+use std::time::{Duration, Instant};
+
+use ratatui::{buffer::Buffer, layout::Rect};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+};
+
+use super::{Exporter, Top, view};
+use std::path::Path;
+
+/// Whoever plays the exporter says all it has to say at once and goes.
+const AT_MOST: Duration = Duration::from_secs(4);
+
+/// What an exporter answers, head and body, whatever it is asked.
+pub(crate) fn answers(bytes: &[u8], socket: &Path) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    else {
+        return;
+    };
+    let said = runtime.block_on(async {
+        let listener = UnixListener::bind(socket).ok()?;
+        let answer = bytes.to_vec();
+        let exporter = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, answer.clone()));
+            }
+        });
+        let there: Result<Exporter, _> = format!("unix://{}", socket.display()).parse();
+        let began = Instant::now();
+        let said = there.ok()?.ask().await;
+        assert!(
+            began.elapsed() < AT_MOST,
+            "somebody waits for what never comes"
+        );
+        exporter.abort();
+        Some(said)
+    });
+    let Some(said) = said else { return };
+    match &said {
+        Ok(said) => {
+            let text = view::text(said);
+            let is_safe = |c: char| c == '\n' || !c.is_control();
+            assert!(text.chars().all(is_safe), "it steers the terminal");
+        }
+        Err(reason) => {
+            assert!(!reason.contains(char::is_control), "it steers the terminal");
+            assert!(reason.len() < 4096, "a reason is for a line");
+        }
+    }
+    let mut top = Top::default();
+    top.hear(said);
+    for (width, height) in [(1, 1), (80, 24), (200, 3)] {
+        let area = Rect::new(0, 0, width, height);
+        top.draw(area, &mut Buffer::empty(area));
+    }
+}
+
+/// Reads a request, and says what there is to say.
+async fn serve(mut stream: UnixStream, answer: Vec<u8>) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        if !matches!(stream.read_buf(&mut request).await, Ok(1..)) {
+            return;
+        }
+    }
+    stream.write_all(&answer).await.ok();
+    stream.shutdown().await.ok();
+    while matches!(stream.read_buf(&mut request).await, Ok(1..)) {}
+}
