@@ -56,6 +56,7 @@ else
 fi
 step cargo test
 step cargo test --features virt --lib --test libvirt_virt
+step fuzz/run.sh 5
 step benches/host.py --short --strata "$target/release/strata_exporter"
 step benches/soak.py --short --strata "$target/release/strata_exporter"
 if ((EUID == 0)); then

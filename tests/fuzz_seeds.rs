@@ -20,7 +20,13 @@ use strata_exporter::fuzzing::{COLLECTORS, TARGETS, Tree, collected};
 const NEAR: usize = 400;
 /// Of targets that make files and sockets.
 const NEAR_SLOW: usize = 24;
-const SLOW: [&str; 4] = ["collectors", "engine_http", "libvirt_session", "top"];
+const SLOW: [&str; 5] = [
+    "collectors",
+    "dbus",
+    "engine_http",
+    "libvirt_session",
+    "top",
+];
 /// Seeds are for reading.
 const MAX_SEED: usize = 32 << 10;
 

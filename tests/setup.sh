@@ -1,6 +1,6 @@
 #!/bin/bash
-# Installs from Debian what the tests need and this machine lacks, cargo-deb and
-# cargo-deny; builds the machine that tests/machine/run.sh boots.
+# Installs from Debian what the tests need and this machine lacks, cargo-deb, cargo-deny and
+# cargo-fuzz; builds the machine that tests/machine/run.sh boots.
 #
 #     setup.sh [packages|tools|machine]     all, unless told which
 #
@@ -34,6 +34,7 @@ missing() {
     done <<-'END'
 		cc gcc
 		cc libc6-dev
+		g++ g++
 		prometheus prometheus
 		promtool prometheus
 		prometheus-node-exporter prometheus-node-exporter
@@ -143,7 +144,7 @@ tools() {
     local tools=${CARGO_TARGET_DIR:-$here/../target}/tools
     # Does nothing where this version is there.
     env -u CARGO_TARGET_DIR cargo install --quiet --locked --debug --root "$tools" \
-        cargo-deb@3.8.0
+        cargo-deb@3.8.0 cargo-fuzz@0.13.1
     env -u CARGO_TARGET_DIR cargo install --quiet --locked --debug --root "$tools" \
         --no-default-features cargo-deny@0.20.2
 }

@@ -26,7 +26,11 @@ use std::{
 };
 
 use crate::{
-    api, collectors::host::textfile, http, page, sources::fuzzing as sources, targets, top,
+    api,
+    collectors::host::{logind, systemd, textfile},
+    http, page,
+    sources::fuzzing as sources,
+    targets, top,
 };
 
 use exposed::Has;
@@ -39,6 +43,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("cgroup_file", cgroup_file),
     ("collectors", collectors),
+    ("dbus", dbus),
     ("engine_http", engine_http),
     ("engine_json", engine_json),
     ("ethtool", ethtool),
@@ -64,6 +69,28 @@ pub fn cgroup_file(bytes: &[u8]) {
 /// Files below `/proc` and `/sys`, and a collector that reads them: [`Tree`].
 pub fn collectors(bytes: &[u8]) {
     tree::collect(bytes);
+}
+
+/// What systemd or, behind an odd byte, logind answers.
+pub fn dbus(bytes: &[u8]) {
+    let Some((whom, script)) = bytes.split_first() else {
+        return;
+    };
+    let socket = place();
+    let said = sources::dbus::talk(script, &socket, |daemon, deadline| match whom % 2 {
+        0 => systemd::of(daemon, deadline),
+        _ => logind::of(&daemon, deadline),
+    });
+    std::fs::remove_file(socket).ok();
+    if let Some(Ok(families)) = said {
+        // Each seat is in sixty series.
+        let most = (64 << 10) + 400 * bytes.len();
+        let has = Has {
+            series_once: false,
+            finite_values: true,
+        };
+        exposed::check(families, most, has);
+    }
 }
 
 /// An engine's answer, as it comes over the wire.

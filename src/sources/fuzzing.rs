@@ -14,7 +14,8 @@ use std::{
 };
 
 pub(crate) use super::{
-    cgroup::fuzzing as cgroup_files, engine::fuzzing as engine, libvirt::fuzzing as libvirt,
+    cgroup::fuzzing as cgroup_files, dbus::fuzzing as dbus, engine::fuzzing as engine,
+    libvirt::fuzzing as libvirt,
 };
 
 /// A machine that is read from a directory, with these virtual machines.

@@ -4,7 +4,7 @@
 //! Every combination of labels is exposed, so that a sum over one of them is never
 //! without an answer; that is 70 series a seat.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use zbus::ObjectPath;
 
@@ -71,6 +71,11 @@ type ListedSession<'a> = (&'a str, u32, &'a str, &'a str, ObjectPath<'a>);
 
 /// The labels of a session, in order.
 type Labels<'a> = (&'static str, bool, &'a str, &'static str);
+
+/// What a daemon says: see [`crate::fuzzing`].
+pub(crate) fn of(daemon: &Daemon, deadline: Instant) -> Result<Families> {
+    daemon.ask(deadline, families)
+}
 
 fn families(talk: &mut Talk<'_>) -> Result<Families> {
     let seats = talk.ask(Call::method(OBJECT, MANAGER, "ListSeats"))?;
@@ -139,7 +144,7 @@ fn all_combinations<'a>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use zbus::{Message, Variant};
 

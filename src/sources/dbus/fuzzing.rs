@@ -1,0 +1,115 @@
+//! Foreign bytes for what is said over D-Bus: see [`crate::fuzzing`].
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::Daemon;
+
+/// Whoever plays the daemon answers at once or goes.
+const AT_MOST: Duration = Duration::from_secs(8);
+
+/// Lets somebody talk to a daemon that answers as the bytes say: after a byte that says
+/// what it is and two that say how long, the length of a signature, the signature and the
+/// body; or the name of an error; or what is sent as it is.
+pub(crate) fn talk<T>(
+    bytes: &[u8],
+    socket: &Path,
+    ask: impl FnOnce(Daemon, Instant) -> T,
+) -> Option<T> {
+    let listener = UnixListener::bind(socket).ok()?;
+    let script = bytes.to_vec();
+    let daemon = thread::spawn(move || {
+        if let Ok((stream, _)) = listener.accept() {
+            // Whoever asked may have gone.
+            serve(stream, &script);
+        }
+    });
+    let deadline = Instant::now() + AT_MOST;
+    let said = ask(Daemon::at("fuzzing", socket), deadline);
+    assert!(
+        Instant::now() < deadline,
+        "somebody waits for what never comes"
+    );
+    // Somebody who never connected would leave it waiting.
+    UnixStream::connect(socket).ok();
+    daemon.join().ok();
+    Some(said)
+}
+
+fn serve(mut stream: UnixStream, script: &[u8]) -> Option<()> {
+    let mut letter = [0];
+    for end in ["\r\n", "BEGIN\r\n"] {
+        let mut line = Vec::new();
+        while !line.ends_with(end.as_bytes()) {
+            stream.read_exact(&mut letter).ok()?;
+            line.extend(letter);
+        }
+        if end == "\r\n" {
+            let welcome = b"OK 0123456789abcdef0123456789abcdef\r\n";
+            stream.write_all(welcome).ok()?;
+        }
+    }
+    let mut rest = script;
+    loop {
+        let serial = question(&mut stream)?;
+        let ([kind, high, low], behind) = rest.split_first_chunk()?;
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let body;
+        (body, rest) = behind.split_at(length.min(behind.len()));
+        match kind % 4 {
+            0 | 1 => {
+                let (length, body) = body.split_first().unwrap_or((&0, &[]));
+                let (signature, body) = body.split_at(usize::from(*length).min(body.len()));
+                stream
+                    .write_all(&message(2, serial, signature, body))
+                    .ok()?;
+            }
+            2 => stream.write_all(&message(3, serial, body, &[])).ok()?,
+            _ => {
+                stream.write_all(body).ok()?;
+                return None;
+            }
+        }
+    }
+}
+
+/// Reads a call; says its serial number.
+fn question(stream: &mut UnixStream) -> Option<[u8; 4]> {
+    let mut head = [0; 16];
+    stream.read_exact(&mut head).ok()?;
+    let number = |at: usize| {
+        let bytes = head.get(at..)?.first_chunk()?;
+        usize::try_from(u32::from_le_bytes(*bytes)).ok()
+    };
+    let rest = number(12)?.checked_next_multiple_of(8)? + number(4)?;
+    stream.read_exact(&mut vec![0; rest]).ok()?;
+    head.get(8..)?.first_chunk().copied()
+}
+
+/// A reply, or an error of this name.
+fn message(kind: u8, reply_to: [u8; 4], word: &[u8], body: &[u8]) -> Vec<u8> {
+    let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or_default().to_le_bytes();
+    let mut fields = vec![5, 1, b'u', 0];
+    fields.extend(reply_to);
+    if kind == 3 {
+        fields.extend([4, 1, b's', 0]);
+        fields.extend(length(word));
+    } else {
+        fields.extend([8, 1, b'g', 0, u8::try_from(word.len()).unwrap_or_default()]);
+    }
+    fields.extend(word);
+    fields.push(0);
+    let mut message = vec![b'l', kind, 1, 1];
+    message.extend(length(body));
+    message.extend(1_u32.to_le_bytes());
+    message.extend(length(&fields));
+    message.extend(fields);
+    message.resize(message.len().next_multiple_of(8), 0);
+    message.extend(body);
+    message
+}
