@@ -98,6 +98,14 @@ fn targets_programs_and_seeds_have_the_same_names() {
 }
 
 #[test]
+fn each_target_makes_something_of_a_seed_of_its_own() {
+    for (target, run) in TARGETS {
+        let made: usize = seeds(target).iter().map(|(_, bytes)| run(bytes)).sum();
+        assert!(made > 0, "{target} makes nothing of any seed");
+    }
+}
+
+#[test]
 fn each_collector_that_reads_files_has_a_seed_of_which_it_makes_metrics() {
     let seeds = seeds("collectors");
     for collector in COLLECTORS {
@@ -127,7 +135,7 @@ fn seeds_are_written_for_the_fuzzer() {
 }
 
 /// What breaks the target: the seed, its beginning, or the seed with a bit turned over.
-fn broken_by(run: fn(&[u8]), seed: &[u8], near: usize) -> Option<Vec<u8>> {
+fn broken_by(run: fn(&[u8]) -> usize, seed: &[u8], near: usize) -> Option<Vec<u8>> {
     let breaks = |bytes: &[u8]| panic::catch_unwind(|| run(bytes)).is_err();
     let every = seed.len().div_ceil(near).max(1);
     let cut = (0..=seed.len()).rev().step_by(every);

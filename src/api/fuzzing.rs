@@ -7,10 +7,11 @@ use super::{
     routed,
 };
 
-/// The path and the query string of a request.
-pub(crate) fn request(path: &str, query: &str) {
+/// The path and the query string of a request; says whether there is something there.
+pub(crate) fn request(path: &str, query: &str) -> usize {
     let most = 3 * (path.len() + query.len()) + 500;
-    if let Ok((_, named)) = routed(path) {
+    let routed = routed(path);
+    if let Ok((_, named)) = &routed {
         // A part of the path, with its escapes undone.
         assert!(named.len() <= 3 * path.len());
     }
@@ -29,4 +30,5 @@ pub(crate) fn request(path: &str, query: &str) {
         }
         Asked::window(&query).ok();
     }
+    routed.is_ok().into()
 }

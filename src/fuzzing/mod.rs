@@ -36,8 +36,9 @@ use crate::{
 use exposed::Has;
 pub use tree::{COLLECTORS, Tree, collected};
 
-/// A target: its name, and what takes the bytes.
-pub type Target = (&'static str, fn(&[u8]));
+/// A target: its name, and what takes the bytes and says how much it could make of them, in
+/// whatever unit: nothing of any seed, and the target tests nothing.
+pub type Target = (&'static str, fn(&[u8]) -> usize);
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
@@ -62,19 +63,19 @@ pub const TARGETS: &[Target] = &[
 ];
 
 /// A file of a control group's: `cpu.stat`, `memory.numa_stat` and the like.
-pub fn cgroup_file(bytes: &[u8]) {
-    sources::cgroup_files::file(bytes);
+pub fn cgroup_file(bytes: &[u8]) -> usize {
+    sources::cgroup_files::file(bytes)
 }
 
 /// Files below `/proc` and `/sys`, and a collector that reads them: [`Tree`].
-pub fn collectors(bytes: &[u8]) {
-    tree::collect(bytes);
+pub fn collectors(bytes: &[u8]) -> usize {
+    tree::collect(bytes)
 }
 
 /// What systemd or, behind an odd byte, logind answers.
-pub fn dbus(bytes: &[u8]) {
+pub fn dbus(bytes: &[u8]) -> usize {
     let Some((whom, script)) = bytes.split_first() else {
-        return;
+        return 0;
     };
     let socket = place();
     let said = sources::dbus::talk(script, &socket, |daemon, deadline| match whom % 2 {
@@ -82,108 +83,111 @@ pub fn dbus(bytes: &[u8]) {
         _ => logind::of(&daemon, deadline),
     });
     std::fs::remove_file(socket).ok();
-    if let Some(Ok(families)) = said {
-        // Each seat is in sixty series.
-        let most = (64 << 10) + 400 * bytes.len();
-        let has = Has {
-            series_once: false,
-            finite_values: true,
-        };
-        exposed::check(families, most, has);
-    }
+    let Some(Ok(families)) = said else {
+        return 0;
+    };
+    // Each seat is in sixty series.
+    let most = (64 << 10) + 400 * bytes.len();
+    let has = Has {
+        series_once: false,
+        finite_values: true,
+    };
+    exposed::check(families, most, has)
 }
 
 /// An engine's answer, as it comes over the wire.
-pub fn engine_http(bytes: &[u8]) {
+pub fn engine_http(bytes: &[u8]) -> usize {
     let socket = place();
-    sources::engine::http(bytes, &socket);
+    let said = sources::engine::http(bytes, &socket);
     std::fs::remove_file(socket).ok();
+    said
 }
 
 /// What is in an engine's answers and events.
-pub fn engine_json(bytes: &[u8]) {
-    sources::engine::json(bytes);
+pub fn engine_json(bytes: &[u8]) -> usize {
+    sources::engine::json(bytes)
 }
 
 /// What a network driver says.
-pub fn ethtool(bytes: &[u8]) {
-    sources::ethtool(bytes);
+pub fn ethtool(bytes: &[u8]) -> usize {
+    sources::ethtool(bytes)
 }
 
 /// A file of targets, in JSON.
-pub fn file_sd_json(bytes: &[u8]) {
-    targets::fuzzing::file(bytes, true);
+pub fn file_sd_json(bytes: &[u8]) -> usize {
+    targets::fuzzing::file(bytes, true)
 }
 
 /// A file of targets, in YAML.
-pub fn file_sd_yaml(bytes: &[u8]) {
-    targets::fuzzing::file(bytes, false);
+pub fn file_sd_yaml(bytes: &[u8]) -> usize {
+    targets::fuzzing::file(bytes, false)
 }
 
 /// Headers of a request.
-pub fn headers(bytes: &[u8]) {
-    http::fuzzing::headers(bytes);
+pub fn headers(bytes: &[u8]) -> usize {
+    http::fuzzing::headers(bytes)
 }
 
 /// Messages of libvirt's.
-pub fn libvirt_rpc(bytes: &[u8]) {
-    sources::libvirt::rpc(bytes);
+pub fn libvirt_rpc(bytes: &[u8]) -> usize {
+    sources::libvirt::rpc(bytes)
 }
 
 /// What libvirt answers from question to question, and the metrics that come of it.
-pub fn libvirt_session(bytes: &[u8]) {
+pub fn libvirt_session(bytes: &[u8]) -> usize {
     let socket = place();
-    let (fetched, _, _) = sources::libvirt::session(bytes, &socket);
+    let (fetched, pools, networks) = sources::libvirt::session(bytes, &socket);
     std::fs::remove_file(socket).ok();
-    if fetched.connection.is_up {
-        let snapshot = sources::snapshot(&scratch(), Some(fetched));
-        // A name stands in every series of its domain.
-        let most = (64 << 10) + 300 * bytes.len() + bytes.len() * bytes.len();
-        let has = Has {
-            series_once: true,
-            finite_values: true,
-        };
-        exposed::check(collected("libvirt", &snapshot), most, has);
+    let beside = pools.map_or(0, |it| it.len()) + networks.map_or(0, |it| it.len());
+    if fetched.domains.is_empty() {
+        return beside;
     }
+    let snapshot = sources::snapshot(&scratch(), Some(fetched));
+    // A name stands in every series of its domain.
+    let most = (64 << 10) + 300 * bytes.len() + bytes.len() * bytes.len();
+    let has = Has {
+        series_once: true,
+        finite_values: true,
+    };
+    beside + exposed::check(collected("libvirt", &snapshot), most, has)
 }
 
 /// A domain's description.
-pub fn libvirt_xml(bytes: &[u8]) {
-    sources::libvirt::domain_xml(bytes);
+pub fn libvirt_xml(bytes: &[u8]) -> usize {
+    sources::libvirt::domain_xml(bytes)
 }
 
 /// `/proc/PID/mountinfo`.
-pub fn mountinfo(bytes: &[u8]) {
-    sources::mountinfo(bytes);
+pub fn mountinfo(bytes: &[u8]) -> usize {
+    sources::mountinfo(bytes)
 }
 
 /// What the kernel answers over netlink.
-pub fn netlink(bytes: &[u8]) {
-    sources::netlink(bytes);
+pub fn netlink(bytes: &[u8]) -> usize {
+    sources::netlink(bytes)
 }
 
 /// The path and query string of a request.
-pub fn query(bytes: &[u8]) {
+pub fn query(bytes: &[u8]) -> usize {
     let text = String::from_utf8_lossy(bytes);
     let (path, query) = text.split_once('?').unwrap_or((&text, &text));
-    http::fuzzing::query(query);
-    api::fuzzing::request(path, query);
-    page::fuzzing::query(query);
+    http::fuzzing::query(query) + api::fuzzing::request(path, query) + page::fuzzing::query(query)
 }
 
 /// Files of the textfile collector's.
-pub fn textfile(bytes: &[u8]) {
+pub fn textfile(bytes: &[u8]) -> usize {
     let families = textfile::fuzzing::files(bytes);
     // A help is there for each family, and an escape may take two bytes for one.
     let most = (4 << 10) + 100 * bytes.len();
-    exposed::check(families, most, Has::default());
+    exposed::check(families, most, Has::default())
 }
 
 /// What an exporter answers to `top`.
-pub fn top(bytes: &[u8]) {
+pub fn top(bytes: &[u8]) -> usize {
     let socket = place();
-    top::fuzzing::answers(bytes, &socket);
+    let said = top::fuzzing::answers(bytes, &socket);
     std::fs::remove_file(socket).ok();
+    said
 }
 
 /// Where something may be made that nobody else makes at the same time.

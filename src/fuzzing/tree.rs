@@ -203,11 +203,12 @@ fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
     (line, rest.get(1..).unwrap_or_default())
 }
 
-/// The first line names the collector; the rest is a [`Tree`].
-pub(super) fn collect(bytes: &[u8]) {
+/// The first line names the collector; the rest is a [`Tree`]. Says how many families there
+/// are.
+pub(super) fn collect(bytes: &[u8]) -> usize {
     let (name, files) = split_line(bytes);
     let Some(name) = COLLECTORS.iter().find(|it| it.as_bytes() == name) else {
-        return;
+        return 0;
     };
     let tree = Tree::new(files);
     let families = collected(name, &tree.snapshot());
@@ -218,7 +219,7 @@ pub(super) fn collect(bytes: &[u8]) {
         series_once: false,
         finite_values: true,
     };
-    exposed::check(families, most, has);
+    exposed::check(families, most, has)
 }
 
 /// What a collector says of a machine; nothing if it fails.

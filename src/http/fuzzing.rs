@@ -9,26 +9,30 @@ use super::{
 };
 use crate::{collector::Layer, exposition::Format};
 
-/// The query string of a scrape.
-pub(crate) fn query(query: &str) {
+/// The query string of a scrape; says how many collectors it asks for.
+pub(crate) fn query(query: &str) -> usize {
     let all = ["cpu", "stat", "wifi", "containers"];
     let enabled = [("cpu", Layer::Host), ("stat", Layer::Host)];
     let known = Known::new(all, enabled);
+    let mut asked = 0;
     for layer in [None, Some(Layer::Host), Some(Layer::Domains)] {
         match known.wanted(query, layer) {
             Ok(wanted) => {
                 assert!(wanted.collectors.len() <= 2);
-                wanted.family("node_load1");
+                asked += wanted.collectors.len() + usize::from(wanted.family("node_load1"));
             }
             // It is sent back: with what was asked for, in which a byte becomes three at
             // most.
             Err(reason) => assert!(reason.len() <= 3 * query.len() + 200),
         }
     }
+    asked
 }
 
-/// The values of the headers that are read, one in each line.
-pub(crate) fn headers(bytes: &[u8]) {
+/// The values of the headers that are read, one in each line; says how many ask for
+/// something.
+pub(crate) fn headers(bytes: &[u8]) -> usize {
+    let mut asked = 0;
     for line in bytes.split(|byte| *byte == b'\n') {
         let Ok(value) = HeaderValue::from_bytes(line) else {
             continue;
@@ -36,7 +40,7 @@ pub(crate) fn headers(bytes: &[u8]) {
         let text = value.to_str().ok();
         let format = Format::accepted_by(text);
         assert!(text.is_some() || format == Format::Plain);
-        gzip::accepted_by(text);
+        asked += usize::from(gzip::accepted_by(text) || format == Format::OpenMetrics);
         let mut headers = HeaderMap::new();
         headers.insert("x-prometheus-scrape-timeout-seconds", value);
         let limit = limit(&headers);
@@ -48,4 +52,5 @@ pub(crate) fn headers(bytes: &[u8]) {
     let mut gzip = flate2::Decompress::new_gzip(15);
     let done = gzip.decompress_vec(&packed, &mut plain, flate2::FlushDecompress::Finish);
     assert!(matches!(done, Ok(flate2::Status::StreamEnd)) && plain == bytes);
+    asked
 }

@@ -187,12 +187,14 @@ impl Ethtool {
     }
 }
 
-/// Reads one answer in all ways there are, however long it is.
-pub(super) fn read(answer: &[u8]) {
-    driver(answer);
+/// Reads one answer in all ways there are, however long it is; says in how many it makes
+/// sense: see [`crate::fuzzing`].
+pub(crate) fn read(answer: &[u8]) -> usize {
+    let mut made = usize::from(driver(answer).is_some());
     if let Some(Ok(link)) = link(answer) {
         let words = link.supported.0.len();
         assert!(words == link.advertised.0.len() && 8 * words <= answer.len());
+        made += 1;
         (0..=u8::MAX).for_each(|mode| _ = link.supported.has(mode.into()));
     }
     set_size(answer);
@@ -201,7 +203,9 @@ pub(super) fn read(answer: &[u8]) {
         names: names.unwrap_or_default().to_vec(),
         values: values.unwrap_or_default().to_vec(),
     };
-    assert!(statistics.iter().count() <= answer.len() / 8);
+    let count = statistics.iter().count();
+    assert!(count <= answer.len() / 8);
+    made + count
 }
 
 /// No answer's part of fixed length is longer.

@@ -36,10 +36,10 @@ pub(crate) fn snapshot(root: &Path, domains: Option<Fetched>) -> Snapshot {
 }
 
 /// Answers of the kernel's to a question: the first byte says which question it was, what
-/// follows are datagrams as they arrive, all in one.
-pub(crate) fn netlink(bytes: &[u8]) {
+/// follows are datagrams as they arrive, all in one. Says how many things are in them.
+pub(crate) fn netlink(bytes: &[u8]) -> usize {
     let Some((question, datagram)) = bytes.split_first() else {
-        return;
+        return 0;
     };
     let most = datagram.len();
     match question % 6 {
@@ -58,44 +58,51 @@ pub(crate) fn netlink(bytes: &[u8]) {
                 assert!(link.operstate().is_none() || link.operstate.is_some());
                 assert!(link.sysfs_flags().is_none() || link.allmulti.is_some());
             }
+            links.len()
         }
         1 => {
             let routes = netlink::answer(datagram, Route::add).unwrap_or_default();
             assert!(routes.len() <= most);
             assert!(routes.iter().all(|it| !it.protocol_name().is_empty()));
+            routes.len()
         }
         2 => {
             let neighbours = netlink::answer(datagram, Neighbour::add).unwrap_or_default();
             assert!(neighbours.len() <= most);
+            neighbours.len()
         }
         3 => {
             let qdiscs = netlink::answer(datagram, Qdisc::add).unwrap_or_default();
             assert!(qdiscs.iter().map(|it| it.kind.len()).sum::<usize>() <= 3 * most);
+            qdiscs.len()
         }
         4 => {
             let sockets = netlink::answer(datagram, TcpSockets::add_all).unwrap_or_default();
-            assert!(sockets.states().map(|(_, count)| count).sum::<u64>() <= most as u64);
+            let sockets = sockets.states().map(|(_, count)| count).sum::<u64>();
+            let sockets = usize::try_from(sockets).unwrap_or(usize::MAX);
+            assert!(sockets <= most);
+            sockets
         }
         _ => {
             let addresses = netlink::answer(datagram, Address::add).unwrap_or_default();
             assert!(addresses.len() <= most);
+            addresses.len()
         }
     }
 }
 
-/// What a driver answers, put where it is looked for.
-pub(crate) fn ethtool(bytes: &[u8]) {
-    ethtool::read(bytes);
-}
+pub(crate) use ethtool::read as ethtool;
 
-/// `/proc/PID/mountinfo`.
-pub(crate) fn mountinfo(bytes: &[u8]) {
+/// `/proc/PID/mountinfo`; says how many mounts there are.
+pub(crate) fn mountinfo(bytes: &[u8]) -> usize {
     let info = MountInfo::of(bytes);
-    let mut text = 0;
+    let (mut text, mut mounts) = (0, 0);
     for mount in info.mounts().flatten() {
         text += mount.point.as_os_str().len();
+        mounts += 1;
         text += mount.source.len() + mount.kind.len() + mount.options.len();
     }
     // A byte becomes three at most, as U+FFFD.
     assert!(text <= 3 * bytes.len());
+    mounts
 }

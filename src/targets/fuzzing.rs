@@ -6,14 +6,15 @@ use super::{
     group::{Label, Labels, shown},
 };
 
-/// A file of this name's format that is changed and changed back.
-pub(crate) fn file(bytes: &[u8], is_json: bool) {
+/// A file in one of the formats that is changed and changed back; says how many targets
+/// are in it.
+pub(crate) fn file(bytes: &[u8], is_json: bool) -> usize {
     let format = if is_json { Format::Json } else { Format::Yaml };
     let Ok(text) = String::from_utf8(bytes.to_vec()) else {
-        return;
+        return 0;
     };
-    let Ok(document) = format.read(text.clone()) else {
-        return;
+    let Ok(document) = format.read(text) else {
+        return 0;
     };
     let targets = |document: &super::document::Document| -> Vec<(String, Labels)> {
         let groups = document.groups.iter();
@@ -35,26 +36,25 @@ pub(crate) fn file(bytes: &[u8], is_json: bool) {
     let labels = Labels(vec![label]);
     let address = "fuzzing.example:9100";
     if before.iter().any(|(target, _)| target == address) {
-        return;
+        return before.len();
     }
     let mut edit = Edit::new(&document.groups);
     assert!(edit.add(address, &labels, false).is_ok());
     let Ok(written) = document.write(&edit.groups) else {
         // Said so, and nothing was changed.
-        return;
+        return before.len();
     };
     // What it says now is what it said and the new one, in whatever order.
-    let Ok(document) = format.read(written.text) else {
-        assert!(false, "what was written cannot be read");
-        return;
+    let read = format.read(written.text);
+    assert!(read.is_ok(), "what was written cannot be read: {read:?}");
+    let Ok(document) = read else {
+        return before.len();
     };
     let mut after = targets(&document);
-    let Some(at) = after.iter().position(|(target, _)| target == address) else {
-        assert!(false, "what was added is not there");
-        return;
-    };
-    let (_, added) = after.remove(at);
-    assert!(added.are_same(&labels), "it has other labels");
+    let added = after.iter().position(|(target, _)| target == address);
+    let added = added.map(|at| after.remove(at));
+    let is_there = added.is_some_and(|(_, added)| added.are_same(&labels));
+    assert!(is_there, "what was added is not there");
     assert!(after == before, "others are not what they were");
     // And away with it again: groups without targets go, too.
     let mut edit = Edit::new(&document.groups);
@@ -63,4 +63,5 @@ pub(crate) fn file(bytes: &[u8], is_json: bool) {
         let read = format.read(written.text);
         assert!(read.is_ok_and(|document| targets(&document) == before));
     }
+    before.len()
 }

@@ -14,13 +14,14 @@ use std::path::Path;
 /// Whoever plays the exporter says all it has to say at once and goes.
 const AT_MOST: Duration = Duration::from_secs(4);
 
-/// What an exporter answers, head and body, whatever it is asked.
-pub(crate) fn answers(bytes: &[u8], socket: &Path) {
+/// What an exporter answers, head and body, whatever it is asked; says whether it is an
+/// answer.
+pub(crate) fn answers(bytes: &[u8], socket: &Path) -> usize {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
     else {
-        return;
+        return 0;
     };
     let said = runtime.block_on(async {
         let listener = UnixListener::bind(socket).ok()?;
@@ -40,7 +41,8 @@ pub(crate) fn answers(bytes: &[u8], socket: &Path) {
         exporter.abort();
         Some(said)
     });
-    let Some(said) = said else { return };
+    let Some(said) = said else { return 0 };
+    let is_answer = said.is_ok();
     match &said {
         Ok(said) => {
             let text = view::text(said);
@@ -58,6 +60,7 @@ pub(crate) fn answers(bytes: &[u8], socket: &Path) {
         let area = Rect::new(0, 0, width, height);
         top.draw(area, &mut Buffer::empty(area));
     }
+    is_answer.into()
 }
 
 /// Reads a request, and says what there is to say.

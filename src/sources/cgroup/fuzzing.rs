@@ -2,16 +2,17 @@
 
 use super::parse;
 
-/// One file, read as each of the shapes there are.
-pub(crate) fn file(bytes: &[u8]) {
+/// One file, read as each of the shapes there are; says in how many it made sense.
+pub(crate) fn file(bytes: &[u8]) -> usize {
     let number = parse::number(bytes);
     if let Ok(number) = number {
         assert!(parse::limit(bytes) == Ok(Some(number)));
         assert!(parse::limit_unless_negative(bytes) == Ok(Some(number)));
         assert!(parse::decimal(number.to_string().as_bytes()) == Some(number));
     }
-    parse::quota_and_period(bytes).ok();
-    parse::stalls(bytes).ok();
+    let mut made = usize::from(number.is_ok());
+    made += usize::from(parse::quota_and_period(bytes).is_ok());
+    made += usize::from(parse::stalls(bytes).is_ok_and(|it| it.some.is_some()));
     let mut keys = 0;
     for (key, value) in parse::keyed(bytes) {
         keys += key.len();
@@ -30,7 +31,6 @@ pub(crate) fn file(bytes: &[u8]) {
         let pages = parse::numa_pages(bytes, all_are_hierarchical, size);
         assert!(pages.map_or(0, |all| all.len()) <= bytes.len());
     }
-    for (_, line) in parse::lines(bytes) {
-        parse::words(line).for_each(|word| _ = parse::device(word));
-    }
+    let words = parse::lines(bytes).flat_map(|(_, line)| parse::words(line));
+    made + words.filter_map(parse::device).count()
 }

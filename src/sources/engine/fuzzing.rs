@@ -28,6 +28,9 @@ const AT_MOST: Duration = Duration::from_secs(8);
 /// More events are not waited for.
 const MAX_EVENTS: usize = 10_000;
 
+/// Stands for all answers that are none.
+const NOTHING: &str = "no answer";
+
 fn kept() -> Kept {
     Kept {
         labels: ["com.docker.compose.service".to_owned(), "a".to_owned()].into(),
@@ -36,8 +39,8 @@ fn kept() -> Kept {
 }
 
 /// Answers, one in each line, in any order: whatever each may be, it is read as all of
-/// them.
-pub(crate) fn json(bytes: &[u8]) {
+/// them. Says how many containers there are in the end.
+pub(crate) fn json(bytes: &[u8]) -> usize {
     let (kept, mut cache) = (kept(), Cache::default());
     let mut engine = Engine::at("engine".into());
     for answer in bytes.split(|byte| *byte == b'\n') {
@@ -75,6 +78,7 @@ pub(crate) fn json(bytes: &[u8]) {
             check(&engine, container);
         }
     }
+    engine.containers.len()
 }
 
 fn check(engine: &Engine, container: &Container) {
@@ -87,8 +91,8 @@ fn check(engine: &Engine, container: &Container) {
 }
 
 /// The bytes of an answer's head and body, behind a line that says what was asked and in
-/// how long parts they arrive: `containers 7`.
-pub(crate) fn http(bytes: &[u8], socket: &Path) {
+/// how long parts they arrive: `containers 7`. Says how long the answer is in words of ours.
+pub(crate) fn http(bytes: &[u8], socket: &Path) -> usize {
     let end = bytes.iter().position(|byte| *byte == b'\n');
     let (line, answer) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
     let line = String::from_utf8_lossy(line);
@@ -100,7 +104,7 @@ pub(crate) fn http(bytes: &[u8], socket: &Path) {
         .enable_all()
         .build()
     else {
-        return;
+        return 0;
     };
     let said = |part| runtime.block_on(talk(asked, answer, part, socket));
     let whole = said(usize::MAX);
@@ -111,6 +115,7 @@ pub(crate) fn http(bytes: &[u8], socket: &Path) {
             "in parts it says {parts}, and in one {whole}"
         );
     }
+    if whole == NOTHING { 0 } else { whole.len() }
 }
 
 /// Asks, and what comes of it.
@@ -171,7 +176,7 @@ fn text<T: Debug>(answer: Result<T, super::connection::Failure>) -> String {
             let reason = failure.to_string();
             assert!(reason.len() <= 4 * 400, "a reason is for a log");
             assert!(!reason.contains(char::is_control), "and is one line");
-            "no answer".to_owned()
+            NOTHING.to_owned()
         }
     }
 }

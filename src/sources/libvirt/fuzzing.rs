@@ -30,8 +30,9 @@ use super::{
 /// No answer may take longer, for whoever plays the daemon answers at once or goes.
 const AT_MOST: Duration = Duration::from_secs(8);
 
-/// What a daemon sends, from the first message to the last.
-pub(crate) fn rpc(bytes: &[u8]) {
+/// What a daemon sends, from the first message to the last; says how many there are.
+pub(crate) fn rpc(bytes: &[u8]) -> usize {
+    let mut messages = 0;
     let heard = Heard::default();
     heard.listens(|_| true);
     let cache = Cache::default();
@@ -48,8 +49,9 @@ pub(crate) fn rpc(bytes: &[u8]) {
         }
         body(message.procedure, message.body, &heard, &cache);
         rest = behind;
+        messages += 1 + heard.running().len();
     }
-    heard.running();
+    messages
 }
 
 /// All that may be in a message; what is listed is bounded by what came.
@@ -92,8 +94,8 @@ fn body(procedure: u32, body: &[u8], heard: &Heard, cache: &Cache) {
     }
 }
 
-/// The description of a domain.
-pub(crate) fn domain_xml(bytes: &[u8]) {
+/// The description of a domain; says how many devices it has.
+pub(crate) fn domain_xml(bytes: &[u8]) -> usize {
     let text = wire::text(bytes);
     match xml::about(&text) {
         Ok(about) => {
@@ -102,8 +104,12 @@ pub(crate) fn domain_xml(bytes: &[u8]) {
             let devices = about.disks.len() + about.interfaces.len();
             assert!(5 * devices <= text.len());
             assert!(about.title.is_none_or(|title| title.len() <= text.len()));
+            devices
         }
-        Err(reason) => assert!(reason.len() <= 4096, "a reason is for a log"),
+        Err(reason) => {
+            assert!(reason.len() <= 4096, "a reason is for a log");
+            0
+        }
     }
 }
 
