@@ -23,7 +23,7 @@ mkdir -p "$scratch/tmp" "$scratch/logs" fuzz/artifacts
 
 started=$SECONDS
 # No sanitizer: it takes nightly Rust, and what it looks for is not in safe code.
-CARGO_TARGET_DIR="$target_dir/fuzz" cargo fuzz build --sanitizer none
+CARGO_INCREMENTAL=0 CARGO_TARGET_DIR="$target_dir/fuzz" cargo fuzz build --sanitizer none
 STRATA_FUZZ_SEEDS="$scratch/seeds" cargo test --quiet --test fuzz_seeds seeds_are_written >/dev/null
 echo "built in $((SECONDS - started)) s"
 

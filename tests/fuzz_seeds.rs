@@ -4,6 +4,8 @@
 //! `STRATA_FUZZ_SEEDS=DIR cargo test --test fuzz_seeds` writes the seeds to `DIR/TARGET`, for
 //! `fuzz/run.sh`.
 
+#![expect(clippy::disallowed_methods, reason = "tests read files as they are")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -169,7 +171,7 @@ fn seeds(target: &str) -> Vec<Seed> {
                 for path in paths {
                     let there = bytes.len();
                     add_below(&mut bytes, &dir, &dir.join(path));
-                    assert!(bytes.len() > there, "{dir:?} has no {path}");
+                    assert!(bytes.len() > there, "{} has no {path}", dir.display());
                 }
                 assert_eq!(seeds.insert(name.to_owned(), bytes), None, "{name}");
             }

@@ -10,8 +10,8 @@
 //! directory of seeds.
 
 #![expect(
-    clippy::missing_panics_doc,
-    reason = "to panic is how a target says that something is wrong"
+    clippy::must_use_candidate,
+    reason = "to panic is how a target says that something is wrong; a fuzzer needs no more"
 )]
 
 mod exposed;

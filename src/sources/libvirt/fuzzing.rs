@@ -83,9 +83,9 @@ fn body(procedure: u32, body: &[u8], heard: &Heard, cache: &Cache) {
     }
     for record in wire::records(body).unwrap_or_default() {
         assert!(12 * record.params.len() <= body.len());
-        let (state, _, stats) = params::stats(record.params);
-        params::is_complete(&stats, state);
-        let things = stats.disks.len() + stats.interfaces.len() + stats.vcpus.len();
+        let (state, _, used) = params::stats(record.params);
+        params::is_complete(&used, state);
+        let things = used.disks.len() + used.interfaces.len() + used.vcpus.len();
         assert!(things <= body.len());
     }
     if let Ok(Some(event)) = wire::event(procedure, body) {
