@@ -14,13 +14,10 @@ use std::{
 
 use hyper::{HeaderMap, Response};
 use rustls::ServerConfig;
-use tokio::{
-    task,
-    time::{self, Instant},
-};
+use tokio::time::{self, Instant};
 use tracing::{error, info, warn};
 
-use super::{Loaded, files::Seen, logins::Logins, rate_limit::Bucket};
+use super::{Loaded, aside::aside, files::Seen, logins::Logins, rate_limit::Bucket};
 use crate::exporter::{Exporter, Refused};
 
 /// How long the file is taken to be as it was.
@@ -119,8 +116,8 @@ impl Kept {
             is_due
         };
         if is_due {
-            let this = Arc::clone(self);
-            let look = task::spawn_blocking(move || Look(&this).take());
+            let look = Look(Arc::clone(self));
+            let look = aside(move || look.take());
             if time::timeout(PATIENCE, look).await.is_err() {
                 warn!(file = %self.path.display(), "the web config's files do not answer");
             }
@@ -129,10 +126,10 @@ impl Kept {
     }
 }
 
-/// A look that is under way.
-struct Look<'a>(&'a Kept);
+/// A look that is under way, until it is done or could not be begun.
+struct Look(Arc<Kept>);
 
-impl Drop for Look<'_> {
+impl Drop for Look {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.is_looking = false;
@@ -140,10 +137,10 @@ impl Drop for Look<'_> {
     }
 }
 
-impl Look<'_> {
+impl Look {
     /// Reads the file again if it, or one that it names, is another.
     fn take(self) {
-        let kept = self.0;
+        let kept = &*self.0;
         let seen = kept.lock().seen.clone();
         if seen.iter().all(Seen::is_current) {
             return;

@@ -18,9 +18,9 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{HeaderMap, header::AUTHORIZATION};
 use rustix::rand::{GetRandomFlags, getrandom};
 use sha2::{Digest, Sha256};
-use tokio::{sync::Semaphore, task};
+use tokio::sync::Semaphore;
 
-use super::passwords::Hash;
+use super::{aside::aside, passwords::Hash};
 use crate::exporter::Refused;
 
 /// How many may wait for a comparison, with the one that is under way.
@@ -118,7 +118,7 @@ impl Logins {
             return result;
         }
         let (this, is_known) = (Arc::clone(self), known.is_some());
-        let compared = task::spawn_blocking(move || {
+        let compared = aside(move || {
             let is_right = hash.is_of(&password) && is_known;
             let list = if is_right { &this.right } else { &this.wrong };
             list.lock().unwrap_or_else(PoisonError::into_inner).add(key);
@@ -129,8 +129,9 @@ impl Logins {
         let is_right = compared.await;
         drop(waiting);
         match is_right {
-            Ok(true) => Ok(()),
-            _ => Err(Refused::WrongPassword),
+            Some(true) => Ok(()),
+            Some(false) => Err(Refused::WrongPassword),
+            None => Err(Refused::Busy),
         }
     }
 
@@ -280,7 +281,7 @@ mod tests {
             }));
         }
         while logins.waiting.load(Ordering::Relaxed) < MAX_WAITING {
-            task::yield_now().await;
+            tokio::task::yield_now().await;
         }
         let one_more = logins.check(&users, &with("a", "other")).await;
         assert_eq!(one_more, Err(Refused::Busy));

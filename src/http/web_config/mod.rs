@@ -3,6 +3,7 @@
 //!
 //! docs/web-config.md says what is read how, and where this differs from the toolkit.
 
+mod aside;
 mod check;
 mod client_certificates;
 mod files;
