@@ -43,6 +43,7 @@ pub type Target = (&'static str, fn(&[u8]) -> usize);
 /// All of them.
 pub const TARGETS: &[Target] = &[
     ("cgroup_file", cgroup_file),
+    ("client_certificate", client_certificate),
     ("collectors", collectors),
     ("dbus", dbus),
     ("engine_http", engine_http),
@@ -59,12 +60,17 @@ pub const TARGETS: &[Target] = &[
     ("query", query),
     ("textfile", textfile),
     ("top", top),
-    // Still to come, with the parser: ("web_config", web_config).
+    ("web_config", web_config),
 ];
 
 /// A file of a control group's: `cpu.stat`, `memory.numa_stat` and the like.
 pub fn cgroup_file(bytes: &[u8]) -> usize {
     sources::cgroup_files::file(bytes)
+}
+
+/// The certificate that a client shows.
+pub fn client_certificate(bytes: &[u8]) -> usize {
+    http::web_config::fuzzing::certificate(bytes)
 }
 
 /// Files below `/proc` and `/sys`, and a collector that reads them: [`Tree`].
@@ -188,6 +194,11 @@ pub fn top(bytes: &[u8]) -> usize {
     let said = top::fuzzing::answers(bytes, &socket);
     std::fs::remove_file(socket).ok();
     said
+}
+
+/// The file of `--web.config.file`.
+pub fn web_config(bytes: &[u8]) -> usize {
+    http::web_config::fuzzing::file(bytes)
 }
 
 /// Where something may be made that nobody else makes at the same time.

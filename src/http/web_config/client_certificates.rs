@@ -112,7 +112,7 @@ impl ClientCertVerifier for Shown {
 }
 
 /// The alternative names in a certificate, written as Go writes them.
-fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, Error> {
+pub(super) fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, Error> {
     let unread = || Error::InvalidCertificate(CertificateError::BadEncoding);
     let (_, certificate) = parse_x509_certificate(certificate).map_err(|_| unread())?;
     let names = certificate

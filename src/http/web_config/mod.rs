@@ -7,6 +7,7 @@ mod aside;
 mod check;
 mod client_certificates;
 mod files;
+pub(crate) mod fuzzing;
 mod go_names;
 mod kept;
 mod logins;
