@@ -176,6 +176,8 @@ const LABELS: &[(Tells, &[&str], &[&str])] = &[
             "goversion",
             "hypervisor_running",
             "id_like",
+            "landlock",
+            "seccomp",
             "identity",
             "image_version",
             "kernelVersion",
