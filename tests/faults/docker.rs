@@ -4,7 +4,7 @@
 use rustix::process::Signal;
 
 use crate::{
-    exporter::{Exporter, Fault, flags, started_by},
+    exporter::{Exporter, Fault, SANDBOXED, flags, started_by},
     support::{
         engines::Engine,
         live::{Scratch, until},
@@ -28,7 +28,7 @@ fn whatever_becomes_of_dockerd_costs_nobody_anything() {
     let scratch = Scratch::new("fault-docker");
     let socket = format!("--engine.socket=unix://{}", later.0.join("sock").display());
     let others = "--cgroup.exclude=^/[^d]".to_owned();
-    let flags = flags(&COLLECTORS, &[socket, others]);
+    let flags = flags(&COLLECTORS, &[socket, others, SANDBOXED.to_owned()]);
     // A name that nobody else's container has.
     let name = format!("web-{}", std::process::id());
     let is_ours = {

@@ -29,6 +29,9 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_strata_exporter");
 /// Collectors that no fault in here is about.
 pub const OTHERS: [&str; 3] = ["loadavg", "meminfo", "stat"];
 
+/// For exporters that ask daemons, which are found again from inside, too.
+pub const SANDBOXED: &str = "--sandbox=auto";
+
 /// A series: its name, and its labels.
 type Series = (String, Labels);
 

@@ -4,7 +4,7 @@
 use rustix::process::Signal;
 
 use crate::{
-    exporter::{Exporter, Fault, flags, started_by},
+    exporter::{Exporter, Fault, SANDBOXED, flags, started_by},
     support::{
         guests::Daemon,
         lacks,
@@ -33,7 +33,11 @@ fn whatever_becomes_of_libvirtd_costs_nobody_else_anything() {
     let scratch = Scratch::new("fault-libvirt-exporter");
     let socket = daemon.socket("libvirt-sock-ro");
     let uri = format!("--libvirt.uri={}", socket.display());
-    let exporter = Exporter::start(started_by(&[]), &flags(&["libvirt"], &[uri]), &scratch.0);
+    let exporter = Exporter::start(
+        started_by(&[]),
+        &flags(&["libvirt"], &[uri, SANDBOXED.to_owned()]),
+        &scratch.0,
+    );
     let up = |page: &Scrape| page.value("libvirt_up", &[]);
     let domains = |page: &Scrape| page.value("libvirt_domains", &[]);
     let of_libvirt = |name: &str, labels: &Labels| {
