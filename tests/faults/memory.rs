@@ -37,6 +37,8 @@ fn a_thousand_containers_are_told_of_in_32_mb() {
             name: "32 MB of memory, 1,000 containers",
             stays: "everything",
             from_start: true,
+            // It says so when it starts.
+            log_lines: 1,
             scrapes: 50,
             ..Fault::default()
         },
