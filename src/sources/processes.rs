@@ -82,7 +82,7 @@ impl Snapshot {
     /// always there, and is root's.
     pub fn sees_all_processes(&self) -> Result<()> {
         let proc = self.proc_dir("")?;
-        if proc.is_procfs() && !proc.has("1") {
+        if proc.is_procfs() && !self.sees_others() {
             return Err(Error::io(proc.path().join("1"), Errno::ACCESS));
         }
         Ok(())
