@@ -193,44 +193,79 @@ pub(super) fn give_back_freed() {
     };
 }
 
-/// Lets go of the pages of this program's code. The kernel maps them again, from the file
-/// or the memory that it keeps of it, as they are run.
+/// Lets go of the pages of this program's code and of the C library's. The kernel maps them
+/// again, from the file or the memory that it keeps of it, as they are run or read.
 pub(super) fn give_back_code() -> Result<()> {
     let path = Path::new("/proc/self/smaps");
     let maps = dir::read(path)?;
-    // Where this very function is.
+    // Where this very function is, and one of the library's: neither file is ever unmapped.
     let here = give_back_code as fn() -> Result<()> as usize;
-    let Some(code) = code_at(here, &maps) else {
+    let library = libc::getpid as unsafe extern "C" fn() -> libc::pid_t as usize;
+    let code = code_around(&[here, library], &maps);
+    if code.is_empty() {
         return Err(maps.error(1, "the program's code is not there, or not as in its file"));
-    };
-    let start = ptr::with_exposed_provenance_mut(code.start);
-    // SAFETY: the mapping is of a file, cannot be written to, and has no page that differs
-    // from the file's, so that whoever runs or reads it finds what was there before. It is
-    // of the program itself, and so not unmapped or changed since it was looked for.
-    if unsafe { libc::madvise(start, code.len(), libc::MADV_DONTNEED) } != 0 {
-        return Err(Error::io(path, io::Error::last_os_error()));
+    }
+    for part in code {
+        let start = ptr::with_exposed_provenance_mut(part.start);
+        // SAFETY: the mapping is of a file, cannot be written to, and has no page that differs
+        // from the file's, so that whoever runs or reads it finds what was there before. It is
+        // of the program itself or of the C library, and so not unmapped or changed since it
+        // was looked for.
+        if unsafe { libc::madvise(start, part.len(), libc::MADV_DONTNEED) } != 0 {
+            return Err(Error::io(path, io::Error::last_os_error()));
+        }
     }
     Ok(())
 }
 
-/// The mapping of a file around an address that can be run and not written to, and has
+/// A mapping, as a line of `smaps` begins one.
+struct Mapping<'a> {
+    range: Range<usize>,
+    /// Whether it can only be read or run.
+    is_fixed: bool,
+    /// The file's device and inode.
+    file: (&'a str, &'a str),
+    /// Whether no page of it differs from the file's.
+    is_clean: bool,
+}
+
+/// Of the files that are mapped at these addresses all that cannot be written to, and has
 /// no pages of its own, such as those with a debugger's break points.
-fn code_at(address: usize, smaps: &Text) -> Option<Range<usize>> {
-    let mut found = None;
+fn code_around(addresses: &[usize], smaps: &Text) -> Vec<Range<usize>> {
+    let mut mappings: Vec<Mapping<'_>> = Vec::new();
     for mut line in smaps.lines() {
-        let first = line.next_word()?;
-        if let Some((start, end)) = first.split_once('-') {
-            let number = |text| usize::from_str_radix(text, 16).ok();
-            let range = number(start)?..number(end)?;
-            let rights = line.next_word()?;
-            let (_offset, _device, inode) = (line.next_word(), line.next_word(), line.next_word());
-            let is_code = rights == "r-xp" && inode.is_some_and(|inode| inode != "0");
-            found = (is_code && range.contains(&address)).then_some(range);
-        } else if first == "Anonymous:" && found.is_some() {
-            return found.filter(|_| line.next_word() == Some("0"));
+        let Some(first) = line.next_word() else {
+            continue;
+        };
+        if let Some(range) = range(first) {
+            let rights = line.next_word();
+            let _offset = line.next_word();
+            let file = (line.next_word(), line.next_word());
+            mappings.push(Mapping {
+                range,
+                is_fixed: matches!(rights, Some("r-xp" | "r--p")),
+                file: (file.0.unwrap_or_default(), file.1.unwrap_or("0")),
+                is_clean: false,
+            });
+        } else if first == "Anonymous:"
+            && let Some(mapping) = mappings.last_mut()
+        {
+            mapping.is_clean = line.next_word() == Some("0");
         }
     }
-    None
+    let is_at = |it: &&Mapping<'_>| addresses.iter().any(|at| it.range.contains(at));
+    let files: Vec<_> = mappings.iter().filter(is_at).map(|it| it.file).collect();
+    let of_them = mappings.iter().filter(|it| files.contains(&it.file));
+    let kept = of_them.filter(|it| it.is_fixed && it.is_clean && it.file.1 != "0");
+    kept.map(|it| it.range.clone()).collect()
+}
+
+/// `55d0c8a00000-55d0c8c00000`
+fn range(text: &str) -> Option<Range<usize>> {
+    let (start, end) = text.split_once('-')?;
+    let number = |text| usize::from_str_radix(text, 16).ok();
+    let range = number(start)?..number(end)?;
+    (!range.is_empty()).then_some(range)
 }
 
 #[cfg(test)]
@@ -272,24 +307,21 @@ mod tests {
     fn only_code_as_it_is_in_its_file_is_let_go_of() {
         let code = |rights: &str, inode: u32, own: u32| {
             let text = format!(
-                "1000-2000 r--p 00000000 fe:00 7 /x\nAnonymous: 0 kB\n\
+                "1000-2000 r--p 00000000 fe:00 {inode} /x\nAnonymous: 0 kB\n\
                  2000-5000 {rights} 00001000 fe:00 {inode} /x\nRss: 8 kB\nAnonymous: {own} kB\n\
-                 VmFlags: rd ex\n5000-6000 r-xp 00004000 fe:00 8 /y\nAnonymous: 0 kB\n"
+                 VmFlags: rd ex\n5000-6000 r--p 00004000 fe:00 {inode} /x\nAnonymous: 4 kB\n\
+                 6000-7000 rw-p 00005000 fe:00 {inode} /x\nAnonymous: 0 kB\n\
+                 7000-8000 r-xp 00004000 fe:00 8 /y\nAnonymous: 0 kB\n\
+                 8000-9000 r-xp 00004000 fe:00 9 /z\nAnonymous: 0 kB\n"
             );
-            code_at(0x4fff, &text.as_str().into())
+            code_around(&[0x4fff, 0x8000], &text.as_str().into())
         };
-        assert_eq!(code("r-xp", 7, 0), Some(0x2000..0x5000));
-        for (rights, inode, own) in [
-            ("r--p", 7, 0),
-            ("rwxp", 7, 0),
-            ("r-xp", 0, 0),
-            ("r-xp", 7, 4),
-        ] {
-            assert_eq!(code(rights, inode, own), None, "{rights} {inode} {own}");
-        }
-        assert_eq!(
-            code_at(0x4fff, &"2000-5000 r-xp 0 fe:00 7 /x\n".into()),
-            None
-        );
+        let (read, run, library) = (0x1000..0x2000, 0x2000..0x5000, 0x8000..0x9000);
+        assert_eq!(code("r-xp", 7, 0), [read.clone(), run, library.clone()]);
+        assert_eq!(code("rwxp", 7, 0), [read.clone(), library.clone()]);
+        assert_eq!(code("r-xp", 7, 4), [read, library.clone()]);
+        assert_eq!(code("r-xp", 0, 0), [library]);
+        let text = "2000-5000 r-xp 0 fe:00 7 /x\n";
+        assert!(code_around(&[0x4fff], &text.into()).is_empty());
     }
 }
