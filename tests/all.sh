@@ -58,6 +58,7 @@ step cargo test
 step cargo test --features virt --lib --test libvirt_virt
 step fuzz/run.sh 5
 step benches/host.py --short --strata "$target/release/strata_exporter"
+step benches/web_config.py --rounds 2 --strata "$target/release/strata_exporter"
 step benches/soak.py --short --strata "$target/release/strata_exporter"
 if ((EUID == 0)); then
     step benches/containers.py --short --strata "$target/release/strata_exporter"
