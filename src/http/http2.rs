@@ -9,7 +9,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use http_body_util::BodyExt;
 use hyper::{
     Response,
     body::{Body, Bytes, Frame, SizeHint},
@@ -57,10 +56,8 @@ pub(super) struct Pieces {
 impl Pieces {
     /// An answer with its body in pieces; without, but with its length, where only the head is
     /// wanted, which over HTTP/1 hyper sees to.
-    pub(super) async fn answer(answer: Answer, wants_body: bool, turn: Turn) -> Response<Self> {
-        let (mut head, body) = answer.into_parts();
-        let whole = body.collect().await;
-        let mut rest = whole.unwrap_or_else(|never| match never {}).to_bytes();
+    pub(super) fn answer(answer: Answer, wants_body: bool, turn: Turn) -> Response<Self> {
+        let (mut head, mut rest) = answer.into_parts();
         if !wants_body {
             head.headers.insert(CONTENT_LENGTH, rest.len().into());
             rest = Bytes::new();

@@ -21,8 +21,8 @@ use std::{
 };
 
 use clap::ArgAction;
-use http_body_util::{BodyExt, Full};
-use hyper::{Method, Response, body::Incoming, server::conn::http1, service::service_fn};
+use http_body_util::Full;
+use hyper::{Method, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -358,7 +358,7 @@ async fn over_http1<S: AsyncRead + AsyncWrite + Unpin>(
         pulse.answering();
         let answer = shared.answer(request).await;
         pulse.answered();
-        Ok::<_, Infallible>(held(answer, place).await)
+        Ok::<_, Infallible>(answer.map(|body| Full::new(place.hold(body))))
     });
     let io = TokioIo::new(Watched::new(stream, Arc::clone(pulse)));
     let connection = http1::Builder::new()
@@ -369,14 +369,6 @@ async fn over_http1<S: AsyncRead + AsyncWrite + Unpin>(
         .serve_connection(io, answer);
     let shut_down = |connection: Pin<&mut http1::Connection<_, _>>| connection.graceful_shutdown();
     converse(connection, shut_down, place, stopped).await;
-}
-
-/// The same answer, which counts as held until it was sent.
-async fn held(answer: Answer, place: &Place) -> Answer {
-    let (head, body) = answer.into_parts();
-    let Ok(body) = body.collect().await;
-    let body = Full::new(place.hold(body.to_bytes()));
-    Response::from_parts(head, body)
 }
 
 async fn over_http2<S: AsyncRead + AsyncWrite + Unpin>(
@@ -391,8 +383,8 @@ async fn over_http2<S: AsyncRead + AsyncWrite + Unpin>(
         let (place, shared) = (Arc::clone(&of_all), Arc::clone(&shared));
         async move {
             let wants_body = request.method() != Method::HEAD;
-            let answer = held(shared.answer(request).await, &place).await;
-            Ok::<_, Infallible>(Pieces::answer(answer, wants_body, turn).await)
+            let answer = shared.answer(request).await.map(|body| place.hold(body));
+            Ok::<_, Infallible>(Pieces::answer(answer, wants_body, turn))
         }
     });
     let connection = http2::builder().serve_connection(TokioIo::new(stream), answer);

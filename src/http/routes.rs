@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::Bytes,
@@ -46,7 +45,7 @@ pub(super) const MAX_LIMIT: Duration = Duration::from_secs(300);
 /// What the answer needs of the scraper's time once everything is collected.
 const MARGIN: Duration = Duration::from_millis(500);
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Bytes>;
 
 /// Everything that answers are made of.
 #[derive(Debug)]
@@ -167,7 +166,7 @@ impl Service {
                 is_packed: false,
             }
         };
-        let mut answer = Response::new(Full::from(body.bytes));
+        let mut answer = Response::new(body.bytes);
         let status = StatusCode::from_u16(status);
         *answer.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         set(&mut answer, VARY, "Accept-Encoding");
@@ -219,7 +218,7 @@ impl Service {
             let reason = "The metrics could not be written down.\n";
             return text(StatusCode::INTERNAL_SERVER_ERROR, reason.to_owned());
         };
-        let mut answer = Response::new(Full::from(body.bytes));
+        let mut answer = Response::new(body.bytes);
         set(&mut answer, CONTENT_TYPE, format.content_type());
         set(&mut answer, VARY, "Accept, Accept-Encoding");
         if body.is_packed {
@@ -352,7 +351,7 @@ fn set(answer: &mut Answer, name: HeaderName, value: &'static str) {
 }
 
 fn text(status: StatusCode, body: String) -> Answer {
-    let mut answer = Response::new(Full::from(body));
+    let mut answer = Response::new(Bytes::from(body));
     *answer.status_mut() = status;
     set(&mut answer, CONTENT_TYPE, "text/plain; charset=utf-8");
     answer
