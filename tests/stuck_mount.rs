@@ -11,9 +11,8 @@ mod support;
 use std::{
     collections::BTreeSet,
     env, fs,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -192,18 +191,9 @@ impl Server {
         let script = r#"exec 7<>/dev/fuse &&
             mount -i -t fuse -o fd=7,rootmode=40000,user_id=0,group_id=0 nobody "$0" &&
             echo mounted && read never"#;
-        let mut server = Command::new("sh")
-            .args(["-c", script])
-            .arg(at)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = String::new();
-        let mut stdout = BufReader::new(server.stdout.take().unwrap());
-        stdout.read_line(&mut said).unwrap();
-        assert_eq!(said, "mounted\n");
-        Self(server)
+        let mut server = Command::new("sh");
+        server.args(["-c", script]).arg(at);
+        Self(support::start_mounting(&mut server))
     }
 
     fn stop(&mut self) {

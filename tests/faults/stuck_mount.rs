@@ -1,13 +1,8 @@
 //! A file system of FUSE whose server never answers: statfs(2) waits for it.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::Stdio,
-};
-
 use crate::{
     exporter::{AS_FIRST, Exporter, Fault, flags, made, with_mounts},
-    support::{live::Scratch, may_mount_fuse},
+    support::{live::Scratch, may_mount_fuse, start_mounting},
 };
 
 const MOUNTS: &str = "mount -i -t tmpfs -o size=1m ours good";
@@ -42,16 +37,7 @@ fn a_mount_that_never_answers_costs_its_timeout_once() {
         page.value(size, &[("mountpoint", &good)]) == Some(1_048_576.0)
     });
 
-    let mut server = exporter.beside(&scratch.0, SERVE);
-    let mut server = server
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = String::new();
-    let mut stdout = BufReader::new(server.stdout.take().unwrap());
-    stdout.read_line(&mut said).unwrap();
-    assert_eq!(said, "mounted\n");
+    let mut server = start_mounting(&mut exporter.beside(&scratch.0, SERVE));
     let page = exporter.suffers(
         &well,
         &Fault {

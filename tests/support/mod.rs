@@ -20,9 +20,9 @@ pub mod text;
 use std::{
     collections::BTreeSet,
     fs,
-    io::Write,
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -110,6 +110,17 @@ pub fn may_mount() -> bool {
         return false;
     }
     true
+}
+
+/// Starts what mounts something, says so, and stays: returns once it has.
+pub fn start_mounting(command: &mut Command) -> Child {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut server = piped.spawn().unwrap();
+    let mut said = String::new();
+    let mut stdout = BufReader::new(server.stdout.take().unwrap());
+    stdout.read_line(&mut said).unwrap();
+    assert_eq!(said, "mounted\n");
+    server
 }
 
 /// Whether there is a program of this name.
