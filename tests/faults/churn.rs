@@ -35,7 +35,7 @@ fn ten_thousand_groups_that_come_and_go_leave_nothing() {
     let exporter = exporter
         .looking_at(staying.word(), staying.is_ours())
         .counting(passing.word());
-    let well = exporter.well("groups that stay", |page| staying.shown(page) == 3);
+    let well = exporter.well("groups that stay", |page| staying.sampled(page) == 3);
     let page = exporter.suffers_while(
         &well,
         &Fault {

@@ -47,7 +47,7 @@ fn where_nothing_can_be_written_nothing_is_missing() {
     };
     let writable: String = READ_ONLY.lines().take(4).collect::<Vec<_>>().join("\n");
     let well = start(&writable).well("a text and groups", |page| {
-        page.value("good", &[]) == Some(1.0) && groups.shown(page) == 3
+        page.value("good", &[]) == Some(1.0) && groups.sampled(page) == 3
     });
 
     let flags_with_state = [
@@ -58,6 +58,8 @@ fn where_nothing_can_be_written_nothing_is_missing() {
     let command = with_mounts(&scratch.0, READ_ONLY, &[]);
     let exporter = Exporter::start(command, &flags_with_state, &scratch.0);
     let exporter = exporter.looking_at(groups.word(), groups.is_ours());
+    // It may be scraped before it has sampled anything.
+    exporter.recovers(&well);
     let page = exporter.suffers(
         &well,
         &Fault {

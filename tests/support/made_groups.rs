@@ -105,8 +105,17 @@ impl Groups {
 
     /// Of how many a page tells.
     pub fn shown(&self, page: &Scrape) -> usize {
+        self.shown_by("container_memory_usage_bytes", page)
+    }
+
+    /// Of how many a page tells what was sampled, which is not from the first scrape on.
+    pub fn sampled(&self, page: &Scrape) -> usize {
+        self.shown_by("container_memory_usage_bytes_max", page)
+    }
+
+    fn shown_by(&self, family: &str, page: &Scrape) -> usize {
         let is_ours = self.is_ours();
-        let all = page.of("container_memory_usage_bytes");
+        let all = page.of(family);
         all.filter(|(labels, _)| is_ours(labels)).count()
     }
 
