@@ -2,8 +2,9 @@
 //!
 //! A connection that is too slow is closed, and when there are too many the one that
 //! has been idle longest makes room, or else the one whose answer takes longest to be
-//! taken: somebody who opens connections and asks for nothing, or reads nothing, cannot
-//! keep the scraper out. Nor do answers that nobody takes fill the memory.
+//! taken, and before either is a second old none: somebody who opens connections and asks
+//! for nothing, or reads nothing, cannot keep the scraper out. Nor do answers that nobody
+//! takes fill the memory.
 
 use std::{
     collections::BTreeMap,
@@ -36,6 +37,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(300);
 /// How long a connection may stay without a request. Longer than the scrape
 /// intervals people use, so that scrapers can keep theirs.
 const IDLE_LIMIT: Duration = Duration::from_secs(150);
+
+/// How long anybody is let be before making room for others.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Further away than anybody waits.
 const NEVER: Duration = Duration::from_secs(86400);
@@ -251,7 +255,7 @@ pub(super) struct Connections {
     max: usize,
     /// Bytes of answers that may be held for slow readers.
     max_unsent: usize,
-    unsent: AtomicUsize,
+    /// But for those that are on their way out.
     open: Mutex<Vec<Weak<Pulse>>>,
     exporter: Arc<Exporter>,
 }
@@ -268,7 +272,6 @@ impl Connections {
         Self {
             max,
             max_unsent,
-            unsent: AtomicUsize::new(0),
             open: Mutex::default(),
             exporter,
         }
@@ -283,19 +286,17 @@ impl Connections {
             let waiting = |pulse: &Weak<Pulse>| {
                 let pulse = pulse.upgrade()?;
                 let now = pulse.get();
-                match now.phase {
-                    Phase::Handshake | Phase::Idle | Phase::Reading => {
-                        Some((false, now.since, pulse))
-                    }
-                    Phase::Writing => Some((true, now.answered, pulse)),
-                    Phase::Answering => None,
-                }
+                let (is_writing, since) = match now.phase {
+                    Phase::Handshake | Phase::Idle | Phase::Reading => (false, now.since),
+                    Phase::Writing => (true, now.answered),
+                    Phase::Answering => return None,
+                };
+                // Who has just come goes after all who have been here for a while.
+                Some(((since.elapsed() < GRACE, is_writing, since), pulse))
             };
-            let longest = open
-                .iter()
-                .filter_map(waiting)
-                .min_by_key(|(is_writing, since, _)| (*is_writing, *since));
-            let Some((.., pulse)) = longest else {
+            let waiting = open.iter().filter_map(waiting);
+            let longest = waiting.min_by_key(|(order, _)| *order);
+            let Some((_, pulse)) = longest else {
                 self.exporter.closed(Closed::TooMany);
                 return None;
             };
@@ -313,26 +314,33 @@ impl Connections {
     }
 
     /// Closes who takes longest to take an answer, until what is held for all is within
-    /// its bound. Whoever has the latest answer is not among them.
-    fn make_room_for(&self, latest: &Arc<Pulse>) {
-        let held = self.unsent.load(Ordering::Relaxed);
-        let Some(mut excess) = held.checked_sub(self.max_unsent + 1) else {
-            return;
-        };
+    /// its bound. Whoever has the latest answer goes last, and never for this one alone.
+    fn make_room_for(&self, latest: &Arc<Pulse>, answer: usize) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut slow: Vec<_> = open.iter().filter_map(Weak::upgrade).collect();
-        slow.retain(|pulse| !Arc::ptr_eq(pulse, latest) && pulse.get().phase == Phase::Writing);
-        slow.sort_by_key(|pulse| pulse.get().answered);
-        for pulse in slow {
-            let unsent = pulse.unsent.load(Ordering::Relaxed);
-            if unsent == 0 {
-                continue;
+        let mut holding: Vec<_> = open
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|pulse| (pulse.unsent.load(Ordering::Relaxed), pulse))
+            .filter(|(unsent, _)| *unsent > 0)
+            .collect();
+        let mut held: usize = holding.iter().map(|(unsent, _)| unsent).sum();
+        if held <= self.max_unsent {
+            return;
+        }
+        holding.sort_by_key(|(_, pulse)| (Arc::ptr_eq(pulse, latest), pulse.get().answered));
+        for (unsent, pulse) in holding {
+            if held <= self.max_unsent {
+                return;
             }
-            pulse.evicted.notify_one();
-            open.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&pulse)));
-            match excess.checked_sub(unsent) {
-                Some(rest) => excess = rest,
-                None => return,
+            let may_go = if Arc::ptr_eq(&pulse, latest) {
+                unsent > answer
+            } else {
+                pulse.get().phase == Phase::Writing
+            };
+            if may_go {
+                pulse.evicted.notify_one();
+                open.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&pulse)));
+                held -= unsent;
             }
         }
     }
@@ -342,7 +350,6 @@ impl Connections {
 struct Unsent {
     bytes: Bytes,
     pulse: Arc<Pulse>,
-    connections: Arc<Connections>,
 }
 
 impl AsRef<[u8]> for Unsent {
@@ -355,7 +362,6 @@ impl Drop for Unsent {
     fn drop(&mut self) {
         let len = self.bytes.len();
         self.pulse.unsent.fetch_sub(len, Ordering::Relaxed);
-        self.connections.unsent.fetch_sub(len, Ordering::Relaxed);
     }
 }
 
@@ -369,12 +375,10 @@ impl Place {
     pub(super) fn hold(&self, bytes: Bytes) -> Bytes {
         let len = bytes.len();
         self.pulse.unsent.fetch_add(len, Ordering::Relaxed);
-        self.connections.unsent.fetch_add(len, Ordering::Relaxed);
-        self.connections.make_room_for(&self.pulse);
+        self.connections.make_room_for(&self.pulse, len);
         Bytes::from_owner(Unsent {
             bytes,
             pulse: Arc::clone(&self.pulse),
-            connections: Arc::clone(&self.connections),
         })
     }
 }
@@ -610,6 +614,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_has_just_come_makes_no_room_for_the_next() {
+        let (connections, _) = connections(2);
+        let slow = connections.enter().unwrap();
+        slow.pulse.answered();
+        tokio::time::advance(GRACE).await;
+        let young = connections.enter().unwrap();
+        young.pulse.shaking_hands();
+        let next = connections.enter().unwrap();
+        assert!(is_evicted(&slow).await && !is_evicted(&young).await);
+        // Where all have, it is the one that is idle all the same.
+        next.pulse.answered();
+        drop(slow);
+        assert!(connections.enter().is_some());
+        assert_eq!(young.pulse.overdue().await, Closed::TooMany);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn answers_that_nobody_takes_are_given_up_oldest_first() {
         let (connections, _) = connections(9);
         let answer = |len| Bytes::from(vec![7; len]);
@@ -628,7 +649,13 @@ mod tests {
         }
         assert_eq!(gone, [true, false, false, false]);
         readers.remove(0);
-        assert_eq!(connections.unsent.load(Ordering::Relaxed), 90);
+        // It does not count any more, so that nobody goes for it as well.
+        let (place, _) = &readers[2];
+        drop(place.hold(answer(10)));
+        for (place, _) in &readers[1..] {
+            assert!(!is_evicted(place).await);
+        }
+        readers.remove(0);
 
         // One answer may be larger than all may be together.
         let large = connections.enter().unwrap();
@@ -639,7 +666,11 @@ mod tests {
             assert!(is_evicted(place).await);
         }
         assert!(!is_evicted(&large).await);
-        drop((readers, large, held));
-        assert_eq!(connections.unsent.load(Ordering::Relaxed), 0);
+        drop((readers, held));
+        // But several on one connection may not.
+        let several = [large.hold(answer(60)), large.hold(answer(60))];
+        assert!(is_evicted(&large).await);
+        drop(several);
+        assert_eq!(large.pulse.unsent.load(Ordering::Relaxed), 0);
     }
 }
