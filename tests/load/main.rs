@@ -7,12 +7,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests read files as they are")]
 
+mod roads;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{
     fs,
     io::{self, ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::TcpStream,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -21,8 +23,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use roads::{Road, Wire};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use support::live::{Program, Scratch, until};
+use support::live::{Program, Scratch, exporter, until};
 
 /// What a scraper waits for its answer, and says so.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -44,36 +47,6 @@ const COLLECTORS: &[&str] = &[
 /// Bytes of the page that no socket's buffers hold.
 const LARGE: usize = 12 << 20;
 const MEGABYTE: u64 = 1 << 20;
-
-/// A way to the exporter: what it is started with, and how one connects.
-struct Road {
-    name: &'static str,
-    flags: &'static [&'static str],
-    connect: fn(SocketAddr) -> io::Result<Wire>,
-}
-
-/// All that every case is tried on.
-const ROADS: &[Road] = &[Road {
-    name: "plain",
-    flags: &[],
-    connect: |address| {
-        let tcp = TcpStream::connect(address)?;
-        Ok(Wire {
-            stream: Box::new(tcp.try_clone()?),
-            tcp,
-        })
-    },
-}];
-
-trait Stream: Read + Write + Send {}
-impl<T: Read + Write + Send> Stream for T {}
-
-/// A connection.
-struct Wire {
-    stream: Box<dyn Stream>,
-    /// What is below it.
-    tcp: TcpStream,
-}
 
 #[derive(Debug)]
 struct Answer {
@@ -100,6 +73,8 @@ impl Wire {
                 Ok(0) => return Ok(all),
                 Ok(read) => all.extend_from_slice(&buffer[..read]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // TLS's end was not said before that of TCP.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(all),
                 Err(error) => return Err(error),
             }
         }
@@ -197,13 +172,18 @@ impl Load {
             format!("--collector.textfile.directory={}", page.0.display()),
         ];
         line.extend(COLLECTORS.iter().map(|it| format!("--collector.{it}")));
-        line.extend(road.flags.iter().chain(flags).map(ToString::to_string));
-        let program = Program::ours(&line, &page.0);
+        line.extend((road.flags)(&page.0));
+        line.extend(flags.iter().map(ToString::to_string));
+        let answer = |program: &Program, path: &str| {
+            let mut wire = (road.connect)(program.address)?;
+            wire.ask(path, "", PATIENCE)
+        };
+        let program = Program::start_when(exporter().args(line), &page.0, |program| {
+            answer(program, "/-/healthy").is_ok()
+        });
         // What comes with the first scrapes does not count.
         for _ in 0..5 {
-            let answer =
-                (road.connect)(program.address).and_then(|mut it| it.ask(SCRAPE, "", PATIENCE));
-            assert_eq!(answer.unwrap().status, 200);
+            assert_eq!(answer(&program, SCRAPE).unwrap().status, 200);
         }
         // The most memory it had until now is forgotten.
         fs::write(format!("/proc/{}/clear_refs", program.pid()), "5").unwrap();
@@ -248,14 +228,14 @@ impl Load {
         })
     }
 
-    fn connect(&self) -> Wire {
-        let wire = (self.road.connect)(self.program.address).unwrap();
-        wire.tcp.set_write_timeout(Some(PATIENCE)).unwrap();
-        wire
+    fn connect(&self) -> io::Result<Wire> {
+        let wire = (self.road.connect)(self.program.address)?;
+        wire.tcp.set_write_timeout(Some(PATIENCE))?;
+        Ok(wire)
     }
 
     fn many(&self, number: usize) -> Vec<Wire> {
-        (0..number).map(|_| self.connect()).collect()
+        (0..number).map(|_| self.connect().unwrap()).collect()
     }
 
     /// What the exporter counts.
@@ -308,7 +288,8 @@ impl Load {
             return;
         };
         let row = format!(
-            "| {case} | {} of {} | {:.0} ms | {} MB | {} MB | {said} |\n",
+            "| {case}{} | {} of {} | {:.0} ms | {} MB | {} MB | {said} |\n",
+            self.road.said,
             scrapes.count,
             scrapes.count,
             scrapes.slowest.as_secs_f64() * 1e3,
@@ -375,7 +356,7 @@ fn allow_many_files() {
 
 #[test]
 fn a_thousand_idle_connections_keep_no_scraper_out() {
-    for road in ROADS {
+    for road in roads::all() {
         let load = Load::on(road, "idle", &[]);
         let idle = load.many(1000);
         load.stay();
@@ -397,7 +378,7 @@ fn a_thousand_idle_connections_keep_no_scraper_out() {
 
 #[test]
 fn requests_that_come_a_byte_at_a_time_are_ended() {
-    for road in ROADS {
+    for road in roads::all() {
         let load = Load::on(road, "bytes", &[]);
         let mut slow = load.many(200);
         let mut request = get("/metrics", &"X-Filler: y\r\n".repeat(20)).into_bytes();
@@ -427,7 +408,7 @@ fn requests_that_come_a_byte_at_a_time_are_ended() {
 /// Clients that ask for a large page and take nothing, with a small window.
 fn slow_readers(load: &Load, number: usize) -> Vec<Wire> {
     let begin = || {
-        let mut client = load.connect();
+        let mut client = load.connect().ok()?;
         rustix::net::sockopt::set_socket_recv_buffer_size(&client.tcp, 4096).ok()?;
         client.tcp.set_read_timeout(Some(PATIENCE)).ok()?;
         client.send(get("/metrics?collect[]=textfile", "")).ok()?;
@@ -441,7 +422,7 @@ fn slow_readers(load: &Load, number: usize) -> Vec<Wire> {
 
 #[test]
 fn answers_that_nobody_takes_do_not_fill_the_memory() {
-    for road in ROADS {
+    for road in roads::all() {
         let load = Load::on(road, "readers", &[]);
         let slow = slow_readers(&load, 20);
         load.stay();
@@ -459,7 +440,7 @@ fn answers_that_nobody_takes_do_not_fill_the_memory() {
 
 #[test]
 fn those_who_read_a_byte_at_a_time_do_not_take_all_places() {
-    for road in ROADS {
+    for road in roads::all() {
         let load = Load::on(road, "places", &["--web.max-connections=4"]);
         let mut slow = slow_readers(&load, 4);
         for _ in 0..20 {
@@ -480,15 +461,70 @@ fn those_who_read_a_byte_at_a_time_do_not_take_all_places() {
     }
 }
 
+/// A request over HTTP/2 for a large page, whose answer begins and is not taken.
+fn ask_in_vain(client: &mut Wire, stream: u8, authority: &str) -> io::Result<()> {
+    // `:method: GET` and `:scheme: https` of the static table; names of `:path` and
+    // `:authority` from it, with values as they are: RFC 7541.
+    let mut block = vec![0x82, 0x87];
+    for (name, value) in [(0x04, "/metrics?collect[]=textfile"), (0x01, authority)] {
+        block.extend([name, u8::try_from(value.len()).unwrap()]);
+        block.extend(value.as_bytes());
+    }
+    // HEADERS with END_STREAM and END_HEADERS: RFC 9113.
+    let length = u8::try_from(block.len()).unwrap();
+    client.send([&[0, 0, length, 0x1, 0x5, 0, 0, 0, stream], &block[..]].concat())?;
+    loop {
+        let mut head = [0; 9];
+        client.stream.read_exact(&mut head)?;
+        let [_, one, other, kind, .., of] = head;
+        let mut payload = vec![0; u16::from_be_bytes([one, other]).into()];
+        client.stream.read_exact(&mut payload)?;
+        if (kind, of) == (0x1, stream) {
+            return Ok(());
+        }
+    }
+}
+
+#[test]
+fn answers_that_nobody_takes_over_http2_do_not_fill_the_memory() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const EMPTY_SETTINGS: &[u8] = &[0, 0, 0, 0x4, 0, 0, 0, 0, 0];
+    let Some(road) = roads::over_tls() else {
+        return;
+    };
+    let load = Load::on(road, "streams", &[]);
+    let address = load.program.address;
+    let slow = [0; 2].map(|_| {
+        let mut client = roads::http2(address).unwrap();
+        client.tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.send([PREFACE, EMPTY_SETTINGS].concat()).unwrap();
+        // Streams of clients have odd numbers.
+        let mut streams = (1..32).step_by(2);
+        let error = streams.find_map(|at| ask_in_vain(&mut client, at, &address.to_string()).err());
+        (client, error)
+    });
+    for (_, error) in &slow {
+        assert!(error.is_some(), "one holds 16 times 12 MB");
+    }
+    load.stay();
+    assert!(load.closed("slow_reader") >= 2);
+    drop(slow);
+    load.over(
+        "2 clients that do not take 16 times 12 MB each over HTTP/2",
+        160 * MEGABYTE,
+        "the oldest give way beyond 64 MB, and who holds them alone: `slow_reader`",
+    );
+}
+
 #[test]
 fn requests_in_a_row_are_all_answered() {
     const ROW: usize = 100;
-    for road in ROADS {
+    for road in roads::all() {
         let load = Load::on(road, "row", &[]);
         load.meanwhile(|| {
             let clients: Vec<_> = (0..20)
                 .map(|_| {
-                    let mut client = load.connect();
+                    let mut client = load.connect().unwrap();
                     let mut row = get("/metrics?collect[]=loadavg", "").repeat(ROW - 1);
                     row += &get("/metrics?collect[]=loadavg", "Connection: close\r\n");
                     thread::spawn(move || {
@@ -517,11 +553,11 @@ fn requests_in_a_row_are_all_answered() {
 
 #[test]
 fn a_row_of_requests_whose_answers_nobody_takes_stops_being_read() {
-    for road in ROADS {
+    for road in roads::all() {
         let load = Load::on(road, "deaf", &[]);
         let clients: Vec<_> = (0..10)
             .map(|_| {
-                let mut client = load.connect();
+                let mut client = load.connect().unwrap();
                 let limit = Duration::from_secs(3);
                 client.tcp.set_write_timeout(Some(limit)).unwrap();
                 let row = get("/metrics?collect[]=textfile", "").repeat(2000);
@@ -552,7 +588,7 @@ fn a_row_of_requests_whose_answers_nobody_takes_stops_being_read() {
 
 #[test]
 fn who_says_no_more_is_answered_or_let_go() {
-    for road in ROADS {
+    for road in roads::all() {
         let load = Load::on(road, "half", &[]);
         let (whole, part) = (get("/-/healthy", ""), "GET /metrics HTTP/1.1\r\nHost:");
         load.meanwhile(|| {
@@ -560,7 +596,7 @@ fn who_says_no_more_is_answered_or_let_go() {
                 let mut clients = load.many(100);
                 for client in &mut clients {
                     client.send(said).unwrap();
-                    client.tcp.shutdown(Shutdown::Write).unwrap();
+                    client.stream.end().unwrap();
                 }
                 for client in &mut clients {
                     let answers = answers(&client.rest(PATIENCE).unwrap());
@@ -579,13 +615,13 @@ fn who_says_no_more_is_answered_or_let_go() {
 
 #[test]
 fn two_hundred_scrapes_at_once_are_answered_one_after_the_other() {
-    for road in ROADS {
+    for road in roads::all() {
         let load = Load::on(road, "at-once", &[]);
         load.meanwhile(|| {
             for is_same in [true, false] {
                 let clients: Vec<_> = (0..200)
                     .map(|n| {
-                        let mut client = load.connect();
+                        let mut client = load.connect().unwrap();
                         let path = if is_same {
                             SCRAPE.to_owned()
                         } else {
@@ -613,7 +649,7 @@ fn two_hundred_scrapes_at_once_are_answered_one_after_the_other() {
 
 #[test]
 fn headers_without_end_are_refused() {
-    for road in ROADS {
+    for road in roads::all() {
         let load = Load::on(road, "headers", &[]);
         let endless = format!("GET /metrics HTTP/1.1\r\nX-Large: {}", "x".repeat(4 << 20));
         let many = get("/metrics", &"X-Many: y\r\n".repeat(100_000));
@@ -639,7 +675,7 @@ fn headers_without_end_are_refused() {
 
 #[test]
 fn bodies_are_not_waited_for() {
-    for road in ROADS {
+    for road in roads::all() {
         let load = Load::on(road, "bodies", &[]);
         let long = "Content-Length: 1000000000\r\n";
         let parts = "Transfer-Encoding: chunked\r\n";
@@ -686,7 +722,7 @@ const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03\
 
 #[test]
 fn what_is_no_http_is_ended() {
-    for road in ROADS {
+    for road in roads::all() {
         let load = Load::on(road, "nonsense", &[]);
         let noise: Vec<u8> = (0..10_000_u32)
             .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2])
@@ -716,4 +752,76 @@ fn what_is_no_http_is_ended() {
             "status 400 or closed",
         );
     }
+}
+
+#[test]
+fn handshakes_that_do_not_go_on_keep_no_scraper_out() {
+    let Some(road) = roads::over_tls() else {
+        return;
+    };
+    let load = Load::on(road, "handshakes", &[]);
+    let begun: Vec<_> = (0..1000)
+        .map(|_| {
+            let mut tcp = TcpStream::connect(load.program.address).unwrap();
+            // It may have had to make room.
+            let _heard = tcp.write_all(&CLIENT_HELLO[..20]);
+            tcp
+        })
+        .collect();
+    load.stay();
+    let closed = load.closed("too_many");
+    assert!(closed >= 488, "{closed} were closed");
+    drop(begun);
+    load.over(
+        "1,000 handshakes that stop in the first message",
+        32 * MEGABYTE,
+        "the oldest make room: `too_many`; ended after 10 s: `slow_request`",
+    );
+}
+
+#[test]
+fn what_is_no_tls_is_ended() {
+    let Some(road) = roads::over_tls() else {
+        return;
+    };
+    let load = Load::on(road, "no-tls", &[]);
+    let noise: Vec<u8> = (0..10_000_u32)
+        .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2])
+        .collect();
+    // A record of application data before any key.
+    let early = [b"\x17\x03\x03\x40\x00".as_slice(), &[b'x'; 1 << 14]].concat();
+    let plain = get("/metrics", "");
+    // An extension of 64 KB in a message that says it has 16 MB.
+    let endless = [
+        b"\x16\x03\x01\x40\x00\x01\xff\xff\xff".as_slice(),
+        &[3; 1 << 20],
+    ]
+    .concat();
+    load.meanwhile(|| {
+        for said in [&noise, &early, plain.as_bytes(), CLIENT_HELLO, &endless] {
+            let mut clients: Vec<_> = (0..40)
+                .map(|_| TcpStream::connect(load.program.address).unwrap())
+                .collect();
+            for client in &mut clients {
+                let _heard = client.write_all(said);
+                client.set_read_timeout(Some(PATIENCE)).unwrap();
+                let mut heard = Vec::new();
+                let ended = client.read_to_end(&mut heard);
+                let is_over = ended.map_err(|error| error.kind());
+                assert!(
+                    matches!(is_over, Ok(_) | Err(ErrorKind::ConnectionReset)),
+                    "{is_over:?}"
+                );
+                // An alert, or what Go says.
+                let is_told = heard.first().is_none_or(|it| *it == 0x15)
+                    || heard.starts_with(b"HTTP/1.0 400 ");
+                assert!(is_told, "{heard:?}");
+            }
+        }
+    });
+    load.over(
+        "200 clients that speak no TLS to a port for it",
+        16 * MEGABYTE,
+        "an alert, status 400 or closed",
+    );
 }

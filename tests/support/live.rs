@@ -59,6 +59,15 @@ impl Program {
 
     /// Starts it and waits until it answers at this path.
     pub fn start_until(command: &mut Command, dir: &Path, path: &str) -> Self {
+        Self::start_when(command, dir, |program| program.get(path, "").is_ok())
+    }
+
+    /// Starts it and waits until it answers, in whatever way that is seen.
+    pub fn start_when(
+        command: &mut Command,
+        dir: &Path,
+        does_answer: impl Fn(&Self) -> bool,
+    ) -> Self {
         let address = free_address();
         let name = command.get_program().to_owned();
         let name = Path::new(&name).file_name().unwrap().to_owned();
@@ -81,7 +90,7 @@ impl Program {
         until("an answer", || {
             let ended = program.process.try_wait().unwrap();
             assert!(ended.is_none(), "{}: {}", name.display(), program.log());
-            program.get(path, "").ok()
+            does_answer(&program).then_some(())
         });
         program
     }
@@ -89,11 +98,7 @@ impl Program {
     /// This exporter.
     pub fn ours(flags: &[String], dir: &Path) -> Self {
         // The page asks whatever may hang.
-        Self::start_until(
-            Command::new(env!("CARGO_BIN_EXE_strata_exporter")).args(flags),
-            dir,
-            "/-/healthy",
-        )
+        Self::start_until(exporter().args(flags), dir, "/-/healthy")
     }
 
     /// Its number.
@@ -142,6 +147,11 @@ impl Drop for Program {
         let _gone = self.process.kill();
         let _gone = self.process.wait();
     }
+}
+
+/// This exporter's program.
+pub fn exporter() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_strata_exporter"))
 }
 
 /// An address that nobody listened on a moment ago.

@@ -1,0 +1,192 @@
+//! The ways to the exporter, on which all cases are tried.
+
+use std::{
+    fs,
+    io::{self, ErrorKind, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    path::Path,
+    process::Command,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+
+use crate::support::{is_installed, lacks, live::Scratch};
+
+/// How long the other end may take for its part of a handshake.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What it is started with, and how one connects.
+pub struct Road {
+    pub name: &'static str,
+    /// What the name of a case says of it.
+    pub said: &'static str,
+    /// The flags; what they name is written to a directory.
+    pub flags: fn(&Path) -> Vec<String>,
+    pub connect: fn(SocketAddr) -> io::Result<Wire>,
+}
+
+static PLAIN: Road = Road {
+    name: "plain",
+    said: "",
+    flags: |_| Vec::new(),
+    connect: |address| {
+        let tcp = TcpStream::connect(address)?;
+        Ok(Wire {
+            stream: Box::new(tcp.try_clone()?),
+            tcp,
+        })
+    },
+};
+
+static TLS: Road = Road {
+    name: "tls",
+    said: ", over TLS",
+    flags: |dir| {
+        let file = dir.join("web.yml");
+        fs::write(&file, &tls().unwrap().web_config).unwrap();
+        vec![format!("--web.config.file={}", file.display())]
+    },
+    connect: |address| encrypted(address, &tls().unwrap().client),
+};
+
+/// Those that there are.
+pub fn all() -> Vec<&'static Road> {
+    [Some(&PLAIN), over_tls()].into_iter().flatten().collect()
+}
+
+/// The one over TLS; `None`, which is said, where it cannot be had.
+pub fn over_tls() -> Option<&'static Road> {
+    tls().map(|_| &TLS)
+}
+
+/// A connection on which HTTP/2 was agreed.
+pub fn http2(address: SocketAddr) -> io::Result<Wire> {
+    let mut client = ClientConfig::clone(&tls().unwrap().client);
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    encrypted(address, &Arc::new(client))
+}
+
+/// A connection.
+pub struct Wire {
+    pub stream: Box<dyn Stream>,
+    /// What is below it.
+    pub tcp: TcpStream,
+}
+
+pub trait Stream: Read + Write + Send {
+    /// Says that nothing more comes, and goes on listening.
+    fn end(&mut self) -> io::Result<()>;
+}
+
+impl Stream for TcpStream {
+    fn end(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+/// Unlike rustls' own stream it can be read where nothing can be written any more.
+struct Encrypted(StreamOwned<ClientConnection, TcpStream>);
+
+impl Read for Encrypted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let StreamOwned { conn, sock } = &mut self.0;
+        loop {
+            match conn.reader().read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+            conn.read_tls(sock)?;
+            conn.process_new_packets().map_err(io::Error::other)?;
+        }
+    }
+}
+
+impl Write for Encrypted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Stream for Encrypted {
+    fn end(&mut self) -> io::Result<()> {
+        self.0.conn.send_close_notify();
+        self.flush()?;
+        self.0.sock.shutdown(Shutdown::Write)
+    }
+}
+
+fn encrypted(address: SocketAddr, client: &Arc<ClientConfig>) -> io::Result<Wire> {
+    let mut tcp = TcpStream::connect(address)?;
+    tcp.set_read_timeout(Some(PATIENCE))?;
+    let name = address.ip().into();
+    let mut agreed = ClientConnection::new(Arc::clone(client), name).map_err(io::Error::other)?;
+    while agreed.is_handshaking() {
+        agreed.complete_io(&mut tcp)?;
+    }
+    tcp.set_read_timeout(None)?;
+    Ok(Wire {
+        tcp: tcp.try_clone()?,
+        stream: Box::new(Encrypted(StreamOwned::new(agreed, tcp))),
+    })
+}
+
+/// What is needed at both ends.
+struct Tls {
+    web_config: String,
+    client: Arc<ClientConfig>,
+}
+
+/// Made once for all tests.
+fn tls() -> Option<&'static Tls> {
+    static MADE: OnceLock<Option<Tls>> = OnceLock::new();
+    MADE.get_or_init(|| {
+        if !is_installed("openssl") {
+            lacks("openssl");
+            return None;
+        }
+        Some(make_tls())
+    })
+    .as_ref()
+}
+
+fn make_tls() -> Tls {
+    let dir = Scratch::new("load-certificate");
+    let mut openssl = Command::new("openssl");
+    openssl.current_dir(&dir.0).args(["req", "-x509", "-nodes"]);
+    openssl.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    openssl.args(["-subj", "/CN=load", "-days", "2"]);
+    openssl.args(["-addext", "subjectAltName=IP:127.0.0.1"]);
+    // It stands for itself, and for nobody else.
+    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+    let made = openssl.args(["-out", "crt", "-keyout", "key"]).output();
+    let made = made.unwrap();
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "{said}");
+
+    let mut trusted = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_file(dir.0.join("crt")).unwrap();
+    trusted.add(certificate).unwrap();
+    let client = ClientConfig::builder()
+        .with_root_certificates(trusted)
+        .with_no_client_auth();
+
+    let mut web_config = "tls_server_config:\n".to_owned();
+    for (key, file) in [("cert", "crt"), ("key", "key")] {
+        let text = fs::read_to_string(dir.0.join(file)).unwrap();
+        let lines = text.lines().map(|line| format!("    {line}\n"));
+        web_config += &format!("  {key}: |\n{}", lines.collect::<String>());
+    }
+    Tls {
+        web_config,
+        client: Arc::new(client),
+    }
+}
