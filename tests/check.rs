@@ -313,9 +313,7 @@ fn a_libvirt_that_answers_says_its_version_and_its_domains() {
         Ok(daemon) => daemon,
         Err(what) => return lacks(what),
     };
-    let xml = "<domain type='qemu'><name>off</name><memory>32768</memory>\
-               <os><type>hvm</type></os></domain>";
-    daemon.define("off", xml);
+    daemon.define_bare("off");
     let socket = daemon.socket("libvirt-sock-ro");
     let (text, code) = said(&check(&asks_libvirt(Some(&socket))).output().unwrap());
     assert_eq!(code, Some(0), "{text}");

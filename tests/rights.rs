@@ -78,11 +78,7 @@ impl World {
             }
         };
         let guest = format!("guest-{}-{name}", std::process::id());
-        let xml = format!(
-            "<domain type='qemu'><name>{guest}</name><memory unit='MiB'>32</memory>\
-             <os><type arch='x86_64' machine='pc'>hvm</type></os></domain>"
-        );
-        daemon.define(&guest, &xml);
+        daemon.define_bare(&guest);
         daemon.virsh(&["start", "--paused", &guest]).unwrap();
         let dir = Scratch::new(&format!("rights-{name}"));
         let open = fs::Permissions::from_mode(0o755);

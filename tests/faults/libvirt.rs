@@ -13,9 +13,6 @@ use crate::{
     },
 };
 
-const GUEST: &str = "<domain type='qemu'><name>NAME</name><memory unit='MiB'>32</memory>\
-    <vcpu>1</vcpu><os><type arch='x86_64' machine='pc'>hvm</type></os></domain>";
-
 #[test]
 fn whatever_becomes_of_libvirtd_costs_nobody_else_anything() {
     let mut daemon = match Daemon::start("fault-libvirt") {
@@ -23,8 +20,7 @@ fn whatever_becomes_of_libvirtd_costs_nobody_else_anything() {
         Err(what) => return lacks(what),
     };
     for guest in ["runs", "off"] {
-        let guest = format!("{guest}-{}", std::process::id());
-        daemon.define(&guest, &GUEST.replace("NAME", &guest));
+        daemon.define_bare(&format!("{guest}-{}", std::process::id()));
     }
     let runs = format!("runs-{}", std::process::id());
     daemon.virsh(&["start", "--paused", &runs]).unwrap();

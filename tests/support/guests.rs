@@ -165,6 +165,15 @@ impl Daemon {
             .unwrap();
     }
 
+    /// Defines a guest with nothing but 32 MiB of memory and a CPU.
+    pub fn define_bare(&self, name: &str) {
+        let xml = format!(
+            "<domain type='qemu'><name>{name}</name><memory unit='MiB'>32</memory>\
+             <vcpu>1</vcpu><os><type arch='x86_64' machine='pc'>hvm</type></os></domain>"
+        );
+        self.define(name, &xml);
+    }
+
     /// Makes the image of a disk with so many megabytes, and says where it is.
     pub fn image(&self, name: &str, format: &str, megabytes: u32) -> String {
         let path = self.scratch.0.join(format!("{name}.{format}"));
