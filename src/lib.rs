@@ -22,7 +22,8 @@
 //! ```
 //!
 //! A module may use those above it and the vocabulary they share ([`error`],
-//! [`metric`], [`family`], [`pattern`], [`duration`], [`collector`]); never one below.
+//! [`metric`], [`family`], [`pattern`], [`duration`], [`collector`],
+//! [`config_file`]); never one below.
 //! `tests/layers.rs` holds them to it.
 
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
@@ -33,6 +34,7 @@ pub mod check;
 pub mod cli;
 pub mod collector;
 pub mod collectors;
+mod config_file;
 pub mod duration;
 pub mod error;
 pub mod exporter;

@@ -11,7 +11,7 @@ use std::{
 /// From the first to be used to the last to use. Modules of one layer do not know of
 /// each other.
 const LAYERS: &[&[&str]] = &[
-    &["error", "pattern", "duration"],
+    &["error", "pattern", "duration", "config_file"],
     &["history", "plot"],
     &["sources"],
     &["metric", "sampler", "sandbox"],

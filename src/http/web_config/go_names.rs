@@ -1,4 +1,4 @@
-//! Versions, cipher suites and curves by the names that Go gives them, as far as `rustls` with
+//! Cipher suites and curves by the names that Go gives them, as far as `rustls` with
 //! `ring` has them. What it does not have is old or rare, and named as such in the error: a
 //! server that quietly did without could not be reached, or by more than its owner thinks.
 
@@ -8,12 +8,7 @@ use rustls::{
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-/// A version of TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Version {
-    Tls12,
-    Tls13,
-}
+use crate::config_file::Version;
 
 /// A cipher suite.
 #[derive(Debug, Clone, Copy)]
@@ -110,22 +105,6 @@ impl Curve {
     /// All there are.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         CURVES.iter().filter_map(|(_, id)| Self::of(*id))
-    }
-}
-
-impl<'de> Deserialize<'de> for Version {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(from)?;
-        match name.as_str() {
-            "TLS12" => Ok(Self::Tls12),
-            "TLS13" => Ok(Self::Tls13),
-            "TLS10" | "TLS11" => Err(D::Error::custom(format!(
-                "{name} is not offered, for it is broken: there are TLS12 and TLS13"
-            ))),
-            _ => Err(D::Error::custom(format!(
-                "unknown TLS version {name:?}: there are TLS12 and TLS13"
-            ))),
-        }
     }
 }
 

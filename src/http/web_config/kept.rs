@@ -17,8 +17,11 @@ use rustls::ServerConfig;
 use tokio::time::{self, Instant};
 use tracing::{error, info, warn};
 
-use super::{Loaded, aside::aside, files::Seen, logins::Logins, rate_limit::Bucket};
-use crate::exporter::{Exporter, Refused};
+use super::{Loaded, aside::aside, logins::Logins, rate_limit::Bucket};
+use crate::{
+    config_file::Seen,
+    exporter::{Exporter, Refused},
+};
 
 /// How long the file is taken to be as it was.
 const EVERY: Duration = Duration::from_secs(1);

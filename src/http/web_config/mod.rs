@@ -6,7 +6,6 @@
 mod aside;
 mod check;
 mod client_certificates;
-mod files;
 pub(crate) mod fuzzing;
 mod go_names;
 mod kept;
@@ -19,11 +18,11 @@ mod tls;
 use std::path::Path;
 
 pub use check::{Asked, Checked, look, run};
-pub use schema::{Config, Wrong, parse};
+pub use schema::{Config, parse};
 
 pub(super) use kept::Kept;
 
-use files::{Reader, Seen};
+use crate::config_file::{Reader, Seen, Wrong};
 use schema::Clients;
 use tls::Serving;
 

@@ -1,30 +1,22 @@
 //! The file's text: exporter-toolkit's schema, whose names and rules these are.
 //!
-//! Read with `serde-saphyr`, which is bounded in depth, nodes and aliases; it says line and column
-//! of what it refuses, and of what is refused here. Not read are a second document, and numbers
-//! where a duration is expected, both of which the toolkit's reader takes without a word.
+//! Not read are numbers where a duration is expected, which the toolkit's reader takes without a
+//! word.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use hyper::header::{HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer, de::Error as _};
-use serde_saphyr::{Location, Options, Spanned};
+use serde_saphyr::Spanned;
 
 use super::{
-    go_names::{Curve, Suite, Version},
+    go_names::{Curve, Suite},
     passwords::Hash,
 };
-use crate::duration;
-
-/// More than any such file needs, with certificates and their keys in it.
-pub(super) const MAX_SIZE: u64 = 1 << 20;
-/// Users, addresses in `client_allowed_sans` and the like: none needs more.
-const MAX_NODES: usize = 20_000;
+use crate::{
+    config_file::{Given, Place, Secret, Version, Wrong, document, one},
+    duration,
+};
 
 /// Which headers may be set, and to what: to anything, if nothing is named.
 const HEADERS: [(&str, &[&str]); 5] = [
@@ -51,9 +43,9 @@ pub struct Config {
 /// How connections are encrypted, and whose are taken.
 #[derive(Debug)]
 pub(super) struct Tls {
-    pub cert: Pem,
-    pub key: Pem,
-    pub client_ca: Option<Pem>,
+    pub cert: Given,
+    pub key: Given,
+    pub client_ca: Option<Given>,
     pub clients: Clients,
     /// None for all.
     pub allowed_sans: Option<Vec<String>>,
@@ -63,20 +55,6 @@ pub(super) struct Tls {
     pub suites: Vec<Suite>,
     pub prefers_own_order: bool,
     pub curves: Vec<Curve>,
-}
-
-/// Certificates or a key, and where in the file they stand.
-#[derive(Debug)]
-pub(super) struct Pem {
-    pub from: Source,
-    pub at: Place,
-}
-
-/// Where certificates or a key are.
-#[derive(Debug)]
-pub(super) enum Source {
-    Text(Secret),
-    File(PathBuf),
 }
 
 /// What clients have to show.
@@ -94,64 +72,6 @@ pub(super) enum Clients {
 pub(super) struct RateLimit {
     pub interval: Duration,
     pub burst: u32,
-}
-
-/// A text that stands in no log.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<secret>")
-    }
-}
-
-/// Where in the file: line and column, counted from one; 0 is nowhere in particular.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Place {
-    pub line: u64,
-    pub column: u64,
-}
-
-/// What is wrong with the file.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Wrong {
-    pub(super) at: Place,
-    pub(super) said: String,
-}
-
-impl Wrong {
-    pub(super) fn at(at: Place, said: impl Into<String>) -> Self {
-        let said = said.into();
-        Self { at, said }
-    }
-
-    pub(super) fn nowhere(said: impl Into<String>) -> Self {
-        Self::at(Place::default(), said)
-    }
-}
-
-impl fmt::Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.at {
-            Place { line: 0, .. } => write!(f, " {}", self.said),
-            Place { line, column } => write!(f, "{line}:{column}: {}", self.said),
-        }
-    }
-}
-
-impl From<&Location> for Place {
-    fn from(location: &Location) -> Self {
-        Self {
-            line: location.line(),
-            column: location.column(),
-        }
-    }
-}
-
-fn place<T>(value: &Spanned<T>) -> Place {
-    Place::from(&value.referenced)
 }
 
 /// The whole file, as it is written.
@@ -227,25 +147,7 @@ impl Config {
 
 /// Reads the file's bytes. What it names is not opened; relative names are below `dir`.
 pub fn parse(bytes: &[u8], dir: &Path) -> Result<Config, Wrong> {
-    if bytes.len() as u64 > MAX_SIZE {
-        return Err(Wrong::nowhere(too_large()));
-    }
-    let text = std::str::from_utf8(bytes).map_err(|_| Wrong::nowhere("is not UTF-8"))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let options: Options = serde_saphyr::options! {
-        with_snippet: false,
-        budget: serde_saphyr::budget! {
-            max_depth: 16,
-            max_nodes: MAX_NODES,
-            max_events: 4 * MAX_NODES,
-        },
-        alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: MAX_NODES,
-            max_replay_stack_depth: 8,
-        },
-    };
-    let document: Option<Document> =
-        serde_saphyr::from_str_with_options(text, options).map_err(|error| unread(&error))?;
+    let document: Option<Document> = document(bytes)?;
     let document = document.unwrap_or_default();
 
     let http = document.http_server_config;
@@ -265,30 +167,8 @@ pub fn parse(bytes: &[u8], dir: &Path) -> Result<Config, Wrong> {
     })
 }
 
-pub(super) fn too_large() -> String {
-    format!("is larger than {} MiB", MAX_SIZE >> 20)
-}
-
-/// What the reader of YAML says. Its place stands before it, not in it.
-fn unread(error: &serde_saphyr::Error) -> Wrong {
-    let at = error.location().as_ref().map(Place::from);
-    // What follows is a place again, or advice for programmers.
-    let ends = [
-        " (defined at line ",
-        " at line ",
-        " (line ",
-        ", set DuplicateKeyPolicy",
-        "; use from_str_multiple",
-    ];
-    let said = error.to_string();
-    let said = ends.iter().fold(said.as_str(), |said, end| {
-        said.split_once(end).map_or(said, |(said, _)| said)
-    });
-    Wrong::at(at.unwrap_or_default(), said)
-}
-
 fn tls(section: Spanned<TlsSection>, dir: &Path) -> Result<Option<Tls>, Wrong> {
-    let at = place(&section);
+    let at = Place::from(&section);
     let said = section.value;
     let clients = said.client_auth_type.as_ref().map(|it| it.value);
     let cert = one(said.cert, said.cert_file, "cert", dir)?;
@@ -320,7 +200,7 @@ fn tls(section: Spanned<TlsSection>, dir: &Path) -> Result<Option<Tls>, Wrong> {
         ));
     }
     if clients.are_verified() && client_ca.is_none() {
-        let at = said.client_auth_type.as_ref().map_or(at, place);
+        let at = said.client_auth_type.as_ref().map_or(at, Place::from);
         return Err(Wrong::at(
             at,
             "this client_auth_type needs client_ca or client_ca_file",
@@ -329,24 +209,18 @@ fn tls(section: Spanned<TlsSection>, dir: &Path) -> Result<Option<Tls>, Wrong> {
     if let Some(sans) = &sans {
         if clients == Clients::ShowNothing {
             return Err(Wrong::at(
-                place(sans),
+                Place::from(sans),
                 "client_allowed_sans has no effect without a client_auth_type that asks for certificates",
             ));
         }
         if sans.value.is_empty() {
             return Err(Wrong::at(
-                place(sans),
+                Place::from(sans),
                 "client_allowed_sans is empty, so that nobody could connect",
             ));
         }
     }
-    let min_version = said.min_version.as_ref();
-    let min_at = min_version.map_or(at, place);
-    let min_version = min_version.map_or(Version::Tls12, |it| it.value);
-    let max_version = said.max_version.unwrap_or(Version::Tls13);
-    if min_version > max_version {
-        return Err(Wrong::at(min_at, "min_version is above max_version"));
-    }
+    let (min_version, max_version) = Version::range(said.min_version, said.max_version, at)?;
     Ok(Some(Tls {
         cert,
         key,
@@ -361,38 +235,8 @@ fn tls(section: Spanned<TlsSection>, dir: &Path) -> Result<Option<Tls>, Wrong> {
     }))
 }
 
-/// What is given inline or by file, not by both. What is empty is not given.
-fn one(
-    inline: Option<Spanned<Secret>>,
-    file: Option<Spanned<String>>,
-    name: &str,
-    dir: &Path,
-) -> Result<Option<Pem>, Wrong> {
-    let inline = inline.filter(|inline| !inline.value.0.is_empty());
-    let file = file.filter(|file| !file.value.is_empty());
-    Ok(match (inline, file) {
-        (Some(_), Some(file)) => {
-            return Err(Wrong::at(
-                place(&file),
-                format!("only one of {name} and {name}_file must be provided"),
-            ));
-        }
-        (Some(inline), None) => {
-            let at = place(&inline);
-            let from = Source::Text(inline.value);
-            Some(Pem { from, at })
-        }
-        (None, Some(file)) => {
-            let at = place(&file);
-            let from = Source::File(dir.join(file.value));
-            Some(Pem { from, at })
-        }
-        (None, None) => None,
-    })
-}
-
 fn header(name: &str, value: Option<Spanned<String>>) -> Result<(HeaderName, HeaderValue), Wrong> {
-    let at = value.as_ref().map_or_else(Place::default, place);
+    let at = value.as_ref().map_or_else(Place::default, Place::from);
     let known = HEADERS.iter().find(|(known, _)| *known == name);
     let Some((known, allowed)) = known else {
         let known: Vec<_> = HEADERS.iter().map(|(known, _)| *known).collect();
@@ -424,11 +268,11 @@ fn users(said: BTreeMap<String, Option<Spanned<Secret>>>) -> Result<BTreeMap<Str
         };
         let read = Hash::read(&hash.value.0).map_err(|said| {
             let said = format!("the password of user {name:?}: {said}");
-            Wrong::at(place(&hash), said)
+            Wrong::at(Place::from(&hash), said)
         })?;
         if name.contains(':') {
             let said = format!("the name {name:?} has a colon, which no browser can send");
-            return Err(Wrong::at(place(&hash), said));
+            return Err(Wrong::at(Place::from(&hash), said));
         }
         users.insert(name, read);
     }
@@ -440,12 +284,12 @@ fn rate_limit(said: RateSection) -> Result<Option<RateLimit>, Wrong> {
     let Some(interval) = said.interval else {
         return Ok(None);
     };
-    let at = place(&interval);
+    let at = Place::from(&interval);
     let interval = duration::parse(&interval.value).map_err(|said| Wrong::at(at, said))?;
     if interval.is_zero() {
         return Ok(None);
     }
-    let burst_at = said.burst.as_ref().map_or(at, place);
+    let burst_at = said.burst.as_ref().map_or(at, Place::from);
     let burst = said.burst.map_or(0, |burst| burst.value);
     match u32::try_from(burst) {
         Ok(burst @ 1..=1_000_000) => Ok(Some(RateLimit { interval, burst })),
@@ -466,6 +310,7 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config_file::Source;
 
     const HASH: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
 
@@ -513,7 +358,7 @@ mod tests {
              rate_limit: {{interval: 1.5s, burst: 3}}\r\n"
         ));
         let tls = config.tls.unwrap();
-        let path = |pem: &Pem| match &pem.from {
+        let path = |pem: &Given| match &pem.from {
             Source::File(path) => path.display().to_string(),
             Source::Text(Secret(text)) => text.clone(),
         };

@@ -6,27 +6,19 @@
 use std::sync::Arc;
 
 use rustls::{
-    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
-    pki_types::{
-        CertificateDer, PrivateKeyDer,
-        pem::{Error as PemError, PemObject},
-    },
+    pki_types::CertificateDer,
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
-    sign::CertifiedKey,
-    version::{TLS12, TLS13},
 };
 use x509_parser::parse_x509_certificate;
 
 use super::{
     client_certificates::Shown,
-    files::Reader,
-    go_names::{Curve, Suite, Version},
-    schema::{Clients, Pem, Secret, Source, Tls, Wrong},
+    go_names::{Curve, Suite},
+    schema::{Clients, Tls},
 };
-
-/// More than any chain, or set of authorities, has.
-const MAX_CERTIFICATES: usize = 1_000;
+use crate::config_file::{Reader, Version, Wrong, certificates, certified};
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -39,25 +31,13 @@ pub(super) struct Serving {
 /// Reads what the file names.
 pub(super) fn serving(tls: &Tls, http2: bool, reader: &mut Reader) -> Result<Serving, Wrong> {
     let provider = Arc::new(provider(tls));
-    let chain = certificates(&tls.cert, reader)?;
-    let key = tls.key.read(reader, |bytes| {
-        PrivateKeyDer::from_pem_slice(bytes).map_err(|error| no_pem(&error, "private key"))
-    })?;
     let clients = clients(tls, &provider, reader)?;
-    let versions = versions(tls.min_version, tls.max_version);
+    let versions = Version::between(tls.min_version, tls.max_version);
 
     let wrong = |at| move |error: rustls::Error| Wrong::at(at, error.to_string());
-    let expires = chain.first().map(expires);
-    let expires = expires
-        .flatten()
-        .ok_or_else(|| tls.cert.wrong("is no certificate"))?;
-    let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => tls.key.wrong("is not the key of the certificate"),
-        rustls::Error::InvalidCertificate(error) => {
-            tls.cert.wrong(&format!("cannot be served: {error:?}"))
-        }
-        error => tls.key.wrong(&error.to_string()),
-    })?;
+    let certified = certified(&tls.cert, &tls.key, &provider, reader)?;
+    let expires = certified.end_entity_cert().ok().and_then(expires);
+    let expires = expires.ok_or_else(|| tls.cert.wrong("is no certificate"))?;
     let builder = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions)
         .map_err(wrong(tls.cert.at))?;
@@ -106,12 +86,6 @@ fn provider(tls: &Tls) -> CryptoProvider {
     provider
 }
 
-fn versions(min: Version, max: Version) -> Vec<&'static SupportedProtocolVersion> {
-    let known = [(Version::Tls13, &TLS13), (Version::Tls12, &TLS12)].into_iter();
-    let known = known.filter(|(version, _)| (min..=max).contains(version));
-    known.map(|(_, version)| version).collect()
-}
-
 /// Whose connections are taken; None for everybody's.
 fn clients(
     tls: &Tls,
@@ -144,49 +118,7 @@ fn clients(
     Ok(Some(Shown::new(provider, chain, is_optional, sans)))
 }
 
-fn certificates(pem: &Pem, reader: &mut Reader) -> Result<Vec<CertificateDer<'static>>, Wrong> {
-    pem.read(reader, |bytes| {
-        let found = CertificateDer::pem_slice_iter(bytes);
-        let found: Result<Vec<_>, _> = found.take(MAX_CERTIFICATES + 1).collect();
-        let found = found.map_err(|error| no_pem(&error, "certificate"))?;
-        match found.len() {
-            0 => Err("has no certificate in PEM format".to_owned()),
-            1..=MAX_CERTIFICATES => Ok(found),
-            _ => Err(format!("has more than {MAX_CERTIFICATES} certificates")),
-        }
-    })
-}
-
-fn no_pem(error: &PemError, what: &str) -> String {
-    match error {
-        PemError::NoItemsFound => format!("has no {what} in PEM format"),
-        error => format!("has no {what} that can be read: {error}"),
-    }
-}
-
 fn expires(certificate: &CertificateDer<'_>) -> Option<i64> {
     let (_, certificate) = parse_x509_certificate(certificate).ok()?;
     Some(certificate.validity().not_after.timestamp())
-}
-
-impl Pem {
-    fn read<T>(
-        &self,
-        reader: &mut Reader,
-        parse: impl FnOnce(&[u8]) -> Result<T, String>,
-    ) -> Result<T, Wrong> {
-        let read = match &self.from {
-            Source::Text(Secret(text)) => parse(text.as_bytes()),
-            Source::File(path) => reader.read(path).and_then(|bytes| parse(&bytes)),
-        };
-        read.map_err(|said| self.wrong(&said))
-    }
-
-    fn wrong(&self, said: &str) -> Wrong {
-        let said = match &self.from {
-            Source::Text(_) => format!("what stands here {said}"),
-            Source::File(path) => format!("{}: {said}", path.display()),
-        };
-        Wrong::at(self.at, said)
-    }
 }

@@ -1,4 +1,4 @@
-//! The file and those it names: read with bounds, and watched.
+//! Such a file and those it names: read with bounds, and watched.
 //!
 //! Nothing but a regular file is read, and no more than a megabyte of it: a FIFO, a device or a
 //! log in its place neither hangs nor fills the memory.
@@ -10,11 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::schema::{MAX_SIZE, too_large};
+use super::{MAX_SIZE, too_large};
 
 /// A file as it was when it was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     pub path: PathBuf,
     /// None if it could not be looked at.
     stamp: Option<Stamp>,
@@ -44,7 +44,7 @@ impl Stamp {
 
 impl Seen {
     /// Looks at a file, or at what a link leads to.
-    pub(super) fn now(path: &Path) -> Self {
+    pub(crate) fn now(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
             stamp: fs::metadata(path).ok().as_ref().map(Stamp::of),
@@ -52,20 +52,20 @@ impl Seen {
     }
 
     /// Whether it looks now as it did.
-    pub(super) fn is_current(&self) -> bool {
+    pub(crate) fn is_current(&self) -> bool {
         Self::now(&self.path) == *self
     }
 }
 
 /// Reads files, and remembers how they looked before.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     pub seen: Vec<Seen>,
 }
 
 impl Reader {
     /// What is in a file. The error is without the file's name.
-    pub(super) fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+    pub(crate) fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
         // A FIFO that nobody writes to is not waited for.
         let opened = OpenOptions::new()
             .read(true)

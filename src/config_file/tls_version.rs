@@ -1,0 +1,57 @@
+//! Versions of TLS, by the names that Go gives them.
+
+use rustls::{
+    SupportedProtocolVersion,
+    version::{TLS12, TLS13},
+};
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_saphyr::Spanned;
+
+use super::{Place, Wrong};
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Version {
+    Tls12,
+    Tls13,
+}
+
+impl Version {
+    /// The least and the greatest that are taken, of what a section at this place says of them.
+    pub(crate) fn range(
+        min: Option<Spanned<Self>>,
+        max: Option<Self>,
+        at: Place,
+    ) -> Result<(Self, Self), Wrong> {
+        let at = min.as_ref().map_or(at, Place::from);
+        let min = min.map_or(Self::Tls12, |it| it.value);
+        let max = max.unwrap_or(Self::Tls13);
+        if min > max {
+            return Err(Wrong::at(at, "min_version is above max_version"));
+        }
+        Ok((min, max))
+    }
+
+    /// Those from one to another, the better ones first.
+    pub(crate) fn between(min: Self, max: Self) -> Vec<&'static SupportedProtocolVersion> {
+        let known = [(Self::Tls13, &TLS13), (Self::Tls12, &TLS12)].into_iter();
+        let known = known.filter(|(version, _)| (min..=max).contains(version));
+        known.map(|(_, version)| version).collect()
+    }
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        match name.as_str() {
+            "TLS12" => Ok(Self::Tls12),
+            "TLS13" => Ok(Self::Tls13),
+            "TLS10" | "TLS11" => Err(D::Error::custom(format!(
+                "{name} is not offered, for it is broken: there are TLS12 and TLS13"
+            ))),
+            _ => Err(D::Error::custom(format!(
+                "unknown TLS version {name:?}: there are TLS12 and TLS13"
+            ))),
+        }
+    }
+}
