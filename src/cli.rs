@@ -130,9 +130,8 @@ pub fn command(collectors: &[Entry]) -> Command {
     let task = Arg::new("task")
         .value_name("TASK")
         .value_parser(value_parser!(Task));
-    let url = Arg::new("url")
-        .value_name("URL")
-        .value_parser(value_parser!(Exporter));
+    // Not parsed by clap, whose errors show what is wrong: it may have a password in it.
+    let url = Arg::new("url").value_name("URL");
     let own = Command::new(env!("CARGO_PKG_NAME"))
         .version(env!("CARGO_PKG_VERSION"))
         .args_override_self(true)
@@ -144,8 +143,8 @@ pub fn command(collectors: &[Entry]) -> Command {
              file for --web.config.file [default: serve]",
         ))
         .arg(url.help(
-            "With the task top: which exporter to ask, http://HOST:PORT or unix:///PATH \
-             [default: http://localhost:9100]",
+            "With the task top: which exporter to ask, http://HOST:PORT, https://HOST:PORT or \
+             unix:///PATH [default: http://localhost:9100]",
         ))
         .next_help_heading("Serving, logging, where the machine is");
     let command = Flags::augment_args(own).next_help_heading("Collectors and their settings");
@@ -280,18 +279,25 @@ pub fn parse(
         let message = format!("{task} has to be the first word, with its flags behind it");
         return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
     }
-    let url = matches.get_one::<Exporter>("url");
+    let url = matches.get_one::<String>("url");
     if task != Task::Top {
         let given = url.map(|_| "URL");
         let given = given.or_else(|| flags.top.interval.map(|_| "--interval"));
+        let http_config = flags.top.http_config_file.as_ref();
+        let given = given.or_else(|| http_config.map(|_| "--http.config.file"));
         if let Some(given) = given {
             let message = format!("{given} goes with the task top only");
             return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
         }
     }
+    let exporter = url.map(|url| url.parse::<Exporter>()).transpose();
+    let exporter = exporter.map_err(|said| {
+        let message = format!("URL: {said}");
+        clap::Error::raw(ErrorKind::ValueValidation, message)
+    })?;
     Ok(Settings {
         task,
-        exporter: url.cloned().unwrap_or_default(),
+        exporter: exporter.unwrap_or_default(),
         flags,
         collectors: made,
         to_come,
@@ -428,10 +434,18 @@ mod tests {
         for (line, said) in [
             ("check http://x", "URL goes with the task top only"),
             (
+                "top https://me:secret@x",
+                "URL: name and password belong into --http.config.file, as basic_auth",
+            ),
+            (
                 "--json=false targets",
                 "targets has to be the first word, with its flags behind it",
             ),
             ("--interval=1s", "--interval goes with the task top only"),
+            (
+                "--http.config.file=x",
+                "--http.config.file goes with the task top only",
+            ),
             (
                 "--no-such-flag",
                 "unexpected argument '--no-such-flag' found",

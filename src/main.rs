@@ -260,14 +260,15 @@ fn census(settings: Settings) -> Result<(), String> {
 /// Shows what an exporter says, live or, where nobody watches, once.
 fn top(settings: Settings) -> Result<(), String> {
     let runtime = runtime()?;
-    let exporter = settings.exporter;
+    let http_config = settings.flags.top.http_config_file.as_deref();
+    let client = top::Client::new(settings.exporter, http_config)?;
     let text = runtime.block_on(async {
         if std::io::stdout().is_terminal() {
             let interval = settings.flags.top.interval();
-            top::live(exporter, interval, stop_signal()?).await?;
+            top::live(client, interval, stop_signal()?).await?;
             return Ok::<_, String>(String::new());
         }
-        top::once(&exporter).await
+        top::once(&client).await
     });
     // Not dropped: that would wait for names that nobody resolves.
     runtime.shutdown_background();

@@ -821,7 +821,10 @@ fn top_says_why_there_is_nothing_to_show() {
     let expected = format!("strata_exporter: {nobody}/api/v1/host: No such file or directory");
     assert!(said.starts_with(&expected), "{said}");
     for (words, expected) in [
-        (&["https://x"][..], "HTTPS is not supported yet"),
+        (
+            &["ftp://x"][..],
+            "expected http://, https:// or unix:///PATH",
+        ),
         (&["--interval=1ms"], "not from 500ms to 1h"),
     ] {
         let (status, said) = top(words);

@@ -17,7 +17,10 @@ use std::{
     time::Duration,
 };
 
-use support::live::{self, NEVER, Scratch, until};
+use support::{
+    certificates,
+    live::{self, NEVER, Scratch, until},
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
 const ORACLE: &str = "prometheus-node-exporter";
@@ -31,16 +34,6 @@ struct Authority {
     dir: PathBuf,
 }
 
-fn openssl(dir: &Path, words: &[&str]) {
-    let output = Command::new("openssl")
-        .args(words)
-        .current_dir(dir)
-        .output();
-    let output = output.unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "openssl {words:?}: {said}");
-}
-
 impl Authority {
     /// `ca.crt`, which signed `web.crt`, `next.crt`, `known.crt` and `expired.crt`; `other.crt` of
     /// another authority and `self.crt` of its own.
@@ -49,28 +42,7 @@ impl Authority {
             dir: dir.to_owned(),
         };
         for ca in ["ca", "ca2"] {
-            let (key, crt) = (format!("{ca}.key"), format!("{ca}.crt"));
-            let curve = "ec_paramgen_curve:P-256";
-            openssl(
-                dir,
-                &[
-                    "req",
-                    "-x509",
-                    "-newkey",
-                    "ec",
-                    "-pkeyopt",
-                    curve,
-                    "-nodes",
-                    "-keyout",
-                    &key,
-                    "-out",
-                    &crt,
-                    "-subj",
-                    "/CN=authority",
-                    "-days",
-                    "30",
-                ],
-            );
+            certificates::itself(dir, ca, "/CN=authority", &[]);
         }
         let server = "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth";
         let client = "subjectAltName=DNS:scraper.example,IP:10.1.2.3,email:who@example.org,\
@@ -81,53 +53,12 @@ impl Authority {
         this.sign("nameless", "ec", "ca", "30", "extendedKeyUsage=clientAuth");
         this.sign("expired", "ec", "ca", "-1", client);
         this.sign("other", "ec", "ca2", "30", client);
-        let curve = "ec_paramgen_curve:P-256";
-        openssl(
-            dir,
-            &[
-                "req", "-x509", "-newkey", "ec", "-pkeyopt", curve, "-nodes", "-keyout",
-                "self.key", "-out", "self.crt", "-subj", "/CN=self", "-days", "30",
-            ],
-        );
+        certificates::itself(dir, "self", "/CN=self", &[]);
         this
     }
 
     fn sign(&self, name: &str, kind: &str, ca: &str, days: &str, extensions: &str) {
-        let dir = &self.dir;
-        let (key, csr, crt) = (
-            format!("{name}.key"),
-            format!("{name}.csr"),
-            format!("{name}.crt"),
-        );
-        let mut request = vec!["req", "-new", "-newkey", kind];
-        if kind == "ec" {
-            request.extend(["-pkeyopt", "ec_paramgen_curve:P-256"]);
-        }
-        let subject = format!("/CN={name}");
-        request.extend(["-nodes", "-keyout", &key, "-out", &csr, "-subj", &subject]);
-        openssl(dir, &request);
-        fs::write(dir.join("extensions"), extensions).unwrap();
-        let (ca_crt, ca_key) = (format!("{ca}.crt"), format!("{ca}.key"));
-        openssl(
-            dir,
-            &[
-                "x509",
-                "-req",
-                "-in",
-                &csr,
-                "-CA",
-                &ca_crt,
-                "-CAkey",
-                &ca_key,
-                "-CAcreateserial",
-                "-out",
-                &crt,
-                "-days",
-                days,
-                "-extfile",
-                "extensions",
-            ],
-        );
+        certificates::signed(&self.dir, name, kind, ca, days, extensions);
     }
 
     fn text(&self, name: &str) -> String {

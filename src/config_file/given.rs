@@ -52,6 +52,11 @@ pub(crate) fn one(
 }
 
 impl Given {
+    /// Whether it is in a file of its own.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.from, Source::File(_))
+    }
+
     /// Reads it, or what is in the file.
     pub(crate) fn read<T>(
         &self,

@@ -196,9 +196,9 @@ pub fn top(bytes: &[u8]) -> usize {
     said
 }
 
-/// The file of `--web.config.file`.
+/// The file of `--web.config.file`, and of `--http.config.file`.
 pub fn web_config(bytes: &[u8]) -> usize {
-    http::web_config::fuzzing::file(bytes)
+    http::web_config::fuzzing::file(bytes) + top::fuzzing::settings(bytes)
 }
 
 /// Where something may be made that nobody else makes at the same time.

@@ -1,16 +1,16 @@
-//! Asking an exporter, near or far, over plain HTTP.
+//! Asking an exporter, near or far.
 //!
 //! The answers come side by side, each over a connection of its own. Without virtual
 //! machines, such as when libvirt hangs, there is all the rest.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{error::Error, path::Path, time::Duration};
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{
-    Request, StatusCode, Uri,
+    Request, StatusCode,
     body::Bytes,
     client::conn::http1,
-    header::{ACCEPT, HOST},
+    header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -21,7 +21,16 @@ use tokio::{
     time,
 };
 
-use crate::api::said::{Containers, Domains, Host, Missing, One};
+use super::{
+    encryption::Encryption,
+    exporter::{Exporter, Way},
+    failure,
+    http_config::{self, HttpConfig},
+};
+use crate::{
+    api::said::{Containers, Domains, Host, Missing, One},
+    config_file::{Reader, Wrong},
+};
 
 /// What the exporter is given, in seconds, before it answers without what hangs.
 const PATIENCE: &str = "3";
@@ -33,22 +42,17 @@ const MAX_HEAD: usize = 32 << 10;
 const MAX_BODY: usize = 16 << 20;
 const MAX_BRACES: usize = 100_000;
 const MAX_REASON: usize = 300;
+/// How Go's servers, and this exporter, answer to HTTP where they speak TLS.
+const TO_HTTPS: &str = "Client sent an HTTP request to an HTTPS server";
 
-/// An exporter to be asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exporter {
-    way: Way,
-    /// As the header `Host` has it.
-    host: String,
-    /// What stands before `/api`.
-    base: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Way {
-    /// A host and its port.
-    Tcp(String),
-    Unix(PathBuf),
+/// Who asks an exporter.
+#[derive(Debug)]
+pub struct Client {
+    exporter: Exporter,
+    /// What the header `Authorization` says.
+    login: Option<HeaderValue>,
+    /// None for plain HTTP.
+    encryption: Option<Encryption>,
 }
 
 /// What was said at one time.
@@ -59,56 +63,29 @@ pub(super) struct Said {
     pub domains: Domains,
 }
 
-impl Default for Exporter {
-    fn default() -> Self {
-        Self {
-            way: Way::Tcp("localhost:9100".to_owned()),
-            host: "localhost:9100".to_owned(),
-            base: String::new(),
-        }
-    }
-}
-
-impl FromStr for Exporter {
-    type Err = String;
-
-    fn from_str(url: &str) -> Result<Self, String> {
-        if let Some(path) = url.strip_prefix("unix:") {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            if !path.starts_with('/') {
-                return Err("expected unix:///PATH".to_owned());
-            }
-            return Ok(Self {
-                way: Way::Unix(path.into()),
-                host: "localhost".to_owned(),
-                base: String::new(),
-            });
-        }
-        // As in --web.listen-address, there need be no more than a host.
-        let (url, port) = match url.split_once("://") {
-            Some(("http", _)) => (url.to_owned(), 80),
-            Some(("https", _)) => return Err("HTTPS is not supported yet".to_owned()),
-            Some(_) => return Err("expected http://HOST:PORT or unix:///PATH".to_owned()),
-            None => (format!("http://{url}"), 9100),
+impl Client {
+    /// Reads the settings, and whom this system trusts if that is of use.
+    pub fn new(exporter: Exporter, settings: Option<&Path>) -> Result<Self, String> {
+        let file = settings.map(|file| file.display().to_string());
+        let file = file.unwrap_or_default();
+        let wrong = |wrong: Wrong| format!("--http.config.file: {file}:{wrong}");
+        let mut reader = Reader::default();
+        let settings = match settings {
+            Some(path) => read(path, &mut reader).map_err(wrong)?,
+            None => HttpConfig::default(),
         };
-        let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
-        let authority = uri.authority().ok_or("a host is missing")?;
-        if authority.as_str().contains('@') {
-            return Err("passwords are not supported yet".to_owned());
-        }
-        if uri.query().is_some() {
-            return Err("expected no ?".to_owned());
-        }
-        let port = uri.port_u16().unwrap_or(port);
+        let login = settings.login.map(|login| login.header(&mut reader));
+        let encryption = match &exporter.way {
+            Way::Https(_, name) => Some(Encryption::new(&settings.tls, name, &mut reader)),
+            Way::Http(_) | Way::Unix(_) => None,
+        };
         Ok(Self {
-            way: Way::Tcp(format!("{}:{port}", authority.host())),
-            host: authority.as_str().to_owned(),
-            base: uri.path().trim_end_matches('/').to_owned(),
+            login: login.transpose().map_err(wrong)?,
+            encryption: encryption.transpose().map_err(wrong)?,
+            exporter,
         })
     }
-}
 
-impl Exporter {
     pub(super) async fn ask(&self) -> Result<Said, String> {
         let (host, containers, domains) = tokio::join!(
             self.get::<Host>("host"),
@@ -130,35 +107,49 @@ impl Exporter {
     }
 
     async fn get<T: DeserializeOwned>(&self, resource: &str) -> Result<T, String> {
-        let path = format!("{}/api/v1/{resource}", self.base);
-        let asked = async {
-            match &self.way {
-                Way::Tcp(address) => self.talk(TcpStream::connect(address).await?, &path).await,
-                Way::Unix(socket) => self.talk(UnixStream::connect(socket).await?, &path).await,
-            }
-        };
-        let answered = match time::timeout(LIMIT, asked).await {
-            Ok(Ok((status, body))) => decoded(status, &body),
-            Ok(Err(error)) => Err(error.to_string()),
+        let path = format!("{}/api/v1/{resource}", self.exporter.base);
+        let answered = match time::timeout(LIMIT, self.fetch(&path)).await {
+            Ok(Ok((status, body))) => decoded(status, &body, self.login.is_some()),
+            Ok(Err(reason)) => Err(reason),
             Err(_) => Err(format!("no answer within {} s", LIMIT.as_secs())),
         };
         answered.map_err(|reason| {
-            let whom = match &self.way {
-                Way::Tcp(address) => format!("http://{address}"),
-                Way::Unix(socket) => format!("unix://{}", socket.display()),
-            };
             // Foreign text does not steer the terminal.
             let reason = reason.chars().filter(|c| !c.is_control());
             let reason: String = reason.take(MAX_REASON).collect();
-            format!("{whom}{path}: {reason}")
+            format!("{}{path}: {reason}", self.exporter.way)
         })
+    }
+
+    async fn fetch(&self, path: &str) -> Result<(StatusCode, Bytes), String> {
+        let connected = |error: std::io::Error| error.to_string();
+        let own = self.encryption.as_ref().map(Encryption::own);
+        let answered = match &self.exporter.way {
+            Way::Unix(socket) => {
+                let stream = UnixStream::connect(socket).await.map_err(connected)?;
+                self.talk(stream, path).await
+            }
+            Way::Http(address) | Way::Https(address, _) => {
+                let stream = TcpStream::connect(address).await.map_err(connected)?;
+                match &self.encryption {
+                    None => self.talk(stream, path).await,
+                    Some(encryption) => {
+                        let shaken = encryption.shake(stream).await;
+                        let stream =
+                            shaken.map_err(|error| failure::not_begun(&error, encryption.own()))?;
+                        self.talk(stream, path).await
+                    }
+                }
+            }
+        };
+        answered.map_err(|error| failure::reason(&*error, own))
     }
 
     async fn talk(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         path: &str,
-    ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<(StatusCode, Bytes), Box<dyn Error + Send + Sync>> {
         let mut builder = http1::Builder::new();
         let shaken = builder
             .max_buf_size(MAX_HEAD)
@@ -167,11 +158,14 @@ impl Exporter {
         // Moves the bytes until it is dropped.
         let mut driver = JoinSet::new();
         driver.spawn(connection);
-        let request = Request::get(path)
-            .header(HOST, &self.host)
+        let mut request = Request::get(path)
+            .header(HOST, &self.exporter.host)
             .header(ACCEPT, "application/json")
             .header("X-Prometheus-Scrape-Timeout-Seconds", PATIENCE)
             .body(Empty::<Bytes>::new())?;
+        if let Some(login) = &self.login {
+            request.headers_mut().insert(AUTHORIZATION, login.clone());
+        }
         let answer = sender.send_request(request).await?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_BODY).collect().await?;
@@ -179,9 +173,26 @@ impl Exporter {
     }
 }
 
-fn decoded<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, String> {
+fn read(path: &Path, reader: &mut Reader) -> Result<HttpConfig, Wrong> {
+    let bytes = reader.read(path).map_err(Wrong::nowhere)?;
+    http_config::parse(&bytes, path.parent().unwrap_or(Path::new("")))
+}
+
+fn decoded<T: DeserializeOwned>(
+    status: StatusCode,
+    body: &[u8],
+    with_login: bool,
+) -> Result<T, String> {
     if status == StatusCode::UNAUTHORIZED {
-        return Err("it asks for a password, and passwords are not supported yet".to_owned());
+        return Err(if with_login {
+            "it does not take the name and password of basic_auth in --http.config.file"
+        } else {
+            "it asks for a password: name it by basic_auth in --http.config.file"
+        }
+        .to_owned());
+    }
+    if status == StatusCode::BAD_REQUEST && says(body, TO_HTTPS) {
+        return Err("it speaks TLS: ask for https://".to_owned());
     }
     if status != StatusCode::OK {
         let said = serde_json::from_slice::<One>(body).unwrap_or_default();
@@ -195,6 +206,10 @@ fn decoded<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, St
     serde_json::from_slice(body).map_err(|error| format!("not what an exporter says: {error}"))
 }
 
+fn says(body: &[u8], what: &str) -> bool {
+    body.windows(what.len()).any(|part| part == what.as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::{
@@ -204,33 +219,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn an_exporter_goes_by_its_url_or_its_host() {
-        for (url, address, base) in [
-            ("http://localhost:9100", "localhost:9100", ""),
-            ("http://example/strata/", "example:80", "/strata"),
-            ("example", "example:9100", ""),
-            ("127.0.0.1:9200", "127.0.0.1:9200", ""),
-            ("http://[::1]:9100/", "[::1]:9100", ""),
-        ] {
-            let exporter: Exporter = url.parse().unwrap();
-            assert_eq!(exporter.way, Way::Tcp(address.to_owned()), "{url}");
-            assert_eq!(exporter.base, base, "{url}");
-        }
-        for url in ["unix:///run/s", "unix:/run/s"] {
-            let exporter: Exporter = url.parse().unwrap();
-            assert_eq!(exporter.way, Way::Unix("/run/s".into()), "{url}");
-        }
-        for (url, said) in [
-            ("https://x", "HTTPS is not supported yet"),
-            ("http://me:secret@x", "passwords are not supported yet"),
-            ("unix:s", "expected unix:///PATH"),
-            ("ftp://x", "expected http://HOST:PORT or unix:///PATH"),
-            ("x?y=1", "expected no ?"),
-        ] {
-            assert_eq!(url.parse::<Exporter>(), Err(said.to_owned()), "{url}");
-        }
-        assert!("".parse::<Exporter>().is_err());
+    fn client(exporter: &str) -> Client {
+        Client::new(exporter.parse().unwrap(), None).unwrap()
     }
 
     /// What is made of an answer, but for who gave it.
@@ -253,9 +243,9 @@ mod tests {
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });
-        let exporter: Exporter = address.to_string().parse().unwrap();
+        let client = client(&address.to_string());
         let whom = format!("http://{address}/api/v1/host: ");
-        exporter.ask().await.map_err(|error| {
+        client.ask().await.map_err(|error| {
             let reason = error.strip_prefix(&whom).unwrap_or(&error);
             reason.to_owned()
         })
@@ -280,8 +270,13 @@ mod tests {
             ("HTTP/1.0 404 No\r\n\r\n<html>", "404 Not Found"),
             (
                 "HTTP/1.0 401 No\r\n\r\n",
-                "it asks for a password, and passwords are not supported yet",
+                "it asks for a password: name it by basic_auth in --http.config.file",
             ),
+            (
+                "HTTP/1.0 400 No\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
+                "it speaks TLS: ask for https://",
+            ),
+            ("HTTP/1.0 400 No\r\n\r\n", "400 Bad Request"),
             (
                 "HTTP/1.0 200 OK\r\n\r\n<html>",
                 "not what an exporter says: expected value at line 1 column 1",
@@ -304,15 +299,15 @@ mod tests {
                 });
             }
         });
-        let exporter: Exporter = address.to_string().parse().unwrap();
-        let error = exporter.ask().await.unwrap_err();
+        let client = client(&address.to_string());
+        let error = client.ask().await.unwrap_err();
         assert!(error.ends_with("length limit exceeded"), "{error}");
     }
 
     #[test]
     fn an_answer_of_too_many_parts_is_not_decoded() {
         let body = format!("{{\"containers\": [{}{{}}]}}", "{},".repeat(MAX_BRACES));
-        let error = decoded::<Containers>(StatusCode::OK, body.as_bytes()).unwrap_err();
+        let error = decoded::<Containers>(StatusCode::OK, body.as_bytes(), false).unwrap_err();
         assert_eq!(error, "the answer is too long");
     }
 }

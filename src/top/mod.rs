@@ -3,10 +3,18 @@
 //! Where it goes to no terminal, it is one table as text.
 
 mod client;
+mod encryption;
+mod exporter;
+mod failure;
 pub(crate) mod fuzzing;
+mod http_config;
+mod server_certificates;
 mod view;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use ratatui::{
     DefaultTerminal,
@@ -20,8 +28,9 @@ use ratatui::{
 use tokio::{sync::mpsc, task::JoinSet, time};
 
 use crate::duration;
-pub use client::Exporter;
+pub use client::Client;
 use client::Said;
+pub use exporter::Exporter;
 use view::Sort;
 
 /// Samples are seconds apart; and more than an hour shows nothing.
@@ -39,6 +48,9 @@ pub struct Flags {
     /// With the task top: how long to wait before asking again, from 500ms to 1h [default: 2s].
     #[arg(long = "interval", value_name = "DURATION", value_parser = interval)]
     pub interval: Option<Duration>,
+    /// With the task top: password and TLS for it, as basic_auth and tls_config of Prometheus's.
+    #[arg(long = "http.config.file", value_name = "FILE")]
+    pub http_config_file: Option<PathBuf>,
 }
 
 impl Flags {
@@ -59,20 +71,20 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 /// One table, as text.
-pub async fn once(exporter: &Exporter) -> Result<String, String> {
-    Ok(view::text(&exporter.ask().await?))
+pub async fn once(client: &Client) -> Result<String, String> {
+    Ok(view::text(&client.ask().await?))
 }
 
 /// Shows it until somebody quits or the process is told to stop.
 pub async fn live(
-    exporter: Exporter,
+    client: Client,
     interval: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<(), String> {
     let (tell, answers) = mpsc::channel(1);
     let mut asking = JoinSet::new();
     asking.spawn(async move {
-        while tell.send(exporter.ask().await).await.is_ok() {
+        while tell.send(client.ask().await).await.is_ok() {
             time::sleep(interval).await;
         }
     });

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests read files as they are")]
 
 pub mod browser;
+pub mod certificates;
 pub mod engines;
 pub mod fake_engine;
 pub mod faults;
