@@ -169,7 +169,9 @@ pub fn command(collectors: &[Entry]) -> Command {
         "strata_exporter census prints what runs here without naming any of it, as a table or with \
          --json as the report at /api/v1/census.\n\n\
          strata_exporter top [URL] shows live what an exporter here or elsewhere says of its \
-         machine, containers and virtual machines; into a file or pipe it prints one table.\n\n\
+         machine, containers and virtual machines; into a file or pipe it prints one table. A \
+         password for it and whom to trust stand in --http.config.file, as basic_auth and tls_config \
+         do in prometheus.yml.\n\n\
          strata_exporter check, with the flags it is served with, says for this machine what will \
          be collected, and for what is not, why and how to mend it. It exits with 0 if everything \
          that is on works, else with 1.\n\n\

@@ -378,6 +378,31 @@ fn a_password_opens_where_it_is_right() {
 }
 
 #[test]
+fn lines_of_a_prometheus_yml_can_be_copied() {
+    let Some(place) = Place::new("copied") else {
+        return;
+    };
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("prometheus/tls.yml");
+    let example = fs::read_to_string(example).unwrap();
+    let (_, after) = example.split_once("    scheme: https\n").unwrap();
+    let (lines, _) = after.split_once("    static_configs:").unwrap();
+    assert!(lines.contains("basic_auth:") && lines.contains("tls_config:"));
+    let lines: String = lines
+        .lines()
+        .map(|line| line.strip_prefix("    ").unwrap().to_owned() + "\n")
+        .collect();
+    let there = "/etc/prometheus/strata";
+    let lines = lines.replace(&format!("{there}.password"), "right");
+    let lines = lines.replace(&format!("{there}-ca.crt"), "ca.crt");
+    fs::write(place.dir().join("right"), "one\n").unwrap();
+    let users = format!("basic_auth_users:\n  prometheus: {ONE}\n");
+    let server = place.serve(&(tls("web") + &users));
+    place
+        .top(&server.url("https://localhost"), &lines)
+        .is_table();
+}
+
+#[test]
 fn versions_of_tls_are_those_of_the_settings() {
     let Some(place) = Place::new("versions") else {
         return;

@@ -48,7 +48,7 @@ pub struct Flags {
     /// With the task top: how long to wait before asking again, from 500ms to 1h [default: 2s].
     #[arg(long = "interval", value_name = "DURATION", value_parser = interval)]
     pub interval: Option<Duration>,
-    /// With the task top: password and TLS for it, as basic_auth and tls_config of Prometheus's.
+    /// With the task top: file with password and TLS settings for it, as in prometheus.yml.
     #[arg(long = "http.config.file", value_name = "FILE")]
     pub http_config_file: Option<PathBuf>,
 }
