@@ -791,12 +791,9 @@ fn what_is_no_tls_is_ended() {
     // A record of application data before any key.
     let early = [b"\x17\x03\x03\x40\x00".as_slice(), &[b'x'; 1 << 14]].concat();
     let plain = get("/metrics", "");
-    // An extension of 64 KB in a message that says it has 16 MB.
-    let endless = [
-        b"\x16\x03\x01\x40\x00\x01\xff\xff\xff".as_slice(),
-        &[3; 1 << 20],
-    ]
-    .concat();
+    // A first message that says it has 16 MB.
+    let mut endless = b"\x16\x03\x01\x40\x00\x01\xff\xff\xff".to_vec();
+    endless.resize(1 << 20, 3);
     load.meanwhile(|| {
         for said in [&noise, &early, plain.as_bytes(), CLIENT_HELLO, &endless] {
             let mut clients: Vec<_> = (0..40)

@@ -5,7 +5,6 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     path::Path,
-    process::Command,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -15,7 +14,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use crate::support::{is_installed, lacks, live::Scratch};
+use crate::support::{certificates, is_installed, lacks, live::Scratch};
 
 /// How long the other end may take for its part of a handshake.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -160,27 +159,23 @@ fn tls() -> Option<&'static Tls> {
 
 fn make_tls() -> Tls {
     let dir = Scratch::new("load-certificate");
-    let mut openssl = Command::new("openssl");
-    openssl.current_dir(&dir.0).args(["req", "-x509", "-nodes"]);
-    openssl.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
-    openssl.args(["-subj", "/CN=load", "-days", "2"]);
-    openssl.args(["-addext", "subjectAltName=IP:127.0.0.1"]);
     // It stands for itself, and for nobody else.
-    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
-    let made = openssl.args(["-out", "crt", "-keyout", "key"]).output();
-    let made = made.unwrap();
-    let said = String::from_utf8_lossy(&made.stderr);
-    assert!(made.status.success(), "{said}");
+    let more = [
+        "subjectAltName=IP:127.0.0.1",
+        "basicConstraints=critical,CA:FALSE",
+    ];
+    let more = more.map(|extension| ["-addext", extension]);
+    certificates::itself(&dir.0, "web", "/CN=load", more.as_flattened());
 
     let mut trusted = RootCertStore::empty();
-    let certificate = CertificateDer::from_pem_file(dir.0.join("crt")).unwrap();
+    let certificate = CertificateDer::from_pem_file(dir.0.join("web.crt")).unwrap();
     trusted.add(certificate).unwrap();
     let client = ClientConfig::builder()
         .with_root_certificates(trusted)
         .with_no_client_auth();
 
     let mut web_config = "tls_server_config:\n".to_owned();
-    for (key, file) in [("cert", "crt"), ("key", "key")] {
+    for (key, file) in [("cert", "web.crt"), ("key", "web.key")] {
         let text = fs::read_to_string(dir.0.join(file)).unwrap();
         let lines = text.lines().map(|line| format!("    {line}\n"));
         web_config += &format!("  {key}: |\n{}", lines.collect::<String>());
