@@ -5,12 +5,14 @@
 mod support;
 
 use std::{
-    fs::{self, File},
+    fs,
     io::Read,
     net::{SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::Arc,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -22,10 +24,9 @@ use rustls::{
 };
 use support::{
     certificates,
-    live::{self, Scratch, until},
+    live::{self, Program, Scratch},
 };
 
-const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
 /// What is kept of the password `one`, at bcrypt's least cost.
 const ONE: &str = "$2y$04$TMlH9aNYQmNkfzzjC5Pzuu3F3NcAkAq8tb.zAu51Y0pg3hCeM6mLi";
 
@@ -42,9 +43,8 @@ struct Place {
 
 /// An exporter, running.
 struct Server {
-    process: Child,
-    address: SocketAddr,
-    log: PathBuf,
+    program: Program,
+    socket: String,
 }
 
 /// What top said.
@@ -82,44 +82,25 @@ impl Place {
 
     /// An exporter with this web config.
     fn serve(&self, config: &str) -> Server {
-        let address = live::free_address();
-        let file = self.dir().join(format!("web-{}.yml", address.port()));
-        fs::write(&file, config).unwrap();
-        let log = self.dir().join(format!("{}.log", address.port()));
-        let out = File::create(&log).unwrap();
-        let process = Command::new(BINARY)
-            .args(["--collector.disable-defaults", "--collector.loadavg"])
-            .args([
-                "--engine.socket=",
-                "--libvirt.uri=qemu+unix:///system?socket=/nowhere",
-            ])
-            .arg(format!("--web.listen-address={address}"))
-            .arg(format!(
-                "--web.listen-address=unix:{}",
-                self.socket(address)
-            ))
-            .arg(format!("--web.config.file={}", file.display()))
-            .stdin(Stdio::null())
-            .stdout(out.try_clone().unwrap())
-            .stderr(out)
-            .spawn()
-            .unwrap();
-        let mut server = Server {
-            process,
-            address,
-            log,
-        };
-        until("a listener", || {
-            let ended = server.process.try_wait().unwrap();
-            assert!(ended.is_none(), "{}", server.log());
-            TcpStream::connect(address).ok()
+        static SERVED: AtomicUsize = AtomicUsize::new(0);
+        let number = SERVED.fetch_add(1, Ordering::Relaxed);
+        let file = |name: String| self.dir().join(name).display().to_string();
+        let web_config = file(format!("web-{number}.yml"));
+        fs::write(&web_config, config).unwrap();
+        let socket = file(format!("{number}.socket"));
+        let mut command = live::exporter();
+        command.args([
+            "--collector.disable-defaults",
+            "--collector.loadavg",
+            "--engine.socket=",
+            "--libvirt.uri=qemu+unix:///system?socket=/nowhere",
+            &format!("--web.listen-address=unix:{socket}"),
+            &format!("--web.config.file={web_config}"),
+        ]);
+        let program = Program::start_when(&mut command, self.dir(), |program| {
+            TcpStream::connect(program.address).is_ok()
         });
-        server
-    }
-
-    fn socket(&self, address: SocketAddr) -> String {
-        let socket = self.dir().join(format!("{}.socket", address.port()));
-        socket.display().to_string()
+        Server { program, socket }
     }
 
     /// What top says with these settings; with none if they are empty.
@@ -129,7 +110,7 @@ impl Place {
 
     /// The same, where the system trusts those in a file.
     fn top_where(&self, url: &str, settings: &str, trusted: &str) -> Said {
-        let mut command = Command::new(BINARY);
+        let mut command = live::exporter();
         command.args(["top", url]).current_dir("/");
         command.env("SSL_CERT_FILE", self.dir().join(trusted));
         command.env_remove("SSL_CERT_DIR");
@@ -144,20 +125,9 @@ impl Place {
 }
 
 impl Server {
-    fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
-    }
-
     /// Its URL, by this scheme and host.
     fn url(&self, before: &str) -> String {
-        format!("{before}:{}", self.address.port())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _gone = self.process.kill();
-        let _gone = self.process.wait();
+        format!("{before}:{}", self.program.address.port())
     }
 }
 
@@ -363,7 +333,7 @@ fn a_password_opens_where_it_is_right() {
     let (plain, secret) = (place.serve(&users), place.serve(&(tls("web") + &users)));
     for url in [
         plain.url("http://localhost"),
-        format!("unix://{}", place.socket(plain.address)),
+        format!("unix://{}", plain.socket),
         secret.url("https://localhost"),
     ] {
         let with = |password: &str| place.top(&url, &(login(password) + &ca("ca")));

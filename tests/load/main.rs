@@ -716,6 +716,14 @@ fn bodies_are_not_waited_for() {
     }
 }
 
+/// Bytes that are nothing, and the same each time.
+fn noise() -> Vec<u8> {
+    let numbers = 0..10_000_u32;
+    numbers
+        .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2])
+        .collect()
+}
+
 /// What a client of TLS says first, to a port without it.
 const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03\
     0123456789abcdef0123456789abcdef\x00\x00\x04\x13\x01\x00\x2f\x01\x00";
@@ -724,9 +732,7 @@ const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03\
 fn what_is_no_http_is_ended() {
     for road in roads::all() {
         let load = Load::on(road, "nonsense", &[]);
-        let noise: Vec<u8> = (0..10_000_u32)
-            .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2])
-            .collect();
+        let noise = noise();
         let zeros = vec![0; 70_000];
         let http2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         load.meanwhile(|| {
@@ -785,9 +791,7 @@ fn what_is_no_tls_is_ended() {
         return;
     };
     let load = Load::on(road, "no-tls", &[]);
-    let noise: Vec<u8> = (0..10_000_u32)
-        .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2])
-        .collect();
+    let noise = noise();
     // A record of application data before any key.
     let early = [b"\x17\x03\x03\x40\x00".as_slice(), &[b'x'; 1 << 14]].concat();
     let plain = get("/metrics", "");
