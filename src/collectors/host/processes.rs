@@ -94,7 +94,7 @@ impl Counts {
                 continue;
             };
             counts.processes += 1;
-            counts.threads += process.threads;
+            counts.threads += u64::from(process.threads);
             *counts.states.entry(process.state).or_default() += 1;
             // Its first thread is the process itself.
             *counts.thread_states.entry(process.state).or_default() += 1;
@@ -143,7 +143,7 @@ fn unless_vanished<T>(read: Result<T>) -> Result<Option<T>> {
 #[derive(Debug, PartialEq)]
 struct Task {
     state: char,
-    threads: u64,
+    threads: u32,
 }
 
 fn task(dir: &Dir, path: &str) -> Result<Task> {
@@ -156,7 +156,7 @@ fn parse(text: &Text) -> Option<Task> {
     let (_, rest) = text.body().rsplit_once(')')?;
     let mut words = rest.split_ascii_whitespace();
     let state = words.next()?.chars().next()?;
-    // num_threads is the 20th field, state the third.
+    // num_threads is the 20th field and an int, state the third.
     let threads = words.nth(16)?.parse().ok()?;
     Some(Task { state, threads })
 }
@@ -189,6 +189,9 @@ mod tests {
             );
         }
         assert_eq!(parsed("42 (bash) S 1 2\n"), None);
+        // Two of them are more than can be counted.
+        let many = REST.replace("77", "18446744073709551615");
+        assert_eq!(parsed(&format!("42 (bash) S {many}\n")), None);
     }
 
     #[test]
