@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{
     file_of_program, is_installed,
     live::{Scratch, ask, until},
+    made_groups::remove_of_guest,
 };
 
 /// What the daemon sees of its own instead of the machine's. libvirt looks for the user
@@ -165,6 +166,17 @@ impl Daemon {
             .unwrap();
     }
 
+    /// All guests that were.
+    fn defined(&self) -> Vec<String> {
+        let files = fs::read_dir(&self.scratch.0)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let names = files.filter_map(|file| file.file_name().into_string().ok());
+        let guests = names.filter_map(|name| name.strip_suffix(".xml").map(str::to_owned));
+        guests.collect()
+    }
+
     /// Defines a guest with nothing but 32 MiB of memory and a CPU.
     pub fn define_bare(&self, name: &str) {
         let xml = format!(
@@ -238,13 +250,12 @@ impl Drop for Daemon {
         }
         let _gone = self.process.kill();
         let _gone = self.process.wait();
-        // What is left where the daemon could not be told.
-        for file in fs::read_dir(self.socket("qemu")).into_iter().flatten() {
-            let name = file.map(|file| file.file_name()).unwrap_or_default();
-            let guest = name.to_str().and_then(|name| name.strip_suffix(".pid"));
-            if let Some(pid) = guest.and_then(|guest| self.pid_of(guest)) {
+        // What is left where the daemon could not be told, or was ended meanwhile.
+        for guest in self.defined() {
+            if let Some(pid) = self.pid_of(&guest) {
                 let _gone = kill_process(pid, Signal::KILL);
             }
+            remove_of_guest(&guest);
         }
         let _gone = self.place.kill();
         let _gone = self.place.wait();

@@ -134,11 +134,7 @@ impl Drop for Groups {
     fn drop(&mut self) {
         for root in &self.roots {
             let parent = self.parent_in(root);
-            for group in fs::read_dir(&parent).into_iter().flatten().flatten() {
-                if group.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    remove(&group.path());
-                }
-            }
+            within(&parent).iter().for_each(|group| remove(group));
             remove(&parent);
             remove(&root.join(&self.parent));
         }
@@ -203,6 +199,28 @@ impl Drop for Cell {
     fn drop(&mut self) {
         remove(&self.dir);
     }
+}
+
+/// Removes the groups of a guest that is over: libvirt leaves them where it was ended while the
+/// guest ran.
+pub fn remove_of_guest(guest: &str) {
+    let ending = format!("-{guest}.libvirt-qemu");
+    for group in roots()
+        .iter()
+        .flat_map(|root| within(&root.join("machine")))
+    {
+        if group.to_string_lossy().ends_with(&ending) {
+            within(&group).iter().for_each(|part| remove(part));
+            remove(&group);
+        }
+    }
+}
+
+/// The groups in a group, if there is any such.
+fn within(group: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(group).into_iter().flatten().flatten();
+    let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    groups.map(|group| group.path()).collect()
 }
 
 /// How many there are of these.
