@@ -69,7 +69,8 @@ def remembers(arguments, number):
                         break
                 else:
                     sys.exit(f"{kept} points of {number} groups")
-                memory.append(exporter.memory())
+                # Not the program's pages, which are given back after some scrapes.
+                memory.append(exporter.memory("RssAnon"))
             finally:
                 exporter.stop()
     finally:

@@ -92,10 +92,10 @@ class Exporter:
         # What clock_getcpuclockid(3) makes of a process.
         return time.clock_gettime(~self.process.pid << 3 | 2)
 
-    def memory(self):
-        """Resident memory in MB."""
+    def memory(self, which="VmRSS"):
+        """Resident memory in MB: all of it, or that which is its own (RssAnon), and the like."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+        return int(re.search(rf"{which}:\s+(\d+)", status)[1]) / 1024
 
     def stop(self):
         self.process.terminate()

@@ -106,13 +106,11 @@ def measure(arguments, number, limit, flags):
             except (OSError, http.client.HTTPException):
                 sys.exit(f"with {number} groups in {limit} MB it does not answer; {limited.figures()}")
             spent.append(exporter.cpu() - before)
-        status = Path(f"/proc/{exporter.process.pid}/status").read_text()
-        megabytes = lambda name: int(re.search(rf"{name}:\s+(\d+)", status)[1]) / 1024
         kept = re.search(rb"^strata_kept_files_max (\d+)", body, re.MULTILINE)
         return {
-            "rss": megabytes("VmRSS"),
-            "own": megabytes("RssAnon"),
-            "peak": megabytes("VmHWM"),
+            "rss": exporter.memory("VmRSS"),
+            "own": exporter.memory("RssAnon"),
+            "peak": exporter.memory("VmHWM"),
             "cpu": statistics.median(spent) * 1e3,
             "kept": int(kept[1]) if kept else None,
             **limited.figures(),
