@@ -134,7 +134,9 @@ impl Drop for Groups {
     fn drop(&mut self) {
         for root in &self.roots {
             let parent = self.parent_in(root);
-            within(&parent).iter().for_each(|group| remove(group));
+            for group in within(&parent) {
+                remove(&group);
+            }
             remove(&parent);
             remove(&root.join(&self.parent));
         }
@@ -210,7 +212,9 @@ pub fn remove_of_guest(guest: &str) {
         .flat_map(|root| within(&root.join("machine")))
     {
         if group.to_string_lossy().ends_with(&ending) {
-            within(&group).iter().for_each(|part| remove(part));
+            for part in within(&group) {
+                remove(&part);
+            }
             remove(&group);
         }
     }
