@@ -12,6 +12,9 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 
+/// More than anybody gives a target: each is looked for among the others.
+const MAX_LABELS: usize = 1_000;
+
 /// Targets that have the same labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -247,6 +250,10 @@ impl<'de> Deserialize<'de> for Labels {
                     // Twice the same name comes through in JSON only, where the last one counts.
                     let value = value.unwrap_or_default();
                     labels.set(Label { name, value });
+                    if labels.0.len() > MAX_LABELS {
+                        let said = format!("more than {MAX_LABELS} labels");
+                        return Err(serde::de::Error::custom(said));
+                    }
                 }
                 Ok(labels)
             }
@@ -303,6 +310,23 @@ mod tests {
         for name in ["", "9a", "a-b", "a.b", "a:b", "\u{e4}", "a b", "a\n"] {
             assert!(check_name(name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn labels_have_a_bound() {
+        let group = |number: usize| {
+            // The last one is there twice, which is no more.
+            let labels = (0..=number).map(|at| format!("\"a{}\": \"\"", at.min(number - 1)));
+            let labels: Vec<_> = labels.collect();
+            let text = format!("{{\"labels\": {{{}}}}}", labels.join(", "));
+            serde_json::from_str::<Group>(&text)
+        };
+        assert_eq!(group(MAX_LABELS).unwrap().labels.0.len(), MAX_LABELS);
+        let error = group(MAX_LABELS + 1).unwrap_err().to_string();
+        assert!(
+            error.starts_with("more than 1000 labels at line 1"),
+            "{error}"
+        );
     }
 
     #[test]
