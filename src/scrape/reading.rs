@@ -207,11 +207,12 @@ mod tests {
         let workers = Workers::default();
         let (reading, release, begun) = hanging();
         let machine = machine(LONG);
-        let (one, other) = tokio::join!(reading.take(&machine, &workers), async {
-            // The first is there: futures are polled in their order.
-            release.send(()).unwrap();
-            reading.take(&machine, &workers).await
-        });
+        // Not before both are there: futures are polled in their order.
+        let (one, other, ()) = tokio::join!(
+            reading.take(&machine, &workers),
+            reading.take(&machine, &workers),
+            async { release.send(()).unwrap() },
+        );
         assert_eq!((one.unwrap(), other.unwrap()), (0, 0));
         assert_eq!(begun.load(Ordering::SeqCst), 1);
     }
