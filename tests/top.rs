@@ -7,7 +7,7 @@ mod support;
 use std::{
     fs,
     io::Read,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     path::Path,
     sync::{
         Arc,
@@ -84,10 +84,8 @@ impl Place {
     fn serve(&self, config: &str) -> Server {
         static SERVED: AtomicUsize = AtomicUsize::new(0);
         let number = SERVED.fetch_add(1, Ordering::Relaxed);
-        let file = |name: String| self.dir().join(name).display().to_string();
-        let web_config = file(format!("web-{number}.yml"));
-        fs::write(&web_config, config).unwrap();
-        let socket = file(format!("{number}.socket"));
+        let socket = self.dir().join(format!("{number}.socket"));
+        let socket = socket.display().to_string();
         let mut command = live::exporter();
         command.args([
             "--collector.disable-defaults",
@@ -95,11 +93,8 @@ impl Place {
             "--engine.socket=",
             "--libvirt.uri=qemu+unix:///system?socket=/nowhere",
             &format!("--web.listen-address=unix:{socket}"),
-            &format!("--web.config.file={web_config}"),
         ]);
-        let program = Program::start_when(&mut command, self.dir(), |program| {
-            TcpStream::connect(program.address).is_ok()
-        });
+        let (program, _) = Program::start_with_web_config(&mut command, self.dir(), config);
         Server { program, socket }
     }
 

@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
@@ -19,10 +19,9 @@ use std::{
 
 use support::{
     certificates,
-    live::{self, NEVER, Scratch, until},
+    live::{self, NEVER, Program, Scratch, until},
 };
 
-const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
 const ORACLE: &str = "prometheus-node-exporter";
 /// What both answer at little cost.
 const PATH: &str = "/metrics?collect[]=loadavg";
@@ -68,43 +67,23 @@ impl Authority {
 
 /// A server, running.
 struct Server {
-    process: Child,
-    address: SocketAddr,
-    log: PathBuf,
+    program: Program,
+    config: PathBuf,
     dir: PathBuf,
 }
 
 impl Server {
     fn start(mut command: Command, dir: &Path, config: &str) -> Self {
-        let address = live::free_address();
-        let file = dir.join(format!("web-{}.yml", address.port()));
-        fs::write(&file, config).unwrap();
-        let log = dir.join(format!("{}.log", address.port()));
-        let out = File::create(&log).unwrap();
-        let process = command
-            .arg(format!("--web.listen-address={address}"))
-            .arg(format!("--web.config.file={}", file.display()))
-            .stdin(Stdio::null())
-            .stdout(out.try_clone().unwrap())
-            .stderr(out)
-            .spawn()
-            .unwrap();
-        let mut server = Self {
-            process,
-            address,
-            log,
+        let (program, config) = Program::start_with_web_config(&mut command, dir, config);
+        Self {
+            program,
+            config,
             dir: dir.to_owned(),
-        };
-        until("a listener", || {
-            let ended = server.process.try_wait().unwrap();
-            assert!(ended.is_none(), "{}", server.log());
-            TcpStream::connect(address).ok()
-        });
-        server
+        }
     }
 
     fn ours(dir: &Path, config: &str) -> Self {
-        let mut command = Command::new(BINARY);
+        let mut command = live::exporter();
         command.args(["--collector.disable-defaults", "--collector.loadavg"]);
         Self::start(command, dir, config)
     }
@@ -115,23 +94,15 @@ impl Server {
         Self::start(command, dir, config)
     }
 
-    fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
-    }
-
-    fn config(&self) -> PathBuf {
-        self.dir.join(format!("web-{}.yml", self.address.port()))
-    }
-
     /// Puts another file in the config's place.
     fn change(&self, config: &str) {
-        let new = self.config().with_extension("new");
+        let new = self.config.with_extension("new");
         fs::write(&new, config).unwrap();
-        fs::rename(&new, self.config()).unwrap();
+        fs::rename(&new, &self.config).unwrap();
     }
 
     fn curl(&self, scheme: &str, path: &str, words: &[&str]) -> Curled {
-        Curled::of(curl(&self.dir, words).arg(format!("{scheme}://{}{path}", self.address)))
+        Curled::of(curl(&self.dir, words).arg(format!("{scheme}://{}{path}", self.program.address)))
     }
 
     fn https(&self, words: &[&str]) -> Curled {
@@ -144,13 +115,6 @@ impl Server {
         let mut lines = body.lines().filter_map(|line| line.rsplit_once(' '));
         let found = lines.find(|(found, _)| *found == name);
         found.map(|(_, value)| value.to_owned())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _gone = self.process.kill();
-        let _gone = self.process.wait();
     }
 }
 
@@ -200,7 +164,7 @@ impl Curled {
 fn s_client(server: &Server, words: &[&str]) -> String {
     let mut client = Command::new("openssl")
         .args(["s_client", "-CAfile", "ca.crt", "-ign_eof", "-connect"])
-        .arg(server.address.to_string())
+        .arg(server.program.address.to_string())
         .args(words)
         .current_dir(&server.dir)
         .stdin(Stdio::piped())
@@ -281,7 +245,7 @@ fn compare(
                     "{client} is no difference any more\n{config}"
                 );
             }
-            None => assert_eq!(got, expected, "{client}\n{config}\n{}", ours.log()),
+            None => assert_eq!(got, expected, "{client}\n{config}\n{}", ours.program.log()),
         }
     }
 }
@@ -571,7 +535,7 @@ fn many_requests_share_a_connection_of_http2() {
     };
     let server = Server::ours(&scratch.0, PAIR);
     // More than may be on it at the same time.
-    let url = format!("https://{}/-/healthy?[1-60]", server.address);
+    let url = format!("https://{}/-/healthy?[1-60]", server.program.address);
     let output = Command::new("curl")
         .args([
             "-sS",
@@ -619,12 +583,12 @@ fn http_at_a_port_for_tls_is_told_so_as_go_tells_it() {
     };
     compare(&scratch.0, PAIR, &["", "-X POST", "-I"], ask, &[]);
     let server = Server::ours(&scratch.0, PAIR);
-    let mut noise = TcpStream::connect(server.address).unwrap();
+    let mut noise = TcpStream::connect(server.program.address).unwrap();
     noise.set_read_timeout(Some(NEVER)).unwrap();
     noise.write_all(&[0; 200]).unwrap();
     // Reset or closed, with an alert or without.
     let _gone = noise.read_to_end(&mut Vec::new());
-    drop(TcpStream::connect(server.address).unwrap());
+    drop(TcpStream::connect(server.program.address).unwrap());
     ask(&server, &[]);
     let untrusting = server.curl("https", PATH, &["--cacert", "ca2.crt"]);
     assert_eq!(untrusting.status, 0);
@@ -651,7 +615,7 @@ fn a_handshake_that_does_not_end_is_ended() {
     };
     let server = Server::ours(&scratch.0, PAIR);
     let mut slow: Vec<TcpStream> = (0..3)
-        .map(|_| TcpStream::connect(server.address).unwrap())
+        .map(|_| TcpStream::connect(server.program.address).unwrap())
         .collect();
     slow[1].write_all(&[22, 3, 1]).unwrap();
     slow[2].write_all(&[22, 3, 1, 1, 0, 1]).unwrap();
@@ -670,12 +634,12 @@ fn who_makes_room_for_others_may_be_shaking_hands() {
     let Some((scratch, _authority)) = with_certificates("room") else {
         return;
     };
-    let mut command = Command::new(BINARY);
+    let mut command = live::exporter();
     command.args(["--collector.disable-defaults", "--collector.loadavg"]);
     command.arg("--web.max-connections=3");
     let server = Server::start(command, &scratch.0, PAIR);
     let slow: Vec<TcpStream> = (0..10)
-        .map(|_| TcpStream::connect(server.address).unwrap())
+        .map(|_| TcpStream::connect(server.program.address).unwrap())
         .collect();
     assert_eq!(server.https(&[]).status, 200);
     drop(slow);
@@ -726,7 +690,11 @@ fn certificates_and_keys_may_stand_in_the_file() {
         200
     );
     assert_eq!(server.https(&[]).status, 0);
-    assert!(!server.log().contains("PRIVATE"), "{}", server.log());
+    assert!(
+        !server.program.log().contains("PRIVATE"),
+        "{}",
+        server.program.log()
+    );
 }
 
 #[test]
@@ -740,7 +708,7 @@ fn guesses_do_not_keep_out_who_is_known() {
     let config = format!("basic_auth_users: {{a: {ONE}, dear: {dear}}}\n");
     let server = Server::ours(&scratch.0, &config);
     assert_eq!(server.curl("http", PATH, &["-u", "a:one"]).status, 200);
-    let url = format!("http://{}{PATH}", server.address);
+    let url = format!("http://{}{PATH}", server.program.address);
     let guesses: Vec<Child> = (0..40)
         .map(|guess| {
             let password = format!("dear:{guess}");
@@ -783,7 +751,7 @@ fn guesses_do_not_keep_out_who_is_known() {
 /// Which certificate a server shows: its serial number.
 fn serial(server: &Server) -> String {
     let output = Command::new("openssl")
-        .args(["s_client", "-connect", &server.address.to_string()])
+        .args(["s_client", "-connect", &server.program.address.to_string()])
         .stdin(Stdio::null())
         .output()
         .unwrap();
@@ -823,7 +791,7 @@ fn a_file_that_changed_is_read_again_and_one_that_is_wrong_is_not_taken() {
     let as_user = |name: &str| server.https(&["-u", &format!("{name}:one")]).status;
     assert_eq!((as_user("a"), as_user("b")), (200, 401));
     // A connection that is kept meets the change, too.
-    let url = format!("https://{}{PATH}", server.address);
+    let url = format!("https://{}{PATH}", server.program.address);
     let kept = Command::new("curl")
         .args([
             "-sS", "-g", "--cacert", "ca.crt", "-u", "a:one", "--rate", "40/m",
@@ -865,12 +833,12 @@ fn a_file_that_changed_is_read_again_and_one_that_is_wrong_is_not_taken() {
         (no_key.as_str(), "no.key: No such file"),
         (other_key.as_str(), "is not the key of the certificate"),
     ] {
-        let logged = server.log().len();
+        let logged = server.program.log().len();
         server.change(wrong);
         until_taken(&server, "https", &["-u", "b:one"], "0");
         thread::sleep(Duration::from_millis(1_200));
         assert_eq!((as_user("b"), as_user("a")), (200, 401), "{wrong}");
-        let log = server.log().split_off(logged);
+        let log = server.program.log().split_off(logged);
         assert_eq!(
             log.matches("the new web config is wrong").count(),
             1,
@@ -882,22 +850,23 @@ fn a_file_that_changed_is_read_again_and_one_that_is_wrong_is_not_taken() {
     }
 
     // Not a file at all.
-    fs::remove_file(server.config()).unwrap();
+    fs::remove_file(&server.config).unwrap();
     until_taken(&server, "https", &["-u", "b:one"], "0");
-    let made = Command::new("mkfifo")
-        .arg(server.config())
-        .status()
-        .unwrap();
+    let made = Command::new("mkfifo").arg(&server.config).status().unwrap();
     assert!(made.success());
     thread::sleep(Duration::from_millis(1_200));
     assert_eq!(as_user("b"), 200);
     until("a line about the FIFO", || {
         as_user("b");
-        server.log().contains("is not a regular file").then_some(())
+        server
+            .program
+            .log()
+            .contains("is not a regular file")
+            .then_some(())
     });
-    fs::remove_file(server.config()).unwrap();
+    fs::remove_file(&server.config).unwrap();
     // Written in place, with a pause in the middle.
-    let mut slowly = File::create(server.config()).unwrap();
+    let mut slowly = File::create(&server.config).unwrap();
     let (first, second) = good.split_at(good.len() / 2);
     slowly.write_all(first.as_bytes()).unwrap();
     thread::sleep(Duration::from_millis(20));
@@ -1002,7 +971,7 @@ fn nothing_is_said_of_a_web_config_that_is_not_there() {
         "--collector.disable-defaults".to_owned(),
         "--web.config.file=".to_owned(),
     ];
-    let server = live::Program::ours(&flags, &scratch.0);
+    let server = Program::ours(&flags, &scratch.0);
     let text = server.text();
     assert!(text.contains("strata_http_connections "), "{text}");
     assert!(!text.contains("strata_web_"), "{text}");
@@ -1016,7 +985,7 @@ fn a_file_that_is_wrong_keeps_the_exporter_from_starting_and_check_says_so() {
     let flag = format!("--web.config.file={}", file.display());
     let said = format!("{}:2:3: unknown field `http3`", file.display());
     let run = |words: &[&str]| {
-        let output = Command::new(BINARY)
+        let output = live::exporter()
             .args(words)
             .args([
                 "--collector.disable-defaults",
@@ -1240,7 +1209,7 @@ fn files_are_good_or_wrong_as_promtool_finds_them() {
 fn checks_out(dir: &Path, text: &str) -> (bool, String) {
     let file = dir.join("checked.yml");
     fs::write(&file, text).unwrap();
-    let output = Command::new(BINARY)
+    let output = live::exporter()
         .args(["web-config", "check"])
         .arg(&file)
         .output();
@@ -1274,7 +1243,7 @@ fn several_files_are_checked_at_once() {
     let (good, wrong) = (scratch.0.join("good.yml"), scratch.0.join("wrong.yml"));
     fs::write(&good, "{}").unwrap();
     fs::write(&wrong, "a: 1").unwrap();
-    let output = Command::new(BINARY)
+    let output = live::exporter()
         .args(["web-config", "check"])
         .args([&good, &wrong, &good])
         .output()
@@ -1282,9 +1251,9 @@ fn several_files_are_checked_at_once() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stdout.split(|byte| *byte == b'\n').count(), 3);
     assert_eq!(output.stderr.split(|byte| *byte == b'\n').count(), 2);
-    let none = Command::new(BINARY).arg("web-config").output().unwrap();
+    let none = live::exporter().arg("web-config").output().unwrap();
     assert_eq!(none.status.code(), Some(2));
-    let help = Command::new(BINARY)
+    let help = live::exporter()
         .args(["web-config", "--help"])
         .output()
         .unwrap();

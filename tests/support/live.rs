@@ -7,6 +7,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -93,6 +94,24 @@ impl Program {
             does_answer(&program).then_some(())
         });
         program
+    }
+
+    /// Starts it with this in a file for `--web.config.file`, which is said as well, and waits
+    /// until it takes connections.
+    pub fn start_with_web_config(
+        command: &mut Command,
+        dir: &Path,
+        config: &str,
+    ) -> (Self, PathBuf) {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let file = dir.join(format!("web-{number}.yml"));
+        fs::write(&file, config).unwrap();
+        command.arg(format!("--web.config.file={}", file.display()));
+        let program = Self::start_when(command, dir, |program| {
+            TcpStream::connect(program.address).is_ok()
+        });
+        (program, file)
     }
 
     /// This exporter.
