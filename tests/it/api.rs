@@ -1,0 +1,849 @@
+//! The JSON API as its users meet it: the real binary on a fixture machine, with a made-up
+//! engine. Every answer is held against the description that is served with it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::net::UnixListener,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+};
+
+use crate::support::{
+    fake_engine::{FakeEngine, Made, Reply},
+    fixture,
+    live::{NEVER, Program, Scratch, until},
+};
+use serde_json::{Value, json};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
+/// A container of the fixture machine.
+const WEB: &str = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899";
+/// One that no engine knows.
+const NAMELESS: &str = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90";
+
+/// For who does not want to wait for what hangs.
+const SOON: &str = "X-Prometheus-Scrape-Timeout-Seconds: 1\r\n";
+
+/// What is described and no answer in here has: libvirt's, which has a test beside the code,
+/// and what takes more than a made-up engine.
+const ELSEWHERE: &[&str] = &[
+    "ContainerDetail.cgroup_parent",
+    "ContainerDetail.domain",
+    "ContainerDetail.exit_code",
+    "ContainerDetail.finished",
+    "ContainerDetail.memory_limit_bytes",
+    "ContainerDetail.unnamed",
+    "ContainerSummary.domain",
+    "ContainerSummary.finished",
+    "ContainerSummary.memory_limit_bytes",
+    "Domains.domains",
+];
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    fn has(&self, header: &str) -> bool {
+        self.head.to_lowercase().contains(header)
+    }
+}
+
+/// An exporter on the fixture machine, and the engine it asks.
+struct Here {
+    engine: FakeEngine,
+    exporter: Program,
+    _dir: Scratch,
+}
+
+impl Here {
+    fn new(name: &str, flags: &[&str]) -> Self {
+        Self::started_by(Command::new(BINARY), name, flags)
+    }
+
+    fn started_by(mut command: Command, name: &str, flags: &[&str]) -> Self {
+        let engine = engine(name);
+        let dir = Scratch::new(&format!("api-{name}"));
+        command.args(machine(&engine)).args(flags);
+        let here = Self {
+            // The page would ask whatever a test has hang.
+            exporter: Program::start_until(&mut command, &dir.0, "/-/healthy"),
+            engine,
+            _dir: dir,
+        };
+        until("an engine that is followed", || {
+            let list = here.ask("GET", "/api/v1/containers", SOON).json();
+            (list["engines"][0]["is_up"] == json!(true)).then_some(())
+        });
+        here
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, "")
+    }
+
+    fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.exporter.address).unwrap();
+        stream.set_read_timeout(Some(NEVER)).unwrap();
+        // In HTTP/1.0 the end of the body is the end of the connection.
+        let request = format!("{method} {path} HTTP/1.0\r\nHost: x\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        let end = all.windows(4).position(|it| it == b"\r\n\r\n").unwrap();
+        let body = all.split_off(end + 4);
+        let head = String::from_utf8(all).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, head, body }
+    }
+
+    /// Waits until so many samples were taken of the host, or a container.
+    fn sampled(&self, of: &str, count: u64) -> Value {
+        until("samples", || {
+            let said = self.get(&format!("/api/v1/{of}/history")).json();
+            (said["samples"].as_u64()? >= count).then_some(said)
+        })
+    }
+
+    fn error(&self, path: &str) -> (u16, String) {
+        let answer = self.get(path);
+        let said = answer.json()["error"].as_str().unwrap().to_owned();
+        (answer.status, said)
+    }
+}
+
+/// The flags for the fixture machine and this engine.
+fn machine(engine: &FakeEngine) -> Vec<String> {
+    let root = fixture("vm-v2");
+    let path = |flag: &str, dir: &str| format!("--path.{flag}={}", root.join(dir).display());
+    vec![
+        path("procfs", "proc"),
+        path("sysfs", "sys"),
+        path("rootfs", "root"),
+        path("udev.data", "udev"),
+        format!("--engine.socket={}", engine.path().display()),
+        "--libvirt.uri=qemu+unix:///system?socket=/nowhere".to_owned(),
+    ]
+}
+
+/// Docker with the fixture machine's container, one whose id begins as its, and two whose
+/// names are alike but for their case.
+fn engine(name: &str) -> FakeEngine {
+    let engine = FakeEngine::docker(&format!("api-{name}"));
+    let mut web = Made::running('3', "web");
+    WEB.clone_into(&mut web.id);
+    web.restarts = 3;
+    web.health = Some(json!({"Status": "healthy", "FailingStreak": 0, "Log": []}));
+    web.labels = vec![
+        ("com.docker.compose.project".to_owned(), "shop".to_owned()),
+        ("secret".to_owned(), "secret-value".to_owned()),
+    ];
+    let mut old = Made::running('3', "old");
+    old.id = WEB.replace('9', "0");
+    (old.state, old.pid) = ("exited", 0);
+    let mut db = Made::running('7', "db");
+    (db.state, db.pid) = ("paused", 0);
+    engine.has(&[web, old, db]);
+    let images = json!([{
+        "Id": "sha256:11", "ParentId": "", "RepoTags": ["nginx:1.27"], "RepoDigests": [],
+        "Created": 1_795_244_000, "Size": 4711, "SharedSize": -1, "Labels": {}, "Containers": -1,
+    }]);
+    engine.answers("/images/json", Reply::json(&images));
+    engine
+}
+
+/// The description, and what of it was seen.
+struct Described {
+    description: Value,
+    unseen: BTreeSet<String>,
+}
+
+impl Described {
+    fn new(description: Value) -> Self {
+        let mut unseen = BTreeSet::new();
+        let schemas = description["components"]["schemas"].as_object().unwrap();
+        for (schema, about) in schemas {
+            let properties = about["properties"].as_object().unwrap().keys();
+            unseen.extend(properties.map(|property| format!("{schema}.{property}")));
+        }
+        let mut description = description;
+        close(&mut description["components"]);
+        Self {
+            description,
+            unseen,
+        }
+    }
+
+    /// Holds an answer against what is described for its path and status.
+    fn assert(&mut self, path: &str, answer: &Answer) {
+        let said = answer.json();
+        let described = &self.description["paths"][path]["get"]["responses"];
+        let described = &described[answer.status.to_string()]["content"]["application/json"];
+        let mut schema = described["schema"].clone();
+        assert!(schema.is_object(), "{path}: {} {said:#}", answer.status);
+        self.see(&schema.clone(), &said);
+        schema["components"] = self.description["components"].clone();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let errors: Vec<_> = validator.iter_errors(&said).collect();
+        assert!(errors.is_empty(), "{path}: {errors:#?}");
+    }
+
+    /// Notes which fields of which schemas are there.
+    fn see(&mut self, schema: &Value, said: &Value) {
+        if let Some(name) = schema["$ref"].as_str() {
+            let name = name.rsplit('/').next().unwrap().to_owned();
+            let of = self.description["components"]["schemas"][&name].clone();
+            for (field, value) in said.as_object().unwrap() {
+                self.unseen.remove(&format!("{name}.{field}"));
+                self.see(&of["properties"][field], value);
+            }
+        } else if let Some(items) = said.as_array() {
+            for item in items {
+                self.see(&schema["items"], item);
+            }
+        }
+    }
+}
+
+/// Has nothing pass that is not described.
+fn close(schema: &mut Value) {
+    if let Some(object) = schema.as_object_mut() {
+        if object.contains_key("properties") {
+            let closed = object.entry("additionalProperties");
+            closed.or_insert(false.into());
+        }
+        object.values_mut().for_each(close);
+    }
+}
+
+#[test]
+fn every_answer_is_as_it_is_described_and_all_that_is_described_is_answered() {
+    let mut here = Here::new("described", &["--history.interval=100ms"]);
+    // So that collectors have something to tell.
+    here.exporter.text();
+    for of in ["host", "containers/web"] {
+        here.sampled(of, 2);
+    }
+    let mut described = Described::new(here.get("/api/v1/openapi.json").json());
+    let paths: Vec<String> = {
+        let paths = described.description["paths"].as_object().unwrap();
+        paths.keys().cloned().collect()
+    };
+    for path in &paths {
+        let answer = here.get(&path.replace("{container}", "web"));
+        assert_eq!(answer.status, 200, "{path}: {}", answer.json());
+        for header in ["content-type: application/json", "cache-control: no-store"] {
+            assert!(answer.has(header), "{path}: {}", answer.head);
+        }
+        described.assert(path, &answer);
+        let wrong = here.get(&path.replace("{container}", "web").replace("v1", "v1/x"));
+        assert_eq!(wrong.status, 404, "{path}");
+        let wrong = here.get(&format!("{}?x=1", path.replace("{container}", "web")));
+        assert_eq!(wrong.status, 400, "{path}");
+        described.assert(path, &wrong);
+    }
+    for path in [
+        "/api/v1/containers?all=true",
+        "/api/v1/containers?all=false",
+    ] {
+        described.assert("/api/v1/containers", &here.get(path));
+    }
+    for named in ["none", "3f"] {
+        for below in ["", "/history?window=1m", "/points?last=1"] {
+            let answer = here.get(&format!("/api/v1/containers/{named}{below}"));
+            let (below, _) = below.split_once('?').unwrap_or((below, ""));
+            let path = format!("/api/v1/containers/{{container}}{below}");
+            described.assert(&path, &answer);
+        }
+    }
+    here.engine.go();
+    let down = until("an engine that is lost", || {
+        let list = here.get("/api/v1/containers");
+        (list.json()["engines"][0]["is_up"] == json!(false)).then_some(list)
+    });
+    described.assert("/api/v1/containers", &down);
+    // The names stay, with a word of caution.
+    let web = here.get("/api/v1/containers/web").json();
+    assert_eq!(web["container"]["is_current"], false);
+
+    let unseen = described.unseen.iter().map(String::as_str);
+    // Of domains there is a test of its own, and what is sampled takes its time.
+    let is_elsewhere = |it: &&str| it.starts_with("Domain.") || it.starts_with("Latest.");
+    let unseen: Vec<_> = unseen.filter(|it| !is_elsewhere(it)).collect();
+    assert_eq!(unseen, ELSEWHERE);
+}
+
+#[test]
+fn a_container_is_found_by_what_people_call_it() {
+    let here = Here::new("found", &[]);
+    let id = |named: &str| {
+        let answer = here.get(&format!("/api/v1/containers/{named}"));
+        let said = answer.json();
+        assert_eq!(answer.status, 200, "{named}: {said}");
+        said["container"]["id"].as_str().map(str::to_owned)
+    };
+    let web = Some(WEB.to_owned());
+    assert_eq!(id("web"), web);
+    assert_eq!(id(WEB), web);
+    assert_eq!(id(WEB.split_at(20).0), web);
+    assert_eq!(id(&format!("%2Fsystem.slice%2Fdocker-{WEB}.scope")), web);
+    assert_eq!(id("a1b2"), Some(NAMELESS.to_owned()));
+    assert_eq!(id("%2Fsystem.slice%2Fssh.service"), None);
+
+    let (status, said) = here.error("/api/v1/containers/we");
+    assert_eq!(
+        (status, said.as_str()),
+        (404, "there is no container \"we\"")
+    );
+    let answer = here.get("/api/v1/containers/3f4e");
+    assert_eq!(answer.status, 409);
+    let said = answer.json();
+    assert_eq!(said["error"], "\"3f4e\" may be one of 2 containers");
+    let candidates = said["candidates"].as_array().unwrap();
+    let names = candidates.iter().map(|it| it["name"].as_str().unwrap());
+    assert_eq!(
+        names.collect::<BTreeSet<_>>(),
+        BTreeSet::from(["old", "web"])
+    );
+}
+
+#[test]
+fn what_was_sampled_is_told_together_and_one_by_one() {
+    let here = Here::new("sampled", &["--history.interval=100ms"]);
+    let host = here.sampled("host", 3);
+    assert!(host.get("container").is_none() && host.get("is_gone").is_none());
+    let web = here.sampled("containers/web", 3);
+    assert_eq!(web["interval_seconds"], 0.1);
+    assert_eq!(web["window_seconds"], 300.0);
+    assert_eq!(web["container"]["id"], WEB);
+    assert_eq!(web["container"]["name"], "web");
+    assert_eq!(web["is_gone"], false);
+    // The files of a fixture stand still.
+    assert_eq!(web["cpu_percent"]["peak"], 0.0);
+    assert_eq!(web["restarts"], 0);
+    let root = fixture("vm-v2");
+    let group = format!("sys/fs/cgroup/system.slice/docker-{WEB}.scope");
+    let memory = fs::read_to_string(root.join(group).join("memory.current")).unwrap();
+    let memory: Value = memory.trim().parse().unwrap();
+    assert_eq!(web["memory_bytes"]["minimum"], memory);
+    let (start, end) = (web["start"].as_f64(), web["end"].as_f64());
+    assert!(start < end && end <= web["time"].as_f64(), "{web}");
+
+    let points = here.get("/api/v1/containers/web/points?last=2").json();
+    let points = points["points"].as_array().unwrap().clone();
+    assert_eq!(points.len(), 2);
+    assert!(points[0]["time"].as_f64() < points[1]["time"].as_f64());
+    assert_eq!(points[1]["memory_bytes"], memory);
+    // By whatever a container is called; the last of these is answered from memory.
+    let path = format!("%2Fsystem.slice%2Fdocker-{WEB}.scope");
+    for named in [WEB.split_at(20).0, path.as_str(), WEB] {
+        let said = here.get(&format!("/api/v1/containers/{named}/history?window=1h"));
+        let said = said.json();
+        assert_eq!(said["container"], web["container"], "{named}");
+        assert_eq!(said["window_seconds"], 3600.0);
+    }
+    // What does not run has no samples, and what they would say is not there.
+    let db = here.get("/api/v1/containers/db/history").json();
+    let fields: BTreeSet<_> = db.as_object().unwrap().keys().map(String::as_str).collect();
+    let known = [
+        "container",
+        "interval_seconds",
+        "samples",
+        "time",
+        "window_seconds",
+    ];
+    assert_eq!(fields, BTreeSet::from(known));
+    assert_eq!(db["samples"], 0);
+    let (status, said) = here.error("/api/v1/containers/%2Fsystem.slice%2Fssh.service/points");
+    assert_eq!(status, 404);
+    assert!(
+        said.ends_with("is no container: only those have a history"),
+        "{said}"
+    );
+}
+
+#[test]
+fn without_the_sampler_it_is_said_that_there_is_no_history() {
+    let here = Here::new("unsampled", &["--no-collector.history"]);
+    let paths = ["host", "containers/web", "containers/none"];
+    for path in paths.map(|of| format!("/api/v1/{of}")) {
+        for below in ["history", "points"] {
+            let (status, said) = here.error(&format!("{path}/{below}"));
+            assert_eq!(status, 404, "{path}");
+            assert!(said.contains("--no-collector.history"), "{said}");
+            let (status, _) = here.error(&format!("{path}/{below}?x=1"));
+            assert_eq!(status, 400, "{path}");
+        }
+    }
+}
+
+/// Copies a directory with everything in it but links.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (kind, to) = (entry.file_type().unwrap(), to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy(&entry.path(), &to);
+        } else if kind.is_file() {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_container_that_is_gone_is_remembered_by_all_its_names() {
+    let sysfs = Scratch::new("api-gone-sys");
+    copy(
+        &fixture("vm-v2").join("sys/fs/cgroup"),
+        &sysfs.0.join("fs/cgroup"),
+    );
+    let flag = format!("--path.sysfs={}", sysfs.0.display());
+    let here = Here::new("gone", &["--history.interval=100ms", &flag]);
+    here.sampled("containers/web", 2);
+    let group = format!("system.slice/docker-{WEB}.scope");
+    fs::remove_dir_all(sysfs.0.join("fs/cgroup").join(&group)).unwrap();
+    here.engine.has(&[]);
+    let mut web = Made::running('3', "web");
+    WEB.clone_into(&mut web.id);
+    here.engine.tell(&web.event("die", &[]));
+    here.engine.tell(&web.event("destroy", &[]));
+    until("a container that is gone", || {
+        (here.get("/api/v1/containers/web").status == 404).then_some(())
+    });
+    let path = format!("%2F{}", group.replace('/', "%2F"));
+    for named in ["web", WEB, WEB.split_at(20).0, &path] {
+        let gone = until("a ring that knows it", || {
+            let said = here.get(&format!("/api/v1/containers/{named}/history"));
+            assert_eq!(said.status, 200, "{named}: {}", said.json());
+            (said.json()["is_gone"] == json!(true)).then(|| said.json())
+        });
+        assert!(gone["samples"].as_u64().unwrap() >= 2, "{named}: {gone}");
+        assert_eq!(gone["container"]["id"], WEB);
+        assert_eq!(gone["container"]["cgroup"], format!("/{group}"));
+    }
+    let points = here.get("/api/v1/containers/web/points").json();
+    assert!(points["points"].as_array().unwrap().len() >= 2, "{points}");
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_said_in_json() {
+    let here = Here::new("wrong", &[]);
+    for (path, status, said) in [
+        ("/api", 404, "there is nothing at this path"),
+        ("/api/v2/host", 404, "there is nothing at this path"),
+        ("/api/v1/host/", 404, "there is nothing at this path"),
+        (
+            "/api/v1/host?x",
+            400,
+            "unknown parameter \"x\": there is none here",
+        ),
+        (
+            "/api/v1/containers?al=true",
+            400,
+            "unknown parameter \"al\": there is all",
+        ),
+        (
+            "/api/v1/containers?all=yes",
+            400,
+            "all is neither true nor false: \"yes\"",
+        ),
+        (
+            "/api/v1/containers?all=true&all=true",
+            400,
+            "the parameter \"all\" is there twice",
+        ),
+        ("/api/v1/containers/%ff", 400, "the path is not UTF-8"),
+        (
+            "/api/v1/containers/web/history?window=5",
+            400,
+            "window: not a duration such as 5s, 1m30s or 500ms: \"5\"",
+        ),
+        (
+            "/api/v1/host/history?window=745h",
+            400,
+            "window is not from 1s to 744h: \"745h\"",
+        ),
+        (
+            "/api/v1/host/points?last=0",
+            400,
+            "last is not a number from 1 to 10000: \"0\"",
+        ),
+        (
+            "/api/v1/host/points?window=1m",
+            400,
+            "unknown parameter \"window\": there is last",
+        ),
+    ] {
+        assert_eq!(here.error(path), (status, said.to_owned()), "{path}");
+    }
+    assert_eq!(here.ask("POST", "/api/v1/host", "").status, 405);
+    let head = here.ask("HEAD", "/api/v1/host", "");
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    let packed = here.ask("GET", "/api/v1/collectors", "Accept-Encoding: gzip\r\n");
+    assert!(packed.has("content-encoding: gzip"), "{}", packed.head);
+    assert!(packed.body.starts_with(&[0x1f, 0x8b]));
+}
+
+#[test]
+fn containers_are_told_with_why_some_have_no_name() {
+    let here = Here::new("told", &[]);
+    let list = here.get("/api/v1/containers").json();
+    let by_id: BTreeMap<&str, &Value> = list["containers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (it["id"].as_str().unwrap(), it))
+        .collect();
+    let web = by_id[WEB];
+    assert_eq!(web["name"], "web");
+    assert_eq!(web["state"], "running");
+    assert_eq!(web["health"], "healthy");
+    assert_eq!(web["restarts"], 3);
+    assert_eq!(web["engine"], "docker");
+    assert_eq!(web["image"], "nginx:1.27");
+    assert_eq!(web["has_cgroup"], true);
+    assert_eq!(web["is_current"], true);
+    assert_eq!(web["started"], json!(1_795_244_229.299_047_2));
+    assert!(web.get("finished").is_none() && web.get("unnamed").is_none());
+    assert_eq!(by_id["7".repeat(64).as_str()]["has_cgroup"], false);
+    let nameless = by_id[NAMELESS];
+    assert_eq!(nameless["unnamed"]["reason"], "not_asked");
+    assert!(nameless.get("name").is_none() && nameless.get("state").is_none());
+    assert_eq!(by_id.len(), 4);
+    assert_eq!(list["missing"], json!([]));
+    // Labels are told as far as metrics have them, and only of one at a time.
+    let text = list.to_string();
+    assert!(!text.contains("labels"), "{text}");
+    let one = here.get("/api/v1/containers/web").json();
+    let labels = json!({"com.docker.compose.project": "shop"});
+    assert_eq!(one["container"]["labels"], labels);
+    let all = here.get("/api/v1/containers?all=true").json();
+    let paths = all["containers"].as_array().unwrap().iter();
+    let paths: BTreeSet<_> = paths.map(|it| it["cgroup"].as_str().unwrap()).collect();
+    assert!(paths.contains("/system.slice/ssh.service"), "{paths:?}");
+}
+
+#[test]
+fn without_control_groups_there_is_what_engines_know() {
+    let empty = Scratch::new("api-no-groups");
+    let sysfs = format!("--path.sysfs={}", empty.0.display());
+    let here = Here::new("no-groups", &[&sysfs]);
+    let list = here.get("/api/v1/containers").json();
+    let containers = list["containers"].as_array().unwrap();
+    assert_eq!(containers.len(), 3, "{list:#}");
+    assert!(containers.iter().all(|it| it.get("has_cgroup").is_none()));
+    assert_eq!(list["missing"][0]["part"], "control groups");
+    assert_eq!(here.get("/api/v1/containers/web").status, 200);
+    // It may be there.
+    let (status, said) = here.error("/api/v1/containers/a1b2");
+    assert_eq!(status, 503, "{said}");
+    assert!(
+        said.contains("not all can be seen: control groups: "),
+        "{said}"
+    );
+}
+
+/// Mounts a FUSE file system whose server, the shell and what it becomes, does nothing.
+const MOUNT: &str = r#"exec 7<>/dev/fuse
+mount -i -t fuse -o fd=7,rootmode=40000,user_id=0,group_id=0 nobody "$0"
+exec "$@""#;
+
+#[test]
+fn control_groups_that_hang_are_asked_once_and_cost_nothing_else() {
+    if !crate::support::may_mount_fuse() {
+        return;
+    }
+    let sysfs = Scratch::new("api-hung-groups-sys");
+    let hung = sysfs.0.join("fs/cgroup");
+    fs::create_dir_all(&hung).unwrap();
+    let mut command = crate::support::with_own_mounts();
+    command.args(["sh", "-ec", MOUNT]).arg(&hung).arg(BINARY);
+    let sysfs = format!("--path.sysfs={}", sysfs.0.display());
+    let here = Here::started_by(command, "hung-groups", &[&sysfs]);
+    for _ in 0..20 {
+        let list = here.ask("GET", "/api/v1/containers", SOON).json();
+        assert_eq!(list["containers"].as_array().unwrap().len(), 3, "{list:#}");
+        assert_eq!(list["missing"][0]["part"], "control groups");
+        let why = list["missing"][0]["reason"].as_str().unwrap();
+        assert!(why.ends_with("has not answered since an earlier request"));
+        assert_eq!(here.get("/api/v1/containers/web").status, 200);
+        assert_eq!(here.get("/api/v1/host").json()["missing"], json!([]));
+    }
+    let metrics = here.get("/metrics?collect[]=loadavg").body;
+    let metrics = String::from_utf8(metrics).unwrap();
+    let threads = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("strata_worker_threads "));
+    let threads: u32 = threads.unwrap().parse().unwrap();
+    assert!(threads <= 3, "{threads} threads");
+}
+
+#[test]
+fn the_host_is_told_from_its_files_and_one_that_is_missing_costs_only_itself() {
+    let here = Here::new("host", &[]);
+    let host = here.get("/api/v1/host").json();
+    let loadavg = fs::read_to_string(fixture("vm-v2").join("proc/loadavg")).unwrap();
+    let first: f64 = loadavg.split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(host["load"]["1m"], json!(first));
+    assert!(host["memory"]["total_bytes"].as_u64().unwrap() > 1 << 20);
+    assert!(host["boot_time"].as_u64().unwrap() > 1_000_000_000);
+    assert!(host["os"].as_str().unwrap().starts_with("Debian"));
+    assert_eq!(host["missing"], json!([]));
+
+    let empty = Scratch::new("api-no-os");
+    let rootfs = format!("--path.rootfs={}", empty.0.display());
+    let here = Here::new("no-os", &[&rootfs]);
+    let without = here.get("/api/v1/host").json();
+    assert!(without.get("os").is_none());
+    assert_eq!(without["missing"][0]["part"], "os");
+    assert_eq!(without["memory"], host["memory"]);
+}
+
+#[test]
+fn a_libvirt_that_hangs_costs_its_own_answer_only() {
+    let dir = Scratch::new("api-hung");
+    let socket = dir.0.join("libvirt-sock");
+    // Connections wait to be accepted, for ever.
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let uri = format!(
+        "--libvirt.uri=qemu+unix:///system?socket={}",
+        socket.display()
+    );
+    let here = Here::new("hung", &[&uri]);
+    for _ in 0..2 {
+        let domains = here.ask("GET", "/api/v1/domains", SOON);
+        let said = domains.json();
+        assert_eq!(domains.status, 200, "{said}");
+        assert!(said.get("domains").is_none(), "{said}");
+        assert_eq!(said["missing"][0]["part"], "libvirt", "{said}");
+        assert_eq!(here.get("/api/v1/host").status, 200);
+        let list = here.get("/api/v1/containers").json();
+        assert_eq!(list["containers"].as_array().unwrap().len(), 4);
+    }
+}
+
+#[test]
+fn json_has_a_limit_of_its_own() {
+    let dir = Scratch::new("api-limit");
+    let socket = dir.0.join("libvirt-sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let uri = format!(
+        "--libvirt.uri=qemu+unix:///system?socket={}",
+        socket.display()
+    );
+    let here = Here::new("limit", &[&uri, "--web.max-requests=1"]);
+    thread::scope(|scope| {
+        let soon = "X-Prometheus-Scrape-Timeout-Seconds: 3\r\n";
+        // It may come while the other one below is answered.
+        let hung = scope.spawn(|| {
+            until("an answer", || {
+                let domains = here.ask("GET", "/api/v1/domains", soon);
+                (domains.status != 503).then_some(domains)
+            })
+        });
+        let refused = until("a request that is one too many", || {
+            let host = here.get("/api/v1/host");
+            (host.status == 503).then_some(host)
+        });
+        let said = "Limit of concurrent requests reached (1), try again later.";
+        assert_eq!(refused.json(), json!({"error": said}));
+        assert_eq!(here.get("/metrics?collect[]=loadavg").status, 200);
+        assert_eq!(hung.join().unwrap().status, 200);
+    });
+    // There is room again.
+    assert_eq!(here.get("/api/v1/host").status, 200);
+}
+
+#[test]
+fn collectors_say_what_became_of_them() {
+    let here = Here::new("collectors", &["--no-collector.loadavg"]);
+    let collector = |name: &str| {
+        let all = here.get("/api/v1/collectors").json();
+        let all = all["collectors"].as_array().unwrap().clone();
+        all.into_iter().find(|it| it["name"] == name).unwrap()
+    };
+    assert!(collector("meminfo").get("last").is_none());
+    here.exporter.text();
+    let meminfo = collector("meminfo");
+    assert_eq!(
+        (&meminfo["enabled"], &meminfo["layer"]),
+        (&json!(true), &json!("host"))
+    );
+    assert_eq!(meminfo["last"]["outcome"], "collected");
+    assert!(meminfo["last"].get("error").is_none());
+    let loadavg = collector("loadavg");
+    assert_eq!(loadavg["enabled"], false);
+    assert!(loadavg.get("last").is_none());
+    let mdadm = collector("mdadm");
+    assert_eq!(mdadm["last"]["outcome"], "absent");
+    let said = mdadm["last"]["error"].as_str().unwrap();
+    assert!(said.ends_with("proc/mdstat does not exist"), "{said}");
+}
+
+/// What the census says on the command line.
+fn census(engine: &FakeEngine, flags: &[&str]) -> String {
+    let output = Command::new(BINARY)
+        .arg("census")
+        .args(machine(engine))
+        .args(flags)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_census_names_nothing_and_keeps_its_number() {
+    let engine = engine("census");
+    let dir = Scratch::new("api-census");
+    let state = format!("--census.state-directory={}", dir.0.display());
+    let text = census(
+        &engine,
+        &["--json", &state, "--collector.census.high-restarts=2"],
+    );
+    let mut report: Value = serde_json::from_str(&text).unwrap();
+    for secret in [WEB, "web", "secret", "shop", "docker"] {
+        assert!(!text.contains(secret), "{secret} is in {text}");
+    }
+    assert!(report["timestamp"].as_f64().unwrap() > 1e9);
+    assert!(report["timezone"].is_string());
+    assert!(report["avg_memory_bytes"].as_f64().unwrap() > 0.0);
+    for unsteady in ["timestamp", "timezone", "avg_memory_bytes"] {
+        report[unsteady] = Value::Null;
+    }
+    let id = fs::read_to_string(dir.0.join("installation-id")).unwrap();
+    assert_eq!(
+        report,
+        json!({
+            "installation_id": id.trim(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "timestamp": null,
+            "host_count": 1,
+            "total_containers": 3,
+            "containers_running": 1,
+            "containers_stopped": 1,
+            "containers_paused": 1,
+            "containers_other": 0,
+            "avg_cpu_percent": 0.0,
+            "avg_memory_bytes": null,
+            "total_memory_limit": 0,
+            "avg_restarts": 1.0,
+            "high_restart_containers": 1,
+            "total_image_size": 4711,
+            "unique_images": 1,
+            "timezone": null,
+            "image_stats": [{"image": "nginx:1.27", "count": 3, "size_bytes": 4711}],
+        })
+    );
+    let text = census(
+        &engine,
+        &["--json", &state, "--engine.images=^(busybox|bb):"],
+    );
+    assert!(!text.contains("nginx"), "{text}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let others = json!([{"image": "<other>", "count": 3, "size_bytes": 4711}]);
+    assert_eq!(report["image_stats"], others);
+    let table = census(&engine, &[&state, "--census.hash-images"]);
+    assert!(table.contains(id.trim()), "{table}");
+    assert!(table.contains("\n  running               1\n"), "{table}");
+    assert!(
+        table.contains("         3          4711  sha256:"),
+        "{table}"
+    );
+    assert!(!table.contains("nginx"), "{table}");
+}
+
+/// What top says where it goes to no terminal, and whether all is well.
+fn top(words: &[&str]) -> (Option<i32>, String) {
+    crate::support::live::ask(Command::new(BINARY).arg("top").args(words), "")
+}
+
+#[test]
+fn top_prints_one_table_where_nobody_watches() {
+    let dir = Scratch::new("api-top");
+    let socket = dir.0.join("socket");
+    let listen = format!("--web.listen-address=unix:{}", socket.display());
+    let here = Here::new("top", &[&listen]);
+    for url in [
+        format!("http://{}", here.exporter.address),
+        format!("unix://{}", socket.display()),
+    ] {
+        let (status, table) = top(&[&url]);
+        assert_eq!(status, Some(0), "{table}");
+        let lines: Vec<Vec<_>> = table
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        let name = here.get("/api/v1/host").json()["name"].clone();
+        assert_eq!(json!(lines[0][0]), name, "{table}");
+        assert_eq!(
+            lines[1].join(" "),
+            "NAME KIND STATE CPU MEMORY NETWORK DISK PIDS"
+        );
+        let line = |name: &str| {
+            let found = lines.iter().find(|line| line[0] == name);
+            found.unwrap_or_else(|| panic!("{name}: {table}"))
+        };
+        assert_eq!(line("web")[1..3], ["docker", "running"]);
+        assert_eq!(
+            line("db")[1..],
+            ["docker", "paused", "–", "–", "–", "–", "–"]
+        );
+        // As engines show it.
+        let short = NAMELESS.split_at(12).0;
+        assert_eq!(line(short)[1], "podman");
+    }
+}
+
+#[test]
+fn top_says_why_there_is_nothing_to_show() {
+    let dir = Scratch::new("api-top-away");
+    let nobody = format!("unix://{}/nobody", dir.0.display());
+    let (status, said) = top(&[&nobody]);
+    assert_eq!(status, Some(2), "{said}");
+    let expected = format!("strata_exporter: {nobody}/api/v1/host: No such file or directory");
+    assert!(said.starts_with(&expected), "{said}");
+    for (words, expected) in [
+        (
+            &["ftp://x"][..],
+            "expected http://, https:// or unix:///PATH",
+        ),
+        (&["--interval=1ms"], "not from 500ms to 1h"),
+    ] {
+        let (status, said) = top(words);
+        assert_eq!((status, said.contains(expected)), (Some(2), true), "{said}");
+    }
+}
+
+#[test]
+fn a_number_that_cannot_be_kept_is_said_at_the_start() {
+    let refuse = |task: &str, flags: &[&str]| {
+        let output = Command::new(BINARY).arg(task).args(flags).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(!Path::new("/nowhere").exists());
+    for task in ["census", "serve"] {
+        let said = refuse(task, &["--census.state-directory=/nowhere"]);
+        let expected = "strata_exporter: --census.state-directory: /nowhere/installation-id: ";
+        assert!(said.contains(expected), "{said}");
+    }
+    let said = refuse("check", &["--json"]);
+    assert!(
+        said.contains("--json goes with the task census only"),
+        "{said}"
+    );
+}

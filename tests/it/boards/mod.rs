@@ -1,0 +1,108 @@
+//! The boards in `dashboards/` are what their generator makes, are boards to Grafana, and
+//! ask for what there is.
+
+mod grid;
+mod linter;
+mod questions;
+mod types;
+
+use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
+
+use crate::support::lacks;
+use serde_json::Value;
+
+const PYTHON: &str = "/usr/bin/python3";
+
+/// The boards that there must be, by their files.
+const BOARDS: &[&str] = &[
+    "census",
+    "containers",
+    "domains",
+    "exporter",
+    "fleet",
+    "host",
+];
+
+/// What `$__rate_interval` and `$__range` are to the rules: as nobody would write them.
+const RATE_INTERVAL: Duration = Duration::from_secs(257);
+const RANGE: Duration = Duration::from_secs(4211);
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn boards() -> BTreeMap<String, Value> {
+    let mut boards = BTreeMap::new();
+    for file in fs::read_dir(root().join("dashboards")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|it| it == "json") {
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let board = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+            boards.insert(name, board);
+        }
+    }
+    assert_eq!(boards.keys().collect::<Vec<_>>(), BOARDS);
+    boards
+}
+
+/// An expression as Prometheus takes it.
+fn without_variables(expr: &str) -> String {
+    let seconds = |it: Duration| format!("{}s", it.as_secs());
+    expr.replace("$__rate_interval", &seconds(RATE_INTERVAL))
+        .replace("$__range_s", "4211")
+        .replace("$__range", &seconds(RANGE))
+        .replace("$top", "10")
+}
+
+/// A panel and where it is.
+struct Place<'a> {
+    name: String,
+    panel: &'a Value,
+}
+
+impl Place<'_> {
+    fn targets(&self) -> impl Iterator<Item = (String, &Value)> {
+        let targets = self.panel["targets"].as_array().unwrap().iter();
+        targets.map(|it| (format!("{} / {}", self.name, text(&it["refId"])), it))
+    }
+}
+
+/// All panels, those in rows that are closed among them; without the rows.
+fn panels<'a>(board: &str, model: &'a Value) -> Vec<Place<'a>> {
+    let mut places = Vec::new();
+    let mut row = "";
+    for panel in model["panels"].as_array().unwrap() {
+        let is_row = panel["type"] == "row";
+        if is_row {
+            row = text(&panel["title"]);
+        }
+        let inner = if is_row {
+            panel["panels"].as_array().unwrap().iter().collect()
+        } else {
+            vec![panel]
+        };
+        for panel in inner {
+            let name = format!("{board} / {row} / {}", text(&panel["title"]));
+            places.push(Place { name, panel });
+        }
+    }
+    places
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+#[test]
+fn committed_boards_are_what_the_generator_makes() {
+    if !Path::new(PYTHON).exists() {
+        return lacks(PYTHON);
+    }
+    let said = Command::new(PYTHON)
+        .arg(root().join("dashboards/make.py"))
+        .arg("--check")
+        .output()
+        .unwrap();
+    let why = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success(), "{why}run dashboards/make.py");
+}

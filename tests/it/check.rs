@@ -1,0 +1,351 @@
+//! `strata_exporter check` as an operator runs it.
+
+use std::{
+    io::{Read, Write},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        net::UnixListener,
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+};
+
+use crate::support::{command_line, fixture, guests::Daemon, lacks, live::Scratch};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
+/// A user without rights.
+const NOBODY: u32 = 65_534;
+
+fn check(flags: &[String]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.arg("check").args(flags).stdin(Stdio::null());
+    command
+}
+
+/// The flags for a fixture machine, whose engines nobody asks.
+fn machine(name: &str) -> Vec<String> {
+    let mut flags = command_line(&fixture(name)).split_off(1);
+    flags.push("--engine.socket=".to_owned());
+    flags
+}
+
+/// What it printed and what it exited with; nothing else may be said.
+fn said(output: &Output) -> (String, Option<i32>) {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(errors, "");
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    // Some words, such as paths, are longer.
+    let is_too_wide = |line: &&str| line.len() > 100 && line.trim().contains(' ');
+    assert_eq!(text.lines().find(is_too_wide), None);
+    (text, output.status.code())
+}
+
+/// The lines that follow each other below a title.
+fn section<'a>(text: &'a str, title: &str) -> &'a str {
+    let (_, rest) = text
+        .split_once(&format!("\n{title}\n"))
+        .unwrap_or_else(|| panic!("no {title} in {text}"));
+    rest.split_once("\n\n").map_or(rest, |(lines, _)| lines)
+}
+
+/// The line of a collector, with single blanks.
+fn line_of(lines: &str, collector: &str) -> String {
+    let words = lines.lines().map(|line| line.split_whitespace().collect());
+    let mut of = words.filter(|words: &Vec<&str>| words.get(1) == Some(&collector));
+    of.next().unwrap_or_default().join(" ")
+}
+
+#[test]
+fn each_collector_says_what_it_has_or_why_it_has_nothing() {
+    let (text, code) = said(&check(&machine("vm-v1")).output().unwrap());
+    assert_eq!(code, Some(0), "{text}");
+    let host = section(&text, "HOST");
+    assert_eq!(line_of(host, "loadavg"), "ok loadavg 3 series");
+    assert_eq!(line_of(host, "btrfs"), "- btrfs nothing to show here");
+    let mdadm = format!("- mdadm nothing here: {}", fixture("vm-v1").display());
+    assert!(line_of(host, "mdadm").starts_with(&mdadm), "{host}");
+    assert!(section(&text, "OFF").contains("uname"));
+    assert!(section(&text, "NOT BUILT YET").contains("zfs"));
+    let containers = section(&text, "CONTAINERS");
+    assert!(line_of(containers, "container_cpu").starts_with("ok container_cpu"));
+    assert!(text.ends_with("\nEverything that is on works.\n"), "{text}");
+}
+
+#[test]
+fn what_a_collector_leaves_out_is_said_with_its_file() {
+    let (text, code) = said(&check(&machine("hardware")).output().unwrap());
+    assert_eq!(code, Some(0), "{text}");
+    let host = section(&text, "HOST");
+    assert!(host.contains("1 part left out:"), "{host}");
+    assert!(host.contains("textfile/broken.prom:1: the last line does not end"));
+    let groups = section(&text, "CONTROL GROUPS");
+    assert!(
+        groups.contains("note  control groups cannot be read:"),
+        "{groups}"
+    );
+    assert!(groups.contains("To mend it: mount them at "), "{groups}");
+}
+
+#[test]
+fn a_machines_control_groups_and_those_without_a_name_are_said() {
+    let (text, code) = said(&check(&machine("vm-v2")).output().unwrap());
+    assert_eq!(code, Some(0), "{text}");
+    let groups = section(&text, "CONTROL GROUPS");
+    assert!(
+        groups.contains("ok    version 2; controllers: cpu, cpuset,"),
+        "{groups}"
+    );
+    assert!(
+        groups.contains("does not measure pressure (PSI)"),
+        "{groups}"
+    );
+    assert!(groups.contains("To mend it: add psi=1 to"), "{groups}");
+    assert!(section(&text, "ENGINES").contains("none is asked, as the flags say"));
+    let names = section(&text, "NAMES OF CONTAINERS");
+    assert!(
+        names.contains("note  1 without a name: made by Docker"),
+        "{names}"
+    );
+    assert!(
+        names.contains("systemctl enable --now podman.socket"),
+        "{names}"
+    );
+
+    let mut flags = machine("vm-v2");
+    flags.push("--cgroup.exclude=libpod".to_owned());
+    let (text, _) = said(&check(&flags).output().unwrap());
+    let names = section(&text, "NAMES OF CONTAINERS");
+    assert!(
+        names.contains("-     1 hidden by --cgroup.exclude:"),
+        "{names}"
+    );
+    assert!(!names.contains("made by Podman"), "{names}");
+}
+
+#[test]
+fn a_collector_that_fails_is_wrong() {
+    let dir = Scratch::new("check-fails");
+    std::fs::write(dir.0.join("loadavg"), "odd\n").unwrap();
+    let flags = [
+        format!("--path.procfs={}", dir.0.display()),
+        "--collector.disable-defaults".to_owned(),
+        "--collector.loadavg".to_owned(),
+    ];
+    let (text, code) = said(&check(&flags).output().unwrap());
+    assert_eq!(code, Some(1), "{text}");
+    let host = section(&text, "HOST");
+    assert!(host.contains("WRONG loadavg  failed: "), "{host}");
+    assert!(host.contains("/loadavg:1: "), "{host}");
+    assert!(text.ends_with("\n1 thing is wrong.\n"), "{text}");
+    // Nobody who wants no containers is told of them.
+    assert!(!text.contains("ENGINES"), "{text}");
+}
+
+/// Where nobody can be asked, and why.
+fn nobody_listens(dir: &Scratch) -> [(PathBuf, &'static str); 3] {
+    let dead = dir.0.join("dead.sock");
+    drop(UnixListener::bind(&dead).unwrap());
+    [
+        (dead, "Connection refused"),
+        (dir.0.join("none.sock"), "does not exist"),
+        (dir.0.clone(), "is not a socket"),
+    ]
+}
+
+#[test]
+fn an_engine_that_cannot_be_asked_is_wrong() {
+    let dir = Scratch::new("check-engine");
+    for (socket, words) in nobody_listens(&dir) {
+        let mut flags = machine("vm-v2");
+        flags.pop();
+        flags.push(format!("--engine.socket=unix://{}", socket.display()));
+        let (text, code) = said(&check(&flags).output().unwrap());
+        assert_eq!(code, Some(1), "{text}");
+        let engines = section(&text, "ENGINES");
+        let start = format!("  WRONG {}", socket.display());
+        assert!(engines.starts_with(&start), "{engines}");
+        assert!(engines.contains(words), "{engines}");
+        assert!(engines.contains("To mend it: "), "{engines}");
+    }
+}
+
+#[test]
+fn libvirt_is_asked_and_nobody_else_where_only_virtual_machines_are_wanted() {
+    let dir = Scratch::new("check-libvirt");
+    let socket = dir.0.join("sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    // One that is there and hangs up on everybody.
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let flags = [
+        "--collector.disable-defaults".to_owned(),
+        "--collector.libvirt".to_owned(),
+        format!("--libvirt.uri={}", socket.display()),
+    ];
+    let (text, _) = said(&check(&flags).output().unwrap());
+    let domains = section(&text, "DOMAINS");
+    assert!(domains.contains("1 part left out: "), "{text}");
+    assert!(!text.contains("ENGINES"), "{text}");
+}
+
+#[test]
+fn who_may_not_ask_an_engine_is_told_who_may() {
+    if !rustix::process::geteuid().is_root() {
+        return lacks("root");
+    }
+    let dir = Scratch::new("check-rights");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&dir.0, open).unwrap();
+    // Where the binary is, that user may have no right to go.
+    let binary = dir.0.join("strata_exporter");
+    std::fs::copy(BINARY, &binary).unwrap();
+    let socket = dir.0.join("sock");
+    let _listening = UnixListener::bind(&socket).unwrap();
+    let closed = std::fs::Permissions::from_mode(0o660);
+    std::fs::set_permissions(&socket, closed).unwrap();
+    for (group, mend) in [(0, "run as root"), (65_533, "join the group 65533")] {
+        chown(&socket, None, Some(group)).unwrap();
+        let mut command = Command::new(&binary);
+        command
+            .args(["check", "--collector.disable-defaults"])
+            .arg("--collector.container_engine")
+            .arg(format!("--engine.socket=unix://{}", socket.display()))
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .stdin(Stdio::null());
+        let (text, code) = said(&command.output().unwrap());
+        assert_eq!(code, Some(1), "{text}");
+        let engines = section(&text, "ENGINES");
+        assert!(engines.contains("(uid 65534) may not connect"), "{engines}");
+        assert!(engines.contains(mend), "{engines}");
+    }
+}
+
+/// The flags for a fixture machine whose libvirt is there, or nobody knows where.
+fn asks_libvirt(socket: Option<&Path>) -> Vec<String> {
+    let mut flags = machine("vm-v2");
+    flags.push("--collector.disable-defaults".to_owned());
+    flags.push("--collector.libvirt".to_owned());
+    flags.extend(socket.map(|socket| format!("--libvirt.uri=unix://{}", socket.display())));
+    flags
+}
+
+#[test]
+fn a_machine_without_libvirt_is_no_worse_for_it() {
+    let (text, code) = said(&check(&asks_libvirt(None)).output().unwrap());
+    assert_eq!(code, Some(0), "{text}");
+    let domains = section(&text, "DOMAINS");
+    let line = line_of(domains, "libvirt");
+    assert!(line.starts_with("- libvirt nothing here:"), "{domains}");
+    let libvirt = section(&text, "LIBVIRT");
+    assert!(libvirt.starts_with("  -     none found at "), "{libvirt}");
+    assert!(
+        libvirt.contains("/run/libvirt/virtqemud-sock-ro,"),
+        "{libvirt}"
+    );
+    assert!(
+        libvirt.contains("/run/libvirt/libvirt-sock-ro"),
+        "{libvirt}"
+    );
+}
+
+#[test]
+fn a_libvirt_that_cannot_be_asked_is_wrong() {
+    let dir = Scratch::new("check-libvirt");
+    for (socket, words) in nobody_listens(&dir) {
+        let (text, code) = said(&check(&asks_libvirt(Some(&socket))).output().unwrap());
+        assert_eq!(code, Some(1), "{text}");
+        let libvirt = section(&text, "LIBVIRT");
+        let start = format!("  WRONG {}", socket.display());
+        assert!(libvirt.starts_with(&start), "{libvirt}");
+        assert!(libvirt.contains(words), "{libvirt}");
+        assert!(libvirt.contains("To mend it: "), "{libvirt}");
+    }
+}
+
+/// Answers as a libvirtd whose polkit lets nobody in: to the first question, which ways to
+/// authenticate there are, that it is this one, and to every other one that it may not be.
+fn lets_nobody_in(listener: &UnixListener) {
+    while let Ok((mut stream, _)) = listener.accept() {
+        let mut call = [0; 28];
+        while stream.read_exact(&mut call).is_ok() {
+            // Length, program, version, procedure, kind, serial and status.
+            let word = |at: usize| {
+                let bytes = call[4 * at..].first_chunk().unwrap();
+                u32::from_be_bytes(*bytes)
+            };
+            let (procedure, serial) = (word(3), word(5));
+            let (is_error, body) = if procedure == 66 {
+                (0, vec![1, 2])
+            } else {
+                let message = u32::from_be_bytes(*b"no! ");
+                (1, vec![94, 7, 1, 4, message, 2])
+            };
+            let length = 28 + 4 * u32::try_from(body.len()).unwrap();
+            let head = [length, 0x2000_8086, 1, procedure, 1, serial, is_error];
+            let words = head.into_iter().chain(body);
+            let answer: Vec<u8> = words.flat_map(u32::to_be_bytes).collect();
+            stream.write_all(&answer).unwrap();
+        }
+    }
+}
+
+#[test]
+fn who_is_not_let_in_by_libvirt_is_told_who_is() {
+    let dir = Scratch::new("check-polkit");
+    let socket = dir.0.join("sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    thread::spawn(move || lets_nobody_in(&listener));
+    let (text, code) = said(&check(&asks_libvirt(Some(&socket))).output().unwrap());
+    assert_eq!(code, Some(1), "{text}");
+    let libvirt = section(&text, "LIBVIRT");
+    let start = format!("  WRONG {}: no!", socket.display());
+    assert!(libvirt.starts_with(&start), "{libvirt}");
+    assert!(libvirt.contains("org.libvirt.unix.monitor"), "{libvirt}");
+}
+
+#[test]
+fn a_libvirt_that_answers_says_its_version_and_its_domains() {
+    let daemon = match Daemon::start("check-answers") {
+        Ok(daemon) => daemon,
+        Err(what) => return lacks(what),
+    };
+    daemon.define_bare("off");
+    let socket = daemon.socket("libvirt-sock-ro");
+    let (text, code) = said(&check(&asks_libvirt(Some(&socket))).output().unwrap());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(line_of(section(&text, "DOMAINS"), "libvirt").starts_with("ok libvirt"));
+    let libvirt = section(&text, "LIBVIRT");
+    let start = format!("  ok    {}: libvirt ", socket.display());
+    assert!(libvirt.starts_with(&start), "{libvirt}");
+    assert!(libvirt.contains("QEMU"), "{libvirt}");
+    let words: Vec<_> = libvirt.split_whitespace().collect();
+    assert!(words.join(" ").ends_with("domains: 1, 0 of them running"));
+}
+
+#[test]
+fn of_this_machine_something_is_said_whatever_it_is() {
+    let flags = ["--engine.socket=".to_owned()];
+    let output = check(&flags).output().unwrap();
+    let (text, code) = said(&output);
+    assert!(matches!(code, Some(0 | 1)), "{text}");
+    for title in [
+        "HOST",
+        "CONTAINERS",
+        "CENSUS",
+        "CONTROL GROUPS",
+        "ENGINES",
+        "RIGHTS",
+    ] {
+        assert!(!section(&text, title).is_empty(), "{title}");
+    }
+    assert_eq!(text.contains("  WRONG "), code == Some(1), "{text}");
+}
+
+#[test]
+fn a_bad_flag_is_no_finding() {
+    let output = check(&["--bad".to_owned()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+}

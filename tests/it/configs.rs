@@ -1,0 +1,221 @@
+//! Prometheus' own checker accepts the configurations in `prometheus/` and of
+//! `examples/compose.yaml`; Caddy accepts what they scrape.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::support::live::{self, Scratch};
+
+/// What the configurations name that only their machine has: files with secrets,
+/// which must be there to pass.
+const ELSEWHERE: [&str; 2] = ["/etc/prometheus/", "/etc/caddy/"];
+
+/// What Prometheus' documentation says of pods; Debian's Prometheus is built without
+/// Kubernetes.
+const OF_PODS: &[&str] = &[
+    "__meta_kubernetes_namespace",
+    "__meta_kubernetes_pod_container_port_name",
+    "__meta_kubernetes_pod_container_port_number",
+    "__meta_kubernetes_pod_name",
+    "__meta_kubernetes_pod_node_name",
+    "__meta_kubernetes_pod_phase",
+];
+
+#[test]
+fn prometheus_accepts_every_configuration() {
+    if !crate::support::is_installed("promtool") {
+        return crate::support::lacks("promtool");
+    }
+    let configurations = configurations();
+    assert!(configurations.len() > 8, "{configurations:?}");
+    for path in configurations {
+        let copy = Copy::of(&path);
+        let (code, said) = check(&copy.path);
+        let without_kubernetes = said.contains("field kubernetes_sd_configs not found");
+        let (code, said) = if without_kubernetes {
+            // All but that part.
+            fs::write(&copy.path, without_pods(&copy.text)).unwrap();
+            check(&copy.path)
+        } else {
+            (code, said)
+        };
+        assert_eq!(code, Some(0), "{}: {said}", path.display());
+    }
+}
+
+#[test]
+fn a_configuration_that_is_wrong_is_not_accepted() {
+    if !crate::support::is_installed("promtool") {
+        return crate::support::lacks("promtool");
+    }
+    for (name, right, wrong) in [
+        ("static.yml", "scrape_interval: 15s", "scrape_interval: 15"),
+        ("tls.yml", "prometheus.key", "nobodys.key"),
+        (
+            "agent_mimir.yml",
+            "scrape_configs:",
+            "rule_files: [rules.yml]\nscrape_configs:",
+        ),
+        ("openstack.yml", "role: hypervisor", "role: machine"),
+    ] {
+        let copy = Copy::of(&prometheus().join(name));
+        assert!(copy.text.contains(right), "{name}: {right}");
+        fs::write(&copy.path, copy.text.replace(right, wrong)).unwrap();
+        let (code, said) = check(&copy.path);
+        assert_ne!(code, Some(0), "{name}: {said}");
+    }
+}
+
+#[test]
+fn pods_are_told_by_what_prometheus_says_of_them() {
+    let text = fs::read_to_string(prometheus().join("kubernetes.yml")).unwrap();
+    let (_, part) = text.split_once("kubernetes_sd_configs:\n").unwrap();
+    assert!(part.trim_start().starts_with("- role: pod\n"), "{part}");
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = text.split(|c| !is_name(c));
+    let meta: Vec<_> = words.filter(|word| word.starts_with("__meta_")).collect();
+    assert!(meta.len() > 2, "{meta:?}");
+    for label in meta {
+        assert!(OF_PODS.contains(&label), "{label}");
+    }
+}
+
+#[test]
+fn every_path_that_is_scraped_is_there() {
+    let dir = Scratch::new("configs");
+    let exporter = live::Program::ours(&[], &dir.0);
+    let mut found = Vec::new();
+    for path in configurations() {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines = text.lines().map(str::trim);
+        let paths = lines.filter_map(|line| line.strip_prefix("metrics_path: "));
+        found.extend(paths.map(str::to_owned));
+    }
+    assert!(found.len() >= 4, "{found:?}");
+    found.push("/metrics?collect[]=pressure&collect[]=container_pressure".to_owned());
+    for path in found {
+        let answer = exporter.get(&path, "text/plain;version=0.0.4").unwrap();
+        assert!(answer.contains("strata_build_info{"), "{path}: {answer}");
+    }
+}
+
+#[test]
+fn caddy_accepts_what_is_scraped_through_it() {
+    if !crate::support::is_installed("caddy") || !crate::support::is_installed("openssl") {
+        return crate::support::lacks("caddy and openssl");
+    }
+    let copy = Copy::of(&root().join("examples/Caddyfile"));
+    let dir = &copy.dir.0;
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt"])
+        .args(["ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=test"])
+        .arg("-keyout")
+        .arg(dir.join("key"))
+        .arg("-out")
+        .arg(dir.join("prometheus-ca.crt"))
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let validate = || {
+        let (code, said) = live::ask(
+            Command::new("caddy")
+                .args(["validate", "--adapter", "caddyfile", "--config"])
+                .arg(&copy.path)
+                .env("HOME", dir)
+                .env_remove("XDG_DATA_HOME")
+                .env_remove("XDG_CONFIG_HOME"),
+            "",
+        );
+        (code == Some(0), said)
+    };
+    let (is_valid, said) = validate();
+    assert!(is_valid, "{said}");
+    fs::write(&copy.path, copy.text.replace("basicauth", "basicauht")).unwrap();
+    let (is_valid, said) = validate();
+    assert!(!is_valid, "{said}");
+}
+
+/// A configuration in a directory of its own, with the files that it names.
+struct Copy {
+    dir: Scratch,
+    path: PathBuf,
+    text: String,
+}
+
+impl Copy {
+    fn of(path: &Path) -> Self {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let of = std::thread::current();
+        let of = of.name().unwrap_or_default();
+        let dir = Scratch::new(&format!("config-{name}-{of}"));
+        let mut text = fs::read_to_string(path).unwrap();
+        for elsewhere in ELSEWHERE {
+            let here = dir.0.display().to_string() + "/";
+            let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+            for (at, _) in text.clone().match_indices(elsewhere) {
+                let (_, rest) = text.split_at(at);
+                let rest = rest.strip_prefix(elsewhere).unwrap_or_default();
+                let file: String = rest.chars().take_while(|c| is_name(*c)).collect();
+                fs::write(dir.0.join(file), "secret\n").unwrap();
+            }
+            text = text.replace(elsewhere, &here);
+        }
+        let path = dir.0.join(name);
+        fs::write(&path, &text).unwrap();
+        Self { dir, path, text }
+    }
+}
+
+fn check(path: &Path) -> (Option<i32>, String) {
+    let mut command = Command::new("promtool");
+    command.args(["check", "config"]).arg(path);
+    let name = path.file_name().unwrap().to_str().unwrap();
+    if name.starts_with("agent") {
+        command.arg("--agent");
+    }
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    (output.status.code(), said)
+}
+
+/// The text with a target that stands there in the place of pods.
+fn without_pods(text: &str) -> String {
+    let mut out = String::new();
+    let mut is_pods = false;
+    for line in text.lines() {
+        let indent = line.len() - line.trim_start().len();
+        if line.trim() == "kubernetes_sd_configs:" {
+            is_pods = true;
+            out += "    static_configs: [{targets: [\"localhost:9100\"]}]\n";
+        } else if is_pods && indent <= 4 {
+            is_pods = false;
+        }
+        if !is_pods {
+            out += line;
+            out += "\n";
+        }
+    }
+    out
+}
+
+fn configurations() -> Vec<PathBuf> {
+    let files = fs::read_dir(prometheus()).unwrap();
+    let files = files.map(|file| file.unwrap().path());
+    let is_one = |path: &PathBuf| path.extension().is_some_and(|it| it == "yml");
+    let mut found: Vec<_> = files.filter(is_one).collect();
+    found.push(root().join("examples/compose/prometheus.yml"));
+    found.sort();
+    found
+}
+
+fn prometheus() -> PathBuf {
+    root().join("prometheus")
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

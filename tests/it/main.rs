@@ -1,0 +1,35 @@
+//! Tests that need neither root nor a container engine or libvirt: the exporter's library and
+//! command line, on fixtures, with fakes, and against programs that validate its files. A program
+//! that is not installed skips the tests that run it.
+//!
+//! `tests/system` has the tests on real daemons.
+
+#![allow(clippy::disallowed_methods, reason = "tests read files as they are")]
+
+mod api;
+mod boards;
+mod check;
+mod configs;
+mod contract;
+mod dbus_hangs;
+mod engine;
+mod examples;
+mod fuzz_seeds;
+mod golden;
+mod history;
+mod http;
+mod isolation;
+mod layers;
+mod linkage;
+mod migration;
+mod oracle;
+mod privacy;
+mod readme;
+mod robustness;
+mod rules;
+#[path = "../support/mod.rs"]
+mod support;
+mod targets;
+mod textfile;
+mod top;
+mod web_config;

@@ -1,0 +1,106 @@
+//! What `docs/migration.md` says there is here, is here; and no flag of `node_exporter`'s is
+//! refused that it does not name.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use strata_exporter::{collectors, exporter, scrape};
+
+/// Names in there that are said not to be here.
+const NOT_HERE: &[&str] = &["container_llc_occupancy_bytes", "container_hints"];
+
+#[test]
+fn every_metric_that_is_named_is_described() {
+    let own = [scrape::OWN_METRICS, exporter::OWN_METRICS].concat();
+    let of_collectors = collectors::ALL.iter().flat_map(|it| it.metrics);
+    let described: BTreeSet<_> = of_collectors.chain(own.iter()).map(|it| it.name).collect();
+    let prefixes = ["node_", "container_", "libvirt_", "census_", "strata_"];
+    let text = page();
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || "_*:".contains(c)));
+    let mut checked = 0;
+    for word in words.filter(|it| prefixes.iter().any(|prefix| it.starts_with(prefix))) {
+        let is_pattern = word.contains('*') || word.ends_with('_');
+        let is_other = collectors::ALL.iter().any(|it| it.name == word)
+            || word.starts_with("strata_exporter")
+            || NOT_HERE.contains(&word)
+            || ["node_exporter", "libvirt_exporter", "libvirt_library"].contains(&word);
+        if is_pattern || is_other {
+            continue;
+        }
+        assert!(described.contains(word), "{word}");
+        checked += 1;
+    }
+    assert!(checked > 20, "only {checked}");
+}
+
+#[test]
+fn every_flag_that_it_says_to_give_is_taken() {
+    let mut checked = 0;
+    for line in page().lines() {
+        let ours = match line.strip_prefix("| ") {
+            // What the other exporter has is in the first column.
+            Some(row) => row.split(" | ").nth(1).unwrap_or_default().to_owned(),
+            None => line.to_owned(),
+        };
+        // Those of docker and systemctl have no dots.
+        let words = ours.split(|c: char| !(c.is_ascii_alphanumeric() || "-._".contains(c)));
+        for flag in words.filter(|it| it.starts_with("--") && it.contains('.')) {
+            let flag = flag.trim_end_matches('.');
+            if flag.ends_with("NAME") {
+                continue;
+            }
+            assert!(is_taken(flag), "{line}: {flag}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 15, "only {checked}");
+    assert!(!is_taken("--collector.nosuch"));
+}
+
+#[test]
+fn no_flag_of_node_exporters_is_refused_but_those_that_are_named() {
+    let Some(node_exporter) = crate::support::file_of_program("prometheus-node-exporter") else {
+        return crate::support::lacks("prometheus-node-exporter");
+    };
+    let help = Command::new(node_exporter).arg("--help").output().unwrap();
+    let help = [help.stdout, help.stderr].concat();
+    let help = String::from_utf8(help).unwrap();
+    let flags: BTreeSet<_> = help
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("--"))
+        .filter_map(|line| line.split(['=', ' ']).next())
+        .filter(|flag| flag.contains('.'))
+        .collect();
+    assert!(flags.len() > 80, "{flags:?}");
+    let page = page();
+    for flag in flags {
+        // Older releases called it otherwise.
+        let flag = flag.replace("bcache.priorityStats", "bcache.priority");
+        let flag = format!("--{flag}");
+        let is_named = page.contains(&format!("| `{flag}"));
+        assert!(is_taken(&flag) || is_named, "{flag}");
+    }
+}
+
+/// Whether the command line knows a flag, whatever it is given.
+fn is_taken(flag: &str) -> bool {
+    let exporter = env!("CARGO_BIN_EXE_strata_exporter");
+    let said = Command::new(exporter)
+        .arg(format!("{flag}=x"))
+        // Wrong in any case, so that nothing is served.
+        .arg("--log.level=nosuch")
+        .output()
+        .unwrap();
+    assert_eq!(said.status.code(), Some(2), "{said:?}");
+    let said = String::from_utf8(said.stderr).unwrap();
+    !said.contains(&format!("'{flag}' found"))
+}
+
+fn page() -> String {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/migration.md");
+    fs::read_to_string(path).unwrap()
+}

@@ -1,0 +1,441 @@
+//! `strata_exporter top` against exporters that are protected by a web config.
+
+use std::{
+    fs,
+    io::Read,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use crate::support::{
+    certificates,
+    live::{self, Program, Scratch},
+};
+use rustls::{
+    ServerConfig, ServerConnection,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+
+/// What is kept of the password `one`, at bcrypt's least cost.
+const ONE: &str = "$2y$04$TMlH9aNYQmNkfzzjC5Pzuu3F3NcAkAq8tb.zAu51Y0pg3hCeM6mLi";
+
+const NAMES: &str = "subjectAltName=DNS:localhost,IP:127.0.0.1";
+const UNTRUSTED: &str = "signed by nobody who is trusted here: name who signed it in \
+                         tls_config.ca_file of --http.config.file";
+const NO_CERTIFICATE: &str = "a client certificate: name one by cert_file and key_file in \
+                              tls_config of --http.config.file";
+
+/// A directory of certificates and settings.
+struct Place {
+    scratch: Scratch,
+}
+
+/// An exporter, running.
+struct Server {
+    program: Program,
+    socket: String,
+}
+
+/// What top said.
+#[derive(Debug)]
+struct Said {
+    status: Option<i32>,
+    text: String,
+}
+
+impl Place {
+    /// `ca.crt`, which signed `web.crt` for a server and `own.crt` for a client; `guide.crt`, made
+    /// as `node_exporter`'s guide makes one, for localhost alone; `other.crt` as an authority that
+    /// signed nothing.
+    fn new(name: &str) -> Option<Self> {
+        if !crate::support::is_installed("openssl") {
+            crate::support::lacks("openssl");
+            return None;
+        }
+        let scratch = Scratch::new(&format!("top-{name}"));
+        let dir = &scratch.0;
+        certificates::itself(dir, "ca", "/CN=authority", &[]);
+        certificates::itself(dir, "other", "/CN=other", &[]);
+        let name = "subjectAltName = DNS:localhost";
+        certificates::itself(dir, "guide", "/C=US/O=x/CN=localhost", &["-addext", name]);
+        let server = format!("{NAMES}\nextendedKeyUsage=serverAuth");
+        certificates::signed(dir, "web", "rsa:2048", "ca", "30", &server);
+        let client = "extendedKeyUsage=clientAuth";
+        certificates::signed(dir, "own", "ec", "ca", "30", client);
+        Some(Self { scratch })
+    }
+
+    fn dir(&self) -> &Path {
+        &self.scratch.0
+    }
+
+    /// An exporter with this web config.
+    fn serve(&self, config: &str) -> Server {
+        static SERVED: AtomicUsize = AtomicUsize::new(0);
+        let number = SERVED.fetch_add(1, Ordering::Relaxed);
+        let socket = self.dir().join(format!("{number}.socket"));
+        let socket = socket.display().to_string();
+        let mut command = live::exporter();
+        command.args([
+            "--collector.disable-defaults",
+            "--collector.loadavg",
+            "--engine.socket=",
+            "--libvirt.uri=qemu+unix:///system?socket=/nowhere",
+            &format!("--web.listen-address=unix:{socket}"),
+        ]);
+        let (program, _) = Program::start_with_web_config(&mut command, self.dir(), config);
+        Server { program, socket }
+    }
+
+    /// What top says with these settings; with none if they are empty.
+    fn top(&self, url: &str, settings: &str) -> Said {
+        self.top_where(url, settings, "/dev/null")
+    }
+
+    /// The same, where the system trusts those in a file.
+    fn top_where(&self, url: &str, settings: &str, trusted: &str) -> Said {
+        let mut command = live::exporter();
+        command.args(["top", url]).current_dir("/");
+        command.env("SSL_CERT_FILE", self.dir().join(trusted));
+        command.env_remove("SSL_CERT_DIR");
+        if !settings.is_empty() {
+            let file = self.dir().join("http.yml");
+            fs::write(&file, settings).unwrap();
+            command.arg(format!("--http.config.file={}", file.display()));
+        }
+        let (status, text) = live::ask(&mut command, "");
+        Said { status, text }
+    }
+}
+
+impl Server {
+    /// Its URL, by this scheme and host.
+    fn url(&self, before: &str) -> String {
+        format!("{before}:{}", self.program.address.port())
+    }
+}
+
+impl Said {
+    #[track_caller]
+    fn is_table(&self) {
+        let heads = self.text.lines().nth(1).unwrap_or_default();
+        assert!(heads.starts_with("NAME "), "{self:?}");
+        assert_eq!(self.status, Some(0), "{self:?}");
+    }
+
+    /// Why there is none, in one line.
+    #[track_caller]
+    fn is(&self, reason: &str) {
+        assert_eq!(self.status, Some(2), "{self:?}");
+        assert_eq!(self.text.lines().count(), 1, "{self:?}");
+        assert!(self.text.contains(reason), "{}not: {reason}", self.text);
+    }
+}
+
+fn tls(name: &str) -> String {
+    format!("tls_server_config:\n  cert_file: {name}.crt\n  key_file: {name}.key\n")
+}
+
+fn ca(name: &str) -> String {
+    format!("tls_config:\n  ca_file: {name}.crt\n")
+}
+
+#[test]
+fn who_is_signed_by_a_named_authority_is_trusted_and_nobody_else() {
+    let Some(place) = Place::new("ca") else {
+        return;
+    };
+    let server = place.serve(&tls("web"));
+    let (by_name, by_address) = (
+        server.url("https://localhost"),
+        server.url("https://127.0.0.1"),
+    );
+    place.top(&by_name, &ca("ca")).is_table();
+    place.top(&by_address, &ca("ca")).is_table();
+    let pem = fs::read_to_string(place.dir().join("ca.crt")).unwrap();
+    let inline = format!(
+        "tls_config:\n  ca: |\n    {}\n",
+        pem.replace('\n', "\n    ")
+    );
+    place.top(&by_name, &inline).is_table();
+    place.top(&by_name, &ca("other")).is(UNTRUSTED);
+    place.top(&by_name, "").is(UNTRUSTED);
+    place.top_where(&by_name, "", "ca.crt").is_table();
+    // Not beside those that are named.
+    place
+        .top_where(&by_name, &ca("other"), "ca.crt")
+        .is(UNTRUSTED);
+    place
+        .top(
+            &by_name,
+            &format!("{}  server_name: elsewhere.example\n", ca("ca")),
+        )
+        .is(
+            "its certificate is not for elsewhere.example: ask for a name that it has, or set \
+         tls_config.server_name in --http.config.file to one; it is for localhost, 127.0.0.1",
+        );
+}
+
+#[test]
+fn the_certificate_of_node_exporters_guide_is_trusted_if_it_is_named_itself() {
+    let Some(place) = Place::new("guide") else {
+        return;
+    };
+    let server = place.serve(&tls("guide"));
+    let url = server.url("https://localhost");
+    place.top(&url, &ca("guide")).is_table();
+    let itself = "to trust it, name it itself in tls_config.ca_file of --http.config.file";
+    place.top(&url, "").is(itself);
+    place.top(&url, &ca("ca")).is(itself);
+    place.top_where(&url, "", "ca.crt").is(itself);
+    let by_address = server.url("https://127.0.0.1");
+    place.top(&by_address, &ca("guide")).is("not for 127.0.0.1");
+    let named = format!("{}  server_name: localhost\n", ca("guide"));
+    place.top(&by_address, &named).is_table();
+}
+
+#[test]
+fn a_certificate_that_is_named_has_to_be_good_all_the_same() {
+    let Some(place) = Place::new("named") else {
+        return;
+    };
+    let dir = place.dir();
+    certificates::signed(dir, "expired", "ec", "ca", "-1", NAMES);
+    let client = format!("{NAMES}\nextendedKeyUsage=clientAuth");
+    certificates::signed(dir, "backwards", "ec", "ca", "30", &client);
+    // By one that is no authority.
+    let leaf = format!("{NAMES}\nbasicConstraints=CA:FALSE");
+    certificates::signed(dir, "leaf", "ec", "ca", "30", &leaf);
+    certificates::signed(dir, "forged", "ec", "leaf", "30", &leaf);
+    for (served, named, said) in [
+        ("leaf", "leaf", None),
+        ("expired", "expired", Some("its certificate has expired")),
+        ("expired", "ca", Some("its certificate has expired")),
+        ("backwards", "backwards", Some("it is not one for servers")),
+        ("forged", "leaf", Some(UNTRUSTED)),
+    ] {
+        let server = place.serve(&tls(served));
+        let answer = place.top(&server.url("https://localhost"), &ca(named));
+        match said {
+            Some(said) => answer.is(said),
+            None => answer.is_table(),
+        }
+    }
+}
+
+#[test]
+fn whoever_skips_verification_trusts_anybody() {
+    let Some(place) = Place::new("skip") else {
+        return;
+    };
+    let skip = "tls_config:\n  ca_file: other.crt\n  insecure_skip_verify: true\n";
+    for name in ["web", "guide"] {
+        let server = place.serve(&tls(name));
+        place.top(&server.url("https://127.0.0.1"), skip).is_table();
+        place
+            .top(&server.url("https://127.0.0.1"), &ca("other"))
+            .is("certificate is ");
+    }
+}
+
+/// Serves with a certificate whose key it does not have.
+fn impostor(dir: &Path) -> SocketAddr {
+    let chain = CertificateDer::from_pem_file(dir.join("guide.crt")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(dir.join("other.key")).unwrap();
+    let key = ring::sign::any_supported_type(&key).unwrap();
+    // Without a look at whether they go together.
+    let certified = CertifiedKey::new(vec![chain], key);
+    let config = ServerConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            // Until the client has gone.
+            while let Ok((1.., _) | (_, 1..)) = connection.complete_io(&mut stream) {}
+        }
+    });
+    address
+}
+
+#[test]
+fn who_does_not_have_the_certificates_key_is_trusted_by_nobody() {
+    let Some(place) = Place::new("impostor") else {
+        return;
+    };
+    let url = format!("https://localhost:{}", impostor(place.dir()).port());
+    let skip = "tls_config: {insecure_skip_verify: true}";
+    let tls12 = "tls_config: {insecure_skip_verify: true, max_version: TLS12}";
+    for settings in [&ca("guide"), skip, tls12] {
+        place.top(&url, settings).is("a signature is wrong");
+    }
+}
+
+#[test]
+fn a_client_certificate_is_shown_to_those_that_want_one() {
+    let Some(place) = Place::new("clients") else {
+        return;
+    };
+    let own = format!("{}  cert_file: own.crt\n  key_file: own.key\n", ca("ca"));
+    let foreign = own.replace("own.", "other.");
+    for version in ["TLS12", "TLS13"] {
+        let server = place.serve(&format!(
+            "{}  client_ca_file: ca.crt\n  client_auth_type: RequireAndVerifyClientCert\n  \
+             max_version: {version}\n",
+            tls("web")
+        ));
+        let url = server.url("https://localhost");
+        place.top(&url, &own).is_table();
+        place.top(&url, &ca("ca")).is(NO_CERTIFICATE);
+        place
+            .top(&url, &foreign)
+            .is("client_ca has to have signed that of tls_config");
+    }
+    let server = place.serve(&format!(
+        "{}  client_ca_file: ca.crt\n  client_auth_type: VerifyClientCertIfGiven\n",
+        tls("web")
+    ));
+    place
+        .top(&server.url("https://localhost"), &ca("ca"))
+        .is_table();
+}
+
+#[test]
+fn a_password_opens_where_it_is_right() {
+    let Some(place) = Place::new("password") else {
+        return;
+    };
+    fs::write(place.dir().join("right"), "one\n").unwrap();
+    let login = |password: &str| format!("basic_auth:\n  username: me\n  {password}\n");
+    let users = format!("basic_auth_users:\n  me: {ONE}\n");
+    let (plain, secret) = (place.serve(&users), place.serve(&(tls("web") + &users)));
+    for url in [
+        plain.url("http://localhost"),
+        format!("unix://{}", plain.socket),
+        secret.url("https://localhost"),
+    ] {
+        let with = |password: &str| place.top(&url, &(login(password) + &ca("ca")));
+        with("password: one").is_table();
+        with("password_file: right").is_table();
+        with("password: two").is("it does not take the name and password of basic_auth");
+        with("").is("it does not take the name and password of basic_auth");
+        place
+            .top(&url, &ca("ca"))
+            .is("it asks for a password: name it by basic_auth in --http.config.file");
+    }
+}
+
+#[test]
+fn lines_of_a_prometheus_yml_can_be_copied() {
+    let Some(place) = Place::new("copied") else {
+        return;
+    };
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("prometheus/tls.yml");
+    let example = fs::read_to_string(example).unwrap();
+    let (_, after) = example.split_once("    scheme: https\n").unwrap();
+    let (lines, _) = after.split_once("    static_configs:").unwrap();
+    assert!(lines.contains("basic_auth:") && lines.contains("tls_config:"));
+    let lines: String = lines
+        .lines()
+        .map(|line| line.strip_prefix("    ").unwrap().to_owned() + "\n")
+        .collect();
+    let there = "/etc/prometheus/strata";
+    let lines = lines.replace(&format!("{there}.password"), "right");
+    let lines = lines.replace(&format!("{there}-ca.crt"), "ca.crt");
+    fs::write(place.dir().join("right"), "one\n").unwrap();
+    let users = format!("basic_auth_users:\n  prometheus: {ONE}\n");
+    let server = place.serve(&(tls("web") + &users));
+    place
+        .top(&server.url("https://localhost"), &lines)
+        .is_table();
+}
+
+#[test]
+fn versions_of_tls_are_those_of_the_settings() {
+    let Some(place) = Place::new("versions") else {
+        return;
+    };
+    let server = place.serve(&(tls("web") + "  min_version: TLS13\n"));
+    let url = server.url("https://localhost");
+    place
+        .top(&url, &(ca("ca") + "  min_version: TLS13\n"))
+        .is_table();
+    let said = place.top(&url, &(ca("ca") + "  max_version: TLS12\n"));
+    said.is("TLS: received fatal alert: ProtocolVersion");
+}
+
+#[test]
+fn who_speaks_the_other_protocol_is_told_apart() {
+    let Some(place) = Place::new("other") else {
+        return;
+    };
+    let (plain, secret) = (place.serve("{}"), place.serve(&tls("web")));
+    place
+        .top(&secret.url("http://localhost"), "")
+        .is("it speaks TLS: ask for https://");
+    place
+        .top(&plain.url("https://localhost"), &ca("ca"))
+        .is("ask for http://");
+    // It closes the connection without a word.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _read = stream.unwrap().read(&mut [0; 4096]);
+        }
+    });
+    let said = place.top(&format!("https://localhost:{}", address.port()), &ca("ca"));
+    said.is("closed the connection instead of speaking TLS: if it speaks HTTP, ask for http://");
+}
+
+#[test]
+fn settings_that_are_wrong_are_said_with_their_place_before_anybody_is_asked() {
+    let Some(place) = Place::new("wrong") else {
+        return;
+    };
+    let file = place.dir().join("http.yml");
+    let (file, there) = (file.display(), place.dir().display());
+    fs::write(place.dir().join("empty"), "").unwrap();
+    for (settings, said) in [
+        ("basic_auth: [", format!("{file}:")),
+        (
+            "proxy_url: x",
+            format!("{file}:1:1: top does not know proxy_url"),
+        ),
+        (
+            "tls_config: {ca_file: none}",
+            format!("{file}:1:23: {there}/none: No such file or directory"),
+        ),
+        (
+            "tls_config: {ca_file: empty}",
+            format!("{file}:1:23: {there}/empty: has no certificate in PEM format"),
+        ),
+        (
+            "tls_config: {cert_file: own.crt, key_file: web.key}",
+            format!("{file}:1:44: {there}/web.key: is not the key of the certificate"),
+        ),
+        (
+            "basic_auth: {username: me, password_file: /dev/zero}",
+            format!("{file}:1:43: /dev/zero: is not a regular file"),
+        ),
+    ] {
+        let answer = place.top("https://localhost:1", settings);
+        answer.is(&format!("strata_exporter: --http.config.file: {said}"));
+    }
+    let said = place.top("https://me:secret@localhost:1", "");
+    said.is("URL: name and password belong into --http.config.file, as basic_auth");
+    assert!(!said.text.contains("secret"), "{said:?}");
+}

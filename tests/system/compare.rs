@@ -1,0 +1,193 @@
+//! Side by side on this machine, whatever Debian's `node_exporter` says by default,
+//! this exporter says by default too: families, types, labels, series, and the values
+//! of what stands still.
+
+#![allow(
+    clippy::float_cmp,
+    reason = "what stands still is the same to the last bit"
+)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
+
+use crate::support::{
+    live::{Program, Scratch},
+    text::{Labels, Scrape},
+};
+use strata_exporter::collectors;
+
+const ANCHOR: &str = "prometheus-node-exporter";
+
+/// Debian's defaults, and those of version 1.5, are not today's upstream's; ours are,
+/// and it is given no flags at all.
+const UPSTREAM: &[&str] = &[
+    "--no-collector.systemd",
+    "--collector.netdev.device-exclude=",
+    "--collector.textfile.directory=",
+    r"--collector.diskstats.device-exclude=^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$",
+    "--collector.filesystem.mount-points-exclude=^/(dev|proc|run/credentials/.+|sys|\
+        var/lib/docker/.+|var/lib/containers/storage/.+)($|/)",
+    "--collector.filesystem.fs-types-exclude=^(autofs|binfmt_misc|bpf|cgroup2?|configfs|\
+        debugfs|devpts|devtmpfs|fusectl|hugetlbfs|iso9660|mqueue|nsfs|overlay|proc|procfs|\
+        pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|erofs|sysfs|tracefs)$",
+];
+
+/// Families of the anchor's that ours does not have, or has with other labels.
+const OTHERWISE: &[(&str, &str)] = &[
+    ("go_", "there is no Go runtime"),
+    ("promhttp_", "that is Go's library for metrics"),
+    ("process_", "its own process"),
+    ("node_exporter_build_info", "its own build"),
+    ("node_scrape_collector_duration_seconds", "its own time"),
+];
+
+/// Labels that upstream added since.
+const NEWER_LABELS: &[(&str, &str)] = &[
+    ("node_disk_info", "rotational"),
+    ("node_network_info", "adminstate"),
+];
+
+/// What asking changes, so that it may stand still for one asker and not the other.
+const CHANGED_BY_ASKING: &[&str] = &[
+    "node_filefd_allocated",
+    "node_forks_total",
+    "node_memory_",
+    "node_processes_",
+    "node_procs_",
+    "node_sockstat_",
+    "node_tcp_connection_states",
+];
+
+/// What every machine has and what does not move, so that its value must have been
+/// compared.
+const STEADY: &[&str] = &[
+    "node_boot_time_seconds",
+    "node_filefd_maximum",
+    "node_filesystem_readonly",
+    "node_filesystem_size_bytes",
+    "node_memory_MemTotal_bytes",
+    "node_network_mtu_bytes",
+    "node_network_up",
+    "node_os_info",
+    "node_uname_info",
+];
+
+#[test]
+fn nothing_that_node_exporter_says_by_default_is_missing() {
+    if !crate::support::is_installed(ANCHOR) {
+        return crate::support::lacks(ANCHOR);
+    }
+    let dir = Scratch::new("compare");
+    let anchor = Program::start(Command::new(ANCHOR).args(UPSTREAM), &dir.0);
+    let ours = Program::ours(&[], &dir.0);
+    // What differs in every round differs; what does not was only late.
+    let rounds = [(); 3].map(|()| {
+        let [before, ours, after] = [&anchor, &ours, &anchor].map(scrape);
+        Round::compare(&before, &ours, &after)
+    });
+    let [first, others @ ..] = &rounds;
+    let lasting: Vec<&str> = first
+        .differences
+        .iter()
+        .filter(|(what, _)| others.iter().all(|it| it.differences.contains_key(*what)))
+        .map(|(_, said)| said.as_str())
+        .collect();
+    assert!(lasting.is_empty(), "{lasting:#?}");
+    for name in STEADY {
+        let compared = rounds.iter().any(|round| round.compared.contains(*name));
+        assert!(compared, "{name} was never compared");
+    }
+    let cpus = |of: &Program| scrape(of).of("node_cpu_seconds_total").count();
+    assert_eq!(cpus(&ours), cpus(&anchor));
+}
+
+fn scrape(program: &Program) -> Scrape {
+    let mut scrape = Scrape::parse(&program.text());
+    for (name, series) in &mut scrape.series {
+        let alike = std::mem::take(series)
+            .into_iter()
+            .map(|(mut labels, value)| {
+                // To Prometheus an empty label is none.
+                labels.retain(|label, value| {
+                    !value.is_empty() && !NEWER_LABELS.contains(&(name.as_str(), label.as_str()))
+                });
+                (labels, value)
+            });
+        *series = alike.collect();
+    }
+    scrape
+}
+
+#[derive(Default)]
+struct Round {
+    /// By what they are about.
+    differences: BTreeMap<String, String>,
+    /// Names whose values were compared.
+    compared: BTreeSet<String>,
+}
+
+impl Round {
+    fn compare(before: &Scrape, ours: &Scrape, after: &Scrape) -> Self {
+        let mut round = Self::default();
+        for (name, series) in &before.series {
+            if OTHERWISE.iter().any(|(prefix, _)| name.starts_with(prefix)) {
+                continue;
+            }
+            let (kind, our_kind) = (before.types.get(name), ours.types.get(name));
+            if kind != our_kind {
+                round.differ(format!("{name} is {our_kind:?}, not {kind:?}"));
+            }
+            if !ours.series.contains_key(name) {
+                round.differ(format!("{name} is missing"));
+                continue;
+            }
+            for (labels, value) in series {
+                round.compare_series(name, labels, *value, ours, after);
+            }
+        }
+        round
+    }
+
+    fn compare_series(
+        &mut self,
+        name: &str,
+        labels: &Labels,
+        value: f64,
+        ours: &Scrape,
+        after: &Scrape,
+    ) {
+        let of = |scrape: &Scrape| scrape.series.get(name)?.get(labels).copied();
+        let Some(later) = of(after) else {
+            return;
+        };
+        let Some(our_value) = of(ours) else {
+            self.differ(format!("{name}{labels:?} is missing"));
+            return;
+        };
+        let collector = labels.get("collector").map_or("", String::as_str);
+        let to_come = collectors::ALL.iter().filter(|it| it.is_to_come());
+        let is_to_come = to_come.map(|it| it.name).any(|it| it == collector);
+        let is_moving =
+            CHANGED_BY_ASKING.iter().any(|it| name.starts_with(it)) && !STEADY.contains(&name);
+        if value != later || is_moving || is_to_come {
+            return;
+        }
+        self.compared.insert(name.to_owned());
+        if !is_close(value, our_value) {
+            let what = format!("{name}{labels:?}");
+            let said = format!("{what} is {our_value}, not {value}");
+            self.differences.insert(what, said);
+        }
+    }
+
+    fn differ(&mut self, what: String) {
+        self.differences.insert(what.clone(), what);
+    }
+}
+
+/// The same but for the last bits: Go's client multiplies by 0.001 where ours divides.
+fn is_close(a: f64, b: f64) -> bool {
+    a == b || (a - b).abs() <= 1e-12 * a.abs().max(b.abs())
+}

@@ -1,0 +1,503 @@
+//! Containers of real engines, from the command line to the page: what is said of them is
+//! held against what the engine, the control groups' files and the load itself say.
+//!
+//! These tests need root, Docker, Podman and a static busybox, and start all by themselves.
+
+#![allow(
+    clippy::float_cmp,
+    reason = "what the kernel says is copied, not computed"
+)]
+
+use std::{
+    fs, thread,
+    time::{Duration, SystemTime},
+};
+
+use crate::support::{
+    engines::{Engine, IMAGE, seconds},
+    groups::{Group, assert_between, assert_block_io, assert_usage},
+    live::{Program, Scratch, until},
+    text::Scrape,
+};
+use rustix::process::Signal;
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// A busy loop.
+const BUSY: &[&str] = &["sh", "-c", "while :; do :; done"];
+
+const MEMORY: &str = "container_memory_usage_bytes";
+
+/// Takes all the memory that there is.
+const GREEDY: &str = "tail /dev/zero";
+
+fn exporter(dir: &Scratch, engines: &[&Engine], flags: &[&str]) -> Program {
+    let sockets = engines.iter().map(|it| it.socket());
+    let sockets = sockets.map(|it| format!("--engine.socket={it}"));
+    let flags = flags.iter().map(|flag| (*flag).to_owned());
+    Program::ours(&sockets.chain(flags).collect::<Vec<_>>(), &dir.0)
+}
+
+fn scrape(exporter: &Program) -> Scrape {
+    Scrape::parse(&exporter.text())
+}
+
+/// Of the container of this name.
+fn of(scrape: &Scrape, family: &str, name: &str) -> Option<f64> {
+    scrape.value(family, &[("name", name)])
+}
+
+/// The state that a container is said to be in.
+fn state(scrape: &Scrape, name: &str) -> Option<String> {
+    let mut states = scrape
+        .of("container_state")
+        .filter(|(labels, value)| *value == 1.0 && labels.get("name").is_some_and(|it| it == name));
+    let (labels, _) = states.next()?;
+    assert!(states.next().is_none(), "{name} is in two states");
+    Some(labels["state"].clone())
+}
+
+/// Waits for a scrape that is like this.
+fn scraped_when(what: &str, exporter: &Program, is_so: impl Fn(&Scrape) -> bool) -> Scrape {
+    until(what, || Some(scrape(exporter)).filter(|page| is_so(page)))
+}
+
+/// What time it is, from 1970 on.
+fn now() -> f64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap().as_secs_f64()
+}
+
+#[test]
+fn limits_and_usage_are_what_engine_and_kernel_say() {
+    let (Some(docker), Some(podman)) = (Engine::docker("usage"), Engine::podman("usage")) else {
+        return;
+    };
+    let dir = Scratch::new("usage");
+    let exporter = exporter(
+        &dir,
+        &[&docker, &podman],
+        &["--collector.container_processes"],
+    );
+    let limits: &[&str] = &[
+        "--memory=64m",
+        "--memory-reservation=32m",
+        "--cpus=0.2",
+        "--cpu-shares=512",
+        "--pids-limit=23",
+        "--label=com.docker.compose.project=shop",
+        "--label=com.docker.compose.service=till",
+        "--label=secret=x",
+    ];
+    for (engine, limited, free) in [
+        (&docker, "docker-limited", "docker-free"),
+        (&podman, "podman-limited", "podman-free"),
+    ] {
+        engine.start_container(limited, limits, BUSY);
+        engine.start_container(free, &[], &["sleep", "1000"]);
+        let both = [limited, free];
+        scraped_when("both have names", &exporter, |page| {
+            both.iter()
+                .all(|name| of(page, "container_cpu_usage_seconds_total", name).is_some())
+        });
+        for name in both {
+            assert_usage_now(engine, name, &exporter);
+        }
+        let page = scrape(&exporter);
+        let group = Group::of(engine.pid(limited));
+        let said = |family: &str, name: &str| of(&page, family, name);
+
+        // As it was asked for, as the engine has it, and as the kernel has it.
+        assert_eq!(group.memory_limit(), Some(64.0 * MIB));
+        let limit = engine.inspect(limited, "{{.HostConfig.Memory}}");
+        assert_eq!(limit.parse(), Ok(64.0 * MIB));
+        for family in [
+            "container_spec_memory_limit_bytes",
+            "container_memory_limit_bytes",
+        ] {
+            assert_eq!(said(family, limited), Some(64.0 * MIB), "{family}");
+        }
+        let family = "container_spec_memory_reservation_limit_bytes";
+        assert_eq!(said(family, limited), Some(32.0 * MIB));
+        assert_eq!(group.reservation(), Some(32.0 * MIB));
+        let (quota, period) = group.quota();
+        assert_eq!(quota.unwrap() / period, 0.2);
+        assert_eq!(said("container_spec_cpu_quota", limited), quota);
+        assert_eq!(said("container_spec_cpu_period", limited), Some(period));
+        assert_eq!(said("container_spec_cpu_shares", limited), Some(512.0));
+        assert_eq!(group.pids_limit(), Some(23.0));
+        assert_eq!(said("container_threads_max", limited), Some(23.0));
+        // What is not limited has no limit, or cAdvisor's 0 for it.
+        assert_eq!(said("container_memory_limit_bytes", free), None);
+        let spec = said("container_spec_memory_limit_bytes", free);
+        assert_eq!(spec, Some(0.0));
+        assert_eq!(said("container_spec_cpu_quota", free), None);
+        assert_eq!(said("container_cpu_cfs_periods_total", free), None);
+
+        // Who it is.
+        let usage = "container_cpu_usage_seconds_total";
+        let mut of_it = page
+            .of(usage)
+            .filter(|(labels, _)| labels.get("name").is_some_and(|name| name == limited));
+        let (labels, _) = of_it.next().unwrap();
+        assert_eq!(labels["id"], group.id());
+        assert_eq!(
+            labels["image"],
+            engine.inspect(limited, "{{.Config.Image}}")
+        );
+        assert_eq!(labels["container_label_com_docker_compose_project"], "shop");
+        assert_eq!(labels["container_label_com_docker_compose_service"], "till");
+        assert!(!labels.contains_key("container_label_secret"));
+
+        for (family, template) in [
+            ("container_start_time_seconds", "{{.State.StartedAt}}"),
+            ("container_creation_time_seconds", "{{.Created}}"),
+        ] {
+            let time = seconds(&engine.inspect(limited, template));
+            assert_between(family, said(family, limited), time, time, 1e-3);
+        }
+    }
+    // Groups without a name are there beside them, and no label is of a container.
+    let page = scrape(&exporter);
+    let root = page.value("container_memory_usage_bytes", &[("id", "/")]);
+    assert!(root.is_some_and(|bytes| bytes > 10.0 * MIB), "{root:?}");
+    for (labels, _) in page.of("container_memory_usage_bytes") {
+        let is_container = labels["id"].contains("docker/") || labels["id"].contains("libpod-");
+        if !is_container {
+            assert!(!labels.contains_key("name"), "{labels:?}");
+            assert!(!labels.contains_key("image"), "{labels:?}");
+        }
+    }
+}
+
+/// Holds what moves against the kernel's files just before and after; the page.
+fn assert_usage_now(engine: &Engine, name: &str, exporter: &Program) -> Scrape {
+    let group = Group::of(engine.pid(name));
+    let before = group.usage();
+    let page = scrape(exporter);
+    assert_usage(&page, name, &before, &group.usage());
+    page
+}
+
+#[test]
+fn a_load_is_counted_as_it_is() {
+    let (Some(docker), Some(podman)) = (Engine::docker("load"), Engine::podman("load")) else {
+        return;
+    };
+    let dir = Scratch::new("load");
+    let flags = [
+        "--collector.container_processes",
+        "--collector.container_processes.sockets=true",
+        "--collector.container_processes.tasks-state=true",
+    ];
+    let exporter = exporter(&dir, &[&docker, &podman], &flags);
+    let load = "
+        head -c 20971520 /dev/zero >/dev/shm/cached
+        dd if=/dev/zero of=/written bs=1M count=8 conv=fsync
+        sleep 1000 & sleep 1000 & nc -l -p 5000 &
+        touch /ready
+        wait";
+    for (engine, name) in [(&docker, "docker-load"), (&podman, "podman-load")] {
+        engine.start_container(name, &["--cpus=0.5"], &["sh", "-c", load]);
+        until("the load", || {
+            engine.try_run(&["exec", name, "test", "-e", "/ready"]).ok()
+        });
+        scraped_when("a name", &exporter, |page| of(page, MEMORY, name).is_some());
+        let group = Group::of(engine.pid(name));
+        // Until what was executed there has gone, and what is to stay has settled.
+        let page = until("as many processes and files", || {
+            let page = assert_usage_now(engine, name, &exporter);
+            let (open, sockets) = group.open_files();
+            let said = |family| of(&page, family, name).unwrap();
+            // The kernel counts the number that is set aside for whom nc waits for.
+            let waited_for = said("container_file_descriptors") - open;
+            let is_same = [0.0, 1.0].contains(&waited_for) && said("container_sockets") == sockets;
+            let all = said("container_processes") == 4.0 && sockets == 1.0;
+            (is_same && all).then_some(page)
+        });
+        let said = |family: &str| of(&page, family, name).unwrap_or_else(|| panic!("{family}"));
+        // What was written, to a tmpfs and to a file, is in the page cache: 28 MiB, less what
+        // the CPUs have not added to the group's count yet.
+        let cache = said("container_memory_cache");
+        assert!((26.0 * MIB..34.0 * MIB).contains(&cache), "{cache}");
+        assert!(said("container_memory_max_usage_bytes") >= 28.0 * MIB);
+        assert_eq!(said("container_threads"), 4.0);
+        let asleep = [("name", name), ("state", "sleeping")];
+        assert_eq!(page.value("container_tasks_state", &asleep), Some(4.0));
+        assert_block_io(&page, name, &group, &group, disk);
+    }
+}
+
+/// The name of a block device by its numbers.
+fn disk(numbers: &str) -> String {
+    let link = fs::read_link(format!("/sys/dev/block/{numbers}")).unwrap();
+    format!("/dev/{}", link.file_name().unwrap().to_str().unwrap())
+}
+
+#[test]
+fn the_life_of_a_container_is_told() {
+    let Some(docker) = Engine::docker("life") else {
+        return;
+    };
+    let dir = Scratch::new("life");
+    let exporter = exporter(&dir, &[&docker], &["--cgroup.grace=4s"]);
+    // Ends by itself, and is started again.
+    docker.start_container(
+        "loop",
+        &["--restart=on-failure:3"],
+        &["sh", "-c", "sleep 0.2; exit 3"],
+    );
+    // Takes more than it may have (which is more than runc needs to start it), and with
+    // it goes everything.
+    docker.start_container(
+        "whole",
+        &["--memory=32m"],
+        &["sh", "-c", &format!("exec {GREEDY}")],
+    );
+    // Has a child that does, and lives on.
+    docker.start_container(
+        "child",
+        &["--memory=32m"],
+        &["sh", "-c", &format!("{GREEDY}; sleep 1000")],
+    );
+    docker.start_container(
+        "checked",
+        &[
+            "--health-cmd=test ! -e /ill",
+            "--health-interval=500ms",
+            "--health-retries=1",
+        ],
+        &["sleep", "1000"],
+    );
+    docker.run(&["create", "--name", "never", IMAGE, "true"]);
+
+    assert_crash_loop(&docker, &exporter, "loop");
+    let page = scrape(&exporter);
+    assert!(is(&page, "never", "created"));
+    assert_eq!(of(&page, "container_status", "never"), Some(0.0));
+    assert_out_of_memory(&docker, &exporter, "whole", "child");
+    assert_health(&docker, &exporter, "checked", "child");
+    assert_pause(&docker, &exporter, "child");
+    assert_renaming(&docker, &exporter, "child", "grown");
+    assert_end(&docker, &exporter, "grown");
+}
+
+/// Whether a container is said to be in this state.
+fn is(page: &Scrape, name: &str, expected: &str) -> bool {
+    state(page, name).is_some_and(|state| state == expected)
+}
+
+/// Of one that ends with 3 and may be started three times more.
+fn assert_crash_loop(docker: &Engine, exporter: &Program, name: &str) {
+    let page = scraped_when("the loop is over", exporter, |page| {
+        is(page, name, "exited") && of(page, "container_restarts_total", name) == Some(3.0)
+    });
+    assert_eq!(docker.inspect(name, "{{.RestartCount}}"), "3");
+    assert_eq!(of(&page, "container_exit_code", name), Some(3.0));
+    assert_eq!(of(&page, "container_status", name), Some(5.0));
+    assert_eq!(of(&page, "container_uptime_seconds", name), None);
+    let finished = seconds(&docker.inspect(name, "{{.State.FinishedAt}}"));
+    assert_between(
+        "the end",
+        of(&page, "container_finish_time_seconds", name),
+        finished,
+        finished,
+        // An event of it may be told a little later than it was.
+        0.5,
+    );
+}
+
+/// Of one that was killed as a whole, and one of which a child was.
+fn assert_out_of_memory(docker: &Engine, exporter: &Program, whole: &str, child: &str) {
+    let page = scraped_when("both are out of memory", exporter, |page| {
+        is(page, whole, "exited")
+            && of(page, "container_oom_events_total", child) == Some(1.0)
+            && of(page, "container_oom_events_total", whole) == Some(1.0)
+    });
+    assert_eq!(of(&page, "container_exit_code", whole), Some(137.0));
+    assert!(is(&page, child, "running"));
+    assert_eq!(of(&page, "container_exit_code", child), None);
+    assert_eq!(Group::of(docker.pid(child)).oom_kills(), 1.0);
+    assert_eq!(docker.inspect(child, "{{.State.OOMKilled}}"), "false");
+    assert_eq!(docker.inspect(whole, "{{.State.OOMKilled}}"), "true");
+}
+
+/// Of one with a health check, and one without.
+fn assert_health(docker: &Engine, exporter: &Program, name: &str, without: &str) {
+    let health = |page: &Scrape| of(page, "container_health_state", name);
+    let page = scraped_when("it is well", exporter, |page| health(page) == Some(1.0));
+    let healthy = [("name", name), ("status", "healthy")];
+    assert_eq!(page.value("container_health", &healthy), Some(1.0));
+    assert_eq!(of(&page, "container_health_state", without), Some(-1.0));
+    docker.run(&["exec", name, "touch", "/ill"]);
+    let page = scraped_when("it is ill", exporter, |page| health(page) == Some(0.0));
+    let unhealthy = [("name", name), ("status", "unhealthy")];
+    assert_eq!(page.value("container_health", &unhealthy), Some(1.0));
+    assert_eq!(page.value("container_health", &healthy), Some(0.0));
+    assert_eq!(
+        docker.inspect(name, "{{.State.Health.Status}}"),
+        "unhealthy"
+    );
+}
+
+fn assert_pause(docker: &Engine, exporter: &Program, name: &str) {
+    docker.run(&["pause", name]);
+    let page = scraped_when("the pause", exporter, |page| is(page, name, "paused"));
+    assert_eq!(of(&page, "container_status", name), Some(2.0));
+    assert!(of(&page, MEMORY, name).is_some());
+    docker.run(&["unpause", name]);
+    scraped_when("it goes on", exporter, |page| is(page, name, "running"));
+}
+
+fn assert_renaming(docker: &Engine, exporter: &Program, old: &str, new: &str) {
+    docker.run(&["rename", old, new]);
+    let page = scraped_when("the new name", exporter, |page| is(page, new, "running"));
+    assert_eq!(state(&page, old), None);
+    assert!(of(&page, MEMORY, new).is_some());
+    assert_eq!(of(&page, MEMORY, old), None);
+    // What was counted goes with it.
+    assert_eq!(of(&page, "container_oom_events_total", new), Some(1.0));
+}
+
+/// When it is stopped, when it was stopped for some time, and when it is removed.
+fn assert_end(docker: &Engine, exporter: &Program, name: &str) {
+    let page = scrape(exporter);
+    let seen = of(&page, "container_last_seen", name).unwrap();
+    assert!((now() - seen).abs() < 2.0, "{seen}");
+    docker.run(&["stop", "--time=0", name]);
+    let ended = now();
+    let page = scraped_when("the stop", exporter, |page| is(page, name, "exited"));
+    assert_eq!(of(&page, "container_exit_code", name), Some(137.0));
+    assert_eq!(of(&page, MEMORY, name), None);
+    let last = of(&page, "container_last_seen", name);
+    assert_between("last seen", last, seen, ended, 1.0);
+    assert_eq!(of(&scrape(exporter), "container_last_seen", name), last);
+    let page = scraped_when("the grace is over", exporter, |page| {
+        of(page, "container_last_seen", name).is_none()
+    });
+    assert!(is(&page, name, "exited"));
+
+    docker.run(&["rm", name]);
+    let page = scraped_when("the removal", exporter, |page| state(page, name).is_none());
+    let left = page.series.values().flatten();
+    let mut left = left.filter(|(labels, _)| labels.get("name").is_some_and(|it| it == name));
+    assert_eq!(left.next(), None);
+}
+
+#[test]
+fn a_load_on_the_network_is_counted_byte_by_byte() {
+    let Some(docker) = Engine::docker("net") else {
+        return;
+    };
+    let dir = Scratch::new("net");
+    let exporter = exporter(&dir, &[&docker], &[]);
+    let load = 20_000_000;
+    // With nothing more to come from its own input, nc would hear no more either.
+    docker.start_container(
+        "receiver",
+        &[],
+        &["sh", "-c", "tail -f /dev/null | nc -l -p 5000 | wc -c"],
+    );
+    let address = docker.inspect("receiver", "{{.NetworkSettings.IPAddress}}");
+    let send = format!(
+        "until head -c {load} /dev/zero | nc {address} 5000; do sleep 0.1; done; sleep 1000"
+    );
+    docker.start_container("sender", &[], &["sh", "-c", &send]);
+    until("all has come", || {
+        (docker.run(&["logs", "receiver"]) == load.to_string()).then_some(())
+    });
+    let name = "container_network_receive_bytes_total";
+    scraped_when("both have names", &exporter, |page| {
+        ["receiver", "sender"].iter().all(|it| {
+            page.value(name, &[("name", it), ("interface", "eth0")])
+                .is_some()
+        })
+    });
+    let columns = [("receive", "receiver", 0, 1), ("transmit", "sender", 8, 9)];
+    for (way, container, bytes, packets) in columns {
+        let device = |column| eth0(docker.pid(container), column);
+        let before = (device(bytes), device(packets));
+        let page = scrape(&exporter);
+        let after = (device(bytes), device(packets));
+        let said = |what: &str| {
+            let family = format!("container_network_{way}_{what}_total");
+            page.value(&family, &[("name", container), ("interface", "eth0")])
+        };
+        assert_between("bytes", said("bytes"), before.0, after.0, 0.0);
+        assert_between("packets", said("packets"), before.1, after.1, 0.0);
+        // Beside the load there are its headers, and little else.
+        let load = f64::from(load);
+        assert_between("the load", said("bytes"), load, load * 1.1, 0.0);
+        assert_eq!(said("errors"), Some(0.0));
+        let of_lo = [("name", container), ("interface", "lo")];
+        assert_eq!(page.value(name, &of_lo), None);
+    }
+}
+
+/// A column of `/proc/PID/net/dev`.
+fn eth0(pid: u32, column: usize) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap();
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("eth0:"));
+    let line = lines.next().unwrap();
+    line.split_whitespace()
+        .nth(column)
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn no_scrape_asks_an_engine_and_none_waits_for_one() {
+    let Some(later) = Engine::later("asks") else {
+        return;
+    };
+    let dir = Scratch::new("asks");
+    let socket = format!("--engine.socket=unix://{}", later.0.join("sock").display());
+    // It is there before the engine is.
+    let exporter = Program::ours(&[socket], &dir.0);
+    let up = |page: &Scrape| page.value("strata_engine_up", &[]);
+    let page = scrape(&exporter);
+    assert!(matches!(up(&page), None | Some(0.0)), "{:?}", up(&page));
+    assert!(page.value("node_load1", &[]).is_some());
+
+    let docker = Engine::docker_in(later);
+    docker.start_container("web", &[], &["sleep", "1000"]);
+    let usage = "container_cpu_usage_seconds_total";
+    let is_named = |page: &Scrape| of(page, usage, "web").is_some();
+    scraped_when("an engine that came later", &exporter, |page| {
+        is_named(page) && up(page) == Some(1.0)
+    });
+
+    // What is asked at the start is asked by then.
+    let requests = |page: &Scrape| page.value("strata_engine_requests_total", &[]);
+    let settled = until("nothing is asked any more", || {
+        let before = requests(&scrape(&exporter));
+        thread::sleep(Duration::from_millis(700));
+        let after = requests(&scrape(&exporter));
+        (before == after).then_some(after)
+    });
+    assert!(settled.is_some_and(|count| count > 0.0), "{settled:?}");
+    for _ in 0..20 {
+        assert_eq!(requests(&scrape(&exporter)), settled);
+    }
+
+    // The engine hangs: numbers go on, with names, as fast as ever.
+    docker.signal(Signal::STOP);
+    let started = std::time::Instant::now();
+    for _ in 0..20 {
+        assert!(is_named(&scrape(&exporter)));
+    }
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    docker.signal(Signal::CONT);
+
+    // The engine is gone, which is said; the container has gone with it.
+    drop(docker);
+    let page = scraped_when("that it is gone", &exporter, |page| up(page) == Some(0.0));
+    let age = page.value("strata_engine_copy_age_seconds", &[]);
+    assert!(age.is_some_and(|age| age > 0.0), "{age:?}");
+    assert!(of(&page, "container_last_seen", "web").is_some());
+    assert!(page.value("node_load1", &[]).is_some());
+}

@@ -1,0 +1,61 @@
+//! Control groups that come and go while the exporter looks for them.
+
+use super::exporter::{Exporter, Fault, flags, started_by};
+use crate::support::{
+    live::{Scratch, until},
+    made_groups::Groups,
+};
+
+const NUMBER: usize = 10_000;
+/// As many are there at any time.
+const AT_ONCE: usize = 50;
+
+#[test]
+fn ten_thousand_groups_that_come_and_go_leave_nothing() {
+    let (Some(staying), Some(passing)) = (Groups::new("staying", 3), Groups::new("passing", 0))
+    else {
+        return;
+    };
+    let scratch = Scratch::new("fault-churn");
+    let collectors = [
+        "container_cpu",
+        "container_memory",
+        "container_lifecycle",
+        "history",
+    ];
+    // Pages of ten thousand that went are read slowly.
+    let grace = "--cgroup.grace=2s".to_owned();
+    let exporter = Exporter::start(
+        started_by(&[]),
+        &flags(&collectors, &[grace, Groups::alone(&[&staying, &passing])]),
+        &scratch.0,
+    );
+    let exporter = exporter
+        .looking_at(staying.word(), staying.is_ours())
+        .counting(passing.word());
+    let well = exporter.well("groups that stay", |page| staying.sampled(page) == 3);
+    let page = exporter.suffers_while(
+        &well,
+        &Fault {
+            name: "10,000 control groups come and go",
+            stays: "everything; of those that went `container_last_seen`, for `--cgroup.grace`",
+            log_lines: 2,
+            ..Fault::default()
+        },
+        || {
+            for number in 0..NUMBER + AT_ONCE {
+                if number < NUMBER {
+                    passing.make(number);
+                }
+                if let Some(old) = number.checked_sub(AT_ONCE) {
+                    passing.remove(old);
+                }
+            }
+        },
+    );
+    until("the last of them gone", || {
+        (passing.shown(&exporter.scrape()) == 0).then_some(())
+    });
+    drop(page);
+    exporter.recovers(&well);
+}

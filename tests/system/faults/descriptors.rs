@@ -1,0 +1,67 @@
+//! No more files may be open: others keep connections to the exporter until it has no
+//! descriptor left, and control groups want one each.
+
+use std::{net::TcpStream, thread, time::Duration};
+
+use super::exporter::{Exporter, Fault, flags, made, started_by};
+use crate::support::{
+    is_installed, lacks,
+    live::{Scratch, until},
+    made_groups::Groups,
+};
+
+/// More than there are files for.
+const NUMBER: usize = 20;
+
+#[test]
+fn who_takes_all_descriptors_costs_nobody_anything() {
+    if !is_installed("prlimit") {
+        return lacks("prlimit");
+    }
+    let Some(groups) = Groups::new("descriptors", NUMBER) else {
+        return;
+    };
+    let scratch = Scratch::new("fault-descriptors");
+    let texts = made(&scratch.0, "texts");
+    std::fs::write(texts.join("good.prom"), "good 1\n").unwrap();
+    let directory = format!("--collector.textfile.directory={}", texts.display());
+    let flags = flags(
+        &["container_cpu", "container_memory", "filefd", "textfile"],
+        &[directory, Groups::alone(&[&groups])],
+    );
+    let exporter = Exporter::start(
+        started_by(&["prlimit", "--nofile=64:64"]),
+        &flags,
+        &scratch.0,
+    );
+    let exporter = exporter.looking_at(groups.word(), groups.is_ours());
+    let well = exporter.well("all groups", |page| {
+        page.value("good", &[]) == Some(1.0) && groups.shown(page) == NUMBER
+    });
+
+    let address = exporter.program.address;
+    let connect = || {
+        (0..200)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect::<Vec<_>>()
+    };
+    let connections = connect();
+    let page = exporter.suffers(
+        &well,
+        &Fault {
+            name: "no file descriptors",
+            stays: "everything; the longest idle connection is closed for another",
+            fds: 16,
+            log_lines: 1,
+            ..Fault::default()
+        },
+    );
+    assert_eq!(page.value("process_max_fds", &[]), Some(64.0));
+    drop(connections);
+    until("nobody", || {
+        thread::sleep(Duration::from_millis(10));
+        let page = exporter.scrape();
+        (page.value("strata_http_connections", &[]) == Some(1.0)).then_some(())
+    });
+    exporter.recovers(&well);
+}

@@ -1,0 +1,74 @@
+//! A full disk, with all that the exporter has on one: its state, files of text, its log.
+
+use super::exporter::{AS_FIRST, Exporter, Fault, flags, made, with_mounts};
+use crate::support::{live::Scratch, may_mount};
+
+/// An own file system, with a text on it.
+const DISK: &str = "mount -i -t tmpfs -o size=1m ours disk
+    mkdir -p disk/state disk/texts
+    echo 'good 1' >disk/texts/good.prom";
+const FILL: &str = r#"! dd if=/dev/zero of="$0/disk/much" bs=64k 2>/dev/null
+    ! echo 'late 1' >"$0/disk/texts/late.prom" || exit 1"#;
+/// A second one, with nothing kept from an earlier start, that logs where there is no room.
+const FULL: &str = "
+    dd if=/dev/zero of=disk/much bs=64k 2>/dev/null || true
+    exec 2>disk/log 1>&2";
+
+#[test]
+fn a_full_disk_costs_nothing() {
+    if !may_mount() {
+        return;
+    }
+    let scratch = Scratch::new("fault-disk");
+    made(&scratch.0, "disk");
+    let dir = scratch.0.display();
+    let flags = flags(
+        &["census_timezone", "filesystem", "textfile"],
+        &[
+            format!("--collector.filesystem.mount-points-include=^{dir}/"),
+            format!("--collector.textfile.directory={dir}/disk/texts"),
+            format!("--census.state-directory={dir}/disk/state"),
+        ],
+    );
+    let exporter = Exporter::start(
+        with_mounts(&scratch.0, &format!("{AS_FIRST}{DISK}"), &[]),
+        &flags,
+        &scratch.0,
+    );
+    let free = "node_filesystem_avail_bytes";
+    let well = exporter.well("a disk", |page| {
+        page.value("good", &[]) == Some(1.0) && page.value(free, &[]) > Some(0.0)
+    });
+    let id = || {
+        let census = exporter.program.get("/api/v1/census", "").unwrap();
+        let id = census.split("\"installation_id\":\"").nth(1).unwrap();
+        id.split('"').next().unwrap().to_owned()
+    };
+    let before = id();
+
+    exporter.run_beside(&scratch.0, FILL);
+    let page = exporter.suffers(
+        &well,
+        &Fault {
+            name: "the disk is full",
+            stays: "everything",
+            ..Fault::default()
+        },
+    );
+    assert_eq!(page.value(free, &[]), Some(0.0));
+    assert_eq!(page.value("late", &[]), None);
+    assert_eq!(id(), before);
+
+    // One that is started there now, where even its log finds no room.
+    let script = format!("{AS_FIRST}{DISK}\n{FULL}");
+    let other = Exporter::start(with_mounts(&scratch.0, &script, &[]), &flags, &scratch.0);
+    let page = other.scrape();
+    assert_eq!(page.value("good", &[]), Some(1.0));
+    assert_eq!(page.value(free, &[]), Some(0.0));
+    assert!(other.program.get("/api/v1/census", "").is_ok());
+    assert!(other.program.log().is_empty());
+
+    exporter.run_beside(&scratch.0, "rm \"$0/disk/much\"");
+    exporter.recovers(&well);
+    assert!(exporter.scrape().value(free, &[]) > Some(0.0));
+}

@@ -1,0 +1,113 @@
+//! A Docker daemon that starts late, hangs, is killed, is restarted: of its containers the
+//! kernel tells, and the exporter's copy of what the daemon said is kept.
+
+use rustix::process::Signal;
+
+use super::exporter::{Exporter, Fault, SANDBOXED, flags, started_by};
+use crate::support::{
+    engines::Engine,
+    live::{Scratch, until},
+    text::{Labels, Scrape},
+};
+
+const COLLECTORS: [&str; 4] = [
+    "container_cpu",
+    "container_engine",
+    "container_lifecycle",
+    "container_memory",
+];
+const USAGE: &str = "container_memory_usage_bytes";
+
+#[test]
+fn whatever_becomes_of_dockerd_costs_nobody_anything() {
+    let Some(later) = Engine::later("fault") else {
+        return;
+    };
+    let scratch = Scratch::new("fault-docker");
+    let socket = format!("--engine.socket=unix://{}", later.0.join("sock").display());
+    let others = "--cgroup.exclude=^/[^d]".to_owned();
+    let flags = flags(&COLLECTORS, &[socket, others, SANDBOXED.to_owned()]);
+    // A name that nobody else's container has.
+    let name = format!("web-{}", std::process::id());
+    let is_ours = {
+        let name = name.clone();
+        move |labels: &Labels| labels.get("name") == Some(&name)
+    };
+    let exporter =
+        Exporter::start(started_by(&[]), &flags, &scratch.0).looking_at(name.clone(), is_ours);
+    let up = |page: &Scrape| page.value("strata_engine_up", &[]);
+    let web = |page: &Scrape| page.value(USAGE, &[("name", &name)]);
+
+    let well = exporter.well("no engine", |page| up(page) == Some(0.0));
+    let page = exporter.suffers(
+        &well,
+        &Fault {
+            name: "dockerd starts late",
+            stays: "everything; containers without names, `strata_engine_up` is 0",
+            fds: 1,
+            log_lines: 2,
+            ..Fault::default()
+        },
+    );
+    assert_eq!((up(&page), web(&page)), (Some(0.0), None));
+
+    let mut docker = Engine::docker_in(later);
+    let quickly = ["--restart=always", "--stop-timeout=1"];
+    let id = docker.start_container(&name, &quickly, &["sleep", "100000"]);
+    let exporter = exporter.counting(id);
+    let is_up = |page: &Scrape| up(page) == Some(1.0) && web(page).is_some();
+    let well = exporter.well("a container", is_up);
+
+    docker.signal(Signal::STOP);
+    let page = exporter.suffers(
+        &well,
+        &Fault {
+            name: "dockerd hangs",
+            stays: "everything, under the last known names",
+            log_lines: 2,
+            ..Fault::default()
+        },
+    );
+    assert!(web(&page).is_some());
+    docker.signal(Signal::CONT);
+    exporter.recovers(&well);
+
+    docker.stop_by(Signal::KILL);
+    until("that it is gone", || {
+        (up(&exporter.scrape()) == Some(0.0)).then_some(())
+    });
+    let page = exporter.suffers(
+        &well,
+        &Fault {
+            name: "dockerd is killed",
+            stays: "everything, under the last known names; `strata_engine_up` is 0",
+            log_lines: 2,
+            ..Fault::default()
+        },
+    );
+    assert!(web(&page).is_some());
+    docker.start_again();
+    until("the container again", || {
+        is_up(&exporter.scrape()).then_some(())
+    });
+    exporter.recovers(&well);
+
+    // Its containers end with it, and begin again.
+    let of_running =
+        |name: &str, labels: &Labels| labels.contains_key("id") && !name.starts_with("container_l");
+    exporter.suffers_while(
+        &well,
+        &Fault {
+            name: "dockerd is restarted",
+            stays: "everything but what containers use, for as long as they do not run",
+            costs: &of_running,
+            log_lines: 4,
+            ..Fault::default()
+        },
+        || {
+            docker.stop_by(Signal::TERM);
+            docker.start_again();
+        },
+    );
+    exporter.recovers(&well);
+}

@@ -1,0 +1,46 @@
+//! A FIFO that nobody writes to, where files of text are expected: opening it would wait for
+//! a writer.
+
+use std::fs;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use super::exporter::{Exporter, Fault, flags, made, started_by};
+use crate::support::live::Scratch;
+
+#[test]
+fn a_fifo_among_text_files_costs_nothing_but_itself() {
+    let scratch = Scratch::new("fault-fifo");
+    let texts = made(&scratch.0, "texts");
+    fs::write(texts.join("good.prom"), "good 1\n").unwrap();
+    let directory = format!("--collector.textfile.directory={}", texts.display());
+    let exporter = Exporter::start(
+        started_by(&[]),
+        &flags(&["textfile"], &[directory]),
+        &scratch.0,
+    );
+    let well = exporter.well("a text", |page| page.value("good", &[]) == Some(1.0));
+
+    let fifo = texts.join("stuck.prom");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let page = exporter.suffers(
+        &well,
+        &Fault {
+            name: "a FIFO among the text files",
+            stays: "everything; `node_textfile_scrape_error` is 1",
+            log_lines: 1,
+            ..Fault::default()
+        },
+    );
+    assert_eq!(page.value("node_textfile_scrape_error", &[]), Some(1.0));
+    let skipped = (
+        "strata_collector_skipped_parts",
+        [("collector", "textfile")],
+    );
+    assert_eq!(page.value(skipped.0, &skipped.1), Some(1.0));
+
+    fs::remove_file(fifo).unwrap();
+    exporter.recovers(&well);
+    let page = exporter.scrape();
+    assert_eq!(page.value("node_textfile_scrape_error", &[]), Some(0.0));
+}

@@ -1,0 +1,81 @@
+//! A libvirt daemon that starts late, hangs, is killed, is restarted: its guests are told of
+//! by nobody else.
+
+use rustix::process::Signal;
+
+use super::exporter::{Exporter, Fault, SANDBOXED, flags, started_by};
+use crate::support::{
+    guests::Daemon,
+    lacks,
+    live::Scratch,
+    text::{Labels, Scrape},
+};
+
+#[test]
+fn whatever_becomes_of_libvirtd_costs_nobody_else_anything() {
+    let mut daemon = match Daemon::start("fault-libvirt") {
+        Ok(daemon) => daemon,
+        Err(what) => return lacks(what),
+    };
+    for guest in ["runs", "off"] {
+        daemon.define_bare(&format!("{guest}-{}", std::process::id()));
+    }
+    let runs = format!("runs-{}", std::process::id());
+    daemon.virsh(&["start", "--paused", &runs]).unwrap();
+    daemon.stop();
+
+    let scratch = Scratch::new("fault-libvirt-exporter");
+    let socket = daemon.socket("libvirt-sock-ro");
+    let uri = format!("--libvirt.uri={}", socket.display());
+    let exporter = Exporter::start(
+        started_by(&[]),
+        &flags(&["libvirt"], &[uri, SANDBOXED.to_owned()]),
+        &scratch.0,
+    );
+    let up = |page: &Scrape| page.value("libvirt_up", &[]);
+    let domains = |page: &Scrape| page.value("libvirt_domains", &[]);
+    let of_libvirt = |name: &str, labels: &Labels| {
+        name.starts_with("libvirt_")
+            || name.starts_with("strata_libvirt_")
+            || labels.get("collector").is_some_and(|it| it == "libvirt")
+    };
+    let fault = |name, stays| Fault {
+        name,
+        stays,
+        costs: &of_libvirt,
+        fails: &["libvirt"],
+        log_lines: 4,
+        threads: 1,
+        ..Fault::default()
+    };
+    let without = "everything but virtual machines; `libvirt_up` is 0";
+    let are_missing = |page: &Scrape| {
+        assert_eq!((up(page), domains(page)), (Some(0.0), None));
+        assert_eq!(page.of("libvirt_domain_state").next(), None);
+    };
+
+    let late = exporter.well("no libvirt", |page| up(page) == Some(0.0));
+    are_missing(&exporter.suffers(&late, &fault("libvirtd starts late", without)));
+    daemon.start_again();
+    let well = exporter.well("guests", |page| domains(page) == Some(2.0));
+
+    daemon.signal(Signal::STOP);
+    are_missing(&exporter.suffers(&well, &fault("libvirtd hangs", without)));
+    daemon.signal(Signal::CONT);
+    exporter.recovers(&well);
+
+    daemon.stop_by(Signal::KILL);
+    are_missing(&exporter.suffers(&well, &fault("libvirtd is killed", without)));
+    daemon.start_again();
+    exporter.recovers(&well);
+
+    let restarted = fault(
+        "libvirtd is restarted",
+        "everything but virtual machines, for as long as it does not run",
+    );
+    exporter.suffers_while(&well, &restarted, || {
+        daemon.stop();
+        daemon.start_again();
+    });
+    exporter.recovers(&well);
+}

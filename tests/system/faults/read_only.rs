@@ -1,0 +1,78 @@
+//! A machine on which nothing can be written: every mount that the exporter sees is read-only.
+
+use super::exporter::{Exporter, Fault, flags, made, with_mounts};
+use crate::support::{live::Scratch, made_groups::Groups, may_mount};
+
+/// Innermost first, for a mount that hides another.
+const READ_ONLY: &str = r#"mount --bind /proc/$$ /proc/1
+    mount -i -t tmpfs -o size=1m ours disk
+    mkdir disk/texts
+    echo 'good 1' >disk/texts/good.prom
+    awk '{ print $2 }' /proc/self/mounts | sort -r | while read -r place; do
+        mount -o remount,bind,ro "$place"
+    done
+    if touch disk/x || touch /x || mkdir /sys/fs/cgroup/memory/x; then exit 1; fi 2>/dev/null"#;
+
+#[test]
+fn where_nothing_can_be_written_nothing_is_missing() {
+    if !may_mount() {
+        return;
+    }
+    let Some(groups) = Groups::new("read-only", 3) else {
+        return;
+    };
+    let scratch = Scratch::new("fault-read-only");
+    made(&scratch.0, "disk");
+    let dir = scratch.0.display();
+    let flags = flags(
+        &[
+            "census_timezone",
+            "container_cpu",
+            "container_memory",
+            "filesystem",
+            "history",
+            "textfile",
+        ],
+        &[
+            format!("--collector.filesystem.mount-points-include=^{dir}/"),
+            format!("--collector.textfile.directory={dir}/disk/texts"),
+            Groups::alone(&[&groups]),
+        ],
+    );
+    let start = |script: &str| {
+        let exporter = Exporter::start(with_mounts(&scratch.0, script, &[]), &flags, &scratch.0);
+        exporter.looking_at(groups.word(), groups.is_ours())
+    };
+    let writable: String = READ_ONLY.lines().take(4).collect::<Vec<_>>().join("\n");
+    let well = start(&writable).well("a text and groups", |page| {
+        page.value("good", &[]) == Some(1.0) && groups.sampled(page) == 3
+    });
+
+    let flags_with_state = [
+        &flags[..],
+        &[format!("--census.state-directory={dir}/disk")],
+    ]
+    .concat();
+    let command = with_mounts(&scratch.0, READ_ONLY, &[]);
+    let exporter = Exporter::start(command, &flags_with_state, &scratch.0);
+    let exporter = exporter.looking_at(groups.word(), groups.is_ours());
+    // It may be scraped before it has sampled anything.
+    exporter.recovers(&well);
+    let page = exporter.suffers(
+        &well,
+        &Fault {
+            name: "everything read-only",
+            stays: "everything",
+            log_lines: 1,
+            from_start: true,
+            ..Fault::default()
+        },
+    );
+    assert_eq!(page.value("node_filesystem_readonly", &[]), Some(1.0));
+    assert!(
+        exporter
+            .program
+            .log()
+            .contains("installation-id: Read-only file system")
+    );
+}

@@ -1,0 +1,151 @@
+//! Nobody's rights: no capability, a user that owns nothing, and a procfs that hides others'
+//! processes from it.
+
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+};
+
+use super::exporter::{Exporter, Fault, flags, made, started_by, with_mounts};
+use crate::support::{is_installed, lacks, live::Scratch, made_groups::Groups, may_mount};
+
+const NOBODY: [&str; 6] = [
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--bounding-set=-all",
+    "--no-new-privs",
+];
+/// What shows processes.
+const PROCESSES: [&str; 2] = ["processes", "container_processes"];
+
+#[test]
+fn without_capabilities_what_needs_them_is_missing() {
+    let Some(groups) = groups("nobody") else {
+        return;
+    };
+    let scratch = Scratch::new("fault-nobody");
+    let (flags, texts) = line(&scratch, &groups);
+    let start = |prefix: &[&str]| {
+        let exporter = Exporter::start(started_by(prefix), &flags, &scratch.0);
+        exporter.looking_at(groups.word(), groups.is_ours())
+    };
+    let well = start(&[]).well("everything", |page| {
+        page.value("good", &[]) == Some(1.0) && groups.shown(page) == 3
+    });
+    let exporter = start(&NOBODY);
+    exporter.suffers(
+        &well,
+        &Fault {
+            name: "no capabilities",
+            stays: "everything, but open files of others' processes",
+            costs: &|_, _| false,
+            log_lines: 3,
+            from_start: true,
+            ..Fault::default()
+        },
+    );
+    fs::remove_dir_all(texts).unwrap();
+}
+
+#[test]
+fn where_procfs_hides_processes_they_are_missing_and_not_fewer() {
+    if !may_mount() {
+        return;
+    }
+    let Some(groups) = groups("hidepid") else {
+        return;
+    };
+    let scratch = Scratch::new("fault-hidepid");
+    let (flags, _) = line(&scratch, &groups);
+    let start = |script: &str| {
+        let exporter =
+            Exporter::start(with_mounts(&scratch.0, script, &NOBODY), &flags, &scratch.0);
+        exporter.looking_at(groups.word(), groups.is_ours())
+    };
+    let well = start("").well("everything", |page| {
+        page.value("good", &[]) == Some(1.0) && groups.shown(page) == 3
+    });
+    let process = Sleeper::new();
+    groups.move_in(0, process.0.id());
+    let exporter = start("mount -t proc -o hidepid=2 proc /proc");
+    let page = exporter.suffers(
+        &well,
+        &Fault {
+            name: "procfs with hidepid=2",
+            stays: "everything but sums over processes that cannot be seen: `node_processes_*`, `container_file_descriptors`",
+            costs: &|name, _| {
+                name.starts_with("node_processes_") || name == "container_file_descriptors"
+            },
+            log_lines: 3,
+            from_start: true,
+            ..Fault::default()
+        },
+    );
+    // Of the process in the group it is known that there is one.
+    let is_ours = groups.is_ours();
+    let of = |family: &str| {
+        let all = page.of(family).filter(|(labels, _)| is_ours(labels));
+        all.map(|(_, value)| value).sum::<f64>()
+    };
+    assert_eq!(of("container_processes"), 1.0);
+    let descriptors = page.of("container_file_descriptors");
+    let said = descriptors.filter(|(labels, _)| is_ours(labels)).count();
+    assert_eq!(said, 2, "of the groups that have no process");
+    for family in [
+        "node_processes_pids",
+        "node_processes_threads",
+        "node_processes_state",
+    ] {
+        assert_eq!(page.of(family).next(), None, "{family}");
+    }
+    drop(process);
+}
+
+/// A process of root's.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn new() -> Self {
+        let mut sleep = Command::new("sleep");
+        let sleep = sleep.arg("infinity").stdout(Stdio::null());
+        Self(sleep.stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
+    }
+}
+
+fn groups(test: &str) -> Option<Groups> {
+    if !is_installed("setpriv") {
+        lacks("setpriv");
+        return None;
+    }
+    Groups::new(test, 3)
+}
+
+/// The command line, and a directory of texts.
+fn line(scratch: &Scratch, groups: &Groups) -> (Vec<String>, std::path::PathBuf) {
+    let texts = made(&scratch.0, "texts");
+    fs::write(texts.join("good.prom"), "good 1\n").unwrap();
+    let directory = format!("--collector.textfile.directory={}", texts.display());
+    let collectors = [
+        &[
+            "container_cpu",
+            "container_memory",
+            "netdev",
+            "textfile",
+            "timex",
+        ],
+        &PROCESSES[..],
+    ];
+    (
+        flags(&collectors.concat(), &[directory, Groups::alone(&[groups])]),
+        texts,
+    )
+}

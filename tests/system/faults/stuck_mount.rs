@@ -1,0 +1,64 @@
+//! A file system of FUSE whose server never answers: statfs(2) waits for it.
+
+use super::exporter::{AS_FIRST, Exporter, Fault, flags, made, with_mounts};
+use crate::support::{live::Scratch, may_mount_fuse, start_mounting};
+
+const MOUNTS: &str = "mount -i -t tmpfs -o size=1m ours good";
+const SERVE: &str = r#"exec 7<>/dev/fuse
+    mount -i -t fuse -o fd=7,rootmode=40000,user_id=0,group_id=0 nobody "$0/stuck"
+    echo mounted
+    read never"#;
+
+#[test]
+fn a_mount_that_never_answers_costs_its_timeout_once() {
+    if !may_mount_fuse() {
+        return;
+    }
+    let scratch = Scratch::new("fault-mount");
+    for name in ["good", "stuck"] {
+        made(&scratch.0, name);
+    }
+    let dir = scratch.0.display();
+    let more = [
+        format!("--collector.filesystem.mount-points-include=^{dir}/"),
+        "--collector.filesystem.mount-timeout=1s".to_owned(),
+    ];
+    let exporter = Exporter::start(
+        with_mounts(&scratch.0, &format!("{AS_FIRST}{MOUNTS}"), &[]),
+        &flags(&["filesystem"], &more),
+        &scratch.0,
+    );
+    let mountpoint = |name: &str| format!("{dir}/{name}");
+    let (good, stuck) = (mountpoint("good"), mountpoint("stuck"));
+    let size = "node_filesystem_size_bytes";
+    let well = exporter.well("a mount", |page| {
+        page.value(size, &[("mountpoint", &good)]) == Some(1_048_576.0)
+    });
+
+    let mut server = start_mounting(&mut exporter.beside(&scratch.0, SERVE));
+    let page = exporter.suffers(
+        &well,
+        &Fault {
+            name: "a mount that never answers",
+            stays: "everything; of the mount `node_filesystem_device_error` 1 and no sizes",
+            threads: 1,
+            log_lines: 2,
+            ..Fault::default()
+        },
+    );
+    let mut errors = page.of("node_filesystem_device_error");
+    let (labels, value) = errors
+        .find(|(labels, _)| labels["mountpoint"] == stuck)
+        .unwrap();
+    assert_eq!(value, 1.0);
+    assert_eq!(labels["device_error"], "mountpoint timeout");
+    assert_eq!(page.value(size, &[("mountpoint", &stuck)]), None);
+
+    server.kill().unwrap();
+    server.wait().unwrap();
+    exporter.run_beside(&scratch.0, "umount -i -l \"$0/stuck\"");
+    exporter.recovers(&well);
+    let page = exporter.scrape();
+    let error = "node_filesystem_device_error";
+    assert_eq!(page.value(error, &[("mountpoint", &stuck)]), None);
+}

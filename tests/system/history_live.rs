@@ -1,0 +1,306 @@
+//! What the history says of real containers under a known load, held against what their
+//! control groups counted over the same time.
+//!
+//! These tests need root, Docker, Podman and a static busybox, and start all by themselves.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime},
+};
+
+use crate::support::{
+    engines::Engine,
+    groups::Group,
+    live::{Program, Scratch, until},
+    text::Scrape,
+};
+use serde_json::Value;
+
+const INTERVAL: Duration = Duration::from_millis(250);
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// A control group that goes before others.
+const FIRST: &str = "strata-first";
+
+/// A busy loop.
+const BUSY: &[&str] = &["sh", "-c", "while :; do :; done"];
+
+/// Does nothing until it is told; then it is busy for two seconds.
+const BURST: &str = "
+trap : USR1
+sleep 1000 & wait $!
+timeout 2 sh -c 'while :; do :; done'
+touch /done
+sleep 1000";
+
+/// Does nothing until it is told; then it has 64 MiB, until it is told again.
+const HOARD: &str = "
+trap : USR1
+sleep 1000 & wait $!
+dd if=/dev/zero bs=67108864 count=1 | sleep 1000 & wait $!
+killall dd
+wait";
+
+fn exporter(dir: &Scratch, engine: &Engine) -> Program {
+    let flags = [
+        format!("--engine.socket={}", engine.socket()),
+        format!("--history.interval={}ms", INTERVAL.as_millis()),
+        "--collector.history.averages=true".to_owned(),
+        "--collector.history.minima=true".to_owned(),
+    ];
+    Program::ours(&flags, &dir.0)
+}
+
+/// What is said of a container: now, and over the last minute.
+#[derive(Debug)]
+struct Said {
+    now: f64,
+    average: f64,
+    peak: f64,
+    minimum: f64,
+}
+
+impl Said {
+    /// Nothing before it was sampled twice.
+    fn cpu(exporter: &Program, name: &str) -> Option<Self> {
+        let page = Scrape::parse(&exporter.text());
+        let now = page.value("container_cpu_usage_percent", &[("name", name)])?;
+        Self::of(&page, "container_cpu_usage_percent", name, now)
+    }
+
+    /// What it has now is in the JSON.
+    fn memory(exporter: &Program, name: &str) -> Option<Self> {
+        let said = exporter.get(&format!("/api/v1/containers/{name}"), "");
+        let said: Value = serde_json::from_str(&said.ok()?).unwrap();
+        let now = said["container"]["latest"]["memory_bytes"].as_f64()?;
+        let page = Scrape::parse(&exporter.text());
+        Self::of(&page, "container_memory_usage_bytes", name, now)
+    }
+
+    fn of(page: &Scrape, family: &str, name: &str, now: f64) -> Option<Self> {
+        let labels = [("name", name), ("window", "1m")];
+        let value = |which: &str| page.value(&format!("{family}_{which}"), &labels);
+        Some(Self {
+            now,
+            average: value("avg")?,
+            peak: value("max")?,
+            minimum: value("min")?,
+        })
+    }
+}
+
+/// What the JSON says of a container at a path below its own.
+fn json(exporter: &Program, name: &str, path: &str) -> Value {
+    let path = format!("/api/v1/containers/{name}/{path}");
+    serde_json::from_str(&exporter.get(&path, "").unwrap()).unwrap()
+}
+
+/// What time it is, from 1970 on.
+fn now() -> f64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap().as_secs_f64()
+}
+
+/// The CPU time that a control group counts, looked at all the while.
+struct Watch {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<(f64, f64)>>,
+}
+
+impl Watch {
+    fn begin(group: Group) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        let thread = thread::spawn(move || {
+            let mut seen = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                seen.push((now(), group.cpu_seconds()));
+                thread::sleep(Duration::from_millis(10));
+            }
+            seen
+        });
+        Self { is_over, thread }
+    }
+
+    fn end(self) -> Watched {
+        self.is_over.store(true, Ordering::Relaxed);
+        Watched(self.thread.join().unwrap())
+    }
+}
+
+/// Times, and the CPU time until then.
+struct Watched(Vec<(f64, f64)>);
+
+impl Watched {
+    /// Between two times, in percent of one core.
+    fn percent(&self, start: f64, end: f64) -> f64 {
+        100.0 * (self.until(end) - self.until(start)) / (end - start)
+    }
+
+    fn until(&self, time: f64) -> f64 {
+        let after = self.0.partition_point(|(at, _)| *at < time);
+        assert!((1..self.0.len()).contains(&after), "not looked at {time}");
+        let ((t0, c0), (t1, c1)) = (self.0[after - 1], self.0[after]);
+        c0 + (c1 - c0) * (time - t0) / (t1 - t0)
+    }
+}
+
+/// Is there to remove the group after whoever made it has gone.
+struct First;
+
+impl First {
+    /// With many tasks on few CPUs each gets less than it may have: these do not.
+    fn favour() {
+        let root = Path::new("/sys/fs/cgroup");
+        let one = root.join("cpu").join(FIRST).join("cpu.shares");
+        let two = root.join(FIRST).join("cpu.weight");
+        if one.exists() {
+            fs::write(one, "262144").unwrap();
+        } else {
+            fs::write(two, "10000").unwrap();
+        }
+    }
+}
+
+impl Drop for First {
+    fn drop(&mut self) {
+        let root = Path::new("/sys/fs/cgroup");
+        let _not_there = fs::remove_dir(root.join(FIRST));
+        for hierarchy in fs::read_dir(root).into_iter().flatten().flatten() {
+            let _not_there = fs::remove_dir(hierarchy.path().join(FIRST));
+        }
+    }
+}
+
+#[test]
+fn half_a_core_is_fifty_percent() {
+    let _last = First;
+    let Some(docker) = Engine::docker("half") else {
+        return;
+    };
+    let parent = format!("--cgroup-parent=/{FIRST}");
+    docker.start_container("half", &["--cpus=0.5", &parent], BUSY);
+    First::favour();
+    let watch = Watch::begin(Group::of(docker.pid("half")));
+    let dir = Scratch::new("half");
+    let exporter = exporter(&dir, &docker);
+    let is_close = |one: f64, other: f64| (one - other).abs() <= 3.0;
+    let (said, window) = until("50 ± 3 % in the last minute", || {
+        let said = Said::cpu(&exporter, "half")?;
+        let window = json(&exporter, "half", "history?window=1m");
+        println!("{said:?}, {window}");
+        let is_so = window["samples"].as_u64()? > 24 && is_close(said.average, 50.0);
+        is_so.then_some((said, window))
+    });
+    thread::sleep(INTERVAL);
+    let watched = watch.end();
+    // A quarter of a second has parts of the tenths of which it may have half.
+    assert!(said.minimum <= said.average, "{said:?}");
+    assert!(
+        (said.average..110.0).contains(&said.peak),
+        "{said:?}: its one thread has one core at most"
+    );
+    assert!(
+        (said.minimum..=said.peak).contains(&said.now),
+        "{said:?}: the last sample is in the window"
+    );
+
+    let number = |of: &Value| of.as_f64().unwrap_or_else(|| panic!("{window}"));
+    let (start, end) = (number(&window["start"]), number(&window["end"]));
+    let average = number(&window["cpu_percent"]["average"]);
+    let counted = watched.percent(start, end);
+    println!("{average} % said, {counted} % counted from {start} to {end}");
+    assert!(is_close(average, 50.0), "{window}");
+    assert!(
+        (average - counted).abs() <= 1.0,
+        "{counted} % as counted: {window}"
+    );
+}
+
+#[test]
+fn a_peak_between_two_scrapes_is_in_the_most_of_the_minute() {
+    let Some(docker) = Engine::docker("peak") else {
+        return;
+    };
+    docker.start_container("peak", &[], &["sh", "-c", BURST]);
+    let pid = docker.pid("peak");
+    let dir = Scratch::new("peak");
+    let exporter = exporter(&dir, &docker);
+    let before = until("a sample", || Said::cpu(&exporter, "peak"));
+    assert!(before.peak < 30.0, "{before:?}");
+
+    let group = Group::of(pid);
+    let (begun, used) = (now(), group.cpu_seconds());
+    docker.run(&["kill", "--signal=USR1", "peak"]);
+    let done = format!("/proc/{pid}/root/done");
+    until("an end of it", || Path::new(&done).exists().then_some(()));
+    let (ended, used) = (now(), group.cpu_seconds() - used);
+
+    let after = until("a sample of it doing nothing", || {
+        Said::cpu(&exporter, "peak").filter(|said| said.now < 10.0)
+    });
+    let seconds = ended - begun;
+    println!("{before:?}, {after:?}: {used} s in {seconds} s");
+    // The intervals in which it was busy are longer than it was by two at most, and by as
+    // much again on a machine that is late. One of them has their mean or more.
+    let interval = INTERVAL.as_secs_f64();
+    let mean = 100.0 * used / (seconds + 4.0 * interval);
+    assert!(after.peak >= mean, "{after:?}: {mean} % at least");
+    // What is read may be later than the clock.
+    assert!(after.peak < 150.0, "{after:?}: it has one thread");
+    assert!(after.average < after.peak, "{after:?}");
+    assert!(after.minimum < 10.0, "{after:?}");
+
+    // One by one: the most is where it was busy.
+    let said = json(&exporter, "peak", "points?last=720");
+    let points = said["points"].as_array().unwrap().iter();
+    let known = points.filter_map(|it| Some((it["cpu_percent"].as_f64()?, it["time"].as_f64()?)));
+    let (peak, at) = known
+        .max_by(|one, other| one.0.total_cmp(&other.0))
+        .unwrap();
+    assert!((peak - after.peak).abs() < 1e-6, "{peak}: {after:?}");
+    assert!((begun..ended + 2.0 * interval).contains(&at), "{said}");
+}
+
+#[test]
+fn memory_is_there_while_it_is_held_and_in_the_most_of_the_minute_after() {
+    let Some(podman) = Engine::podman("hoard") else {
+        return;
+    };
+    podman.start_container("hoard", &[], &["sh", "-c", HOARD]);
+    let group = Group::of(podman.pid("hoard"));
+    let dir = Scratch::new("hoard");
+    let exporter = exporter(&dir, &podman);
+    let before = until("a sample", || Said::memory(&exporter, "hoard"));
+    assert!(before.peak < 16.0 * MIB, "{before:?}");
+
+    podman.run(&["kill", "--signal=USR1", "hoard"]);
+    let held = until("a sample of 64 MiB", || {
+        Said::memory(&exporter, "hoard").filter(|said| said.now >= 64.0 * MIB)
+    });
+    let counted = group.memory();
+    println!("{before:?}, {held:?}: {counted} as counted");
+    // What a CPU was given in advance it may give back.
+    assert!((held.now - counted).abs() < MIB, "{held:?}: {counted}");
+    assert!(held.now < 80.0 * MIB, "{held:?}");
+    assert!(held.minimum < 16.0 * MIB, "{held:?}");
+
+    podman.run(&["kill", "--signal=USR1", "hoard"]);
+    let after = until("a sample without them", || {
+        Said::memory(&exporter, "hoard").filter(|said| said.now < 16.0 * MIB)
+    });
+    assert!(
+        (64.0 * MIB..80.0 * MIB).contains(&after.peak),
+        "{after:?}: what was held is in the minute"
+    );
+    assert!(
+        (after.minimum..after.peak).contains(&after.average),
+        "{after:?}"
+    );
+}

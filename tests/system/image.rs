@@ -1,0 +1,176 @@
+//! The image of `examples/Containerfile` is built, and what it says of the machine is what
+//! the program says outside.
+//!
+//! Its base cannot be fetched by everyone, so the program is not built in there: it is
+//! the static one that `tests/all.sh` builds.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::support::live::{self, Program, Scratch};
+
+/// How the Containerfile says to run it.
+const RUN: [&str; 7] = [
+    "run",
+    "--network=host",
+    "--pid=host",
+    "--read-only",
+    "--cap-drop=all",
+    "--security-opt=no-new-privileges",
+    "--volume=/:/host:ro,rslave",
+];
+
+/// What Podman would like is more than some machines have to give.
+const CONTAINERS_CONF: &str =
+    "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n";
+
+/// Collectors whose series do not come and go with what else runs here, nor show more to
+/// root.
+const STEADY: &str = "/metrics?collect[]=cpu&collect[]=diskstats&collect[]=loadavg\
+                      &collect[]=machine&collect[]=meminfo&collect[]=netstat&collect[]=os\
+                      &collect[]=pressure&collect[]=softnet&collect[]=stat&collect[]=timex\
+                      &collect[]=uname&collect[]=vmstat";
+
+#[test]
+fn the_image_shows_the_machine_and_not_itself() {
+    let Some(podman) = Podman::new() else {
+        return;
+    };
+    let containerfile = repository().join("examples/Containerfile");
+    let text = fs::read_to_string(&containerfile).unwrap();
+    for flag in RUN {
+        assert!(text.contains(flag), "the Containerfile does not say {flag}");
+    }
+    let context = format!("build={}", podman.dir.0.join("build").display());
+    let built = podman
+        .command(&["build", "--quiet", "--tag", "strata_exporter:test"])
+        .args(["--build-context", &context, "--file"])
+        .arg(containerfile)
+        .arg(repository())
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{built:?}");
+
+    let mut run = podman.command(&RUN);
+    run.args(["--rm", "--name", "strata-image"]);
+    run.args(["strata_exporter:test", "--engine.socket="]);
+    let inside = Program::start_until(&mut run, &podman.dir.0, "/-/healthy");
+    let outside = Program::ours(&["--engine.socket=".to_owned()], &podman.dir.0);
+
+    let steady = |of: &Program| series(&of.get(STEADY, "text/plain;version=0.0.4").unwrap());
+    assert_eq!(steady(&inside), steady(&outside));
+    let page = inside.text();
+    for wanted in [
+        r#"node_filesystem_size_bytes{device="[^"]*",mountpoint="/","#,
+        r#"container_cpu_usage_seconds_total{id="/","#,
+        "node_network_receive_bytes_total{device=\"lo\"}",
+    ] {
+        let wanted = regex::Regex::new(&wanted.replace('{', r"\{").replace('}', r"\}"));
+        assert!(wanted.unwrap().is_match(&page), "{page}");
+    }
+    // Nobody, with nothing that it may do.
+    let pid = podman.run(&["inspect", "--format", "{{.State.Pid}}", "strata-image"]);
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap();
+    let field = |name: &str| {
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().to_owned()
+    };
+    assert_eq!(field("Uid:"), "65534");
+    assert_eq!(field("CapEff:"), "0000000000000000");
+    assert_eq!(field("NoNewPrivs:"), "1");
+}
+
+/// Names and labels, less those of the exporter itself.
+fn series(page: &str) -> BTreeSet<String> {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    let lines = lines.filter(|line| {
+        ["node_", "machine_", "cadvisor_"]
+            .iter()
+            .any(|prefix| line.starts_with(prefix))
+    });
+    let series: BTreeSet<_> = lines
+        .filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()))
+        .collect();
+    assert!(series.len() > 100, "{series:?}");
+    series
+}
+
+/// Podman with images and containers of its own, and a program to make an image of.
+struct Podman {
+    dir: Scratch,
+}
+
+impl Podman {
+    fn new() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            crate::support::lacks("root");
+            return None;
+        }
+        for program in ["podman", "runc"] {
+            if !crate::support::is_installed(program) {
+                crate::support::lacks(program);
+                return None;
+            }
+        }
+        let built = Path::new(env!("CARGO_BIN_EXE_strata_exporter"));
+        let target = built.parent().unwrap().parent().unwrap();
+        let program = target.join("static/strata_exporter");
+        if !program.is_file() {
+            crate::support::lacks("target/static/strata_exporter, which tests/all.sh builds");
+            return None;
+        }
+        let dir = Scratch::new("image");
+        let place = dir.0.join("build/src/target/release");
+        fs::create_dir_all(&place).unwrap();
+        fs::copy(program, place.join("strata_exporter")).unwrap();
+        fs::write(dir.0.join("containers.conf"), CONTAINERS_CONF).unwrap();
+        Some(Self { dir })
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("podman");
+        let place = |name: &str| -> PathBuf { self.dir.0.join(name) };
+        command
+            .arg("--root")
+            .arg(place("root"))
+            .arg("--runroot")
+            .arg(place("run"))
+            .arg("--tmpdir")
+            .arg(place("tmp"))
+            // Debian's crun will have none of version 1 with controllers in version 2.
+            .args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"])
+            .args(["--events-backend", "none"])
+            .args(words)
+            .env("CONTAINERS_CONF", place("containers.conf"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> String {
+        let (code, said) = live::ask(&mut self.command(words), "");
+        assert_eq!(code, Some(0), "{words:?}: {said}");
+        said
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        let _gone = self
+            .command(&["rm", "--force", "--all", "--time=0"])
+            .output();
+        // What it mounted to keep images in.
+        let _gone = Command::new("umount")
+            .args(["-R", "-l"])
+            .arg(self.dir.0.join("root/overlay"))
+            .output();
+    }
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

@@ -1,0 +1,204 @@
+//! What a build with libvirt's library can do, and that one without it has none of it.
+
+use std::fs;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_strata_exporter");
+
+#[test]
+fn only_a_build_with_the_feature_needs_the_library() {
+    let program = fs::read(PROGRAM).unwrap();
+    let names_it = program.windows(10).any(|bytes| bytes == b"libvirt.so");
+    assert_eq!(names_it, cfg!(feature = "virt"));
+}
+
+#[cfg(not(feature = "virt"))]
+#[test]
+fn a_uri_that_takes_the_library_is_an_error_at_the_start() {
+    for uri in ["test:///default", "qemu+ssh://host/system"] {
+        let mut program = std::process::Command::new(PROGRAM);
+        program.arg(format!("--libvirt.uri={uri}"));
+        let ended = program.output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        let reason = format!("--libvirt.uri: {uri} needs a build with --features virt");
+        assert_eq!(said, format!("strata_exporter: {reason}\n"));
+        assert_eq!(ended.status.code(), Some(2));
+    }
+}
+
+#[cfg(feature = "virt")]
+mod with {
+    use std::{
+        path::Path,
+        sync::Arc,
+        time::{Duration, Instant},
+    };
+
+    use strata_exporter::sources::libvirt::{
+        CpuTimes, Domain, Fetched, Flags, Group, Libvirt, Runs, State, Stats,
+    };
+    use tokio::runtime::Runtime;
+
+    use crate::support::{
+        guests::Daemon,
+        lacks,
+        live::{Program, Scratch, until},
+    };
+
+    #[test]
+    fn a_driver_in_the_library_is_scraped() {
+        let scratch = Scratch::new("virt-scraped");
+        let flags = [
+            "--collector.disable-defaults",
+            "--collector.libvirt",
+            "--libvirt.uri=test:///default",
+        ];
+        let ours = Program::ours(&flags.map(str::to_owned), &scratch.0);
+        let page = ours.text();
+        let has = |line: &str| assert!(page.lines().any(|said| said == line), "{line}: {page}");
+        has("libvirt_up 1");
+        has("libvirt_domains 1");
+        has(r#"libvirt_domain_info_vstate{domain="test"} 1"#);
+    }
+
+    /// Defines a guest that finds nothing to boot on its disks.
+    fn define(daemon: &Daemon, name: &str, number: u32) {
+        let mut disks = String::new();
+        for disk in ["vda", "vdb"] {
+            let path = daemon.image(&format!("{name}-{disk}"), "qcow2", 32);
+            disks += &format!(
+                "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>\
+                 <source file='{path}'/><target dev='{disk}' bus='virtio'/></disk>"
+            );
+        }
+        let xml = format!(
+            "<domain type='qemu'><name>{name}</name><title>guest {number}</title>\
+             <memory unit='MiB'>64</memory><vcpu current='1'>2</vcpu>\
+             <os><type arch='x86_64' machine='pc'>hvm</type></os><devices>{disks}\
+             <disk type='file' device='cdrom'><target dev='hdc' bus='ide'/></disk>\
+             <interface type='ethernet'><target dev='guest{number}'/>\
+             <model type='virtio'/></interface><interface type='user'/>\
+             <controller type='usb' model='none'/>\
+             <memballoon model='virtio'><stats period='1'/></memballoon>\
+             </devices></domain>"
+        );
+        daemon.define(name, &xml);
+    }
+
+    fn libvirt(uri: &str, runtime: &Runtime) -> Arc<Libvirt> {
+        use Group::{Balloon, Block, Cpu, Dirtyrate, Interface, Iothread, State, Vcpu, Vm};
+        let flags = Flags {
+            libvirt_uri: Some(uri.to_owned()),
+            libvirt_stats: vec![
+                State, Cpu, Balloon, Vcpu, Interface, Block, Iothread, Vm, Dirtyrate,
+            ],
+            libvirt_jobs: true,
+        };
+        let libvirt = Arc::new(Libvirt::new(flags, Path::new("/")));
+        libvirt.check().unwrap();
+        let _entered = runtime.enter();
+        libvirt.watch();
+        libvirt
+    }
+
+    fn fetch(libvirt: &Libvirt) -> Fetched {
+        let fetched = libvirt.fetch(Instant::now() + Duration::from_secs(30), Runs::new());
+        let fetched = fetched.unwrap();
+        assert!(fetched.connection.is_up, "{:?}", fetched.connection);
+        assert_eq!(fetched.connection.error, None);
+        fetched
+    }
+
+    #[test]
+    fn both_ways_say_the_same_of_the_same_guests() {
+        let daemon = match Daemon::start("virt-same") {
+            Ok(daemon) => daemon,
+            Err(what) => return lacks(what),
+        };
+        for (number, name) in (0..).zip(["a \"b\"", "never-ran", "off"]) {
+            define(&daemon, name, number);
+        }
+        daemon.virsh(&["start", "a \"b\""]).unwrap();
+        daemon.virsh(&["start", "--paused", "never-ran"]).unwrap();
+        until("a disk that was read", || {
+            let counted = daemon.virsh(&["domblkstat", "a \"b\"", "vda", "--human"]);
+            let counted = counted.unwrap();
+            let reads = counted
+                .lines()
+                .find(|line| line.contains("read operations"))?;
+            (!reads.trim_end().ends_with(" 0")).then_some(())
+        });
+        // From here on it stays as it is.
+        daemon.virsh(&["suspend", "a \"b\""]).unwrap();
+
+        let runtime = Runtime::new().unwrap();
+        let socket = daemon.socket("libvirt-sock-ro").display().to_string();
+        let ours = libvirt(&socket, &runtime);
+        // Our own client does not know the transport in capitals.
+        let theirs = libvirt(&format!("qemu+UNIX:///system?socket={socket}"), &runtime);
+        let (first, between, last) = (fetch(&ours), fetch(&theirs), fetch(&ours));
+        assert_eq!(first.connection.versions, between.connection.versions);
+        let names = |fetched: &Fetched| -> Vec<_> {
+            let domains = fetched.domains.iter();
+            domains.map(|domain| domain.name.clone()).collect()
+        };
+        assert_eq!(names(&between), ["a \"b\"", "never-ran", "off"]);
+        let of_ours = first.domains.iter().zip(&last.domains);
+        for ((first, last), between) in of_ours.zip(&between.domains) {
+            same(first, between, last);
+        }
+        let [ran, never_ran, off] = &between.domains[..] else {
+            panic!("{:?}", between.domains);
+        };
+        let states = [ran, never_ran, off].map(|domain| domain.state);
+        let expected = [State::Paused, State::Paused, State::Shutoff];
+        assert_eq!(states, expected.map(Some));
+        assert!(ran.stats.disks[0].read.requests > Some(0));
+        assert_eq!(off.stats.disks[0].read.requests, None);
+        assert!(ran.stats.balloon.rss > Some(0) && ran.stats.cpu.user.is_some());
+
+        let soon = || Instant::now() + Duration::from_secs(30);
+        assert_eq!(ours.pools(soon()).unwrap(), theirs.pools(soon()).unwrap());
+        assert_eq!(
+            ours.networks(soon()).unwrap(),
+            theirs.networks(soon()).unwrap()
+        );
+    }
+
+    /// What is said between two answers lies between them; what does not move is equal.
+    fn same(first: &Domain, between: &Domain, last: &Domain) {
+        let times = |domain: &Domain| {
+            let CpuTimes { time, user, system } = domain.stats.cpu;
+            let vcpus = domain.stats.vcpus.iter();
+            let vcpus = vcpus.flat_map(|vcpu| [vcpu.time, vcpu.wait, vcpu.delay]);
+            let rss = domain.stats.balloon.rss.map(Duration::from_nanos);
+            vcpus.chain([time, user, system, rss]).collect::<Vec<_>>()
+        };
+        let (low, middle, high) = (times(first), times(between), times(last));
+        assert_eq!(low.len(), middle.len(), "{}", first.name);
+        for ((low, middle), high) in low.iter().zip(&middle).zip(&high) {
+            assert!(
+                low <= middle && middle <= high,
+                "{low:?} {middle:?} {high:?}"
+            );
+            assert_eq!(low.is_some(), high.is_some());
+        }
+        let still = |domain: &Domain| {
+            let mut used = domain.stats.clone();
+            used.cpu = CpuTimes::default();
+            used.balloon.rss = None;
+            for vcpu in &mut used.vcpus {
+                (vcpu.time, vcpu.wait, vcpu.delay) = (None, None, None);
+            }
+            Stats { ..used }
+        };
+        assert_eq!(still(first), still(between), "{}", first.name);
+        let who = |domain: &Domain| (domain.name.clone(), domain.uuid.clone(), domain.id);
+        assert_eq!(who(first), who(between));
+        let what = |domain: &Domain| (domain.state, domain.reason, domain.job.clone());
+        assert_eq!(what(first), what(between), "{}", first.name);
+        let how = |domain: &Domain| (domain.is_partial, domain.is_stuck);
+        assert_eq!((how(first), how(between)), ((false, false), (false, false)));
+        assert_eq!(first.about, between.about, "{}", first.name);
+        assert!(first.about.is_some());
+    }
+}

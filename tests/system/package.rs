@@ -1,0 +1,70 @@
+//! `cargo deb` packs the program, its units, its settings and what is to be read about it.
+//!
+//! That it installs, starts and goes away is seen in the machine of `tests/v2_machine`.
+
+use std::process::Command;
+
+use crate::support::{
+    live::{self, Scratch},
+    package,
+};
+
+const FILES: &[&str] = &[
+    "-rwxr-xr-x ./usr/bin/strata_exporter",
+    "-rw-r--r-- ./usr/lib/systemd/system/strata_exporter.service",
+    "-rw-r--r-- ./usr/lib/systemd/system/strata_exporter.socket",
+    "-rw-r--r-- ./etc/default/strata_exporter",
+    "-rw-r--r-- ./usr/share/doc/strata-exporter/README.md",
+    "-rw-r--r-- ./usr/share/doc/strata-exporter/copyright",
+    "-rw-r--r-- ./usr/share/doc/strata-exporter/docs/migration.md",
+    "-rw-r--r-- ./usr/share/doc/strata-exporter/examples/unprivileged.conf",
+];
+
+#[test]
+fn the_package_has_everything_and_starts_the_service() {
+    let dir = Scratch::new("package");
+    let Some(package) = package::build(&dir.0) else {
+        return;
+    };
+    let ask = |words: &[&str]| {
+        let mut command = Command::new("dpkg-deb");
+        let (words, rest) = words.split_at(1);
+        command.args(words).arg(&package).args(rest);
+        let (code, said) = live::ask(&mut command, "");
+        assert_eq!(code, Some(0), "{said}");
+        said
+    };
+    let list = ask(&["--contents"]);
+    let list: Vec<_> = list
+        .lines()
+        .map(|line| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            format!("{} {}", words[0], words[words.len() - 1])
+        })
+        .collect();
+    for file in FILES {
+        assert!(list.iter().any(|it| it == file), "{file}: {list:#?}");
+    }
+    let field = |name: &str| ask(&["--field", name]);
+    assert_eq!(field("Package").trim(), "strata-exporter");
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(field("Version").trim(), format!("{version}-1"));
+    // Of the machine that it was built on; nothing of libvirt's.
+    assert!(field("Depends").contains("libc6 (>= "));
+    assert!(!field("Depends").contains("libvirt"));
+
+    let control = dir.0.join("control");
+    ask(&["--control", control.to_str().unwrap()]);
+    let script = |name: &str| std::fs::read_to_string(control.join(name)).unwrap();
+    assert_eq!(script("conffiles").trim(), "/etc/default/strata_exporter");
+    for unit in ["strata_exporter.service", "strata_exporter.socket"] {
+        assert!(script("postinst").contains(&format!("was-enabled {unit}")));
+        for name in ["postinst", "prerm", "postrm"] {
+            assert!(script(name).contains(unit), "{name}: {unit}");
+        }
+    }
+    for name in ["postinst", "prerm", "postrm"] {
+        let (code, said) = live::ask(Command::new("sh").arg("-n"), &script(name));
+        assert_eq!(code, Some(0), "{name}: {said}");
+    }
+}

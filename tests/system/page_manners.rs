@@ -1,0 +1,288 @@
+//! The manners of the page, in a browser and with containers of a real Docker: whom it asks
+//! and how often, whether it lets people read, and whether it needs a script.
+//!
+//! Pictures of whole pages are left in the directory that `STRATA_TEST_SHOTS` names.
+
+use std::{env, path::Path};
+
+use crate::support::{
+    browser::Browser,
+    engines::Engine,
+    live::{Program, Scratch, until},
+};
+use serde_json::Value;
+
+const BUSY: &[&str] = &["sh", "-c", "while :; do :; done"];
+
+/// The rows of containers of ours that are seen: name, image, state, restarts.
+const ROWS: &str = "
+const rows = [...document.querySelectorAll('[data-table=containers] tbody tr')];
+const texts = rows.filter((row) => row.checkVisibility()).map((row) =>
+    ['name', 'image', 'state', 'restarts'].map((cell) =>
+        row.querySelector(`[data-cell=${cell}]`).textContent.trim()).join(' | '));
+return texts.filter((text) => text.startsWith('manners-')).sort();";
+
+/// Texts that are hard to read, by the rule of WCAG: below 4.5 to 1.
+const FAINT: &str = "
+const parts = (color) => color.match(/[\\d.]+/g).map(Number);
+const linear = (part) => part <= 10 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4;
+const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+const behind = (element) => {
+    for (; element; element = element.parentElement) {
+        const color = parts(getComputedStyle(element).backgroundColor);
+        if (color.length < 4 || color[3] > 0) return color;
+    }
+    return [255, 255, 255];
+};
+const faint = new Set();
+const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (texts.nextNode()) {
+    const element = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim() || !element.checkVisibility()) continue;
+    const [one, other] = [parts(getComputedStyle(element).color), behind(element)].map(light);
+    const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    if (contrast < 4.5) faint.add(`${contrast.toFixed(1)}: ${texts.currentNode.data.trim()}`);
+}
+return [...faint];";
+
+/// What reaches over the right edge of the page, but what is scrolled by itself.
+const TOO_WIDE: &str = "
+const edge = document.documentElement.clientWidth;
+if (document.documentElement.scrollWidth <= edge) return [];
+return [...document.querySelectorAll('body *')]
+    .filter((it) => !it.closest('.scroll, pre') && it.getBoundingClientRect().right > edge + 1)
+    .map((it) => it.outerHTML.slice(0, 120)).concat('the page');";
+
+/// Has what moves without having been told to be remembered from here on.
+const WATCH_SHIFTS: &str = "
+window.shifts = [];
+new PerformanceObserver((list) => {
+    for (const entry of list.getEntries().filter((it) => !it.hadRecentInput)) {
+        const moved = entry.sources.map(({ node }) => node?.outerHTML ?? node?.textContent);
+        window.shifts.push(`${entry.value}: ${moved.map((it) => it?.slice(0, 120))}`);
+    }
+}).observe({ type: 'layout-shift', buffered: true });";
+
+/// A browser, and an exporter that knows two containers.
+struct Scene {
+    browser: Browser,
+    exporter: Program,
+    engine: Engine,
+    _dir: Scratch,
+}
+
+impl Scene {
+    fn start(test: &str) -> Option<Self> {
+        let browser = Browser::start(test)?;
+        let engine = Engine::docker(test)?;
+        engine.start_container("manners-busy", &["--cpus=0.3"], BUSY);
+        engine.start_container("manners-idle", &[], &["sleep", "1000"]);
+        let dir = Scratch::new(&format!("scene-{test}"));
+        let flags = [
+            format!("--engine.socket={}", engine.socket()),
+            "--history.interval=1s".to_owned(),
+        ];
+        let exporter = Program::ours(&flags, &dir.0);
+        let scene = Self {
+            browser,
+            exporter,
+            engine,
+            _dir: dir,
+        };
+        until("a plot of what was sampled twice", || {
+            let plot = "/plot/containers/manners-busy.svg?what=cpu&window=1m";
+            let svg = scene.exporter.get(plot, "").ok()?;
+            svg.contains("CPU: last ").then_some(())
+        });
+        Some(scene)
+    }
+
+    fn open(&self, path: &str) {
+        let address = self.exporter.address;
+        self.browser.open(&format!("http://{address}{path}"));
+    }
+
+    fn strings(&self, script: &str) -> Vec<String> {
+        let said = self.browser.run(script);
+        let said = serde_json::from_value(said.clone());
+        said.unwrap_or_else(|error| panic!("{script}: {error}"))
+    }
+
+    /// Asked so far, all of this exporter: their paths.
+    fn requests(&self) -> Vec<String> {
+        let base = format!("http://{}", self.exporter.address);
+        let all = self.browser.requests().into_iter();
+        let paths = all.map(|url| match url.strip_prefix(&base) {
+            Some(path) => path.to_owned(),
+            None => panic!("{url} is elsewhere"),
+        });
+        paths.collect()
+    }
+
+    /// Keeps a picture of all of the page, if anyone wants to see it.
+    fn keep(&self, name: &str) {
+        if let Some(dir) = env::var_os("STRATA_TEST_SHOTS") {
+            let file = Path::new(&dir).join(format!("{name}.png"));
+            self.browser.whole_picture(&file);
+        }
+    }
+}
+
+fn polls(requests: &[String]) -> usize {
+    let polls = requests.iter().filter(|it| *it == "/api/v1/containers");
+    polls.count()
+}
+
+#[test]
+fn what_starts_is_there_within_two_polls_and_nothing_else_moves() {
+    let Some(scene) = Scene::start("polls") else {
+        return;
+    };
+    scene.open("/");
+    scene.browser.run(WATCH_SHIFTS);
+    let mut asked = scene.requests();
+    assert!(asked.iter().any(|path| path == "/"), "{asked:?}");
+    until("three polls", || {
+        asked.extend(scene.requests());
+        (polls(&asked) >= 3).then_some(())
+    });
+    let none = [""; 0];
+    assert_eq!(scene.strings("return window.shifts"), none);
+
+    let engine = &scene.engine;
+    engine.start_container("manners-late", &[], &["sleep", "1000"]);
+    scene.requests();
+    until("a row of what has started", || {
+        let rows = scene.strings(ROWS);
+        rows.iter()
+            .any(|row| row.starts_with("manners-late"))
+            .then_some(())
+    });
+    let asked = scene.requests();
+    assert!(polls(&asked) <= 2, "{asked:?}");
+    assert_eq!(scene.browser.complaints(), none);
+}
+
+#[test]
+fn what_is_typed_and_clicked_is_found_and_a_plot_moves() {
+    let Some(scene) = Scene::start("clicks") else {
+        return;
+    };
+    scene.open("/");
+    let rows = |count: usize| {
+        let rows = scene.strings(ROWS);
+        (rows.len() == count).then_some(rows)
+    };
+    until("both rows", || rows(2));
+    scene.browser.click("[data-filter=containers]");
+    for key in "manners-b".chars() {
+        scene.browser.press(&key.to_string());
+    }
+    let found = until("one row", || rows(1));
+    assert!(found[0].starts_with("manners-busy | strata-box:1 | running"));
+
+    scene.browser.click("tr:not([hidden]) [data-cell=name] a");
+    let title = scene
+        .browser
+        .run("return document.querySelector('h1').textContent");
+    assert_eq!(title, "manners-busy");
+    scene.browser.click(".windows a[href='?window=1m']");
+    let drawn = "const all = [...document.querySelectorAll('.plots img')];
+        return all.length === 4 && all.every((it) => it.complete && it.naturalWidth > 0)";
+    until("four plots", || {
+        (scene.browser.run(drawn) == true).then_some(())
+    });
+    scene.browser.run(WATCH_SHIFTS);
+    // What people see, not only what is asked for.
+    let picture = || scene.browser.picture_of(".plots img");
+    let first = until("a plot that is all drawn", || {
+        let drawn = picture();
+        (picture() == drawn).then_some(drawn)
+    });
+    until("a plot that has moved", || {
+        let anew = "return document.querySelector('.plots img').currentSrc.includes('&at=')";
+        (scene.browser.run(anew) == true && picture() != first).then_some(())
+    });
+    let none = [""; 0];
+    assert_eq!(scene.strings("return window.shifts"), none);
+    scene.requests();
+    assert_eq!(scene.browser.complaints(), none);
+}
+
+#[test]
+fn every_page_can_be_read_in_both_themes_on_desks_and_phones() {
+    let Some(scene) = Scene::start("themes") else {
+        return;
+    };
+    let none = [""; 0];
+    let pages = [
+        ("overview", "/"),
+        ("machine", "/host?window=1m"),
+        ("container", "/containers/manners-busy?window=1m"),
+        ("nothing", "/containers/manners-none"),
+        ("check", "/check"),
+    ];
+    for theme in ["light", "dark"] {
+        for (kind, width, height) in [("desk", 1280, 900), ("phone", 390, 844)] {
+            scene.browser.look(width, height, theme);
+            for (page, path) in pages {
+                scene.open(path);
+                let which = format!("{page}-{kind}-{theme}");
+                scene.keep(&which);
+                assert_eq!(scene.strings(TOO_WIDE), none, "{which}");
+                assert_eq!(scene.strings(FAINT), none, "{which}");
+            }
+        }
+    }
+    // All of it came from here. That there is no such container is no fault of the page's.
+    scene.requests();
+    let complaints = scene.browser.complaints();
+    let others = complaints.iter().filter(|it| !it.contains("manners-none"));
+    assert_eq!(others.collect::<Vec<_>>(), none);
+}
+
+#[test]
+fn without_a_script_there_are_the_same_rows_links_and_plots() {
+    let Some(scene) = Scene::start("plain") else {
+        return;
+    };
+    scene.open("/");
+    // By the script as it made them of the first poll's answer.
+    let mut asked = Vec::new();
+    until("two polls", || {
+        asked.extend(scene.requests());
+        (polls(&asked) >= 2).then_some(())
+    });
+    let with = scene.strings(ROWS);
+    assert_eq!(with.len(), 2, "{with:?}");
+    let off = serde_json::json!({"value": true});
+    scene
+        .browser
+        .tools("Emulation.setScriptExecutionDisabled", &off);
+    scene.open("/");
+    scene.keep("overview-plain");
+    assert_eq!(scene.strings(ROWS), with);
+    let offered = "return [...document.querySelectorAll('button, input')]
+        .filter((it) => it.checkVisibility()).length";
+    assert_eq!(scene.browser.run(offered), 0);
+    let cpu = "const row = [...document.querySelectorAll('[data-table=containers] tbody tr')]
+            .find((row) => row.textContent.includes('manners-busy'));
+        return Number(row.querySelector('[data-cell=cpu]').dataset.sort)";
+    let cpu = scene.browser.run(cpu);
+    assert!(cpu.as_f64().is_some_and(|it| it > 1.0), "{cpu}");
+
+    let link = "const links = [...document.querySelectorAll('[data-cell=name] a')];
+        return links.find((it) => it.textContent === 'manners-busy').getAttribute('href')";
+    let link = scene.browser.run(link);
+    scene
+        .browser
+        .click(&format!("a[href='{}']", link.as_str().unwrap()));
+    let drawn = "return [...document.querySelectorAll('.plots img')]
+        .map((it) => it.complete && it.naturalWidth > 0)";
+    until("four plots", || {
+        let all = scene.browser.run(drawn);
+        (all == Value::from(vec![true; 4])).then_some(())
+    });
+    scene.requests();
+    assert_eq!(scene.browser.complaints(), [""; 0]);
+}

@@ -1,0 +1,588 @@
+//! What this program does, and what it may: on a machine with a Docker, a container, a
+//! libvirt and a guest, with all collectors, as root, in the sandbox and as nobody.
+//!
+//! These tests need root, Docker, libvirt and strace, and start all by themselves.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use crate::support::{
+    engines::Engine,
+    guests::Daemon,
+    is_installed, lacks,
+    live::{Program, Scratch, until},
+    text::{Labels, Scrape},
+};
+use rustix::process::{Pid, Signal, kill_process};
+use strata_exporter::{collectors, sandbox::NEWEST_LANDLOCK};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
+const NOBODY: u32 = 65_534;
+const CONTAINER: &str = "seen";
+
+/// Switches that are off and read more than their collectors do otherwise.
+const SWITCHES: &[&str] = &[
+    "--collector.container_network.advanced-tcp",
+    "--collector.container_network.tcp",
+    "--collector.container_network.udp",
+    "--collector.container_processes",
+    "--collector.container_processes.schedstat",
+    "--collector.container_processes.tasks-state",
+    "--collector.machine.topology",
+    "--collector.systemd.private",
+    "--libvirt.jobs",
+];
+/// Those that look into processes of others.
+const TRACING: &[&str] = &[
+    "--collector.container_processes.referenced",
+    "--collector.container_processes.sockets",
+];
+
+/// Containers of another test that come and go would be told by one exporter and not by
+/// another that was started later.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// What there is to see.
+struct World {
+    engine: Engine,
+    daemon: Daemon,
+    guest: String,
+    dir: Scratch,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl World {
+    /// `None`, which is said, where that cannot be.
+    fn new(name: &str) -> Option<Self> {
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let engine = Engine::docker(name)?;
+        let flags = ["--memory=32m"];
+        engine.start_container(CONTAINER, &flags, &["sleep", "3600"]);
+        let daemon = match Daemon::start(name) {
+            Ok(daemon) => daemon,
+            Err(what) => {
+                lacks(what);
+                return None;
+            }
+        };
+        let guest = format!("guest-{}-{name}", std::process::id());
+        daemon.define_bare(&guest);
+        daemon.virsh(&["start", "--paused", &guest]).unwrap();
+        let dir = Scratch::new(&format!("rights-{name}"));
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&dir.0, open).unwrap();
+        // Where the binary is, others may have no right to go.
+        fs::copy(BINARY, dir.0.join("strata_exporter")).unwrap();
+        Some(Self {
+            engine,
+            daemon,
+            guest,
+            dir,
+            _alone: alone,
+        })
+    }
+
+    /// Everything on.
+    fn flags(&self, more: &[&str]) -> Vec<String> {
+        let built = collectors::ALL.iter().filter(|it| !it.is_to_come());
+        let mut flags: Vec<_> = built
+            .map(|entry| format!("--collector.{}", entry.name))
+            .collect();
+        flags.extend(SWITCHES.iter().chain(more).map(|it| (*it).to_owned()));
+        flags.push(format!("--engine.socket={}", self.engine.socket()));
+        flags.push(format!("--libvirt.uri={}", self.libvirt().display()));
+        flags
+    }
+
+    fn libvirt(&self) -> PathBuf {
+        self.daemon.socket("libvirt-sock-ro")
+    }
+
+    fn program(&self) -> Command {
+        Command::new(self.dir.0.join("strata_exporter"))
+    }
+
+    fn start(&self, command: &mut Command, flags: &[&str]) -> Program {
+        let command = command.args(self.flags(flags));
+        Program::start_until(command, &self.dir.0, "/-/healthy")
+    }
+
+    /// Waits until it knows the container and the guest.
+    fn knows_all(&self, exporter: &Program) {
+        until("a container and a guest", || {
+            let page = Scrape::parse(&exporter.text());
+            let name = [("name", CONTAINER)];
+            page.value("container_cpu_usage_percent_max", &name)?;
+            page.value("census_container_cpu_percent_avg", &[])?;
+            page.value("libvirt_domain_info_vstate", &[("domain", &self.guest)])
+        });
+    }
+}
+
+type Series = BTreeSet<(String, Labels)>;
+
+fn series(exporter: &Program) -> Series {
+    let page = Scrape::parse(&exporter.text()).series.into_iter();
+    let series = page.flat_map(|(name, of)| of.into_keys().map(move |it| (name.clone(), it)));
+    // Which say what differs, and what each process and thread does at this moment.
+    let unsteady = [
+        "strata_sandbox_info",
+        "node_processes_state",
+        "node_processes_threads_state",
+    ];
+    series
+        .filter(|(name, _)| !unsteady.contains(&name.as_str()))
+        .collect()
+}
+
+#[test]
+fn the_sandbox_hides_no_series() {
+    let Some(world) = World::new("sandbox") else {
+        return;
+    };
+    let free = world.start(&mut world.program(), &[]);
+    let locked = world.start(&mut world.program(), &["--sandbox=auto"]);
+    world.knows_all(&free);
+    world.knows_all(&locked);
+    let page = Scrape::parse(&locked.text());
+    let labels = ("seccomp", "on");
+    assert!(page.value("strata_sandbox_info", &[labels]).is_some());
+    let newest = format!("abi {NEWEST_LANDLOCK}");
+    let landlock = ("landlock", newest.as_str());
+    if page.value("strata_sandbox_info", &[landlock]).is_none() {
+        return lacks("a kernel with Landlock of version 6");
+    }
+    // What was there all the time, against what was there at any time. Containers of others
+    // come and go meanwhile, and each exporter needs two looks for what it computes of them.
+    let mut differing = Vec::new();
+    for _ in 0..10 {
+        let (before, inside) = (series(&free), series(&locked));
+        let (after, again) = (series(&free), series(&locked));
+        let without = |one: [&Series; 2], other: [&Series; 2]| {
+            let always = one[0].intersection(one[1]);
+            let missing = always.filter(|it| !other.iter().any(|of| of.contains(*it)));
+            missing.cloned().collect::<Vec<_>>()
+        };
+        let hidden = without([&before, &after], [&inside, &again]);
+        let more = without([&inside, &again], [&before, &after]);
+        assert!(inside.len() > 1000, "{}", inside.len());
+        differing = [hidden, more].concat();
+        if differing.is_empty() {
+            break;
+        }
+        thread::sleep(Duration::from_secs(2));
+    }
+    assert!(differing.is_empty(), "{differing:#?}");
+
+    // What the engine has to say later is heard from inside.
+    world.engine.run(&["rename", CONTAINER, "renamed"]);
+    until("news of the engine", || {
+        let page = Scrape::parse(&locked.text());
+        page.value("container_memory_usage_bytes", &[("name", "renamed")])
+    });
+}
+
+#[test]
+fn landlock_is_left_out_where_flags_look_into_processes() {
+    let dir = Scratch::new("rights-tracing");
+    let mut flags = vec!["--sandbox=auto", "--collector.container_processes"];
+    flags.extend(TRACING);
+    let flags: Vec<_> = flags.into_iter().map(str::to_owned).collect();
+    let exporter = Program::ours(&flags, &dir.0);
+    let page = Scrape::parse(&exporter.text());
+    let labels = [("landlock", "off"), ("seccomp", "on")];
+    assert!(page.value("strata_sandbox_info", &labels).is_some());
+    let log = exporter.log();
+    assert!(log.contains("not restricted by Landlock"), "{log}");
+
+    let strict = Command::new(BINARY)
+        .args(&flags)
+        .args(["--sandbox=strict", "--web.listen-address=127.0.0.1:0"])
+        .output()
+        .unwrap();
+    assert_eq!(strict.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&strict.stderr);
+    assert!(said.contains("--sandbox=strict: no Landlock: "), "{said}");
+}
+
+/// A file system in a directory that is closed to others.
+struct Closed(PathBuf);
+
+impl Closed {
+    fn below(dir: &Path) -> Self {
+        let closed = dir.join("closed");
+        let point = closed.join("mount");
+        fs::create_dir_all(&point).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "tmpfs"]).arg(&point).status();
+        assert!(mounted.unwrap().success());
+        Self(point)
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        let _gone = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn each_missing_right_costs_what_the_check_names_and_nothing_else() {
+    let Some(world) = World::new("nobody") else {
+        return;
+    };
+    // A mount that the process of number 1 does not see is none.
+    let closed = Closed::below(&world.dir.0);
+    let private = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(world.libvirt(), private).unwrap();
+    let as_nobody = || {
+        let mut command = world.program();
+        command.uid(NOBODY).gid(NOBODY);
+        command
+    };
+    let root = world.start(&mut world.program(), TRACING);
+    world.knows_all(&root);
+    let nobody = world.start(&mut as_nobody(), TRACING);
+    series(&nobody);
+    until("a history of two looks", || {
+        let page = Scrape::parse(&nobody.text());
+        page.of("container_cpu_usage_percent_max").next().map(drop)
+    });
+    let mut said = as_nobody();
+    let said = said.arg("check").args(world.flags(TRACING)).output();
+    let said = String::from_utf8(said.unwrap().stdout).unwrap();
+    let words: Vec<_> = said.split_whitespace().collect();
+    let said = words.join(" ");
+    let (_, rights) = said.split_once(" RIGHTS ").unwrap();
+    let is_named = |family: &str| {
+        let mut names = rights.split([' ', ',', ':', '.']);
+        names.any(|name| match name.split_once('*') {
+            Some((start, end)) if start.len() > 5 => {
+                family.starts_with(start) && family.ends_with(end)
+            }
+            _ => name == family,
+        })
+    };
+
+    let before = series(&root);
+    let inside = [series(&nobody), series(&nobody)].concat_sets();
+    let after = series(&root);
+    // Names and images are lost with the engine, which is named, and all else stays.
+    let nameless = |(name, labels): &(String, Labels)| {
+        let lost = |label: &str| {
+            label == "name"
+                || label == "image"
+                || label == "system_uuid"
+                || label.starts_with("container_label_")
+        };
+        let labels = labels.iter().filter(|(label, _)| !lost(label));
+        let labels = labels.map(|(label, value)| (label.clone(), value.clone()));
+        (name.clone(), labels.collect::<Labels>())
+    };
+    for label in ["name", "image", "container_label_*"] {
+        assert!(rights.contains(label), "{rights}");
+    }
+    let inside: Series = inside.iter().map(nameless).collect();
+    let always = before.intersection(&after).map(nameless);
+    let hidden: Series = always.filter(|it| !inside.contains(it)).collect();
+    // Its account of itself.
+    let own = ["strata_", "node_scrape_collector_", "process_", "promhttp_"];
+    let hidden = hidden
+        .iter()
+        .filter(|(name, _)| !own.iter().any(|own| name.starts_with(own)));
+    let unnamed: BTreeSet<_> = hidden.clone().filter(|(name, _)| !is_named(name)).collect();
+    assert!(unnamed.is_empty(), "{unnamed:#?}\n{rights}");
+    let hidden: BTreeSet<&str> = hidden.map(|(name, _)| name.as_str()).collect();
+    // That something was hidden by each of them.
+    let files = ["slabinfo"].map(|file| Path::new("/proc").join(file).exists());
+    for (is_there, family) in [
+        (files[0], "node_slabinfo_objects"),
+        (true, "node_filesystem_size_bytes"),
+        (true, "container_sockets"),
+        (true, "container_state"),
+        (true, "libvirt_domain_info_vstate"),
+    ] {
+        assert!(
+            !is_there || hidden.contains(family),
+            "{family}: {hidden:#?}"
+        );
+    }
+    assert!(rights.contains(closed.0.to_str().unwrap()), "{rights}");
+}
+
+/// Sets as one.
+trait ConcatSets {
+    fn concat_sets(self) -> Series;
+}
+
+impl<const N: usize> ConcatSets for [Series; N] {
+    fn concat_sets(self) -> Series {
+        self.into_iter().flatten().collect()
+    }
+}
+
+/// What is traced: whatever starts, changes or reaches something.
+const CALLS: &str = "execve,execveat,fork,vfork,clone,clone3,ptrace,kill,\
+    process_vm_readv,process_vm_writev,mount,umount2,\
+    open,openat,openat2,creat,truncate,ftruncate,unlink,unlinkat,rename,renameat,renameat2,\
+    mkdir,mkdirat,rmdir,link,linkat,symlink,symlinkat,mknod,mknodat,chmod,fchmod,fchmodat,\
+    chown,fchown,lchown,fchownat,utimensat,setxattr,fsetxattr,removexattr,memfd_create,\
+    socket,connect,bind,sendto,sendmsg,sendmmsg";
+
+/// A program that is traced from its start to its end.
+fn trace(world: &World, log: &str) -> (PathBuf, Command) {
+    let log = world.dir.0.join(log);
+    let mut command = Command::new("strace");
+    // As a grandchild, so that the child is who is traced.
+    command
+        .args(["-D", "-f", "-q", "-s", "256", "-e", "signal=none", "-o"])
+        .arg(&log)
+        .arg(format!("--trace={CALLS}"))
+        .arg(BINARY);
+    (log, command)
+}
+
+/// The calls that were made, in order, without numbers of threads.
+fn calls(log: &Path) -> Vec<String> {
+    let text = until("the end of a trace", || {
+        let text = fs::read_to_string(log).ok()?;
+        text.lines()
+            .last()?
+            .ends_with("+++ exited with 0 +++")
+            .then_some(text)
+    });
+    let lines = text.lines().map(|line| {
+        let (_, call) = line.split_once(' ').unwrap();
+        call.trim().to_owned()
+    });
+    lines
+        .filter(|call| !call.starts_with("<...") && !call.starts_with("+++"))
+        .collect()
+}
+
+#[test]
+fn nothing_is_started_written_or_reached_but_what_is_named() {
+    if !is_installed("strace") {
+        return lacks("strace");
+    }
+    let Some(world) = World::new("strace") else {
+        return;
+    };
+    let state = world.dir.0.join("state");
+    fs::create_dir(&state).unwrap();
+    let own = world.dir.0.join("own");
+    let state_flag = format!("--census.state-directory={}", state.display());
+    let own_flag = format!("--web.listen-address=unix:{}", own.display());
+    let textfile = format!("--collector.textfile.directory={}", world.dir.0.display());
+    let mut flags = vec![state_flag.as_str(), &own_flag, &textfile];
+    flags.extend(TRACING);
+
+    let (log, mut command) = trace(&world, "serve.strace");
+    let exporter = world.start(&mut command, &flags);
+    world.knows_all(&exporter);
+    for _ in 0..5 {
+        exporter.text();
+        exporter.open_metrics();
+    }
+    for path in [
+        "/",
+        "/containers",
+        "/api/v1/census",
+        "/api/v1/collectors",
+        "/api/v1/containers",
+        "/api/v1/domains",
+        "/api/v1/host",
+        "/api/v1/host/history",
+        "/api/v1/openapi.json",
+    ] {
+        // What is no page is an answer, too.
+        let _answer = exporter.get(path, "*/*");
+    }
+    let pid = i32::try_from(exporter.pid()).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+    let served = calls(&log);
+    drop(exporter);
+    let opened = served
+        .iter()
+        .filter(|call| call.starts_with("open"))
+        .count();
+    assert!(opened > 1000, "{opened} files were opened");
+    let allowed = Allowed {
+        state: state.display().to_string(),
+        own: own.display().to_string(),
+        sockets: vec![
+            world.engine.socket().replace("unix://", ""),
+            world.libvirt().display().to_string(),
+        ],
+    };
+    allowed.assert_holds_for(&served);
+    assert!(state.join("installation-id").exists());
+    assert!(!own.exists());
+
+    for task in ["check", "census"] {
+        let (log, mut command) = trace(&world, &format!("{task}.strace"));
+        let mut flags = world.flags(&[&state_flag]);
+        flags.push(task.to_owned());
+        let ended = command
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status();
+        // A check of this machine may well find something.
+        assert!(matches!(ended.unwrap().code(), Some(0 | 1)), "{task}");
+        allowed.assert_holds_for(&calls_of(&log));
+    }
+}
+
+/// Those of a program that may have ended with 1.
+fn calls_of(log: &Path) -> Vec<String> {
+    let text = until("the end of a trace", || {
+        let text = fs::read_to_string(log).ok()?;
+        text.lines().last()?.ends_with(" +++").then_some(text)
+    });
+    fs::write(log, text.replace("exited with 1", "exited with 0")).unwrap();
+    calls(log)
+}
+
+/// What is named, and so may be written to or connected to.
+struct Allowed {
+    /// `--census.state-directory`: the id is written to a draft, once, and gets its name by a
+    /// link, so that it is there whole or not at all.
+    state: String,
+    /// `--web.listen-address=unix:`: made by bind(2), and removed when the exporter ends.
+    own: String,
+    /// `--engine.socket` and `--libvirt.uri`.
+    sockets: Vec<String>,
+}
+
+/// Sockets that are connected to and are in no flag.
+const REACHED: &[&str] = &[
+    // The system's bus, for the collectors systemd and logind.
+    "/run/dbus/system_bus_socket",
+    "/var/run/dbus/system_bus_socket",
+    // systemd's own, for --collector.systemd.private.
+    "/run/systemd/private",
+];
+
+impl Allowed {
+    fn assert_holds_for(&self, calls: &[String]) {
+        let (first, rest) = calls.split_first().unwrap();
+        assert!(first.starts_with("execve(\""), "{first}");
+        for call in rest {
+            let (name, arguments) = call.split_once('(').unwrap();
+            assert!(self.allows(name, arguments), "{call}");
+        }
+    }
+
+    fn allows(&self, name: &str, arguments: &str) -> bool {
+        match name {
+            // To read: each flag of another kind has its name.
+            "open" | "openat" => {
+                let writes = ["O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_APPEND"];
+                let is_written = writes.iter().any(|flag| arguments.contains(flag));
+                !is_written || arguments.contains(&format!("{}/.installation-id-", self.state))
+            }
+            // A thread, not a process.
+            "clone" | "clone3" => arguments.contains("CLONE_THREAD"),
+            "link" | "linkat" => {
+                arguments.contains(&format!("{}/.installation-id-", self.state))
+                    && arguments.contains(&format!("{}/installation-id\"", self.state))
+            }
+            "unlink" | "unlinkat" => {
+                arguments.contains(&format!("{}/.installation-id-", self.state))
+                    || arguments.contains(&format!("\"{}\"", self.own))
+            }
+            "socket" => {
+                let kinds = ["AF_UNIX, ", "AF_NETLINK, "];
+                // To listen on.
+                let listens = ["AF_INET, SOCK_STREAM", "AF_INET6, SOCK_STREAM"];
+                let mut all = kinds.iter().chain(&listens);
+                all.any(|kind| arguments.starts_with(kind))
+            }
+            "bind" => {
+                arguments.contains(&format!("sun_path=\"{}\"", self.own))
+                    || arguments.contains("sa_family=AF_INET")
+            }
+            "connect" => {
+                let path = |path: &str| arguments.contains(&format!("sun_path=\"{path}\""));
+                arguments.contains("sa_family=AF_NETLINK")
+                    || REACHED.iter().any(|it| path(it))
+                    || self.sockets.iter().any(|it| path(it))
+            }
+            // To whom it is connected, never to an address.
+            "sendto" => arguments.contains(", NULL, 0") || arguments.contains("AF_NETLINK"),
+            "sendmsg" => arguments.contains("msg_name=NULL") || arguments.contains("AF_NETLINK"),
+            // All else that is traced.
+            _ => false,
+        }
+    }
+}
+
+#[test]
+fn what_is_not_allowed_is_seen() {
+    let allowed = Allowed {
+        state: "/state".to_owned(),
+        own: "/own".to_owned(),
+        sockets: vec!["/engine".to_owned()],
+    };
+    for (name, arguments) in [
+        (
+            "openat",
+            r#"AT_FDCWD, "/proc/stat", O_RDONLY|O_CLOEXEC) = 3"#,
+        ),
+        (
+            "openat",
+            r#"AT_FDCWD, "/state/.installation-id-7", O_WRONLY|O_CREAT|O_EXCL"#,
+        ),
+        (
+            "connect",
+            r#"7, {sa_family=AF_UNIX, sun_path="/engine"}, 10) = 0"#,
+        ),
+        ("unlink", r#""/own") = 0"#),
+        (
+            "clone3",
+            "{flags=CLONE_VM|CLONE_THREAD, stack=0x7f} <unfinished ...>",
+        ),
+    ] {
+        assert!(allowed.allows(name, arguments), "{name}({arguments}");
+    }
+    for (name, arguments) in [
+        (
+            "openat",
+            r#"AT_FDCWD, "/state/else", O_RDWR|O_CLOEXEC) = 3"#,
+        ),
+        ("openat2", r#"AT_FDCWD, "/x", {flags=O_RDONLY}, 24) = 3"#),
+        (
+            "connect",
+            r#"7, {sa_family=AF_UNIX, sun_path="/engine2"}, 10) = 0"#,
+        ),
+        (
+            "connect",
+            r#"7, {sa_family=AF_UNIX, sun_path=@"/engine"}, 10) = 0"#,
+        ),
+        (
+            "connect",
+            "7, {sa_family=AF_INET, sin_port=htons(53)}, 16) = 0",
+        ),
+        (
+            "socket",
+            "AF_INET, SOCK_DGRAM|SOCK_CLOEXEC, IPPROTO_IP) = 5",
+        ),
+        ("sendto", "5, \"x\", 1, 0, {sa_family=AF_INET}, 16) = 1"),
+        ("unlink", r#""/own2") = 0"#),
+        ("clone", "child_stack=NULL, flags=SIGCHLD) = 7"),
+        ("vfork", ") = 7"),
+        ("execve", r#""/bin/true", ["true"], 0x7f) = 0"#),
+    ] {
+        assert!(!allowed.allows(name, arguments), "{name}({arguments}");
+    }
+}

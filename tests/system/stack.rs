@@ -1,0 +1,359 @@
+//! Everything around the exporter at once: Prometheus finds it by a file that `targets`
+//! wrote, loads all rules, answers what the boards ask, and fires alerts for what goes wrong
+//! with real containers, a real guest and a real file system.
+//!
+//! It needs root, Docker, libvirt, Prometheus and the machine of `tests/machine`, whose
+//! kernel the guest boots.
+
+use std::{
+    fmt::Write,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use regex::{Captures, Regex};
+use serde_json::Value;
+
+use crate::support::{
+    engines::Engine,
+    guests::{BRIDGE, Daemon, Kernel},
+    is_installed, lacks,
+    live::{Program, Scratch, ask, until},
+    readers,
+    rules::{self, root},
+};
+
+/// What the guest does as long as it lives.
+const WORK: &str = "
+ip link set eth0 up
+while :; do
+    dd if=/dev/vda of=/dev/null bs=64k count=10
+    dd if=/dev/zero of=/dev/vda bs=4k count=10 conv=fsync
+    sleep 1
+done
+";
+
+/// What a container does as long as it lives: some work, some rest, some bytes.
+const WEB: &str = "dd if=/dev/zero of=/file bs=64k count=16 conv=fsync
+while :; do dd if=/dev/zero of=/dev/null bs=64k count=200; sleep 0.2; done";
+
+/// When a rule of minutes counts as never to come true, or a rate over one never to be known.
+const NEVER: Duration = Duration::from_secs(240);
+
+/// Prometheus, and all that it hears of.
+struct Stack {
+    prometheus: Program,
+    exporter: Program,
+    docker: Engine,
+    guests: Guests,
+    disk: Disk,
+    dir: Scratch,
+}
+
+/// A small file system, mounted as long as this lives: the exporter reads the mounts of
+/// process 1, not its own.
+struct Disk(PathBuf);
+
+/// A daemon with a guest.
+struct Guests {
+    daemon: Daemon,
+    _boot: Scratch,
+    name: String,
+}
+
+#[test]
+fn boards_have_answers_and_what_goes_wrong_is_told() {
+    let Some(stack) = Stack::new() else { return };
+    stack.assert_rules();
+    // It takes some of their time to go wrong: meanwhile there is something to ask.
+    stack.break_things();
+    stack.assert_boards();
+    // Of a guest that stands still boards have less to say.
+    stack.guests.virsh(&["suspend", &stack.guests.name]);
+    for (alert, labels) in [
+        ("ContainerOomKilled", r#"name="stack-greedy""#.to_owned()),
+        ("ContainerCrashLoop", r#"name="stack-loop""#.to_owned()),
+        (
+            "ContainerUnhealthy",
+            r#"name="stack-ill",image="strata-box:1""#.to_owned(),
+        ),
+        ("HostFilesystemFull", r#"fstype="ext4""#.to_owned()),
+        (
+            "DomainPausedLong",
+            format!(r#"domain="{}""#, stack.guests.name),
+        ),
+    ] {
+        let firing = format!(r#"ALERTS{{alertstate="firing",alertname="{alert}",{labels}}}"#);
+        stack.await_value(&firing, 1.0);
+    }
+    // Nothing is told of what is well.
+    let well = r#"ALERTS{alertname=~"Container.*",name="stack-web"}"#;
+    assert_eq!(readers::query(&stack.prometheus, well), [0.0; 0]);
+    // Nor of the exporter, which sees all of that.
+    let own = r#"ALERTS{alertname=~"Exporter(Down|CollectorFailed|EngineDown|LibvirtDown)"}"#;
+    assert_eq!(readers::query(&stack.prometheus, own), [0.0; 0]);
+
+    stack.targets("remove", &[]);
+    until("an exporter that is scraped no more", || {
+        readers::query(&stack.prometheus, "up")
+            .is_empty()
+            .then_some(())
+    });
+}
+
+impl Stack {
+    /// `None`, which is said, where that cannot be.
+    fn new() -> Option<Self> {
+        let docker = Engine::docker("stack")?;
+        for program in ["prometheus", "python3", "mke2fs", "losetup"] {
+            if !is_installed(program) {
+                return none(program);
+            }
+        }
+        let guests = match Guests::new() {
+            Ok(guests) => guests,
+            Err(what) => return none(what),
+        };
+        let dir = Scratch::new("stack");
+        let disk = match Disk::mount(&dir.0) {
+            Ok(disk) => disk,
+            Err(what) => return none(what),
+        };
+        let exporter = exporter(&dir, &docker, &guests);
+        let prometheus = prometheus(&dir);
+        let stack = Self {
+            prometheus,
+            exporter,
+            docker,
+            guests,
+            disk,
+            dir,
+        };
+        stack.targets("add", &["--label", "service_id=stack"]);
+        let web = [
+            "--memory=64m",
+            "--cpus=0.9",
+            "--pids-limit=50",
+            "--health-cmd=true",
+            "--health-interval=1s",
+            "--label=com.docker.compose.project=stack",
+        ];
+        stack
+            .docker
+            .start_container("stack-web", &web, &["sh", "-c", WEB]);
+        stack.await_value(r#"count(container_last_seen{name="stack-web"})"#, 1.0);
+        stack.await_value("count(libvirt_domain_info_vstate)", 1.0);
+        Some(stack)
+    }
+
+    /// Runs `strata_exporter targets` on the file that Prometheus reads.
+    fn targets(&self, task: &str, flags: &[&str]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strata_exporter"));
+        command
+            .args(["targets", task, "--file"])
+            .arg(self.dir.0.join("targets.json"));
+        command.args(flags).arg(self.exporter.address.to_string());
+        let (code, said) = ask(&mut command, "");
+        assert_eq!(code, Some(0), "{said}");
+    }
+
+    fn await_value(&self, promql: &str, value: f64) {
+        let started = Instant::now();
+        let mut seen = Vec::new();
+        while started.elapsed() < NEVER {
+            seen = readers::query(&self.prometheus, promql);
+            if seen.iter().any(|it| (it - value).abs() < f64::EPSILON) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(500));
+        }
+        let alerts = self.prometheus.get("/api/v1/alerts", "").unwrap();
+        panic!("never: {promql}: {value}, but {seen:?}; alerts: {alerts}");
+    }
+
+    /// All that are in the files are loaded, and none fails on what there is.
+    fn assert_rules(&self) {
+        let mut written = 0;
+        for file in rules::files() {
+            let text = fs::read_to_string(file).unwrap();
+            let lines = text.lines().map(str::trim_start);
+            written += lines
+                .filter(|line| line.starts_with("- alert:") || line.starts_with("- record:"))
+                .count();
+        }
+        assert!(written > 100, "{written}");
+        until("all rules evaluated", || {
+            let said = self.prometheus.get("/api/v1/rules", "").unwrap();
+            let said: Value = serde_json::from_str(&said).unwrap();
+            let groups = said["data"]["groups"].as_array().unwrap().iter();
+            let rules = groups.flat_map(|group| group["rules"].as_array().unwrap());
+            let rules: Vec<_> = rules.collect();
+            assert_eq!(rules.len(), written);
+            for rule in &rules {
+                assert_ne!(rule["health"], "err", "{rule:#}");
+            }
+            rules
+                .iter()
+                .all(|rule| rule["health"] == "ok")
+                .then_some(())
+        });
+    }
+
+    /// Makes everything happen that is to be told of.
+    fn break_things(&self) {
+        // A child of it takes too much, and it lives on.
+        let greedy = ["sh", "-c", "sleep 5; tail /dev/zero; sleep 9999"];
+        self.docker
+            .start_container("stack-greedy", &["--memory=32m"], &greedy);
+        let loops = ["sh", "-c", "sleep 0.2; exit 3"];
+        self.docker
+            .start_container("stack-loop", &["--restart=always"], &loops);
+        let ill = [
+            "--health-cmd=false",
+            "--health-interval=1s",
+            "--health-retries=1",
+        ];
+        self.docker
+            .start_container("stack-ill", &ill, &["sleep", "9999"]);
+        self.disk.fill();
+    }
+
+    /// Each question of each board has an answer, but those with a reason not to.
+    fn assert_boards(&self) {
+        let dashboards = root().join("dashboards");
+        let mut said = String::new();
+        let started = Instant::now();
+        // Rates are known after two scrapes, recorded ones later.
+        while started.elapsed() < NEVER {
+            let mut query = Command::new("python3");
+            query.arg(dashboards.join("query.py")).arg("--prometheus");
+            query.arg(format!("http://{}", self.prometheus.address));
+            query.arg("--no-data").arg(dashboards.join("no-data.txt"));
+            let code;
+            (code, said) = ask(&mut query, "");
+            match code {
+                Some(0) => return println!("{said}"),
+                Some(1) => thread::sleep(Duration::from_secs(5)),
+                _ => break,
+            }
+        }
+        panic!("{said}");
+    }
+}
+
+impl Guests {
+    /// Or what this machine lacks for one.
+    fn new() -> Result<Self, &'static str> {
+        let boot = Scratch::new("stack-boot");
+        let kernel = Kernel::new(&boot.0, WORK)?;
+        let daemon = Daemon::start("stack-libvirt")?;
+        let name = format!("stack-{}", std::process::id());
+        let image = daemon.image(&name, "qcow2", 32);
+        let [kernel, initrd] = [&kernel.image, &kernel.initrd].map(|path| path.display());
+        let xml = format!(
+            "<domain type='qemu'><name>{name}</name>\
+             <memory unit='MiB'>96</memory><vcpu>1</vcpu>\
+             <os><type arch='x86_64' machine='pc'>hvm</type>\
+             <kernel>{kernel}</kernel><initrd>{initrd}</initrd>\
+             <cmdline>quiet panic=-1</cmdline></os>\
+             <features><acpi/></features><devices>\
+             <disk type='file' device='disk'><driver name='qemu' type='qcow2'/>\
+             <source file='{image}'/><target dev='vda' bus='virtio'/></disk>\
+             <interface type='bridge'><source bridge='{BRIDGE}'/>\
+             <target dev='stack0'/><model type='virtio'/></interface>\
+             <memballoon model='virtio'><stats period='1'/></memballoon>\
+             </devices></domain>"
+        );
+        daemon.define(&name, &xml);
+        let guests = Self {
+            daemon,
+            _boot: boot,
+            name,
+        };
+        guests.virsh(&["start", &guests.name]);
+        Ok(guests)
+    }
+
+    fn virsh(&self, line: &[&str]) {
+        let said = self.daemon.virsh(line);
+        said.unwrap_or_else(|error| panic!("{line:?}: {error}"));
+    }
+}
+
+impl Disk {
+    /// Or what this machine lacks for one.
+    fn mount(dir: &Path) -> Result<Self, &'static str> {
+        let (image, path) = (dir.join("disk.img"), dir.join("disk"));
+        fs::create_dir(&path).unwrap();
+        File::create(&image).unwrap().set_len(32 << 20).unwrap();
+        let mut format = Command::new("mke2fs");
+        let (code, said) = ask(format.args(["-q", "-t", "ext4"]).arg(&image), "");
+        assert_eq!(code, Some(0), "{said}");
+        let mut mount = Command::new("mount");
+        let (code, _) = ask(mount.args(["-o", "loop"]).args([&image, &path]), "");
+        match code {
+            Some(0) => Ok(Self(path)),
+            _ => Err("loop devices"),
+        }
+    }
+
+    fn fill(&self) {
+        let mut file = File::create(self.0.join("fill")).unwrap();
+        let full = io::copy(&mut io::repeat(0), &mut file).unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull, "{full}");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // At once, whoever still looks at it.
+        let _gone = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+fn exporter(dir: &Scratch, docker: &Engine, guests: &Guests) -> Program {
+    let libvirt = guests.daemon.socket("libvirt-sock-ro");
+    let flags = [
+        format!("--engine.socket={}", docker.socket()),
+        format!("--libvirt.uri={}", libvirt.display()),
+    ];
+    Program::ours(&flags, &dir.0)
+}
+
+/// Prometheus with all rules, which wait for no longer than a moment.
+fn prometheus(dir: &Scratch) -> Program {
+    let rules = dir.0.join("rules");
+    fs::create_dir(&rules).unwrap();
+    let waits = Regex::new(r"(?m)^(\s+for: )\S+$").unwrap();
+    for file in rules::files() {
+        let text = fs::read_to_string(&file).unwrap();
+        let text = waits.replace_all(&text, |line: &Captures<'_>| format!("{}2s", &line[1]));
+        fs::write(rules.join(file.file_name().unwrap()), &*text).unwrap();
+    }
+    let mut config = String::new();
+    writeln!(
+        config,
+        "global: {{scrape_interval: 2s, evaluation_interval: 2s}}"
+    )
+    .unwrap();
+    writeln!(config, "rule_files: ['{}/*.yml']", rules.display()).unwrap();
+    writeln!(config, "scrape_configs:").unwrap();
+    writeln!(config, "  - job_name: strata").unwrap();
+    let targets = dir.0.join("targets.json");
+    writeln!(
+        config,
+        "    file_sd_configs: [{{files: ['{}']}}]",
+        targets.display()
+    )
+    .unwrap();
+    readers::prometheus(dir, &config)
+}
+
+fn none<T>(what: &str) -> Option<T> {
+    lacks(what);
+    None
+}

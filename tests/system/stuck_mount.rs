@@ -1,0 +1,230 @@
+//! A mount whose server never answers costs its timeout once, and nobody else anything.
+//!
+//! The servers are FUSE connections that nobody serves: statfs(2) on them waits for
+//! the first word of the protocol. They are mounted in a mount namespace that the
+//! test is started in anew, so that nothing of them is left on the machine.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use strata_exporter::{
+    cli, collectors,
+    exposition::{Format, Page},
+    scrape::{Scraper, Workers},
+};
+
+const NAME: &str = "a_stuck_mount_costs_its_timeout_once_and_nobody_else_anything";
+/// Set in the test's second life.
+const INSIDE: &str = "STRATA_TEST_IN_NAMESPACE";
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// What a scrape may take on a machine with other things to do.
+const AT_ONCE: Duration = Duration::from_millis(700);
+
+#[test]
+fn a_stuck_mount_costs_its_timeout_once_and_nobody_else_anything() {
+    if env::var_os(INSIDE).is_some() {
+        return inside();
+    }
+    if !crate::support::may_mount_fuse() {
+        return;
+    }
+    let status = crate::support::with_own_mounts()
+        .arg(env::current_exe().unwrap())
+        .args(["--exact", NAME, "--nocapture"])
+        .env(INSIDE, "1")
+        .status();
+    assert!(status.unwrap().success());
+}
+
+fn inside() {
+    let dir = env::temp_dir().join(format!("strata-stuck-mount-{}", std::process::id()));
+    fs::create_dir_all(dir.join("proc/1")).unwrap();
+    let before = Mount::tmpfs(&dir.join("before"));
+    let mut stuck = [
+        Server::start(&dir.join("stuck a")),
+        Server::start(&dir.join("stuck b")),
+    ];
+    let after = Mount::tmpfs(&dir.join("after"));
+    // What process 1 would see, were it in this namespace.
+    let mountinfo = fs::read("/proc/self/mountinfo").unwrap();
+    fs::write(dir.join("proc/1/mountinfo"), mountinfo).unwrap();
+
+    let scraper = scraper(&dir);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let scrape = || {
+        let started = Instant::now();
+        let page = runtime.block_on(page(&scraper));
+        let took = started.elapsed();
+        for mount in ["before", "after"] {
+            let size = format!(
+                r#"mountpoint="{}/{mount}",fstype="tmpfs",device_error="""#,
+                dir.display()
+            );
+            assert!(
+                page.contains(&format!("_size_bytes{{device=\"ours\",{size}}} 1048576\n")),
+                "{page}"
+            );
+        }
+        (page, took)
+    };
+    let error_of = |page: &str, mount: &str| {
+        let mount = format!("mountpoint=\"{}/{mount}\"", dir.display());
+        let mut lines = page.lines();
+        lines
+            .find(|l| l.starts_with("node_filesystem_device_error{") && l.contains(&mount))
+            .map(|l| l.split('"').nth(7).unwrap().to_owned())
+    };
+
+    let (page, took) = scrape();
+    for mount in ["stuck a", "stuck b"] {
+        assert_eq!(
+            error_of(&page, mount).as_deref(),
+            Some("mountpoint timeout")
+        );
+    }
+    assert!(!page.contains("size_bytes{device=\"nobody\""), "{page}");
+    assert!(TIMEOUT <= took && took < TIMEOUT + AT_ONCE, "{took:?}");
+    for _ in 0..5 {
+        let (page, took) = scrape();
+        for mount in ["stuck a", "stuck b"] {
+            assert_eq!(
+                error_of(&page, mount).as_deref(),
+                Some("mountpoint timeout")
+            );
+        }
+        assert!(took < AT_ONCE, "{took:?}");
+    }
+    // One for each stuck mount and one for the rest.
+    assert!(comes_down_to(3), "{} threads", threads());
+
+    // One server goes away; the mount answers again, with an error of its own.
+    stuck[0].stop();
+    let answers = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        let (page, _) = scrape();
+        assert_eq!(
+            error_of(&page, "stuck b").as_deref(),
+            Some("mountpoint timeout")
+        );
+        error_of(&page, "stuck a").as_deref() == Some("transport endpoint is not connected")
+    });
+    assert!(answers, "{}", scrape().0);
+    assert!(comes_down_to(2), "{} threads", threads());
+
+    // The other one is taken away altogether.
+    stuck[1].stop();
+    drop(Mount(dir.join("stuck b")));
+    let mountinfo = fs::read("/proc/self/mountinfo").unwrap();
+    fs::write(dir.join("proc/1/mountinfo"), mountinfo).unwrap();
+    let (page, took) = scrape();
+    assert_eq!(error_of(&page, "stuck b"), None);
+    assert!(took < AT_ONCE, "{took:?}");
+    drop(Mount(dir.join("stuck a")));
+    drop((before, after));
+    fs::remove_dir_all(dir).unwrap();
+}
+
+fn scraper(dir: &Path) -> Scraper {
+    let line = [
+        "strata_exporter".to_owned(),
+        format!("--path.procfs={}", dir.join("proc").display()),
+        "--collector.disable-defaults".to_owned(),
+        "--collector.filesystem".to_owned(),
+        // Not by their types, for the root of a container may be an overlay.
+        format!(
+            "--collector.filesystem.mount-points-include=^{}/",
+            dir.display()
+        ),
+        format!(
+            "--collector.filesystem.mount-timeout={}s",
+            TIMEOUT.as_secs()
+        ),
+    ];
+    let settings = cli::parse(collectors::ALL, line).unwrap_or_else(|e| panic!("{e}"));
+    let roots = settings.flags.roots;
+    Scraper::new(roots, settings.collectors, Workers::default())
+}
+
+async fn page(scraper: &Scraper) -> String {
+    let wanted = BTreeSet::from(["filesystem"]);
+    let limit = Duration::from_secs(10);
+    let families = scraper.scrape(&wanted, limit).await.into_families();
+    let page = Page::new(families, |_| true);
+    Arc::new(page).encode(Format::Plain).unwrap()
+}
+
+/// How many threads this process has for asking.
+fn threads() -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    names.filter(|name| name == "statfs\n").count()
+}
+
+/// A thread that was too many may need a moment to end.
+fn comes_down_to(wanted: usize) -> bool {
+    (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        threads() == wanted
+    })
+}
+
+/// A FUSE mount whose server does nothing at all.
+struct Server(Child);
+
+impl Server {
+    fn start(at: &Path) -> Self {
+        fs::create_dir_all(at).unwrap();
+        // Without a helper, which would want to start a server.
+        let script = r#"exec 7<>/dev/fuse &&
+            mount -i -t fuse -o fd=7,rootmode=40000,user_id=0,group_id=0 nobody "$0" &&
+            echo mounted && read never"#;
+        let mut server = Command::new("sh");
+        server.args(["-c", script]).arg(at);
+        Self(crate::support::start_mounting(&mut server))
+    }
+
+    fn stop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // So that a failed test does not leave one behind.
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
+    }
+}
+
+struct Mount(PathBuf);
+
+impl Mount {
+    fn tmpfs(at: &Path) -> Self {
+        fs::create_dir_all(at).unwrap();
+        let mount = Command::new("mount")
+            .args(["-i", "-t", "tmpfs", "-o", "size=1m", "ours"])
+            .arg(at)
+            .status();
+        assert!(mount.unwrap().success());
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _gone = Command::new("umount")
+            .args(["-i", "-l"])
+            .arg(&self.0)
+            .status();
+    }
+}

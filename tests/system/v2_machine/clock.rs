@@ -1,0 +1,124 @@
+//! A clock that steps back by a day, and is set right again: what counts goes on counting,
+//! and nothing is missing.
+
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+use super::booted;
+use crate::support::{
+    faults::{Cost, Resources},
+    text::{Labels, Scrape},
+};
+
+/// How far, in seconds.
+const DAY: f64 = 86_400.0;
+const UPTIME: &str = "container_uptime_seconds";
+const STAYS: &str = "everything but `container_uptime_seconds`, which would be negative";
+/// What everything in between may take in the machine.
+const MEANWHILE: f64 = 900.0;
+
+#[test]
+fn a_clock_that_steps_back_costs_nothing() {
+    let Some(out) = booted() else { return };
+    let out = out.join("clock");
+    let page = |name: &str| {
+        let page = fs::read_to_string(out.join(name)).unwrap();
+        Scrape::parse(&page)
+    };
+    let (before, back, after) = (page("before.prom"), page("back.prom"), page("after.prom"));
+    let time = |page: &Scrape| page.value("node_time_seconds", &[]).unwrap();
+    let passed = time(&back) + DAY - time(&before);
+    assert!((0.0..MEANWHILE).contains(&passed), "{passed}");
+    let passed = time(&after) - time(&before);
+    assert!((0.0..MEANWHILE).contains(&passed), "{passed}");
+
+    for (later, when) in [(&back, "set back"), (&after, "set right")] {
+        assert_all_there(&before, later, when);
+        assert_counting(&before, later, when);
+        let seen = later.of("container_last_seen");
+        for (labels, seen) in seen.filter(|(labels, _)| is_container(labels)) {
+            assert!(
+                (time(later) - seen).abs() < 2.0,
+                "{when}: {labels:?} {seen}"
+            );
+        }
+        for (labels, took) in later.of("node_scrape_collector_duration_seconds") {
+            assert!((0.0..60.0).contains(&took), "{when}: {labels:?} {took}");
+        }
+        let started = |page: &Scrape| page.value("process_start_time_seconds", &[]);
+        assert_eq!(started(later), started(&before), "{when}");
+    }
+    // A container that will be started tomorrow is up for no time that is right.
+    assert!(before.of(UPTIME).next().is_some() && after.of(UPTIME).next().is_some());
+    assert_eq!(back.of(UPTIME).next(), None);
+
+    let samples = |page: &Scrape| page.value("strata_history_samples_total", &[]);
+    assert!(samples(&back) > samples(&before), "no sample was taken");
+
+    let cost = cost(&out);
+    println!("{cost:#?}");
+    let grown = cost
+        .after_all
+        .resident
+        .saturating_sub(cost.after_ten.resident);
+    assert!(grown < 8 << 20, "{cost:#?}");
+    assert!(cost.log_lines <= 1, "{cost:#?}");
+    cost.assert_as_documented("the clock steps back", STAYS, 0, 2);
+}
+
+/// Of what is there in each scrape: containers and the host, not each service.
+fn is_container(labels: &Labels) -> bool {
+    labels.contains_key("name")
+}
+
+fn assert_all_there(before: &Scrape, later: &Scrape, when: &str) {
+    for (name, series) in &before.series {
+        if name == "strata_collector_outcome" || name == UPTIME {
+            continue;
+        }
+        let is_kept = |labels: &&Labels| is_container(labels) || !labels.contains_key("id");
+        for labels in series.keys().filter(is_kept) {
+            let there = later.series.get(name);
+            let there = there.is_some_and(|there| there.contains_key(labels));
+            assert!(there, "{when}: {name}{labels:?} is missing");
+        }
+    }
+}
+
+fn assert_counting(before: &Scrape, later: &Scrape, when: &str) {
+    let counters = before.types.iter().filter(|(_, kind)| *kind == "counter");
+    for (name, _) in counters {
+        for (labels, value) in before.of(name) {
+            let now = later.series.get(name).and_then(|all| all.get(labels));
+            let steps_back = now.is_some_and(|now| *now < value);
+            assert!(
+                !steps_back,
+                "{when}: {name}{labels:?} was {value}, is {now:?}"
+            );
+        }
+    }
+}
+
+fn cost(out: &Path) -> Cost {
+    let text = fs::read_to_string(out.join("figures")).unwrap();
+    let figures = text.lines().filter_map(|line| line.split_once(' '));
+    let figures: BTreeMap<&str, u64> = figures
+        .map(|(name, number)| (name, number.parse().unwrap()))
+        .collect();
+    assert_eq!(figures["answers"], 90);
+    let count = |name: String| usize::try_from(figures[name.as_str()]).unwrap();
+    let resources = |when: &str| Resources {
+        threads: count(format!("{when}-threads")),
+        fds: count(format!("{when}-fds")),
+        resident: figures[format!("{when}-resident").as_str()] * 1024,
+    };
+    let [first, tenth] = ["first", "tenth"].map(|it| Duration::from_millis(figures[it]));
+    Cost {
+        first,
+        tenth,
+        longest: first.max(tenth),
+        well: resources("well"),
+        after_ten: resources("ten"),
+        after_all: resources("all"),
+        log_lines: count("all-lines".to_owned()) - count("well-lines".to_owned()),
+    }
+}

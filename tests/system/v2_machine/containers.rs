@@ -1,0 +1,245 @@
+//! What is said of Docker's containers under systemd is what Docker and the files of
+//! their control groups say.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use super::booted;
+use crate::support::{
+    engines::seconds,
+    groups::{Group, assert_between, assert_block_io, assert_usage},
+    text::Scrape,
+};
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// The containers that ran to the end.
+const RUNNING: &[&str] = &["limited", "load", "child", "checked", "sender"];
+
+#[test]
+fn containers_are_what_docker_and_the_kernel_say() {
+    let Some(out) = booted() else { return };
+    let out = out.join("containers");
+    let read = |name: &str| {
+        let path = out.join(name);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let page = Scrape::parse(&read("page.prom"));
+    let disks = read("disks");
+    let disk = |numbers: &str| {
+        let disk = disks.lines().find_map(|line| line.strip_prefix(numbers));
+        format!("/dev/{}", disk.unwrap().trim())
+    };
+    for name in RUNNING {
+        let (before, after) = (out.join("before").join(name), out.join("after").join(name));
+        let (before, after) = (Group::Two(before), Group::Two(after));
+        assert_usage(&page, name, &before.usage(), &after.usage());
+        assert_block_io(&page, name, &before, &after, disk);
+        assert_network(&page, name, &out);
+    }
+    assert_limits(&page, &out.join("before/limited"));
+    assert_loads(&page);
+    assert_lives(&page, &read("inspect"));
+    // The kernel's count is gone with the first process, so that Docker's is what is left.
+    let ooms = read("ooms").lines().filter(|name| *name == "whole").count();
+    assert_eq!(
+        of(&page, "container_oom_events_total", "whole"),
+        u32::try_from(ooms).ok().map(f64::from)
+    );
+
+    let about = |family: &str, labels: &[(&str, &str)]| page.value(family, labels);
+    assert_eq!(about("strata_cgroup_info", &[("version", "v2")]), Some(1.0));
+    let engine = [("engine", "docker"), ("cgroup_driver", "systemd")];
+    assert_eq!(about("strata_engine_info", &engine), Some(1.0));
+    // Services are there beside them, without a name.
+    let daemon = [("id", "/system.slice/docker.service")];
+    assert!(about("container_memory_usage_bytes", &daemon) > Some(10.0 * MIB));
+    for (labels, _) in page.of("container_memory_usage_bytes") {
+        let is_container = labels["id"].starts_with("/system.slice/docker-");
+        assert_eq!(labels.contains_key("name"), is_container, "{labels:?}");
+        assert_eq!(labels.contains_key("image"), is_container, "{labels:?}");
+    }
+}
+
+/// Of the container of this name.
+fn of(page: &Scrape, family: &str, name: &str) -> Option<f64> {
+    page.value(family, &[("name", name)])
+}
+
+/// What came and went by its only interface, whose columns are those of `net/dev`.
+fn assert_network(page: &Scrape, name: &str, out: &Path) {
+    let column = |when: &str, column: usize| -> f64 {
+        let text = fs::read_to_string(out.join(when).join(name).join("net-dev")).unwrap();
+        let mut lines = text.lines().map(str::trim);
+        let line = lines.find_map(|line| line.strip_prefix("eth0:")).unwrap();
+        let word = line.split_whitespace().nth(column).unwrap();
+        word.parse().unwrap()
+    };
+    for (what, at) in [
+        ("receive_bytes", 0),
+        ("receive_packets", 1),
+        ("receive_errors", 2),
+        ("receive_packets_dropped", 3),
+        ("transmit_bytes", 8),
+        ("transmit_packets", 9),
+        ("transmit_errors", 10),
+        ("transmit_packets_dropped", 11),
+    ] {
+        let family = format!("container_network_{what}_total");
+        let said = page.value(&family, &[("name", name), ("interface", "eth0")]);
+        assert_between(
+            &family,
+            said,
+            column("before", at),
+            column("after", at),
+            0.0,
+        );
+    }
+}
+
+/// As it was asked for, and as the kernel has it.
+fn assert_limits(page: &Scrape, group: &Path) {
+    let name = "limited";
+    let kernel = |file: &str| fs::read_to_string(group.join(file)).unwrap();
+    assert_eq!(kernel("cpu.max"), "20000 100000\n");
+    assert_eq!(kernel("memory.max"), "67108864\n");
+    assert_eq!(kernel("memory.low"), "33554432\n");
+    assert_eq!(kernel("pids.max"), "23\n");
+    let weight: f64 = kernel("cpu.weight").trim().parse().unwrap();
+    for (family, expected) in [
+        ("container_spec_cpu_quota", 20000.0),
+        ("container_spec_cpu_period", 100_000.0),
+        // The default weight of 100 is the default of 1024 shares.
+        ("container_spec_cpu_shares", (weight * 10.24).floor()),
+        ("container_spec_memory_limit_bytes", 64.0 * MIB),
+        ("container_spec_memory_reservation_limit_bytes", 32.0 * MIB),
+        ("container_memory_limit_bytes", 64.0 * MIB),
+        ("container_threads_max", 23.0),
+    ] {
+        assert_eq!(of(page, family, name), Some(expected), "{family}");
+    }
+    // What is not limited.
+    let family = "container_spec_memory_limit_bytes";
+    assert_eq!(of(page, family, "load"), Some(0.0));
+    assert_eq!(of(page, "container_spec_cpu_quota", "load"), None);
+    let default = of(page, "container_spec_cpu_shares", "load");
+    assert_eq!(default, Some(1024.0));
+}
+
+/// What each load must have left behind, whatever the kernel's files say.
+fn assert_loads(page: &Scrape) {
+    let said = |family: &str, name: &str| {
+        of(page, family, name).unwrap_or_else(|| panic!("no {family} of {name}"))
+    };
+    // It was held up nearly all the time, and waited meanwhile.
+    let throttled = said("container_cpu_cfs_throttled_periods_total", "limited");
+    let periods = said("container_cpu_cfs_periods_total", "limited");
+    assert!(throttled > 0.5 * periods, "{throttled} of {periods}");
+    assert!(said("container_cpu_cfs_throttled_seconds_total", "limited") > 1.0);
+    assert!(said("container_pressure_cpu_waiting_seconds_total", "limited") > 1.0);
+    // What was written, to a tmpfs and to a file, is in the page cache.
+    let cache = said("container_memory_cache", "load");
+    assert!((28.0 * MIB..34.0 * MIB).contains(&cache), "{cache}");
+    assert!(said("container_memory_max_usage_bytes", "load") >= 28.0 * MIB);
+    let written = said("container_disk_write_bytes_total", "load");
+    assert!((8.0 * MIB..12.0 * MIB).contains(&written), "{written}");
+    // It ran into its limit, and had to wait for memory.
+    assert!(said("container_memory_events_max_total", "child") > 0.0);
+    assert!(said("container_memory_max_usage_bytes", "child") >= 30.0 * MIB);
+    assert!(said("container_pressure_memory_waiting_seconds_total", "child") > 0.0);
+    let load = 5e6;
+    for (way, name) in [("receive", "load"), ("transmit", "sender")] {
+        let family = format!("container_network_{way}_bytes_total");
+        assert_between(&family, of(page, &family, name), load, load * 1.1, 0.0);
+    }
+}
+
+/// What became of all, those that do not run among them.
+fn assert_lives(page: &Scrape, inspected: &str) {
+    let lives = inspected.lines().map(|line| {
+        let words: Vec<&str> = line.split(' ').collect();
+        (words[0].trim_start_matches('/'), words)
+    });
+    let lives: BTreeMap<&str, Vec<&str>> = lives.collect();
+    assert_eq!(lives.len(), 8);
+    for (name, said) in &lives {
+        let [
+            _,
+            id,
+            state,
+            restarts,
+            code,
+            _,
+            created,
+            started,
+            finished,
+            memory,
+            image,
+        ] = said[..]
+        else {
+            panic!("{said:?}")
+        };
+        let is_running = RUNNING.contains(name);
+        let about = |family: &str| of(page, family, name);
+        let labels = [("name", *name), ("state", state)];
+        assert_eq!(
+            page.value("container_state", &labels),
+            Some(1.0),
+            "{labels:?}"
+        );
+        let mut all = page.of("container_state");
+        let (labels, _) = all.find(|(labels, _)| labels["name"] == *name).unwrap();
+        assert_eq!(labels["image"], image);
+        assert_eq!(labels["id"], format!("/system.slice/docker-{id}.scope"));
+        assert_eq!(about("container_restarts_total"), restarts.parse().ok());
+        let limit = if is_running {
+            memory.parse().ok()
+        } else {
+            None
+        };
+        assert_eq!(about("container_spec_memory_limit_bytes"), limit, "{name}");
+        for (family, time, is_there) in [
+            ("container_creation_time_seconds", created, true),
+            ("container_start_time_seconds", started, true),
+            ("container_finish_time_seconds", finished, !is_running),
+        ] {
+            if is_there {
+                let time = seconds(time);
+                // An event of it may be told a little later than it was.
+                let slack = if is_running { 1e-3 } else { 5.0 };
+                assert_between(family, about(family), time, time, slack);
+            } else {
+                assert_eq!(about(family), None, "{family} of {name}");
+            }
+        }
+        let expected = (!is_running).then(|| code.parse().unwrap());
+        assert_eq!(about("container_exit_code"), expected, "{name}");
+    }
+    for (name, state, code) in [
+        ("loop", "exited", "3"),
+        ("whole", "exited", "137"),
+        ("ended", "exited", "137"),
+        ("checked", "paused", "0"),
+    ] {
+        assert_eq!((lives[name][2], lives[name][4]), (state, code), "{name}");
+    }
+    assert_eq!(of(page, "container_restarts_total", "loop"), Some(1.0));
+    for (family, name, expected) in [
+        ("container_oom_events_total", "child", 1.0),
+        ("container_health_state", "checked", 1.0),
+        ("container_health_state", "load", -1.0),
+        ("container_status", "checked", 2.0),
+    ] {
+        assert_eq!(of(page, family, name), Some(expected), "{family}");
+    }
+    // It was seen, and is gone for less than the grace.
+    let ended = of(page, "container_finish_time_seconds", "ended").unwrap();
+    let seen = of(page, "container_last_seen", "ended");
+    assert_between("last seen", seen, ended - 60.0, ended, 1.0);
+    assert_eq!(of(page, "container_memory_usage_bytes", "ended"), None);
+    let till = [("container_label_com_docker_compose_service", "till")];
+    let shop = [("container_label_com_docker_compose_project", "shop")];
+    for label in [till, shop] {
+        let usage = page.value("container_memory_usage_bytes", &label);
+        assert_eq!(usage, of(page, "container_memory_usage_bytes", "limited"));
+    }
+}

@@ -1,0 +1,106 @@
+//! The Debian package installs, its service starts, and its limits hide nothing: it is
+//! scraped between two scrapes of the same program as root without limits.
+//!
+//! `tests/machine/package.sh` does what can only be done there, and fails if the package
+//! leaves something behind, or the service does not go on after a change of its unit.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use super::booted;
+use crate::support::text::{Labels, Scrape};
+
+/// The most that systemd may say the service is exposed, of 10.
+const EXPOSURE: f64 = 2.0;
+
+type Series = BTreeSet<(String, Labels)>;
+
+#[test]
+fn the_limits_of_the_unit_hide_nothing() {
+    let Some(out) = out() else {
+        return;
+    };
+    let of = |name: &str| -> Series {
+        let page = fs::read_to_string(out.join(name)).unwrap();
+        let page = Scrape::parse(&page);
+        // Which says what differs.
+        let names = page.series.into_iter();
+        let names = names.filter(|(name, _)| name != "strata_sandbox_info");
+        let series = names.flat_map(|(name, of)| {
+            let labels = of.into_keys();
+            labels.map(move |labels| (name.clone(), labels))
+        });
+        series.collect()
+    };
+    let rounds = |name: &str| -> Vec<Series> {
+        let rounds = (1..=2).map(|round| of(&format!("{name}-{round}.prom")));
+        rounds.collect()
+    };
+    // What was there all the time, and what was there at any time.
+    let always = |all: &[Series]| {
+        let (first, rest) = all.split_first().unwrap();
+        let is_always = |it: &&_| rest.iter().all(|other| other.contains(it));
+        first.iter().filter(is_always).cloned().collect::<Series>()
+    };
+    let free = [rounds("free-before"), rounds("free-after")].concat();
+    let unit = rounds("unit");
+    let ever = |all: &[Series]| all.iter().flatten().cloned().collect::<Series>();
+    let hidden: Vec<_> = always(&free).difference(&ever(&unit)).cloned().collect();
+    assert!(hidden.is_empty(), "{hidden:#?}");
+    let more: Vec<_> = always(&unit).difference(&ever(&free)).cloned().collect();
+    assert!(more.is_empty(), "{more:#?}");
+    assert!(always(&unit).len() > 2000, "{}", always(&unit).len());
+}
+
+#[test]
+fn the_unit_sees_what_is_mounted_as_it_is() {
+    let Some(out) = out() else {
+        return;
+    };
+    let page = fs::read_to_string(out.join("unit-2.prom")).unwrap();
+    let page = Scrape::parse(&page);
+    let size = |mount: &str| {
+        page.value("node_filesystem_size_bytes", &[("mountpoint", mount)])
+            .unwrap_or_else(|| panic!("{mount} is not shown"))
+    };
+    assert_eq!(size("/home"), f64::from(5 << 20));
+    assert_eq!(size("/srv/closed"), f64::from(3 << 20));
+    for (labels, value) in page.of("node_filesystem_readonly") {
+        assert_eq!(value, 0.0, "{labels:?}");
+    }
+    // Its neighbours are seen, with the names that Docker gave them.
+    assert!(
+        page.value("container_memory_usage_bytes", &[("name", "seen")])
+            .is_some()
+    );
+    assert!(page.value("node_timex_sync_status", &[]).is_some());
+}
+
+#[test]
+fn the_service_locks_itself_in_as_far_as_its_kernel_can() {
+    let Some(out) = out() else {
+        return;
+    };
+    let page = fs::read_to_string(out.join("unit-2.prom")).unwrap();
+    let page = Scrape::parse(&page);
+    let (labels, _) = page.of("strata_sandbox_info").next().unwrap();
+    assert_eq!(labels["seccomp"], "on");
+    assert!(labels["landlock"].starts_with("abi "), "{labels:?}");
+}
+
+#[test]
+fn systemd_says_that_the_running_service_is_hardly_exposed() {
+    let Some(out) = out() else {
+        return;
+    };
+    let said = fs::read_to_string(out.join("security")).unwrap();
+    let (_, level) = said.split_once("strata_exporter.service: ").unwrap();
+    let level: f64 = level.split(' ').next().unwrap().parse().unwrap();
+    assert!(level <= EXPOSURE, "{said}");
+}
+
+/// Where that is which the package's script wrote.
+fn out() -> Option<PathBuf> {
+    let out = booted()?.join("package");
+    // Without a package it was not run, which was said.
+    out.is_dir().then_some(out)
+}
