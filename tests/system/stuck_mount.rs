@@ -19,7 +19,7 @@ use strata_exporter::{
     scrape::{Scraper, Workers},
 };
 
-const NAME: &str = "a_stuck_mount_costs_its_timeout_once_and_nobody_else_anything";
+const NAME: &str = "stuck_mount::a_stuck_mount_costs_its_timeout_once_and_nobody_else_anything";
 /// Set in the test's second life.
 const INSIDE: &str = "STRATA_TEST_IN_NAMESPACE";
 const TIMEOUT: Duration = Duration::from_secs(1);
