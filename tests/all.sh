@@ -34,7 +34,7 @@ trap 'kill -- "-$machine" 2>/dev/null || true' EXIT
 step cargo fmt --check
 step cargo clippy --all-targets --all-features -- -D warnings
 # The program of the image, which is to have everything in itself.
-step cargo rustc --bin strata_exporter -- -C target-feature=+crt-static
+step cargo rustc -p strata_exporter --bin strata_exporter -- -C target-feature=+crt-static
 install -D "$target/debug/strata_exporter" "$target/static/strata_exporter"
 step cargo test --no-run
 step cargo build --release
