@@ -18,7 +18,7 @@
 //! plot       draws values over time
 //! top        shows in a terminal what an exporter says as JSON
 //! targets    changes the files that tell Prometheus whom to scrape
-//! fuzzing    gives foreign bytes to each parser, for tests; no part of the program
+//! fuzzing    fuzz targets for the parsers
 //! ```
 //!
 //! A module may use those above it and the vocabulary they share ([`error`],
@@ -40,6 +40,8 @@ pub mod error;
 pub mod exporter;
 pub mod exposition;
 pub mod family;
+#[cfg(test)]
+mod fixtures;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod history;
