@@ -18,7 +18,7 @@
 //! plot       draws values over time
 //! top        shows in a terminal what an exporter says as JSON
 //! targets    changes the files that tell Prometheus whom to scrape
-//! fuzzing    fuzz targets for the parsers
+//! fuzzing    fuzz targets for the parsers; only with cfg(test) or cfg(fuzzing)
 //! ```
 //!
 //! A module may use those above it and the vocabulary they share ([`error`],
@@ -42,7 +42,7 @@ pub mod exposition;
 pub mod family;
 #[cfg(test)]
 mod fixtures;
-#[doc(hidden)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod history;
 pub mod http;

@@ -4,7 +4,8 @@
 //! breaks an invariant. `fuzz/` runs the targets under libFuzzer; `seeds` runs them in
 //! `cargo test` on the seeds in `fuzz/seeds` and on damaged copies of them.
 //!
-//! The exporter does not use them.
+//! The targets are compiled for tests and with `--cfg fuzzing`, which cargo-fuzz sets. They are
+//! not part of the exporter.
 
 #![expect(
     clippy::must_use_candidate,

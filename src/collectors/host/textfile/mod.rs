@@ -7,6 +7,7 @@
 //! because it may be half a file. `node_exporter` fills up labels that only some series of a
 //! family have with empty ones; an empty label is the same as none, so here there is none.
 
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod parse;
 
