@@ -18,7 +18,7 @@
 //! plot       draws values over time
 //! top        shows in a terminal what an exporter says as JSON
 //! targets    changes the files that tell Prometheus whom to scrape
-//! fuzzing    gives foreign bytes to each parser, for tests; no part of the program
+//! fuzzing    fuzz targets for the parsers; only with cfg(test) or cfg(fuzzing)
 //! ```
 //!
 //! A module may use those above it and the vocabulary they share ([`error`],
@@ -40,7 +40,9 @@ pub mod error;
 pub mod exporter;
 pub mod exposition;
 pub mod family;
-#[doc(hidden)]
+#[cfg(test)]
+mod fixtures;
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod history;
 pub mod http;

@@ -46,7 +46,7 @@ summary() {
 
 # The binary for a container image: the test build's libraries, linked statically.
 static_binary() {
-    cargo rustc --bin strata_exporter -- -C target-feature=+crt-static &&
+    cargo rustc -p strata_exporter --bin strata_exporter -- -C target-feature=+crt-static &&
         install -D "$target/debug/strata_exporter" "$target/static/strata_exporter"
 }
 
@@ -87,7 +87,7 @@ else
 fi
 step "tests" cargo nextest run --workspace --profile ci
 cp "$target/nextest/ci/junit.xml" "$target/junit.xml" 2>/dev/null
-step "tests with libvirt's library" cargo nextest run --features virt --profile ci \
+step "tests with libvirt's library" cargo nextest run -p strata_exporter --features virt --profile ci \
     -E 'binary(strata_exporter) and test(/virt/) or test(/^libvirt_virt::/)'
 cp "$target/junit.xml" "$target/nextest/ci/junit.xml" 2>/dev/null
 

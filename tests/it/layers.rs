@@ -9,7 +9,7 @@ use std::{
 /// From the first to be used to the last to use. Modules of one layer do not know of
 /// each other.
 const LAYERS: &[&[&str]] = &[
-    &["error", "pattern", "duration", "config_file"],
+    &["error", "pattern", "duration", "config_file", "fixtures"],
     &["history", "plot"],
     &["sources"],
     &["metric", "sampler", "sandbox"],
@@ -201,7 +201,7 @@ fn files_in(dir: PathBuf) -> Vec<PathBuf> {
         for entry in fs::read_dir(dir).unwrap() {
             let entry = entry.unwrap();
             let path = entry.path();
-            // Links are not followed: fixtures have many.
+            // Links are not followed.
             if entry.file_type().unwrap().is_dir() {
                 dirs.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {

@@ -14,7 +14,6 @@ mod contract;
 mod dbus_hangs;
 mod engine;
 mod examples;
-mod fuzz_seeds;
 mod golden;
 mod history;
 mod http;
