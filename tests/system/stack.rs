@@ -10,12 +10,13 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use regex::{Captures, Regex};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::{
@@ -41,6 +42,17 @@ done
 const WEB: &str = "dd if=/dev/zero of=/file bs=64k count=16 conv=fsync
 while :; do dd if=/dev/zero of=/dev/null bs=64k count=200; sleep 0.2; done";
 
+/// Reads and writes on the disk of the target directory until its shell is killed: the page cache
+/// would answer reads, so that panels about them had no data on a machine with enough memory.
+const DISK_LOAD: &str = r#"
+trap 'rm -f "$1"' EXIT
+while :; do
+    dd if=/dev/zero of="$1" bs=64k count=16 conv=fsync
+    dd of="$1" oflag=nocache conv=notrunc,fdatasync count=0
+    dd if="$1" of=/dev/null bs=64k
+    sleep 0.5
+done"#;
+
 /// When a rule of minutes counts as never to come true, or a rate over one never to be known.
 const NEVER: Duration = Duration::from_secs(240);
 
@@ -52,7 +64,11 @@ struct Stack {
     guests: Guests,
     disk: Disk,
     dir: Scratch,
+    _disk_load: DiskLoad,
 }
+
+/// A shell that runs [`DISK_LOAD`] as long as this lives.
+struct DiskLoad(Child);
 
 /// A small file system, mounted as long as this lives: the exporter reads the mounts of
 /// process 1, not its own.
@@ -132,6 +148,7 @@ impl Stack {
             guests,
             disk,
             dir,
+            _disk_load: DiskLoad::start(),
         };
         stack.targets("add", &["--label", "service_id=stack"]);
         let web = [
@@ -305,6 +322,24 @@ impl Disk {
         let mut file = File::create(self.0.join("fill")).unwrap();
         let full = io::copy(&mut io::repeat(0), &mut file).unwrap_err();
         assert_eq!(full.kind(), io::ErrorKind::StorageFull, "{full}");
+    }
+}
+
+impl DiskLoad {
+    fn start() -> Self {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("disk-load");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", DISK_LOAD, "sh"]).arg(file);
+        let silent = shell.stdout(Stdio::null()).stderr(Stdio::null());
+        Self(silent.spawn().unwrap())
+    }
+}
+
+impl Drop for DiskLoad {
+    fn drop(&mut self) {
+        let pid = Pid::from_child(&self.0);
+        let _exited = kill_process(pid, Signal::TERM);
+        let _exited = self.0.wait();
     }
 }
 
