@@ -61,7 +61,7 @@ STATE = Row(
         ),
         stat(
             "Load per CPU",
-            "5-minute load average (running, runnable and uninterruptible tasks) per CPU. Above"
+            "Load average over 5 minutes (running, runnable and uninterruptible tasks) per CPU. Above"
             " 1 some tasks wait." + WORST,
             """max(node_load5{@} / on (job, instance) count by (job, instance)
                 (rate(node_cpu_seconds_total{@, mode="idle"}[$__rate_interval])))""",
@@ -940,8 +940,8 @@ SYSTEMD = Row(
     "systemd",
     [
         stat(
-            "Number of failed units",
-            "systemd units in state failed. Requires --collector.systemd.",
+            "Failed unit count",
+            "Units in state failed. Requires --collector.systemd.",
             'sum(node_systemd_units{@, state="failed"})',
             "short",
             RED_FROM_ONE,
@@ -969,7 +969,7 @@ SYSTEMD = Row(
         ),
         table(
             "Failed units",
-            "systemd units in state failed. Requires --collector.systemd.",
+            "Units in state failed. Requires --collector.systemd.",
             [Query('max by (instance, name) (node_systemd_unit_state{@, state="failed"} == 1)')],
             labels={"instance": "Instance", "name": "Unit"},
             sort="Unit",
