@@ -1,23 +1,22 @@
 #!/usr/bin/env python3
-"""Makes N control groups like those of containers and prints what a scrape of them costs.
+"""Measures the cost of scraping N cgroups laid out like those of containers.
 
     benches/containers.py [--short] [--check] [--numbers N,N...] [--processes | --docker]
                           [--strata PATH] [--cadvisor PATH]
     benches/containers.py --machine [--short] [--numbers N,N...] [--strata PATH]
 
-The groups are made by hand in every hierarchy that there is, as Docker would; with
---processes each has one that sleeps, and with --docker they are containers of a Docker
-daemon that is started for it. The exporter runs with its collectors of containers alone
-and is scraped as Prometheus does it. Beside it, in turns, runs a loop in C over the same
-files of the same groups, which is what reading them costs at least: opened each time
-below a kept directory, and through kept descriptors. A cadvisor on PATH is measured too.
-With --check, strace looks in one scrape whether these are the files that are read.
+The cgroups are created in every mounted hierarchy, as Docker does; with --processes each contains a
+sleeping process, and with --docker they are containers of a temporary Docker daemon. The exporter runs
+with only its container collectors and is scraped like Prometheus does. The baseline (floor), measured
+in alternating rounds, is a C loop that reads the same files: opened each time below an open directory,
+or through open descriptors. A cadvisor on PATH is measured too. With --check, strace verifies that one
+scrape reads exactly these files.
 
-With --machine all this is done by hand in the machine with cgroup version 2 that
-tests/setup.sh builds. It is emulated, so that only the ratios count, and not the times.
+With --machine everything runs in the cgroup v2 virtual machine built by tests/setup.sh. It is emulated,
+so only ratios are meaningful, not times.
 
-Needs root and a C compiler. CPU time is the kernel's own, of all threads. What one group
-costs is the difference to a single one, where that was measured.
+Requires root and a C compiler. CPU time is measured by the kernel, over all threads. The cost per cgroup
+is the difference to a run with one cgroup, if that was measured.
 """
 
 import argparse
@@ -33,11 +32,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from host import ROOT, Exporter, end, idle, series
+from host import ROOT, Exporter, terminate, idle, series
 
-# What the exporter reads of each group in each scrape, by controller. Settings are
-# not among it, which are read when they may have changed, nor version 1's block I/O, which
-# is read where the kernel accounts it.
+# Files that the exporter reads per cgroup and scrape, by controller. Not included: settings, which are
+# read only when they may have changed, and v1 block I/O, which is read only if the kernel accounts it.
 FILES_V1 = {
     "cpuacct": ["cpuacct.usage", "cpuacct.stat"],
     "memory": [
@@ -61,16 +59,16 @@ FILES_V2 = [
     "io.stat",
     "pids.current",
 ] + PRESSURE
-# Where no process is known yet, one is looked for.
+# Read while no process of the cgroup is known.
 PROCESSES = "cgroup.procs"
 CONTROLLERS_V2 = ["cpu", "memory", "io", "pids"]
 PARENT = f"strata-bench-{os.getpid()}"
-# The targets of the issue that asked for this benchmark.
+# The targets.
 PER_CONTAINER, TIMES_FLOOR, MEGABYTES = 0.1e-3, 2, 20
 
 
 class Cadvisor(Exporter):
-    """Its flags are its own."""
+    """cAdvisor, which has different flags."""
 
     def __init__(self, path):
         listen = ["sh", "-c", 'exec "$0" -logtostderr -listen_ip=127.0.0.1 -port="${1##*:}"', path]
@@ -78,7 +76,7 @@ class Cadvisor(Exporter):
 
 
 def hierarchies():
-    """The mounted hierarchies: those of version 1 by controller, and that of version 2."""
+    """The mounted hierarchies: v1 by controller, and v2."""
     first, second = {}, None
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, where, kind, options, *_ = line.split()
@@ -88,12 +86,12 @@ def hierarchies():
             first.update({option: Path(where) for option in options.split(",") if "=" not in option})
             if "name=systemd" in options:
                 first["systemd"] = Path(where)
-    # What is mounted there is what has the files.
+    # Skip mount points that are hidden by another mount.
     return {name: path for name, path in first.items() if (path / "cgroup.procs").exists()}, second
 
 
 class Groups:
-    """Control groups that are there until they are removed."""
+    """A set of cgroups, until remove()."""
 
     def __init__(self, number, with_processes):
         first, second = hierarchies()
@@ -112,8 +110,8 @@ class Groups:
     def make(self, root, with_processes):
         (root / PARENT / "docker").mkdir(parents=True)
         if (root / "cgroup.subtree_control").exists():
-            there = (root / "cgroup.controllers").read_text().split()
-            wanted = " ".join(f"+{name}" for name in CONTROLLERS_V2 if name in there)
+            existing = (root / "cgroup.controllers").read_text().split()
+            wanted = " ".join(f"+{name}" for name in CONTROLLERS_V2 if name in existing)
             for parent in [root, root / PARENT, root / PARENT / "docker"]:
                 (parent / "cgroup.subtree_control").write_text(wanted)
         if with_processes and not self.processes:
@@ -139,12 +137,12 @@ class Groups:
                     except FileNotFoundError:
                         break
                     except OSError:
-                        # The kernel may still be about its process.
+                        # The kernel may still be removing the process.
                         time.sleep(0.02)
 
 
 def cpuset(group):
-    """In version 1 this has to be inherited by hand before a process may come."""
+    """Initialises cpuset in v1, which is required before a process can join."""
     for name in ["cpuset.cpus", "cpuset.mems"]:
         file = group / name
         if file.exists() and not file.read_text().strip():
@@ -155,7 +153,7 @@ def cpuset(group):
 
 
 class Docker:
-    """A Docker daemon in a network and mounts of its own, with containers that sleep."""
+    """A Docker daemon in its own network and mount namespace, with sleeping containers."""
 
     def __init__(self, number):
         self.dir = Path(tempfile.mkdtemp(prefix="strata-bench-"))
@@ -178,18 +176,18 @@ class Docker:
             if self.docker("version").returncode == 0:
                 break
             if self.daemon.poll() is not None:
-                sys.exit(f"dockerd does not start:\n{(self.dir / 'log').read_text()[-2000:]}")
+                sys.exit(f"dockerd failed to start:\n{(self.dir / 'log').read_text()[-2000:]}")
             time.sleep(0.1)
         image = self.dir / "image/bin"
         image.mkdir(parents=True)
         shutil.copy(shutil.which("busybox"), image / "sleep")
         tar = self.dir / "image.tar"
         subprocess.run(["tar", "cf", tar, "-C", image.parent, "."], check=True)
-        self.said("import", str(tar), "box")
+        self.run_docker("import", str(tar), "box")
         for _ in range(number):
-            self.said("run", "--detach", "--network=none", "box", "/bin/sleep", "1000000")
-        running = self.said("ps", "--quiet").split()
-        pids = self.said("inspect", "--format={{.State.Pid}}", *running).split()
+            self.run_docker("run", "--detach", "--network=none", "box", "/bin/sleep", "1000000")
+        running = self.run_docker("ps", "--quiet").split()
+        pids = self.run_docker("inspect", "--format={{.State.Pid}}", *running).split()
         self.paths, self.pids = [], pids
         for pid in pids:
             lines = Path(f"/proc/{pid}/cgroup").read_text()
@@ -199,17 +197,17 @@ class Docker:
     def docker(self, *words):
         return subprocess.run(["docker", "--host", self.socket, *words], capture_output=True, text=True)
 
-    def said(self, *words):
+    def run_docker(self, *words):
         run = self.docker(*words)
         if run.returncode:
             sys.exit(f"docker {' '.join(words)}: {run.stderr}")
         return run.stdout
 
     def remove(self):
-        every = self.docker("ps", "--all", "--quiet").stdout.split()
-        if every:
-            self.docker("rm", "--force", *every)
-        end(self.daemon)
+        all_results = self.docker("ps", "--all", "--quiet").stdout.split()
+        if all_results:
+            self.docker("rm", "--force", *all_results)
+        terminate(self.daemon)
         shutil.rmtree(self.dir, ignore_errors=True)
         roots = set(self.first.values()) | ({self.second} if self.second else set())
         for root in roots:
@@ -220,7 +218,7 @@ class Docker:
 
 
 class Floor:
-    """The loop in C."""
+    """The C baseline (floor.c)."""
 
     def __init__(self, binary, groups):
         self.binary, self.groups = binary, groups
@@ -232,15 +230,15 @@ class Floor:
             self.files.append((groups.second, FILES_V2))
         if not groups.pids:
             self.files.append((groups.first.get("memory", groups.second), [PROCESSES]))
-        # As far as this kernel has them.
-        self.files = [(root, self.there(root, files)) for root, files in self.files]
+        # Only files that this kernel has.
+        self.files = [(root, self.existing(root, files)) for root, files in self.files]
         self.directories = [
             (root / path[1:], files) for path in groups.paths for root, files in self.files if files
         ]
         if isinstance(groups, Docker):
             self.directories += [(Path(f"/proc/{pid}/net"), ["dev"]) for pid in groups.pids]
 
-    def there(self, root, files):
+    def existing(self, root, files):
         group = root / self.groups.paths[0][1:]
 
         def is_readable(file):
@@ -256,7 +254,7 @@ class Floor:
         return sorted(str(directory / file) for directory, files in self.directories for file in files)
 
     def measure(self, how, rounds):
-        """CPU seconds and files of a round; nothing where there are too many to keep."""
+        """CPU seconds and files per round, or None if there are too many files to keep open."""
         lines = "".join(f"{directory} {' '.join(files)}\n" for directory, files in self.directories)
         run = subprocess.run([self.binary, how, str(rounds)], input=lines, capture_output=True, text=True)
         if run.returncode:
@@ -268,7 +266,7 @@ class Floor:
 
 
 def check(exporter, floor, groups):
-    """Whether a scrape reads each of the floor's files once, and no others of the groups."""
+    """Verifies that a scrape reads each file of the baseline once, and no others of the cgroups."""
     with tempfile.NamedTemporaryFile() as log:
         words = ["strace", "-f", "-y", "-e", "trace=read,pread64", "-o", log.name]
         tracer = subprocess.Popen([*words, "-p", str(exporter.process.pid)], stderr=subprocess.PIPE, text=True)
@@ -277,29 +275,29 @@ def check(exporter, floor, groups):
         tracer.terminate()
         tracer.wait()
         read = re.findall(r" p?read(?:64)?\(\d+<([^>]+)>", Path(log.name).read_text())
-    # A number of a process may be written in two ways.
+    # Only paths below the directories of the baseline.
     ours = tuple(str(directory) + "/" for directory, _ in floor.directories)
     read = sorted(path for path in read if path.startswith(ours))
     expected = floor.paths()
-    # The end of such a file is looked for.
+    # These files are read until EOF, with more than one read.
     more = set(path for path in expected if path.endswith("/cgroup.procs") or path.startswith("/proc/"))
     read = [path for n, path in enumerate(read) if path not in more or path not in read[:n]]
     if read != expected:
         parts = [groups.paths[0][1:], f"/{groups.pids[0]}/" if groups.pids else "/-/"]
-        for who, some, others in [("only the exporter", read, expected), ("only the floor", expected, read)]:
+        for who, some, others in [("exporter", read, expected), ("floor", expected, read)]:
             for path in sorted(set(some)):
                 if some.count(path) > others.count(path) and any(part in path for part in parts):
-                    print(f"{who} reads {path}, {some.count(path)} times and not {others.count(path)}")
-        sys.exit("the floor does not read what the exporter reads")
-    print(f"checked: both read the same {len(expected)} files", file=sys.stderr)
+                    print(f"{who}: {path} read {some.count(path)} times, expected {others.count(path)}")
+        sys.exit("floor and exporter read different files")
+    print(f"check passed: both read the same {len(expected)} files", file=sys.stderr)
 
 
 def container_flags(strata):
-    """The collectors of containers that are on by default, and no others."""
-    said = subprocess.run([strata, "--help"], capture_output=True, text=True, check=True).stdout
-    on = re.findall(r"--collector\.(container_\w+|machine)\[=<BOOL>\]\s+Collect [^\[]*\[default: on\]", said)
+    """Flags for only the container collectors that are enabled by default."""
+    run_docker = subprocess.run([strata, "--help"], capture_output=True, text=True, check=True).stdout
+    on = re.findall(r"--collector\.(container_\w+|machine)\[=<BOOL>\]\s+Collect [^\[]*\[default: on\]", run_docker)
     if not on:
-        sys.exit(f"{strata} has no collectors of containers")
+        sys.exit(f"{strata} has no container collectors")
     return ["--collector.disable-defaults"] + [f"--collector.{name}" for name in sorted(set(on))]
 
 
@@ -311,7 +309,7 @@ def scrapes(exporter, number):
 
 
 def measure(arguments, number, floor_binary):
-    """All figures for so many groups, by who and what."""
+    """Results for this number of cgroups, by program."""
     groups = Docker(number) if arguments.docker else Groups(number, arguments.processes)
     exporters = []
     try:
@@ -321,8 +319,8 @@ def measure(arguments, number, floor_binary):
         if arguments.cadvisor:
             exporters.append(Cadvisor(arguments.cadvisor))
         floor = Floor(floor_binary, groups)
-        rounds, each, still = (2, 3, 1) if arguments.short else (7, max(5, 2000 // (number + 20)), 15)
-        seen = {exporter.name: [] for exporter in exporters}
+        rounds, each, idle_seconds = (2, 3, 1) if arguments.short else (7, max(5, 2000 // (number + 20)), 15)
+        results = {exporter.name: [] for exporter in exporters}
         floors = {"open": [], "keep": []}
         for exporter in exporters:
             scrapes(exporter, each)
@@ -330,22 +328,22 @@ def measure(arguments, number, floor_binary):
             check(exporters[0], floor, groups)
         for _ in range(rounds):
             for exporter in exporters:
-                seen[exporter.name].append(scrapes(exporter, each))
+                results[exporter.name].append(scrapes(exporter, each))
             for how in floors:
                 floors[how].append(floor.measure(how, each))
         figures = {}
         for exporter in exporters:
-            cpu, wall, body = zip(*seen[exporter.name])
+            cpu, wall, body = zip(*results[exporter.name])
             text = body[-1].decode()
             shown = {path for path in groups.paths if f'id="{path}"' in text}
             if len(shown) != number:
-                sys.exit(f"{exporter.name} shows {len(shown)} of {number} groups")
+                sys.exit(f"{exporter.name} exposes {len(shown)} of {number} cgroups")
             figures[exporter.name] = {
                 "cpu": statistics.median(cpu),
                 "wall": statistics.median(wall),
                 "series": series(body[-1]),
                 "rss": exporter.memory(),
-                "idle": idle(exporter, still),
+                "idle": idle(exporter, idle_seconds),
             }
         for how, of in floors.items():
             if of[0][0] is not None:
@@ -358,7 +356,7 @@ def measure(arguments, number, floor_binary):
 
 
 def in_machine(arguments, numbers, scratch):
-    """All figures, by number of groups, from the machine of tests/machine."""
+    """Results by number of cgroups, from the virtual machine of tests/machine."""
     task = Path(scratch) / "task"
     task.mkdir()
     shutil.copy(ROOT / "benches/containers_machine.sh", task / "run.sh")
@@ -377,17 +375,17 @@ def in_machine(arguments, numbers, scratch):
     environment = {"STRATA_MACHINE_TIMEOUT": "3000", **os.environ}
     console = subprocess.run(run, env=environment, capture_output=True, text=True, errors="replace")
     if console.returncode:
-        sys.exit(f"in the machine it went wrong:\n{console.stdout[-2000:]}{console.stderr}")
+        sys.exit(f"the run in the virtual machine failed:\n{console.stdout[-2000:]}{console.stderr}")
     lines = [line.split() for line in (task / "out/figures").read_text().splitlines()]
-    every = {}
+    all_results = {}
     for number in numbers:
         of = {}
         for _, what, *figures in (line for line in lines if line[0] == str(number)):
             of.setdefault(what, []).append([int(figure) for figure in figures])
         series, resident, shown = of["page"][0]
         if shown != number:
-            sys.exit(f"the page shows {shown} of {number} groups")
-        every[number] = {
+            sys.exit(f"/metrics exposes {shown} of {number} cgroups")
+        all_results[number] = {
             "strata_exporter": {
                 "cpu": statistics.median(ticks / per for ticks, per in of["scrapes"]),
                 "series": series,
@@ -398,8 +396,8 @@ def in_machine(arguments, numbers, scratch):
         for how in ("open", "keep"):
             if how in of:
                 cpu = statistics.median(nanoseconds for nanoseconds, _ in of[how]) / 1e9
-                every[number][how] = {"cpu": cpu, "files": of[how][0][1]}
-    return every
+                all_results[number][how] = {"cpu": cpu, "files": of[how][0][1]}
+    return all_results
 
 
 def build_floor(path, *flags):
@@ -407,21 +405,21 @@ def build_floor(path, *flags):
     subprocess.run(["cc", "-O2", "-Wall", "-Wextra", *flags, "-o", path, source], check=True)
 
 
-NAMES = {"open": "floor, opened each time", "keep": "floor, kept open"}
+NAMES = {"open": "floor (open)", "keep": "floor (keep)"}
 
 
-def each(every, number, name):
-    """What each group costs beyond the first."""
-    cpu = every[number][name]["cpu"]
-    if number == 1 or 1 not in every:
+def each(all_results, number, name):
+    """Cost per cgroup, without the fixed cost."""
+    cpu = all_results[number][name]["cpu"]
+    if number == 1 or 1 not in all_results:
         return cpu / number
-    first = every[1].get(name, {"cpu": 0})["cpu"]
+    first = all_results[1].get(name, {"cpu": 0})["cpu"]
     return (cpu - first) / (number - 1)
 
 
-def report(every, number):
-    for name, of in every[number].items():
-        cost, floor = each(every, number, name), each(every, number, "open")
+def report(all_results, number):
+    for name, of in all_results[number].items():
+        cost, floor = each(all_results, number, name), each(all_results, number, "open")
         cells = [number, NAMES.get(name, name), f"{of['cpu'] * 1e3:.3f} ms", f"{cost * 1e6:.1f} µs"]
         cells.append(f"{cost / floor:.2f}")
         if "files" in of:
@@ -433,56 +431,56 @@ def report(every, number):
     sys.stdout.flush()
 
 
-def judge(every):
-    """Says how far it is from the targets."""
-    for number in every:
+def compare_with_targets(all_results):
+    """Compares the results with the targets."""
+    for number in all_results:
         if number > 1:
-            ours, floor = (each(every, number, name) for name in ("strata_exporter", "open"))
+            ours, floor = (each(all_results, number, name) for name in ("strata_exporter", "open"))
             print(
-                f"N={number}: {ours * 1e6:.1f} µs per group, to be at most {PER_CONTAINER * 1e6:.0f}; "
-                f"{ours / floor:.2f} times the floor, to be at most {TIMES_FLOOR}."
+                f"N={number}: {ours * 1e6:.1f} µs per cgroup (target: at most {PER_CONTAINER * 1e6:.0f}); "
+                f"{ours / floor:.2f} times the floor (target: at most {TIMES_FLOOR})."
             )
-    if 200 in every:
-        print(f"RSS {every[200]['strata_exporter']['rss']:.1f} MB at 200, to be below {MEGABYTES}.")
-    if 50 in every and 1000 in every:
-        few, many = (each(every, number, "strata_exporter") for number in (50, 1000))
-        print(f"One of 1000 costs {many / few:.2f} times what one of 50 does.")
+    if 200 in all_results:
+        print(f"RSS {all_results[200]['strata_exporter']['rss']:.1f} MB at 200 (target: below {MEGABYTES}).")
+    if 50 in all_results and 1000 in all_results:
+        few, many = (each(all_results, number, "strata_exporter") for number in (50, 1000))
+        print(f"Cost per cgroup at 1000: {many / few:.2f} times the cost at 50.")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="only see that it works")
-    parser.add_argument("--check", action="store_true", help="see with strace that the files are the same")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON too")
-    parser.add_argument("--numbers", help="how many groups; default 1,50,200,1000")
+    parser.add_argument("--short", action="store_true", help="smoke test: few rounds")
+    parser.add_argument("--check", action="store_true", help="verify with strace that the same files are read")
+    parser.add_argument("--json", action="store_true", help="also print the results as JSON")
+    parser.add_argument("--numbers", help="cgroup counts; default 1,50,200,1000")
     parser.add_argument("--processes", action="store_true", help="with a process in each group")
-    parser.add_argument("--docker", action="store_true", help="with containers of a Docker daemon")
-    parser.add_argument("--machine", action="store_true", help="in the machine with cgroup version 2")
-    parser.add_argument("--strata", default=str(ROOT / "target/release/strata_exporter"), help="our binary")
+    parser.add_argument("--docker", action="store_true", help="use containers of a Docker daemon")
+    parser.add_argument("--machine", action="store_true", help="run in the cgroup v2 virtual machine")
+    parser.add_argument("--strata", default=str(ROOT / "target/release/strata_exporter"), help="path of strata_exporter")
     parser.add_argument("--cadvisor", default="cadvisor", help="cAdvisor's binary")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
-        sys.exit("needs root, to make control groups")
+        sys.exit("root is required to create cgroups")
     if not shutil.which(arguments.strata):
-        sys.exit(f"{arguments.strata} is not there; see README, Benchmark")
+        sys.exit(f"{arguments.strata} not found; see README, Benchmark")
     arguments.cadvisor = shutil.which(arguments.cadvisor)
     default = "1,50" if arguments.short else "1,50,200" if arguments.docker else "1,50,200,1000"
     numbers = [int(number) for number in (arguments.numbers or default).split(",")]
 
     with tempfile.TemporaryDirectory() as scratch:
         build_floor(f"{scratch}/floor")
-        every = in_machine(arguments, numbers, scratch) if arguments.machine else {}
-        print("| groups | who | CPU | per group | ratio | wall | series | RSS | idle CPU |")
+        all_results = in_machine(arguments, numbers, scratch) if arguments.machine else {}
+        print("| cgroups | program | CPU | per cgroup | ratio | wall | series | RSS | idle CPU |")
         print("|---|---|---|---|---|---|---|---|---|")
         for number in numbers:
             if not arguments.machine:
-                every[number] = measure(arguments, number, f"{scratch}/floor")
-            report(every, number)
+                all_results[number] = measure(arguments, number, f"{scratch}/floor")
+            report(all_results, number)
     if not arguments.short:
         print()
-        judge(every)
+        compare_with_targets(all_results)
     if arguments.json:
-        print(json.dumps(every))
+        print(json.dumps(all_results))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
 #!/bin/sh
-# Runs in the machine of tests/machine, for containers.py, beside ./strata_exporter,
-# ./floor and what it wrote: ./flags, ./numbers, ./controllers and ./files. What it
-# measures is what containers.py measures, and goes to out/figures.
+# Runs in the virtual machine of tests/machine for containers.py, next to ./strata_exporter, ./floor and
+# its input files ./flags, ./numbers, ./controllers and ./files. Takes the same measurements as
+# containers.py and writes them to out/figures.
 set -eu
 
 rounds=$(cat rounds)
 top=/sys/fs/cgroup/strata-bench
 user_hz=100
 
-# scrape: a page, as Prometheus asks for it.
+# scrape: fetch /metrics like Prometheus.
 scrape() {
     busybox wget -q -O out/page.gz --header 'Accept-Encoding: gzip' \
         --header 'Accept: application/openmetrics-text;version=1.0.0' \
         http://127.0.0.1:9100/metrics
 }
 
-# ticks: CPU time of the exporter.
+# ticks: CPU time of the exporter, in clock ticks.
 ticks() {
     # shellcheck disable=SC2046 # words
     set -- $(cat "/proc/$exporter/stat")

@@ -1,20 +1,18 @@
 #!/usr/bin/env python3
-"""Starts N virtual machines and prints what a scrape of them costs.
+"""Measures the cost of scraping N libvirt domains.
 
     benches/domains.py [--short] [--json] [--numbers N,N...] [--flag=FLAG...]
                        [--strata PATH] [--libvirt-exporter PATH]
 
-A libvirt daemon with directories of its own runs emulated guests of 96 MB, each with
-three disks, two network interfaces and a balloon, which have booted and then do nothing.
-Debian's prometheus-libvirt-exporter and this one, with its collector of libvirt alone,
-are scraped in alternating rounds as Prometheus does it. The CPU time that counts is that
-of the exporter and of the daemon which works for it. It is the kernel's own, of all
-threads.
+A libvirt daemon with private directories runs emulated, idle domains of 96 MB, each with three disks,
+two network interfaces and a balloon. Debian's prometheus-libvirt-exporter and strata_exporter, with
+only its libvirt collector, are scraped in alternating rounds like Prometheus does. The compared CPU time
+is that of the exporter plus the libvirt daemon, measured by the kernel over all threads.
 
-Then one guest is stopped by a signal, so that its monitor hangs, and this exporter is
-scraped with a deadline of two seconds.
+Then one domain is stopped by a signal, so that its monitor hangs, and strata_exporter is scraped with a
+deadline of two seconds.
 
-Needs root, libvirtd, and the kernel of the machine that tests/setup.sh builds.
+Requires root, libvirtd, and the kernel of the machine that tests/setup.sh builds.
 """
 
 import argparse
@@ -32,13 +30,13 @@ import time
 from pathlib import Path
 
 from containers import hierarchies
-from host import ROOT, Exporter, end, series
+from host import ROOT, Exporter, terminate, series
 
-# The targets of the issue that asked for this benchmark.
+# The targets.
 WALL, CPU = 0.5, 0.33
 DEADLINE = 2
 DISKS = ["vda", "vdb", "vdc"]
-# In the order in which they need each other.
+# In dependency order.
 MODULES = """
     drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_pci_legacy_dev
     drivers/virtio/virtio_pci_modern_dev drivers/virtio/virtio_pci net/core/failover
@@ -65,9 +63,9 @@ while :; do
     $b sleep 3600
 done
 """
-# libvirt looks for this user although it is told another.
+# libvirt looks up this user even if another one is configured.
 USER = "libvirt-qemu:x:64055:"
-OWN_DIRECTORIES = """
+PRIVATE_DIRECTORIES = """
     cd "$0"
     mount --bind passwd /etc/passwd
     mount --bind group /etc/group
@@ -79,15 +77,15 @@ OWN_DIRECTORIES = """
 """
 
 
-class Guests:
-    """A libvirt daemon and the guests that it runs."""
+class Domains:
+    """A libvirt daemon and its domains."""
 
     def __init__(self, machine):
         self.dir = Path(tempfile.mkdtemp(prefix="strata-bench-"))
         self.names = []
         self.daemon = None
         first, second = hierarchies()
-        # Where libvirt puts guests, without systemd; it never removes this.
+        # The parent cgroup of domains without systemd; libvirt never removes it.
         parents = [root / "machine" for root in {*first.values(), second} if root]
         self.parents = [parent for parent in parents if not parent.exists()]
         try:
@@ -110,7 +108,7 @@ class Guests:
         for name, line in [("passwd", f"{USER}64055::/:/bin/false\n"), ("group", f"{USER}\n")]:
             known = Path("/etc", name).read_text()
             (self.dir / name).write_text(known if USER.split(":")[0] in known else known + line)
-        words = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", OWN_DIRECTORIES, self.dir]
+        words = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", PRIVATE_DIRECTORIES, self.dir]
         log = open(self.dir / "stderr", "wb")
         self.daemon = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         for _ in range(600):
@@ -119,7 +117,7 @@ class Guests:
             if self.daemon.poll() is not None:
                 break
             time.sleep(0.1)
-        sys.exit(f"libvirtd does not start:\n{(self.dir / 'stderr').read_text()[-2000:]}")
+        sys.exit(f"libvirtd failed to start:\n{(self.dir / 'stderr').read_text()[-2000:]}")
 
     def uri(self, socket):
         return f"qemu+unix:///system?socket={self.dir}/run/{socket}"
@@ -128,14 +126,14 @@ class Guests:
         words = ["virsh", "--quiet", "--connect", self.uri("libvirt-sock"), *words]
         return subprocess.run(words, capture_output=True, text=True)
 
-    def said(self, *words):
+    def run_virsh(self, *words):
         run = self.virsh(*words)
         if run.returncode:
             sys.exit(f"virsh {' '.join(map(str, words))}: {run.stderr}")
         return run.stdout
 
     def grow(self, number):
-        """Until there are so many, which have booted."""
+        """Starts domains until `number` have booted."""
         while len(self.names) < number:
             name = f"s{os.getpid()}g{len(self.names)}"
             disks = ""
@@ -158,8 +156,8 @@ class Guests:
                 <serial type='file'><source path='{self.dir}/{name}.console'/></serial>
                 <memballoon model='virtio'><stats period='1'/></memballoon></devices></domain>""")
             self.names.append(name)
-            self.said("define", xml)
-            self.said("start", name)
+            self.run_virsh("define", xml)
+            self.run_virsh("start", name)
         for name in self.names:
             console = self.dir / f"{name}.console"
             for _ in range(3000):
@@ -167,12 +165,12 @@ class Guests:
                     break
                 time.sleep(0.1)
             else:
-                sys.exit(f"{name} does not boot:\n{console.read_text(errors='replace')[-2000:]}")
+                sys.exit(f"{name} failed to boot:\n{console.read_text(errors='replace')[-2000:]}")
             if "MISSING" in console.read_text(errors="replace"):
-                sys.exit(f"{name} lacks a driver:\n{console.read_text(errors='replace')}")
+                sys.exit(f"{name} is missing a driver:\n{console.read_text(errors='replace')}")
 
     def cpu(self):
-        """CPU time of the daemon so far, in seconds."""
+        """CPU time used by the daemon, in seconds."""
         return time.clock_gettime(~self.daemon.pid << 3 | 2)
 
     def signal(self, name, number):
@@ -181,9 +179,9 @@ class Guests:
     def remove(self):
         if self.daemon:
             for name in self.names:
-                # What libvirt starts is not a child of its daemon.
+                # QEMU processes are not children of the daemon.
                 self.virsh("destroy", name)
-            end(self.daemon)
+            terminate(self.daemon)
         for parent in self.parents:
             try:
                 parent.rmdir()
@@ -193,7 +191,7 @@ class Guests:
 
 
 def initrd(machine, scratch):
-    """A root file system in memory that does nothing, with drivers for what guests have."""
+    """An initramfs with busybox and the drivers for the domain's devices."""
 
     def debugfs(command):
         words = ["debugfs", "-R", command, machine / "root.img"]
@@ -212,7 +210,7 @@ def initrd(machine, scratch):
     def padded(some):
         return some + bytes(-len(some) % 4)
 
-    # As the kernel's Documentation/driver-api/early-userspace/buffer-format.rst has it.
+    # Format: Documentation/driver-api/early-userspace/buffer-format.rst of the kernel.
     archive = b""
     for number, (name, mode, content) in enumerate(entries):
         fields = [number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0]
@@ -221,72 +219,72 @@ def initrd(machine, scratch):
     return gzip.compress(archive)
 
 
-def exporters(arguments, guests):
-    """Debian's and ours, running."""
-    theirs = [arguments.libvirt_exporter, f"--libvirt.uri={guests.uri('libvirt-sock-ro')}"]
+def exporters(arguments, domains):
+    """Starts Debian's exporter and strata_exporter."""
+    theirs = [arguments.libvirt_exporter, f"--libvirt.uri={domains.uri('libvirt-sock-ro')}"]
     ours = [arguments.strata, "--collector.disable-defaults", "--collector.libvirt"]
-    ours += [f"--libvirt.uri={guests.dir}/run/libvirt-sock-ro", *arguments.flag]
-    every = []
+    ours += [f"--libvirt.uri={domains.dir}/run/libvirt-sock-ro", *arguments.flag]
+    all_results = []
     try:
-        every.append(Exporter("libvirt_exporter", theirs))
-        every.append(Exporter("strata_exporter", ours))
+        all_results.append(Exporter("libvirt_exporter", theirs))
+        all_results.append(Exporter("strata_exporter", ours))
     except BaseException:
-        stop(every)
+        stop(all_results)
         raise
-    return every
+    return all_results
 
 
-def stop(every):
-    for exporter in every:
+def stop(all_results):
+    for exporter in all_results:
         exporter.stop()
 
 
-def said(body, family):
+def values_by_domain(body, family):
     """The values of a family, by domain."""
     pattern = rf'^{family}{{[^}}]*domain="([^"]+)"[^}}]*}} (\S+)'
     return {name: float(value) for name, value in re.findall(pattern, body.decode(), re.MULTILINE)}
 
 
 def is_complete(body, names):
-    """Who of them is there with nothing missing, by our own page."""
-    partial = said(body, "libvirt_domain_stats_partial")
-    # What takes the monitor, of disks and of memory as the guest says it.
-    disks = said(body, "libvirt_domain_block_stats_read_bytes_total")
-    balloon = said(body, "libvirt_domain_memory_stats_unused_bytes")
+    """The domains with complete metrics, according to strata_exporter."""
+    partial = values_by_domain(body, "libvirt_domain_stats_partial")
+    # Disk and balloon statistics require the QEMU monitor.
+    disks = values_by_domain(body, "libvirt_domain_block_stats_read_bytes_total")
+    balloon = values_by_domain(body, "libvirt_domain_memory_stats_unused_bytes")
     return [name for name in names if partial.get(name) == 0 and name in disks and name in balloon]
 
 
-def measure(arguments, guests):
-    """All figures of those guests, by who."""
+def measure(arguments, domains):
+    """Results by exporter."""
     rounds, each = (2, 3) if arguments.short else (12, 8)
-    every = exporters(arguments, guests)
-    figures = {exporter.name: {"wall": [], "cpu": [], "daemon": []} for exporter in every}
+    all_results = exporters(arguments, domains)
+    figures = {exporter.name: {"wall": [], "cpu": [], "daemon": []} for exporter in all_results}
     try:
-        # The guests tell their memory each second, when somebody has asked first.
+        # Balloon statistics are updated every second, after the first request.
         for _ in range(2):
-            for exporter in every:
+            for exporter in all_results:
                 for _ in range(each):
                     exporter.scrape()
             time.sleep(1.5)
         for _ in range(rounds):
-            for exporter in every:
+            for exporter in all_results:
                 of = figures[exporter.name]
-                cpu, daemon = exporter.cpu(), guests.cpu()
+                cpu, daemon = exporter.cpu(), domains.cpu()
                 for _ in range(each):
                     wall = time.perf_counter()
                     body = exporter.scrape()
                     of["wall"].append(time.perf_counter() - wall)
                 of["cpu"].append((exporter.cpu() - cpu) / each)
-                of["daemon"].append((guests.cpu() - daemon) / each)
+                of["daemon"].append((domains.cpu() - daemon) / each)
                 of.update(series=series(body), rss=exporter.memory())
-                shown = said(body, "libvirt_domain_block_stats_read_bytes_total")
-                if set(shown) != set(guests.names):
-                    sys.exit(f"{exporter.name} shows {sorted(shown)} of {guests.names}")
-        missing = set(guests.names) - set(is_complete(body, guests.names))
+                shown = values_by_domain(body, "libvirt_domain_block_stats_read_bytes_total")
+                if set(shown) != set(domains.names):
+                    sys.exit(f"{exporter.name} exposes {sorted(shown)} of {domains.names}")
+        missing = set(domains.names) - set(is_complete(body, domains.names))
         if missing:
-            sys.exit(f"strata_exporter does not say all of {sorted(missing)}")
+            sys.exit(f"strata_exporter has incomplete metrics of {sorted(missing)}")
     finally:
-        stop(every)
+        stop(all_results)
     for of in figures.values():
         of["sum"] = statistics.median(map(sum, zip(of["cpu"], of["daemon"])))
         of["p90"] = statistics.quantiles(of["wall"], n=10)[-1]
@@ -297,12 +295,12 @@ def measure(arguments, guests):
 
 def report(figures, number):
     theirs, ours = figures["libvirt_exporter"], figures["strata_exporter"]
-    print(f"\n## {number} guests\n")
+    print(f"\n## {number} domains\n")
     print("| per scrape | libvirt_exporter | strata_exporter | ratio |")
     print("|---|---|---|---|")
     for name, key, scale, unit in [
         ("wall", "wall", 1e3, "ms"),
-        ("wall, 90 % within", "p90", 1e3, "ms"),
+        ("wall, 90th percentile", "p90", 1e3, "ms"),
         ("CPU of the exporter", "cpu", 1e3, "ms"),
         ("CPU of the daemon", "daemon", 1e3, "ms"),
         ("CPU of both", "sum", 1e3, "ms"),
@@ -313,83 +311,83 @@ def report(figures, number):
         digits = 0 if key == "series" else 2
         print(f"| {name} | {a:.{digits}f} {unit} | {b:.{digits}f} {unit} | {b / a:.2f} |")
     wall, cpu = (ours[key] / theirs[key] for key in ("wall", "sum"))
-    print(f"\nWall ratio {wall:.3f}, to be at most {WALL}; CPU ratio {cpu:.3f}, to be at most {CPU}.")
+    print(f"\nWall ratio {wall:.3f} (target: at most {WALL}); CPU ratio {cpu:.3f} (target: at most {CPU}).")
     sys.stdout.flush()
 
 
-def hang(arguments, guests):
-    """Scrapes of this exporter before, while and after one guest hangs."""
+def hang(arguments, domains):
+    """Scrapes strata_exporter before, during and after the hang of one domain."""
     scrapes = 3 if arguments.short else 10
-    every = exporters(arguments, guests)
-    ours, hung = every[1], guests.names[0]
-    seen = []
+    all_results = exporters(arguments, domains)
+    ours, hung = all_results[1], domains.names[0]
+    results = []
 
     def scrape(when):
         wall = time.perf_counter()
         body = ours.scrape(DEADLINE)
         wall = time.perf_counter() - wall
-        seen.append({"when": when, "wall": wall, "complete": len(is_complete(body, guests.names))})
+        results.append({"when": when, "wall": wall, "complete": len(is_complete(body, domains.names))})
 
     try:
         for _ in range(scrapes):
             scrape("before")
-        guests.signal(hung, signal.SIGSTOP)
+        domains.signal(hung, signal.SIGSTOP)
         try:
             for _ in range(scrapes):
                 scrape("hangs")
         finally:
-            guests.signal(hung, signal.SIGCONT)
+            domains.signal(hung, signal.SIGCONT)
         time.sleep(0.5)
         for _ in range(scrapes):
             scrape("after")
     finally:
-        stop(every)
-    print(f"\n## One of {len(guests.names)} guests hangs, deadline {DEADLINE} s\n")
-    print("| one guest | complete guests | wall of each scrape, ms |")
+        stop(all_results)
+    print(f"\n## One of {len(domains.names)} domains hangs, deadline {DEADLINE} s\n")
+    print("| state of the domain | complete domains | wall time per scrape, ms |")
     print("|---|---|---|")
     for when, title in [("before", "runs"), ("hangs", "hangs"), ("after", "runs again")]:
-        of = [one for one in seen if one["when"] == when]
+        of = [one for one in results if one["when"] == when]
         complete = ", ".join(str(one["complete"]) for one in of)
         walls = ", ".join(f"{one['wall'] * 1e3:.0f}" for one in of)
         print(f"| {title} | {complete} | {walls} |")
     sys.stdout.flush()
-    return seen
+    return results
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="only see that it works")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON too")
-    parser.add_argument("--numbers", help="how many guests; default 2,10,20")
-    parser.add_argument("--flag", action="append", default=[], help="one more of our flags")
-    parser.add_argument("--strata", default=str(ROOT / "target/release/strata_exporter"), help="our binary")
-    parser.add_argument("--libvirt-exporter", default="prometheus-libvirt-exporter", help="the anchor's binary")
+    parser.add_argument("--short", action="store_true", help="smoke test: few rounds")
+    parser.add_argument("--json", action="store_true", help="also print the results as JSON")
+    parser.add_argument("--numbers", help="domain counts; default 2,10,20")
+    parser.add_argument("--flag", action="append", default=[], help="additional flag for strata_exporter")
+    parser.add_argument("--strata", default=str(ROOT / "target/release/strata_exporter"), help="path of strata_exporter")
+    parser.add_argument("--libvirt-exporter", default="prometheus-libvirt-exporter", help="path of the exporter to compare with")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
-        sys.exit("needs root, to run a libvirt daemon")
+        sys.exit("root is required to run a libvirt daemon")
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     programs = [arguments.strata, arguments.libvirt_exporter]
     for program in [*programs, "libvirtd", "virsh", "qemu-system-x86_64", "qemu-img", "busybox", "debugfs"]:
         if not shutil.which(program):
-            sys.exit(f"{program} is not there; see README, Benchmark")
+            sys.exit(f"{program} not found; see README, Benchmark")
     machine = Path(os.environ.get("STRATA_MACHINE_DIR", ROOT / "target/machine"))
     if not (machine / "stamp").exists():
-        sys.exit(f"no machine in {machine}: run tests/setup.sh")
+        sys.exit(f"no virtual machine image in {machine}: run tests/setup.sh")
     default = "2" if arguments.short else "2,10,20"
     numbers = sorted(int(number) for number in (arguments.numbers or default).split(","))
 
-    guests = Guests(machine.resolve())
-    every = {}
+    domains = Domains(machine.resolve())
+    all_results = {}
     try:
         for number in numbers:
-            guests.grow(number)
-            every[number] = measure(arguments, guests)
-            report(every[number], number)
-        every["hung"] = hang(arguments, guests)
+            domains.grow(number)
+            all_results[number] = measure(arguments, domains)
+            report(all_results[number], number)
+        all_results["hung"] = hang(arguments, domains)
     finally:
-        guests.remove()
+        domains.remove()
     if arguments.json:
-        print(json.dumps(every))
+        print(json.dumps(all_results))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-/* What it costs at least to read files of many control groups: nothing but the system
- * calls, with one buffer, and what is read is dropped.
+/* Minimum cost of reading the files of many cgroups: only the system calls, with one buffer
+ * whose contents are ignored.
  *
  *     floor open|keep ROUNDS <DIRECTORIES
  *
- * Each line of its input is a directory and names of files in it, with spaces between.
- * The directories stay open. In each round every file is either opened below its
- * directory, read and closed (open), or read again through a descriptor that was kept
- * (keep). Prints the CPU nanoseconds and the files of a round.
+ * Each input line is a directory and the names of files in it, separated by spaces. The
+ * directories stay open. In each round, every file is either opened below its directory,
+ * read and closed (open), or read through a descriptor that stays open (keep). Prints the
+ * CPU nanoseconds and the number of files per round.
  */
 #define _GNU_SOURCE
 #include <err.h>

@@ -1,16 +1,15 @@
 #!/usr/bin/env python3
-"""Scrapes node_exporter and strata_exporter in turn and prints what each costs.
+"""Compares the cost of a scrape of node_exporter and of strata_exporter.
 
     benches/host.py [--short] [--interfaces N] [--node-exporter PATH] [--strata PATH]
 
-Both run at the same time on this machine, with the same collectors, and are scraped
-in alternating rounds as Prometheus does it (kept connection, OpenMetrics wished for,
-gzip), so that what else the machine does hits both alike. The figure that counts is
-the ratio. CPU time is the kernel's own, in nanoseconds, of all threads that there were.
+Both run at the same time on this machine, with the same collectors, and are scraped in alternating
+rounds like Prometheus does (keep-alive, OpenMetrics, gzip), so other load affects both equally. The
+relevant result is the ratio. CPU time is measured by the kernel, in nanoseconds, over all threads,
+including threads that have ended.
 
-With --interfaces N the whole runs in a network namespace of its own with N veth
-interfaces, which needs root and iproute2. Without it, both namespaces are measured:
-the one we are in, and, as root, one with 96 interfaces.
+With --interfaces N everything runs in a network namespace with N veth interfaces, which requires root
+and iproute2. Without it, the current namespace is measured, and, as root, one with 96 interfaces.
 """
 
 import argparse
@@ -34,14 +33,14 @@ HEADERS = {
     "text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
     "Accept-Encoding": "gzip",
 }
-# Debian's defaults are not upstream's, so that each would look at other things.
+# Debian's defaults differ from upstream's: set the filters explicitly for both.
 FILTERS = [
     "--collector.filesystem.mount-points-exclude="
     "^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)",
     "--collector.netdev.device-exclude=",
     "--collector.textfile.directory=",
 ]
-# The targets of the issue that asked for this benchmark: CPU per scrape against node_exporter's.
+# The targets: CPU per scrape against node_exporter's.
 FEW, MANY = 0.35, 0.2
 
 
@@ -63,7 +62,7 @@ class Exporter:
             raise
 
     def wait(self, command):
-        """Until it answers."""
+        """Waits until the first successful scrape."""
         for _ in range(200):
             try:
                 self.scrape()
@@ -73,27 +72,27 @@ class Exporter:
                 if self.process.poll() is not None:
                     break
                 time.sleep(0.05)
-        sys.exit(f"{self.name} does not start: {' '.join(command)}")
+        sys.exit(f"{self.name} failed to start: {' '.join(command)}")
 
     def scrape(self, deadline=10):
         headers = {**HEADERS, "X-Prometheus-Scrape-Timeout-Seconds": str(deadline)}
         self.connection.request("GET", "/metrics", headers=headers)
-        answer = self.connection.getresponse()
-        body = answer.read()
-        if answer.status != 200:
-            sys.exit(f"{self.name} answers {answer.status}: {body[:200]!r}")
-        return gzip.decompress(body) if answer.getheader("Content-Encoding") == "gzip" else body
+        response = self.connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            sys.exit(f"{self.name} returned status {response.status}: {body[:200]!r}")
+        return gzip.decompress(body) if response.getheader("Content-Encoding") == "gzip" else body
 
     def cpu(self):
-        """CPU time so far, in seconds.
+        """CPU time used, in seconds.
 
-        Not the sum over /proc/PID/task: that forgets the threads that have ended.
+        Not the sum over /proc/PID/task, which excludes threads that have ended.
         """
-        # What clock_getcpuclockid(3) makes of a process.
+        # The clock ID that clock_getcpuclockid(3) returns for a process.
         return time.clock_gettime(~self.process.pid << 3 | 2)
 
     def memory(self, which="VmRSS"):
-        """Resident memory in MB: all of it, or that which is its own (RssAnon), and the like."""
+        """A memory field of /proc/PID/status, in MB: VmRSS, RssAnon (anonymous only), VmHWM."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(rf"{which}:\s+(\d+)", status)[1]) / 1024
 
@@ -103,13 +102,13 @@ class Exporter:
 
 
 def switches(help_text):
-    """The collectors that a --help text names."""
+    """The collectors in a --help text."""
     names = re.findall(r"--(?:\[no-\])?collector\.(\w+)(?=[\s\[])", help_text)
     return set(names)
 
 
 def same_collectors(node_exporter, strata):
-    """Those that are on by default here and that both have."""
+    """Collectors that both have and that strata_exporter enables by default."""
 
     def helped(binary):
         run = subprocess.run([binary, "--help"], capture_output=True, text=True, check=True)
@@ -125,8 +124,8 @@ def series(body):
 
 
 def measure(exporters, rounds, scrapes):
-    """Medians over the rounds, by exporter."""
-    seen = {exporter.name: {"cpu": [], "wall": []} for exporter in exporters}
+    """Medians over all rounds, by exporter."""
+    results = {exporter.name: {"cpu": [], "wall": []} for exporter in exporters}
     for exporter in exporters:
         for _ in range(scrapes):
             exporter.scrape()
@@ -135,19 +134,19 @@ def measure(exporters, rounds, scrapes):
             cpu, wall = exporter.cpu(), time.perf_counter()
             for _ in range(scrapes):
                 body = exporter.scrape()
-            seen[exporter.name]["wall"].append((time.perf_counter() - wall) / scrapes)
-            seen[exporter.name]["cpu"].append((exporter.cpu() - cpu) / scrapes)
-            seen[exporter.name]["series"] = series(body)
-            seen[exporter.name]["bytes"] = len(body)
-            seen[exporter.name]["rss"] = exporter.memory()
-    for figures in seen.values():
+            results[exporter.name]["wall"].append((time.perf_counter() - wall) / scrapes)
+            results[exporter.name]["cpu"].append((exporter.cpu() - cpu) / scrapes)
+            results[exporter.name]["series"] = series(body)
+            results[exporter.name]["bytes"] = len(body)
+            results[exporter.name]["rss"] = exporter.memory()
+    for figures in results.values():
         for key in ("cpu", "wall"):
             figures[key] = statistics.median(figures[key])
-    return seen
+    return results
 
 
-def end(process):
-    """Ends a daemon, which may have much to see to first."""
+def terminate(process):
+    """Terminates a daemon; kills it after 20 s."""
     process.terminate()
     try:
         process.wait(20)
@@ -157,16 +156,16 @@ def end(process):
 
 
 def idle(exporter, seconds):
-    """CPU seconds per second while nobody asks."""
+    """CPU seconds per second without requests."""
     before = exporter.cpu()
     time.sleep(seconds)
     return (exporter.cpu() - before) / seconds
 
 
-def report(title, seen, idle_cpu, collectors, target):
-    theirs, ours = seen["node_exporter"], seen["strata_exporter"]
+def report(title, results, idle_cpu, collectors, target):
+    theirs, ours = results["node_exporter"], results["strata_exporter"]
     print(f"\n## {title}\n")
-    print(f"{len(collectors)} collectors on in both: {', '.join(collectors)}\n")
+    print(f"{len(collectors)} collectors enabled in both: {', '.join(collectors)}\n")
     print("| per scrape | node_exporter | strata_exporter | ratio |")
     print("|---|---|---|---|")
     for name, key, scale, unit in [
@@ -183,33 +182,33 @@ def report(title, seen, idle_cpu, collectors, target):
     print(f"| CPU per series | {a:.2f} µs | {b:.2f} µs | {b / a:.2f} |")
     print(f"| idle CPU | | {idle_cpu * 100:.4f} % | |")
     ratio = ours["cpu"] / theirs["cpu"]
-    print(f"\nCPU ratio {ratio:.3f}, to be at most {target}; RSS {ours['rss']:.1f} MB, to be below 10 MB.")
+    print(f"\nCPU ratio {ratio:.3f} (target: at most {target}); RSS {ours['rss']:.1f} MB (target: below 10 MB).")
     sys.stdout.flush()
 
 
-def here(arguments, title, target):
+def run_benchmark(arguments, title, target):
     collectors = same_collectors(arguments.node_exporter, arguments.strata)
     flags = ["--collector.disable-defaults"] + [f"--collector.{name}" for name in collectors] + FILTERS
     exporters = []
     try:
         exporters.append(Exporter("node_exporter", [arguments.node_exporter] + flags))
         exporters.append(Exporter("strata_exporter", [arguments.strata] + flags))
-        rounds, scrapes, still = (2, 5, 1) if arguments.short else (15, 40, 20)
-        seen = measure(exporters, rounds, scrapes)
-        report(title, seen, idle(exporters[1], still), collectors, target)
+        rounds, scrapes, idle_seconds = (2, 5, 1) if arguments.short else (15, 40, 20)
+        results = measure(exporters, rounds, scrapes)
+        report(title, results, idle(exporters[1], idle_seconds), collectors, target)
         if arguments.json:
-            print(json.dumps({"title": title, **seen}))
+            print(json.dumps({"title": title, **results}))
     finally:
         for exporter in exporters:
             exporter.stop()
 
 
 def in_namespace(arguments, interfaces):
-    """Runs this script again where there are that many interfaces."""
+    """Runs this script in a network namespace with that many interfaces."""
     name = f"strata-bench-{os.getpid()}"
     ip = shutil.which("ip", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if not ip:
-        sys.exit("ip is not there, which is in iproute2; see README, Benchmark")
+        sys.exit("ip not found (package iproute2); see README, Benchmark")
 
     def run(*words):
         subprocess.run([ip, *words], check=True)
@@ -230,38 +229,38 @@ def in_namespace(arguments, interfaces):
 
 
 def pairs(text):
-    """A number of interfaces, which come in pairs."""
+    """Parses an even number of interfaces."""
     number = int(text)
     if number <= 0 or number % 2:
-        raise argparse.ArgumentTypeError("must be even, for veth interfaces come in pairs")
+        raise argparse.ArgumentTypeError("must be positive and even, because veth interfaces are created in pairs")
     return number
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="only see that it works")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON too")
-    parser.add_argument("--interfaces", type=pairs, help="measure only with so many interfaces")
+    parser.add_argument("--short", action="store_true", help="smoke test: few rounds")
+    parser.add_argument("--json", action="store_true", help="also print the results as JSON")
+    parser.add_argument("--interfaces", type=pairs, help="measure only with this number of interfaces")
     parser.add_argument("--inside", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--node-exporter", default="prometheus-node-exporter", help="the anchor's binary")
-    parser.add_argument("--strata", default=str(ROOT / "target/release/strata_exporter"), help="our binary")
+    parser.add_argument("--node-exporter", default="prometheus-node-exporter", help="path of the exporter to compare with")
+    parser.add_argument("--strata", default=str(ROOT / "target/release/strata_exporter"), help="path of strata_exporter")
     arguments = parser.parse_args()
     for what in ("node_exporter", "strata"):
         found = shutil.which(getattr(arguments, what))
         if not found:
-            sys.exit(f"{getattr(arguments, what)} is not there; see README, Benchmark")
+            sys.exit(f"{getattr(arguments, what)} not found; see README, Benchmark")
         setattr(arguments, what, found)
 
     if arguments.inside:
-        here(arguments, f"With {arguments.inside} more interfaces", MANY)
+        run_benchmark(arguments, f"With {arguments.inside} more interfaces", MANY)
     elif arguments.interfaces:
         in_namespace(arguments, arguments.interfaces)
     else:
-        here(arguments, f"This machine, {len(socket.if_nameindex())} interfaces", FEW)
+        run_benchmark(arguments, f"This machine, {len(socket.if_nameindex())} interfaces", FEW)
         if os.geteuid() == 0:
             in_namespace(arguments, 96)
         else:
-            print("\nNot measured with 96 interfaces: that needs root.")
+            print("\nNot measured with 96 interfaces: requires root.")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Prints how much memory the exporter needs: for the host alone, with control groups like
-those of containers, and under a memory limit of its own.
+"""Measures the exporter's memory: host collectors only, with cgroups laid out like those of
+containers, and under a memory limit.
 
     benches/memory.py [--short] [--scrapes N] [--limit MB] [--strata PATH]
 
-It is scraped as Prometheus does it. What the kernel keeps for it counts against a limit
-too, so that beside its own memory the control group's is shown, with how often it
-stood at its limit. A limited exporter that was killed, or does not answer, is a failure.
+The exporter is scraped like Prometheus does. Kernel memory counts against a limit too, so the report also
+shows the usage of its cgroup and how often the limit was reached. A limited exporter that is killed or
+does not respond is a failure.
 
-Needs root.
+Requires root.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from pathlib import Path
 from containers import Groups, hierarchies
 from host import ROOT, Exporter
 
-# The targets: host alone, 200 groups.
+# The targets: host only, 200 cgroups.
 MEGABYTES = {"host": 10, 200: 20}
 NAME = f"strata-memory-{os.getpid()}"
 
 
-class Limited:
-    """A control group of the exporter's own, that counts its memory and may limit it."""
+class LimitedCgroup:
+    """A cgroup for the exporter that accounts, and optionally limits, its memory."""
 
     def __init__(self, megabytes):
         first, second = hierarchies()
@@ -46,9 +46,9 @@ class Limited:
             (self.path / file).write_text(str(megabytes << 20))
 
     def command(self, copy, words):
-        """Enters it, then becomes what it is told: a copy of the program that nobody has read
-        yet, so that its pages in memory are charged to this group, as they are to
-        whoever first runs a program.
+        """A command that joins the cgroup and executes a copy of the binary.
+
+        The copy is not in the page cache, so its pages are charged to this cgroup.
         """
         shutil.copy(words[0], copy)
         with open(copy, "rb") as file:
@@ -83,20 +83,20 @@ class Limited:
 
 
 def host_flags(strata):
-    """Every collector of containers, guests and the census is off."""
-    said = subprocess.run([strata, "--help"], capture_output=True, text=True, check=True).stdout
-    names = re.findall(r"--collector\.((?:container_|census|libvirt|machine|history)\w*)\[=<BOOL>\]", said)
+    """Flags that disable all collectors of containers, domains and the census."""
+    output = subprocess.run([strata, "--help"], capture_output=True, text=True, check=True).stdout
+    names = re.findall(r"--collector\.((?:container_|census|libvirt|machine|history)\w*)\[=<BOOL>\]", output)
     return [f"--no-collector.{name}" for name in sorted(set(names))]
 
 
 def measure(arguments, number, limit, flags):
-    limited = Limited(limit)
+    limited_cgroup = LimitedCgroup(limit)
     scratch = tempfile.TemporaryDirectory()
     copy = Path(scratch.name) / "strata_exporter"
     groups = exporter = None
     try:
         groups = Groups(number, False) if number else None
-        command = limited.command(copy, [arguments.strata, "--engine.socket=", *flags])
+        command = limited_cgroup.command(copy, [arguments.strata, "--engine.socket=", *flags])
         exporter = Exporter("strata_exporter", command)
         spent = []
         for _ in range(arguments.scrapes):
@@ -104,7 +104,7 @@ def measure(arguments, number, limit, flags):
             try:
                 body = exporter.scrape()
             except (OSError, http.client.HTTPException):
-                sys.exit(f"with {number} groups in {limit} MB it does not answer; {limited.figures()}")
+                sys.exit(f"with {number} cgroups and {limit} MB: no response; {limited_cgroup.figures()}")
             spent.append(exporter.cpu() - before)
         kept = re.search(rb"^strata_kept_files_max (\d+)", body, re.MULTILINE)
         return {
@@ -113,48 +113,48 @@ def measure(arguments, number, limit, flags):
             "peak": exporter.memory("VmHWM"),
             "cpu": statistics.median(spent) * 1e3,
             "kept": int(kept[1]) if kept else None,
-            **limited.figures(),
+            **limited_cgroup.figures(),
         }
     finally:
         if exporter:
             exporter.stop()
         if groups:
             groups.remove()
-        limited.remove()
+        limited_cgroup.remove()
         scratch.cleanup()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="only see that it works")
-    parser.add_argument("--scrapes", type=int, default=1000, help="how many; default %(default)s")
+    parser.add_argument("--short", action="store_true", help="smoke test: few rounds")
+    parser.add_argument("--scrapes", type=int, default=1000, help="number of scrapes; default %(default)s")
     parser.add_argument("--limit", type=int, default=32, help="the limit in MB; default %(default)s")
-    parser.add_argument("--strata", default=str(ROOT / "target/release/strata_exporter"), help="our binary")
+    parser.add_argument("--strata", default=str(ROOT / "target/release/strata_exporter"), help="path of strata_exporter")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
-        sys.exit("needs root, to make control groups")
+        sys.exit("root is required to create cgroups")
     if not shutil.which(arguments.strata):
-        sys.exit(f"{arguments.strata} is not there; see README, Benchmark")
+        sys.exit(f"{arguments.strata} not found; see README, Benchmark")
     if arguments.short:
         arguments.scrapes = 30
-    # So that what was made is removed then, too.
+    # Clean up on SIGTERM too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     many = 1000
     cases = [(0, None, host_flags(arguments.strata)), (200, None, []), (many, None, []), (many, arguments.limit, [])]
-    print("| groups | limit | RSS | its own | peak RSS | charged to its group | kernel's | files' | at the limit | kept files | CPU |")
+    print("| cgroups | limit | RSS | anonymous | peak RSS | cgroup usage | kernel | page cache | limit hits | open cgroup files | CPU |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    seen = {}
+    results = {}
     for number, limit, flags in cases:
         of = measure(arguments, number, limit, flags)
-        seen[number, limit] = of
-        cells = [number or "host alone", f"{limit} MB" if limit else ""]
+        results[number, limit] = of
+        cells = [number or "host only", f"{limit} MB" if limit else ""]
         cells += [f"{of[name]:.1f} MB" for name in ("rss", "own", "peak", "usage", "kernel", "file")]
         cells += [f"{of['hits']} times" if limit else "", of["kept"], f"{of['cpu']:.1f} ms"]
         print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
         if of["kills"]:
-            sys.exit(f"with {number} groups in {limit} MB it was killed")
-    print(f"\n{arguments.scrapes} scrapes each. RSS {seen[0, None]['rss']:.1f} MB for the host alone, to be below {MEGABYTES['host']} MB;", end=" ")
-    print(f"{seen[200, None]['rss']:.1f} MB at 200 groups, to be below {MEGABYTES[200]} MB.")
+            sys.exit(f"with {number} cgroups and {limit} MB: OOM killed")
+    print(f"\n{arguments.scrapes} scrapes each. RSS {results[0, None]['rss']:.1f} MB for the host only (target: below {MEGABYTES['host']} MB);", end=" ")
+    print(f"{results[200, None]['rss']:.1f} MB at 200 cgroups (target: below {MEGABYTES[200]} MB).")
 
 
 if __name__ == "__main__":

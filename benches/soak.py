@@ -1,23 +1,21 @@
 #!/usr/bin/env python3
-"""Scrapes the exporter a hundred thousand times while the machine changes under it, and
-says whether it grows.
+"""Scrapes the exporter 100,000 times while cgroups and clients change, and checks for leaks.
 
     benches/soak.py [--short] [--scrapes N] [--strata PATH] [FLAG...]
 
-Control groups come and go meanwhile, a few of twenty with each hundred scrapes; filters,
-formats and connections change; clients hang up before or in the middle of their answer,
-send half a request, or open a connection and ask for nothing; the page and its JSON are
-looked at. What the process has is looked at a hundred times: its memory, all of it and
-what is its own, its open files and its threads.
+During the run, a few of twenty cgroups are replaced every hundred scrapes; filters, formats and
+connections vary; clients disconnect before or during a response, send half a request, or open a
+connection without a request; the web page and its JSON API are requested. The process is sampled a
+hundred times: resident and anonymous memory, open files and threads.
 
-It is flat if the median of the last tenth is not above that of the second by more than a
-margin: 5 % and 0.5 MB of memory, 8 files, one thread. Else the exit status is 1. A
-leak of 10 bytes a scrape is seen in a hundred thousand.
+The test passes if the median of the last tenth does not exceed that of the second tenth by more than a
+margin: 5 % plus 0.5 MB of memory, 8 files, one thread. Otherwise the exit status is 1. A leak of 10
+bytes per scrape is detected in 100,000 scrapes.
 
-All collectors are on that are by default. The history is made short, and what is gone is
-forgotten soon, so that both are full in the first tenth. FLAG is for the exporter, as in
-`-- --no-collector.libvirt`. Groups come and go only where root runs it; the exporter sees no
-others then, for it has mounts of its own.
+All default collectors are enabled. The history is short and the cgroup grace period is 1 s, so both
+reach their full size within the first tenth. FLAG is passed to the exporter, as in
+`-- --no-collector.libvirt`. Cgroups change only if run as root; the exporter then sees only these
+cgroups, in its own mount namespace.
 """
 
 import argparse
@@ -39,11 +37,11 @@ FLAGS = ["--cgroup.grace=1s", "--history.interval=500ms", "--history.points=20"]
 PARENT = f"strata-soak-{os.getpid()}"
 GROUPS, CHANGED = 20, 3
 SAMPLES = 100
-# Scrapes before any is counted: until whatever is kept is there.
+# Warm-up scrapes before the first sample.
 WARM = 1000
-# What the median of the last tenth may be above that of the second: a share, and so much.
+# Allowed growth from the second to the last tenth: (fraction, absolute).
 MARGINS = {"RSS": (0.05, 0.5), "own": (0.05, 0.5), "files": (0, 8), "threads": (0, 1)}
-# In a short run not everything has been done once in the second tenth.
+# In a short run, not every operation has run once by the second tenth.
 SHORT_MARGINS = {"RSS": (0.05, 2), "own": (0.05, 2), "files": (0.1, 50), "threads": (0, 2)}
 PATHS = [
     "/metrics",
@@ -57,20 +55,20 @@ PATHS = [
     "/metrics/census",
     "/metrics?collect[]=history",
 ]
-LOOKED_AT = ["/", "/api/v1/containers", "/api/v1/host", "/api/v1/collectors", "/plot/host.svg", "/nothing"]
+PAGE_PATHS = ["/", "/api/v1/containers", "/api/v1/host", "/api/v1/collectors", "/plot/host.svg", "/nothing"]
 FORMATS = [HEADERS, {"Accept": "text/plain"}, {"Accept-Encoding": "gzip"}]
 
 
 class Groups:
-    """Control groups of which the oldest go and new ones come."""
+    """Cgroups of which the oldest are replaced by new ones."""
 
     def __init__(self):
         first, second = hierarchies()
         self.roots = sorted(set(first.values()) | ({second} if second else set())) if os.geteuid() == 0 else []
-        self.there, self.made = [], 0
+        self.existing, self.made = [], 0
 
-    def alone(self, command):
-        """A command that sees these groups and no others."""
+    def isolated(self, command):
+        """A command in a mount namespace with only these cgroups."""
         if not self.roots:
             return command
         binds = [f"mount --bind {root}/{PARENT} {root}" for root in self.roots]
@@ -79,13 +77,13 @@ class Groups:
 
     def change(self, number):
         for _ in range(number if self.roots else 0):
-            if len(self.there) >= GROUPS:
-                self.remove(self.there.pop(0))
+            if len(self.existing) >= GROUPS:
+                self.remove(self.existing.pop(0))
             name = f"{PARENT}/docker/{self.made:064x}"
             self.made += 1
             for root in self.roots:
                 (root / name).mkdir(parents=True)
-            self.there.append(name)
+            self.existing.append(name)
 
     def remove(self, name):
         for root in self.roots:
@@ -99,7 +97,7 @@ class Groups:
                     time.sleep(0.02)
 
     def end(self):
-        for name in [*self.there, f"{PARENT}/docker", PARENT]:
+        for name in [*self.existing, f"{PARENT}/docker", PARENT]:
             self.remove(name)
 
 
@@ -107,16 +105,16 @@ def connect(exporter):
     return socket.create_connection(("127.0.0.1", exporter.port), timeout=20)
 
 
-def disturb(exporter, number, idle):
-    """What others do beside the scraper."""
+def run_faulty_client(exporter, number, idle):
+    """One faulty or idle client."""
     request = f"GET {PATHS[number % len(PATHS)]} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     what = number % 5
     client = connect(exporter)
     if what == 0:
-        # Gone before there is an answer.
+        # Disconnects before the response.
         client.sendall(request)
     elif what == 1:
-        # Gone in the middle of it.
+        # Disconnects during the response.
         client.sendall(request)
         client.recv(100)
     elif what == 2:
@@ -144,38 +142,38 @@ def state(exporter):
 
 
 class Scraper:
-    """Asks on a kept connection, and now and then on a new one."""
+    """A client with a keep-alive connection that is reopened from time to time."""
 
     def __init__(self, exporter):
         self.exporter, self.connection = exporter, None
 
-    def ask(self, path, headers, status=200):
+    def request(self, path, headers, status=200):
         if self.connection is None:
             self.connection = http.client.HTTPConnection("127.0.0.1", self.exporter.port, timeout=20)
         self.connection.request("GET", path, headers=headers)
-        answer = self.connection.getresponse()
-        body = answer.read()
-        if answer.status != status:
-            sys.exit(f"{path}: status {answer.status}: {body[:200]!r}")
+        response = self.connection.getresponse()
+        body = response.read()
+        if response.status != status:
+            sys.exit(f"{path}: status {response.status}: {body[:200]!r}")
 
-    def hang_up(self):
+    def disconnect(self):
         self.connection.close()
         self.connection = None
 
 
 def soak(exporter, groups, scrapes):
-    """What the process had, from time to time."""
+    """Samples of the process state during the run."""
     scraper, idle, samples = Scraper(exporter), [], []
     every = max(1, scrapes // SAMPLES)
     for number in range(-WARM, scrapes):
-        scraper.ask(PATHS[number % len(PATHS)], FORMATS[number // len(PATHS) % len(FORMATS)])
+        scraper.request(PATHS[number % len(PATHS)], FORMATS[number // len(PATHS) % len(FORMATS)])
         if number % 7 == 6:
-            scraper.hang_up()
+            scraper.disconnect()
         if number % 10 == 9:
-            disturb(exporter, number // 10, idle)
+            run_faulty_client(exporter, number // 10, idle)
         if number % 50 == 49:
-            path = LOOKED_AT[number // 50 % len(LOOKED_AT)]
-            scraper.ask(path, {}, 404 if path == "/nothing" else 200)
+            path = PAGE_PATHS[number // 50 % len(PAGE_PATHS)]
+            scraper.request(path, {}, 404 if path == "/nothing" else 200)
         if number % 100 == 99:
             groups.change(CHANGED)
         if number >= 0 and number % every == every - 1:
@@ -184,11 +182,11 @@ def soak(exporter, groups, scrapes):
 
 
 def judge(samples, scrapes, seconds, margins):
-    """Prints the tenths, and whether the last is as the second."""
+    """Prints the medians of the tenths; returns whether the last is within the margins of the second."""
     tenth = max(1, len(samples) // 10)
     parts = [samples[n * tenth : (n + 1) * tenth] for n in range(10)]
     medians = [{name: statistics.median(it[name] for it in part) for name in margins} for part in parts]
-    print("| scrapes | RSS | of it its own | open files | threads |")
+    print("| scrapes | RSS | anonymous | open files | threads |")
     print("|---|---|---|---|---|")
     for number, of in enumerate(medians, 1):
         cells = [f"{number * scrapes // 10:,}", f"{of['RSS']:.2f} MB", f"{of['own']:.2f} MB"]
@@ -206,25 +204,25 @@ def judge(samples, scrapes, seconds, margins):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="3,000 scrapes: only what grows fast is seen")
-    parser.add_argument("--scrapes", type=int, default=100_000, help="how many; default %(default)s")
-    parser.add_argument("--strata", default=str(ROOT / "target/release/strata_exporter"), help="our binary")
-    parser.add_argument("flags", nargs="*", metavar="FLAG", help="flags of the exporter")
+    parser.add_argument("--short", action="store_true", help="3,000 scrapes: detects only fast leaks")
+    parser.add_argument("--scrapes", type=int, default=100_000, help="number of scrapes; default %(default)s")
+    parser.add_argument("--strata", default=str(ROOT / "target/release/strata_exporter"), help="path of strata_exporter")
+    parser.add_argument("flags", nargs="*", metavar="FLAG", help="flags for the exporter")
     arguments = parser.parse_args()
     if not shutil.which(arguments.strata):
-        sys.exit(f"{arguments.strata} is not there; see README, Benchmark")
+        sys.exit(f"{arguments.strata} not found; see README, Benchmark")
     scrapes = 3000 if arguments.short else arguments.scrapes
     if scrapes < SAMPLES:
-        sys.exit(f"--scrapes is to be at least {SAMPLES}")
-    # So that what was made is removed then, too.
+        sys.exit(f"--scrapes must be at least {SAMPLES}")
+    # Clean up on SIGTERM too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     groups = Groups()
     if not groups.roots:
-        print("not root: no control groups come and go", file=sys.stderr)
+        print("not root: cgroups are not changed", file=sys.stderr)
     exporter = None
     try:
         groups.change(GROUPS)
-        exporter = Exporter("strata_exporter", groups.alone([arguments.strata, *FLAGS, *arguments.flags]))
+        exporter = Exporter("strata_exporter", groups.isolated([arguments.strata, *FLAGS, *arguments.flags]))
         started = time.monotonic()
         samples = soak(exporter, groups, scrapes)
         margins = SHORT_MARGINS if arguments.short else MARGINS

@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""What TLS, client certificates and passwords cost: CPU time of a scrape, by exporters of one
-binary side by side, each on a connection that is kept and on a new one each time.
+"""Measures the CPU cost of TLS, client certificates and basic authentication per scrape, with a
+keep-alive connection and with a new connection per scrape.
 
     benches/web_config.py [--rounds N] [--strata PATH]
 
-Needs openssl. The collectors are the default ones of the host; the password's hash has cost 12
-and is compared once, before anything is counted.
+Requires openssl. Default host collectors; the bcrypt hash has cost 12 and is verified once, before the
+measurement.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from pathlib import Path
 
 from host import HEADERS, ROOT, Exporter
 
-# Of "test", as exporter-toolkit's documentation has it.
+# The hash of "test" from the documentation of exporter-toolkit.
 HASH = "$2b$12$hNf2lSsxfm0.i4a.1kVpSOVyBCfIB51VRjgBUyv6kdnyTlgWj81Ay"
 BATCH = 20
 
 
-class Served(Exporter):
-    """An exporter behind a web config, or none."""
+class ConfiguredExporter(Exporter):
+    """An exporter with or without a web configuration."""
 
     def __init__(self, name, strata, config, client, password):
         self.client, self.password = client, password
@@ -50,13 +50,13 @@ class Served(Exporter):
         if self.password:
             headers["Authorization"] = "Basic " + base64.b64encode(self.password.encode()).decode()
         self.connection.request("GET", "/metrics", headers=headers)
-        answer = self.connection.getresponse()
-        body = answer.read()
-        if answer.status != 200:
-            sys.exit(f"{self.name} answers {answer.status}: {body[:200]!r}")
+        response = self.connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            sys.exit(f"{self.name} returned status {response.status}: {body[:200]!r}")
 
     def batch(self, is_kept):
-        """CPU time of a scrape, in milliseconds."""
+        """CPU time per scrape, in milliseconds."""
         before = self.cpu()
         for _ in range(BATCH):
             if not is_kept:
@@ -71,7 +71,7 @@ def openssl(scratch, *words):
 
 
 def certificates(scratch):
-    """An authority and a certificate for both sides, on P-256 as most are now."""
+    """Creates a CA and one certificate for server and client, on P-256."""
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     openssl(scratch, "req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca", "-days", "1", "-subj", "/CN=ca")
     openssl(scratch, "req", *curve, "-keyout", "key", "-out", "request", "-subj", "/CN=bench")
@@ -80,23 +80,23 @@ def certificates(scratch):
     openssl(scratch, "x509", "-req", "-in", "request", "-out", "cert", *signed)
 
 
-def served(scratch, strata):
+def configured_exporters(scratch, strata):
     tls = "tls_server_config:\n  cert_file: cert\n  key_file: key\n"
     clients = "  client_ca_file: ca\n  client_auth_type: RequireAndVerifyClientCert\n"
     users = f"basic_auth_users:\n  prometheus: {HASH}\n"
     plain, shown = (ssl.create_default_context(cafile=scratch / "ca") for _ in range(2))
     shown.load_cert_chain(scratch / "cert", scratch / "key")
     for name, text, client, password in [
-        ("nothing", None, None, None),
-        ("a password", users, None, "prometheus:test"),
+        ("none", None, None, None),
+        ("basic authentication", users, None, "prometheus:test"),
         ("TLS", tls, plain, None),
-        ("TLS, a password", tls + users, plain, "prometheus:test"),
+        ("TLS, basic authentication", tls + users, plain, "prometheus:test"),
         ("TLS, client certificates", tls + clients, shown, None),
     ]:
         config = scratch / f"{len(name)}.yml" if text else None
         if config:
             config.write_text(text)
-        yield Served(name, strata, config, client, password)
+        yield ConfiguredExporter(name, strata, config, client, password)
 
 
 def main():
@@ -110,18 +110,18 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         try:
             certificates(Path(scratch))
-            for exporter in served(Path(scratch), arguments.strata):
+            for exporter in configured_exporters(Path(scratch), arguments.strata):
                 exporters.append(exporter)
                 exporter.batch(True)
-            taken = {(exporter.name, is_kept): [] for exporter in exporters for is_kept in (True, False)}
+            results = {(exporter.name, is_kept): [] for exporter in exporters for is_kept in (True, False)}
             for _ in range(arguments.rounds):
                 for is_kept in (True, False):
                     for exporter in exporters:
-                        taken[exporter.name, is_kept].append(exporter.batch(is_kept))
-            print("| with | kept connection | new connection | RSS |")
+                        results[exporter.name, is_kept].append(exporter.batch(is_kept))
+            print("| web configuration | keep-alive | new connection | RSS |")
             print("|---|---|---|---|")
             for exporter in exporters:
-                kept, new = (statistics.median(taken[exporter.name, is_kept]) for is_kept in (True, False))
+                kept, new = (statistics.median(results[exporter.name, is_kept]) for is_kept in (True, False))
                 print(f"| {exporter.name} | {kept:.2f} ms | {new:.2f} ms | {exporter.memory():.1f} MB |")
         finally:
             for exporter in exporters:

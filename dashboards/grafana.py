@@ -1,14 +1,14 @@
-"""What a board of Grafana's is as JSON: panels, rows, variables and where they lie.
+"""Grafana dashboard model: panels, rows, variables and layout, as JSON.
 
-The names are those of the classic model, schema version 42. A board's file says what is
-on it; how Grafana wants it written is here only.
+Names are those of the classic model, schema version 42. The files in boards/ define the content;
+only this module knows the JSON format.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
 SCHEMA_VERSION = 42
-# Of the panels' options: what @grafana/schema calls pluginVersion.
+# `pluginVersion` in @grafana/schema: the version of the panel options.
 PLUGIN_VERSION = "13.2.2"
 TAG = "strata"
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -19,16 +19,16 @@ TARGET = 'job=~"$job", instance=~"$instance"'
 
 @dataclass
 class Query:
-    """An expression and what its series are called."""
+    """An expression and the legend of its series."""
 
     expr: str
     legend: str = ""
-    # In tables: the heading of its values.
+    # Column heading in tables.
     column: str = ""
     unit: str = ""
-    # Whether only the last value is asked for; tables and bars always do.
+    # Instant query: the last value only. Always set for tables and bar gauges.
     instant: bool = False
-    steps: list[dict[str, Any]] | None = None
+    thresholds: list[dict[str, Any]] | None = None
     mappings: list[dict[str, Any]] | None = None
 
 
@@ -55,45 +55,45 @@ class Row:
 
 
 @dataclass
-class Board:
+class Dashboard:
     uid: str
     title: str
     description: str
-    # A metric that every target of this board has: it fills the variables.
-    known_by: str
+    # A metric that every target of this dashboard exposes; the variables are filled from it.
+    target_metric: str
     rows: list[Row]
-    # Beside datasource, job and instance.
+    # In addition to datasource, job and instance.
     variables: list[dict[str, Any]] = field(default_factory=list)
-    # What every selector of the board matches beside job and instance.
+    # Matchers of every selector in addition to job and instance.
     matchers: str = ""
 
 
-# Colours
+# Thresholds and value mappings
 
 
-def steps(*pairs: tuple[float | None, str]) -> list[dict[str, Any]]:
-    """Thresholds: from each value on, a colour. The first value is `None`."""
+def threshold_steps(*pairs: tuple[float | None, str]) -> list[dict[str, Any]]:
+    """Threshold steps: (lower bound, colour). The first bound is `None`."""
     return [{"color": color, "value": value} for value, color in pairs]
 
 
-def high(warning: float, critical: float) -> list[dict[str, Any]]:
-    """More is worse."""
-    return steps((None, "green"), (warning, "yellow"), (critical, "red"))
+def high_is_bad(warning: float, critical: float) -> list[dict[str, Any]]:
+    """Higher values are worse."""
+    return threshold_steps((None, "green"), (warning, "yellow"), (critical, "red"))
 
 
-def low(critical: float, warning: float) -> list[dict[str, Any]]:
-    """Less is worse."""
-    return steps((None, "red"), (critical, "yellow"), (warning, "green"))
+def low_is_bad(critical: float, warning: float) -> list[dict[str, Any]]:
+    """Lower values are worse."""
+    return threshold_steps((None, "red"), (critical, "yellow"), (warning, "green"))
 
 
-NONE_IS_GOOD = steps((None, "green"), (1, "red"))
-NONE_IS_BEST = steps((None, "green"), (1, "yellow"))
-ALL_IS_GOOD = steps((None, "red"), (1, "green"))
-PLAIN = steps((None, "blue"))
+RED_FROM_ONE = threshold_steps((None, "green"), (1, "red"))
+YELLOW_FROM_ONE = threshold_steps((None, "green"), (1, "yellow"))
+RED_BELOW_ONE = threshold_steps((None, "red"), (1, "green"))
+BLUE = threshold_steps((None, "blue"))
 
 
-def words(*meanings: tuple[float, str, str]) -> list[dict[str, Any]]:
-    """What numbers mean: value, word, colour."""
+def value_mappings(*meanings: tuple[float, str, str]) -> list[dict[str, Any]]:
+    """Value mappings: (value, text, colour)."""
     options = {
         str(value): {"text": text, "color": color, "index": index}
         for index, (value, text, color) in enumerate(meanings)
@@ -106,16 +106,16 @@ def words(*meanings: tuple[float, str, str]) -> list[dict[str, Any]]:
 
 def _defaults(
     unit: str,
-    colors: list[dict[str, Any]],
+    thresholds: list[dict[str, Any]],
     decimals: int | None,
     bounds: tuple[float | None, float | None],
     mappings: list[dict[str, Any]] | None,
-    missing: str,
+    no_value: str,
 ) -> dict[str, Any]:
     defaults: dict[str, Any] = {
         "unit": unit,
         "color": {"mode": "thresholds"},
-        "thresholds": {"mode": "absolute", "steps": colors},
+        "thresholds": {"mode": "absolute", "steps": thresholds},
         "mappings": mappings or [],
     }
     if decimals is not None:
@@ -123,8 +123,8 @@ def _defaults(
     for name, bound in zip(("min", "max"), bounds):
         if bound is not None:
             defaults[name] = bound
-    if missing:
-        defaults["noValue"] = missing
+    if no_value:
+        defaults["noValue"] = no_value
     return defaults
 
 
@@ -132,41 +132,41 @@ def _reduced() -> dict[str, Any]:
     return {"calcs": ["lastNotNull"], "fields": "", "values": False}
 
 
-def tile(
+def stat(
     title: str,
     description: str,
     queries: str | list[Query],
     unit: str,
-    colors: list[dict[str, Any]] = PLAIN,
+    thresholds: list[dict[str, Any]] = BLUE,
     *,
     width: int = 3,
     height: int = 4,
     decimals: int | None = None,
     mappings: list[dict[str, Any]] | None = None,
-    missing: str = "",
+    no_value: str = "",
     instant: bool = False,
     text: str = "auto",
 ) -> Panel:
-    """One number, or a few, that say how things stand; coloured if there is good and bad."""
+    """Stat panel: one or a few numbers, with a background colour if there are thresholds."""
     if isinstance(queries, str):
         queries = [Query(queries, instant=instant)]
-    judged = colors is not PLAIN or mappings is not None
+    has_thresholds = thresholds is not BLUE or mappings is not None
     options = {
         "reduceOptions": _reduced(),
         "orientation": "auto",
         "textMode": text,
-        "colorMode": "background" if judged else "value",
+        "colorMode": "background" if has_thresholds else "value",
         "graphMode": "none" if instant or mappings else "area",
         "justifyMode": "auto",
         "showPercentChange": False,
         "percentChangeColorMode": "standard",
         "wideLayout": True,
     }
-    defaults = _defaults(unit, colors, decimals, (None, None), mappings, missing)
+    defaults = _defaults(unit, thresholds, decimals, (None, None), mappings, no_value)
     return Panel("stat", title, description, queries, unit, width, height, options, defaults)
 
 
-def lines(
+def timeseries(
     title: str,
     description: str,
     queries: list[Query],
@@ -175,14 +175,13 @@ def lines(
     width: int = 12,
     height: int = 8,
     stacked: bool = False,
-    least: float | None = 0,
-    most: float | None = None,
-    colors: list[dict[str, Any]] | None = None,
-    below: str = "",
-    steps_only: bool = False,
+    min_value: float | None = 0,
+    max_value: float | None = None,
+    thresholds: list[dict[str, Any]] | None = None,
+    mirrored: str = "",
     log: bool = False,
 ) -> Panel:
-    """Values over time. Series whose name matches `below` are drawn downwards."""
+    """Time series panel. Series whose name matches the regex `mirrored` are drawn below zero."""
     options = {
         "legend": {
             "displayMode": "table",
@@ -195,12 +194,17 @@ def lines(
         "tooltip": {"mode": "multi", "sort": "desc", "hideZeros": False},
     }
     defaults = _defaults(
-        unit, colors or steps((None, "green")), None, (None if below else least, most), None, ""
+        unit,
+        thresholds or threshold_steps((None, "green")),
+        None,
+        (None if mirrored else min_value, max_value),
+        None,
+        "",
     )
     defaults["color"] = {"mode": "palette-classic-by-name" if stacked else "palette-classic"}
     defaults["custom"] = {
         "drawStyle": "line",
-        "lineInterpolation": "stepAfter" if steps_only else "linear",
+        "lineInterpolation": "linear",
         "lineWidth": 1,
         "fillOpacity": 60 if stacked else 10,
         "gradientMode": "none",
@@ -212,17 +216,17 @@ def lines(
         "axisLabel": "",
         "axisColorMode": "text",
         "axisBorderShow": False,
-        "axisCenteredZero": bool(below),
+        "axisCenteredZero": bool(mirrored),
         "axisGridShow": True,
         "scaleDistribution": {"type": "log", "log": 10} if log else {"type": "linear"},
-        "thresholdsStyle": {"mode": "dashed" if colors else "off"},
+        "thresholdsStyle": {"mode": "dashed" if thresholds else "off"},
         "hideFrom": {"legend": False, "tooltip": False, "viz": False},
     }
     overrides = []
-    if below:
+    if mirrored:
         overrides.append(
             {
-                "matcher": {"id": "byRegexp", "options": below},
+                "matcher": {"id": "byRegexp", "options": mirrored},
                 "properties": [{"id": "custom.transform", "value": "negative-Y"}],
             }
         )
@@ -231,7 +235,7 @@ def lines(
     )
 
 
-def bars(
+def bar_gauge(
     title: str,
     description: str,
     query: Query,
@@ -239,11 +243,11 @@ def bars(
     *,
     width: int = 8,
     height: int = 8,
-    colors: list[dict[str, Any]] = PLAIN,
-    least: float | None = 0,
-    most: float | None = None,
+    thresholds: list[dict[str, Any]] = BLUE,
+    min_value: float | None = 0,
+    max_value: float | None = None,
 ) -> Panel:
-    """What is there now, each as a bar."""
+    """Bar gauge panel: one bar per series, current values."""
     query.instant = True
     options = {
         "reduceOptions": _reduced(),
@@ -258,7 +262,7 @@ def bars(
         "maxVizHeight": 32,
         "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False, "calcs": []},
     }
-    defaults = _defaults(unit, colors, None, (least, most), None, "")
+    defaults = _defaults(unit, thresholds, None, (min_value, max_value), None, "")
     return Panel("bargauge", title, description, [query], unit, width, height, options, defaults)
 
 
@@ -275,23 +279,23 @@ def table(
     width: int = 24,
     height: int = 10,
 ) -> Panel:
-    """Things by their labels, a column for each query.
+    """Table panel: one row per label set, one column per query.
 
-    `labels` are the headings of labels, in order; `links` lead from a heading to what
-    it says, at an address. Where a query has no heading, its value is not shown.
+    `labels` maps label names to column headings, in order. `links` maps a heading to the title and
+    URL of a data link. The value of a query without a `column` is hidden.
     """
     for query in queries:
         query.instant = True
-    alone = len(queries) == 1
-    values = ["Value" if alone else f"Value #{ref(i)}" for i in range(len(queries))]
-    shown = [(value, query) for value, query in zip(values, queries) if query.column]
-    renamed = dict(labels) | {value: query.column for value, query in shown}
-    unshown = [value for value, query in zip(values, queries) if not query.column]
-    order = [*labels, *(value for value, _ in shown)]
+    is_single = len(queries) == 1
+    values = ["Value" if is_single else f"Value #{ref(i)}" for i in range(len(queries))]
+    shown_values = [(value, query) for value, query in zip(values, queries) if query.column]
+    renamed = dict(labels) | {value: query.column for value, query in shown_values}
+    hidden_values = [value for value, query in zip(values, queries) if not query.column]
+    order = [*labels, *(value for value, _ in shown_values)]
     organize = {
         "id": "organize",
         "options": {
-            "excludeByName": {name: True for name in ["Time", *unshown, *hidden]},
+            "excludeByName": {name: True for name in ["Time", *hidden_values, *hidden]},
             "indexByName": {name: index for index, name in enumerate(order)},
             "renameByName": renamed,
             "includeByName": {},
@@ -299,20 +303,20 @@ def table(
     }
     merge = {"id": "merge", "options": {}}
     overrides = []
-    for _, query in shown:
+    for _, query in shown_values:
         properties: list[dict[str, Any]] = [{"id": "unit", "value": query.unit}]
-        if query.steps:
-            value = {"mode": "absolute", "steps": query.steps}
+        if query.thresholds:
+            value = {"mode": "absolute", "steps": query.thresholds}
             properties.append({"id": "thresholds", "value": value})
         if query.mappings:
             properties.append({"id": "mappings", "value": query.mappings})
-        if query.steps or query.mappings:
+        if query.thresholds or query.mappings:
             cell = {"type": "color-background", "mode": "basic"}
             properties.append({"id": "custom.cellOptions", "value": cell})
         matcher = {"id": "byName", "options": query.column}
         overrides.append({"matcher": matcher, "properties": properties})
-    for heading, (words_, url) in (links or {}).items():
-        link = {"title": words_, "url": url, "targetBlank": False}
+    for heading, (link_title, url) in (links or {}).items():
+        link = {"title": link_title, "url": url, "targetBlank": False}
         overrides.append(
             {
                 "matcher": {"id": "byName", "options": heading},
@@ -325,7 +329,7 @@ def table(
         "frameIndex": 0,
         "sortBy": [{"displayName": sort, "desc": descending}],
     }
-    defaults = _defaults("short", steps((None, "green")), None, (None, None), None, "")
+    defaults = _defaults("short", threshold_steps((None, "green")), None, (None, None), None, "")
     defaults["custom"] = {"align": "auto", "cellOptions": {"type": "auto"}}
     defaults["custom"] |= {"filterable": True, "inspect": False}
     return Panel(
@@ -339,12 +343,12 @@ def table(
         options,
         defaults,
         overrides,
-        [organize] if alone else [merge, organize],
+        [organize] if is_single else [merge, organize],
     )
 
 
-def to_board(uid: str, *variables: tuple[str, str]) -> str:
-    """The address of a board, for a link in a table: its variables from columns' names."""
+def dashboard_url(uid: str, *variables: tuple[str, str]) -> str:
+    """URL of a dashboard for a table link; variables are filled from columns of the row."""
     chosen = [f"var-{name}=${{__data.fields[{column!r}]}}" for name, column in variables]
     return f"/d/{uid}?" + "&".join(
         ["${datasource:queryparam}", "${job:queryparam}", *chosen, "${__url_time_range}"]
@@ -368,15 +372,19 @@ def _variable(kind: str, name: str, label: str, description: str) -> dict[str, A
 ALL = {"selected": True, "text": ["All"], "value": ["$__all"]}
 
 
-def values_of(
+def query_variable(
     name: str, label: str, description: str, query: str, all_value: str = ".+"
 ) -> dict[str, Any]:
-    """A variable that any number of a label's values can be chosen for."""
+    """A multi-value variable filled from the values of a label."""
     return _variable("query", name, label, description) | {
         "datasource": DATASOURCE,
-        "query": {"query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery", "qryType": 1},
+        "query": {
+            "query": query,
+            "refId": "PrometheusVariableQueryEditor-VariableQuery",
+            "qryType": 1,
+        },
         "regex": "",
-        # On each change of the time range: what is gone can be chosen where it was.
+        # Refresh on time range change, so that targets that no longer exist can be selected.
         "refresh": 2,
         "sort": 5,
         "multi": True,
@@ -388,7 +396,9 @@ def values_of(
     }
 
 
-def one_of(name: str, label: str, description: str, values: list[str], first: str) -> dict[str, Any]:
+def custom_variable(
+    name: str, label: str, description: str, values: list[str], first: str
+) -> dict[str, Any]:
     """A variable with fixed values."""
     return _variable("custom", name, label, description) | {
         "query": ",".join(values),
@@ -400,21 +410,21 @@ def one_of(name: str, label: str, description: str, values: list[str], first: st
     }
 
 
-TOP = one_of(
-    "top", "Top", "How many series a diagram shows at most.", ["5", "10", "20", "50"], "10"
+TOP = custom_variable(
+    "top", "Top", "Maximum number of series per graph.", ["5", "10", "20", "50"], "10"
 )
 
 
 def top(expr: str, legend: str = "{{instance}}") -> list[Query]:
-    """The series with most, on a board with the variable TOP."""
+    """The top series; requires the variable TOP."""
     return [Query(f"topk($top, {expr})", legend)]
 
 
 def top_rates(
-    aggregate: str, legend: str, first: str, second: str, words_: tuple[str, str]
+    aggregate: str, legend: str, first: str, second: str, suffixes: tuple[str, str]
 ) -> list[Query]:
-    """Those with most of two counters, and both of them, told apart by a word."""
-    pairs = zip((first, second), words_)
+    """The top series of two counters, as rates, with a legend suffix for each."""
+    pairs = zip((first, second), suffixes)
     return [
         query
         for name, word in pairs
@@ -422,8 +432,8 @@ def top_rates(
     ]
 
 
-def _variables(board: Board) -> list[dict[str, Any]]:
-    datasource = _variable("datasource", "datasource", "Data Source", "Which Prometheus is asked.")
+def _variables(dashboard: Dashboard) -> list[dict[str, Any]]:
+    datasource = _variable("datasource", "datasource", "Data Source", "The Prometheus data source.")
     datasource |= {
         "query": "prometheus",
         "regex": "",
@@ -432,60 +442,60 @@ def _variables(board: Board) -> list[dict[str, Any]]:
         "includeAll": False,
         "options": [],
     }
-    known_by = board.known_by
+    target_metric = dashboard.target_metric
     return [
         datasource,
-        values_of(
-            "job", "Job", "Scrape jobs of Prometheus.", f"label_values({known_by}, job)"
+        query_variable(
+            "job", "Job", "Prometheus scrape jobs.", f"label_values({target_metric}, job)"
         ),
-        values_of(
+        query_variable(
             "instance",
             "Instance",
-            "Targets of these jobs, as Prometheus calls them.",
-            f'label_values({known_by}{{job=~"$job"}}, instance)',
+            "Targets of the selected jobs, by their `instance` label.",
+            f'label_values({target_metric}{{job=~"$job"}}, instance)',
         ),
-        *board.variables,
+        *dashboard.variables,
     ]
 
 
-# A board
+# Dashboard
 
 
 def ref(index: int) -> str:
-    """The name of a query in its panel."""
+    """refId of a query."""
     return chr(ord("A") + index)
 
 
 def expand(expr: str, matchers: str) -> str:
-    """Writes out `{@}`, what all selectors of a board match, and `{@target}`."""
-    all_of = f"{TARGET}, {matchers}" if matchers else TARGET
+    """Expands `{@}`, the matchers of all selectors of a dashboard, and `{@target}`."""
+    all_matchers = f"{TARGET}, {matchers}" if matchers else TARGET
     expr = " ".join(expr.split())
-    return expr.replace("@target", TARGET).replace("@", all_of)
+    return expr.replace("@target", TARGET).replace("@", all_matchers)
 
 
 def _target(panel: Panel, index: int, query: Query, matchers: str) -> dict[str, Any]:
-    as_table = panel.kind == "table"
+    is_table = panel.kind == "table"
     return {
         "refId": ref(index),
         "datasource": DATASOURCE,
         "editorMode": "code",
         "expr": expand(query.expr, matchers),
-        "format": "table" if as_table else "time_series",
+        "format": "table" if is_table else "time_series",
         "instant": query.instant,
         "range": not query.instant,
         "legendFormat": query.legend or "__auto",
     }
 
 
-def _panel(panel: Panel, number: int, place: dict[str, int], matchers: str) -> dict[str, Any]:
+def _panel(panel: Panel, panel_id: int, grid_pos: dict[str, int], matchers: str) -> dict[str, Any]:
     return {
-        "id": number,
+        "id": panel_id,
         "type": panel.kind,
         "title": panel.title,
         "description": panel.description,
         "datasource": DATASOURCE,
         "pluginVersion": PLUGIN_VERSION,
-        "gridPos": place,
+        "gridPos": grid_pos,
         "targets": [_target(panel, i, it, matchers) for i, it in enumerate(panel.queries)],
         "fieldConfig": {"defaults": panel.defaults, "overrides": panel.overrides},
         "options": panel.options,
@@ -493,42 +503,42 @@ def _panel(panel: Panel, number: int, place: dict[str, int], matchers: str) -> d
     }
 
 
-def _lay(panels: list[Panel], y: int) -> tuple[list[dict[str, int]], int]:
-    """Where panels lie that are put side by side from this line on, and the line below."""
-    places, x, height = [], 0, 0
+def _layout(panels: list[Panel], y: int) -> tuple[list[dict[str, int]], int]:
+    """Places panels left to right from row `y`; returns their positions and the next free row."""
+    grid_positions, x, height = [], 0, 0
     for panel in panels:
         if x + panel.width > WIDTH:
             x, y, height = 0, y + height, 0
-        places.append({"h": panel.height, "w": panel.width, "x": x, "y": y})
+        grid_positions.append({"h": panel.height, "w": panel.width, "x": x, "y": y})
         x, height = x + panel.width, max(height, panel.height)
-    return places, y + height
+    return grid_positions, y + height
 
 
-def model(board: Board) -> dict[str, Any]:
-    """The board as Grafana loads it."""
+def dashboard_json(dashboard: Dashboard) -> dict[str, Any]:
+    """The dashboard as Grafana loads it."""
     panels: list[dict[str, Any]] = []
-    number, y = 1, 0
-    for row in board.rows:
-        head = {
-            "id": number,
+    panel_id, y = 1, 0
+    for row in dashboard.rows:
+        row_panel = {
+            "id": panel_id,
             "type": "row",
             "title": row.title,
             "collapsed": row.collapsed,
             "gridPos": {"h": 1, "w": WIDTH, "x": 0, "y": y},
             "panels": [],
         }
-        number, y = number + 1, y + 1
-        places, below = _lay(row.panels, y)
-        inside = []
-        for panel, place in zip(row.panels, places):
-            inside.append(_panel(panel, number, place, board.matchers))
-            number += 1
-        panels.append(head)
+        panel_id, y = panel_id + 1, y + 1
+        grid_positions, mirrored = _layout(row.panels, y)
+        row_panels = []
+        for panel, grid_pos in zip(row.panels, grid_positions):
+            row_panels.append(_panel(panel, panel_id, grid_pos, dashboard.matchers))
+            panel_id += 1
+        panels.append(row_panel)
         if row.collapsed:
-            head["panels"] = inside
+            row_panel["panels"] = row_panels
         else:
-            panels += inside
-            y = below
+            panels += row_panels
+            y = mirrored
     link = {
         "type": "dashboards",
         "title": "Strata",
@@ -543,9 +553,9 @@ def model(board: Board) -> dict[str, Any]:
     }
     return {
         "id": None,
-        "uid": board.uid,
-        "title": board.title,
-        "description": board.description,
+        "uid": dashboard.uid,
+        "title": dashboard.title,
+        "description": dashboard.description,
         "tags": [TAG],
         "schemaVersion": SCHEMA_VERSION,
         "version": 1,
@@ -557,6 +567,6 @@ def model(board: Board) -> dict[str, Any]:
         "timepicker": {},
         "annotations": {"list": []},
         "links": [link],
-        "templating": {"list": _variables(board)},
+        "templating": {"list": _variables(dashboard)},
         "panels": panels,
     }

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes the boards in boards/ as the JSON that Grafana loads.
+"""Generates the Grafana dashboards (JSON) from boards/*.py.
 
-    make.py             writes each board beside this file
-    make.py --check     says which differ from what is there, and fails if one does
+make.py             write each dashboard next to this file
+make.py --check     report dashboards that are out of date; exit 1 if there are any
 """
 
 import importlib
@@ -17,31 +17,35 @@ sys.path.insert(0, str(HERE))
 import grafana  # noqa: E402
 
 
-def boards() -> dict[str, grafana.Board]:
-    """All boards, by the names of their files."""
+def dashboards() -> dict[str, grafana.Dashboard]:
+    """All dashboards, by file name."""
     names = sorted(path.stem for path in (HERE / "boards").glob("*.py"))
-    return {name: importlib.import_module(f"boards.{name}").BOARD for name in names}
+    return {name: importlib.import_module(f"boards.{name}").DASHBOARD for name in names}
 
 
-def main(words: list[str]) -> int:
-    if words not in ([], ["--check"]):
+def main(arguments: list[str]) -> int:
+    if arguments not in ([], ["--check"]):
         print(__doc__, file=sys.stderr)
         return 2
-    made = {
-        f"{name}.json": json.dumps(grafana.model(board), indent=1) + "\n"
-        for name, board in boards().items()
+    generated = {
+        f"{name}.json": json.dumps(grafana.dashboard_json(dashboard), indent=1) + "\n"
+        for name, dashboard in dashboards().items()
     }
-    there = {path.name: path.read_text() for path in HERE.glob("*.json")}
-    differ = [name for name in sorted(made.keys() | there.keys()) if made.get(name) != there.get(name)]
-    for name in differ:
-        if words:
-            print(f"dashboards/{name} is not what dashboards/make.py makes", file=sys.stderr)
-        elif name in made:
-            (HERE / name).write_text(made[name])
+    committed = {path.name: path.read_text() for path in HERE.glob("*.json")}
+    differing = [
+        name
+        for name in sorted(generated.keys() | committed.keys())
+        if generated.get(name) != committed.get(name)
+    ]
+    for name in differing:
+        if arguments:
+            print(f"dashboards/{name} is out of date: run dashboards/make.py", file=sys.stderr)
+        elif name in generated:
+            (HERE / name).write_text(generated[name])
             print(f"wrote {name}")
         else:
-            print(f"dashboards/{name} is no board in boards/", file=sys.stderr)
-    return 1 if words and differ else 0
+            print(f"dashboards/{name} has no source in boards/", file=sys.stderr)
+    return 1 if arguments and differing else 0
 
 
 if __name__ == "__main__":

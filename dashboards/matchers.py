@@ -1,22 +1,21 @@
-"""What is meant by a file system, a network interface, a host and an exporter.
+"""Label matchers and joins shared by several dashboards.
 
-Matchers stand in PromQL behind a board's own, as in `node_filesystem_size_bytes{@, DISKS}`.
+Matchers follow the dashboard's own in a selector: `node_filesystem_size_bytes{@, DISK_FILESYSTEMS}`.
 """
 
-# File systems that hold what somebody wants to keep, and can fill up.
-DISKS = 'fstype!~"tmpfs|ramfs|devtmpfs|squashfs|erofs|iso9660|overlay|nsfs"'
+# File systems with persistent data that can fill up.
+DISK_FILESYSTEMS = 'fstype!~"tmpfs|ramfs|devtmpfs|squashfs|erofs|iso9660|overlay|nsfs"'
 
-# Interfaces that packets leave the machine by: those that are made for containers and
-# virtual machines count the same packets again.
-WIRES = (
+# Physical interfaces. Interfaces of containers and domains would count the same packets again.
+PHYSICAL_INTERFACES = (
     'device!~"lo|veth.*|docker.*|br-.*|virbr.*|vnet.*|tap.*|cni.*|flannel.*|cali.*|podman.*'
     '|ifb.*|dummy.*"'
 )
 
-# All jobs is `job=~".+"`, and `up`, `scrape_…`, `process_…` and ALERTS are there for whatever
-# Prometheus scrapes. These follow such an expression and leave those of our jobs: jobs in
-# which any target was a host, or an exporter, in the last day, so that what is down counts.
-OF_HOSTS = "and on (job) last_over_time(node_uname_info{@target}[1d])"
-OF_EXPORTERS = "and on (job) last_over_time(strata_build_info{@target}[1d])"
-# And those of exporters that answer.
-OURS = "and on (job, instance) strata_build_info{@target}"
+# `job=~".+"` (All) also matches other jobs, and `up`, `scrape_…`, `process_…` and ALERTS exist for
+# every target of Prometheus. Append one of these to such an expression to keep only the jobs in
+# which some target was a host, or an exporter, within the last day. Targets that are down count.
+HOST_JOBS = "and on (job) last_over_time(node_uname_info{@target}[1d])"
+EXPORTER_JOBS = "and on (job) last_over_time(strata_build_info{@target}[1d])"
+# Keeps only exporters that are up.
+LIVE_EXPORTERS = "and on (job, instance) strata_build_info{@target}"

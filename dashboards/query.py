@@ -1,25 +1,24 @@
 #!/usr/bin/env python3
-"""Asks a Prometheus every question of every board, and says which fail or have no answer.
+"""Runs every query of every dashboard against a Prometheus and reports errors and missing data.
 
     query.py --prometheus http://localhost:9090 [--time UNIXTIME] [--board NAME]...
              [--no-data FILE] [--step 1m] [--range 1h] [--chosen] [--json]
 
-Variables have the values that Grafana would give them: All where that is offered, else
-the first; with --chosen, every value that is there, as if each were ticked.
-A question is asked as of --time, now by default. Exit status: 0 all well, 1 something
-is not, 2 it could not be asked.
+Variables get the values that Grafana would use: All if the variable offers it, otherwise the first
+value. With --chosen, every existing value is selected explicitly. Queries are evaluated at --time
+(default: now). Exit status: 0 no findings, 1 findings, 2 Prometheus could not be queried.
 
-Said to be wrong are: expressions that Prometheus does not take, questions without an
-answer that --no-data does not excuse, variables without values, names of series that
-are blank because their label is not there, and lines of --no-data that are of no use.
+Findings are: expressions that Prometheus rejects, queries without data that --no-data does not
+excuse, variables without values, legends that are blank because a label is missing, and unused
+lines of --no-data.
 
 A line of --no-data is
 
-    may    BOARD / ROW / PANEL / LETTER -- why there can be no data
-    never  BOARD / ROW / PANEL / LETTER -- why there is none; data is an error
-    blank  BOARD / ROW / PANEL / LETTER -- why a name may be blank
+    may    DASHBOARD / ROW / PANEL / REFID -- why there may be no data
+    never  DASHBOARD / ROW / PANEL / REFID -- why there is no data; data is an error
+    blank  DASHBOARD / ROW / PANEL / REFID -- why the legend may be blank
 
-where * stands for anything.
+where * matches any text.
 """
 
 import argparse
@@ -38,11 +37,11 @@ HERE = Path(__file__).resolve().parent
 
 
 class Unreachable(Exception):
-    """Prometheus gave no answer of its own."""
+    """No valid response from Prometheus."""
 
 
-class Refused(Exception):
-    """Prometheus does not take the question."""
+class Rejected(Exception):
+    """Prometheus rejected the query."""
 
 
 class Prometheus:
@@ -50,69 +49,69 @@ class Prometheus:
         self.address = address.rstrip("/")
         self.at = at
 
-    def _get(self, path: str, **words: Any) -> Any:
-        url = f"{self.address}{path}?{urllib.parse.urlencode(words, doseq=True)}"
+    def _get(self, path: str, **params: Any) -> Any:
+        url = f"{self.address}{path}?{urllib.parse.urlencode(params, doseq=True)}"
         try:
-            with urllib.request.urlopen(url, timeout=30) as answer:
-                said = json.load(answer)
+            with urllib.request.urlopen(url, timeout=30) as reply:
+                response = json.load(reply)
         except urllib.error.HTTPError as error:
             try:
-                said = json.load(error)
+                response = json.load(error)
             except ValueError:
                 raise Unreachable(f"{url}: {error}") from error
         except (OSError, ValueError) as error:
             raise Unreachable(f"{self.address}: {error}") from error
-        if said.get("status") != "success":
-            raise Refused(said.get("error", "no reason given"))
-        return said["data"]
+        if response.get("status") != "success":
+            raise Rejected(response.get("error", "no error message"))
+        return response["data"]
 
-    def ask(self, expr: str) -> list[dict[str, Any]]:
-        """The series of an answer; a scalar is one without labels."""
+    def query(self, expr: str) -> list[dict[str, Any]]:
+        """The series of an instant query; a scalar is returned as one series without labels."""
         data = self._get("/api/v1/query", query=expr, time=self.at)
         if data["resultType"] in ("scalar", "string"):
             return [{"metric": {}, "value": data["result"]}]
         return data["result"]
 
     def values(self, label: str, selector: str, seconds: float) -> list[str]:
-        words = {"start": self.at - seconds, "end": self.at}
+        params = {"start": self.at - seconds, "end": self.at}
         if selector:
-            words["match[]"] = selector
-        return self._get(f"/api/v1/label/{label}/values", **words)
+            params["match[]"] = selector
+        return self._get(f"/api/v1/label/{label}/values", **params)
 
 
-def seconds_of(duration: str) -> float:
+def parse_duration(duration: str) -> float:
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     match = re.fullmatch(r"(\d+)([smhd])", duration)
     if not match:
-        raise argparse.ArgumentTypeError(f"no duration such as 5m: {duration}")
+        raise argparse.ArgumentTypeError(f"invalid duration {duration!r} (expected for example 5m)")
     return int(match[1]) * units[match[2]]
 
 
-def escaped(value: str) -> str:
-    """A value inside =~"…", as Grafana writes it for a variable with several values."""
+def escape_value(value: str) -> str:
+    """Escapes a value for =~"…" as Grafana does for multi-value variables."""
     value = value.replace("\\", "\\" * 4)
     return re.sub(r"[$^*{}\[\]'+?.()|]", lambda it: "\\\\" + it[0], value)
 
 
-def interpolated(expr: str, values: dict[str, str]) -> str:
-    # The longest first: $__range_s is not $__range and a letter.
+def interpolate(expr: str, values: dict[str, str]) -> str:
+    # Longest name first, so that $__range does not match in $__range_s.
     for name in sorted(values, key=len, reverse=True):
         expr = expr.replace(f"${{{name}}}", values[name]).replace(f"${name}", values[name])
     return expr
 
 
-def resolved(
-    board: dict[str, Any], prometheus: Prometheus, options: argparse.Namespace
+def resolve_variables(
+    dashboard: dict[str, Any], prometheus: Prometheus, options: argparse.Namespace
 ) -> tuple[dict[str, str], list[str]]:
-    """What the variables of a board stand for, and what is wrong with them."""
+    """The values of a dashboard's variables, and errors in their queries."""
     values = {
         "__rate_interval": options.step,
         "__interval": options.step,
         "__range": options.range,
-        "__range_s": f"{seconds_of(options.range):g}",
+        "__range_s": f"{parse_duration(options.range):g}",
     }
-    wrong = []
-    for variable in board["templating"]["list"]:
+    errors = []
+    for variable in dashboard["templating"]["list"]:
         name, kind = variable["name"], variable["type"]
         if kind == "datasource":
             continue
@@ -122,28 +121,28 @@ def resolved(
         query = variable["query"]["query"]
         match = re.fullmatch(r"label_values\((?:(.+), )?([a-zA-Z_][a-zA-Z0-9_]*)\)", query)
         if kind != "query" or not match:
-            wrong.append(f"${name}: cannot be resolved: {query}")
+            errors.append(f"${name}: unsupported variable query: {query}")
             continue
         try:
-            there = prometheus.values(
-                match[2], interpolated(match[1] or "", values), seconds_of(options.range)
+            found = prometheus.values(
+                match[2], interpolate(match[1] or "", values), parse_duration(options.range)
             )
-        except Refused as error:
-            wrong.append(f"${name}: {query}: {error}")
-            there = []
-        if not there:
-            wrong.append(f"${name}: has no values: {query}")
-        if options.chosen and there:
-            values[name] = "(" + "|".join(escaped(it) for it in there) + ")"
+        except Rejected as error:
+            errors.append(f"${name}: {query}: {error}")
+            found = []
+        if not found:
+            errors.append(f"${name}: no values: {query}")
+        if options.chosen and found:
+            values[name] = "(" + "|".join(escape_value(it) for it in found) + ")"
         else:
             values[name] = variable.get("allValue", ".*")
-    return values, wrong
+    return values, errors
 
 
-def questions(board: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Row, panel and query of every question."""
+def queries(dashboard: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Row, panel and target of every query."""
     row = ""
-    for panel in board["panels"]:
+    for panel in dashboard["panels"]:
         if panel["type"] == "row":
             row = panel["title"]
         for inner in panel.get("panels", []) if panel["type"] == "row" else [panel]:
@@ -152,7 +151,7 @@ def questions(board: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], dict
 
 
 class Excuses:
-    """What --no-data says, and what of it was of use."""
+    """The lines of --no-data, and which of them were used."""
 
     def __init__(self, path: Path | None) -> None:
         self.lines: list[tuple[str, str, str]] = []
@@ -163,25 +162,27 @@ class Excuses:
                 continue
             match = re.fullmatch(r"(may|never|blank)\s+(.+?) -- (\S.*)", line)
             if not match:
-                raise ValueError(f"{path}:{number}: not `may|never|blank PLACE -- REASON`: {line}")
+                raise ValueError(
+                    f"{path}:{number}: expected `may|never|blank PATTERN -- REASON`, got: {line}"
+                )
             self.lines.append((match[1], match[2], match[3]))
 
-    def of(self, place: str, *kinds: str) -> str | None:
-        """The first kind among these that there is an excuse of."""
+    def of(self, path: str, *kinds: str) -> str | None:
+        """The kind of the first matching line, of the given kinds."""
         found = None
         for index, (kind, pattern, _) in enumerate(self.lines):
-            # Not as a set of letters, which a title can hold.
-            if kind in kinds and fnmatch.fnmatchcase(place, pattern.replace("[", "[[]")):
+            # Escape [, which may occur in a title and is not a character set.
+            if kind in kinds and fnmatch.fnmatchcase(path, pattern.replace("[", "[[]")):
                 self.matched.add(index)
                 found = found or kind
         return found
 
-    def useless(self, boards: set[str]) -> list[str]:
+    def unused(self, boards: set[str]) -> list[str]:
         return [
-            f"{kind} {pattern}: no such question"
+            f"{kind} {pattern}: matches no query"
             for index, (kind, pattern, _) in enumerate(self.lines)
             if index not in self.matched
-            and any(fnmatch.fnmatchcase(board, pattern.split(" / ")[0]) for board in boards)
+            and any(fnmatch.fnmatchcase(dashboard, pattern.split(" / ")[0]) for dashboard in boards)
         ]
 
 
@@ -206,49 +207,48 @@ def main() -> int:
     prometheus = Prometheus(options.prometheus, options.time or time.time())
     names = options.board or sorted(path.stem for path in HERE.glob("*.json"))
     findings: list[dict[str, str]] = []
-    asked = answered = 0
+    query_count = data_count = 0
     try:
         excuses = Excuses(options.no_data)
         for name in names:
-            board = json.loads((HERE / f"{name}.json").read_text())
-            values, wrong = resolved(board, prometheus, options)
-            findings += [{"what": "variable", "where": name, "why": it} for it in wrong]
-            for row, panel, target in questions(board):
-                place = f"{name} / {row} / {panel['title']} / {target['refId']}"
-                expr = interpolated(target["expr"], values)
-                excuse = excuses.of(place, "may", "never")
-                nameless = excuses.of(place, "blank")
-                asked += 1
+            dashboard = json.loads((HERE / f"{name}.json").read_text())
+            values, errors = resolve_variables(dashboard, prometheus, options)
+            findings += [{"what": "variable", "where": name, "why": it} for it in errors]
+            for row, panel, target in queries(dashboard):
+                path = f"{name} / {row} / {panel['title']} / {target['refId']}"
+                expr = interpolate(target["expr"], values)
+                excuse = excuses.of(path, "may", "never")
+                blank_allowed = excuses.of(path, "blank")
+                query_count += 1
                 try:
-                    series = prometheus.ask(expr)
-                except Refused as error:
+                    series = prometheus.query(expr)
+                except Rejected as error:
                     why = f"{error}: {expr}"
-                    findings.append({"what": "refused", "where": place, "why": why})
+                    findings.append({"what": "refused", "where": path, "why": why})
                     continue
-                answered += bool(series)
+                data_count += bool(series)
                 if not series and not excuse:
-                    findings.append({"what": "no data", "where": place, "why": expr})
+                    findings.append({"what": "no data", "where": path, "why": expr})
                 if series and excuse == "never":
-                    findings.append({"what": "data", "where": place, "why": expr})
+                    findings.append({"what": "data", "where": path, "why": expr})
                 legend = "" if target["legendFormat"] == "__auto" else target["legendFormat"]
-                if series and not nameless:
+                if series and not blank_allowed:
                     for label in blank_labels(legend, series):
-                        why = f"no series has the label {label}: {expr}"
-                        findings.append({"what": "blank", "where": place, "why": why})
+                        why = f"no series has label {label}: {expr}"
+                        findings.append({"what": "blank", "where": path, "why": why})
         findings += [
-            {"what": "excuse", "where": "--no-data", "why": it}
-            for it in excuses.useless(set(names))
+            {"what": "excuse", "where": "--no-data", "why": it} for it in excuses.unused(set(names))
         ]
     except (Unreachable, OSError, ValueError) as error:
         print(f"query.py: {error}", file=sys.stderr)
         return 2
     if options.json:
-        said = {"asked": asked, "answered": answered, "findings": findings}
-        print(json.dumps(said, indent=1))
+        response = {"asked": query_count, "answered": data_count, "findings": findings}
+        print(json.dumps(response, indent=1))
     else:
         for it in findings:
             print(f"{it['what']:9} {it['where']}\n          {it['why']}")
-        print(f"{asked} questions, {answered} with an answer, {len(findings)} things wrong")
+        print(f"{query_count} queries, {data_count} with data, {len(findings)} findings")
     return 1 if findings else 0
 
 

@@ -1,82 +1,84 @@
-"""What there is in a fleet: how many of what, made of what, in which versions."""
+"""Inventory of a fleet: containers, domains, images and versions."""
 
 from grafana import (
-    NONE_IS_BEST,
+    YELLOW_FROM_ONE,
     TOP,
-    Board,
+    Dashboard,
     Query,
     Row,
-    bars,
-    lines,
+    bar_gauge,
+    timeseries,
     table,
-    tile,
-    values_of,
+    stat,
+    query_variable,
 )
 
 STATE = Row(
     "State",
     collapsed=False,
     panels=[
-        tile(
+        stat(
             "Machines",
-            "Exporters that answered.",
+            "Number of exporters that were scraped successfully.",
             "count(count by (instance) (strata_build_info{@}))",
             "short",
             decimals=0,
         ),
-        tile(
-            "Containers running",
-            "Containers that run.",
+        stat(
+            "Running containers",
+            "Number of running containers.",
             'sum(census_containers{@, engine=~"$engine", state="running"})',
             "short",
             decimals=0,
         ),
-        tile(
-            "Containers stopped",
-            "Containers that exited or are dead.",
+        stat(
+            "Stopped containers",
+            "Number of exited and dead containers.",
             'sum(census_containers{@, engine=~"$engine", state="stopped"})',
             "short",
             decimals=0,
         ),
-        tile(
-            "Restarted often",
-            "Containers that their engine restarted more often than --collector.census.high-restarts.",
+        stat(
+            "Frequent restarts",
+            "Number of containers that their engine restarted more often than"
+            " --collector.census.high-restarts.",
             "sum(census_containers_high_restarts{@})",
             "short",
-            NONE_IS_BEST,
+            YELLOW_FROM_ONE,
             decimals=0,
         ),
-        tile(
-            "Guests running",
-            "Virtual machines that run.",
+        stat(
+            "Running domains",
+            "Number of running domains.",
             'sum(census_domains{@, state="running"})',
             "short",
             decimals=0,
         ),
-        tile(
-            "Guests stopped",
-            "Virtual machines that are off or crashed.",
+        stat(
+            "Stopped domains",
+            "Number of domains that are shut off or crashed.",
             'sum(census_domains{@, state="stopped"})',
             "short",
             decimals=0,
         ),
-        tile(
+        stat(
             "Images",
-            "Images on all machines; one that is on several counts on each.",
+            "Number of images on all machines. An image on several machines counts once per"
+            " machine.",
             "sum(census_images{@})",
             "short",
             decimals=0,
         ),
-        tile(
-            "Bytes of images",
-            "Bytes of all images. Layers that several images share count in each of them, so they"
-            " take less room.",
+        stat(
+            "Image size",
+            "Total size of all images, in bytes. Shared layers count in each image, so the disk"
+            " usage is lower.",
             "sum(census_image_bytes{@})",
             "bytes",
         ),
-        lines(
+        timeseries(
             "Containers by state",
-            "Containers by what they do; other is created, restarting or being removed.",
+            "Number of containers by state. `other` is created, restarting or removing.",
             [
                 Query(
                     'sum by (state) (census_containers{@, engine=~"$engine"})',
@@ -86,9 +88,9 @@ STATE = Row(
             "short",
             stacked=True,
         ),
-        lines(
-            "Virtual machines by state",
-            "Virtual machines by what they do.",
+        timeseries(
+            "Domains by state",
+            "Number of domains by state.",
             [Query("sum by (state) (census_domains{@})", "{{state}}")],
             "short",
             stacked=True,
@@ -97,32 +99,30 @@ STATE = Row(
 )
 
 USE = Row(
-    "Use and restarts",
+    "Usage and restarts",
     [
-        lines(
-            "CPU of a container",
-            "CPU time that a running container used on average, 100 % being one CPU; machines with"
-            " most.",
+        timeseries(
+            "CPU per container",
+            "Average CPU usage of a running container; 100 % is one CPU. Top machines only.",
             [Query("topk($top, census_container_cpu_percent_avg{@})", "{{instance}}")],
             "percent",
         ),
-        lines(
-            "Memory of a container",
-            "Working set of a running container on average; machines with most.",
+        timeseries(
+            "Memory per container",
+            "Average working set of a running container, in bytes. Top machines only.",
             [Query("topk($top, census_container_memory_bytes_avg{@})", "{{instance}}")],
             "bytes",
         ),
-        lines(
-            "Restarts of a container",
-            "How often a container was restarted by its engine on average, over all there are;"
-            " machines with most.",
+        timeseries(
+            "Restarts per container",
+            "Average number of restarts by the engine, over all containers. Top machines only.",
             [Query("topk($top, census_container_restarts_avg{@})", "{{instance}}")],
             "short",
         ),
-        lines(
-            "Memory promised to containers",
-            "Memory limits of running containers together, as part of the machine's memory;"
-            " containers without a limit do not count.",
+        timeseries(
+            "Memory committed to containers",
+            "Sum of the memory limits of running containers, as a fraction of the machine's"
+            " memory. Containers without a limit do not count.",
             [
                 Query(
                     """topk($top, max by (instance) (census_container_memory_limit_bytes{@})
@@ -134,7 +134,7 @@ USE = Row(
         ),
         table(
             "Machines",
-            "What each machine has.",
+            "Number of containers, domains and images per machine.",
             [
                 Query(
                     """sum by (instance)
@@ -150,18 +150,18 @@ USE = Row(
                 ),
                 Query(
                     "sum by (instance) (census_containers_high_restarts{@})",
-                    column="Restarted often",
+                    column="Frequent restarts",
                     unit="short",
-                    steps=NONE_IS_BEST,
+                    thresholds=YELLOW_FROM_ONE,
                 ),
                 Query(
                     'sum by (instance) (census_domains{@, state="running"})',
-                    column="Virtual machines",
+                    column="Domains",
                     unit="short",
                 ),
                 Query("sum by (instance) (census_images{@})", column="Images", unit="short"),
                 Query(
-                    "sum by (instance) (census_image_bytes{@})", column="Bytes of images", unit="bytes"
+                    "sum by (instance) (census_image_bytes{@})", column="Image size", unit="bytes"
                 ),
             ],
             labels={"instance": "Instance"},
@@ -175,17 +175,15 @@ IMAGES = Row(
     [
         table(
             "Images",
-            "Images of the fleet by name: on how many machines, used by how many containers, how"
-            " large. More than one id is more than one build under one name.",
+            "Images of the fleet by name: number of machines and containers that have them, and"
+            " size. More than one ID means different builds with the same name.",
             [
-                Query(
-                    "count by (image) (census_image_info{@})", column="Machines", unit="short"
-                ),
+                Query("count by (image) (census_image_info{@})", column="Machines", unit="short"),
                 Query(
                     "count by (image) (count by (image, image_id) (census_image_info{@}))",
-                    column="Ids",
+                    column="IDs",
                     unit="short",
-                    steps=[
+                    thresholds=[
                         {"color": "transparent", "value": None},
                         {"color": "yellow", "value": 2},
                     ],
@@ -200,23 +198,23 @@ IMAGES = Row(
             width=12,
             height=12,
         ),
-        bars(
+        bar_gauge(
             "Largest images",
-            "Bytes of an image's layers, shared ones included.",
+            "Image size in bytes, including shared layers.",
             Query("topk($top, max by (image) (census_image_size_bytes{@}))", "{{image}}"),
             "bytes",
             width=12,
             height=12,
         ),
-        lines(
-            "Bytes of images by machine",
-            "How many bytes of images a machine keeps; those with most.",
+        timeseries(
+            "Image size by machine",
+            "Total size of the images on a machine, in bytes. Top machines only.",
             [Query("topk($top, sum by (instance) (census_image_bytes{@}))", "{{instance}}")],
             "bytes",
         ),
-        lines(
-            "Room that could be had back",
-            "Bytes of an engine that nothing uses, by kind. Needs --collector.container_size.",
+        timeseries(
+            "Reclaimable space",
+            "Unused bytes that the engine can free, by type. Requires --collector.container_size.",
             [
                 Query(
                     """topk($top, sum by (instance, engine, type)
@@ -232,57 +230,57 @@ IMAGES = Row(
 VERSIONS = Row(
     "Versions and time zones",
     [
-        bars(
+        bar_gauge(
             "Exporters",
-            "Machines by version of this exporter.",
+            "Number of machines by exporter version.",
             Query("count by (version) (strata_build_info{@})", "{{version}}"),
             "short",
         ),
-        bars(
+        bar_gauge(
             "Distributions",
-            "Machines by distribution.",
+            "Number of machines by distribution.",
             Query("count by (pretty_name) (node_os_info{@})", "{{pretty_name}}"),
             "short",
         ),
-        bars(
+        bar_gauge(
             "Kernels",
-            "Machines by version of Linux.",
+            "Number of machines by kernel release.",
             Query("count by (release) (node_uname_info{@})", "{{release}}"),
             "short",
         ),
-        bars(
+        bar_gauge(
             "Container engines",
-            "Engines by version.",
+            "Number of engines by version.",
             Query(
                 'count by (engine, version) (strata_engine_info{@, engine=~"$engine"})',
                 "{{engine}} {{version}}",
             ),
             "short",
         ),
-        bars(
+        bar_gauge(
             "Hypervisors",
-            "Machines by versions of libvirt's daemon and of the hypervisor.",
+            "Number of machines by version of the libvirt daemon and of the hypervisor.",
             Query(
                 """count by (libvirtd_running, hypervisor_running) (libvirt_versions_info{@})""",
                 "libvirt {{libvirtd_running}}, hypervisor {{hypervisor_running}}",
             ),
             "short",
         ),
-        bars(
-            "Control groups",
-            "Machines by version of control groups.",
+        bar_gauge(
+            "Cgroup version",
+            "Number of machines by cgroup version.",
             Query("count by (version) (strata_cgroup_info{@})", "{{version}}"),
             "short",
         ),
-        bars(
+        bar_gauge(
             "Time zones",
-            "Machines by time zone.",
+            "Number of machines by time zone.",
             Query("count by (timezone) (census_timezone_info{@})", "{{timezone}}"),
             "short",
         ),
         table(
-            "Each machine",
-            "What each machine runs, to be filtered by its columns.",
+            "Machine details",
+            "Kernel, distribution, time zone and exporter version per machine.",
             [
                 Query("max by (instance, nodename, release, machine) (node_uname_info{@})"),
                 Query("max by (instance, pretty_name) (node_os_info{@})"),
@@ -305,17 +303,16 @@ VERSIONS = Row(
     ],
 )
 
-BOARD = Board(
+DASHBOARD = Dashboard(
     uid="strata-census",
     title="Strata / Census",
-    description="What there is in a fleet: containers, virtual machines and images by state, size,"
-    " version and time zone, without naming containers.",
-    known_by="strata_build_info",
+    description="Inventory of a fleet: containers, domains and images by state, size, version and time zone, without container names.",
+    target_metric="strata_build_info",
     variables=[
-        values_of(
+        query_variable(
             "engine",
             "Engine",
-            "Kinds of container engines, for what is told by engine.",
+            "Container engine; applies to panels whose metrics have an engine label.",
             'label_values(census_containers{job=~"$job", instance=~"$instance"}, engine)',
             ".*",
         ),

@@ -1,167 +1,167 @@
-"""Containers: which is not well, and what each uses.
+"""Containers: state, problems and resource usage.
 
-`name=~".+"` is what tells containers from the machine's other control groups. There is no
-variable for the engine: series of containers do not carry its name.
+`name=~".+"` selects containers among all cgroups. There is no variable for the engine: container
+series have no engine label.
 """
 
 from functools import partial
 
 import grafana
 from grafana import (
-    ALL_IS_GOOD,
-    NONE_IS_BEST,
-    NONE_IS_GOOD,
+    RED_BELOW_ONE,
+    YELLOW_FROM_ONE,
+    RED_FROM_ONE,
     TOP,
-    Board,
+    Dashboard,
     Query,
     Row,
-    high,
-    lines,
-    steps,
+    high_is_bad,
+    timeseries,
+    threshold_steps,
     table,
-    tile,
+    stat,
     top_rates,
-    values_of,
-    words,
+    query_variable,
+    value_mappings,
 )
 
 BY = "by (instance, name)"
-NAMES = "by (instance, name, image, container_label_com_docker_compose_project)"
+BY_CONTAINER = "by (instance, name, image, container_label_com_docker_compose_project)"
 LEGEND = "{{instance}} {{name}}"
 
 CPU = f"sum {BY} (rate(container_cpu_usage_seconds_total{{@}}[$__rate_interval]))"
 THROTTLED = f"""sum {BY} (rate(container_cpu_cfs_throttled_periods_total{{@}}[$__rate_interval]))
     / (sum {BY} (rate(container_cpu_cfs_periods_total{{@}}[$__rate_interval])) > 0)"""
-# On the CPU time that its quota allows.
+# CPU quota, in cores.
 QUOTA = f"sum {BY} (container_spec_cpu_quota{{@}} / container_spec_cpu_period{{@}})"
-NEAR = "container_memory_working_set_bytes{@} / container_memory_limit_bytes{@}"
+MEMORY_OF_LIMIT = "container_memory_working_set_bytes{@} / container_memory_limit_bytes{@}"
 
 
 def top(expr: str, legend: str = LEGEND) -> list[Query]:
     return grafana.top(expr, legend)
 
 
-both_ways = partial(top_rates, f"sum {BY}", LEGEND)
-pressure = partial(top_rates, f"max {BY}", LEGEND, words_=("some", "all"))
+paired_rates = partial(top_rates, f"sum {BY}", LEGEND)
+pressure = partial(top_rates, f"max {BY}", LEGEND, suffixes=("some", "all"))
 
 
 STATE = Row(
     "State",
     collapsed=False,
     panels=[
-        tile(
+        stat(
             "Running",
-            "Containers that run.",
+            "Number of running containers.",
             'sum(container_state{@, state="running"})',
             "short",
             decimals=0,
         ),
-        tile(
+        stat(
             "Not running",
-            "Containers that exited, are dead, or were never started. Some are meant to be over.",
+            "Number of exited, dead and never started containers. Some may be finished as"
+            " intended.",
             'sum(container_state{@, state=~"exited|dead|created"})',
             "short",
-            NONE_IS_BEST,
+            YELLOW_FROM_ONE,
             decimals=0,
         ),
-        tile(
+        stat(
             "Restarting",
-            "Containers that ended and wait to be started anew: those that crash again and again.",
+            "Number of containers waiting for a restart by their engine. They crash repeatedly.",
             'sum(container_state{@, state="restarting"})',
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             decimals=0,
         ),
-        tile(
+        stat(
             "Restarts",
-            "How often engines started containers anew in the time range shown, because of their"
-            " restart policy.",
+            "Container restarts by the engine's restart policy in the selected time range.",
             "sum(increase(container_restarts_total{@}[$__range]))",
             "short",
-            steps((None, "green"), (1, "yellow"), (4, "red")),
+            threshold_steps((None, "green"), (1, "yellow"), (4, "red")),
             decimals=0,
             instant=True,
         ),
-        tile(
+        stat(
             "Unhealthy",
-            "Containers whose health check fails.",
+            "Number of containers whose health check fails.",
             'sum(container_health{@, status="unhealthy"})',
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             decimals=0,
-            missing="no checks",
+            no_value="no checks",
         ),
-        tile(
+        stat(
             "OOM kills",
-            "Tasks of containers killed for want of memory in the time range shown.",
+            "OOM kills in containers in the selected time range.",
             "sum(increase(container_oom_events_total{@}[$__range]))",
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             decimals=0,
             instant=True,
         ),
-        tile(
+        stat(
             "Near memory limit",
-            "Containers whose working set is above 90 % of their limit.",
-            f"sum({NEAR} > bool 0.9)",
+            "Number of containers whose working set is above 90 % of their memory limit.",
+            f"sum({MEMORY_OF_LIMIT} > bool 0.9)",
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             decimals=0,
-            missing="no limits",
+            no_value="no limits",
         ),
-        tile(
+        stat(
             "Engines",
-            "Whether all engines are followed. While one is not, its containers go on under the"
-            " names and states that were known last.",
+            "Whether all container engines are connected. While one is down, its containers"
+            " keep their last known names and states.",
             "min(strata_engine_up{@target})",
             "short",
-            ALL_IS_GOOD,
-            mappings=words((0, "down", "red"), (1, "up", "green")),
-            missing="none",
+            RED_BELOW_ONE,
+            mappings=value_mappings((0, "down", "red"), (1, "up", "green")),
+            no_value="none",
         ),
-        tile(
+        stat(
             "Alerts firing",
-            "Alerts about containers that fire for these targets; 0 also where no rules are loaded.",
+            "Number of firing container alerts for the selected targets. Also 0 if no rules are"
+            " loaded.",
             'count(ALERTS{@target, alertname=~"Container.*", alertstate="firing"}) or vector(0)',
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             width=3,
             decimals=0,
         ),
-        tile(
+        stat(
             "Throttled",
-            "Containers that were held back by their CPU quota in more than a quarter of its"
-            " periods.",
+            "Number of containers throttled in more than a quarter of their CFS periods.",
             f"sum({THROTTLED} > bool 0.25)",
             "short",
-            NONE_IS_BEST,
+            YELLOW_FROM_ONE,
             decimals=0,
-            missing="no quotas",
+            no_value="no quotas",
         ),
-        tile(
+        stat(
             "CPU used",
-            "CPUs that all containers chosen use, and that their machines have.",
+            "CPU usage of all selected containers, in cores, and CPUs of their machines.",
             [
                 Query("sum(rate(container_cpu_usage_seconds_total{@}[$__rate_interval]))", "used"),
-                Query("sum(max by (instance) (machine_cpu_cores{@target}))", "there"),
+                Query("sum(max by (instance) (machine_cpu_cores{@target}))", "total"),
             ],
             "short",
             width=5,
             decimals=2,
         ),
-        tile(
+        stat(
             "Memory used",
-            "Working sets of all containers chosen, and the memory of their machines.",
+            "Working sets of all selected containers, and memory of their machines, in bytes.",
             [
                 Query("sum(container_memory_working_set_bytes{@})", "used"),
-                Query("sum(max by (instance) (machine_memory_bytes{@target}))", "there"),
+                Query("sum(max by (instance) (machine_memory_bytes{@target}))", "total"),
             ],
             "bytes",
             width=5,
         ),
-        tile(
+        stat(
             "Network",
-            "Bits that all containers chosen receive and send.",
+            "Bits received and sent per second by all selected containers.",
             [
                 Query(
                     "sum(rate(container_network_receive_bytes_total{@}[$__rate_interval])) * 8",
@@ -175,26 +175,28 @@ STATE = Row(
             "bps",
             width=4,
         ),
-        tile(
+        stat(
             "Disk",
-            "Bytes that all containers chosen read and write.",
+            "Bytes read and written per second by all selected containers.",
             [
                 Query("sum(rate(container_disk_read_bytes_total{@}[$__rate_interval]))", "read"),
-                Query("sum(rate(container_disk_write_bytes_total{@}[$__rate_interval]))", "written"),
+                Query(
+                    "sum(rate(container_disk_write_bytes_total{@}[$__rate_interval]))", "written"
+                ),
             ],
             "Bps",
             width=4,
-            missing="not counted",
+            no_value="no data",
         ),
         table(
             "Containers",
-            "Each container, those with restarts first. A click on a name chooses it.",
+            "One row per container, most restarts first. Click a name to select the container.",
             [
                 Query(
-                    f"max {NAMES} (container_status{{@}})",
+                    f"max {BY_CONTAINER} (container_status{{@}})",
                     column="State",
                     unit="short",
-                    mappings=words(
+                    mappings=value_mappings(
                         (0, "created", "blue"),
                         (1, "running", "green"),
                         (2, "paused", "yellow"),
@@ -205,53 +207,57 @@ STATE = Row(
                     ),
                 ),
                 Query(
-                    f"""max {NAMES} (container_health{{@, status="unhealthy"}} == 1) * 2
-                        or max {NAMES} (container_health{{@, status="starting"}} == 1) * 1
-                        or max {NAMES} (container_health{{@, status="healthy"}} == 1) * 0""",
+                    f"""max {BY_CONTAINER} (container_health{{@, status="unhealthy"}} == 1) * 2
+                        or max {BY_CONTAINER} (container_health{{@, status="starting"}} == 1) * 1
+                        or max {BY_CONTAINER} (container_health{{@, status="healthy"}} == 1) * 0""",
                     column="Health",
                     unit="short",
-                    mappings=words(
+                    mappings=value_mappings(
                         (0, "healthy", "green"), (1, "starting", "blue"), (2, "unhealthy", "red")
                     ),
                 ),
-                Query(f"max {NAMES} (container_uptime_seconds{{@}})", column="Up for", unit="s"),
                 Query(
-                    f"max {NAMES} (increase(container_restarts_total{{@}}[$__range]))",
+                    f"max {BY_CONTAINER} (container_uptime_seconds{{@}})", column="Uptime", unit="s"
+                ),
+                Query(
+                    f"max {BY_CONTAINER} (increase(container_restarts_total{{@}}[$__range]))",
                     column="Restarts",
                     unit="short",
-                    steps=steps((None, "transparent"), (1, "yellow"), (4, "red")),
+                    thresholds=threshold_steps((None, "transparent"), (1, "yellow"), (4, "red")),
                 ),
                 Query(
-                    f"max {NAMES} (increase(container_oom_events_total{{@}}[$__range]))",
+                    f"max {BY_CONTAINER} (increase(container_oom_events_total{{@}}[$__range]))",
                     column="OOM kills",
                     unit="short",
-                    steps=steps((None, "transparent"), (1, "red")),
+                    thresholds=threshold_steps((None, "transparent"), (1, "red")),
                 ),
                 Query(
-                    f"max {NAMES} (container_exit_code{{@}})",
+                    f"max {BY_CONTAINER} (container_exit_code{{@}})",
                     column="Exit code",
                     unit="none",
-                    steps=steps((None, "transparent"), (1, "yellow")),
+                    thresholds=threshold_steps((None, "transparent"), (1, "yellow")),
                 ),
                 Query(
-                    f"""sum {NAMES}
+                    f"""sum {BY_CONTAINER}
                         (rate(container_cpu_usage_seconds_total{{@}}[$__rate_interval]))""",
                     column="CPUs",
                     unit="short",
                 ),
                 Query(
-                    f"max {NAMES} (container_memory_working_set_bytes{{@}})",
+                    f"max {BY_CONTAINER} (container_memory_working_set_bytes{{@}})",
                     column="Memory",
                     unit="bytes",
                 ),
                 Query(
-                    f"max {NAMES} (container_memory_limit_bytes{{@}})", column="Limit", unit="bytes"
+                    f"max {BY_CONTAINER} (container_memory_limit_bytes{{@}})",
+                    column="Limit",
+                    unit="bytes",
                 ),
                 Query(
-                    f"max {NAMES} ({NEAR})",
-                    column="Of limit",
+                    f"max {BY_CONTAINER} ({MEMORY_OF_LIMIT})",
+                    column="Memory of limit",
                     unit="percentunit",
-                    steps=high(0.8, 0.9),
+                    thresholds=high_is_bad(0.8, 0.9),
                 ),
             ],
             labels={
@@ -262,7 +268,7 @@ STATE = Row(
             },
             links={
                 "Name": (
-                    "Only this one",
+                    "Select only this one",
                     "/d/strata-containers?${datasource:queryparam}&${job:queryparam}"
                     '&var-instance=${__data.fields["Instance"]}&var-name=${__data.fields["Name"]}'
                     "&${__url_time_range}",
@@ -278,11 +284,10 @@ OVERVIEW = Row(
     "Overview",
     collapsed=False,
     panels=[
-        lines("CPU", "CPUs that containers use; those with most.", top(CPU), "short"),
-        lines(
+        timeseries("CPU", "CPU usage in cores. Top containers only.", top(CPU), "short"),
+        timeseries(
             "Memory",
-            "Working sets of containers: memory less the page cache that was not used lately;"
-            " those with most.",
+            "Working set: memory without inactive page cache, in bytes. Top containers only.",
             top(f"max {BY} (container_memory_working_set_bytes{{@}})"),
             "bytes",
         ),
@@ -292,41 +297,40 @@ OVERVIEW = Row(
 CPUS = Row(
     "CPU",
     [
-        lines(
-            "Of the quota",
-            "CPU time in use as part of what the quota allows; containers without one are absent.",
+        timeseries(
+            "CPU quota usage",
+            "CPU usage as a fraction of the CPU quota. No data for containers without a quota.",
             top(f"{CPU} / {QUOTA}"),
             "percentunit",
-            colors=high(0.8, 0.95),
+            thresholds=high_is_bad(0.8, 0.95),
         ),
-        lines(
+        timeseries(
             "Throttled",
-            "Part of the quota's periods in which a container was held back; those with most.",
+            "Fraction of CFS periods in which a container was throttled. Top containers only.",
             top(THROTTLED),
             "percentunit",
-            most=1,
+            max_value=1,
         ),
-        lines(
+        timeseries(
             "Peaks",
-            "The most CPU time in any of the exporter's own samples, taken every few seconds, in"
-            " the window before each scrape; 100 % is one CPU. Peaks between scrapes are seen here"
-            " only.",
+            "Maximum CPU usage in the window before each scrape, from the exporter's own"
+            " samples every few seconds; 100 % is one CPU. Shows peaks between scrapes.",
             top(
                 "max by (instance, name, window) (container_cpu_usage_percent_max{@})",
                 LEGEND + " {{window}}",
             ),
             "percent",
         ),
-        lines(
-            "User and system",
-            "CPU time of programs, and downwards that of the kernel for them; those with most.",
-            both_ways(
+        timeseries(
+            "User and system CPU",
+            "CPU time in user mode, in cores; below zero: in the kernel. Top containers only.",
+            paired_rates(
                 "container_cpu_user_seconds_total",
                 "container_cpu_system_seconds_total",
                 ("user", "system"),
             ),
             "short",
-            below="/ system$/",
+            mirrored="/ system$/",
         ),
     ],
 )
@@ -334,56 +338,63 @@ CPUS = Row(
 MEMORY = Row(
     "Memory",
     [
-        lines(
-            "Of the limit",
-            "Working sets as part of the limit; containers without one are absent.",
-            top(f"max {BY} ({NEAR})"),
+        timeseries(
+            "Memory limit usage",
+            "Working set as a fraction of the memory limit. Near 100 % the container is OOM"
+            " killed. No data for containers without a limit.",
+            top(f"max {BY} ({MEMORY_OF_LIMIT})"),
             "percentunit",
-            most=1,
-            colors=high(0.8, 0.9),
+            max_value=1,
+            thresholds=high_is_bad(0.8, 0.9),
         ),
-        lines(
+        timeseries(
             "Peaks",
-            "The most memory in any of the exporter's own samples in the window before each"
-            " scrape, page cache included; those with most.",
+            "Maximum memory usage, including page cache, in the window before each scrape, from"
+            " the exporter's own samples, in bytes. Top containers only.",
             top(
                 "max by (instance, name, window) (container_memory_usage_bytes_max{@})",
                 LEGEND + " {{window}}",
             ),
             "bytes",
         ),
-        lines(
+        timeseries(
             "Anonymous memory",
-            "Heaps and stacks, which only swap could take; those with most.",
+            "Anonymous memory (heap and stack) in bytes; it can only be reclaimed by swapping."
+            " Top containers only.",
             top(f"max {BY} (container_memory_rss{{@}})"),
             "bytes",
         ),
-        lines(
+        timeseries(
             "Page cache",
-            "Pages of files kept in memory, which can be given back; those with most.",
+            "Page cache in bytes; it can be reclaimed. Top containers only.",
             top(f"max {BY} (container_memory_cache{{@}})"),
             "bytes",
         ),
-        lines("Swap", "Memory swapped out; those with most.", top(f"max {BY} (container_memory_swap{{@}})"), "bytes"),
-        lines(
-            "At the limit",
-            "How often a second memory was about to go over the limit, and had to be reclaimed.",
+        timeseries(
+            "Swap",
+            "Memory swapped out, in bytes. Top containers only.",
+            top(f"max {BY} (container_memory_swap{{@}})"),
+            "bytes",
+        ),
+        timeseries(
+            "Memory limit hits",
+            "Reclaims per second because memory usage reached the limit.",
             top(f"max {BY} (rate(container_memory_failcnt{{@}}[$__rate_interval]))"),
             "ops",
         ),
-        lines(
-            "Read again",
-            "Pages of files a second that were read again soon after they had been reclaimed: the"
-            " limit leaves too little page cache.",
+        timeseries(
+            "Page cache refaults",
+            "File pages per second read again soon after they were reclaimed. High values mean"
+            " that the memory limit leaves too little page cache.",
             top(
                 f"""max {BY}
                     (rate(container_memory_workingset_refault_file_total{{@}}[$__rate_interval]))"""
             ),
             "ops",
         ),
-        lines(
+        timeseries(
             "Major page faults",
-            "Page faults a second that waited for a disk; those with most.",
+            "Major page faults per second (faults that read from disk). Top containers only.",
             top(
                 f"""max {BY} (rate(container_memory_failures_total{{@,
                     failure_type="pgmajfault", scope="hierarchy"}}[$__rate_interval]))"""
@@ -396,51 +407,51 @@ MEMORY = Row(
 NETWORK = Row(
     "Network",
     [
-        lines(
+        timeseries(
             "Throughput",
-            "Bytes received, and downwards those sent; containers with most. Of those that share a"
-            " network only the first is here, and none in the host's network.",
-            both_ways(
+            "Bytes received per second; below zero: sent. Of containers that share a network"
+            " namespace only the first is shown; containers in the host's network are not shown."
+            " Top containers only.",
+            paired_rates(
                 "container_network_receive_bytes_total",
                 "container_network_transmit_bytes_total",
                 ("received", "sent"),
             ),
             "Bps",
-            below="/ sent$/",
+            mirrored="/ sent$/",
         ),
-        lines(
+        timeseries(
             "Packets",
-            "Packets received, and downwards those sent; containers with most.",
-            both_ways(
+            "Packets received per second; below zero: sent. Top containers only.",
+            paired_rates(
                 "container_network_receive_packets_total",
                 "container_network_transmit_packets_total",
                 ("received", "sent"),
             ),
             "pps",
-            below="/ sent$/",
+            mirrored="/ sent$/",
         ),
-        lines(
+        timeseries(
             "Drops",
-            "Packets dropped on receiving, and downwards on sending; containers with most.",
-            both_ways(
+            "Received packets dropped per second; below zero: sent packets. Top containers only.",
+            paired_rates(
                 "container_network_receive_packets_dropped_total",
                 "container_network_transmit_packets_dropped_total",
                 ("received", "sent"),
             ),
             "pps",
-            below="/ sent$/",
+            mirrored="/ sent$/",
         ),
-        lines(
+        timeseries(
             "Errors",
-            "Packets received damaged, and downwards those that could not be sent; containers with"
-            " most.",
-            both_ways(
+            "Receive errors per second; below zero: transmit errors. Top containers only.",
+            paired_rates(
                 "container_network_receive_errors_total",
                 "container_network_transmit_errors_total",
                 ("received", "sent"),
             ),
             "pps",
-            below="/ sent$/",
+            mirrored="/ sent$/",
         ),
     ],
 )
@@ -448,38 +459,40 @@ NETWORK = Row(
 DISK = Row(
     "Disk",
     [
-        lines(
+        timeseries(
             "Throughput",
-            "Bytes read from disks, and downwards those written; containers with most. Absent where"
-            " the kernel does not count them: see strata_container_block_io_accounted.",
-            both_ways(
+            "Bytes read from disks per second; below zero: written. No data if the kernel does"
+            " not account block I/O, see strata_container_block_io_accounted. Top containers"
+            " only.",
+            paired_rates(
                 "container_disk_read_bytes_total",
                 "container_disk_write_bytes_total",
                 ("read", "written"),
             ),
             "Bps",
-            below="/ written$/",
+            mirrored="/ written$/",
         ),
-        lines(
+        timeseries(
             "Requests",
-            "Reads, and downwards writes; containers with most.",
-            both_ways(
+            "Read requests per second; below zero: write requests. Top containers only.",
+            paired_rates(
                 "container_disk_read_ops_total",
                 "container_disk_write_ops_total",
                 ("reads", "writes"),
             ),
             "iops",
-            below="/ writes$/",
+            mirrored="/ writes$/",
         ),
-        lines(
+        timeseries(
             "Dirty pages",
-            "Page cache that must still be written; containers with most.",
+            "Page cache not yet written to disk, in bytes. Top containers only.",
             top(f"max {BY} (container_memory_file_dirty_bytes{{@}})"),
             "bytes",
         ),
-        lines(
-            "Written layer",
-            "What containers wrote beside their volumes. Needs --collector.container_size.",
+        timeseries(
+            "Writable layer",
+            "Size of the writable layer, without volumes, in bytes. Requires"
+            " --collector.container_size.",
             top(f"max {BY} (container_rw_size_bytes{{@}})"),
             "bytes",
         ),
@@ -489,10 +502,10 @@ DISK = Row(
 PRESSURE = Row(
     "Pressure",
     [
-        lines(
+        timeseries(
             "CPU",
-            "Part of the time in which some, or every, task of a container was ready to run and had"
-            " no CPU.",
+            "Fraction of time in which some, or all, tasks of a container were ready to run but"
+            " had no CPU.",
             pressure(
                 "container_pressure_cpu_waiting_seconds_total",
                 "container_pressure_cpu_stalled_seconds_total",
@@ -500,9 +513,9 @@ PRESSURE = Row(
             "percentunit",
             width=8,
         ),
-        lines(
+        timeseries(
             "Memory",
-            "Part of the time in which some, or every, task of a container waited for memory.",
+            "Fraction of time in which some, or all, tasks of a container waited for memory.",
             pressure(
                 "container_pressure_memory_waiting_seconds_total",
                 "container_pressure_memory_stalled_seconds_total",
@@ -510,9 +523,9 @@ PRESSURE = Row(
             "percentunit",
             width=8,
         ),
-        lines(
+        timeseries(
             "I/O",
-            "Part of the time in which some, or every, task of a container waited for I/O.",
+            "Fraction of time in which some, or all, tasks of a container waited for I/O.",
             pressure(
                 "container_pressure_io_waiting_seconds_total",
                 "container_pressure_io_stalled_seconds_total",
@@ -523,45 +536,57 @@ PRESSURE = Row(
     ],
 )
 
-LIFE = Row(
-    "Tasks and life",
+LIFECYCLE = Row(
+    "Tasks and lifecycle",
     [
-        lines(
+        timeseries(
             "Tasks",
-            "Processes and threads; containers with most.",
+            "Number of processes and threads. Top containers only.",
             top(f"max {BY} (container_threads{{@}})"),
             "short",
         ),
-        lines(
-            "Of the limit on tasks",
-            "Processes and threads as part of how many there may be.",
+        timeseries(
+            "Pids limit usage",
+            "Processes and threads as a fraction of the pids limit. At 100 % no process or"
+            " thread can be started.",
             top(f"max {BY} (container_threads{{@}} / container_threads_max{{@}})"),
             "percentunit",
-            most=1,
-            colors=high(0.8, 0.95),
+            max_value=1,
+            thresholds=high_is_bad(0.8, 0.95),
         ),
-        lines(
+        timeseries(
             "Restarts",
-            "How often a container was started anew in each step.",
-            [Query(f"max {BY} (increase(container_restarts_total{{@}}[$__rate_interval])) > 0", LEGEND)],
+            "Container restarts per interval.",
+            [
+                Query(
+                    f"max {BY} (increase(container_restarts_total{{@}}[$__rate_interval])) > 0",
+                    LEGEND,
+                )
+            ],
             "short",
         ),
-        lines(
+        timeseries(
             "OOM kills",
-            "Tasks killed for want of memory in each step.",
-            [Query(f"max {BY} (increase(container_oom_events_total{{@}}[$__rate_interval])) > 0", LEGEND)],
+            "OOM kills per interval.",
+            [
+                Query(
+                    f"max {BY} (increase(container_oom_events_total{{@}}[$__rate_interval])) > 0",
+                    LEGEND,
+                )
+            ],
             "short",
         ),
-        lines(
+        timeseries(
             "Containers by state",
-            "How many containers are in each state.",
+            "Number of containers by state.",
             [Query("sum by (state) (container_state{@})", "{{state}}")],
             "short",
             stacked=True,
         ),
-        lines(
-            "Age of what is shown of an engine",
-            "How long ago an engine's containers were known to be current: 0 while it is followed.",
+        timeseries(
+            "Age of engine data",
+            "Time since the engine's container data was last current, in seconds. 0 while the"
+            " engine is connected.",
             [Query("strata_engine_copy_age_seconds{@target}", "{{instance}} {{engine}}")],
             "s",
         ),
@@ -569,36 +594,36 @@ LIFE = Row(
 )
 
 PROJECT = "container_label_com_docker_compose_project"
-KNOWN = 'container_start_time_seconds{job=~"$job", instance=~"$instance", name=~".+"'
+NAMED_CONTAINERS = 'container_start_time_seconds{job=~"$job", instance=~"$instance", name=~".+"'
 
-BOARD = Board(
+DASHBOARD = Dashboard(
     uid="strata-containers",
     title="Strata / Containers",
-    description="Containers of Docker, Podman and others: which is not well, and what each uses.",
-    known_by="machine_cpu_cores",
+    description="Containers of Docker, Podman and other engines: state, problems and resource usage.",
+    target_metric="machine_cpu_cores",
     matchers=f'name=~"$name", image=~"$image", {PROJECT}=~"$project"',
     variables=[
-        values_of(
+        query_variable(
             "project",
             "Project",
-            "Projects of Compose. All has those that are in none, too.",
-            f"label_values({KNOWN}}}, {PROJECT})",
+            "Compose project. All includes containers without a project.",
+            f"label_values({NAMED_CONTAINERS}}}, {PROJECT})",
             ".*",
         ),
-        values_of(
+        query_variable(
             "image",
             "Image",
-            "Images that containers are made of. All has those that no engine knows, too.",
-            f'label_values({KNOWN}, {PROJECT}=~"$project"}}, image)',
+            "Container image. All includes containers that no engine knows.",
+            f'label_values({NAMED_CONTAINERS}, {PROJECT}=~"$project"}}, image)',
             ".*",
         ),
-        values_of(
+        query_variable(
             "name",
             "Name",
-            "Names of containers; the id of those that no engine knows.",
-            f'label_values({KNOWN}, {PROJECT}=~"$project", image=~"$image"}}, name)',
+            "Container name, or the ID of a container that no engine knows.",
+            f'label_values({NAMED_CONTAINERS}, {PROJECT}=~"$project", image=~"$image"}}, name)',
         ),
         TOP,
     ],
-    rows=[STATE, OVERVIEW, CPUS, MEMORY, NETWORK, DISK, PRESSURE, LIFE],
+    rows=[STATE, OVERVIEW, CPUS, MEMORY, NETWORK, DISK, PRESSURE, LIFECYCLE],
 )

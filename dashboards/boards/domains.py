@@ -1,22 +1,21 @@
-"""Virtual machines: which is not well, and what each uses."""
+"""libvirt domains: state, problems and resource usage."""
 
 import grafana
 from grafana import (
-    ALL_IS_GOOD,
-    NONE_IS_BEST,
-    NONE_IS_GOOD,
+    RED_BELOW_ONE,
+    YELLOW_FROM_ONE,
+    RED_FROM_ONE,
     TOP,
-    Board,
+    Dashboard,
     Query,
     Row,
-    high,
-    lines,
-    steps,
+    high_is_bad,
+    timeseries,
     table,
-    tile,
+    stat,
     top_rates,
-    values_of,
-    words,
+    query_variable,
+    value_mappings,
 )
 
 BY = "by (instance, domain)"
@@ -25,7 +24,9 @@ LEGEND = "{{instance}} {{domain}}"
 DEVICE = LEGEND + " {{target_device}}"
 
 VCPUS = f"max {BY} (libvirt_domain_info_virtual_cpus{{@}})"
-CPU = f"max {BY} (rate(libvirt_domain_info_cpu_time_seconds_total{{@}}[$__rate_interval])) / {VCPUS}"
+CPU = (
+    f"max {BY} (rate(libvirt_domain_info_cpu_time_seconds_total{{@}}[$__rate_interval])) / {VCPUS}"
+)
 STEAL = f"""sum {BY} (rate(libvirt_domain_vcpu_delay_seconds_total{{@}}[$__rate_interval]))
     / {VCPUS}"""
 RUNNING = 'max by (job, instance, domain) (libvirt_domain_state{@, state="running"} == 1)'
@@ -35,11 +36,11 @@ def top(expr: str, legend: str = LEGEND) -> list[Query]:
     return grafana.top(expr, legend)
 
 
-def both_ways(
-    first: str, second: str, words_: tuple[str, str], by: str = DISK, legend: str = DEVICE
+def paired_rates(
+    first: str, second: str, suffixes: tuple[str, str], by: str = DISK, legend: str = DEVICE
 ) -> list[Query]:
-    """The devices with most of two counters, and both of them."""
-    return top_rates(f"sum {by}", legend, first, second, words_)
+    """The top devices by each of two counters, as rates."""
+    return top_rates(f"sum {by}", legend, first, second, suffixes)
 
 
 def per_request(total: str, requests: str) -> str:
@@ -59,124 +60,132 @@ STATE = Row(
     "State",
     collapsed=False,
     panels=[
-        tile(
+        stat(
             "libvirt",
-            "Whether libvirt answers on all hosts chosen. Where it does not, nothing is said of"
-            " domains.",
+            "Whether libvirt responds on all selected hosts. Domain metrics of a host are"
+            " missing while its libvirt is down.",
             "min(libvirt_up{@target})",
             "short",
-            ALL_IS_GOOD,
-            mappings=words((0, "down", "red"), (1, "up", "green")),
+            RED_BELOW_ONE,
+            mappings=value_mappings((0, "down", "red"), (1, "up", "green")),
         ),
-        tile("Running", "Domains that run.", count("running"), "short", decimals=0),
-        tile(
+        stat("Running", "Number of running domains.", count("running"), "short", decimals=0),
+        stat(
             "Paused",
-            "Domains that are paused: by somebody, or by QEMU because a disk failed or is full. The"
-            " table has the reason.",
+            "Number of paused domains: paused by a user, or by QEMU because a disk failed or is"
+            " full. The table shows the reason.",
             count("paused"),
             "short",
-            NONE_IS_BEST,
+            YELLOW_FROM_ONE,
             decimals=0,
         ),
-        tile(
+        stat(
             "Crashed",
-            "Domains that crashed and are still in that state.",
+            "Number of domains in state crashed.",
             count("crashed"),
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             decimals=0,
         ),
-        tile("Off", "Domains that are defined and do not run.", count("shutoff"), "short", decimals=0),
-        tile(
-            "Hung",
-            "Domains of which a question has no answer, or had none in time.",
+        stat(
+            "Shut off",
+            "Number of defined domains that are shut off.",
+            count("shutoff"),
+            "short",
+            decimals=0,
+        ),
+        stat(
+            "Unresponsive",
+            "Number of domains for which libvirt does not answer, or did not answer in time.",
             "sum((libvirt_domain_stuck{@} + libvirt_domain_timed_out{@}) > bool 0)",
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             decimals=0,
         ),
-        tile(
+        stat(
             "Disk errors",
-            "I/O errors of disks in the time range shown that the hypervisor told of.",
+            "Disk I/O errors reported by the hypervisor in the selected time range.",
             "sum(increase(libvirt_domain_block_io_errors_total{@}[$__range]))",
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             decimals=0,
             instant=True,
         ),
-        tile(
+        stat(
             "Crashes",
-            "How often domains crashed in the time range shown, those that were started again"
-            " among them.",
+            "Domain crashes in the selected time range, including domains that were restarted.",
             "sum(increase(libvirt_domain_crashes_total{@}[$__range]))",
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             decimals=0,
             instant=True,
         ),
-        tile(
+        stat(
             "Alerts firing",
-            "Alerts about virtual machines that fire for these targets; 0 also where no rules are loaded.",
+            "Number of firing domain alerts for the selected targets. Also 0 if no rules are"
+            " loaded.",
             'count(ALERTS{@target, alertname=~"Domain.*", alertstate="firing"}) or vector(0)',
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             width=4,
             decimals=0,
         ),
-        tile(
-            "Virtual CPUs given",
-            "Virtual CPUs of running domains for each CPU of their hosts.",
+        stat(
+            "CPU overcommit",
+            "Virtual CPUs of running domains as a fraction of the host CPUs. Above 100 % the"
+            " hosts are overcommitted.",
             f"""sum(max by (job, instance, domain) (libvirt_domain_info_virtual_cpus{{@}})
                 and {RUNNING}) / sum(max by (instance) (machine_cpu_cores{{@target}}))""",
             "percentunit",
-            high(2, 4),
+            high_is_bad(2, 4),
             width=5,
         ),
-        tile(
-            "Memory given",
-            "Memory given to domains, as part of what their hosts have.",
+        stat(
+            "Memory overcommit",
+            "Memory assigned to domains as a fraction of the host memory. Above 100 % the hosts"
+            " are overcommitted.",
             """sum(max by (instance, domain) (libvirt_domain_info_memory_usage_bytes{@}))
                 / sum(max by (instance) (machine_memory_bytes{@target}))""",
             "percentunit",
-            high(0.9, 1),
+            high_is_bad(0.9, 1),
             width=5,
         ),
-        tile(
-            "Most steal",
-            "Part of its time for which the domain that suffers most could have run, while its host"
-            " ran something else.",
+        stat(
+            "Highest steal",
+            "Fraction of time in which the virtual CPUs of a domain waited for a host CPU. The"
+            " worst domain.",
             f"max({STEAL})",
             "percentunit",
-            high(0.05, 0.2),
+            high_is_bad(0.05, 0.2),
             width=5,
         ),
-        tile(
-            "Fullest memory",
-            "Part of its memory that the domain with least room could not have without swapping, by"
-            " the guest's own account.",
+        stat(
+            "Highest memory usage",
+            "Memory used by a domain, in per cent of its memory, as reported by its balloon"
+            " driver. The worst domain.",
             "max(libvirt_domain_memory_stats_used_percent{@})",
             "percent",
-            high(85, 95),
+            high_is_bad(85, 95),
             width=5,
-            missing="no reports",
+            no_value="no data",
         ),
         table(
             "Domains",
-            "Each domain. A click on a name chooses it.",
+            "One row per domain. Click a name to select the domain.",
             [
                 Query(
                     f"max {BY} (libvirt_domain_info_vstate{{@}})",
                     column="State",
                     unit="short",
-                    mappings=words(
+                    mappings=value_mappings(
                         (0, "unknown", "yellow"),
                         (1, "running", "green"),
                         (2, "blocked", "green"),
                         (3, "paused", "yellow"),
-                        (4, "ending", "yellow"),
-                        (5, "off", "blue"),
+                        (4, "shutting down", "yellow"),
+                        (5, "shut off", "blue"),
                         (6, "crashed", "red"),
-                        (7, "asleep", "blue"),
+                        (7, "suspended", "blue"),
                     ),
                 ),
                 Query("max by (instance, domain, reason) (libvirt_domain_info_state_reason{@})"),
@@ -185,10 +194,10 @@ STATE = Row(
                     "max by (instance, domain, project_name, flavor_name)"
                     " (libvirt_domain_openstack_info{@})"
                 ),
-                Query(f"max {BY} (libvirt_domain_uptime_seconds{{@}})", column="Up for", unit="s"),
+                Query(f"max {BY} (libvirt_domain_uptime_seconds{{@}})", column="Uptime", unit="s"),
                 Query(VCPUS, column="vCPUs", unit="short"),
-                Query(CPU, column="CPU", unit="percentunit", steps=high(0.8, 0.95)),
-                Query(STEAL, column="Steal", unit="percentunit", steps=high(0.05, 0.2)),
+                Query(CPU, column="CPU", unit="percentunit", thresholds=high_is_bad(0.8, 0.95)),
+                Query(STEAL, column="Steal", unit="percentunit", thresholds=high_is_bad(0.05, 0.2)),
                 Query(
                     f"max {BY} (libvirt_domain_info_memory_usage_bytes{{@}})",
                     column="Memory",
@@ -196,9 +205,9 @@ STATE = Row(
                 ),
                 Query(
                     f"max {BY} (libvirt_domain_memory_stats_used_percent{{@}})",
-                    column="Used in it",
+                    column="Memory used",
                     unit="percent",
-                    steps=high(85, 95),
+                    thresholds=high_is_bad(85, 95),
                 ),
                 Query(
                     f"sum {BY} (libvirt_domain_block_stats_capacity_bytes{{@}})",
@@ -208,11 +217,11 @@ STATE = Row(
                 Query(
                     f"""max {BY} (libvirt_domain_stuck{{@}} + libvirt_domain_timed_out{{@}}
                         + libvirt_domain_stats_partial{{@}})""",
-                    column="Answers",
+                    column="Responds",
                     unit="short",
-                    mappings=words(
-                        (0, "whole", "transparent"),
-                        (1, "in part", "yellow"),
+                    mappings=value_mappings(
+                        (0, "yes", "transparent"),
+                        (1, "partially", "yellow"),
                         (2, "no", "red"),
                         (3, "no", "red"),
                     ),
@@ -229,7 +238,7 @@ STATE = Row(
             },
             links={
                 "Domain": (
-                    "Only this one",
+                    "Select only this one",
                     "/d/strata-domains?${datasource:queryparam}&${job:queryparam}"
                     '&var-instance=${__data.fields["Instance"]}'
                     '&var-domain=${__data.fields["Domain"]}&${__url_time_range}',
@@ -246,28 +255,29 @@ CPUS = Row(
     "CPU",
     collapsed=False,
     panels=[
-        lines(
+        timeseries(
             "CPU",
-            "CPU time of a domain and what serves it, as part of its virtual CPUs; those with most.",
+            "CPU time of a domain and its emulator threads, as a fraction of its virtual CPUs."
+            " Top domains only.",
             top(CPU),
             "percentunit",
         ),
-        lines(
+        timeseries(
             "Steal",
-            "Part of the time of its virtual CPUs in which a domain could have run, while the host"
-            " ran something else; those with most. The host is overcommitted, or a quota holds.",
+            "Fraction of time in which the virtual CPUs of a domain waited for a host CPU. High"
+            " values mean an overcommitted host or a CPU quota. Top domains only.",
             top(STEAL),
             "percentunit",
         ),
     ],
 )
 
-MORE_CPU = Row(
+VIRTUAL_CPUS = Row(
     "Virtual CPUs",
     [
-        lines(
-            "Each virtual CPU",
-            "Part of its time in which each virtual CPU ran; those with most.",
+        timeseries(
+            "Virtual CPU usage",
+            "Fraction of time in which each virtual CPU ran. Top virtual CPUs only.",
             top(
                 """sum by (instance, domain, vcpu)
                     (rate(libvirt_domain_vcpu_time_seconds_total{@}[$__rate_interval]))""",
@@ -275,10 +285,10 @@ MORE_CPU = Row(
             ),
             "percentunit",
         ),
-        lines(
-            "Waiting for I/O",
-            "Part of its time in which each virtual CPU waited for I/O; absent where the host does"
-            " not count it, see kernel.sched_schedstats.",
+        timeseries(
+            "I/O wait",
+            "Fraction of time in which each virtual CPU waited for I/O. No data if"
+            " kernel.sched_schedstats is off on the host.",
             top(
                 """sum by (instance, domain, vcpu)
                     (rate(libvirt_domain_vcpu_wait_seconds_total{@}[$__rate_interval]))""",
@@ -286,11 +296,11 @@ MORE_CPU = Row(
             ),
             "percentunit",
         ),
-        lines(
-            "User and system",
-            "CPU time on the host in programs and guests, and downwards in the host's kernel; those"
-            " with most.",
-            both_ways(
+        timeseries(
+            "User and system CPU",
+            "Host CPU time of a domain in user mode, including its virtual CPUs, in cores;"
+            " below zero: in the host's kernel. Top domains only.",
+            paired_rates(
                 "libvirt_domain_cpu_user_seconds_total",
                 "libvirt_domain_cpu_system_seconds_total",
                 ("user", "system"),
@@ -298,12 +308,12 @@ MORE_CPU = Row(
                 LEGEND,
             ),
             "short",
-            below="/ system$/",
+            mirrored="/ system$/",
         ),
-        lines(
-            "Exits",
-            "How often a second guests gave way to the host, summed over virtual CPUs; those with"
-            " most. Absent where KVM does not count for libvirt.",
+        timeseries(
+            "VM exits",
+            "VM exits per second, summed over the virtual CPUs of a domain. No data without KVM"
+            " statistics in libvirt. Top domains only.",
             top(
                 f"""sum {BY}
                     (rate(libvirt_domain_vcpu_kvm_events_total{{@, stat="exits"}}[$__rate_interval]))"""
@@ -316,44 +326,44 @@ MORE_CPU = Row(
 MEMORY = Row(
     "Memory",
     [
-        lines(
-            "Used by the guest",
-            "Part of the memory it sees that a guest could not have without swapping, by its own"
-            " account; those with most.",
+        timeseries(
+            "Memory usage",
+            "Memory used by a domain, in per cent of its memory, as reported by its balloon"
+            " driver. Near 100 % the domain swaps. Top domains only.",
             top(f"max {BY} (libvirt_domain_memory_stats_used_percent{{@}})"),
             "percent",
-            most=100,
-            colors=high(85, 95),
+            max_value=100,
+            thresholds=high_is_bad(85, 95),
         ),
-        lines(
-            "Given and held",
-            "Memory that a domain was given, and what its host holds in RAM for it, QEMU's own"
-            " included; those with most.",
+        timeseries(
+            "Assigned and resident memory",
+            "Memory assigned to a domain, and resident memory of its QEMU process on the host,"
+            " in bytes. Top domains only.",
             [
                 Query(
                     f"topk($top, max {BY} (libvirt_domain_info_memory_usage_bytes{{@}}))",
-                    LEGEND + " given",
+                    LEGEND + " assigned",
                 ),
                 Query(
                     f"topk($top, max {BY} (libvirt_domain_memory_stats_rss_bytes{{@}}))",
-                    LEGEND + " held",
+                    LEGEND + " resident",
                 ),
             ],
             "bytes",
         ),
-        lines(
+        timeseries(
             "Balloon",
-            "Memory that the host took back from a domain; those with most.",
+            "Memory that the balloon reclaimed from a domain, in bytes. Top domains only.",
             top(
                 f"""max {BY} (libvirt_domain_info_maximum_memory_bytes{{@}})
                     - max {BY} (libvirt_domain_info_memory_usage_bytes{{@}})"""
             ),
             "bytes",
         ),
-        lines(
-            "Swapping in guests",
-            "Bytes a second that guests read back from swap, and downwards those swapped out, by"
-            " their own account.",
+        timeseries(
+            "Swapping in domains",
+            "Bytes per second swapped in by domains; below zero: swapped out. Reported by the"
+            " balloon driver.",
             [
                 Query(
                     f"""topk($top, max {BY}
@@ -367,17 +377,19 @@ MEMORY = Row(
                 ),
             ],
             "Bps",
-            below="/ out$/",
+            mirrored="/ out$/",
         ),
-        lines(
-            "Page cache of guests",
-            "Page cache of guests, by their own account; those with most.",
+        timeseries(
+            "Page cache of domains",
+            "Page cache inside domains, in bytes, as reported by the balloon driver. Top"
+            " domains only.",
             top(f"max {BY} (libvirt_domain_memory_stats_disk_caches_bytes{{@}})"),
             "bytes",
         ),
-        lines(
-            "Major page faults of guests",
-            "Page faults a second that waited for a disk, by the guests' own account.",
+        timeseries(
+            "Major page faults in domains",
+            "Major page faults per second (faults that read from disk), as reported by the"
+            " balloon driver.",
             top(
                 f"""max {BY}
                     (rate(libvirt_domain_memory_stats_major_fault_total{{@}}[$__rate_interval]))"""
@@ -390,27 +402,27 @@ MEMORY = Row(
 BLOCK = Row(
     "Disks",
     [
-        lines(
+        timeseries(
             "Throughput",
-            "Bytes read, and downwards those written; disks with most.",
-            both_ways(
+            "Bytes read per second; below zero: written. Top disks only.",
+            paired_rates(
                 "libvirt_domain_block_stats_read_bytes_total",
                 "libvirt_domain_block_stats_write_bytes_total",
                 ("read", "written"),
             ),
             "Bps",
-            below="/ written$/",
+            mirrored="/ written$/",
         ),
-        lines(
+        timeseries(
             "Requests",
-            "Reads, and downwards writes; disks with most.",
-            both_ways(READS, WRITES, ("reads", "writes")),
+            "Read requests per second; below zero: write requests. Top disks only.",
+            paired_rates(READS, WRITES, ("reads", "writes")),
             "iops",
-            below="/ writes$/",
+            mirrored="/ writes$/",
         ),
-        lines(
-            "Time for a request",
-            "How long a read, a write or a flush took on average; the slowest disks.",
+        timeseries(
+            "Request latency",
+            "Average duration of a read, write or flush request, in seconds. Slowest disks only.",
             [
                 Query(
                     per_request("libvirt_domain_block_stats_read_time_seconds_total", READS),
@@ -430,9 +442,9 @@ BLOCK = Row(
             ],
             "s",
         ),
-        lines(
-            "Size of a request",
-            "Bytes of a read or a write on average; the disks with the largest.",
+        timeseries(
+            "Request size",
+            "Average size of a read or write request, in bytes. Top disks only.",
             [
                 Query(
                     per_request("libvirt_domain_block_stats_read_bytes_total", READS),
@@ -445,9 +457,9 @@ BLOCK = Row(
             ],
             "bytes",
         ),
-        lines(
+        timeseries(
             "Errors",
-            "I/O errors in each step that the hypervisor told of.",
+            "I/O errors per interval, reported by the hypervisor. Any error is a fault.",
             [
                 Query(
                     f"""sum {DISK}
@@ -457,10 +469,10 @@ BLOCK = Row(
             ],
             "short",
         ),
-        lines(
-            "Room taken on the host",
-            "What a disk takes of the host's storage, as part of what the guest sees; a thin disk"
-            " grows towards 100 %.",
+        timeseries(
+            "Allocated disk space",
+            "Space allocated for a disk on the host, as a fraction of the disk's capacity. A"
+            " thin disk grows towards 100 %.",
             top(
                 f"""max {DISK} (libvirt_domain_block_stats_allocation_bytes{{@}})
                     / (max {DISK} (libvirt_domain_block_stats_capacity_bytes{{@}}) > 0)""",
@@ -474,50 +486,50 @@ BLOCK = Row(
 NETWORK = Row(
     "Network",
     [
-        lines(
+        timeseries(
             "Throughput",
-            "Bytes that guests received, and downwards those they sent; interfaces with most.",
-            both_ways(
+            "Bytes received per second by domains; below zero: sent. Top interfaces only.",
+            paired_rates(
                 "libvirt_domain_interface_stats_receive_bytes_total",
                 "libvirt_domain_interface_stats_transmit_bytes_total",
                 ("received", "sent"),
             ),
             "Bps",
-            below="/ sent$/",
+            mirrored="/ sent$/",
         ),
-        lines(
+        timeseries(
             "Packets",
-            "Packets that guests received, and downwards those they sent; interfaces with most.",
-            both_ways(
+            "Packets received per second by domains; below zero: sent. Top interfaces only.",
+            paired_rates(
                 "libvirt_domain_interface_stats_receive_packets_total",
                 "libvirt_domain_interface_stats_transmit_packets_total",
                 ("received", "sent"),
             ),
             "pps",
-            below="/ sent$/",
+            mirrored="/ sent$/",
         ),
-        lines(
+        timeseries(
             "Drops",
-            "Packets on the way to guests that were dropped, mostly because they did not take them"
-            " fast enough, and downwards those from them.",
-            both_ways(
+            "Packets to domains dropped per second, mostly because the domain did not process"
+            " them fast enough; below zero: packets from domains.",
+            paired_rates(
                 "libvirt_domain_interface_stats_receive_drops_total",
                 "libvirt_domain_interface_stats_transmit_drops_total",
                 ("received", "sent"),
             ),
             "pps",
-            below="/ sent$/",
+            mirrored="/ sent$/",
         ),
-        lines(
+        timeseries(
             "Errors",
-            "Damaged packets on the way to guests, and downwards those from them.",
-            both_ways(
+            "Errored packets to domains per second; below zero: from domains.",
+            paired_rates(
                 "libvirt_domain_interface_stats_receive_errors_total",
                 "libvirt_domain_interface_stats_transmit_errors_total",
                 ("received", "sent"),
             ),
             "pps",
-            below="/ sent$/",
+            mirrored="/ sent$/",
         ),
     ],
 )
@@ -525,20 +537,18 @@ NETWORK = Row(
 HOST = Row(
     "Hosts, pools and networks",
     [
-        lines(
+        timeseries(
             "Domains by state",
-            "How many domains are in each state.",
+            "Number of domains by state.",
             [Query("sum by (state) (libvirt_domain_state{@})", "{{state}}")],
             "short",
             stacked=True,
         ),
-        lines(
-            "Starts, stops, crashes",
-            "How often domains were started, stopped and crashed in each step.",
+        timeseries(
+            "Starts, stops and crashes",
+            "Domain starts, stops and crashes per interval.",
             [
-                Query(
-                    "sum(increase(libvirt_domain_starts_total{@}[$__rate_interval]))", "starts"
-                ),
+                Query("sum(increase(libvirt_domain_starts_total{@}[$__rate_interval]))", "starts"),
                 Query("sum(increase(libvirt_domain_stops_total{@}[$__rate_interval]))", "stops"),
                 Query(
                     "sum(increase(libvirt_domain_crashes_total{@}[$__rate_interval]))", "crashes"
@@ -548,18 +558,18 @@ HOST = Row(
         ),
         table(
             "Storage pools",
-            "How full pools are.",
+            "State and usage of storage pools.",
             [
                 Query(
                     "max by (instance, storage_pool) (libvirt_storage_pool_state{@target})",
                     column="State",
                     unit="short",
-                    mappings=words(
+                    mappings=value_mappings(
                         (0, "inactive", "yellow"),
-                        (1, "being built", "blue"),
+                        (1, "building", "blue"),
                         (2, "running", "green"),
-                        (3, "part missing", "red"),
-                        (4, "out of reach", "red"),
+                        (3, "degraded", "red"),
+                        (4, "inaccessible", "red"),
                     ),
                 ),
                 Query(
@@ -567,11 +577,11 @@ HOST = Row(
                         / (libvirt_storage_pool_capacity_bytes{@target} > 0))""",
                     column="Used",
                     unit="percentunit",
-                    steps=high(0.85, 0.95),
+                    thresholds=high_is_bad(0.85, 0.95),
                 ),
                 Query(
                     "max by (instance, storage_pool) (libvirt_storage_pool_available_bytes{@target})",
-                    column="Left",
+                    column="Available",
                     unit="bytes",
                 ),
             ],
@@ -582,13 +592,13 @@ HOST = Row(
         ),
         table(
             "Virtual networks",
-            "Whether libvirt's networks are up.",
+            "State of libvirt's virtual networks.",
             [
                 Query(
                     "max by (instance, network) (libvirt_network_active{@target})",
                     column="State",
                     unit="short",
-                    mappings=words((0, "down", "yellow"), (1, "up", "green")),
+                    mappings=value_mappings((0, "down", "yellow"), (1, "up", "green")),
                 ),
                 Query("max by (instance, network, bridge) (libvirt_network_info{@target})"),
             ],
@@ -598,35 +608,36 @@ HOST = Row(
             width=12,
             height=8,
         ),
-        lines(
-            "Slowest answers",
-            "How long libvirt took to answer about a domain in a scrape; the slowest.",
+        timeseries(
+            "Slowest libvirt responses",
+            "Time libvirt took to respond about a domain during a scrape, in seconds. Slowest"
+            " domains only.",
             top(f"max {BY} (libvirt_domain_scrape_duration_seconds{{@}})"),
             "s",
         ),
-        lines(
+        timeseries(
             "Migration and other jobs",
-            "Bytes that are left for a domain's job.",
+            "Remaining bytes of a domain's job.",
             [Query(f"max {BY} (libvirt_domain_job_info_data_remaining_bytes{{@}}) > 0", LEGEND)],
             "bytes",
         ),
     ],
 )
 
-BOARD = Board(
+DASHBOARD = Dashboard(
     uid="strata-domains",
-    title="Strata / Virtual machines",
-    description="libvirt's domains: which is not well, and what each uses.",
-    known_by="libvirt_up",
+    title="Strata / Domains",
+    description="libvirt domains: state, problems and resource usage.",
+    target_metric="libvirt_up",
     matchers='domain=~"$domain"',
     variables=[
-        values_of(
+        query_variable(
             "domain",
             "Domain",
-            "Names of domains.",
+            "Domain name.",
             'label_values(libvirt_domain_info_vstate{job=~"$job", instance=~"$instance"}, domain)',
         ),
         TOP,
     ],
-    rows=[STATE, CPUS, MORE_CPU, MEMORY, BLOCK, NETWORK, HOST],
+    rows=[STATE, CPUS, VIRTUAL_CPUS, MEMORY, BLOCK, NETWORK, HOST],
 )

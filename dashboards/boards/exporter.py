@@ -1,163 +1,164 @@
-"""The exporter itself: does it see everything, in time, and what does it cost."""
+"""The exporter itself: completeness, latency and resource usage."""
 
 from grafana import (
-    ALL_IS_GOOD,
-    NONE_IS_BEST,
-    NONE_IS_GOOD,
+    RED_BELOW_ONE,
+    YELLOW_FROM_ONE,
+    RED_FROM_ONE,
     TOP,
-    Board,
+    Dashboard,
     Query,
     Row,
-    high,
-    lines,
-    low,
-    steps,
+    high_is_bad,
+    timeseries,
+    low_is_bad,
+    threshold_steps,
     table,
-    tile,
+    stat,
     top,
-    words,
+    value_mappings,
 )
-from matchers import OF_EXPORTERS, OURS
+from matchers import EXPORTER_JOBS, LIVE_EXPORTERS
 
-BAD = 'outcome=~"failed|panicked|timed_out|still_running"'
+FAILED = 'outcome=~"failed|panicked|timed_out|still_running"'
 
 
 STATE = Row(
     "State",
     collapsed=False,
     panels=[
-        tile(
-            "Reached",
-            "Part of the exporters that Prometheus could scrape just now.",
-            f"avg(up{{@}} {OF_EXPORTERS})",
+        stat(
+            "Up",
+            "Fraction of the exporters whose last scrape succeeded.",
+            f"avg(up{{@}} {EXPORTER_JOBS})",
             "percentunit",
-            low(0.5, 1),
+            low_is_bad(0.5, 1),
         ),
-        tile(
+        stat(
             "Alerts firing",
-            "Alerts about exporters that fire for these targets; 0 also where no rules are loaded.",
+            "Number of firing exporter alerts for the selected targets. Also 0 if no rules are"
+            " loaded.",
             'count(ALERTS{@target, alertname=~"Exporter.*", alertstate="firing"}) or vector(0)',
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             width=3,
             decimals=0,
         ),
-        tile(
-            "Collectors failing",
-            "Collectors that failed, panicked or took too long in their last scrape. Those that"
-            " find nothing to collect do not count.",
-            f"count(strata_collector_outcome{{@, {BAD}}}) or sum(strata_collector_outcome{{@}} * 0)",
+        stat(
+            "Failing collectors",
+            "Number of collectors that failed, panicked or timed out in the last scrape."
+            " Collectors with nothing to collect do not count.",
+            f"count(strata_collector_outcome{{@, {FAILED}}}) or sum(strata_collector_outcome{{@}} * 0)",
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             decimals=0,
         ),
-        tile(
-            "Parts left out",
-            "Parts that collectors left out of the last scrape because they could not be read or"
-            " made no sense; the log has the reason for the first.",
+        stat(
+            "Skipped items",
+            "Items that collectors skipped in the last scrape because they could not be read or"
+            " parsed. The log has the first reason.",
             "sum(strata_collector_skipped_parts{@})",
             "short",
-            NONE_IS_BEST,
+            YELLOW_FROM_ONE,
             decimals=0,
         ),
-        tile(
+        stat(
             "Slowest scrape",
-            "How long Prometheus waited for the slowest of these exporters.",
-            f"max(scrape_duration_seconds{{@}} {OURS})",
+            "Longest scrape duration of the selected exporters, in seconds.",
+            f"max(scrape_duration_seconds{{@}} {LIVE_EXPORTERS})",
             "s",
-            high(1, 5),
+            high_is_bad(1, 5),
         ),
-        tile(
+        stat(
             "Engines",
-            "Whether all container engines are followed.",
+            "Whether all container engines are connected.",
             "min(strata_engine_up{@})",
             "short",
-            ALL_IS_GOOD,
-            mappings=words((0, "down", "red"), (1, "up", "green")),
-            missing="none",
+            RED_BELOW_ONE,
+            mappings=value_mappings((0, "down", "red"), (1, "up", "green")),
+            no_value="none",
         ),
-        tile(
+        stat(
             "libvirt",
-            "Whether libvirt answers wherever it is asked.",
+            "Whether libvirt responds on all machines where it is used.",
             "min(libvirt_up{@})",
             "short",
-            ALL_IS_GOOD,
-            mappings=words((0, "down", "red"), (1, "up", "green")),
+            RED_BELOW_ONE,
+            mappings=value_mappings((0, "down", "red"), (1, "up", "green")),
             width=2,
-            missing="none",
+            no_value="none",
         ),
-        tile(
+        stat(
             "CPU",
-            "CPU time of the exporter that uses most, as part of one CPU.",
-            f"max(rate(process_cpu_seconds_total{{@}}[$__rate_interval]) {OURS})",
+            "CPU usage of the exporter, as a fraction of one CPU. The worst exporter.",
+            f"max(rate(process_cpu_seconds_total{{@}}[$__rate_interval]) {LIVE_EXPORTERS})",
             "percentunit",
-            high(0.05, 0.2),
+            high_is_bad(0.05, 0.2),
             width=2,
             decimals=1,
         ),
-        tile(
+        stat(
             "Memory",
-            "Memory in RAM of the exporter that uses most.",
-            f"max(process_resident_memory_bytes{{@}} {OURS})",
+            "Resident memory of the exporter, in bytes. The worst exporter.",
+            f"max(process_resident_memory_bytes{{@}} {LIVE_EXPORTERS})",
             "bytes",
-            high(128 * 1024**2, 512 * 1024**2),
+            high_is_bad(128 * 1024**2, 512 * 1024**2),
             width=2,
         ),
         table(
             "Exporters",
-            "Each exporter, with what is wrong on it.",
+            "One row per exporter, with its problems.",
             [
                 Query("max by (instance, version) (strata_build_info{@})"),
                 Query(
-                    f"min by (instance) (up{{@}} {OF_EXPORTERS})",
-                    column="Reached",
+                    f"min by (instance) (up{{@}} {EXPORTER_JOBS})",
+                    column="Up",
                     unit="short",
-                    mappings=words((0, "no", "red"), (1, "yes", "green")),
+                    mappings=value_mappings((0, "no", "red"), (1, "yes", "green")),
                 ),
                 Query(
-                    f"sum by (instance) (strata_collector_outcome{{@, {BAD}}})",
+                    f"sum by (instance) (strata_collector_outcome{{@, {FAILED}}})",
                     column="Failing",
                     unit="short",
-                    steps=NONE_IS_GOOD,
+                    thresholds=RED_FROM_ONE,
                 ),
                 Query(
                     "sum by (instance) (strata_collector_skipped_parts{@})",
-                    column="Left out",
+                    column="Skipped",
                     unit="short",
-                    steps=NONE_IS_BEST,
+                    thresholds=YELLOW_FROM_ONE,
                 ),
                 Query(
-                    f"max by (instance) (scrape_duration_seconds{{@}} {OURS})",
+                    f"max by (instance) (scrape_duration_seconds{{@}} {LIVE_EXPORTERS})",
                     column="Scrape",
                     unit="s",
-                    steps=high(1, 5),
+                    thresholds=high_is_bad(1, 5),
                 ),
                 Query(
-                    f"max by (instance) (scrape_samples_scraped{{@}} {OURS})",
+                    f"max by (instance) (scrape_samples_scraped{{@}} {LIVE_EXPORTERS})",
                     column="Series",
                     unit="short",
                 ),
                 Query(
                     f"""max by (instance)
-                        (rate(process_cpu_seconds_total{{@}}[$__rate_interval]) {OURS})""",
+                        (rate(process_cpu_seconds_total{{@}}[$__rate_interval]) {LIVE_EXPORTERS})""",
                     column="CPU",
                     unit="percentunit",
                 ),
                 Query(
-                    f"max by (instance) (process_resident_memory_bytes{{@}} {OURS})",
+                    f"max by (instance) (process_resident_memory_bytes{{@}} {LIVE_EXPORTERS})",
                     column="Memory",
                     unit="bytes",
                 ),
                 Query(
-                    f"max by (instance) (process_open_fds{{@}} {OURS})",
-                    column="Descriptors",
+                    f"max by (instance) (process_open_fds{{@}} {LIVE_EXPORTERS})",
+                    column="File descriptors",
                     unit="short",
                 ),
                 Query(
-                    f"min by (instance) (time() - process_start_time_seconds{{@}} {OURS})",
-                    column="Up for",
+                    f"min by (instance) (time() - process_start_time_seconds{{@}} {LIVE_EXPORTERS})",
+                    column="Uptime",
                     unit="s",
-                    steps=steps((None, "yellow"), (900, "transparent")),
+                    thresholds=threshold_steps((None, "yellow"), (900, "transparent")),
                 ),
             ],
             labels={"instance": "Instance", "version": "Version"},
@@ -171,16 +172,17 @@ COLLECTORS = Row(
     "Collectors",
     collapsed=False,
     panels=[
-        lines(
+        timeseries(
             "Duration",
-            "How long a collector took; the slowest.",
+            "Duration of a collector run, in seconds. Slowest collectors only.",
             top("node_scrape_collector_duration_seconds{@}", "{{instance}} {{collector}}"),
             "s",
         ),
         table(
-            "Not collected",
-            "Collectors that had nothing to show and why. Absent means that the machine has"
-            " nothing of the kind, unsupported that the collector is still to come.",
+            "Collectors without data",
+            "Collectors without data, and the reason. `absent` means that the machine has"
+            " nothing of the kind; `unsupported` collectors, which are not implemented, are not"
+            " listed.",
             [
                 Query(
                     """count by (collector, outcome)
@@ -197,13 +199,13 @@ COLLECTORS = Row(
     ],
 )
 
-MORE = Row(
+DETAILS = Row(
     "Collectors in detail",
     [
-        lines(
-            "Success",
-            "Part of the exporters on which each collector succeeded; those below 100 %. Also 0"
-            " where there is nothing to collect.",
+        timeseries(
+            "Success ratio",
+            "Fraction of the exporters on which a collector succeeded; only collectors below"
+            " 100 %. A collector with nothing to collect counts as 0.",
             [
                 Query(
                     "avg by (collector) (node_scrape_collector_success{@}) < 1",
@@ -211,31 +213,31 @@ MORE = Row(
                 )
             ],
             "percentunit",
-            most=1,
+            max_value=1,
         ),
-        lines(
+        timeseries(
             "Failing",
-            "Collectors that failed, panicked or took too long.",
+            "Collectors that failed, panicked or timed out.",
             [
                 Query(
-                    f"strata_collector_outcome{{@, {BAD}}}",
+                    f"strata_collector_outcome{{@, {FAILED}}}",
                     "{{instance}} {{collector}} {{outcome}}",
                 )
             ],
             "short",
         ),
-        lines(
-            "Parts left out",
-            "Parts that a collector left out because they could not be read or made no sense.",
+        timeseries(
+            "Skipped items",
+            "Number of items that a collector skipped because they could not be read or parsed.",
             [Query("strata_collector_skipped_parts{@} > 0", "{{instance}} {{collector}}")],
             "short",
         ),
-        lines(
-            "Threads for collectors",
-            "Threads that collectors run on. More than two were needed because something hung.",
+        timeseries(
+            "Collector threads",
+            "Threads that run collectors. More than two mean that a resource hangs.",
             [Query("strata_worker_threads{@}", "{{instance}}")],
             "short",
-            colors=steps((None, "green"), (3, "yellow")),
+            thresholds=threshold_steps((None, "green"), (3, "yellow")),
         ),
     ],
 )
@@ -243,28 +245,29 @@ MORE = Row(
 COST = Row(
     "Cost",
     [
-        lines(
+        timeseries(
             "CPU",
-            "CPU time as part of one CPU; exporters with most.",
-            top(f"rate(process_cpu_seconds_total{{@}}[$__rate_interval]) {OURS}"),
+            "CPU usage as a fraction of one CPU. Top exporters only.",
+            top(f"rate(process_cpu_seconds_total{{@}}[$__rate_interval]) {LIVE_EXPORTERS}"),
             "percentunit",
         ),
-        lines(
+        timeseries(
             "Memory",
-            "Memory in RAM; exporters with most.",
-            top(f"process_resident_memory_bytes{{@}} {OURS}"),
+            "Resident memory, in bytes. Top exporters only.",
+            top(f"process_resident_memory_bytes{{@}} {LIVE_EXPORTERS}"),
             "bytes",
         ),
-        lines(
-            "Descriptors",
-            "File descriptors in use as part of how many there may be.",
-            top(f"process_open_fds{{@}} / process_max_fds{{@}} {OURS}"),
+        timeseries(
+            "File descriptors",
+            "Open file descriptors as a fraction of the limit. At 100 % the exporter cannot"
+            " open files or connections.",
+            top(f"process_open_fds{{@}} / process_max_fds{{@}} {LIVE_EXPORTERS}"),
             "percentunit",
-            colors=high(0.5, 0.8),
+            thresholds=high_is_bad(0.5, 0.8),
         ),
-        lines(
-            "Writing answers",
-            "Time to write down and compress an answer, without collecting.",
+        timeseries(
+            "Encoding time",
+            "Average time to encode and compress a response, without collection, in seconds.",
             top(
                 """rate(strata_exposition_encode_seconds_total{@}[$__rate_interval])
                     / on (job, instance) (rate(promhttp_metric_handler_requests_total{@,
@@ -278,27 +281,28 @@ COST = Row(
 SCRAPES = Row(
     "Scrapes",
     [
-        lines(
+        timeseries(
             "Series",
-            "Series that Prometheus took from each exporter; those with most.",
-            top(f"scrape_samples_scraped{{@}} {OURS}"),
+            "Number of series per scrape. Top exporters only.",
+            top(f"scrape_samples_scraped{{@}} {LIVE_EXPORTERS}"),
             "short",
         ),
-        lines(
+        timeseries(
             "New series",
-            "Series in a scrape that were not in the last: what churns costs Prometheus memory.",
-            top(f"scrape_series_added{{@}} {OURS}"),
+            "Series in a scrape that were not in the previous one. Series churn costs memory in"
+            " Prometheus. Top exporters only.",
+            top(f"scrape_series_added{{@}} {LIVE_EXPORTERS}"),
             "short",
         ),
-        lines(
+        timeseries(
             "Duration",
-            "How long Prometheus waited for an answer; the slowest exporters.",
-            top(f"scrape_duration_seconds{{@}} {OURS}"),
+            "Scrape duration as measured by Prometheus, in seconds. Slowest exporters only.",
+            top(f"scrape_duration_seconds{{@}} {LIVE_EXPORTERS}"),
             "s",
         ),
-        lines(
+        timeseries(
             "Sent",
-            "Bytes of answers as they are sent, and downwards what they are before compression.",
+            "Response bytes sent per second; below zero: before compression.",
             [
                 Query(
                     "topk($top, rate(strata_exposition_sent_bytes_total{@}[$__rate_interval]))",
@@ -306,48 +310,49 @@ SCRAPES = Row(
                 ),
                 Query(
                     "topk($top, rate(strata_exposition_bytes_total{@}[$__rate_interval]))",
-                    "{{instance}} before",
+                    "{{instance}} uncompressed",
                 ),
             ],
             "Bps",
-            below="/ before$/",
+            mirrored="/ uncompressed$/",
         ),
-        lines(
-            "Answers",
-            "Requests for metrics a second, by HTTP status.",
+        timeseries(
+            "Responds",
+            "Metrics requests per second, by HTTP status code.",
             [
                 Query(
                     f"""sum by (code)
                         (rate(promhttp_metric_handler_requests_total{{@}}[$__rate_interval])
-                        {OURS})""",
+                        {LIVE_EXPORTERS})""",
                     "{{code}}",
                 )
             ],
             "reqps",
         ),
-        lines(
-            "Answers with something wrong",
-            "Families and series left out because others have their name, and answers that could"
-            " not be written, a second.",
+        timeseries(
+            "Response errors",
+            "Metric families and series dropped as duplicates, and responses that could not be"
+            " written, per second. Any value above 0 is a fault.",
             [
                 Query(
                     f"""sum by (instance, cause)
                         (rate(promhttp_metric_handler_errors_total{{@}}[$__rate_interval])
-                        {OURS})""",
+                        {LIVE_EXPORTERS})""",
                     "{{instance}} {{cause}}",
                 )
             ],
             "ops",
         ),
-        lines(
+        timeseries(
             "Connections",
-            "HTTP connections that are open.",
+            "Number of open HTTP connections. Top exporters only.",
             top("strata_http_connections{@}"),
             "short",
         ),
-        lines(
-            "Connections closed unasked",
-            "Connections a second that were closed because they were idle, slow or too many.",
+        timeseries(
+            "Connections closed by the exporter",
+            "Connections per second that the exporter closed because they were idle or slow, or"
+            " because there were too many.",
             [
                 Query(
                     """sum by (instance, reason)
@@ -363,16 +368,17 @@ SCRAPES = Row(
 SOURCES = Row(
     "Engines and libvirt",
     [
-        lines(
-            "Age of what is shown",
-            "How long ago an engine's containers were known to be current: 0 while it is followed.",
+        timeseries(
+            "Age of engine data",
+            "Time since the engine's container data was last current, in seconds. 0 while the"
+            " engine is connected.",
             [Query("strata_engine_copy_age_seconds{@}", "{{instance}} {{engine}}")],
             "s",
         ),
-        lines(
-            "Connections made",
-            "How often an engine or libvirt was connected to in each step: again and again where"
-            " one restarts or is lost.",
+        timeseries(
+            "Connections established",
+            "Connections to engines and libvirt established per interval. Repeated connections"
+            " mean that the daemon restarts or the connection is lost.",
             [
                 Query(
                     "increase(strata_engine_connections_total{@}[$__rate_interval])",
@@ -385,9 +391,9 @@ SOURCES = Row(
             ],
             "short",
         ),
-        lines(
+        timeseries(
             "Events",
-            "Events a second that engines and libvirt told of.",
+            "Events per second received from engines and libvirt.",
             [
                 Query(
                     "rate(strata_engine_events_total{@}[$__rate_interval])",
@@ -399,9 +405,9 @@ SOURCES = Row(
             ],
             "ops",
         ),
-        lines(
+        timeseries(
             "Requests",
-            "Requests a second made to engines and libvirt. Scrapes make none to engines.",
+            "Requests per second to engines and libvirt. A scrape makes no requests to engines.",
             [
                 Query(
                     "rate(strata_engine_requests_total{@}[$__rate_interval])",
@@ -414,16 +420,16 @@ SOURCES = Row(
             ],
             "reqps",
         ),
-        lines(
-            "Requests that hang",
-            "Requests to libvirt without an answer whose scrapes are over: each is about a guest,"
-            " or a daemon, that hangs.",
+        timeseries(
+            "Unanswered libvirt requests",
+            "libvirt requests still unanswered after their scrape ended. Each one means a"
+            " domain or a daemon that hangs.",
             [Query("strata_libvirt_stuck_requests{@}", "{{instance}}")],
             "short",
         ),
-        lines(
-            "Seen",
-            "Containers that engines have, and domains that libvirt has.",
+        timeseries(
+            "Containers and domains",
+            "Number of containers known to engines, and of domains known to libvirt.",
             [
                 Query("strata_engine_containers{@}", "{{instance}} {{engine}} containers"),
                 Query("libvirt_domains{@}", "{{instance}} domains"),
@@ -436,18 +442,19 @@ SOURCES = Row(
 HISTORY = Row(
     "History",
     [
-        lines(
-            "Room",
-            "Bytes that the history of the last hour takes, as part of --history.max-bytes.",
+        timeseries(
+            "Memory usage",
+            "Memory used by the history, as a fraction of --history.max-bytes. Near 100 % rings"
+            " are shortened.",
             top("strata_history_bytes{@} / strata_history_max_bytes{@}"),
             "percentunit",
-            most=1,
-            colors=high(0.8, 1),
+            max_value=1,
+            thresholds=high_is_bad(0.8, 1),
         ),
-        lines(
+        timeseries(
             "Rings",
-            "Containers, virtual machines and hosts that are sampled, those with less history than"
-            " asked for, and those with none for want of room.",
+            "Containers, domains and hosts that are sampled; that have a shortened history; and"
+            " that have none because the memory limit is reached.",
             [
                 Query("strata_history_rings{@}", "{{instance}} sampled"),
                 Query("strata_history_rings_shrunk{@}", "{{instance}} shrunk"),
@@ -455,16 +462,16 @@ HISTORY = Row(
             ],
             "short",
         ),
-        lines(
+        timeseries(
             "Samples",
-            "Samples taken a second.",
+            "Samples taken per second.",
             [Query("rate(strata_history_samples_total{@}[$__rate_interval])", "{{instance}}")],
             "ops",
         ),
-        lines(
-            "Samples not taken",
-            "Samples a second that were not taken, by reason: nothing could be read, not in time,"
-            " or the time for all had passed.",
+        timeseries(
+            "Skipped samples",
+            "Samples skipped per second, by reason: the read failed, took too long, or was due"
+            " too late.",
             [
                 Query(
                     "rate(strata_history_skipped_samples_total{@}[$__rate_interval])",
@@ -476,11 +483,11 @@ HISTORY = Row(
     ],
 )
 
-BOARD = Board(
+DASHBOARD = Dashboard(
     uid="strata-exporter",
     title="Strata / Exporter",
-    description="The exporter itself: whether it sees everything, in time, and what it costs.",
-    known_by="strata_build_info",
+    description="The exporter itself: completeness, latency and resource usage.",
+    target_metric="strata_build_info",
     variables=[TOP],
-    rows=[STATE, COLLECTORS, MORE, COST, SCRAPES, SOURCES, HISTORY],
+    rows=[STATE, COLLECTORS, DETAILS, COST, SCRAPES, SOURCES, HISTORY],
 )

@@ -1,23 +1,23 @@
-"""All hosts: which is not well, by utilisation, saturation and errors."""
+"""All hosts side by side, by utilisation, saturation and errors."""
 
 from grafana import (
-    NONE_IS_BEST,
-    NONE_IS_GOOD,
+    YELLOW_FROM_ONE,
+    RED_FROM_ONE,
     TOP,
-    Board,
+    Dashboard,
     Query,
     Row,
-    high,
-    lines,
-    low,
-    steps,
+    high_is_bad,
+    timeseries,
+    low_is_bad,
+    threshold_steps,
     table,
-    tile,
-    to_board,
+    stat,
+    dashboard_url,
     top,
-    words,
+    value_mappings,
 )
-from matchers import DISKS, OF_HOSTS, WIRES
+from matchers import DISK_FILESYSTEMS, HOST_JOBS, PHYSICAL_INTERFACES
 
 BUSY = """(1 - avg by (instance) (sum by (job, instance, cpu)
     (rate(node_cpu_seconds_total{@, mode=~"idle|iowait"}[$__rate_interval]))))"""
@@ -25,14 +25,14 @@ LOAD = """(max by (instance) (node_load5{@}) / count by (instance)
     (sum by (instance, cpu) (rate(node_cpu_seconds_total{@, mode="idle"}[$__rate_interval]))))"""
 MEMORY = """max by (instance)
     (1 - node_memory_MemAvailable_bytes{@} / node_memory_MemTotal_bytes{@})"""
-FULLEST = f"""max by (instance) ((1 - node_filesystem_avail_bytes{{@, {DISKS}}}
-    / node_filesystem_size_bytes{{@, {DISKS}}}) unless node_filesystem_readonly{{@}} == 1)"""
+FULLEST = f"""max by (instance) ((1 - node_filesystem_avail_bytes{{@, {DISK_FILESYSTEMS}}}
+    / node_filesystem_size_bytes{{@, {DISK_FILESYSTEMS}}}) unless node_filesystem_readonly{{@}} == 1)"""
 DISK = "max by (instance) (rate(node_disk_io_time_seconds_total{@}[$__rate_interval]))"
-TROUBLE = f"""sum by (instance)
-    (rate(node_network_receive_errs_total{{@, {WIRES}}}[$__rate_interval])
-    + rate(node_network_receive_drop_total{{@, {WIRES}}}[$__rate_interval])
-    + rate(node_network_transmit_errs_total{{@, {WIRES}}}[$__rate_interval])
-    + rate(node_network_transmit_drop_total{{@, {WIRES}}}[$__rate_interval]))"""
+NETWORK_ERRORS = f"""sum by (instance)
+    (rate(node_network_receive_errs_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval])
+    + rate(node_network_receive_drop_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval])
+    + rate(node_network_transmit_errs_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval])
+    + rate(node_network_transmit_drop_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval]))"""
 
 
 def pressure(what: str) -> str:
@@ -48,110 +48,138 @@ STATE = Row(
     "State",
     collapsed=False,
     panels=[
-        tile(
-            "Reached",
-            "Targets that Prometheus could scrape just now.",
-            f"sum(up{{@}} {OF_HOSTS})",
+        stat(
+            "Up",
+            "Number of targets whose last scrape succeeded.",
+            f"sum(up{{@}} {HOST_JOBS})",
             "short",
-            steps((None, "red"), (1, "green")),
+            threshold_steps((None, "red"), (1, "green")),
             decimals=0,
         ),
-        tile(
-            "Not reached",
-            "Targets that Prometheus could not scrape just now. What they last said is not here.",
-            f"sum((up{{@}} {OF_HOSTS}) == bool 0)",
+        stat(
+            "Down",
+            "Number of targets whose last scrape failed. Their last values are not shown.",
+            f"sum((up{{@}} {HOST_JOBS}) == bool 0)",
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             decimals=0,
         ),
-        tile(
+        stat(
             "Alerts firing",
-            "Alerts of Prometheus' rules that fire for these targets; 0 also where no rules are"
-            " loaded.",
-            f'count(ALERTS{{@, alertstate="firing"}} {OF_HOSTS}) or vector(0)',
+            "Number of firing alerts for the selected targets. Also 0 if no rules are loaded.",
+            f'count(ALERTS{{@, alertstate="firing"}} {HOST_JOBS}) or vector(0)',
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             decimals=0,
         ),
-        tile(
+        stat(
             "Short of CPU",
-            "Hosts where tasks were kept waiting for a CPU for more than a quarter of the time.",
+            "Number of hosts where some task waited for a CPU for more than a quarter of the time.",
             f"sum({pressure('cpu')} > bool 0.25)",
             "short",
-            NONE_IS_BEST,
+            YELLOW_FROM_ONE,
             decimals=0,
         ),
-        tile(
+        stat(
             "Short of memory",
-            "Hosts with less than a tenth of their memory available.",
+            "Number of hosts with less than 10 % of their memory available.",
             f"sum({MEMORY} > bool 0.9)",
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             decimals=0,
         ),
-        tile(
-            "Disk nearly full",
-            "Hosts with a file system that is more than 90 % full.",
+        stat(
+            "File system nearly full",
+            "Number of hosts with a file system that is more than 90 % full.",
             f"sum({FULLEST} > bool 0.9)",
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             decimals=0,
         ),
-        tile(
-            "Clock adrift",
-            "Hosts whose clock nothing keeps right.",
+        stat(
+            "Clock not synchronised",
+            "Number of hosts whose clock is not synchronised.",
             "sum(node_timex_sync_status{@} == bool 0)",
             "short",
-            NONE_IS_BEST,
+            YELLOW_FROM_ONE,
             decimals=0,
         ),
-        tile(
-            "Booted",
-            "Hosts that were booted in the time range shown.",
+        stat(
+            "Recently booted",
+            "Number of hosts that booted in the selected time range.",
             "sum((node_time_seconds{@} - node_boot_time_seconds{@}) < bool $__range_s)",
             "short",
-            NONE_IS_BEST,
+            YELLOW_FROM_ONE,
             decimals=0,
             instant=True,
         ),
         table(
             "Hosts",
-            "Each host with what is worst on it. The name leads to the host's own board.",
+            "One row per host with its worst values. Click an instance to open its host dashboard.",
             [
                 Query("max by (instance, nodename) (node_uname_info{@})"),
                 Query(
-                    f"min by (instance) (up{{@}} {OF_HOSTS})",
-                    column="Reached",
+                    f"min by (instance) (up{{@}} {HOST_JOBS})",
+                    column="Up",
                     unit="short",
-                    mappings=words((0, "no", "red"), (1, "yes", "green")),
+                    mappings=value_mappings((0, "no", "red"), (1, "yes", "green")),
                 ),
                 Query(
-                    f'count by (instance) (ALERTS{{@, alertstate="firing"}} {OF_HOSTS})',
+                    f'count by (instance) (ALERTS{{@, alertstate="firing"}} {HOST_JOBS})',
                     column="Alerts",
                     unit="short",
-                    steps=NONE_IS_GOOD,
+                    thresholds=RED_FROM_ONE,
                 ),
-                Query(BUSY, column="CPU busy", unit="percentunit", steps=high(0.8, 0.95)),
-                Query(LOAD, column="Load per CPU", unit="short", steps=high(1, 2)),
-                Query(MEMORY, column="Memory used", unit="percentunit", steps=high(0.85, 0.95)),
-                Query(FULLEST, column="Fullest disk", unit="percentunit", steps=high(0.85, 0.95)),
-                Query(DISK, column="Busiest disk", unit="percentunit", steps=high(0.8, 0.95)),
-                Query(TROUBLE, column="Network errors", unit="pps", steps=high(1, 100)),
+                Query(
+                    BUSY, column="CPU busy", unit="percentunit", thresholds=high_is_bad(0.8, 0.95)
+                ),
+                Query(LOAD, column="Load per CPU", unit="short", thresholds=high_is_bad(1, 2)),
+                Query(
+                    MEMORY,
+                    column="Memory used",
+                    unit="percentunit",
+                    thresholds=high_is_bad(0.85, 0.95),
+                ),
+                Query(
+                    FULLEST,
+                    column="Fullest file system",
+                    unit="percentunit",
+                    thresholds=high_is_bad(0.85, 0.95),
+                ),
+                Query(
+                    DISK,
+                    column="Busiest disk",
+                    unit="percentunit",
+                    thresholds=high_is_bad(0.8, 0.95),
+                ),
+                Query(
+                    NETWORK_ERRORS,
+                    column="Network errors",
+                    unit="pps",
+                    thresholds=high_is_bad(1, 100),
+                ),
                 Query(
                     "min by (instance) (node_timex_sync_status{@})",
                     column="Clock",
                     unit="short",
-                    mappings=words((0, "adrift", "yellow"), (1, "in sync", "green")),
+                    mappings=value_mappings(
+                        (0, "not synchronised", "yellow"), (1, "synchronised", "green")
+                    ),
                 ),
                 Query(
                     "min by (instance) (node_time_seconds{@} - node_boot_time_seconds{@})",
                     column="Uptime",
                     unit="s",
-                    steps=steps((None, "yellow"), (900, "transparent")),
+                    thresholds=threshold_steps((None, "yellow"), (900, "transparent")),
                 ),
             ],
             labels={"instance": "Instance", "nodename": "Name"},
-            links={"Instance": ("This host", to_board("strata-host", ("instance", "Instance")))},
+            links={
+                "Instance": (
+                    "Open this host",
+                    dashboard_url("strata-host", ("instance", "Instance")),
+                )
+            },
             sort="Alerts",
             height=12,
         ),
@@ -163,11 +191,11 @@ ALERTS = Row(
     [
         table(
             "Firing",
-            "What fires for these targets now. Empty also where no rules are loaded.",
+            "Alerts firing for the selected targets. Also empty if no rules are loaded.",
             [
                 Query(
                     f"""count by (alertname, severity, instance, name, domain, mountpoint, device)
-                        (ALERTS{{@, alertstate="firing"}} {OF_HOSTS})""",
+                        (ALERTS{{@, alertstate="firing"}} {HOST_JOBS})""",
                     column="Series",
                     unit="short",
                 )
@@ -191,73 +219,73 @@ CPU = Row(
     "CPU",
     collapsed=False,
     panels=[
-        lines(
+        timeseries(
             "CPU busy",
-            "Part of the time of all CPUs in which they did not idle or wait for I/O; the busiest"
-            " hosts.",
+            "Fraction of CPU time not spent idle or in iowait. Top hosts only.",
             top(BUSY),
             "percentunit",
-            most=1,
-            colors=high(0.8, 0.95),
+            max_value=1,
+            thresholds=high_is_bad(0.8, 0.95),
         ),
-        lines(
-            "Waiting for a CPU",
-            "Part of the time in which some task was ready to run and had no CPU; the hosts with"
-            " most of it.",
+        timeseries(
+            "CPU pressure",
+            "Fraction of time in which some task was ready to run but had no CPU. Top hosts only.",
             top(pressure("cpu")),
             "percentunit",
         ),
     ],
 )
 
-MEMORIES = Row(
+MEMORY_ROW = Row(
     "Memory",
     collapsed=False,
     panels=[
-        lines(
+        timeseries(
             "Memory used",
-            "Part of memory that could not be had without swapping; the fullest hosts.",
+            "Fraction of memory that is not available without swapping. Top hosts only.",
             top(MEMORY),
             "percentunit",
-            most=1,
-            colors=high(0.85, 0.95),
+            max_value=1,
+            thresholds=high_is_bad(0.85, 0.95),
         ),
-        lines(
-            "Waiting for memory",
-            "Part of the time in which some task waited for memory; the hosts with most of it.",
+        timeseries(
+            "Memory pressure",
+            "Fraction of time in which some task waited for memory. Top hosts only.",
             top(pressure("memory")),
             "percentunit",
         ),
     ],
 )
 
-DISKS_ROW = Row(
+DISK_ROW = Row(
     "Disks",
     [
-        lines(
+        timeseries(
             "Busiest disk",
-            "Part of the time in which a host's busiest disk had something to do.",
+            "Fraction of time in which the busiest disk of a host had requests in progress. Top"
+            " hosts only.",
             top(DISK),
             "percentunit",
-            most=1,
+            max_value=1,
         ),
-        lines(
-            "Waiting for I/O",
-            "Part of the time in which some task waited for I/O; the hosts with most of it.",
+        timeseries(
+            "I/O pressure",
+            "Fraction of time in which some task waited for I/O. Top hosts only.",
             top(pressure("io")),
             "percentunit",
         ),
-        lines(
+        timeseries(
             "Fullest file system",
-            "Part in use of a host's fullest file system that can be written to.",
+            "Usage of the fullest writable file system of a host. Top hosts only.",
             top(FULLEST),
             "percentunit",
-            most=1,
-            colors=high(0.85, 0.95),
+            max_value=1,
+            thresholds=high_is_bad(0.85, 0.95),
         ),
-        lines(
-            "Queue",
-            "Requests that all disks of a host had on average.",
+        timeseries(
+            "Queue length",
+            "Average number of requests queued or in progress on all disks of a host. Top hosts"
+            " only.",
             top(
                 """sum by (instance)
                     (rate(node_disk_io_time_weighted_seconds_total{@}[$__rate_interval]))"""
@@ -270,33 +298,34 @@ DISKS_ROW = Row(
 NETWORK = Row(
     "Network",
     [
-        lines(
+        timeseries(
             "Received",
-            "Bits that a host received on interfaces of hardware; the hosts with most.",
+            "Bits received per second on physical interfaces. Top hosts only.",
             top(
                 f"""sum by (instance)
-                    (rate(node_network_receive_bytes_total{{@, {WIRES}}}[$__rate_interval])) * 8"""
+                    (rate(node_network_receive_bytes_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval])) * 8"""
             ),
             "bps",
         ),
-        lines(
+        timeseries(
             "Sent",
-            "Bits that a host sent on interfaces of hardware; the hosts with most.",
+            "Bits sent per second on physical interfaces. Top hosts only.",
             top(
                 f"""sum by (instance)
-                    (rate(node_network_transmit_bytes_total{{@, {WIRES}}}[$__rate_interval])) * 8"""
+                    (rate(node_network_transmit_bytes_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval])) * 8"""
             ),
             "bps",
         ),
-        lines(
+        timeseries(
             "Errors and drops",
-            "Packets that were damaged or dropped, in and out; the hosts with most.",
-            top(TROUBLE),
+            "Packets with errors and dropped packets per second, received and sent. Top hosts"
+            " only.",
+            top(NETWORK_ERRORS),
             "pps",
         ),
-        lines(
+        timeseries(
             "TCP retransmits",
-            "Segments sent again, as part of all sent; the hosts with most.",
+            "Retransmitted TCP segments as a fraction of all sent segments. Top hosts only.",
             top(
                 """max by (instance) (rate(node_netstat_Tcp_RetransSegs{@}[$__rate_interval])
                     / (rate(node_netstat_Tcp_OutSegs{@}[$__rate_interval]) > 0))"""
@@ -309,58 +338,62 @@ NETWORK = Row(
 ERRORS = Row(
     "Errors",
     [
-        lines(
+        timeseries(
             "OOM kills",
-            "Processes killed for want of memory in each step.",
+            "OOM kills per interval. Top hosts only.",
             top("max by (instance) (increase(node_vmstat_oom_kill{@}[$__rate_interval]))"),
             "short",
         ),
-        lines(
+        timeseries(
             "Memory errors",
-            "Errors of memory in each step that could not be corrected.",
+            "Uncorrected memory errors per interval. Any error is a hardware fault. Top hosts"
+            " only.",
             top(
                 """sum by (instance)
                     (increase(node_edac_uncorrectable_errors_total{@}[$__rate_interval]))"""
             ),
             "short",
         ),
-        lines(
-            "RAID disks missing",
-            "Disks that arrays of a host lack.",
+        timeseries(
+            "Missing RAID disks",
+            "Number of disks missing from RAID arrays. Above 0 the array is degraded. Top hosts"
+            " only.",
             top("sum by (instance) (node_md_degraded{@})"),
             "short",
         ),
-        lines(
-            "File systems that are read-only or failed",
-            "File systems with a disk below that are read-only or could not be asked.",
+        timeseries(
+            "Read-only or failed file systems",
+            "Number of disk-backed file systems that are read-only or whose usage could not be"
+            " read. Top hosts only.",
             top(
-                f"""sum by (instance) (node_filesystem_readonly{{@, {DISKS}}}
-                    + node_filesystem_device_error{{@, {DISKS}}})"""
+                f"""sum by (instance) (node_filesystem_readonly{{@, {DISK_FILESYSTEMS}}}
+                    + node_filesystem_device_error{{@, {DISK_FILESYSTEMS}}})"""
             ),
             "short",
         ),
-        lines(
+        timeseries(
             "Time until a file system is full",
-            "By the trend of the last six hours; only those that fill within four days.",
+            "Time until a file system is full, in seconds, by the trend of the last six hours."
+            " Only file systems that fill within four days.",
             [
                 Query(
-                    f"""min by (instance, mountpoint) (node_filesystem_avail_bytes{{@, {DISKS}}}
-                        / (deriv(node_filesystem_avail_bytes{{@, {DISKS}}}[6h]) < 0) * -1)
+                    f"""min by (instance, mountpoint) (node_filesystem_avail_bytes{{@, {DISK_FILESYSTEMS}}}
+                        / (deriv(node_filesystem_avail_bytes{{@, {DISK_FILESYSTEMS}}}[6h]) < 0) * -1)
                         < 4 * 86400""",
                     "{{instance}} {{mountpoint}}",
                 )
             ],
             "s",
-            colors=low(86400, 2 * 86400),
+            thresholds=low_is_bad(86400, 2 * 86400),
         ),
     ],
 )
 
-BOARD = Board(
+DASHBOARD = Dashboard(
     uid="strata-fleet",
     title="Strata / Fleet",
-    description="All hosts side by side: which is not well, by utilisation, saturation and errors.",
-    known_by="node_uname_info",
+    description="All hosts side by side, by utilisation, saturation and errors.",
+    target_metric="node_uname_info",
     variables=[TOP],
-    rows=[STATE, ALERTS, CPU, MEMORIES, DISKS_ROW, NETWORK, ERRORS],
+    rows=[STATE, ALERTS, CPU, MEMORY_ROW, DISK_ROW, NETWORK, ERRORS],
 )

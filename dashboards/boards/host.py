@@ -1,167 +1,171 @@
-"""One host: is it well, and if not, what is short.
+"""One host: state, resource usage and hardware.
 
-With several hosts chosen the tiles show the worst of them.
+With several hosts selected, stat panels show the worst value.
 """
 
 from grafana import (
-    ALL_IS_GOOD,
-    NONE_IS_BEST,
-    NONE_IS_GOOD,
-    Board,
+    RED_BELOW_ONE,
+    YELLOW_FROM_ONE,
+    RED_FROM_ONE,
+    Dashboard,
     Query,
     Row,
-    bars,
-    high,
-    lines,
-    low,
-    steps,
+    bar_gauge,
+    high_is_bad,
+    timeseries,
+    low_is_bad,
+    threshold_steps,
     table,
-    tile,
-    words,
+    stat,
+    value_mappings,
 )
-from matchers import DISKS, OF_HOSTS, WIRES
+from matchers import DISK_FILESYSTEMS, HOST_JOBS, PHYSICAL_INTERFACES
 
-WORST = " With several hosts, the worst of them."
+WORST = " With several hosts selected, the worst value."
 
 STATE = Row(
     "State",
     collapsed=False,
     panels=[
-        tile(
-            "Targets reached",
-            "Part of the targets chosen that Prometheus could scrape just now. Below 100 % all"
-            " else here is incomplete.",
-            f"avg(up{{@}} {OF_HOSTS})",
+        stat(
+            "Targets up",
+            "Fraction of the selected targets whose last scrape succeeded. Below 100 % all"
+            " other panels are incomplete.",
+            f"avg(up{{@}} {HOST_JOBS})",
             "percentunit",
-            low(0.5, 1),
+            low_is_bad(0.5, 1),
         ),
-        tile(
+        stat(
             "Alerts firing",
-            "Alerts of Prometheus' rules that fire for these hosts; 0 also where no rules are loaded.",
-            f'count(ALERTS{{@, alertstate="firing"}} {OF_HOSTS}) or vector(0)',
+            "Number of firing alerts for the selected hosts. Also 0 if no rules are loaded.",
+            f'count(ALERTS{{@, alertstate="firing"}} {HOST_JOBS}) or vector(0)',
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
         ),
-        tile(
+        stat(
             "Uptime",
-            "Time since the last boot; yellow in the first 15 minutes. With several hosts, the"
-            " shortest.",
+            "Time since the last boot; yellow in the first 15 minutes. With several hosts"
+            " selected, the shortest.",
             "min(node_time_seconds{@} - node_boot_time_seconds{@})",
             "s",
-            steps((None, "yellow"), (900, "green")),
+            threshold_steps((None, "yellow"), (900, "green")),
             decimals=1,
         ),
-        tile(
+        stat(
             "CPU busy",
-            "Part of the time of all CPUs in which they did not idle or wait for I/O." + WORST,
+            "Fraction of CPU time not spent idle or in iowait." + WORST,
             """max(1 - avg by (job, instance) (sum by (job, instance, cpu)
                 (rate(node_cpu_seconds_total{@, mode=~"idle|iowait"}[$__rate_interval]))))""",
             "percentunit",
-            high(0.8, 0.95),
+            high_is_bad(0.8, 0.95),
         ),
-        tile(
+        stat(
             "Load per CPU",
-            "Tasks that run, want to, or wait for a disk, over 5 minutes, for each CPU; above 1"
-            " some wait." + WORST,
+            "Load average over 5 minutes (running, runnable and uninterruptible tasks) per CPU. Above"
+            " 1 some tasks wait." + WORST,
             """max(node_load5{@} / on (job, instance) count by (job, instance)
                 (rate(node_cpu_seconds_total{@, mode="idle"}[$__rate_interval])))""",
             "short",
-            high(1, 2),
+            high_is_bad(1, 2),
             decimals=2,
         ),
-        tile(
+        stat(
             "Memory used",
-            "Part of memory that could not be had without swapping; page cache is not used." + WORST,
+            "Fraction of memory that is not available without swapping. Page cache does not"
+            " count as used." + WORST,
             "max(1 - node_memory_MemAvailable_bytes{@} / node_memory_MemTotal_bytes{@})",
             "percentunit",
-            high(0.85, 0.95),
+            high_is_bad(0.85, 0.95),
         ),
-        tile(
+        stat(
             "Swap used",
-            "Part of swap space in use." + WORST,
+            "Fraction of swap space in use." + WORST,
             "max(1 - node_memory_SwapFree_bytes{@} / (node_memory_SwapTotal_bytes{@} > 0))",
             "percentunit",
-            high(0.5, 0.8),
-            missing="no swap",
+            high_is_bad(0.5, 0.8),
+            no_value="no swap",
         ),
-        tile(
+        stat(
             "Fullest file system",
-            "Part in use of the fullest file system that can be written to, what is reserved for"
-            " root among it." + WORST,
-            f"""max((1 - node_filesystem_avail_bytes{{@, {DISKS}}}
-                / node_filesystem_size_bytes{{@, {DISKS}}})
+            "Usage of the fullest writable file system, including space reserved for root." + WORST,
+            f"""max((1 - node_filesystem_avail_bytes{{@, {DISK_FILESYSTEMS}}}
+                / node_filesystem_size_bytes{{@, {DISK_FILESYSTEMS}}})
                 unless node_filesystem_readonly{{@}} == 1)""",
             "percentunit",
-            high(0.85, 0.95),
+            high_is_bad(0.85, 0.95),
         ),
-        tile(
+        stat(
             "Pressure",
-            "Part of the time in which some task waited for want of CPU, of memory or of I/O."
-            + WORST,
+            "Fraction of time in which some task waited for CPU, memory or I/O." + WORST,
             [
-                Query("max(rate(node_pressure_cpu_waiting_seconds_total{@}[$__rate_interval]))", "CPU"),
+                Query(
+                    "max(rate(node_pressure_cpu_waiting_seconds_total{@}[$__rate_interval]))", "CPU"
+                ),
                 Query(
                     "max(rate(node_pressure_memory_waiting_seconds_total{@}[$__rate_interval]))",
                     "memory",
                 ),
-                Query("max(rate(node_pressure_io_waiting_seconds_total{@}[$__rate_interval]))", "I/O"),
+                Query(
+                    "max(rate(node_pressure_io_waiting_seconds_total{@}[$__rate_interval]))", "I/O"
+                ),
             ],
             "percentunit",
-            high(0.25, 0.5),
+            high_is_bad(0.25, 0.5),
             width=6,
         ),
-        tile(
+        stat(
             "OOM kills",
-            "Processes killed for want of memory in the time range shown.",
+            "OOM kills in the selected time range.",
             "sum(increase(node_vmstat_oom_kill{@}[$__range]))",
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             decimals=0,
             instant=True,
         ),
-        tile(
+        stat(
             "Read-only or failed",
-            "File systems with a disk below that are read-only or could not be asked. Some are"
-            " meant to be read-only, such as media.",
-            f"""sum(node_filesystem_readonly{{@, {DISKS}}} == bool 1)
-                + sum(node_filesystem_device_error{{@, {DISKS}}})""",
+            "Number of disk-backed file systems that are read-only or whose usage could not be"
+            " read. Some are read-only as intended, such as installation media.",
+            f"""sum(node_filesystem_readonly{{@, {DISK_FILESYSTEMS}}} == bool 1)
+                + sum(node_filesystem_device_error{{@, {DISK_FILESYSTEMS}}})""",
             "short",
-            NONE_IS_BEST,
+            YELLOW_FROM_ONE,
         ),
-        tile(
+        stat(
             "Busiest disk",
-            "Part of the time in which the busiest disk had something to do." + WORST,
+            "Fraction of time in which the busiest disk had requests in progress." + WORST,
             "max(rate(node_disk_io_time_seconds_total{@}[$__rate_interval]))",
             "percentunit",
-            high(0.8, 0.95),
+            high_is_bad(0.8, 0.95),
         ),
-        tile(
+        stat(
             "Network errors",
-            "Packets a second that were damaged or dropped, in and out, on interfaces of hardware.",
-            f"""sum(rate(node_network_receive_errs_total{{@, {WIRES}}}[$__rate_interval])
-                + rate(node_network_receive_drop_total{{@, {WIRES}}}[$__rate_interval])
-                + rate(node_network_transmit_errs_total{{@, {WIRES}}}[$__rate_interval])
-                + rate(node_network_transmit_drop_total{{@, {WIRES}}}[$__rate_interval]))""",
+            "Packets with errors and dropped packets per second, received and sent, on physical"
+            " interfaces.",
+            f"""sum(rate(node_network_receive_errs_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval])
+                + rate(node_network_receive_drop_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval])
+                + rate(node_network_transmit_errs_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval])
+                + rate(node_network_transmit_drop_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval]))""",
             "pps",
-            high(1, 100),
+            high_is_bad(1, 100),
             decimals=1,
         ),
-        tile(
+        stat(
             "Clock",
-            "Whether something, such as an NTP daemon, keeps the clock right. With several hosts,"
-            " whether it does on all.",
+            "Whether the clock is synchronised, for example by an NTP daemon. With several"
+            " hosts selected, whether all are.",
             "min(node_timex_sync_status{@})",
             "short",
-            ALL_IS_GOOD,
-            mappings=words((0, "adrift", "red"), (1, "in sync", "green")),
+            RED_BELOW_ONE,
+            mappings=value_mappings((0, "not synchronised", "red"), (1, "synchronised", "green")),
         ),
-        tile(
-            "RAID disks missing",
-            "Disks that software RAID arrays lack.",
+        stat(
+            "Missing RAID disks",
+            "Number of disks missing from software RAID arrays. Above 0 an array is degraded.",
             "sum(node_md_degraded{@})",
             "short",
-            NONE_IS_GOOD,
-            missing="no array",
+            RED_FROM_ONE,
+            no_value="no array",
         ),
     ],
 )
@@ -170,10 +174,10 @@ OVERVIEW = Row(
     "Overview",
     collapsed=False,
     panels=[
-        lines(
+        timeseries(
             "CPU by mode",
-            "What the CPUs did with their time, on average over all of them; idle is left out."
-            " Steal is what the hypervisor gave to others.",
+            "CPU time by mode as a fraction of all CPU time, without idle. Steal is time that"
+            " the hypervisor gave to other virtual machines.",
             [
                 Query(
                     'avg by (mode) (rate(node_cpu_seconds_total{@, mode!="idle"}[$__rate_interval]))',
@@ -182,11 +186,12 @@ OVERVIEW = Row(
             ],
             "percentunit",
             stacked=True,
-            most=1,
+            max_value=1,
         ),
-        lines(
+        timeseries(
             "Memory",
-            "Where memory is. Applications is what is neither cache, buffers, slabs nor free.",
+            "Memory by use, in bytes. `applications` is everything except page cache, buffers,"
+            " slabs and free memory.",
             [
                 Query(
                     """sum(node_memory_MemTotal_bytes{@} - node_memory_MemFree_bytes{@}
@@ -202,9 +207,9 @@ OVERVIEW = Row(
             "bytes",
             stacked=True,
         ),
-        lines(
+        timeseries(
             "Disk throughput",
-            "Bytes read, and downwards those written, by disk.",
+            "Bytes read per second by disk; below zero: written.",
             [
                 Query(
                     "rate(node_disk_read_bytes_total{@}[$__rate_interval])",
@@ -216,23 +221,23 @@ OVERVIEW = Row(
                 ),
             ],
             "Bps",
-            below="/ written$/",
+            mirrored="/ written$/",
         ),
-        lines(
+        timeseries(
             "Network throughput",
-            "Bits received, and downwards those sent, by interface of hardware.",
+            "Bits received per second by physical interface; below zero: sent.",
             [
                 Query(
-                    f"rate(node_network_receive_bytes_total{{@, {WIRES}}}[$__rate_interval]) * 8",
+                    f"rate(node_network_receive_bytes_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval]) * 8",
                     "{{instance}} {{device}} received",
                 ),
                 Query(
-                    f"rate(node_network_transmit_bytes_total{{@, {WIRES}}}[$__rate_interval]) * 8",
+                    f"rate(node_network_transmit_bytes_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval]) * 8",
                     "{{instance}} {{device}} sent",
                 ),
             ],
             "bps",
-            below="/ sent$/",
+            mirrored="/ sent$/",
         ),
     ],
 )
@@ -240,10 +245,10 @@ OVERVIEW = Row(
 CPU = Row(
     "CPU",
     [
-        lines(
-            "Busy by CPU",
-            "Part of its time in which each CPU did not idle or wait for I/O: one at 100 % with"
-            " the others idle is a single thread that is short of CPU.",
+        timeseries(
+            "Usage by CPU",
+            "Fraction of time in which each CPU was neither idle nor in iowait. One CPU at 100"
+            " % with all others idle is a single-threaded bottleneck.",
             [
                 Query(
                     """1 - sum by (job, instance, cpu)
@@ -252,12 +257,12 @@ CPU = Row(
                 )
             ],
             "percentunit",
-            most=1,
+            max_value=1,
         ),
-        lines(
+        timeseries(
             "Load",
-            "Tasks that run, want to, or wait for a disk, over 1, 5 and 15 minutes, beside the"
-            " number of CPUs.",
+            "Load averages (running, runnable and uninterruptible tasks) over 1, 5 and 15"
+            " minutes, and the number of CPUs.",
             [
                 Query("node_load1{@}", "{{instance}} 1 min"),
                 Query("node_load5{@}", "{{instance}} 5 min"),
@@ -270,10 +275,10 @@ CPU = Row(
             ],
             "short",
         ),
-        lines(
-            "Waiting for a CPU",
-            "Part of the time in which some task was ready to run and had no CPU, and in which"
-            " interrupts kept all tasks from running.",
+        timeseries(
+            "CPU pressure",
+            "Fraction of time in which some task was ready to run but had no CPU, and in which"
+            " interrupts stalled all tasks.",
             [
                 Query(
                     "rate(node_pressure_cpu_waiting_seconds_total{@}[$__rate_interval])",
@@ -286,24 +291,25 @@ CPU = Row(
             ],
             "percentunit",
         ),
-        lines(
-            "Running and blocked",
-            "Tasks that run or want to, and those that wait for a disk.",
+        timeseries(
+            "Running and blocked tasks",
+            "Number of running or runnable tasks, and of tasks blocked on I/O.",
             [
                 Query("node_procs_running{@}", "{{instance}} running"),
                 Query("node_procs_blocked{@}", "{{instance}} blocked"),
             ],
             "short",
         ),
-        lines(
-            "Frequency",
-            "How fast each CPU runs, where the machine tells.",
+        timeseries(
+            "CPU frequency",
+            "Current frequency of each CPU, in hertz, if the machine reports it.",
             [Query("node_cpu_scaling_frequency_hertz{@}", "{{instance}} CPU {{cpu}}")],
             "hertz",
         ),
-        lines(
-            "Throttled by heat",
-            "How often a core or a whole package was slowed down because it was too hot, a second.",
+        timeseries(
+            "Thermal throttling",
+            "Thermal throttling events per second, by core and package. Above 0 the CPU is too"
+            " hot.",
             [
                 Query(
                     "rate(node_cpu_core_throttles_total{@}[$__rate_interval])",
@@ -322,18 +328,18 @@ CPU = Row(
 MEMORY = Row(
     "Memory",
     [
-        lines(
-            "Available",
-            "Memory that could be had without swapping, and all there is.",
+        timeseries(
+            "Available memory",
+            "Memory available without swapping, and total memory, in bytes.",
             [
                 Query("node_memory_MemAvailable_bytes{@}", "{{instance}} available"),
                 Query("node_memory_MemTotal_bytes{@}", "{{instance}} total"),
             ],
             "bytes",
         ),
-        lines(
-            "Waiting for memory",
-            "Part of the time in which some task, and in which every task, waited for memory.",
+        timeseries(
+            "Memory pressure",
+            "Fraction of time in which some task, and in which all tasks, waited for memory.",
             [
                 Query(
                     "rate(node_pressure_memory_waiting_seconds_total{@}[$__rate_interval])",
@@ -346,53 +352,54 @@ MEMORY = Row(
             ],
             "percentunit",
         ),
-        lines(
+        timeseries(
             "Major page faults",
-            "Page faults a second that waited for a disk.",
+            "Major page faults per second (faults that read from disk).",
             [Query("rate(node_vmstat_pgmajfault{@}[$__rate_interval])", "{{instance}}")],
             "ops",
         ),
-        lines(
+        timeseries(
             "Swapping",
-            "Pages read back from swap, and downwards those swapped out, a second.",
+            "Pages swapped in per second; below zero: swapped out.",
             [
                 Query("rate(node_vmstat_pswpin{@}[$__rate_interval])", "{{instance}} in"),
                 Query("rate(node_vmstat_pswpout{@}[$__rate_interval])", "{{instance}} out"),
             ],
             "ops",
-            below="/ out$/",
+            mirrored="/ out$/",
         ),
-        lines(
-            "Committed",
-            "Memory promised to processes, and the limit that holds where vm.overcommit_memory is 2.",
+        timeseries(
+            "Committed memory",
+            "Memory committed to processes, and the commit limit, which applies if"
+            " vm.overcommit_memory is 2, in bytes.",
             [
                 Query("node_memory_Committed_AS_bytes{@}", "{{instance}} committed"),
                 Query("node_memory_CommitLimit_bytes{@}", "{{instance}} limit"),
             ],
             "bytes",
         ),
-        lines(
+        timeseries(
             "OOM kills",
-            "Processes killed for want of memory, a second.",
+            "OOM kills per second.",
             [Query("rate(node_vmstat_oom_kill{@}[$__rate_interval])", "{{instance}}")],
             "ops",
         ),
-        lines(
+        timeseries(
             "Dirty pages",
-            "Page cache that must still be written, and that is being written.",
+            "Page cache waiting to be written, and being written, in bytes.",
             [
                 Query("node_memory_Dirty_bytes{@}", "{{instance}} dirty"),
                 Query("node_memory_Writeback_bytes{@}", "{{instance}} being written"),
             ],
             "bytes",
         ),
-        lines(
-            "The kernel's own",
-            "Slabs that can be given back, slabs that cannot, page tables and stacks. One that only"
-            " grows is a leak.",
+        timeseries(
+            "Kernel memory",
+            "Reclaimable slabs, unreclaimable slabs, page tables and kernel stacks, in bytes. A"
+            " value that only grows is a leak.",
             [
-                Query("node_memory_SReclaimable_bytes{@}", "{{instance}} slabs to give back"),
-                Query("node_memory_SUnreclaim_bytes{@}", "{{instance}} slabs to keep"),
+                Query("node_memory_SReclaimable_bytes{@}", "{{instance}} reclaimable slabs"),
+                Query("node_memory_SUnreclaim_bytes{@}", "{{instance}} unreclaimable slabs"),
                 Query("node_memory_PageTables_bytes{@}", "{{instance}} page tables"),
                 Query("node_memory_KernelStack_bytes{@}", "{{instance}} stacks"),
             ],
@@ -404,9 +411,9 @@ MEMORY = Row(
 DISK = Row(
     "Disks",
     [
-        lines(
+        timeseries(
             "Requests",
-            "Reads completed, and downwards writes, a second.",
+            "Reads completed per second; below zero: writes.",
             [
                 Query(
                     "rate(node_disk_reads_completed_total{@}[$__rate_interval])",
@@ -418,10 +425,10 @@ DISK = Row(
                 ),
             ],
             "iops",
-            below="/ writes$/",
+            mirrored="/ writes$/",
         ),
-        lines(
-            "Time for a request",
+        timeseries(
+            "Request latency",
             "How long a read or a write took on average, waiting in the queue included.",
             [
                 Query(
@@ -437,10 +444,10 @@ DISK = Row(
             ],
             "s",
         ),
-        lines(
-            "Busy",
-            "Part of the time in which a disk had something to do. Disks that do many things at"
-            " once can take more at 100 %.",
+        timeseries(
+            "Utilisation",
+            "Fraction of time in which a disk had requests in progress. A disk that processes"
+            " requests in parallel is not necessarily saturated at 100 %.",
             [
                 Query(
                     "rate(node_disk_io_time_seconds_total{@}[$__rate_interval])",
@@ -448,11 +455,11 @@ DISK = Row(
                 )
             ],
             "percentunit",
-            most=1,
+            max_value=1,
         ),
-        lines(
-            "Queue",
-            "Requests that a disk had on average, those it worked on and those that waited.",
+        timeseries(
+            "Queue length",
+            "Average number of requests queued or in progress.",
             [
                 Query(
                     "rate(node_disk_io_time_weighted_seconds_total{@}[$__rate_interval])",
@@ -461,9 +468,9 @@ DISK = Row(
             ],
             "short",
         ),
-        lines(
-            "Waiting for I/O",
-            "Part of the time in which some task, and in which every task, waited for I/O.",
+        timeseries(
+            "I/O pressure",
+            "Fraction of time in which some task, and in which all tasks, waited for I/O.",
             [
                 Query(
                     "rate(node_pressure_io_waiting_seconds_total{@}[$__rate_interval])",
@@ -476,9 +483,9 @@ DISK = Row(
             ],
             "percentunit",
         ),
-        lines(
-            "Size of a request",
-            "Bytes of a read or a write on average.",
+        timeseries(
+            "Request size",
+            "Average size of a read or write request, in bytes.",
             [
                 Query(
                     """rate(node_disk_read_bytes_total{@}[$__rate_interval])
@@ -502,51 +509,51 @@ FILESYSTEM = Row(
     [
         table(
             "File systems",
-            "How full file systems are, and in how many days the trend of the last six hours fills"
-            " them; no number where they do not fill up.",
+            "Usage of each file system, and the time until it is full by the trend of the last"
+            " six hours. Empty if the usage does not grow.",
             [
                 Query(
-                    f"""{MOUNT} (1 - node_filesystem_avail_bytes{{@, {DISKS}}}
-                        / node_filesystem_size_bytes{{@, {DISKS}}})""",
+                    f"""{MOUNT} (1 - node_filesystem_avail_bytes{{@, {DISK_FILESYSTEMS}}}
+                        / node_filesystem_size_bytes{{@, {DISK_FILESYSTEMS}}})""",
                     column="Used",
                     unit="percentunit",
-                    steps=high(0.85, 0.95),
+                    thresholds=high_is_bad(0.85, 0.95),
                 ),
                 Query(
-                    f"{MOUNT} (node_filesystem_avail_bytes{{@, {DISKS}}})",
-                    column="Left",
+                    f"{MOUNT} (node_filesystem_avail_bytes{{@, {DISK_FILESYSTEMS}}})",
+                    column="Available",
                     unit="bytes",
                 ),
                 Query(
-                    f"{MOUNT} (node_filesystem_size_bytes{{@, {DISKS}}})",
+                    f"{MOUNT} (node_filesystem_size_bytes{{@, {DISK_FILESYSTEMS}}})",
                     column="Size",
                     unit="bytes",
                 ),
                 Query(
-                    f"""{MOUNT} (node_filesystem_avail_bytes{{@, {DISKS}}}
-                        / (deriv(node_filesystem_avail_bytes{{@, {DISKS}}}[6h]) < 0) * -1)""",
+                    f"""{MOUNT} (node_filesystem_avail_bytes{{@, {DISK_FILESYSTEMS}}}
+                        / (deriv(node_filesystem_avail_bytes{{@, {DISK_FILESYSTEMS}}}[6h]) < 0) * -1)""",
                     column="Full in",
                     unit="s",
-                    steps=low(86400, 4 * 86400),
+                    thresholds=low_is_bad(86400, 4 * 86400),
                 ),
                 Query(
-                    f"""{MOUNT} (1 - node_filesystem_files_free{{@, {DISKS}}}
-                        / (node_filesystem_files{{@, {DISKS}}} > 0))""",
+                    f"""{MOUNT} (1 - node_filesystem_files_free{{@, {DISK_FILESYSTEMS}}}
+                        / (node_filesystem_files{{@, {DISK_FILESYSTEMS}}} > 0))""",
                     column="Inodes used",
                     unit="percentunit",
-                    steps=high(0.85, 0.95),
+                    thresholds=high_is_bad(0.85, 0.95),
                 ),
                 Query(
-                    f"{MOUNT} (node_filesystem_readonly{{@, {DISKS}}})",
+                    f"{MOUNT} (node_filesystem_readonly{{@, {DISK_FILESYSTEMS}}})",
                     column="Read-only",
                     unit="short",
-                    mappings=words((0, "no", "transparent"), (1, "yes", "yellow")),
+                    mappings=value_mappings((0, "no", "transparent"), (1, "yes", "yellow")),
                 ),
                 Query(
-                    f"{MOUNT} (node_filesystem_device_error{{@, {DISKS}}})",
+                    f"{MOUNT} (node_filesystem_device_error{{@, {DISK_FILESYSTEMS}}})",
                     column="Failed",
                     unit="short",
-                    mappings=words((0, "no", "transparent"), (1, "yes", "red")),
+                    mappings=value_mappings((0, "no", "transparent"), (1, "yes", "red")),
                 ),
             ],
             labels={
@@ -558,32 +565,32 @@ FILESYSTEM = Row(
             sort="Used",
             height=9,
         ),
-        lines(
+        timeseries(
             "Space used",
-            "Part of each file system in use.",
+            "Usage of each file system. At 100 % writes fail.",
             [
                 Query(
-                    f"""1 - node_filesystem_avail_bytes{{@, {DISKS}}}
-                        / node_filesystem_size_bytes{{@, {DISKS}}}""",
+                    f"""1 - node_filesystem_avail_bytes{{@, {DISK_FILESYSTEMS}}}
+                        / node_filesystem_size_bytes{{@, {DISK_FILESYSTEMS}}}""",
                     "{{instance}} {{mountpoint}}",
                 )
             ],
             "percentunit",
-            most=1,
+            max_value=1,
         ),
-        lines(
+        timeseries(
             "Inodes used",
-            "Part of each file system's inodes in use: without free ones no file can be made,"
-            " however much room there is.",
+            "Fraction of each file system's inodes in use. Without a free inode no file can be"
+            " created, even if there is free space.",
             [
                 Query(
-                    f"""1 - node_filesystem_files_free{{@, {DISKS}}}
-                        / (node_filesystem_files{{@, {DISKS}}} > 0)""",
+                    f"""1 - node_filesystem_files_free{{@, {DISK_FILESYSTEMS}}}
+                        / (node_filesystem_files{{@, {DISK_FILESYSTEMS}}} > 0)""",
                     "{{instance}} {{mountpoint}}",
                 )
             ],
             "percentunit",
-            most=1,
+            max_value=1,
         ),
     ],
 )
@@ -591,69 +598,69 @@ FILESYSTEM = Row(
 NETWORK = Row(
     "Network",
     [
-        lines(
+        timeseries(
             "Packets",
-            "Packets received, and downwards those sent, a second.",
+            "Packets received per second; below zero: sent.",
             [
                 Query(
-                    f"rate(node_network_receive_packets_total{{@, {WIRES}}}[$__rate_interval])",
+                    f"rate(node_network_receive_packets_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval])",
                     "{{instance}} {{device}} received",
                 ),
                 Query(
-                    f"rate(node_network_transmit_packets_total{{@, {WIRES}}}[$__rate_interval])",
+                    f"rate(node_network_transmit_packets_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval])",
                     "{{instance}} {{device}} sent",
                 ),
             ],
             "pps",
-            below="/ sent$/",
+            mirrored="/ sent$/",
         ),
-        lines(
-            "Used of the link",
-            "Bits a second in the fuller direction, as part of what the interface can take; absent"
-            " where it has no speed, as those of virtual machines.",
+        timeseries(
+            "Link utilisation",
+            "Throughput in each direction as a fraction of the link speed. No data for"
+            " interfaces without a speed, such as those of virtual machines.",
             [
                 Query(
-                    f"""rate(node_network_receive_bytes_total{{@, {WIRES}}}[$__rate_interval])
-                        / (node_network_speed_bytes{{@, {WIRES}}} > 0)""",
+                    f"""rate(node_network_receive_bytes_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval])
+                        / (node_network_speed_bytes{{@, {PHYSICAL_INTERFACES}}} > 0)""",
                     "{{instance}} {{device}} received",
                 ),
                 Query(
-                    f"""rate(node_network_transmit_bytes_total{{@, {WIRES}}}[$__rate_interval])
-                        / (node_network_speed_bytes{{@, {WIRES}}} > 0)""",
+                    f"""rate(node_network_transmit_bytes_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval])
+                        / (node_network_speed_bytes{{@, {PHYSICAL_INTERFACES}}} > 0)""",
                     "{{instance}} {{device}} sent",
                 ),
             ],
             "percentunit",
-            most=1,
+            max_value=1,
         ),
-        lines(
+        timeseries(
             "Errors and drops",
-            "Packets that were damaged or could not be taken or sent, a second; downwards those"
-            " that were to be sent.",
+            "Receive errors and drops per second; below zero: transmit errors and drops.",
             [
                 Query(
-                    f"rate(node_network_receive_errs_total{{@, {WIRES}}}[$__rate_interval])",
+                    f"rate(node_network_receive_errs_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval])",
                     "{{instance}} {{device}} errors",
                 ),
                 Query(
-                    f"rate(node_network_receive_drop_total{{@, {WIRES}}}[$__rate_interval])",
+                    f"rate(node_network_receive_drop_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval])",
                     "{{instance}} {{device}} drops",
                 ),
                 Query(
-                    f"rate(node_network_transmit_errs_total{{@, {WIRES}}}[$__rate_interval])",
+                    f"rate(node_network_transmit_errs_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval])",
                     "{{instance}} {{device}} errors, sent",
                 ),
                 Query(
-                    f"rate(node_network_transmit_drop_total{{@, {WIRES}}}[$__rate_interval])",
+                    f"rate(node_network_transmit_drop_total{{@, {PHYSICAL_INTERFACES}}}[$__rate_interval])",
                     "{{instance}} {{device}} drops, sent",
                 ),
             ],
             "pps",
-            below="/, sent$/",
+            mirrored="/, sent$/",
         ),
-        lines(
+        timeseries(
             "TCP retransmits",
-            "Segments sent again, as part of all sent: a lossy network, or a peer that is gone.",
+            "Retransmitted TCP segments as a fraction of all sent segments. High values mean"
+            " packet loss or an unreachable peer.",
             [
                 Query(
                     """rate(node_netstat_Tcp_RetransSegs{@}[$__rate_interval])
@@ -663,9 +670,10 @@ NETWORK = Row(
             ],
             "percentunit",
         ),
-        lines(
-            "Connections refused for want of room",
-            "Connections a second that a listening program did not take in time.",
+        timeseries(
+            "Listen queue drops",
+            "Incoming connections dropped per second because the listening program did not"
+            " accept them in time.",
             [
                 Query(
                     "rate(node_netstat_TcpExt_ListenDrops{@}[$__rate_interval])",
@@ -678,20 +686,20 @@ NETWORK = Row(
             ],
             "ops",
         ),
-        lines(
+        timeseries(
             "TCP connections",
-            "Connections that are open, and those that are over and kept a while.",
+            "Number of TCP connections that are open, in TIME-WAIT, or orphaned.",
             [
                 Query("node_netstat_Tcp_CurrEstab{@}", "{{instance}} open"),
-                Query("node_sockstat_TCP_tw{@}", "{{instance}} over"),
-                Query("node_sockstat_TCP_orphan{@}", "{{instance}} without a process"),
+                Query("node_sockstat_TCP_tw{@}", "{{instance}} TIME-WAIT"),
+                Query("node_sockstat_TCP_orphan{@}", "{{instance}} orphaned"),
             ],
             "short",
         ),
-        lines(
+        timeseries(
             "Connection tracking",
-            "Part of the table of tracked connections in use; packets of new ones are dropped when"
-            " it is full.",
+            "Fraction of the connection tracking table in use. A full table drops packets of"
+            " new connections.",
             [
                 Query(
                     "node_nf_conntrack_entries{@} / node_nf_conntrack_entries_limit{@}",
@@ -699,45 +707,51 @@ NETWORK = Row(
                 )
             ],
             "percentunit",
-            most=1,
-            colors=high(0.8, 0.95),
+            max_value=1,
+            thresholds=high_is_bad(0.8, 0.95),
         ),
-        lines(
-            "Packets that a CPU had no time for",
-            "Packets lost because a CPU's backlog was full, and rounds that ended with packets"
-            " left, a second.",
+        timeseries(
+            "Softnet drops and squeezes",
+            "Packets dropped because a CPU's backlog was full, and polls that ended with"
+            " packets left, per second.",
             [
                 Query(
                     "sum by (instance) (rate(node_softnet_dropped_total{@}[$__rate_interval]))",
-                    "{{instance}} lost",
+                    "{{instance}} dropped",
                 ),
                 Query(
                     "sum by (instance) (rate(node_softnet_times_squeezed_total{@}[$__rate_interval]))",
-                    "{{instance}} left for later",
+                    "{{instance}} squeezed",
                 ),
             ],
             "ops",
         ),
-        lines(
-            "UDP",
-            "Datagrams a second that nobody listened for, that were damaged, or that had no room.",
+        timeseries(
+            "UDP errors",
+            "UDP datagrams per second without a listener, with errors, or dropped because a"
+            " socket buffer was full.",
             [
-                Query("rate(node_netstat_Udp_NoPorts{@}[$__rate_interval])", "{{instance}} no listener"),
-                Query("rate(node_netstat_Udp_InErrors{@}[$__rate_interval])", "{{instance}} errors"),
+                Query(
+                    "rate(node_netstat_Udp_NoPorts{@}[$__rate_interval])",
+                    "{{instance}} no listener",
+                ),
+                Query(
+                    "rate(node_netstat_Udp_InErrors{@}[$__rate_interval])", "{{instance}} errors"
+                ),
                 Query(
                     "rate(node_netstat_Udp_RcvbufErrors{@}[$__rate_interval])",
-                    "{{instance}} no room in",
+                    "{{instance}} receive buffer full",
                 ),
                 Query(
                     "rate(node_netstat_Udp_SndbufErrors{@}[$__rate_interval])",
-                    "{{instance}} no room out",
+                    "{{instance}} send buffer full",
                 ),
             ],
             "pps",
         ),
-        lines(
+        timeseries(
             "TCP connections by state",
-            "Connections in each state. Needs --collector.tcpstat.",
+            "Number of TCP connections by state. Requires --collector.tcpstat.",
             [
                 Query(
                     "sum by (state) (node_tcp_connection_states{@})",
@@ -752,9 +766,9 @@ NETWORK = Row(
 SYSTEM = Row(
     "System",
     [
-        lines(
+        timeseries(
             "Context switches, interrupts, forks",
-            "How often the kernel switched tasks, was interrupted and made processes, a second.",
+            "Context switches, interrupts and forks per second.",
             [
                 Query(
                     "rate(node_context_switches_total{@}[$__rate_interval])",
@@ -765,35 +779,36 @@ SYSTEM = Row(
             ],
             "ops",
             log=True,
-            least=None,
+            min_value=None,
         ),
-        lines(
+        timeseries(
             "Open files",
-            "Part of the files that may be open in the whole system.",
+            "Open file handles as a fraction of the system limit. At 100 % no program can open"
+            " a file.",
             [Query("node_filefd_allocated{@} / node_filefd_maximum{@}", "{{instance}}")],
             "percentunit",
         ),
-        lines(
+        timeseries(
             "Clock",
-            "How far the clock is from its reference, and how wrong it may be at most.",
+            "Offset of the clock from its reference, and maximum error, in seconds.",
             [
                 Query("node_timex_offset_seconds{@}", "{{instance}} offset"),
-                Query("node_timex_maxerror_seconds{@}", "{{instance}} at most"),
+                Query("node_timex_maxerror_seconds{@}", "{{instance}} maximum error"),
             ],
             "s",
-            least=None,
+            min_value=None,
         ),
-        lines(
+        timeseries(
             "Processes",
-            "Processes by state. Needs --collector.processes.",
+            "Number of processes by state. Requires --collector.processes.",
             [Query("sum by (state) (node_processes_state{@})", "{{state}}")],
             "short",
             stacked=True,
         ),
-        lines(
-            "Room for processes",
-            "Part of the process numbers, and of the threads that there may be, in use. Needs"
-            " --collector.processes.",
+        timeseries(
+            "Process and thread limits",
+            "Fraction of PIDs and of the thread limit in use. At 100 % no process or thread can"
+            " be started. Requires --collector.processes.",
             [
                 Query(
                     "node_processes_pids{@} / node_processes_max_processes{@}",
@@ -806,22 +821,22 @@ SYSTEM = Row(
             ],
             "percentunit",
         ),
-        lines(
+        timeseries(
             "Entropy",
-            "Random bits that the kernel has; kernels since 5.18 always say 256.",
+            "Available entropy, in bits. Kernels since 5.18 always report 256.",
             [Query("node_entropy_available_bits{@}", "{{instance}}")],
             "short",
         ),
-        lines(
+        timeseries(
             "Hung tasks",
-            "Tasks found in each step to wait for too long without letting themselves be"
-            " interrupted.",
+            "Tasks per interval that the kernel reported as blocked in uninterruptible sleep"
+            " for too long.",
             [Query("increase(node_kernel_hung_tasks_total{@}[$__rate_interval])", "{{instance}}")],
             "short",
         ),
         table(
-            "What it is",
-            "Kernel, distribution and name of each host.",
+            "Host details",
+            "Host name, kernel, distribution and architecture of each host.",
             [
                 Query("max by (instance, nodename, release, machine) (node_uname_info{@})"),
                 Query("max by (instance, pretty_name) (node_os_info{@})"),
@@ -844,9 +859,9 @@ SYSTEM = Row(
 HARDWARE = Row(
     "Hardware",
     [
-        lines(
+        timeseries(
             "Temperature",
-            "What sensors of chips say.",
+            "Temperature reported by hardware sensors, in degrees Celsius.",
             [
                 Query(
                     """node_hwmon_temp_celsius{@} * on (job, instance, chip) group_left (chip_name)
@@ -856,17 +871,18 @@ HARDWARE = Row(
                 Query("node_thermal_zone_temp{@}", "{{instance}} {{type}} {{zone}}"),
             ],
             "celsius",
-            least=None,
+            min_value=None,
         ),
-        lines(
+        timeseries(
             "Fans",
-            "How fast fans turn.",
+            "Fan speed, in revolutions per minute.",
             [Query("node_hwmon_fan_rpm{@}", "{{instance}} {{chip}} {{sensor}}")],
             "rotrpm",
         ),
-        lines(
+        timeseries(
             "Power",
-            "What the processor's packages and memory take, where it tells.",
+            "Power consumption of processor packages and memory, in watts, if the processor"
+            " reports it.",
             [
                 Query(
                     "rate(node_rapl_package_joules_total{@}[$__rate_interval])",
@@ -879,9 +895,10 @@ HARDWARE = Row(
             ],
             "watt",
         ),
-        lines(
+        timeseries(
             "Memory errors",
-            "Errors of memory in each step that were corrected, and those that were not.",
+            "Corrected and uncorrected memory errors per interval. Any uncorrected error is a"
+            " hardware fault.",
             [
                 Query(
                     "increase(node_edac_correctable_errors_total{@}[$__rate_interval])",
@@ -889,14 +906,15 @@ HARDWARE = Row(
                 ),
                 Query(
                     "increase(node_edac_uncorrectable_errors_total{@}[$__rate_interval])",
-                    "{{instance}} {{controller}} not corrected",
+                    "{{instance}} {{controller}} uncorrected",
                 ),
             ],
             "short",
         ),
-        lines(
+        timeseries(
             "RAID",
-            "Disks of arrays that are failed, and part of each array that is in sync.",
+            "Number of failed disks, and synchronised fraction of each array. Any failed disk"
+            " is a fault.",
             [
                 Query('node_md_disks{@, state="failed"}', "{{instance}} {{device}} failed disks"),
                 Query(
@@ -906,14 +924,14 @@ HARDWARE = Row(
             ],
             "short",
         ),
-        bars(
+        bar_gauge(
             "Batteries",
-            "How full batteries are.",
+            "Battery charge, in per cent.",
             Query("node_power_supply_capacity{@}", "{{instance}} {{power_supply}}"),
             "percent",
             width=12,
-            colors=low(10, 30),
-            most=100,
+            thresholds=low_is_bad(10, 30),
+            max_value=100,
         ),
     ],
 )
@@ -921,25 +939,25 @@ HARDWARE = Row(
 SYSTEMD = Row(
     "systemd",
     [
-        tile(
-            "Units failed",
-            "Units in the state failed. Needs --collector.systemd.",
+        stat(
+            "Failed unit count",
+            "Units in state failed. Requires --collector.systemd.",
             'sum(node_systemd_units{@, state="failed"})',
             "short",
-            NONE_IS_GOOD,
+            RED_FROM_ONE,
             width=4,
             height=8,
         ),
-        lines(
+        timeseries(
             "Units by state",
-            "Units in each state. Needs --collector.systemd.",
+            "Number of systemd units by state. Requires --collector.systemd.",
             [Query("sum by (state) (node_systemd_units{@})", "{{state}}")],
             "short",
             width=10,
         ),
-        lines(
+        timeseries(
             "Restarts",
-            "Services that systemd started again by itself, in each step. Needs --collector.systemd.",
+            "Automatic service restarts by systemd per interval. Requires --collector.systemd.",
             [
                 Query(
                     """increase(node_systemd_service_restart_total{@}[$__rate_interval]) > 0""",
@@ -951,7 +969,7 @@ SYSTEMD = Row(
         ),
         table(
             "Failed units",
-            "Units in the state failed. Needs --collector.systemd.",
+            "Units in state failed. Requires --collector.systemd.",
             [Query('max by (instance, name) (node_systemd_unit_state{@, state="failed"} == 1)')],
             labels={"instance": "Instance", "name": "Unit"},
             sort="Unit",
@@ -961,10 +979,10 @@ SYSTEMD = Row(
     ],
 )
 
-BOARD = Board(
+DASHBOARD = Dashboard(
     uid="strata-host",
     title="Strata / Host",
-    description="One host in its layers: state first, then CPU, memory, disks, network and the rest.",
-    known_by="node_uname_info",
+    description="One host: state, CPU, memory, disks, file systems, network, system and hardware.",
+    target_metric="node_uname_info",
     rows=[STATE, OVERVIEW, CPU, MEMORY, DISK, FILESYSTEM, NETWORK, SYSTEM, HARDWARE, SYSTEMD],
 )

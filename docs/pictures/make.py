@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""Makes a picture of a page of a running exporter, as an SVG.
+"""Renders a page of a running exporter as an SVG.
 
     docs/pictures/make.py [--url URL] [--width PX] [--height PX] [--wait SECONDS]
                           [--replace TEXT=OTHER]... FILE
 
-Takes chromium, chromedriver and pdftocairo (Debian's chromium-driver, poppler-utils).
-page.svg shows an exporter with a few containers and guests; names of the machine that it
-was made on were replaced.
+Requires chromium, chromedriver and pdftocairo (Debian's chromium-driver, poppler-utils).
+page.svg shows an exporter with a few containers and domains; host names were replaced.
 """
 
 import argparse
@@ -30,45 +29,45 @@ while (texts.nextNode())
 """
 
 
-def ask(method, path, body=None):
+def request_driver(method, path, body=None):
     data = json.dumps(body or {}).encode() if method == "POST" else None
     request = urllib.request.Request(f"http://127.0.0.1:{PORT}{path}", data, method=method)
-    with urllib.request.urlopen(request, timeout=120) as answer:
-        return json.load(answer)["value"]
+    with urllib.request.urlopen(request, timeout=120) as response:
+        return json.load(response)["value"]
 
 
-def until_ready():
+def wait_until_ready():
     for _ in range(100):
         try:
-            if ask("GET", "/status")["ready"]:
+            if request_driver("GET", "/status")["ready"]:
                 return
         except OSError:
             pass
         time.sleep(0.1)
-    sys.exit("make.py: chromedriver does not answer")
+    sys.exit("make.py: chromedriver does not respond")
 
 
-def printed(arguments):
-    """The page as a PDF of one sheet."""
+def print_to_pdf(arguments):
+    """The page as a single-page PDF."""
     flags = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage"]
     wanted = {"alwaysMatch": {"goog:chromeOptions": {"args": flags}}}
-    session = f"/session/{ask('POST', '/session', {'capabilities': wanted})['sessionId']}"
+    session = f"/session/{request_driver('POST', '/session', {'capabilities': wanted})['sessionId']}"
 
-    def tools(command, **parameters):
+    def devtools(command, **parameters):
         body = {"cmd": command, "params": parameters}
-        return ask("POST", f"{session}/goog/cdp/execute", body)
+        return request_driver("POST", f"{session}/goog/cdp/execute", body)
 
     width, height = arguments.width, arguments.height
-    tools("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-    tools("Emulation.setEmulatedMedia", media="screen")
-    ask("POST", f"{session}/url", {"url": arguments.url})
-    # For lines to have some length.
+    devtools("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+    devtools("Emulation.setEmulatedMedia", media="screen")
+    request_driver("POST", f"{session}/url", {"url": arguments.url})
+    # Wait until the graphs have some data.
     time.sleep(arguments.wait)
-    ask("POST", f"{session}/execute/sync", {"script": REPLACE, "args": [arguments.replace]})
+    request_driver("POST", f"{session}/execute/sync", {"script": REPLACE, "args": [arguments.replace]})
     paper = {"paperWidth": width / PIXELS_PER_INCH, "paperHeight": height / PIXELS_PER_INCH}
     margins = {f"margin{side}": 0 for side in ["Top", "Bottom", "Left", "Right"]}
-    pdf = tools("Page.printToPDF", printBackground=True, pageRanges="1", **paper, **margins)
-    ask("DELETE", session)
+    pdf = devtools("Page.printToPDF", printBackground=True, pageRanges="1", **paper, **margins)
+    request_driver("DELETE", session)
     return base64.b64decode(pdf["data"])
 
 
@@ -77,14 +76,14 @@ def main():
     parser.add_argument("--url", default="http://localhost:9100/", help="default %(default)s")
     parser.add_argument("--width", type=int, default=1280, help="in pixels; default %(default)s")
     parser.add_argument("--height", type=int, default=900, help="in pixels; default %(default)s")
-    parser.add_argument("--wait", type=float, default=0, help="seconds to look on before")
-    parser.add_argument("--replace", action="append", default=[], type=lambda it: it.split("=", 1), help="names to change")
+    parser.add_argument("--wait", type=float, default=0, help="seconds to wait before rendering")
+    parser.add_argument("--replace", action="append", default=[], type=lambda it: it.split("=", 1), help="texts to replace")
     parser.add_argument("file", type=Path, help="the SVG to write")
     arguments = parser.parse_args()
     driver = subprocess.Popen(["chromedriver", f"--port={PORT}"], stdout=subprocess.DEVNULL)
     try:
-        until_ready()
-        pdf = printed(arguments)
+        wait_until_ready()
+        pdf = print_to_pdf(arguments)
     finally:
         driver.terminate()
         driver.wait()

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use strata_exporter::collectors;
 
 const RUNBOOKS: &str =
-    "https://github.com/strata-exporter/strata_exporter/blob/main/docs/runbooks.md#";
+    "https://github.com/strata-exporter/strata_exporter/blob/main/docs/operations/runbooks.md#";
 
 #[derive(Deserialize)]
 struct TestFile {
@@ -68,7 +68,7 @@ fn worlds(layer: &str) -> Vec<World> {
 }
 
 fn runbooks() -> String {
-    fs::read_to_string(root().join("docs/runbooks.md")).unwrap()
+    fs::read_to_string(root().join("docs/operations/runbooks.md")).unwrap()
 }
 
 /// The sections of the runbooks, by their headings.
@@ -185,7 +185,7 @@ fn every_alert_says_how_bad_it_is_what_happened_and_where_to_read_on() {
             assert_eq!(rule.annotations["runbook_url"], url, "{name}");
             let section = sections.get(name);
             let section = section.unwrap_or_else(|| panic!("no section about {name}"));
-            for part in ["\nLook at:\n\n- ", "\nDo: ", "\nSilence: "] {
+            for part in ["\nCheck:\n\n- ", "\nFix: ", "\nSilence: "] {
                 assert!(section.contains(part), "{name} lacks {part:?}");
             }
             for token in tokens(&rule.expr) {
