@@ -3,7 +3,7 @@
 //! rot.
 //!
 //! Each target takes any bytes whatever and panics where the parser does, and where what it
-//! makes of them breaks a promise: see `docs/fuzzing.md`. `fuzz/` gives them what libFuzzer
+//! makes of them breaks a promise: see `docs/development/fuzzing.md`. `fuzz/` gives them what libFuzzer
 //! thinks of, `tests/fuzz_seeds.rs` the seeds in `fuzz/seeds` and what is near them.
 //!
 //! Who adds a parser adds a target to [`TARGETS`], where its bytes are told to others, and a

@@ -1,5 +1,5 @@
 //! Every fuzz target bears its seeds, and what is near them, without libFuzzer: see
-//! `docs/fuzzing.md`. What a fuzzer once found is a seed.
+//! `docs/development/fuzzing.md`. What a fuzzer once found is a seed.
 //!
 //! `STRATA_FUZZ_SEEDS=DIR cargo test --test fuzz_seeds` writes the seeds to `DIR/TARGET`, for
 //! `fuzz/run.sh`.
