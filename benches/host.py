@@ -209,7 +209,7 @@ def in_namespace(arguments, interfaces):
     name = f"strata-bench-{os.getpid()}"
     ip = shutil.which("ip", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if not ip:
-        sys.exit("ip is not there, which is in iproute2; see README, Benchmark")
+        sys.exit("ip is not there, which is in iproute2; see docs/benchmarks.md")
 
     def run(*words):
         subprocess.run([ip, *words], check=True)
@@ -249,7 +249,7 @@ def main():
     for what in ("node_exporter", "strata"):
         found = shutil.which(getattr(arguments, what))
         if not found:
-            sys.exit(f"{getattr(arguments, what)} is not there; see README, Benchmark")
+            sys.exit(f"{getattr(arguments, what)} is not there; see docs/benchmarks.md")
         setattr(arguments, what, found)
 
     if arguments.inside:

@@ -134,7 +134,7 @@ def main():
     if os.geteuid() != 0:
         sys.exit("needs root, to make control groups")
     if not shutil.which(arguments.strata):
-        sys.exit(f"{arguments.strata} is not there; see README, Benchmark")
+        sys.exit(f"{arguments.strata} is not there; see docs/benchmarks.md")
     if arguments.short:
         arguments.scrapes = 30
     # So that what was made is removed then, too.

@@ -212,7 +212,7 @@ def main():
     parser.add_argument("flags", nargs="*", metavar="FLAG", help="flags of the exporter")
     arguments = parser.parse_args()
     if not shutil.which(arguments.strata):
-        sys.exit(f"{arguments.strata} is not there; see README, Benchmark")
+        sys.exit(f"{arguments.strata} is not there; see docs/benchmarks.md")
     scrapes = 3000 if arguments.short else arguments.scrapes
     if scrapes < SAMPLES:
         sys.exit(f"--scrapes is to be at least {SAMPLES}")
