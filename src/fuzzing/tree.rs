@@ -26,7 +26,7 @@ const MAX_PATH: usize = 300;
 
 /// The collectors that read files which somebody else writes. The others ask the kernel or
 /// a daemon, which have targets of their own, or count what was asked.
-pub const COLLECTORS: &[&str] = &[
+pub(super) const COLLECTORS: &[&str] = &[
     "bonding",
     "btrfs",
     "buddyinfo",
@@ -112,12 +112,12 @@ const FLAGS: &[&str] = &[
 /// `#### PATH -> TARGET` for symbolic links, which do not lead out. The path begins with
 /// `proc`, `sys`, `root` or `udev`. What cannot be made so is not.
 #[derive(Debug)]
-pub struct Tree(PathBuf);
+pub(super) struct Tree(PathBuf);
 
 impl Tree {
     /// Makes the files.
     #[must_use]
-    pub fn new(bytes: &[u8]) -> Self {
+    pub(super) fn new(bytes: &[u8]) -> Self {
         let tree = Self(super::place());
         fs::create_dir_all(&tree.0).ok();
         for (head, body) in files(bytes).take(MAX_FILES) {
@@ -152,7 +152,7 @@ impl Tree {
 
     /// The machine that it is.
     #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> Snapshot {
         sources::snapshot(&self.0, None)
     }
 }
@@ -224,7 +224,7 @@ pub(super) fn collect(bytes: &[u8]) -> usize {
 
 /// What a collector says of a machine; nothing if it fails.
 #[must_use]
-pub fn collected(name: &str, machine: &Snapshot) -> Families {
+pub(super) fn collected(name: &str, machine: &Snapshot) -> Families {
     let Some((entry, flags)) = entries().iter().find(|(entry, _)| entry.name == name) else {
         return Families::default();
     };

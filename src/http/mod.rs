@@ -1,6 +1,7 @@
 //! The server.
 
 mod connection;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod gzip;
 mod handshake;

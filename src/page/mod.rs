@@ -21,6 +21,7 @@ mod cells;
 mod checked;
 mod detail;
 mod frame;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod overview;
 mod plots;

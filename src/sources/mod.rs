@@ -9,6 +9,7 @@ mod disks;
 mod diskstats;
 pub mod engine;
 mod ethtool;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod guests;
 mod host_usage;

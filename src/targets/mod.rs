@@ -6,6 +6,7 @@
 mod document;
 mod edit;
 mod file;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod group;
 

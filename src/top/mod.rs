@@ -6,6 +6,7 @@ mod client;
 mod encryption;
 mod exporter;
 mod failure;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod http_config;
 mod server_certificates;

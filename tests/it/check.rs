@@ -50,6 +50,11 @@ fn section<'a>(text: &'a str, title: &str) -> &'a str {
     rest.split_once("\n\n").map_or(rest, |(lines, _)| lines)
 }
 
+/// Text without line breaks, whose positions depend on the length of paths.
+fn unwrapped(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// The line of a collector, with single blanks.
 fn line_of(lines: &str, collector: &str) -> String {
     let words = lines.lines().map(|line| line.split_whitespace().collect());
@@ -65,7 +70,7 @@ fn each_collector_says_what_it_has_or_why_it_has_nothing() {
     assert_eq!(line_of(host, "loadavg"), "ok loadavg 3 series");
     assert_eq!(line_of(host, "btrfs"), "- btrfs nothing to show here");
     let mdadm = format!("- mdadm nothing here: {}", fixture("vm-v1").display());
-    assert!(line_of(host, "mdadm").starts_with(&mdadm), "{host}");
+    assert!(unwrapped(host).contains(&mdadm), "{host}");
     assert!(section(&text, "OFF").contains("uname"));
     assert!(section(&text, "NOT BUILT YET").contains("zfs"));
     let containers = section(&text, "CONTAINERS");
@@ -79,12 +84,14 @@ fn what_a_collector_leaves_out_is_said_with_its_file() {
     assert_eq!(code, Some(0), "{text}");
     let host = section(&text, "HOST");
     assert!(host.contains("1 part left out:"), "{host}");
-    assert!(host.contains("textfile/broken.prom:1: the last line does not end"));
+    let broken = "textfile/broken.prom:1: the last line does not end";
+    assert!(unwrapped(host).contains(broken), "{host}");
     let groups = section(&text, "CONTROL GROUPS");
     assert!(
         groups.contains("note  control groups cannot be read:"),
         "{groups}"
     );
+    let groups = unwrapped(groups);
     assert!(groups.contains("To mend it: mount them at "), "{groups}");
 }
 
@@ -239,7 +246,8 @@ fn a_machine_without_libvirt_is_no_worse_for_it() {
     let line = line_of(domains, "libvirt");
     assert!(line.starts_with("- libvirt nothing here:"), "{domains}");
     let libvirt = section(&text, "LIBVIRT");
-    assert!(libvirt.starts_with("  -     none found at "), "{libvirt}");
+    let libvirt = unwrapped(libvirt);
+    assert!(libvirt.starts_with("- none found at "), "{libvirt}");
     assert!(
         libvirt.contains("/run/libvirt/virtqemud-sock-ro,"),
         "{libvirt}"

@@ -1048,7 +1048,7 @@ fn a_scrape_asks_no_engine() {
 
 #[test]
 fn an_engine_that_fails_costs_nothing_but_names() {
-    let golden = crate::support::fixture("../golden/vm-v2.prom");
+    let golden = crate::support::golden("vm-v2.prom");
     let golden = std::fs::read_to_string(golden).unwrap();
     for (at, reply) in [
         Reply::raw("garbage"),

@@ -1,21 +1,40 @@
 //! A scrape of a fixture machine is, byte for byte, the files in `tests/golden`.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
-use strata_exporter::exposition::Format;
+use strata_exporter::{collectors, exposition::Format};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_machine_in_both_formats() {
+async fn every_machine_in_the_text_format() {
     for machine in crate::support::MACHINES {
-        for (format, extension) in [
-            (Format::Plain, "prom"),
-            (Format::OpenMetrics, "openmetrics"),
-        ] {
-            let body = crate::support::page(machine, format).await;
-            let golden = Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("tests/golden")
-                .join(format!("{machine}.{extension}"));
-            crate::support::assert_same_as_file(&golden, &body);
-        }
+        is_golden(machine, Format::Plain, "prom").await;
     }
+}
+
+/// The other machines have no kind of sample that this one does not have.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_machine_in_openmetrics() {
+    is_golden("hardware", Format::OpenMetrics, "openmetrics").await;
+}
+
+/// `cargo xtask fixtures pack --collector NAME` takes any name.
+#[test]
+fn archives_are_named_after_collectors() {
+    let hardware = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hardware");
+    let names: BTreeSet<_> = collectors::ALL.iter().map(|entry| entry.name).collect();
+    let archives = ttar::archive_files(&hardware).unwrap();
+    assert!(archives.len() > 40, "{archives:?}");
+    for archive in archives {
+        let name = archive.file_stem().unwrap().to_str().unwrap();
+        assert!(
+            name == "common" || names.contains(name),
+            "{name} is not a collector"
+        );
+    }
+}
+
+async fn is_golden(machine: &str, format: Format, extension: &str) {
+    let body = crate::support::page(machine, format).await;
+    let golden = crate::support::golden(&format!("{machine}.{extension}"));
+    crate::support::assert_same_as_file(&golden, &body);
 }

@@ -204,7 +204,7 @@ fn files_in(dir: PathBuf) -> Vec<PathBuf> {
         for entry in fs::read_dir(dir).unwrap() {
             let entry = entry.unwrap();
             let path = entry.path();
-            // Links are not followed: fixtures have many.
+            // Links are not followed.
             if entry.file_type().unwrap().is_dir() {
                 dirs.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {

@@ -15,7 +15,6 @@ mod dbus_hangs;
 mod docs;
 mod engine;
 mod examples;
-mod fuzz_seeds;
 mod golden;
 mod history;
 mod http;

@@ -1,7 +1,8 @@
 #!/bin/bash
-# Captures what the collectors read of this machine as a fixture tree.
+# Captures the files that collectors read on this machine.
 #
-#     capture.sh ROOT "from what it is, for the README"
+#     capture.sh ROOT
+#     cargo xtask fixtures pack MACHINE ROOT    # in the repository: writes MACHINE.ttar
 #
 # Makes ROOT/{proc,sys,root,udev}, with the attributes' values as regular files and
 # symbolic links as such where they stay inside. What would tell whose machine it is
@@ -11,13 +12,12 @@
 set -euo pipefail
 shopt -s nullglob extglob
 
-(($# == 2)) || {
-    echo "usage: capture.sh ROOT DESCRIPTION" >&2
+(($# == 1)) || {
+    echo "usage: capture.sh ROOT" >&2
     exit 2
 }
 mkdir -p "$1"
 out=$(realpath "$1")
-about=$2
 
 # No file of the kernel's gets longer in a fixture.
 max_lines=400
@@ -210,9 +210,6 @@ sys
 other
 touch "$out/flags"
 scrub
-cat >"$out/README.md" <<END
-Captured with tests/machine/capture.sh from $about;
-addresses, UUIDs and serial numbers are replaced.
-END
 find "$out" -type d -empty -delete
 echo "$(find "$out" ! -type d | wc -l) files, $(du -s --apparent-size "$out" | cut -f1) kB"
+echo "Next: cargo xtask fixtures pack MACHINE $out, and a line in tests/fixtures/README.md"

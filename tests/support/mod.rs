@@ -136,10 +136,20 @@ pub fn file_of_program(program: &str) -> Option<PathBuf> {
     files.find(|file| file.is_file())
 }
 
+/// The unpacked files of a machine in `tests/fixtures`. All tests share them: a test that
+/// writes needs a copy.
 pub fn fixture(machine: &str) -> PathBuf {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fixtures");
+    let archives = ttar::archive_files(&fixtures.join(machine)).unwrap_or_else(|e| panic!("{e}"));
+    ttar::unpacked(machine, &archives, &parent).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A file in `tests/golden`.
+pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(machine)
+        .join("tests/golden")
+        .join(name)
 }
 
 /// The command line for a fixture machine: every collector that can look at one,
@@ -202,7 +212,7 @@ pub async fn page(machine: &str, format: Format) -> String {
     let families = scrape_all(&scraper_at(&fixture(machine))).await;
     let page = Page::new(families, |name| !UNSTEADY.contains(&name));
     let body = Arc::new(page).encode(format).unwrap();
-    // The place of the fixtures is in some labels.
+    // Some labels contain the path of the unpacked files.
     body.replace(&fixture(machine).display().to_string(), "ROOT")
 }
 

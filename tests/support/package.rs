@@ -14,7 +14,16 @@ fn cargo_deb() -> Option<PathBuf> {
     own.or_else(|| super::file_of_program("cargo-deb"))
 }
 
-/// Makes it in this directory; `None`, which is said, where nothing can make it.
+/// The program to package: the release build that `STRATA_TEST_RELEASE` names, else that of the
+/// tests.
+pub fn program() -> PathBuf {
+    env::var_os("STRATA_TEST_RELEASE").map_or_else(
+        || env!("CARGO_BIN_EXE_strata_exporter").into(),
+        PathBuf::from,
+    )
+}
+
+/// Builds the package in this directory; `None` where a tool for it is missing.
 pub fn build(dir: &Path) -> Option<PathBuf> {
     let Some(cargo_deb) = cargo_deb() else {
         super::lacks("cargo-deb");
@@ -24,11 +33,10 @@ pub fn build(dir: &Path) -> Option<PathBuf> {
         super::lacks("dpkg-shlibdeps");
         return None;
     }
-    // As if that were the release: what is packed is what was tested.
+    // cargo-deb takes the program from the release directory of a target directory.
     let target = dir.join("target");
     fs::create_dir_all(target.join("release")).unwrap();
-    let program = target.join("release/strata_exporter");
-    fs::copy(env!("CARGO_BIN_EXE_strata_exporter"), program).unwrap();
+    fs::copy(program(), target.join("release/strata_exporter")).unwrap();
     let package = dir.join("strata_exporter.deb");
     let made = Command::new(cargo_deb)
         .args(["deb", "--no-build", "--fast", "--offline", "--output"])

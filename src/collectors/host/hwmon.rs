@@ -399,14 +399,14 @@ fn taken(dir: &Dir, chip: &str, sensor: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, time::Instant};
+    use std::time::Instant;
 
     use super::*;
     use crate::sources::Roots;
 
-    /// What the machine in the fixtures says, less what these patterns exclude.
+    /// The metrics of the fixture machine `hardware` with these patterns excluded.
     fn collect(chips: &str, sensors: &str) -> Families {
-        let hardware = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hardware");
+        let hardware = crate::fixtures::fixture("hardware");
         let roots = Roots {
             procfs: hardware.join("proc"),
             sysfs: hardware.join("sys"),

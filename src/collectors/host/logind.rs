@@ -4,7 +4,7 @@
 //! Every combination of labels is exposed, so that a sum over one of them is never
 //! without an answer; that is 70 series a seat.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::collections::BTreeMap;
 
 use zbus::ObjectPath;
 
@@ -72,8 +72,9 @@ type ListedSession<'a> = (&'a str, u32, &'a str, &'a str, ObjectPath<'a>);
 /// The labels of a session, in order.
 type Labels<'a> = (&'static str, bool, &'a str, &'static str);
 
-/// What a daemon says: see [`crate::fuzzing`].
-pub(crate) fn of(daemon: &Daemon, deadline: Instant) -> Result<Families> {
+/// The metrics of all sessions, for the fuzz target `dbus`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn of(daemon: &Daemon, deadline: std::time::Instant) -> Result<Families> {
     daemon.ask(deadline, families)
 }
 
@@ -187,7 +188,7 @@ mod tests {
     fn every_combination_is_there_and_a_session_that_ended_is_not_counted() {
         let bus = FakeBus::start("sessions", answer);
         let logind = bus.daemon("logind", "org.freedesktop.login1");
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
         let out = logind.ask(deadline, families).unwrap();
         let mut lines = out.lines();
         assert_eq!(lines.len(), CLASSES.len() * 2 * 2 * TYPES.len());

@@ -126,10 +126,10 @@ mod tests {
 
     #[test]
     fn the_zone_is_a_label_where_asked_for() {
-        let machine = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/hardware");
+        let machine = crate::fixtures::fixture("hardware");
         let roots = Roots {
             procfs: "/nowhere".into(),
-            sysfs: format!("{machine}/sys").into(),
+            sysfs: machine.join("sys"),
             rootfs: "/nowhere".into(),
             udev_data: "/nowhere".into(),
         };

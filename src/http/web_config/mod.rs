@@ -6,6 +6,7 @@
 mod aside;
 mod check;
 mod client_certificates;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod go_names;
 mod kept;

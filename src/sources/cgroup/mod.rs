@@ -7,6 +7,7 @@
 //! have changed.
 
 mod changes;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod group;
 mod layout;

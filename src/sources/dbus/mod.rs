@@ -8,6 +8,7 @@
 //! Nothing is started by asking: where a daemon is not running, the bus is told not
 //! to start it.
 
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod own_socket;
 

@@ -8,6 +8,7 @@ mod answers;
 mod cache;
 mod connection;
 mod flags;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod moment;
 mod sizes;

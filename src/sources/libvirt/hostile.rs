@@ -10,21 +10,21 @@ use super::{
     wire::{self, Message},
     xml,
 };
+use crate::fixtures::libvirt_body;
 
-macro_rules! recorded {
-    ($($name:literal)*) => {
-        [$(include_bytes!(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/fixtures/libvirt/",
-            $name,
-            ".bin"
-        ))),*]
-    };
-}
-
-const RECORDED: [&[u8]; 10] = recorded!(
-    "device" "domains" "info" "io_error" "job" "lifecycle" "metadata" "refusal" "stats" "tunable"
-);
+/// The replies and events that were captured: `tests/fixtures/README.md`.
+const RECORDED: [&str; 10] = [
+    "device",
+    "domains",
+    "info",
+    "io_error",
+    "job",
+    "lifecycle",
+    "metadata",
+    "refusal",
+    "stats",
+    "tunable",
+];
 
 /// Where the procedures of events are.
 const EVENTS: RangeInclusive<u32> = 310..=380;
@@ -56,7 +56,7 @@ fn damaged(whole: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn any_body() -> impl Strategy<Value = Vec<u8>> {
-    let recorded = (0..RECORDED.len()).prop_flat_map(|at| damaged(RECORDED[at].to_vec()));
+    let recorded = (0..RECORDED.len()).prop_flat_map(|at| damaged(libvirt_body(RECORDED[at])));
     prop_oneof![6 => recorded, 1 => prop::collection::vec(any::<u8>(), 0..600)]
 }
 
@@ -137,13 +137,13 @@ fn undamaged_they_are_all_understood() {
         refusal,
         stats,
         tunable,
-    ] = RECORDED;
-    assert_eq!(wire::guests(domains).unwrap().len(), 1);
-    assert_eq!(wire::records(stats).unwrap().len(), 1);
-    assert!(wire::info(info).is_ok() && wire::job(job).is_ok());
-    assert!(wire::Refusal::read(refusal).unwrap().is_gone());
+    ] = RECORDED.map(libvirt_body);
+    assert_eq!(wire::guests(&domains).unwrap().len(), 1);
+    assert_eq!(wire::records(&stats).unwrap().len(), 1);
+    assert!(wire::info(&info).is_ok() && wire::job(&job).is_ok());
+    assert!(wire::Refusal::read(&refusal).unwrap().is_gone());
     for body in [device, io_error, lifecycle, metadata, tunable] {
-        let understood = |procedure| matches!(wire::event(procedure, body), Ok(Some(_)));
+        let understood = |procedure| matches!(wire::event(procedure, &body), Ok(Some(_)));
         assert!(EVENTS.into_iter().any(understood));
     }
     let about = xml::about(DESCRIPTION).unwrap();

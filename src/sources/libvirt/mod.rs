@@ -11,6 +11,7 @@ mod domain;
 mod fake;
 mod fetch;
 mod flags;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod heard;
 #[cfg(test)]

@@ -594,6 +594,7 @@ mod tests {
         super::fake::{FakeGuest, records as recorded},
         *,
     };
+    use crate::fixtures::libvirt_body;
 
     fn guest(name: &[u8], id: i32) -> Guest {
         Guest {
@@ -698,23 +699,11 @@ mod tests {
         is_nothing_less(&told[..36], |body| event(procedure::METADATA_CHANGE, body));
     }
 
-    /// A reply or an event as libvirt said it.
-    macro_rules! recorded {
-        ($name:literal) => {
-            include_bytes!(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/tests/fixtures/libvirt/",
-                $name,
-                ".bin"
-            ))
-        };
-    }
-
     #[test]
     fn what_libvirt_said_is_understood() {
-        let web1 = &guests(recorded!("domains")).unwrap()[0];
+        let web1 = &guests(&libvirt_body("domains")).unwrap()[0];
         assert_eq!((web1.text().as_str(), web1.is_active()), ("web1", true));
-        let all = records(recorded!("stats")).unwrap();
+        let all = records(&libvirt_body("stats")).unwrap();
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].guest, *web1);
         let value = |name: &str| {
@@ -726,17 +715,17 @@ mod tests {
         let nic = Value::Text("web1a".to_owned());
         assert_eq!(value("net.0.name"), Some(&nic));
         assert_eq!(value("block.1.name"), Some(&Value::Text("hdc".to_owned())));
-        let info = info(recorded!("info")).unwrap();
+        let info = info(&libvirt_body("info")).unwrap();
         assert_eq!((info.state, info.max_memory, info.vcpus), (1, 98304, 2));
-        assert_eq!(job(recorded!("job")).unwrap().kind, 0);
-        let refusal = Refusal::read(recorded!("refusal")).unwrap();
+        assert_eq!(job(&libvirt_body("job")).unwrap().kind, 0);
+        let refusal = Refusal::read(&libvirt_body("refusal")).unwrap();
         assert!(refusal.is_gone() && !refusal.is_unsupported());
         assert!(
             refusal.to_string().starts_with("Domain not found"),
             "{refusal}"
         );
 
-        let suspended = event(procedure::LIFECYCLE, recorded!("lifecycle"));
+        let suspended = event(procedure::LIFECYCLE, &libvirt_body("lifecycle"));
         let guest = web1.clone();
         let (what, detail) = (3, 0);
         let expected = Event::Lifecycle {
@@ -746,19 +735,19 @@ mod tests {
         };
         assert_eq!(suspended, Ok(Some(expected)));
         for (number, told) in [
-            (procedure::METADATA_CHANGE, recorded!("metadata").as_slice()),
-            (procedure::DEVICE_ADDED, recorded!("device")),
+            (procedure::METADATA_CHANGE, libvirt_body("metadata")),
+            (procedure::DEVICE_ADDED, libvirt_body("device")),
         ] {
-            assert_eq!(event(number, told), Ok(Some(Event::Changed(web1.clone()))));
+            assert_eq!(event(number, &told), Ok(Some(Event::Changed(web1.clone()))));
         }
-        let error = event(procedure::IO_ERROR, recorded!("io_error")).unwrap();
+        let error = event(procedure::IO_ERROR, &libvirt_body("io_error")).unwrap();
         let Some(Event::IoError { guest, path, alias }) = error else {
             panic!("{error:?}");
         };
         assert_eq!(guest.text(), "web2");
         assert_eq!(path, b"/var/lib/libvirt/small/web2.qcow2");
         assert_eq!(alias, b"virtio-disk0");
-        let limited = event(procedure::TUNABLE, recorded!("tunable")).unwrap();
+        let limited = event(procedure::TUNABLE, &libvirt_body("tunable")).unwrap();
         let Some(Event::Changed(guest)) = limited else {
             panic!("{limited:?}");
         };
@@ -767,12 +756,14 @@ mod tests {
 
     #[test]
     fn what_libvirt_said_and_did_not_end_is_not_understood() {
-        is_nothing_less(&recorded!("domains")[..32], guests);
-        is_nothing_less(recorded!("stats"), records);
-        is_nothing_less(recorded!("info"), info);
-        is_nothing_less(recorded!("job"), job);
-        is_nothing_less(recorded!("lifecycle"), |it| event(procedure::LIFECYCLE, it));
-        is_nothing_less(&recorded!("io_error")[..88], |it| {
+        is_nothing_less(&libvirt_body("domains")[..32], guests);
+        is_nothing_less(&libvirt_body("stats"), records);
+        is_nothing_less(&libvirt_body("info"), info);
+        is_nothing_less(&libvirt_body("job"), job);
+        is_nothing_less(&libvirt_body("lifecycle"), |it| {
+            event(procedure::LIFECYCLE, it)
+        });
+        is_nothing_less(&libvirt_body("io_error")[..88], |it| {
             event(procedure::IO_ERROR, it)
         });
     }

@@ -58,10 +58,10 @@ fn deepest(error: &ValidationError<'_>) -> String {
     said.into_iter().collect::<Vec<_>>().join("\n")
 }
 
-/// The JSON schema of `tests/boards/schema/board.ts`, made once; or why npm has not what
+/// The JSON schema of `tests/it/boards/schema/board.ts`, made once; or why npm has not what
 /// makes it.
 fn schema() -> Result<Value, String> {
-    let from = root().join("tests/boards/schema");
+    let from = root().join("tests/it/boards/schema");
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("board_schema");
     let sources = ["package.json", "package-lock.json", "board.ts"];
     let texts = sources.map(|name| fs::read_to_string(from.join(name)).unwrap());

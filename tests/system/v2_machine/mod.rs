@@ -15,7 +15,8 @@ mod host;
 mod package;
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -26,8 +27,7 @@ use std::{
 const TASK: &str = "#!/bin/sh\nset -e\n./package.sh\n./compare.sh\n./containers.sh\n./clock.sh\n";
 const TASK_WITHOUT_PACKAGE: &str = "#!/bin/sh\nset -e\n./compare.sh\n./containers.sh\n./clock.sh\n";
 
-/// Where everything is that was written in the machine; `None`, which is said, where it
-/// cannot be booted.
+/// The directory of what the tasks wrote in the machine; `None` where it cannot be booted.
 fn booted() -> Option<&'static Path> {
     static OUT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -37,43 +37,68 @@ fn booted() -> Option<&'static Path> {
         crate::support::lacks("the machine that tests/machine/build.sh builds");
         return None;
     }
-    // Each boot has a directory there.
+    // Each boot creates a directory there.
     let test = std::thread::current();
-    let trial = format!("trial-{}-{:?}", std::process::id(), test.id());
-    let trial = machine.join(trial);
-    if fs::create_dir(&trial).is_err() {
-        crate::support::lacks("the right to write where the machine is");
+    let probe = format!("probe-{}-{:?}", std::process::id(), test.id());
+    let probe = machine.join(probe);
+    if fs::create_dir(&probe).is_err() {
+        crate::support::lacks("write access to the machine's directory");
         return None;
     }
-    fs::remove_dir(trial).unwrap();
+    fs::remove_dir(probe).unwrap();
     if !crate::support::is_installed("qemu-system-x86_64") {
         crate::support::lacks("qemu-system-x86_64");
         return None;
     }
-    let out = OUT.get_or_init(|| boot(&manifest.join("tests/machine"), &machine));
-    Some(out.as_ref().unwrap_or_else(|said| panic!("{said}")))
+    let out = OUT.get_or_init(|| boot_once(&manifest.join("tests/machine"), &machine));
+    Some(out.as_ref().unwrap_or_else(|error| panic!("{error}")))
 }
 
-/// Boots it, and has it do the task. What it wrote stays until it is booted again.
-fn boot(scripts: &Path, machine: &Path) -> Result<PathBuf, String> {
+/// Boots the machine once per test run: nextest runs each test in a process of its own, so the
+/// first one boots and leaves its result in a file for the others.
+fn boot_once(scripts: &Path, machine: &Path) -> Result<PathBuf, String> {
     let task = Path::new(env!("CARGO_TARGET_TMPDIR")).join("machine-task");
-    let _there_was_none = fs::remove_dir_all(&task);
-    fs::create_dir_all(&task).unwrap();
-    let package = crate::support::package::build(&task);
-    let scripts_of = package.map_or(TASK_WITHOUT_PACKAGE, |_| TASK);
-    fs::write(task.join("run.sh"), scripts_of).unwrap();
+    let run = env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| std::process::id().to_string());
+    let lock = File::create(task.with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    let result = task.with_extension("result");
+    let text = fs::read_to_string(&result).unwrap_or_default();
+    if let Some((of, error)) = text.split_once('\n')
+        && of == run
+    {
+        return match error {
+            "" => Ok(task.join("out")),
+            _ => Err(error.to_owned()),
+        };
+    }
+    let booted = boot(scripts, machine, &task);
+    let error = booted.as_ref().err().map_or("", String::as_str);
+    fs::write(result, format!("{run}\n{error}")).unwrap();
+    booted
+}
+
+/// Boots it and runs the tasks. What they wrote stays until the next boot.
+fn boot(scripts: &Path, machine: &Path, task: &Path) -> Result<PathBuf, String> {
+    let _missing = fs::remove_dir_all(task);
+    fs::create_dir_all(task).unwrap();
+    let package = crate::support::package::build(task);
+    let tasks = package.map_or(TASK_WITHOUT_PACKAGE, |_| TASK);
+    fs::write(task.join("run.sh"), tasks).unwrap();
     for script in ["clock.sh", "compare.sh", "containers.sh", "package.sh"] {
         fs::copy(scripts.join(script), task.join(script)).unwrap();
     }
-    let exporter = env!("CARGO_BIN_EXE_strata_exporter");
-    fs::copy(exporter, task.join("strata_exporter")).unwrap();
+    fs::copy(
+        crate::support::package::program(),
+        task.join("strata_exporter"),
+    )
+    .unwrap();
     let flags: Vec<String> = host::FLAGS
         .iter()
         .map(|flag| format!("'{flag}'\n"))
         .collect();
     fs::write(task.join("flags"), flags.concat()).unwrap();
     let ran = Command::new(scripts.join("run.sh"))
-        .arg(&task)
+        .arg(task)
         .env("STRATA_MACHINE_DIR", machine)
         .output()
         .unwrap();
@@ -88,7 +113,7 @@ fn boot(scripts: &Path, machine: &Path) -> Result<PathBuf, String> {
     }
     let read = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_default();
     Err(format!(
-        "{console}\n{}\n{}\n{}\nleft in {}",
+        "{console}\n{}\n{}\n{}\noutput is in {}",
         String::from_utf8_lossy(&ran.stderr),
         read("anchor.log"),
         read("ours.log"),

@@ -7,6 +7,7 @@
 //! because it may be half a file. `node_exporter` fills up labels that only some series of a
 //! family have with empty ones; an empty label is the same as none, so here there is none.
 
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod parse;
 
@@ -401,13 +402,10 @@ mod tests {
             rootfs: "/".into(),
             udev_data: "/".into(),
         };
-        let directory = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/fixtures/hardware/textfile"
-        );
+        let directory = crate::fixtures::fixture("hardware").join("textfile");
         let read = |deadline| {
             let collector = TextFile {
-                directories: vec![directory.into()],
+                directories: vec![directory.clone()],
             };
             let machine = Snapshot::begin(roots.clone().into(), deadline);
             let out = collector.collect(&machine).unwrap();
@@ -417,7 +415,7 @@ mod tests {
                 out.skipped().1.map(ToString::to_string),
             )
         };
-        let timed_out = format!("{directory}/backup.prom did not answer in time");
+        let timed_out = format!("{}/backup.prom did not answer in time", directory.display());
         assert_eq!(read(Instant::now()), (0, Some(timed_out)));
         assert_eq!(read(Instant::now() + Duration::from_secs(60)).0, 3);
     }
