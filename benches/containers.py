@@ -462,7 +462,7 @@ def main():
     if os.geteuid() != 0:
         sys.exit("root is required to create cgroups")
     if not shutil.which(arguments.strata):
-        sys.exit(f"{arguments.strata} not found; see README, Benchmark")
+        sys.exit(f"{arguments.strata} not found; see docs/benchmarks.md")
     arguments.cadvisor = shutil.which(arguments.cadvisor)
     default = "1,50" if arguments.short else "1,50,200" if arguments.docker else "1,50,200,1000"
     numbers = [int(number) for number in (arguments.numbers or default).split(",")]

@@ -369,7 +369,7 @@ def main():
     programs = [arguments.strata, arguments.libvirt_exporter]
     for program in [*programs, "libvirtd", "virsh", "qemu-system-x86_64", "qemu-img", "busybox", "debugfs"]:
         if not shutil.which(program):
-            sys.exit(f"{program} not found; see README, Benchmark")
+            sys.exit(f"{program} not found; see docs/benchmarks.md")
     machine = Path(os.environ.get("STRATA_MACHINE_DIR", ROOT / "target/machine"))
     if not (machine / "stamp").exists():
         sys.exit(f"no virtual machine image in {machine}: run tests/setup.sh")

@@ -208,7 +208,7 @@ def in_namespace(arguments, interfaces):
     name = f"strata-bench-{os.getpid()}"
     ip = shutil.which("ip", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if not ip:
-        sys.exit("ip not found (package iproute2); see README, Benchmark")
+        sys.exit("ip not found (package iproute2); see docs/benchmarks.md")
 
     def run(*words):
         subprocess.run([ip, *words], check=True)
@@ -248,7 +248,7 @@ def main():
     for what in ("node_exporter", "strata"):
         found = shutil.which(getattr(arguments, what))
         if not found:
-            sys.exit(f"{getattr(arguments, what)} not found; see README, Benchmark")
+            sys.exit(f"{getattr(arguments, what)} not found; see docs/benchmarks.md")
         setattr(arguments, what, found)
 
     if arguments.inside:

@@ -134,7 +134,7 @@ def main():
     if os.geteuid() != 0:
         sys.exit("root is required to create cgroups")
     if not shutil.which(arguments.strata):
-        sys.exit(f"{arguments.strata} not found; see README, Benchmark")
+        sys.exit(f"{arguments.strata} not found; see docs/benchmarks.md")
     if arguments.short:
         arguments.scrapes = 30
     # Clean up on SIGTERM too.

@@ -210,7 +210,7 @@ def main():
     parser.add_argument("flags", nargs="*", metavar="FLAG", help="flags for the exporter")
     arguments = parser.parse_args()
     if not shutil.which(arguments.strata):
-        sys.exit(f"{arguments.strata} not found; see README, Benchmark")
+        sys.exit(f"{arguments.strata} not found; see docs/benchmarks.md")
     scrapes = 3000 if arguments.short else arguments.scrapes
     if scrapes < SAMPLES:
         sys.exit(f"--scrapes must be at least {SAMPLES}")

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds all fuzz targets and runs each for a while, two at a time: see docs/fuzzing.md.
+# Builds all fuzz targets and runs each for a while, two at a time: see docs/development/fuzzing.md.
 #
 #     run.sh [SECONDS [TARGET...]]     30 seconds and all, unless told otherwise
 #

@@ -1,30 +1,9 @@
-//! Everything but `main`.
+//! The exporter as a library: everything except `main`, so that tests and benches can use it.
 //!
-//! Data walks one way through these modules:
-//!
-//! ```text
-//! history    remembers samples
-//! sources    read files and ask daemons        -> Snapshot
-//! sampler    fills the history from the sources
-//! collectors turn a snapshot into samples      -> Families
-//! sandbox    gives up what is not needed
-//! scrape     runs the collectors side by side  -> Families
-//! exporter   adds what it knows of itself      -> Families
-//! exposition writes the samples down           -> text
-//! api        says what is here, as JSON
-//! check      says what a scrape would bring
-//! page       shows to people what api and check say
-//! http       hands text, JSON and pages to who asks
-//! plot       draws values over time
-//! top        shows in a terminal what an exporter says as JSON
-//! targets    changes the files that tell Prometheus whom to scrape
-//! fuzzing    fuzz targets for the parsers; only with cfg(test) or cfg(fuzzing)
-//! ```
-//!
-//! A module may use those above it and the vocabulary they share ([`error`],
-//! [`metric`], [`family`], [`pattern`], [`duration`], [`collector`],
-//! [`config_file`]); never one below.
-//! `tests/layers.rs` holds them to it.
+//! `ARCHITECTURE.md` lists the layers of these modules, what each does, and the rule which
+//! module may use which; `tests/it/layers.rs` enforces it. A scrape runs through
+//! [`http`], [`scrape`], [`collectors`] and [`sources`], and its answer through [`family`] and
+//! [`exposition`].
 
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -51,7 +30,6 @@ pub mod metric;
 pub mod page;
 pub mod pattern;
 pub mod plot;
-pub mod reference;
 pub mod sampler;
 pub mod sandbox;
 pub mod scrape;

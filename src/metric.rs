@@ -21,7 +21,7 @@ pub enum Kind {
     StateSet,
 }
 
-/// The description of one metric, as the README and the wire show it.
+/// The description of one metric, as `docs/metrics` and the answers show it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Desc {
     /// The name as it appears on the wire. A `*` stands for a word the kernel
@@ -134,7 +134,7 @@ const fn ends_with(text: &str, suffix: &str) -> bool {
 /// Describes the metrics of one collector.
 ///
 /// The doc comment is the help text, so it is written once and read by rustdoc,
-/// by the README and by whoever hovers over the metric in Prometheus:
+/// by `docs/metrics` and by users of Prometheus:
 ///
 /// ```
 /// strata_exporter::metrics! {

@@ -10,7 +10,7 @@ mod testing;
 
 use crate::collector::Entry;
 
-/// Every collector there is, in the order the README lists them.
+/// Every collector, in the order of `docs/metrics`.
 pub const ALL: &[Entry] = &joined();
 
 const COUNT: usize = host::ALL.len() + container::ALL.len() + domain::ALL.len() + census::ALL.len();

@@ -1,4 +1,4 @@
-//! Fuzz targets, one for each parser of untrusted bytes: `docs/fuzzing.md`.
+//! Fuzz targets, one for each parser of untrusted bytes: `docs/development/fuzzing.md`.
 //!
 //! A target takes arbitrary bytes. It panics where the parser panics, and where the parsed value
 //! breaks an invariant. `fuzz/` runs the targets under libFuzzer; `seeds` runs them in

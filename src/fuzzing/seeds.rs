@@ -1,5 +1,5 @@
 //! Runs each target on its seeds and on damaged copies of them, without libFuzzer: see
-//! `docs/fuzzing.md`. Inputs that a fuzzer found are seeds.
+//! `docs/development/fuzzing.md`. Inputs that a fuzzer found are seeds.
 //!
 //! `STRATA_FUZZ_SEEDS=DIR cargo test --lib seeds_are_written` writes the seeds to `DIR/TARGET`,
 //! for `fuzz/run.sh`.

@@ -12,6 +12,7 @@ mod check;
 mod configs;
 mod contract;
 mod dbus_hangs;
+mod docs;
 mod engine;
 mod examples;
 mod golden;
@@ -23,7 +24,7 @@ mod linkage;
 mod migration;
 mod oracle;
 mod privacy;
-mod readme;
+mod reference;
 mod robustness;
 mod rules;
 #[path = "../support/mod.rs"]

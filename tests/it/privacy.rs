@@ -1,5 +1,5 @@
-//! Whoever reads an answer learns what `docs/privacy.md` says, and nothing else: each label
-//! of each family is of a kind that is named here.
+//! Every label of every family has a privacy class; `docs/metrics/*.md` list them, and
+//! `docs/privacy.md` explains the classes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,44 +10,41 @@ use std::{
 use crate::support::text::Scrape;
 use strata_exporter::{collectors, exporter, metric::Desc, scrape};
 
-/// The comments that the list stands between.
-const BEGIN: &str = "<!-- labels: written by `UPDATE=1 cargo test`, do not edit -->\n";
-const END: &str = "<!-- /labels -->\n";
-
-/// What the values of a label tell.
+/// What the values of a label identify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Tells {
-    /// Words that somebody here chose.
+pub enum Privacy {
+    /// Names that people on this machine chose.
     Names,
-    /// People, or a customer.
+    /// People or customers.
     Owners,
-    /// An address of the network.
+    /// Network addresses.
     Addresses,
-    /// What no other machine or part has.
-    Identity,
-    /// What hardware and software this is, and how old.
-    Make,
-    /// Words and numbers that are the same everywhere.
-    Nothing,
+    /// Values that no other machine or part has.
+    Identifiers,
+    /// Hardware and software versions.
+    Versions,
+    /// Words and numbers that are the same on all machines.
+    Public,
 }
 
-use Tells::{Addresses, Identity, Make, Names, Nothing, Owners};
+use Privacy::{Addresses, Identifiers, Names, Owners, Public, Versions};
 
-impl Tells {
-    fn words(self) -> &'static str {
+impl Privacy {
+    /// The name of the class in the documentation.
+    pub fn name(self) -> &'static str {
         match self {
-            Names => "names chosen here",
+            Names => "names",
             Owners => "owners",
             Addresses => "addresses",
-            Identity => "identifiers",
-            Make => "make and version",
-            Nothing => "nothing",
+            Identifiers => "identifiers",
+            Versions => "versions",
+            Public => "public",
         }
     }
 }
 
-/// Every label: of which collectors, none for all that have it, and what it tells.
-const LABELS: &[(Tells, &[&str], &[&str])] = &[
+/// The class of every label; without collectors, that of all collectors that have it.
+const LABELS: &[(Privacy, &[&str], &[&str])] = &[
     (
         Names,
         &[],
@@ -127,7 +124,7 @@ const LABELS: &[(Tells, &[&str], &[&str])] = &[
         ],
     ),
     (
-        Identity,
+        Identifiers,
         &[],
         &[
             "boot_id",
@@ -141,13 +138,13 @@ const LABELS: &[(Tells, &[&str], &[&str])] = &[
             "wwn",
         ],
     ),
-    (Identity, &["diskstats"], &["path"]),
-    (Make, &["census_images", "os"], &["image_id"]),
-    (Make, &["os"], &["id", "name"]),
-    (Make, &["census_timezone"], &["timezone"]),
-    (Make, &["time"], &["time_zone"]),
+    (Identifiers, &["diskstats"], &["path"]),
+    (Versions, &["census_images", "os"], &["image_id"]),
+    (Versions, &["os"], &["id", "name"]),
+    (Versions, &["census_timezone"], &["timezone"]),
+    (Versions, &["time"], &["time_zone"]),
     (
-        Make,
+        Versions,
         &[],
         &[
             "api_version",
@@ -206,7 +203,7 @@ const LABELS: &[(Tells, &[&str], &[&str])] = &[
         ],
     ),
     (
-        Nothing,
+        Public,
         &[],
         &[
             "adminstate",
@@ -313,17 +310,17 @@ const LABELS: &[(Tells, &[&str], &[&str])] = &[
         ],
     ),
     (
-        Nothing,
+        Public,
         &["btrfs", "diskstats", "nvme", "time", "container_disk"],
         &["device"],
     ),
-    (Nothing, &["hwmon"], &["label"]),
-    (Nothing, &["libvirt"], &["id"]),
-    (Nothing, &["sysctl", "thermal_zone", "watchdog"], &["name"]),
-    (Nothing, &["rapl"], &["path"]),
+    (Public, &["hwmon"], &["label"]),
+    (Public, &["libvirt"], &["id"]),
+    (Public, &["sysctl", "thermal_zone", "watchdog"], &["name"]),
+    (Public, &["rapl"], &["path"]),
 ];
 
-/// Whose groups have an engine's names.
+/// Collectors of containers, whose series have the labels of a container.
 const CONTAINERS: &[&str] = &[
     "container_cpu",
     "container_cpuset",
@@ -342,9 +339,8 @@ const CONTAINERS: &[&str] = &[
     "history",
 ];
 
-/// Labels that are described in words, for not every machine has them: of which family, and
-/// what they tell.
-const SOMETIMES: &[(&str, Tells, &[&str])] = &[
+/// Labels that only some machines have, by family.
+const OPTIONAL_LABELS: &[(&str, Privacy, &[&str])] = &[
     (
         "node_dmi_info",
         Names,
@@ -352,7 +348,7 @@ const SOMETIMES: &[(&str, Tells, &[&str])] = &[
     ),
     (
         "node_dmi_info",
-        Identity,
+        Identifiers,
         &[
             "board_serial",
             "chassis_serial",
@@ -362,7 +358,7 @@ const SOMETIMES: &[(&str, Tells, &[&str])] = &[
     ),
     (
         "node_dmi_info",
-        Make,
+        Versions,
         &[
             "bios_date",
             "bios_release",
@@ -380,15 +376,15 @@ const SOMETIMES: &[(&str, Tells, &[&str])] = &[
             "system_vendor",
         ],
     ),
-    ("node_power_supply_info", Identity, &["serial_number"]),
+    ("node_power_supply_info", Identifiers, &["serial_number"]),
     (
         "node_power_supply_info",
-        Make,
+        Versions,
         &["manufacturer", "model_name", "technology"],
     ),
     (
         "node_power_supply_info",
-        Nothing,
+        Public,
         &[
             "capacity_level",
             "charge_type",
@@ -401,53 +397,53 @@ const SOMETIMES: &[(&str, Tells, &[&str])] = &[
     ),
 ];
 
-/// How what a label tells is kept back, other than by `--no-collector.…`, which keeps back
-/// every family of a collector.
-const KEPT_BACK: &[(&[&str], &[&str], &str)] = &[
+/// Flags that hide label values; `--no-collector.NAME` removes all families of a collector.
+const HIDDEN_BY: &[(&[&str], &str)] = &[
     (
         CONTAINERS,
-        &["id", "image", "name", "container_label_*", "domain"],
-        "`image`: `--engine.images=`; `container_label_*`: `--engine.labels=`; `image`, `name` and labels: \
-         `--engine.socket=`; single groups: `--cgroup.exclude`",
+        "`--engine.image-include=` for `image`; `--engine.label-include=` for `container_label_*`; \
+         `--engine.socket=` for `name`, `image` and all labels; `--cgroup.exclude` for single groups",
     ),
     (
         &["census_images"],
-        &["image"],
-        "`--engine.images`; in the report also `--census.hash-images`",
+        "`--engine.image-include` for `image`; `--census.hash-images` for the report",
     ),
     (
         &["filesystem"],
-        &["device", "mountpoint"],
-        "single ones: `--collector.filesystem.mount-points-exclude`",
+        "`--collector.filesystem.mount-points-exclude` for single mounts",
     ),
     (
         &["netdev"],
-        &["device", "address"],
-        "single ones: `--collector.netdev.device-exclude`; addresses: off by default",
+        "`--collector.netdev.device-exclude` for single interfaces; addresses are off by default",
     ),
     (
         &["netclass"],
-        &["device"],
-        "single ones: `--collector.netclass.ignored-devices`",
+        "`--collector.netclass.ignored-devices` for single interfaces",
     ),
     (
         &["systemd"],
-        &["name"],
-        "single ones: `--collector.systemd.unit-exclude`",
+        "`--collector.systemd.unit-exclude` for single units",
     ),
     (
         &["sysctl"],
-        &["value"],
-        "only what `--collector.sysctl.include-info` names is told",
+        "only what `--collector.sysctl.include-info` names is exposed",
     ),
 ];
 
-/// What a label of a collector tells.
-fn tells(collector: &str, label: &str) -> Vec<Tells> {
-    let of = |(_, collectors, labels): &&(Tells, &[&str], &[&str])| {
+/// The flags that hide values of labels of a collector.
+pub fn hidden_by(collector: &str) -> Option<&'static str> {
+    let of = HIDDEN_BY
+        .iter()
+        .find(|(collectors, _)| collectors.contains(&collector));
+    of.map(|(_, flags)| *flags)
+}
+
+/// The classes that the table has for a label of a collector; exactly one if it is right.
+fn classes(collector: &str, label: &str) -> Vec<Privacy> {
+    let of = |(_, collectors, labels): &&(Privacy, &[&str], &[&str])| {
         labels.contains(&label) && (collectors.is_empty() || collectors.contains(&collector))
     };
-    LABELS.iter().filter(of).map(|(tells, ..)| *tells).collect()
+    LABELS.iter().filter(of).map(|(class, ..)| *class).collect()
 }
 
 fn all() -> Vec<(&'static str, Vec<&'static Desc>)> {
@@ -456,7 +452,7 @@ fn all() -> Vec<(&'static str, Vec<&'static Desc>)> {
         .map(|entry| (entry.name, entry.metrics.to_vec()))
         .collect();
     let own = [scrape::OWN_METRICS, exporter::OWN_METRICS].concat();
-    all.push(("the exporter itself", own));
+    all.push(("exporter", own));
     all
 }
 
@@ -465,15 +461,17 @@ fn labels(desc: &Desc) -> impl Iterator<Item = &'static str> {
 }
 
 #[test]
-fn of_every_label_is_known_what_it_tells() {
+fn every_label_has_one_privacy_class() {
     let mut wrong = Vec::new();
     let mut met = BTreeSet::new();
     for (collector, metrics) in all() {
         for label in metrics.iter().flat_map(|desc| labels(desc)) {
             met.insert((collector, label));
-            let told = tells(collector, label);
-            if told.len() != 1 {
-                wrong.push(format!("{label} of {collector} tells {told:?}"));
+            let classes = classes(collector, label);
+            if classes.len() != 1 {
+                wrong.push(format!(
+                    "{label} of {collector} has the classes {classes:?}"
+                ));
             }
         }
     }
@@ -485,7 +483,7 @@ fn of_every_label_is_known_what_it_tells() {
                 .filter(|it| !met.contains(&(**it, *label)));
             wrong.extend(missing.map(|it| format!("{it} has no label {label}")));
             if collectors.is_empty() && !any {
-                wrong.push(format!("nobody has a label {label}"));
+                wrong.push(format!("no collector has a label {label}"));
             }
         }
     }
@@ -494,20 +492,24 @@ fn of_every_label_is_known_what_it_tells() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// What a family tells, by label.
-fn told(collector: &str, desc: &Desc) -> BTreeSet<(Tells, &'static str)> {
-    let described = labels(desc).map(|label| (tells(collector, label)[0], label));
-    let of_family = SOMETIMES.iter().filter(|(family, ..)| *family == desc.name);
-    let sometimes = of_family.flat_map(|(_, tells, labels)| labels.iter().map(|it| (*tells, *it)));
-    described.chain(sometimes).collect()
+/// The labels of a family with their classes, optional ones included.
+pub fn labels_of(collector: &str, desc: &Desc) -> BTreeSet<(Privacy, &'static str)> {
+    let described = labels(desc).map(|label| (classes(collector, label)[0], label));
+    let optional = OPTIONAL_LABELS
+        .iter()
+        .filter(|(family, ..)| *family == desc.name)
+        .flat_map(|(_, class, labels)| labels.iter().map(|label| (*class, *label)));
+    described.chain(optional).collect()
 }
 
 #[test]
-fn no_family_has_labels_that_are_not_described() {
+fn golden_files_have_described_labels_only() {
     let mut described: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (collector, metrics) in all() {
         for desc in metrics {
-            let labels = told(collector, desc).into_iter().map(|(_, label)| label);
+            let labels = labels_of(collector, desc)
+                .into_iter()
+                .map(|(_, label)| label);
             described.entry(desc.name).or_default().extend(labels);
         }
     }
@@ -517,7 +519,7 @@ fn no_family_has_labels_that_are_not_described() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
         let page = Scrape::parse(&fs::read_to_string(path).unwrap());
         for (family, series) in page.series {
-            // Names with a word of the kernel's have the labels of what is described.
+            // A name with a word that the kernel chose has the labels of its pattern.
             let Some(described) = described.get(family.as_str()) else {
                 continue;
             };
@@ -530,101 +532,4 @@ fn no_family_has_labels_that_are_not_described() {
         }
     }
     assert!(families.len() > 500, "{}", families.len());
-}
-
-#[test]
-fn the_documentation_says_it_family_by_family() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/privacy.md");
-    let text = fs::read_to_string(&path).unwrap();
-    let (head, rest) = text.split_once(BEGIN).unwrap();
-    let (_, tail) = rest.split_once(END).unwrap();
-    let current = [head, BEGIN, &list(), END, tail].concat();
-    crate::support::assert_same_as_file(&path, &current);
-}
-
-#[test]
-fn flags_that_keep_something_back_exist() {
-    let command = strata_exporter::cli::command(collectors::ALL);
-    let known: BTreeSet<_> = command
-        .get_arguments()
-        .filter_map(|it| it.get_long())
-        .collect();
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/privacy.md"));
-    let text = text.unwrap();
-    let mut flags = 0;
-    for rest in text.split("`--").skip(1) {
-        let flag = rest.split(['`', '=', ' ']).next().unwrap();
-        let flag = flag.strip_prefix("no-").unwrap_or(flag);
-        if flag.contains('…') {
-            continue;
-        }
-        assert!(known.contains(flag), "--{flag}");
-        flags += 1;
-    }
-    assert!(flags > 10, "{flags}");
-}
-
-fn list() -> String {
-    let mut out = String::new();
-    let mut silent = Vec::new();
-    for (collector, metrics) in all() {
-        // By what they tell, families that tell the same together.
-        let mut rows: BTreeMap<Vec<(Tells, &str)>, Vec<&str>> = BTreeMap::new();
-        for desc in metrics {
-            let told = told(collector, desc).into_iter();
-            let told = told.filter(|(tells, _)| *tells != Nothing).collect();
-            rows.entry(told).or_default().push(desc.name);
-        }
-        if rows.keys().all(Vec::is_empty) {
-            silent.push(collector);
-            continue;
-        }
-        out += &format!("\n### {collector}\n\n| Families | Tell | Kept back by |\n|---|---|---|\n");
-        // Those that tell most first.
-        for (told, families) in rows.iter().rev() {
-            let families: Vec<_> = families.iter().map(|name| format!("`{name}`")).collect();
-            let families = families.join(", ");
-            out += &format!(
-                "| {families} | {} | {} |\n",
-                said(told),
-                kept_back(collector, told)
-            );
-        }
-    }
-    let silent: Vec<_> = silent.iter().map(|name| format!("`{name}`")).collect();
-    let silent = silent.join(", ");
-    out + &format!(
-        "\n### All others\n\nNo family of these has a label that tells anything: {silent}.\n\n"
-    )
-}
-
-fn said(told: &[(Tells, &str)]) -> String {
-    if told.is_empty() {
-        return "numbers alone".to_owned();
-    }
-    let mut by: BTreeMap<Tells, Vec<String>> = BTreeMap::new();
-    for (tells, label) in told {
-        by.entry(*tells).or_default().push(format!("`{label}`"));
-    }
-    let parts = by.iter().map(|(tells, labels)| {
-        let words = tells.words();
-        format!("{words}: {}", labels.join(", "))
-    });
-    parts.collect::<Vec<_>>().join("; ")
-}
-
-fn kept_back(collector: &str, told: &[(Tells, &str)]) -> String {
-    if told.is_empty() {
-        return String::new();
-    }
-    let ways = KEPT_BACK.iter().filter(|(collectors, labels, _)| {
-        collectors.contains(&collector) && told.iter().any(|(_, label)| labels.contains(label))
-    });
-    let mut ways: Vec<_> = ways.map(|(.., way)| (*way).to_owned()).collect();
-    ways.push(if collector == "the exporter itself" {
-        "`--web.disable-exporter-metrics`, but for the version".to_owned()
-    } else {
-        format!("`--no-collector.{collector}`")
-    });
-    ways.join("; ")
 }

@@ -180,7 +180,7 @@ fn hold(cells: &[String; 7]) {
         assert_eq!(
             said[at],
             cells[at],
-            "{what} of {:?} in {}; if that is right, run UPDATE=1 cargo test --test faults --test v2_machine",
+            "{what} of {:?} in {}; if that is right, run UPDATE=1 cargo test --test system -- faults v2_machine",
             cells[0],
             docs().display()
         );

@@ -16,7 +16,8 @@ const FILES: &[&str] = &[
     "-rw-r--r-- ./etc/default/strata_exporter",
     "-rw-r--r-- ./usr/share/doc/strata-exporter/README.md",
     "-rw-r--r-- ./usr/share/doc/strata-exporter/copyright",
-    "-rw-r--r-- ./usr/share/doc/strata-exporter/docs/migration.md",
+    "-rw-r--r-- ./usr/share/doc/strata-exporter/docs/metrics/host.md",
+    "-rw-r--r-- ./usr/share/doc/strata-exporter/docs/migration/node_exporter.md",
     "-rw-r--r-- ./usr/share/doc/strata-exporter/examples/unprivileged.conf",
 ];
 

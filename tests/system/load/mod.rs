@@ -3,7 +3,7 @@
 //! is as it was before.
 //!
 //! Each test is one case, on each road that there is to the exporter. With
-//! `STRATA_LOAD_TABLE=FILE` it adds its row to the table for `docs/load.md`.
+//! `STRATA_LOAD_TABLE=FILE` it adds its row to the table for `docs/operations/load.md`.
 
 mod roads;
 
