@@ -22,7 +22,7 @@
 //! ```
 //!
 //! A module may use those above it and the vocabulary they share ([`error`],
-//! [`metric`], [`family`], [`pattern`], [`duration`], [`collector`],
+//! [`metric`], [`family`], [`pattern`], [`duration`], [`size`], [`collector`],
 //! [`config_file`]); never one below.
 //! `tests/layers.rs` holds them to it.
 
@@ -53,6 +53,7 @@ pub mod reference;
 pub mod sampler;
 pub mod sandbox;
 pub mod scrape;
+pub mod size;
 pub mod sources;
 pub mod targets;
 pub mod top;

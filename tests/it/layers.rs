@@ -9,7 +9,7 @@ use std::{
 /// From the first to be used to the last to use. Modules of one layer do not know of
 /// each other.
 const LAYERS: &[&[&str]] = &[
-    &["error", "pattern", "duration", "config_file"],
+    &["error", "pattern", "duration", "size", "config_file"],
     &["history", "plot"],
     &["sources"],
     &["metric", "sampler", "sandbox"],

@@ -407,13 +407,13 @@ const KEPT_BACK: &[(&[&str], &[&str], &str)] = &[
     (
         CONTAINERS,
         &["id", "image", "name", "container_label_*", "domain"],
-        "`image`: `--engine.images=`; `container_label_*`: `--engine.labels=`; `image`, `name` and labels: \
+        "`image`: `--engine.image-include=`; `container_label_*`: `--engine.label-include=`; `image`, `name` and labels: \
          `--engine.socket=`; single groups: `--cgroup.exclude`",
     ),
     (
         &["census_images"],
         &["image"],
-        "`--engine.images`; in the report also `--census.hash-images`",
+        "`--engine.image-include`; in the report also `--census.hash-images`",
     ),
     (
         &["filesystem"],
