@@ -14,9 +14,14 @@ const UNITS: [(&str, f64); 8] = [
     ("h", 3600e9),
 ];
 
-/// Reads a duration. A number without a unit is none, unless it is `0`.
+/// Parses a duration. A number needs a unit, unless it is `0`.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("not a duration such as 5s, 1m30s or 500ms: {text:?}");
+    let invalid = || {
+        format!(
+            "invalid duration {text:?}: expected numbers with a unit (ns, us, ms, s, m or h), such \
+             as 5s, 1m30s or 500ms"
+        )
+    };
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -25,15 +30,15 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     loop {
         let number = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
         let (digits, after) = rest.split_at(rest.len() - number.len());
-        let digits: f64 = digits.parse().map_err(|_| wrong())?;
+        let digits: f64 = digits.parse().map_err(|_| invalid())?;
         let (nanoseconds, after) = UNITS
             .iter()
             .find_map(|(unit, size)| Some((digits * size, after.strip_prefix(unit)?)))
-            .ok_or_else(wrong)?;
+            .ok_or_else(invalid)?;
         sum = Duration::try_from_secs_f64(nanoseconds / 1e9)
             .ok()
             .and_then(|part| sum.checked_add(part))
-            .ok_or_else(wrong)?;
+            .ok_or_else(invalid)?;
         if after.is_empty() {
             return Ok(sum);
         }
@@ -46,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_as_go_writes_them() {
+    fn parses_what_go_formats() {
         for (text, milliseconds) in [
             ("5s", 5000),
             ("1m30s", 90_000),
@@ -66,13 +71,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_said_to_be_none() {
+    fn rejects_other_text_and_names_the_units() {
         for text in [
             "", "5", "s", "5 s", "-5s", "5s3", "5d", "1e3s", "1..2s", "9e99h",
         ] {
             assert!(parse(text).is_err(), "{text:?}");
         }
         let error = parse("5").unwrap_err();
-        assert_eq!(error, r#"not a duration such as 5s, 1m30s or 500ms: "5""#);
+        assert_eq!(
+            error,
+            "invalid duration \"5\": expected numbers with a unit (ns, us, ms, s, m or h), such as \
+             5s, 1m30s or 500ms"
+        );
     }
 }

@@ -33,6 +33,7 @@ pub mod plot;
 pub mod sampler;
 pub mod sandbox;
 pub mod scrape;
+pub mod size;
 pub mod sources;
 pub mod targets;
 pub mod top;

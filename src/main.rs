@@ -9,122 +9,137 @@ use std::{
 };
 
 use clap::error::ErrorKind;
+use clap_complete::Shell;
 use strata_exporter::{
     api::{Api, census::Census},
     check,
-    cli::{self, Flags, Settings, Task},
+    cli::{self, CensusFlags, Flags, Settings, Subcommand, UnknownVariable},
     collectors,
     http::{Server, web_config},
     log, sampler,
     sandbox::{self, InForce, Mode, Needs},
     scrape::{self, Scraper, Workers},
     sources::{self, Allowance, Machine, Snapshot},
-    targets, top,
+    targets,
+    top::{self, Exporter},
 };
 use tokio::{
     runtime::{self, Runtime},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 use tracing::{info, warn};
 
-/// What a wrong command line, or a machine that cannot be started on, exits with.
+/// The exit code for a wrong command line or a failed start.
 const USAGE: u8 = 2;
-/// What a check exits with that found something wrong.
-const WRONG: u8 = 1;
+/// The exit code of a check that found something wrong, and of whatever could not be done.
+const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
     sources::keep_memory_small();
-    let line: Vec<_> = std::env::args_os().collect();
-    if let Some(asked) = cli::targets(&line) {
-        return match asked {
-            Ok(asked) => targets(asked),
-            Err(error) => not_asked(&error),
-        };
-    }
-    if let Some(asked) = cli::web_config(&line) {
-        return match asked {
-            Ok(asked) => web_config(&asked),
-            Err(error) => not_asked(&error),
-        };
-    }
-    let settings = match cli::parse(collectors::ALL, line) {
-        Ok(settings) => settings,
-        Err(error) => return not_asked(&error),
+    let subcommand = match cli::parse(collectors::ALL, std::env::args_os()) {
+        Ok(subcommand) => subcommand,
+        Err(error) => return command_line_error(&error),
     };
-    // Those that look at the machine; the others do no more than their user may.
-    if matches!(settings.task, Task::Serve | Task::Check | Task::Census) {
+    // The others do no more than their user may.
+    if matches!(
+        subcommand,
+        Subcommand::Serve(_) | Subcommand::Check(..) | Subcommand::Census(..)
+    ) {
         sandbox::no_new_privileges();
     }
     scrape::quiet_caught_panics();
-    let done = match settings.task {
-        Task::Serve => {
+    let result = match subcommand {
+        Subcommand::Serve(settings) => {
             log::start(settings.flags.log_level, settings.flags.log_format);
-            run(settings).map(|()| true)
+            run(*settings).map(|()| ExitCode::SUCCESS)
         }
-        // Nothing is logged: what is wrong stands in what it prints.
-        Task::Check => check(settings),
-        Task::Census => census(settings).map(|()| true),
-        Task::Top => top(settings).map(|()| true),
-        Task::Targets | Task::WebConfig => Err("has to be the first word".to_owned()),
+        // Without a log: what is wrong is in what is printed.
+        Subcommand::Check(settings, flags) => check(*settings, flags),
+        Subcommand::Census(settings, flags) => census(*settings, flags).map(|()| ExitCode::SUCCESS),
+        Subcommand::Top(exporter, flags) => top(exporter, &flags),
+        Subcommand::Targets(flags) => Ok(targets(flags)),
+        Subcommand::WebConfig(flags) => Ok(web_config(&flags)),
+        Subcommand::Completion(shell) => Ok(completion(shell)),
+        Subcommand::Man => man(),
     };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(WRONG),
-        Err(error) => {
-            eprintln!("{}: {error}", env!("CARGO_PKG_NAME"));
-            ExitCode::from(USAGE)
-        }
-    }
+    result.unwrap_or_else(|error| {
+        print_error(&error);
+        ExitCode::from(USAGE)
+    })
 }
 
-/// Where a command line asks for help, or for nothing that can be done.
-fn not_asked(error: &clap::Error) -> ExitCode {
+fn print_error(error: &str) {
+    eprintln!("{}: {error}", env!("CARGO_PKG_NAME"));
+}
+
+/// Prints text, coloured only on a terminal.
+fn print(text: &str) {
+    // The reader may have closed the pipe.
+    anstream::stdout().write_all(text.as_bytes()).ok();
+}
+
+/// Prints help, the version, or what is wrong with the command line.
+fn command_line_error(error: &clap::Error) -> ExitCode {
     if matches!(
         error.kind(),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
     ) {
-        // Whoever reads it may have read enough.
-        write!(std::io::stdout(), "{error}").ok();
+        print(&error.render().ansi().to_string());
         return ExitCode::SUCCESS;
     }
     eprintln!("{}", cli::one_line(error));
     ExitCode::from(USAGE)
 }
 
-/// Changes or prints who is to be scraped.
-fn targets(asked: targets::Asked) -> ExitCode {
-    match targets::run(asked) {
+/// Edits or prints a file of targets.
+fn targets(flags: targets::Flags) -> ExitCode {
+    match targets::run(flags) {
         Ok(done) => {
             if let Some(note) = done.note {
-                eprintln!("{}: {note}", env!("CARGO_PKG_NAME"));
+                print_error(&note);
             }
-            // Whoever reads it may have read enough.
+            // The reader may have closed the pipe.
             std::io::stdout().write_all(done.text.as_bytes()).ok();
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("{}: {error}", env!("CARGO_PKG_NAME"));
-            ExitCode::from(WRONG)
+            print_error(&error);
+            ExitCode::from(FAILED)
         }
     }
 }
 
-/// Says what is wrong with files for --web.config.file.
-fn web_config(asked: &web_config::Asked) -> ExitCode {
-    let checked = web_config::run(asked);
-    // Whoever reads it may have read enough.
+/// Validates files for --web.config.file.
+fn web_config(flags: &web_config::CheckFlags) -> ExitCode {
+    let checked = web_config::run(flags);
+    // The reader may have closed the pipe.
     std::io::stdout().write_all(checked.good.as_bytes()).ok();
     eprint!("{}", checked.wrong);
     if checked.wrong.is_empty() {
         ExitCode::SUCCESS
     } else {
-        ExitCode::from(WRONG)
+        ExitCode::from(FAILED)
     }
+}
+
+fn completion(shell: Shell) -> ExitCode {
+    let script = cli::completion(collectors::ALL, shell);
+    // The reader may have closed the pipe.
+    std::io::stdout().write_all(&script).ok();
+    ExitCode::SUCCESS
+}
+
+fn man() -> Result<ExitCode, String> {
+    let page = cli::man_page(collectors::ALL).map_err(|error| error.to_string())?;
+    // The reader may have closed the pipe.
+    std::io::stdout().write_all(page.as_bytes()).ok();
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run(settings: Settings) -> Result<(), String> {
     sources::raise_open_files_limit();
     let (enabled, to_come) = (settings.collectors.len(), settings.to_come);
+    let unknown_variables = settings.unknown_variables;
     let runtime = runtime()?;
     let workers = Workers::default();
     let machine = machine(&settings.flags);
@@ -144,14 +159,17 @@ fn run(settings: Settings) -> Result<(), String> {
     let samples = scraper.collectors().any(|(name, _)| name == "history");
     runtime.block_on(async {
         let stop = stop_signal()?;
+        let hangup = hangup_signal()?;
         let server =
             Server::bind(settings.flags.web, scraper, api, collectors::ALL, workers).await?;
         // After all that only the start needs, and before there is any other thread.
         let own_sockets = server.own_sockets().map(Path::to_owned).collect();
         let mode = settings.flags.sandbox.sandbox;
-        let in_force = give_up(mode, &machine, settings.traces, own_sockets)?;
-        // Not before it is sure: a reason not to start is the only line then.
+        let in_force = give_up(mode, &machine, settings.ptrace_flags, own_sockets)?;
+        server.reload_on(hangup);
+        // Not before the start is certain: a reason not to start is the only line then.
         started(enabled, &to_come);
+        warn_of_variables(&unknown_variables);
         if mode != Mode::None {
             sandboxed(in_force);
         }
@@ -177,7 +195,7 @@ fn run(settings: Settings) -> Result<(), String> {
 fn give_up(
     mode: Mode,
     machine: &Arc<Machine>,
-    traces: Vec<&'static str>,
+    ptrace_flags: Vec<&'static str>,
     own_sockets: Vec<PathBuf>,
 ) -> Result<&'static InForce, String> {
     let machine = Snapshot::begin(Arc::clone(machine), Instant::now());
@@ -188,7 +206,7 @@ fn give_up(
     let needs = Needs {
         sockets: engines.chain(libvirts).collect(),
         own_sockets,
-        traces,
+        ptrace_flags,
         library: machine.libvirt_library().map(str::to_owned),
     };
     sandbox::enter(mode, &needs, &machine)
@@ -205,8 +223,8 @@ fn sandboxed(in_force: &InForce) {
     }
 }
 
-/// Prints what will be collected here, and says whether all is well.
-fn check(settings: Settings) -> Result<bool, String> {
+/// Prints what will be collected here and what is wrong.
+fn check(settings: Settings, flags: check::Flags) -> Result<ExitCode, String> {
     sources::raise_open_files_limit();
     let runtime = runtime()?;
     let machine = machine(&settings.flags);
@@ -219,20 +237,28 @@ fn check(settings: Settings) -> Result<bool, String> {
     give_up(
         settings.flags.sandbox.sandbox,
         &machine,
-        settings.traces,
+        settings.ptrace_flags,
         Vec::new(),
     )?;
     let checked = check::run(machine, &scraper, collectors::ALL, web_config);
     let checked = runtime.block_on(checked);
     // Not dropped: that would wait for what hangs in the kernel.
     runtime.shutdown_background();
-    // Whoever reads it may have read enough.
-    std::io::stdout().write_all(checked.text.as_bytes()).ok();
-    Ok(checked.is_well)
+    let text = match (flags.json, flags.quiet) {
+        (true, only_wrong) => checked.json(only_wrong)?,
+        (false, true) => checked.wrong(),
+        (false, false) => checked.text(),
+    };
+    print(&text);
+    Ok(if checked.is_well() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FAILED)
+    })
 }
 
 /// Prints the census of this machine.
-fn census(settings: Settings) -> Result<(), String> {
+fn census(settings: Settings, flags: CensusFlags) -> Result<(), String> {
     let runtime = runtime()?;
     let machine = machine(&settings.flags);
     let census = Census::new(&settings.flags.census)?;
@@ -241,40 +267,50 @@ fn census(settings: Settings) -> Result<(), String> {
     give_up(
         settings.flags.sandbox.sandbox,
         &machine,
-        settings.traces,
+        settings.ptrace_flags,
         Vec::new(),
     )?;
     let report = runtime.block_on(census.once(&machine, &scraper));
     // Not dropped: that would wait for what hangs in the kernel.
     runtime.shutdown_background();
-    let text = if settings.flags.json {
+    let text = if flags.json {
         report.json()?
     } else {
         report.table()
     };
-    // Whoever reads it may have read enough.
+    // The reader may have closed the pipe.
     std::io::stdout().write_all(text.as_bytes()).ok();
     Ok(())
 }
 
-/// Shows what an exporter says, live or, where nobody watches, once.
-fn top(settings: Settings) -> Result<(), String> {
+/// Shows live what an exporter reports, or prints it once where the output is no terminal.
+fn top(exporter: Exporter, flags: &top::Flags) -> Result<ExitCode, String> {
     let runtime = runtime()?;
-    let http_config = settings.flags.top.http_config_file.as_deref();
-    let client = top::Client::new(settings.exporter, http_config)?;
-    let text = runtime.block_on(async {
+    let client = top::Client::new(exporter, flags.http_config_file.as_deref())?;
+    let stop = {
+        let _entered = runtime.enter();
+        stop_signal()?
+    };
+    let shown = runtime.block_on(async {
         if std::io::stdout().is_terminal() {
-            let interval = settings.flags.top.interval();
-            top::live(client, interval, stop_signal()?).await?;
+            top::live(client, flags.top_interval, stop).await?;
             return Ok::<_, String>(String::new());
         }
         top::once(&client).await
     });
-    // Not dropped: that would wait for names that nobody resolves.
+    // Not dropped: that would wait for names that no server resolves.
     runtime.shutdown_background();
-    // Whoever reads it may have read enough.
-    std::io::stdout().write_all(text?.as_bytes()).ok();
-    Ok(())
+    Ok(match shown {
+        Ok(text) => {
+            // The reader may have closed the pipe.
+            std::io::stdout().write_all(text.as_bytes()).ok();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            print_error(&error);
+            ExitCode::from(FAILED)
+        }
+    })
 }
 
 /// One thread serves; what blocks is the workers'.
@@ -323,11 +359,32 @@ fn started(collectors: usize, to_come: &[&str]) {
     }
 }
 
-/// Is over when the process is told to stop.
+fn warn_of_variables(unknown: &[UnknownVariable]) {
+    for UnknownVariable { name, suggestion } in unknown {
+        let variable = name.as_str();
+        if let Some(suggestion) = suggestion {
+            warn!(variable, suggestion, "unknown environment variable");
+        } else {
+            warn!(variable, "unknown environment variable");
+        }
+    }
+}
+
+/// SIGHUP. From here on neither it nor SIGUSR1 ends the process.
+fn hangup_signal() -> Result<Signal, String> {
+    // Once there is a handler it stays, even if the stream is dropped.
+    drop(handle(SignalKind::user_defined1())?);
+    handle(SignalKind::hangup())
+}
+
+fn handle(kind: SignalKind) -> Result<Signal, String> {
+    signal(kind).map_err(|error| format!("cannot handle signals: {error}"))
+}
+
+/// Completes at SIGTERM or SIGINT.
 fn stop_signal() -> Result<impl Future<Output = ()>, String> {
-    let on = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
-    let (mut terminate, mut interrupt) =
-        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    let mut terminate = handle(SignalKind::terminate())?;
+    let mut interrupt = handle(SignalKind::interrupt())?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}

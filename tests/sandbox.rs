@@ -167,7 +167,7 @@ fn abstract_name() -> String {
 }
 
 fn machine() -> Snapshot {
-    let settings = cli::parse(collectors::ALL, ["strata_exporter"]).unwrap();
+    let settings = cli::parse_server(collectors::ALL, ["strata_exporter"]).unwrap();
     let flags = settings.flags;
     let machine = Machine::new(
         flags.roots,

@@ -1,7 +1,7 @@
 //! Containers, and other control groups: what is known of each but what it uses.
 //!
 //! Where control groups cannot be listed, the containers that engines know are there all
-//! the same. Labels are those that the metrics have, too: what `--engine.labels` allows.
+//! the same. Labels are those that the metrics have, too: what `--engine.label-include` allows.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

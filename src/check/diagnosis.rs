@@ -1,4 +1,4 @@
-//! What usually goes wrong, and how to mend it.
+//! What usually goes wrong, and how to fix it.
 
 use std::{
     collections::BTreeMap,
@@ -32,20 +32,40 @@ pub(super) enum Mark {
     Wrong,
 }
 
+impl Mark {
+    /// Its name in JSON.
+    pub(super) fn status(self) -> &'static str {
+        match self {
+            Self::Fine => "ok",
+            Self::Nothing => "nothing",
+            Self::Note => "note",
+            Self::Wrong => "wrong",
+        }
+    }
+
+    /// Whether somebody should read it.
+    pub(super) fn needs_attention(self) -> bool {
+        matches!(self, Self::Note | Self::Wrong)
+    }
+}
+
 /// One thing that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
     pub mark: Mark,
+    /// The collector it is about, if it is about one.
+    pub collector: Option<&'static str>,
     pub text: String,
-    pub mend: Option<String>,
+    pub fix: Option<String>,
 }
 
 impl Finding {
     fn new(mark: Mark, text: impl Into<String>) -> Self {
         Self {
             mark,
+            collector: None,
             text: text.into(),
-            mend: None,
+            fix: None,
         }
     }
 
@@ -65,8 +85,13 @@ impl Finding {
         Self::new(Mark::Wrong, text)
     }
 
-    pub(super) fn mend(mut self, mend: impl Into<String>) -> Self {
-        self.mend = Some(mend.into());
+    pub(super) fn of_collector(mut self, collector: &'static str) -> Self {
+        self.collector = Some(collector);
+        self
+    }
+
+    pub(super) fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = Some(fix.into());
         self
     }
 }
@@ -136,7 +161,7 @@ fn control_groups(machine: &Snapshot, is_on: &dyn Fn(&str) -> bool) -> Vec<Findi
         Ok(version) => version,
         Err(why) => {
             let text = format!("control groups cannot be read: {why}");
-            let mend = format!(
+            let fix = format!(
                 "mount them at {}; in a container, mount the host's files and say where with \
                  --path.sysfs and --path.procfs",
                 place.display()
@@ -147,7 +172,7 @@ fn control_groups(machine: &Snapshot, is_on: &dyn Fn(&str) -> bool) -> Vec<Findi
             } else {
                 Mark::Wrong
             };
-            return vec![Finding::new(mark, text).mend(mend)];
+            return vec![Finding::new(mark, text).fix(fix)];
         }
     };
     let mut found = Vec::new();
@@ -204,7 +229,7 @@ fn missing_controllers(
     missing
         .map(|(controller, _, what)| {
             let text = format!("the {controller} controller is off, so nothing says {what}");
-            let mend = if controller == "memory" {
+            let fix = if controller == "memory" {
                 "add cgroup_enable=memory cgroup_memory=1 to the kernel's command line (on a \
                  Raspberry Pi in cmdline.txt on the boot partition, on its one line) and restart \
                  the machine"
@@ -215,7 +240,7 @@ fn missing_controllers(
                      that the kernel was built with it"
                 )
             };
-            Finding::wrong(text).mend(mend)
+            Finding::wrong(text).fix(fix)
         })
         .collect()
 }
@@ -224,14 +249,14 @@ fn missing_controllers(
 fn stalls(version: Version, pressure: Result<()>) -> Option<Finding> {
     match pressure {
         Ok(()) if version == Version::V1 => Some(
-            Finding::note("pressure (PSI) is known of the machine, but not of containers").mend(
+            Finding::note("pressure (PSI) is known of the machine, but not of containers").fix(
                 "mount the version 2 hierarchy, beside version 1 as systemd's hybrid mode does",
             ),
         ),
         Ok(()) => None,
         Err(why) => Some(
             Finding::note(format!("the kernel does not measure pressure (PSI): {why}"))
-                .mend("add psi=1 to the kernel's command line and restart the machine"),
+                .fix("add psi=1 to the kernel's command line and restart the machine"),
         ),
     }
 }
@@ -239,14 +264,14 @@ fn stalls(version: Version, pressure: Result<()>) -> Option<Finding> {
 fn unaccounted(place: &Path) -> Finding {
     let text = "the kernel does not count what containers read and write: with version 1, newer \
                 kernels begin to only when a limit is first set for a disk";
-    let mend = format!(
+    let fix = format!(
         "set one that nothing reaches, once for each disk (lsblk tells its numbers) and start of \
          the machine, in any group; from then on they are counted for all: echo \"MAJOR:MINOR \
          109951162777600\" > {}/GROUP/blkio.throttle.write_bps_device. With the disk scheduler \
          bfq, or with version 2, they are counted anyway",
         place.join("blkio").display()
     );
-    Finding::note(text).mend(mend)
+    Finding::note(text).fix(fix)
 }
 
 fn of_engines(
@@ -264,29 +289,29 @@ fn of_engines(
             (_, Some(engine)) if engine.up => Some(answering(engine)),
             (SocketAccess::Missing, _) if are_named => Some(
                 Finding::wrong(format!("{path} does not exist"))
-                    .mend("start the engine, or name its socket with --engine.socket"),
+                    .fix("start the engine, or name its socket with --engine.socket"),
             ),
             (SocketAccess::Missing, _) => None,
             (SocketAccess::NoSocket, _) => {
                 let text = format!("{path} is not a socket");
-                Some(Finding::wrong(text).mend("name the engine's socket with --engine.socket"))
+                Some(Finding::wrong(text).fix("name the engine's socket with --engine.socket"))
             }
             (SocketAccess::Refused { group }, _) => {
                 let text = format!("{path}: {user} may not connect");
-                let mend = match group {
+                let fix = match group {
                     Some(group) => format!(
                         "let the user join the group {group} (usermod -aG {group} USER, or \
-                         SupplementaryGroups={group} in the unit) and start anew, or run as root"
+                         SupplementaryGroups={group} in the unit) and restart the exporter, or run as root"
                     ),
                     None => "run as root, or as the user whose engine it is".to_owned(),
                 };
-                Some(Finding::wrong(text).mend(mend))
+                Some(Finding::wrong(text).fix(fix))
             }
             (SocketAccess::Open, engine) => {
                 let why = engine.and_then(|engine| engine.error.as_deref());
                 let why = why.unwrap_or("did not answer in time");
                 let text = format!("{path}: {why}");
-                Some(Finding::wrong(text).mend(
+                Some(Finding::wrong(text).fix(
                     "see whether the engine runs; the exporter tries again by itself, and goes \
                      on without names meanwhile",
                 ))
@@ -305,12 +330,12 @@ fn of_engines(
                 looked.join(", ")
             ),
         };
-        let mend = "if there is an engine, name its socket: --engine.socket=unix:///PATH";
+        let fix = "if there is an engine, name its socket: --engine.socket=unix:///PATH";
         let note = Finding::nothing(text);
         found.push(if looked.is_empty() {
             note
         } else {
-            note.mend(mend)
+            note.fix(fix)
         });
     }
     found
@@ -357,7 +382,7 @@ fn of_containers(seen: &Seen) -> Vec<Finding> {
             "containers run whose control groups are not here: {}",
             few(unseen)
         );
-        found.push(Finding::wrong(text).mend(
+        found.push(Finding::wrong(text).fix(
             "in a container, mount the host's procfs and sysfs, with --cgroupns=host or all of \
              sysfs, and say where with --path.procfs and --path.sysfs",
         ));
@@ -370,15 +395,11 @@ fn of_containers(seen: &Seen) -> Vec<Finding> {
             nameless.entry(why).or_default().push(&workload.path);
         }
     }
-    for ((why, mend), paths) in nameless {
+    for ((why, fix), paths) in nameless {
         let count = paths.len();
         let text = format!("{count} without a name: {why}: {}", few(paths.into_iter()));
         let note = Finding::note(text);
-        found.push(if mend.is_empty() {
-            note
-        } else {
-            note.mend(mend)
-        });
+        found.push(if fix.is_empty() { note } else { note.fix(fix) });
     }
     found
 }
@@ -408,7 +429,7 @@ fn why_nameless(why: &Unnamed) -> (&'static str, &'static str) {
         ),
         Unnamed::Down(Kind::Docker, _) | Unnamed::NotAsked(Kind::Docker) => (
             "made by Docker, which is not asked or does not answer",
-            "see above, under engines",
+            "see the findings about engines",
         ),
         Unnamed::NotKnown(Kind::Podman) => (
             "made by a Podman that is not asked, such as a user's",
@@ -466,8 +487,8 @@ mod tests {
             panic!("{found:?}")
         };
         assert_eq!(one.mark, Mark::Wrong);
-        let mend = one.mend.as_deref().unwrap();
-        assert!(mend.contains("cgroup_enable=memory cgroup_memory=1"));
+        let fix = one.fix.as_deref().unwrap();
+        assert!(fix.contains("cgroup_enable=memory cgroup_memory=1"));
         let found = missing(Version::Hybrid, &controllers("cpu memory pids"));
         assert_eq!(found.len(), 2, "{found:?}");
         let but_disks = |collector: &str| collector != "container_disk";
@@ -480,7 +501,7 @@ mod tests {
         assert_eq!(stalls(Version::V2, Ok(())), None);
         let off = stalls(Version::V2, Err(Error::Absent("pressure/cpu".into()))).unwrap();
         assert_eq!(off.mark, Mark::Note);
-        assert!(off.mend.unwrap().contains("psi=1"));
+        assert!(off.fix.unwrap().contains("psi=1"));
         assert!(stalls(Version::V1, Ok(())).is_some());
     }
 
@@ -505,7 +526,7 @@ mod tests {
         );
         assert!(
             refused[0]
-                .mend
+                .fix
                 .as_ref()
                 .unwrap()
                 .contains("usermod -aG docker USER")
@@ -530,7 +551,7 @@ mod tests {
         assert_eq!(found[0].mark, Mark::Fine);
         assert!(found[0].text.contains("docker 20.10.24, API unknown"));
         assert!(found[0].text.contains("containers: 1, 1 of them running"));
-        assert_eq!(of_engines(&[], true, &[], "root")[0].mend, None);
+        assert_eq!(of_engines(&[], true, &[], "root")[0].fix, None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Whether libvirt can be asked about virtual machines, and how to mend it if not.
+//! Whether libvirt can be asked about virtual machines, and how to fix it if not.
 
 use std::path::PathBuf;
 
@@ -40,20 +40,20 @@ fn of_libvirt(
             let path = socket.display();
             Some(match access {
                 SocketAccess::Missing if is_named => {
-                    Finding::wrong(format!("{path} does not exist")).mend(
+                    Finding::wrong(format!("{path} does not exist")).fix(
                         "start the daemon (systemctl start libvirtd-ro.socket, or \
                      virtqemud-ro.socket), or name its socket with --libvirt.uri",
                     )
                 }
                 SocketAccess::Missing => return None,
                 SocketAccess::NoSocket => Finding::wrong(format!("{path} is not a socket"))
-                    .mend("name libvirt's socket with --libvirt.uri"),
+                    .fix("name libvirt's socket with --libvirt.uri"),
                 SocketAccess::Refused { group } => {
                     let text = format!("{path}: {user} may not connect");
-                    Finding::wrong(text).mend(match group {
+                    Finding::wrong(text).fix(match group {
                         Some(group) => format!(
                             "let the user join the group {group} (usermod -aG {group} USER, or \
-                             SupplementaryGroups={group} in the unit) and start anew, or run as \
+                             SupplementaryGroups={group} in the unit) and restart the exporter, or run as \
                              root"
                         ),
                         None => "run as root, or let all users connect to the read-only socket, \
@@ -84,7 +84,7 @@ fn of_libvirt(
             Some(connection) => {
                 let why = connection.error.as_deref().unwrap_or("no answer");
                 let text = format!("{}: {why}", connection.uri);
-                Finding::wrong(text).mend(format!(
+                Finding::wrong(text).fix(format!(
                     "see whether this user can reach it: virsh -r -c '{}' list",
                     connection.uri
                 ))
@@ -103,12 +103,12 @@ fn none(sockets: &[(PathBuf, SocketAccess)]) -> Finding {
     Finding::nothing(format!(
         "none found at {looked}: virtual machines, if any, are not shown"
     ))
-    .mend("if there is a libvirt, name its socket: --libvirt.uri=unix:///PATH")
+    .fix("if there is a libvirt, name its socket: --libvirt.uri=unix:///PATH")
 }
 
 fn unanswering(why: String, connection: Option<&Connection>) -> Finding {
     let is_locked_out = connection.is_some_and(|it| it.is_locked_out);
-    Finding::wrong(why).mend(if is_locked_out {
+    Finding::wrong(why).fix(if is_locked_out {
         "run as root; or allow the user org.libvirt.unix.monitor by a rule in \
          /etc/polkit-1/rules.d; or set auth_unix_ro = \"none\" in /etc/libvirt/libvirtd.conf (or \
          virtqemud.conf) and restart the daemon"
@@ -143,7 +143,7 @@ fn answering(fetched: &Fetched) -> Vec<Finding> {
         let few = few(stuck.into_iter());
         found.push(
             Finding::note(format!("no answer in time about {few}"))
-                .mend("see whether these guests, or what their disks are on, hang"),
+                .fix("see whether these guests, or what their disks are on, hang"),
         );
     }
     if let Some(why) = &connection.error {
@@ -188,7 +188,7 @@ mod tests {
         (
             one.mark,
             one.text.clone(),
-            one.mend.clone().unwrap_or_default(),
+            one.fix.clone().unwrap_or_default(),
         )
     }
 
@@ -214,25 +214,25 @@ mod tests {
     fn each_way_libvirt_cannot_be_asked_has_its_own_words() {
         let refused = down(&format!("{SOCKET}: Permission denied"));
         let group = Some("libvirt".to_owned());
-        let (mark, text, mend) = only(&of(SocketAccess::Refused { group }, false, Ok(&refused)));
+        let (mark, text, fix) = only(&of(SocketAccess::Refused { group }, false, Ok(&refused)));
         assert_eq!(mark, Mark::Wrong);
         assert!(
             text.ends_with("nobody (uid 65534) may not connect"),
             "{text}"
         );
-        assert!(mend.contains("usermod -aG libvirt USER"), "{mend}");
+        assert!(fix.contains("usermod -aG libvirt USER"), "{fix}");
 
         let mut fetched = down(&format!("{SOCKET}: authentication unavailable"));
         fetched.connection.is_locked_out = true;
-        let (_, text, mend) = only(&of(SocketAccess::Open, false, Ok(&fetched)));
+        let (_, text, fix) = only(&of(SocketAccess::Open, false, Ok(&fetched)));
         assert_eq!(text, format!("{SOCKET}: authentication unavailable"));
-        assert!(mend.contains("org.libvirt.unix.monitor"), "{mend}");
+        assert!(fix.contains("org.libvirt.unix.monitor"), "{fix}");
 
         let silent = down("no answer in time");
-        let (mark, text, mend) = only(&of(SocketAccess::Open, true, Ok(&silent)));
+        let (mark, text, fix) = only(&of(SocketAccess::Open, true, Ok(&silent)));
         let expected = format!("{SOCKET}: no answer in time");
         assert_eq!((mark, text), (Mark::Wrong, expected));
-        assert!(!mend.contains("polkit"), "{mend}");
+        assert!(!fix.contains("polkit"), "{fix}");
 
         let (mark, text, _) = only(&of(
             SocketAccess::Open,
@@ -255,10 +255,10 @@ mod tests {
     fn a_uri_that_takes_no_socket_says_what_the_library_says() {
         let mut fetched = down("cannot resolve");
         fetched.connection.uri = "qemu+ssh://host/system".to_owned();
-        let (mark, text, mend) = only(&of_libvirt(&[], true, Ok(&fetched), "root"));
+        let (mark, text, fix) = only(&of_libvirt(&[], true, Ok(&fetched), "root"));
         assert_eq!(mark, Mark::Wrong);
         assert_eq!(text, "qemu+ssh://host/system: cannot resolve");
-        assert!(mend.ends_with("virsh -r -c 'qemu+ssh://host/system' list"));
+        assert!(fix.ends_with("virsh -r -c 'qemu+ssh://host/system' list"));
     }
 
     #[test]

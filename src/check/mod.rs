@@ -1,18 +1,17 @@
-//! `strata_exporter check`: says for this machine what will be collected, and for what is
-//! not, why and how to mend it.
+//! `strata_exporter check`: reports for this machine what will be collected, and for what will
+//! not, why and the fix.
 //!
-//! Every collector that is on runs once, as in a scrape; then what usually goes wrong with
-//! containers and virtual machines is looked at: control groups, engines, names, libvirt,
-//! rights.
+//! Every collector that is on runs once, as in a scrape. Then the usual causes of missing data of
+//! containers and virtual machines are examined: control groups, engines, names, libvirt, rights.
 
 mod diagnosis;
 mod libvirt;
+mod report;
 mod rights;
 mod sandboxed;
 
 use std::{
     collections::BTreeSet,
-    fmt::Write,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,27 +24,29 @@ use crate::{
     scrape::{Outcome, Report, Scraper},
     sources::{Machine, Snapshot},
 };
-use diagnosis::{Finding, Mark};
+use diagnosis::Finding;
+pub use report::Checked;
 use rights::Collected;
 
-/// How long engines may take to say what they have.
+/// How long engines may take to list their containers.
 const ENGINES_ANSWER: Duration = Duration::from_secs(5);
 /// How long the collectors may take, and then the diagnosis.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How wide text may become.
-const WIDTH: usize = 100;
 
-/// What was found.
-#[derive(Debug)]
-pub struct Checked {
-    /// The whole text.
-    pub text: String,
-    /// Whether everything that is on works.
-    pub is_well: bool,
+/// The flags of `strata_exporter check`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+#[group(skip)]
+pub struct Flags {
+    /// Print the findings as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Print only what is wrong: nothing if everything that is on works.
+    #[arg(long)]
+    pub quiet: bool,
 }
 
-/// Looks at everything once. `all` are the collectors there are, of which the scraper has
-/// those that are on; `web_config` is what was found out about that file, if there is one.
+/// Checks everything once. `all` are all collectors, of which the scraper has those that are on;
+/// `web_config` is the result of validating that file, if there is one.
 pub async fn run(
     machine: Arc<Machine>,
     scraper: &Scraper,
@@ -66,7 +67,7 @@ pub async fn run(
     let reports: Vec<_> = result.reports().collect();
     let collected = Collected::of(&reports, all);
     let names: BTreeSet<String> = on.iter().map(|name| (*name).to_owned()).collect();
-    let looked = task::spawn_blocking(move || {
+    let diagnosed = task::spawn_blocking(move || {
         let machine = Snapshot::begin(machine, Instant::now() + DEADLINE);
         let is_on = |name: &str| names.contains(name);
         let mut found = diagnosis::all(&machine, &is_on, containers);
@@ -74,74 +75,57 @@ pub async fn run(
         found.push(("SANDBOX", sandboxed::findings()));
         (diagnosis::user(&machine), found)
     });
-    let instead = |said: &str| {
-        let found = vec![("DIAGNOSIS", vec![Finding::wrong(said)])];
+    let failed = |why: &str| {
+        let found = vec![("DIAGNOSIS", vec![Finding::wrong(why)])];
         ("an unknown user".to_owned(), found)
     };
-    let (user, mut findings) = match time::timeout(DEADLINE, looked).await {
+    let (user, diagnosed) = match time::timeout(DEADLINE, diagnosed).await {
         Ok(Ok(found)) => found,
-        Ok(Err(_)) => instead("failed by a bug, please report it"),
-        Err(_) => instead("the machine did not answer in time: something hangs in the kernel"),
+        Ok(Err(_)) => failed("failed by a bug, please report it"),
+        Err(_) => failed("the machine did not answer in time: something hangs in the kernel"),
     };
 
+    let mut areas = collectors(&reports);
+    areas.extend(diagnosed);
     if let Some(web_config) = web_config {
         let found = match web_config {
-            Ok(said) => Finding::fine(said),
-            Err(said) => Finding::wrong(said).mend("the exporter does not start with this file"),
+            Ok(text) => Finding::fine(text),
+            Err(text) => Finding::wrong(text).fix("the exporter does not start with this file"),
         };
-        findings.push(("WEB CONFIG", vec![found]));
+        areas.push(("WEB CONFIG", vec![found]));
     }
-
-    let mut text = String::new();
-    let version = env!("CARGO_PKG_VERSION");
-    let head = format!(
-        "strata_exporter {version}, checked as {user}. This holds for a server that runs as the \
-         same user, with the same flags."
-    );
-    line(&mut text, 0, &head);
-    let mut wrong = collectors(&mut text, &reports);
-    not_run(&mut text, &on, all);
-    for (title, findings) in &findings {
-        text += &format!("\n{title}\n");
-        for finding in findings {
-            show(&mut text, finding);
-            wrong += usize::from(finding.mark == Mark::Wrong);
-        }
-    }
-    text += "\n";
-    text += &match wrong {
-        0 => "Everything that is on works.\n".to_owned(),
-        1 => "1 thing is wrong.\n".to_owned(),
-        many => format!("{many} things are wrong.\n"),
+    let names = |is_listed: &dyn Fn(&Entry) -> bool| {
+        let listed = all.iter().filter(|entry| is_listed(entry));
+        listed.map(|entry| entry.name).collect()
     };
     Checked {
-        text,
-        is_well: wrong == 0,
+        user,
+        areas,
+        off: names(&|entry| !entry.is_to_come() && !on.contains(entry.name)),
+        not_built: names(&Entry::is_to_come),
     }
 }
 
-/// What became of each collector, and how many failed.
-fn collectors(text: &mut String, reports: &[(&'static str, Layer, &Report)]) -> usize {
-    let mut failed = 0;
-    let widest = reports.iter().map(|(name, ..)| name.len()).max();
-    let width = widest.unwrap_or_default();
-    for layer in Layer::ALL {
-        let of_layer = reports.iter().filter(|(_, of, report)| {
+/// The outcome of each collector, by layer.
+fn collectors(reports: &[(&'static str, Layer, &Report)]) -> Vec<(&'static str, Vec<Finding>)> {
+    let of_layer = |layer| {
+        let reports = reports.iter().filter(move |(_, of, report)| {
             *of == layer && !matches!(report.outcome, Outcome::Unsupported)
         });
-        let mut of_layer = of_layer.peekable();
-        if of_layer.peek().is_none() {
-            continue;
-        }
-        *text += &format!("\n{}\n", layer.name().to_uppercase());
-        for (name, _, report) in of_layer {
-            let mut found = outcome(report);
-            found.text = format!("{name:width$}  {}", found.text);
-            failed += usize::from(found.mark == Mark::Wrong);
-            show(text, &found);
-        }
-    }
-    failed
+        let findings = reports.map(|(name, _, report)| outcome(report).of_collector(name));
+        findings.collect::<Vec<_>>()
+    };
+    let title = |layer| match layer {
+        Layer::Host => "HOST",
+        Layer::Containers => "CONTAINERS",
+        Layer::Domains => "DOMAINS",
+        Layer::Census => "CENSUS",
+    };
+    let layers = Layer::ALL.into_iter();
+    let layers = layers.map(|layer| (title(layer), of_layer(layer)));
+    layers
+        .filter(|(_, findings)| !findings.is_empty())
+        .collect()
 }
 
 fn outcome(report: &Report) -> Finding {
@@ -159,7 +143,7 @@ fn outcome(report: &Report) -> Finding {
                     let said = format!("{collected}; {skipped} {parts} left out: {why}");
                     let note = Finding::note(said);
                     if why.is_refused() {
-                        note.mend("run as root")
+                        note.fix("run as root")
                     } else {
                         note
                     }
@@ -173,7 +157,7 @@ fn outcome(report: &Report) -> Finding {
         Outcome::Failed(why) => {
             let wrong = Finding::wrong(format!("failed: {why}"));
             if why.is_refused() {
-                wrong.mend(refused)
+                wrong.fix(refused)
             } else {
                 wrong
             }
@@ -186,99 +170,5 @@ fn outcome(report: &Report) -> Finding {
             let said = format!("did not end within {seconds:.0} s: what it reads hangs");
             Finding::wrong(said)
         }
-    }
-}
-
-/// The collectors that are off, and those that there will be.
-fn not_run(text: &mut String, on: &BTreeSet<&str>, all: &[Entry]) {
-    let (to_come, built): (Vec<&Entry>, Vec<&Entry>) =
-        all.iter().partition(|entry| entry.is_to_come());
-    let off = built.into_iter().filter(|entry| !on.contains(entry.name));
-    let names = |entries: Vec<&Entry>| {
-        let names: Vec<_> = entries.iter().map(|entry| entry.name).collect();
-        names.join(", ")
-    };
-    let off = names(off.collect());
-    if !off.is_empty() {
-        *text += "\nOFF\n";
-        let said = format!("{off}. Turn one on with --collector.NAME.");
-        line(text, 2, &said);
-    }
-    let to_come = names(to_come);
-    if !to_come.is_empty() {
-        *text += "\nNOT BUILT YET\n";
-        line(text, 2, &to_come);
-    }
-}
-
-fn show(text: &mut String, finding: &Finding) {
-    item(text, finding.mark, &finding.text);
-    if let Some(mend) = &finding.mend {
-        line(text, 8, &format!("To mend it: {mend}"));
-    }
-}
-
-fn item(text: &mut String, mark: Mark, said: &str) {
-    let mark = match mark {
-        Mark::Fine => "ok",
-        Mark::Nothing => "-",
-        Mark::Note => "note",
-        Mark::Wrong => "WRONG",
-    };
-    let start = text.len();
-    line(text, 8, said);
-    // The mark takes the place of the first blanks.
-    let head = format!("  {mark:<6}");
-    text.replace_range(start..start + head.len(), &head);
-}
-
-/// Writes text in lines that are not too wide, unless a word is.
-fn line(text: &mut String, indent: usize, said: &str) {
-    let mut column = 0;
-    // Blanks within a table's row stay.
-    for word in said.split_inclusive(' ') {
-        // What somebody else wrote may have control characters.
-        let word = word.replace(char::is_control, " ");
-        let length = word.trim_end().chars().count();
-        if column > indent && column + length > WIDTH && length > 0 {
-            text.truncate(text.trim_end_matches(' ').len());
-            text.push('\n');
-            column = 0;
-        }
-        if column == 0 {
-            write!(text, "{:indent$}", "").ok();
-            column = indent;
-        }
-        *text += &word;
-        column += word.chars().count();
-    }
-    text.truncate(text.trim_end_matches(' ').len());
-    text.push('\n');
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_text_goes_on_below_and_its_mark_stands_before_it() {
-        let mut text = String::new();
-        item(&mut text, Mark::Wrong, &"word ".repeat(30));
-        let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines.len(), 2, "{text}");
-        assert!(lines[0].starts_with("  WRONG word word"), "{text}");
-        assert!(lines[1].starts_with("        word"), "{text}");
-        assert!(
-            lines
-                .iter()
-                .all(|line| line.len() <= WIDTH && !line.ends_with(' '))
-        );
-    }
-
-    #[test]
-    fn what_others_wrote_cannot_draw_on_the_terminal() {
-        let mut text = String::new();
-        line(&mut text, 0, "a\u{1b}[31mb\nc");
-        assert_eq!(text, "a [31mb c\n");
     }
 }

@@ -1,4 +1,4 @@
-//! What this user may not see, which families that costs, and what would mend it.
+//! What this user may not see, which families that costs, and what would fix it.
 //!
 //! Whether it is so is asked of the kernel where it shows: nobody's name or number says.
 
@@ -29,7 +29,7 @@ struct Right {
     asked: fn(&Snapshot) -> Result<()>,
     /// What is not there without it.
     costs: &'static [&'static str],
-    mend: &'static str,
+    fix: &'static str,
 }
 
 const RIGHTS: &[Right] = &[
@@ -41,21 +41,21 @@ const RIGHTS: &[Right] = &[
             machine.sys(file).map(drop)
         },
         costs: &["node_cpu_frequency_hertz"],
-        mend: AS_ROOT,
+        fix: AS_ROOT,
     },
     Right {
         collector: "dmi",
         what: "serial numbers",
         asked: |machine| machine.sys("class/dmi/id/product_serial").map(drop),
         costs: &["the labels *_serial and product_uuid of node_dmi_info"],
-        mend: AS_ROOT,
+        fix: AS_ROOT,
     },
     Right {
         collector: "machine",
         what: "the machine's UUID",
         asked: |machine| machine.sys("class/dmi/id/product_uuid").map(drop),
         costs: &["the label system_uuid of machine_*"],
-        mend: AS_ROOT,
+        fix: AS_ROOT,
     },
     Right {
         collector: "rapl",
@@ -65,7 +65,7 @@ const RIGHTS: &[Right] = &[
             machine.sys(file).map(drop)
         },
         costs: &["node_rapl_*_joules_total", "node_rapl_joules_total"],
-        mend: AS_ROOT,
+        fix: AS_ROOT,
     },
     Right {
         collector: "slabinfo",
@@ -78,7 +78,7 @@ const RIGHTS: &[Right] = &[
             "node_slabinfo_objects_per_slab",
             "node_slabinfo_pages_per_slab",
         ],
-        mend: AS_ROOT,
+        fix: AS_ROOT,
     },
     Right {
         collector: "container_processes",
@@ -86,7 +86,7 @@ const RIGHTS: &[Right] = &[
                few (before Linux 6.2)",
         asked: |machine| machine.process(1)?.open_files().map(drop),
         costs: &["container_file_descriptors"],
-        mend: TRACING,
+        fix: TRACING,
     },
     Right {
         collector: "container_processes",
@@ -101,7 +101,7 @@ const RIGHTS: &[Right] = &[
             "container_sockets (--collector.container_processes.sockets)",
             "container_referenced_bytes (--collector.container_processes.referenced)",
         ],
-        mend: TRACING,
+        fix: TRACING,
     },
 ];
 
@@ -184,7 +184,7 @@ pub(super) fn findings(machine: &Snapshot, collected: &Collected) -> Vec<Finding
                 right.what,
                 right.costs.join(", ")
             );
-            Some(Finding::note(text).mend(right.mend))
+            Some(Finding::note(text).fix(right.fix))
         })
         .collect();
     found.extend(mounts(&collected.closed_mounts));
@@ -206,7 +206,7 @@ fn mounts(closed: &[String]) -> Option<Finding> {
          node_filesystem_files, node_filesystem_files_free, node_filesystem_free_bytes, \
          node_filesystem_mount_info, node_filesystem_size_bytes"
     );
-    (!closed.is_empty()).then(|| Finding::note(text).mend(AS_ROOT))
+    (!closed.is_empty()).then(|| Finding::note(text).fix(AS_ROOT))
 }
 
 fn hidden(machine: &Snapshot) -> Option<Finding> {
@@ -214,9 +214,9 @@ fn hidden(machine: &Snapshot) -> Option<Finding> {
                 containers, what container_processes says of them but container_processes and \
                 container_threads, and of virtual machines what is read of their threads and \
                 interfaces without asking libvirt";
-    let mend = "run as root, or in the group that procfs is mounted with (gid=), or with \
+    let fix = "run as root, or in the group that procfs is mounted with (gid=), or with \
                 AmbientCapabilities=CAP_SYS_PTRACE in the unit";
-    (!machine.sees_others()).then(|| Finding::note(text).mend(mend))
+    (!machine.sees_others()).then(|| Finding::note(text).fix(fix))
 }
 
 /// What there would be if daemons let this user in. How to be let in is said where these are.
@@ -257,7 +257,7 @@ fn not_let_in(sockets: &BTreeSet<String>, costs: &[String]) -> Finding {
     let sockets = few(sockets.iter().map(String::as_str));
     let costs = costs.join(", ");
     let text = format!("without the right to connect to {sockets}. It costs {costs}");
-    Finding::note(text).mend("see above, where this daemon is named")
+    Finding::note(text).fix("see the finding about this daemon")
 }
 
 #[cfg(test)]

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use clap::{builder::RangedU64ValueParser, value_parser};
+use clap::builder::RangedU64ValueParser;
 
-use crate::duration;
+use crate::{duration, size};
 
 /// Shorter than this it is no sampling any more.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// In a longer time counters may grow by more than a point holds.
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The smallest value of `--history.max-bytes`.
+const MIN_BYTES: u64 = 64 << 10;
 
 /// The flags about the history.
 #[derive(Debug, Clone, clap::Args)]
@@ -21,9 +24,9 @@ pub struct Flags {
     /// How many samples to keep of each, of 32 bytes.
     #[arg(long = "history.points", value_name = "N", default_value = "720", value_parser = points())]
     pub history_points: usize,
-    /// How many bytes all samples may take together; beyond it the oldest containers keep
-    /// fewer.
-    #[arg(long = "history.max-bytes", value_name = "BYTES", default_value = "33554432", value_parser = value_parser!(u64).range(65_536..))]
+    /// How many bytes all samples may take together, at least 64KiB; beyond it the oldest
+    /// containers keep fewer.
+    #[arg(long = "history.max-bytes", value_name = "SIZE", default_value = "32MiB", value_parser = max_bytes)]
     pub history_max_bytes: u64,
 }
 
@@ -50,6 +53,14 @@ impl Default for Flags {
 
 fn points() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(2..=1_000_000)
+}
+
+fn max_bytes(text: &str) -> Result<u64, String> {
+    let bytes = size::parse(text)?;
+    if bytes < MIN_BYTES {
+        return Err("less than 64KiB".to_owned());
+    }
+    Ok(bytes)
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

@@ -27,6 +27,7 @@ use hyper::{Method, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    signal::unix::Signal,
     sync::{Semaphore, watch},
     time,
 };
@@ -231,6 +232,20 @@ impl Server {
     /// The Unix sockets that are removed in the end.
     pub fn own_sockets(&self) -> impl Iterator<Item = &Path> {
         self.listeners.iter().filter_map(Listener::own_socket)
+    }
+
+    /// Reloads the web config at each of these signals.
+    pub fn reload_on(&self, mut signal: Signal) {
+        let web_config = self.shared.web_config.clone();
+        tokio::spawn(async move {
+            while signal.recv().await.is_some() {
+                if let Some(web_config) = &web_config {
+                    web_config.reload().await;
+                } else {
+                    info!("no web config to reload");
+                }
+            }
+        });
     }
 
     /// Serves until `stop` is over, then lets what was asked for be answered.

@@ -47,7 +47,7 @@ impl Checks {
         }
         let machine = Arc::clone(&self.machine);
         let found = check::run(machine, &self.scraper, self.entries, None).await;
-        let text: Arc<str> = found.text.into();
+        let text: Arc<str> = found.plain_text().into();
         *last = Some((Instant::now(), Arc::clone(&text)));
         text
     }

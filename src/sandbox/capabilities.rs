@@ -35,7 +35,7 @@ pub(super) fn give_up(needs: &Needs, machine: &Snapshot) -> Vec<&'static str> {
     };
     // Looks at what processes have open, and at processes at all where procfs hides them.
     let hides = without(CapabilitySet::SYS_PTRACE) && sees_others && !machine.sees_others();
-    if hides || !needs.traces.is_empty() {
+    if hides || !needs.ptrace_flags.is_empty() {
         kept |= CapabilitySet::SYS_PTRACE;
     }
     // Connects to sockets that are closed to all but another user, as those of engines that

@@ -52,7 +52,7 @@ pub struct Needs {
     /// Unix sockets that are removed in the end.
     pub own_sockets: Vec<PathBuf>,
     /// Flags that are on and look into processes of others, as who may trace them does.
-    pub traces: Vec<&'static str>,
+    pub ptrace_flags: Vec<&'static str>,
     /// A URI that libvirt's own library is asked for, which may do anything.
     pub library: Option<String>,
 }
@@ -140,8 +140,8 @@ fn landlocked(needs: &Needs, machine: &Snapshot) -> Result<u32, String> {
         Err(error) => return Err(error.to_string()),
     }
     // Whoever is inside may not trace who is outside, not even as root.
-    if !needs.traces.is_empty() {
-        let flags = needs.traces.join(" and ");
+    if !needs.ptrace_flags.is_empty() {
+        let flags = needs.ptrace_flags.join(" and ");
         return Err(format!(
             "it would forbid what {flags} asks for, to look into processes"
         ));

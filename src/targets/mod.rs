@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Subcommand};
 
 use crate::duration;
 use document::{Document, Format, json};
@@ -34,22 +34,20 @@ __scrape_interval__ and __scrape_timeout__ change how a target is scraped.
 The exit code is 0 if the file is as wanted, whether it was changed or not; 1 if that could not
 be done; 2 for a wrong command line.";
 
-/// Register who is to be scraped in a file that Prometheus reads (`file_sd_configs`).
-#[derive(Debug, Parser)]
+/// Edit the scrape targets in a file of Prometheus's (`file_sd_configs`).
+#[derive(Debug, Args)]
 #[command(
-    name = "strata_exporter targets",
-    bin_name = "strata_exporter targets",
     after_help = AFTER_HELP,
     arg_required_else_help = false,
     disable_help_subcommand = true
 )]
-pub struct Asked {
+pub struct Flags {
     #[command(subcommand)]
-    task: Task,
+    action: Action,
 }
 
 #[derive(Debug, Subcommand)]
-enum Task {
+enum Action {
     /// Add targets to the group with exactly these labels.
     Add(Add),
     /// Remove targets, by address, by labels, or by both.
@@ -157,17 +155,17 @@ pub struct Done {
     pub note: Option<String>,
 }
 
-/// Does it.
-pub fn run(asked: Asked) -> Result<Done, String> {
-    match asked.task {
-        Task::Add(add) => {
+/// Changes or prints the targets.
+pub fn run(flags: Flags) -> Result<Done, String> {
+    match flags.action {
+        Action::Add(add) => {
             let labels = Labels::given(&add.labels)?;
             change(&add.file, &add.how, |edit| {
                 let mut targets = add.targets.iter();
                 targets.try_for_each(|target| edit.add(target, &labels, add.replace))
             })
         }
-        Task::Remove(remove) => {
+        Action::Remove(remove) => {
             let labels = Labels::given(&remove.labels)?;
             let targets = &remove.targets;
             change(&remove.file, &remove.how, |edit| {
@@ -178,14 +176,14 @@ pub fn run(asked: Asked) -> Result<Done, String> {
                 Ok(())
             })
         }
-        Task::Sync(sync) => {
+        Action::Sync(sync) => {
             let labels = Labels::given(&sync.labels)?;
             let wanted = wanted(&sync)?;
             change(&sync.file, &sync.how, |edit| {
                 edit.sync(&wanted, &labels, sync.replace)
             })
         }
-        Task::List(list) => {
+        Action::List(list) => {
             let labels = Labels::given(&list.labels)?;
             let place = Place::find(&list.file)?;
             let format = Format::of(&list.file)?;

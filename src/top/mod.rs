@@ -42,24 +42,16 @@ const MAX_FILTER: usize = 64;
 
 const KEYS: &str = "q quit  c CPU  m memory  n name  ↑↓ move  / filter";
 
-/// How it is shown.
+/// The flags of `strata_exporter top`.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub struct Flags {
-    /// With the task top: how long to wait before asking again, from 500ms to 1h [default: 2s].
-    #[arg(long = "interval", value_name = "DURATION", value_parser = interval)]
-    pub interval: Option<Duration>,
-    /// With the task top: file with password and TLS settings for it, as in prometheus.yml.
+    /// Time between two requests, from 500ms to 1h.
+    #[arg(long = "top.interval", value_name = "DURATION", default_value = "2s", value_parser = interval)]
+    pub top_interval: Duration,
+    /// File with password and TLS settings for the exporter, as in prometheus.yml.
     #[arg(long = "http.config.file", value_name = "FILE")]
     pub http_config_file: Option<PathBuf>,
-}
-
-impl Flags {
-    /// How long to wait before asking again.
-    #[must_use]
-    pub fn interval(&self) -> Duration {
-        self.interval.unwrap_or(Duration::from_secs(2))
-    }
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

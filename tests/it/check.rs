@@ -12,6 +12,8 @@ use std::{
     thread,
 };
 
+use serde_json::{Value, json};
+
 use crate::support::{command_line, fixture, guests::Daemon, lacks, live::Scratch};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
@@ -50,6 +52,14 @@ fn section<'a>(text: &'a str, title: &str) -> &'a str {
     rest.split_once("\n\n").map_or(rest, |(lines, _)| lines)
 }
 
+/// The findings with this mark at the head of the text, with single blanks: each with its area.
+fn findings(text: &str, mark: &str) -> String {
+    let start = format!("  {mark:<6}");
+    let blocks = text.split("\n\n").find(|block| block.starts_with(&start));
+    let words: Vec<_> = blocks.unwrap_or_default().split_whitespace().collect();
+    words.join(" ")
+}
+
 /// Text without line breaks, whose positions depend on the length of paths.
 fn unwrapped(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -75,24 +85,27 @@ fn each_collector_says_what_it_has_or_why_it_has_nothing() {
     assert!(section(&text, "NOT BUILT YET").contains("zfs"));
     let containers = section(&text, "CONTAINERS");
     assert!(line_of(containers, "container_cpu").starts_with("ok container_cpu"));
-    assert!(text.ends_with("\nEverything that is on works.\n"), "{text}");
+    let summary = text.lines().next().unwrap();
+    assert!(
+        summary.contains(": everything that is on works, "),
+        "{text}"
+    );
+    assert!(summary.ends_with(" ok."), "{text}");
 }
 
 #[test]
 fn what_a_collector_leaves_out_is_said_with_its_file() {
     let (text, code) = said(&check(&machine("hardware")).output().unwrap());
     assert_eq!(code, Some(0), "{text}");
-    let host = section(&text, "HOST");
-    assert!(host.contains("1 part left out:"), "{host}");
-    let broken = "textfile/broken.prom:1: the last line does not end";
-    assert!(unwrapped(host).contains(broken), "{host}");
-    let groups = section(&text, "CONTROL GROUPS");
+    let notes = findings(&text, "note");
+    assert!(notes.contains("note host: textfile: "), "{notes}");
+    assert!(notes.contains("1 part left out:"), "{notes}");
+    assert!(notes.contains("textfile/broken.prom:1: the last line does not end"));
     assert!(
-        groups.contains("note  control groups cannot be read:"),
-        "{groups}"
+        notes.contains("note control groups: control groups cannot be read:"),
+        "{notes}"
     );
-    let groups = unwrapped(groups);
-    assert!(groups.contains("To mend it: mount them at "), "{groups}");
+    assert!(notes.contains("To fix it: mount them at "), "{notes}");
 }
 
 #[test]
@@ -104,20 +117,15 @@ fn a_machines_control_groups_and_those_without_a_name_are_said() {
         groups.contains("ok    version 2; controllers: cpu, cpuset,"),
         "{groups}"
     );
-    assert!(
-        groups.contains("does not measure pressure (PSI)"),
-        "{groups}"
-    );
-    assert!(groups.contains("To mend it: add psi=1 to"), "{groups}");
+    let notes = findings(&text, "note");
+    assert!(notes.contains("does not measure pressure (PSI)"), "{notes}");
+    assert!(notes.contains("To fix it: add psi=1 to"), "{notes}");
     assert!(section(&text, "ENGINES").contains("none is asked, as the flags say"));
-    let names = section(&text, "NAMES OF CONTAINERS");
+    let made = "note names of containers: 1 without a name: made by Docker";
+    assert!(notes.contains(made), "{notes}");
     assert!(
-        names.contains("note  1 without a name: made by Docker"),
-        "{names}"
-    );
-    assert!(
-        names.contains("systemctl enable --now podman.socket"),
-        "{names}"
+        notes.contains("systemctl enable --now podman.socket"),
+        "{notes}"
     );
 
     let mut flags = machine("vm-v2");
@@ -142,10 +150,17 @@ fn a_collector_that_fails_is_wrong() {
     ];
     let (text, code) = said(&check(&flags).output().unwrap());
     assert_eq!(code, Some(1), "{text}");
-    let host = section(&text, "HOST");
-    assert!(host.contains("WRONG loadavg  failed: "), "{host}");
-    assert!(host.contains("/loadavg:1: "), "{host}");
-    assert!(text.ends_with("\n1 thing is wrong.\n"), "{text}");
+    let wrong = findings(&text, "WRONG");
+    assert!(
+        wrong.starts_with("WRONG host: loadavg: failed: "),
+        "{wrong}"
+    );
+    assert!(wrong.contains("/loadavg:1: "), "{wrong}");
+    let summary = text.lines().next().unwrap();
+    assert!(summary.contains(": 1 thing is wrong, "), "{text}");
+    // First the summary, then what is wrong, then the rest.
+    let third = text.lines().nth(3).unwrap();
+    assert!(third.starts_with("  WRONG host: loadavg: "), "{text}");
     // Nobody who wants no containers is told of them.
     assert!(!text.contains("ENGINES"), "{text}");
 }
@@ -170,11 +185,11 @@ fn an_engine_that_cannot_be_asked_is_wrong() {
         flags.push(format!("--engine.socket=unix://{}", socket.display()));
         let (text, code) = said(&check(&flags).output().unwrap());
         assert_eq!(code, Some(1), "{text}");
-        let engines = section(&text, "ENGINES");
-        let start = format!("  WRONG {}", socket.display());
-        assert!(engines.starts_with(&start), "{engines}");
-        assert!(engines.contains(words), "{engines}");
-        assert!(engines.contains("To mend it: "), "{engines}");
+        let wrong = findings(&text, "WRONG");
+        let start = format!("WRONG engines: {}", socket.display());
+        assert!(wrong.starts_with(&start), "{wrong}");
+        assert!(wrong.contains(words), "{wrong}");
+        assert!(wrong.contains("To fix it: "), "{wrong}");
     }
 }
 
@@ -191,8 +206,9 @@ fn libvirt_is_asked_and_nobody_else_where_only_virtual_machines_are_wanted() {
         format!("--libvirt.uri={}", socket.display()),
     ];
     let (text, _) = said(&check(&flags).output().unwrap());
-    let domains = section(&text, "DOMAINS");
-    assert!(domains.contains("1 part left out: "), "{text}");
+    let notes = findings(&text, "note");
+    assert!(notes.contains("note domains: libvirt: "), "{text}");
+    assert!(notes.contains("1 part left out: "), "{text}");
     assert!(!text.contains("ENGINES"), "{text}");
 }
 
@@ -211,7 +227,7 @@ fn who_may_not_ask_an_engine_is_told_who_may() {
     let _listening = UnixListener::bind(&socket).unwrap();
     let closed = std::fs::Permissions::from_mode(0o660);
     std::fs::set_permissions(&socket, closed).unwrap();
-    for (group, mend) in [(0, "run as root"), (65_533, "join the group 65533")] {
+    for (group, fix) in [(0, "run as root"), (65_533, "join the group 65533")] {
         chown(&socket, None, Some(group)).unwrap();
         let mut command = Command::new(&binary);
         command
@@ -223,9 +239,9 @@ fn who_may_not_ask_an_engine_is_told_who_may() {
             .stdin(Stdio::null());
         let (text, code) = said(&command.output().unwrap());
         assert_eq!(code, Some(1), "{text}");
-        let engines = section(&text, "ENGINES");
-        assert!(engines.contains("(uid 65534) may not connect"), "{engines}");
-        assert!(engines.contains(mend), "{engines}");
+        let wrong = findings(&text, "WRONG");
+        assert!(wrong.contains("(uid 65534) may not connect"), "{wrong}");
+        assert!(wrong.contains(fix), "{wrong}");
     }
 }
 
@@ -264,11 +280,11 @@ fn a_libvirt_that_cannot_be_asked_is_wrong() {
     for (socket, words) in nobody_listens(&dir) {
         let (text, code) = said(&check(&asks_libvirt(Some(&socket))).output().unwrap());
         assert_eq!(code, Some(1), "{text}");
-        let libvirt = section(&text, "LIBVIRT");
-        let start = format!("  WRONG {}", socket.display());
+        let libvirt = findings(&text, "WRONG");
+        let start = format!("WRONG libvirt: {}", socket.display());
         assert!(libvirt.starts_with(&start), "{libvirt}");
         assert!(libvirt.contains(words), "{libvirt}");
-        assert!(libvirt.contains("To mend it: "), "{libvirt}");
+        assert!(libvirt.contains("To fix it: "), "{libvirt}");
     }
 }
 
@@ -307,8 +323,8 @@ fn who_is_not_let_in_by_libvirt_is_told_who_is() {
     thread::spawn(move || lets_nobody_in(&listener));
     let (text, code) = said(&check(&asks_libvirt(Some(&socket))).output().unwrap());
     assert_eq!(code, Some(1), "{text}");
-    let libvirt = section(&text, "LIBVIRT");
-    let start = format!("  WRONG {}: no!", socket.display());
+    let libvirt = findings(&text, "WRONG");
+    let start = format!("WRONG libvirt: {}: no!", socket.display());
     assert!(libvirt.starts_with(&start), "{libvirt}");
     assert!(libvirt.contains("org.libvirt.unix.monitor"), "{libvirt}");
 }
@@ -338,17 +354,100 @@ fn of_this_machine_something_is_said_whatever_it_is() {
     let output = check(&flags).output().unwrap();
     let (text, code) = said(&output);
     assert!(matches!(code, Some(0 | 1)), "{text}");
-    for title in [
-        "HOST",
-        "CONTAINERS",
-        "CENSUS",
-        "CONTROL GROUPS",
-        "ENGINES",
-        "RIGHTS",
-    ] {
+    for title in ["HOST", "CONTAINERS", "CENSUS", "ENGINES", "SANDBOX"] {
         assert!(!section(&text, title).is_empty(), "{title}");
     }
     assert_eq!(text.contains("  WRONG "), code == Some(1), "{text}");
+}
+
+#[test]
+fn json_has_the_findings_of_the_text() {
+    let mut flags = machine("vm-v2");
+    let dir = Scratch::new("check-json");
+    flags.push(format!(
+        "--engine.socket=unix://{}/none.sock",
+        dir.0.display()
+    ));
+    let (text, code) = said(&check(&flags).output().unwrap());
+    assert_eq!(code, Some(1), "{text}");
+    flags.push("--json".to_owned());
+    let output = check(&flags).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(json["ok"], false);
+    let all = json["findings"].as_array().unwrap();
+    for (status, mark) in [
+        ("wrong", "WRONG"),
+        ("note", "note"),
+        ("ok", "ok"),
+        ("nothing", "-"),
+    ] {
+        let start = format!("  {mark:<6}");
+        let in_text = text.lines().filter(|line| line.starts_with(&start)).count();
+        let of_status = all.iter().filter(|it| it["status"] == status);
+        let of_status: Vec<_> = of_status.collect();
+        assert!(in_text > 0, "{mark}: {text}");
+        assert_eq!(of_status.len(), in_text, "{mark}: {text}");
+        assert_eq!(json["counts"][status], in_text, "{mark}");
+        // The first one, in words.
+        let words = format!("{} {}", findings(&text, mark), text.replace('\n', " "));
+        let first = of_status[0]["text"].as_str().unwrap();
+        assert!(
+            words.contains(first.split(", ").next().unwrap()),
+            "{first}: {text}"
+        );
+    }
+    let wrong = all.iter().find(|it| it["status"] == "wrong").unwrap();
+    assert_eq!(wrong["area"], "engines");
+    assert!(
+        wrong["fix"]
+            .as_str()
+            .unwrap()
+            .starts_with("start the engine")
+    );
+    let loadavg = all.iter().find(|it| it["collector"] == "loadavg").unwrap();
+    assert_eq!(
+        (&loadavg["area"], &loadavg["text"]),
+        (&json!("host"), &json!("3 series"))
+    );
+}
+
+#[test]
+fn quiet_prints_only_what_is_wrong() {
+    let mut flags = machine("vm-v2");
+    flags.push("--quiet".to_owned());
+    assert_eq!(
+        said(&check(&flags).output().unwrap()),
+        (String::new(), Some(0))
+    );
+    flags.push("--engine.socket=unix:///nowhere/none.sock".to_owned());
+    let (text, code) = said(&check(&flags).output().unwrap());
+    assert_eq!(code, Some(1));
+    assert!(
+        text.starts_with("  WRONG engines: /nowhere/none.sock"),
+        "{text}"
+    );
+    let is_detail = |line: &str| line.starts_with("  WRONG ") || line.starts_with("        ");
+    assert!(text.lines().all(is_detail), "{text}");
+    flags.push("--json".to_owned());
+    let output = check(&flags).output().unwrap();
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["findings"].as_array().unwrap().len(), 1, "{json}");
+}
+
+#[test]
+fn colours_only_where_they_are_wanted() {
+    let flags = machine("vm-v2");
+    let escapes = |name: &str, value: &str| {
+        let mut command = check(&flags);
+        command.env_remove("NO_COLOR").env(name, value);
+        command.output().unwrap().stdout.contains(&b'\x1b')
+    };
+    // A pipe is not a terminal.
+    assert!(!escapes("TERM", "xterm"));
+    assert!(escapes("CLICOLOR_FORCE", "1"));
+    assert!(!escapes("NO_COLOR", "1"));
 }
 
 #[test]

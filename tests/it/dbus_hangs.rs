@@ -63,7 +63,7 @@ fn scrape_six_times() {
         "--collector.logind",
         "--collector.loadavg",
     ];
-    let settings = cli::parse(collectors::ALL, line).unwrap_or_else(|e| panic!("{e}"));
+    let settings = cli::parse_server(collectors::ALL, line).unwrap_or_else(|e| panic!("{e}"));
     let scraper = Scraper::new(
         settings.flags.roots,
         settings.collectors,

@@ -727,7 +727,7 @@ fn labels_are_kept_if_they_are_wanted_and_of_bearable_length() {
     fake.has(std::slice::from_ref(&web));
     let flags = Flags {
         engine_socket: vec![fake.path()],
-        engine_labels: ["wanted", "long", "absent"].map(str::to_owned).into(),
+        engine_label_include: ["wanted", "long", "absent"].map(str::to_owned).into(),
         ..Flags::default()
     };
     let followed = Followed::with(flags, PATIENT);

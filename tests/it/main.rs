@@ -9,6 +9,7 @@
 mod api;
 mod boards;
 mod check;
+mod cli;
 mod configs;
 mod contract;
 mod dbus_hangs;

@@ -51,7 +51,7 @@ impl Copy {
         copy(&crate::support::fixture(machine), &root);
         let mut line = crate::support::command_line(&root);
         line.extend(MORE.iter().map(ToString::to_string));
-        let settings = cli::parse(collectors::ALL, line).unwrap_or_else(|e| panic!("{e}"));
+        let settings = cli::parse_server(collectors::ALL, line).unwrap_or_else(|e| panic!("{e}"));
         let roots = settings.flags.roots;
         Self {
             root,

@@ -49,7 +49,8 @@ async fn scrape(directories: &[&Path]) -> (String, usize) {
         let directory = directory.display();
         line.push(format!("--collector.textfile.directory={directory}"));
     }
-    let settings = cli::parse(collectors::ALL, line).unwrap_or_else(|error| panic!("{error}"));
+    let settings =
+        cli::parse_server(collectors::ALL, line).unwrap_or_else(|error| panic!("{error}"));
     let scraper = Scraper::new(
         settings.flags.roots,
         settings.collectors,

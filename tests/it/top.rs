@@ -130,10 +130,21 @@ impl Said {
         assert_eq!(self.status, Some(0), "{self:?}");
     }
 
-    /// Why there is none, in one line.
+    /// Why there is none, in one line: the exporter's answer is missing.
     #[track_caller]
     fn is(&self, reason: &str) {
-        assert_eq!(self.status, Some(2), "{self:?}");
+        self.is_refused(1, reason);
+    }
+
+    /// The command line is wrong, or a file that it names.
+    #[track_caller]
+    fn is_wrong_line(&self, reason: &str) {
+        self.is_refused(2, reason);
+    }
+
+    #[track_caller]
+    fn is_refused(&self, status: i32, reason: &str) {
+        assert_eq!(self.status, Some(status), "{self:?}");
         assert_eq!(self.text.lines().count(), 1, "{self:?}");
         assert!(self.text.contains(reason), "{}not: {reason}", self.text);
     }
@@ -433,9 +444,9 @@ fn settings_that_are_wrong_are_said_with_their_place_before_anybody_is_asked() {
         ),
     ] {
         let answer = place.top("https://localhost:1", settings);
-        answer.is(&format!("strata_exporter: --http.config.file: {said}"));
+        answer.is_wrong_line(&format!("strata_exporter: --http.config.file: {said}"));
     }
     let said = place.top("https://me:secret@localhost:1", "");
-    said.is("URL: name and password belong into --http.config.file, as basic_auth");
+    said.is_wrong_line("URL: name and password belong into --http.config.file, as basic_auth");
     assert!(!said.text.contains("secret"), "{said:?}");
 }

@@ -181,7 +181,7 @@ pub fn command_line(root: &Path) -> Vec<String> {
 }
 
 pub fn settings(root: &Path) -> Settings {
-    cli::parse(collectors::ALL, command_line(root)).unwrap_or_else(|e| panic!("{e}"))
+    cli::parse_server(collectors::ALL, command_line(root)).unwrap_or_else(|e| panic!("{e}"))
 }
 
 pub fn scraper_at(root: &Path) -> Scraper {

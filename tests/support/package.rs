@@ -37,6 +37,11 @@ pub fn build(dir: &Path) -> Option<PathBuf> {
     let target = dir.join("target");
     fs::create_dir_all(target.join("release")).unwrap();
     fs::copy(program(), target.join("release/strata_exporter")).unwrap();
+    let generated = Command::new("sh")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/generate.sh"))
+        .arg(target.join("release"))
+        .status();
+    assert!(generated.unwrap().success());
     let package = dir.join("strata_exporter.deb");
     let made = Command::new(cargo_deb)
         .args(["deb", "--no-build", "--fast", "--offline", "--output"])

@@ -149,7 +149,7 @@ fn scraper(dir: &Path) -> Scraper {
             TIMEOUT.as_secs()
         ),
     ];
-    let settings = cli::parse(collectors::ALL, line).unwrap_or_else(|e| panic!("{e}"));
+    let settings = cli::parse_server(collectors::ALL, line).unwrap_or_else(|e| panic!("{e}"));
     let roots = settings.flags.roots;
     Scraper::new(roots, settings.collectors, Workers::default())
 }

@@ -25,11 +25,11 @@ metrics! {
     IMAGES: Gauge = "census_images" [];
     /// Bytes of all images, each once. Layers that several images share count in each of them, so it takes less room on disk.
     BYTES: Gauge = "census_image_bytes" [];
-    /// An image that is here, by the first of its names, and its id: always 1. Absent for images without a name, beyond --collector.census_images.max, and not in --engine.images.
+    /// An image that is here, by the first of its names, and its id: always 1. Absent for images without a name, beyond --collector.census_images.max, and not in --engine.image-include.
     ABOUT_IMAGE: Info = "census_image_info" ["image", "image_id"];
-    /// Containers, running or not, that were made from the image. Images without a name are together in the image <none>, those beyond --collector.census_images.max and not in --engine.images in <other>.
+    /// Containers, running or not, that were made from the image. Images without a name are together in the image <none>, those beyond --collector.census_images.max and not in --engine.image-include in <other>.
     IMAGE_CONTAINERS: Gauge = "census_image_containers" ["image"];
-    /// Bytes of the image's layers, shared ones included. Images without a name are together in the image <none>, those beyond --collector.census_images.max and not in --engine.images in <other>.
+    /// Bytes of the image's layers, shared ones included. Images without a name are together in the image <none>, those beyond --collector.census_images.max and not in --engine.image-include in <other>.
     IMAGE_SIZE: Gauge = "census_image_size_bytes" ["image"];
 }
 

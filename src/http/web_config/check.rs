@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Subcommand};
 
 use super::Loaded;
 
@@ -10,22 +10,20 @@ const AFTER_HELP: &str = "\
 Certificates and keys that a file names are read, too: run this as the user that the exporter runs
 as. The exit code is 0 if all is well, 1 if something is wrong, 2 for a wrong command line.";
 
-/// Look at files for --web.config.file.
-#[derive(Debug, Parser)]
+/// Validate files for --web.config.file.
+#[derive(Debug, Args)]
 #[command(
-    name = "strata_exporter web-config",
-    bin_name = "strata_exporter web-config",
     after_help = AFTER_HELP,
     arg_required_else_help = false,
     disable_help_subcommand = true
 )]
-pub struct Asked {
+pub struct CheckFlags {
     #[command(subcommand)]
-    task: Task,
+    action: Action,
 }
 
 #[derive(Debug, Subcommand)]
-enum Task {
+enum Action {
     /// Say what is wrong with a file, and where.
     Check {
         /// The file; can be repeated.
@@ -43,10 +41,10 @@ pub struct Checked {
     pub wrong: String,
 }
 
-/// Looks at the files.
+/// Validates the files.
 #[must_use]
-pub fn run(asked: &Asked) -> Checked {
-    let Task::Check { files } = &asked.task;
+pub fn run(flags: &CheckFlags) -> Checked {
+    let Action::Check { files } = &flags.action;
     let mut checked = Checked::default();
     for file in files {
         match look(file) {

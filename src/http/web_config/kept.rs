@@ -106,6 +106,21 @@ impl Kept {
         }
     }
 
+    /// Reads the files again even if they look unchanged, such as after a SIGHUP, and logs the
+    /// result.
+    pub(in crate::http) async fn reload(self: &Arc<Self>) {
+        loop {
+            // One thread reads at a time.
+            let was_looking = std::mem::replace(&mut self.lock().is_looking, true);
+            if !was_looking {
+                break;
+            }
+            time::sleep(SETTLES).await;
+        }
+        let look = Look(Arc::clone(self));
+        aside(move || look.take()).await;
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,7 +135,7 @@ impl Kept {
         };
         if is_due {
             let look = Look(Arc::clone(self));
-            let look = aside(move || look.take());
+            let look = aside(move || look.take_if_changed());
             if time::timeout(PATIENCE, look).await.is_err() {
                 warn!(file = %self.path.display(), "the web config's files do not answer");
             }
@@ -141,13 +156,18 @@ impl Drop for Look {
 }
 
 impl Look {
-    /// Reads the file again if it, or one that it names, is another.
+    /// Reads the file again if it, or one that it names, has changed.
+    fn take_if_changed(self) {
+        let seen = self.0.lock().seen.clone();
+        if !seen.iter().all(Seen::is_current) {
+            self.take();
+        }
+    }
+
+    /// Reads the file again.
     fn take(self) {
         let kept = &*self.0;
         let seen = kept.lock().seen.clone();
-        if seen.iter().all(Seen::is_current) {
-            return;
-        }
         settle(&seen);
         let (loaded, seen) = Loaded::read(&kept.path);
         let taken = loaded.and_then(|loaded| {
@@ -160,7 +180,7 @@ impl Look {
         state.seen = seen;
         match taken {
             Ok(loaded) => {
-                info!(file = %kept.path.display(), said = loaded.said(), "web config read again");
+                info!(file = %kept.path.display(), said = loaded.said(), "web config reloaded");
                 if loaded.config.rate_limit != state.current.config.rate_limit {
                     warn!("a new rate_limit holds from the next start on");
                 }

@@ -18,7 +18,7 @@ mod tls;
 
 use std::path::Path;
 
-pub use check::{Asked, Checked, look, run};
+pub use check::{CheckFlags, Checked, look, run};
 pub use schema::{Config, parse};
 
 pub(super) use kept::Kept;

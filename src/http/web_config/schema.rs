@@ -485,7 +485,7 @@ mod tests {
         ),
         (
             "rate_limit: {interval: 5, burst: 1}",
-            "1:24: not a duration",
+            "1:24: invalid duration",
         ),
         (
             "rate_limit: {interval: 5s}",

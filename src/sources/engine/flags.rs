@@ -37,16 +37,16 @@ pub struct Flags {
     /// Labels of containers that are kept, by their exact names; values longer than
     /// 1024 bytes are left out.
     #[arg(
-        long = "engine.labels",
+        long = "engine.label-include",
         value_name = "NAME,...",
         value_delimiter = ',',
         default_value = KEPT_LABELS
     )]
-    pub engine_labels: Vec<String>,
+    pub engine_label_include: Vec<String>,
     /// Images whose names are told: a regular expression; empty to tell none. Those of
     /// others are left out.
-    #[arg(long = "engine.images", value_name = "REGEX", default_value = ANY)]
-    pub engine_images: Pattern,
+    #[arg(long = "engine.image-include", value_name = "REGEX", default_value = ANY)]
+    pub engine_image_include: Pattern,
     /// How often they are asked for room on disk, if at all: what the flags of a collector
     /// say.
     #[arg(skip)]
@@ -75,8 +75,8 @@ impl Default for Flags {
     fn default() -> Self {
         Self {
             engine_socket: Vec::new(),
-            engine_labels: KEPT_LABELS.split(',').map(str::to_owned).collect(),
-            engine_images: ANY.parse().unwrap_or_default(),
+            engine_label_include: KEPT_LABELS.split(',').map(str::to_owned).collect(),
+            engine_image_include: ANY.parse().unwrap_or_default(),
             sizes: None,
         }
     }

@@ -195,8 +195,8 @@ impl Follower {
             socket: socket.to_owned(),
             timing: engines.timing,
             kept: Arc::new(Kept {
-                labels: engines.flags.engine_labels.iter().cloned().collect(),
-                images: engines.flags.engine_images.clone(),
+                labels: engines.flags.engine_label_include.iter().cloned().collect(),
+                images: engines.flags.engine_image_include.clone(),
             }),
             cache: Cache::default(),
             seen,

@@ -1,0 +1,280 @@
+//! What was found, as text and as JSON.
+
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use super::diagnosis::{Finding, Mark};
+
+/// The longest line, unless a word is longer.
+const WIDTH: usize = 100;
+
+/// What was found.
+#[derive(Debug)]
+pub struct Checked {
+    /// Who ran the check.
+    pub(super) user: String,
+    /// Findings by area, each with the title of its area.
+    pub(super) areas: Vec<(&'static str, Vec<Finding>)>,
+    /// Collectors that are off.
+    pub(super) off: Vec<&'static str>,
+    /// Collectors of `node_exporter`'s that are still to come.
+    pub(super) not_built: Vec<&'static str>,
+}
+
+/// The JSON of `check --json`.
+#[derive(Debug, Serialize)]
+struct Json<'a> {
+    version: &'static str,
+    user: &'a str,
+    /// Whether everything that is on works.
+    ok: bool,
+    counts: Counts,
+    findings: Vec<JsonFinding<'a>>,
+    collectors_off: &'a [&'static str],
+    collectors_not_built: &'a [&'static str],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+struct Counts {
+    wrong: usize,
+    note: usize,
+    ok: usize,
+    nothing: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct JsonFinding<'a> {
+    area: String,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    collector: Option<&'static str>,
+    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<&'a str>,
+}
+
+impl Checked {
+    /// Whether everything that is on works.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.counts().wrong == 0
+    }
+
+    /// Everything, with colours: a summary, what is wrong, notes, and then the rest by area.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let version = env!("CARGO_PKG_VERSION");
+        let summary = self.summary();
+        let summary = format!(
+            "strata_exporter {version}, checked as {}: {summary}",
+            self.user
+        );
+        line(&mut text, 0, &summary);
+        let scope = "This holds for a server that runs as the same user, with the same flags.";
+        line(&mut text, 0, scope);
+        for mark in [Mark::Wrong, Mark::Note] {
+            let mut of_mark = String::new();
+            self.items(&mut of_mark, mark);
+            if !of_mark.is_empty() {
+                text += "\n";
+                text += &of_mark;
+            }
+        }
+        for (title, findings) in &self.areas {
+            let others = findings.iter().filter(|it| !it.mark.needs_attention());
+            let names = others.clone().filter_map(|it| it.collector);
+            let width = names.map(str::len).max().unwrap_or_default();
+            if others.clone().next().is_none() {
+                continue;
+            }
+            self::title(&mut text, title);
+            for finding in others {
+                let padded = finding.collector.map(|name| format!("{name:width$}  "));
+                let padded = padded.unwrap_or_default();
+                item(
+                    &mut text,
+                    finding.mark,
+                    &format!("{padded}{}", finding.text),
+                );
+                fix(&mut text, finding);
+            }
+        }
+        if !self.off.is_empty() {
+            title(&mut text, "OFF");
+            let off = self.off.join(", ");
+            line(
+                &mut text,
+                2,
+                &format!("{off}. Turn one on with --collector.NAME."),
+            );
+        }
+        if !self.not_built.is_empty() {
+            title(&mut text, "NOT BUILT YET");
+            line(&mut text, 2, &self.not_built.join(", "));
+        }
+        text
+    }
+
+    /// Only what is wrong, with colours.
+    #[must_use]
+    pub fn wrong(&self) -> String {
+        let mut text = String::new();
+        self.items(&mut text, Mark::Wrong);
+        text
+    }
+
+    /// The text without colours.
+    #[must_use]
+    pub fn plain_text(&self) -> String {
+        anstream::adapter::strip_str(&self.text()).to_string()
+    }
+
+    /// JSON, of all findings or only of those that are wrong.
+    pub fn json(&self, only_wrong: bool) -> Result<String, String> {
+        let findings = self.areas.iter().flat_map(|(title, findings)| {
+            let findings = findings
+                .iter()
+                .filter(|it| !only_wrong || it.mark == Mark::Wrong);
+            findings.map(|finding| JsonFinding {
+                area: title.to_lowercase(),
+                status: finding.mark.status(),
+                collector: finding.collector,
+                text: &finding.text,
+                fix: finding.fix.as_deref(),
+            })
+        });
+        let json = Json {
+            version: env!("CARGO_PKG_VERSION"),
+            user: &self.user,
+            ok: self.is_well(),
+            counts: self.counts(),
+            findings: findings.collect(),
+            collectors_off: &self.off,
+            collectors_not_built: &self.not_built,
+        };
+        let text = serde_json::to_string_pretty(&json);
+        text.map(|text| text + "\n")
+            .map_err(|error| error.to_string())
+    }
+
+    fn counts(&self) -> Counts {
+        let findings = self.areas.iter().flat_map(|(_, findings)| findings);
+        let count = |mark| findings.clone().filter(|it| it.mark == mark).count();
+        Counts {
+            wrong: count(Mark::Wrong),
+            note: count(Mark::Note),
+            ok: count(Mark::Fine),
+            nothing: count(Mark::Nothing),
+        }
+    }
+
+    fn summary(&self) -> String {
+        let counts = self.counts();
+        let (wrong, note, ok) = (counts.wrong, counts.note, counts.ok);
+        let notes = if note == 1 { "note" } else { "notes" };
+        let wrong = match wrong {
+            0 => "everything that is on works".to_owned(),
+            1 => "1 thing is wrong".to_owned(),
+            many => format!("{many} things are wrong"),
+        };
+        format!("{wrong}, {note} {notes}, {ok} ok.")
+    }
+
+    /// The findings with this mark, each with its area.
+    fn items(&self, text: &mut String, mark: Mark) {
+        for (title, findings) in &self.areas {
+            for finding in findings.iter().filter(|it| it.mark == mark) {
+                let area = title.to_lowercase();
+                let collector = finding.collector.map(|name| format!("{name}: "));
+                let collector = collector.unwrap_or_default();
+                item(text, mark, &format!("{area}: {collector}{}", finding.text));
+                fix(text, finding);
+            }
+        }
+    }
+}
+
+fn title(text: &mut String, title: &str) {
+    let bold = Style::new().bold();
+    *text += &format!("\n{bold}{title}{bold:#}\n");
+}
+
+fn fix(text: &mut String, finding: &Finding) {
+    if let Some(fix) = &finding.fix {
+        line(text, 8, &format!("To fix it: {fix}"));
+    }
+}
+
+fn item(text: &mut String, mark: Mark, words: &str) {
+    let (mark, style) = match mark {
+        Mark::Fine => ("ok", AnsiColor::Green.on_default()),
+        Mark::Nothing => ("-", Style::new()),
+        Mark::Note => ("note", AnsiColor::Yellow.on_default()),
+        Mark::Wrong => ("WRONG", AnsiColor::Red.on_default().bold()),
+    };
+    let start = text.len();
+    line(text, 8, words);
+    // The mark replaces the first blanks.
+    let blanks = format!("  {mark:<6}").len();
+    text.replace_range(
+        start..start + blanks,
+        &format!("  {style}{mark}{style:#}{:1$}", "", 6 - mark.len()),
+    );
+}
+
+/// Wraps text at `WIDTH`.
+fn line(text: &mut String, indent: usize, words: &str) {
+    let mut column = 0;
+    // Blanks within a row of a table stay.
+    for word in words.split_inclusive(' ') {
+        // Text from outside may have control characters.
+        let word = word.replace(char::is_control, " ");
+        let length = word.trim_end().chars().count();
+        if column > indent && column + length > WIDTH && length > 0 {
+            text.truncate(text.trim_end_matches(' ').len());
+            text.push('\n');
+            column = 0;
+        }
+        if column == 0 {
+            write!(text, "{:indent$}", "").ok();
+            column = indent;
+        }
+        *text += &word;
+        column += word.chars().count();
+    }
+    text.truncate(text.trim_end_matches(' ').len());
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use anstream::adapter::strip_str;
+
+    use super::*;
+
+    #[test]
+    fn wraps_long_text_below_its_mark() {
+        let mut text = String::new();
+        item(&mut text, Mark::Wrong, &"word ".repeat(30));
+        let text = strip_str(&text).to_string();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].starts_with("  WRONG word word"), "{text}");
+        assert!(lines[1].starts_with("        word"), "{text}");
+        assert!(
+            lines
+                .iter()
+                .all(|line| line.len() <= WIDTH && !line.ends_with(' '))
+        );
+    }
+
+    #[test]
+    fn replaces_control_characters() {
+        let mut text = String::new();
+        line(&mut text, 0, "a\u{1b}[31mb\nc");
+        assert_eq!(text, "a [31mb c\n");
+    }
+}

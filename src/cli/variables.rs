@@ -1,0 +1,102 @@
+//! Environment variables of flags.
+
+use clap::{Args, Command};
+
+use crate::top;
+
+const PREFIX: &str = "STRATA_";
+/// More edits than this make another name.
+const MAX_EDITS: usize = 2;
+
+/// An environment variable that begins like those of flags and is none of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownVariable {
+    /// Its name.
+    pub name: String,
+    /// A variable that was probably meant.
+    pub suggestion: Option<String>,
+}
+
+/// The variable of a flag.
+pub(super) fn name(flag: &str) -> String {
+    PREFIX.to_owned() + &flag.replace(['.', '-'], "_").to_uppercase()
+}
+
+/// The variables in this process's environment that no flag has.
+pub(super) fn unknown(server: &Command) -> Vec<UnknownVariable> {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let names: Vec<_> = names.filter(|name| name.starts_with(PREFIX)).collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let top = top::Flags::augment_args(Command::new("top"));
+    let flags = server.get_arguments().chain(top.get_arguments());
+    let known: Vec<_> = flags
+        .filter_map(|arg| arg.get_long())
+        .map(self::name)
+        .collect();
+    unknown_of(names, &known)
+}
+
+fn unknown_of(names: Vec<String>, known: &[String]) -> Vec<UnknownVariable> {
+    let unknown = names
+        .into_iter()
+        .filter(|name| !known.contains(name) && !is_service_link(name));
+    let mut unknown: Vec<_> = unknown
+        .map(|name| {
+            let edits = known
+                .iter()
+                .map(|known| (strsim::damerau_levenshtein(&name, known), known));
+            let nearest = edits.min().filter(|(edits, _)| *edits <= MAX_EDITS);
+            UnknownVariable {
+                suggestion: nearest.map(|(_, known)| known.clone()),
+                name,
+            }
+        })
+        .collect();
+    unknown.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    unknown
+}
+
+/// Whether Kubernetes or Docker sets it for a service named strata or `strata-exporter`, such as
+/// `STRATA_EXPORTER_SERVICE_HOST` and `STRATA_PORT_9100_TCP_ADDR`.
+fn is_service_link(name: &str) -> bool {
+    let port = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT")
+        || name
+            .split_once("_PORT_")
+            .is_some_and(|(_, rest)| port(rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suggests_near_names_and_ignores_service_links() {
+        let known = ["STRATA_COLLECTOR_SYSTEMD", "STRATA_LOG_LEVEL"].map(str::to_owned);
+        let names = [
+            "STRATA_LOG_LEVEL",
+            "STRATA_SOMETHING",
+            "STRATA_COLLECTOR_SYTEMD",
+            "STRATA_EXPORTER_SERVICE_HOST",
+            "STRATA_EXPORTER_SERVICE_PORT_METRICS",
+            "STRATA_PORT",
+            "STRATA_PORT_9100_TCP_ADDR",
+        ];
+        let unknown = unknown_of(names.map(str::to_owned).into(), &known);
+        let unknown: Vec<_> = unknown
+            .iter()
+            .map(|it| (it.name.as_str(), it.suggestion.as_deref()))
+            .collect();
+        assert_eq!(
+            unknown,
+            [
+                ("STRATA_COLLECTOR_SYTEMD", Some("STRATA_COLLECTOR_SYSTEMD")),
+                ("STRATA_SOMETHING", None),
+            ]
+        );
+    }
+}
