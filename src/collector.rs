@@ -37,7 +37,7 @@ pub trait Collector: Send + Sync + Sized + 'static {
     ///
     /// An error means that nothing is exposed. Where parts are independent of each
     /// other, one that fails is left out and noted with [`Families::keep`].
-    fn collect(&self, machine: &Snapshot) -> Result<Families>;
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families>;
 }
 
 /// The flags of a collector that has none.
@@ -86,20 +86,20 @@ impl Layer {
 
     /// Whether it takes container engines to say all of it.
     #[must_use]
-    pub const fn asks_engines(self) -> bool {
+    pub const fn needs_engines(self) -> bool {
         matches!(self, Self::Containers | Self::Census)
     }
 
     /// Whether it takes libvirt to say all of it: to name the control groups of virtual
     /// machines, too.
     #[must_use]
-    pub const fn asks_libvirt(self) -> bool {
+    pub const fn needs_libvirt(self) -> bool {
         matches!(self, Self::Containers | Self::Domains | Self::Census)
     }
 }
 
 /// A made collector, with its type forgotten.
-pub type Collect = Box<dyn Fn(&Snapshot) -> Result<Families> + Send + Sync>;
+pub type CollectFn = Box<dyn Fn(&Snapshot) -> Result<Families> + Send + Sync>;
 
 /// A collector in the list of all collectors.
 #[derive(Debug, Clone, Copy)]
@@ -116,24 +116,24 @@ pub struct Entry {
     pub metrics: &'static [&'static Desc],
     /// Of a collector still to come, the flags that are taken already, without
     /// `collector.` and its name.
-    pub flags_to_come: &'static [&'static str],
+    pub reserved_flags: &'static [&'static str],
     /// Adds the collector's own flags to the command line.
     pub(crate) add_flags: fn(Command) -> Command,
     /// Makes the collector from the parsed command line.
-    pub(crate) make: fn(&ArgMatches) -> Result<Collect, clap::Error>,
+    pub(crate) make: fn(&ArgMatches) -> Result<CollectFn, clap::Error>,
 }
 
 impl Entry {
     /// Registers `C`.
     #[must_use]
-    pub const fn of<C: Collector>(layer: Layer) -> Self {
+    pub const fn new<C: Collector>(layer: Layer) -> Self {
         Self {
             name: C::NAME,
             about: C::ABOUT,
             enabled: C::ENABLED,
             layer,
             metrics: C::METRICS,
-            flags_to_come: &[],
+            reserved_flags: &[],
             add_flags: C::Flags::augment_args,
             make: |matches| {
                 let collector = C::new(C::Flags::from_arg_matches(matches)?).map_err(|clash| {
@@ -147,10 +147,10 @@ impl Entry {
     /// Holds the place of a collector of `node_exporter`'s that is still to come, so
     /// that unit files and scrape configurations which name it go on working.
     #[must_use]
-    pub const fn to_come(
+    pub const fn planned(
         name: &'static str,
         enabled: bool,
-        flags_to_come: &'static [&'static str],
+        reserved_flags: &'static [&'static str],
     ) -> Self {
         Self {
             name,
@@ -158,7 +158,7 @@ impl Entry {
             enabled,
             layer: Layer::Host,
             metrics: &[],
-            flags_to_come,
+            reserved_flags,
             add_flags: |command| command,
             make: |_| Ok(Box::new(|_| Err(Error::Unsupported))),
         }
@@ -166,7 +166,7 @@ impl Entry {
 
     /// Whether the collector is still to come.
     #[must_use]
-    pub const fn is_to_come(&self) -> bool {
+    pub const fn is_planned(&self) -> bool {
         self.metrics.is_empty()
     }
 }

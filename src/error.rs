@@ -12,7 +12,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone)]
 pub enum Error {
     /// There is nothing to read here: the file, device or socket does not exist.
-    Absent(PathBuf),
+    NotFound(PathBuf),
     /// The kernel refused the read.
     Io {
         /// The file that was being read.
@@ -46,7 +46,7 @@ impl Error {
     pub(crate) fn io(path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
         let (path, source) = (path.into(), source.into());
         match source.kind() {
-            io::ErrorKind::NotFound => Self::Absent(path),
+            io::ErrorKind::NotFound => Self::NotFound(path),
             _ => Self::Io {
                 path,
                 source: Arc::new(source),
@@ -67,9 +67,9 @@ impl Error {
     /// has a different answer for each of them. The raw number is matched because
     /// `ErrorKind` has no stable name for the last two.
     #[must_use]
-    pub fn is_vanished(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         match self {
-            Self::Absent(_) => true,
+            Self::NotFound(_) => true,
             Self::Io { source, .. } => {
                 matches!(source.raw_os_error(), Some(libc::ESRCH | libc::ENODEV))
             }
@@ -82,7 +82,7 @@ impl Error {
     /// Drivers answer a read of what their device lacks, or cannot tell just now,
     /// with one of these; none of them is a fault of ours or of the machine.
     #[must_use]
-    pub fn is_unsaid(&self) -> bool {
+    pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Io { source, .. } => {
                 matches!(
@@ -98,15 +98,15 @@ impl Error {
                             | libc::ETIMEDOUT
                             | libc::ENOTDIR
                     )
-                ) || self.is_vanished()
+                ) || self.is_gone()
             }
-            _ => self.is_vanished(),
+            _ => self.is_gone(),
         }
     }
 
     /// Whether the kernel shows this only to users with more rights than ours.
     #[must_use]
-    pub fn is_refused(&self) -> bool {
+    pub fn is_permission_denied(&self) -> bool {
         match self {
             Self::Io { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
             _ => false,
@@ -117,7 +117,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Absent(path) => write!(f, "{} does not exist", path.display()),
+            Self::NotFound(path) => write!(f, "{} does not exist", path.display()),
             Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
             Self::Parse { path, line, reason } => {
                 write!(f, "{}:{line}: {reason}", path.display())
@@ -139,7 +139,7 @@ mod tests {
     fn a_removed_cgroup_or_process_counts_as_vanished() {
         for (errno, vanished) in [(2, true), (3, true), (19, true), (5, false), (13, false)] {
             let error = Error::io("/x", io::Error::from_raw_os_error(errno));
-            assert_eq!(error.is_vanished(), vanished, "errno {errno}: {error}");
+            assert_eq!(error.is_gone(), vanished, "errno {errno}: {error}");
         }
     }
 
@@ -147,8 +147,12 @@ mod tests {
     fn a_missing_right_is_not_the_kernel_having_nothing_to_say() {
         for (errno, unsaid) in [(2, true), (22, true), (61, true), (1, false), (13, false)] {
             let error = Error::io("/x", io::Error::from_raw_os_error(errno));
-            assert_eq!(error.is_unsaid(), unsaid, "errno {errno}: {error}");
-            assert_eq!(error.is_refused(), !unsaid, "errno {errno}: {error}");
+            assert_eq!(error.is_unavailable(), unsaid, "errno {errno}: {error}");
+            assert_eq!(
+                error.is_permission_denied(),
+                !unsaid,
+                "errno {errno}: {error}"
+            );
         }
     }
 }

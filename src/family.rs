@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use crate::{
     error::{Error, Result},
-    metric::{Desc, Kind, Metric},
+    metric::{Desc, Metric, MetricType},
 };
 
 /// The value of one sample. Integers stay integers all the way to the wire.
@@ -127,9 +127,9 @@ impl From<Duration> for Value {
 /// What stands between a family's name and its labels in one sample. Everything
 /// a collector of ours makes has [`Plain`](Part::Plain) samples only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum SampleSuffix {
     /// Nothing.
-    Plain,
+    None,
     /// `_bucket` of a histogram.
     Bucket,
     /// `_sum` of a histogram or summary.
@@ -142,12 +142,12 @@ pub enum Part {
     GaugeCount,
 }
 
-impl Part {
+impl SampleSuffix {
     /// As it is written.
     #[must_use]
     pub fn suffix(self) -> &'static str {
         match self {
-            Self::Plain => "",
+            Self::None => "",
             Self::Bucket => "_bucket",
             Self::Sum => "_sum",
             Self::Count => "_count",
@@ -159,29 +159,29 @@ impl Part {
 
 /// One line of the exposition; its labels are in its family's `labels`.
 #[derive(Debug)]
-struct Sample {
+struct FamilySample {
     /// Labels that are rendered already, before those in the family's text.
-    block: Option<Block>,
+    base_labels: Option<BaseLabels>,
     /// Where its labels end in the family's text.
-    end: usize,
-    part: Part,
+    labels_end: usize,
+    suffix: SampleSuffix,
     value: Value,
 }
 
 /// Labels as they go on the wire, rendered once for many samples.
-pub type Block = Arc<str>;
+pub type BaseLabels = Arc<str>;
 
 /// Renders labels as they go on the wire. What may not stand in a label's name
 /// becomes `_`.
 #[must_use]
-pub fn block<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Block {
+pub fn render_labels<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> BaseLabels {
     let mut text = String::new();
     for (name, value) in labels {
         if !text.is_empty() {
             text.push(',');
         }
-        let name: String = name.chars().map(sane).collect();
-        label_into(&mut text, &name, value);
+        let name: String = name.chars().map(sanitize_char).collect();
+        write_label(&mut text, &name, value);
     }
     text.into()
 }
@@ -189,7 +189,7 @@ pub fn block<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Block 
 /// The labels of one sample as they go on the wire, without braces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LabelText<'a> {
-    block: &'a str,
+    base: &'a str,
     own: &'a str,
 }
 
@@ -197,14 +197,14 @@ impl<'a> LabelText<'a> {
     /// Its pieces, to be written one after the other; all empty if there is no label.
     #[must_use]
     pub fn pieces(self) -> [&'a str; 3] {
-        let comma = !self.block.is_empty() && !self.own.is_empty();
-        [self.block, if comma { "," } else { "" }, self.own]
+        let comma = !self.base.is_empty() && !self.own.is_empty();
+        [self.base, if comma { "," } else { "" }, self.own]
     }
 
     /// The value of a label, as it was before it was written.
     #[must_use]
     pub fn value(self, name: &str) -> Option<String> {
-        [self.block, self.own].into_iter().find_map(|mut text| {
+        [self.base, self.own].into_iter().find_map(|mut text| {
             loop {
                 let (label, rest) = text.split_once("=\"")?;
                 let mut chars = rest.chars();
@@ -230,13 +230,13 @@ impl<'a> LabelText<'a> {
     /// Whether there is no label.
     #[must_use]
     pub fn is_empty(self) -> bool {
-        self.block.is_empty() && self.own.is_empty()
+        self.base.is_empty() && self.own.is_empty()
     }
 
     /// All in one.
     #[must_use]
     pub fn joined(self) -> Cow<'a, str> {
-        match (self.block, self.own) {
+        match (self.base, self.own) {
             ("", one) | (one, "") => one.into(),
             _ => self.pieces().concat().into(),
         }
@@ -251,19 +251,19 @@ pub struct Family {
     /// What the metric means.
     pub help: Cow<'static, str>,
     /// What its values mean.
-    pub kind: Kind,
+    pub kind: MetricType,
     /// The description it was made from; `None` for one read from a text file.
     pub desc: Option<&'static Desc>,
     /// The labels of all samples, one after the other, as they go on the wire:
     /// both formats write them alike, so they are rendered once, here.
     labels: String,
-    samples: Vec<Sample>,
+    samples: Vec<FamilySample>,
 }
 
 impl Family {
     /// A family that no collector describes, such as one from a text file.
     #[must_use]
-    pub fn foreign(name: String, help: String, kind: Kind) -> Self {
+    pub fn new(name: String, help: String, kind: MetricType) -> Self {
         Self {
             name: name.into(),
             help: help.into(),
@@ -277,17 +277,17 @@ impl Family {
     /// Adds a sample.
     pub fn push<'a>(
         &mut self,
-        part: Part,
+        suffix: SampleSuffix,
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
         value: Value,
     ) {
-        self.push_of(None, part, labels, value);
+        self.push_with(None, suffix, labels, value);
     }
 
-    fn push_of<'a>(
+    fn push_with<'a>(
         &mut self,
-        block: Option<Block>,
-        part: Part,
+        base_labels: Option<BaseLabels>,
+        suffix: SampleSuffix,
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
         value: Value,
     ) {
@@ -296,26 +296,29 @@ impl Family {
             if self.labels.len() > start {
                 self.labels.push(',');
             }
-            label_into(&mut self.labels, name, value);
+            write_label(&mut self.labels, name, value);
         }
-        self.samples.push(Sample {
-            block,
-            end: self.labels.len(),
-            part,
+        self.samples.push(FamilySample {
+            base_labels,
+            labels_end: self.labels.len(),
+            suffix,
             value,
         });
     }
 
     /// The samples: which part of the metric, the labels, the value.
-    pub fn samples(&self) -> impl Iterator<Item = (Part, LabelText<'_>, Value)> {
+    pub fn samples(&self) -> impl Iterator<Item = (SampleSuffix, LabelText<'_>, Value)> {
         let mut start = 0;
         self.samples.iter().map(move |sample| {
             let labels = LabelText {
-                block: sample.block.as_deref().unwrap_or_default(),
-                own: self.labels.get(start..sample.end).unwrap_or_default(),
+                base: sample.base_labels.as_deref().unwrap_or_default(),
+                own: self
+                    .labels
+                    .get(start..sample.labels_end)
+                    .unwrap_or_default(),
             };
-            start = sample.end;
-            (sample.part, labels, sample.value)
+            start = sample.labels_end;
+            (sample.suffix, labels, sample.value)
         })
     }
 
@@ -340,14 +343,14 @@ impl fmt::Display for LabelText<'_> {
     }
 }
 
-fn label_into(out: &mut String, name: &str, value: &str) {
+fn write_label(out: &mut String, name: &str, value: &str) {
     out.push_str(name);
     out.push_str("=\"");
-    escape_into(out, value);
+    write_escaped(out, value);
     out.push('"');
 }
 
-fn escape_into(out: &mut String, value: &str) {
+fn write_escaped(out: &mut String, value: &str) {
     let needs_escape = |b: u8| matches!(b, b'\\' | b'"' | b'\n');
     if !value.bytes().any(needs_escape) {
         out.push_str(value);
@@ -371,8 +374,8 @@ pub struct Families {
     /// other's, in the same order, so the next family is nearly always the one
     /// after it: a search from here takes one step where a map would hash.
     last: usize,
-    skipped: usize,
-    reason: Option<Error>,
+    error_count: usize,
+    first_error: Option<Error>,
 }
 
 impl Families {
@@ -384,29 +387,34 @@ impl Families {
         value: impl Into<Value>,
     ) {
         let desc = metric.desc();
-        let family = self.described(desc, desc.name, || desc.name.into());
-        family.push(Part::Plain, zip(desc, &labels), value.into());
+        let family = self.get_or_insert(desc, desc.name, || desc.name.into());
+        family.push(SampleSuffix::None, label_pairs(desc, &labels), value.into());
     }
 
     /// Adds a sample of a thing whose labels are rendered already: those of the
     /// metric's `block`. It takes only a hold on them.
-    pub fn add_of<const N: usize>(
+    pub fn add_with<const N: usize>(
         &mut self,
         metric: &'static Metric<N>,
-        block: &Block,
+        base_labels: &BaseLabels,
         labels: [&str; N],
         value: impl Into<Value>,
     ) {
         let desc = metric.desc();
-        debug_assert!(!desc.block.is_empty(), "{} has no block", desc.name);
-        let family = self.described(desc, desc.name, || desc.name.into());
-        let block = Some(Block::clone(block));
-        family.push_of(block, Part::Plain, zip(desc, &labels), value.into());
+        debug_assert!(!desc.base_labels.is_empty(), "{} has no block", desc.name);
+        let family = self.get_or_insert(desc, desc.name, || desc.name.into());
+        let block = Some(BaseLabels::clone(base_labels));
+        family.push_with(
+            block,
+            SampleSuffix::None,
+            label_pairs(desc, &labels),
+            value.into(),
+        );
     }
 
     /// Adds a sample whose metric's name has `word` in place of the `*`. What may
     /// not stand in a name becomes `_`.
-    pub fn add_word<const N: usize>(
+    pub fn add_named<const N: usize>(
         &mut self,
         metric: &'static Metric<N>,
         word: &str,
@@ -417,38 +425,38 @@ impl Families {
         let mut name = String::with_capacity(desc.name.len() + word.len());
         for c in desc.name.chars() {
             match c {
-                '*' => name.extend(word.chars().map(sane)),
+                '*' => name.extend(word.chars().map(sanitize_char)),
                 c => name.push(c),
             }
         }
-        let family = self.described(desc, &name, || name.clone().into());
+        let family = self.get_or_insert(desc, &name, || name.clone().into());
         if let (Cow::Borrowed(help), true) = (&family.help, desc.help.contains('*')) {
             family.help = help.replace('*', word).into();
         }
-        family.push(Part::Plain, zip(desc, &labels), value.into());
+        family.push(SampleSuffix::None, label_pairs(desc, &labels), value.into());
     }
 
     /// Adds a sample with labels that only the machine knows the names of. What
     /// may not stand in a label's name becomes `_`.
-    pub fn add_labelled<const N: usize>(
+    pub fn add_dynamic<const N: usize>(
         &mut self,
         metric: &'static Metric<N>,
         labels: [&str; N],
-        more: &[(&str, &str)],
+        extra_labels: &[(&str, &str)],
         value: impl Into<Value>,
     ) {
         let desc = metric.desc();
-        let more: Vec<_> = more
+        let more: Vec<_> = extra_labels
             .iter()
-            .map(|(name, value)| (name.chars().map(sane).collect::<String>(), *value))
+            .map(|(name, value)| (name.chars().map(sanitize_char).collect::<String>(), *value))
             .collect();
-        let family = self.described(desc, desc.name, || desc.name.into());
-        let all = zip(desc, &labels).chain(more.iter().map(|(n, v)| (n.as_str(), *v)));
-        family.push(Part::Plain, all, value.into());
+        let family = self.get_or_insert(desc, desc.name, || desc.name.into());
+        let all = label_pairs(desc, &labels).chain(more.iter().map(|(n, v)| (n.as_str(), *v)));
+        family.push(SampleSuffix::None, all, value.into());
     }
 
     /// Adds a whole family that no collector describes.
-    pub fn add_foreign(&mut self, family: Family) {
+    pub fn push(&mut self, family: Family) {
         self.list.push(family);
     }
 
@@ -456,12 +464,12 @@ impl Families {
     ///
     /// Where the kernel just has nothing to say ([`Error::is_unsaid`]), nothing
     /// was left out and nothing is noted.
-    pub fn keep<T>(&mut self, read: Result<T>) -> Option<T> {
+    pub fn ok_or_skip<T>(&mut self, read: Result<T>) -> Option<T> {
         match read {
             Ok(value) => Some(value),
             Err(error) => {
-                if !error.is_unsaid() {
-                    self.skip(error);
+                if !error.is_unavailable() {
+                    self.record_error(error);
                 }
                 None
             }
@@ -469,15 +477,15 @@ impl Families {
     }
 
     /// Notes that a part was left out.
-    pub fn skip(&mut self, error: Error) {
-        self.skipped += 1;
-        self.reason.get_or_insert(error);
+    pub fn record_error(&mut self, error: Error) {
+        self.error_count += 1;
+        self.first_error.get_or_insert(error);
     }
 
     /// How many parts were left out, and why the first of them.
     #[must_use]
-    pub fn skipped(&self) -> (usize, Option<&Error>) {
-        (self.skipped, self.reason.as_ref())
+    pub fn errors(&self) -> (usize, Option<&Error>) {
+        (self.error_count, self.first_error.as_ref())
     }
 
     /// Whether there is no sample at all.
@@ -493,8 +501,8 @@ impl Families {
 
     /// One of the families, by its place in the order.
     #[must_use]
-    pub fn get(&self, at: usize) -> Option<&Family> {
-        self.list.get(at)
+    pub fn get(&self, index: usize) -> Option<&Family> {
+        self.list.get(index)
     }
 
     /// Takes a family out.
@@ -504,7 +512,7 @@ impl Families {
         Some(self.list.remove(at))
     }
 
-    fn described(
+    fn get_or_insert(
         &mut self,
         desc: &'static Desc,
         name: &str,
@@ -554,11 +562,11 @@ impl Families {
     }
 }
 
-fn zip<'a>(desc: &Desc, values: &'a [&'a str]) -> impl Iterator<Item = (&'a str, &'a str)> {
+fn label_pairs<'a>(desc: &Desc, values: &'a [&'a str]) -> impl Iterator<Item = (&'a str, &'a str)> {
     desc.labels.iter().copied().zip(values.iter().copied())
 }
 
-fn sane(c: char) -> char {
+fn sanitize_char(c: char) -> char {
     if c.is_ascii_alphanumeric() { c } else { '_' }
 }
 
@@ -595,7 +603,7 @@ mod tests {
         let mut out = Families::default();
         for device in ["a", "b\"\\\n"] {
             out.add(&OTHER, [device], 1_u64);
-            out.add_word(&FIELD, "Free (now)", [device], 2.5);
+            out.add_named(&FIELD, "Free (now)", [device], 2.5);
         }
         out.add(&OTHER, ["c"], 3_i64);
         assert_eq!(METRICS.len(), 4);
@@ -615,8 +623,8 @@ mod tests {
     #[test]
     fn what_was_written_as_a_label_is_read_as_it_was() {
         let mut out = Families::default();
-        let things = block([("id", "/a\\,x=\"y\""), ("e", "")]);
-        out.add_of(&OF_THING, &things, ["7\n8"], 1_u64);
+        let things = render_labels([("id", "/a\\,x=\"y\""), ("e", "")]);
+        out.add_with(&OF_THING, &things, ["7\n8"], 1_u64);
         let (_, labels, _) = out.iter().next().unwrap().samples().next().unwrap();
         for (name, value) in [
             ("id", Some("/a\\,x=\"y\"")),
@@ -632,9 +640,9 @@ mod tests {
     #[test]
     fn the_labels_of_a_block_come_first_and_are_escaped() {
         let mut out = Families::default();
-        let block = block([("id", "/a"), ("label_x.y", "\"q\"\n")]);
-        out.add_of(&OF_THING, &block, ["0"], 1_u64);
-        out.add_of(&BARE_OF_THING, &block, [], 2_u64);
+        let block = render_labels([("id", "/a"), ("label_x.y", "\"q\"\n")]);
+        out.add_with(&OF_THING, &block, ["0"], 1_u64);
+        out.add_with(&BARE_OF_THING, &block, [], 2_u64);
         assert_eq!(
             out.lines(),
             [
@@ -654,12 +662,15 @@ mod tests {
     #[test]
     fn only_what_should_have_worked_counts_as_left_out() {
         let mut out = Families::default();
-        assert_eq!(out.keep::<u64>(Err(Error::Absent("/x".into()))), None);
-        assert_eq!(out.skipped().0, 0);
+        assert_eq!(
+            out.ok_or_skip::<u64>(Err(Error::NotFound("/x".into()))),
+            None
+        );
+        assert_eq!(out.errors().0, 0);
         let refused = Error::io("/y", std::io::Error::from_raw_os_error(libc::EACCES));
-        assert_eq!(out.keep::<u64>(Err(refused)), None);
-        assert_eq!(out.skipped().0, 1);
-        assert!(out.skipped().1.unwrap().to_string().starts_with("/y"));
+        assert_eq!(out.ok_or_skip::<u64>(Err(refused)), None);
+        assert_eq!(out.errors().0, 1);
+        assert!(out.errors().1.unwrap().to_string().starts_with("/y"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub enum Level {
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum LogFormat {
     /// `key=value` pairs.
     Logfmt,
     /// One JSON object a line.
@@ -26,7 +26,7 @@ pub enum Format {
 }
 
 /// Starts logging; for the whole process, once.
-pub fn start(level: Level, format: Format) {
+pub fn init(level: Level, format: LogFormat) {
     let level = match level {
         Level::Debug => LevelFilter::DEBUG,
         Level::Info => LevelFilter::INFO,
@@ -35,11 +35,11 @@ pub fn start(level: Level, format: Format) {
     };
     let registry = tracing_subscriber::registry().with(level);
     match format {
-        Format::Logfmt => {
+        LogFormat::Logfmt => {
             let logfmt = tracing_logfmt::builder().with_target(false).layer();
             registry.with(logfmt.with_writer(std::io::stderr)).init();
         }
-        Format::Json => {
+        LogFormat::Json => {
             let json = fmt::layer().json().flatten_event(true).with_target(false);
             registry.with(json.with_writer(std::io::stderr)).init();
         }

@@ -17,11 +17,11 @@ use strata_exporter::{
     collectors,
     http::{Server, web_config},
     log, sampler,
-    sandbox::{self, InForce, Mode, Needs},
+    sandbox::{self, ActiveSandbox, Mode, Requirements},
     scrape::{self, Scraper, Workers},
-    sources::{self, Allowance, Machine, Snapshot},
+    sources::{self, HostState, ResourceBudget, Snapshot},
     targets,
-    top::{self, Exporter},
+    top::{self, ExporterUrl},
 };
 use tokio::{
     runtime::{self, Runtime},
@@ -35,7 +35,7 @@ const USAGE: u8 = 2;
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
-    sources::keep_memory_small();
+    sources::tune_malloc();
     let subcommand = match cli::parse(collectors::ALL, std::env::args_os()) {
         Ok(subcommand) => subcommand,
         Err(error) => return command_line_error(&error),
@@ -45,12 +45,12 @@ fn main() -> ExitCode {
         subcommand,
         Subcommand::Serve(_) | Subcommand::Check(..) | Subcommand::Census(..)
     ) {
-        sandbox::no_new_privileges();
+        sandbox::set_no_new_privs();
     }
-    scrape::quiet_caught_panics();
+    scrape::install_panic_hook();
     let result = match subcommand {
         Subcommand::Serve(settings) => {
-            log::start(settings.flags.log_level, settings.flags.log_format);
+            log::init(settings.flags.log_level, settings.flags.log_format);
             run(*settings).map(|()| ExitCode::SUCCESS)
         }
         // Without a log: what is wrong is in what is printed.
@@ -113,9 +113,9 @@ fn targets(flags: targets::Flags) -> ExitCode {
 fn web_config(flags: &web_config::CheckFlags) -> ExitCode {
     let checked = web_config::run(flags);
     // The reader may have closed the pipe.
-    std::io::stdout().write_all(checked.good.as_bytes()).ok();
-    eprint!("{}", checked.wrong);
-    if checked.wrong.is_empty() {
+    std::io::stdout().write_all(checked.valid.as_bytes()).ok();
+    eprint!("{}", checked.errors);
+    if checked.errors.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(FAILED)
@@ -154,8 +154,8 @@ fn run(settings: Settings) -> Result<(), String> {
         collectors::ALL,
         census,
     );
-    let asks_engines = scraper.collectors().any(|(_, layer)| layer.asks_engines());
-    let asks_libvirt = scraper.collectors().any(|(_, layer)| layer.asks_libvirt());
+    let asks_engines = scraper.collectors().any(|(_, layer)| layer.needs_engines());
+    let asks_libvirt = scraper.collectors().any(|(_, layer)| layer.needs_libvirt());
     let samples = scraper.collectors().any(|(name, _)| name == "history");
     runtime.block_on(async {
         let stop = stop_signal()?;
@@ -163,7 +163,7 @@ fn run(settings: Settings) -> Result<(), String> {
         let server =
             Server::bind(settings.flags.web, scraper, api, collectors::ALL, workers).await?;
         // After all that only the start needs, and before there is any other thread.
-        let own_sockets = server.own_sockets().map(Path::to_owned).collect();
+        let own_sockets = server.owned_sockets().map(Path::to_owned).collect();
         let mode = settings.flags.sandbox.sandbox;
         let in_force = give_up(mode, &machine, settings.ptrace_flags, own_sockets)?;
         server.reload_on(hangup);
@@ -177,7 +177,7 @@ fn run(settings: Settings) -> Result<(), String> {
             machine.engines().watch();
         }
         if asks_libvirt {
-            machine.libvirt().watch();
+            machine.libvirt().start();
         }
         if samples {
             sampler::start(&machine);
@@ -194,25 +194,25 @@ fn run(settings: Settings) -> Result<(), String> {
 /// Gives up what is not needed any more, and never was.
 fn give_up(
     mode: Mode,
-    machine: &Arc<Machine>,
+    machine: &Arc<HostState>,
     ptrace_flags: Vec<&'static str>,
     own_sockets: Vec<PathBuf>,
-) -> Result<&'static InForce, String> {
-    let machine = Snapshot::begin(Arc::clone(machine), Instant::now());
+) -> Result<&'static ActiveSandbox, String> {
+    let machine = Snapshot::new(Arc::clone(machine), Instant::now());
     let (engines, engines_are_named) = machine.engine_sockets();
     let (libvirts, libvirt_is_named) = machine.libvirt_sockets();
     let engines = engines.into_iter().map(|it| (it, engines_are_named));
     let libvirts = libvirts.into_iter().map(|it| (it, libvirt_is_named));
-    let needs = Needs {
+    let needs = Requirements {
         sockets: engines.chain(libvirts).collect(),
         own_sockets,
         ptrace_flags,
-        library: machine.libvirt_library().map(str::to_owned),
+        libvirt_library_uri: machine.libvirt_library().map(str::to_owned),
     };
     sandbox::enter(mode, &needs, &machine)
 }
 
-fn sandboxed(in_force: &InForce) {
+fn sandboxed(in_force: &ActiveSandbox) {
     let (landlock, seccomp) = (in_force.landlock_label(), in_force.seccomp_label());
     info!(landlock, seccomp, "sandboxed");
     if let Err(why) = &in_force.landlock {
@@ -232,7 +232,7 @@ fn check(settings: Settings, flags: check::Flags) -> Result<ExitCode, String> {
     let collectors = settings.collectors;
     let scraper = Scraper::new(Arc::clone(&machine), collectors, Workers::default());
     // Read with all rights, as at the start of a server.
-    let web_config = settings.flags.web.config_file().map(web_config::look);
+    let web_config = settings.flags.web.config_file().map(web_config::check_file);
     // As a server would, which holds for what is found.
     give_up(
         settings.flags.sandbox.sandbox,
@@ -270,13 +270,13 @@ fn census(settings: Settings, flags: CensusFlags) -> Result<(), String> {
         settings.ptrace_flags,
         Vec::new(),
     )?;
-    let report = runtime.block_on(census.once(&machine, &scraper));
+    let report = runtime.block_on(census.report_once(&machine, &scraper));
     // Not dropped: that would wait for what hangs in the kernel.
     runtime.shutdown_background();
     let text = if flags.json {
-        report.json()?
+        report.to_json()?
     } else {
-        report.table()
+        report.to_table()
     };
     // The reader may have closed the pipe.
     std::io::stdout().write_all(text.as_bytes()).ok();
@@ -284,7 +284,7 @@ fn census(settings: Settings, flags: CensusFlags) -> Result<(), String> {
 }
 
 /// Shows live what an exporter reports, or prints it once where the output is no terminal.
-fn top(exporter: Exporter, flags: &top::Flags) -> Result<ExitCode, String> {
+fn top(exporter: ExporterUrl, flags: &top::Flags) -> Result<ExitCode, String> {
     let runtime = runtime()?;
     let client = top::Client::new(exporter, flags.http_config_file.as_deref())?;
     let stop = {
@@ -293,10 +293,10 @@ fn top(exporter: Exporter, flags: &top::Flags) -> Result<ExitCode, String> {
     };
     let shown = runtime.block_on(async {
         if std::io::stdout().is_terminal() {
-            top::live(client, flags.top_interval, stop).await?;
+            top::run(client, flags.top_interval, stop).await?;
             return Ok::<_, String>(String::new());
         }
-        top::once(&client).await
+        top::render_once(&client).await
     });
     // Not dropped: that would wait for names that no server resolves.
     runtime.shutdown_background();
@@ -321,13 +321,13 @@ fn runtime() -> Result<Runtime, String> {
 }
 
 /// The machine as the flags describe it.
-fn machine(flags: &Flags) -> Arc<Machine> {
+fn machine(flags: &Flags) -> Arc<HostState> {
     let history = flags.history.clone();
-    let history = match Allowance::of_this_process().history_bytes {
-        Some(bytes) => history.within(bytes),
+    let history = match ResourceBudget::for_this_process().history_bytes {
+        Some(bytes) => history.capped_to(bytes),
         None => history,
     };
-    Arc::new(Machine::new(
+    Arc::new(HostState::new(
         flags.roots.clone(),
         flags.engines.clone(),
         flags.libvirt.clone(),
@@ -339,10 +339,10 @@ fn machine(flags: &Flags) -> Arc<Machine> {
 fn started(collectors: usize, to_come: &[&str]) {
     let version = env!("CARGO_PKG_VERSION");
     info!(version, collectors, "strata_exporter starts");
-    let allowance = Allowance::of_this_process();
+    let allowance = ResourceBudget::for_this_process();
     if let Some(memory_limit) = allowance.memory_limit.filter(|_| allowance.is_reduced) {
-        let Allowance {
-            kept_files,
+        let ResourceBudget {
+            cgroup_files: kept_files,
             history_bytes,
             ..
         } = allowance;

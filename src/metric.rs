@@ -2,7 +2,7 @@
 
 /// What a metric's value means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricType {
     /// Only ever grows, until whatever counts it restarts.
     Counter,
     /// Goes up and down.
@@ -30,13 +30,13 @@ pub struct Desc {
     /// The text of the `# HELP` line.
     pub help: &'static str,
     /// What the value means.
-    pub kind: Kind,
+    pub kind: MetricType,
     /// The label names, in the order the collector gives their values.
     pub labels: &'static [&'static str],
     /// The names of labels that stand before those, the same for all metrics of a
     /// thing: they are rendered once for each, as a block. A `*` stands for words
     /// that people choose.
-    pub block: &'static [&'static str],
+    pub base_labels: &'static [&'static str],
 }
 
 /// A described metric with `N` labels.
@@ -54,22 +54,22 @@ impl<const N: usize> Metric<N> {
     /// Where the name breaks the naming rules, at compile time.
     #[must_use]
     pub const fn new(
-        kind: Kind,
+        kind: MetricType,
         name: &'static str,
         help: &'static str,
         labels: &'static [&'static str; N],
-        block: &'static [&'static str],
+        base_labels: &'static [&'static str],
     ) -> Self {
         // Not the other way round: node_exporter has gauges named *_total, and
         // dashboards that rely on them. cAdvisor has counters named *_failcnt.
         assert!(
-            !matches!(kind, Kind::Counter)
+            !matches!(kind, MetricType::Counter)
                 || ends_with(name, "_total")
                 || ends_with(name, "_failcnt"),
             "counters are named *_total; one that must not be is Unknown"
         );
         assert!(
-            matches!(kind, Kind::Info) == ends_with(name, "_info"),
+            matches!(kind, MetricType::Info) == ends_with(name, "_info"),
             "info metrics, and only they, are named *_info"
         );
         assert!(!help.is_empty(), "every metric has a help text");
@@ -78,7 +78,7 @@ impl<const N: usize> Metric<N> {
             help,
             kind,
             labels,
-            block,
+            base_labels,
         })
     }
 
@@ -95,7 +95,7 @@ impl<const N: usize> Metric<N> {
 ///
 /// Where `N` is not the sum of their lengths, at compile time.
 #[must_use]
-pub const fn joined<const N: usize>(tables: &[&[&'static Desc]]) -> [&'static Desc; N] {
+pub const fn concat_tables<const N: usize>(tables: &[&[&'static Desc]]) -> [&'static Desc; N] {
     let mut all = [tables[0][0]; N];
     let (mut table, mut at) = (0, 0);
     while table < tables.len() {
@@ -161,7 +161,7 @@ macro_rules! metrics {
             #[allow(clippy::doc_markdown)]
             static $ident: $crate::metric::Metric<{ <[&str]>::len(&[$($label),*]) }> =
                 $crate::metric::Metric::new(
-                    $crate::metric::Kind::$kind,
+                    $crate::metric::MetricType::$kind,
                     $name,
                     concat!($($help),+).trim_ascii(),
                     &[$($label),*],

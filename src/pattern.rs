@@ -95,7 +95,7 @@ impl Filter {
 
     /// Whether this one was chosen.
     #[must_use]
-    pub fn wants(&self, name: &str) -> bool {
+    pub fn matches(&self, name: &str) -> bool {
         !self.exclude.matches(name) && (self.include.is_empty() || self.include.matches(name))
     }
 }
@@ -127,11 +127,11 @@ mod tests {
     #[test]
     fn including_something_drops_the_default() {
         let neither = Filter::new(("i", None), ("e", None), "^loop").unwrap();
-        assert!(neither.wants("sda") && !neither.wants("loop0"));
+        assert!(neither.matches("sda") && !neither.matches("loop0"));
         let include = Filter::new(("i", pattern("^loop")), ("e", None), "^loop").unwrap();
-        assert!(!include.wants("sda") && include.wants("loop0"));
+        assert!(!include.matches("sda") && include.matches("loop0"));
         let nothing_excluded = Filter::new(("i", None), ("e", pattern("")), "^loop").unwrap();
-        assert!(nothing_excluded.wants("loop0"));
+        assert!(nothing_excluded.matches("loop0"));
     }
 
     #[test]

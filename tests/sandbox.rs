@@ -30,10 +30,10 @@ use std::{
 use rustix::process::{Pid, test_kill_process};
 use strata_exporter::{
     cli, collectors,
-    sandbox::{self, Mode, NEWEST_LANDLOCK, Needs},
-    sources::{Machine, Snapshot},
+    sandbox::{self, MAX_LANDLOCK_ABI, Mode, Requirements},
+    sources::{HostState, Snapshot},
 };
-use support::{lacks, live::Scratch};
+use support::{server_process::TempDir, skip};
 
 /// The directory that the child tries things in; it is the child that has it.
 const DIR: &str = "STRATA_TEST_SANDBOX_DIR";
@@ -97,9 +97,9 @@ fn what_is_forbidden_fails_inside_and_works_outside() {
     let outside = tried(Mode::None, &port);
     let inside = tried(Mode::Auto, &port);
     assert_eq!(outside.len(), TRIED.len() + 1, "{outside:#?}");
-    let landlocked = inside["sandbox"].contains(&format!("abi {NEWEST_LANDLOCK}"));
+    let landlocked = inside["sandbox"].contains(&format!("abi {MAX_LANDLOCK_ABI}"));
     if !landlocked {
-        lacks("a kernel with Landlock of version 6");
+        skip("a kernel with Landlock of version 6");
     }
     for (what, by) in TRIED {
         assert_eq!(outside[*what], "ok", "outside: {what}");
@@ -119,21 +119,21 @@ fn what_is_forbidden_fails_inside_and_works_outside() {
 }
 
 fn a_strict_sandbox_that_cannot_be_had_is_an_error() {
-    let needs = Needs {
-        library: Some("xen+ssh://elsewhere/".to_owned()),
-        ..Needs::default()
+    let needs = Requirements {
+        libvirt_library_uri: Some("xen+ssh://elsewhere/".to_owned()),
+        ..Requirements::default()
     };
     let said = sandbox::enter(Mode::Strict, &needs, &machine()).unwrap_err();
     assert!(
         said.starts_with("--sandbox=strict: no Landlock: "),
         "{said}"
     );
-    assert!(sandbox::in_force().is_none());
+    assert!(sandbox::active().is_none());
 }
 
 /// What a child says that is in this mode.
 fn tried(mode: Mode, port: &TcpListener) -> BTreeMap<String, String> {
-    let dir = Scratch::new("sandbox");
+    let dir = TempDir::new("sandbox");
     let abstract_socket = SocketAddr::from_abstract_name(abstract_name()).unwrap();
     let _listening = UnixListener::bind_addr(&abstract_socket).unwrap();
     let _reached = UnixListener::bind(dir.0.join("reached")).unwrap();
@@ -169,14 +169,14 @@ fn abstract_name() -> String {
 fn machine() -> Snapshot {
     let settings = cli::parse_server(collectors::ALL, ["strata_exporter"]).unwrap();
     let flags = settings.flags;
-    let machine = Machine::new(
+    let machine = HostState::new(
         flags.roots,
         flags.engines,
         flags.libvirt,
         flags.workloads,
         flags.history,
     );
-    Snapshot::begin(Arc::new(machine), Instant::now())
+    Snapshot::new(Arc::new(machine), Instant::now())
 }
 
 /// Enters the sandbox, tries everything and says what came of it.
@@ -190,11 +190,11 @@ fn child(dir: &Path) {
     let own = own_dir.join("socket");
     let own_socket = UnixListener::bind(&own).unwrap();
     let client = UnixStream::connect(&own).unwrap();
-    let needs = Needs {
+    let needs = Requirements {
         own_sockets: vec![own.clone()],
-        ..Needs::default()
+        ..Requirements::default()
     };
-    sandbox::no_new_privileges();
+    sandbox::set_no_new_privs();
     let in_force = sandbox::enter(mode, &needs, &machine()).unwrap();
     println!(
         "sandbox: {}, {}",

@@ -24,15 +24,15 @@ use crate::{
     collector::Layer,
     family::{Families, Family, Value},
     scrape::Scraper,
-    sources::{Machine, installation_id},
+    sources::{HostState, installation_id},
 };
 
 /// How long engines may take to say what they have.
-const ENGINES_ANSWER: Duration = Duration::from_secs(5);
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the collectors may take.
-const DEADLINE: Duration = Duration::from_secs(10);
+const COLLECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Use of CPU is told from two readings, this far apart.
-const BETWEEN: Duration = Duration::from_millis(1100);
+const CPU_SAMPLE_INTERVAL: Duration = Duration::from_millis(1100);
 
 /// How the census is told.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -51,12 +51,12 @@ pub struct Flags {
 #[derive(Debug)]
 pub struct Census {
     installation_id: String,
-    hashes_images: bool,
+    hash_images: bool,
 }
 
 /// What is told. The names are those that others expect.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct CensusReport {
     installation_id: String,
     version: &'static str,
     #[serde(serialize_with = "seconds")]
@@ -93,39 +93,39 @@ impl Census {
         let dir = flags.census_state_directory.as_deref();
         let found = installation_id(dir);
         let found = found.map_err(|error| format!("--census.state-directory: {error}"))?;
-        if let Some(error) = found.unkept {
+        if let Some(error) = found.persist_error {
             warn!(%error, "the installation's id cannot be kept: the next start has another");
         }
         Ok(Self {
             installation_id: found.id,
-            hashes_images: flags.census_hash_images,
+            hash_images: flags.census_hash_images,
         })
     }
 
     /// The report, made within about this time.
-    pub async fn report(&self, scraper: &Scraper, limit: Duration) -> Report {
+    pub async fn report(&self, scraper: &Scraper, limit: Duration) -> CensusReport {
         let of_census = scraper.collectors().filter(|(_, of)| *of == Layer::Census);
         let names: BTreeSet<&str> = of_census.map(|(name, _)| name).collect();
         let families = scraper.scrape(&names, limit).await.into_families();
-        self.of_families(&families)
+        self.report_from_families(&families)
     }
 
     /// The report, asked for once by who has not followed the engines until now.
-    pub async fn once(&self, machine: &Arc<Machine>, scraper: &Scraper) -> Report {
+    pub async fn report_once(&self, machine: &Arc<HostState>, scraper: &Scraper) -> CensusReport {
         machine.engines().watch();
-        machine.engines_answered(ENGINES_ANSWER).await;
-        self.report(scraper, DEADLINE).await;
-        time::sleep(BETWEEN).await;
-        self.report(scraper, DEADLINE).await
+        machine.wait_for_engines(ENGINE_TIMEOUT).await;
+        self.report(scraper, COLLECT_TIMEOUT).await;
+        time::sleep(CPU_SAMPLE_INTERVAL).await;
+        self.report(scraper, COLLECT_TIMEOUT).await
     }
 
-    fn of_families(&self, families: &[Arc<Families>]) -> Report {
+    fn report_from_families(&self, families: &[Arc<Families>]) -> CensusReport {
         let family = |name: &str| {
             let mut all = families.iter().flat_map(|families| families.iter());
             all.find(|family| family.name == name)
         };
-        let float = |name| Some(float(value(family(name)?)?));
-        let count = |name| count(value(family(name)?)?);
+        let float = |name| Some(float(single_value(family(name)?)?));
+        let count = |name| count(single_value(family(name)?)?);
         let by_state = family("census_containers");
         let in_state = |state: &str| {
             let of_state = by_state?
@@ -137,7 +137,7 @@ impl Census {
         let states = ["running", "stopped", "paused", "other"].map(in_state);
         let [running, stopped, paused, other] = states;
         let zone = family("census_timezone_info");
-        Report {
+        CensusReport {
             installation_id: self.installation_id.clone(),
             version: env!("CARGO_PKG_VERSION"),
             timestamp: SystemTime::now()
@@ -160,7 +160,7 @@ impl Census {
             unique_images: count("census_images"),
             timezone: zone.and_then(|zone| zone.samples().next()?.1.value("timezone")),
             image_stats: family("census_images").map(|_| {
-                self.images(
+                self.image_stats(
                     family("census_image_containers"),
                     family("census_image_size_bytes"),
                 )
@@ -168,7 +168,7 @@ impl Census {
         }
     }
 
-    fn images(&self, users: Option<&Family>, sizes: Option<&Family>) -> Vec<ImageStat> {
+    fn image_stats(&self, users: Option<&Family>, sizes: Option<&Family>) -> Vec<ImageStat> {
         let by_image = |family: Option<&Family>| -> BTreeMap<String, u64> {
             let samples = family.into_iter().flat_map(Family::samples);
             let counts = samples
@@ -179,15 +179,15 @@ impl Census {
         let users = by_image(users);
         let stats = users.into_iter().map(|(image, count)| ImageStat {
             size_bytes: sizes.get(&image).copied(),
-            image: self.told(image),
+            image: self.displayed_image(image),
             count,
         });
         stats.collect()
     }
 
     /// An image's name as it is told. What stands for those without a name is none.
-    fn told(&self, image: String) -> String {
-        if !self.hashes_images || matches!(image.as_str(), "<none>" | "<other>") {
+    fn displayed_image(&self, image: String) -> String {
+        if !self.hash_images || matches!(image.as_str(), "<none>" | "<other>") {
             return image;
         }
         let mut told = "sha256:".to_owned();
@@ -199,9 +199,9 @@ impl Census {
     }
 }
 
-impl Report {
+impl CensusReport {
     /// As JSON, for people as well.
-    pub fn json(&self) -> Result<String, String> {
+    pub fn to_json(&self) -> Result<String, String> {
         let json = serde_json::to_string_pretty(self);
         json.map(|json| json + "\n")
             .map_err(|error| error.to_string())
@@ -209,7 +209,7 @@ impl Report {
 
     /// As a table.
     #[must_use]
-    pub fn table(&self) -> String {
+    pub fn to_table(&self) -> String {
         let known = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
         let count = |value: Option<u64>| known(value.map(|value| value.to_string()));
         let float = |value: Option<f64>| known(value.map(|value| format!("{value:.1}")));
@@ -254,7 +254,7 @@ fn row(text: &mut String, [name, value]: &[&str; 2]) {
 }
 
 /// The value of a family that has one sample.
-fn value(family: &Family) -> Option<Value> {
+fn single_value(family: &Family) -> Option<Value> {
     family.samples().next().map(|(.., value)| value)
 }
 
@@ -297,16 +297,16 @@ mod tests {
         SIZE: Gauge = "census_image_size_bytes" ["image"];
     }
 
-    fn report(hashes_images: bool, families: Families) -> Report {
+    fn report(hashes_images: bool, families: Families) -> CensusReport {
         let census = Census {
             installation_id: "1".to_owned(),
-            hashes_images,
+            hash_images: hashes_images,
         };
-        census.of_families(&[Arc::default(), Arc::new(families)])
+        census.report_from_families(&[Arc::default(), Arc::new(families)])
     }
 
     #[test]
-    fn containers_of_all_engines_are_one_sum() {
+    fn containers_are_summed_over_engines() {
         let mut families = Families::default();
         for (engine, state, count) in [
             ("docker", "running", 5_u64),
@@ -335,13 +335,13 @@ mod tests {
         assert!(report.image_stats.is_none());
         assert!(
             report
-                .table()
+                .to_table()
                 .contains("\nimages                  unknown\n")
         );
     }
 
     #[test]
-    fn what_nobody_counted_is_null_and_not_zero() {
+    fn missing_counts_are_null_not_zero() {
         let report = serde_json::to_value(report(false, Families::default())).unwrap();
         for field in ["total_containers", "containers_running", "image_stats"] {
             assert_eq!(report.get(field), Some(&serde_json::Value::Null), "{field}");
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_images_are_told_only_where_they_may_be() {
+    fn image_names_are_hashed_if_configured() {
         let images = |hashes_images| {
             let mut families = Families::default();
             families.add(&IMAGES, [], 2_u64);

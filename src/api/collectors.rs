@@ -5,32 +5,32 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::{error::Problem, json, seconds};
+use super::{error::ApiError, seconds, to_json};
 use crate::{
     collector::{Entry, Layer},
-    scrape::{Last, Outcome, Scraper},
+    scrape::{LastRun, Outcome, Scraper},
     sources::Snapshot,
 };
 
 #[derive(Serialize)]
-struct Collectors {
+struct CollectorsResponse {
     #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     time: Option<Duration>,
-    collectors: Vec<Collector>,
+    collectors: Vec<CollectorStatus>,
 }
 
 #[derive(Serialize)]
-struct Collector {
+struct CollectorStatus {
     name: &'static str,
     about: &'static str,
     layer: &'static str,
     enabled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    last: Option<Run>,
+    last: Option<CollectorRun>,
 }
 
 #[derive(Serialize)]
-struct Run {
+struct CollectorRun {
     #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     time: Option<Duration>,
     outcome: &'static str,
@@ -40,43 +40,45 @@ struct Run {
     skipped_parts: usize,
 }
 
-pub(super) fn answer(
+pub(super) fn respond(
     entries: &[Entry],
     scraper: &Scraper,
-    machine: &Snapshot,
-) -> Result<Vec<u8>, Problem> {
-    let on: Vec<(&str, Layer, Option<Last>)> = scraper.last().collect();
-    let built = entries.iter().filter(|entry| !entry.is_to_come());
+    snapshot: &Snapshot,
+) -> Result<Vec<u8>, ApiError> {
+    let on: Vec<(&str, Layer, Option<LastRun>)> = scraper.last_runs().collect();
+    let built = entries.iter().filter(|entry| !entry.is_planned());
     let collectors = built.map(|entry| {
         let slot = on.iter().find(|(name, ..)| *name == entry.name);
-        Collector {
+        CollectorStatus {
             name: entry.name,
             about: entry.about,
             layer: entry.layer.name(),
             enabled: slot.is_some(),
-            last: slot.and_then(|(.., last)| last.as_ref()).map(run),
+            last: slot.and_then(|(.., last)| last.as_ref()).map(last_run),
         }
     });
-    json(&Collectors {
-        time: machine.now(),
+    to_json(&CollectorsResponse {
+        time: snapshot.unix_time(),
         collectors: collectors.collect(),
     })
 }
 
-fn run(last: &Last) -> Run {
+fn last_run(last: &LastRun) -> CollectorRun {
     let error = match &last.outcome {
-        Outcome::Absent(error) | Outcome::Failed(error) => Some(error.to_string()),
+        Outcome::NotFound(error) | Outcome::Failed(error) => Some(error.to_string()),
         Outcome::Panicked(panic) => Some(panic.clone()),
         Outcome::TimedOut => Some("did not end in time".to_owned()),
         Outcome::StillRunning => Some("has not ended since an earlier scrape".to_owned()),
         // Why the first of the parts was left out.
-        Outcome::Collected | Outcome::Unsupported => last.reason.as_ref().map(ToString::to_string),
+        Outcome::Collected | Outcome::Unsupported => {
+            last.first_error.as_ref().map(ToString::to_string)
+        }
     };
-    Run {
+    CollectorRun {
         time: last.at.duration_since(SystemTime::UNIX_EPOCH).ok(),
         outcome: last.outcome.name(),
         duration_seconds: last.duration.as_secs_f64(),
         error,
-        skipped_parts: last.skipped,
+        skipped_parts: last.error_count,
     }
 }

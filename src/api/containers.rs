@@ -12,12 +12,12 @@ use std::{
 use serde::{Serialize, Serializer};
 
 use super::{
-    Api, Missing,
-    error::{Candidate, Problem},
-    json, keep,
-    latest::Latest,
-    query::Query,
-    seconds,
+    Api, MissingPart,
+    error::{ApiError, Candidate},
+    latest::LatestSample,
+    ok_or_missing,
+    query::QueryParams,
+    seconds, to_json,
 };
 use crate::{
     error::{Error, Result},
@@ -25,8 +25,8 @@ use crate::{
     scrape::Reading,
     sources::{
         Snapshot,
-        engine::{Container, Engine, Health, Kind, State},
-        workloads::{Handle, Runtime, Seen, Unnamed, Workload},
+        engine::{Container, ContainerState, Engine, EngineKind, Health},
+        workloads::{Inventory, Runtime, RuntimeId, UnnamedCause, Workload},
     },
 };
 
@@ -37,15 +37,15 @@ pub(super) const PARAMETERS: &[&str] = &["all"];
 const MAX_CANDIDATES: usize = 20;
 
 #[derive(Debug)]
-pub(super) struct Readings {
-    seen: Reading<Arc<Listed>>,
+pub(super) struct ContainerReads {
+    listing: Reading<Arc<ContainerListing>>,
 }
 
-impl Readings {
+impl ContainerReads {
     pub(super) fn new() -> Self {
         Self {
-            seen: Reading::new("control groups", |machine| {
-                Listed::of_groups(machine).map(Arc::new)
+            listing: Reading::new("control groups", |snapshot| {
+                ContainerListing::from_cgroups(snapshot).map(Arc::new)
             }),
         }
     }
@@ -53,96 +53,97 @@ impl Readings {
 
 /// What was seen, by the snapshot that saw it or without.
 #[derive(Debug)]
-struct Listed {
-    seen: Source,
+struct ContainerListing {
+    source: ListingSource,
     /// When those that no engine knows were made, in their order.
-    made: Vec<Option<Duration>>,
+    created: Vec<Option<Duration>>,
     /// Why groups are missing, if some are.
-    left_out: Option<Error>,
+    skipped: Option<Error>,
 }
 
 #[derive(Debug)]
-enum Source {
-    Groups(Arc<Snapshot>),
-    Engines(Seen),
+enum ListingSource {
+    Cgroups(Arc<Snapshot>),
+    Engines(Inventory),
 }
 
-impl Listed {
-    fn of_groups(machine: &Arc<Snapshot>) -> Result<Self> {
-        let seen = machine.workloads()?;
+impl ContainerListing {
+    fn from_cgroups(snapshot: &Arc<Snapshot>) -> Result<Self> {
+        let inventory = snapshot.workloads()?;
         let made = |workload: &Arc<Workload>| {
-            let group = workload.group.as_ref();
+            let group = workload.cgroup.as_ref();
             // An engine's times say more.
             let group = group.filter(|_| workload.container.is_none());
-            group?.made().ok()
+            group?.created().ok()
         };
         Ok(Self {
-            made: seen.all.iter().map(made).collect(),
-            left_out: machine.cgroups().left_out(),
-            seen: Source::Groups(Arc::clone(machine)),
+            created: inventory.all.iter().map(made).collect(),
+            skipped: snapshot.cgroups().partial_error(),
+            source: ListingSource::Cgroups(Arc::clone(snapshot)),
         })
     }
 
-    fn seen(&self) -> Option<&Seen> {
-        match &self.seen {
+    fn inventory(&self) -> Option<&Inventory> {
+        match &self.source {
             // Was read before, or it would not be here.
-            Source::Groups(machine) => machine.workloads().ok(),
-            Source::Engines(seen) => Some(seen),
+            ListingSource::Cgroups(machine) => machine.workloads().ok(),
+            ListingSource::Engines(seen) => Some(seen),
         }
     }
 }
 
 /// What there is, and what is missing of it.
-struct Read {
+struct ContainerView {
     history: Arc<History>,
     time: Option<Duration>,
-    listed: Arc<Listed>,
+    listing: Arc<ContainerListing>,
     /// Whether there would be more if everything could be read.
     is_partial: bool,
-    missing: Vec<Missing>,
+    missing: Vec<MissingPart>,
 }
 
-impl Read {
-    async fn now(api: &Api, machine: &Arc<Snapshot>) -> Self {
-        let reading = &api.containers.seen;
+impl ContainerView {
+    async fn fetch(api: &Api, snapshot: &Arc<Snapshot>) -> Self {
+        let reading = &api.containers.listing;
         let mut missing = Vec::new();
-        let read = reading.take(machine, &api.workers).await;
-        let listed = keep(&mut missing, reading.what(), read).unwrap_or_else(|| {
-            Arc::new(Listed {
-                seen: Source::Engines(machine.known_containers()),
-                made: Vec::new(),
-                left_out: None,
+        let read = reading.take(snapshot, &api.workers).await;
+        let listed = ok_or_missing(&mut missing, reading.what(), read).unwrap_or_else(|| {
+            Arc::new(ContainerListing {
+                source: ListingSource::Engines(snapshot.engine_containers()),
+                created: Vec::new(),
+                skipped: None,
             })
         });
-        let left_out = listed.left_out.as_ref();
-        missing.extend(left_out.map(|why| Missing::new(reading.what(), why)));
+        let left_out = listed.skipped.as_ref();
+        missing.extend(left_out.map(|why| MissingPart::new(reading.what(), why)));
         Self {
             history: Arc::clone(api.machine.history()),
-            time: machine.now(),
+            time: snapshot.unix_time(),
             is_partial: !missing.is_empty(),
-            listed,
+            listing: listed,
             missing,
         }
     }
 
-    fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        let seen = self.listed.seen();
-        let made = self.listed.made.iter().copied();
+    fn rows(&self) -> impl Iterator<Item = ContainerRow<'_>> {
+        let seen = self.listing.inventory();
+        let made = self.listing.created.iter().copied();
         let made = made.chain(std::iter::repeat(None));
         let all = seen.into_iter().flat_map(|seen| {
             let all = seen.all.iter();
             all.map(move |workload| (seen, &**workload))
         });
-        all.zip(made)
-            .map(|((seen, workload), made)| Row::of(seen, workload, made, self.is_partial))
+        all.zip(made).map(|((seen, workload), made)| {
+            ContainerRow::new(seen, workload, made, self.is_partial)
+        })
     }
 
     /// Those that are gone and still remembered, each once.
-    fn gone(&self) -> impl Iterator<Item = Row<'_>> {
-        let seen = self.listed.seen();
+    fn gone(&self) -> impl Iterator<Item = ContainerRow<'_>> {
+        let seen = self.listing.inventory();
         let all = seen.into_iter().flat_map(|seen| {
             let gone = seen.gone.iter().map(|(workload, _)| workload);
-            gone.map(move |workload| Row::of(seen, workload, None, false))
+            gone.map(move |workload| ContainerRow::new(seen, workload, None, false))
         });
         let mut ids = BTreeSet::new();
         all.filter(move |row| {
@@ -153,11 +154,11 @@ impl Read {
 
     /// That there is none; or, where it may be among those that could not be listed, that
     /// nobody knows.
-    fn explain(&self, problem: Problem) -> Problem {
+    fn explain(&self, problem: ApiError) -> ApiError {
         match self.missing.first() {
-            Some(Missing { part, reason }) if problem.is_not_found() => {
+            Some(MissingPart { part, reason }) if problem.is_not_found() => {
                 let reason = format!("{problem}, but not all can be seen: {part}: {reason}");
-                Problem::new(503, reason)
+                ApiError::new(503, reason)
             }
             _ => problem,
         }
@@ -167,22 +168,22 @@ impl Read {
 /// Every container.
 pub(super) async fn list(
     api: &Api,
-    machine: Arc<Snapshot>,
-    query: &Query,
-) -> std::result::Result<Vec<u8>, Problem> {
-    let all = query.switch("all")?;
-    let read = Read::now(api, &machine).await;
-    api.write(move || {
-        let engines = machine.engines();
-        let is_known = matches!(read.listed.seen, Source::Groups(_))
+    snapshot: Arc<Snapshot>,
+    query: &QueryParams,
+) -> std::result::Result<Vec<u8>, ApiError> {
+    let all = query.parse_bool("all")?;
+    let read = ContainerView::fetch(api, &snapshot).await;
+    api.run_on_worker(move || {
+        let engines = snapshot.engines();
+        let is_known = matches!(read.listing.source, ListingSource::Cgroups(_))
             || engines.iter().any(|it| it.confirmed.is_some());
-        json(&List {
+        to_json(&ContainersResponse {
             time: read.time,
             engines: engines
                 .iter()
-                .map(|engine| AboutEngine::of(engine))
+                .map(|engine| EngineStatus::from_engine(engine))
                 .collect(),
-            containers: is_known.then_some(Rows { read: &read, all }),
+            containers: is_known.then_some(ContainerRows { view: &read, all }),
             missing: &read.missing,
         })
     })
@@ -190,17 +191,17 @@ pub(super) async fn list(
 }
 
 /// The one that is meant.
-pub(super) async fn one(
+pub(super) async fn detail(
     api: &Api,
-    machine: Arc<Snapshot>,
-    named: String,
-) -> std::result::Result<Vec<u8>, Problem> {
-    let read = Read::now(api, &machine).await;
-    api.write(move || {
-        let row = find(read.rows(), &named).map_err(|problem| read.explain(problem))?;
-        json(&One {
+    snapshot: Arc<Snapshot>,
+    name_or_id: String,
+) -> std::result::Result<Vec<u8>, ApiError> {
+    let read = ContainerView::fetch(api, &snapshot).await;
+    api.run_on_worker(move || {
+        let row = find(read.rows(), &name_or_id).map_err(|problem| read.explain(problem))?;
+        to_json(&ContainerResponse {
             time: read.time,
-            container: Detail::of(row.with_latest(&read.history)),
+            container: ContainerDetail::new(row.with_latest(&read.history)),
             missing: &read.missing,
         })
     })
@@ -209,36 +210,36 @@ pub(super) async fn one(
 
 /// Which container is meant, and its samples if there are some. One that is there comes
 /// before one that is gone.
-pub(super) async fn remembered(
+pub(super) async fn find_series(
     api: &Api,
-    machine: &Arc<Snapshot>,
-    named: String,
-) -> std::result::Result<(Candidate, Option<Arc<Series>>), Problem> {
-    let read = Read::now(api, machine).await;
+    snapshot: &Arc<Snapshot>,
+    name_or_id: String,
+) -> std::result::Result<(Candidate, Option<Arc<Series>>), ApiError> {
+    let read = ContainerView::fetch(api, snapshot).await;
     let found = api.workers.call(move || {
-        let row = match find(read.rows(), &named) {
+        let row = match find(read.rows(), &name_or_id) {
             Err(problem) if problem.is_not_found() => {
-                find(read.gone(), &named).map_err(|problem| read.explain(problem))
+                find(read.gone(), &name_or_id).map_err(|problem| read.explain(problem))
             }
             found => found,
         }?;
         if row.kind == "group" {
-            let reason = format!("{named:?} is no container: only those have a history");
-            return Err(Problem::new(404, reason));
+            let reason = format!("{name_or_id:?} is no container: only those have a history");
+            return Err(ApiError::new(404, reason));
         }
         Ok((row.candidate(), row.series(&read.history)))
     });
-    let lost = || Err(Problem::new(500, "the container could not be looked for"));
+    let lost = || Err(ApiError::new(500, "the container could not be looked for"));
     found.await.unwrap_or_else(lost)
 }
 
 /// What the container of these samples is called, as far as memory tells.
-pub(super) fn called(machine: &Snapshot, series: &Series) -> Candidate {
-    let handle = Handle::of(series.path());
+pub(super) fn describe_series(snapshot: &Snapshot, series: &Series) -> Candidate {
+    let handle = RuntimeId::from_cgroup_path(series.path());
     let has_path = series.id() == series.path();
     let id = Some(series.id()).filter(|_| !has_path);
     let id = id.or_else(|| Some(handle.as_ref()?.id.as_str()));
-    let engines = machine.engines();
+    let engines = snapshot.engines();
     let mut known = engines
         .iter()
         .filter_map(|it| it.containers.get(series.id()));
@@ -255,56 +256,59 @@ pub(super) fn called(machine: &Snapshot, series: &Series) -> Candidate {
 /// The row that a word means: the one with this id or control group, else with this name,
 /// else the one whose id begins so.
 fn find<'a>(
-    rows: impl Iterator<Item = Row<'a>>,
-    named: &str,
-) -> std::result::Result<Row<'a>, Problem> {
+    rows: impl Iterator<Item = ContainerRow<'a>>,
+    name_or_id: &str,
+) -> std::result::Result<ContainerRow<'a>, ApiError> {
     // By how well they match.
-    let mut found: [Vec<Row<'a>>; 3] = Default::default();
+    let mut found: [Vec<ContainerRow<'a>>; 3] = Default::default();
     for row in rows {
-        let is_prefix = row.id.is_some_and(|id| id.starts_with(named));
+        let is_prefix = row.id.is_some_and(|id| id.starts_with(name_or_id));
         let [exactly, by_name, by_prefix] = &mut found;
-        if row.id == Some(named) || row.cgroup == named {
+        if row.id == Some(name_or_id) || row.cgroup == name_or_id {
             exactly.push(row);
-        } else if row.has_name(named) {
+        } else if row.has_name(name_or_id) {
             by_name.push(row);
-        } else if is_prefix && !named.is_empty() {
+        } else if is_prefix && !name_or_id.is_empty() {
             by_prefix.push(row);
         }
     }
     let Some(mut best) = found.into_iter().find(|rows| !rows.is_empty()) else {
-        let reason = format!("there is no container {named:?}");
-        return Err(Problem::new(404, reason));
+        let reason = format!("there is no container {name_or_id:?}");
+        return Err(ApiError::new(404, reason));
     };
     if best.len() > 1 {
-        let reason = format!("{named:?} may be one of {} containers", best.len());
-        let candidates = best.iter().take(MAX_CANDIDATES).map(Row::candidate);
-        return Err(Problem::ambiguous(reason, candidates.collect()));
+        let reason = format!("{name_or_id:?} may be one of {} containers", best.len());
+        let candidates = best
+            .iter()
+            .take(MAX_CANDIDATES)
+            .map(ContainerRow::candidate);
+        return Err(ApiError::ambiguous(reason, candidates.collect()));
     }
     best.pop()
-        .ok_or_else(|| Problem::new(404, "there is no such container"))
+        .ok_or_else(|| ApiError::new(404, "there is no such container"))
 }
 
 #[derive(Serialize)]
-struct List<'a> {
+struct ContainersResponse<'a> {
     #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     time: Option<Duration>,
-    engines: Vec<AboutEngine<'a>>,
+    engines: Vec<EngineStatus<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    containers: Option<Rows<'a>>,
-    missing: &'a [Missing],
+    containers: Option<ContainerRows<'a>>,
+    missing: &'a [MissingPart],
 }
 
 #[derive(Serialize)]
-struct One<'a> {
+struct ContainerResponse<'a> {
     #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     time: Option<Duration>,
-    container: Detail<'a>,
-    missing: &'a [Missing],
+    container: ContainerDetail<'a>,
+    missing: &'a [MissingPart],
 }
 
 /// How an engine is reached.
 #[derive(Serialize)]
-struct AboutEngine<'a> {
+struct EngineStatus<'a> {
     socket: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     engine: Option<&'static str>,
@@ -317,12 +321,12 @@ struct AboutEngine<'a> {
     containers: Option<usize>,
 }
 
-impl<'a> AboutEngine<'a> {
-    fn of(engine: &'a Engine) -> Self {
+impl<'a> EngineStatus<'a> {
+    fn from_engine(engine: &'a Engine) -> Self {
         let is_known = engine.confirmed.is_some();
         Self {
             socket: engine.socket.to_string_lossy().into_owned(),
-            engine: engine.kind.map(Kind::name),
+            engine: engine.kind.map(EngineKind::name),
             version: engine.version.as_deref(),
             is_up: engine.up,
             error: engine.error.as_deref().filter(|_| !engine.up),
@@ -332,21 +336,21 @@ impl<'a> AboutEngine<'a> {
 }
 
 /// Written one by one, without being gathered before.
-struct Rows<'a> {
-    read: &'a Read,
+struct ContainerRows<'a> {
+    view: &'a ContainerView,
     all: bool,
 }
 
-impl Serialize for Rows<'_> {
+impl Serialize for ContainerRows<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let wanted = |row: &Row<'_>| self.all || row.kind != "group";
-        let rows = self.read.rows().filter(wanted);
-        serializer.collect_seq(rows.map(|row| row.with_latest(&self.read.history)))
+        let wanted = |row: &ContainerRow<'_>| self.all || row.kind != "group";
+        let rows = self.view.rows().filter(wanted);
+        serializer.collect_seq(rows.map(|row| row.with_latest(&self.view.history)))
     }
 }
 
 #[derive(Serialize)]
-struct Row<'a> {
+struct ContainerRow<'a> {
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
@@ -384,18 +388,18 @@ struct Row<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     is_current: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    unnamed: Option<WhyUnnamed>,
+    unnamed: Option<UnnamedReason>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    domain: Option<Domain<'a>>,
+    domain: Option<ContainerDomain<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    latest: Option<Latest>,
+    latest: Option<LatestSample>,
     #[serde(skip)]
     container: Option<&'a Container>,
 }
 
 /// The virtual machine in a control group.
 #[derive(Serialize)]
-struct Domain<'a> {
+struct ContainerDomain<'a> {
     id: u32,
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -403,68 +407,70 @@ struct Domain<'a> {
 }
 
 #[derive(Serialize)]
-struct WhyUnnamed {
+struct UnnamedReason {
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
 }
 
-impl<'a> Row<'a> {
-    fn of(
-        seen: &'a Seen,
+impl<'a> ContainerRow<'a> {
+    fn new(
+        inventory: &'a Inventory,
         workload: &'a Workload,
-        made: Option<Duration>,
+        created: Option<Duration>,
         is_partial: bool,
     ) -> Self {
         let known = workload.container.as_ref();
         let container = known.map(|(_, container)| &**container);
-        let handle = workload.handle.as_ref();
-        let kind = match (container, handle, &workload.guest) {
+        let handle = workload.runtime_id.as_ref();
+        let kind = match (container, handle, &workload.domain) {
             (None, None, Some(_)) => "guest",
             (None, None, None) => "group",
             _ => "container",
         };
         let is_alive = container.is_some_and(|it| it.state.is_alive());
         // Where it never ran, it says of its end that it was in the year 1.
-        let ended = container.filter(|it| !is_alive && it.state != State::Created);
-        let said = |text: &'a String| Some(text.as_str()).filter(|text| !text.is_empty());
+        let ended = container.filter(|it| !is_alive && it.state != ContainerState::Created);
+        let non_empty = |text: &'a String| Some(text.as_str()).filter(|text| !text.is_empty());
         Self {
             kind,
             id: container
                 .map(|it| it.id.as_str())
                 .or_else(|| Some(handle?.id.as_str())),
             name: match (container, handle) {
-                (Some(it), _) => said(&it.name),
+                (Some(it), _) => non_empty(&it.name),
                 // Its id is its name.
-                (None, Some(it)) if it.runtime == Runtime::Lxc => said(&it.id),
+                (None, Some(it)) if it.runtime == Runtime::Lxc => non_empty(&it.id),
                 _ => None,
             },
             engine: known.map(|(kind, _)| kind.name()),
             runtime: handle.and_then(|it| it.runtime.name()),
-            image: container.and_then(|it| said(&it.image)),
-            image_id: container.and_then(|it| said(&it.image_id)),
+            image: container.and_then(|it| non_empty(&it.image)),
+            image_id: container.and_then(|it| non_empty(&it.image_id)),
             state: container.map(|it| it.state.name()),
             health: container
                 .filter(|_| is_alive)
                 .and_then(|it| it.health)
                 .map(Health::name),
-            restarts: container.and_then(|it| it.restarts),
+            restarts: container.and_then(|it| it.restart_count),
             exit_code: ended.and_then(|it| it.exit_code),
-            created: container.map_or(made, |it| it.created),
-            started: container.map_or(made, |it| it.started),
+            created: container.map_or(created, |it| it.created),
+            started: container.map_or(created, |it| it.started),
             finished: ended.and_then(|it| it.finished),
             memory_limit_bytes: container.and_then(|it| it.memory_limit),
             cgroup: &workload.path,
-            has_cgroup: match &workload.group {
+            has_cgroup: match &workload.cgroup {
                 Some(_) => Some(true),
                 None => (!is_partial).then_some(false),
             },
             is_current: container.map(|it| {
-                let mut up = seen.engines.iter().filter(|engine| engine.up);
+                let mut up = inventory.engines.iter().filter(|engine| engine.up);
                 up.any(|engine| engine.containers.contains_key(&it.id))
             }),
-            unnamed: seen.why_unnamed(workload).map(WhyUnnamed::of),
-            domain: workload.guest.as_ref().map(|guest| Domain {
+            unnamed: inventory
+                .unnamed_cause(workload)
+                .map(UnnamedReason::from_unnamed),
+            domain: workload.domain.as_ref().map(|guest| ContainerDomain {
                 id: guest.id,
                 name: &guest.name,
                 uuid: guest.uuid.as_deref(),
@@ -476,19 +482,19 @@ impl<'a> Row<'a> {
 
     /// What the history knows of it.
     fn series(&self, history: &History) -> Option<Arc<Series>> {
-        history.container_of(self.id, self.cgroup)
+        history.find_container(self.id, self.cgroup)
     }
 
     fn with_latest(mut self, history: &History) -> Self {
         let series = self.series(history);
-        self.latest = series.and_then(|series| Latest::of(&series));
+        self.latest = series.and_then(|series| LatestSample::from_series(&series));
         self
     }
 
-    fn has_name(&self, named: &str) -> bool {
+    fn has_name(&self, name: &str) -> bool {
         let of_domain = self.domain.as_ref();
-        self.name == Some(named)
-            || of_domain.is_some_and(|it| it.name == named || it.uuid == Some(named))
+        self.name == Some(name)
+            || of_domain.is_some_and(|it| it.name == name || it.uuid == Some(name))
     }
 
     fn candidate(&self) -> Candidate {
@@ -501,26 +507,26 @@ impl<'a> Row<'a> {
     }
 }
 
-impl WhyUnnamed {
-    fn of(why: Unnamed) -> Self {
+impl UnnamedReason {
+    fn from_unnamed(why: UnnamedCause) -> Self {
         let (reason, detail) = match why {
-            Unnamed::NotKnown(kind) => {
+            UnnamedCause::UnknownToEngine(kind) => {
                 let detail = format!("made by another {} than those asked", kind.name());
                 ("not_known", Some(detail))
             }
-            Unnamed::Down(kind, error) => {
+            UnnamedCause::EngineDown(kind, error) => {
                 let error = error.unwrap_or_else(|| "did not answer yet".to_owned());
                 ("engine_down", Some(format!("{}: {error}", kind.name())))
             }
-            Unnamed::NotAsked(kind) => {
+            UnnamedCause::EngineNotConfigured(kind) => {
                 let detail = format!("no {} is asked", kind.name());
                 ("not_asked", Some(detail))
             }
-            Unnamed::NoNames(runtime) => {
+            UnnamedCause::UnsupportedRuntime(runtime) => {
                 let name = runtime.name().unwrap_or_default();
                 ("runtime_not_asked", Some(name.to_owned()))
             }
-            Unnamed::Unknown => ("unknown_runtime", None),
+            UnnamedCause::UnknownRuntime => ("unknown_runtime", None),
         };
         Self { reason, detail }
     }
@@ -528,9 +534,9 @@ impl WhyUnnamed {
 
 /// A row, and what is too long for a list.
 #[derive(Serialize)]
-struct Detail<'a> {
+struct ContainerDetail<'a> {
     #[serde(flatten)]
-    row: Row<'a>,
+    row: ContainerRow<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     labels: Option<BTreeMap<&'a str, &'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -541,8 +547,8 @@ struct Detail<'a> {
     oom_events: Option<u64>,
 }
 
-impl<'a> Detail<'a> {
-    fn of(row: Row<'a>) -> Self {
+impl<'a> ContainerDetail<'a> {
+    fn new(row: ContainerRow<'a>) -> Self {
         let container = row.container;
         let labels = container.map(|it| it.labels.iter());
         Self {
@@ -566,14 +572,14 @@ mod tests {
     fn ids(rows: &[(&str, &str)], named: &str) -> std::result::Result<String, (u16, usize)> {
         let all = rows.iter().map(|(id, name)| {
             let path = format!("/docker/{id}");
-            Workload::of_parts(&path, None, Some(container(id, name)))
+            Workload::from_parts(&path, None, Some(container(id, name)))
         });
-        let seen = Seen {
+        let seen = Inventory {
             all: all.collect(),
-            ..Seen::default()
+            ..Inventory::default()
         };
         let rows = seen.all.iter();
-        let rows = rows.map(|workload| Row::of(&seen, workload, None, false));
+        let rows = rows.map(|workload| ContainerRow::new(&seen, workload, None, false));
         let found = find(rows, named);
         found
             .map(|row| row.id.unwrap_or_default().to_owned())
@@ -581,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_means_an_id_before_a_name_and_a_name_before_the_beginning_of_an_id() {
+    fn lookup_prefers_id_then_name_then_id_prefix() {
         let rows = [
             ("abc1", "web"),
             ("abc2", "abc"),
@@ -600,7 +606,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_candidates_some_are_named() {
+    fn ambiguous_lookup_lists_bounded_candidates() {
         let ids_of: Vec<_> = (0..100).map(|n| format!("a{n}")).collect();
         let rows: Vec<_> = ids_of.iter().map(|id| (id.as_str(), "web")).collect();
         assert_eq!(ids(&rows, "a"), Err((409, MAX_CANDIDATES)));
@@ -608,30 +614,36 @@ mod tests {
     }
 
     #[test]
-    fn what_never_ran_did_not_end() {
-        let row = |state: State| {
+    fn created_container_has_no_exit_code() {
+        let row = |state: ContainerState| {
             let mut web = container("abc1", "web");
             web.state = state;
             web.health = Some(Health::Healthy);
             web.exit_code = Some(0);
             web.finished = Some(Duration::from_secs(7));
-            let workload = Workload::of_parts("/docker/abc1", None, Some(web));
-            serde_json::to_value(Row::of(&Seen::default(), &workload, None, false)).unwrap()
+            let workload = Workload::from_parts("/docker/abc1", None, Some(web));
+            serde_json::to_value(ContainerRow::new(
+                &Inventory::default(),
+                &workload,
+                None,
+                false,
+            ))
+            .unwrap()
         };
         let has = |state| {
             let row = row(state);
             ["health", "exit_code", "finished"].map(|field| row.get(field).is_some())
         };
-        assert_eq!(has(State::Created), [false, false, false]);
-        assert_eq!(has(State::Running), [true, false, false]);
-        assert_eq!(has(State::Exited), [false, true, true]);
+        assert_eq!(has(ContainerState::Created), [false, false, false]);
+        assert_eq!(has(ContainerState::Running), [true, false, false]);
+        assert_eq!(has(ContainerState::Exited), [false, true, true]);
     }
 
     #[test]
-    fn a_guest_and_a_service_are_no_containers() {
+    fn domains_and_services_are_not_containers() {
         let kind = |path: &str| {
-            let workload = Workload::of_parts(path, None, None);
-            Row::of(&Seen::default(), &workload, None, true).kind
+            let workload = Workload::from_parts(path, None, None);
+            ContainerRow::new(&Inventory::default(), &workload, None, true).kind
         };
         assert_eq!(
             kind(r"/machine.slice/machine-qemu\x2d7\x2dweb.scope"),

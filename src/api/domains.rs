@@ -5,45 +5,45 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{Api, Missing, error::Problem, json, keep, seconds};
+use super::{Api, MissingPart, error::ApiError, ok_or_missing, seconds, to_json};
 use crate::{
     scrape::Reading,
     sources::{
         Snapshot,
-        libvirt::{self, Fetched, State},
+        libvirt::{self, DomainState, FetchResult},
     },
 };
 
 #[derive(Debug)]
-pub(super) struct Readings {
+pub(super) struct DomainReads {
     /// The snapshot that has them.
     domains: Reading<Arc<Snapshot>>,
 }
 
-impl Readings {
+impl DomainReads {
     pub(super) fn new() -> Self {
         Self {
-            domains: Reading::new("libvirt", |machine| {
-                machine.domains()?;
-                Ok(Arc::clone(machine))
+            domains: Reading::new("libvirt", |snapshot| {
+                snapshot.domains()?;
+                Ok(Arc::clone(snapshot))
             }),
         }
     }
 }
 
 #[derive(Serialize)]
-struct Domains<'a> {
+struct DomainsResponse<'a> {
     #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     time: Option<Duration>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    connection: Option<Connection<'a>>,
+    connection: Option<ConnectionStatus<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    domains: Option<Vec<Domain<'a>>>,
-    missing: Vec<Missing>,
+    domains: Option<Vec<DomainStatus<'a>>>,
+    missing: Vec<MissingPart>,
 }
 
 #[derive(Serialize)]
-struct Connection<'a> {
+struct ConnectionStatus<'a> {
     uri: &'a str,
     is_up: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,7 +55,7 @@ struct Connection<'a> {
 }
 
 #[derive(Serialize)]
-struct Domain<'a> {
+struct DomainStatus<'a> {
     name: &'a str,
     uuid: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,13 +78,13 @@ struct Domain<'a> {
     cpu_user_seconds: Option<Duration>,
     #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     cpu_system_seconds: Option<Duration>,
-    memory: Memory,
-    interfaces: Vec<Interface<'a>>,
-    disks: Vec<Disk<'a>>,
+    memory: DomainMemory,
+    interfaces: Vec<DomainInterface<'a>>,
+    disks: Vec<DomainDisk<'a>>,
 }
 
 #[derive(Serialize)]
-struct Memory {
+struct DomainMemory {
     #[serde(skip_serializing_if = "Option::is_none")]
     current_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,7 +100,7 @@ struct Memory {
 }
 
 #[derive(Serialize)]
-struct Interface<'a> {
+struct DomainInterface<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     received_bytes: Option<u64>,
@@ -109,7 +109,7 @@ struct Interface<'a> {
 }
 
 #[derive(Serialize)]
-struct Disk<'a> {
+struct DomainDisk<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     read_bytes: Option<u64>,
@@ -121,17 +121,17 @@ struct Disk<'a> {
     allocation_bytes: Option<u64>,
 }
 
-pub(super) async fn answer(api: &Api, machine: Arc<Snapshot>) -> Result<Vec<u8>, Problem> {
+pub(super) async fn respond(api: &Api, snapshot: Arc<Snapshot>) -> Result<Vec<u8>, ApiError> {
     let reading = &api.domains.domains;
-    let time = machine.now();
-    let read = reading.take(&machine, &api.workers).await;
+    let time = snapshot.unix_time();
+    let read = reading.take(&snapshot, &api.workers).await;
     let what = reading.what();
-    api.write(move || {
+    api.run_on_worker(move || {
         let mut missing = Vec::new();
-        let read = keep(&mut missing, what, read);
+        let read = ok_or_missing(&mut missing, what, read);
         // Was read before, or it would not be here.
-        let fetched = read.as_ref().and_then(|machine| machine.domains().ok());
-        json(&Domains {
+        let fetched = read.as_ref().and_then(|snapshot| snapshot.domains().ok());
+        to_json(&DomainsResponse {
             time,
             connection: fetched.map(|it| connection(&it.connection)),
             domains: fetched.and_then(|it| domains(it, what, &mut missing)),
@@ -141,9 +141,9 @@ pub(super) async fn answer(api: &Api, machine: Arc<Snapshot>) -> Result<Vec<u8>,
     .await
 }
 
-fn connection(connection: &libvirt::Connection) -> Connection<'_> {
+fn connection(connection: &libvirt::ConnectionInfo) -> ConnectionStatus<'_> {
     let versions = connection.versions.as_ref();
-    Connection {
+    ConnectionStatus {
         uri: &connection.uri,
         is_up: connection.is_up,
         driver: versions.map(|it| it.driver.as_str()),
@@ -154,32 +154,32 @@ fn connection(connection: &libvirt::Connection) -> Connection<'_> {
 
 /// All of them, or nothing where the daemon did not answer.
 fn domains<'a>(
-    fetched: &'a Fetched,
+    fetched: &'a FetchResult,
     part: &'static str,
-    missing: &mut Vec<Missing>,
-) -> Option<Vec<Domain<'a>>> {
+    missing: &mut Vec<MissingPart>,
+) -> Option<Vec<DomainStatus<'a>>> {
     let connection = &fetched.connection;
     // Also of a daemon that answered something is missing then.
     let reason = connection.error.as_deref();
     let reason = reason.or((!connection.is_up).then_some("no answer"));
-    missing.extend(reason.map(|reason| Missing {
+    missing.extend(reason.map(|reason| MissingPart {
         part,
         reason: reason.to_owned(),
     }));
-    let domains = fetched.domains.iter().map(Domain::of);
+    let domains = fetched.domains.iter().map(DomainStatus::from_domain);
     connection.is_up.then(|| domains.collect())
 }
 
-impl<'a> Domain<'a> {
-    fn of(domain: &'a libvirt::Domain) -> Self {
+impl<'a> DomainStatus<'a> {
+    fn from_domain(domain: &'a libvirt::Domain) -> Self {
         let (stats, balloon) = (&domain.stats, &domain.stats.balloon);
-        let about = domain.about.as_deref();
+        let about = domain.definition.as_deref();
         Self {
             name: &domain.name,
             uuid: &domain.uuid,
             id: domain.id,
             title: about.and_then(|about| about.title.as_deref()),
-            state: domain.state.map(state),
+            state: domain.state.map(state_name),
             started: domain.started,
             is_partial: domain.is_partial,
             is_stuck: domain.is_stuck,
@@ -188,7 +188,7 @@ impl<'a> Domain<'a> {
             cpu_seconds: stats.cpu.time,
             cpu_user_seconds: stats.cpu.user,
             cpu_system_seconds: stats.cpu.system,
-            memory: Memory {
+            memory: DomainMemory {
                 current_bytes: balloon.current,
                 maximum_bytes: balloon.maximum,
                 rss_bytes: balloon.rss,
@@ -199,7 +199,7 @@ impl<'a> Domain<'a> {
             interfaces: stats
                 .interfaces
                 .iter()
-                .map(|interface| Interface {
+                .map(|interface| DomainInterface {
                     name: &interface.name,
                     received_bytes: interface.received.bytes,
                     sent_bytes: interface.sent.bytes,
@@ -208,7 +208,7 @@ impl<'a> Domain<'a> {
             disks: stats
                 .disks
                 .iter()
-                .map(|disk| Disk {
+                .map(|disk| DomainDisk {
                     name: &disk.name,
                     read_bytes: disk.read.bytes,
                     written_bytes: disk.written.bytes,
@@ -220,16 +220,16 @@ impl<'a> Domain<'a> {
     }
 }
 
-fn state(state: State) -> &'static str {
+fn state_name(state: DomainState) -> &'static str {
     match state {
-        State::NoState => "no_state",
-        State::Running => "running",
-        State::Blocked => "blocked",
-        State::Paused => "paused",
-        State::Shutdown => "shutdown",
-        State::Shutoff => "shutoff",
-        State::Crashed => "crashed",
-        State::PmSuspended => "pmsuspended",
+        DomainState::NoState => "no_state",
+        DomainState::Running => "running",
+        DomainState::Blocked => "blocked",
+        DomainState::Paused => "paused",
+        DomainState::Shutdown => "shutdown",
+        DomainState::Shutoff => "shutoff",
+        DomainState::Crashed => "crashed",
+        DomainState::PmSuspended => "pmsuspended",
     }
 }
 
@@ -237,19 +237,19 @@ fn state(state: State) -> &'static str {
 mod tests {
     use super::*;
 
-    fn fetched(is_up: bool, error: Option<&str>) -> Fetched {
-        Fetched {
-            connection: libvirt::Connection {
+    fn fetched(is_up: bool, error: Option<&str>) -> FetchResult {
+        FetchResult {
+            connection: libvirt::ConnectionInfo {
                 is_up,
                 error: error.map(str::to_owned),
-                ..libvirt::Connection::default()
+                ..libvirt::ConnectionInfo::default()
             },
             domains: Vec::new(),
         }
     }
 
     #[test]
-    fn a_daemon_that_does_not_answer_is_not_one_without_domains() {
+    fn unavailable_daemon_differs_from_no_domains() {
         for (is_up, error, said) in [
             (true, None, &[][..]),
             (true, Some("no events"), &["no events"]),
@@ -265,16 +265,16 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_said_of_a_domain_is_described() {
+    fn all_domain_fields_match_schema() {
         let (one, two) = (Some(1), Some(Duration::from_millis(2500)));
         let mut web = libvirt::Domain {
             name: "web".to_owned(),
             uuid: "u".to_owned(),
             id: Some(7),
             started: two,
-            about: Some(Arc::new(libvirt::About {
+            definition: Some(Arc::new(libvirt::DomainDef {
                 title: Some("The web".to_owned()),
-                ..libvirt::About::default()
+                ..libvirt::DomainDef::default()
             })),
             ..libvirt::Domain::default()
         };
@@ -294,29 +294,29 @@ mod tests {
             usable: one,
             ..libvirt::Balloon::default()
         };
-        let operations = libvirt::Operations {
+        let operations = libvirt::DiskOperations {
             bytes: one,
-            ..libvirt::Operations::default()
+            ..libvirt::DiskOperations::default()
         };
-        stats.disks = vec![libvirt::Disk {
+        stats.disks = vec![libvirt::DomainDisk {
             name: "vda".to_owned(),
             path: Some("/secret-path".to_owned()),
             read: operations,
             written: operations,
             capacity: one,
             allocation: one,
-            ..libvirt::Disk::default()
+            ..libvirt::DomainDisk::default()
         }];
-        let traffic = libvirt::Traffic {
+        let traffic = libvirt::InterfaceTraffic {
             bytes: one,
-            ..libvirt::Traffic::default()
+            ..libvirt::InterfaceTraffic::default()
         };
-        stats.interfaces = vec![libvirt::Interface {
+        stats.interfaces = vec![libvirt::DomainInterface {
             name: "vnet0".to_owned(),
             received: traffic,
             sent: traffic,
         }];
-        let in_each_state = State::ALL.into_iter().map(|state| libvirt::Domain {
+        let in_each_state = DomainState::ALL.into_iter().map(|state| libvirt::Domain {
             state: Some(state),
             ..web.clone()
         });
@@ -328,13 +328,13 @@ mod tests {
             daemon: "9.0.0".to_owned(),
         });
         let mut missing = Vec::new();
-        let answer = Domains {
+        let answer = DomainsResponse {
             time: two,
             connection: Some(connection(&fetched.connection)),
             domains: domains(&fetched, "libvirt", &mut missing),
             missing,
         };
-        crate::api::assert_described("Domains", &answer);
+        crate::api::assert_matches_schema("Domains", &answer);
         let said = serde_json::to_string(&answer).unwrap();
         assert!(!said.contains("secret-path"));
         // Every field that is described is there.
@@ -349,15 +349,15 @@ mod tests {
     }
 
     #[test]
-    fn of_a_domain_that_is_off_nothing_is_made_up() {
+    fn shut_off_domain_has_no_invented_values() {
         let off = libvirt::Domain {
             name: "web".to_owned(),
             uuid: "u".to_owned(),
-            state: Some(State::Shutoff),
+            state: Some(DomainState::Shutoff),
             ..libvirt::Domain::default()
         };
         assert_eq!(
-            serde_json::to_value(Domain::of(&off)).unwrap(),
+            serde_json::to_value(DomainStatus::from_domain(&off)).unwrap(),
             serde_json::json!({
                 "name": "web", "uuid": "u", "state": "shutoff", "is_partial": false,
                 "is_stuck": false, "memory": {}, "interfaces": [], "disks": [],

@@ -4,17 +4,17 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::Answer;
+use super::ApiResponse;
 
 /// A request that is wrong, or cannot be answered now.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct ApiError {
     status: u16,
-    body: Body,
+    body: ErrorBody,
 }
 
 #[derive(Debug, Serialize)]
-struct Body {
+struct ErrorBody {
     error: String,
     /// What may have been meant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -31,11 +31,11 @@ pub(super) struct Candidate {
     pub cgroup: String,
 }
 
-impl Problem {
+impl ApiError {
     pub(super) fn new(status: u16, reason: impl Into<String>) -> Self {
         Self {
             status,
-            body: Body {
+            body: ErrorBody {
                 error: reason.into(),
                 candidates: Vec::new(),
             },
@@ -64,14 +64,14 @@ impl Problem {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.body.error)
     }
 }
 
-impl From<Problem> for Answer {
-    fn from(problem: Problem) -> Self {
+impl From<ApiError> for ApiResponse {
+    fn from(problem: ApiError) -> Self {
         Self {
             status: problem.status,
             // Cannot fail: it is made of text.

@@ -10,14 +10,13 @@ use serde::Serialize;
 
 use super::{
     Api, containers,
-    error::{Candidate, Problem},
-    json,
-    latest::Latest,
-    query::Query,
-    seconds,
+    error::{ApiError, Candidate},
+    latest::LatestSample,
+    query::QueryParams,
+    seconds, to_json,
 };
 use crate::{
-    history::{Aggregates, History, Point, Series, Spread, parse_window},
+    history::{Aggregates, History, MinAvgMax, Point, Series, parse_window},
     sources::Snapshot,
 };
 
@@ -31,21 +30,21 @@ const MAX_POINTS: usize = 10_000;
 
 /// What is to be told.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Asked {
+pub(super) enum HistoryQuery {
     Window(Duration),
     Points(usize),
 }
 
-impl Asked {
-    pub(super) fn window(query: &Query) -> Result<Self, Problem> {
+impl HistoryQuery {
+    pub(super) fn from_window_parameter(query: &QueryParams) -> Result<Self, ApiError> {
         let window = query.get("window").map_or(Ok(DEFAULT_WINDOW), parse_window);
         window
             .map(Self::Window)
-            .map_err(|reason| Problem::new(400, reason))
+            .map_err(|reason| ApiError::new(400, reason))
     }
 
-    pub(super) fn points(query: &Query) -> Result<Self, Problem> {
-        let last = query.number("last", 1..=MAX_POINTS)?;
+    pub(super) fn from_points_parameter(query: &QueryParams) -> Result<Self, ApiError> {
+        let last = query.parse_number("last", 1..=MAX_POINTS)?;
         Ok(Self::Points(last.unwrap_or(DEFAULT_POINTS)))
     }
 }
@@ -53,17 +52,17 @@ impl Asked {
 /// Of the machine.
 pub(super) async fn host(
     api: &Api,
-    machine: Arc<Snapshot>,
-    asked: Asked,
-) -> Result<Vec<u8>, Problem> {
-    let history = sampled(api)?;
-    api.write(move || {
-        json(&Remembered {
-            time: machine.now(),
+    snapshot: Arc<Snapshot>,
+    query: HistoryQuery,
+) -> Result<Vec<u8>, ApiError> {
+    let history = require_history(api)?;
+    api.run_on_worker(move || {
+        to_json(&HistoryResponse {
+            time: snapshot.unix_time(),
             interval_seconds: history.interval().as_secs_f64(),
             container: None,
             is_gone: None,
-            said: Said::of(Some(history.host()), asked),
+            data: HistoryData::from_series(Some(history.host()), query),
         })
     })
     .await
@@ -72,42 +71,45 @@ pub(super) async fn host(
 /// Of the container that is meant, be it there or gone.
 pub(super) async fn container(
     api: &Api,
-    machine: Arc<Snapshot>,
-    named: String,
-    asked: Asked,
-) -> Result<Vec<u8>, Problem> {
-    let history = sampled(api)?;
-    let found = match history.container(&named) {
-        Some(series) => (containers::called(&machine, &series), Some(series)),
-        None => containers::remembered(api, &machine, named).await?,
+    snapshot: Arc<Snapshot>,
+    name_or_id: String,
+    query: HistoryQuery,
+) -> Result<Vec<u8>, ApiError> {
+    let history = require_history(api)?;
+    let found = match history.container(&name_or_id) {
+        Some(series) => (
+            containers::describe_series(&snapshot, &series),
+            Some(series),
+        ),
+        None => containers::find_series(api, &snapshot, name_or_id).await?,
     };
-    api.write(move || {
+    api.run_on_worker(move || {
         let (container, series) = found;
         let series = series.as_deref();
-        json(&Remembered {
-            time: machine.now(),
+        to_json(&HistoryResponse {
+            time: snapshot.unix_time(),
             interval_seconds: history.interval().as_secs_f64(),
             container: Some(container),
             is_gone: series.map(Series::is_gone),
-            said: Said::of(series, asked),
+            data: HistoryData::from_series(series, query),
         })
     })
     .await
 }
 
 /// The history, if there is one.
-fn sampled(api: &Api) -> Result<Arc<History>, Problem> {
+fn require_history(api: &Api) -> Result<Arc<History>, ApiError> {
     let history = api.machine.history();
     if history.is_sampled() {
         return Ok(Arc::clone(history));
     }
     let reason = "there is no history: its collector is off, by --no-collector.history or by \
                   --collector.disable-defaults without --collector.history";
-    Err(Problem::new(404, reason))
+    Err(ApiError::new(404, reason))
 }
 
 #[derive(Serialize)]
-struct Remembered {
+struct HistoryResponse {
     #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     time: Option<Duration>,
     interval_seconds: f64,
@@ -117,28 +119,31 @@ struct Remembered {
     #[serde(skip_serializing_if = "Option::is_none")]
     is_gone: Option<bool>,
     #[serde(flatten)]
-    said: Said,
+    data: HistoryData,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Said {
-    Window(Box<Window>),
-    Points { points: Vec<Sampled> },
+enum HistoryData {
+    Window(Box<WindowStats>),
+    Points { points: Vec<SamplePoint> },
 }
 
-impl Said {
+impl HistoryData {
     /// Where there is no ring there are no samples.
-    fn of(series: Option<&Series>, asked: Asked) -> Self {
-        match asked {
-            Asked::Window(window) => {
-                let said = series.map(|series| series.window(window));
-                Self::Window(Box::new(Window::of(window, said.unwrap_or_default())))
+    fn from_series(series: Option<&Series>, query: HistoryQuery) -> Self {
+        match query {
+            HistoryQuery::Window(window) => {
+                let stats = series.map(|series| series.window(window));
+                Self::Window(Box::new(WindowStats::from_aggregates(
+                    window,
+                    stats.unwrap_or_default(),
+                )))
             }
-            Asked::Points(last) => {
+            HistoryQuery::Points(last) => {
                 let points = series.map(|series| series.points(last)).unwrap_or_default();
                 Self::Points {
-                    points: points.into_iter().map(Sampled::from).collect(),
+                    points: points.into_iter().map(SamplePoint::from).collect(),
                 }
             }
         }
@@ -147,7 +152,7 @@ impl Said {
 
 /// What the samples of a window say together.
 #[derive(Debug, Serialize)]
-struct Window {
+struct WindowStats {
     window_seconds: f64,
     samples: u64,
     #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
@@ -155,9 +160,9 @@ struct Window {
     #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     end: Option<Duration>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cpu_percent: Option<Range<f64>>,
+    cpu_percent: Option<ValueRange<f64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    memory_bytes: Option<Range<u64>>,
+    memory_bytes: Option<ValueRange<u64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     received_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -167,21 +172,21 @@ struct Window {
     #[serde(skip_serializing_if = "Option::is_none")]
     written_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pids: Option<Range<u64>>,
+    pids: Option<ValueRange<u64>>,
     /// Between two samples, or not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     restarts: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
-struct Range<T> {
+struct ValueRange<T> {
     average: f64,
     peak: T,
     minimum: T,
 }
 
-impl<T> From<Spread<T>> for Range<T> {
-    fn from(spread: Spread<T>) -> Self {
+impl<T> From<MinAvgMax<T>> for ValueRange<T> {
+    fn from(spread: MinAvgMax<T>) -> Self {
         Self {
             average: spread.average,
             peak: spread.peak,
@@ -190,37 +195,37 @@ impl<T> From<Spread<T>> for Range<T> {
     }
 }
 
-impl Window {
-    fn of(window: Duration, said: Aggregates) -> Self {
+impl WindowStats {
+    fn from_aggregates(window: Duration, aggregates: Aggregates) -> Self {
         Self {
             window_seconds: window.as_secs_f64(),
-            samples: said.samples,
-            start: said.start,
-            end: said.end,
-            cpu_percent: said.cpu_percent.map(Range::from),
-            memory_bytes: said.memory.map(Range::from),
-            received_bytes: said.received,
-            sent_bytes: said.sent,
-            read_bytes: said.read,
-            written_bytes: said.written,
-            pids: said.pids.map(Range::from),
-            restarts: (said.samples > 1).then_some(said.restarts),
+            samples: aggregates.samples,
+            start: aggregates.start,
+            end: aggregates.end,
+            cpu_percent: aggregates.cpu_percent.map(ValueRange::from),
+            memory_bytes: aggregates.memory.map(ValueRange::from),
+            received_bytes: aggregates.received,
+            sent_bytes: aggregates.sent,
+            read_bytes: aggregates.read,
+            written_bytes: aggregates.written,
+            pids: aggregates.pids.map(ValueRange::from),
+            restarts: (aggregates.samples > 1).then_some(aggregates.restarts),
         }
     }
 }
 
 /// One sample.
 #[derive(Debug, Serialize)]
-struct Sampled {
+struct SamplePoint {
     #[serde(flatten)]
-    values: Latest,
+    values: LatestSample,
     restarts: u64,
 }
 
-impl From<Point> for Sampled {
+impl From<Point> for SamplePoint {
     fn from(point: Point) -> Self {
         Self {
-            values: Latest::from(point),
+            values: LatestSample::from(point),
             restarts: point.restarts,
         }
     }
@@ -232,20 +237,20 @@ mod tests {
 
     use super::*;
 
-    fn asked(query: &str, known: &[&str]) -> Result<Asked, u16> {
-        let query = Query::parse(query, known).unwrap();
+    fn parse_query(query: &str, known: &[&str]) -> Result<HistoryQuery, u16> {
+        let query = QueryParams::parse(query, known).unwrap();
         let asked = match known {
-            WINDOW_PARAMETERS => Asked::window(&query),
-            _ => Asked::points(&query),
+            WINDOW_PARAMETERS => HistoryQuery::from_window_parameter(&query),
+            _ => HistoryQuery::from_points_parameter(&query),
         };
         asked.map_err(|problem| problem.status())
     }
 
     #[test]
-    fn a_window_is_any_duration_within_reason() {
+    fn window_accepts_bounded_durations() {
         for (query, seconds) in [("", 300), ("window=15m", 900), ("window=1h1m1s", 3661)] {
-            let asked = asked(query, WINDOW_PARAMETERS);
-            let Ok(Asked::Window(window)) = asked else {
+            let asked = parse_query(query, WINDOW_PARAMETERS);
+            let Ok(HistoryQuery::Window(window)) = asked else {
                 panic!("{query}: {asked:?}");
             };
             assert_eq!(window, Duration::from_secs(seconds), "{query}");
@@ -257,27 +262,35 @@ mod tests {
             "window=1ms",
             "window=9999h",
         ] {
-            assert_eq!(asked(query, WINDOW_PARAMETERS).err(), Some(400), "{query}");
+            assert_eq!(
+                parse_query(query, WINDOW_PARAMETERS).err(),
+                Some(400),
+                "{query}"
+            );
         }
     }
 
     #[test]
-    fn points_are_so_many_and_not_too_many() {
+    fn points_parameter_is_bounded() {
         for (query, count) in [("", 100), ("last=1", 1), ("last=10000", 10_000)] {
-            let asked = asked(query, POINTS_PARAMETERS);
-            let Ok(Asked::Points(last)) = asked else {
+            let asked = parse_query(query, POINTS_PARAMETERS);
+            let Ok(HistoryQuery::Points(last)) = asked else {
                 panic!("{query}: {asked:?}");
             };
             assert_eq!(last, count, "{query}");
         }
         for query in ["last=", "last=0", "last=-1", "last=10001", "last=1e3"] {
-            assert_eq!(asked(query, POINTS_PARAMETERS).err(), Some(400), "{query}");
+            assert_eq!(
+                parse_query(query, POINTS_PARAMETERS).err(),
+                Some(400),
+                "{query}"
+            );
         }
     }
 
     #[test]
-    fn what_no_sample_of_a_window_knows_is_left_out() {
-        let of = |said| Window::of(Duration::from_secs(60), said);
+    fn unknown_values_are_omitted_from_window() {
+        let of = |said| WindowStats::from_aggregates(Duration::from_secs(60), said);
         let none = json!({"window_seconds": 60.0, "samples": 0});
         let said = serde_json::to_value(of(Aggregates::default())).unwrap();
         assert_eq!(said, none);
@@ -285,7 +298,7 @@ mod tests {
             samples: 1,
             start: Some(Duration::from_secs(7)),
             end: Some(Duration::from_secs(7)),
-            memory: Some(Spread {
+            memory: Some(MinAvgMax {
                 average: 4096.0,
                 peak: 4096,
                 minimum: 4096,

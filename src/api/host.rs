@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{Api, Missing, error::Problem, json, keep, latest::Latest, seconds};
+use super::{
+    Api, MissingPart, error::ApiError, latest::LatestSample, ok_or_missing, seconds, to_json,
+};
 use crate::{
     error::Result,
     scrape::Reading,
@@ -13,30 +15,34 @@ use crate::{
 };
 
 #[derive(Debug)]
-pub(super) struct Readings {
-    load: Reading<Load>,
-    memory: Reading<Memory>,
+pub(super) struct HostReads {
+    load: Reading<LoadAverages>,
+    memory: Reading<HostMemory>,
     os: Reading<Option<String>>,
-    stat: Reading<Stat>,
+    stat: Reading<BootStat>,
 }
 
-impl Readings {
+impl HostReads {
     pub(super) fn new() -> Self {
         Self {
-            load: Reading::new("load", |machine| load(&machine.proc("loadavg")?)),
-            memory: Reading::new("memory", |machine| memory(&machine.proc("meminfo")?)),
-            os: Reading::new("os", |machine| machine.os_name()),
-            stat: Reading::new("cpus", |machine| stat(machine.proc_stat()?)),
+            load: Reading::new("load", |snapshot| {
+                parse_loadavg(&snapshot.read_proc("loadavg")?)
+            }),
+            memory: Reading::new("memory", |snapshot| {
+                parse_meminfo(&snapshot.read_proc("meminfo")?)
+            }),
+            os: Reading::new("os", |snapshot| snapshot.os_name()),
+            stat: Reading::new("cpus", |snapshot| parse_stat(snapshot.proc_stat()?)),
         }
     }
 }
 
 #[derive(Serialize)]
-struct Host {
+struct HostResponse {
     #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     time: Option<Duration>,
     name: String,
-    kernel: Kernel,
+    kernel: KernelVersion,
     #[serde(skip_serializing_if = "Option::is_none")]
     os: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,34 +50,34 @@ struct Host {
     #[serde(skip_serializing_if = "Option::is_none")]
     cpus_online: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    load: Option<Load>,
+    load: Option<LoadAverages>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    memory: Option<Memory>,
+    memory: Option<HostMemory>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    latest: Option<Latest>,
-    missing: Vec<Missing>,
+    latest: Option<LatestSample>,
+    missing: Vec<MissingPart>,
 }
 
 #[derive(Serialize)]
-struct Kernel {
+struct KernelVersion {
     release: String,
     version: String,
     machine: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-struct Load {
+struct LoadAverages {
     #[serde(rename = "1m")]
-    one: f64,
+    load1: f64,
     #[serde(rename = "5m")]
-    five: f64,
+    load5: f64,
     #[serde(rename = "15m")]
-    fifteen: f64,
+    load15: f64,
 }
 
 /// In bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-struct Memory {
+struct HostMemory {
     #[serde(skip_serializing_if = "Option::is_none")]
     total_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,30 +92,30 @@ struct Memory {
 
 /// Of `/proc/stat` what does not change while the machine runs, or not often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stat {
+struct BootStat {
     boot_time: u64,
     cpus_online: usize,
 }
 
-pub(super) async fn answer(api: &Api, machine: Arc<Snapshot>) -> Result<Vec<u8>, Problem> {
+pub(super) async fn respond(api: &Api, snapshot: Arc<Snapshot>) -> Result<Vec<u8>, ApiError> {
     let (readings, workers) = (&api.host, &api.workers);
     let (load, memory, os, stat) = tokio::join!(
-        readings.load.take(&machine, workers),
-        readings.memory.take(&machine, workers),
-        readings.os.take(&machine, workers),
-        readings.stat.take(&machine, workers),
+        readings.load.take(&snapshot, workers),
+        readings.memory.take(&snapshot, workers),
+        readings.os.take(&snapshot, workers),
+        readings.stat.take(&snapshot, workers),
     );
     let mut missing = Vec::new();
-    let stat = keep(&mut missing, readings.stat.what(), stat);
-    let load = keep(&mut missing, readings.load.what(), load);
-    let memory = keep(&mut missing, readings.memory.what(), memory);
-    let os = keep(&mut missing, readings.os.what(), os).flatten();
-    let uname = machine.uname();
+    let stat = ok_or_missing(&mut missing, readings.stat.what(), stat);
+    let load = ok_or_missing(&mut missing, readings.load.what(), load);
+    let memory = ok_or_missing(&mut missing, readings.memory.what(), memory);
+    let os = ok_or_missing(&mut missing, readings.os.what(), os).flatten();
+    let uname = snapshot.uname();
     let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
-    json(&Host {
-        time: machine.now(),
+    to_json(&HostResponse {
+        time: snapshot.unix_time(),
         name: text(uname.nodename()),
-        kernel: Kernel {
+        kernel: KernelVersion {
             release: text(uname.release()),
             version: text(uname.version()),
             machine: text(uname.machine()),
@@ -119,22 +125,22 @@ pub(super) async fn answer(api: &Api, machine: Arc<Snapshot>) -> Result<Vec<u8>,
         cpus_online: stat.map(|stat| stat.cpus_online),
         load,
         memory,
-        latest: Latest::of(api.machine.history().host()),
+        latest: LatestSample::from_series(api.machine.history().host()),
         missing,
     })
 }
 
-fn load(text: &Text) -> Result<Load> {
+fn parse_loadavg(text: &Text) -> Result<LoadAverages> {
     let mut line = text.line()?;
-    Ok(Load {
-        one: line.parse("load of a minute")?,
-        five: line.parse("load of 5 minutes")?,
-        fifteen: line.parse("load of 15 minutes")?,
+    Ok(LoadAverages {
+        load1: line.parse("load of a minute")?,
+        load5: line.parse("load of 5 minutes")?,
+        load15: line.parse("load of 15 minutes")?,
     })
 }
 
-fn memory(text: &Text) -> Result<Memory> {
-    let mut memory = Memory::default();
+fn parse_meminfo(text: &Text) -> Result<HostMemory> {
+    let mut memory = HostMemory::default();
     for mut line in text.lines() {
         let field = match line.next_word() {
             Some("MemTotal:") => &mut memory.total_bytes,
@@ -150,24 +156,24 @@ fn memory(text: &Text) -> Result<Memory> {
     Ok(memory)
 }
 
-fn stat(text: &Text) -> Result<Stat> {
+fn parse_stat(text: &Text) -> Result<BootStat> {
     let mut boot_time = None;
     let mut cpus_online = 0;
     for mut line in text.lines() {
         match line.next_word() {
             Some("btime") => boot_time = Some(line.parse("boot time")?),
-            Some(word) if is_cpu(word) => cpus_online += 1,
+            Some(word) if is_cpu_line(word) => cpus_online += 1,
             _ => {}
         }
     }
-    Ok(Stat {
+    Ok(BootStat {
         boot_time: boot_time.ok_or_else(|| text.error(1, "btime is missing"))?,
         cpus_online,
     })
 }
 
 /// Whether a line is of one CPU; `cpu` alone is of all.
-fn is_cpu(word: &str) -> bool {
+fn is_cpu_line(word: &str) -> bool {
     let number = word.strip_prefix("cpu");
     number.is_some_and(|it| !it.is_empty() && it.bytes().all(|b| b.is_ascii_digit()))
 }
@@ -177,38 +183,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_file_does_not_say_is_not_there() {
+    fn missing_meminfo_fields_are_none() {
         let text = Text::from("MemTotal:  2 kB\nMemFree: 1 kB\nHugePages_Total: 7\n");
-        let expected = Memory {
+        let expected = HostMemory {
             total_bytes: Some(2048),
             free_bytes: Some(1024),
-            ..Memory::default()
+            ..HostMemory::default()
         };
-        assert_eq!(memory(&text).unwrap(), expected);
-        assert!(memory(&Text::from("MemTotal: much kB\n")).is_err());
+        assert_eq!(parse_meminfo(&text).unwrap(), expected);
+        assert!(parse_meminfo(&Text::from("MemTotal: much kB\n")).is_err());
     }
 
     #[test]
-    fn cpus_are_counted_one_by_one() {
+    fn stat_counts_online_cpus() {
         let text = Text::from("cpu  9 9\ncpu0 4 4\ncpu2 5 5\nintr 7\nbtime 1700000000\n");
-        let expected = Stat {
+        let expected = BootStat {
             boot_time: 1_700_000_000,
             cpus_online: 2,
         };
-        assert_eq!(stat(&text).unwrap(), expected);
-        let error = stat(&Text::from("cpu0 1\n")).unwrap_err();
+        assert_eq!(parse_stat(&text).unwrap(), expected);
+        let error = parse_stat(&Text::from("cpu0 1\n")).unwrap_err();
         assert_eq!(error.to_string(), "test:1: btime is missing");
     }
 
     #[test]
-    fn load_is_three_numbers() {
-        let expected = Load {
-            one: 0.5,
-            five: 1.0,
-            fifteen: 2.25,
+    fn loadavg_has_three_values() {
+        let expected = LoadAverages {
+            load1: 0.5,
+            load5: 1.0,
+            load15: 2.25,
         };
         let line = Text::from("0.50 1.00 2.25 1/99 4001\n");
-        assert_eq!(load(&line).unwrap(), expected);
-        assert!(load(&Text::from("0.50\n")).is_err());
+        assert_eq!(parse_loadavg(&line).unwrap(), expected);
+        assert!(parse_loadavg(&Text::from("0.50\n")).is_err());
     }
 }

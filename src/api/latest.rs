@@ -9,7 +9,7 @@ use crate::history::{Increase, Point, Series};
 
 /// The last sample, and what changed since the one before.
 #[derive(Debug, Serialize)]
-pub(super) struct Latest {
+pub(super) struct LatestSample {
     #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     time: Option<Duration>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,15 +28,15 @@ pub(super) struct Latest {
     pids: Option<u64>,
 }
 
-impl Latest {
+impl LatestSample {
     /// Of what is still there.
-    pub(super) fn of(series: &Series) -> Option<Self> {
+    pub(super) fn from_series(series: &Series) -> Option<Self> {
         let there = Some(series).filter(|series| !series.is_gone());
         there?.latest().map(Self::from)
     }
 }
 
-impl From<Point> for Latest {
+impl From<Point> for LatestSample {
     fn from(point: Point) -> Self {
         let rate = |increase: Option<Increase>| increase.map(Increase::per_second);
         Self {
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_sample_does_not_know_is_left_out() {
+    fn unknown_values_are_omitted() {
         let point = Point {
             at: Duration::from_secs(7),
             memory: Some(4096),
@@ -70,6 +70,9 @@ mod tests {
         let expected = serde_json::json!({
             "time": 7.0, "memory_bytes": 4096, "sent_bytes_per_second": 2.0,
         });
-        assert_eq!(serde_json::to_value(Latest::from(point)).unwrap(), expected);
+        assert_eq!(
+            serde_json::to_value(LatestSample::from(point)).unwrap(),
+            expected
+        );
     }
 }

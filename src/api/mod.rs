@@ -33,12 +33,12 @@ use crate::{
     collector::Entry,
     error::Error,
     scrape::{Scraper, Workers},
-    sources::{Machine, Snapshot},
+    sources::{HostState, Snapshot},
 };
 use census::Census;
-use error::Problem;
-use history::Asked;
-use query::Query;
+use error::ApiError;
+use history::HistoryQuery;
+use query::QueryParams;
 
 /// The description of all answers.
 const OPENAPI: &[u8] = include_bytes!("openapi.json");
@@ -82,33 +82,33 @@ const ROUTES: &[(&str, Resource)] = &[
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ApiResponse {
     /// The HTTP status.
     pub status: u16,
     /// The body, always JSON.
     pub json: Vec<u8>,
 }
 
-impl Answer {
+impl ApiResponse {
     /// Why there is no other.
     #[must_use]
     pub fn error(status: u16, reason: &str) -> Self {
-        Problem::new(status, reason).into()
+        ApiError::new(status, reason).into()
     }
 }
 
 /// Everything that answers are made of.
 #[derive(Debug)]
 pub struct Api {
-    machine: Arc<Machine>,
+    machine: Arc<HostState>,
     workers: Workers,
     scraper: Arc<Scraper>,
     /// The collectors there are.
     entries: &'static [Entry],
     census: Census,
-    containers: containers::Readings,
-    domains: domains::Readings,
-    host: host::Readings,
+    containers: containers::ContainerReads,
+    domains: domains::DomainReads,
+    host: host::HostReads,
 }
 
 impl Api {
@@ -116,7 +116,7 @@ impl Api {
     /// those that are on.
     #[must_use]
     pub fn new(
-        machine: Arc<Machine>,
+        machine: Arc<HostState>,
         scraper: Arc<Scraper>,
         workers: Workers,
         entries: &'static [Entry],
@@ -128,65 +128,86 @@ impl Api {
             scraper,
             entries,
             census,
-            containers: containers::Readings::new(),
-            domains: domains::Readings::new(),
-            host: host::Readings::new(),
+            containers: containers::ContainerReads::new(),
+            domains: domains::DomainReads::new(),
+            host: host::HostReads::new(),
         }
     }
 
     /// The machine that it reads.
     #[must_use]
-    pub fn machine(&self) -> &Arc<Machine> {
+    pub fn machine(&self) -> &Arc<HostState> {
         &self.machine
     }
 
     /// Whether a path is one of this module's, be there anything or not.
     #[must_use]
-    pub fn is_below(path: &str) -> bool {
+    pub fn is_api_path(path: &str) -> bool {
         let below = path.strip_prefix("/api");
         below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
     }
 
     /// Answers within about this time.
-    pub async fn answer(&self, path: &str, query: &str, limit: Duration) -> Answer {
-        let answered = self.resource(path, query, limit).await;
+    pub async fn respond(&self, path: &str, query: &str, limit: Duration) -> ApiResponse {
+        let answered = self.dispatch(path, query, limit).await;
         match answered {
-            Ok(json) => Answer { status: 200, json },
+            Ok(json) => ApiResponse { status: 200, json },
             Err(problem) => problem.into(),
         }
     }
 
-    async fn resource(&self, path: &str, query: &str, limit: Duration) -> Result<Vec<u8>, Problem> {
-        let (resource, named) = routed(path)?;
+    async fn dispatch(
+        &self,
+        path: &str,
+        query: &str,
+        limit: Duration,
+    ) -> Result<Vec<u8>, ApiError> {
+        let (resource, named) = match_route(path)?;
         let known = match resource {
             Resource::Containers => containers::PARAMETERS,
             Resource::ContainerHistory | Resource::HostHistory => history::WINDOW_PARAMETERS,
             Resource::ContainerPoints | Resource::HostPoints => history::POINTS_PARAMETERS,
             _ => &[],
         };
-        let query = Query::parse(query, known)?;
+        let query = QueryParams::parse(query, known)?;
         let machine = Arc::clone(&self.machine);
-        let machine = Arc::new(Snapshot::begin(machine, Instant::now() + limit));
+        let snapshot = Arc::new(Snapshot::new(machine, Instant::now() + limit));
         match resource {
-            Resource::Containers => containers::list(self, machine, &query).await,
-            Resource::Container => containers::one(self, machine, named).await,
+            Resource::Containers => containers::list(self, snapshot, &query).await,
+            Resource::Container => containers::detail(self, snapshot, named).await,
             Resource::ContainerHistory => {
-                history::container(self, machine, named, Asked::window(&query)?).await
+                history::container(
+                    self,
+                    snapshot,
+                    named,
+                    HistoryQuery::from_window_parameter(&query)?,
+                )
+                .await
             }
             Resource::ContainerPoints => {
-                history::container(self, machine, named, Asked::points(&query)?).await
+                history::container(
+                    self,
+                    snapshot,
+                    named,
+                    HistoryQuery::from_points_parameter(&query)?,
+                )
+                .await
             }
-            Resource::Host => host::answer(self, machine).await,
-            Resource::HostHistory => history::host(self, machine, Asked::window(&query)?).await,
-            Resource::HostPoints => history::host(self, machine, Asked::points(&query)?).await,
-            Resource::Domains => domains::answer(self, machine).await,
+            Resource::Host => host::respond(self, snapshot).await,
+            Resource::HostHistory => {
+                history::host(self, snapshot, HistoryQuery::from_window_parameter(&query)?).await
+            }
+            Resource::HostPoints => {
+                history::host(self, snapshot, HistoryQuery::from_points_parameter(&query)?).await
+            }
+            Resource::Domains => domains::respond(self, snapshot).await,
             Resource::Census => {
                 let report = self.census.report(&self.scraper, limit).await;
-                self.write(move || json(&report)).await
+                self.run_on_worker(move || to_json(&report)).await
             }
             Resource::Collectors => {
                 let (entries, scraper) = (self.entries, Arc::clone(&self.scraper));
-                self.write(move || collectors::answer(entries, &scraper, &machine))
+                self.run_on_worker(move || collectors::respond(entries, &scraper, &snapshot))
                     .await
             }
             Resource::OpenApi => Ok(OPENAPI.to_vec()),
@@ -194,23 +215,23 @@ impl Api {
     }
 
     /// Writes an answer down on a worker, for it may be long.
-    async fn write(
+    async fn run_on_worker(
         &self,
-        write: impl FnOnce() -> Result<Vec<u8>, Problem> + Send + 'static,
-    ) -> Result<Vec<u8>, Problem> {
+        write: impl FnOnce() -> Result<Vec<u8>, ApiError> + Send + 'static,
+    ) -> Result<Vec<u8>, ApiError> {
         let written = self.workers.call(write).await;
-        written.unwrap_or_else(|| Err(Problem::new(500, "the answer could not be written down")))
+        written.unwrap_or_else(|| Err(ApiError::new(500, "the answer could not be written down")))
     }
 }
 
 /// A part of an answer that is not there.
 #[derive(Debug, Clone, Serialize)]
-struct Missing {
+struct MissingPart {
     part: &'static str,
     reason: String,
 }
 
-impl Missing {
+impl MissingPart {
     fn new(part: &'static str, reason: &Error) -> Self {
         let reason = reason.to_string();
         Self { part, reason }
@@ -218,22 +239,22 @@ impl Missing {
 }
 
 /// What was read, or nothing and a note why.
-fn keep<T>(
-    missing: &mut Vec<Missing>,
+fn ok_or_missing<T>(
+    missing: &mut Vec<MissingPart>,
     part: &'static str,
     read: crate::error::Result<T>,
 ) -> Option<T> {
     match read {
         Ok(read) => Some(read),
         Err(error) => {
-            missing.push(Missing::new(part, &error));
+            missing.push(MissingPart::new(part, &error));
             None
         }
     }
 }
 
 /// What is at a path, and what stands in place of its `{…}`.
-fn routed(path: &str) -> Result<(Resource, String), Problem> {
+fn match_route(path: &str) -> Result<(Resource, String), ApiError> {
     for (template, resource) in ROUTES {
         if *template == path {
             return Ok((*resource, String::new()));
@@ -247,15 +268,15 @@ fn routed(path: &str) -> Result<(Resource, String), Problem> {
             .filter(|named| !named.is_empty() && !named.contains('/'));
         if let Some(named) = named {
             let named = percent_encoding::percent_decode_str(named).decode_utf8();
-            let wrong = |_| Problem::new(400, "the path is not UTF-8");
+            let wrong = |_| ApiError::new(400, "the path is not UTF-8");
             return Ok((*resource, named.map_err(wrong)?.into_owned()));
         }
     }
-    Err(Problem::new(404, "there is nothing at this path"))
+    Err(ApiError::new(404, "there is nothing at this path"))
 }
 
-fn json(answer: &impl Serialize) -> Result<Vec<u8>, Problem> {
-    serde_json::to_vec(answer).map_err(|error| Problem::new(500, error.to_string()))
+fn to_json(answer: &impl Serialize) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(answer).map_err(|error| ApiError::new(500, error.to_string()))
 }
 
 /// A time from 1970 on, or how long something took, as it is written.
@@ -272,7 +293,7 @@ fn seconds<S: serde::Serializer>(
 /// Holds an answer, or a part of one, against its description; what that does not know
 /// may not be there.
 #[cfg(test)]
-fn assert_described(schema: &str, answer: &impl Serialize) {
+fn assert_matches_schema(schema: &str, answer: &impl Serialize) {
     fn close(schema: &mut serde_json::Value) {
         if let Some(object) = schema.as_object_mut() {
             if object.contains_key("properties") {
@@ -300,8 +321,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_leads_to_one_resource_or_to_none() {
-        let routed = |path| routed(path).map_err(|problem| problem.status());
+    fn each_path_matches_at_most_one_route() {
+        let routed = |path| match_route(path).map_err(|problem| problem.status());
         let none = String::new;
         assert_eq!(routed("/api/v1/host"), Ok((Resource::Host, none())));
         let group = "/api/v1/containers/%2Fsystem.slice%2Fa+b.service";
@@ -325,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_begins_alike_is_somebody_elses() {
+    fn similar_prefix_is_not_an_api_path() {
         for (path, is_below) in [
             ("/api", true),
             ("/api/", true),
@@ -333,12 +354,12 @@ mod tests {
             ("/apis", false),
             ("/", false),
         ] {
-            assert_eq!(Api::is_below(path), is_below, "{path}");
+            assert_eq!(Api::is_api_path(path), is_below, "{path}");
         }
     }
 
     #[test]
-    fn each_route_is_described_and_each_description_has_a_route() {
+    fn routes_and_openapi_paths_match() {
         let description: serde_json::Value = serde_json::from_slice(OPENAPI).unwrap();
         let described = description["paths"].as_object().unwrap().keys();
         let mut described: Vec<_> = described.map(String::as_str).collect();

@@ -3,14 +3,14 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
-use super::error::Problem;
+use super::error::ApiError;
 
 /// The parameters of a request, each known and there once.
 #[derive(Debug, Default)]
-pub(super) struct Query(BTreeMap<String, String>);
+pub(super) struct QueryParams(BTreeMap<String, String>);
 
-impl Query {
-    pub(super) fn parse(query: &str, known: &[&str]) -> Result<Self, Problem> {
+impl QueryParams {
+    pub(super) fn parse(query: &str, known: &[&str]) -> Result<Self, ApiError> {
         let mut all = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if !known.contains(&&*name) {
@@ -19,12 +19,12 @@ impl Query {
                     known => format!("there is {}", known.join(", ")),
                 };
                 let reason = format!("unknown parameter {name:?}: {known}");
-                return Err(Problem::new(400, reason));
+                return Err(ApiError::new(400, reason));
             }
             let name = name.into_owned();
             if all.contains_key(&name) {
                 let reason = format!("the parameter {name:?} is there twice");
-                return Err(Problem::new(400, reason));
+                return Err(ApiError::new(400, reason));
             }
             all.insert(name, value.into_owned());
         }
@@ -37,11 +37,11 @@ impl Query {
     }
 
     /// A parameter that is a whole number within these bounds.
-    pub(super) fn number(
+    pub(super) fn parse_number(
         &self,
         name: &str,
         bounds: RangeInclusive<usize>,
-    ) -> Result<Option<usize>, Problem> {
+    ) -> Result<Option<usize>, ApiError> {
         let Some(text) = self.get(name) else {
             return Ok(None);
         };
@@ -49,18 +49,18 @@ impl Query {
         number.map(Some).ok_or_else(|| {
             let (least, most) = bounds.into_inner();
             let reason = format!("{name} is not a number from {least} to {most}: {text:?}");
-            Problem::new(400, reason)
+            ApiError::new(400, reason)
         })
     }
 
     /// A parameter that is true or false; false where it is not there.
-    pub(super) fn switch(&self, name: &str) -> Result<bool, Problem> {
+    pub(super) fn parse_bool(&self, name: &str) -> Result<bool, ApiError> {
         match self.get(name) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
             Some(other) => {
                 let reason = format!("{name} is neither true nor false: {other:?}");
-                Err(Problem::new(400, reason))
+                Err(ApiError::new(400, reason))
             }
         }
     }
@@ -71,8 +71,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parameter_that_is_wrong_is_refused() {
-        let all = |query| Query::parse(query, &["all"]).and_then(|query| query.switch("all"));
+    fn rejects_invalid_parameters() {
+        let all =
+            |query| QueryParams::parse(query, &["all"]).and_then(|query| query.parse_bool("all"));
         for (query, is) in [("", false), ("all=false", false), ("all=true", true)] {
             assert_eq!(all(query).ok(), Some(is), "{query}");
         }

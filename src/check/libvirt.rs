@@ -2,37 +2,37 @@
 
 use std::path::PathBuf;
 
-use super::diagnosis::{Finding, few};
+use super::findings::{Finding, first_few};
 use crate::{
     error::{Error, Result},
     sources::{
         Snapshot, SocketAccess,
-        libvirt::{Connection, Fetched, State},
+        libvirt::{ConnectionInfo, DomainState, FetchResult},
     },
 };
 
 /// What was found of the one that the flags name, or of those that are looked for.
-pub(super) fn findings(machine: &Snapshot, user: &str) -> Vec<Finding> {
-    let (sockets, is_named) = machine.libvirt_sockets();
+pub(super) fn findings(snapshot: &Snapshot, user: &str) -> Vec<Finding> {
+    let (sockets, is_named) = snapshot.libvirt_sockets();
     let sockets = sockets.into_iter().map(|socket| {
-        let access = machine.socket_access(&socket);
+        let access = snapshot.socket_access(&socket);
         (socket, access)
     });
     let sockets: Vec<_> = sockets.collect();
-    of_libvirt(&sockets, is_named, machine.domains(), user)
+    connection_findings(&sockets, is_named, snapshot.domains(), user)
 }
 
-fn of_libvirt(
+fn connection_findings(
     sockets: &[(PathBuf, SocketAccess)],
     is_named: bool,
-    fetched: Result<&Fetched>,
+    fetched: Result<&FetchResult>,
     user: &str,
 ) -> Vec<Finding> {
     let connection = match fetched {
-        Ok(fetched) if fetched.connection.is_up => return answering(fetched),
+        Ok(fetched) if fetched.connection.is_up => return daemon_is_up(fetched),
         Ok(fetched) => Some(&fetched.connection),
-        Err(Error::Absent(_)) => None,
-        Err(why) => return vec![unanswering(why.to_string(), None)],
+        Err(Error::NotFound(_)) => None,
+        Err(why) => return vec![not_responding(why.to_string(), None)],
     };
     let looked = sockets.iter();
     let mut found: Vec<_> = looked
@@ -40,17 +40,17 @@ fn of_libvirt(
             let path = socket.display();
             Some(match access {
                 SocketAccess::Missing if is_named => {
-                    Finding::wrong(format!("{path} does not exist")).fix(
+                    Finding::error(format!("{path} does not exist")).fix(
                         "start the daemon (systemctl start libvirtd-ro.socket, or \
                      virtqemud-ro.socket), or name its socket with --libvirt.uri",
                     )
                 }
                 SocketAccess::Missing => return None,
-                SocketAccess::NoSocket => Finding::wrong(format!("{path} is not a socket"))
+                SocketAccess::NotASocket => Finding::error(format!("{path} is not a socket"))
                     .fix("name libvirt's socket with --libvirt.uri"),
-                SocketAccess::Refused { group } => {
+                SocketAccess::Denied { group } => {
                     let text = format!("{path}: {user} may not connect");
-                    Finding::wrong(text).fix(match group {
+                    Finding::error(text).fix(match group {
                         Some(group) => format!(
                             "let the user join the group {group} (usermod -aG {group} USER, or \
                              SupplementaryGroups={group} in the unit) and restart the exporter, or run as \
@@ -61,7 +61,7 @@ fn of_libvirt(
                             .to_owned(),
                     })
                 }
-                SocketAccess::Open => {
+                SocketAccess::Allowed => {
                     let why = connection.and_then(|it| it.error.as_deref());
                     let why = why.unwrap_or("did not answer in time");
                     let own = format!("{path}: ");
@@ -73,7 +73,7 @@ fn of_libvirt(
                         return None;
                     }
                     let why = why.strip_prefix(&own).unwrap_or(why);
-                    unanswering(format!("{own}{why}"), connection)
+                    not_responding(format!("{own}{why}"), connection)
                 }
             })
         })
@@ -84,31 +84,31 @@ fn of_libvirt(
             Some(connection) => {
                 let why = connection.error.as_deref().unwrap_or("no answer");
                 let text = format!("{}: {why}", connection.uri);
-                Finding::wrong(text).fix(format!(
+                Finding::error(text).fix(format!(
                     "see whether this user can reach it: virsh -r -c '{}' list",
                     connection.uri
                 ))
             }
-            None => none(sockets),
+            None => not_found(sockets),
         });
     }
     found
 }
 
 /// That there is none, as on most machines.
-fn none(sockets: &[(PathBuf, SocketAccess)]) -> Finding {
+fn not_found(sockets: &[(PathBuf, SocketAccess)]) -> Finding {
     let looked = sockets.iter().map(|(it, _)| it.display().to_string());
     let looked: Vec<_> = looked.collect();
     let looked = looked.join(", ");
-    Finding::nothing(format!(
+    Finding::info(format!(
         "none found at {looked}: virtual machines, if any, are not shown"
     ))
     .fix("if there is a libvirt, name its socket: --libvirt.uri=unix:///PATH")
 }
 
-fn unanswering(why: String, connection: Option<&Connection>) -> Finding {
-    let is_locked_out = connection.is_some_and(|it| it.is_locked_out);
-    Finding::wrong(why).fix(if is_locked_out {
+fn not_responding(why: String, connection: Option<&ConnectionInfo>) -> Finding {
+    let is_locked_out = connection.is_some_and(|it| it.is_permission_denied);
+    Finding::error(why).fix(if is_locked_out {
         "run as root; or allow the user org.libvirt.unix.monitor by a rule in \
          /etc/polkit-1/rules.d; or set auth_unix_ro = \"none\" in /etc/libvirt/libvirtd.conf (or \
          virtqemud.conf) and restart the daemon"
@@ -118,8 +118,8 @@ fn unanswering(why: String, connection: Option<&Connection>) -> Finding {
     })
 }
 
-fn answering(fetched: &Fetched) -> Vec<Finding> {
-    let Fetched {
+fn daemon_is_up(fetched: &FetchResult) -> Vec<Finding> {
+    let FetchResult {
         connection,
         domains,
     } = fetched;
@@ -132,22 +132,22 @@ fn answering(fetched: &Fetched) -> Vec<Finding> {
         }
         None => "libvirt of an unknown version".to_owned(),
     };
-    let runs = |state| matches!(state, Some(State::Running | State::Blocked));
+    let runs = |state| matches!(state, Some(DomainState::Running | DomainState::Blocked));
     let running = domains.iter().filter(|it| runs(it.state)).count();
     let all = domains.len();
     let text = format!("{uri}: {what}; domains: {all}, {running} of them running");
-    let mut found = vec![Finding::fine(text)];
+    let mut found = vec![Finding::ok(text)];
     let stuck = domains.iter().filter(|it| it.is_stuck);
     let stuck: Vec<_> = stuck.map(|it| it.name.as_str()).collect();
     if !stuck.is_empty() {
-        let few = few(stuck.into_iter());
+        let few = first_few(stuck.into_iter());
         found.push(
-            Finding::note(format!("no answer in time about {few}"))
+            Finding::warning(format!("no answer in time about {few}"))
                 .fix("see whether these guests, or what their disks are on, hang"),
         );
     }
     if let Some(why) = &connection.error {
-        found.push(Finding::note(format!("not everything is known: {why}")));
+        found.push(Finding::warning(format!("not everything is known: {why}")));
     }
     found
 }
@@ -156,66 +156,74 @@ fn answering(fetched: &Fetched) -> Vec<Finding> {
 mod tests {
     use super::*;
     use crate::{
-        check::diagnosis::Mark,
+        check::findings::Severity,
         sources::libvirt::{Domain, Versions},
     };
 
     const SOCKET: &str = "/run/libvirt/libvirt-sock-ro";
     const OTHER: &str = "/run/libvirt/virtqemud-sock-ro";
 
-    fn down(error: &str) -> Fetched {
-        Fetched {
-            connection: Connection {
+    fn down(error: &str) -> FetchResult {
+        FetchResult {
+            connection: ConnectionInfo {
                 uri: SOCKET.to_owned(),
                 error: Some(error.to_owned()),
-                ..Connection::default()
+                ..ConnectionInfo::default()
             },
             domains: Vec::new(),
         }
     }
 
-    fn of(access: SocketAccess, is_named: bool, fetched: Result<&Fetched>) -> Vec<Finding> {
+    fn findings_for(
+        access: SocketAccess,
+        is_named: bool,
+        fetched: Result<&FetchResult>,
+    ) -> Vec<Finding> {
         let sockets = [
             (OTHER.into(), SocketAccess::Missing),
             (SOCKET.into(), access),
         ];
         let sockets = if is_named { &sockets[1..] } else { &sockets };
-        of_libvirt(sockets, is_named, fetched, "nobody (uid 65534)")
+        connection_findings(sockets, is_named, fetched, "nobody (uid 65534)")
     }
 
-    fn only(found: &[Finding]) -> (Mark, String, String) {
+    fn single_finding(found: &[Finding]) -> (Severity, String, String) {
         let [one] = found else { panic!("{found:?}") };
         (
-            one.mark,
+            one.severity,
             one.text.clone(),
             one.fix.clone().unwrap_or_default(),
         )
     }
 
     #[test]
-    fn a_machine_without_libvirt_has_nothing_to_mend() {
-        let absent = || Err(Error::Absent(SOCKET.into()));
-        let (mark, text, _) = only(&of(SocketAccess::Missing, false, absent()));
-        assert_eq!(mark, Mark::Nothing);
+    fn missing_libvirt_needs_no_remedy() {
+        let absent = || Err(Error::NotFound(SOCKET.into()));
+        let (mark, text, _) = single_finding(&findings_for(SocketAccess::Missing, false, absent()));
+        assert_eq!(mark, Severity::Info);
         assert!(text.starts_with(&format!("none found at {OTHER}, {SOCKET}: ")));
-        let named = of(
+        let named = findings_for(
             SocketAccess::Missing,
             true,
             Ok(&down("there is no such socket")),
         );
-        let (mark, text, _) = only(&named);
+        let (mark, text, _) = single_finding(&named);
         assert_eq!(
             (mark, text),
-            (Mark::Wrong, format!("{SOCKET} does not exist"))
+            (Severity::Error, format!("{SOCKET} does not exist"))
         );
     }
 
     #[test]
-    fn each_way_libvirt_cannot_be_asked_has_its_own_words() {
+    fn each_libvirt_failure_has_its_own_message() {
         let refused = down(&format!("{SOCKET}: Permission denied"));
         let group = Some("libvirt".to_owned());
-        let (mark, text, fix) = only(&of(SocketAccess::Refused { group }, false, Ok(&refused)));
-        assert_eq!(mark, Mark::Wrong);
+        let (mark, text, fix) = single_finding(&findings_for(
+            SocketAccess::Denied { group },
+            false,
+            Ok(&refused),
+        ));
+        assert_eq!(mark, Severity::Error);
         assert!(
             text.ends_with("nobody (uid 65534) may not connect"),
             "{text}"
@@ -223,46 +231,50 @@ mod tests {
         assert!(fix.contains("usermod -aG libvirt USER"), "{fix}");
 
         let mut fetched = down(&format!("{SOCKET}: authentication unavailable"));
-        fetched.connection.is_locked_out = true;
-        let (_, text, fix) = only(&of(SocketAccess::Open, false, Ok(&fetched)));
+        fetched.connection.is_permission_denied = true;
+        let (_, text, fix) =
+            single_finding(&findings_for(SocketAccess::Allowed, false, Ok(&fetched)));
         assert_eq!(text, format!("{SOCKET}: authentication unavailable"));
         assert!(fix.contains("org.libvirt.unix.monitor"), "{fix}");
 
         let silent = down("no answer in time");
-        let (mark, text, fix) = only(&of(SocketAccess::Open, true, Ok(&silent)));
+        let (mark, text, fix) =
+            single_finding(&findings_for(SocketAccess::Allowed, true, Ok(&silent)));
         let expected = format!("{SOCKET}: no answer in time");
-        assert_eq!((mark, text), (Mark::Wrong, expected));
+        assert_eq!((mark, text), (Severity::Error, expected));
         assert!(!fix.contains("polkit"), "{fix}");
 
-        let (mark, text, _) = only(&of(
-            SocketAccess::Open,
+        let (mark, text, _) = single_finding(&findings_for(
+            SocketAccess::Allowed,
             false,
             Err(Error::TimedOut("libvirt".to_owned())),
         ));
-        assert_eq!(mark, Mark::Wrong);
+        assert_eq!(mark, Severity::Error);
         assert_eq!(text, "libvirt did not answer in time");
     }
 
     #[test]
-    fn an_error_is_said_of_the_socket_that_it_is_of() {
-        let sockets = [OTHER, SOCKET].map(|it| (it.into(), SocketAccess::Open));
+    fn error_is_reported_for_its_own_socket() {
+        let sockets = [OTHER, SOCKET].map(|it| (it.into(), SocketAccess::Allowed));
         let fetched = down(&format!("{SOCKET}: Connection refused"));
-        let (_, text, _) = only(&of_libvirt(&sockets, false, Ok(&fetched), "root"));
+        let (_, text, _) =
+            single_finding(&connection_findings(&sockets, false, Ok(&fetched), "root"));
         assert_eq!(text, format!("{SOCKET}: Connection refused"));
     }
 
     #[test]
-    fn a_uri_that_takes_no_socket_says_what_the_library_says() {
+    fn non_socket_uri_reports_library_error() {
         let mut fetched = down("cannot resolve");
         fetched.connection.uri = "qemu+ssh://host/system".to_owned();
-        let (mark, text, fix) = only(&of_libvirt(&[], true, Ok(&fetched), "root"));
-        assert_eq!(mark, Mark::Wrong);
+        let (mark, text, fix) =
+            single_finding(&connection_findings(&[], true, Ok(&fetched), "root"));
+        assert_eq!(mark, Severity::Error);
         assert_eq!(text, "qemu+ssh://host/system: cannot resolve");
         assert!(fix.ends_with("virsh -r -c 'qemu+ssh://host/system' list"));
     }
 
     #[test]
-    fn a_daemon_that_answers_says_what_it_is_and_what_hangs() {
+    fn running_daemon_reports_version_and_stuck_domains() {
         let domain = |name: &str, state, is_stuck| Domain {
             name: name.to_owned(),
             state: Some(state),
@@ -277,21 +289,24 @@ mod tests {
             daemon: "9.0.0".to_owned(),
         });
         fetched.domains = vec![
-            domain("a", State::Running, false),
-            domain("b", State::Paused, true),
-            domain("c", State::Shutoff, false),
+            domain("a", DomainState::Running, false),
+            domain("b", DomainState::Paused, true),
+            domain("c", DomainState::Shutoff, false),
         ];
-        let found = of(SocketAccess::Open, false, Ok(&fetched));
-        let said: Vec<_> = found.iter().map(|it| (it.mark, it.text.as_str())).collect();
+        let found = findings_for(SocketAccess::Allowed, false, Ok(&fetched));
+        let said: Vec<_> = found
+            .iter()
+            .map(|it| (it.severity, it.text.as_str()))
+            .collect();
         let fine = "/run/libvirt/libvirt-sock-ro: libvirt 9.0.0, QEMU 7.2.22; domains: 3, 1 of \
                     them running";
         assert_eq!(
             said,
             [
-                (Mark::Fine, fine),
-                (Mark::Note, "no answer in time about b"),
+                (Severity::Ok, fine),
+                (Severity::Warning, "no answer in time about b"),
                 (
-                    Mark::Note,
+                    Severity::Warning,
                     "not everything is known: event 23: not supported"
                 ),
             ]

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use super::diagnosis::{Finding, Mark};
+use super::findings::{Finding, Severity};
 
 /// The longest line, unless a word is longer.
 const WIDTH: usize = 100;
@@ -75,7 +75,7 @@ impl Checked {
         line(&mut text, 0, &summary);
         let scope = "This holds for a server that runs as the same user, with the same flags.";
         line(&mut text, 0, scope);
-        for mark in [Mark::Wrong, Mark::Note] {
+        for mark in [Severity::Error, Severity::Warning] {
             let mut of_mark = String::new();
             self.items(&mut of_mark, mark);
             if !of_mark.is_empty() {
@@ -84,7 +84,7 @@ impl Checked {
             }
         }
         for (title, findings) in &self.areas {
-            let others = findings.iter().filter(|it| !it.mark.needs_attention());
+            let others = findings.iter().filter(|it| !it.severity.needs_attention());
             let names = others.clone().filter_map(|it| it.collector);
             let width = names.map(str::len).max().unwrap_or_default();
             if others.clone().next().is_none() {
@@ -96,7 +96,7 @@ impl Checked {
                 let padded = padded.unwrap_or_default();
                 item(
                     &mut text,
-                    finding.mark,
+                    finding.severity,
                     &format!("{padded}{}", finding.text),
                 );
                 fix(&mut text, finding);
@@ -122,7 +122,7 @@ impl Checked {
     #[must_use]
     pub fn wrong(&self) -> String {
         let mut text = String::new();
-        self.items(&mut text, Mark::Wrong);
+        self.items(&mut text, Severity::Error);
         text
     }
 
@@ -137,10 +137,10 @@ impl Checked {
         let findings = self.areas.iter().flat_map(|(title, findings)| {
             let findings = findings
                 .iter()
-                .filter(|it| !only_wrong || it.mark == Mark::Wrong);
+                .filter(|it| !only_wrong || it.severity == Severity::Error);
             findings.map(|finding| JsonFinding {
                 area: title.to_lowercase(),
-                status: finding.mark.status(),
+                status: finding.severity.status(),
                 collector: finding.collector,
                 text: &finding.text,
                 fix: finding.fix.as_deref(),
@@ -162,12 +162,12 @@ impl Checked {
 
     fn counts(&self) -> Counts {
         let findings = self.areas.iter().flat_map(|(_, findings)| findings);
-        let count = |mark| findings.clone().filter(|it| it.mark == mark).count();
+        let count = |mark| findings.clone().filter(|it| it.severity == mark).count();
         Counts {
-            wrong: count(Mark::Wrong),
-            note: count(Mark::Note),
-            ok: count(Mark::Fine),
-            nothing: count(Mark::Nothing),
+            wrong: count(Severity::Error),
+            note: count(Severity::Warning),
+            ok: count(Severity::Ok),
+            nothing: count(Severity::Info),
         }
     }
 
@@ -184,9 +184,9 @@ impl Checked {
     }
 
     /// The findings with this mark, each with its area.
-    fn items(&self, text: &mut String, mark: Mark) {
+    fn items(&self, text: &mut String, mark: Severity) {
         for (title, findings) in &self.areas {
-            for finding in findings.iter().filter(|it| it.mark == mark) {
+            for finding in findings.iter().filter(|it| it.severity == mark) {
                 let area = title.to_lowercase();
                 let collector = finding.collector.map(|name| format!("{name}: "));
                 let collector = collector.unwrap_or_default();
@@ -208,12 +208,12 @@ fn fix(text: &mut String, finding: &Finding) {
     }
 }
 
-fn item(text: &mut String, mark: Mark, words: &str) {
+fn item(text: &mut String, mark: Severity, words: &str) {
     let (mark, style) = match mark {
-        Mark::Fine => ("ok", AnsiColor::Green.on_default()),
-        Mark::Nothing => ("-", Style::new()),
-        Mark::Note => ("note", AnsiColor::Yellow.on_default()),
-        Mark::Wrong => ("WRONG", AnsiColor::Red.on_default().bold()),
+        Severity::Ok => ("ok", AnsiColor::Green.on_default()),
+        Severity::Info => ("-", Style::new()),
+        Severity::Warning => ("note", AnsiColor::Yellow.on_default()),
+        Severity::Error => ("WRONG", AnsiColor::Red.on_default().bold()),
     };
     let start = text.len();
     line(text, 8, words);
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn wraps_long_text_below_its_mark() {
         let mut text = String::new();
-        item(&mut text, Mark::Wrong, &"word ".repeat(30));
+        item(&mut text, Severity::Error, &"word ".repeat(30));
         let text = strip_str(&text).to_string();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 2, "{text}");

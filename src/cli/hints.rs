@@ -178,8 +178,7 @@ mod tests {
     #[test]
     fn cadvisor_flags_of_the_migration_guide_have_hints() {
         #[expect(clippy::disallowed_methods, reason = "a file of this repository")]
-        let guide = std::fs::read_to_string("docs/migration.md").unwrap();
-        let (_, guide) = guide.split_once("\n## From cAdvisor\n").unwrap();
+        let guide = std::fs::read_to_string("docs/migration/cadvisor.md").unwrap();
         let (table, _) = guide.split_once("\n\n| in `--disable_metrics`").unwrap();
         let mut flags = 0;
         for row in table.lines().filter(|row| row.starts_with("| `--")) {

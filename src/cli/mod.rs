@@ -24,7 +24,7 @@ use clap_complete::Shell;
 use crate::{
     api::census,
     check,
-    collector::{Collect, Entry, Layer},
+    collector::{CollectFn, Entry, Layer},
     history,
     http::{self, web_config},
     log::{self, Level},
@@ -35,7 +35,7 @@ use crate::{
         libvirt, workloads,
     },
     targets,
-    top::{self, Exporter},
+    top::{self, ExporterUrl},
 };
 pub use hints::one_line;
 pub use man::man_page;
@@ -134,7 +134,7 @@ pub struct Flags {
     pub engines: engine::Flags,
     /// The libvirt to connect to.
     #[command(flatten, next_help_heading = "Libvirt")]
-    pub libvirt: libvirt::Flags,
+    pub libvirt: libvirt::LibvirtFlags,
     /// Control groups to expose.
     #[command(flatten, next_help_heading = "Control groups")]
     pub workloads: workloads::Flags,
@@ -143,10 +143,10 @@ pub struct Flags {
     pub census: census::Flags,
     /// Samples to store.
     #[command(flatten, next_help_heading = "History")]
-    pub history: history::Flags,
+    pub history: history::HistoryFlags,
     /// Rights to drop.
     #[command(flatten, next_help_heading = "Security")]
-    pub sandbox: sandbox::Flags,
+    pub sandbox: sandbox::SandboxFlags,
     /// Log only lines of this level and above.
     #[arg(
         long = "log.level",
@@ -162,7 +162,7 @@ pub struct Flags {
         default_value = "logfmt",
         help_heading = "Logging"
     )]
-    pub log_format: log::Format,
+    pub log_format: log::LogFormat,
     /// Turn off all collectors that are not turned on by name.
     #[arg(
         long = "collector.disable-defaults",
@@ -195,7 +195,7 @@ pub enum Subcommand {
     /// Print the census.
     Census(Box<Settings>, CensusFlags),
     /// Show live what an exporter reports.
-    Top(Exporter, top::Flags),
+    Top(ExporterUrl, top::Flags),
     /// Edit files of targets.
     Targets(targets::Flags),
     /// Validate web config files.
@@ -212,7 +212,7 @@ pub struct Settings {
     /// The exporter's own flags.
     pub flags: Flags,
     /// The collectors that are on.
-    pub collectors: Vec<(&'static str, Layer, Collect)>,
+    pub collectors: Vec<(&'static str, Layer, CollectFn)>,
     /// Collectors that were turned on by name and are not built yet.
     pub to_come: Vec<&'static str>,
     /// Flags that are on and need the rights of ptrace(2) over other processes.
@@ -297,7 +297,7 @@ fn server_flags(command: Command, collectors: &[Entry]) -> Command {
             .long(switch(collector.name))
             .value_parser(ValueParser::bool())
             .help(format!("Collect {} [default: {state}]", collector.about))
-            .hide(collector.is_to_come());
+            .hide(collector.is_planned());
         let command = command.next_help_heading(match collector.layer {
             Layer::Host => "Collectors of the host",
             Layer::Containers => "Collectors of containers",
@@ -305,7 +305,7 @@ fn server_flags(command: Command, collectors: &[Entry]) -> Command {
             Layer::Census => "Collectors of the census",
         });
         let command = (collector.add_flags)(command.arg(switch));
-        let to_come = collector.flags_to_come.iter().map(|flag| {
+        let to_come = collector.reserved_flags.iter().map(|flag| {
             let long = format!("collector.{}.{flag}", collector.name);
             // A switch or a flag with a value: the value is ignored.
             let arg = Arg::new(long.clone()).long(long).hide(true);
@@ -371,7 +371,7 @@ pub fn parse(
         )),
         Some(("top", matches)) => {
             let url = matches.get_one::<String>("url");
-            let exporter = url.map(|url| url.parse::<Exporter>()).transpose();
+            let exporter = url.map(|url| url.parse::<ExporterUrl>()).transpose();
             let exporter = exporter.map_err(|why| {
                 let message = format!("URL: {why}");
                 clap::Error::raw(ErrorKind::ValueValidation, message)
@@ -485,7 +485,7 @@ fn settings(
     // Engines are queried in the background for this collector.
     if made.iter().any(|(name, ..)| *name == "container_size") {
         let sizes = SizeFlags::from_arg_matches(matches)?;
-        flags.engines.sizes = Some(sizes.container_size_interval);
+        flags.engines.disk_usage_interval = Some(sizes.container_size_interval);
     }
     // A collector that is off does not need its flags, but they must not clash either.
     for entry in collectors.iter().filter(|entry| !is_on(entry)) {
@@ -499,7 +499,7 @@ fn settings(
     let ptrace_flags = ptrace_flags.map(|(_, flag)| *flag).collect();
     let to_come = collectors
         .iter()
-        .filter(|entry| entry.is_to_come() && given(matches, entry.name) == Some(true))
+        .filter(|entry| entry.is_planned() && given(matches, entry.name) == Some(true))
         .map(|entry| entry.name)
         .collect();
     Ok(Box::new(Settings {
@@ -608,7 +608,11 @@ mod tests {
     fn engines_are_asked_for_sizes_only_if_somebody_wants_them() {
         let interval = |line: &str| {
             let settings = parse(line).unwrap_or_else(|error| panic!("{error}"));
-            settings.flags.engines.sizes.map(|every| every.as_secs())
+            settings
+                .flags
+                .engines
+                .disk_usage_interval
+                .map(|every| every.as_secs())
         };
         assert_eq!(interval(""), None);
         assert_eq!(interval("--collector.container_size.interval=2m"), None);

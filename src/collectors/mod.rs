@@ -4,7 +4,7 @@ mod census;
 mod container;
 mod domain;
 pub(crate) mod host;
-mod mounted;
+mod mount_usage;
 #[cfg(test)]
 mod testing;
 

@@ -10,9 +10,9 @@ use std::{
 use crate::sources::{Roots, Snapshot};
 
 /// A machine that has what is written to it, until it is dropped.
-pub(in crate::collectors) struct Machine(PathBuf);
+pub(in crate::collectors) struct MachineFixture(PathBuf);
 
-impl Machine {
+impl MachineFixture {
     /// An empty one. The name is that of the test, so that tests do not meet.
     pub(in crate::collectors) fn new(name: &str) -> Self {
         let dir = format!("strata-machine-{name}-{}", std::process::id());
@@ -49,11 +49,11 @@ impl Machine {
     }
 
     pub(in crate::collectors) fn snapshot(&self) -> Snapshot {
-        self.scrapes()()
+        self.snapshots()()
     }
 
     /// Makes snapshots one after the other, of what is kept in between.
-    pub(in crate::collectors) fn scrapes(&self) -> impl Fn() -> Snapshot + use<> {
+    pub(in crate::collectors) fn snapshots(&self) -> impl Fn() -> Snapshot + use<> {
         let roots = Roots {
             procfs: self.0.join("proc"),
             sysfs: self.0.join("sys"),
@@ -62,7 +62,7 @@ impl Machine {
         };
         let machine = roots.into();
         move || {
-            Snapshot::begin(
+            Snapshot::new(
                 Arc::clone(&machine),
                 Instant::now() + Duration::from_secs(60),
             )
@@ -70,7 +70,7 @@ impl Machine {
     }
 }
 
-impl Drop for Machine {
+impl Drop for MachineFixture {
     fn drop(&mut self) {
         drop(fs::remove_dir_all(&self.0));
     }

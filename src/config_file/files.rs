@@ -14,15 +14,15 @@ use super::{MAX_SIZE, too_large};
 
 /// A file as it was when it was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct FileVersion {
     pub path: PathBuf,
     /// None if it could not be looked at.
-    stamp: Option<Stamp>,
+    stamp: Option<FileStamp>,
 }
 
 /// What changes when somebody writes a file, or puts another in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -30,8 +30,8 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-impl Stamp {
-    fn of(file: &Metadata) -> Self {
+impl FileStamp {
+    fn from_metadata(file: &Metadata) -> Self {
         Self {
             device: file.dev(),
             inode: file.ino(),
@@ -42,28 +42,31 @@ impl Stamp {
     }
 }
 
-impl Seen {
+impl FileVersion {
     /// Looks at a file, or at what a link leads to.
-    pub(crate) fn now(path: &Path) -> Self {
+    pub(crate) fn stat(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
-            stamp: fs::metadata(path).ok().as_ref().map(Stamp::of),
+            stamp: fs::metadata(path)
+                .ok()
+                .as_ref()
+                .map(FileStamp::from_metadata),
         }
     }
 
     /// Whether it looks now as it did.
     pub(crate) fn is_current(&self) -> bool {
-        Self::now(&self.path) == *self
+        Self::stat(&self.path) == *self
     }
 }
 
 /// Reads files, and remembers how they looked before.
 #[derive(Debug, Default)]
-pub(crate) struct Reader {
-    pub seen: Vec<Seen>,
+pub(crate) struct ConfigReader {
+    pub versions: Vec<FileVersion>,
 }
 
-impl Reader {
+impl ConfigReader {
     /// What is in a file. The error is without the file's name.
     pub(crate) fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
         // A FIFO that nobody writes to is not waited for.
@@ -72,15 +75,18 @@ impl Reader {
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path)
             .and_then(|file| Ok((file.metadata()?, file)));
-        let stamp = opened.as_ref().ok().map(|(file, _)| Stamp::of(file));
+        let stamp = opened
+            .as_ref()
+            .ok()
+            .map(|(file, _)| FileStamp::from_metadata(file));
         let path = path.to_owned();
-        self.seen.push(Seen { path, stamp });
+        self.versions.push(FileVersion { path, stamp });
         let (metadata, file) = opened.map_err(|error| error.to_string())?;
-        bounded(&metadata, &file)
+        read_bounded(&metadata, &file)
     }
 }
 
-fn bounded(metadata: &Metadata, file: &File) -> Result<Vec<u8>, String> {
+fn read_bounded(metadata: &Metadata, file: &File) -> Result<Vec<u8>, String> {
     if !metadata.is_file() {
         return Err("is not a regular file".to_owned());
     }
@@ -98,11 +104,11 @@ mod tests {
     use super::*;
 
     fn read(path: &str) -> Result<Vec<u8>, String> {
-        Reader::default().read(Path::new(path))
+        ConfigReader::default().read(Path::new(path))
     }
 
     #[test]
-    fn nothing_but_a_regular_file_of_sane_size_is_read() {
+    fn reads_only_regular_files_of_bounded_size() {
         let dir = std::env::temp_dir().join(format!("strata-files-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let path = |name: &str| dir.join(name).display().to_string();
@@ -127,20 +133,20 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_written_or_replaced_is_seen_to_be_another() {
+    fn detects_rewritten_and_replaced_files() {
         let path = std::env::temp_dir().join(format!("strata-seen-{}", std::process::id()));
-        let mut reader = Reader::default();
+        let mut reader = ConfigReader::default();
         assert!(reader.read(&path).is_err());
-        assert!(reader.seen[0].is_current());
+        assert!(reader.versions[0].is_current());
         fs::write(&path, "a").unwrap();
-        assert!(!reader.seen[0].is_current());
+        assert!(!reader.versions[0].is_current());
         reader.read(&path).unwrap();
-        assert!(reader.seen[1].is_current());
+        assert!(reader.versions[1].is_current());
         let other = path.with_extension("new");
         fs::write(&other, "b").unwrap();
         fs::rename(&other, &path).unwrap();
-        assert!(!reader.seen[1].is_current());
+        assert!(!reader.versions[1].is_current());
         fs::remove_file(&path).unwrap();
-        assert!(!reader.seen[1].is_current());
+        assert!(!reader.versions[1].is_current());
     }
 }

@@ -6,7 +6,7 @@
 //! Prometheus's reader takes without a word.
 
 mod files;
-mod given;
+mod inline_or_file;
 mod pem;
 mod tls_version;
 
@@ -15,12 +15,12 @@ use std::fmt;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_saphyr::{Location, Options, Spanned};
 
-pub(crate) use files::{Reader, Seen};
+pub(crate) use files::{ConfigReader, FileVersion};
 #[cfg(test)]
-pub(crate) use given::Source;
-pub(crate) use given::{Given, one};
-pub(crate) use pem::{certificates, certified};
-pub(crate) use tls_version::Version;
+pub(crate) use inline_or_file::ValueSource;
+pub(crate) use inline_or_file::{InlineOrFile, parse_inline_or_file};
+pub(crate) use pem::{certificates, certified_key};
+pub(crate) use tls_version::TlsVersion;
 
 /// More than any such file needs, with certificates and their keys in it.
 const MAX_SIZE: u64 = 1 << 20;
@@ -40,39 +40,42 @@ impl fmt::Debug for Secret {
 
 /// Where in the file: line and column, counted from one; 0 is nowhere in particular.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct Position {
     pub line: u64,
     pub column: u64,
 }
 
 /// What is wrong with a file.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Wrong {
-    pub(crate) at: Place,
-    pub(crate) said: String,
+pub struct ConfigError {
+    pub(crate) position: Position,
+    pub(crate) message: String,
 }
 
-impl Wrong {
-    pub(crate) fn at(at: Place, said: impl Into<String>) -> Self {
-        let said = said.into();
-        Self { at, said }
+impl ConfigError {
+    pub(crate) fn at(at: Position, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self {
+            position: at,
+            message,
+        }
     }
 
-    pub(crate) fn nowhere(said: impl Into<String>) -> Self {
-        Self::at(Place::default(), said)
+    pub(crate) fn without_position(message: impl Into<String>) -> Self {
+        Self::at(Position::default(), message)
     }
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.at {
-            Place { line: 0, .. } => write!(f, " {}", self.said),
-            Place { line, column } => write!(f, "{line}:{column}: {}", self.said),
+        match self.position {
+            Position { line: 0, .. } => write!(f, " {}", self.message),
+            Position { line, column } => write!(f, "{line}:{column}: {}", self.message),
         }
     }
 }
 
-impl From<&Location> for Place {
+impl From<&Location> for Position {
     fn from(location: &Location) -> Self {
         Self {
             line: location.line(),
@@ -81,18 +84,19 @@ impl From<&Location> for Place {
     }
 }
 
-impl<T> From<&Spanned<T>> for Place {
+impl<T> From<&Spanned<T>> for Position {
     fn from(value: &Spanned<T>) -> Self {
         Self::from(&value.referenced)
     }
 }
 
 /// What a file's bytes say; None if that is nothing.
-pub(crate) fn document<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, Wrong> {
+pub(crate) fn parse_yaml<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, ConfigError> {
     if bytes.len() as u64 > MAX_SIZE {
-        return Err(Wrong::nowhere(too_large()));
+        return Err(ConfigError::without_position(too_large()));
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| Wrong::nowhere("is not UTF-8"))?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| ConfigError::without_position("is not UTF-8"))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let options: Options = serde_saphyr::options! {
         with_snippet: false,
@@ -106,7 +110,7 @@ pub(crate) fn document<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, W
             max_replay_stack_depth: 8,
         },
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| unread(&error))
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| yaml_error(&error))
 }
 
 fn too_large() -> String {
@@ -114,8 +118,8 @@ fn too_large() -> String {
 }
 
 /// What the reader of YAML says. Its place stands before it, not in it.
-fn unread(error: &serde_saphyr::Error) -> Wrong {
-    let at = error.location().as_ref().map(Place::from);
+fn yaml_error(error: &serde_saphyr::Error) -> ConfigError {
+    let position = error.location().as_ref().map(Position::from);
     // What follows is a place again, or advice for programmers.
     let ends = [
         " (defined at line ",
@@ -124,9 +128,9 @@ fn unread(error: &serde_saphyr::Error) -> Wrong {
         ", set DuplicateKeyPolicy",
         "; use from_str_multiple",
     ];
-    let said = error.to_string();
-    let said = ends.iter().fold(said.as_str(), |said, end| {
+    let message = error.to_string();
+    let message = ends.iter().fold(message.as_str(), |said, end| {
         said.split_once(end).map_or(said, |(said, _)| said)
     });
-    Wrong::at(at.unwrap_or_default(), said)
+    ConfigError::at(position.unwrap_or_default(), message)
 }

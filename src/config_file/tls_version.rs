@@ -7,40 +7,43 @@ use rustls::{
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_saphyr::Spanned;
 
-use super::{Place, Wrong};
+use super::{ConfigError, Position};
 
 /// A version of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Version {
+pub(crate) enum TlsVersion {
     Tls12,
     Tls13,
 }
 
-impl Version {
+impl TlsVersion {
     /// The least and the greatest that are taken, of what a section at this place says of them.
-    pub(crate) fn range(
+    pub(crate) fn parse_range(
         min: Option<Spanned<Self>>,
         max: Option<Self>,
-        at: Place,
-    ) -> Result<(Self, Self), Wrong> {
-        let at = min.as_ref().map_or(at, Place::from);
+        at: Position,
+    ) -> Result<(Self, Self), ConfigError> {
+        let at = min.as_ref().map_or(at, Position::from);
         let min = min.map_or(Self::Tls12, |it| it.value);
         let max = max.unwrap_or(Self::Tls13);
         if min > max {
-            return Err(Wrong::at(at, "min_version is above max_version"));
+            return Err(ConfigError::at(at, "min_version is above max_version"));
         }
         Ok((min, max))
     }
 
     /// Those from one to another, the better ones first.
-    pub(crate) fn between(min: Self, max: Self) -> Vec<&'static SupportedProtocolVersion> {
+    pub(crate) fn protocol_versions(
+        min: Self,
+        max: Self,
+    ) -> Vec<&'static SupportedProtocolVersion> {
         let known = [(Self::Tls13, &TLS13), (Self::Tls12, &TLS12)].into_iter();
         let known = known.filter(|(version, _)| (min..=max).contains(version));
         known.map(|(_, version)| version).collect()
     }
 }
 
-impl<'de> Deserialize<'de> for Version {
+impl<'de> Deserialize<'de> for TlsVersion {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let name = String::deserialize(from)?;
         match name.as_str() {

@@ -2,11 +2,11 @@
 //! the older Prometheus format.
 
 mod open_metrics;
-mod plain;
+mod text_format;
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
-use crate::family::{Families, Family, LabelText, Part, Value};
+use crate::family::{Families, Family, LabelText, SampleSuffix, Value};
 
 /// The two formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,13 +14,13 @@ pub enum Format {
     /// `OpenMetrics` 1.0.
     OpenMetrics,
     /// Prometheus 0.0.4.
-    Plain,
+    Text,
 }
 
 impl Format {
     /// The format that a scraper with this `Accept` header likes better.
     #[must_use]
-    pub fn accepted_by(header: Option<&str>) -> Self {
+    pub fn from_accept(header: Option<&str>) -> Self {
         let offers = || header.unwrap_or_default().split(',').map(str::trim);
         let liking = |wanted: fn(&str) -> bool| {
             let liked = offers().filter(|offer| wanted(offer));
@@ -38,7 +38,7 @@ impl Format {
         if liking(open_metrics) > liking(|offer| offer.starts_with("text/plain")) {
             Self::OpenMetrics
         } else {
-            Self::Plain
+            Self::Text
         }
     }
 
@@ -47,7 +47,7 @@ impl Format {
     pub fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
         }
     }
 }
@@ -60,42 +60,42 @@ fn weight(offer: &str) -> f32 {
 }
 
 /// Room for a value, and what stands around it and the labels in a line.
-const VALUE: usize = 24;
+const SAMPLE_OVERHEAD: usize = 24;
 
 /// What is about to be written: families by name, each of them once.
 #[derive(Debug)]
-pub struct Page {
+pub struct Exposition {
     sources: Vec<Arc<Families>>,
-    groups: Vec<Group>,
-    clashes: usize,
+    groups: Vec<FamilyRefs>,
+    conflicts: usize,
 }
 
 /// The families of one name: more than one where several collectors, or text
 /// files, have series of it. Each is its source's place in the page and its own in
 /// the source.
 #[derive(Debug)]
-struct Group(Vec<(usize, usize)>);
+struct FamilyRefs(Vec<(usize, usize)>);
 
-impl Page {
+impl Exposition {
     /// Puts the families in order. Those whose names are not `wanted` are left out.
     #[must_use]
-    pub fn new(sources: Vec<Arc<Families>>, wanted: impl Fn(&str) -> bool) -> Self {
+    pub fn new(sources: Vec<Arc<Families>>, is_selected: impl Fn(&str) -> bool) -> Self {
         let mut all: Vec<(usize, usize, &Family)> = sources
             .iter()
             .enumerate()
             .flat_map(|(i, source)| source.iter().enumerate().map(move |(j, f)| (i, j, f)))
-            .filter(|(.., family)| !family.is_empty() && wanted(&family.name))
+            .filter(|(.., family)| !family.is_empty() && is_selected(&family.name))
             .collect();
         // Ours come before those from text files, which must fit in with them.
         all.sort_by_key(|(.., family)| (family.name.as_ref(), family.desc.is_none()));
 
-        let mut groups: Vec<Group> = Vec::with_capacity(all.len());
+        let mut groups: Vec<FamilyRefs> = Vec::with_capacity(all.len());
         let mut clashes = 0;
         let mut stems = HashSet::with_capacity(all.len());
         let mut first: Option<&Family> = None;
         for (i, j, family) in all {
             match (first, groups.last_mut()) {
-                (Some(first), Some(Group(group))) if first.name == family.name => {
+                (Some(first), Some(FamilyRefs(group))) if first.name == family.name => {
                     if first.kind == family.kind {
                         group.push((i, j));
                     } else {
@@ -106,7 +106,7 @@ impl Page {
                 _ if !stems.insert(open_metrics::stem(&family.name, family.kind)) => clashes += 1,
                 _ => {
                     first = Some(family);
-                    groups.push(Group(vec![(i, j)]));
+                    groups.push(FamilyRefs(vec![(i, j)]));
                 }
             }
         }
@@ -114,22 +114,22 @@ impl Page {
         let mut page = Self {
             sources,
             groups,
-            clashes,
+            conflicts: clashes,
         };
-        page.clashes += page.repeated();
+        page.conflicts += page.duplicate_series();
         page
     }
 
     /// How many families and series cannot be shown because others have the same
     /// name.
     #[must_use]
-    pub fn clashes(&self) -> usize {
-        self.clashes
+    pub fn conflicts(&self) -> usize {
+        self.conflicts
     }
 
     /// How many series there are.
     #[must_use]
-    pub fn series(&self) -> usize {
+    pub fn series_count(&self) -> usize {
         let groups = self.groups();
         groups.map(|group| group.samples().count()).sum()
     }
@@ -137,38 +137,38 @@ impl Page {
     /// Writes everything down.
     pub fn encode(self: &Arc<Self>, format: Format) -> Result<String, fmt::Error> {
         // Grown in steps it would leave holes of many times its size.
-        let mut body = String::with_capacity(self.room());
+        let mut body = String::with_capacity(self.estimated_len());
         match format {
             Format::OpenMetrics => open_metrics::encode(&mut body, self)?,
-            Format::Plain => plain::encode(&mut body, self),
+            Format::Text => text_format::encode(&mut body, self),
         }
         Ok(body)
     }
 
     /// About how long it will be, and hardly less.
-    fn room(&self) -> usize {
-        let of_group = |group: Shown<'_>| {
+    fn estimated_len(&self) -> usize {
+        let of_group = |group: MergedFamily<'_>| {
             let head = 128 + 3 * group.first.name.len() + group.first.help.len();
             let samples = group.all_samples().map(|(_, labels, _)| {
                 let labels: usize = labels.pieces().into_iter().map(str::len).sum();
-                group.first.name.len() + labels + VALUE
+                group.first.name.len() + labels + SAMPLE_OVERHEAD
             });
             head + samples.sum::<usize>()
         };
         self.groups().map(of_group).sum()
     }
 
-    fn groups(&self) -> impl Iterator<Item = Shown<'_>> {
-        self.groups.iter().filter_map(|Group(places)| {
+    fn groups(&self) -> impl Iterator<Item = MergedFamily<'_>> {
+        self.groups.iter().filter_map(|FamilyRefs(places)| {
             let family = |(i, j): &(usize, usize)| self.sources.get(*i)?.get(*j);
             let families: Vec<&Family> = places.iter().filter_map(family).collect();
             let first = *families.first()?;
-            Some(Shown { first, families })
+            Some(MergedFamily { first, families })
         })
     }
 
-    fn repeated(&self) -> usize {
-        let shared = self.groups().filter(Shown::may_repeat);
+    fn duplicate_series(&self) -> usize {
+        let shared = self.groups().filter(MergedFamily::may_have_duplicates);
         shared
             .map(|group| group.all_samples().count() - group.samples().count())
             .sum()
@@ -176,26 +176,26 @@ impl Page {
 }
 
 /// A group, looked up.
-struct Shown<'a> {
+struct MergedFamily<'a> {
     /// Whose name, help and type hold for all.
     first: &'a Family,
     families: Vec<&'a Family>,
 }
 
-impl<'a> Shown<'a> {
-    fn all_samples(&self) -> impl Iterator<Item = (Part, LabelText<'a>, Value)> {
+impl<'a> MergedFamily<'a> {
+    fn all_samples(&self) -> impl Iterator<Item = (SampleSuffix, LabelText<'a>, Value)> {
         self.families.iter().flat_map(|family| family.samples())
     }
 
     /// Whether a series may be there more than once: where families are put together,
     /// and in text files, which may say anything.
-    fn may_repeat(&self) -> bool {
+    fn may_have_duplicates(&self) -> bool {
         self.families.len() > 1 || self.first.desc.is_none()
     }
 
     /// Every series once: of those that repeat, the first.
-    fn samples(&self) -> impl Iterator<Item = (Part, LabelText<'a>, Value)> {
-        let mut seen = self.may_repeat().then(HashSet::new);
+    fn samples(&self) -> impl Iterator<Item = (SampleSuffix, LabelText<'a>, Value)> {
+        let mut seen = self.may_have_duplicates().then(HashSet::new);
         self.all_samples().filter(move |(part, labels, _)| {
             seen.as_mut()
                 .is_none_or(|seen| seen.insert((part.suffix(), labels.joined())))
@@ -206,7 +206,7 @@ impl<'a> Shown<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{metric::Kind, metrics};
+    use crate::{metric::MetricType, metrics};
 
     metrics! {
         /// A counter.
@@ -228,16 +228,16 @@ mod tests {
 
     fn histogram(name: &str) -> Family {
         let help = "One \\ two\nthree \"four\".".to_owned();
-        let mut family = Family::foreign(name.into(), help, Kind::Histogram);
-        family.push(Part::Bucket, [("le", "+Inf")], Value::Unsigned(3));
-        family.push(Part::Sum, [], Value::Float(1.5));
-        family.push(Part::Count, [], Value::Unsigned(3));
+        let mut family = Family::new(name.into(), help, MetricType::Histogram);
+        family.push(SampleSuffix::Bucket, [("le", "+Inf")], Value::Unsigned(3));
+        family.push(SampleSuffix::Sum, [], Value::Float(1.5));
+        family.push(SampleSuffix::Count, [], Value::Unsigned(3));
         family
     }
 
     fn encode(format: Format, families: Vec<Families>) -> String {
         let sources = families.into_iter().map(Arc::new).collect();
-        let page = Arc::new(Page::new(sources, |_| true));
+        let page = Arc::new(Exposition::new(sources, |_| true));
         page.encode(format).unwrap()
     }
 
@@ -245,34 +245,34 @@ mod tests {
     fn the_scraper_says_which_format_it_likes() {
         let om = "application/openmetrics-text;version=1.0.0";
         for (accept, format) in [
-            (None, Format::Plain),
-            (Some("*/*".to_owned()), Format::Plain),
+            (None, Format::Text),
+            (Some("*/*".to_owned()), Format::Text),
             (
                 Some(format!("{om},text/plain;version=0.0.4;q=0.5")),
                 Format::OpenMetrics,
             ),
             (
                 Some(format!("text/plain;q=0.6, {om};q=0.5,*/*;q=0.1")),
-                Format::Plain,
+                Format::Text,
             ),
-            (Some(format!("{om};q=0")), Format::Plain),
+            (Some(format!("{om};q=0")), Format::Text),
             (
                 Some("application/openmetrics-text;version=2.0.0".to_owned()),
-                Format::Plain,
+                Format::Text,
             ),
             (
                 Some("application/openmetrics-text; q=0.2".to_owned()),
                 Format::OpenMetrics,
             ),
         ] {
-            assert_eq!(Format::accepted_by(accept.as_deref()), format, "{accept:?}");
+            assert_eq!(Format::from_accept(accept.as_deref()), format, "{accept:?}");
         }
     }
 
     #[test]
     fn open_metrics() {
         let mut text_file = Families::default();
-        text_file.add_foreign(histogram("y_seconds"));
+        text_file.push(histogram("y_seconds"));
         assert_eq!(
             encode(Format::OpenMetrics, vec![families(), text_file]),
             r#"# HELP x_failcnt An old name.
@@ -298,9 +298,9 @@ y_seconds_count 3
     #[test]
     fn plain() {
         let mut text_file = Families::default();
-        text_file.add_foreign(histogram("y_seconds"));
+        text_file.push(histogram("y_seconds"));
         assert_eq!(
-            encode(Format::Plain, vec![families(), text_file]),
+            encode(Format::Text, vec![families(), text_file]),
             r#"# HELP x_failcnt An old name.
 # TYPE x_failcnt untyped
 x_failcnt 0.5
@@ -322,41 +322,44 @@ y_seconds_count 3
     #[test]
     fn series_of_one_name_are_put_together_and_stand_there_once() {
         let mut theirs = Families::default();
-        let mut same = Family::foreign("x_failcnt".into(), "Other.".into(), Kind::Unknown);
-        same.push(Part::Plain, [], Value::Unsigned(9));
-        same.push(Part::Plain, [("a", "b")], Value::Unsigned(7));
-        theirs.add_foreign(same);
+        let mut same = Family::new("x_failcnt".into(), "Other.".into(), MetricType::Unknown);
+        same.push(SampleSuffix::None, [], Value::Unsigned(9));
+        same.push(SampleSuffix::None, [("a", "b")], Value::Unsigned(7));
+        theirs.push(same);
         let sources = vec![Arc::new(theirs), Arc::new(families())];
-        let page = Arc::new(Page::new(sources, |name| name == "x_failcnt"));
+        let page = Arc::new(Exposition::new(sources, |name| name == "x_failcnt"));
         assert_eq!(
-            page.encode(Format::Plain).unwrap(),
+            page.encode(Format::Text).unwrap(),
             "# HELP x_failcnt An old name.\n# TYPE x_failcnt untyped\nx_failcnt 0.5\nx_failcnt{a=\"b\"} 7\n"
         );
-        assert_eq!((page.clashes(), page.series()), (1, 2));
+        assert_eq!((page.conflicts(), page.series_count()), (1, 2));
     }
 
     #[test]
     fn what_a_text_file_says_twice_is_shown_once() {
         let mut theirs = Families::default();
-        let mut twice = Family::foreign("x".into(), "Other.".into(), Kind::Gauge);
-        twice.push(Part::Plain, [("a", "b")], Value::Unsigned(1));
-        twice.push(Part::Plain, [("a", "b")], Value::Unsigned(2));
-        theirs.add_foreign(twice);
-        let page = Page::new(vec![Arc::new(theirs)], |_| true);
-        assert_eq!((page.clashes(), page.series()), (1, 1));
+        let mut twice = Family::new("x".into(), "Other.".into(), MetricType::Gauge);
+        twice.push(SampleSuffix::None, [("a", "b")], Value::Unsigned(1));
+        twice.push(SampleSuffix::None, [("a", "b")], Value::Unsigned(2));
+        theirs.push(twice);
+        let page = Exposition::new(vec![Arc::new(theirs)], |_| true);
+        assert_eq!((page.conflicts(), page.series_count()), (1, 1));
     }
 
     #[test]
     fn a_family_that_would_break_the_page_is_left_out() {
         let mut theirs = Families::default();
-        for (name, kind) in [("x_failcnt", Kind::Gauge), ("x_read_bytes", Kind::Gauge)] {
-            let mut family = Family::foreign(name.into(), "Other.".into(), kind);
-            family.push(Part::Plain, [], Value::Unsigned(9));
-            theirs.add_foreign(family);
+        for (name, kind) in [
+            ("x_failcnt", MetricType::Gauge),
+            ("x_read_bytes", MetricType::Gauge),
+        ] {
+            let mut family = Family::new(name.into(), "Other.".into(), kind);
+            family.push(SampleSuffix::None, [], Value::Unsigned(9));
+            theirs.push(family);
         }
         let sources = vec![Arc::new(families()), Arc::new(theirs)];
-        let page = Arc::new(Page::new(sources, |_| true));
-        assert_eq!(page.clashes(), 2);
+        let page = Arc::new(Exposition::new(sources, |_| true));
+        assert_eq!(page.conflicts(), 2);
         let body = page.encode(Format::OpenMetrics).unwrap();
         assert!(body.contains("x_failcnt 0.5\n"));
     }

@@ -9,74 +9,74 @@ use prometheus_client::{
         CounterValueEncoder, DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue,
         EncodeLabelSet, GaugeValueEncoder, LabelSetEncoder, MetricEncoder, NoLabelSet, text,
     },
-    metrics::MetricType,
+    metrics::MetricType as WireType,
     registry::{Registry, Unit},
 };
 
-use super::{Page, Shown, plain};
+use super::{Exposition, MergedFamily, text_format};
 use crate::{
     family::{LabelText, Value},
-    metric::Kind,
+    metric::MetricType,
 };
 
-pub(super) fn encode(body: &mut String, page: &Arc<Page>) -> fmt::Result {
+pub(super) fn encode(body: &mut String, page: &Arc<Exposition>) -> fmt::Result {
     // A registry per page: it is dropped with it, so scrapes share nothing.
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Arc::clone(page)));
     text::encode_registry(body, &registry)?;
     for group in page.groups() {
-        if let Type::Foreign(kind) = Type::of(&group.first.name, group.first.kind) {
-            by_hand(body, &group, kind);
+        if let Encoding::Manual(kind) = Encoding::for_family(&group.first.name, group.first.kind) {
+            encode_manually(body, &group, kind);
         }
     }
     text::encode_eof(body)
 }
 
 /// How a family is written.
-enum Type {
+enum Encoding {
     /// As one of the library's types.
-    Known(MetricType),
+    Library(WireType),
     /// By hand, under this name of the type.
-    Foreign(&'static str),
+    Manual(&'static str),
 }
 
-impl Type {
-    fn of(name: &str, kind: Kind) -> Self {
+impl Encoding {
+    fn for_family(name: &str, kind: MetricType) -> Self {
         match kind {
-            Kind::Counter if name.ends_with("_total") => Self::Known(MetricType::Counter),
-            Kind::Gauge => Self::Known(MetricType::Gauge),
-            Kind::Info => Self::Known(MetricType::Info),
+            MetricType::Counter if name.ends_with("_total") => Self::Library(WireType::Counter),
+            MetricType::Gauge => Self::Library(WireType::Gauge),
+            MetricType::Info => Self::Library(WireType::Info),
             // A counter of an older name keeps the name and loses the type.
-            Kind::Unknown | Kind::Counter => Self::Known(MetricType::Unknown),
-            Kind::Histogram => Self::Foreign("histogram"),
-            Kind::Summary => Self::Foreign("summary"),
-            Kind::GaugeHistogram => Self::Foreign("gaugehistogram"),
-            Kind::StateSet => Self::Foreign("stateset"),
+            MetricType::Unknown | MetricType::Counter => Self::Library(WireType::Unknown),
+            MetricType::Histogram => Self::Manual("histogram"),
+            MetricType::Summary => Self::Manual("summary"),
+            MetricType::GaugeHistogram => Self::Manual("gaugehistogram"),
+            MetricType::StateSet => Self::Manual("stateset"),
         }
     }
 }
 
 /// The name in `OpenMetrics`' own header lines, where the suffix of the type is not
 /// part of it.
-pub(super) fn stem(name: &str, kind: Kind) -> &str {
+pub(super) fn stem(name: &str, kind: MetricType) -> &str {
     match kind {
-        Kind::Counter => name.strip_suffix("_total").unwrap_or(name),
-        Kind::Info => name.strip_suffix("_info").unwrap_or(name),
+        MetricType::Counter => name.strip_suffix("_total").unwrap_or(name),
+        MetricType::Info => name.strip_suffix("_info").unwrap_or(name),
         _ => name,
     }
 }
 
-impl Collector for Page {
+impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for group in self.groups() {
             let (name, kind) = (group.first.name.as_ref(), group.first.kind);
-            if let Type::Known(kind_on_wire) = Type::of(name, kind) {
-                let (stem, unit) = without_unit(stem(name, kind));
+            if let Encoding::Library(kind_on_wire) = Encoding::for_family(name, kind) {
+                let (stem, unit) = split_unit(stem(name, kind));
                 let help = escape_help(&group.first.help);
                 let mut metric =
                     encoder.encode_descriptor(stem, &help, unit.as_ref(), kind_on_wire)?;
                 for (_, labels, value) in group.samples() {
-                    encode_sample(&mut metric, kind_on_wire, Rendered(labels), value)?;
+                    encode_sample(&mut metric, kind_on_wire, RenderedLabels(labels), value)?;
                 }
             }
         }
@@ -86,11 +86,11 @@ impl Collector for Page {
 
 fn encode_sample(
     metric: &mut MetricEncoder<'_>,
-    kind: MetricType,
-    labels: Rendered<'_>,
+    kind: WireType,
+    labels: RenderedLabels<'_>,
     value: Value,
 ) -> fmt::Result {
-    if let MetricType::Info = kind {
+    if let WireType::Info = kind {
         return metric.encode_info(&labels);
     }
     // With no labels, `encode_family` would write an empty pair of braces.
@@ -100,18 +100,18 @@ fn encode_sample(
     encode_value(&mut metric.encode_family(&labels)?, kind, value)
 }
 
-fn encode_value(metric: &mut MetricEncoder<'_>, kind: MetricType, value: Value) -> fmt::Result {
+fn encode_value(metric: &mut MetricEncoder<'_>, kind: WireType, value: Value) -> fmt::Result {
     match kind {
-        MetricType::Counter => metric.encode_counter::<NoLabelSet, _, f64>(&value, None),
+        WireType::Counter => metric.encode_counter::<NoLabelSet, _, f64>(&value, None),
         _ => metric.encode_gauge(&value),
     }
 }
 
 /// Labels that are written as they will stand on the wire.
 #[derive(Debug, Clone, Copy)]
-struct Rendered<'a>(LabelText<'a>);
+struct RenderedLabels<'a>(LabelText<'a>);
 
-impl EncodeLabelSet for Rendered<'_> {
+impl EncodeLabelSet for RenderedLabels<'_> {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
         use fmt::Write;
         // The key's writer escapes nothing, so it takes them all at once: a third of
@@ -148,7 +148,7 @@ impl EncodeGaugeValue for Value {
 }
 
 /// A name without its unit, which `prometheus-client` puts back.
-fn without_unit(stem: &str) -> (&str, Option<Unit>) {
+fn split_unit(stem: &str) -> (&str, Option<Unit>) {
     for unit in [
         Unit::Seconds,
         Unit::Bytes,
@@ -164,7 +164,7 @@ fn without_unit(stem: &str) -> (&str, Option<Unit>) {
     (stem, None)
 }
 
-fn by_hand(body: &mut String, group: &Shown<'_>, kind: &str) {
+fn encode_manually(body: &mut String, group: &MergedFamily<'_>, kind: &str) {
     let name = group.first.name.as_ref();
     let help = escape_help(&group.first.help);
     for text in [
@@ -180,7 +180,7 @@ fn by_hand(body: &mut String, group: &Shown<'_>, kind: &str) {
     ] {
         body.push_str(text);
     }
-    plain::write_samples(body, group);
+    text_format::write_samples(body, group);
 }
 
 fn escape_help(help: &str) -> Cow<'_, str> {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     collectors::host::textfile::fuzzing::samples,
-    exposition::{Format, Page},
+    exposition::{Exposition, Format},
     family::{Families, Value},
 };
 
@@ -28,18 +28,19 @@ pub(super) fn check(families: Families, most: usize, has: Has) -> usize {
             assert!(is_new, "{} is there twice", series());
         }
     }
-    let page = Arc::new(Page::new(vec![Arc::new(families)], |_| true));
-    for format in [Format::Plain, Format::OpenMetrics] {
+    let page = Arc::new(Exposition::new(vec![Arc::new(families)], |_| true));
+    for format in [Format::Text, Format::OpenMetrics] {
         let text = page.encode(format);
         assert!(text.is_ok(), "it cannot be written down: {format:?}");
         let text = text.unwrap_or_default();
         assert!(text.len() <= most, "{} bytes: {format:?}", text.len());
         let read = samples(&text);
         assert!(
-            read.as_ref().is_ok_and(|count| *count == page.series()),
+            read.as_ref()
+                .is_ok_and(|count| *count == page.series_count()),
             "{read:?} of {}: {format:?}",
-            page.series()
+            page.series_count()
         );
     }
-    page.series()
+    page.series_count()
 }

@@ -28,9 +28,9 @@ use std::{
 use crate::{
     api,
     collectors::host::{logind, systemd, textfile},
-    http, page,
+    http,
     sources::fuzzing as sources,
-    targets, top,
+    targets, top, web_ui,
 };
 
 use exposed::Has;
@@ -179,7 +179,7 @@ pub fn netlink(bytes: &[u8]) -> usize {
 pub fn query(bytes: &[u8]) -> usize {
     let text = String::from_utf8_lossy(bytes);
     let (path, query) = text.split_once('?').unwrap_or((&text, &text));
-    http::fuzzing::query(query) + api::fuzzing::request(path, query) + page::fuzzing::query(query)
+    http::fuzzing::query(query) + api::fuzzing::request(path, query) + web_ui::fuzzing::query(query)
 }
 
 /// Files of the textfile collector's.

@@ -14,7 +14,7 @@ use super::{
     sources,
 };
 use crate::{
-    collector::{Collect, Entry},
+    collector::{CollectFn, Entry},
     collectors::ALL,
     family::Families,
     sources::Snapshot,
@@ -224,12 +224,12 @@ pub(super) fn collect(bytes: &[u8]) -> usize {
 
 /// What a collector says of a machine; nothing if it fails.
 #[must_use]
-pub(super) fn collected(name: &str, machine: &Snapshot) -> Families {
+pub(super) fn collected(name: &str, snapshot: &Snapshot) -> Families {
     let Some((entry, flags)) = entries().iter().find(|(entry, _)| entry.name == name) else {
         return Families::default();
     };
-    let made: Result<Collect, clap::Error> = (entry.make)(flags);
-    match made.map(|collect| collect(machine)) {
+    let made: Result<CollectFn, clap::Error> = (entry.make)(flags);
+    match made.map(|collect| collect(snapshot)) {
         Ok(Ok(families)) => families,
         Ok(Err(error)) => {
             assert!(!error.to_string().is_empty());

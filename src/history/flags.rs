@@ -17,7 +17,7 @@ const MIN_BYTES: u64 = 64 << 10;
 /// The flags about the history.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
-pub struct Flags {
+pub struct HistoryFlags {
     /// How often to sample containers and the machine, from 100ms to 1m.
     #[arg(long = "history.interval", value_name = "DURATION", default_value = "5s", value_parser = interval)]
     pub history_interval: Duration,
@@ -30,10 +30,10 @@ pub struct Flags {
     pub history_max_bytes: u64,
 }
 
-impl Flags {
+impl HistoryFlags {
     /// The same, with samples that take no more than so many bytes.
     #[must_use]
-    pub fn within(self, bytes: u64) -> Self {
+    pub fn capped_to(self, bytes: u64) -> Self {
         Self {
             history_max_bytes: self.history_max_bytes.min(bytes),
             ..self
@@ -41,7 +41,7 @@ impl Flags {
     }
 }
 
-impl Default for Flags {
+impl Default for HistoryFlags {
     fn default() -> Self {
         Self {
             history_interval: Duration::from_secs(5),

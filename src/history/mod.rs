@@ -11,11 +11,11 @@
 //! history.status()           what is remembered, and what could not be sampled
 //! ```
 
+mod eviction;
 mod flags;
-mod moment;
+mod monotonic;
 mod packed;
 mod ring;
-mod room;
 mod window;
 
 use std::{
@@ -27,28 +27,28 @@ use std::{
     time::Duration,
 };
 
-pub use flags::Flags;
-pub use moment::Moment;
-pub use ring::{Sample, Since};
-pub use window::{Aggregates, Increase, Point, Spread, parse_window};
+pub use flags::HistoryFlags;
+pub use monotonic::BootInstant;
+pub use ring::{Baseline, Sample};
+pub use window::{Aggregates, Increase, MinAvgMax, Point, parse_window};
 
-use moment::Now;
-use packed::BYTES;
+use eviction::RingAllocator;
+use monotonic::ClockReading;
+use packed::PACKED_SIZE;
 use ring::Ring;
-use room::Room;
 
 /// The samples of all containers and of the machine.
 #[derive(Debug)]
 pub struct History {
-    flags: Flags,
+    flags: HistoryFlags,
     host: Series,
     containers: RwLock<BTreeMap<Arc<str>, Arc<Series>>>,
     is_sampled: AtomicBool,
     is_full: AtomicBool,
     samples: AtomicU64,
-    skipped: [AtomicU64; Skipped::ALL.len()],
+    skipped: [AtomicU64; SkipReason::ALL.len()],
     /// Containers that there is no room for.
-    without: AtomicU64,
+    dropped: AtomicU64,
 }
 
 /// The samples of one container, or of the machine.
@@ -56,14 +56,14 @@ pub struct History {
 pub struct Series {
     id: Arc<str>,
     path: Arc<str>,
-    begun: Moment,
+    created: BootInstant,
     is_gone: AtomicBool,
     ring: Mutex<Ring>,
 }
 
 /// Why there is no sample where there should be one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Skipped {
+pub enum SkipReason {
     /// Nothing of it could be read.
     Failed,
     /// It was not read in time, or still is not since an earlier sample.
@@ -74,7 +74,7 @@ pub enum Skipped {
 
 /// How much is remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
+pub struct HistoryStatus {
     /// From one sample to the next.
     pub interval: Duration,
     /// How many samples of one thing there may be.
@@ -84,20 +84,20 @@ pub struct Status {
     /// Bytes that they may take.
     pub max_bytes: u64,
     /// How many rings there are, that of the machine among them.
-    pub rings: usize,
+    pub series: usize,
     /// How many samples there are in them.
     pub points: usize,
     /// How many rings are shorter than they should be.
-    pub shrunk: usize,
+    pub truncated: usize,
     /// How many containers have no ring for want of room.
-    pub without: u64,
+    pub dropped: u64,
     /// How many samples were taken so far.
     pub samples: u64,
     /// How many were not, and why not.
-    pub skipped: [(Skipped, u64); Skipped::ALL.len()],
+    pub skipped: [(SkipReason, u64); SkipReason::ALL.len()],
 }
 
-impl Skipped {
+impl SkipReason {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Failed, Self::Slow, Self::Late];
 
@@ -115,17 +115,17 @@ impl Skipped {
 impl History {
     /// An empty one.
     #[must_use]
-    pub fn new(flags: Flags) -> Self {
-        let room = room::all(&flags) / 2;
+    pub fn new(flags: HistoryFlags) -> Self {
+        let room = eviction::max_points(&flags) / 2;
         Self {
-            host: Series::new("/", "/", flags.history_points.min(room), Moment::now()),
+            host: Series::new("/", "/", flags.history_points.min(room), BootInstant::now()),
             flags,
             containers: RwLock::default(),
             is_sampled: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
             samples: AtomicU64::new(0),
             skipped: Default::default(),
-            without: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
         }
     }
 
@@ -153,7 +153,7 @@ impl History {
     /// The same by its engine's id, where it has one, or else by the path of its control
     /// group.
     #[must_use]
-    pub fn container_of(&self, id: Option<&str>, path: &str) -> Option<Arc<Series>> {
+    pub fn find_container(&self, id: Option<&str>, path: &str) -> Option<Arc<Series>> {
         let by_id = id.and_then(|id| self.container(id));
         by_id.or_else(|| self.container(path))
     }
@@ -180,24 +180,24 @@ impl History {
 
     /// How much is remembered.
     #[must_use]
-    pub fn status(&self) -> Status {
-        let mut status = Status {
+    pub fn status(&self) -> HistoryStatus {
+        let mut status = HistoryStatus {
             interval: self.flags.history_interval,
             max_points: self.flags.history_points,
             max_bytes: self.flags.history_max_bytes,
-            without: self.without.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
             samples: self.samples.load(Relaxed),
-            skipped: Skipped::ALL.map(|why| (why, self.skips(why).load(Relaxed))),
+            skipped: SkipReason::ALL.map(|why| (why, self.skip_counter(why).load(Relaxed))),
             bytes: 0,
-            rings: 0,
+            series: 0,
             points: 0,
-            shrunk: 0,
+            truncated: 0,
         };
         let mut add = |ring: MutexGuard<'_, Ring>| {
-            status.rings += 1;
+            status.series += 1;
             status.points += ring.len();
-            status.bytes += (ring.capacity() * BYTES) as u64;
-            status.shrunk += usize::from(ring.capacity() < self.flags.history_points);
+            status.bytes += (ring.capacity() * PACKED_SIZE) as u64;
+            status.truncated += usize::from(ring.capacity() < self.flags.history_points);
         };
         add(self.host.ring());
         for series in self.containers() {
@@ -207,25 +207,25 @@ impl History {
     }
 
     /// Says that somebody samples from now on.
-    pub fn begin(&self) {
+    pub fn mark_sampled(&self) {
         self.is_sampled.store(true, Relaxed);
     }
 
     /// Makes place for the samples of those that are there, given by id and path, in that
     /// order: a ring for each, or nothing where there is no room. Those that are not there
     /// any more are remembered for `grace`.
-    pub fn keep<'a>(
+    pub fn update_containers<'a>(
         &self,
-        there: impl Iterator<Item = (&'a str, &'a str)>,
+        present: impl Iterator<Item = (&'a str, &'a str)>,
         grace: Duration,
     ) -> Vec<Option<Arc<Series>>> {
-        self.keep_at(Moment::now(), there, grace)
+        self.update_containers_at(BootInstant::now(), present, grace)
     }
 
-    fn keep_at<'a>(
+    fn update_containers_at<'a>(
         &self,
-        now: Moment,
-        there: impl Iterator<Item = (&'a str, &'a str)>,
+        now: BootInstant,
+        present: impl Iterator<Item = (&'a str, &'a str)>,
         grace: Duration,
     ) -> Vec<Option<Arc<Series>>> {
         let mut containers = self
@@ -235,22 +235,22 @@ impl History {
         for series in containers.values() {
             series.is_gone.store(true, Relaxed);
         }
-        let there: Vec<_> = there.collect();
+        let there: Vec<_> = present.collect();
         for (id, _) in &there {
             if let Some(known) = containers.get(*id) {
                 known.is_gone.store(false, Relaxed);
             }
         }
-        containers.retain(|_, it| !it.is_gone() || now.since(it.last_there()) < grace);
-        let all = room::all(&self.flags).saturating_sub(self.host.ring().capacity());
-        let mut room = Room::of(&mut containers, all, self.flags.history_points);
+        containers.retain(|_, it| !it.is_gone() || now.duration_since(it.last_sampled()) < grace);
+        let all = eviction::max_points(&self.flags).saturating_sub(self.host.ring().capacity());
+        let mut room = RingAllocator::new(&mut containers, all, self.flags.history_points);
         let kept: Vec<_> = there
             .iter()
-            .map(|(id, path)| room.series(id, path, now))
+            .map(|(id, path)| room.get_or_create(id, path, now))
             .collect();
-        room.grow();
+        room.regrow();
         let without = kept.iter().filter(|it| it.is_none()).count();
-        self.without.store(without as u64, Relaxed);
+        self.dropped.store(without as u64, Relaxed);
         let mut all = containers.values();
         let is_short = all.any(|it| it.ring().capacity() < self.flags.history_points);
         self.is_full.store(is_short || without > 0, Relaxed);
@@ -258,31 +258,31 @@ impl History {
     }
 
     /// Counts a sample that was taken.
-    pub fn sampled(&self) {
+    pub fn record_sample(&self) {
         self.samples.fetch_add(1, Relaxed);
     }
 
     /// Counts samples that were not taken.
-    pub fn skipped(&self, why: Skipped, count: u64) {
-        self.skips(why).fetch_add(count, Relaxed);
+    pub fn record_skipped(&self, reason: SkipReason, count: u64) {
+        self.skip_counter(reason).fetch_add(count, Relaxed);
     }
 
-    fn skips(&self, why: Skipped) -> &AtomicU64 {
+    fn skip_counter(&self, reason: SkipReason) -> &AtomicU64 {
         let [failed, slow, late] = &self.skipped;
-        match why {
-            Skipped::Failed => failed,
-            Skipped::Slow => slow,
-            Skipped::Late => late,
+        match reason {
+            SkipReason::Failed => failed,
+            SkipReason::Slow => slow,
+            SkipReason::Late => late,
         }
     }
 }
 
 impl Series {
-    fn new(id: &str, path: &str, capacity: usize, begun: Moment) -> Self {
+    fn new(id: &str, path: &str, capacity: usize, created: BootInstant) -> Self {
         Self {
             id: id.into(),
             path: path.into(),
-            begun,
+            created,
             is_gone: AtomicBool::new(false),
             ring: Mutex::new(Ring::new(capacity)),
         }
@@ -310,34 +310,34 @@ impl Series {
     /// The last sample, if there is one.
     #[must_use]
     pub fn latest(&self) -> Option<Point> {
-        window::latest(&self.ring(), Now::read())
+        window::latest(&self.ring(), ClockReading::now())
     }
 
     /// What the samples say together that were taken in the last so long.
     #[must_use]
     pub fn window(&self, window: Duration) -> Aggregates {
         let ring = self.ring();
-        let now = Now::read();
-        window::aggregates(ring.since(now.moment.minus(window)), now)
+        let now = ClockReading::now();
+        window::aggregates(ring.since(now.boot.saturating_sub(window)), now)
     }
 
     /// The last so many samples one by one, the newest last.
     #[must_use]
-    pub fn points(&self, last: usize) -> Vec<Point> {
+    pub fn points(&self, count: usize) -> Vec<Point> {
         let ring = self.ring();
-        let before = ring.len().saturating_sub(last);
-        let points = window::points(ring.iter(), Now::read());
+        let before = ring.len().saturating_sub(count);
+        let points = window::points(ring.iter(), ClockReading::now());
         points.skip(before).collect()
     }
 
     /// Adds a sample. One that is not later than the last is none.
-    pub fn push(&self, at: Moment, sample: &Sample) {
+    pub fn push(&self, at: BootInstant, sample: &Sample) {
         self.ring().push(at, sample);
     }
 
     /// When it was last sampled, or made.
-    fn last_there(&self) -> Moment {
-        self.ring().newest().unwrap_or(self.begun)
+    fn last_sampled(&self) -> BootInstant {
+        self.ring().newest().unwrap_or(self.created)
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    moment::Moment,
+    monotonic::BootInstant,
     packed::{
-        AFTER, COUNTERS, CPU, Counter, MEMORY, PIDS, Packed, READ, RECEIVED, RESTARTS, SENT, Step,
-        WRITTEN,
+        COUNTER_COUNT, CPU, CounterDelta, CounterField, ELAPSED_MILLIS, MEMORY, PIDS, PackedSample,
+        READ, RECEIVED, RESTARTS, SENT, WRITTEN,
     },
 };
 
@@ -31,18 +31,18 @@ pub struct Sample {
     /// How often it was started since the sample before.
     pub restarts: u64,
     /// What CPU time and disks are counted since.
-    pub usage_since: Since,
+    pub usage_baseline: Baseline,
     /// What is received and sent is counted since.
-    pub traffic_since: Since,
+    pub traffic_baseline: Baseline,
 }
 
 /// Since when something is counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Since {
+pub enum Baseline {
     /// As in the sample before. A counter that is less than it was counts from nobody
     /// knows when.
     #[default]
-    Before,
+    Previous,
     /// From 0 on, after the sample before.
     Zero,
     /// It is not what was counted before.
@@ -52,13 +52,13 @@ pub enum Since {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Ring {
-    points: Vec<Packed>,
+    points: Vec<PackedSample>,
     capacity: usize,
     /// Where the oldest is, once there are as many as there may be.
-    first: usize,
-    newest: Moment,
+    head: usize,
+    newest: BootInstant,
     /// What counters were when they were last known, in their units.
-    last: [Option<u64>; COUNTERS],
+    last_values: [Option<u64>; COUNTER_COUNT],
 }
 
 impl Ring {
@@ -67,9 +67,9 @@ impl Ring {
         Self {
             points: Vec::with_capacity(capacity),
             capacity,
-            first: 0,
-            newest: Moment::default(),
-            last: [None; COUNTERS],
+            head: 0,
+            newest: BootInstant::default(),
+            last_values: [None; COUNTER_COUNT],
         }
     }
 
@@ -82,113 +82,125 @@ impl Ring {
     }
 
     /// When the last sample was taken, if there is one.
-    pub(super) fn newest(&self) -> Option<Moment> {
+    pub(super) fn newest(&self) -> Option<BootInstant> {
         (!self.points.is_empty()).then_some(self.newest)
     }
 
     /// Adds a sample, which must be later than the last one by a millisecond or more.
-    pub(super) fn push(&mut self, at: Moment, sample: &Sample) {
+    pub(super) fn push(&mut self, at: BootInstant, sample: &Sample) {
         let mut after = at.millis_since(self.newest);
         if !self.points.is_empty() && after == 0 {
             return;
         }
-        if after > AFTER.max() {
+        if after > ELAPSED_MILLIS.max() {
             self.points.clear();
-            self.first = 0;
-            self.last = [None; COUNTERS];
+            self.head = 0;
+            self.last_values = [None; COUNTER_COUNT];
         }
         if self.points.is_empty() {
             after = 0;
         }
-        let mut point = Packed::default();
-        point.set(AFTER, after);
+        let mut point = PackedSample::default();
+        point.set(ELAPSED_MILLIS, after);
         point.set(RESTARTS, sample.restarts.min(RESTARTS.max()));
-        point.set_level(MEMORY, sample.memory);
-        point.set_level(PIDS, sample.pids);
+        point.set_gauge(MEMORY, sample.memory);
+        point.set_gauge(PIDS, sample.pids);
         let cpu = sample.cpu.map(|cpu| cpu.as_micros());
         let cpu = cpu.and_then(|cpu| u64::try_from(cpu).ok());
         for (counter, since, value) in [
-            (CPU, sample.usage_since, cpu),
-            (RECEIVED, sample.traffic_since, sample.received),
-            (SENT, sample.traffic_since, sample.sent),
-            (READ, sample.usage_since, sample.read),
-            (WRITTEN, sample.usage_since, sample.written),
+            (CPU, sample.usage_baseline, cpu),
+            (RECEIVED, sample.traffic_baseline, sample.received),
+            (SENT, sample.traffic_baseline, sample.sent),
+            (READ, sample.usage_baseline, sample.read),
+            (WRITTEN, sample.usage_baseline, sample.written),
         ] {
-            let step = self.step(counter, since, value);
-            point.set_step(counter, step);
+            let step = self.delta(counter, since, value);
+            point.set_delta(counter, step);
         }
         self.newest = at;
-        self.add(point);
+        self.push_packed(point);
     }
 
-    fn step(&mut self, counter: Counter, since: Since, value: Option<u64>) -> Step {
-        let Some(last) = self.last.get_mut(counter.at) else {
-            return Step::Missing;
+    fn delta(
+        &mut self,
+        counter: CounterField,
+        baseline: Baseline,
+        value: Option<u64>,
+    ) -> CounterDelta {
+        let Some(last) = self.last_values.get_mut(counter.index) else {
+            return CounterDelta::Missing;
         };
-        match since {
-            Since::Before => {}
-            Since::Zero => *last = last.map(|_| 0),
-            Since::Unknown => *last = None,
+        match baseline {
+            Baseline::Previous => {}
+            Baseline::Zero => *last = last.map(|_| 0),
+            Baseline::Unknown => *last = None,
         }
         let Some(value) = value.map(|value| value / counter.unit) else {
-            return Step::Missing;
+            return CounterDelta::Missing;
         };
         let grew = last.and_then(|last| value.checked_sub(last));
         *last = Some(value);
-        grew.map_or(Step::Begins, Step::Grew)
+        grew.map_or(CounterDelta::NoBaseline, CounterDelta::Increased)
     }
 
-    fn add(&mut self, point: Packed) {
+    fn push_packed(&mut self, point: PackedSample) {
         if self.points.len() < self.capacity {
             self.points.push(point);
             return;
         }
-        if let Some(oldest) = self.points.get_mut(self.first) {
+        if let Some(oldest) = self.points.get_mut(self.head) {
             *oldest = point;
         }
-        self.first = (self.first + 1) % self.capacity.max(1);
+        self.head = (self.head + 1) % self.capacity.max(1);
     }
 
     /// All points, from the oldest to the newest.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Moment, &Packed)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (BootInstant, &PackedSample)> {
         self.tail(self.points.len())
     }
 
     /// The last so many.
-    pub(super) fn tail(&self, count: usize) -> impl Iterator<Item = (Moment, &Packed)> {
+    pub(super) fn tail(&self, count: usize) -> impl Iterator<Item = (BootInstant, &PackedSample)> {
         let count = count.min(self.points.len());
         let later = self.ordered().rev().take(count.saturating_sub(1));
-        let millis = later.map(|point| point.get(AFTER)).sum();
-        self.last_from(count, self.newest.minus_millis(millis))
+        let millis = later.map(|point| point.get(ELAPSED_MILLIS)).sum();
+        self.iter_last(count, self.newest.minus_millis(millis))
     }
 
     /// Those that were taken at this moment or later.
-    pub(super) fn since(&self, from: Moment) -> impl Iterator<Item = (Moment, &Packed)> {
+    pub(super) fn since(
+        &self,
+        from: BootInstant,
+    ) -> impl Iterator<Item = (BootInstant, &PackedSample)> {
         let (mut at, mut first, mut count) = (self.newest, self.newest, 0);
         for point in self.ordered().rev() {
             if at < from {
                 break;
             }
             (first, count) = (at, count + 1);
-            at = at.minus_millis(point.get(AFTER));
+            at = at.minus_millis(point.get(ELAPSED_MILLIS));
         }
-        self.last_from(count, first)
+        self.iter_last(count, first)
     }
 
     /// The last so many, of which the first was taken at this moment.
-    fn last_from(&self, count: usize, first: Moment) -> impl Iterator<Item = (Moment, &Packed)> {
+    fn iter_last(
+        &self,
+        count: usize,
+        first: BootInstant,
+    ) -> impl Iterator<Item = (BootInstant, &PackedSample)> {
         let last = self.ordered().skip(self.points.len() - count);
         let mut at = first;
         last.enumerate().map(move |(n, point)| {
             if n > 0 {
-                at = at.plus_millis(point.get(AFTER));
+                at = at.plus_millis(point.get(ELAPSED_MILLIS));
             }
             (at, point)
         })
     }
 
-    fn ordered(&self) -> impl DoubleEndedIterator<Item = &Packed> {
-        let (new, old) = self.points.split_at(self.first.min(self.points.len()));
+    fn ordered(&self) -> impl DoubleEndedIterator<Item = &PackedSample> {
+        let (new, old) = self.points.split_at(self.head.min(self.points.len()));
         old.iter().chain(new)
     }
 
@@ -197,7 +209,7 @@ impl Ring {
         let mut points = Vec::with_capacity(capacity);
         points.extend(self.tail(capacity).map(|(_, point)| *point));
         self.points = points;
-        self.first = 0;
+        self.head = 0;
         self.capacity = capacity;
     }
 }
@@ -206,7 +218,7 @@ impl Ring {
 mod tests {
     use super::*;
 
-    fn of_memory(pages: u64) -> Sample {
+    fn memory_sample(pages: u64) -> Sample {
         Sample {
             memory: Some(pages << 12),
             ..Sample::default()
@@ -216,37 +228,45 @@ mod tests {
     fn filled(capacity: usize, samples: u64) -> Ring {
         let mut ring = Ring::new(capacity);
         for n in 1..=samples {
-            ring.push(Moment::of(1000 * n + n * n), &of_memory(n));
+            ring.push(
+                BootInstant::from_millis(1000 * n + n * n),
+                &memory_sample(n),
+            );
         }
         ring
     }
 
-    fn seen(ring: &Ring) -> Vec<(Moment, u64)> {
+    fn timestamps_and_pages(ring: &Ring) -> Vec<(BootInstant, u64)> {
         let points = ring.iter();
-        let pages = points.map(|(at, point)| (at, point.level(MEMORY).unwrap() >> 12));
+        let pages = points.map(|(at, point)| (at, point.gauge(MEMORY).unwrap() >> 12));
         pages.collect()
     }
 
-    fn expected(samples: std::ops::RangeInclusive<u64>) -> Vec<(Moment, u64)> {
-        samples.map(|n| (Moment::of(1000 * n + n * n), n)).collect()
+    fn expected(samples: std::ops::RangeInclusive<u64>) -> Vec<(BootInstant, u64)> {
+        samples
+            .map(|n| (BootInstant::from_millis(1000 * n + n * n), n))
+            .collect()
     }
 
     #[test]
     fn a_full_ring_forgets_the_oldest_and_knows_when_the_rest_was() {
-        assert_eq!(seen(&filled(5, 3)), expected(1..=3));
-        assert_eq!(seen(&filled(5, 5)), expected(1..=5));
-        assert_eq!(seen(&filled(5, 13)), expected(9..=13));
-        assert_eq!(filled(5, 13).newest(), Some(Moment::of(13_169)));
+        assert_eq!(timestamps_and_pages(&filled(5, 3)), expected(1..=3));
+        assert_eq!(timestamps_and_pages(&filled(5, 5)), expected(1..=5));
+        assert_eq!(timestamps_and_pages(&filled(5, 13)), expected(9..=13));
+        assert_eq!(
+            filled(5, 13).newest(),
+            Some(BootInstant::from_millis(13_169))
+        );
         assert_eq!(filled(5, 0).newest(), None);
     }
 
     #[test]
     fn the_last_ones_are_found_from_their_end() {
         for ring in [filled(13, 13), filled(5, 13)] {
-            let seen = |it: &mut dyn Iterator<Item = (Moment, &Packed)>| {
+            let seen = |it: &mut dyn Iterator<Item = (BootInstant, &PackedSample)>| {
                 it.map(|(at, _)| at).collect::<Vec<_>>()
             };
-            let at = |n: u64| Moment::of(1000 * n + n * n);
+            let at = |n: u64| BootInstant::from_millis(1000 * n + n * n);
             assert_eq!(seen(&mut ring.tail(2)), [at(12), at(13)]);
             assert_eq!(seen(&mut ring.since(at(12))), [at(12), at(13)]);
             assert_eq!(seen(&mut ring.since(at(12).plus_millis(1))), [at(13)]);
@@ -254,7 +274,7 @@ mod tests {
             assert!(seen(&mut ring.tail(0)).is_empty());
             let all = seen(&mut ring.iter());
             assert_eq!(seen(&mut ring.tail(99)), all);
-            assert_eq!(seen(&mut ring.since(Moment::of(0))), all);
+            assert_eq!(seen(&mut ring.since(BootInstant::from_millis(0))), all);
         }
     }
 
@@ -262,16 +282,25 @@ mod tests {
     fn a_ring_that_shrinks_keeps_the_newest_and_grows_again() {
         let mut ring = filled(5, 13);
         ring.resize(3);
-        assert_eq!(seen(&ring), expected(11..=13));
+        assert_eq!(timestamps_and_pages(&ring), expected(11..=13));
         for n in 14..=15 {
-            ring.push(Moment::of(1000 * n + n * n), &of_memory(n));
+            ring.push(
+                BootInstant::from_millis(1000 * n + n * n),
+                &memory_sample(n),
+            );
         }
-        assert_eq!(seen(&ring), expected(13..=15));
+        assert_eq!(timestamps_and_pages(&ring), expected(13..=15));
         ring.resize(4);
         for n in 16..=18 {
-            ring.push(Moment::of(1000 * n + n * n), &of_memory(n));
+            ring.push(
+                BootInstant::from_millis(1000 * n + n * n),
+                &memory_sample(n),
+            );
         }
-        assert_eq!((seen(&ring), ring.capacity()), (expected(15..=18), 4));
+        assert_eq!(
+            (timestamps_and_pages(&ring), ring.capacity()),
+            (expected(15..=18), 4)
+        );
     }
 
     #[test]
@@ -279,7 +308,7 @@ mod tests {
         let mut ring = Ring::new(5);
         let before = ring.points.as_ptr();
         for n in 1..50 {
-            ring.push(Moment::of(n), &of_memory(n));
+            ring.push(BootInstant::from_millis(n), &memory_sample(n));
         }
         assert_eq!((ring.points.as_ptr(), ring.points.capacity()), (before, 5));
     }
@@ -287,16 +316,16 @@ mod tests {
     #[test]
     fn a_sample_from_the_past_is_none() {
         let mut ring = filled(5, 3);
-        ring.push(Moment::of(3009), &of_memory(9));
-        ring.push(Moment::of(1), &of_memory(9));
-        assert_eq!(seen(&ring), expected(1..=3));
+        ring.push(BootInstant::from_millis(3009), &memory_sample(9));
+        ring.push(BootInstant::from_millis(1), &memory_sample(9));
+        assert_eq!(timestamps_and_pages(&ring), expected(1..=3));
     }
 
     #[test]
     fn after_half_a_day_a_ring_begins_anew() {
         let mut ring = filled(5, 3);
-        let later = Moment::of(3009 + AFTER.max() + 1);
-        ring.push(later, &of_memory(7));
-        assert_eq!(seen(&ring), [(later, 7)]);
+        let later = BootInstant::from_millis(3009 + ELAPSED_MILLIS.max() + 1);
+        ring.push(later, &memory_sample(7));
+        assert_eq!(timestamps_and_pages(&ring), [(later, 7)]);
     }
 }

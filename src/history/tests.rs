@@ -3,18 +3,18 @@ use super::*;
 const GRACE: Duration = Duration::from_secs(300);
 
 /// A history with room for so many points beside those of the machine.
-fn history(points: usize, room: usize) -> History {
-    History::new(Flags {
+fn history(points: usize, extra_points: usize) -> History {
+    History::new(HistoryFlags {
         history_points: points,
-        history_max_bytes: ((points + room) * BYTES) as u64,
-        ..Flags::default()
+        history_max_bytes: ((points + extra_points) * PACKED_SIZE) as u64,
+        ..HistoryFlags::default()
     })
 }
 
 /// Those of these ids are there; says how long their rings are, 0 for none.
-fn keep(history: &History, seconds: u64, ids: &[&str]) -> Vec<usize> {
-    let now = Moment::of(seconds * 1000);
-    let kept = history.keep_at(now, ids.iter().map(|id| (*id, *id)), GRACE);
+fn update_containers(history: &History, seconds: u64, ids: &[&str]) -> Vec<usize> {
+    let now = BootInstant::from_millis(seconds * 1000);
+    let kept = history.update_containers_at(now, ids.iter().map(|id| (*id, *id)), GRACE);
     let capacity = |it: &Option<Arc<Series>>| it.as_ref().map_or(0, |it| it.ring().capacity());
     kept.iter().map(capacity).collect()
 }
@@ -22,70 +22,85 @@ fn keep(history: &History, seconds: u64, ids: &[&str]) -> Vec<usize> {
 fn push(history: &History, id: &str, seconds: u64) {
     let sample = Sample::default();
     let series = history.container(id).unwrap();
-    series.push(Moment::of(seconds * 1000), &sample);
+    series.push(BootInstant::from_millis(seconds * 1000), &sample);
 }
 
 #[test]
 fn the_oldest_rings_shrink_first_and_all_of_them_before_one_shrinks_twice() {
     let history = history(100, 200);
-    assert_eq!(keep(&history, 1, &["z"]), [100]);
-    assert_eq!(keep(&history, 2, &["z", "y"]), [100, 100]);
-    assert_eq!(history.status().shrunk, 0);
-    assert_eq!(keep(&history, 3, &["z", "y", "x"]), [50, 50, 100]);
-    assert_eq!(keep(&history, 4, &["z", "y", "x", "w"]), [25, 25, 50, 100]);
+    assert_eq!(update_containers(&history, 1, &["z"]), [100]);
+    assert_eq!(update_containers(&history, 2, &["z", "y"]), [100, 100]);
+    assert_eq!(history.status().truncated, 0);
+    assert_eq!(
+        update_containers(&history, 3, &["z", "y", "x"]),
+        [50, 50, 100]
+    );
+    assert_eq!(
+        update_containers(&history, 4, &["z", "y", "x", "w"]),
+        [25, 25, 50, 100]
+    );
     let status = history.status();
-    assert_eq!((status.shrunk, status.rings), (3, 5));
+    assert_eq!((status.truncated, status.series), (3, 5));
     assert_eq!(status.bytes, status.max_bytes);
 }
 
 #[test]
 fn a_ring_that_shrank_grows_again_when_there_is_room() {
     let history = history(100, 200);
-    assert_eq!(keep(&history, 1, &["a", "b", "c"]), [50, 50, 100]);
+    assert_eq!(
+        update_containers(&history, 1, &["a", "b", "c"]),
+        [50, 50, 100]
+    );
     // What was not sampled yet was there when its ring was made.
-    keep(&history, 301, &["a", "b"]);
-    assert_eq!(keep(&history, 302, &["a", "b"]), [100, 100]);
-    assert_eq!(history.status().shrunk, 0);
+    update_containers(&history, 301, &["a", "b"]);
+    assert_eq!(update_containers(&history, 302, &["a", "b"]), [100, 100]);
+    assert_eq!(history.status().truncated, 0);
 }
 
 #[test]
 fn rings_that_are_gone_give_way_to_those_that_are_there() {
     let history = history(24, 60);
-    keep(&history, 1, &["a", "b"]);
+    update_containers(&history, 1, &["a", "b"]);
     push(&history, "a", 10);
     push(&history, "b", 11);
-    keep(&history, 12, &["a"]);
+    update_containers(&history, 12, &["a"]);
     assert!(history.container("b").unwrap().is_gone());
     // b is younger, but gone.
-    assert_eq!(keep(&history, 13, &["a", "c"]), [24, 24]);
+    assert_eq!(update_containers(&history, 13, &["a", "c"]), [24, 24]);
     assert_eq!(history.container("b").unwrap().ring().capacity(), 12);
-    assert_eq!(keep(&history, 14, &["a", "c", "d", "e"]), [12, 12, 12, 24]);
+    assert_eq!(
+        update_containers(&history, 14, &["a", "c", "d", "e"]),
+        [12, 12, 12, 24]
+    );
     assert!(history.container("b").is_none());
     // Nobody is left who could give anything.
     let ids = ["a", "c", "d", "e", "f", "g"];
-    assert_eq!(keep(&history, 15, &ids), [12, 12, 12, 12, 12, 0]);
-    assert_eq!(history.status().without, 1);
+    assert_eq!(
+        update_containers(&history, 15, &ids),
+        [12, 12, 12, 12, 12, 0]
+    );
+    assert_eq!(history.status().dropped, 1);
     assert!(history.status().bytes <= history.status().max_bytes);
 }
 
 #[test]
 fn what_is_gone_is_remembered_for_a_while() {
     let history = history(10, 100);
-    keep(&history, 1, &["a"]);
+    update_containers(&history, 1, &["a"]);
     push(&history, "a", 100);
-    keep(&history, 399, &[]);
+    update_containers(&history, 399, &[]);
     assert!(history.container("a").is_some_and(|it| it.is_gone()));
-    keep(&history, 400, &[]);
+    update_containers(&history, 400, &[]);
     assert!(history.container("a").is_none());
 }
 
 #[test]
 fn what_comes_back_has_its_samples_still() {
     let history = history(10, 100);
-    keep(&history, 1, &["a"]);
+    update_containers(&history, 1, &["a"]);
     push(&history, "a", 100);
-    keep(&history, 200, &[]);
-    keep(&history, 201, &["a"]);
+    update_containers(&history, 200, &[]);
+    update_containers(&history, 201, &["a"]);
     let series = history.container("a").unwrap();
     assert!(!series.is_gone());
     assert_eq!(series.points(5).len(), 1);
@@ -100,7 +115,9 @@ fn the_last_samples_are_the_newest() {
             received: Some(n * n),
             ..Sample::default()
         };
-        history.host().push(Moment::of(n * 1000), &sample);
+        history
+            .host()
+            .push(BootInstant::from_millis(n * 1000), &sample);
     }
     let points = history.host().points(2);
     let of = |point: &Point| (point.pids, point.received.map(|it| it.amount));
@@ -113,8 +130,8 @@ fn the_last_samples_are_the_newest() {
 #[test]
 fn skips_are_counted_by_their_reason() {
     let history = history(10, 10);
-    for (count, why) in (1..).zip(Skipped::ALL) {
-        history.skipped(why, count);
+    for (count, why) in (1..).zip(SkipReason::ALL) {
+        history.record_skipped(why, count);
     }
     let skipped = history.status().skipped;
     assert_eq!(

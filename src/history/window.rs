@@ -8,9 +8,10 @@
 use std::time::Duration;
 
 use super::{
-    moment::{Moment, Now},
+    monotonic::{BootInstant, ClockReading},
     packed::{
-        COUNTERS, CPU, Counter, MEMORY, PIDS, Packed, READ, RECEIVED, RESTARTS, SENT, Step, WRITTEN,
+        COUNTER_COUNT, CPU, CounterDelta, CounterField, MEMORY, PIDS, PackedSample, READ, RECEIVED,
+        RESTARTS, SENT, WRITTEN,
     },
     ring::Ring,
 };
@@ -70,9 +71,9 @@ pub struct Aggregates {
     pub end: Option<Duration>,
     /// CPU time in percent: 100 is one core. The average is over the time in which it is
     /// known, peak and minimum are between two samples.
-    pub cpu_percent: Option<Spread<f64>>,
+    pub cpu_percent: Option<MinAvgMax<f64>>,
     /// Bytes in memory. The average is that of the samples.
-    pub memory: Option<Spread<u64>>,
+    pub memory: Option<MinAvgMax<u64>>,
     /// Bytes received.
     pub received: Option<u64>,
     /// Bytes sent.
@@ -82,14 +83,14 @@ pub struct Aggregates {
     /// Bytes written to disks.
     pub written: Option<u64>,
     /// Processes and threads. The average is that of the samples.
-    pub pids: Option<Spread<u64>>,
+    pub pids: Option<MinAvgMax<u64>>,
     /// How often it was started between the first sample and the last.
     pub restarts: u64,
 }
 
 /// How something spreads over a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Spread<T> {
+pub struct MinAvgMax<T> {
     /// The mean.
     pub average: f64,
     /// The most.
@@ -110,7 +111,7 @@ pub fn parse_window(text: &str) -> Result<Duration, String> {
     Ok(window)
 }
 
-const ALL: [Counter; COUNTERS] = [CPU, RECEIVED, SENT, READ, WRITTEN];
+const ALL_COUNTERS: [CounterField; COUNTER_COUNT] = [CPU, RECEIVED, SENT, READ, WRITTEN];
 
 /// Percent of one core: 10 µs in each ms.
 #[expect(clippy::cast_precision_loss, reason = "a rate is no count")]
@@ -120,17 +121,22 @@ fn percent(amount: u64, millis: u64) -> f64 {
 
 /// When counters were last known.
 #[derive(Debug, Default)]
-struct Known([Option<Moment>; COUNTERS]);
+struct LastKnown([Option<BootInstant>; COUNTER_COUNT]);
 
-impl Known {
+impl LastKnown {
     /// What a counter grew by since it was last known, in its unit, and in how many
     /// milliseconds.
-    fn grew(&mut self, counter: Counter, at: Moment, point: &Packed) -> Option<(u64, u64)> {
-        let known = self.0.get_mut(counter.at)?;
-        let grew = match point.step(counter) {
-            Step::Missing => return None,
-            Step::Begins => None,
-            Step::Grew(amount) => known.map(|then| (amount, at.millis_since(then))),
+    fn increase(
+        &mut self,
+        counter: CounterField,
+        at: BootInstant,
+        point: &PackedSample,
+    ) -> Option<(u64, u64)> {
+        let known = self.0.get_mut(counter.index)?;
+        let grew = match point.delta(counter) {
+            CounterDelta::Missing => return None,
+            CounterDelta::NoBaseline => None,
+            CounterDelta::Increased(amount) => known.map(|then| (amount, at.millis_since(then))),
         };
         *known = Some(at);
         grew
@@ -139,43 +145,43 @@ impl Known {
 
 /// The points one by one.
 pub(super) fn points<'a>(
-    of: impl Iterator<Item = (Moment, &'a Packed)>,
-    now: Now,
+    samples: impl Iterator<Item = (BootInstant, &'a PackedSample)>,
+    now: ClockReading,
 ) -> impl Iterator<Item = Point> {
-    let mut known = Known::default();
-    of.map(move |(at, packed)| {
-        let cpu = known.grew(CPU, at, packed);
-        let mut increase = |counter: Counter| {
-            let (amount, millis) = known.grew(counter, at, packed)?;
+    let mut known = LastKnown::default();
+    samples.map(move |(at, packed)| {
+        let cpu = known.increase(CPU, at, packed);
+        let mut increase = |counter: CounterField| {
+            let (amount, millis) = known.increase(counter, at, packed)?;
             Some(Increase {
                 amount: amount.saturating_mul(counter.unit),
                 over: Duration::from_millis(millis),
             })
         };
         Point {
-            at: now.day_at(at),
-            age: now.moment.since(at),
+            at: now.wall_time_at(at),
+            age: now.boot.duration_since(at),
             cpu_percent: cpu.map(|(amount, millis)| percent(amount, millis)),
-            memory: packed.level(MEMORY),
+            memory: packed.gauge(MEMORY),
             received: increase(RECEIVED),
             sent: increase(SENT),
             read: increase(READ),
             written: increase(WRITTEN),
-            pids: packed.level(PIDS),
+            pids: packed.gauge(PIDS),
             restarts: packed.get(RESTARTS),
         }
     })
 }
 
 /// The last point.
-pub(super) fn latest(ring: &Ring, now: Now) -> Option<Point> {
+pub(super) fn latest(ring: &Ring, now: ClockReading) -> Option<Point> {
     // Mostly the one before it knew all that it knows.
     let (_, newest) = ring.tail(1).next()?;
-    let knows = |point: &Packed, counter| point.step(counter) != Step::Missing;
+    let knows = |point: &PackedSample, counter| point.delta(counter) != CounterDelta::Missing;
     let mut before = ring.tail(2).map(|(_, point)| point);
     let before = before.next().filter(|_| ring.len() > 1);
     let is_enough = before.is_some_and(|before| {
-        let mut counters = ALL.into_iter();
+        let mut counters = ALL_COUNTERS.into_iter();
         counters.all(|counter| knows(before, counter) || !knows(newest, counter))
     });
     let count = if is_enough { 2 } else { ring.len() };
@@ -184,32 +190,32 @@ pub(super) fn latest(ring: &Ring, now: Now) -> Option<Point> {
 
 /// A counter over a window.
 #[derive(Debug, Default)]
-struct Tally {
+struct CounterStats {
     sum: u64,
     millis: u64,
-    spread: Option<(f64, f64)>,
+    min_max: Option<(f64, f64)>,
 }
 
-impl Tally {
-    fn add(&mut self, grew: Option<(u64, u64)>) {
-        let Some((amount, millis)) = grew else {
+impl CounterStats {
+    fn add(&mut self, increase: Option<(u64, u64)>) {
+        let Some((amount, millis)) = increase else {
             return;
         };
         self.sum = self.sum.saturating_add(amount);
         self.millis = self.millis.saturating_add(millis);
         let rate = percent(amount, millis);
-        let (peak, minimum) = self.spread.unwrap_or((rate, rate));
-        self.spread = Some((peak.max(rate), minimum.min(rate)));
+        let (peak, minimum) = self.min_max.unwrap_or((rate, rate));
+        self.min_max = Some((peak.max(rate), minimum.min(rate)));
     }
 
-    fn sum(&self, counter: Counter) -> Option<u64> {
-        self.spread?;
+    fn sum(&self, counter: CounterField) -> Option<u64> {
+        self.min_max?;
         Some(self.sum.saturating_mul(counter.unit))
     }
 
-    fn spread(&self) -> Option<Spread<f64>> {
-        let (peak, minimum) = self.spread?;
-        Some(Spread {
+    fn min_avg_max(&self) -> Option<MinAvgMax<f64>> {
+        let (peak, minimum) = self.min_max?;
+        Some(MinAvgMax {
             average: percent(self.sum, self.millis),
             peak,
             minimum,
@@ -219,26 +225,26 @@ impl Tally {
 
 /// What goes up and down over a window.
 #[derive(Debug, Default)]
-struct Range {
+struct GaugeStats {
     count: u64,
     sum: u128,
-    spread: Option<(u64, u64)>,
+    min_max: Option<(u64, u64)>,
 }
 
-impl Range {
+impl GaugeStats {
     fn add(&mut self, value: Option<u64>) {
         if let Some(value) = value {
             self.count += 1;
             self.sum = self.sum.saturating_add(value.into());
-            let (peak, minimum) = self.spread.unwrap_or((value, value));
-            self.spread = Some((peak.max(value), minimum.min(value)));
+            let (peak, minimum) = self.min_max.unwrap_or((value, value));
+            self.min_max = Some((peak.max(value), minimum.min(value)));
         }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a mean is no count")]
-    fn spread(&self) -> Option<Spread<u64>> {
-        let (peak, minimum) = self.spread?;
-        Some(Spread {
+    fn min_avg_max(&self) -> Option<MinAvgMax<u64>> {
+        let (peak, minimum) = self.min_max?;
+        Some(MinAvgMax {
             average: self.sum as f64 / self.count as f64,
             peak,
             minimum,
@@ -248,35 +254,35 @@ impl Range {
 
 /// The points together.
 pub(super) fn aggregates<'a>(
-    of: impl Iterator<Item = (Moment, &'a Packed)>,
-    now: Now,
+    samples: impl Iterator<Item = (BootInstant, &'a PackedSample)>,
+    now: ClockReading,
 ) -> Aggregates {
     let mut all = Aggregates::default();
-    let mut known = Known::default();
-    let mut tallies: [Tally; COUNTERS] = Default::default();
-    let (mut memory, mut pids) = (Range::default(), Range::default());
-    for (at, point) in of {
+    let mut known = LastKnown::default();
+    let mut tallies: [CounterStats; COUNTER_COUNT] = Default::default();
+    let (mut memory, mut pids) = (GaugeStats::default(), GaugeStats::default());
+    for (at, point) in samples {
         if all.samples > 0 {
             all.restarts = all.restarts.saturating_add(point.get(RESTARTS));
         }
         all.samples += 1;
-        all.start = all.start.or_else(|| Some(now.day_at(at)));
-        all.end = Some(now.day_at(at));
-        for (tally, counter) in tallies.iter_mut().zip(ALL) {
-            tally.add(known.grew(counter, at, point));
+        all.start = all.start.or_else(|| Some(now.wall_time_at(at)));
+        all.end = Some(now.wall_time_at(at));
+        for (tally, counter) in tallies.iter_mut().zip(ALL_COUNTERS) {
+            tally.add(known.increase(counter, at, point));
         }
-        memory.add(point.level(MEMORY));
-        pids.add(point.level(PIDS));
+        memory.add(point.gauge(MEMORY));
+        pids.add(point.gauge(PIDS));
     }
     let [cpu, received, sent, read, written] = &tallies;
     Aggregates {
-        cpu_percent: cpu.spread(),
-        memory: memory.spread(),
+        cpu_percent: cpu.min_avg_max(),
+        memory: memory.min_avg_max(),
         received: received.sum(RECEIVED),
         sent: sent.sum(SENT),
         read: read.sum(READ),
         written: written.sum(WRITTEN),
-        pids: pids.spread(),
+        pids: pids.min_avg_max(),
         ..all
     }
 }
@@ -291,18 +297,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::history::ring::{Sample, Since};
+    use crate::history::ring::{Baseline, Sample};
 
     const NOW: Duration = Duration::from_secs(1_000_000);
 
     /// How many bytes or microseconds a unit is, in the order of the counters.
-    const UNITS: [u64; COUNTERS] = [10, 1, 1, 512, 512];
+    const UNITS: [u64; COUNTER_COUNT] = [10, 1, 1, 512, 512];
 
     /// A sample, and how many milliseconds after the one before it was taken.
-    type Taken = (u64, Sample);
+    type TimedSample = (u64, Sample);
 
-    fn since() -> impl Strategy<Value = Since> {
-        prop_oneof![8 => Just(Since::Before), 1 => Just(Since::Zero), 1 => Just(Since::Unknown)]
+    fn since() -> impl Strategy<Value = Baseline> {
+        prop_oneof![8 => Just(Baseline::Previous), 1 => Just(Baseline::Zero), 1 => Just(Baseline::Unknown)]
     }
 
     /// Mostly what moves as counters do, and now and then anything.
@@ -322,29 +328,29 @@ mod tests {
             restarts in prop_oneof![4 => Just(0), 1 => 0_u64..12],
             usage_since in since(),
             traffic_since in since(),
-        ) -> Taken {
+        ) -> TimedSample {
             let sample = Sample {
                 cpu: cpu.map(Duration::from_micros),
-                memory, received, sent, read, written, pids, restarts, usage_since, traffic_since,
+                memory, received, sent, read, written, pids, restarts, usage_baseline: usage_since, traffic_baseline: traffic_since,
             };
             (after, sample)
         }
     }
 
-    fn counters(sample: &Sample) -> [(Option<u64>, Since); COUNTERS] {
+    fn counters(sample: &Sample) -> [(Option<u64>, Baseline); COUNTER_COUNT] {
         let cpu = sample.cpu.map(|cpu| cpu.as_micros().try_into().unwrap());
         [
-            (cpu, sample.usage_since),
-            (sample.received, sample.traffic_since),
-            (sample.sent, sample.traffic_since),
-            (sample.read, sample.usage_since),
-            (sample.written, sample.usage_since),
+            (cpu, sample.usage_baseline),
+            (sample.received, sample.traffic_baseline),
+            (sample.sent, sample.traffic_baseline),
+            (sample.read, sample.usage_baseline),
+            (sample.written, sample.usage_baseline),
         ]
     }
 
     /// By how much a counter grew between each two samples that know it, in its unit, and
     /// in how many milliseconds; as slowly and plainly as can be.
-    fn steps(all: &[(Moment, Sample)], counter: usize, most: u64) -> Vec<(u64, u64)> {
+    fn steps(all: &[(BootInstant, Sample)], counter: usize, most: u64) -> Vec<(u64, u64)> {
         let unit = UNITS[counter];
         let mut steps = Vec::new();
         for (n, (then, before)) in all.iter().enumerate() {
@@ -360,9 +366,9 @@ mod tests {
             // What was said on the way from one to the other.
             let mut said = all[n + 1..=m].iter().map(|(_, s)| counters(s)[counter].1);
             let base = said.try_fold(old / unit, |base, since| match since {
-                Since::Before => Some(base),
-                Since::Zero => Some(0),
-                Since::Unknown => None,
+                Baseline::Previous => Some(base),
+                Baseline::Zero => Some(0),
+                Baseline::Unknown => None,
             });
             match base.and_then(|base| new.checked_sub(base)) {
                 Some(grew) if grew <= most => steps.push((grew, now.millis_since(*then))),
@@ -374,7 +380,7 @@ mod tests {
 
     /// The numbers that fit into a point.
     fn levels(
-        all: &[(Moment, Sample)],
+        all: &[(BootInstant, Sample)],
         unit: u64,
         bits: u32,
         of: fn(&Sample) -> Option<u64>,
@@ -384,16 +390,16 @@ mod tests {
         values.map(|value| value / unit * unit).collect()
     }
 
-    fn spread(values: &[u64]) -> Option<Spread<u64>> {
+    fn min_avg_max(values: &[u64]) -> Option<MinAvgMax<u64>> {
         let sum: u128 = values.iter().map(|value| u128::from(*value)).sum();
-        Some(Spread {
+        Some(MinAvgMax {
             average: sum as f64 / values.len() as f64,
             peak: *values.iter().max()?,
             minimum: *values.iter().min()?,
         })
     }
 
-    fn oracle(all: &[(Moment, Sample)], now: Now) -> Aggregates {
+    fn oracle(all: &[(BootInstant, Sample)], now: ClockReading) -> Aggregates {
         let most = [31, 39, 39, 32, 32].map(|bits| (1 << bits) - 3);
         let sum = |counter: usize| {
             let steps = steps(all, counter, most[counter]);
@@ -410,19 +416,19 @@ mod tests {
         let restarts = all.iter().skip(1).map(|(_, sample)| sample.restarts.min(7));
         Aggregates {
             samples: all.len() as u64,
-            start: all.first().map(|(at, _)| now.day_at(*at)),
-            end: all.last().map(|(at, _)| now.day_at(*at)),
-            cpu_percent: (!cpu.is_empty()).then(|| Spread {
+            start: all.first().map(|(at, _)| now.wall_time_at(*at)),
+            end: all.last().map(|(at, _)| now.wall_time_at(*at)),
+            cpu_percent: (!cpu.is_empty()).then(|| MinAvgMax {
                 average: totals.0 as f64 / totals.1 as f64,
                 peak: rates.clone().fold(f64::MIN, f64::max),
                 minimum: rates.fold(f64::MAX, f64::min),
             }),
-            memory: spread(&levels(all, 4096, 33, |sample| sample.memory)),
+            memory: min_avg_max(&levels(all, 4096, 33, |sample| sample.memory)),
             received: sum(1),
             sent: sum(2),
             read: sum(3),
             written: sum(4),
-            pids: spread(&levels(all, 1, 22, |sample| sample.pids)),
+            pids: min_avg_max(&levels(all, 1, 22, |sample| sample.pids)),
             restarts: restarts.sum(),
         }
     }
@@ -445,7 +451,7 @@ mod tests {
         ) {
             let mut ring = Ring::new(capacity);
             let mut all = Vec::new();
-            let mut at = Moment::of(1_000_000);
+            let mut at = BootInstant::from_millis(1_000_000);
             let mut kept = capacity;
             for (n, (after, sample)) in taken.iter().enumerate() {
                 at = at.plus_millis(*after);
@@ -460,8 +466,8 @@ mod tests {
                     all.drain(..forget);
                 }
             }
-            let now = Now::of(at.plus_millis(late), NOW);
-            let from = now.moment.minus(Duration::from_millis(window));
+            let now = ClockReading::new(at.plus_millis(late), NOW);
+            let from = now.boot.saturating_sub(Duration::from_millis(window));
             let seen: Vec<_> = all.iter().copied().filter(|(at, _)| *at >= from).collect();
             prop_assert_eq!(aggregates(ring.since(from), now), oracle(&seen, now));
 
@@ -477,7 +483,7 @@ mod tests {
             }).collect();
             prop_assert_eq!(read, expected);
             for (point, (at, sample)) in points.iter().zip(&all) {
-                prop_assert_eq!(point.age, now.moment.since(*at));
+                prop_assert_eq!(point.age, now.boot.duration_since(*at));
                 prop_assert_eq!(point.restarts, sample.restarts.min(7));
             }
         }
@@ -486,9 +492,9 @@ mod tests {
     fn window(samples: &[(u64, Sample)]) -> Aggregates {
         let mut ring = Ring::new(samples.len().max(2));
         for (seconds, sample) in samples {
-            ring.push(Moment::of(seconds * 1000), sample);
+            ring.push(BootInstant::from_millis(seconds * 1000), sample);
         }
-        let now = Now::of(Moment::of(60_000), NOW);
+        let now = ClockReading::new(BootInstant::from_millis(60_000), NOW);
         aggregates(ring.iter(), now)
     }
 
@@ -507,7 +513,7 @@ mod tests {
             (20, cpu(12_500)),
             (25, cpu(13_000)),
         ]);
-        let spread = Spread {
+        let spread = MinAvgMax {
             average: 13_000.0 / 150.0,
             peak: 200.0,
             minimum: 10.0,
@@ -541,7 +547,7 @@ mod tests {
     #[test]
     fn a_container_that_was_started_anew_counts_from_0() {
         let anew = Sample {
-            usage_since: Since::Zero,
+            usage_baseline: Baseline::Zero,
             restarts: 1,
             ..cpu(1000)
         };

@@ -26,23 +26,23 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::exporter::{Closed, Exporter};
+use crate::self_metrics::{CloseReason, SelfMetrics};
 
 /// How long a request may take to arrive, and a handshake to be done.
-const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may wait for its reader to take the next part.
-const READER_LIMIT: Duration = Duration::from_secs(30);
+const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it may take in all to take an answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(300);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a connection may stay without a request. Longer than the scrape
 /// intervals people use, so that scrapers can keep theirs.
-const IDLE_LIMIT: Duration = Duration::from_secs(150);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// How long anybody is let be before making room for others.
-const GRACE: Duration = Duration::from_secs(1);
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// Further away than anybody waits.
-const NEVER: Duration = Duration::from_secs(86400);
+const FAR_FUTURE: Duration = Duration::from_secs(86400);
 
 /// What is going on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,181 +54,198 @@ enum Phase {
     /// A request is arriving.
     Reading,
     /// The answer is being made, which has a deadline of its own.
-    Answering,
+    Processing,
     /// The answer is being sent.
     Writing,
 }
 
 /// What is known about one connection.
 #[derive(Debug)]
-pub(super) struct Pulse {
-    now: Mutex<Now>,
+pub(super) struct ConnState {
+    phase_state: Mutex<PhaseState>,
     /// Requests on it at the same time, which HTTP/2 allows.
-    turns: Mutex<Turns>,
-    turned: Notify,
+    requests: Mutex<OpenRequests>,
+    requests_changed: Notify,
     /// Bytes of answers that are still held for it.
-    unsent: AtomicUsize,
+    unsent_bytes: AtomicUsize,
     evicted: Notify,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Now {
+struct PhaseState {
     phase: Phase,
     /// Since when, or since when there was no progress.
     since: Instant,
     /// When the last answer was there; of several that are being taken, the first.
-    answered: Instant,
+    response_started: Instant,
 }
 
 /// Requests by number, with the readers of their answers; None while the answer is being made.
 #[derive(Debug, Default)]
-struct Turns {
-    next: u64,
-    open: BTreeMap<u64, Option<Reader>>,
+struct OpenRequests {
+    next_id: u64,
+    open: BTreeMap<u64, Option<ResponseProgress>>,
 }
 
 /// Who takes one of several answers.
 #[derive(Debug, Clone, Copy)]
-struct Reader {
+struct ResponseProgress {
     /// Since when the next part waits.
     since: Instant,
     /// When the answer was there.
-    answered: Instant,
+    started: Instant,
 }
 
 /// One of several requests on a connection, until its answer was taken.
 #[derive(Debug)]
-pub(super) struct Turn {
-    pulse: Arc<Pulse>,
-    number: u64,
+pub(super) struct RequestSlot {
+    conn: Arc<ConnState>,
+    id: u64,
 }
 
-impl Turn {
-    pub(super) fn begin(pulse: &Arc<Pulse>) -> Self {
-        let mut number = 0;
-        pulse.turn(|turns| {
-            number = turns.next;
-            turns.next += 1;
-            turns.open.insert(number, None);
+impl RequestSlot {
+    pub(super) fn open(conn: &Arc<ConnState>) -> Self {
+        let mut id = 0;
+        conn.update_requests(|turns| {
+            id = turns.next_id;
+            turns.next_id += 1;
+            turns.open.insert(id, None);
         });
-        let pulse = Arc::clone(pulse);
-        Self { pulse, number }
+        let conn = Arc::clone(conn);
+        Self { conn, id }
     }
 
     /// The answer is there, or another part of it was taken.
-    pub(super) fn taken(&self) {
-        self.pulse.turn(|turns| {
+    pub(super) fn record_progress(&self) {
+        self.conn.update_requests(|turns| {
             let since = Instant::now();
-            let answered = match turns.open.get(&self.number) {
-                Some(Some(reader)) => reader.answered,
+            let answered = match turns.open.get(&self.id) {
+                Some(Some(reader)) => reader.started,
                 _ => since,
             };
-            let reader = Reader { since, answered };
-            turns.open.insert(self.number, Some(reader));
+            let reader = ResponseProgress {
+                since,
+                started: answered,
+            };
+            turns.open.insert(self.id, Some(reader));
         });
     }
 }
 
-impl Drop for Turn {
+impl Drop for RequestSlot {
     fn drop(&mut self) {
-        self.pulse.turn(|turns| {
-            turns.open.remove(&self.number);
+        self.conn.update_requests(|turns| {
+            turns.open.remove(&self.id);
         });
     }
 }
 
-impl Pulse {
+impl ConnState {
     fn new() -> Self {
         let now = Instant::now();
         Self {
-            now: Mutex::new(Now {
+            phase_state: Mutex::new(PhaseState {
                 phase: Phase::Idle,
                 since: now,
-                answered: now,
+                response_started: now,
             }),
-            turns: Mutex::default(),
-            turned: Notify::new(),
-            unsent: AtomicUsize::new(0),
+            requests: Mutex::default(),
+            requests_changed: Notify::new(),
+            unsent_bytes: AtomicUsize::new(0),
             evicted: Notify::new(),
         }
     }
 
-    fn get(&self) -> Now {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    fn phase_state(&self) -> PhaseState {
+        *self
+            .phase_state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, phase: Phase) {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+    fn set_phase(&self, phase: Phase) {
+        let mut now = self
+            .phase_state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         (now.phase, now.since) = (phase, Instant::now());
     }
 
     /// Changes the requests at the same time. The slowest reader counts.
-    fn turn(&self, change: impl FnOnce(&mut Turns)) {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+    fn update_requests(&self, change: impl FnOnce(&mut OpenRequests)) {
+        let mut turns = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut turns);
         let readers = || turns.open.values().flatten();
         let slowest = readers().map(|reader| reader.since).min();
-        let longest = readers().map(|reader| reader.answered).min();
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let longest = readers().map(|reader| reader.started).min();
+        let mut now = self
+            .phase_state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         now.phase = match slowest {
             Some(_) => Phase::Writing,
             None if turns.open.is_empty() => Phase::Idle,
-            None => Phase::Answering,
+            None => Phase::Processing,
         };
         now.since = slowest.unwrap_or_else(Instant::now);
-        now.answered = longest.unwrap_or(now.answered);
+        now.response_started = longest.unwrap_or(now.response_started);
         drop(now);
         drop(turns);
-        self.turned.notify_one();
+        self.requests_changed.notify_one();
     }
 
     /// The two begin to agree on how to encrypt.
-    pub(super) fn shaking_hands(&self) {
-        self.set(Phase::Handshake);
+    pub(super) fn handshake_started(&self) {
+        self.set_phase(Phase::Handshake);
     }
 
     /// They have agreed.
-    pub(super) fn shook_hands(&self) {
-        self.set(Phase::Idle);
+    pub(super) fn handshake_finished(&self) {
+        self.set_phase(Phase::Idle);
     }
 
     /// A request has arrived whole.
-    pub(super) fn answering(&self) {
-        self.set(Phase::Answering);
+    pub(super) fn request_received(&self) {
+        self.set_phase(Phase::Processing);
     }
 
     /// Its answer is there.
-    pub(super) fn answered(&self) {
-        self.set(Phase::Writing);
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        now.answered = now.since;
+    pub(super) fn response_ready(&self) {
+        self.set_phase(Phase::Writing);
+        let mut now = self
+            .phase_state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        now.response_started = now.since;
     }
 
     /// Until when the connection may go on as it does, and what it is if it does not.
-    fn limit(&self) -> (Instant, Closed) {
-        let Now {
+    fn deadline(&self) -> (Instant, CloseReason) {
+        let PhaseState {
             phase,
             since,
-            answered,
-        } = self.get();
+            response_started: answered,
+        } = self.phase_state();
         match phase {
-            Phase::Idle => (since + IDLE_LIMIT, Closed::Idle),
-            Phase::Handshake | Phase::Reading => (since + REQUEST_LIMIT, Closed::SlowRequest),
-            Phase::Writing => {
-                let limit = (since + READER_LIMIT).min(answered + ANSWER_LIMIT);
-                (limit, Closed::SlowReader)
+            Phase::Idle => (since + IDLE_TIMEOUT, CloseReason::Idle),
+            Phase::Handshake | Phase::Reading => {
+                (since + REQUEST_TIMEOUT, CloseReason::SlowRequest)
             }
-            Phase::Answering => (since + NEVER, Closed::SlowReader),
+            Phase::Writing => {
+                let limit = (since + WRITE_STALL_TIMEOUT).min(answered + RESPONSE_TIMEOUT);
+                (limit, CloseReason::SlowReader)
+            }
+            Phase::Processing => (since + FAR_FUTURE, CloseReason::SlowReader),
         }
     }
 
     /// Returns when the connection should be closed, with the reason. To be polled
     /// whenever the connection was, for that is when the limit changes.
-    pub(super) async fn overdue(&self) -> Closed {
-        let alarm = sleep_until(self.limit().0);
+    pub(super) async fn wait_overdue(&self) -> CloseReason {
+        let alarm = sleep_until(self.deadline().0);
         tokio::pin!(alarm);
         let over = poll_fn(|context| {
-            let (limit, reason) = self.limit();
+            let (limit, reason) = self.deadline();
             if alarm.deadline() != limit {
                 alarm.as_mut().reset(limit);
             }
@@ -238,12 +255,12 @@ impl Pulse {
         loop {
             tokio::select! {
                 reason = over.as_mut() => return reason,
-                () = self.evicted.notified() => return match self.get().phase {
-                    Phase::Writing => Closed::SlowReader,
-                    _ => Closed::TooMany,
+                () = self.evicted.notified() => return match self.phase_state().phase {
+                    Phase::Writing => CloseReason::SlowReader,
+                    _ => CloseReason::TooManyConnections,
                 },
                 // Not by the connection's own task: look at the limit again.
-                () = self.turned.notified() => {}
+                () = self.requests_changed.notified() => {}
             }
         }
     }
@@ -254,88 +271,96 @@ impl Pulse {
 pub(super) struct Connections {
     max: usize,
     /// Bytes of answers that may be held for slow readers.
-    max_unsent: usize,
+    max_unsent_bytes: usize,
     /// But for those that are on their way out.
-    open: Mutex<Vec<Weak<Pulse>>>,
-    exporter: Arc<Exporter>,
+    open: Mutex<Vec<Weak<ConnState>>>,
+    self_metrics: Arc<SelfMetrics>,
 }
 
 /// One connection's place among them.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub pulse: Arc<Pulse>,
+pub(super) struct ConnPermit {
+    pub conn: Arc<ConnState>,
     connections: Arc<Connections>,
 }
 
 impl Connections {
-    pub(super) fn new(max: usize, max_unsent: usize, exporter: Arc<Exporter>) -> Self {
+    pub(super) fn new(max: usize, max_unsent_bytes: usize, self_metrics: Arc<SelfMetrics>) -> Self {
         Self {
             max,
-            max_unsent,
+            max_unsent_bytes,
             open: Mutex::default(),
-            exporter,
+            self_metrics,
         }
     }
 
     /// Makes room for a connection. There is none when all that are open are being
     /// answered.
-    pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
+    pub(super) fn try_acquire(self: &Arc<Self>) -> Option<ConnPermit> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|pulse| pulse.strong_count() > 0);
         if open.len() >= self.max {
-            let waiting = |pulse: &Weak<Pulse>| {
+            let waiting = |pulse: &Weak<ConnState>| {
                 let pulse = pulse.upgrade()?;
-                let now = pulse.get();
+                let now = pulse.phase_state();
                 let (is_writing, since) = match now.phase {
                     Phase::Handshake | Phase::Idle | Phase::Reading => (false, now.since),
-                    Phase::Writing => (true, now.answered),
-                    Phase::Answering => return None,
+                    Phase::Writing => (true, now.response_started),
+                    Phase::Processing => return None,
                 };
                 // Who has just come goes after all who have been here for a while.
-                Some(((since.elapsed() < GRACE, is_writing, since), pulse))
+                Some(((since.elapsed() < EVICTION_GRACE, is_writing, since), pulse))
             };
             let waiting = open.iter().filter_map(waiting);
             let longest = waiting.min_by_key(|(order, _)| *order);
             let Some((_, pulse)) = longest else {
-                self.exporter.closed(Closed::TooMany);
+                self.self_metrics
+                    .count_closed(CloseReason::TooManyConnections);
                 return None;
             };
             pulse.evicted.notify_one();
             // It is on its way out, and not to be asked twice.
             open.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&pulse)));
         }
-        let pulse = Arc::new(Pulse::new());
-        open.push(Arc::downgrade(&pulse));
-        self.exporter.connections.fetch_add(1, Ordering::Relaxed);
-        Some(Place {
-            pulse,
+        let conn = Arc::new(ConnState::new());
+        open.push(Arc::downgrade(&conn));
+        self.self_metrics
+            .connections
+            .fetch_add(1, Ordering::Relaxed);
+        Some(ConnPermit {
+            conn,
             connections: Arc::clone(self),
         })
     }
 
     /// Closes who takes longest to take an answer, until what is held for all is within
     /// its bound. Whoever has the latest answer goes last, and never for this one alone.
-    fn make_room_for(&self, latest: &Arc<Pulse>, answer: usize) {
+    fn evict_slow_readers(&self, latest: &Arc<ConnState>, answer: usize) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mut holding: Vec<_> = open
             .iter()
             .filter_map(Weak::upgrade)
-            .map(|pulse| (pulse.unsent.load(Ordering::Relaxed), pulse))
+            .map(|pulse| (pulse.unsent_bytes.load(Ordering::Relaxed), pulse))
             .filter(|(unsent, _)| *unsent > 0)
             .collect();
         let mut held: usize = holding.iter().map(|(unsent, _)| unsent).sum();
-        if held <= self.max_unsent {
+        if held <= self.max_unsent_bytes {
             return;
         }
-        holding.sort_by_key(|(_, pulse)| (Arc::ptr_eq(pulse, latest), pulse.get().answered));
+        holding.sort_by_key(|(_, pulse)| {
+            (
+                Arc::ptr_eq(pulse, latest),
+                pulse.phase_state().response_started,
+            )
+        });
         for (unsent, pulse) in holding {
-            if held <= self.max_unsent {
+            if held <= self.max_unsent_bytes {
                 return;
             }
             let may_go = if Arc::ptr_eq(&pulse, latest) {
                 unsent > answer
             } else {
-                pulse.get().phase == Phase::Writing
+                pulse.phase_state().phase == Phase::Writing
             };
             if may_go {
                 pulse.evicted.notify_one();
@@ -347,69 +372,69 @@ impl Connections {
 }
 
 /// An answer that is held until all of it was sent.
-struct Unsent {
+struct BufferedBody {
     bytes: Bytes,
-    pulse: Arc<Pulse>,
+    conn: Arc<ConnState>,
 }
 
-impl AsRef<[u8]> for Unsent {
+impl AsRef<[u8]> for BufferedBody {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Unsent {
+impl Drop for BufferedBody {
     fn drop(&mut self) {
         let len = self.bytes.len();
-        self.pulse.unsent.fetch_sub(len, Ordering::Relaxed);
+        self.conn.unsent_bytes.fetch_sub(len, Ordering::Relaxed);
     }
 }
 
-impl Place {
+impl ConnPermit {
     /// Counts that the connection was closed unasked.
-    pub(super) fn close(&self, reason: Closed) {
-        self.connections.exporter.closed(reason);
+    pub(super) fn record_close(&self, reason: CloseReason) {
+        self.connections.self_metrics.count_closed(reason);
     }
 
     /// The same bytes, which count as held until they were sent.
-    pub(super) fn hold(&self, bytes: Bytes) -> Bytes {
+    pub(super) fn track_unsent(&self, bytes: Bytes) -> Bytes {
         let len = bytes.len();
-        self.pulse.unsent.fetch_add(len, Ordering::Relaxed);
-        self.connections.make_room_for(&self.pulse, len);
-        Bytes::from_owner(Unsent {
+        self.conn.unsent_bytes.fetch_add(len, Ordering::Relaxed);
+        self.connections.evict_slow_readers(&self.conn, len);
+        Bytes::from_owner(BufferedBody {
             bytes,
-            pulse: Arc::clone(&self.pulse),
+            conn: Arc::clone(&self.conn),
         })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnPermit {
     fn drop(&mut self) {
-        let open = &self.connections.exporter.connections;
+        let open = &self.connections.self_metrics.connections;
         open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A stream that tells its pulse what happens on it.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
+pub(super) struct TimedIo<S> {
     stream: S,
-    pulse: Arc<Pulse>,
+    conn: Arc<ConnState>,
 }
 
-impl<S> Watched<S> {
-    pub(super) fn new(stream: S, pulse: Arc<Pulse>) -> Self {
-        Self { stream, pulse }
+impl<S> TimedIo<S> {
+    pub(super) fn new(stream: S, conn: Arc<ConnState>) -> Self {
+        Self { stream, conn }
     }
 
-    fn wrote(&self, written: &Poll<io::Result<usize>>) {
+    fn on_write(&self, written: &Poll<io::Result<usize>>) {
         if matches!(written, Poll::Ready(Ok(1..))) {
-            self.pulse.set(Phase::Writing);
+            self.conn.set_phase(Phase::Writing);
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedIo<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -417,21 +442,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before && self.pulse.get().phase == Phase::Idle {
-            self.pulse.set(Phase::Reading);
+        if buffer.filled().len() > before && self.conn.phase_state().phase == Phase::Idle {
+            self.conn.set_phase(Phase::Reading);
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedIo<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.wrote(&written);
+        self.on_write(&written);
         written
     }
 
@@ -441,7 +466,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.wrote(&written);
+        self.on_write(&written);
         written
     }
 
@@ -453,8 +478,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         // Flushed only when all of an answer was written, and done when it left: TLS has
         // a buffer of its own.
-        if matches!(flushed, Poll::Ready(Ok(()))) && self.pulse.get().phase == Phase::Writing {
-            self.pulse.set(Phase::Idle);
+        if matches!(flushed, Poll::Ready(Ok(()))) && self.conn.phase_state().phase == Phase::Writing
+        {
+            self.conn.set_phase(Phase::Idle);
         }
         flushed
     }
@@ -468,25 +494,25 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 mod tests {
     use super::*;
 
-    fn connections(max: usize) -> (Arc<Connections>, Arc<Exporter>) {
-        let exporter = Arc::new(Exporter::starting_now());
+    fn connections(max: usize) -> (Arc<Connections>, Arc<SelfMetrics>) {
+        let exporter = Arc::new(SelfMetrics::start());
         let connections = Connections::new(max, 100, Arc::clone(&exporter));
         (Arc::new(connections), exporter)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_phase_has_its_own_limit() {
+    async fn each_phase_has_its_own_timeout() {
         let (connections, _) = connections(1);
         for (phase, limit, reason) in [
-            (Phase::Handshake, REQUEST_LIMIT, Closed::SlowRequest),
-            (Phase::Idle, IDLE_LIMIT, Closed::Idle),
-            (Phase::Reading, REQUEST_LIMIT, Closed::SlowRequest),
-            (Phase::Writing, READER_LIMIT, Closed::SlowReader),
+            (Phase::Handshake, REQUEST_TIMEOUT, CloseReason::SlowRequest),
+            (Phase::Idle, IDLE_TIMEOUT, CloseReason::Idle),
+            (Phase::Reading, REQUEST_TIMEOUT, CloseReason::SlowRequest),
+            (Phase::Writing, WRITE_STALL_TIMEOUT, CloseReason::SlowReader),
         ] {
-            let place = connections.enter().unwrap();
-            place.pulse.set(phase);
+            let place = connections.try_acquire().unwrap();
+            place.conn.set_phase(phase);
             let started = Instant::now();
-            assert_eq!(place.pulse.overdue().await, reason);
+            assert_eq!(place.conn.wait_overdue().await, reason);
             let took = started.elapsed();
             assert!(
                 took >= limit && took < limit + Duration::from_secs(1),
@@ -496,88 +522,94 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_in_the_making_is_not_cut_short() {
+    async fn requests_in_progress_are_not_closed() {
         let (connections, _) = connections(1);
-        let place = connections.enter().unwrap();
-        place.pulse.answering();
+        let place = connections.try_acquire().unwrap();
+        place.conn.request_received();
         let long = Duration::from_secs(300);
         assert!(
-            tokio::time::timeout(long, place.pulse.overdue())
+            tokio::time::timeout(long, place.conn.wait_overdue())
                 .await
                 .is_err()
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_longest_idle_one_makes_room() {
+    async fn longest_idle_connection_is_evicted() {
         let (connections, exporter) = connections(2);
-        let busy = connections.enter().unwrap();
-        busy.pulse.answering();
+        let busy = connections.try_acquire().unwrap();
+        busy.conn.request_received();
         tokio::time::advance(Duration::from_secs(1)).await;
-        let idle = connections.enter().unwrap();
+        let idle = connections.try_acquire().unwrap();
         tokio::time::advance(Duration::from_secs(1)).await;
-        let third = connections.enter().unwrap();
-        assert_eq!(idle.pulse.overdue().await, Closed::TooMany);
+        let third = connections.try_acquire().unwrap();
+        assert_eq!(
+            idle.conn.wait_overdue().await,
+            CloseReason::TooManyConnections
+        );
         drop(idle);
         assert_eq!(exporter.connections.load(Ordering::Relaxed), 2);
-        third.pulse.answering();
-        assert!(connections.enter().is_none());
+        third.conn.request_received();
+        assert!(connections.try_acquire().is_none());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_several_readers_the_slowest_counts() {
+    async fn slowest_of_several_streams_sets_deadline() {
         let (connections, _) = connections(1);
-        let place = connections.enter().unwrap();
-        let slow = Turn::begin(&place.pulse);
-        slow.taken();
+        let place = connections.try_acquire().unwrap();
+        let slow = RequestSlot::open(&place.conn);
+        slow.record_progress();
         let started = Instant::now();
-        let pulse = Arc::clone(&place.pulse);
+        let pulse = Arc::clone(&place.conn);
         // Others come and go, and one answer is made for long.
         let others = tokio::spawn(async move {
-            let _made = Turn::begin(&pulse);
+            let _made = RequestSlot::open(&pulse);
             loop {
-                Turn::begin(&pulse).taken();
+                RequestSlot::open(&pulse).record_progress();
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         });
-        assert_eq!(place.pulse.overdue().await, Closed::SlowReader);
-        assert!(started.elapsed() < READER_LIMIT + Duration::from_secs(2));
+        assert_eq!(place.conn.wait_overdue().await, CloseReason::SlowReader);
+        assert!(started.elapsed() < WRITE_STALL_TIMEOUT + Duration::from_secs(2));
         others.abort();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_is_idle_when_all_its_answers_were_taken() {
+    async fn connection_is_idle_after_all_responses_are_read() {
         let (connections, _) = connections(1);
-        let place = connections.enter().unwrap();
-        let turns = [Turn::begin(&place.pulse), Turn::begin(&place.pulse)];
-        assert!(connections.enter().is_none());
-        turns[0].taken();
+        let place = connections.try_acquire().unwrap();
+        let turns = [
+            RequestSlot::open(&place.conn),
+            RequestSlot::open(&place.conn),
+        ];
+        assert!(connections.try_acquire().is_none());
+        turns[0].record_progress();
         let started = Instant::now();
         let asleep = tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(5)).await;
             drop(turns);
         });
-        assert_eq!(place.pulse.overdue().await, Closed::Idle);
-        assert!(started.elapsed() >= IDLE_LIMIT);
+        assert_eq!(place.conn.wait_overdue().await, CloseReason::Idle);
+        assert!(started.elapsed() >= IDLE_TIMEOUT);
         asleep.await.unwrap();
-        assert!(connections.enter().is_some());
+        assert!(connections.try_acquire().is_some());
     }
 
     /// Whether it has to go now.
-    async fn is_evicted(place: &Place) -> bool {
-        let now = tokio::time::timeout(Duration::ZERO, place.pulse.overdue());
-        now.await == Ok(Closed::SlowReader)
+    async fn is_evicted(permit: &ConnPermit) -> bool {
+        let now = tokio::time::timeout(Duration::ZERO, permit.conn.wait_overdue());
+        now.await == Ok(CloseReason::SlowReader)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_takes_an_answer_bit_by_bit_has_five_minutes_for_it() {
+    async fn slow_but_steady_reader_has_five_minutes() {
         let (connections, _) = connections(1);
-        let place = connections.enter().unwrap();
-        place.pulse.answered();
+        let place = connections.try_acquire().unwrap();
+        place.conn.response_ready();
         let trickle = async {
             loop {
                 tokio::time::sleep(Duration::from_secs(20)).await;
-                place.pulse.set(Phase::Writing);
+                place.conn.set_phase(Phase::Writing);
             }
         };
         let started = Instant::now();
@@ -585,60 +617,63 @@ mod tests {
             reason = async { loop {
                 // Polled anew with each progress, as whoever serves it does.
                 let limit = Duration::from_secs(10);
-                if let Ok(reason) = tokio::time::timeout(limit, place.pulse.overdue()).await {
+                if let Ok(reason) = tokio::time::timeout(limit, place.conn.wait_overdue()).await {
                     break reason;
                 }
-            } } => assert_eq!(reason, Closed::SlowReader),
+            } } => assert_eq!(reason, CloseReason::SlowReader),
             () = trickle => {}
         }
         let took = started.elapsed();
         assert!(
-            took >= ANSWER_LIMIT && took < ANSWER_LIMIT + READER_LIMIT,
+            took >= RESPONSE_TIMEOUT && took < RESPONSE_TIMEOUT + WRITE_STALL_TIMEOUT,
             "{took:?}"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_slowest_reader_makes_room_where_nobody_is_idle() {
+    async fn slowest_reader_is_evicted_when_none_is_idle() {
         let (connections, _) = connections(2);
-        let slow = connections.enter().unwrap();
-        slow.pulse.answered();
+        let slow = connections.try_acquire().unwrap();
+        slow.conn.response_ready();
         tokio::time::advance(Duration::from_secs(1)).await;
-        let other = connections.enter().unwrap();
-        other.pulse.answered();
+        let other = connections.try_acquire().unwrap();
+        other.conn.response_ready();
         tokio::time::advance(Duration::from_secs(1)).await;
         // Progress does not help it.
-        slow.pulse.set(Phase::Writing);
-        let third = connections.enter();
+        slow.conn.set_phase(Phase::Writing);
+        let third = connections.try_acquire();
         assert!(third.is_some() && is_evicted(&slow).await && !is_evicted(&other).await);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_just_come_makes_no_room_for_the_next() {
+    async fn new_connections_are_not_evicted() {
         let (connections, _) = connections(2);
-        let slow = connections.enter().unwrap();
-        slow.pulse.answered();
-        tokio::time::advance(GRACE).await;
-        let young = connections.enter().unwrap();
-        young.pulse.shaking_hands();
-        let next = connections.enter().unwrap();
+        let slow = connections.try_acquire().unwrap();
+        slow.conn.response_ready();
+        tokio::time::advance(EVICTION_GRACE).await;
+        let young = connections.try_acquire().unwrap();
+        young.conn.handshake_started();
+        let next = connections.try_acquire().unwrap();
         assert!(is_evicted(&slow).await && !is_evicted(&young).await);
         // Where all have, it is the one that is idle all the same.
-        next.pulse.answered();
+        next.conn.response_ready();
         drop(slow);
-        assert!(connections.enter().is_some());
-        assert_eq!(young.pulse.overdue().await, Closed::TooMany);
+        assert!(connections.try_acquire().is_some());
+        assert_eq!(
+            young.conn.wait_overdue().await,
+            CloseReason::TooManyConnections
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn answers_that_nobody_takes_are_given_up_oldest_first() {
+    async fn unread_responses_are_dropped_oldest_first() {
         let (connections, _) = connections(9);
         let answer = |len| Bytes::from(vec![7; len]);
         let mut readers = Vec::new();
         for _ in 0..4 {
-            let place = connections.enter().unwrap();
-            place.pulse.answered();
-            let held = place.hold(answer(30));
+            let place = connections.try_acquire().unwrap();
+            place.conn.response_ready();
+            let held = place.track_unsent(answer(30));
             readers.push((place, held));
             tokio::time::advance(Duration::from_secs(1)).await;
         }
@@ -651,16 +686,16 @@ mod tests {
         readers.remove(0);
         // It does not count any more, so that nobody goes for it as well.
         let (place, _) = &readers[2];
-        drop(place.hold(answer(10)));
+        drop(place.track_unsent(answer(10)));
         for (place, _) in &readers[1..] {
             assert!(!is_evicted(place).await);
         }
         readers.remove(0);
 
         // One answer may be larger than all may be together.
-        let large = connections.enter().unwrap();
-        large.pulse.answered();
-        let held = large.hold(answer(500));
+        let large = connections.try_acquire().unwrap();
+        large.conn.response_ready();
+        let held = large.track_unsent(answer(500));
         assert_eq!(held.len(), 500);
         for (place, _) in &readers {
             assert!(is_evicted(place).await);
@@ -668,9 +703,12 @@ mod tests {
         assert!(!is_evicted(&large).await);
         drop((readers, held));
         // But several on one connection may not.
-        let several = [large.hold(answer(60)), large.hold(answer(60))];
+        let several = [
+            large.track_unsent(answer(60)),
+            large.track_unsent(answer(60)),
+        ];
         assert!(is_evicted(&large).await);
         drop(several);
-        assert_eq!(large.pulse.unsent.load(Ordering::Relaxed), 0);
+        assert_eq!(large.conn.unsent_bytes.load(Ordering::Relaxed), 0);
     }
 }

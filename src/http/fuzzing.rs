@@ -4,8 +4,8 @@ use hyper::{HeaderMap, header::HeaderValue};
 
 use super::{
     gzip,
-    query::Known,
-    routes::{MAX_LIMIT, limit},
+    query::CollectorFilter,
+    routes::{MAX_TIMEOUT, scrape_timeout},
 };
 use crate::{collector::Layer, exposition::Format};
 
@@ -13,13 +13,14 @@ use crate::{collector::Layer, exposition::Format};
 pub(crate) fn query(query: &str) -> usize {
     let all = ["cpu", "stat", "wifi", "containers"];
     let enabled = [("cpu", Layer::Host), ("stat", Layer::Host)];
-    let known = Known::new(all, enabled);
+    let known = CollectorFilter::new(all, enabled);
     let mut asked = 0;
     for layer in [None, Some(Layer::Host), Some(Layer::Domains)] {
-        match known.wanted(query, layer) {
+        match known.select(query, layer) {
             Ok(wanted) => {
                 assert!(wanted.collectors.len() <= 2);
-                asked += wanted.collectors.len() + usize::from(wanted.family("node_load1"));
+                asked +=
+                    wanted.collectors.len() + usize::from(wanted.includes_family("node_load1"));
             }
             // It is sent back: with what was asked for, in which a byte becomes three at
             // most.
@@ -38,13 +39,13 @@ pub(crate) fn headers(bytes: &[u8]) -> usize {
             continue;
         };
         let text = value.to_str().ok();
-        let format = Format::accepted_by(text);
-        assert!(text.is_some() || format == Format::Plain);
+        let format = Format::from_accept(text);
+        assert!(text.is_some() || format == Format::Text);
         asked += usize::from(gzip::accepted_by(text) || format == Format::OpenMetrics);
         let mut headers = HeaderMap::new();
         headers.insert("x-prometheus-scrape-timeout-seconds", value);
-        let limit = limit(&headers);
-        assert!(!limit.is_zero() && limit <= MAX_LIMIT);
+        let limit = scrape_timeout(&headers);
+        assert!(!limit.is_zero() && limit <= MAX_TIMEOUT);
     }
     // What is asked for packed can be unpacked.
     let packed = gzip::compress(bytes).unwrap_or_default();

@@ -8,10 +8,10 @@ use std::{cell::RefCell, io};
 use flate2::{Compress, Compression, FlushCompress, Status};
 
 /// Less than this is not worth a header.
-const WORTH_IT: usize = 1024;
+const MIN_SIZE: usize = 1024;
 const LEVEL: u32 = 1;
 /// The sliding window, as a power of two.
-const WINDOW: u8 = 15;
+const WINDOW_BITS: u8 = 15;
 
 /// Whether a client with this `Accept-Encoding` header wants it.
 pub(super) fn accepted_by(header: Option<&str>) -> bool {
@@ -33,8 +33,8 @@ pub(super) fn accepted_by(header: Option<&str>) -> bool {
 }
 
 /// Whether a body of this size is worth compressing.
-pub(super) fn is_worth_it(len: usize) -> bool {
-    len >= WORTH_IT
+pub(super) fn is_worth_compressing(len: usize) -> bool {
+    len >= MIN_SIZE
 }
 
 /// Compresses a body.
@@ -44,9 +44,10 @@ pub(super) fn compress(body: &[u8]) -> io::Result<Vec<u8>> {
         static STATE: RefCell<Option<Compress>> = const { RefCell::new(None) };
     }
     STATE.with_borrow_mut(|state| {
-        let gzip = state.get_or_insert_with(|| Compress::new_gzip(Compression::new(LEVEL), WINDOW));
+        let gzip =
+            state.get_or_insert_with(|| Compress::new_gzip(Compression::new(LEVEL), WINDOW_BITS));
         gzip.reset();
-        let mut out = Vec::with_capacity(body.len() / 4 + WORTH_IT);
+        let mut out = Vec::with_capacity(body.len() / 4 + MIN_SIZE);
         loop {
             let read = usize::try_from(gzip.total_in()).unwrap_or(usize::MAX);
             let rest = body.get(read..).unwrap_or_default();
@@ -64,7 +65,7 @@ mod tests {
     use flate2::Decompress;
 
     #[test]
-    fn it_is_done_only_where_asked_for() {
+    fn compresses_only_if_client_accepts_gzip() {
         for (header, asked) in [
             (None, false),
             (Some("gzip"), true),
@@ -79,13 +80,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_compressed_comes_back_time_and_again() {
+    fn repeated_compression_round_trips() {
         for n in [1, 10, 100_000] {
             let body: Vec<_> = (0..n).map(|i| format!("x{{n=\"{i}\"}} {i}\n")).collect();
             let body = body.concat();
             let packed = compress(body.as_bytes()).unwrap();
             let mut unpacked = Vec::with_capacity(body.len() + 1);
-            let mut gunzip = Decompress::new_gzip(WINDOW);
+            let mut gunzip = Decompress::new_gzip(WINDOW_BITS);
             let finish = flate2::FlushDecompress::Finish;
             gunzip
                 .decompress_vec(&packed, &mut unpacked, finish)

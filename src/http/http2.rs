@@ -17,57 +17,61 @@ use hyper::{
 };
 use hyper_util::rt::TokioExecutor;
 
-use super::{MAX_HEADERS, connection::Turn, routes::Answer};
+use super::{MAX_HEADER_BYTES, connection::RequestSlot, routes::HttpResponse};
 
 /// Requests at the same time on one connection; those beyond are to be asked again.
 const MAX_STREAMS: u32 = 16;
 /// What is read of a request's body before it is refused.
-const WINDOW: u32 = 65_535;
+const WINDOW_SIZE: u32 = 65_535;
 /// What is kept of an answer that is not taken.
-const MAX_UNSENT: usize = 64 << 10;
+const MAX_SEND_BUFFER: usize = 64 << 10;
 /// What is handed over of an answer at once.
-const PIECE: usize = 16 << 10;
+const CHUNK_SIZE: usize = 16 << 10;
 /// Requests that were taken back before they were looked at: more close the connection.
-const MAX_TAKEN_BACK: usize = 32;
+const MAX_PENDING_RESETS: usize = 32;
 /// Requests that were sent away: more close the connection. Clients that do not know the number
 /// of streams yet send a hundred at once.
-const MAX_SENT_AWAY: usize = 512;
+const MAX_LOCAL_RESETS: usize = 512;
 
 pub(super) fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(u32::try_from(MAX_HEADERS).unwrap_or(u32::MAX))
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .max_send_buf_size(MAX_UNSENT)
-        .max_pending_accept_reset_streams(MAX_TAKEN_BACK)
-        .max_local_error_reset_streams(MAX_SENT_AWAY);
+        .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX))
+        .initial_stream_window_size(WINDOW_SIZE)
+        .initial_connection_window_size(WINDOW_SIZE)
+        .max_send_buf_size(MAX_SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_LOCAL_RESETS);
     builder
 }
 
 /// An answer's body in pieces, whose reader is watched.
 #[derive(Debug)]
-pub(super) struct Pieces {
+pub(super) struct ChunkedBody {
     rest: Bytes,
-    turn: Turn,
+    slot: RequestSlot,
 }
 
-impl Pieces {
+impl ChunkedBody {
     /// An answer with its body in pieces; without, but with its length, where only the head is
     /// wanted, which over HTTP/1 hyper sees to.
-    pub(super) fn answer(answer: Answer, wants_body: bool, turn: Turn) -> Response<Self> {
+    pub(super) fn response(
+        answer: HttpResponse,
+        include_body: bool,
+        slot: RequestSlot,
+    ) -> Response<Self> {
         let (mut head, mut rest) = answer.into_parts();
-        if !wants_body {
+        if !include_body {
             head.headers.insert(CONTENT_LENGTH, rest.len().into());
             rest = Bytes::new();
         }
-        turn.taken();
-        Response::from_parts(head, Self { rest, turn })
+        slot.record_progress();
+        Response::from_parts(head, Self { rest, slot })
     }
 }
 
-impl Body for Pieces {
+impl Body for ChunkedBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -78,9 +82,9 @@ impl Body for Pieces {
         if self.rest.is_empty() {
             return Poll::Ready(None);
         }
-        let len = self.rest.len().min(PIECE);
+        let len = self.rest.len().min(CHUNK_SIZE);
         let piece = self.rest.split_to(len);
-        self.turn.taken();
+        self.slot.record_progress();
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

@@ -6,7 +6,7 @@ pub(crate) mod fuzzing;
 mod gzip;
 mod handshake;
 mod http2;
-mod listen;
+mod listener;
 mod query;
 mod routes;
 pub mod web_config;
@@ -37,28 +37,28 @@ use tracing::{debug, info, warn};
 use crate::{
     api::Api,
     collector::{Entry, Layer},
-    exporter::{Exporter, Handshake},
-    page::Pages,
     scrape::{Scraper, Workers},
-    sources::Allowance,
+    self_metrics::{HandshakeFailure, SelfMetrics},
+    sources::ResourceBudget,
+    web_ui::WebUi,
 };
-use connection::{Connections, Place, Turn, Watched};
-use handshake::Opened;
-use http2::Pieces;
-use listen::{Address, Listener, Stream};
-use query::Known;
-use routes::{Answer, Service};
-use web_config::Kept;
+use connection::{ConnPermit, Connections, RequestSlot, TimedIo};
+use handshake::PeekedStream;
+use http2::ChunkedBody;
+use listener::{ListenAddress, Listener, Stream};
+use query::CollectorFilter;
+use routes::{HttpResponse, Service};
+use web_config::WebConfigWatcher;
 
 /// How long requests may take to finish once the exporter was told to stop.
-const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait when no connection can be taken, such as without file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 /// That it could not is logged again after this long.
 const LOG_INTERVAL: Duration = Duration::from_secs(3600);
 /// More than any request for metrics needs. What hyper reads before it looks at the
 /// limit can be as much again.
-const MAX_HEADERS: usize = 32 << 10;
+const MAX_HEADER_BYTES: usize = 32 << 10;
 
 /// Where and how to serve.
 #[derive(Debug, clap::Args)]
@@ -71,13 +71,13 @@ pub struct Flags {
         default_value = ":9100",
         action = ArgAction::Append
     )]
-    listen_addresses: Vec<Address>,
+    listen_addresses: Vec<ListenAddress>,
     /// The path at which the metrics are.
     #[arg(
         long = "web.telemetry-path",
         value_name = "PATH",
         default_value = "/metrics",
-        value_parser = path
+        value_parser = parse_telemetry_path
     )]
     telemetry_path: String,
     /// Most requests for metrics answered at the same time, and of those for JSON; more wait for half their time, then get status 503 (for JSON at once). 0 is no limit.
@@ -93,7 +93,7 @@ pub struct Flags {
     #[arg(long = "web.systemd-socket", default_value_t = false, action = ArgAction::Set)]
     systemd_socket: bool,
     /// A file in YAML that turns on TLS, passwords, headers and a limit of requests, as exporter-toolkit reads it.
-    #[arg(long = "web.config.file", value_name = "FILE", value_parser = config_file)]
+    #[arg(long = "web.config.file", value_name = "FILE", value_parser = parse_config_file)]
     config_file: Option<ConfigFile>,
 }
 
@@ -103,7 +103,7 @@ struct ConfigFile(Option<PathBuf>);
 
 // No error, but clap wants a result.
 #[expect(clippy::unnecessary_wraps)]
-fn config_file(path: &str) -> Result<ConfigFile, String> {
+fn parse_config_file(path: &str) -> Result<ConfigFile, String> {
     Ok(ConfigFile((!path.is_empty()).then(|| path.into())))
 }
 
@@ -115,7 +115,7 @@ impl Flags {
     }
 }
 
-fn path(path: &str) -> Result<String, String> {
+fn parse_telemetry_path(path: &str) -> Result<String, String> {
     if path.starts_with('/') {
         Ok(path.to_owned())
     } else {
@@ -128,32 +128,32 @@ fn path(path: &str) -> Result<String, String> {
 pub struct Server {
     listeners: Vec<Listener>,
     connections: Arc<Connections>,
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
 }
 
 /// What all connections have in common.
 #[derive(Debug)]
-struct Shared {
+struct ServerState {
     service: Service,
     /// None without a file.
-    web_config: Option<Arc<Kept>>,
-    exporter: Arc<Exporter>,
+    web_config: Option<Arc<WebConfigWatcher>>,
+    self_metrics: Arc<SelfMetrics>,
 }
 
-impl Shared {
+impl ServerState {
     /// Answers a request, unless the web config refuses it.
-    async fn answer(&self, request: hyper::Request<Incoming>) -> Answer {
+    async fn respond(&self, request: hyper::Request<Incoming>) -> HttpResponse {
         let Some(web_config) = &self.web_config else {
-            return self.service.answer(request).await;
+            return self.service.respond(request).await;
         };
-        let mut answer = match web_config.admit(request.headers()).await {
-            Ok(()) => self.service.answer(request).await,
+        let mut answer = match web_config.authorize(request.headers()).await {
+            Ok(()) => self.service.respond(request).await,
             Err(reason) => {
-                self.exporter.refused(reason);
-                routes::refusal(reason)
+                self.self_metrics.count_rejected(reason);
+                routes::rejection(reason)
             }
         };
-        web_config.dress(&mut answer);
+        web_config.apply_headers(&mut answer);
         answer
     }
 }
@@ -167,12 +167,12 @@ impl Server {
         collectors: &'static [Entry],
         workers: Workers,
     ) -> Result<Self, String> {
-        let exporter = Arc::new(Exporter::starting_now());
+        let self_metrics = Arc::new(SelfMetrics::start());
         let web_config = match flags.config_file() {
             Some(path) => {
-                let kept = Kept::read(path, Arc::clone(&exporter))?;
-                info!(file = %path.display(), said = kept.said(), "web config");
-                Some(Arc::new(kept))
+                let watcher = WebConfigWatcher::load(path, Arc::clone(&self_metrics))?;
+                info!(file = %path.display(), said = watcher.summary(), "web config");
+                Some(Arc::new(watcher))
             }
             None => None,
         };
@@ -185,11 +185,11 @@ impl Server {
             }
             listeners
         };
-        let allowance = Allowance::of_this_process();
+        let budget = ResourceBudget::for_this_process();
         let all = collectors.iter().map(|entry| entry.name);
         let enabled: Vec<(_, Layer)> = scraper.collectors().collect();
         let api = Arc::new(api);
-        let pages = Pages::new(
+        let web_ui = WebUi::new(
             Arc::clone(&api),
             Arc::clone(&scraper),
             workers.clone(),
@@ -197,41 +197,41 @@ impl Server {
             &flags.telemetry_path,
         );
         let service = Service {
-            pages,
-            known: Known::new(all, enabled),
+            web_ui,
+            collector_filter: CollectorFilter::new(all, enabled),
             scraper,
             api,
             api_in_flight: AtomicUsize::new(0),
             workers,
-            exporter: Arc::clone(&exporter),
+            self_metrics: Arc::clone(&self_metrics),
             telemetry_path: flags.telemetry_path,
             max_requests: NonZeroUsize::new(flags.max_requests),
-            turns: Semaphore::new(
+            scrape_permits: Semaphore::new(
                 flags
                     .max_requests
-                    .min(allowance.scrapes)
+                    .min(budget.concurrent_scrapes)
                     .min(Semaphore::MAX_PERMITS),
             ),
-            own_metrics_disabled: flags.disable_exporter_metrics,
+            self_metrics_disabled: flags.disable_exporter_metrics,
         };
         Ok(Self {
             listeners,
             connections: Arc::new(Connections::new(
-                flags.max_connections.clamp(1, allowance.connections),
-                allowance.unsent_bytes,
-                Arc::clone(&exporter),
+                flags.max_connections.clamp(1, budget.connections),
+                budget.response_buffer_bytes,
+                Arc::clone(&self_metrics),
             )),
-            shared: Arc::new(Shared {
+            shared: Arc::new(ServerState {
                 service,
                 web_config,
-                exporter,
+                self_metrics,
             }),
         })
     }
 
     /// The Unix sockets that are removed in the end.
-    pub fn own_sockets(&self) -> impl Iterator<Item = &Path> {
-        self.listeners.iter().filter_map(Listener::own_socket)
+    pub fn owned_sockets(&self) -> impl Iterator<Item = &Path> {
+        self.listeners.iter().filter_map(Listener::owned_socket)
     }
 
     /// Reloads the web config at each of these signals.
@@ -267,7 +267,10 @@ impl Server {
         stop.await;
         // Nobody listens when all connections are gone already.
         stopping.send(true).ok();
-        if time::timeout(DRAIN_LIMIT, stopping.closed()).await.is_err() {
+        if time::timeout(DRAIN_TIMEOUT, stopping.closed())
+            .await
+            .is_err()
+        {
             warn!("some requests were still being answered");
         }
     }
@@ -277,7 +280,7 @@ impl Server {
 async fn accept(
     listener: Listener,
     connections: Arc<Connections>,
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut logged: Option<Instant> = None;
@@ -288,9 +291,9 @@ async fn accept(
         };
         match accepted {
             Ok(stream) => {
-                if let Some(place) = connections.enter() {
+                if let Some(permit) = connections.try_acquire() {
                     let shared = Arc::clone(&shared);
-                    tokio::spawn(begin(stream, place, shared, stopped.clone()));
+                    tokio::spawn(handle_connection(stream, permit, shared, stopped.clone()));
                 }
             }
             Err(error) => {
@@ -299,126 +302,134 @@ async fn accept(
                     logged = Some(Instant::now());
                     warn!(%error, "cannot take a connection");
                 }
-                time::sleep(ACCEPT_PAUSE).await;
+                time::sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
 }
 
 /// Agrees with a connection on how to talk, and serves it to its end.
-async fn begin(stream: Stream, place: Place, shared: Arc<Shared>, stopped: watch::Receiver<bool>) {
-    let place = Arc::new(place);
+async fn handle_connection(
+    stream: Stream,
+    permit: ConnPermit,
+    shared: Arc<ServerState>,
+    stopped: watch::Receiver<bool>,
+) {
+    let permit = Arc::new(permit);
     match &shared.web_config {
-        None => over_http1(stream, &place, &shared, stopped).await,
+        None => serve_http1(stream, &permit, &shared, stopped).await,
         // In a box: what encrypts takes room, which others need not keep free.
         Some(web_config) => {
-            Box::pin(by_web_config(stream, web_config, &place, &shared, stopped)).await;
+            Box::pin(serve_secured(stream, web_config, &permit, &shared, stopped)).await;
         }
     }
 }
 
-async fn by_web_config(
+async fn serve_secured(
     stream: Stream,
-    web_config: &Arc<Kept>,
-    place: &Arc<Place>,
-    shared: &Arc<Shared>,
+    web_config: &Arc<WebConfigWatcher>,
+    permit: &Arc<ConnPermit>,
+    shared: &Arc<ServerState>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    place.pulse.shaking_hands();
-    let shaken = async {
+    permit.conn.handshake_started();
+    let negotiation = async {
         match web_config.tls().await {
             Some(config) => {
-                let stream = handshake::shake(stream, config).await?;
-                Ok(Agreed::Tls(Box::new(stream)))
+                let stream = handshake::accept_tls(stream, config).await?;
+                Ok(NegotiatedStream::Tls(Box::new(stream)))
             }
-            None => Ok(Agreed::Plain(stream)),
+            None => Ok(NegotiatedStream::Plain(stream)),
         }
     };
-    let agreed = tokio::select! {
-        shaken = shaken => shaken,
-        reason = place.pulse.overdue() => {
+    let negotiated = tokio::select! {
+        shaken = negotiation => shaken,
+        reason = permit.conn.wait_overdue() => {
             debug!(?reason, "connection closed before it was encrypted");
-            place.close(reason);
-            Err(Handshake::Slow)
+            permit.record_close(reason);
+            Err(HandshakeFailure::Slow)
         }
         _ = stopped.changed() => return,
     };
-    place.pulse.shook_hands();
-    match agreed {
-        Ok(Agreed::Plain(stream)) => over_http1(stream, place, shared, stopped).await,
-        Ok(Agreed::Tls(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-            over_http2(stream, place, shared, stopped).await;
+    permit.conn.handshake_finished();
+    match negotiated {
+        Ok(NegotiatedStream::Plain(stream)) => serve_http1(stream, permit, shared, stopped).await,
+        Ok(NegotiatedStream::Tls(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            serve_http2(stream, permit, shared, stopped).await;
         }
-        Ok(Agreed::Tls(stream)) => over_http1(stream, place, shared, stopped).await,
+        Ok(NegotiatedStream::Tls(stream)) => serve_http1(stream, permit, shared, stopped).await,
         Err(reason) => {
             debug!(?reason, "handshake failed");
-            shared.exporter.handshake_failed(reason);
+            shared.self_metrics.count_handshake_failure(reason);
         }
     }
 }
 
 /// How to talk.
-enum Agreed {
+enum NegotiatedStream {
     Plain(Stream),
-    Tls(Box<TlsStream<Opened<Stream>>>),
+    Tls(Box<TlsStream<PeekedStream<Stream>>>),
 }
 
-async fn over_http1<S: AsyncRead + AsyncWrite + Unpin>(
+async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    place: &Place,
-    shared: &Shared,
+    permit: &ConnPermit,
+    shared: &ServerState,
     stopped: watch::Receiver<bool>,
 ) {
-    let pulse = &place.pulse;
+    let conn = &permit.conn;
     let answer = service_fn(|request: hyper::Request<Incoming>| async {
-        pulse.answering();
-        let answer = shared.answer(request).await;
-        pulse.answered();
-        Ok::<_, Infallible>(answer.map(|body| Full::new(place.hold(body))))
+        conn.request_received();
+        let answer = shared.respond(request).await;
+        conn.response_ready();
+        Ok::<_, Infallible>(answer.map(|body| Full::new(permit.track_unsent(body))))
     });
-    let io = TokioIo::new(Watched::new(stream, Arc::clone(pulse)));
+    let io = TokioIo::new(TimedIo::new(stream, Arc::clone(conn)));
     let connection = http1::Builder::new()
         .half_close(true)
-        .max_buf_size(MAX_HEADERS)
+        .max_buf_size(MAX_HEADER_BYTES)
         // Ours are kept by the pulse, which knows idle from slow.
         .header_read_timeout(None)
         .serve_connection(io, answer);
     let shut_down = |connection: Pin<&mut http1::Connection<_, _>>| connection.graceful_shutdown();
-    converse(connection, shut_down, place, stopped).await;
+    serve_connection(connection, shut_down, permit, stopped).await;
 }
 
-async fn over_http2<S: AsyncRead + AsyncWrite + Unpin>(
+async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    place: &Arc<Place>,
-    shared: &Arc<Shared>,
+    permit: &Arc<ConnPermit>,
+    shared: &Arc<ServerState>,
     stopped: watch::Receiver<bool>,
 ) {
-    let (of_all, shared) = (Arc::clone(place), Arc::clone(shared));
+    let (of_all, shared) = (Arc::clone(permit), Arc::clone(shared));
     let answer = service_fn(move |request: hyper::Request<Incoming>| {
-        let turn = Turn::begin(&of_all.pulse);
+        let slot = RequestSlot::open(&of_all.conn);
         let (place, shared) = (Arc::clone(&of_all), Arc::clone(&shared));
         async move {
             let wants_body = request.method() != Method::HEAD;
-            let answer = shared.answer(request).await.map(|body| place.hold(body));
-            Ok::<_, Infallible>(Pieces::answer(answer, wants_body, turn))
+            let answer = shared
+                .respond(request)
+                .await
+                .map(|body| place.track_unsent(body));
+            Ok::<_, Infallible>(ChunkedBody::response(answer, wants_body, slot))
         }
     });
     let connection = http2::builder().serve_connection(TokioIo::new(stream), answer);
     let shut_down = |connection: Pin<&mut hyper::server::conn::http2::Connection<_, _, _>>| {
         connection.graceful_shutdown();
     };
-    converse(connection, shut_down, place, stopped).await;
+    serve_connection(connection, shut_down, permit, stopped).await;
 }
 
 /// Serves one connection to its end.
-async fn converse<C: Future<Output = hyper::Result<()>>>(
+async fn serve_connection<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     shut_down: impl Fn(Pin<&mut C>),
-    place: &Place,
+    permit: &ConnPermit,
     mut stopped: watch::Receiver<bool>,
 ) {
     tokio::pin!(connection);
-    let overdue = place.pulse.overdue();
+    let overdue = permit.conn.wait_overdue();
     tokio::pin!(overdue);
     let mut draining = false;
     loop {
@@ -433,7 +444,7 @@ async fn converse<C: Future<Output = hyper::Result<()>>>(
             }
             reason = overdue.as_mut() => {
                 debug!(?reason, "connection closed");
-                place.close(reason);
+                permit.record_close(reason);
                 return;
             }
             _ = stopped.changed(), if !draining => {

@@ -7,7 +7,7 @@ use crate::collector::Layer;
 
 /// Which collectors are there to be asked for.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct CollectorFilter {
     /// Every collector there is, and whether it is on.
     all: BTreeMap<&'static str, bool>,
     /// Those that are on, and the layer that each is of.
@@ -16,19 +16,19 @@ pub(super) struct Known {
 
 /// What was asked for.
 #[derive(Debug, PartialEq)]
-pub(super) struct Wanted {
+pub(super) struct ScrapeSelection {
     pub collectors: BTreeSet<&'static str>,
     /// The names of the only families to show; all of them if there is none.
-    names: BTreeSet<String>,
+    family_names: BTreeSet<String>,
 }
 
-impl Wanted {
-    pub(super) fn family(&self, name: &str) -> bool {
-        self.names.is_empty() || self.names.contains(name)
+impl ScrapeSelection {
+    pub(super) fn includes_family(&self, name: &str) -> bool {
+        self.family_names.is_empty() || self.family_names.contains(name)
     }
 }
 
-impl Known {
+impl CollectorFilter {
     pub(super) fn new(
         all: impl IntoIterator<Item = &'static str>,
         enabled: impl IntoIterator<Item = (&'static str, Layer)>,
@@ -45,7 +45,11 @@ impl Known {
     }
 
     /// What a query string asks for, of one layer or of all; or what is wrong with it.
-    pub(super) fn wanted(&self, query: &str, layer: Option<Layer>) -> Result<Wanted, String> {
+    pub(super) fn select(
+        &self,
+        query: &str,
+        layer: Option<Layer>,
+    ) -> Result<ScrapeSelection, String> {
         let mut collect = BTreeSet::new();
         let mut exclude = BTreeSet::new();
         let mut names = BTreeSet::new();
@@ -76,9 +80,9 @@ impl Known {
                 && !exclude.contains(name)
         };
         let wanted = self.enabled.iter().filter(|entry| is_wanted(entry));
-        Ok(Wanted {
+        Ok(ScrapeSelection {
             collectors: wanted.map(|(name, _)| *name).collect(),
-            names,
+            family_names: names,
         })
     }
 }
@@ -87,30 +91,33 @@ impl Known {
 mod tests {
     use super::*;
 
-    fn wanted(query: &str) -> Result<Vec<&'static str>, String> {
-        let known = Known::new(
+    fn selected(query: &str) -> Result<Vec<&'static str>, String> {
+        let known = CollectorFilter::new(
             ["cpu", "stat", "wifi"],
             [("cpu", Layer::Host), ("stat", Layer::Host)],
         );
-        let wanted = known.wanted(query, Some(Layer::Host))?;
+        let wanted = known.select(query, Some(Layer::Host))?;
         Ok(wanted.collectors.into_iter().collect())
     }
 
     #[test]
-    fn collectors_are_asked_for_and_excluded() {
-        assert_eq!(wanted("").unwrap(), ["cpu", "stat"]);
-        assert_eq!(wanted("collect[]=cpu").unwrap(), ["cpu"]);
-        assert_eq!(wanted("collect%5B%5D=cpu&collect[]=stat").unwrap().len(), 2);
+    fn collect_and_exclude_select_collectors() {
+        assert_eq!(selected("").unwrap(), ["cpu", "stat"]);
+        assert_eq!(selected("collect[]=cpu").unwrap(), ["cpu"]);
         assert_eq!(
-            wanted("exclude[]=cpu&exclude[]=nonsense").unwrap(),
+            selected("collect%5B%5D=cpu&collect[]=stat").unwrap().len(),
+            2
+        );
+        assert_eq!(
+            selected("exclude[]=cpu&exclude[]=nonsense").unwrap(),
             ["stat"]
         );
-        assert!(wanted("exclude[]=cpu&exclude[]=stat").unwrap().is_empty());
-        assert_eq!(wanted("other=1&collect=cpu").unwrap().len(), 2);
+        assert!(selected("exclude[]=cpu&exclude[]=stat").unwrap().is_empty());
+        assert_eq!(selected("other=1&collect=cpu").unwrap().len(), 2);
     }
 
     #[test]
-    fn a_wrong_query_is_answered_as_node_exporter_does() {
+    fn query_errors_match_node_exporter() {
         let prefix = "Couldn't create filtered metrics handler: couldn't create collector: ";
         for (query, reason) in [
             (
@@ -127,15 +134,15 @@ mod tests {
                 "Combined collect and exclude queries are not allowed.".to_owned(),
             ),
         ] {
-            assert_eq!(wanted(query), Err(reason), "{query}");
+            assert_eq!(selected(query), Err(reason), "{query}");
         }
     }
 
     #[test]
-    fn families_are_asked_for_by_name() {
-        let known = Known::new([], []);
-        let wanted = known.wanted("name[]=node_load1&name[]=b", None).unwrap();
-        assert!(wanted.family("node_load1") && !wanted.family("node_load15"));
-        assert!(known.wanted("", None).unwrap().family("anything"));
+    fn name_parameter_filters_families() {
+        let known = CollectorFilter::new([], []);
+        let wanted = known.select("name[]=node_load1&name[]=b", None).unwrap();
+        assert!(wanted.includes_family("node_load1") && !wanted.includes_family("node_load15"));
+        assert!(known.select("", None).unwrap().includes_family("anything"));
     }
 }

@@ -4,19 +4,22 @@ use std::ops::Range;
 
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 
-use super::Unit;
+use super::PlotUnit;
 
 /// An axis of plotters' with marks of our own: plotters itself knows neither times nor
 /// steps by 1024.
 #[derive(Debug, Clone)]
 pub(super) struct Axis {
     range: Range<f64>,
-    marks: Vec<f64>,
+    ticks: Vec<f64>,
 }
 
 impl Axis {
     pub(super) fn new(range: Range<f64>, marks: Vec<f64>) -> Self {
-        Self { range, marks }
+        Self {
+            range,
+            ticks: marks,
+        }
     }
 }
 
@@ -34,7 +37,7 @@ impl Ranged for Axis {
         if hint.weight().allow_light_points() {
             Vec::new()
         } else {
-            self.marks.clone()
+            self.ticks.clone()
         }
     }
 
@@ -45,20 +48,20 @@ impl Ranged for Axis {
 
 /// Marks of an axis: where they are and how far it goes.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Marks {
-    pub at: Vec<f64>,
+pub(super) struct AxisTicks {
+    pub positions: Vec<f64>,
     pub end: f64,
 }
 
 /// Marks from nothing to at least `most`, in round steps of the unit, about `count` of them.
-pub(super) fn of_values(most: f64, unit: Unit, count: usize) -> Marks {
+pub(super) fn value_ticks(most: f64, unit: PlotUnit, count: usize) -> AxisTicks {
     let most = if most.is_finite() && most > 0.0 {
         most
     } else {
         1.0
     };
-    let count = whole(count.max(1));
-    let step = step(most / count, unit);
+    let count = to_f64(count.max(1));
+    let step = round_step(most / count, unit);
     let steps = (most / step).ceil().max(1.0);
     let mut at = Vec::new();
     let mut number = 0.0;
@@ -66,20 +69,20 @@ pub(super) fn of_values(most: f64, unit: Unit, count: usize) -> Marks {
         at.push(number * step);
         number += 1.0;
     }
-    Marks {
-        at,
+    AxisTicks {
+        positions: at,
         end: steps * step,
     }
 }
 
 /// The least round step that is not below `least`.
-fn step(least: f64, unit: Unit) -> f64 {
+fn round_step(least: f64, unit: PlotUnit) -> f64 {
     let mut scale = 1.0;
-    if let Some(base) = unit.base() {
+    if let Some(base) = unit.scale_base() {
         while scale * base <= least {
             scale *= base;
         }
-        if unit == Unit::Bytes {
+        if unit == PlotUnit::Bytes {
             // Steps by two, so that marks are whole numbers of KiB, MiB and so on.
             let mut step = scale;
             while step < least {
@@ -88,13 +91,13 @@ fn step(least: f64, unit: Unit) -> f64 {
             return step;
         }
         // There is no part of a byte.
-        return round(least.max(1.0));
+        return round_decimal(least.max(1.0));
     }
-    round(least)
+    round_decimal(least)
 }
 
 /// 1, 2 or 5 times a power of ten.
-fn round(least: f64) -> f64 {
+fn round_decimal(least: f64) -> f64 {
     let power = 10_f64.powf(least.log10().floor());
     let rounded = [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power);
     let found = rounded.into_iter().find(|step| *step >= least * 0.999_999);
@@ -109,8 +112,8 @@ const STEPS: [u32; 20] = [
 
 /// Times between `from` and `to`, in seconds since 1970, at most `count` of them, and the
 /// step between them.
-pub(super) fn of_time(from: f64, to: f64, count: usize) -> (Vec<f64>, f64) {
-    let least = (to - from) / whole(count.max(1));
+pub(super) fn time_ticks(from: f64, to: f64, count: usize) -> (Vec<f64>, f64) {
+    let least = (to - from) / to_f64(count.max(1));
     let steps = STEPS.iter().map(|step| f64::from(*step));
     let step = steps.into_iter().find(|step| *step >= least);
     let step = step.unwrap_or_else(|| (least / 604_800.0).ceil() * 604_800.0);
@@ -128,12 +131,12 @@ pub(super) fn of_time(from: f64, to: f64, count: usize) -> (Vec<f64>, f64) {
     clippy::cast_possible_truncation,
     reason = "times that are drawn are near"
 )]
-pub(super) fn time_text(time: f64, step: f64) -> String {
+pub(super) fn format_time(time: f64, step: f64) -> String {
     let seconds = time.round() as i64;
     let (day, second) = (seconds.div_euclid(86400), seconds.rem_euclid(86400));
     let (hour, minute) = (second / 3600, second / 60 % 60);
     if step >= 86400.0 {
-        let (month, day) = date(day);
+        let (month, day) = month_and_day(day);
         format!("{month:02}-{day:02}")
     } else if step >= 60.0 {
         format!("{hour:02}:{minute:02}")
@@ -144,7 +147,7 @@ pub(super) fn time_text(time: f64, step: f64) -> String {
 
 /// Month and day of the month of a day since 1970, by Howard Hinnant's
 /// [days_from_civil](https://howardhinnant.github.io/date_algorithms.html).
-fn date(day: i64) -> (i64, i64) {
+fn month_and_day(day: i64) -> (i64, i64) {
     let of_era = (day + 719_468).rem_euclid(146_097);
     let year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year + year / 4 - year / 100);
@@ -154,7 +157,7 @@ fn date(day: i64) -> (i64, i64) {
 }
 
 /// A small number.
-fn whole(number: usize) -> f64 {
+fn to_f64(number: usize) -> f64 {
     u32::try_from(number).map_or(f64::from(u32::MAX), f64::from)
 }
 
@@ -163,35 +166,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_round_in_their_unit() {
+    fn value_steps_are_round_in_unit() {
         for (most, unit, step, end) in [
-            (100.0, Unit::Percent, 20.0, 100.0),
-            (101.0, Unit::Percent, 50.0, 150.0),
-            (0.3, Unit::Percent, 0.1, 0.3),
-            (0.0, Unit::Percent, 0.2, 1.0),
-            (f64::NAN, Unit::Percent, 0.2, 1.0),
-            (100e6, Unit::Bytes, 33_554_432.0, 100_663_296.0),
-            (3.0, Unit::Bytes, 1.0, 3.0),
-            (7e6, Unit::BytesPerSecond, 2e6, 8e6),
-            (1.0, Unit::BytesPerSecond, 1.0, 1.0),
+            (100.0, PlotUnit::Percent, 20.0, 100.0),
+            (101.0, PlotUnit::Percent, 50.0, 150.0),
+            (0.3, PlotUnit::Percent, 0.1, 0.3),
+            (0.0, PlotUnit::Percent, 0.2, 1.0),
+            (f64::NAN, PlotUnit::Percent, 0.2, 1.0),
+            (100e6, PlotUnit::Bytes, 33_554_432.0, 100_663_296.0),
+            (3.0, PlotUnit::Bytes, 1.0, 3.0),
+            (7e6, PlotUnit::BytesPerSecond, 2e6, 8e6),
+            (1.0, PlotUnit::BytesPerSecond, 1.0, 1.0),
         ] {
-            let marks = of_values(most, unit, 5);
-            assert!((marks.at[1] - step).abs() < step / 1e6, "{most}: {marks:?}");
+            let marks = value_ticks(most, unit, 5);
+            assert!(
+                (marks.positions[1] - step).abs() < step / 1e6,
+                "{most}: {marks:?}"
+            );
             assert!((marks.end - end).abs() < step / 1e6, "{most}: {marks:?}");
-            assert!(marks.at[0].abs() < f64::EPSILON);
+            assert!(marks.positions[0].abs() < f64::EPSILON);
         }
     }
 
     #[test]
-    fn times_are_marked_at_round_ones() {
-        let (at, step) = of_time(1_000_000_007.0, 1_000_000_307.0, 6);
+    fn time_ticks_are_round() {
+        let (at, step) = time_ticks(1_000_000_007.0, 1_000_000_307.0, 6);
         assert_eq!((at.len(), step), (5, 60.0));
-        assert_eq!(time_text(at[0], step), "01:47");
-        assert_eq!(time_text(1_000_000_007.0, 5.0), "01:46:47");
+        assert_eq!(format_time(at[0], step), "01:47");
+        assert_eq!(format_time(1_000_000_007.0, 5.0), "01:46:47");
         // 2001-09-09, and the leap day of 2024.
-        assert_eq!(time_text(1_000_000_007.0, 86400.0), "09-09");
-        assert_eq!(time_text(1_709_164_800.0, 86400.0), "02-29");
-        let (at, _) = of_time(0.0, 1e12, 6);
+        assert_eq!(format_time(1_000_000_007.0, 86400.0), "09-09");
+        assert_eq!(format_time(1_709_164_800.0, 86400.0), "02-29");
+        let (at, _) = time_ticks(0.0, 1e12, 6);
         assert!(at.len() <= 7);
     }
 }

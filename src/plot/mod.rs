@@ -11,8 +11,8 @@
 //! draws, which replaces colours by what they are.
 
 mod axis;
+mod downsample;
 mod sparkline;
-mod thin;
 mod unit;
 
 use std::{fmt::Display, time::Duration};
@@ -29,15 +29,15 @@ use plotters::{
 };
 
 pub use sparkline::sparkline;
-pub use unit::Unit;
+pub use unit::PlotUnit;
 
 use crate::error::{Error, Result};
 use axis::Axis;
 
 /// The longest title, in characters.
-const TITLE: usize = 80;
+const MAX_TITLE_CHARS: usize = 80;
 /// How wide a character is, as a share of the size of its font, in a wide one.
-const CHARACTER: f64 = 0.64;
+const CHAR_WIDTH_RATIO: f64 = 0.64;
 
 /// A picture of lines over time.
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ pub struct Plot<'a> {
     /// What it shows, and of what.
     pub title: &'a str,
     /// What its values are.
-    pub unit: Unit,
+    pub unit: PlotUnit,
     /// Where it begins, counted from 1970 on.
     pub from: Duration,
     /// Where it ends.
@@ -53,16 +53,16 @@ pub struct Plot<'a> {
     /// Points that are further from each other are not connected.
     pub gap: Duration,
     /// At most as many as there are colours: four.
-    pub lines: Vec<Line<'a>>,
+    pub lines: Vec<PlotLine<'a>>,
     /// How large it is.
-    pub size: Size,
+    pub size: PlotSize,
     /// Its colours.
     pub theme: Theme,
 }
 
 /// One line of a plot.
 #[derive(Debug, Clone)]
-pub struct Line<'a> {
+pub struct PlotLine<'a> {
     /// What it stands for.
     pub name: &'a str,
     /// Its values, the oldest first, counted from 1970 on.
@@ -71,7 +71,7 @@ pub struct Line<'a> {
 
 /// Width and height in pixels, within bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size(u32, u32);
+pub struct PlotSize(u32, u32);
 
 /// Which colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,10 +84,10 @@ pub enum Theme {
     Dark,
 }
 
-impl Size {
+impl PlotSize {
     /// The nearest size that can be read and drawn.
     #[must_use]
-    pub fn within_bounds(width: u32, height: u32) -> Self {
+    pub fn clamped(width: u32, height: u32) -> Self {
         Self(width.clamp(240, 2000), height.clamp(120, 1200))
     }
 
@@ -104,7 +104,7 @@ impl Size {
     }
 }
 
-impl Default for Size {
+impl Default for PlotSize {
     fn default() -> Self {
         Self(640, 220)
     }
@@ -113,17 +113,17 @@ impl Default for Size {
 /// The colours of a picture. No two of one palette may be the same: dark ones are found by
 /// the light ones.
 struct Palette {
-    paper: RGBColor,
-    ink: RGBColor,
-    faint: RGBColor,
+    background: RGBColor,
+    foreground: RGBColor,
+    muted: RGBColor,
     grid: RGBColor,
     lines: [RGBColor; 4],
 }
 
 const LIGHT: Palette = Palette {
-    paper: RGBColor(255, 255, 255),
-    ink: RGBColor(27, 36, 48),
-    faint: RGBColor(84, 96, 112),
+    background: RGBColor(255, 255, 255),
+    foreground: RGBColor(27, 36, 48),
+    muted: RGBColor(84, 96, 112),
     grid: RGBColor(225, 230, 236),
     lines: [
         RGBColor(20, 102, 184),
@@ -134,9 +134,9 @@ const LIGHT: Palette = Palette {
 };
 
 const DARK: Palette = Palette {
-    paper: RGBColor(21, 26, 32),
-    ink: RGBColor(230, 235, 241),
-    faint: RGBColor(163, 174, 187),
+    background: RGBColor(21, 26, 32),
+    foreground: RGBColor(230, 235, 241),
+    muted: RGBColor(163, 174, 187),
     grid: RGBColor(46, 54, 64),
     lines: [
         RGBColor(108, 178, 255),
@@ -147,8 +147,8 @@ const DARK: Palette = Palette {
 };
 
 impl Palette {
-    fn all(&self) -> impl Iterator<Item = RGBColor> {
-        let others = [self.paper, self.ink, self.faint, self.grid];
+    fn colors(&self) -> impl Iterator<Item = RGBColor> {
+        let others = [self.background, self.foreground, self.muted, self.grid];
         others.into_iter().chain(self.lines)
     }
 }
@@ -161,21 +161,21 @@ impl Plot<'_> {
             Theme::Light | Theme::Auto => &LIGHT,
         };
         let mut drawn = String::new();
-        self.draw(&mut drawn, palette).map_err(wrong)?;
+        self.draw(&mut drawn, palette).map_err(plot_error)?;
         // What plotters begins with says nothing to who cannot see it.
         let (_, body) = drawn
             .split_once('>')
-            .ok_or_else(|| wrong("is not a picture"))?;
-        let Size(width, height) = self.size;
-        let title = escaped(&plain(self.title, TITLE));
+            .ok_or_else(|| plot_error("is not a picture"))?;
+        let PlotSize(width, height) = self.size;
+        let title = escape_xml(&sanitize_text(self.title, MAX_TITLE_CHARS));
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
              viewBox=\"0 0 {width} {height}\" role=\"img\" aria-labelledby=\"title desc\">\n\
              <title id=\"title\">{title}</title>\n<desc id=\"desc\">{}</desc>\n",
-            escaped(&self.description())
+            escape_xml(&self.description())
         );
         if self.theme == Theme::Auto {
-            svg += &style();
+            svg += &dark_mode_css();
         }
         svg += body.trim_start();
         Ok(svg)
@@ -184,53 +184,53 @@ impl Plot<'_> {
     /// What the lines say, in words.
     fn description(&self) -> String {
         let of = self.lines.iter().map(|line| {
-            let values: Vec<f64> = self.shown(line).collect();
-            let name = plain(line.name, TITLE);
+            let values: Vec<f64> = self.visible_values(line).collect();
+            let name = sanitize_text(line.name, MAX_TITLE_CHARS);
             let Some(latest) = values.last() else {
-                return format!("{name}: {}.", self.why_none(line));
+                return format!("{name}: {}.", self.empty_reason(line));
             };
             let most = values.iter().copied().fold(f64::MIN, f64::max);
             let least = values.iter().copied().fold(f64::MAX, f64::min);
-            let [latest, least, most] = [*latest, least, most].map(|it| self.unit.text(it));
+            let [latest, least, most] = [*latest, least, most].map(|it| self.unit.format(it));
             format!("{name}: last {latest}, from {least} to {most}.")
         });
         of.collect::<Vec<_>>().join(" ")
     }
 
     /// The values of a line that are in the picture.
-    fn shown(&self, line: &Line<'_>) -> impl Iterator<Item = f64> {
-        let values = self.within(line).flatten();
+    fn visible_values(&self, line: &PlotLine<'_>) -> impl Iterator<Item = f64> {
+        let values = self.samples_in_range(line).flatten();
         values.filter(|value| value.is_finite())
     }
 
     /// What was sampled of a line in the time of the picture, known or not.
-    fn within(&self, line: &Line<'_>) -> impl Iterator<Item = Option<f64>> {
+    fn samples_in_range(&self, line: &PlotLine<'_>) -> impl Iterator<Item = Option<f64>> {
         let points = line.points.iter();
         let points = points.filter(|(at, _)| (self.from..=self.to).contains(at));
         points.map(|(_, value)| *value)
     }
 
     /// Why a line has no values.
-    fn why_none(&self, line: &Line<'_>) -> &'static str {
-        match self.within(line).next() {
+    fn empty_reason(&self, line: &PlotLine<'_>) -> &'static str {
+        match self.samples_in_range(line).next() {
             Some(_) => "not known in this time",
             None => "no samples in this time",
         }
     }
 
     fn draw(&self, into: &mut String, palette: &Palette) -> Result<(), String> {
-        let Size(width, height) = self.size;
+        let PlotSize(width, height) = self.size;
         let (from, to) = (self.from.as_secs_f64(), self.to.as_secs_f64());
         // A picture has to have a width.
         let to = to.max(from + 1.0);
-        let most = self.lines.iter().flat_map(|line| self.shown(line));
+        let most = self.lines.iter().flat_map(|line| self.visible_values(line));
         let most = most.fold(0.0_f64, f64::max);
-        let values = axis::of_values(most, self.unit, (height / 44) as usize);
-        let (times, step) = axis::of_time(from, to, (width / 90) as usize);
+        let values = axis::value_ticks(most, self.unit, (height / 44) as usize);
+        let (times, step) = axis::time_ticks(from, to, (width / 90) as usize);
 
-        let root = SVGBackend::with_string(into, self.size_of()).into_drawing_area();
-        root.fill(&palette.paper).map_err(said)?;
-        self.head(&root, palette)?;
+        let root = SVGBackend::with_string(into, self.dimensions()).into_drawing_area();
+        root.fill(&palette.background).map_err(error_text)?;
+        self.draw_header(&root, palette)?;
         let mut chart = ChartBuilder::on(&root)
             .margin_top(34)
             // Half of the last time may stand beyond the end.
@@ -241,80 +241,83 @@ impl Plot<'_> {
             .y_label_area_size(70)
             .build_cartesian_2d(
                 Axis::new(from..to, times),
-                Axis::new(0.0..values.end, values.at),
+                Axis::new(0.0..values.end, values.positions),
             )
-            .map_err(said)?;
+            .map_err(error_text)?;
         chart
             .configure_mesh()
             .light_line_style(palette.grid)
             .bold_line_style(palette.grid)
             .axis_style(palette.grid)
-            .label_style(font(11, &palette.faint))
-            .x_label_formatter(&|time| axis::time_text(*time, step))
-            .y_label_formatter(&|value| self.unit.text(*value))
+            .label_style(font(11, &palette.muted))
+            .x_label_formatter(&|time| axis::format_time(*time, step))
+            .y_label_formatter(&|value| self.unit.format(*value))
             .draw()
-            .map_err(said)?;
-        let left = font(11, &palette.faint).pos(Pos::new(HPos::Left, VPos::Center));
-        root.draw_text("UTC", &left, (12, pixels(height) - 15))
-            .map_err(said)?;
+            .map_err(error_text)?;
+        let left = font(11, &palette.muted).pos(Pos::new(HPos::Left, VPos::Center));
+        root.draw_text("UTC", &left, (12, to_pixels(height) - 15))
+            .map_err(error_text)?;
         let gap = self.gap.as_secs_f64();
         for (line, colour) in self.lines.iter().zip(palette.lines) {
             let style = colour.stroke_width(2);
-            for stretch in thin::stretches(&line.points, (from, to), width, gap) {
+            for stretch in downsample::segments(&line.points, (from, to), width, gap) {
                 if let [alone] = stretch.as_slice() {
                     let dot = Circle::new(*alone, 2, colour.filled());
-                    chart.draw_series([dot]).map_err(said)?;
+                    chart.draw_series([dot]).map_err(error_text)?;
                 } else {
                     chart
                         .draw_series([PathElement::new(stretch, style)])
-                        .map_err(said)?;
+                        .map_err(error_text)?;
                 }
             }
         }
         let mut lines = self.lines.iter();
-        let is_empty = lines.all(|line| self.shown(line).next().is_none());
+        let is_empty = lines.all(|line| self.visible_values(line).next().is_none());
         if let Some(line) = self.lines.first().filter(|_| is_empty) {
             let middle = Pos::new(HPos::Center, VPos::Center);
-            let style = font(13, &palette.faint).pos(middle);
-            let at = (pixels(width / 2 + 30), pixels(height / 2));
-            root.draw_text(self.why_none(line), &style, at)
-                .map_err(said)?;
+            let style = font(13, &palette.muted).pos(middle);
+            let at = (to_pixels(width / 2 + 30), to_pixels(height / 2));
+            root.draw_text(self.empty_reason(line), &style, at)
+                .map_err(error_text)?;
         }
-        root.present().map_err(said)
+        root.present().map_err(error_text)
     }
 
-    fn size_of(&self) -> (u32, u32) {
+    fn dimensions(&self) -> (u32, u32) {
         (self.size.0, self.size.1)
     }
 
     /// The title at the left, the lines' names at the right.
-    fn head(&self, root: &Area<'_>, palette: &Palette) -> Result<(), String> {
+    fn draw_header(&self, root: &SvgArea<'_>, palette: &Palette) -> Result<(), String> {
         let mut right = f64::from(self.size.0) - 16.0;
         for (line, colour) in self.lines.iter().zip(palette.lines).rev() {
-            let name = plain(line.name, TITLE / 4);
-            let style = font(12, &palette.faint).pos(Pos::new(HPos::Right, VPos::Center));
-            let at = rounded(right);
-            root.draw_text(&name, &style, (at, 17)).map_err(said)?;
+            let name = sanitize_text(line.name, MAX_TITLE_CHARS / 4);
+            let style = font(12, &palette.muted).pos(Pos::new(HPos::Right, VPos::Center));
+            let at = round_to_i32(right);
+            root.draw_text(&name, &style, (at, 17))
+                .map_err(error_text)?;
             right -= text_width(&name, 12.0) + 10.0;
-            let (begin, end) = (rounded(right - 12.0), rounded(right));
+            let (begin, end) = (round_to_i32(right - 12.0), round_to_i32(right));
             let stroke: ShapeStyle = colour.stroke_width(3);
             root.draw(&PathElement::new(vec![(begin, 17), (end, 17)], stroke))
-                .map_err(said)?;
+                .map_err(error_text)?;
             right -= 24.0;
         }
-        let space = ((right - 12.0) / (14.0 * CHARACTER)).max(0.0);
-        let title = plain(
+        let space = ((right - 12.0) / (14.0 * CHAR_WIDTH_RATIO)).max(0.0);
+        let title = sanitize_text(
             self.title,
-            usize::try_from(rounded(space)).unwrap_or(0).min(TITLE),
+            usize::try_from(round_to_i32(space))
+                .unwrap_or(0)
+                .min(MAX_TITLE_CHARS),
         );
         let style = TextStyle::from(("sans-serif", 17.0).into_font().style(FontStyle::Bold));
-        let style = style.color(&palette.ink);
+        let style = style.color(&palette.foreground);
         let style = style.pos(Pos::new(HPos::Left, VPos::Center));
-        root.draw_text(&title, &style, (12, 17)).map_err(said)
+        root.draw_text(&title, &style, (12, 17)).map_err(error_text)
     }
 }
 
-type Area<'a> = plotters::drawing::DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+type SvgArea<'a> = plotters::drawing::DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
 /// A font of that many pixels. plotters makes fonts smaller by 1.24 than it is told.
 fn font(pixels: u32, colour: &RGBColor) -> TextStyle<'_> {
@@ -325,13 +328,13 @@ fn font(pixels: u32, colour: &RGBColor) -> TextStyle<'_> {
 /// How wide a text is, about.
 fn text_width(text: &str, size: f64) -> f64 {
     let count = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
-    f64::from(count) * size * CHARACTER
+    f64::from(count) * size * CHAR_WIDTH_RATIO
 }
 
 /// What replaces each light colour by the dark one for who prefers that.
-fn style() -> String {
+fn dark_mode_css() -> String {
     let mut rules = String::from("<style>@media (prefers-color-scheme: dark) {");
-    for (light, dark) in LIGHT.all().zip(DARK.all()) {
+    for (light, dark) in LIGHT.colors().zip(DARK.colors()) {
         let hex = |RGBColor(r, g, b): RGBColor| format!("#{r:02X}{g:02X}{b:02X}");
         let (light, dark) = (hex(light), hex(dark));
         rules +=
@@ -341,7 +344,7 @@ fn style() -> String {
 }
 
 /// A name without what is no text, and no longer than that.
-fn plain(text: &str, longest: usize) -> String {
+fn sanitize_text(text: &str, longest: usize) -> String {
     let is_text = |c: char| {
         // Of what XML does not know, and what turns the direction of the text around it.
         let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -359,25 +362,25 @@ fn plain(text: &str, longest: usize) -> String {
     plain
 }
 
-fn escaped(text: &str) -> String {
+fn escape_xml(text: &str) -> String {
     let text = text.replace('&', "&amp;").replace('<', "&lt;");
     text.replace('>', "&gt;").replace('"', "&quot;")
 }
 
-fn pixels(number: u32) -> i32 {
+fn to_pixels(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "sizes are bounded")]
-fn rounded(number: f64) -> i32 {
+fn round_to_i32(number: f64) -> i32 {
     number.round() as i32
 }
 
-fn said(error: impl Display) -> String {
+fn error_text(error: impl Display) -> String {
     error.to_string()
 }
 
-fn wrong(reason: impl Display) -> Error {
+fn plot_error(reason: impl Display) -> Error {
     Error::api("plot", reason)
 }
 
@@ -392,15 +395,15 @@ mod tests {
         let points = points.map(|(at, value)| (HOUR + Duration::from_secs(*at), *value));
         Plot {
             title,
-            unit: Unit::Percent,
+            unit: PlotUnit::Percent,
             from: HOUR,
             to: HOUR + Duration::from_secs(60),
             gap: Duration::from_secs(12),
-            lines: vec![Line {
+            lines: vec![PlotLine {
                 name,
                 points: points.collect(),
             }],
-            size: Size::default(),
+            size: PlotSize::default(),
             theme: Theme::Auto,
         }
     }
@@ -414,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_says_in_words_what_it_shows() {
+    fn svg_has_text_description() {
         let points = [(0, Some(10.0)), (5, Some(50.0)), (10, Some(25.0))];
         let svg = plot("web: CPU", "CPU", &points).svg().unwrap();
         assert_eq!(texts(&svg, "title"), ["web: CPU"]);
@@ -427,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_gaps_and_points_that_stand_alone() {
+    fn line_has_gaps_and_isolated_points() {
         let points = [
             (0, Some(1.0)),
             (5, Some(2.0)),
@@ -446,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_nothing_it_says_so() {
+    fn empty_plot_states_reason() {
         let svg = plot("t", "n", &[(0, None)]).svg().unwrap();
         assert_eq!(texts(&svg, "desc"), ["n: not known in this time."]);
         assert!(svg.contains(">\nnot known in this time\n</text>"));
@@ -456,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_text_whatever_is_in_it() {
+    fn names_are_escaped_in_svg() {
         let hostile = "</title><script>alert(1)</script>\u{1}\u{202e}\"'&amp;";
         let svg = plot(hostile, hostile, &[(0, Some(1.0))]).svg().unwrap();
         assert!(!svg.contains("<script"));
@@ -468,10 +471,10 @@ mod tests {
     }
 
     #[test]
-    fn every_size_and_time_can_be_drawn() {
+    fn extreme_sizes_and_times_render() {
         for size in [(0, 0), (1, 5000), (u32::MAX, u32::MAX), (300, 150)] {
             let mut plot = plot("t", "n", &[(0, Some(f64::MAX)), (5, Some(-5.0))]);
-            plot.size = Size::within_bounds(size.0, size.1);
+            plot.size = PlotSize::clamped(size.0, size.1);
             let svg = plot.svg().unwrap();
             assert!(svg.len() < 100_000, "{size:?}: {}", svg.len());
             plot.to = Duration::ZERO;
@@ -482,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn dark_is_what_the_reader_prefers_or_what_was_asked_for() {
+    fn theme_follows_preference_or_request() {
         let mut plot = plot("t", "n", &[(0, Some(1.0))]);
         let svg = |plot: &Plot<'_>| plot.svg().unwrap();
         assert!(svg(&plot).contains("prefers-color-scheme: dark"));
@@ -494,9 +497,12 @@ mod tests {
     }
 
     #[test]
-    fn each_colour_is_found_by_itself() {
+    fn palette_colors_are_unique() {
         for palette in [&LIGHT, &DARK] {
-            let all: Vec<_> = palette.all().map(|RGBColor(r, g, b)| (r, g, b)).collect();
+            let all: Vec<_> = palette
+                .colors()
+                .map(|RGBColor(r, g, b)| (r, g, b))
+                .collect();
             let mut each = all.clone();
             each.sort_unstable();
             each.dedup();

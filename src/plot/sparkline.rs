@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_is_at_the_right_and_the_most_at_the_top() {
+    fn newest_is_rightmost_and_max_is_top() {
         let values = [Some(1.0), Some(4.0), None, Some(2.0)];
         let path = sparkline(&values, 5, (40.0, 16.0));
         assert_eq!(path, "M10.0 12.0h.1L20.0 0.0M40.0 8.0h.1");
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_lies_at_the_bottom() {
+    fn zero_is_at_the_bottom() {
         let path = sparkline(&[Some(0.0), Some(0.0)], 2, (10.0, 8.0));
         assert_eq!(path, "M0.0 8.0h.1L10.0 8.0");
         assert_eq!(sparkline(&[None, Some(f64::INFINITY)], 2, (9.0, 9.0)), "");

@@ -2,7 +2,7 @@
 
 /// What a number counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
+pub enum PlotUnit {
     /// Percent, of one core for CPU time.
     Percent,
     /// Bytes, by steps of 1024 as memory is sold.
@@ -16,10 +16,10 @@ pub enum Unit {
 const BINARY: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 const DECIMAL: [&str; 7] = ["B/s", "kB/s", "MB/s", "GB/s", "TB/s", "PB/s", "EB/s"];
 
-impl Unit {
+impl PlotUnit {
     /// A number with its unit, by three digits.
     #[must_use]
-    pub fn text(self, number: f64) -> String {
+    pub fn format(self, number: f64) -> String {
         let (number, name) = match self {
             Self::Percent => (number, "%"),
             Self::Bytes => scaled(number, 1024.0, &BINARY),
@@ -30,7 +30,7 @@ impl Unit {
     }
 
     /// From what on the next greater name is used: 1024 or 1000, where there is one.
-    pub(super) fn base(self) -> Option<f64> {
+    pub(super) fn scale_base(self) -> Option<f64> {
         match self {
             Self::Percent | Self::Count => None,
             Self::Bytes => Some(1024.0),
@@ -72,8 +72,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_told_by_three_digits() {
-        use Unit::{Bytes, BytesPerSecond, Count, Percent};
+    fn values_have_three_significant_digits() {
+        use PlotUnit::{Bytes, BytesPerSecond, Count, Percent};
         for (unit, number, text) in [
             (Percent, 0.0, "0 %"),
             (Percent, 0.126, "0.13 %"),
@@ -90,7 +90,7 @@ mod tests {
             (Count, 1200.0, "1200"),
             (Count, -0.001, "0"),
         ] {
-            assert_eq!(unit.text(number), text);
+            assert_eq!(unit.format(number), text);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::target::Target;
+use super::target::SampleTarget;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -16,10 +16,10 @@ pub(super) struct Desk {
 
 #[derive(Debug, Default)]
 struct State {
-    targets: Vec<Arc<Target>>,
+    targets: Vec<Arc<SampleTarget>>,
     /// Those that the last look found, for the next round, or for this one if nothing of
     /// it is sampled yet.
-    found: Option<Vec<Arc<Target>>>,
+    found: Option<Vec<Arc<SampleTarget>>>,
     is_running: bool,
     /// What of the round nobody took yet.
     look: bool,
@@ -39,7 +39,7 @@ pub(super) enum Job {
     /// See which containers there are.
     Look,
     /// Sample one of them.
-    Sample(Arc<Target>),
+    Sample(Arc<SampleTarget>),
 }
 
 /// What came of waiting.
@@ -76,7 +76,7 @@ impl Desk {
             if left.is_zero() {
                 state.reader = None;
                 let doing = state.doing.take();
-                let is_sample = matches!(doing, Some((Job::Sample(target), _)) if target.give_up());
+                let is_sample = matches!(doing, Some((Job::Sample(target), _)) if target.abandon());
                 return Waited::Hung(is_sample);
             }
             let waited = self.changed.wait_timeout(state, left);
@@ -133,7 +133,7 @@ impl Desk {
     }
 
     /// What there is to sample from now on.
-    pub(super) fn found(&self, targets: Vec<Arc<Target>>) {
+    pub(super) fn found(&self, targets: Vec<Arc<SampleTarget>>) {
         self.lock().found = Some(targets);
     }
 

@@ -11,7 +11,7 @@
 //! engine is asked.
 
 mod desk;
-mod looker;
+mod discovery;
 mod target;
 
 use std::{
@@ -23,27 +23,27 @@ use std::{
 use tracing::warn;
 
 use crate::{
-    history::{History, Skipped},
-    sources::{Disks, Machine, Snapshot},
+    history::{History, SkipReason},
+    sources::{BlockDevices, HostState, Snapshot},
 };
 use desk::{Desk, Job, Waited};
-use looker::Looker;
-use target::Outcome;
+use discovery::Discovery;
+use target::SampleOutcome;
 
 /// How often containers are looked for even if nobody told of a change.
-const LOOK: Duration = Duration::from_secs(15);
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(15);
 /// How long one container's files may take, at most.
-const PATIENCE: Duration = Duration::from_secs(1);
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many threads may hang.
-const MAX_HUNG: usize = 8;
+const MAX_HUNG_THREADS: usize = 8;
 /// Enough for the deepest reader, and little of it is ever touched.
-const STACK: usize = 512 << 10;
+const STACK_SIZE: usize = 512 << 10;
 
 /// Samples for ever, on threads of its own.
-pub fn start(machine: &Arc<Machine>) {
-    let sampler = Sampler::of(machine);
-    machine.history().begin();
-    if let Err(error) = spawn("sampler", move || sampler.run()) {
+pub fn start(machine: &Arc<HostState>) {
+    let sampler = Sampler::new(machine);
+    machine.history().mark_sampled();
+    if let Err(error) = spawn("sampler", move || sampler.run_ticker()) {
         warn!(%error, "there will be no history");
     }
 }
@@ -51,101 +51,102 @@ pub fn start(machine: &Arc<Machine>) {
 /// What all threads share.
 #[derive(Debug, Clone)]
 struct Sampler {
-    machine: Arc<Machine>,
+    machine: Arc<HostState>,
     history: Arc<History>,
-    desk: Arc<Desk>,
-    looker: Arc<Looker>,
+    queue: Arc<Desk>,
+    discovery: Arc<Discovery>,
 }
 
 impl Sampler {
-    fn of(machine: &Arc<Machine>) -> Self {
+    fn new(machine: &Arc<HostState>) -> Self {
         Self {
             history: Arc::clone(machine.history()),
-            desk: Arc::default(),
-            looker: Arc::new(Looker::of(machine)),
+            queue: Arc::default(),
+            discovery: Arc::new(Discovery::new(machine)),
             machine: Arc::clone(machine),
         }
     }
 
     /// Watches the clock.
-    fn run(self) {
+    fn run_ticker(self) {
         let interval = self.history.interval();
         let mut next = Instant::now();
         let mut looked: Option<Instant> = None;
         let mut has_warned = false;
         loop {
             thread::sleep(next.saturating_duration_since(Instant::now()));
-            let engines_changed = self.looker.has_news();
-            let is_due = looked.is_none_or(|looked| looked.elapsed() >= LOOK);
-            let looks = is_due || engines_changed || self.desk.wants_look();
+            let engines_changed = self.discovery.engines_changed();
+            let is_due = looked.is_none_or(|looked| looked.elapsed() >= DISCOVERY_INTERVAL);
+            let looks = is_due || engines_changed || self.queue.wants_look();
             if looks {
                 looked = Some(Instant::now());
             }
-            self.round(looks, interval.min(PATIENCE));
+            self.sample_all(looks, interval.min(READ_TIMEOUT));
             if !has_warned && self.history.is_full() {
                 has_warned = true;
                 warn!("the history is full: the oldest containers are remembered for less long");
             }
             let late;
-            (next, late) = after(next, Instant::now(), interval);
+            (next, late) = next_round(next, Instant::now(), interval);
             if late > 0 {
-                let samples = late.saturating_mul(self.desk.targets() as u64);
-                self.history.skipped(Skipped::Late, samples);
+                let samples = late.saturating_mul(self.queue.targets() as u64);
+                self.history.record_skipped(SkipReason::Late, samples);
             }
         }
     }
 
     /// Lets each be sampled once.
-    fn round(&self, looks: bool, patience: Duration) {
-        self.desk.begin(looks);
+    fn sample_all(&self, refresh: bool, timeout: Duration) {
+        self.queue.begin(refresh);
         loop {
-            match self.desk.wait(patience) {
+            match self.queue.wait(timeout) {
                 Waited::Done => return,
                 Waited::Hung(is_sample) => {
-                    self.history.skipped(Skipped::Slow, is_sample.into());
+                    self.history
+                        .record_skipped(SkipReason::Slow, is_sample.into());
                 }
                 Waited::Nobody => {}
             }
-            if let Some(reader) = self.desk.hire(MAX_HUNG) {
+            if let Some(reader) = self.queue.hire(MAX_HUNG_THREADS) {
                 let sampler = self.clone();
-                let started = spawn("sampler-reader", move || sampler.read(reader));
+                let started = spawn("sampler-reader", move || sampler.run_worker(reader));
                 if started.is_err() {
-                    self.desk.leave(reader);
+                    self.queue.leave(reader);
                 }
             }
         }
     }
 
     /// Reads what there is to read, until another does.
-    fn read(&self, reader: u64) {
+    fn run_worker(&self, worker_id: u64) {
         // Also where it panics.
-        let _leaves = Leaves {
-            desk: &self.desk,
-            reader,
+        let _leaves = WorkerExitGuard {
+            queue: &self.queue,
+            worker_id,
         };
         // Of devices only, which are read anew each time.
-        let machine = Snapshot::begin(Arc::clone(&self.machine), Instant::now());
-        let mut disks = Disks::default();
-        while let Some(job) = self.desk.next(reader) {
+        let machine = Snapshot::new(Arc::clone(&self.machine), Instant::now());
+        let mut disks = BlockDevices::default();
+        while let Some(job) = self.queue.next(worker_id) {
             match job {
                 Job::Look => {
-                    disks = Disks::default();
-                    if let Some(targets) = self.looker.look() {
-                        self.desk.found(targets);
+                    disks = BlockDevices::default();
+                    if let Some(targets) = self.discovery.refresh() {
+                        self.queue.found(targets);
                     }
                 }
                 Job::Sample(target) => {
                     let outcome = target.sample(|major, minor| {
                         let disk = disks.get(&machine, major, minor);
-                        !disk.is_above_another && !disk.is_partition
+                        !disk.is_stacked && !disk.is_partition
                     });
                     match outcome {
-                        Outcome::Sampled => self.history.sampled(),
-                        Outcome::Vanished => self.desk.want_look(),
-                        Outcome::Failed => self.history.skipped(Skipped::Failed, 1),
-                        Outcome::Busy => self.history.skipped(Skipped::Slow, 1),
+                        SampleOutcome::Sampled => self.history.record_sample(),
+                        SampleOutcome::Gone => self.queue.want_look(),
+                        SampleOutcome::Failed => self.history.record_skipped(SkipReason::Failed, 1),
+                        SampleOutcome::Busy => self.history.record_skipped(SkipReason::Slow, 1),
                         // It was counted when it was given up.
-                        Outcome::GivenUp => {}
+                        SampleOutcome::Abandoned => {}
                     }
                 }
             }
@@ -154,25 +155,27 @@ impl Sampler {
 }
 
 /// Says that a reader is gone.
-struct Leaves<'a> {
-    desk: &'a Desk,
-    reader: u64,
+struct WorkerExitGuard<'a> {
+    queue: &'a Desk,
+    worker_id: u64,
 }
 
-impl Drop for Leaves<'_> {
+impl Drop for WorkerExitGuard<'_> {
     fn drop(&mut self) {
-        self.desk.leave(self.reader);
+        self.queue.leave(self.worker_id);
     }
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    let thread = thread::Builder::new().name(name.into()).stack_size(STACK);
+    let thread = thread::Builder::new()
+        .name(name.into())
+        .stack_size(STACK_SIZE);
     thread.spawn(run).map(drop)
 }
 
 /// When the round after this one begins, and how many are left out: time that has passed
 /// is not made up for, and the rest keep the beat.
-fn after(last: Instant, now: Instant, interval: Duration) -> (Instant, u64) {
+fn next_round(last: Instant, now: Instant, interval: Duration) -> (Instant, u64) {
     let next = last + interval;
     let behind = now.saturating_duration_since(next).as_nanos();
     if behind == 0 {

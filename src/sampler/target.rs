@@ -13,31 +13,31 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    history::{History, Moment, Sample, Series, Since},
-    sources::{HostUsage, Networks, Process, Traffic, cgroup::Group},
+    history::{Baseline, BootInstant, History, Sample, Series},
+    sources::{HostUsage, NetnsOwners, Process, TotalTraffic, cgroup::Cgroup},
 };
 
 /// Nobody samples it.
-const FREE: u8 = 0;
+const IDLE: u8 = 0;
 /// Somebody does.
 const BUSY: u8 = 1;
 /// Somebody does, and nobody waits for it any more.
-const GIVEN_UP: u8 = 2;
+const ABANDONED: u8 = 2;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Target {
-    whose: Whose,
+pub(super) struct SampleTarget {
+    kind: TargetKind,
     state: AtomicU8,
-    has_vanished: AtomicBool,
-    changes: Mutex<Changes>,
+    was_gone: AtomicBool,
+    changes: Mutex<PendingChanges>,
 }
 
 #[derive(Debug)]
-pub(super) enum Whose {
+pub(super) enum TargetKind {
     Container {
         series: Arc<Series>,
-        group: Arc<Group>,
+        group: Arc<Cgroup>,
         /// One that sees its network, if that is shown as its own.
         process: Option<Arc<Process>>,
     },
@@ -46,48 +46,48 @@ pub(super) enum Whose {
 
 /// What changed since the last sample.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Changes {
+pub(super) struct PendingChanges {
     pub(super) restarts: u64,
-    pub(super) usage_since: Since,
-    pub(super) traffic_since: Since,
+    pub(super) usage_baseline: Baseline,
+    pub(super) traffic_baseline: Baseline,
     /// The interfaces that were counted last.
     interfaces: Option<u64>,
 }
 
 /// What came of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum SampleOutcome {
     /// It was taken.
     Sampled,
     /// There was nothing to sample any more.
-    Vanished,
+    Gone,
     /// Nothing could be read.
     Failed,
     /// An earlier sample of it still hangs.
     Busy,
     /// It took too long.
-    GivenUp,
+    Abandoned,
 }
 
-impl Target {
-    pub(super) fn new(whose: Whose) -> Self {
+impl SampleTarget {
+    pub(super) fn new(kind: TargetKind) -> Self {
         Self {
-            whose,
-            state: AtomicU8::new(FREE),
-            has_vanished: AtomicBool::new(false),
+            kind,
+            state: AtomicU8::new(IDLE),
+            was_gone: AtomicBool::new(false),
             changes: Mutex::default(),
         }
     }
 
     /// Whether this is what it samples.
-    pub(super) fn is_of(
+    pub(super) fn matches(
         &self,
         series: &Arc<Series>,
-        group: &Arc<Group>,
+        group: &Arc<Cgroup>,
         process: Option<&Arc<Process>>,
     ) -> bool {
-        match &self.whose {
-            Whose::Container {
+        match &self.kind {
+            TargetKind::Container {
                 series: its_series,
                 group: its_group,
                 process: its_process,
@@ -99,137 +99,144 @@ impl Target {
                 };
                 same_process && Arc::ptr_eq(its_series, series) && Arc::ptr_eq(its_group, group)
             }
-            Whose::Host(..) => false,
+            TargetKind::Host(..) => false,
         }
     }
 
     /// What changed and is in no sample yet.
-    pub(super) fn changes(&self) -> Changes {
+    pub(super) fn changes(&self) -> PendingChanges {
         *self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn note(&self, changes: Changes) {
+    pub(super) fn set_changes(&self, changes: PendingChanges) {
         *self.changes.lock().unwrap_or_else(PoisonError::into_inner) = changes;
     }
 
     /// Whether somebody samples it, who may hang.
     pub(super) fn is_busy(&self) -> bool {
-        self.state.load(Acquire) != FREE
+        self.state.load(Acquire) != IDLE
     }
 
     /// Gives up the sample that is being taken; whether there was one.
-    pub(super) fn give_up(&self) -> bool {
-        let given_up = self.state.compare_exchange(BUSY, GIVEN_UP, AcqRel, Acquire);
+    pub(super) fn abandon(&self) -> bool {
+        let given_up = self
+            .state
+            .compare_exchange(BUSY, ABANDONED, AcqRel, Acquire);
         given_up.is_ok()
     }
 
     /// Takes a sample. The disks that count are those that are above no other.
-    pub(super) fn sample(&self, counts: impl FnMut(u32, u32) -> bool) -> Outcome {
-        let taken = self.state.compare_exchange(FREE, BUSY, AcqRel, Acquire);
+    pub(super) fn sample(&self, is_counted: impl FnMut(u32, u32) -> bool) -> SampleOutcome {
+        let taken = self.state.compare_exchange(IDLE, BUSY, AcqRel, Acquire);
         if taken.is_err() {
-            return Outcome::Busy;
+            return SampleOutcome::Busy;
         }
-        let read = match &self.whose {
-            Whose::Container { group, process, .. } => of_group(group, process.as_deref(), counts),
-            Whose::Host(_, usage) => of_host(usage, counts),
+        let read = match &self.kind {
+            TargetKind::Container { group, process, .. } => {
+                read_group(group, process.as_deref(), is_counted)
+            }
+            TargetKind::Host(_, usage) => read_host(usage, is_counted),
         };
-        if self.state.swap(FREE, AcqRel) != BUSY {
-            return Outcome::GivenUp;
+        if self.state.swap(IDLE, AcqRel) != BUSY {
+            return SampleOutcome::Abandoned;
         }
         if let Some(sample) = read.sample {
-            self.has_vanished.swap(false, AcqRel);
+            self.was_gone.swap(false, AcqRel);
             self.push(read.at, sample, read.traffic);
-            return Outcome::Sampled;
+            return SampleOutcome::Sampled;
         }
         // One that is found again and again, and never there, is no ordinary end.
-        if read.is_vanished && !self.has_vanished.swap(true, AcqRel) {
-            return Outcome::Vanished;
+        if read.is_gone && !self.was_gone.swap(true, AcqRel) {
+            return SampleOutcome::Gone;
         }
-        Outcome::Failed
+        SampleOutcome::Failed
     }
 
-    fn push(&self, at: Moment, mut sample: Sample, traffic: Option<Traffic>) {
+    fn push(&self, at: BootInstant, mut sample: Sample, traffic: Option<TotalTraffic>) {
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        let Changes {
+        let PendingChanges {
             restarts,
-            usage_since,
-            traffic_since,
+            usage_baseline: usage_since,
+            traffic_baseline: traffic_since,
             interfaces,
         } = &mut *changes;
         sample.restarts = std::mem::take(restarts);
-        sample.usage_since = std::mem::take(usage_since);
-        sample.traffic_since = std::mem::take(traffic_since);
+        sample.usage_baseline = std::mem::take(usage_since);
+        sample.traffic_baseline = std::mem::take(traffic_since);
         if let Some(traffic) = traffic {
-            let others = interfaces.replace(traffic.interfaces);
+            let others = interfaces.replace(traffic.interfaces_hash);
             // One that came may have counted before it did.
-            if others.is_some_and(|others| others != traffic.interfaces)
-                && sample.traffic_since == Since::Before
+            if others.is_some_and(|others| others != traffic.interfaces_hash)
+                && sample.traffic_baseline == Baseline::Previous
             {
-                sample.traffic_since = Since::Unknown;
+                sample.traffic_baseline = Baseline::Unknown;
             }
             (sample.received, sample.sent) = (Some(traffic.received), Some(traffic.sent));
         }
-        match &self.whose {
-            Whose::Container { series, .. } => series.push(at, &sample),
-            Whose::Host(history, _) => history.host().push(at, &sample),
+        match &self.kind {
+            TargetKind::Container { series, .. } => series.push(at, &sample),
+            TargetKind::Host(history, _) => history.host().push(at, &sample),
         }
     }
 }
 
 /// What was read.
-struct Read {
-    at: Moment,
+struct SampleRead {
+    at: BootInstant,
     /// Nothing if nothing could be read.
     sample: Option<Sample>,
-    traffic: Option<Traffic>,
-    is_vanished: bool,
+    traffic: Option<TotalTraffic>,
+    is_gone: bool,
 }
 
 /// Keeps what could be read, and why not what could not.
 #[derive(Default)]
-struct Reader {
+struct ReadTracker {
     has_read: bool,
     has_failed: bool,
 }
 
-impl Reader {
-    fn keep<T>(&mut self, read: Result<T>) -> Option<T> {
+impl ReadTracker {
+    fn record<T>(&mut self, read: Result<T>) -> Option<T> {
         match read {
             Ok(read) => {
                 self.has_read = true;
                 Some(read)
             }
             Err(error) => {
-                self.has_failed |= !Error::is_vanished(&error);
+                self.has_failed |= !Error::is_gone(&error);
                 None
             }
         }
     }
 
-    fn read(self, at: Moment, sample: Sample, traffic: Option<Traffic>) -> Read {
-        Read {
+    fn finish(self, at: BootInstant, sample: Sample, traffic: Option<TotalTraffic>) -> SampleRead {
+        SampleRead {
             at,
             sample: self.has_read.then_some(sample),
             traffic,
-            is_vanished: !self.has_failed,
+            is_gone: !self.has_failed,
         }
     }
 }
 
-fn of_group(
-    group: &Group,
+fn read_group(
+    group: &Cgroup,
     process: Option<&Process>,
-    counts: impl FnMut(u32, u32) -> bool,
-) -> Read {
-    let mut reader = Reader::default();
-    let at = Moment::now();
-    let cpu = reader.keep(group.cpu_time()).flatten();
-    let memory = reader.keep(group.memory_usage());
-    let pids = reader.keep(group.tasks());
-    let disks = reader.keep(group.disk_bytes(counts)).flatten();
+    is_counted: impl FnMut(u32, u32) -> bool,
+) -> SampleRead {
+    let mut reader = ReadTracker::default();
+    let at = BootInstant::now();
+    let cpu = reader.record(group.cpu_time()).flatten();
+    let memory = reader.record(group.memory_usage());
+    let pids = reader.record(group.tasks());
+    let disks = reader.record(group.disk_bytes(is_counted)).flatten();
     let (read, written) = disks.unzip();
     // Its process may end before the others of its group, and the group is what counts.
-    let traffic = process.and_then(|it| it.traffic(|name| !Networks::is_engines(name)).ok());
+    let traffic = process.and_then(|it| {
+        it.total_traffic(|name| !NetnsOwners::is_engine_interface(name))
+            .ok()
+    });
     let sample = Sample {
         cpu,
         memory,
@@ -238,17 +245,17 @@ fn of_group(
         pids,
         ..Sample::default()
     };
-    reader.read(at, sample, traffic)
+    reader.finish(at, sample, traffic)
 }
 
-fn of_host(usage: &HostUsage, counts: impl FnMut(u32, u32) -> bool) -> Read {
-    let mut reader = Reader::default();
-    let at = Moment::now();
-    let cpu: Option<Duration> = reader.keep(usage.cpu_time());
-    let memory = reader.keep(usage.memory());
-    let pids = reader.keep(usage.tasks());
-    let (read, written) = reader.keep(usage.disk_bytes(counts)).unzip();
-    let traffic = reader.keep(usage.traffic());
+fn read_host(usage: &HostUsage, is_counted: impl FnMut(u32, u32) -> bool) -> SampleRead {
+    let mut reader = ReadTracker::default();
+    let at = BootInstant::now();
+    let cpu: Option<Duration> = reader.record(usage.cpu_time());
+    let memory = reader.record(usage.memory());
+    let pids = reader.record(usage.tasks());
+    let (read, written) = reader.record(usage.disk_bytes(is_counted)).unzip();
+    let traffic = reader.record(usage.traffic());
     let sample = Sample {
         cpu,
         memory,
@@ -257,5 +264,5 @@ fn of_host(usage: &HostUsage, counts: impl FnMut(u32, u32) -> bool) -> Read {
         pids,
         ..Sample::default()
     };
-    reader.read(at, sample, traffic)
+    reader.finish(at, sample, traffic)
 }

@@ -4,12 +4,12 @@ use std::{
 };
 
 use super::{
-    target::{Target, Whose},
+    target::{SampleTarget, TargetKind},
     *,
 };
 use crate::{
     history::Series,
-    sources::cgroup::{Cgroups, testing::Tree},
+    sources::cgroup::{CgroupReader, testing::TempTree},
 };
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -22,7 +22,7 @@ fn group() -> String {
 }
 
 /// What the container did so far: CPU time in µs, bytes in memory, received and written.
-fn write(tree: &Tree, [cpu, memory, received, written]: [u64; 4]) {
+fn write_usage(tree: &TempTree, [cpu, memory, received, written]: [u64; 4]) {
     let group = group();
     tree.write(&format!("{group}/cpu.stat"), &format!("usage_usec {cpu}\n"));
     tree.write(&format!("{group}/memory.current"), &format!("{memory}\n"));
@@ -36,8 +36,8 @@ fn write(tree: &Tree, [cpu, memory, received, written]: [u64; 4]) {
     tree.write("proc/40/net/dev", &table);
 }
 
-fn machine(name: &str) -> Tree {
-    let tree = Tree::new(&format!("sampler-{name}"));
+fn host_tree(name: &str) -> TempTree {
+    let tree = TempTree::new(&format!("sampler-{name}"));
     tree.write(
         &format!("{GROUPS}/cgroup.controllers"),
         "cpu io memory pids\n",
@@ -45,33 +45,33 @@ fn machine(name: &str) -> Tree {
     tree.write(&format!("{GROUPS}/cpu.stat"), "usage_usec 5000000\n");
     tree.write("proc/meminfo", "MemTotal: 100 kB\nMemAvailable: 60 kB\n");
     tree.write("proc/loadavg", "0 0 0 1/77 9\n");
-    write(&tree, [1_000_000, 8192, 100, 1024]);
+    write_usage(&tree, [1_000_000, 8192, 100, 1024]);
     tree
 }
 
-struct Samples {
+struct SamplerFixture {
     sampler: Sampler,
     history: Arc<History>,
 }
 
-impl Samples {
-    fn of(tree: &Tree) -> Self {
-        let sampler = Sampler::of(&tree.roots().into());
+impl SamplerFixture {
+    fn new(tree: &TempTree) -> Self {
+        let sampler = Sampler::new(&tree.roots().into());
         let history = Arc::clone(&sampler.history);
         Self { sampler, history }
     }
 
-    fn round(&self, looks: bool) {
+    fn round(&self, refresh: bool) {
         // Two samples in one millisecond would be one.
         thread::sleep(Duration::from_millis(3));
-        self.sampler.round(looks, LONG);
+        self.sampler.sample_all(refresh, LONG);
     }
 
     fn container(&self) -> Arc<Series> {
         self.history.container(ID).unwrap()
     }
 
-    fn skipped(&self, why: Skipped) -> u64 {
+    fn skipped(&self, why: SkipReason) -> u64 {
         let skipped = self.history.status().skipped;
         skipped.iter().find(|(it, _)| *it == why).unwrap().1
     }
@@ -79,12 +79,12 @@ impl Samples {
 
 #[test]
 fn what_a_container_does_between_two_looks_is_seen() {
-    let tree = machine("seen");
-    let samples = Samples::of(&tree);
+    let tree = host_tree("seen");
+    let samples = SamplerFixture::new(&tree);
     samples.round(true);
-    write(&tree, [1_500_000, 3 << 20, 150, 5120]);
+    write_usage(&tree, [1_500_000, 3 << 20, 150, 5120]);
     samples.round(false);
-    write(&tree, [1_600_000, 4096, 175, 5120]);
+    write_usage(&tree, [1_600_000, 4096, 175, 5120]);
     samples.round(false);
     let all = samples.container().window(LONG);
     assert_eq!((all.samples, all.restarts), (3, 0));
@@ -107,12 +107,12 @@ fn what_a_container_does_between_two_looks_is_seen() {
 
 #[test]
 fn a_container_that_was_made_anew_has_restarted_and_counts_from_0() {
-    let tree = machine("anew");
-    let samples = Samples::of(&tree);
+    let tree = host_tree("anew");
+    let samples = SamplerFixture::new(&tree);
     samples.round(true);
     let old = format!("{}-old", group());
     fs::rename(tree.path(&group()), tree.path(&old)).unwrap();
-    write(&tree, [2_000_000, 4096, 100, 1024]);
+    write_usage(&tree, [2_000_000, 4096, 100, 1024]);
     samples.round(true);
     let all = samples.container().window(LONG);
     assert_eq!((all.samples, all.restarts), (2, 1));
@@ -124,15 +124,15 @@ fn a_container_that_was_made_anew_has_restarted_and_counts_from_0() {
 
 #[test]
 fn what_cannot_be_read_is_missing_and_what_is_gone_is_looked_for_and_no_failure() {
-    let tree = machine("gone");
-    let samples = Samples::of(&tree);
+    let tree = host_tree("gone");
+    let samples = SamplerFixture::new(&tree);
     samples.round(true);
     tree.write(&format!("{}/memory.current", group()), "x\n");
     samples.round(false);
     let latest = samples.container().latest().unwrap();
     assert_eq!(latest.memory, None);
     assert_eq!(
-        (latest.pids, samples.skipped(Skipped::Failed)),
+        (latest.pids, samples.skipped(SkipReason::Failed)),
         (Some(3), 0)
     );
     for file in ["cpu.stat", "memory.current", "pids.current", "io.stat"] {
@@ -141,42 +141,46 @@ fn what_cannot_be_read_is_missing_and_what_is_gone_is_looked_for_and_no_failure(
     tree.write(&format!("{}/cpu.stat", group()), "usage_usec x\n");
     samples.round(false);
     assert_eq!(samples.container().points(9).len(), 2);
-    assert_eq!(samples.skipped(Skipped::Failed), 1);
+    assert_eq!(samples.skipped(SkipReason::Failed), 1);
     fs::remove_dir_all(tree.path(&group())).unwrap();
     samples.round(false);
-    assert!(samples.sampler.desk.wants_look());
-    assert_eq!(samples.skipped(Skipped::Failed), 1);
+    assert!(samples.sampler.queue.wants_look());
+    assert_eq!(samples.skipped(SkipReason::Failed), 1);
     samples.round(true);
-    assert!(!samples.sampler.desk.wants_look());
+    assert!(!samples.sampler.queue.wants_look());
     assert!(samples.container().is_gone());
     assert_eq!(samples.container().points(9).len(), 2);
 }
 
 /// A reader whose disks are not known before it is told so.
-fn slow_reader(desk: &Arc<Desk>, reader: u64, told: Receiver<()>) -> Receiver<Outcome> {
-    let desk = Arc::clone(desk);
+fn slow_reader(
+    queue: &Arc<Desk>,
+    worker_id: u64,
+    release: Receiver<()>,
+) -> Receiver<SampleOutcome> {
+    let desk = Arc::clone(queue);
     let (say, said) = mpsc::channel();
     let read = move || {
-        while let Some(Job::Sample(target)) = desk.next(reader) {
+        while let Some(Job::Sample(target)) = desk.next(worker_id) {
             let outcome = target.sample(|_, _| {
-                told.recv().ok();
+                release.recv().ok();
                 true
             });
             say.send(outcome).unwrap();
         }
-        desk.leave(reader);
+        desk.leave(worker_id);
     };
     thread::spawn(read);
     said
 }
 
-fn targets(tree: &Tree, history: &History) -> Vec<Arc<Target>> {
-    let groups = Cgroups::at(&tree.roots());
+fn targets(tree: &TempTree, history: &History) -> Vec<Arc<SampleTarget>> {
+    let groups = CgroupReader::new(&tree.roots());
     let groups = groups.walk(|path| path.contains("/docker/")).unwrap();
     let ids = groups.iter().map(|group| (group.path(), group.path()));
-    let series = history.keep(ids, LONG);
+    let series = history.update_containers(ids, LONG);
     let target = |(group, series): (&Arc<_>, Option<_>)| {
-        Arc::new(Target::new(Whose::Container {
+        Arc::new(SampleTarget::new(TargetKind::Container {
             series: series.unwrap(),
             group: Arc::clone(group),
             process: None,
@@ -187,10 +191,10 @@ fn targets(tree: &Tree, history: &History) -> Vec<Arc<Target>> {
 
 #[test]
 fn one_that_hangs_is_left_out_until_it_is_back_and_the_others_are_sampled() {
-    let tree = machine("hangs");
+    let tree = host_tree("hangs");
     let other = format!("{GROUPS}/docker/{}", ID.replace('0', "f"));
     tree.write(&format!("{other}/pids.current"), "5\n");
-    let history = History::new(crate::history::Flags::default());
+    let history = History::new(crate::history::HistoryFlags::default());
     let desk = Arc::new(Desk::default());
     desk.found(targets(&tree, &history));
     let hung = history.container(&format!("/docker/{ID}")).unwrap();
@@ -205,21 +209,24 @@ fn one_that_hangs_is_left_out_until_it_is_back_and_the_others_are_sampled() {
     drop(go);
     let second = slow_reader(&desk, desk.hire(2).unwrap(), told);
     assert_eq!(desk.wait(LONG), Waited::Done);
-    assert_eq!(second.recv().unwrap(), Outcome::Sampled);
+    assert_eq!(second.recv().unwrap(), SampleOutcome::Sampled);
 
     // It hangs still.
     desk.begin(false);
     assert_eq!(desk.wait(LONG), Waited::Done);
     let outcomes: Vec<_> = second.iter().take(2).collect();
     assert_eq!(
-        outcomes.iter().filter(|it| **it == Outcome::Busy).count(),
+        outcomes
+            .iter()
+            .filter(|it| **it == SampleOutcome::Busy)
+            .count(),
         1
     );
     assert_eq!(hung.points(9).len(), 0);
 
     // It is back, and too late.
     drop(release);
-    assert_eq!(first.recv().unwrap(), Outcome::GivenUp);
+    assert_eq!(first.recv().unwrap(), SampleOutcome::Abandoned);
     assert_eq!(hung.points(9).len(), 0);
     desk.begin(false);
     assert_eq!(desk.wait(LONG), Waited::Done);
@@ -231,8 +238,11 @@ fn a_round_begins_on_the_beat_and_none_is_made_up_for() {
     let last = Instant::now();
     let interval = Duration::from_secs(5);
     let at = |millis| last + Duration::from_millis(millis);
-    assert_eq!(after(last, at(20), interval), (at(5_000), 0));
-    assert_eq!(after(last, at(5_000), interval), (at(5_000), 0));
-    assert_eq!(after(last, at(5_001), interval), (at(10_000), 1));
-    assert_eq!(after(last, at(3_600_000), interval), (at(3_600_000), 719));
+    assert_eq!(next_round(last, at(20), interval), (at(5_000), 0));
+    assert_eq!(next_round(last, at(5_000), interval), (at(5_000), 0));
+    assert_eq!(next_round(last, at(5_001), interval), (at(10_000), 1));
+    assert_eq!(
+        next_round(last, at(3_600_000), interval),
+        (at(3_600_000), 719)
+    );
 }

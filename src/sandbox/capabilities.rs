@@ -13,18 +13,18 @@ use rustix::{
     },
 };
 
-use super::Needs;
+use super::Requirements;
 use crate::sources::{Snapshot, SocketAccess};
 
 /// Gives up all but what is needed, and says what is left.
-pub(super) fn give_up(needs: &Needs, machine: &Snapshot) -> Vec<&'static str> {
+pub(super) fn drop_privileges(needs: &Requirements, snapshot: &Snapshot) -> Vec<&'static str> {
     let Ok(had) = capabilities(None) else {
         return Vec::new();
     };
     // Reads what is closed to all but another user: mount points in closed directories,
     // directories of text files.
     let mut kept = CapabilitySet::DAC_READ_SEARCH;
-    let sees_others = machine.sees_others();
+    let sees_others = snapshot.can_see_other_processes();
     // What is not in force can be taken up again, as long as it is permitted.
     let without = |dropped: CapabilitySet| {
         let sets = CapabilitySets {
@@ -34,25 +34,26 @@ pub(super) fn give_up(needs: &Needs, machine: &Snapshot) -> Vec<&'static str> {
         set_capabilities(None, sets).is_ok()
     };
     // Looks at what processes have open, and at processes at all where procfs hides them.
-    let hides = without(CapabilitySet::SYS_PTRACE) && sees_others && !machine.sees_others();
+    let hides =
+        without(CapabilitySet::SYS_PTRACE) && sees_others && !snapshot.can_see_other_processes();
     if hides || !needs.ptrace_flags.is_empty() {
         kept |= CapabilitySet::SYS_PTRACE;
     }
     // Connects to sockets that are closed to all but another user, as those of engines that
     // users run, and removes the own socket from a directory of another's.
-    if without(CapabilitySet::DAC_OVERRIDE) && takes_override(needs, machine) {
+    if without(CapabilitySet::DAC_OVERRIDE) && needs_dac_override(needs, snapshot) {
         kept |= CapabilitySet::DAC_OVERRIDE;
     }
-    give_up_all_but(kept, had);
+    drop_all_except(kept, had);
     let left = capabilities(None).map_or(had.effective, |left| left.effective);
     left.iter_names().map(|(name, _)| name).collect()
 }
 
-fn takes_override(needs: &Needs, machine: &Snapshot) -> bool {
-    let closed = |(socket, is_named): &(PathBuf, bool)| match machine.socket_access(socket) {
-        SocketAccess::Open | SocketAccess::NoSocket => false,
-        SocketAccess::Refused { .. } => true,
-        SocketAccess::Missing => *is_named && is_others(socket),
+fn needs_dac_override(needs: &Requirements, snapshot: &Snapshot) -> bool {
+    let closed = |(socket, is_named): &(PathBuf, bool)| match snapshot.socket_access(socket) {
+        SocketAccess::Allowed | SocketAccess::NotASocket => false,
+        SocketAccess::Denied { .. } => true,
+        SocketAccess::Missing => *is_named && is_owned_by_another_user(socket),
     };
     let unwritable = |socket: &Path| {
         let dir = socket.parent().filter(|dir| !dir.as_os_str().is_empty());
@@ -63,14 +64,14 @@ fn takes_override(needs: &Needs, machine: &Snapshot) -> bool {
 }
 
 /// Whether what there will be at this path will probably be another user's.
-fn is_others(path: &Path) -> bool {
+fn is_owned_by_another_user(path: &Path) -> bool {
     let user = rustix::process::geteuid().as_raw();
     let mut above = path.ancestors().skip(1);
     let nearest = above.find_map(|dir| rustix::fs::statat(CWD, dir, AtFlags::empty()).ok());
     nearest.is_some_and(|dir| dir.st_uid != user)
 }
 
-fn give_up_all_but(kept: CapabilitySet, had: CapabilitySets) {
+fn drop_all_except(kept: CapabilitySet, had: CapabilitySets) {
     // Takes a capability itself, and matters only to who is executed, which nobody is.
     for capability in CapabilitySet::all().difference(kept) {
         remove_capability_from_bounding_set(capability).ok();

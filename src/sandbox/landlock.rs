@@ -12,14 +12,14 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
-use super::Needs;
+use super::Requirements;
 
 /// The newest version that is made use of: Linux 6.12.
-pub(super) const NEWEST: u32 = 6;
+pub(super) const MAX_ABI: u32 = 6;
 const ABI: ABI = ABI::V6;
 
 /// Restricts this thread and those that it starts, and says which version does it.
-pub(super) fn restrict(needs: &Needs) -> Result<u32, String> {
+pub(super) fn restrict(needs: &Requirements) -> Result<u32, String> {
     let failed = |error: RulesetError| error.to_string();
     let mut rules = Ruleset::default()
         .handle_access(AccessFs::from_write(ABI) | AccessFs::Execute)

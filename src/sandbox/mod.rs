@@ -21,12 +21,12 @@ use std::{path::PathBuf, sync::OnceLock};
 
 use clap::ValueEnum;
 
-use crate::sources::{Snapshot, threads};
+use crate::sources::{Snapshot, thread_count};
 
 /// How to lock this program in.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
-pub struct Flags {
+pub struct SandboxFlags {
     /// Give up, once it listens, whatever is not needed for reading and answering, as far as
     /// the kernel can (auto), or start only where all of it can be given up (strict).
     #[arg(long = "sandbox", value_name = "HOW", default_value = "none")]
@@ -46,7 +46,7 @@ pub enum Mode {
 
 /// What is still needed inside.
 #[derive(Debug, Default)]
-pub struct Needs {
+pub struct Requirements {
     /// Unix sockets that are connected to, and whether flags name them.
     pub sockets: Vec<(PathBuf, bool)>,
     /// Unix sockets that are removed in the end.
@@ -54,12 +54,12 @@ pub struct Needs {
     /// Flags that are on and look into processes of others, as who may trace them does.
     pub ptrace_flags: Vec<&'static str>,
     /// A URI that libvirt's own library is asked for, which may do anything.
-    pub library: Option<String>,
+    pub libvirt_library_uri: Option<String>,
 }
 
 /// What is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InForce {
+pub struct ActiveSandbox {
     /// Landlock's version, or why it is off.
     pub landlock: Result<u32, String>,
     /// The filter of system calls, or why it is off.
@@ -69,33 +69,40 @@ pub struct InForce {
 }
 
 /// The newest version of Landlock that is made use of.
-pub const NEWEST_LANDLOCK: u32 = landlock::NEWEST;
+pub const MAX_LANDLOCK_ABI: u32 = landlock::MAX_ABI;
 
 /// What the flag does where it is not given.
-const OFF: &str = "--sandbox=none";
+const DISABLED_REASON: &str = "--sandbox=none";
 
-static IN_FORCE: OnceLock<InForce> = OnceLock::new();
+static ACTIVE: OnceLock<ActiveSandbox> = OnceLock::new();
 
 /// Makes sure that nothing that is ever executed has more rights. The first thing to do.
-pub fn no_new_privileges() {
+pub fn set_no_new_privs() {
     // Linux has it since 3.5.
     rustix::thread::set_no_new_privs(true).ok();
 }
 
 /// What was given up; nothing before anything was.
 #[must_use]
-pub fn in_force() -> Option<&'static InForce> {
-    IN_FORCE.get()
+pub fn active() -> Option<&'static ActiveSandbox> {
+    ACTIVE.get()
 }
 
 /// Gives up what the flags say, for as long as the process lives. What the error says is for
 /// the command line.
-pub fn enter(mode: Mode, needs: &Needs, machine: &Snapshot) -> Result<&'static InForce, String> {
-    let capabilities = capabilities::give_up(needs, machine);
+pub fn enter(
+    mode: Mode,
+    needs: &Requirements,
+    snapshot: &Snapshot,
+) -> Result<&'static ActiveSandbox, String> {
+    let capabilities = capabilities::drop_privileges(needs, snapshot);
     let (landlock, seccomp) = if mode == Mode::None {
-        (Err(OFF.to_owned()), Err(OFF.to_owned()))
+        (
+            Err(DISABLED_REASON.to_owned()),
+            Err(DISABLED_REASON.to_owned()),
+        )
     } else {
-        locked(needs, machine)
+        apply(needs, snapshot)
     };
     if mode == Mode::Strict {
         let missing = [
@@ -108,15 +115,15 @@ pub fn enter(mode: Mode, needs: &Needs, machine: &Snapshot) -> Result<&'static I
             }
         }
         if let Ok(version) = landlock
-            && version < NEWEST_LANDLOCK
+            && version < MAX_LANDLOCK_ABI
         {
             return Err(format!(
                 "--sandbox=strict: this kernel's Landlock has version {version}, and all of it \
-                 takes {NEWEST_LANDLOCK}"
+                 takes {MAX_LANDLOCK_ABI}"
             ));
         }
     }
-    Ok(IN_FORCE.get_or_init(|| InForce {
+    Ok(ACTIVE.get_or_init(|| ActiveSandbox {
         landlock,
         seccomp,
         capabilities,
@@ -124,17 +131,20 @@ pub fn enter(mode: Mode, needs: &Needs, machine: &Snapshot) -> Result<&'static I
 }
 
 /// Landlock first: the filter of system calls forbids what it takes.
-fn locked(needs: &Needs, machine: &Snapshot) -> (Result<u32, String>, Result<(), String>) {
-    if let Some(uri) = &needs.library {
+fn apply(needs: &Requirements, snapshot: &Snapshot) -> (Result<u32, String>, Result<(), String>) {
+    if let Some(uri) = &needs.libvirt_library_uri {
         let why = format!("libvirt's library, which {uri} takes, may start programs and connect");
         return (Err(why.clone()), Err(why));
     }
-    (landlocked(needs, machine), seccomp::filter(needs))
+    (
+        apply_landlock(needs, snapshot),
+        seccomp::install_filter(needs),
+    )
 }
 
-fn landlocked(needs: &Needs, machine: &Snapshot) -> Result<u32, String> {
+fn apply_landlock(needs: &Requirements, snapshot: &Snapshot) -> Result<u32, String> {
     // It holds for one thread and those that this one starts.
-    match threads() {
+    match thread_count() {
         Ok(1) => {}
         Ok(many) => return Err(format!("{many} threads are running already")),
         Err(error) => return Err(error.to_string()),
@@ -146,7 +156,7 @@ fn landlocked(needs: &Needs, machine: &Snapshot) -> Result<u32, String> {
             "it would forbid what {flags} asks for, to look into processes"
         ));
     }
-    if machine.sees_others() && !seen_from_inside(needs, machine)? {
+    if snapshot.can_see_other_processes() && !sees_processes_under_landlock(needs, snapshot)? {
         return Err(
             "procfs is mounted with hidepid, so with Landlock no process would be seen".to_owned(),
         );
@@ -155,15 +165,19 @@ fn landlocked(needs: &Needs, machine: &Snapshot) -> Result<u32, String> {
 }
 
 /// Whether the processes of others are seen by a thread that Landlock holds for.
-fn seen_from_inside(needs: &Needs, machine: &Snapshot) -> Result<bool, String> {
+fn sees_processes_under_landlock(
+    needs: &Requirements,
+    snapshot: &Snapshot,
+) -> Result<bool, String> {
     let seen = std::thread::scope(|scope| {
-        let scout = scope.spawn(|| landlock::restrict(needs).map(|_| machine.sees_others()));
-        scout.join()
+        let probe =
+            scope.spawn(|| landlock::restrict(needs).map(|_| snapshot.can_see_other_processes()));
+        probe.join()
     });
     seen.map_err(|_| "the thread that looks what it costs ended".to_owned())?
 }
 
-impl InForce {
+impl ActiveSandbox {
     /// For a label: the version, or `off`.
     #[must_use]
     pub fn landlock_label(&self) -> String {

@@ -18,10 +18,10 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch, apply_filter_all_threads,
 };
 
-use super::Needs;
+use super::Requirements;
 
 /// Answered as if the kernel did not have them.
-const MISSING: &[c_long] = &[libc::SYS_clone3, libc::SYS_openat2];
+const ENOSYS_CALLS: &[c_long] = &[libc::SYS_clone3, libc::SYS_openat2];
 
 /// Start a program.
 const PROGRAMS: &[c_long] = &[
@@ -187,26 +187,26 @@ const SYS_FCHMODAT2: c_long = 452;
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Filters the calls of all threads from now on.
-pub(super) fn filter(needs: &Needs) -> Result<(), String> {
+pub(super) fn install_filter(needs: &Requirements) -> Result<(), String> {
     let failed = |error: BackendError| error.to_string();
     // Two, as each has one answer for all that is on its list.
-    let missing = program(always(MISSING.iter()), libc::ENOSYS).map_err(failed)?;
-    let forbidden = forbidden(needs).map_err(failed)?;
-    let forbidden = program(forbidden, libc::EPERM).map_err(failed)?;
+    let missing = compile(unconditional(ENOSYS_CALLS.iter()), libc::ENOSYS).map_err(failed)?;
+    let forbidden = denied_rules(needs).map_err(failed)?;
+    let forbidden = compile(forbidden, libc::EPERM).map_err(failed)?;
     for program in [missing, forbidden] {
         apply_filter_all_threads(&program).map_err(|error| error.to_string())?;
     }
     Ok(())
 }
 
-fn program(rules: Rules, errno: libc::c_int) -> Result<BpfProgram, BackendError> {
+fn compile(rules: Rules, errno: libc::c_int) -> Result<BpfProgram, BackendError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let answer = SeccompAction::Errno(errno.unsigned_abs());
     // Calls of another architecture end the process.
     SeccompFilter::new(rules, SeccompAction::Allow, answer, arch)?.try_into()
 }
 
-fn always<'a>(calls: impl Iterator<Item = &'a c_long>) -> Rules {
+fn unconditional<'a>(calls: impl Iterator<Item = &'a c_long>) -> Rules {
     let mut rules = Rules::new();
     for call in calls {
         insert(&mut rules, *call, Vec::new());
@@ -218,26 +218,26 @@ fn always<'a>(calls: impl Iterator<Item = &'a c_long>) -> Rules {
 /// that one, too.
 fn insert(rules: &mut Rules, call: c_long, when: Vec<SeccompRule>) {
     #[cfg(target_arch = "x86_64")]
-    rules.insert(X32 | call, Vec::new());
+    rules.insert(X32_SYSCALL_BIT | call, Vec::new());
     rules.insert(call, when);
 }
 
 /// `__X32_SYSCALL_BIT`. Nothing here calls so.
 #[cfg(target_arch = "x86_64")]
-const X32: i64 = 0x4000_0000;
+const X32_SYSCALL_BIT: i64 = 0x4000_0000;
 /// Numbers that only x32 has, `execve` among them.
 #[cfg(target_arch = "x86_64")]
 const X32_ONLY: std::ops::Range<i64> = 512..548;
 
-fn forbidden(needs: &Needs) -> Result<Rules, BackendError> {
+fn denied_rules(needs: &Requirements) -> Result<Rules, BackendError> {
     let lists = [PROGRAMS, PROCESSES, FILES, LISTENING, MOUNTS, USERS, KERNEL];
-    let mut rules = always(lists.into_iter().flatten());
+    let mut rules = unconditional(lists.into_iter().flatten());
     #[cfg(target_arch = "x86_64")]
     for call in X32_ONLY {
-        rules.insert(X32 | call, Vec::new());
+        rules.insert(X32_SYSCALL_BIT | call, Vec::new());
     }
     if needs.own_sockets.is_empty() {
-        rules.append(&mut always(REMOVE.iter()));
+        rules.append(&mut unconditional(REMOVE.iter()));
     }
     let mut on = |call, when| insert(&mut rules, call, when);
 
@@ -246,9 +246,9 @@ fn forbidden(needs: &Needs) -> Result<Rules, BackendError> {
     let no_thread = condition(0, SeccompCmpOp::MaskedEq(threads), 0)?;
     on(libc::SYS_clone, vec![all_of(vec![no_thread])?]);
     // Anything but reading.
-    on(libc::SYS_openat, writing(2)?);
+    on(libc::SYS_openat, open_for_writing(2)?);
     #[cfg(target_arch = "x86_64")]
-    on(libc::SYS_open, writing(1)?);
+    on(libc::SYS_open, open_for_writing(1)?);
     // Any socket but those of the machine itself and of the kernel.
     let families = [libc::AF_UNIX, libc::AF_NETLINK].map(|family| {
         let family = family.unsigned_abs().into();
@@ -267,7 +267,7 @@ fn forbidden(needs: &Needs) -> Result<Rules, BackendError> {
     on(libc::SYS_prlimit64, limits);
     // To type into a terminal that somebody else reads.
     let typing = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| {
-        let is_it = condition(1, SeccompCmpOp::Eq, number(request))?;
+        let is_it = condition(1, SeccompCmpOp::Eq, ioctl_number(request))?;
         all_of(vec![is_it])
     });
     on(
@@ -278,7 +278,7 @@ fn forbidden(needs: &Needs) -> Result<Rules, BackendError> {
 }
 
 /// Opening for anything but reading, where the flags are this argument.
-fn writing(argument: u8) -> Result<Vec<SeccompRule>, BackendError> {
+fn open_for_writing(argument: u8) -> Result<Vec<SeccompRule>, BackendError> {
     let flags = [libc::O_WRONLY, libc::O_RDWR, libc::O_CREAT, libc::O_TRUNC];
     let rules = flags.map(|flag| {
         let flag = flag.unsigned_abs().into();
@@ -298,7 +298,7 @@ fn all_of(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, BackendError
 }
 
 /// A C library has it signed, another one not.
-fn number(request: libc::Ioctl) -> u64 {
+fn ioctl_number(request: libc::Ioctl) -> u64 {
     u64::from(u32::from_ne_bytes(
         request
             .to_ne_bytes()
@@ -314,11 +314,19 @@ mod tests {
 
     #[test]
     fn the_filters_are_small_enough_and_every_call_is_listed_once() {
-        let rules = forbidden(&Needs::default()).unwrap();
-        let program = program(rules, libc::EPERM).unwrap();
+        let rules = denied_rules(&Requirements::default()).unwrap();
+        let program = compile(rules, libc::EPERM).unwrap();
         assert!(program.len() < 2048, "{}", program.len());
         let lists = [
-            MISSING, PROGRAMS, PROCESSES, FILES, REMOVE, LISTENING, MOUNTS, USERS, KERNEL,
+            ENOSYS_CALLS,
+            PROGRAMS,
+            PROCESSES,
+            FILES,
+            REMOVE,
+            LISTENING,
+            MOUNTS,
+            USERS,
+            KERNEL,
         ];
         let mut all = lists.concat();
         let count = all.len();

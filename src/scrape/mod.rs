@@ -15,18 +15,18 @@ use tokio::time;
 use tracing::{debug, info, warn};
 
 pub use reading::Reading;
-pub use run::{Report, quiet_caught_panics};
+pub use run::{CollectorReport, install_panic_hook};
 pub use workers::Workers;
 
 use crate::{
-    collector::{Collect, Layer},
+    collector::{CollectFn, Layer},
     error::Error,
     family::Families,
     metric::Desc,
     metrics,
-    sources::{Machine, Snapshot},
+    sources::{HostState, Snapshot},
 };
-use run::{Latch, Run};
+use run::{CollectorRun, WaitGroup};
 
 metrics! {
     /// Duration of a collector scrape.
@@ -40,7 +40,7 @@ metrics! {
 }
 
 /// What every scrape exposes about itself, whatever the collectors.
-pub const OWN_METRICS: &[&Desc] = METRICS;
+pub const SCRAPE_METRICS: &[&Desc] = METRICS;
 
 /// The same trouble of the same collector is logged again after this long.
 const LOG_INTERVAL: Duration = Duration::from_secs(3600);
@@ -51,7 +51,7 @@ pub enum Outcome {
     /// It saw something, or everything.
     Collected,
     /// There is nothing here for it to see.
-    Absent(Error),
+    NotFound(Error),
     /// `node_exporter` has it and this exporter does not yet.
     Unsupported,
     /// What it needs should have been there.
@@ -70,7 +70,7 @@ impl Outcome {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Collected => "collected",
-            Self::Absent(_) => "absent",
+            Self::NotFound(_) => "absent",
             Self::Unsupported => "unsupported",
             Self::Failed(_) => "failed",
             Self::Panicked(_) => "panicked",
@@ -82,30 +82,30 @@ impl Outcome {
 
 /// What became of a collector when it was last asked for.
 #[derive(Debug, Clone)]
-pub struct Last {
+pub struct LastRun {
     /// What became of it.
     pub outcome: Outcome,
     /// How long it ran; for one that still ran, how long until then.
     pub duration: Duration,
     /// How many parts it left out.
-    pub skipped: usize,
+    pub error_count: usize,
     /// Why the first of them.
-    pub reason: Option<Error>,
+    pub first_error: Option<Error>,
     /// When that was.
     pub at: SystemTime,
 }
 
 /// What one scrape brought.
 #[derive(Debug)]
-pub struct Scraped {
+pub struct ScrapeResult {
     /// About the collectors themselves.
-    own: Families,
-    reports: Vec<(&'static str, Layer, Arc<Report>)>,
+    scrape_metrics: Families,
+    reports: Vec<(&'static str, Layer, Arc<CollectorReport>)>,
 }
 
-impl Scraped {
+impl ScrapeResult {
     /// What became of each collector.
-    pub fn reports(&self) -> impl Iterator<Item = (&'static str, Layer, &Report)> {
+    pub fn reports(&self) -> impl Iterator<Item = (&'static str, Layer, &CollectorReport)> {
         let reports = self.reports.iter();
         reports.map(|(name, layer, report)| (*name, *layer, &**report))
     }
@@ -117,7 +117,7 @@ impl Scraped {
             .reports
             .iter()
             .map(|(.., report)| Arc::clone(&report.families));
-        std::iter::once(Arc::new(self.own))
+        std::iter::once(Arc::new(self.scrape_metrics))
             .chain(collected)
             .collect()
     }
@@ -126,8 +126,8 @@ impl Scraped {
 /// The collectors that are enabled, and what they read from.
 #[derive(Debug)]
 pub struct Scraper {
-    machine: Arc<Machine>,
-    slots: Vec<Arc<Slot>>,
+    machine: Arc<HostState>,
+    slots: Vec<Arc<CollectorSlot>>,
     workers: Workers,
 }
 
@@ -135,20 +135,20 @@ impl Scraper {
     /// Makes a scraper of these collectors.
     #[must_use]
     pub fn new(
-        machine: impl Into<Arc<Machine>>,
-        collectors: impl IntoIterator<Item = (&'static str, Layer, Collect)>,
+        machine: impl Into<Arc<HostState>>,
+        collectors: impl IntoIterator<Item = (&'static str, Layer, CollectFn)>,
         workers: Workers,
     ) -> Self {
         let mut slots: Vec<_> = collectors
             .into_iter()
             .map(|(name, layer, collect)| {
-                Arc::new(Slot {
+                Arc::new(CollectorSlot {
                     name,
                     layer,
                     collect,
-                    current: Mutex::default(),
-                    last: Mutex::default(),
-                    logged: Mutex::default(),
+                    current_run: Mutex::default(),
+                    last_run: Mutex::default(),
+                    log_state: Mutex::default(),
                 })
             })
             .collect();
@@ -167,9 +167,9 @@ impl Scraper {
 
     /// The names and layers of the collectors, in order, and what became of each when it
     /// was last asked for, if it ever was.
-    pub fn last(&self) -> impl Iterator<Item = (&'static str, Layer, Option<Last>)> {
+    pub fn last_runs(&self) -> impl Iterator<Item = (&'static str, Layer, Option<LastRun>)> {
         self.slots.iter().map(|slot| {
-            let last = slot.last.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = slot.last_run.lock().unwrap_or_else(PoisonError::into_inner);
             (slot.name, slot.layer, last.clone())
         })
     }
@@ -178,22 +178,25 @@ impl Scraper {
     ///
     /// A collector that is running already, for another scrape, is not started
     /// again: both scrapes get what it sees.
-    pub async fn scrape(&self, wanted: &BTreeSet<&str>, limit: Duration) -> Scraped {
-        let deadline = Instant::now() + limit;
-        let machine = Arc::new(Snapshot::begin(Arc::clone(&self.machine), deadline));
-        let latch = Latch::held();
-        let slots = self.slots.iter().filter(|slot| wanted.contains(slot.name));
+    pub async fn scrape(&self, selected: &BTreeSet<&str>, timeout: Duration) -> ScrapeResult {
+        let deadline = Instant::now() + timeout;
+        let machine = Arc::new(Snapshot::new(Arc::clone(&self.machine), deadline));
+        let latch = WaitGroup::new();
+        let slots = self
+            .slots
+            .iter()
+            .filter(|slot| selected.contains(slot.name));
         let runs: Vec<_> = slots
             .map(|slot| (slot, slot.join_or_start(&machine, &self.workers)))
             .collect();
         for (_, started) in &runs {
-            if let Started::Now(run) = started {
-                run.wake(&latch);
+            if let RunHandle::Pending(run) = started {
+                run.add_waiter(&latch);
             }
         }
-        latch.release();
+        latch.done();
         // At the deadline, what is there is there.
-        let opened = self.workers.attend(latch.opened());
+        let opened = self.workers.wait_for(latch.wait());
         drop(time::timeout_at(deadline.into(), opened).await);
 
         let mut own = Families::default();
@@ -201,117 +204,140 @@ impl Scraper {
         for (slot, started) in runs {
             let report = started.report();
             slot.log(&report);
-            slot.remember(&report);
+            slot.record_last_run(&report);
             own.add(&DURATION, [slot.name], report.duration);
             let success = matches!(report.outcome, Outcome::Collected);
             own.add(&SUCCESS, [slot.name], success);
             own.add(&OUTCOME, [slot.name, report.outcome.name()], true);
             if success {
-                own.add(&SKIPPED, [slot.name], report.families.skipped().0);
+                own.add(&SKIPPED, [slot.name], report.families.errors().0);
             }
             reports.push((slot.name, slot.layer, report));
         }
-        Scraped { own, reports }
+        ScrapeResult {
+            scrape_metrics: own,
+            reports,
+        }
     }
 }
 
 /// One collector's place in every scrape.
-struct Slot {
+struct CollectorSlot {
     name: &'static str,
     layer: Layer,
-    collect: Collect,
+    collect: CollectFn,
     /// The last run that was started.
-    current: Mutex<Option<Arc<Run>>>,
-    last: Mutex<Option<Last>>,
-    logged: Mutex<Logged>,
+    current_run: Mutex<Option<Arc<CollectorRun>>>,
+    last_run: Mutex<Option<LastRun>>,
+    log_state: Mutex<LogState>,
 }
 
 /// What a scrape got when it asked for a collector to be run.
-enum Started {
+enum RunHandle {
     /// A run to wait for.
-    Now(Arc<Run>),
+    Pending(Arc<CollectorRun>),
     /// A run that nobody should wait for any more.
-    Overdue(Arc<Run>),
+    Overdue(Arc<CollectorRun>),
 }
 
-impl Started {
-    fn report(self) -> Arc<Report> {
+impl RunHandle {
+    fn report(self) -> Arc<CollectorReport> {
         match self {
-            Self::Now(run) => run.report().unwrap_or_else(|| {
+            Self::Pending(run) => run.report().unwrap_or_else(|| {
                 let outcome = Outcome::TimedOut;
-                Arc::new(Report::without_result(outcome, run.started.elapsed()))
+                Arc::new(CollectorReport::without_result(
+                    outcome,
+                    run.started.elapsed(),
+                ))
             }),
             Self::Overdue(run) => {
                 let outcome = Outcome::StillRunning;
-                Arc::new(Report::without_result(outcome, run.started.elapsed()))
+                Arc::new(CollectorReport::without_result(
+                    outcome,
+                    run.started.elapsed(),
+                ))
             }
         }
     }
 }
 
-impl Slot {
-    fn join_or_start(self: &Arc<Self>, machine: &Arc<Snapshot>, workers: &Workers) -> Started {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+impl CollectorSlot {
+    fn join_or_start(self: &Arc<Self>, machine: &Arc<Snapshot>, workers: &Workers) -> RunHandle {
+        let mut current = self
+            .current_run
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(run) = current.as_ref().filter(|run| run.report().is_none()) {
             if !run.is_overdue() {
-                return Started::Now(Arc::clone(run));
+                return RunHandle::Pending(Arc::clone(run));
             }
-            if run.has_begun() {
-                return Started::Overdue(Arc::clone(run));
+            if run.is_started() {
+                return RunHandle::Overdue(Arc::clone(run));
             }
             // Every thread was busy for all its time. That is not its fault, and
             // somebody has to wait for it, or no thread is started for it.
         }
-        let run = Arc::new(Run::new(machine.deadline()));
+        let run = Arc::new(CollectorRun::new(machine.deadline()));
         *current = Some(Arc::clone(&run));
         let (slot, machine, started) = (Arc::clone(self), Arc::clone(machine), Arc::clone(&run));
-        workers.run(move || {
-            let current = || slot.current.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_it = |run: &Arc<Run>| Arc::ptr_eq(run, &started);
+        workers.spawn(move || {
+            let current = || {
+                slot.current_run
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+            };
+            let is_it = |run: &Arc<CollectorRun>| Arc::ptr_eq(run, &started);
             {
                 let current = current();
                 if !current.as_ref().is_some_and(is_it) {
                     // It waited for a thread so long that another took its place.
                     return;
                 }
-                started.begin();
+                started.mark_started();
             }
             started.execute(&slot.collect, &machine);
             // Whoever waits for the result has its own hold on it.
             current().take_if(|run| is_it(run));
         });
-        Started::Now(run)
+        RunHandle::Pending(run)
     }
 
-    fn remember(&self, report: &Report) {
-        let (skipped, reason) = report.families.skipped();
-        let last = Last {
+    fn record_last_run(&self, report: &CollectorReport) {
+        let (skipped, reason) = report.families.errors();
+        let last = LastRun {
             outcome: report.outcome.clone(),
             duration: report.duration,
-            skipped,
-            reason: reason.cloned(),
+            error_count: skipped,
+            first_error: reason.cloned(),
             at: SystemTime::now(),
         };
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+        *self.last_run.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
     }
 
     /// Logs what became of the collector if that is news.
-    fn log(&self, report: &Report) {
-        let (skipped, reason) = report.families.skipped();
+    fn log(&self, report: &CollectorReport) {
+        let (skipped, reason) = report.families.errors();
         let outcome = report.outcome.name();
         let trouble = if skipped > 0 {
             "left parts out"
         } else {
             outcome
         };
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = logged.trouble;
-        if before == trouble && logged.at.is_none_or(|at| at.elapsed() < LOG_INTERVAL) {
+        let mut logged = self
+            .log_state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = logged.problem;
+        if before == trouble
+            && logged
+                .logged_at
+                .is_none_or(|at| at.elapsed() < LOG_INTERVAL)
+        {
             return;
         }
-        *logged = Logged {
-            trouble,
-            at: Some(Instant::now()),
+        *logged = LogState {
+            problem: trouble,
+            logged_at: Some(Instant::now()),
         };
         drop(logged);
         let (collector, duration) = (self.name, report.duration);
@@ -321,7 +347,7 @@ impl Slot {
                 None if matches!(before, "" | "absent") => debug!(collector, "collected"),
                 None => info!(collector, "collector works again"),
             },
-            Outcome::Absent(error) => debug!(collector, %error, "nothing to collect"),
+            Outcome::NotFound(error) => debug!(collector, %error, "nothing to collect"),
             Outcome::Unsupported => debug!(collector, "collector is not built yet"),
             Outcome::Failed(error) => warn!(collector, %error, "collector failed"),
             Outcome::Panicked(panic) => warn!(collector, panic, "collector panicked"),
@@ -339,12 +365,12 @@ impl Slot {
 
 /// What the log says about a collector.
 #[derive(Debug, Default)]
-struct Logged {
-    trouble: &'static str,
-    at: Option<Instant>,
+struct LogState {
+    problem: &'static str,
+    logged_at: Option<Instant>,
 }
 
-impl fmt::Debug for Slot {
+impl fmt::Debug for CollectorSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slot")
             .field("name", &self.name)

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{sync::watch, time};
 
-use super::{Workers, run::catch};
+use super::{Workers, run::catch_panic};
 use crate::{
     error::{Error, Result},
     sources::Snapshot,
@@ -70,7 +70,7 @@ impl<T: Clone + Send + Sync + 'static> Reading<T> {
     pub async fn take(&self, machine: &Arc<Snapshot>, workers: &Workers) -> Result<T> {
         let what = self.shared.what;
         let mut done = self.join_or_start(machine, workers)?;
-        let said = workers.attend(done.wait_for(Option::is_some));
+        let said = workers.wait_for(done.wait_for(Option::is_some));
         match time::timeout_at(machine.deadline().into(), said).await {
             Ok(Ok(said)) => said.clone().unwrap_or_else(|| Err(gone(what))),
             Ok(Err(_)) => Err(gone(what)),
@@ -102,7 +102,7 @@ impl<T: Clone + Send + Sync + 'static> Reading<T> {
         });
         drop(current);
         let (shared, machine) = (Arc::clone(shared), Arc::clone(machine));
-        workers.run(move || {
+        workers.spawn(move || {
             {
                 let current = shared.lock();
                 let is_it = |run: &Run<T>| Arc::ptr_eq(&run.begun, &begun);
@@ -112,7 +112,7 @@ impl<T: Clone + Send + Sync + 'static> Reading<T> {
                 }
                 begun.store(true, Ordering::SeqCst);
             }
-            let read = catch(|| (shared.read)(&machine));
+            let read = catch_panic(|| (shared.read)(&machine));
             let read = read.unwrap_or_else(|panic| {
                 let reason = format!("failed by a bug, please report it: {panic}");
                 Err(Error::api(shared.what, reason))
@@ -161,7 +161,7 @@ mod tests {
             rootfs: "/nowhere".into(),
             udev_data: "/nowhere".into(),
         };
-        Arc::new(Snapshot::begin(roots.into(), Instant::now() + limit))
+        Arc::new(Snapshot::new(roots.into(), Instant::now() + limit))
     }
 
     const SHORT: Duration = Duration::from_millis(50);

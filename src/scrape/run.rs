@@ -15,11 +15,11 @@ use std::{
 use tokio::sync::Notify;
 
 use super::Outcome;
-use crate::{collector::Collect, error::Error, family::Families, sources::Snapshot};
+use crate::{collector::CollectFn, error::Error, family::Families, sources::Snapshot};
 
 /// What a collector did with the time it took.
 #[derive(Debug)]
-pub struct Report {
+pub struct CollectorReport {
     /// What became of it.
     pub outcome: Outcome,
     /// How long it ran; for one that still runs, how long so far.
@@ -28,7 +28,7 @@ pub struct Report {
     pub families: Arc<Families>,
 }
 
-impl Report {
+impl CollectorReport {
     pub(super) fn without_result(outcome: Outcome, duration: Duration) -> Self {
         Self {
             outcome,
@@ -39,27 +39,27 @@ impl Report {
 }
 
 /// A run that was started.
-pub(super) struct Run {
+pub(super) struct CollectorRun {
     pub started: Instant,
     /// When the scrape that started it gave up waiting.
     pub deadline: Instant,
     /// Whether a thread has taken it up.
-    begun: AtomicBool,
-    state: Mutex<State>,
+    is_started: AtomicBool,
+    state: Mutex<RunState>,
 }
 
-enum State {
-    Running(Vec<Arc<Latch>>),
-    Done(Arc<Report>),
+enum RunState {
+    Running(Vec<Arc<WaitGroup>>),
+    Done(Arc<CollectorReport>),
 }
 
-impl Run {
+impl CollectorRun {
     pub(super) fn new(deadline: Instant) -> Self {
         Self {
             started: Instant::now(),
             deadline,
-            begun: AtomicBool::new(false),
-            state: Mutex::new(State::Running(Vec::new())),
+            is_started: AtomicBool::new(false),
+            state: Mutex::new(RunState::Running(Vec::new())),
         }
     }
 
@@ -70,53 +70,53 @@ impl Run {
     }
 
     /// A thread takes it up.
-    pub(super) fn begin(&self) {
-        self.begun.store(true, Ordering::SeqCst);
+    pub(super) fn mark_started(&self) {
+        self.is_started.store(true, Ordering::SeqCst);
     }
 
     /// Whether a thread has taken it up, and it is not only waiting for one.
-    pub(super) fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::SeqCst)
+    pub(super) fn is_started(&self) -> bool {
+        self.is_started.load(Ordering::SeqCst)
     }
 
-    pub(super) fn report(&self) -> Option<Arc<Report>> {
+    pub(super) fn report(&self) -> Option<Arc<CollectorReport>> {
         match &*self.lock() {
-            State::Running(_) => None,
-            State::Done(report) => Some(Arc::clone(report)),
+            RunState::Running(_) => None,
+            RunState::Done(report) => Some(Arc::clone(report)),
         }
     }
 
     /// Lets a latch wait for this run too.
-    pub(super) fn wake(&self, latch: &Arc<Latch>) {
-        if let State::Running(latches) = &mut *self.lock() {
-            latch.waiting_for.fetch_add(1, Ordering::SeqCst);
-            latches.push(Arc::clone(latch));
+    pub(super) fn add_waiter(&self, wait_group: &Arc<WaitGroup>) {
+        if let RunState::Running(latches) = &mut *self.lock() {
+            wait_group.pending.fetch_add(1, Ordering::SeqCst);
+            latches.push(Arc::clone(wait_group));
         }
     }
 
     /// Runs the collector to its end, on a thread where that may take long.
-    pub(super) fn execute(&self, collect: &Collect, machine: &Snapshot) {
+    pub(super) fn execute(&self, collect: &CollectFn, snapshot: &Snapshot) {
         let started = Instant::now();
-        let collected = catch(|| collect(machine));
+        let collected = catch_panic(|| collect(snapshot));
         let duration = started.elapsed();
         let report = match collected {
-            Ok(Ok(families)) => Report {
+            Ok(Ok(families)) => CollectorReport {
                 outcome: Outcome::Collected,
                 duration,
                 families: Arc::new(families),
             },
-            Ok(Err(error)) => Report::without_result(error.into(), duration),
-            Err(panic) => Report::without_result(Outcome::Panicked(panic), duration),
+            Ok(Err(error)) => CollectorReport::without_result(error.into(), duration),
+            Err(panic) => CollectorReport::without_result(Outcome::Panicked(panic), duration),
         };
-        let done = State::Done(Arc::new(report));
-        if let State::Running(latches) = mem::replace(&mut *self.lock(), done) {
+        let done = RunState::Done(Arc::new(report));
+        if let RunState::Running(latches) = mem::replace(&mut *self.lock(), done) {
             for latch in latches {
-                latch.release();
+                latch.done();
             }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, RunState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -124,7 +124,7 @@ impl Run {
 impl From<Error> for Outcome {
     fn from(error: Error) -> Self {
         match error {
-            Error::Absent(_) => Self::Absent(error),
+            Error::NotFound(_) => Self::NotFound(error),
             Error::Unsupported => Self::Unsupported,
             error => Self::Failed(error),
         }
@@ -133,31 +133,31 @@ impl From<Error> for Outcome {
 
 thread_local! {
     /// Set while a panic is caught, to what it said and where.
-    static CAUGHT: RefCell<Option<String>> = const { RefCell::new(None) };
+    static CAUGHT_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Runs code that may panic; the error is what the panic said and where.
-pub(super) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
-    CAUGHT.set(Some(String::new()));
+pub(super) fn catch_panic<T>(code: impl FnOnce() -> T) -> Result<T, String> {
+    CAUGHT_PANIC.set(Some(String::new()));
     // What the code holds is either made anew for each scrape or behind locks that
     // bear being poisoned.
     let result = panic::catch_unwind(AssertUnwindSafe(code));
-    let said = CAUGHT.take().unwrap_or_default();
+    let said = CAUGHT_PANIC.take().unwrap_or_default();
     result.map_err(|_| said)
 }
 
 /// Keeps the panics that [`catch`] catches off standard error, where they would
 /// stand again with every scrape. Other panics are printed as ever.
-pub fn quiet_caught_panics() {
+pub fn install_panic_hook() {
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
-        let caught = CAUGHT.with_borrow_mut(|caught| match caught {
+        let caught = CAUGHT_PANIC.with_borrow_mut(|caught| match caught {
             Some(said) => {
                 let place = panic.location().map(ToString::to_string);
                 *said = format!(
                     "{}: {}",
                     place.unwrap_or_default(),
-                    payload(panic.payload())
+                    panic_message(panic.payload())
                 );
                 true
             }
@@ -169,7 +169,7 @@ pub fn quiet_caught_panics() {
     }));
 }
 
-fn payload(payload: &dyn Any) -> &str {
+fn panic_message(payload: &dyn Any) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("a panic without a message")
@@ -178,27 +178,27 @@ fn payload(payload: &dyn Any) -> &str {
 /// Opens when all the runs it waits for are done, so that a scrape of fifty
 /// collectors is woken once and not fifty times.
 #[derive(Debug)]
-pub(super) struct Latch {
-    waiting_for: AtomicUsize,
-    open: Notify,
+pub(super) struct WaitGroup {
+    pending: AtomicUsize,
+    all_done: Notify,
 }
 
-impl Latch {
+impl WaitGroup {
     /// Held by whoever sets it up, until [`release`](Self::release)d.
-    pub(super) fn held() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            waiting_for: AtomicUsize::new(1),
-            open: Notify::new(),
+            pending: AtomicUsize::new(1),
+            all_done: Notify::new(),
         })
     }
 
-    pub(super) fn release(&self) {
-        if self.waiting_for.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.open.notify_one();
+    pub(super) fn done(&self) {
+        if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.all_done.notify_one();
         }
     }
 
-    pub(super) async fn opened(&self) {
-        self.open.notified().await;
+    pub(super) async fn wait(&self) {
+        self.all_done.notified().await;
     }
 }

@@ -20,36 +20,36 @@ use tokio::{sync::oneshot, time};
 use tracing::error;
 
 /// How many threads stay.
-const STAYING: usize = 2;
+const CORE_THREADS: usize = 2;
 /// More than the collectors there are, each of which can hang once.
-const MAX: usize = 256;
+const MAX_THREADS: usize = 256;
 /// Enough for the deepest collector, and little of it is ever touched.
-const STACK: usize = 512 << 10;
+const STACK_SIZE: usize = 512 << 10;
 
 /// How long work may wait for a thread while none is taken.
-const PATIENCE: Duration = Duration::from_millis(25);
+const STALL_TIMEOUT: Duration = Duration::from_millis(25);
 
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A handful of threads; see the module's documentation.
 #[derive(Clone, Default)]
 pub struct Workers {
-    shared: Arc<Shared>,
+    shared: Arc<WorkersShared>,
 }
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    work: Condvar,
+struct WorkersShared {
+    state: Mutex<WorkersState>,
+    job_available: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct WorkersState {
     queue: VecDeque<Job>,
     /// How many jobs were taken from the queue so far.
-    taken: u64,
+    jobs_started: u64,
     /// What `taken` was when somebody last asked whether work is waiting too long.
-    seen: u64,
+    jobs_started_at_last_check: u64,
     threads: usize,
     idle: usize,
 }
@@ -64,45 +64,47 @@ impl Workers {
         let (give, given) = oneshot::channel();
         // Whoever called may have gone.
         let job = Box::new(move || drop(give.send(job())));
-        self.queue(|queue| queue.push_front(job));
-        self.attend(given).await.ok()
+        self.enqueue(|queue| queue.push_front(job));
+        self.wait_for(given).await.ok()
     }
 
     /// Waits for something that jobs will bring about, and sees to it that they are
     /// not held up by others that hang.
-    pub async fn attend<F: Future>(&self, result: F) -> F::Output {
+    pub async fn wait_for<F: Future>(&self, result: F) -> F::Output {
         let mut result = pin!(result);
         loop {
-            match time::timeout(PATIENCE, result.as_mut()).await {
+            match time::timeout(STALL_TIMEOUT, result.as_mut()).await {
                 Ok(result) => return result,
-                Err(_) => self.relieve(),
+                Err(_) => self.grow_if_stalled(),
             }
         }
     }
 
     /// Runs a job soon.
-    pub fn run(&self, job: impl FnOnce() + Send + 'static) {
-        self.queue(|queue| queue.push_back(Box::new(job)));
+    pub fn spawn(&self, job: impl FnOnce() + Send + 'static) {
+        self.enqueue(|queue| queue.push_back(Box::new(job)));
     }
 
-    fn queue(&self, put: impl FnOnce(&mut VecDeque<Job>)) {
+    fn enqueue(&self, put: impl FnOnce(&mut VecDeque<Job>)) {
         let mut state = self.shared.lock();
         put(&mut state.queue);
         if state.idle > 0 {
             drop(state);
-            self.shared.work.notify_one();
-        } else if state.threads < STAYING {
+            self.shared.job_available.notify_one();
+        } else if state.threads < CORE_THREADS {
             self.start_thread(&mut state);
         }
     }
 
     /// Starts another thread if work is waiting and none was taken since this was
     /// last called.
-    fn relieve(&self) {
+    fn grow_if_stalled(&self) {
         let mut state = self.shared.lock();
-        let stuck = !state.queue.is_empty() && state.idle == 0 && state.taken == state.seen;
-        state.seen = state.taken;
-        if stuck && state.threads < MAX {
+        let stuck = !state.queue.is_empty()
+            && state.idle == 0
+            && state.jobs_started == state.jobs_started_at_last_check;
+        state.jobs_started_at_last_check = state.jobs_started;
+        if stuck && state.threads < MAX_THREADS {
             self.start_thread(&mut state);
         }
     }
@@ -113,46 +115,46 @@ impl Workers {
         self.shared.lock().threads
     }
 
-    fn start_thread(&self, state: &mut State) {
+    fn start_thread(&self, state: &mut WorkersState) {
         let shared = Arc::clone(&self.shared);
         let started = thread::Builder::new()
             .name("worker".into())
-            .stack_size(STACK)
-            .spawn(move || shared.work());
+            .stack_size(STACK_SIZE)
+            .spawn(move || shared.run_worker());
         match started {
             Ok(_) => state.threads += 1,
             // The work stays in the queue for the threads there are.
-            Err(error) => report(&error),
+            Err(error) => log_spawn_error(&error),
         }
     }
 }
 
-fn report(error: &io::Error) {
+fn log_spawn_error(error: &io::Error) {
     error!(%error, "cannot start a thread");
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl WorkersShared {
+    fn lock(&self) -> MutexGuard<'_, WorkersState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A thread's life.
-    fn work(&self) {
+    fn run_worker(&self) {
         let mut state = self.lock();
         loop {
             if let Some(job) = state.queue.pop_front() {
-                state.taken += 1;
+                state.jobs_started += 1;
                 drop(state);
                 // A job that panics has its own ways to say so; the thread goes on.
                 drop(panic::catch_unwind(AssertUnwindSafe(job)));
                 state = self.lock();
-            } else if state.threads > STAYING {
+            } else if state.threads > CORE_THREADS {
                 state.threads -= 1;
                 return;
             } else {
                 state.idle += 1;
                 state = self
-                    .work
+                    .job_available
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner);
                 state.idle -= 1;
@@ -179,13 +181,13 @@ mod tests {
         let hang = Arc::new(Mutex::new(hang));
         for _ in 0..4 {
             let hang = Arc::clone(&hang);
-            workers.run(move || assert!(hang.lock().unwrap().recv().is_err()));
+            workers.spawn(move || assert!(hang.lock().unwrap().recv().is_err()));
         }
         let (done, answer) = mpsc::channel();
-        workers.run(move || done.send(7).unwrap());
+        workers.spawn(move || done.send(7).unwrap());
         // Each call may notice only that work was taken since the call before.
         for _ in 0..10 {
-            workers.relieve();
+            workers.grow_if_stalled();
             thread::sleep(Duration::from_millis(20));
         }
         assert_eq!(answer.try_recv(), Ok(7));
@@ -202,7 +204,7 @@ mod tests {
         let panics = || assert_eq!(1, 2, "this panic is meant to be");
         assert_eq!(workers.call(panics).await, None);
         assert_eq!(workers.call(|| 3).await, Some(3));
-        assert!(workers.threads() <= STAYING);
+        assert!(workers.threads() <= CORE_THREADS);
     }
 
     #[test]
@@ -211,12 +213,12 @@ mod tests {
         let (done, answer) = mpsc::channel();
         for n in 0..100 {
             let done = done.clone();
-            workers.run(move || done.send(n).unwrap());
+            workers.spawn(move || done.send(n).unwrap());
         }
         let mut answers: Vec<i32> = (0..100).map(|_| answer.recv().unwrap()).collect();
         answers.sort_unstable();
         assert_eq!(answers, (0..100).collect::<Vec<_>>());
         // One is enough if it is quick.
-        assert!(workers.threads() <= STAYING);
+        assert!(workers.threads() <= CORE_THREADS);
     }
 }

@@ -17,17 +17,17 @@ const HEADER: usize = 8;
 
 /// An address of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Address {
+pub struct InterfaceAddress {
     /// The interface's number.
     pub ifindex: u32,
     /// Our own address, not the peer's.
     pub ip: IpAddr,
     /// How many of its bits are the network's.
-    pub prefix: u8,
+    pub prefix_len: u8,
 }
 
-impl Address {
-    pub(super) fn add(all: &mut Vec<Self>, message: &[u8]) {
+impl InterfaceAddress {
+    pub(super) fn parse_into(all: &mut Vec<Self>, message: &[u8]) {
         all.extend(Self::parse(message));
     }
 
@@ -37,29 +37,29 @@ impl Address {
         for (kind, value) in attributes(rest) {
             match kind {
                 // On a point-to-point link this is the peer's.
-                IFA_ADDRESS => address = netlink::ip(value),
-                IFA_LOCAL => local = netlink::ip(value),
+                IFA_ADDRESS => address = netlink::parse_ip(value),
+                IFA_LOCAL => local = netlink::parse_ip(value),
                 _ => {}
             }
         }
         Some(Self {
-            ifindex: netlink::u32(header.get(4..)?)?,
+            ifindex: netlink::parse_u32(header.get(4..)?)?,
             ip: local.or(address)?,
-            prefix: *header.get(1)?,
+            prefix_len: *header.get(1)?,
         })
     }
 }
 
 impl Snapshot {
     /// The addresses in the exporter's own network namespace, each once.
-    pub fn addresses(&self) -> Result<Vec<Address>> {
+    pub fn addresses(&self) -> Result<Vec<InterfaceAddress>> {
         let dump = Dump {
             name: "RTM_GETADDR",
             protocol: None,
-            kind: RTM_GETADDR,
+            message_type: RTM_GETADDR,
             body: &[0; HEADER],
         };
-        let mut addresses = dump.fold(self.deadline(), Address::add)?;
+        let mut addresses = dump.fold(self.deadline(), InterfaceAddress::parse_into)?;
         // One address can lead to several peers.
         addresses.sort_unstable();
         addresses.dedup();
@@ -74,11 +74,11 @@ mod tests {
     #[test]
     fn a_point_to_point_link_has_its_own_address_not_the_peers() {
         let message = "02200000 07000000 08000100 0a000002 08000200 0a000001";
-        let address = Address::parse(&netlink::hex(message)).unwrap();
-        let expected = Address {
+        let address = InterfaceAddress::parse(&netlink::hex(message)).unwrap();
+        let expected = InterfaceAddress {
             ifindex: 7,
             ip: [10, 0, 0, 1].into(),
-            prefix: 32,
+            prefix_len: 32,
         };
         assert_eq!(address, expected);
     }
@@ -86,8 +86,11 @@ mod tests {
     #[test]
     fn an_ipv6_address_stands_alone() {
         let message = "0a400000 02000000 14000100 fe80000000000000 00000000000000fe";
-        let address = Address::parse(&netlink::hex(message)).unwrap();
+        let address = InterfaceAddress::parse(&netlink::hex(message)).unwrap();
         assert_eq!(address.ip.to_string(), "fe80::fe");
-        assert_eq!(Address::parse(&netlink::hex("0a400000 02000000")), None);
+        assert_eq!(
+            InterfaceAddress::parse(&netlink::hex("0a400000 02000000")),
+            None
+        );
     }
 }

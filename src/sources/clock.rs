@@ -26,7 +26,7 @@ pub struct TimeZone {
 /// How the kernel keeps its clock right, in the words and units of `adjtimex(2)`.
 #[derive(Debug, Clone, Copy, Default)]
 #[expect(missing_docs, reason = "adjtimex(2) has them")]
-pub struct Discipline {
+pub struct Adjtimex {
     /// Anything but `TIME_ERROR`.
     pub is_synchronised: bool,
     pub status: i32,
@@ -48,16 +48,16 @@ pub struct Discipline {
 }
 
 /// `STA_NANO`: some fields are in nanoseconds, not in microseconds.
-const NANO: i32 = 0x2000;
+const STA_NANO: i32 = 0x2000;
 /// `TIME_ERROR`, the state of a clock that nothing keeps right.
 const TIME_ERROR: i32 = 5;
 
-impl Discipline {
+impl Adjtimex {
     /// In how many parts [`offset`](Self::offset) and [`jitter`](Self::jitter)
     /// divide a second.
     #[must_use]
-    pub fn parts_of_second(&self) -> u32 {
-        if self.status & NANO == 0 {
+    pub fn units_per_second(&self) -> u32 {
+        if self.status & STA_NANO == 0 {
             1_000_000
         } else {
             1_000_000_000
@@ -68,7 +68,9 @@ impl Discipline {
     /// nothing here.
     pub(super) fn read() -> Result<Self> {
         let (state, timex) = syscall::adjtimex().map_err(|error| match error.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => Error::Absent("adjtimex(2)".into()),
+            Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => {
+                Error::NotFound("adjtimex(2)".into())
+            }
             _ => Error::io("adjtimex(2)", error),
         })?;
         #[allow(clippy::useless_conversion, reason = "are i32 elsewhere")]
@@ -96,7 +98,7 @@ impl Discipline {
 
 /// What the clock shows, counted from the beginning of 1970; nothing where it shows
 /// an earlier time.
-pub(super) fn now() -> Option<Duration> {
+pub(super) fn unix_time() -> Option<Duration> {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .ok()
@@ -104,25 +106,25 @@ pub(super) fn now() -> Option<Duration> {
 
 /// The time zone as `TZ` in the environment says, else `/etc/localtime`.
 pub(super) fn time_zone() -> Option<TimeZone> {
-    let seconds = i64::try_from(now()?.as_secs()).ok()?;
+    let seconds = i64::try_from(unix_time()?.as_secs()).ok()?;
     let (name, offset) = syscall::local_time_zone(seconds)?;
     Some(TimeZone { name, offset })
 }
 
 /// The name of the time zone: see [`Snapshot::time_zone_name`](super::Snapshot::time_zone_name).
 pub(super) fn time_zone_name(rootfs: &Path) -> Result<Option<String>> {
-    if let Some(name) = env::var("TZ").ok().as_deref().and_then(zone_of_variable) {
+    if let Some(name) = env::var("TZ").ok().as_deref().and_then(parse_tz_variable) {
         return Ok(Some(name));
     }
     match dir::read(&rootfs.join("etc/timezone")) {
         Ok(text) if !text.trimmed().is_empty() => return Ok(Some(text.trimmed().to_owned())),
         Ok(_) => {}
-        Err(error) if error.is_vanished() => {}
+        Err(error) if error.is_gone() => {}
         Err(error) => return Err(error),
     }
     let link = rootfs.join("etc/localtime");
     match readlinkat(CWD, &link, Vec::new()) {
-        Ok(target) => Ok(target.to_str().ok().and_then(zone_of_file)),
+        Ok(target) => Ok(target.to_str().ok().and_then(zone_name_from_path)),
         // A file, not a link.
         Err(Errno::INVAL) => Ok(None),
         // Then it is UTC: `tzset(3)`.
@@ -133,17 +135,17 @@ pub(super) fn time_zone_name(rootfs: &Path) -> Result<Option<String>> {
 
 /// What `TZ` says, documented in `tzset(3)`: a zone's name, perhaps behind a colon, or a
 /// file, or a rule such as `CET-1CEST`, which is shown as it is.
-fn zone_of_variable(value: &str) -> Option<String> {
+fn parse_tz_variable(value: &str) -> Option<String> {
     let value = value.strip_prefix(':').unwrap_or(value);
     match value {
         "" => None,
-        file if file.starts_with('/') => zone_of_file(file),
+        file if file.starts_with('/') => zone_name_from_path(file),
         name => Some(name.to_owned()),
     }
 }
 
 /// The name of the zone that a file below `zoneinfo` describes.
-fn zone_of_file(path: &str) -> Option<String> {
+fn zone_name_from_path(path: &str) -> Option<String> {
     let (_, name) = path.rsplit_once("/zoneinfo/")?;
     let name = name.strip_prefix("posix/").unwrap_or(name);
     let name = name.strip_prefix("right/").unwrap_or(name);
@@ -157,7 +159,7 @@ mod tests {
     #[test]
     fn the_kernel_says_how_it_keeps_its_clock() {
         // Not allowed in every container.
-        if let Ok(discipline) = Discipline::read() {
+        if let Ok(discipline) = Adjtimex::read() {
             // 10 ms less or more than a tenth, as the kernel itself makes sure of.
             assert!(
                 (9_000..=11_000).contains(&discipline.tick),
@@ -185,7 +187,7 @@ mod tests {
             ("/usr/share/zoneinfo/right/Asia/Tokyo", Some("Asia/Tokyo")),
             ("/etc/alternatives/localtime", None),
         ] {
-            assert_eq!(zone_of_file(file).as_deref(), name, "{file}");
+            assert_eq!(zone_name_from_path(file).as_deref(), name, "{file}");
         }
         for (value, name) in [
             ("Europe/Oslo", Some("Europe/Oslo")),
@@ -195,7 +197,7 @@ mod tests {
             (":/etc/localtime", None),
             ("", None),
         ] {
-            assert_eq!(zone_of_variable(value).as_deref(), name, "{value}");
+            assert_eq!(parse_tz_variable(value).as_deref(), name, "{value}");
         }
     }
 

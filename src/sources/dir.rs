@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 /// More than any file of the kernel's holds; what is larger is an error.
 const MAX_FILE: usize = 32 << 20;
 /// More than any directory of the kernel's holds; what is larger is an error.
-const MAX_NAMES: usize = 1 << 20;
+const MAX_ENTRIES: usize = 1 << 20;
 /// What is asked for at first. Files below `/proc/sys` make the kernel clear as
 /// much memory as is asked for, and an attribute in sysfs is never larger.
 const PAGE: usize = 4096;
@@ -92,10 +92,10 @@ impl Dir {
     pub(super) fn with_bytes<T>(
         &self,
         name: impl AsRef<Path>,
-        made: impl FnOnce(&[u8]) -> Result<T, &'static str>,
+        parse: impl FnOnce(&[u8]) -> Result<T, &'static str>,
     ) -> Result<T> {
         let name = name.as_ref();
-        match with_bytes(self.fd.as_fd(), name, made) {
+        match with_bytes(self.fd.as_fd(), name, parse) {
             Ok(Ok(made)) => Ok(made),
             Ok(Err(reason)) => Err(Error::Parse {
                 path: self.path.join(name),
@@ -107,17 +107,17 @@ impl Dir {
     }
 
     /// Reads a file that holds one number.
-    pub fn number<T: FromStr>(&self, name: impl AsRef<Path>) -> Result<T> {
-        self.read(name)?.number()
+    pub fn read_number<T: FromStr>(&self, name: impl AsRef<Path>) -> Result<T> {
+        self.read(name)?.parse_number()
     }
 
     /// Reads a file that holds one word or sentence.
-    pub fn word(&self, name: impl AsRef<Path>) -> Result<String> {
+    pub fn read_trimmed(&self, name: impl AsRef<Path>) -> Result<String> {
         Ok(self.read(name)?.trimmed().to_owned())
     }
 
     /// The last part of what a symbolic link in this directory points to.
-    pub fn link(&self, name: impl AsRef<Path>) -> Result<String> {
+    pub fn read_link_name(&self, name: impl AsRef<Path>) -> Result<String> {
         let name = name.as_ref();
         let target = rustix::fs::readlinkat(&self.fd, name, Vec::new())
             .map_err(|errno| Error::io(self.path.join(name), errno))?;
@@ -134,19 +134,19 @@ impl Dir {
 
     /// Reads a file that somebody put there for us, if it is one: no device, no FIFO,
     /// and no more than `max` bytes.
-    pub fn user_file(&self, name: impl AsRef<Path>, max: usize) -> Result<UserFile> {
+    pub fn read_user_file(&self, name: impl AsRef<Path>, max: usize) -> Result<UserFile> {
         let path = self.path.join(&name);
         let read = || -> io::Result<_> {
             // Asked before it is opened, because to open a device can set it off, and
             // once more of what was opened.
-            regular(&rustix::fs::statat(
+            regular_file_size(&rustix::fs::statat(
                 &self.fd,
                 name.as_ref(),
                 AtFlags::empty(),
             )?)?;
             let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
             let file = rustix::fs::openat(&self.fd, name.as_ref(), flags, Mode::empty())?;
-            let size = regular(&rustix::fs::fstat(&file)?)?;
+            let size = regular_file_size(&rustix::fs::fstat(&file)?)?;
             if size > max as u64 {
                 return Err(Errno::FBIG.into());
             }
@@ -220,7 +220,7 @@ impl Dir {
             if !matches!(name.to_bytes(), b"." | b"..") && wanted(entry.file_type()) {
                 names.push(std::ffi::OsStr::from_bytes(name.to_bytes()).to_owned());
             }
-            if names.len() > MAX_NAMES {
+            if names.len() > MAX_ENTRIES {
                 return Err(failed(Errno::TOOBIG));
             }
         }
@@ -230,7 +230,7 @@ impl Dir {
 }
 
 /// The size of a regular file.
-fn regular(stat: &Stat) -> io::Result<u64> {
+fn regular_file_size(stat: &Stat) -> io::Result<u64> {
     if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
         return Ok(stat.st_size.try_into().unwrap_or(0));
     }
@@ -255,7 +255,7 @@ fn read_at(at: BorrowedFd<'_>, name: &Path, path: impl Fn() -> PathBuf) -> Resul
 fn with_bytes<T>(
     at: BorrowedFd<'_>,
     name: &Path,
-    made: impl FnOnce(&[u8]) -> T,
+    parse: impl FnOnce(&[u8]) -> T,
 ) -> Result<T, Errno> {
     thread_local! {
         static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -264,7 +264,7 @@ fn with_bytes<T>(
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let read =
             rustix::fs::openat(at, name, flags, Mode::empty()).and_then(|file| fill(buffer, &file));
-        let read = read.map(|len| made(&buffer[..len]));
+        let read = read.map(|len| parse(&buffer[..len]));
         // What a rare large file needed is not held for ever.
         if buffer.len() > 64 * PAGE {
             *buffer = Vec::new();
@@ -334,15 +334,15 @@ mod tests {
         std::os::unix::fs::symlink("file", path.join("link")).unwrap();
         let dir = Dir::open(&path).unwrap();
         for not_a_file in ["fifo", "directory"] {
-            let error = dir.user_file(not_a_file, 9).unwrap_err().to_string();
+            let error = dir.read_user_file(not_a_file, 9).unwrap_err().to_string();
             assert!(error.ends_with(": not a regular file"), "{error}");
         }
-        assert!(dir.user_file("loop", 9).is_err());
-        assert!(dir.user_file("gone", 9).unwrap_err().is_vanished());
-        let file = dir.user_file("link", 2).unwrap();
+        assert!(dir.read_user_file("loop", 9).is_err());
+        assert!(dir.read_user_file("gone", 9).unwrap_err().is_gone());
+        let file = dir.read_user_file("link", 2).unwrap();
         assert_eq!(file.body, [b'x', 0xff]);
         assert!(file.modified > 1_700_000_000);
-        assert!(dir.user_file("link", 1).is_err());
+        assert!(dir.read_user_file("link", 1).is_err());
         std::fs::remove_dir_all(path).unwrap();
     }
 
@@ -359,8 +359,8 @@ mod tests {
         assert_eq!(dir.names().unwrap(), ["a", "b", "c", "d", "e"]);
         let dirs: Vec<_> = dir.dirs().unwrap().iter().map(Dir::name).collect();
         assert_eq!(dirs, ["a", "b", "d"]);
-        assert_eq!(dir.link("d").unwrap(), "a");
-        assert!(dir.dir("gone").unwrap_err().is_vanished());
+        assert_eq!(dir.read_link_name("d").unwrap(), "a");
+        assert!(dir.dir("gone").unwrap_err().is_gone());
         std::fs::remove_dir_all(path).unwrap();
     }
 }

@@ -10,14 +10,14 @@ use crate::error::Result;
 
 /// What is no whole disk: RAM disks, loop devices, floppies, partitions. A regular
 /// expression.
-pub const NO_DISKS: &str = r"^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$";
+pub const IGNORED_DEVICES: &str = r"^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$";
 
 /// More columns than these mean nothing to us.
 const MAX_COLUMNS: usize = 17;
 /// How many every kernel has.
 const MIN_COLUMNS: usize = 11;
 /// How many partitions had before 2.6.25.
-const OLD_PARTITION: usize = 4;
+const OLD_PARTITION_COLUMNS: usize = 4;
 
 /// One line: a device.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub struct DiskCounters<'a> {
 
 impl<'a> DiskCounters<'a> {
     /// Reads one line.
-    pub fn read(mut line: Fields<'a>) -> Result<Self> {
+    pub fn parse(mut line: Fields<'a>) -> Result<Self> {
         let (major, minor) = (line.word("major number")?, line.word("minor number")?);
         // Both become part of a file's name.
         line.parse_word::<u32>(major, "major number")?;
@@ -47,7 +47,7 @@ impl<'a> DiskCounters<'a> {
         {
             columns.push(column);
         }
-        if columns.len() < MIN_COLUMNS && columns.len() != OLD_PARTITION {
+        if columns.len() < MIN_COLUMNS && columns.len() != OLD_PARTITION_COLUMNS {
             return Err(line.error("columns are missing"));
         }
         Ok(Self {
@@ -62,7 +62,7 @@ impl<'a> DiskCounters<'a> {
 impl Snapshot {
     /// `/proc/diskstats`, a line for each device, to be read with [`DiskCounters::read`].
     pub fn diskstats(&self) -> Result<&Text> {
-        self.diskstats.get_or_read(|| self.proc("diskstats"))
+        self.diskstats.get_or_read(|| self.read_proc("diskstats"))
     }
 }
 
@@ -72,7 +72,7 @@ mod tests {
 
     fn read(line: &str) -> Result<usize> {
         let text = Text::from(line);
-        let disk = DiskCounters::read(text.line().unwrap())?;
+        let disk = DiskCounters::parse(text.line().unwrap())?;
         Ok(disk.columns.len())
     }
 

@@ -7,7 +7,7 @@ use std::{borrow::Cow, os::fd::AsFd, os::fd::OwnedFd, path::PathBuf};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::syscall::{self, Guarded, Question};
+use super::syscall::{self, EthtoolCommand, GuardedBuffer};
 use crate::error::{Error, Result};
 
 /// More statistics than any driver has (a hundred for each of some hundred queues).
@@ -19,7 +19,7 @@ const STATISTICS_SET: u32 = 1;
 
 /// A driver, as it introduces itself.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Driver {
+pub struct DriverInfo {
     /// Its name.
     pub name: String,
     /// Its version, which for most is that of the kernel.
@@ -27,7 +27,7 @@ pub struct Driver {
     /// The version of the device's firmware.
     pub firmware_version: String,
     /// Where the device is, such as its PCI address.
-    pub bus: String,
+    pub bus_info: String,
     /// The version of the device's boot firmware.
     pub expansion_rom_version: String,
 }
@@ -36,18 +36,18 @@ pub struct Driver {
 #[derive(Debug, PartialEq, Eq)]
 pub struct LinkSettings {
     /// Whether speed and duplex are negotiated with the other end.
-    pub autonegotiates: bool,
+    pub autoneg: bool,
     /// What the interface is able to do.
-    pub supported: LinkModes,
+    pub supported: LinkModeSet,
     /// What the interface offers the other end.
-    pub advertised: LinkModes,
+    pub advertising: LinkModeSet,
 }
 
 /// A set of link modes.
 #[derive(Debug, PartialEq, Eq)]
-pub struct LinkModes(Vec<u32>);
+pub struct LinkModeSet(Vec<u32>);
 
-impl LinkModes {
+impl LinkModeSet {
     /// Whether a mode is in it, given its number in `ethtool_link_mode_bit_indices`.
     #[must_use]
     pub fn has(&self, mode: u32) -> bool {
@@ -57,7 +57,7 @@ impl LinkModes {
 }
 
 #[cfg(test)]
-impl<const N: usize> From<[u32; N]> for LinkModes {
+impl<const N: usize> From<[u32; N]> for LinkModeSet {
     fn from(words: [u32; N]) -> Self {
         Self(words.to_vec())
     }
@@ -76,7 +76,7 @@ impl Statistics {
         let (names, _) = self.names.as_chunks::<NAME_LEN>();
         let (values, _) = self.values.as_chunks();
         let values = values.iter().map(|value| u64::from_ne_bytes(*value));
-        names.iter().map(|name| text(name)).zip(values)
+        names.iter().map(|name| nul_terminated(name)).zip(values)
     }
 }
 
@@ -96,14 +96,14 @@ impl From<&[(&str, u64)]> for Statistics {
 
 /// Asks one interface after the other.
 #[derive(Debug)]
-pub struct Ethtool {
+pub struct EthtoolSocket {
     socket: OwnedFd,
-    request: Guarded,
+    request: GuardedBuffer,
     /// How many words a set of link modes has: the kernel says so when first asked.
-    link_words: i8,
+    link_mode_words: i8,
 }
 
-impl Ethtool {
+impl EthtoolSocket {
     pub(super) fn open() -> Result<Self> {
         let failed = |error| Error::io("ethtool", error);
         // Any family does to ask the kernel; this one is allowed where IP is not.
@@ -114,34 +114,34 @@ impl Ethtool {
             None,
         );
         // Names take the most, and a header before them.
-        let request = Guarded::new(16 + MAX_STATISTICS * NAME_LEN);
+        let request = GuardedBuffer::new(16 + MAX_STATISTICS * NAME_LEN);
         Ok(Self {
             socket: socket.map_err(|errno| failed(errno.into()))?,
             request: request.map_err(failed)?,
-            link_words: 0,
+            link_mode_words: 0,
         })
     }
 
     /// The driver of an interface.
-    pub fn driver(&mut self, interface: &str) -> Result<Driver> {
-        let answer = self.ask(interface, Question::Driver, &[])?;
-        driver(answer).ok_or_else(|| nonsense(interface))
+    pub fn driver_info(&mut self, interface: &str) -> Result<DriverInfo> {
+        let answer = self.ioctl(interface, EthtoolCommand::DriverInfo, &[])?;
+        parse_driver_info(answer).ok_or_else(|| malformed_response(interface))
     }
 
     /// The link of an interface.
-    pub fn link(&mut self, interface: &str) -> Result<LinkSettings> {
+    pub fn link_settings(&mut self, interface: &str) -> Result<LinkSettings> {
         for _ in 0..2 {
             let mut request = [0; 44];
-            if let Some(words) = request.get_mut(LINK_WORDS - 4) {
-                *words = self.link_words.cast_unsigned();
+            if let Some(words) = request.get_mut(LINK_MODE_WORDS_OFFSET - 4) {
+                *words = self.link_mode_words.cast_unsigned();
             }
-            let answer = self.ask(interface, Question::LinkSettings, &request)?;
-            match link(answer).ok_or_else(|| nonsense(interface))? {
+            let answer = self.ioctl(interface, EthtoolCommand::LinkSettings, &request)?;
+            match parse_link_settings(answer).ok_or_else(|| malformed_response(interface))? {
                 Ok(link) => return Ok(link),
-                Err(words) => self.link_words = words,
+                Err(words) => self.link_mode_words = words,
             }
         }
-        Err(nonsense(interface))
+        Err(malformed_response(interface))
     }
 
     /// The statistics of an interface's driver, of which there may be none.
@@ -151,21 +151,22 @@ impl Ethtool {
         if let Some(wanted) = set.get_mut(4..) {
             wanted.copy_from_slice(&(1_u64 << STATISTICS_SET).to_ne_bytes());
         }
-        let sizes = self.ask(interface, Question::SetSizes, &set)?;
-        let count = set_size(sizes).ok_or_else(|| nonsense(interface))?;
+        let sizes = self.ioctl(interface, EthtoolCommand::StringSetInfo, &set)?;
+        let count = parse_set_size(sizes).ok_or_else(|| malformed_response(interface))?;
         if count == 0 {
             return Ok(Statistics::default());
         }
         let count = u32::try_from(count).unwrap_or_default().to_ne_bytes();
         let request = [STATISTICS_SET.to_ne_bytes(), count];
-        let answer = self.ask(interface, Question::Strings, request.as_flattened())?;
-        let names = counted(answer, 8, NAME_LEN).ok_or_else(|| nonsense(interface))?;
+        let answer = self.ioctl(interface, EthtoolCommand::StringSet, request.as_flattened())?;
+        let names =
+            counted_entries(answer, 8, NAME_LEN).ok_or_else(|| malformed_response(interface))?;
         let names = names.to_vec();
-        let answer = self.ask(interface, Question::Statistics, &count)?;
-        let values = counted(answer, 4, 8).ok_or_else(|| nonsense(interface))?;
+        let answer = self.ioctl(interface, EthtoolCommand::Stats, &count)?;
+        let values = counted_entries(answer, 4, 8).ok_or_else(|| malformed_response(interface))?;
         // A queue more or less in between, and every name would be a neighbour's.
         if names.len() / NAME_LEN != values.len() / 8 {
-            return Err(nonsense(interface));
+            return Err(malformed_response(interface));
         }
         Ok(Statistics {
             names,
@@ -174,15 +175,15 @@ impl Ethtool {
     }
 
     /// Makes a request, given what comes after the question's number.
-    fn ask(&mut self, interface: &str, question: Question, request: &[u8]) -> Result<&[u8]> {
+    fn ioctl(&mut self, interface: &str, cmd: EthtoolCommand, request: &[u8]) -> Result<&[u8]> {
         let bytes = self.request.bytes_mut();
         // Nothing of an earlier answer may look like part of this one.
-        bytes.iter_mut().take(HEADER_MAX).for_each(|b| *b = 0);
+        bytes.iter_mut().take(MAX_HEADER_LEN).for_each(|b| *b = 0);
         for (to, from) in bytes.iter_mut().skip(4).zip(request) {
             *to = *from;
         }
-        syscall::ethtool(self.socket.as_fd(), interface, question, &mut self.request)
-            .map_err(|error| Error::io(path(interface), error))?;
+        syscall::ethtool(self.socket.as_fd(), interface, cmd, &mut self.request)
+            .map_err(|error| Error::io(error_path(interface), error))?;
         Ok(self.request.bytes())
     }
 }
@@ -190,16 +191,19 @@ impl Ethtool {
 /// Parses a reply as each type of reply, for the fuzz target `ethtool`. Returns how much could
 /// be parsed.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn read(answer: &[u8]) -> usize {
-    let mut made = usize::from(driver(answer).is_some());
-    if let Some(Ok(link)) = link(answer) {
+pub(crate) fn parse_all(answer: &[u8]) -> usize {
+    let mut made = usize::from(parse_driver_info(answer).is_some());
+    if let Some(Ok(link)) = parse_link_settings(answer) {
         let words = link.supported.0.len();
-        assert!(words == link.advertised.0.len() && 8 * words <= answer.len());
+        assert!(words == link.advertising.0.len() && 8 * words <= answer.len());
         made += 1;
         (0..=u8::MAX).for_each(|mode| _ = link.supported.has(mode.into()));
     }
-    set_size(answer);
-    let (names, values) = (counted(answer, 8, NAME_LEN), counted(answer, 4, 8));
+    parse_set_size(answer);
+    let (names, values) = (
+        counted_entries(answer, 8, NAME_LEN),
+        counted_entries(answer, 4, 8),
+    );
     let statistics = Statistics {
         names: names.unwrap_or_default().to_vec(),
         values: values.unwrap_or_default().to_vec(),
@@ -210,36 +214,36 @@ pub(crate) fn read(answer: &[u8]) -> usize {
 }
 
 /// No answer's part of fixed length is longer.
-const HEADER_MAX: usize = 512;
+const MAX_HEADER_LEN: usize = 512;
 /// Where in `ethtool_link_settings` the number of words is.
-const LINK_WORDS: usize = 15;
+const LINK_MODE_WORDS_OFFSET: usize = 15;
 
 /// What errors are about.
-fn path(interface: &str) -> PathBuf {
+fn error_path(interface: &str) -> PathBuf {
     format!("ethtool {interface}").into()
 }
 
-fn nonsense(interface: &str) -> Error {
+fn malformed_response(interface: &str) -> Error {
     let reason = format_args!("{interface}: an answer that makes no sense");
     Error::api("ethtool", reason)
 }
 
 /// `ethtool_drvinfo`
-fn driver(answer: &[u8]) -> Option<Driver> {
-    let word = |at: usize| Some(text(answer.get(at..at + 32)?).into_owned());
-    Some(Driver {
+fn parse_driver_info(answer: &[u8]) -> Option<DriverInfo> {
+    let word = |at: usize| Some(nul_terminated(answer.get(at..at + 32)?).into_owned());
+    Some(DriverInfo {
         name: word(4)?,
         version: word(36)?,
         firmware_version: word(68)?,
-        bus: word(100)?,
+        bus_info: word(100)?,
         expansion_rom_version: word(132)?,
     })
 }
 
 /// `ethtool_link_settings`; where the request had space for another number of
 /// words, the right one.
-fn link(answer: &[u8]) -> Option<Result<LinkSettings, i8>> {
-    let words = answer.get(LINK_WORDS)?.cast_signed();
+fn parse_link_settings(answer: &[u8]) -> Option<Result<LinkSettings, i8>> {
+    let words = answer.get(LINK_MODE_WORDS_OFFSET)?.cast_signed();
     if words <= 0 {
         return Some(Err(words.checked_neg()?));
     }
@@ -248,38 +252,38 @@ fn link(answer: &[u8]) -> Option<Result<LinkSettings, i8>> {
         let set = answer.get(48..)?.get(4 * words * number..)?;
         let (words, _) = set.get(..4 * words)?.as_chunks();
         let words = words.iter().map(|word| u32::from_ne_bytes(*word));
-        Some(LinkModes(words.collect()))
+        Some(LinkModeSet(words.collect()))
     };
     Some(Ok(LinkSettings {
-        autonegotiates: *answer.get(11)? == 1,
+        autoneg: *answer.get(11)? == 1,
         supported: set(0)?,
-        advertised: set(1)?,
+        advertising: set(1)?,
     }))
 }
 
 /// `ethtool_sset_info`, asked about one set.
-fn set_size(answer: &[u8]) -> Option<usize> {
+fn parse_set_size(answer: &[u8]) -> Option<usize> {
     let known = u64::from_ne_bytes(*answer.get(8..)?.first_chunk()?);
     if known == 0 {
         return Some(0);
     }
-    number(answer, 16)
+    read_count(answer, 16)
 }
 
 /// `ethtool_gstrings` and `ethtool_stats`: as many entries as it says there are.
-fn counted(answer: &[u8], count_at: usize, len: usize) -> Option<&[u8]> {
-    let count = number(answer, count_at)?;
+fn counted_entries(answer: &[u8], count_at: usize, len: usize) -> Option<&[u8]> {
+    let count = read_count(answer, count_at)?;
     let (_, entries) = answer.split_at_checked(count_at + 4)?;
     entries.get(..count.checked_mul(len)?)
 }
 
-fn number(answer: &[u8], at: usize) -> Option<usize> {
+fn read_count(answer: &[u8], at: usize) -> Option<usize> {
     let bytes = answer.get(at..)?.first_chunk()?;
     usize::try_from(u32::from_ne_bytes(*bytes)).ok()
 }
 
 /// Up to the zero at its end, or all of it.
-fn text(bytes: &[u8]) -> Cow<'_, str> {
+fn nul_terminated(bytes: &[u8]) -> Cow<'_, str> {
     let text = bytes.split(|b| *b == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text)
 }
@@ -306,16 +310,16 @@ mod tests {
         }
         // As long as there is space for, without a zero at the end.
         answer.extend([b'x'; 32]);
-        let expected = Driver {
+        let expected = DriverInfo {
             name: "virtio_net".into(),
             version: "1.0.0".into(),
             firmware_version: "fw".into(),
-            bus: "0000:00:03.0".into(),
+            bus_info: "0000:00:03.0".into(),
             expansion_rom_version: "x".repeat(32),
         };
-        assert_eq!(driver(&answer), Some(expected));
+        assert_eq!(parse_driver_info(&answer), Some(expected));
         answer.pop();
-        assert_eq!(driver(&answer), None);
+        assert_eq!(parse_driver_info(&answer), None);
     }
 
     #[test]
@@ -324,43 +328,46 @@ mod tests {
         //           duplex, port, address, autoneg, mdio, mdix, mdix control, words
         answer.extend([1, 0, 0, 1, 0, 0, 0, (-2_i8).cast_unsigned()]);
         answer.resize(48, 0);
-        assert_eq!(link(&answer), Some(Err(2)));
+        assert_eq!(parse_link_settings(&answer), Some(Err(2)));
 
         answer[15] = 2;
         answer.extend(words(&[1 << 5, 1, 1 << 6, 0]));
         let expected = LinkSettings {
-            autonegotiates: true,
+            autoneg: true,
             supported: [1 << 5, 1].into(),
-            advertised: [1 << 6, 0].into(),
+            advertising: [1 << 6, 0].into(),
         };
-        assert_eq!(link(&answer), Some(Ok(expected)));
+        assert_eq!(parse_link_settings(&answer), Some(Ok(expected)));
         answer.pop();
-        assert_eq!(link(&answer), None);
+        assert_eq!(parse_link_settings(&answer), None);
         answer[15] = 0x80;
-        assert_eq!(link(&answer), None);
+        assert_eq!(parse_link_settings(&answer), None);
     }
 
     #[test]
     fn modes_beyond_what_the_kernel_knows_are_not_set() {
-        let modes = LinkModes::from([1 << 31, 1]);
+        let modes = LinkModeSet::from([1 << 31, 1]);
         assert!(modes.has(31) && modes.has(32));
         assert!(!modes.has(30) && !modes.has(33) && !modes.has(64));
     }
 
     #[test]
     fn a_driver_that_counts_nothing_has_no_such_set() {
-        assert_eq!(set_size(&words(&[0x37, 0, 1 << 1, 0, 70])), Some(70));
-        assert_eq!(set_size(&words(&[0x37, 0, 0, 0, 70])), Some(0));
-        assert_eq!(set_size(&words(&[0x37, 0, 1 << 1])), None);
+        assert_eq!(parse_set_size(&words(&[0x37, 0, 1 << 1, 0, 70])), Some(70));
+        assert_eq!(parse_set_size(&words(&[0x37, 0, 0, 0, 70])), Some(0));
+        assert_eq!(parse_set_size(&words(&[0x37, 0, 1 << 1])), None);
     }
 
     #[test]
     fn an_answer_that_is_shorter_than_it_says_is_none() {
         let answer = words(&[0x1d, 2, 5, 6, 7, 8]);
-        assert_eq!(counted(&answer, 4, 8), Some(&words(&[5, 6, 7, 8])[..]));
-        assert_eq!(counted(&words(&[0x1d, 2, 5, 6, 7]), 4, 8), None);
-        assert_eq!(counted(&words(&[0x1d, u32::MAX, 5]), 4, 8), None);
-        assert_eq!(counted(&words(&[0x1d]), 4, 8), None);
+        assert_eq!(
+            counted_entries(&answer, 4, 8),
+            Some(&words(&[5, 6, 7, 8])[..])
+        );
+        assert_eq!(counted_entries(&words(&[0x1d, 2, 5, 6, 7]), 4, 8), None);
+        assert_eq!(counted_entries(&words(&[0x1d, u32::MAX, 5]), 4, 8), None);
+        assert_eq!(counted_entries(&words(&[0x1d]), 4, 8), None);
     }
 
     #[test]
@@ -372,15 +379,15 @@ mod tests {
     }
 
     /// A pair of interfaces, gone when dropped.
-    struct Pair;
+    struct VethPair;
 
-    impl Pair {
+    impl VethPair {
         fn new() -> Option<Self> {
             ip("link add strata-a type veth peer name strata-b").then_some(Self)
         }
     }
 
-    impl Drop for Pair {
+    impl Drop for VethPair {
         fn drop(&mut self) {
             ip("link del strata-a");
         }
@@ -399,7 +406,7 @@ mod tests {
         std::thread::spawn(|| {
             #[expect(deprecated, reason = "a thread's network namespace is safe to leave")]
             let unshared = rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET);
-            let Some(_pair) = unshared.ok().and_then(|()| Pair::new()) else {
+            let Some(_pair) = unshared.ok().and_then(|()| VethPair::new()) else {
                 let needs = "CAP_SYS_ADMIN, CAP_NET_ADMIN, ip(8) and veth";
                 let required = std::env::var_os("STRATA_TEST_REQUIRE").is_some();
                 assert!(!required, "needs {needs}");
@@ -408,18 +415,18 @@ mod tests {
                 std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
                 return;
             };
-            let mut ethtool = Ethtool::open().unwrap();
+            let mut ethtool = EthtoolSocket::open().unwrap();
             for _ in 0..2 {
-                assert_eq!(ethtool.driver("strata-a").unwrap().name, "veth");
-                let link = ethtool.link("strata-a").unwrap();
-                assert!(!link.autonegotiates);
+                assert_eq!(ethtool.driver_info("strata-a").unwrap().name, "veth");
+                let link = ethtool.link_settings("strata-a").unwrap();
+                assert!(!link.autoneg);
                 let statistics = ethtool.statistics("strata-a").unwrap();
                 let (name, _) = statistics.iter().next().unwrap();
                 assert_eq!(name, "peer_ifindex");
             }
-            assert!(ethtool.driver("lo").unwrap_err().is_unsaid());
+            assert!(ethtool.driver_info("lo").unwrap_err().is_unavailable());
             assert_eq!(ethtool.statistics("lo").unwrap().iter().count(), 0);
-            assert!(ethtool.link("strata-c").unwrap_err().is_vanished());
+            assert!(ethtool.link_settings("strata-c").unwrap_err().is_gone());
         })
         .join()
         .unwrap();

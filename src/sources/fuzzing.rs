@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use super::{
-    Snapshot, addresses::Address, ethtool, libvirt::Fetched, links, mounts::MountInfo,
+    Snapshot, addresses::InterfaceAddress, ethtool, libvirt::FetchResult, links, mounts::MountInfo,
     neighbours::Neighbour, netlink, qdiscs::Qdisc, routes::Route, tcp_sockets::TcpSockets,
 };
-use crate::sources::{Machine, Roots};
+use crate::sources::{HostState, Roots};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -19,15 +19,15 @@ pub(crate) use super::{
 };
 
 /// A machine that is read from a directory, with these virtual machines.
-pub(crate) fn snapshot(root: &Path, domains: Option<Fetched>) -> Snapshot {
+pub(crate) fn snapshot(root: &Path, domains: Option<FetchResult>) -> Snapshot {
     let roots = Roots {
         procfs: root.join("proc"),
         sysfs: root.join("sys"),
         rootfs: root.join("root"),
         udev_data: root.join("udev"),
     };
-    let machine: Arc<Machine> = roots.into();
-    let snapshot = Snapshot::begin(machine, Instant::now() + Duration::from_secs(60));
+    let machine: Arc<HostState> = roots.into();
+    let snapshot = Snapshot::new(machine, Instant::now() + Duration::from_secs(60));
     if let Some(domains) = domains {
         // It was made a moment ago: nobody asked yet.
         snapshot.domains.get_or_read(|| Ok(domains)).ok();
@@ -44,8 +44,8 @@ pub(crate) fn netlink(bytes: &[u8]) -> usize {
     let most = datagram.len();
     match question % 6 {
         0 => {
-            let links = netlink::answer(datagram, links::add).unwrap_or_default();
-            let links = links::in_order(links);
+            let links = netlink::parse_response(datagram, links::parse_into).unwrap_or_default();
+            let links = links::sort_and_dedup(links);
             let text = |link: &super::Link| {
                 let names: usize = link.altnames.iter().map(String::len).sum();
                 link.name.len() + link.ifalias.len() + link.address.len() + names
@@ -61,46 +61,49 @@ pub(crate) fn netlink(bytes: &[u8]) -> usize {
             links.len()
         }
         1 => {
-            let routes = netlink::answer(datagram, Route::add).unwrap_or_default();
+            let routes = netlink::parse_response(datagram, Route::parse_into).unwrap_or_default();
             assert!(routes.len() <= most);
             assert!(routes.iter().all(|it| !it.protocol_name().is_empty()));
             routes.len()
         }
         2 => {
-            let neighbours = netlink::answer(datagram, Neighbour::add).unwrap_or_default();
+            let neighbours =
+                netlink::parse_response(datagram, Neighbour::parse_into).unwrap_or_default();
             assert!(neighbours.len() <= most);
             neighbours.len()
         }
         3 => {
-            let qdiscs = netlink::answer(datagram, Qdisc::add).unwrap_or_default();
+            let qdiscs = netlink::parse_response(datagram, Qdisc::parse_into).unwrap_or_default();
             assert!(qdiscs.iter().map(|it| it.kind.len()).sum::<usize>() <= 3 * most);
             qdiscs.len()
         }
         4 => {
-            let sockets = netlink::answer(datagram, TcpSockets::add_all).unwrap_or_default();
+            let sockets =
+                netlink::parse_response(datagram, TcpSockets::add_message).unwrap_or_default();
             let sockets = sockets.states().map(|(_, count)| count).sum::<u64>();
             let sockets = usize::try_from(sockets).unwrap_or(usize::MAX);
             assert!(sockets <= most);
             sockets
         }
         _ => {
-            let addresses = netlink::answer(datagram, Address::add).unwrap_or_default();
+            let addresses =
+                netlink::parse_response(datagram, InterfaceAddress::parse_into).unwrap_or_default();
             assert!(addresses.len() <= most);
             addresses.len()
         }
     }
 }
 
-pub(crate) use ethtool::read as ethtool;
+pub(crate) use ethtool::parse_all as ethtool;
 
 /// `/proc/PID/mountinfo`; says how many mounts there are.
 pub(crate) fn mountinfo(bytes: &[u8]) -> usize {
-    let info = MountInfo::of(bytes);
+    let info = MountInfo::from_bytes(bytes);
     let (mut text, mut mounts) = (0, 0);
     for mount in info.mounts().flatten() {
-        text += mount.point.as_os_str().len();
+        text += mount.mount_point.as_os_str().len();
         mounts += 1;
-        text += mount.source.len() + mount.kind.len() + mount.options.len();
+        text += mount.source.len() + mount.fs_type.len() + mount.options.len();
     }
     // A byte becomes three at most, as U+FFFD.
     assert!(text <= 3 * bytes.len());

@@ -4,24 +4,24 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Dir, Networks, Process, Snapshot, Traffic, cgroup::Group};
+use super::{Dir, NetnsOwners, Process, Snapshot, TotalTraffic, cgroup::Cgroup};
 use crate::error::{Error, Result};
 
 /// Sectors of `/proc/diskstats`.
 const SECTOR: u64 = 512;
 
 /// What begins so is no disk, or is above one.
-const NO_DISKS: [&str; 5] = ["ram", "zram", "loop", "fd", "sr"];
+const IGNORED_DISK_PREFIXES: [&str; 5] = ["ram", "zram", "loop", "fd", "sr"];
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct HostUsage {
     procfs: Dir,
-    root: Option<Group>,
-    first: Option<Process>,
+    root: Option<Cgroup>,
+    init: Option<Process>,
     /// The interfaces that have a device, if any has: what goes through others goes through
     /// them as well.
-    devices: BTreeSet<String>,
+    physical_interfaces: BTreeSet<String>,
 }
 
 impl Snapshot {
@@ -38,8 +38,8 @@ impl Snapshot {
         Ok(HostUsage {
             procfs: self.proc_dir("")?,
             root: self.cgroups().root().ok(),
-            first: self.process(1).ok(),
-            devices: names.filter(has_device).collect(),
+            init: self.process(1).ok(),
+            physical_interfaces: names.filter(has_device).collect(),
         })
     }
 }
@@ -47,41 +47,41 @@ impl Snapshot {
 impl HostUsage {
     /// Time that was used of all CPUs.
     pub fn cpu_time(&self) -> Result<Duration> {
-        let root = self.root.as_ref().map(Group::cpu_time);
+        let root = self.root.as_ref().map(Cgroup::cpu_time);
         if let Some(Ok(Some(time))) = root {
             return Ok(time);
         }
-        self.procfs.with_bytes("stat", busy)
+        self.procfs.with_bytes("stat", parse_cpu_time)
     }
 
     /// Bytes in memory that are not available any more.
     pub fn memory(&self) -> Result<u64> {
-        self.procfs.with_bytes("meminfo", used)
+        self.procfs.with_bytes("meminfo", parse_used_memory)
     }
 
     /// Processes and threads.
     pub fn tasks(&self) -> Result<u64> {
-        self.procfs.with_bytes("loadavg", tasks)
+        self.procfs.with_bytes("loadavg", parse_tasks)
     }
 
     /// What its network interfaces received and sent.
-    pub fn traffic(&self) -> Result<Traffic> {
-        let Some(first) = &self.first else {
-            return Err(Error::Absent(self.procfs.path().join("1")));
+    pub fn traffic(&self) -> Result<TotalTraffic> {
+        let Some(first) = &self.init else {
+            return Err(Error::NotFound(self.procfs.path().join("1")));
         };
-        first.traffic(|name| {
-            if self.devices.is_empty() {
-                !Networks::is_engines(name)
+        first.total_traffic(|name| {
+            if self.physical_interfaces.is_empty() {
+                !NetnsOwners::is_engine_interface(name)
             } else {
-                self.devices.contains(name)
+                self.physical_interfaces.contains(name)
             }
         })
     }
 
     /// Bytes read from and written to the devices that count.
-    pub fn disk_bytes(&self, counts: impl FnMut(u32, u32) -> bool) -> Result<(u64, u64)> {
+    pub fn disk_bytes(&self, filter: impl FnMut(u32, u32) -> bool) -> Result<(u64, u64)> {
         self.procfs
-            .with_bytes("diskstats", |bytes| sectors(bytes, counts))
+            .with_bytes("diskstats", |bytes| parse_disk_bytes(bytes, filter))
     }
 }
 
@@ -97,7 +97,7 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// `cpu  USER NICE SYSTEM IDLE IOWAIT IRQ SOFTIRQ STEAL …`, in ticks.
-fn busy(stat: &[u8]) -> Result<Duration, &'static str> {
+fn parse_cpu_time(stat: &[u8]) -> Result<Duration, &'static str> {
     let mut words = words(lines(stat).next().unwrap_or_default());
     if words.next() != Some("cpu") {
         return Err("no line about all CPUs");
@@ -116,7 +116,7 @@ fn busy(stat: &[u8]) -> Result<Duration, &'static str> {
 }
 
 /// Before Linux 3.14 nothing says what is available.
-fn used(meminfo: &[u8]) -> Result<u64, &'static str> {
+fn parse_used_memory(meminfo: &[u8]) -> Result<u64, &'static str> {
     let kilobytes = |wanted: &str| {
         lines(meminfo).find_map(|line| {
             let mut words = words(line);
@@ -129,7 +129,7 @@ fn used(meminfo: &[u8]) -> Result<u64, &'static str> {
 }
 
 /// `0.01 0.02 0.03 1/234 5678`
-fn tasks(loadavg: &[u8]) -> Result<u64, &'static str> {
+fn parse_tasks(loadavg: &[u8]) -> Result<u64, &'static str> {
     let tasks = words(loadavg)
         .nth(3)
         .and_then(|tasks| tasks.split_once('/'));
@@ -138,9 +138,9 @@ fn tasks(loadavg: &[u8]) -> Result<u64, &'static str> {
 }
 
 /// `MAJOR MINOR NAME READS MERGED SECTORS TIME WRITES MERGED SECTORS …`
-fn sectors(
+fn parse_disk_bytes(
     diskstats: &[u8],
-    mut counts: impl FnMut(u32, u32) -> bool,
+    mut filter: impl FnMut(u32, u32) -> bool,
 ) -> Result<(u64, u64), &'static str> {
     let (mut read, mut written) = (0_u64, 0_u64);
     for line in lines(diskstats) {
@@ -157,7 +157,11 @@ fn sectors(
         let Some((of_read, of_written)) = number(2).zip(number(3)) else {
             continue;
         };
-        if !NO_DISKS.iter().any(|no_disk| name.starts_with(no_disk)) && counts(major, minor) {
+        if !IGNORED_DISK_PREFIXES
+            .iter()
+            .any(|no_disk| name.starts_with(no_disk))
+            && filter(major, minor)
+        {
             read = read.saturating_add(of_read);
             written = written.saturating_add(of_written);
         }
@@ -173,22 +177,22 @@ mod tests {
     fn cpus_that_wait_are_not_busy() {
         let per_second = rustix::param::clock_ticks_per_second();
         let stat = format!("cpu  {per_second} 0 {per_second} 99 99 0 0 {per_second} 7 7\ncpu0 1\n");
-        assert_eq!(busy(stat.as_bytes()), Ok(Duration::from_secs(3)));
-        assert!(busy(b"cpu0 1 2\n").is_err());
-        assert!(busy(b"cpu 1 x\n").is_err());
+        assert_eq!(parse_cpu_time(stat.as_bytes()), Ok(Duration::from_secs(3)));
+        assert!(parse_cpu_time(b"cpu0 1 2\n").is_err());
+        assert!(parse_cpu_time(b"cpu 1 x\n").is_err());
     }
 
     #[test]
     fn what_is_not_available_is_used() {
         let meminfo = b"MemTotal: 100 kB\nMemFree: 10 kB\nMemAvailable: 60 kB\n";
-        assert_eq!(used(meminfo), Ok(40 << 10));
-        assert!(used(b"MemTotal: 100 kB\nMemFree: 10 kB\n").is_err());
+        assert_eq!(parse_used_memory(meminfo), Ok(40 << 10));
+        assert!(parse_used_memory(b"MemTotal: 100 kB\nMemFree: 10 kB\n").is_err());
     }
 
     #[test]
     fn tasks_are_processes_and_threads() {
-        assert_eq!(tasks(b"0.01 0.02 0.03 1/234 5678\n"), Ok(234));
-        assert!(tasks(b"0.01 0.02 0.03\n").is_err());
+        assert_eq!(parse_tasks(b"0.01 0.02 0.03 1/234 5678\n"), Ok(234));
+        assert!(parse_tasks(b"0.01 0.02 0.03\n").is_err());
     }
 
     #[test]
@@ -196,13 +200,13 @@ mod tests {
         let text = b"   8 0 sda 1 2 10 4 5 6 20 8 9\n   8 1 sda1 1 2 3 4 5 6 7 8 9\n\
                      7 0 loop0 1 2 3 4 5 6 7 8 9\n 8 2 sda2 1 2 3 4\n 9 0 md0 1 2 1 4 5 6 2 8\n";
         let whole = |major, minor| (major, minor) != (8, 1);
-        assert_eq!(sectors(text, whole), Ok((11 * 512, 22 * 512)));
-        assert!(sectors(b"8 x sda\n", whole).is_err());
+        assert_eq!(parse_disk_bytes(text, whole), Ok((11 * 512, 22 * 512)));
+        assert!(parse_disk_bytes(b"8 x sda\n", whole).is_err());
     }
 
     #[test]
     fn this_machine_says_all_but_what_may_be_hidden() {
-        let usage = Snapshot::here().host_usage().unwrap();
+        let usage = Snapshot::for_test_host().host_usage().unwrap();
         assert!(usage.cpu_time().unwrap() > Duration::ZERO);
         assert!(usage.memory().unwrap() > 0);
         assert!(usage.tasks().unwrap() > 0);

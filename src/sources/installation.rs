@@ -25,32 +25,35 @@ pub struct InstallationId {
     /// The id.
     pub id: String,
     /// Why it could not be kept where it should be.
-    pub unkept: Option<Error>,
+    pub persist_error: Option<Error>,
 }
 
 /// The id that is kept in this directory, drawn anew where there is none. Without a
 /// directory it is another one each time; so it is where the disk takes or gives nothing,
 /// which passes, and is no reason to measure nothing meanwhile.
-pub fn installation_id(kept_in: Option<&Path>) -> Result<InstallationId> {
-    let kept = match kept_in {
-        Some(dir) => kept(dir),
-        None => drawn(),
+pub fn installation_id(state_dir: Option<&Path>) -> Result<InstallationId> {
+    let kept = match state_dir {
+        Some(dir) => read_or_create(dir),
+        None => generate_uuid(),
     };
     match kept {
-        Ok(id) => Ok(InstallationId { id, unkept: None }),
-        Err(error) if is_of_the_disk(&error) => Ok(InstallationId {
-            id: drawn()?,
-            unkept: Some(error),
+        Ok(id) => Ok(InstallationId {
+            id,
+            persist_error: None,
+        }),
+        Err(error) if is_storage_error(&error) => Ok(InstallationId {
+            id: generate_uuid()?,
+            persist_error: Some(error),
         }),
         Err(error) => Err(error),
     }
 }
 
-fn kept(dir: &Path) -> Result<String> {
+fn read_or_create(dir: &Path) -> Result<String> {
     let path = dir.join(FILE);
     match dir::read(&path) {
-        Err(Error::Absent(_)) => {
-            write(dir, &path, &drawn()?)?;
+        Err(Error::NotFound(_)) => {
+            write(dir, &path, &generate_uuid()?)?;
             // Somebody else's, where two were writing it.
             read(&path)
         }
@@ -59,7 +62,7 @@ fn kept(dir: &Path) -> Result<String> {
 }
 
 /// Whether a disk is full, broken or read-only, and not the directory wrong.
-fn is_of_the_disk(error: &Error) -> bool {
+fn is_storage_error(error: &Error) -> bool {
     let Error::Io { source, .. } = error else {
         return false;
     };
@@ -105,7 +108,7 @@ fn write(dir: &Path, path: &Path, id: &str) -> Result<()> {
 }
 
 /// A UUID of version 4, documented in RFC 9562.
-fn drawn() -> Result<String> {
+fn generate_uuid() -> Result<String> {
     let mut bytes = [0_u8; 16];
     let got = getrandom(&mut bytes, GetRandomFlags::empty());
     if !matches!(got, Ok(16)) {
@@ -143,9 +146,9 @@ mod tests {
         dir
     }
 
-    fn installation_id(kept_in: Option<&Path>) -> Result<String> {
-        let found = super::installation_id(kept_in)?;
-        assert!(found.unkept.is_none(), "{found:?}");
+    fn installation_id(state_dir: Option<&Path>) -> Result<String> {
+        let found = super::installation_id(state_dir)?;
+        assert!(found.persist_error.is_none(), "{found:?}");
         Ok(found.id)
     }
 
@@ -160,7 +163,7 @@ mod tests {
             (Errno::NOTDIR, false),
             (Errno::NOENT, false),
         ] {
-            assert_eq!(is_of_the_disk(&Error::io("x", errno)), passes, "{errno}");
+            assert_eq!(is_storage_error(&Error::io("x", errno)), passes, "{errno}");
         }
     }
 
@@ -187,9 +190,9 @@ mod tests {
     fn who_comes_second_does_not_write_over_the_first() {
         let dir = scratch("second");
         let path = dir.join(FILE);
-        let first = drawn().unwrap();
+        let first = generate_uuid().unwrap();
         write(&dir, &path, &first).unwrap();
-        write(&dir, &path, &drawn().unwrap()).unwrap();
+        write(&dir, &path, &generate_uuid().unwrap()).unwrap();
         assert_eq!(read(&path).unwrap(), first);
         fs::remove_dir_all(&dir).unwrap();
     }

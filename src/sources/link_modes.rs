@@ -63,12 +63,12 @@ impl LinkMode {
                 ETHTOOL_A_LINKMODES_HEADER => {
                     let mut header = attributes(value);
                     let index = header.find(|(kind, _)| *kind == ETHTOOL_A_HEADER_DEV_INDEX);
-                    ifindex = index.and_then(|(_, index)| netlink::u32(index));
+                    ifindex = index.and_then(|(_, index)| netlink::parse_u32(index));
                 }
                 ETHTOOL_A_LINKMODES_SPEED => {
-                    speed = netlink::u32(value).map(|speed| i64::from(speed.cast_signed()));
+                    speed = netlink::parse_u32(value).map(|speed| i64::from(speed.cast_signed()));
                 }
-                ETHTOOL_A_LINKMODES_DUPLEX => duplex = netlink::u8(value),
+                ETHTOOL_A_LINKMODES_DUPLEX => duplex = netlink::parse_u8(value),
                 _ => {}
             }
         }
@@ -106,7 +106,7 @@ impl Snapshot {
         let dump = Dump {
             name: "ETHTOOL_MSG_LINKMODES_GET",
             protocol: Some(GENERIC),
-            kind: family,
+            message_type: family,
             body: &body,
         };
         let add = |modes: &mut Vec<_>, message: &[u8]| modes.extend(LinkMode::parse(message));
@@ -119,7 +119,7 @@ impl Snapshot {
         let dump = Dump {
             name: "CTRL_CMD_GETFAMILY",
             protocol: Some(GENERIC),
-            kind: GENL_ID_CTRL,
+            message_type: GENL_ID_CTRL,
             body: &[CTRL_CMD_GETFAMILY, 1, 0, 0],
         };
         dump.fold(self.deadline(), |found: &mut Option<u16>, message| {
@@ -133,8 +133,8 @@ fn family(message: &[u8], wanted: &str) -> Option<u16> {
     let (mut id, mut name) = (None, String::new());
     for (kind, value) in attributes(message.get(HEADER..)?) {
         match kind {
-            CTRL_ATTR_FAMILY_ID => id = netlink::u16(value),
-            CTRL_ATTR_FAMILY_NAME => name = netlink::text(value),
+            CTRL_ATTR_FAMILY_ID => id = netlink::parse_u16(value),
+            CTRL_ATTR_FAMILY_NAME => name = netlink::parse_string(value),
             _ => {}
         }
     }

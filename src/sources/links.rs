@@ -178,11 +178,11 @@ impl Link {
 
     fn parse(message: &[u8]) -> Option<Self> {
         let (header, rest) = message.split_at_checked(HEADER)?;
-        let ifindex = netlink::u32(header.get(4..)?)?;
+        let ifindex = netlink::parse_u32(header.get(4..)?)?;
         let mut link = Self {
             ifindex,
-            kind: netlink::u16(header.get(2..)?)?,
-            flags: netlink::u32(header.get(8..)?)?,
+            kind: netlink::parse_u16(header.get(2..)?)?,
+            flags: netlink::parse_u32(header.get(8..)?)?,
             // Said only where it is another.
             iflink: ifindex,
             ..Self::default()
@@ -191,25 +191,25 @@ impl Link {
             match kind {
                 IFLA_ADDRESS => link.address = hardware_address(value),
                 IFLA_BROADCAST => link.broadcast = hardware_address(value),
-                IFLA_IFNAME => link.name = netlink::text(value),
-                IFLA_MTU => link.mtu = netlink::u32(value),
-                IFLA_LINK => link.iflink = netlink::u32(value)?,
-                IFLA_TXQLEN => link.tx_queue_len = netlink::u32(value),
-                IFLA_OPERSTATE => link.operstate = netlink::u8(value),
-                IFLA_LINKMODE => link.link_mode = netlink::u8(value),
-                IFLA_IFALIAS => link.ifalias = netlink::text(value),
+                IFLA_IFNAME => link.name = netlink::parse_string(value),
+                IFLA_MTU => link.mtu = netlink::parse_u32(value),
+                IFLA_LINK => link.iflink = netlink::parse_u32(value)?,
+                IFLA_TXQLEN => link.tx_queue_len = netlink::parse_u32(value),
+                IFLA_OPERSTATE => link.operstate = netlink::parse_u8(value),
+                IFLA_LINKMODE => link.link_mode = netlink::parse_u8(value),
+                IFLA_IFALIAS => link.ifalias = netlink::parse_string(value),
                 IFLA_STATS64 => link.stats = LinkStats::parse(value),
-                IFLA_GROUP => link.group = netlink::u32(value),
-                IFLA_PROMISCUITY => link.promiscuity = netlink::u32(value),
-                IFLA_CARRIER => link.carrier = netlink::u8(value).map(|carrier| carrier != 0),
-                IFLA_CARRIER_CHANGES => link.carrier_changes = netlink::u32(value),
-                IFLA_CARRIER_UP_COUNT => link.carrier_up_count = netlink::u32(value),
-                IFLA_CARRIER_DOWN_COUNT => link.carrier_down_count = netlink::u32(value),
+                IFLA_GROUP => link.group = netlink::parse_u32(value),
+                IFLA_PROMISCUITY => link.promiscuity = netlink::parse_u32(value),
+                IFLA_CARRIER => link.carrier = netlink::parse_u8(value).map(|carrier| carrier != 0),
+                IFLA_CARRIER_CHANGES => link.carrier_changes = netlink::parse_u32(value),
+                IFLA_CARRIER_UP_COUNT => link.carrier_up_count = netlink::parse_u32(value),
+                IFLA_CARRIER_DOWN_COUNT => link.carrier_down_count = netlink::parse_u32(value),
                 IFLA_PROP_LIST => {
                     let names = attributes(value).filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
-                    link.altnames = names.map(|(_, name)| netlink::text(name)).collect();
+                    link.altnames = names.map(|(_, name)| netlink::parse_string(name)).collect();
                 }
-                IFLA_ALLMULTI => link.allmulti = netlink::u32(value),
+                IFLA_ALLMULTI => link.allmulti = netlink::parse_u32(value),
                 _ => {}
             }
         }
@@ -219,7 +219,7 @@ impl Link {
 
 impl LinkStats {
     fn parse(value: &[u8]) -> Option<Self> {
-        let mut fields = value.chunks_exact(8).map_while(netlink::u64);
+        let mut fields = value.chunks_exact(8).map_while(netlink::parse_u64);
         let mut next = || fields.next();
         Some(Self {
             rx_packets: next()?,
@@ -262,23 +262,23 @@ impl Snapshot {
             let dump = Dump {
                 name: "RTM_GETLINK",
                 protocol: None,
-                kind: RTM_GETLINK,
+                message_type: RTM_GETLINK,
                 body: &body,
             };
-            dump.fold(self.deadline(), add).map(in_order)
+            dump.fold(self.deadline(), parse_into).map(sort_and_dedup)
         });
         links.map(Vec::as_slice)
     }
 }
 
-pub(super) fn add(links: &mut Vec<Link>, message: &[u8]) {
+pub(super) fn parse_into(links: &mut Vec<Link>, message: &[u8]) {
     // Bridges answer in their own family as well, with less.
-    if netlink::u8(message).map(u16::from) == Some(AddressFamily::UNSPEC.as_raw()) {
+    if netlink::parse_u8(message).map(u16::from) == Some(AddressFamily::UNSPEC.as_raw()) {
         links.extend(Link::parse(message));
     }
 }
 
-pub(super) fn in_order(mut links: Vec<Link>) -> Vec<Link> {
+pub(super) fn sort_and_dedup(mut links: Vec<Link>) -> Vec<Link> {
     links.sort_by_key(|link| link.ifindex);
     links.dedup_by_key(|link| link.ifindex);
     links
@@ -360,7 +360,7 @@ mod tests {
             ifindex,
             ..Link::default()
         };
-        let links = in_order(vec![link(3), link(1), link(3)]);
+        let links = sort_and_dedup(vec![link(3), link(1), link(3)]);
         assert_eq!(links, [link(1), link(3)]);
         assert_eq!(Link::find(&links, 3), Some(&link(3)));
         assert_eq!(Link::find(&links, 2), None);

@@ -1,17 +1,17 @@
 //! Where readings come from. Nothing in here knows about metrics.
 
 mod addresses;
+mod block_devices;
 pub mod cgroup;
 mod clock;
 mod dbus;
 mod dir;
-mod disks;
 mod diskstats;
+mod domain_usage;
 pub mod engine;
 mod ethtool;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod guests;
 mod host_usage;
 mod installation;
 pub mod libvirt;
@@ -21,14 +21,14 @@ mod mounts;
 mod neighbours;
 mod net_dev;
 mod netlink;
-mod networks;
+mod netns;
 mod os_release;
-mod own;
-mod own_memory;
+mod privileges;
 mod processes;
 mod qdiscs;
-mod rights;
+mod resource_budget;
 mod routes;
+mod self_process;
 mod statfs;
 mod syscall;
 mod tcp_sockets;
@@ -43,15 +43,15 @@ use std::{
 
 use rustix::system::Uname;
 
-pub use addresses::Address;
-pub use clock::{Discipline, TimeZone};
+pub use addresses::InterfaceAddress;
+pub use block_devices::{BlockDevice, BlockDevices};
+pub use clock::{Adjtimex, TimeZone};
 #[cfg(test)]
 pub(crate) use dbus::fake_bus;
-pub use dbus::{Call, Daemon, Reply, Talk};
+pub use dbus::{Daemon, DbusSession, MethodCall, Reply};
 pub use dir::{Dir, UserFile};
-pub use disks::{Disk, Disks};
-pub use diskstats::{DiskCounters, NO_DISKS};
-pub use ethtool::{Driver, Ethtool, LinkModes, LinkSettings, Statistics};
+pub use diskstats::{DiskCounters, IGNORED_DEVICES};
+pub use ethtool::{DriverInfo, EthtoolSocket, LinkModeSet, LinkSettings, Statistics};
 pub use host_usage::HostUsage;
 pub use installation::{InstallationId, installation_id};
 pub use link_modes::LinkMode;
@@ -59,27 +59,27 @@ pub use links::{Link, LinkStats};
 pub use mounts::{Mount, MountInfo};
 pub use neighbours::Neighbour;
 pub use net_dev::interface_rows;
-pub use networks::{Networks, View};
-pub use os_release::unquoted;
-pub use own::{Usage, raise_open_files_limit, threads};
-pub use own_memory::{Allowance, give_back_memory, keep_memory_small};
-pub use processes::{LinkTraffic, NetworkNamespace, Process, SchedStat, Traffic};
+pub use netns::{NetnsMember, NetnsOwners};
+pub use os_release::unquote;
+pub use privileges::{SocketAccess, User};
+pub use processes::{LinkTraffic, NetworkNamespace, Process, ThreadSchedStat, TotalTraffic};
 pub use qdiscs::Qdisc;
-pub use rights::{SocketAccess, User};
+pub use resource_budget::{ResourceBudget, release_memory, tune_malloc};
 pub use routes::Route;
-pub use statfs::{Answer, Place, Space, Statfs};
+pub use self_process::{ProcessUsage, raise_open_files_limit, thread_count};
+pub use statfs::{MountPath, Space, Statfs, StatfsResult};
 pub use tcp_sockets::TcpSockets;
-pub use text::{Fields, Text, unescaped};
+pub use text::{Fields, Text, unescape_octal};
 
 use crate::{
     error::Result,
     history::{self, History},
 };
-use cgroup::{Cgroups, MemoryLimits};
+use cgroup::{CgroupReader, MemoryLimits};
+use domain_usage::DomainUsage;
 use engine::{Engine, Engines};
-use guests::Guests;
-use libvirt::{Fetched, Libvirt, Network, Pool};
-use workloads::{Seen, Workloads};
+use libvirt::{FetchResult, Libvirt, StoragePool, VirtualNetwork};
+use workloads::{Inventory, Workloads};
 
 /// Where the machine's file systems are mounted. Tests mount a fixture tree.
 #[derive(Debug, Clone, clap::Args)]
@@ -106,7 +106,7 @@ pub struct Roots {
 #[cfg(test)]
 impl Roots {
     /// Those of the machine that the test runs on.
-    fn here() -> Self {
+    fn for_test_host() -> Self {
         Self {
             procfs: "/proc".into(),
             sysfs: "/sys".into(),
@@ -118,32 +118,32 @@ impl Roots {
 
 /// The machine, and what is kept of it from scrape to scrape.
 #[derive(Debug)]
-pub struct Machine {
+pub struct HostState {
     roots: Roots,
-    cgroups: Cgroups,
+    cgroups: CgroupReader,
     engines: Arc<Engines>,
     libvirt: Arc<Libvirt>,
     workloads: Workloads,
-    guests: Guests,
+    domain_usage: DomainUsage,
     history: Arc<History>,
 }
 
-impl Machine {
+impl HostState {
     /// The machine that is mounted there. Nothing is read before it is asked for.
     #[must_use]
     pub fn new(
         roots: Roots,
         engines: engine::Flags,
-        libvirt: libvirt::Flags,
+        libvirt: libvirt::LibvirtFlags,
         workloads: workloads::Flags,
-        history: history::Flags,
+        history: history::HistoryFlags,
     ) -> Self {
         Self {
-            cgroups: Cgroups::at(&roots),
+            cgroups: CgroupReader::new(&roots),
             engines: Arc::new(Engines::new(engines)),
             libvirt: Arc::new(Libvirt::new(libvirt, &roots.rootfs)),
             workloads: Workloads::new(workloads),
-            guests: Guests::default(),
+            domain_usage: DomainUsage::default(),
             history: Arc::new(History::new(history)),
             roots,
         }
@@ -157,18 +157,18 @@ impl Machine {
 
     /// Waits until every engine whose socket is there has answered or failed, but no
     /// longer than this: for who has only just begun to [follow](Engines::watch) them.
-    pub async fn engines_answered(self: &Arc<Self>, limit: Duration) {
+    pub async fn wait_for_engines(self: &Arc<Self>, limit: Duration) {
         let by = Instant::now() + limit;
-        let snapshot = Snapshot::begin(Arc::clone(self), by);
+        let snapshot = Snapshot::new(Arc::clone(self), by);
         let (sockets, _) = self.engines.sockets();
-        let there = |socket: &_| snapshot.socket_access(socket) == SocketAccess::Open;
+        let there = |socket: &_| snapshot.socket_access(socket) == SocketAccess::Allowed;
         let there: Vec<_> = sockets.into_iter().filter(|path| there(path)).collect();
         while Instant::now() < by {
-            let known = self.engines.known();
+            let known = self.engines.engines();
             let has_answered = |it: &Engine| it.up || it.error.is_some();
             let answered = |socket: &PathBuf| {
                 let mut engines = known.iter();
-                engines.any(|it| engine::is_same(&it.socket, socket) && has_answered(it))
+                engines.any(|it| engine::is_same_socket(&it.socket, socket) && has_answered(it))
             };
             if there.iter().all(answered) {
                 return;
@@ -197,10 +197,10 @@ impl Machine {
 }
 
 /// A machine whose engines and libvirt nobody asks.
-impl From<Roots> for Arc<Machine> {
+impl From<Roots> for Arc<HostState> {
     fn from(roots: Roots) -> Self {
         let (engines, libvirt, workloads, history) = Default::default();
-        Self::new(Machine::new(roots, engines, libvirt, workloads, history))
+        Self::new(HostState::new(roots, engines, libvirt, workloads, history))
     }
 }
 
@@ -210,39 +210,39 @@ impl From<Roots> for Arc<Machine> {
 /// taken once, by whoever asks first, and shared; so is their failure.
 #[derive(Debug)]
 pub struct Snapshot {
-    machine: Arc<Machine>,
+    host: Arc<HostState>,
     deadline: Instant,
-    links: Shared<Vec<Link>>,
-    proc_stat: Shared<Text>,
-    diskstats: Shared<Text>,
-    mounts: Shared<MountInfo>,
-    workloads: Shared<Seen>,
-    memory_limits: Shared<Vec<Result<MemoryLimits>>>,
-    domains: Shared<Fetched>,
+    links: OnceResult<Vec<Link>>,
+    proc_stat: OnceResult<Text>,
+    diskstats: OnceResult<Text>,
+    mounts: OnceResult<MountInfo>,
+    workloads: OnceResult<Inventory>,
+    memory_limits: OnceResult<Vec<Result<MemoryLimits>>>,
+    domains: OnceResult<FetchResult>,
 }
 
 impl Snapshot {
     /// Begins a snapshot that must be complete by `deadline`.
     #[must_use]
-    pub fn begin(machine: Arc<Machine>, deadline: Instant) -> Self {
+    pub fn new(host: Arc<HostState>, deadline: Instant) -> Self {
         Self {
-            machine,
+            host,
             deadline,
-            links: Shared::default(),
-            proc_stat: Shared::default(),
-            diskstats: Shared::default(),
-            mounts: Shared::default(),
-            workloads: Shared::default(),
-            memory_limits: Shared::default(),
-            domains: Shared::default(),
+            links: OnceResult::default(),
+            proc_stat: OnceResult::default(),
+            diskstats: OnceResult::default(),
+            mounts: OnceResult::default(),
+            workloads: OnceResult::default(),
+            memory_limits: OnceResult::default(),
+            domains: OnceResult::default(),
         }
     }
 
     /// Begins one of the machine that the test runs on.
     #[cfg(test)]
-    pub(crate) fn here() -> Self {
+    pub(crate) fn for_test_host() -> Self {
         let deadline = Instant::now() + Duration::from_secs(10);
-        Self::begin(Roots::here().into(), deadline)
+        Self::new(Roots::for_test_host().into(), deadline)
     }
 
     /// When the scrape must be over.
@@ -254,11 +254,11 @@ impl Snapshot {
     /// Where the machine's file systems are mounted.
     #[must_use]
     pub fn roots(&self) -> &Roots {
-        &self.machine.roots
+        &self.host.roots
     }
 
     /// Reads a file below the procfs mount.
-    pub fn proc(&self, path: impl AsRef<Path>) -> Result<Text> {
+    pub fn read_proc(&self, path: impl AsRef<Path>) -> Result<Text> {
         dir::read(&self.roots().procfs.join(path))
     }
 
@@ -268,7 +268,7 @@ impl Snapshot {
     }
 
     /// Reads a file below the sysfs mount.
-    pub fn sys(&self, path: impl AsRef<Path>) -> Result<Text> {
+    pub fn read_sys(&self, path: impl AsRef<Path>) -> Result<Text> {
         dir::read(&self.roots().sysfs.join(path))
     }
 
@@ -282,20 +282,20 @@ impl Snapshot {
     pub fn sys_dirs(&self, path: impl AsRef<Path>) -> Result<Vec<Dir>> {
         match self.sys_dir(path) {
             Ok(dir) => dir.dirs(),
-            Err(error) if error.is_vanished() => Ok(Vec::new()),
+            Err(error) if error.is_gone() => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
 
     /// Reads a file of the host's root file system, given its path from there.
-    pub fn root(&self, path: impl AsRef<Path>) -> Result<Text> {
-        dir::read(&below(&self.roots().rootfs, path.as_ref()))
+    pub fn read_rootfs(&self, path: impl AsRef<Path>) -> Result<Text> {
+        dir::read(&join_root(&self.roots().rootfs, path.as_ref()))
     }
 
     /// Where a file of the host's root file system is, given its path from there.
     #[must_use]
     pub fn root_path(&self, path: impl AsRef<Path>) -> PathBuf {
-        below(&self.roots().rootfs, path.as_ref())
+        join_root(&self.roots().rootfs, path.as_ref())
     }
 
     /// Opens udev's directory of what it knows about devices.
@@ -304,15 +304,15 @@ impl Snapshot {
     }
 
     /// Opens any directory, such as one that a flag names.
-    pub fn dir(&self, path: impl AsRef<Path>) -> Result<Dir> {
+    pub fn open_dir(&self, path: impl AsRef<Path>) -> Result<Dir> {
         Dir::open(path.as_ref())
     }
 
     /// What the machine's clock shows, counted from the beginning of 1970; nothing
     /// where it shows an earlier time.
     #[must_use]
-    pub fn now(&self) -> Option<Duration> {
-        clock::now()
+    pub fn unix_time(&self) -> Option<Duration> {
+        clock::unix_time()
     }
 
     /// The local time zone as `TZ` in the environment says, else `/etc/localtime`.
@@ -329,8 +329,8 @@ impl Snapshot {
     }
 
     /// How the kernel keeps its clock right.
-    pub fn clock_discipline(&self) -> Result<Discipline> {
-        Discipline::read()
+    pub fn adjtimex(&self) -> Result<Adjtimex> {
+        Adjtimex::read()
     }
 
     /// The kernel's name and version, and the names the machine gives itself.
@@ -340,14 +340,14 @@ impl Snapshot {
     }
 
     /// What the drivers of network interfaces say about them.
-    pub fn ethtool(&self) -> Result<Ethtool> {
-        Ethtool::open()
+    pub fn ethtool(&self) -> Result<EthtoolSocket> {
+        EthtoolSocket::open()
     }
 
     /// The paths that a pattern with `*`, `?` or `[` in it stands for, sorted; a path
     /// that stands for no other is itself.
     #[must_use]
-    pub fn matching(&self, pattern: &Path) -> Vec<PathBuf> {
+    pub fn glob(&self, pattern: &Path) -> Vec<PathBuf> {
         let text = pattern
             .to_str()
             .filter(|text| text.contains(['*', '?', '[']));
@@ -362,64 +362,66 @@ impl Snapshot {
     /// `/proc/stat`, which several collectors read, and which is dear: the kernel
     /// sums up every interrupt of every CPU for it.
     pub fn proc_stat(&self) -> Result<&Text> {
-        self.proc_stat.get_or_read(|| self.proc("stat"))
+        self.proc_stat.get_or_read(|| self.read_proc("stat"))
     }
 
     /// The control groups, without what is in them.
     #[must_use]
-    pub fn cgroups(&self) -> &Cgroups {
-        &self.machine.cgroups
+    pub fn cgroups(&self) -> &CgroupReader {
+        &self.host.cgroups
     }
 
     /// What was sampled of the machine and its containers.
     #[must_use]
     pub fn history(&self) -> &Arc<History> {
-        &self.machine.history
+        &self.host.history
     }
 
     /// What the engines said last, those that do not answer among them.
     #[must_use]
     pub fn engines(&self) -> Arc<Vec<Arc<Engine>>> {
-        self.machine.engines.known()
+        self.host.engines.engines()
     }
 
     /// Where engines are asked, and whether flags say so.
     #[must_use]
     pub fn engine_sockets(&self) -> (Vec<PathBuf>, bool) {
-        self.machine.engines.sockets()
+        self.host.engines.sockets()
     }
 
     /// Containers, services and other control groups, and what engines say of them.
-    pub fn workloads(&self) -> Result<&Seen> {
+    pub fn workloads(&self) -> Result<&Inventory> {
         self.workloads.get_or_read(|| {
-            let Machine {
+            let HostState {
                 roots,
                 cgroups,
                 engines,
                 libvirt,
                 workloads,
                 ..
-            } = &*self.machine;
-            workloads.look(roots, cgroups, engines, &libvirt.running())
+            } = &*self.host;
+            workloads.discover(roots, cgroups, engines, &libvirt.running())
         })
     }
 
     /// The containers that engines know, without looking at control groups: for when these
     /// cannot be listed. Nothing is read or waited for.
     #[must_use]
-    pub fn known_containers(&self) -> Seen {
-        self.machine.workloads.of_engines(self.engines())
+    pub fn engine_containers(&self) -> Inventory {
+        self.host.workloads.inventory_from_engines(self.engines())
     }
 
     /// The virtual machines, and how libvirt was reached.
-    pub fn domains(&self) -> Result<&Fetched> {
+    pub fn domains(&self) -> Result<&FetchResult> {
         self.domains.get_or_read(|| {
-            let Machine {
-                libvirt, guests, ..
-            } = &*self.machine;
+            let HostState {
+                libvirt,
+                domain_usage: guests,
+                ..
+            } = &*self.host;
             // Where groups cannot be seen, libvirt can be asked all the same.
             let seen = (!libvirt.running().is_empty()).then(|| self.workloads().ok());
-            let counted = seen.flatten().map(|seen| guests.look(self, seen));
+            let counted = seen.flatten().map(|seen| guests.collect(self, seen));
             libvirt.fetch(self.deadline, counted.unwrap_or_default())
         })
     }
@@ -427,28 +429,28 @@ impl Snapshot {
     /// The sockets that libvirt is looked for at, and whether a flag names it. None where
     /// it takes more than a socket.
     pub fn libvirt_sockets(&self) -> (Vec<PathBuf>, bool) {
-        self.machine.libvirt.sockets()
+        self.host.libvirt.sockets()
     }
 
     /// The URI for which libvirt's own library is used, if it is.
     #[must_use]
     pub fn libvirt_library(&self) -> Option<&str> {
-        self.machine.libvirt.library()
+        self.host.libvirt.library_uri()
     }
 
     /// libvirt's storage pools.
-    pub fn storage_pools(&self) -> Result<Vec<Pool>> {
-        self.machine.libvirt.pools(self.deadline)
+    pub fn storage_pools(&self) -> Result<Vec<StoragePool>> {
+        self.host.libvirt.pools(self.deadline)
     }
 
     /// libvirt's networks.
-    pub fn virtual_networks(&self) -> Result<Vec<Network>> {
-        self.machine.libvirt.networks(self.deadline)
+    pub fn virtual_networks(&self) -> Result<Vec<VirtualNetwork>> {
+        self.host.libvirt.networks(self.deadline)
     }
 
     /// The paths of the groups of containers that a flag hides.
     pub fn hidden_containers(&self) -> Result<Vec<String>> {
-        self.machine.workloads.hidden(self.roots())
+        self.host.workloads.hidden_cgroups(self.roots())
     }
 
     /// What each workload that is present may have in memory, in their order. Several
@@ -462,21 +464,21 @@ impl Snapshot {
 }
 
 /// A path below a root, however absolute it is.
-fn below(root: &Path, path: &Path) -> PathBuf {
+fn join_root(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// A reading that is taken at most once.
 #[derive(Debug)]
-struct Shared<T>(OnceLock<Result<T>>);
+struct OnceResult<T>(OnceLock<Result<T>>);
 
-impl<T> Default for Shared<T> {
+impl<T> Default for OnceResult<T> {
     fn default() -> Self {
         Self(OnceLock::new())
     }
 }
 
-impl<T> Shared<T> {
+impl<T> OnceResult<T> {
     fn get_or_read(&self, read: impl FnOnce() -> Result<T>) -> Result<&T> {
         self.0.get_or_init(read).as_ref().map_err(Clone::clone)
     }
@@ -488,7 +490,7 @@ mod tests {
 
     #[test]
     fn every_interface_is_known_by_number_name_and_counters() {
-        let machine = Snapshot::here();
+        let machine = Snapshot::for_test_host();
         let lo = Link::find(machine.links().unwrap(), 1).unwrap();
         assert_eq!((lo.name.as_str(), lo.kind), ("lo", libc::ARPHRD_LOOPBACK));
         assert!(lo.stats.is_some() && lo.mtu.is_some() && lo.operstate().is_some());
@@ -498,7 +500,7 @@ mod tests {
             .iter()
             .map(|link| link.name.clone())
             .collect();
-        let table = machine.proc("net/dev").unwrap();
+        let table = machine.read_proc("net/dev").unwrap();
         let rows = table.body().lines().filter_map(|line| line.split_once(':'));
         assert_eq!(
             names,
@@ -508,7 +510,7 @@ mod tests {
 
     #[test]
     fn the_kernel_answers_every_question_about_the_network() {
-        let machine = Snapshot::here();
+        let machine = Snapshot::for_test_host();
         let links = machine.links().unwrap();
         let is_link = |ifindex| Link::find(links, ifindex).is_some();
         assert!(
@@ -535,21 +537,21 @@ mod tests {
     #[test]
     fn a_socket_that_listens_is_counted() {
         let _listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let sockets = Snapshot::here().tcp_sockets().unwrap();
+        let sockets = Snapshot::for_test_host().tcp_sockets().unwrap();
         let listening = sockets.states().find(|(state, _)| *state == "listen");
         assert!(listening.unwrap().1 > 0);
     }
 
     #[test]
     fn an_absolute_path_stays_below_the_root() {
-        let path = below(Path::new("/host"), Path::new("/etc/os-release"));
+        let path = join_root(Path::new("/host"), Path::new("/etc/os-release"));
         assert_eq!(path, Path::new("/host/etc/os-release"));
     }
 
     #[test]
     fn a_failure_is_shared_like_a_reading() {
-        let shared = Shared::<u32>::default();
-        let absent = || Err(crate::error::Error::Absent("/x".into()));
+        let shared = OnceResult::<u32>::default();
+        let absent = || Err(crate::error::Error::NotFound("/x".into()));
         assert!(shared.get_or_read(absent).is_err());
         assert!(shared.get_or_read(|| Ok(1)).is_err());
     }

@@ -27,15 +27,15 @@ pub struct Mount<'a> {
     /// Its number, which it keeps for life.
     pub id: u64,
     /// The number of the mount it is mounted on.
-    pub parent: u64,
+    pub parent_id: u64,
     /// Major number of its device.
     pub major: u32,
     /// Minor number of its device.
     pub minor: u32,
     /// Where it is mounted.
-    pub point: PathBuf,
+    pub mount_point: PathBuf,
     /// The type of its file system.
-    pub kind: Cow<'a, str>,
+    pub fs_type: Cow<'a, str>,
     /// What is mounted, as it was given to mount(2) and with white space as the
     /// kernel writes it; may be empty.
     pub source: Cow<'a, str>,
@@ -60,7 +60,7 @@ impl MountInfo {
 
     /// What would be in the file.
     #[cfg(any(test, fuzzing))]
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
         Self {
             path: "mountinfo".into(),
             bytes: bytes.to_vec(),
@@ -78,7 +78,7 @@ impl MountInfo {
         let lines = self.bytes.split(|b| *b == b'\n').enumerate();
         lines
             .filter(|(_, line)| !line.is_empty())
-            .map(|(i, line)| mount(line).map_err(|reason| self.error(i + 1, reason)))
+            .map(|(i, line)| parse_mount(line).map_err(|reason| self.error(i + 1, reason)))
     }
 
     fn error(&self, line: usize, reason: &str) -> Error {
@@ -99,14 +99,14 @@ impl Snapshot {
     }
 }
 
-fn mount(line: &[u8]) -> Result<Mount<'_>, &'static str> {
+fn parse_mount(line: &[u8]) -> Result<Mount<'_>, &'static str> {
     // Split at every single space, for a source may be empty.
     let mut fields = line.split(|b| *b == b' ');
     let mut next = |missing| fields.next().ok_or(missing);
-    let id = number(next("mount ID is missing")?).ok_or("mount ID is not a number")?;
-    let parent = number(next("parent ID is missing")?).ok_or("parent ID is not a number")?;
+    let id = parse_number(next("mount ID is missing")?).ok_or("mount ID is not a number")?;
+    let parent = parse_number(next("parent ID is missing")?).ok_or("parent ID is not a number")?;
     let device = next("device is missing")?;
-    let (major, minor) = device_numbers(device).ok_or("device is not two numbers")?;
+    let (major, minor) = parse_device(device).ok_or("device is not two numbers")?;
     let _root = next("root is missing")?;
     let point = next("mount point is missing")?;
     let options = next("mount options are missing")?;
@@ -122,25 +122,28 @@ fn mount(line: &[u8]) -> Result<Mount<'_>, &'static str> {
             .any(|options| has_option(options, &[b"ro", b"emergency_ro"]));
     Ok(Mount {
         id,
-        parent,
+        parent_id: parent,
         major,
         minor,
-        point: OsString::from_vec(unescaped(point)).into(),
-        kind: String::from_utf8_lossy(kind),
+        mount_point: OsString::from_vec(unescape_bytes(point)).into(),
+        fs_type: String::from_utf8_lossy(kind),
         source: String::from_utf8_lossy(source),
         read_only,
         options: String::from_utf8_lossy(own_options),
     })
 }
 
-fn number<T: std::str::FromStr>(field: &[u8]) -> Option<T> {
+fn parse_number<T: std::str::FromStr>(field: &[u8]) -> Option<T> {
     str::from_utf8(field).ok()?.parse().ok()
 }
 
-fn device_numbers(field: &[u8]) -> Option<(u32, u32)> {
+fn parse_device(field: &[u8]) -> Option<(u32, u32)> {
     let colon = field.iter().position(|b| *b == b':')?;
     let (major, minor) = field.split_at_checked(colon)?;
-    Some((number(major)?, number(minor.strip_prefix(b":")?)?))
+    Some((
+        parse_number(major)?,
+        parse_number(minor.strip_prefix(b":")?)?,
+    ))
 }
 
 fn has_option(options: &[u8], wanted: &[&[u8]]) -> bool {
@@ -148,7 +151,7 @@ fn has_option(options: &[u8], wanted: &[&[u8]]) -> bool {
 }
 
 /// The bytes that were meant, with `\040` for a space and the like undone.
-fn unescaped(field: &[u8]) -> Vec<u8> {
+fn unescape_bytes(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, after @ ..] = rest {
@@ -178,14 +181,14 @@ mod tests {
             bytes: text.to_vec(),
         };
         let shown = |mount: Mount<'_>| {
-            let point = mount.point.as_os_str().as_bytes().escape_ascii();
+            let point = mount.mount_point.as_os_str().as_bytes().escape_ascii();
             format!(
                 "{}<{} {}:{} {point} {} {:?} {}",
                 mount.id,
-                mount.parent,
+                mount.parent_id,
                 mount.major,
                 mount.minor,
-                mount.kind,
+                mount.fs_type,
                 mount.source,
                 mount.read_only
             )

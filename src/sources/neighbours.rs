@@ -30,16 +30,16 @@ impl Neighbour {
         self.state & NUD_NOARP != 0
     }
 
-    pub(super) fn add(all: &mut Vec<Self>, message: &[u8]) {
+    pub(super) fn parse_into(all: &mut Vec<Self>, message: &[u8]) {
         all.extend(Self::parse(message));
     }
 
     fn parse(message: &[u8]) -> Option<Self> {
         // A kernel may answer with more families than it was asked for.
-        let family = u16::from(netlink::u8(message)?);
+        let family = u16::from(netlink::parse_u8(message)?);
         (family == AddressFamily::INET.as_raw()).then_some(Self {
-            ifindex: netlink::u32(message.get(4..)?)?,
-            state: netlink::u16(message.get(8..)?)?,
+            ifindex: netlink::parse_u32(message.get(4..)?)?,
+            state: netlink::parse_u16(message.get(8..)?)?,
         })
     }
 }
@@ -53,10 +53,10 @@ impl Snapshot {
         let dump = Dump {
             name: "RTM_GETNEIGH",
             protocol: None,
-            kind: RTM_GETNEIGH,
+            message_type: RTM_GETNEIGH,
             body: &body,
         };
-        dump.fold(self.deadline(), Neighbour::add)
+        dump.fold(self.deadline(), Neighbour::parse_into)
     }
 }
 

@@ -18,13 +18,13 @@ pub fn interface_rows(table: &[u8]) -> impl Iterator<Item = (usize, Option<Inter
     let lines = (1..).zip(table.split(|byte| *byte == b'\n')).skip(2);
     lines
         .filter(|(_, line)| !line.is_empty())
-        .map(|(number, line)| (number, InterfaceRow::read(line)))
+        .map(|(number, line)| (number, InterfaceRow::parse(line)))
 }
 
 impl<'a> InterfaceRow<'a> {
     /// `  eth0: 1 2 …`, with no space behind the colon in old kernels, and `a:1: 1 2 …` of
     /// an alias.
-    fn read(line: &'a [u8]) -> Option<Self> {
+    fn parse(line: &'a [u8]) -> Option<Self> {
         let (name, columns) = std::str::from_utf8(line).ok()?.rsplit_once(':')?;
         let name = name.trim_ascii_start();
         Some(Self { name, columns })

@@ -17,14 +17,14 @@ use rustix::{
 use crate::error::{Error, Result};
 
 /// As much as the kernel ever puts into one part of a dump.
-const PART: usize = 32 << 10;
+const MAX_DATAGRAM: usize = 32 << 10;
 /// More than any dump we ask for, such as that of two million sockets; a longer one is
 /// an error.
-const MAX_ANSWER: usize = 256 << 20;
+const MAX_RESPONSE: usize = 256 << 20;
 /// The shortest timeout a socket can have; it takes zero for no timeout at all.
-const A_TICK: Duration = Duration::from_millis(1);
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 /// How often a dump is asked for again because what it lists changed meanwhile.
-const TRIES: u32 = 3;
+const MAX_ATTEMPTS: u32 = 3;
 
 // From linux/netlink.h.
 const NLM_F_REQUEST: u16 = 0x1;
@@ -46,7 +46,7 @@ pub(super) struct Dump<'a> {
     /// Which subsystem to ask; `None` is rtnetlink.
     pub(super) protocol: Option<Protocol>,
     /// The message's type.
-    pub(super) kind: u16,
+    pub(super) message_type: u16,
     /// What stands behind its header.
     pub(super) body: &'a [u8],
 }
@@ -68,42 +68,44 @@ impl Dump<'_> {
             SocketFlags::CLOEXEC,
             self.protocol,
         );
-        let socket = socket.map_err(|errno| self.refused(errno))?;
+        let socket = socket.map_err(|errno| self.os_error(errno))?;
         // To a connected socket nobody but the kernel can send.
         rustix::net::connect(&socket, &SocketAddrNetlink::new(0, 0))
-            .map_err(|errno| self.refused(errno))?;
+            .map_err(|errno| self.os_error(errno))?;
 
-        let mut part = vec![0; PART];
+        let mut part = vec![0; MAX_DATAGRAM];
         let mut try_number = 1;
         loop {
             let request = self.request(try_number);
             rustix::net::send(&socket, &request, SendFlags::empty())
-                .map_err(|errno| self.refused(errno))?;
-            let mut answer = Answer::new(try_number);
+                .map_err(|errno| self.os_error(errno))?;
+            let mut answer = DumpResponse::new(try_number);
             let mut total = 0;
             while !answer.done {
                 let left = deadline.saturating_duration_since(Instant::now());
-                if left < A_TICK {
+                if left < MIN_TIMEOUT {
                     return Err(Error::TimedOut(self.name.to_owned()));
                 }
                 sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(left))
-                    .map_err(|errno| self.refused(errno))?;
+                    .map_err(|errno| self.os_error(errno))?;
                 let len = match rustix::net::recv(&socket, &mut part[..], RecvFlags::TRUNC) {
                     Ok((_, len)) => len,
                     Err(Errno::INTR) => continue,
                     Err(Errno::AGAIN) => return Err(Error::TimedOut(self.name.to_owned())),
-                    Err(errno) => return Err(self.refused(errno)),
+                    Err(errno) => return Err(self.os_error(errno)),
                 };
                 let Some(datagram) = part.get(..len) else {
-                    return Err(self.failed("a part of the answer is too long"));
+                    return Err(self.error("a part of the answer is too long"));
                 };
-                answer.take(datagram, &add).map_err(|e| self.failed(&e))?;
+                answer
+                    .parse_datagram(datagram, &add)
+                    .map_err(|e| self.error(&e))?;
                 total += len;
-                if total > MAX_ANSWER {
-                    return Err(self.failed("the answer is too long"));
+                if total > MAX_RESPONSE {
+                    return Err(self.error("the answer is too long"));
                 }
             }
-            if !answer.interrupted || try_number == TRIES {
+            if !answer.interrupted || try_number == MAX_ATTEMPTS {
                 return Ok(answer.value);
             }
             try_number += 1;
@@ -114,7 +116,7 @@ impl Dump<'_> {
         let len = HEADER + self.body.len();
         let mut request = Vec::with_capacity(len);
         request.extend(u32::try_from(len).unwrap_or_default().to_ne_bytes());
-        request.extend(self.kind.to_ne_bytes());
+        request.extend(self.message_type.to_ne_bytes());
         request.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
         request.extend(sequence.to_ne_bytes());
         request.extend(0_u32.to_ne_bytes());
@@ -122,25 +124,25 @@ impl Dump<'_> {
         request
     }
 
-    fn refused(&self, errno: Errno) -> Error {
-        self.failed(&errno.to_string())
+    fn os_error(&self, errno: Errno) -> Error {
+        self.error(&errno.to_string())
     }
 
-    fn failed(&self, reason: &str) -> Error {
+    fn error(&self, reason: &str) -> Error {
         Error::api("netlink", format_args!("{}: {reason}", self.name))
     }
 }
 
 /// What has come of an answer.
 #[derive(Debug)]
-struct Answer<T> {
+struct DumpResponse<T> {
     sequence: u32,
     value: T,
     interrupted: bool,
     done: bool,
 }
 
-impl<T: Default> Answer<T> {
+impl<T: Default> DumpResponse<T> {
     fn new(sequence: u32) -> Self {
         Self {
             sequence,
@@ -150,15 +152,19 @@ impl<T: Default> Answer<T> {
         }
     }
 
-    fn take(&mut self, mut datagram: &[u8], add: impl Fn(&mut T, &[u8])) -> Result<(), String> {
+    fn parse_datagram(
+        &mut self,
+        mut datagram: &[u8],
+        add: impl Fn(&mut T, &[u8]),
+    ) -> Result<(), String> {
         while !datagram.is_empty() && !self.done {
-            let message = u32(datagram)
+            let message = parse_u32(datagram)
                 .and_then(|len| datagram.get(..usize::try_from(len).ok()?))
                 .ok_or("a message is cut short")?;
             let (Some(kind), Some(flags), Some(sequence), Some(payload)) = (
-                message.get(4..).and_then(u16),
-                message.get(6..).and_then(u16),
-                message.get(8..).and_then(u32),
+                message.get(4..).and_then(parse_u16),
+                message.get(6..).and_then(parse_u16),
+                message.get(8..).and_then(parse_u32),
                 message.get(HEADER..),
             ) else {
                 return Err("a message is too short".to_owned());
@@ -172,7 +178,7 @@ impl<T: Default> Answer<T> {
                 NLMSG_ERROR | NLMSG_DONE => {
                     // Both begin with zero or a negated errno; so old a kernel that
                     // its end of a dump does not has nothing to report.
-                    let code = u32(payload).unwrap_or_default().cast_signed();
+                    let code = parse_u32(payload).unwrap_or_default().cast_signed();
                     if code != 0 {
                         // Not an `Errno`, which panics where it is none.
                         let code = code.saturating_neg();
@@ -190,10 +196,13 @@ impl<T: Default> Answer<T> {
 
 /// What comes of a whole answer that is there already.
 #[cfg(any(test, fuzzing))]
-pub(super) fn answer<T: Default>(datagram: &[u8], add: impl Fn(&mut T, &[u8])) -> Option<T> {
-    let sequence = datagram.get(8..).and_then(u32)?;
-    let mut answer = Answer::new(sequence);
-    answer.take(datagram, add).ok()?;
+pub(super) fn parse_response<T: Default>(
+    datagram: &[u8],
+    add: impl Fn(&mut T, &[u8]),
+) -> Option<T> {
+    let sequence = datagram.get(8..).and_then(parse_u32)?;
+    let mut answer = DumpResponse::new(sequence);
+    answer.parse_datagram(datagram, add).ok()?;
     Some(answer.value)
 }
 
@@ -201,8 +210,8 @@ pub(super) fn answer<T: Default>(datagram: &[u8], add: impl Fn(&mut T, &[u8])) -
 /// Ends where a length makes no sense.
 pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
-        let attribute = rest.get(..usize::from(u16(rest)?))?;
-        let kind = u16(attribute.get(2..)?)? & NLA_TYPE_MASK;
+        let attribute = rest.get(..usize::from(parse_u16(rest)?))?;
+        let kind = parse_u16(attribute.get(2..)?)? & NLA_TYPE_MASK;
         let payload = attribute.get(4..)?;
         rest = rest.get(aligned(attribute.len())..).unwrap_or_default();
         Some((kind, payload))
@@ -226,33 +235,33 @@ pub(super) fn aligned(len: usize) -> usize {
 }
 
 /// The byte at the beginning.
-pub(super) fn u8(bytes: &[u8]) -> Option<u8> {
+pub(super) fn parse_u8(bytes: &[u8]) -> Option<u8> {
     bytes.first().copied()
 }
 
 /// The 16 bit number at the beginning.
-pub(super) fn u16(bytes: &[u8]) -> Option<u16> {
+pub(super) fn parse_u16(bytes: &[u8]) -> Option<u16> {
     bytes.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
 }
 
 /// The 32 bit number at the beginning.
-pub(super) fn u32(bytes: &[u8]) -> Option<u32> {
+pub(super) fn parse_u32(bytes: &[u8]) -> Option<u32> {
     bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
 /// The 64 bit number at the beginning.
-pub(super) fn u64(bytes: &[u8]) -> Option<u64> {
+pub(super) fn parse_u64(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
 }
 
 /// A text that ends at the first zero.
-pub(super) fn text(bytes: &[u8]) -> String {
+pub(super) fn parse_string(bytes: &[u8]) -> String {
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).into_owned()
 }
 
 /// An address, told apart by its length.
-pub(super) fn ip(bytes: &[u8]) -> Option<std::net::IpAddr> {
+pub(super) fn parse_ip(bytes: &[u8]) -> Option<std::net::IpAddr> {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         return Some(v4.into());
     }
@@ -272,9 +281,9 @@ mod tests {
     use super::*;
 
     fn take(datagrams: &[&str]) -> Result<(Vec<u8>, bool, bool), String> {
-        let mut answer = Answer::<Vec<u8>>::new(7);
+        let mut answer = DumpResponse::<Vec<u8>>::new(7);
         for datagram in datagrams {
-            answer.take(&hex(datagram), |all, payload| all.extend(payload))?;
+            answer.parse_datagram(&hex(datagram), |all, payload| all.extend(payload))?;
         }
         Ok((answer.value, answer.interrupted, answer.done))
     }
@@ -329,7 +338,7 @@ mod tests {
         let dump = Dump {
             name: "late",
             protocol: None,
-            kind: 18,
+            message_type: 18,
             body: &[0; 16],
         };
         let error = dump.fold(Instant::now(), |(), _| {}).unwrap_err();
@@ -341,7 +350,7 @@ mod tests {
         let dump = Dump {
             name: "nonsense",
             protocol: None,
-            kind: 0x3ff,
+            message_type: 0x3ff,
             body: &[0; 16],
         };
         let deadline = Instant::now() + Duration::from_secs(5);

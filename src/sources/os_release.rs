@@ -7,8 +7,8 @@ impl Snapshot {
     /// The operating system's names and versions: what the machine's owner wrote, else the
     /// vendor.
     pub fn os_release(&self) -> Result<Text> {
-        match self.root("etc/os-release") {
-            Err(Error::Absent(_)) => self.root("usr/lib/os-release"),
+        match self.read_rootfs("etc/os-release") {
+            Err(Error::NotFound(_)) => self.read_rootfs("usr/lib/os-release"),
             release => release,
         }
     }
@@ -18,13 +18,13 @@ impl Snapshot {
         let release = self.os_release()?;
         let mut lines = release.body().lines();
         let name = lines.find_map(|line| line.trim().strip_prefix("PRETTY_NAME="));
-        Ok(name.and_then(unquoted))
+        Ok(name.and_then(unquote))
     }
 }
 
 /// What a shell makes of a value; nothing where a quote is not closed.
 #[must_use]
-pub fn unquoted(value: &str) -> Option<String> {
+pub fn unquote(value: &str) -> Option<String> {
     let mut quote = None;
     let mut plain = String::with_capacity(value.len());
     let mut chars = value.chars();
@@ -58,7 +58,7 @@ mod tests {
             (r#""open"#, None),
             (r#""open\""#, None),
         ] {
-            assert_eq!(unquoted(quoted).as_deref(), plain, "{quoted}");
+            assert_eq!(unquote(quoted).as_deref(), plain, "{quoted}");
         }
     }
 }

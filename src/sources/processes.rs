@@ -12,21 +12,24 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{Allowance, Dir, Snapshot, Text, net_dev::interface_rows, own::sizes_count_files};
+use super::{
+    Dir, ResourceBudget, Snapshot, Text, net_dev::interface_rows,
+    self_process::fd_dir_size_counts_fds,
+};
 use crate::error::{Error, Result};
 
 /// How the link to a socket begins.
-const SOCKET: &str = "socket:[";
+const SOCKET_LINK_PREFIX: &str = "socket:[";
 
 /// What the scheduler counts of a thread.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SchedStat {
+pub struct ThreadSchedStat {
     /// How long it ran.
-    pub run: Duration,
+    pub run_time: Duration,
     /// How long it waited for a CPU.
-    pub waited: Duration,
+    pub run_delay: Duration,
     /// How many times it was given a CPU.
-    pub periods: u64,
+    pub timeslices: u64,
 }
 
 /// A process, or what is left of it.
@@ -47,13 +50,13 @@ pub struct LinkTraffic {
 
 /// What several network interfaces received and sent together, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Traffic {
+pub struct TotalTraffic {
     /// What they received.
     pub received: u64,
     /// What they sent.
     pub sent: u64,
     /// Made of their names: where it differs, others were counted.
-    pub interfaces: u64,
+    pub interfaces_hash: u64,
 }
 
 /// A network namespace. Two that are there at the same time differ; one that is gone may
@@ -69,8 +72,8 @@ impl Snapshot {
     pub fn process(&self, pid: u32) -> Result<Process> {
         match self.proc_dir(pid.to_string()) {
             Ok(dir) => Ok(Process { pid, dir }),
-            Err(error) if error.is_vanished() => {
-                self.sees_all_processes()?;
+            Err(error) if error.is_gone() => {
+                self.check_process_visibility()?;
                 Err(error)
             }
             Err(error) => Err(error),
@@ -80,9 +83,9 @@ impl Snapshot {
     /// Fails where there may be processes that we do not see: procfs, mounted with
     /// `hidepid=2`, has none for us that are others', as if they had ended. Process 1 is
     /// always there, and is root's.
-    pub fn sees_all_processes(&self) -> Result<()> {
+    pub fn check_process_visibility(&self) -> Result<()> {
         let proc = self.proc_dir("")?;
-        if proc.is_procfs() && !self.sees_others() {
+        if proc.is_procfs() && !self.can_see_other_processes() {
             return Err(Error::io(proc.path().join("1"), Errno::ACCESS));
         }
         Ok(())
@@ -90,8 +93,8 @@ impl Snapshot {
 
     /// How many processes may be held from scrape to scrape, each of which is an open file.
     #[must_use]
-    pub fn max_kept_processes(&self) -> usize {
-        Allowance::of_this_process().processes
+    pub fn max_process_dirs(&self) -> usize {
+        ResourceBudget::for_this_process().process_dirs
     }
 }
 
@@ -108,8 +111,8 @@ impl Process {
     }
 
     /// Whether it is in this control group or in one below it.
-    pub fn is_in(&self, path: &str) -> Result<bool> {
-        Ok(is_in(self.read("cgroup")?.body(), path))
+    pub fn is_in_cgroup(&self, path: &str) -> Result<bool> {
+        Ok(is_in_cgroup(self.read("cgroup")?.body(), path))
     }
 
     /// Which network it sees.
@@ -125,22 +128,24 @@ impl Process {
     }
 
     /// What the kernel counts of the network interfaces that it sees, by name.
-    pub fn links(&self) -> Result<HashMap<String, LinkTraffic>> {
-        links(&self.read("net/dev")?)
+    pub fn link_traffic(&self) -> Result<HashMap<String, LinkTraffic>> {
+        parse_link_traffic(&self.read("net/dev")?)
     }
 
     /// What the network interfaces that count received and sent together. Nothing is
     /// allocated.
-    pub fn traffic(&self, counts: impl Fn(&str) -> bool) -> Result<Traffic> {
+    pub fn total_traffic(&self, filter: impl Fn(&str) -> bool) -> Result<TotalTraffic> {
         self.dir
-            .with_bytes("net/dev", |table| traffic(table, counts))
+            .with_bytes("net/dev", |table| parse_total_traffic(table, filter))
     }
 
     /// How many files it has open. Before Linux 6.2 only for those who may trace it.
     pub fn open_files(&self) -> Result<u64> {
         // Since then the directory's size says it, to everybody.
         match u64::try_from(self.dir.stat("fd")?.st_size) {
-            Ok(count) if self.dir.is_procfs() && (count > 0 || sizes_count_files()) => Ok(count),
+            Ok(count) if self.dir.is_procfs() && (count > 0 || fd_dir_size_counts_fds()) => {
+                Ok(count)
+            }
             _ => Ok(self.dir.dir("fd")?.names()?.len() as u64),
         }
     }
@@ -150,10 +155,10 @@ impl Process {
         let files = self.dir.dir("fd")?;
         let mut sockets = 0;
         for file in files.names()? {
-            match files.link(file) {
-                Ok(target) => sockets += u64::from(target.starts_with(SOCKET)),
+            match files.read_link_name(file) {
+                Ok(target) => sockets += u64::from(target.starts_with(SOCKET_LINK_PREFIX)),
                 // It was closed meanwhile.
-                Err(error) if error.is_vanished() => {}
+                Err(error) if error.is_gone() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -162,7 +167,7 @@ impl Process {
 
     /// The states of its threads, as the kernel's letters: `R`, `S`, `D`, `T`, …
     pub fn thread_states(&self) -> Result<Vec<char>> {
-        let (state, threads) = state_and_threads(&self.read("stat")?)?;
+        let (state, threads) = parse_state_and_threads(&self.read("stat")?)?;
         if threads == 1 {
             return Ok(vec![state]);
         }
@@ -170,9 +175,12 @@ impl Process {
         let mut states = Vec::new();
         for task in tasks.names()? {
             let stat = PathBuf::from(task).join("stat");
-            match tasks.read(stat).and_then(|stat| state_and_threads(&stat)) {
+            match tasks
+                .read(stat)
+                .and_then(|stat| parse_state_and_threads(&stat))
+            {
                 Ok((state, _)) => states.push(state),
-                Err(error) if error.is_vanished() => {}
+                Err(error) if error.is_gone() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -197,49 +205,49 @@ impl Process {
 
     /// What the scheduler counts of one of its threads. All is 0 where the kernel does not
     /// count.
-    pub fn thread_schedstat(&self, tid: u32) -> Result<SchedStat> {
-        schedstat(&self.read(format!("task/{tid}/schedstat"))?)
+    pub fn thread_schedstat(&self, tid: u32) -> Result<ThreadSchedStat> {
+        parse_schedstat(&self.read(format!("task/{tid}/schedstat"))?)
     }
 
     /// The CPU that one of its threads ran on last.
     pub fn thread_cpu(&self, tid: u32) -> Result<u32> {
-        last_cpu(&self.read(format!("task/{tid}/stat"))?)
+        parse_last_cpu(&self.read(format!("task/{tid}/stat"))?)
     }
 
     /// How long one of its threads waited, where `kernel.sched_schedstats` is on. It is 0
     /// where it is off.
-    pub fn thread_wait(&self, tid: u32) -> Result<Duration> {
-        wait_sum(&self.read(format!("task/{tid}/sched"))?)
+    pub fn thread_wait_sum(&self, tid: u32) -> Result<Duration> {
+        parse_wait_sum(&self.read(format!("task/{tid}/sched"))?)
     }
 
     /// When it was started, in ticks of the clock since boot. Two processes that have one
     /// number differ in this.
-    pub fn started(&self) -> Result<u64> {
-        started(&self.read("stat")?)
+    pub fn start_time(&self) -> Result<u64> {
+        parse_start_time(&self.read("stat")?)
     }
 
     /// What the scheduler counts of its main thread; of all threads together it says
     /// nothing. All is 0 where the kernel does not count.
-    pub fn schedstat(&self) -> Result<SchedStat> {
-        schedstat(&self.read("schedstat")?)
+    pub fn schedstat(&self) -> Result<ThreadSchedStat> {
+        parse_schedstat(&self.read("schedstat")?)
     }
 
     /// How many bytes of its memory were used since that was last marked as unused, which
     /// the kernel does of its own accord when memory gets scarce. The kernel looks at
     /// every page for it. Only for those who may trace it; kernel threads have none.
-    pub fn referenced(&self) -> Result<u64> {
-        referenced(&self.read("smaps_rollup")?)
+    pub fn referenced_bytes(&self) -> Result<u64> {
+        parse_referenced(&self.read("smaps_rollup")?)
     }
 
     /// How many files it may open, before it raises the limit itself; nothing where there
     /// is no limit.
     pub fn open_files_limit(&self) -> Result<Option<u64>> {
-        open_files_limit(&self.read("limits")?)
+        parse_open_files_limit(&self.read("limits")?)
     }
 }
 
 /// Of the lines `hierarchy:controllers:path` one must do.
-fn is_in(cgroup: &str, path: &str) -> bool {
+fn is_in_cgroup(cgroup: &str, path: &str) -> bool {
     let path = path.trim_end_matches('/');
     let mut paths = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     paths.any(|it| {
@@ -249,8 +257,8 @@ fn is_in(cgroup: &str, path: &str) -> bool {
 }
 
 /// The third and the twentieth field.
-fn state_and_threads(stat: &Text) -> Result<(char, u64)> {
-    let mut fields = behind_name(stat);
+fn parse_state_and_threads(stat: &Text) -> Result<(char, u64)> {
+    let mut fields = fields_after_comm(stat);
     let state = fields.next().and_then(|state| state.parse().ok());
     let threads = fields.nth(16).and_then(|threads| threads.parse().ok());
     let both = state.zip(threads);
@@ -258,38 +266,40 @@ fn state_and_threads(stat: &Text) -> Result<(char, u64)> {
 }
 
 /// The twenty-second field.
-fn started(stat: &Text) -> Result<u64> {
-    let started = behind_name(stat).nth(19);
+fn parse_start_time(stat: &Text) -> Result<u64> {
+    let started = fields_after_comm(stat).nth(19);
     let started = started.and_then(|started| started.parse().ok());
     started.ok_or_else(|| stat.error(1, "no time of start behind the name"))
 }
 
 /// The thirty-ninth field.
-fn last_cpu(stat: &Text) -> Result<u32> {
-    let cpu = behind_name(stat).nth(36).and_then(|cpu| cpu.parse().ok());
+fn parse_last_cpu(stat: &Text) -> Result<u32> {
+    let cpu = fields_after_comm(stat)
+        .nth(36)
+        .and_then(|cpu| cpu.parse().ok());
     cpu.ok_or_else(|| stat.error(1, "no CPU behind the name"))
 }
 
 /// The fields from the third on; the second is a name in parentheses that may contain
 /// anything.
-fn behind_name(stat: &Text) -> SplitAsciiWhitespace<'_> {
+fn fields_after_comm(stat: &Text) -> SplitAsciiWhitespace<'_> {
     let fields = stat.body().rsplit_once(')').map(|(_, fields)| fields);
     fields.unwrap_or_default().split_ascii_whitespace()
 }
 
 /// `411948 90210 7`: nanoseconds, nanoseconds, times.
-fn schedstat(text: &Text) -> Result<SchedStat> {
+fn parse_schedstat(text: &Text) -> Result<ThreadSchedStat> {
     let mut fields = text.line()?;
-    Ok(SchedStat {
-        run: Duration::from_nanos(fields.parse("time on a CPU")?),
-        waited: Duration::from_nanos(fields.parse("time waited for a CPU")?),
-        periods: fields.parse("number of times on a CPU")?,
+    Ok(ThreadSchedStat {
+        run_time: Duration::from_nanos(fields.parse("time on a CPU")?),
+        run_delay: Duration::from_nanos(fields.parse("time waited for a CPU")?),
+        timeslices: fields.parse("number of times on a CPU")?,
     })
 }
 
 /// `wait_sum     :     1234.567890`, in milliseconds; with `se.statistics.` in front before
 /// Linux 5.16.
-fn wait_sum(sched: &Text) -> Result<Duration> {
+fn parse_wait_sum(sched: &Text) -> Result<Duration> {
     let wait = sched.body().lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         let is_wait = name.trim_end().rsplit('.').next() == Some("wait_sum");
@@ -301,7 +311,7 @@ fn wait_sum(sched: &Text) -> Result<Duration> {
 }
 
 /// All interfaces, or nothing: what counts by them cannot do with some.
-fn links(table: &Text) -> Result<HashMap<String, LinkTraffic>> {
+fn parse_link_traffic(table: &Text) -> Result<HashMap<String, LinkTraffic>> {
     let rows = interface_rows(table.body().as_bytes());
     let links = rows.map(|(number, row)| {
         let link = row.and_then(|row| {
@@ -316,11 +326,14 @@ fn links(table: &Text) -> Result<HashMap<String, LinkTraffic>> {
 }
 
 /// The sums of those that count.
-fn traffic(table: &[u8], counts: impl Fn(&str) -> bool) -> Result<Traffic, &'static str> {
-    let mut all = Traffic::default();
+fn parse_total_traffic(
+    table: &[u8],
+    filter: impl Fn(&str) -> bool,
+) -> Result<TotalTraffic, &'static str> {
+    let mut all = TotalTraffic::default();
     for (_, row) in interface_rows(table) {
         let row = row.ok_or("no colon behind an interface's name")?;
-        if !counts(row.name) {
+        if !filter(row.name) {
             continue;
         }
         let counters = row.counters().ok_or("no counters of an interface")?;
@@ -329,14 +342,15 @@ fn traffic(table: &[u8], counts: impl Fn(&str) -> bool) -> Result<Traffic, &'sta
         all.sent = all.sent.saturating_add(sent);
         // FNV-1a, with an end to each name.
         for byte in row.name.bytes().chain([b'/']) {
-            all.interfaces = (all.interfaces ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            all.interfaces_hash =
+                (all.interfaces_hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
     Ok(all)
 }
 
 /// `Referenced:         1234 kB`
-fn referenced(rollup: &Text) -> Result<u64> {
+fn parse_referenced(rollup: &Text) -> Result<u64> {
     let mut lines = rollup.lines();
     let found = lines.find_map(|mut line| (line.next_word()? == "Referenced:").then_some(line));
     let mut line = found.ok_or_else(|| rollup.error(1, "Referenced is missing"))?;
@@ -345,7 +359,7 @@ fn referenced(rollup: &Text) -> Result<u64> {
 }
 
 /// `Max open files            1024                 524288               files`
-fn open_files_limit(limits: &Text) -> Result<Option<u64>> {
+fn parse_open_files_limit(limits: &Text) -> Result<Option<u64>> {
     for (number, line) in (1..).zip(limits.body().lines()) {
         let Some(rest) = line.strip_prefix("Max open files") else {
             continue;
@@ -359,29 +373,31 @@ fn open_files_limit(limits: &Text) -> Result<Option<u64>> {
             None => Err(limits.error(number, "the limit is missing")),
         };
     }
-    Err(Error::Absent(limits.path().to_owned()))
+    Err(Error::NotFound(limits.path().to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn myself() -> Process {
-        Snapshot::here().process(std::process::id()).unwrap()
+    fn current_process() -> Process {
+        Snapshot::for_test_host()
+            .process(std::process::id())
+            .unwrap()
     }
 
     #[test]
     fn a_process_is_in_its_own_group_and_in_those_above_it() {
         let cgroup = "3:memory:/a/b\n1:name=systemd:/x:y\n0::/u\n";
         for path in ["/", "/a", "/a/b", "/x:y", "/u"] {
-            assert!(is_in(cgroup, path), "{path}");
+            assert!(is_in_cgroup(cgroup, path), "{path}");
         }
         for path in ["/a/b/c", "/a/", "/b", "/x"] {
-            assert_eq!(is_in(cgroup, path), path == "/a/", "{path}");
+            assert_eq!(is_in_cgroup(cgroup, path), path == "/a/", "{path}");
         }
-        assert!(!is_in("0::/ab\n", "/a"));
-        assert!(!is_in("", "/"));
-        assert!(myself().is_in("/").unwrap());
+        assert!(!is_in_cgroup("0::/ab\n", "/a"));
+        assert!(!is_in_cgroup("", "/"));
+        assert!(current_process().is_in_cgroup("/").unwrap());
     }
 
     #[test]
@@ -389,29 +405,35 @@ mod tests {
         let table =
             b"head\nhead\n    lo: 9 9 9 9 9 9 9 9 9 9 9 9\n  eth0:100 2 3 4 5 6 7 8 50 10 11 12\n\
                       a:1: 1 2 3 4 5 6 7 8 2 10 11 12\n";
-        let all = traffic(table, |name| name != "lo").unwrap();
+        let all = parse_total_traffic(table, |name| name != "lo").unwrap();
         assert_eq!((all.received, all.sent), (101, 52));
-        let one = traffic(table, |name| name == "eth0").unwrap();
+        let one = parse_total_traffic(table, |name| name == "eth0").unwrap();
         assert_eq!((one.received, one.sent), (100, 50));
-        assert_ne!(one.interfaces, all.interfaces);
-        assert_eq!(traffic(b"head\nhead\n", |_| true), Ok(Traffic::default()));
+        assert_ne!(one.interfaces_hash, all.interfaces_hash);
+        assert_eq!(
+            parse_total_traffic(b"head\nhead\n", |_| true),
+            Ok(TotalTraffic::default())
+        );
         for damaged in [
             "eth0 1 2",
             "eth0: 1 2 3 4 5 6 7 8 9 10 11",
             "eth0: x 2 3 4 5 6 7 8 9 10 11 12",
         ] {
             let table = format!("head\nhead\n{damaged}\n");
-            assert!(traffic(table.as_bytes(), |_| true).is_err(), "{damaged}");
+            assert!(
+                parse_total_traffic(table.as_bytes(), |_| true).is_err(),
+                "{damaged}"
+            );
         }
-        assert!(myself().traffic(|_| true).is_ok());
+        assert!(current_process().total_traffic(|_| true).is_ok());
     }
 
     #[test]
     fn a_name_with_parentheses_does_not_hide_the_state() {
         let fields = "D 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 99 18";
         let stat = Text::from(format!("7 (a) R (b) {fields}").as_str());
-        assert_eq!(state_and_threads(&stat).unwrap(), ('D', 99));
-        let error = state_and_threads(&Text::from("7 (a) R 1\n")).unwrap_err();
+        assert_eq!(parse_state_and_threads(&stat).unwrap(), ('D', 99));
+        let error = parse_state_and_threads(&Text::from("7 (a) R 1\n")).unwrap_err();
         let said = "test:1: no state and number of threads behind the name";
         assert_eq!(error.to_string(), said);
     }
@@ -419,49 +441,53 @@ mod tests {
     #[test]
     fn a_process_is_told_from_the_next_of_its_number_by_its_start() {
         let stat = "7 (a) R (b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 99 18 4711 20\n";
-        assert_eq!(started(&Text::from(stat)).unwrap(), 4711);
+        assert_eq!(parse_start_time(&Text::from(stat)).unwrap(), 4711);
         for bad in ["7 (a) R 1\n", ""] {
-            let error = started(&Text::from(bad)).unwrap_err();
+            let error = parse_start_time(&Text::from(bad)).unwrap_err();
             assert_eq!(
                 error.to_string(),
                 "test:1: no time of start behind the name"
             );
         }
-        let parent = Snapshot::here()
+        let parent = Snapshot::for_test_host()
             .process(std::os::unix::process::parent_id())
             .unwrap();
-        assert!(parent.started().unwrap() <= myself().started().unwrap());
+        assert!(parent.start_time().unwrap() <= current_process().start_time().unwrap());
     }
 
     #[test]
     fn a_thread_says_where_it_ran_last() {
         let fields: Vec<_> = (4..=52).map(|number| number.to_string()).collect();
         let stat = format!("7 (CPU 1/KVM) S {}\n", fields.join(" "));
-        assert_eq!(last_cpu(&Text::from(stat.as_str())).unwrap(), 39);
-        let error = last_cpu(&Text::from("7 (a) S 1 2\n")).unwrap_err();
+        assert_eq!(parse_last_cpu(&Text::from(stat.as_str())).unwrap(), 39);
+        let error = parse_last_cpu(&Text::from("7 (a) S 1 2\n")).unwrap_err();
         assert_eq!(error.to_string(), "test:1: no CPU behind the name");
     }
 
     #[test]
     fn the_scheduler_counts_nanoseconds_and_times() {
-        let expected = SchedStat {
-            run: Duration::from_nanos(411_948),
-            waited: Duration::from_nanos(90_210),
-            periods: 7,
+        let expected = ThreadSchedStat {
+            run_time: Duration::from_nanos(411_948),
+            run_delay: Duration::from_nanos(90_210),
+            timeslices: 7,
         };
         assert_eq!(
-            schedstat(&Text::from("411948 90210 7\n")).unwrap(),
+            parse_schedstat(&Text::from("411948 90210 7\n")).unwrap(),
             expected
         );
         for bad in ["", "1 2\n", "1 -2 3\n"] {
-            assert!(schedstat(&Text::from(bad)).is_err(), "{bad:?}");
+            assert!(parse_schedstat(&Text::from(bad)).is_err(), "{bad:?}");
         }
-        assert!(myself().schedstat().is_ok_and(|it| it.periods > 0));
+        assert!(
+            current_process()
+                .schedstat()
+                .is_ok_and(|it| it.timeslices > 0)
+        );
     }
 
     #[test]
     fn waiting_is_in_milliseconds_under_either_name() {
-        let wait = |sched: &str| wait_sum(&Text::from(sched));
+        let wait = |sched: &str| parse_wait_sum(&Text::from(sched));
         let old = "x (1, #threads: 2)\nse.statistics.wait_sum   :     12.500000\n";
         assert_eq!(wait(old).unwrap(), Duration::from_micros(12_500));
         let new = "wait_max   :   9.0\nwait_sum   :   0.000250\nwait_count  :   7\n";
@@ -488,24 +514,27 @@ mod tests {
             .get()
             .try_into()
             .unwrap();
-        let process = myself();
+        let process = current_process();
         assert!(process.threads().unwrap().contains(&tid));
         assert_eq!(process.thread_name(tid).unwrap(), "CPU 3/TCG");
         let stat = process.thread_schedstat(tid).unwrap();
-        let cpus = Snapshot::here().proc("stat").unwrap();
+        let cpus = Snapshot::for_test_host().read_proc("stat").unwrap();
         let cpu = format!("cpu{} ", process.thread_cpu(tid).unwrap());
         assert!(cpus.body().contains(&cpu), "{cpu}");
-        assert!(stat.periods > 0 && stat.run < process.schedstat().unwrap().run + stat.run);
+        assert!(
+            stat.timeslices > 0
+                && stat.run_time < process.schedstat().unwrap().run_time + stat.run_time
+        );
         drop(stop);
         thread.unwrap().join().unwrap();
-        assert!(process.thread_name(tid).unwrap_err().is_vanished());
+        assert!(process.thread_name(tid).unwrap_err().is_gone());
         assert!(!process.threads().unwrap().contains(&tid));
     }
 
     #[test]
     fn what_interfaces_count_is_in_columns() {
         let head = "Inter-|   Receive |  Transmit\n face |bytes    packets |bytes\n";
-        let table = |rows: &str| links(&Text::from(format!("{head}{rows}").as_str()));
+        let table = |rows: &str| parse_link_traffic(&Text::from(format!("{head}{rows}").as_str()));
         let found = table(
             "    lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n a:b:1 2 3 4 5 6 7 8 9 10 11 12\n",
         );
@@ -523,37 +552,37 @@ mod tests {
                 "{bad:?}"
             );
         }
-        assert!(myself().links().unwrap().contains_key("lo"));
+        assert!(current_process().link_traffic().unwrap().contains_key("lo"));
     }
 
     #[test]
     fn memory_that_was_used_is_in_kilobytes() {
         let rollup = "55d0-7ffd ---p 0 00:00 0 [rollup]\nRss: 9 kB\nReferenced:   8 kB\n";
-        assert_eq!(referenced(&Text::from(rollup)).unwrap(), 8192);
-        let error = referenced(&Text::from("Rss: 9 kB\n")).unwrap_err();
+        assert_eq!(parse_referenced(&Text::from(rollup)).unwrap(), 8192);
+        let error = parse_referenced(&Text::from("Rss: 9 kB\n")).unwrap_err();
         assert_eq!(error.to_string(), "test:1: Referenced is missing");
-        assert!(referenced(&Text::from("Referenced: x kB\n")).is_err());
-        match myself().referenced() {
+        assert!(parse_referenced(&Text::from("Referenced: x kB\n")).is_err());
+        match current_process().referenced_bytes() {
             Ok(bytes) => assert!(bytes > 0 && bytes.is_multiple_of(1024)),
-            Err(error) => assert!(error.is_vanished(), "{error}"),
+            Err(error) => assert!(error.is_gone(), "{error}"),
         }
     }
 
     #[test]
     fn the_soft_limit_of_open_files_is_the_first_of_two() {
         let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files  1024  524288  files\n";
-        let limit = |limits: &str| open_files_limit(&Text::from(limits));
+        let limit = |limits: &str| parse_open_files_limit(&Text::from(limits));
         assert_eq!(limit(limits).unwrap(), Some(1024));
         assert_eq!(limit("Max open files unlimited 9 files").unwrap(), None);
-        assert!(limit("").unwrap_err().is_vanished());
+        assert!(limit("").unwrap_err().is_gone());
         let error = limit("\nMax open files x\n").unwrap_err();
         assert_eq!(error.to_string(), r#"test:2: not a number: "x""#);
-        assert!(myself().open_files_limit().unwrap().unwrap() > 0);
+        assert!(current_process().open_files_limit().unwrap().unwrap() > 0);
     }
 
     #[test]
     fn a_process_counts_its_files_sockets_and_threads() {
-        let process = myself();
+        let process = current_process();
         let before = process.open_files().unwrap();
         let sockets: Vec<_> = (0..32)
             .map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap())
@@ -566,8 +595,8 @@ mod tests {
 
     #[test]
     fn all_threads_of_a_machine_see_the_same_network_unless_told_otherwise() {
-        let ours = myself().network_namespace().unwrap();
-        let theirs = Snapshot::here()
+        let ours = current_process().network_namespace().unwrap();
+        let theirs = Snapshot::for_test_host()
             .process(std::os::unix::process::parent_id())
             .unwrap();
         assert_eq!(theirs.network_namespace().unwrap(), ours);
@@ -579,17 +608,17 @@ mod tests {
             .arg("60")
             .spawn()
             .unwrap();
-        let process = Snapshot::here().process(child.id()).unwrap();
+        let process = Snapshot::for_test_host().process(child.id()).unwrap();
         assert!(process.network_namespace().is_ok());
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(process.network_namespace().unwrap_err().is_vanished());
-        assert!(process.read("net/dev").unwrap_err().is_vanished());
+        assert!(process.network_namespace().unwrap_err().is_gone());
+        assert!(process.read("net/dev").unwrap_err().is_gone());
         assert!(
-            Snapshot::here()
+            Snapshot::for_test_host()
                 .process(child.id())
                 .unwrap_err()
-                .is_vanished()
+                .is_gone()
         );
     }
 }

@@ -41,42 +41,42 @@ pub struct Qdisc {
 }
 
 impl Qdisc {
-    pub(super) fn add(all: &mut Vec<Self>, message: &[u8]) {
+    pub(super) fn parse_into(all: &mut Vec<Self>, message: &[u8]) {
         all.extend(Self::parse(message));
     }
 
     /// Only the one at the root: those below it count the same packets again.
     fn parse(message: &[u8]) -> Option<Self> {
         let (header, rest) = message.split_at_checked(HEADER)?;
-        if netlink::u32(header.get(12..)?)? != TC_H_ROOT {
+        if netlink::parse_u32(header.get(12..)?)? != TC_H_ROOT {
             return None;
         }
         let mut qdisc = Self {
-            ifindex: netlink::u32(header.get(4..)?)?,
+            ifindex: netlink::parse_u32(header.get(4..)?)?,
             ..Self::default()
         };
         let mut is_counted = false;
         for (kind, value) in attributes(rest) {
             match kind {
-                TCA_KIND => qdisc.kind = netlink::text(value),
-                TCA_STATS2 => is_counted = qdisc.count(value).is_some(),
+                TCA_KIND => qdisc.kind = netlink::parse_string(value),
+                TCA_STATS2 => is_counted = qdisc.parse_stats(value).is_some(),
                 _ => {}
             }
         }
         is_counted.then_some(qdisc)
     }
 
-    fn count(&mut self, stats: &[u8]) -> Option<()> {
+    fn parse_stats(&mut self, stats: &[u8]) -> Option<()> {
         let find = |wanted| attributes(stats).find(|(kind, _)| *kind == wanted);
         let (_, basic) = find(TCA_STATS_BASIC)?;
-        self.bytes = netlink::u64(basic)?;
+        self.bytes = netlink::parse_u64(basic)?;
         // Since Linux 5.5; before, or where it would say the same, only 32 bits of it.
         self.packets = match find(TCA_STATS_PKT64) {
-            Some((_, packets)) => netlink::u64(packets)?,
-            None => netlink::u32(basic.get(8..)?)?.into(),
+            Some((_, packets)) => netlink::parse_u64(packets)?,
+            None => netlink::parse_u32(basic.get(8..)?)?.into(),
         };
         let (_, queue) = find(TCA_STATS_QUEUE)?;
-        let mut fields = queue.chunks_exact(4).map_while(netlink::u32);
+        let mut fields = queue.chunks_exact(4).map_while(netlink::parse_u32);
         self.qlen = fields.next()?;
         self.backlog = fields.next()?;
         self.drops = fields.next()?;
@@ -93,10 +93,10 @@ impl Snapshot {
         let dump = Dump {
             name: "RTM_GETQDISC",
             protocol: None,
-            kind: RTM_GETQDISC,
+            message_type: RTM_GETQDISC,
             body: &[0; HEADER],
         };
-        let mut qdiscs = dump.fold(self.deadline(), Qdisc::add)?;
+        let mut qdiscs = dump.fold(self.deadline(), Qdisc::parse_into)?;
         qdiscs.sort_by_key(|qdisc| qdisc.ifindex);
         qdiscs.dedup_by_key(|qdisc| qdisc.ifindex);
         Ok(qdiscs)

@@ -23,7 +23,7 @@ const RTA_VIA: u16 = 18;
 /// `struct rtmsg`.
 const HEADER: usize = 12;
 /// `struct rtnexthop`.
-const HOP_HEADER: usize = 8;
+const NEXT_HOP_HEADER: usize = 8;
 
 /// One way to one destination; a route with several ways is several of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,13 +74,13 @@ impl Route {
         }
     }
 
-    pub(super) fn add(all: &mut Vec<Self>, message: &[u8]) {
-        Self::parse(all, message).unwrap_or_default();
+    pub(super) fn parse_into(all: &mut Vec<Self>, message: &[u8]) {
+        Self::try_parse_into(all, message).unwrap_or_default();
     }
 
     /// Adds what a message says, unless it is of another family than IP, or not about
     /// a way to somewhere else.
-    fn parse(all: &mut Vec<Self>, message: &[u8]) -> Option<()> {
+    fn try_parse_into(all: &mut Vec<Self>, message: &[u8]) -> Option<()> {
         let (header, rest) = message.split_at_checked(HEADER)?;
         let [family, dst_len, _, _, _, protocol, _, kind] = *header.first_chunk()?;
         let ip = [AddressFamily::INET, AddressFamily::INET6];
@@ -99,12 +99,14 @@ impl Route {
         let mut hops = None;
         for (kind, value) in attributes(rest) {
             match kind {
-                RTA_DST if dst_len > 0 => route.destination = Some((netlink::ip(value)?, dst_len)),
-                RTA_OIF => route.ifindex = netlink::u32(value)?,
-                RTA_GATEWAY => route.gateway = netlink::ip(value),
-                RTA_VIA => route.gateway = value.get(2..).and_then(netlink::ip),
-                RTA_PRIORITY => route.priority = netlink::u32(value)?,
-                RTA_PREFSRC => route.source = netlink::ip(value),
+                RTA_DST if dst_len > 0 => {
+                    route.destination = Some((netlink::parse_ip(value)?, dst_len));
+                }
+                RTA_OIF => route.ifindex = netlink::parse_u32(value)?,
+                RTA_GATEWAY => route.gateway = netlink::parse_ip(value),
+                RTA_VIA => route.gateway = value.get(2..).and_then(netlink::parse_ip),
+                RTA_PRIORITY => route.priority = netlink::parse_u32(value)?,
+                RTA_PREFSRC => route.source = netlink::parse_ip(value),
                 RTA_MULTIPATH => hops = Some(value),
                 _ => {}
             }
@@ -115,12 +117,12 @@ impl Route {
         }
         match hops {
             None => all.push(route),
-            Some(hops) => all.extend(Hops(hops).map(|hop| route.by(hop))),
+            Some(hops) => all.extend(NextHops(hops).map(|hop| route.with_next_hop(hop))),
         }
         Some(())
     }
 
-    fn by(self, (ifindex, hops, gateway): Hop) -> Self {
+    fn with_next_hop(self, (ifindex, hops, gateway): NextHop) -> Self {
         Self {
             ifindex,
             gateway,
@@ -131,25 +133,29 @@ impl Route {
 }
 
 /// Interface, weight less one, router.
-type Hop = (u32, u8, Option<IpAddr>);
+type NextHop = (u32, u8, Option<IpAddr>);
 
 /// The ways of a route that has several.
 #[derive(Debug)]
-struct Hops<'a>(&'a [u8]);
+struct NextHops<'a>(&'a [u8]);
 
-impl Iterator for Hops<'_> {
-    type Item = Hop;
+impl Iterator for NextHops<'_> {
+    type Item = NextHop;
 
-    fn next(&mut self) -> Option<Hop> {
-        let hop = self.0.get(..usize::from(netlink::u16(self.0)?))?;
-        let (header, rest) = hop.split_at_checked(HOP_HEADER)?;
+    fn next(&mut self) -> Option<NextHop> {
+        let hop = self.0.get(..usize::from(netlink::parse_u16(self.0)?))?;
+        let (header, rest) = hop.split_at_checked(NEXT_HOP_HEADER)?;
         self.0 = self.0.get(aligned(hop.len())..).unwrap_or_default();
         let gateway = attributes(rest).find_map(|(kind, value)| match kind {
-            RTA_GATEWAY => netlink::ip(value),
-            RTA_VIA => value.get(2..).and_then(netlink::ip),
+            RTA_GATEWAY => netlink::parse_ip(value),
+            RTA_VIA => value.get(2..).and_then(netlink::parse_ip),
             _ => None,
         });
-        Some((netlink::u32(header.get(4..)?)?, *header.get(3)?, gateway))
+        Some((
+            netlink::parse_u32(header.get(4..)?)?,
+            *header.get(3)?,
+            gateway,
+        ))
     }
 }
 
@@ -159,10 +165,10 @@ impl Snapshot {
         let dump = Dump {
             name: "RTM_GETROUTE",
             protocol: None,
-            kind: RTM_GETROUTE,
+            message_type: RTM_GETROUTE,
             body: &[0; HEADER],
         };
-        dump.fold(self.deadline(), Route::add)
+        dump.fold(self.deadline(), Route::parse_into)
     }
 }
 
@@ -172,7 +178,7 @@ mod tests {
 
     fn parse(message: &str) -> Vec<Route> {
         let mut all = Vec::new();
-        Route::parse(&mut all, &netlink::hex(message)).unwrap_or_default();
+        Route::try_parse_into(&mut all, &netlink::hex(message)).unwrap_or_default();
         all
     }
 

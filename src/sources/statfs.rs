@@ -20,17 +20,17 @@ use std::{
 use rustix::io::Errno;
 
 /// How long one call may take before another thread goes on with the rest.
-const PATIENCE: Duration = Duration::from_millis(25);
+const STALL_THRESHOLD: Duration = Duration::from_millis(25);
 /// When so many calls hang, only what answered the last time is asked.
 const MAX_STUCK: usize = 64;
 /// Room for those that answered and then hang.
 const MAX_THREADS: usize = 2 * MAX_STUCK;
 /// Enough for one system call, and for a panic to say where.
-const STACK: usize = 128 << 10;
+const STACK_SIZE: usize = 128 << 10;
 
 /// What is asked.
 #[derive(Debug)]
-pub struct Place {
+pub struct MountPath {
     /// The number of the mount that is meant: another mount on the same path is
     /// not stuck because this one is.
     pub mount: u64,
@@ -40,22 +40,22 @@ pub struct Place {
 
 /// What came of asking.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
+pub enum StatfsResult {
     /// How full it is.
     Space(Space),
     /// The kernel refused.
-    Refused(Errno),
+    Failed(Errno),
     /// There was no answer in time, now or since an earlier scrape.
     TimedOut,
     /// It was not asked, because so many others hang.
-    NotAsked,
+    Skipped,
 }
 
 /// How full a file system is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Space {
     /// Bytes in a block.
-    pub block: u64,
+    pub block_size: u64,
     /// Blocks there are.
     pub blocks: u64,
     /// Blocks that hold nothing.
@@ -72,31 +72,31 @@ pub struct Space {
 pub struct Statfs {
     /// How long a call may take.
     timeout: Duration,
-    call: Call,
+    call: StatfsFn,
     /// Held by whoever asks.
-    turn: Mutex<()>,
-    shared: Arc<Shared>,
+    query_lock: Mutex<()>,
+    shared: Arc<StatfsWorkers>,
 }
 
 /// The call that may hang. Tests make their own.
-type Call = fn(&Place) -> Result<Space, Errno>;
+type StatfsFn = fn(&MountPath) -> Result<Space, Errno>;
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct StatfsWorkers {
+    state: Mutex<StatfsState>,
     /// There is something to ask.
-    questions: Condvar,
+    work_available: Condvar,
     /// Everything was answered.
-    answered: Condvar,
+    batch_done: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    round: Round,
+struct StatfsState {
+    batch: StatfsBatch,
     /// What threads are asking now, in this round or since an earlier one.
-    asking: Vec<Question>,
+    in_flight: Vec<PendingStatfs>,
     /// The mounts that answered in the round before this one.
-    answering: HashSet<u64>,
+    responsive_mounts: HashSet<u64>,
     threads: usize,
     idle: usize,
     closing: bool,
@@ -104,87 +104,90 @@ struct State {
 
 /// What was asked at once.
 #[derive(Default)]
-struct Round {
-    number: u64,
-    places: Option<Arc<[Place]>>,
-    answers: Vec<Option<Answer>>,
+struct StatfsBatch {
+    id: u64,
+    paths: Option<Arc<[MountPath]>>,
+    results: Vec<Option<StatfsResult>>,
     /// The first place that was not looked at yet.
     next: usize,
     /// How many answers are missing.
-    missing: usize,
+    remaining: usize,
     /// When the last call was begun.
-    begun: Option<Instant>,
+    last_started: Option<Instant>,
 }
 
 /// One place of one round.
 #[derive(Clone)]
-struct Question {
-    round: u64,
-    places: Arc<[Place]>,
-    at: usize,
+struct PendingStatfs {
+    batch_id: u64,
+    paths: Arc<[MountPath]>,
+    index: usize,
 }
 
 impl Statfs {
     /// Makes an asker that gives up on a call after `timeout`.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
-        Self::with(timeout, statfs)
+        Self::with_statfs_fn(timeout, statfs)
     }
 
-    fn with(timeout: Duration, call: Call) -> Self {
+    fn with_statfs_fn(timeout: Duration, call: StatfsFn) -> Self {
         Self {
             timeout,
             call,
-            turn: Mutex::default(),
+            query_lock: Mutex::default(),
             shared: Arc::default(),
         }
     }
 
     /// Asks about all the places; answers in their order, and before `deadline`.
     #[must_use]
-    pub fn ask(&self, places: &Arc<[Place]>, deadline: Instant) -> Vec<Answer> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn query(&self, paths: &Arc<[MountPath]>, deadline: Instant) -> Vec<StatfsResult> {
+        let _turn = self
+            .query_lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let started = Instant::now();
         let mut state = self.shared.lock();
-        state.begin(places);
-        if state.round.missing > 0 {
+        state.begin_batch(paths);
+        if state.batch.remaining > 0 {
             if state.idle > 0 {
-                self.shared.questions.notify_one();
+                self.shared.work_available.notify_one();
             } else {
                 self.start_thread(&mut state);
             }
         }
-        while state.round.missing > 0 && !state.is_hopeless() {
-            let begun = state.round.begun.unwrap_or(started);
+        while state.batch.remaining > 0 && !state.is_stalled() {
+            let begun = state.batch.last_started.unwrap_or(started);
             let waited = begun.elapsed();
             let left = self.timeout.saturating_sub(waited);
             let left = left.min(deadline.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 break;
             }
-            let moment = if state.round.is_all_asked() {
+            let moment = if state.batch.is_all_started() {
                 left
-            } else if waited < PATIENCE {
-                left.min(PATIENCE)
+            } else if waited < STALL_THRESHOLD {
+                left.min(STALL_THRESHOLD)
             } else {
                 self.start_thread(&mut state);
-                left.min(PATIENCE)
+                left.min(STALL_THRESHOLD)
             };
-            let waited = self.shared.answered.wait_timeout(state, moment);
+            let waited = self.shared.batch_done.wait_timeout(state, moment);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
-        state.end()
+        state.finish_batch()
     }
 
-    fn start_thread(&self, state: &mut State) {
+    fn start_thread(&self, state: &mut StatfsState) {
         if state.threads >= MAX_THREADS {
             return;
         }
         let (shared, call) = (Arc::clone(&self.shared), self.call);
         let started = thread::Builder::new()
             .name("statfs".into())
-            .stack_size(STACK)
-            .spawn(move || shared.work(call));
+            .stack_size(STACK_SIZE)
+            .spawn(move || shared.run_worker(call));
         // Where none can be started, the threads there are go on, if any is left.
         if started.is_ok() {
             state.threads += 1;
@@ -195,7 +198,7 @@ impl Statfs {
 impl Drop for Statfs {
     fn drop(&mut self) {
         self.shared.lock().closing = true;
-        self.shared.questions.notify_all();
+        self.shared.work_available.notify_all();
     }
 }
 
@@ -207,159 +210,159 @@ impl fmt::Debug for Statfs {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl StatfsWorkers {
+    fn lock(&self) -> MutexGuard<'_, StatfsState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A thread's life.
-    fn work(&self, call: Call) {
+    fn run_worker(&self, call: StatfsFn) {
         let mut state = self.lock();
         loop {
-            if let Some(question) = state.take() {
+            if let Some(question) = state.next_pending() {
                 drop(state);
-                let answer = match question.places.get(question.at).map(call) {
-                    Some(Ok(space)) => Answer::Space(space),
-                    Some(Err(errno)) => Answer::Refused(errno),
-                    None => Answer::NotAsked,
+                let answer = match question.paths.get(question.index).map(call) {
+                    Some(Ok(space)) => StatfsResult::Space(space),
+                    Some(Err(errno)) => StatfsResult::Failed(errno),
+                    None => StatfsResult::Skipped,
                 };
                 state = self.lock();
-                state.put(&question, answer);
+                state.complete(&question, answer);
                 continue;
             }
-            if state.round.missing == 0 {
-                self.answered.notify_one();
+            if state.batch.remaining == 0 {
+                self.batch_done.notify_one();
             }
             if state.idle > 0 || state.closing {
                 state.threads -= 1;
                 return;
             }
             state.idle += 1;
-            let woken = self.questions.wait(state);
+            let woken = self.work_available.wait(state);
             state = woken.unwrap_or_else(PoisonError::into_inner);
             state.idle -= 1;
         }
     }
 }
 
-impl State {
-    fn begin(&mut self, places: &Arc<[Place]>) {
-        let answer = |place: &Place| self.is_stuck(place).then_some(Answer::TimedOut);
-        let answers: Vec<_> = places.iter().map(answer).collect();
-        self.round = Round {
-            number: self.round.number,
-            places: Some(Arc::clone(places)),
-            missing: answers.iter().filter(|answer| answer.is_none()).count(),
-            answers,
+impl StatfsState {
+    fn begin_batch(&mut self, paths: &Arc<[MountPath]>) {
+        let answer = |place: &MountPath| self.is_stuck(place).then_some(StatfsResult::TimedOut);
+        let answers: Vec<_> = paths.iter().map(answer).collect();
+        self.batch = StatfsBatch {
+            id: self.batch.id,
+            paths: Some(Arc::clone(paths)),
+            remaining: answers.iter().filter(|answer| answer.is_none()).count(),
+            results: answers,
             next: 0,
-            begun: None,
+            last_started: None,
         };
     }
 
     /// Ends the round; what is answered from now on comes too late.
-    fn end(&mut self) -> Vec<Answer> {
-        let round = mem::take(&mut self.round);
-        self.round.number = round.number + 1;
-        let places = round.places.as_deref().unwrap_or_default();
+    fn finish_batch(&mut self) -> Vec<StatfsResult> {
+        let round = mem::take(&mut self.batch);
+        self.batch.id = round.id + 1;
+        let places = round.paths.as_deref().unwrap_or_default();
         let answers: Vec<_> = round
-            .answers
+            .results
             .into_iter()
             .zip(places)
             .map(|(answer, place)| {
                 answer.unwrap_or_else(|| {
                     if self.is_stuck(place) {
-                        Answer::TimedOut
+                        StatfsResult::TimedOut
                     } else {
-                        Answer::NotAsked
+                        StatfsResult::Skipped
                     }
                 })
             })
             .collect();
-        self.answering.clear();
+        self.responsive_mounts.clear();
         let answered = answers.iter().zip(places);
-        let answered = answered.filter(|(answer, _)| matches!(answer, Answer::Space(_)));
-        self.answering
+        let answered = answered.filter(|(answer, _)| matches!(answer, StatfsResult::Space(_)));
+        self.responsive_mounts
             .extend(answered.map(|(_, place)| place.mount));
         answers
     }
 
     /// Whether a thread is asking about this place.
-    fn is_stuck(&self, place: &Place) -> bool {
-        let mut asked = self.asking.iter().filter_map(Question::place);
-        asked.any(|asked| asked.mount == place.mount && asked.path == place.path)
+    fn is_stuck(&self, path: &MountPath) -> bool {
+        let mut asked = self.in_flight.iter().filter_map(PendingStatfs::path);
+        asked.any(|asked| asked.mount == path.mount && asked.path == path.path)
     }
 
     /// Whether no answer can come any more: every thread there is hangs since an
     /// earlier round, and no other could be started.
-    fn is_hopeless(&self) -> bool {
-        let now = self.round.number;
-        self.threads == self.asking.len() && self.asking.iter().all(|q| q.round != now)
+    fn is_stalled(&self) -> bool {
+        let now = self.batch.id;
+        self.threads == self.in_flight.len() && self.in_flight.iter().all(|q| q.batch_id != now)
     }
 
     /// The next place to ask about.
-    fn take(&mut self) -> Option<Question> {
-        let round = &mut self.round;
-        let places = round.places.as_ref()?;
-        let careful = self.asking.len() >= MAX_STUCK;
+    fn next_pending(&mut self) -> Option<PendingStatfs> {
+        let round = &mut self.batch;
+        let places = round.paths.as_ref()?;
+        let careful = self.in_flight.len() >= MAX_STUCK;
         while let (Some(place), Some(answer)) =
-            (places.get(round.next), round.answers.get_mut(round.next))
+            (places.get(round.next), round.results.get_mut(round.next))
         {
             let at = round.next;
             round.next += 1;
             if answer.is_some() {
                 continue;
             }
-            if careful && !self.answering.contains(&place.mount) {
-                *answer = Some(Answer::NotAsked);
-                round.missing -= 1;
+            if careful && !self.responsive_mounts.contains(&place.mount) {
+                *answer = Some(StatfsResult::Skipped);
+                round.remaining -= 1;
                 continue;
             }
-            round.begun = Some(Instant::now());
-            let question = Question {
-                round: round.number,
-                places: Arc::clone(places),
-                at,
+            round.last_started = Some(Instant::now());
+            let question = PendingStatfs {
+                batch_id: round.id,
+                paths: Arc::clone(places),
+                index: at,
             };
-            self.asking.push(question.clone());
+            self.in_flight.push(question.clone());
             return Some(question);
         }
         None
     }
 
     /// Keeps an answer, unless it comes too late.
-    fn put(&mut self, question: &Question, answer: Answer) {
-        self.asking.retain(|asked| !asked.is(question));
-        let round = &mut self.round;
-        let place = round.answers.get_mut(question.at);
-        if let Some(place) = place.filter(|_| round.number == question.round) {
-            *place = Some(answer);
-            round.missing -= 1;
+    fn complete(&mut self, pending: &PendingStatfs, result: StatfsResult) {
+        self.in_flight.retain(|asked| !asked.is_same(pending));
+        let round = &mut self.batch;
+        let place = round.results.get_mut(pending.index);
+        if let Some(place) = place.filter(|_| round.id == pending.batch_id) {
+            *place = Some(result);
+            round.remaining -= 1;
         }
     }
 }
 
-impl Round {
-    fn is_all_asked(&self) -> bool {
-        self.next >= self.answers.len()
+impl StatfsBatch {
+    fn is_all_started(&self) -> bool {
+        self.next >= self.results.len()
     }
 }
 
-impl Question {
-    fn place(&self) -> Option<&Place> {
-        self.places.get(self.at)
+impl PendingStatfs {
+    fn path(&self) -> Option<&MountPath> {
+        self.paths.get(self.index)
     }
 
-    fn is(&self, other: &Self) -> bool {
-        (self.round, self.at) == (other.round, other.at)
+    fn is_same(&self, other: &Self) -> bool {
+        (self.batch_id, self.index) == (other.batch_id, other.index)
     }
 }
 
-fn statfs(place: &Place) -> Result<Space, Errno> {
+fn statfs(path: &MountPath) -> Result<Space, Errno> {
     // Not rustix' `statfs`, for statvfs knows that blocks are counted in `f_frsize`,
     // which some FUSE servers set to something else than `f_bsize`.
-    let space = rustix::io::retry_on_intr(|| rustix::fs::statvfs(&place.path))?;
+    let space = rustix::io::retry_on_intr(|| rustix::fs::statvfs(&path.path))?;
     Ok(Space {
-        block: space.f_frsize,
+        block_size: space.f_frsize,
         blocks: space.f_blocks,
         free: space.f_bfree,
         available: space.f_bavail,
@@ -376,29 +379,29 @@ mod tests {
     /// Far enough for none of the tests to reach.
     const FAR: Duration = Duration::from_secs(60);
 
-    fn places(of: impl IntoIterator<Item = (u64, PathBuf)>) -> Arc<[Place]> {
-        let place = |(mount, path)| Place { mount, path };
+    fn mount_paths(of: impl IntoIterator<Item = (u64, PathBuf)>) -> Arc<[MountPath]> {
+        let place = |(mount, path)| MountPath { mount, path };
         of.into_iter().map(place).collect()
     }
 
-    fn named(names: &[&str]) -> Arc<[Place]> {
-        places((0..).zip(names.iter().map(PathBuf::from)))
+    fn named(names: &[&str]) -> Arc<[MountPath]> {
+        mount_paths((0..).zip(names.iter().map(PathBuf::from)))
     }
 
     /// Hangs where there is a file of this name.
-    fn hanging(place: &Place) -> Result<Space, Errno> {
-        while place.path.starts_with("/") && place.path.exists() {
+    fn hanging(path: &MountPath) -> Result<Space, Errno> {
+        while path.path.starts_with("/") && path.path.exists() {
             thread::sleep(Duration::from_millis(2));
         }
-        if place.path.ends_with("odd") {
+        if path.path.ends_with("odd") {
             return Err(Errno::STALE);
         }
-        Ok(space(place.mount))
+        Ok(space(path.mount))
     }
 
     fn space(n: u64) -> Space {
         Space {
-            block: n,
+            block_size: n,
             blocks: 0,
             free: 0,
             available: 0,
@@ -415,9 +418,9 @@ mod tests {
         dir
     }
 
-    fn ask(statfs: &Statfs, places: &Arc<[Place]>) -> (Vec<Answer>, Duration) {
+    fn query(statfs: &Statfs, paths: &Arc<[MountPath]>) -> (Vec<StatfsResult>, Duration) {
         let started = Instant::now();
-        let answers = statfs.ask(places, started + FAR);
+        let answers = statfs.query(paths, started + FAR);
         (answers, started.elapsed())
     }
 
@@ -427,15 +430,18 @@ mod tests {
 
     #[test]
     fn what_answers_is_answered_in_order_on_one_thread() {
-        let statfs = Statfs::with(TIMEOUT, hanging);
+        let statfs = Statfs::with_statfs_fn(TIMEOUT, hanging);
         for _ in 0..3 {
-            let (answers, _) = ask(&statfs, &named(&["a", "odd", "c"]));
+            let (answers, _) = query(&statfs, &named(&["a", "odd", "c"]));
             let [a, b, c] = answers.try_into().unwrap();
-            assert_eq!((a, c), (Answer::Space(space(0)), Answer::Space(space(2))));
-            assert_eq!(b, Answer::Refused(Errno::STALE));
+            assert_eq!(
+                (a, c),
+                (StatfsResult::Space(space(0)), StatfsResult::Space(space(2)))
+            );
+            assert_eq!(b, StatfsResult::Failed(Errno::STALE));
         }
         assert_eq!(threads(&statfs), 1);
-        assert!(ask(&statfs, &named(&[])).0.is_empty());
+        assert!(query(&statfs, &named(&[])).0.is_empty());
     }
 
     #[test]
@@ -446,20 +452,20 @@ mod tests {
             std::fs::write(path, "").unwrap();
         }
         let [x, y] = stuck.clone();
-        let all = places([(0, "a".into()), (1, x), (2, y), (3, "d".into())]);
+        let all = mount_paths([(0, "a".into()), (1, x), (2, y), (3, "d".into())]);
         let hang = [
-            Answer::Space(space(0)),
-            Answer::TimedOut,
-            Answer::TimedOut,
-            Answer::Space(space(3)),
+            StatfsResult::Space(space(0)),
+            StatfsResult::TimedOut,
+            StatfsResult::TimedOut,
+            StatfsResult::Space(space(3)),
         ];
-        let statfs = Statfs::with(TIMEOUT, hanging);
-        let (answers, took) = ask(&statfs, &all);
+        let statfs = Statfs::with_statfs_fn(TIMEOUT, hanging);
+        let (answers, took) = query(&statfs, &all);
         assert_eq!(answers, hang);
         // Side by side, not one after the other.
         assert!(TIMEOUT <= took && took < 2 * TIMEOUT, "{took:?}");
         for _ in 0..3 {
-            let (answers, took) = ask(&statfs, &all);
+            let (answers, took) = query(&statfs, &all);
             assert_eq!(answers, hang);
             assert!(took < TIMEOUT, "{took:?}");
         }
@@ -469,8 +475,8 @@ mod tests {
         while threads(&statfs) > 1 {
             thread::sleep(Duration::from_millis(5));
         }
-        let (answers, _) = ask(&statfs, &all);
-        assert_eq!(answers[1], Answer::Space(space(1)));
+        let (answers, _) = query(&statfs, &all);
+        assert_eq!(answers[1], StatfsResult::Space(space(1)));
     }
 
     #[test]
@@ -478,14 +484,14 @@ mod tests {
         let dir = scratch("again");
         let path = dir.join("x");
         std::fs::write(&path, "").unwrap();
-        let statfs = Statfs::with(TIMEOUT, |place| match place.mount {
+        let statfs = Statfs::with_statfs_fn(TIMEOUT, |place| match place.mount {
             1 => hanging(place),
             n => Ok(space(n)),
         });
-        let (answers, _) = ask(&statfs, &places([(1, path.clone())]));
-        assert_eq!(answers, [Answer::TimedOut]);
-        let (answers, _) = ask(&statfs, &places([(2, path)]));
-        assert_eq!(answers, [Answer::Space(space(2))]);
+        let (answers, _) = query(&statfs, &mount_paths([(1, path.clone())]));
+        assert_eq!(answers, [StatfsResult::TimedOut]);
+        let (answers, _) = query(&statfs, &mount_paths([(2, path)]));
+        assert_eq!(answers, [StatfsResult::Space(space(2))]);
         std::fs::remove_dir_all(&dir).unwrap();
     }
 
@@ -494,10 +500,10 @@ mod tests {
         let dir = scratch("deadline");
         let path = dir.join("x");
         std::fs::write(&path, "").unwrap();
-        let statfs = Statfs::with(FAR, hanging);
+        let statfs = Statfs::with_statfs_fn(FAR, hanging);
         let started = Instant::now();
-        let answers = statfs.ask(&places([(1, path)]), started + TIMEOUT);
-        assert_eq!(answers, [Answer::TimedOut]);
+        let answers = statfs.query(&mount_paths([(1, path)]), started + TIMEOUT);
+        assert_eq!(answers, [StatfsResult::TimedOut]);
         assert!(started.elapsed() < 2 * TIMEOUT);
         std::fs::remove_dir_all(&dir).unwrap();
     }
@@ -507,21 +513,28 @@ mod tests {
         let dir = scratch("many");
         let path = dir.join("x");
         let of = |n: u64| {
-            let good = places([(1000, "good".into())]);
+            let good = mount_paths([(1000, "good".into())]);
             let bad = (0..n).map(|mount| (mount, path.clone()));
-            places(bad.chain([(1000, good[0].path.clone()), (1001, "new".into())]))
+            mount_paths(bad.chain([(1000, good[0].path.clone()), (1001, "new".into())]))
         };
         let patience = Duration::from_secs(1);
-        let statfs = Statfs::with(patience, hanging);
-        assert_eq!(ask(&statfs, &of(0)).0[0], Answer::Space(space(1000)));
+        let statfs = Statfs::with_statfs_fn(patience, hanging);
+        assert_eq!(
+            query(&statfs, &of(0)).0[0],
+            StatfsResult::Space(space(1000))
+        );
         std::fs::write(&path, "").unwrap();
         let many = MAX_STUCK + 10;
         let all = of(many as u64);
         for round in 0..3 {
-            let (answers, took) = ask(&statfs, &all);
-            assert_eq!(answers[0], Answer::TimedOut);
-            assert_eq!(answers[many], Answer::Space(space(1000)), "round {round}");
-            assert_eq!(answers[many - 1], Answer::NotAsked);
+            let (answers, took) = query(&statfs, &all);
+            assert_eq!(answers[0], StatfsResult::TimedOut);
+            assert_eq!(
+                answers[many],
+                StatfsResult::Space(space(1000)),
+                "round {round}"
+            );
+            assert_eq!(answers[many - 1], StatfsResult::Skipped);
             if round > 0 {
                 // Nobody was waited for again.
                 assert!(took < patience, "{took:?}");

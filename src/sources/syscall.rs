@@ -59,14 +59,14 @@ pub(super) fn local_time_zone(seconds: i64) -> Option<(String, i64)> {
 /// Some requests make the kernel write as much as it then has to say, whatever
 /// it was told about the space there is. Here it stops at the end with `EFAULT`.
 #[derive(Debug)]
-pub(super) struct Guarded {
+pub(super) struct GuardedBuffer {
     start: NonNull<u8>,
     len: usize,
     /// With the guard.
     mapped: usize,
 }
 
-impl Guarded {
+impl GuardedBuffer {
     /// At least `len` bytes, all zero. What is not written to costs nothing.
     pub(super) fn new(len: usize) -> io::Result<Self> {
         let page = rustix::param::page_size();
@@ -108,7 +108,7 @@ impl Guarded {
     }
 }
 
-impl Drop for Guarded {
+impl Drop for GuardedBuffer {
     fn drop(&mut self) {
         // SAFETY: this is the mapping that `new` made, and nothing borrows from it
         // any more. There is nothing to be done about an error.
@@ -120,15 +120,15 @@ impl Drop for Guarded {
 /// only read, and have everything in the request itself, no pointers.
 #[derive(Debug, Clone, Copy)]
 #[repr(u32)]
-pub(super) enum Question {
+pub(super) enum EthtoolCommand {
     /// `ETHTOOL_GDRVINFO`
-    Driver = 0x03,
+    DriverInfo = 0x03,
     /// `ETHTOOL_GSTRINGS`
-    Strings = 0x1b,
+    StringSet = 0x1b,
     /// `ETHTOOL_GSTATS`
-    Statistics = 0x1d,
+    Stats = 0x1d,
     /// `ETHTOOL_GSSET_INFO`
-    SetSizes = 0x37,
+    StringSetInfo = 0x37,
     /// `ETHTOOL_GLINKSETTINGS`
     LinkSettings = 0x4c,
 }
@@ -141,11 +141,11 @@ const SIOCETHTOOL: libc::Ioctl = 0x8946;
 pub(super) fn ethtool(
     socket: BorrowedFd<'_>,
     interface: &str,
-    question: Question,
-    request: &mut Guarded,
+    cmd: EthtoolCommand,
+    request: &mut GuardedBuffer,
 ) -> io::Result<()> {
     if let Some(command) = request.bytes_mut().first_chunk_mut() {
-        *command = (question as u32).to_ne_bytes();
+        *command = (cmd as u32).to_ne_bytes();
     }
     // SAFETY: an `ifreq` is an array and a union of integers and pointers, for all
     // of which zero is a value.
@@ -171,7 +171,7 @@ pub(super) fn ethtool(
 /// Lets all threads take memory from one place, large pieces straight from the kernel.
 ///
 /// Told how much that is, the C library does not raise it after the largest piece there was.
-pub(super) fn one_arena() {
+pub(super) fn limit_malloc_arenas() {
     const LARGE: libc::c_int = 1 << 20;
     #[cfg(target_env = "gnu")]
     for (what, value) in [
@@ -185,7 +185,7 @@ pub(super) fn one_arena() {
 }
 
 /// Gives memory that was freed back to the kernel.
-pub(super) fn give_back_freed() {
+pub(super) fn malloc_trim() {
     // SAFETY: it touches only what nobody has.
     #[cfg(target_env = "gnu")]
     unsafe {
@@ -195,13 +195,13 @@ pub(super) fn give_back_freed() {
 
 /// Lets go of the pages of this program's code and of the C library's. The kernel maps them
 /// again, from the file or the memory that it keeps of it, as they are run or read.
-pub(super) fn give_back_code() -> Result<()> {
+pub(super) fn discard_clean_code_pages() -> Result<()> {
     let path = Path::new("/proc/self/smaps");
     let maps = dir::read(path)?;
     // Where this very function is, and one of the library's: neither file is ever unmapped.
-    let here = give_back_code as fn() -> Result<()> as usize;
+    let here = discard_clean_code_pages as fn() -> Result<()> as usize;
     let library = libc::getpid as unsafe extern "C" fn() -> libc::pid_t as usize;
-    let code = code_around(&[here, library], &maps);
+    let code = clean_file_mappings(&[here, library], &maps);
     if code.is_empty() {
         return Err(maps.error(1, "the program's code is not there, or not as in its file"));
     }
@@ -222,7 +222,7 @@ pub(super) fn give_back_code() -> Result<()> {
 struct Mapping<'a> {
     range: Range<usize>,
     /// Whether it can only be read or run.
-    is_fixed: bool,
+    is_read_only: bool,
     /// The file's device and inode.
     file: (&'a str, &'a str),
     /// Whether no page of it differs from the file's.
@@ -231,19 +231,19 @@ struct Mapping<'a> {
 
 /// Of the files that are mapped at these addresses all that cannot be written to, and has
 /// no pages of its own, such as those with a debugger's break points.
-fn code_around(addresses: &[usize], smaps: &Text) -> Vec<Range<usize>> {
+fn clean_file_mappings(addresses: &[usize], smaps: &Text) -> Vec<Range<usize>> {
     let mut mappings: Vec<Mapping<'_>> = Vec::new();
     for mut line in smaps.lines() {
         let Some(first) = line.next_word() else {
             continue;
         };
-        if let Some(range) = range(first) {
+        if let Some(range) = parse_range(first) {
             let rights = line.next_word();
             let _offset = line.next_word();
             let file = (line.next_word(), line.next_word());
             mappings.push(Mapping {
                 range,
-                is_fixed: matches!(rights, Some("r-xp" | "r--p")),
+                is_read_only: matches!(rights, Some("r-xp" | "r--p")),
                 file: (file.0.unwrap_or_default(), file.1.unwrap_or("0")),
                 is_clean: false,
             });
@@ -256,12 +256,12 @@ fn code_around(addresses: &[usize], smaps: &Text) -> Vec<Range<usize>> {
     let is_at = |it: &&Mapping<'_>| addresses.iter().any(|at| it.range.contains(at));
     let files: Vec<_> = mappings.iter().filter(is_at).map(|it| it.file).collect();
     let of_them = mappings.iter().filter(|it| files.contains(&it.file));
-    let kept = of_them.filter(|it| it.is_fixed && it.is_clean && it.file.1 != "0");
+    let kept = of_them.filter(|it| it.is_read_only && it.is_clean && it.file.1 != "0");
     kept.map(|it| it.range.clone()).collect()
 }
 
 /// `55d0c8a00000-55d0c8c00000`
-fn range(text: &str) -> Option<Range<usize>> {
+fn parse_range(text: &str) -> Option<Range<usize>> {
     let (start, end) = text.split_once('-')?;
     let number = |text| usize::from_str_radix(text, 16).ok();
     let range = number(start)?..number(end)?;
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn the_kernel_stops_at_the_guard() {
-        let mut guarded = Guarded::new(1).unwrap();
+        let mut guarded = GuardedBuffer::new(1).unwrap();
         let len = guarded.bytes().len();
         assert_eq!(len, rustix::param::page_size());
         assert!(guarded.bytes().iter().all(|b| *b == 0));
@@ -293,12 +293,14 @@ mod tests {
 
     #[test]
     fn a_name_that_no_interface_can_have_is_no_device() {
-        let mut request = Guarded::new(1).unwrap();
+        let mut request = GuardedBuffer::new(1).unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         let name = "sixteen.letters.";
-        let error = ethtool(file.as_fd(), name, Question::Driver, &mut request).unwrap_err();
+        let error =
+            ethtool(file.as_fd(), name, EthtoolCommand::DriverInfo, &mut request).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
-        let error = ethtool(file.as_fd(), "lo", Question::Driver, &mut request).unwrap_err();
+        let error =
+            ethtool(file.as_fd(), "lo", EthtoolCommand::DriverInfo, &mut request).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
         assert_eq!(request.bytes()[..4], 3_u32.to_ne_bytes());
     }
@@ -314,7 +316,7 @@ mod tests {
                  7000-8000 r-xp 00004000 fe:00 8 /y\nAnonymous: 0 kB\n\
                  8000-9000 r-xp 00004000 fe:00 9 /z\nAnonymous: 0 kB\n"
             );
-            code_around(&[0x4fff, 0x8000], &text.as_str().into())
+            clean_file_mappings(&[0x4fff, 0x8000], &text.as_str().into())
         };
         let (read, run, library) = (0x1000..0x2000, 0x2000..0x5000, 0x8000..0x9000);
         assert_eq!(code("r-xp", 7, 0), [read.clone(), run, library.clone()]);
@@ -322,6 +324,6 @@ mod tests {
         assert_eq!(code("r-xp", 7, 4), [read, library.clone()]);
         assert_eq!(code("r-xp", 0, 0), [library]);
         let text = "2000-5000 r-xp 0 fe:00 7 /x\n";
-        assert!(code_around(&[0x4fff], &text.into()).is_empty());
+        assert!(clean_file_mappings(&[0x4fff], &text.into()).is_empty());
     }
 }

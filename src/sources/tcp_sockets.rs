@@ -14,7 +14,7 @@ const IPPROTO_TCP: u8 = 6;
 /// Every state that [`TcpSockets::STATES`] names.
 const TCPF_ALL: u32 = 0xfff;
 /// `struct inet_diag_req_v2`.
-const REQUEST: usize = 56;
+const REQUEST_LEN: usize = 56;
 
 /// How many TCP sockets there are, and what waits in them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl TcpSockets {
         Self::STATES.into_iter().zip(self.states)
     }
 
-    fn and(mut self, other: &Self) -> Self {
+    fn merge(mut self, other: &Self) -> Self {
         for (count, more) in self.states.iter_mut().zip(other.states) {
             *count += more;
         }
@@ -56,14 +56,14 @@ impl TcpSockets {
         self
     }
 
-    pub(super) fn add_all(&mut self, message: &[u8]) {
-        self.add(message).unwrap_or_default();
+    pub(super) fn add_message(&mut self, message: &[u8]) {
+        self.try_add_message(message).unwrap_or_default();
     }
 
-    fn add(&mut self, message: &[u8]) -> Option<()> {
+    fn try_add_message(&mut self, message: &[u8]) -> Option<()> {
         let state = usize::from(*message.get(1)?);
         let (rx, tx) = (message.get(56..)?, message.get(60..)?);
-        let (rx, tx) = (netlink::u32(rx)?, netlink::u32(tx)?);
+        let (rx, tx) = (netlink::parse_u32(rx)?, netlink::parse_u32(tx)?);
         // They are numbered from one.
         *self.states.get_mut(state.checked_sub(1)?)? += 1;
         self.rx_queue += u64::from(rx);
@@ -75,26 +75,26 @@ impl TcpSockets {
 impl Snapshot {
     /// The TCP sockets of the exporter's own network namespace, IPv4 and IPv6 together.
     pub fn tcp_sockets(&self) -> Result<TcpSockets> {
-        let sockets = self.tcp_sockets_of(AddressFamily::INET)?;
+        let sockets = self.tcp_sockets_by_family(AddressFamily::INET)?;
         // A kernel without IPv6 has nobody to answer.
         if !self.proc_dir("net")?.has("tcp6") {
             return Ok(sockets);
         }
-        Ok(sockets.and(&self.tcp_sockets_of(AddressFamily::INET6)?))
+        Ok(sockets.merge(&self.tcp_sockets_by_family(AddressFamily::INET6)?))
     }
 
-    fn tcp_sockets_of(&self, family: AddressFamily) -> Result<TcpSockets> {
+    fn tcp_sockets_by_family(&self, family: AddressFamily) -> Result<TcpSockets> {
         let [family, _] = family.as_raw().to_le_bytes();
         let mut body = vec![family, IPPROTO_TCP, 0, 0];
         body.extend(TCPF_ALL.to_ne_bytes());
-        body.resize(REQUEST, 0);
+        body.resize(REQUEST_LEN, 0);
         let dump = Dump {
             name: "SOCK_DIAG_BY_FAMILY",
             protocol: Some(SOCK_DIAG),
-            kind: SOCK_DIAG_BY_FAMILY,
+            message_type: SOCK_DIAG_BY_FAMILY,
             body: &body,
         };
-        dump.fold(self.deadline(), TcpSockets::add_all)
+        dump.fold(self.deadline(), TcpSockets::add_message)
     }
 }
 
@@ -110,11 +110,17 @@ mod tests {
     #[test]
     fn sockets_are_counted_by_state_and_their_queues_added_up() {
         let mut sockets = TcpSockets::default();
-        sockets.add(&message("01", "05000000 07000000")).unwrap();
-        sockets.add(&message("01", "01000000 00000000")).unwrap();
+        sockets
+            .try_add_message(&message("01", "05000000 07000000"))
+            .unwrap();
+        sockets
+            .try_add_message(&message("01", "01000000 00000000"))
+            .unwrap();
         let mut other = TcpSockets::default();
-        other.add(&message("0b", "00000000 02000000")).unwrap();
-        let all = sockets.and(&other);
+        other
+            .try_add_message(&message("0b", "00000000 02000000"))
+            .unwrap();
+        let all = sockets.merge(&other);
         let states: Vec<_> = all.states().filter(|(_, count)| *count > 0).collect();
         assert_eq!(states, [("established", 2), ("closing", 1)]);
         assert_eq!((all.rx_queue, all.tx_queue), (6, 9));
@@ -124,9 +130,12 @@ mod tests {
     fn a_message_that_makes_no_sense_counts_for_nothing() {
         let mut sockets = TcpSockets::default();
         for (state, queues) in [("00", "05000000 07000000"), ("01", "05000000")] {
-            assert_eq!(sockets.add(&message(state, queues)), None);
+            assert_eq!(sockets.try_add_message(&message(state, queues)), None);
         }
-        assert_eq!(sockets.add(&message("0c", "05000000 07000000")), None);
+        assert_eq!(
+            sockets.try_add_message(&message("0c", "05000000 07000000")),
+            None
+        );
         assert_eq!(sockets, TcpSockets::default());
     }
 }

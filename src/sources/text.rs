@@ -47,7 +47,7 @@ impl Text {
     }
 
     /// The whole file as one number.
-    pub fn number<T: FromStr>(&self) -> Result<T> {
+    pub fn parse_number<T: FromStr>(&self) -> Result<T> {
         let text = self.trimmed();
         text.parse()
             .map_err(|_| self.error(1, format_args!("not a number: {text:?}")))
@@ -164,7 +164,7 @@ impl<'a> Fields<'a> {
 /// A path as it is, of one as the kernel writes it between white space: with white
 /// space and backslashes as octal escapes, such as `\040`.
 #[must_use]
-pub fn unescaped(path: &str) -> Cow<'_, str> {
+pub fn unescape_octal(path: &str) -> Cow<'_, str> {
     let mut parts = path.split('\\');
     let first = parts.next().unwrap_or_default();
     if first.len() == path.len() {
@@ -224,7 +224,7 @@ mod tests {
             (r"/odd\0x\777\", r"/odd\0x\777\"),
             (r"/ä\04ä", r"/ä\04ä"),
         ] {
-            assert_eq!(unescaped(written), path);
+            assert_eq!(unescape_octal(written), path);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! each start: that holds for any driver, version, parent and nesting. Where an engine
 //! does not say which process it is, the id in the group's name will do.
 
-mod guest;
+mod domain;
 mod unnamed;
 
 use std::{
@@ -14,15 +14,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use guest::Guest;
-pub use unnamed::Unnamed;
+pub use domain::WorkloadDomain;
+pub use unnamed::UnnamedCause;
 
 use super::{
     Roots,
-    cgroup::{Cgroups, Group},
+    cgroup::{Cgroup, CgroupReader},
     clock, dir,
-    engine::{Container, Engine, Engines, Entries, Kind, each_once, is_id},
-    libvirt::Running,
+    engine::{
+        Container, ContainersById, Engine, EngineKind, Engines, dedup_by_id, is_container_id,
+    },
+    libvirt::RunningDomain,
 };
 use crate::{duration, error::Result, pattern::Pattern};
 
@@ -30,7 +32,7 @@ use crate::{duration, error::Result, pattern::Pattern};
 /// system, users and machines, services, and machines, also where libvirt puts them without
 /// systemd-machined, but not those in the machines' slice who look after Podman's
 /// containers.
-const INCLUDED: &str = r"^/$|^/(system|user|machine)\.slice$|^/(system|user)\.slice/(.*/)?[^/]+\.service$|^/machine\.slice/(machine-[^/]+\.scope|[^/]+\.service)$|^/machine(/[^/]+\.libvirt-[^/]+)?$";
+const DEFAULT_INCLUDE: &str = r"^/$|^/(system|user|machine)\.slice$|^/(system|user)\.slice/(.*/)?[^/]+\.service$|^/machine\.slice/(machine-[^/]+\.scope|[^/]+\.service)$|^/machine(/[^/]+\.libvirt-[^/]+)?$";
 
 /// Of groups that are gone, no more than this many are remembered.
 const MAX_GONE: usize = 10_000;
@@ -41,7 +43,7 @@ const MAX_GONE: usize = 10_000;
 pub struct Flags {
     /// Control groups to show beside those of containers, by their paths: a regular
     /// expression.
-    #[arg(long = "cgroup.include", value_name = "REGEX", default_value = INCLUDED)]
+    #[arg(long = "cgroup.include", value_name = "REGEX", default_value = DEFAULT_INCLUDE)]
     pub cgroup_include: Pattern,
     /// Control groups never to show, those of containers among them.
     #[arg(long = "cgroup.exclude", value_name = "REGEX", default_value = "")]
@@ -54,7 +56,7 @@ pub struct Flags {
 impl Default for Flags {
     fn default() -> Self {
         Self {
-            cgroup_include: INCLUDED.parse().unwrap_or_default(),
+            cgroup_include: DEFAULT_INCLUDE.parse().unwrap_or_default(),
             cgroup_exclude: Pattern::default(),
             cgroup_grace: Duration::from_secs(300),
         }
@@ -68,20 +70,20 @@ pub struct Workload {
     /// would have.
     pub path: String,
     /// Its group, while there is one.
-    pub group: Option<Arc<Group>>,
+    pub cgroup: Option<Arc<Cgroup>>,
     /// What an engine says of it, and which.
-    pub container: Option<(Kind, Arc<Container>)>,
+    pub container: Option<(EngineKind, Arc<Container>)>,
     /// What its path says of it.
-    pub handle: Option<Handle>,
+    pub runtime_id: Option<RuntimeId>,
     /// The virtual machine in it.
-    pub guest: Option<Guest>,
-    rendered: OnceLock<Arc<str>>,
+    pub domain: Option<WorkloadDomain>,
+    cached_labels: OnceLock<Arc<str>>,
 }
 
 impl Workload {
     /// The engine's id, or the path.
     fn identity(&self) -> &str {
-        match (&self.container, &self.handle) {
+        match (&self.container, &self.runtime_id) {
             (Some((_, container)), _) => &container.id,
             // LXC's are names.
             (None, Some(handle)) if handle.runtime != Runtime::Lxc => &handle.id,
@@ -91,53 +93,53 @@ impl Workload {
 
     /// What is remembered of it when it is gone: its group's open files would go on being
     /// held, and with them what the kernel still has of the group.
-    fn without_group(&self) -> Self {
+    fn without_cgroup(&self) -> Self {
         Self {
             path: self.path.clone(),
-            group: None,
+            cgroup: None,
             container: self.container.clone(),
-            handle: self.handle.clone(),
-            guest: self.guest.clone(),
-            rendered: self.rendered.clone(),
+            runtime_id: self.runtime_id.clone(),
+            domain: self.domain.clone(),
+            cached_labels: self.cached_labels.clone(),
         }
     }
 
     /// A place for the text that stands for it everywhere, which is made once.
-    pub fn rendered(&self, make: impl FnOnce(&Self) -> Arc<str>) -> &Arc<str> {
-        self.rendered.get_or_init(|| make(self))
+    pub fn cached_labels(&self, make: impl FnOnce(&Self) -> Arc<str>) -> &Arc<str> {
+        self.cached_labels.get_or_init(|| make(self))
     }
 
     /// One made of parts, for tests.
     #[cfg(test)]
-    pub(crate) fn of_parts(
+    pub(crate) fn from_parts(
         path: &str,
-        group: Option<Arc<Group>>,
+        group: Option<Arc<Cgroup>>,
         container: Option<Container>,
     ) -> Arc<Self> {
         Arc::new(Self {
             path: path.to_owned(),
-            group,
-            container: container.map(|container| (Kind::Docker, Arc::new(container))),
-            handle: Handle::of(path),
-            guest: Guest::of(path),
-            rendered: OnceLock::new(),
+            cgroup: group,
+            container: container.map(|container| (EngineKind::Docker, Arc::new(container))),
+            runtime_id: RuntimeId::from_cgroup_path(path),
+            domain: WorkloadDomain::from_cgroup_path(path),
+            cached_labels: OnceLock::new(),
         })
     }
 
     /// Whether it is what the arguments say.
-    fn is(
+    fn is_unchanged(
         &self,
-        group: Option<&Arc<Group>>,
-        container: Option<&(Kind, Arc<Container>)>,
-        guest: Option<&Guest>,
+        group: Option<&Arc<Cgroup>>,
+        container: Option<&(EngineKind, Arc<Container>)>,
+        domain: Option<&WorkloadDomain>,
     ) -> bool {
-        let same_group = match (&self.group, group) {
+        let same_group = match (&self.cgroup, group) {
             (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
             (None, None) => true,
             _ => false,
         };
         same_group
-            && self.guest.as_ref() == guest
+            && self.domain.as_ref() == domain
             && match (&self.container, container) {
                 (Some((_, ours)), Some((_, theirs))) => Arc::ptr_eq(ours, theirs),
                 (None, None) => true,
@@ -148,7 +150,7 @@ impl Workload {
 
 /// What the path of a control group says of the container in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Handle {
+pub struct RuntimeId {
     /// Who made it.
     pub runtime: Runtime,
     /// What that one calls it: for most 64 hexadecimal digits, for LXC a name.
@@ -187,10 +189,10 @@ impl Runtime {
     }
 }
 
-impl Handle {
+impl RuntimeId {
     /// What this path says.
     #[must_use]
-    pub fn of(path: &str) -> Option<Self> {
+    pub fn from_cgroup_path(path: &str) -> Option<Self> {
         let (parent, name) = path.rsplit_once('/')?;
         let parent = parent.rsplit('/').next().unwrap_or_default();
         let handle = |runtime, id: &str| {
@@ -209,7 +211,7 @@ impl Handle {
             Some((slice, id)) => (slice.rsplit(':').next().unwrap_or_default(), id),
             None => name.rsplit_once('-').unwrap_or(("", name)),
         };
-        if !is_id(id) {
+        if !is_container_id(id) {
             return None;
         }
         let runtime = match maker {
@@ -230,7 +232,7 @@ impl Handle {
 
 /// Everything that is shown, in one scrape.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct Inventory {
     /// What is there, and the containers that engines know and that have no group, sorted
     /// by path.
     pub all: Vec<Arc<Workload>>,
@@ -240,22 +242,24 @@ pub struct Seen {
     pub engines: Arc<Vec<Arc<Engine>>>,
 }
 
-impl Seen {
+impl Inventory {
     /// Those that have a group now.
-    pub fn present(&self) -> impl Iterator<Item = (&Arc<Workload>, &Arc<Group>)> {
+    pub fn present(&self) -> impl Iterator<Item = (&Arc<Workload>, &Arc<Cgroup>)> {
         self.all
             .iter()
-            .filter_map(|workload| Some((workload, workload.group.as_ref()?)))
+            .filter_map(|workload| Some((workload, workload.cgroup.as_ref()?)))
     }
 
     /// Containers and virtual machines that are there, and the id of each in the history:
     /// the engine's, which is in the path too where the engine cannot be asked; of what no
     /// engine has an id for, the path. Each id is there once.
     #[must_use]
-    pub fn identified(&self) -> Vec<(&str, &Arc<Workload>, &Arc<Group>)> {
+    pub fn identified(&self) -> Vec<(&str, &Arc<Workload>, &Arc<Cgroup>)> {
         let (known, unknown): (Vec<_>, Vec<_>) = self
             .present()
-            .filter(|(it, _)| it.container.is_some() || it.handle.is_some() || it.guest.is_some())
+            .filter(|(it, _)| {
+                it.container.is_some() || it.runtime_id.is_some() || it.domain.is_some()
+            })
             .partition(|(workload, _)| workload.container.is_some());
         let mut seen = BTreeSet::new();
         let all = known.into_iter().chain(unknown);
@@ -266,7 +270,9 @@ impl Seen {
     }
 
     /// Containers that some engine knows, each once.
-    pub fn containers(&self) -> impl Iterator<Item = (&Arc<Workload>, Kind, &Arc<Container>)> {
+    pub fn containers(
+        &self,
+    ) -> impl Iterator<Item = (&Arc<Workload>, EngineKind, &Arc<Container>)> {
         self.all.iter().filter_map(|workload| {
             let (kind, container) = workload.container.as_ref()?;
             Some((workload, *kind, container))
@@ -278,70 +284,70 @@ impl Seen {
 #[derive(Debug)]
 pub(super) struct Workloads {
     flags: Flags,
-    kept: Mutex<Kept>,
+    cache: Mutex<WorkloadCache>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct WorkloadCache {
     /// What was there last, by path.
     last: HashMap<String, Arc<Workload>>,
     /// Where the containers are, by id: the process that was looked up, and the path.
-    places: HashMap<String, (u32, Option<String>)>,
-    gone: BTreeMap<String, Gone>,
+    container_cgroups: HashMap<String, (u32, Option<String>)>,
+    gone: BTreeMap<String, GoneWorkload>,
     /// When it was last looked, from 1970 on.
-    looked: Option<Duration>,
+    last_scan: Option<Duration>,
 }
 
 #[derive(Debug)]
-struct Gone {
+struct GoneWorkload {
     workload: Arc<Workload>,
     last_seen: Duration,
-    noticed: Instant,
+    noticed_at: Instant,
 }
 
 impl Workloads {
     pub(super) fn new(flags: Flags) -> Self {
         Self {
             flags,
-            kept: Mutex::default(),
+            cache: Mutex::default(),
         }
     }
 
     /// Everything that is to be shown now.
-    pub(super) fn look(
+    pub(super) fn discover(
         &self,
         roots: &Roots,
-        cgroups: &Cgroups,
+        cgroups: &CgroupReader,
         engines: &Engines,
-        domains: &[Running],
-    ) -> Result<Seen> {
+        domains: &[RunningDomain],
+    ) -> Result<Inventory> {
         self.join(
-            &engines.known(),
+            &engines.engines(),
             domains,
-            |pid, id| place(roots, pid, id),
+            |pid, id| read_cgroup_path(roots, pid, id),
             |wanted| cgroups.walk(wanted),
-            |id| engines.seen(id),
+            |id| engines.request_inspect(id),
         )
     }
 
     /// What engines know, where control groups cannot be seen. Nothing is waited for.
-    pub(super) fn of_engines(&self, engines: Arc<Vec<Arc<Engine>>>) -> Seen {
-        let known = each_once(engines.iter().map(|engine| &**engine));
+    pub(super) fn inventory_from_engines(&self, engines: Arc<Vec<Arc<Engine>>>) -> Inventory {
+        let known = dedup_by_id(engines.iter().map(|engine| &**engine));
         let known = known.into_values().map(|(engine, container)| {
-            let path = engine.expected_path(container);
+            let path = engine.expected_cgroup_path(container);
             Arc::new(Workload {
-                handle: Handle::of(&path),
+                runtime_id: RuntimeId::from_cgroup_path(&path),
                 path,
-                group: None,
-                container: Some((engine.taken_for(), Arc::clone(container))),
-                guest: None,
-                rendered: OnceLock::new(),
+                cgroup: None,
+                container: Some((engine.kind_or_default(), Arc::clone(container))),
+                domain: None,
+                cached_labels: OnceLock::new(),
             })
         });
         let shown = known.filter(|it| !self.flags.cgroup_exclude.matches(&it.path));
         let mut all: Vec<_> = shown.collect();
         all.sort_by(|a, b| a.path.cmp(&b.path));
-        Seen {
+        Inventory {
             all,
             gone: Vec::new(),
             engines,
@@ -354,11 +360,12 @@ impl Workloads {
     }
 
     /// The paths of the groups of containers that a flag hides.
-    pub(super) fn hidden(&self, roots: &Roots) -> Result<Vec<String>> {
-        let is_hidden =
-            |path: &str| self.flags.cgroup_exclude.matches(path) && Handle::of(path).is_some();
+    pub(super) fn hidden_cgroups(&self, roots: &Roots) -> Result<Vec<String>> {
+        let is_hidden = |path: &str| {
+            self.flags.cgroup_exclude.matches(path) && RuntimeId::from_cgroup_path(path).is_some()
+        };
         // Not with those that are kept: of these the walk forgets what it does not want.
-        let groups = Cgroups::at(roots).walk(is_hidden)?;
+        let groups = CgroupReader::new(roots).walk(is_hidden)?;
         Ok(groups.iter().map(|group| group.path().to_owned()).collect())
     }
 
@@ -368,18 +375,18 @@ impl Workloads {
     fn join(
         &self,
         known: &Arc<Vec<Arc<Engine>>>,
-        domains: &[Running],
-        place: impl Fn(u32, &str) -> Option<String>,
-        walk: impl FnOnce(&dyn Fn(&str) -> bool) -> Result<Vec<Arc<Group>>>,
+        domains: &[RunningDomain],
+        read_path: impl Fn(u32, &str) -> Option<String>,
+        walk: impl FnOnce(&dyn Fn(&str) -> bool) -> Result<Vec<Arc<Cgroup>>>,
         unknown: impl Fn(&str),
-    ) -> Result<Seen> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let containers = each_once(known.iter().map(|engine| &**engine));
-        kept.find(&containers, place);
+    ) -> Result<Inventory> {
+        let mut kept = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let containers = dedup_by_id(known.iter().map(|engine| &**engine));
+        kept.locate_containers(&containers, read_path);
 
         let mut at: HashMap<&str, (&Engine, &Arc<Container>)> = HashMap::new();
         for (id, entry) in &containers {
-            if let Some(path) = kept.place_of(id) {
+            if let Some(path) = kept.container_path(id) {
                 at.entry(path).or_insert(*entry);
             }
         }
@@ -388,19 +395,19 @@ impl Workloads {
             !excluded(path)
                 && (at.contains_key(path)
                     || self.flags.cgroup_include.matches(path)
-                    || Handle::of(path).is_some())
+                    || RuntimeId::from_cgroup_path(path).is_some())
         };
         let groups = walk(&wanted)?;
 
         let mut all = Vec::with_capacity(groups.len().max(containers.len()));
         let mut found = BTreeSet::new();
         for group in groups {
-            let handle = Handle::of(group.path());
+            let handle = RuntimeId::from_cgroup_path(group.path());
             let entry = at.get(group.path()).copied().or_else(|| {
                 let id = handle.as_ref()?.id.as_str();
                 // Where its process is known, that is where it is; and it is in one
                 // place, even where the groups of an earlier run are left over.
-                let is_elsewhere = kept.place_of(id).is_some() || found.contains(id);
+                let is_elsewhere = kept.container_path(id).is_some() || found.contains(id);
                 containers.get(id).copied().filter(|_| !is_elsewhere)
             });
             match (entry, &handle) {
@@ -416,10 +423,11 @@ impl Workloads {
                 _ => {}
             }
             let container =
-                entry.map(|(engine, container)| (engine.taken_for(), Arc::clone(container)));
+                entry.map(|(engine, container)| (engine.kind_or_default(), Arc::clone(container)));
             let path = group.path().to_owned();
-            let guest = Guest::of(&path).map(|guest| guest.joined(domains));
-            all.push(kept.workload(path, Some(group), container, guest, || handle));
+            let guest = WorkloadDomain::from_cgroup_path(&path)
+                .map(|guest| guest.with_libvirt_identity(domains));
+            all.push(kept.reuse_or_create(path, Some(group), container, guest, || handle));
         }
         // Those that do not run.
         for (id, (engine, container)) in &containers {
@@ -427,18 +435,22 @@ impl Workloads {
                 continue;
             }
             let path = kept
-                .place_of(id)
-                .map_or_else(|| engine.expected_path(container), str::to_owned);
+                .container_path(id)
+                .map_or_else(|| engine.expected_cgroup_path(container), str::to_owned);
             if !excluded(&path) {
-                let container = Some((engine.taken_for(), Arc::clone(container)));
-                all.push(kept.workload(path.clone(), None, container, None, || Handle::of(&path)));
+                let container = Some((engine.kind_or_default(), Arc::clone(container)));
+                all.push(
+                    kept.reuse_or_create(path.clone(), None, container, None, || {
+                        RuntimeId::from_cgroup_path(&path)
+                    }),
+                );
             }
         }
         drop(at);
         all.sort_by(|a, b| a.path.cmp(&b.path));
-        kept.forget(&all, self.flags.cgroup_grace);
+        kept.update(&all, self.flags.cgroup_grace);
         let gone = kept.gone.values();
-        Ok(Seen {
+        Ok(Inventory {
             gone: gone
                 .map(|gone| (Arc::clone(&gone.workload), gone.last_seen))
                 .collect(),
@@ -448,79 +460,87 @@ impl Workloads {
     }
 }
 
-impl Kept {
+impl WorkloadCache {
     /// Looks up where containers are whose process is new. A place is kept when the
     /// container has ended, for its series to keep their name, and also when it has
     /// started anew and that process, too, is gone already.
-    fn find(&mut self, containers: &Entries<'_>, place: impl Fn(u32, &str) -> Option<String>) {
-        self.places
+    fn locate_containers(
+        &mut self,
+        containers: &ContainersById<'_>,
+        read_path: impl Fn(u32, &str) -> Option<String>,
+    ) {
+        self.container_cgroups
             .retain(|id, _| containers.contains_key(id.as_str()));
         for (id, (_, container)) in containers {
             let Some(pid) = container.pid else {
                 continue;
             };
-            let known = self.places.get(*id);
+            let known = self.container_cgroups.get(*id);
             if known.is_none_or(|(known, _)| *known != pid) {
-                let place = place(pid, id).or_else(|| known?.1.clone());
-                self.places.insert((*id).to_owned(), (pid, place));
+                let place = read_path(pid, id).or_else(|| known?.1.clone());
+                self.container_cgroups
+                    .insert((*id).to_owned(), (pid, place));
             }
         }
     }
 
     /// The path of a container's group, if it was ever found.
-    fn place_of(&self, id: &str) -> Option<&str> {
-        self.places.get(id)?.1.as_deref()
+    fn container_path(&self, id: &str) -> Option<&str> {
+        self.container_cgroups.get(id)?.1.as_deref()
     }
 
     /// What was there last, if it is the same, else a new one.
-    fn workload(
+    fn reuse_or_create(
         &self,
         path: String,
-        group: Option<Arc<Group>>,
-        container: Option<(Kind, Arc<Container>)>,
-        guest: Option<Guest>,
-        handle: impl FnOnce() -> Option<Handle>,
+        group: Option<Arc<Cgroup>>,
+        container: Option<(EngineKind, Arc<Container>)>,
+        domain: Option<WorkloadDomain>,
+        runtime_id: impl FnOnce() -> Option<RuntimeId>,
     ) -> Arc<Workload> {
         match self.last.get(&path) {
-            Some(last) if last.is(group.as_ref(), container.as_ref(), guest.as_ref()) => {
+            Some(last)
+                if last.is_unchanged(group.as_ref(), container.as_ref(), domain.as_ref()) =>
+            {
                 Arc::clone(last)
             }
             _ => Arc::new(Workload {
-                handle: handle(),
+                runtime_id: runtime_id(),
                 path,
-                group,
+                cgroup: group,
                 container,
-                guest,
-                rendered: OnceLock::new(),
+                domain,
+                cached_labels: OnceLock::new(),
             }),
         }
     }
 
     /// Remembers what is there, and of what is not there any more that it was.
-    fn forget(&mut self, all: &[Arc<Workload>], grace: Duration) {
-        let now = clock::now().unwrap_or_default();
-        let there = all.iter().filter(|workload| workload.group.is_some());
+    fn update(&mut self, all: &[Arc<Workload>], grace: Duration) {
+        let now = clock::unix_time().unwrap_or_default();
+        let there = all.iter().filter(|workload| workload.cgroup.is_some());
         let there: BTreeSet<&str> = there.map(|workload| workload.path.as_str()).collect();
         let last = std::mem::take(&mut self.last);
         let went = last
             .into_iter()
-            .filter(|(path, workload)| workload.group.is_some() && !there.contains(path.as_str()));
+            .filter(|(path, workload)| workload.cgroup.is_some() && !there.contains(path.as_str()));
         for (path, workload) in went {
-            let gone = Gone {
-                workload: Arc::new(workload.without_group()),
-                last_seen: self.looked.unwrap_or(now),
-                noticed: Instant::now(),
+            let gone = GoneWorkload {
+                workload: Arc::new(workload.without_cgroup()),
+                last_seen: self.last_scan.unwrap_or(now),
+                noticed_at: Instant::now(),
             };
             self.gone.insert(path, gone);
         }
         // What does not run may have another name by now.
-        for workload in all.iter().filter(|workload| workload.group.is_none()) {
+        for workload in all.iter().filter(|workload| workload.cgroup.is_none()) {
             if let Some(gone) = self.gone.get_mut(&workload.path) {
                 gone.workload = Arc::clone(workload);
             }
         }
-        self.gone
-            .retain(|path, gone| !there.contains(path.as_str()) && gone.noticed.elapsed() < grace);
+        self.gone.retain(|path, gone| {
+            !there.contains(path.as_str()) && gone.noticed_at.elapsed() < grace
+        });
         while self.gone.len() > MAX_GONE {
             self.gone.pop_first();
         }
@@ -528,15 +548,15 @@ impl Kept {
             .iter()
             .map(|workload| (workload.path.clone(), Arc::clone(workload)));
         self.last = there.collect();
-        self.looked = Some(now);
+        self.last_scan = Some(now);
     }
 }
 
 /// The control group of a container's first process: `/proc/PID/cgroup`, documented in
 /// `cgroups(7)`. Nothing where the process is gone, or in the root.
-fn place(roots: &Roots, pid: u32, id: &str) -> Option<String> {
+fn read_cgroup_path(roots: &Roots, pid: u32, id: &str) -> Option<String> {
     let text = dir::read(&roots.procfs.join(format!("{pid}/cgroup"))).ok()?;
-    path_of(text.body(), id)
+    parse_cgroup_path(text.body(), id)
 }
 
 /// Of the lines `hierarchy:controllers:path` the one that matters, cut off behind the
@@ -545,7 +565,7 @@ fn place(roots: &Roots, pid: u32, id: &str) -> Option<String> {
 /// A path without the id is not the container's own: it has none (`--cgroups=disabled`)
 /// and is in somebody else's, or the number is another process's by now, or that of
 /// another PID namespace, as with an engine that runs in a container.
-fn path_of(cgroup: &str, id: &str) -> Option<String> {
+fn parse_cgroup_path(cgroup: &str, id: &str) -> Option<String> {
     let lines = cgroup.lines().filter_map(|line| {
         let (_, rest) = line.split_once(':')?;
         rest.split_once(':')
@@ -584,10 +604,10 @@ pub(crate) fn container(id: &str, name: &str) -> Container {
         image: String::new(),
         image_id: String::new(),
         labels: Vec::new(),
-        state: super::engine::State::Running,
+        state: super::engine::ContainerState::Running,
         pid: None,
         cgroup_parent: None,
-        restarts: None,
+        restart_count: None,
         exit_code: None,
         oom_events: 0,
         health: None,
@@ -604,7 +624,7 @@ pub(crate) fn engine(containers: impl IntoIterator<Item = Container>) -> Engine 
     let containers = containers.into_iter();
     Engine {
         socket: "/run/docker.sock".into(),
-        kind: Some(Kind::Docker),
+        kind: Some(EngineKind::Docker),
         version: None,
         api_version: None,
         cgroup_driver: None,
@@ -618,18 +638,18 @@ pub(crate) fn engine(containers: impl IntoIterator<Item = Container>) -> Engine 
             .map(|container| (container.id.clone(), Arc::new(container)))
             .collect(),
         images: Some(Arc::default()),
-        sizes: None,
-        sizes_failures: 0,
+        disk_usage: None,
+        disk_usage_failures: 0,
     }
 }
 
 #[cfg(test)]
-mod machines;
+mod join_tests;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::cgroup::testing::Tree;
+    use crate::sources::cgroup::testing::TempTree;
 
     const ID: &str = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899";
 
@@ -664,35 +684,38 @@ mod tests {
             ("/docker/3f4e".to_owned(), None),
             ("/".to_owned(), None),
         ] {
-            let handle = Handle::of(&path);
+            let handle = RuntimeId::from_cgroup_path(&path);
             assert_eq!(handle.as_ref().map(|it| it.runtime), runtime, "{path}");
             assert!(handle.is_none_or(|it| it.id == ID), "{path}");
         }
-        let lxc = Handle::of("/lxc.payload.web-1").unwrap();
+        let lxc = RuntimeId::from_cgroup_path("/lxc.payload.web-1").unwrap();
         assert_eq!((lxc.runtime, lxc.id.as_str()), (Runtime::Lxc, "web-1"));
-        assert_eq!(Handle::of("/lxc/web").unwrap().id, "web");
-        assert_eq!(Handle::of("/lxc.monitor.web"), None);
+        assert_eq!(RuntimeId::from_cgroup_path("/lxc/web").unwrap().id, "web");
+        assert_eq!(RuntimeId::from_cgroup_path("/lxc.monitor.web"), None);
     }
 
     #[test]
     fn of_a_processs_groups_that_with_the_memory_counts() {
         let v1 = format!("9:name=systemd:/x\n4:memory:/docker/{ID}\n2:cpu,cpuacct:/other\n0::/\n");
-        assert_eq!(path_of(&v1, ID), Some(format!("/docker/{ID}")));
+        assert_eq!(parse_cgroup_path(&v1, ID), Some(format!("/docker/{ID}")));
         let inside = format!("0::/system.slice/docker-{ID}.scope/init.scope\n");
         let scope = format!("/system.slice/docker-{ID}.scope");
-        assert_eq!(path_of(&inside, ID), Some(scope));
+        assert_eq!(parse_cgroup_path(&inside, ID), Some(scope));
         for nothing in ["0::/\n", "", "x\n"] {
-            assert_eq!(path_of(nothing, ID), None, "{nothing:?}");
+            assert_eq!(parse_cgroup_path(nothing, ID), None, "{nothing:?}");
         }
-        assert_eq!(path_of(&format!("0::/../../docker/{ID}\n"), ID), None);
+        assert_eq!(
+            parse_cgroup_path(&format!("0::/../../docker/{ID}\n"), ID),
+            None
+        );
     }
 
     #[test]
     fn a_process_that_is_in_somebody_elses_group_does_not_give_it_the_containers_name() {
         let session = "0::/user.slice/user-1000.slice/session-1.scope\n";
-        assert_eq!(path_of(session, ID), None);
+        assert_eq!(parse_cgroup_path(session, ID), None);
         let other = format!("0::/docker/{}\n", ID.replace('3', "4"));
-        assert_eq!(path_of(&other, ID), None);
+        assert_eq!(parse_cgroup_path(&other, ID), None);
     }
 
     #[test]
@@ -725,7 +748,7 @@ mod tests {
 
     #[test]
     fn each_id_is_that_of_one_group_and_an_engines_word_counts_first() {
-        let tree = Tree::new("workloads-identified");
+        let tree = TempTree::new("workloads-identified");
         tree.write("sys/fs/cgroup/cgroup.controllers", "cpu\n");
         let guest = "/machine/qemu-7-web.libvirt-qemu";
         let (left_over, renamed) = (format!("/a/{ID}"), "/z/renamed");
@@ -742,15 +765,15 @@ mod tests {
         for path in paths {
             tree.write(&format!("sys/fs/cgroup{path}/cgroup.procs"), "");
         }
-        let groups = Cgroups::at(&tree.roots()).walk(|path| paths.contains(&path));
+        let groups = CgroupReader::new(&tree.roots()).walk(|path| paths.contains(&path));
         let all = groups.unwrap().into_iter().map(|group| {
             let path = group.path().to_owned();
             let container = (path == renamed).then(|| container(ID, "web"));
-            Workload::of_parts(&path, Some(group), container)
+            Workload::from_parts(&path, Some(group), container)
         });
-        let seen = Seen {
+        let seen = Inventory {
             all: all.collect(),
-            ..Seen::default()
+            ..Inventory::default()
         };
         let ids = seen.identified();
         let ids: Vec<_> = ids
@@ -769,20 +792,21 @@ mod tests {
     #[test]
     fn a_guest_has_its_whole_name_as_soon_as_libvirt_tells() {
         let path = "/machine/qemu-7-web1.libvirt-qemu";
-        let mut kept = Kept::default();
-        let look = |kept: &Kept, domains: &[Running]| {
-            let guest = Guest::of(path).map(|guest| guest.joined(domains));
-            kept.workload(path.to_owned(), None, None, guest, || None)
+        let mut kept = WorkloadCache::default();
+        let look = |kept: &WorkloadCache, domains: &[RunningDomain]| {
+            let guest = WorkloadDomain::from_cgroup_path(path)
+                .map(|guest| guest.with_libvirt_identity(domains));
+            kept.reuse_or_create(path.to_owned(), None, None, guest, || None)
         };
         let first = look(&kept, &[]);
         kept.last.insert(path.to_owned(), Arc::clone(&first));
         assert!(Arc::ptr_eq(&first, &look(&kept, &[])));
-        let told = Running {
+        let told = RunningDomain {
             id: 7,
             name: "web_1".to_owned(),
             uuid: "u".to_owned(),
         };
         let named = look(&kept, &[told]);
-        assert_eq!(named.guest.as_ref().unwrap().name, "web_1");
+        assert_eq!(named.domain.as_ref().unwrap().name, "web_1");
     }
 }

@@ -18,8 +18,8 @@ use serde::de::DeserializeOwned;
 use serde_saphyr::Options;
 
 use super::{
-    edit::Edited,
-    group::{Group, Label},
+    edit::EditedGroup,
+    target_group::{TargetGroup, TargetLabel},
 };
 
 /// How a file is written.
@@ -34,7 +34,7 @@ pub(super) enum Format {
 pub(super) struct Document {
     format: Format,
     text: String,
-    pub(super) groups: Vec<Group>,
+    pub(super) groups: Vec<TargetGroup>,
 }
 
 /// A new text.
@@ -70,7 +70,7 @@ impl Format {
 
     /// Reads a file's text.
     pub(super) fn read(self, text: String) -> Result<Document, String> {
-        let groups: Option<Vec<Option<Group>>> = match self {
+        let groups: Option<Vec<Option<TargetGroup>>> = match self {
             Self::Json => serde_json::from_str(&text).map_err(|error| error.to_string())?,
             Self::Yaml => yaml(&text)?,
         };
@@ -88,9 +88,9 @@ impl Format {
 
 impl Document {
     /// The text with other groups in it.
-    pub(super) fn write(&self, edited: &[Edited]) -> Result<Written, String> {
+    pub(super) fn write(&self, edited: &[EditedGroup]) -> Result<Written, String> {
         let groups = edited.iter().map(|it| &it.group);
-        let groups: Vec<Group> = groups.cloned().collect();
+        let groups: Vec<TargetGroup> = groups.cloned().collect();
         if self.format == Format::Json {
             let mut text = json(&groups)?;
             text.push('\n');
@@ -130,13 +130,17 @@ impl Document {
 
     /// The text with the changed lines changed, if it is written in a way that allows it. The
     /// result may be wrong.
-    fn patched(&self, edited: &[Edited]) -> Option<String> {
+    fn patched(&self, edited: &[EditedGroup]) -> Option<String> {
         let items = Items::of(&self.text);
         if items.items.len() != self.groups.len() || edited.is_empty() {
             return None;
         }
         let mut text = items.head.to_owned();
-        for Edited { was, group } in edited {
+        for EditedGroup {
+            original_index: was,
+            group,
+        } in edited
+        {
             let known = was.and_then(|was| Some((self.groups.get(was)?, items.items.get(was)?)));
             end_line(&mut text);
             match known {
@@ -161,7 +165,7 @@ impl Document {
 }
 
 /// The groups as JSON, as Prometheus takes it from files and over HTTP.
-pub(super) fn json(groups: &[Group]) -> Result<String, String> {
+pub(super) fn json(groups: &[TargetGroup]) -> Result<String, String> {
     serde_json::to_string_pretty(groups).map_err(|error| error.to_string())
 }
 
@@ -180,8 +184,8 @@ fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 }
 
 /// Whether that is what the text says.
-fn says(text: &str, groups: &[Group]) -> bool {
-    matches!(yaml::<Vec<Group>>(text), Ok(said) if said == groups)
+fn says(text: &str, groups: &[TargetGroup]) -> bool {
+    matches!(yaml::<Vec<TargetGroup>>(text), Ok(said) if said == groups)
 }
 
 /// A text whose groups are items below each other, cut into these.
@@ -234,7 +238,7 @@ impl<'a> Items<'a> {
 impl Item<'_> {
     /// With the group's targets instead of the old ones, if each has a line of its own. The result
     /// may be wrong.
-    fn with(&self, old: &Group, group: &Group) -> Option<String> {
+    fn with(&self, old: &TargetGroup, group: &TargetGroup) -> Option<String> {
         let before: HashSet<&String> = old.targets.iter().collect();
         let after: HashSet<&String> = group.targets.iter().collect();
         let mut lines = Vec::new();
@@ -296,7 +300,7 @@ fn end_line(text: &mut String) {
 }
 
 /// A group as an item of YAML.
-fn block(group: &Group, indent: &str) -> String {
+fn block(group: &TargetGroup, indent: &str) -> String {
     let mut lines = vec![format!("{indent}- targets:")];
     if group.targets.is_empty() {
         lines = vec![format!("{indent}- targets: []")];
@@ -307,7 +311,7 @@ fn block(group: &Group, indent: &str) -> String {
     if !group.labels.0.is_empty() {
         lines.push(format!("{indent}  labels:"));
     }
-    for Label { name, value } in &group.labels.0 {
+    for TargetLabel { name, value } in &group.labels.0 {
         let (name, value) = (key(name), quoted(value));
         lines.push(format!("{indent}    {name}: {value}"));
     }
@@ -351,7 +355,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::targets::{edit::Edit, group::Labels};
+    use crate::targets::{edit::Edit, target_group::TargetLabels};
 
     const COMMENTED: &str = "\
 # Whoever adds a machine says so in the channel.
@@ -369,12 +373,12 @@ mod tests {
 # The end.
 ";
 
-    fn labels(text: &str) -> Labels {
-        let labels: Vec<Label> = text
+    fn labels(text: &str) -> TargetLabels {
+        let labels: Vec<TargetLabel> = text
             .split_whitespace()
             .map(|label| label.parse().unwrap())
             .collect();
-        Labels::given(&labels).unwrap()
+        TargetLabels::from_args(&labels).unwrap()
     }
 
     fn yaml_with(text: &str, change: impl FnOnce(&mut Edit)) -> (String, bool) {
@@ -517,9 +521,9 @@ mod tests {
             values.push(value.to_owned());
         }
         for value in values {
-            let group = Group {
+            let group = TargetGroup {
                 targets: vec![value.clone()],
-                labels: Labels(vec![Label {
+                labels: TargetLabels(vec![TargetLabel {
                     name: "on".to_owned(),
                     value,
                 }]),

@@ -2,18 +2,18 @@
 
 use std::{collections::HashSet, fmt};
 
-use super::group::{Group, Labels, check, shown};
+use super::target_group::{TargetGroup, TargetLabels, escape_control, validate};
 
 /// The groups of a file while they are changed.
 pub(super) struct Edit {
-    pub(super) groups: Vec<Edited>,
+    pub(super) groups: Vec<EditedGroup>,
     pub(super) changes: Vec<Change>,
 }
 
 /// A group, and which one of the file it was.
-pub(super) struct Edited {
-    pub(super) was: Option<usize>,
-    pub(super) group: Group,
+pub(super) struct EditedGroup {
+    pub(super) original_index: Option<usize>,
+    pub(super) group: TargetGroup,
 }
 
 /// What became of a target.
@@ -21,34 +21,37 @@ pub(super) struct Edited {
 pub(super) struct Change {
     is_added: bool,
     address: String,
-    labels: Labels,
+    labels: TargetLabels,
 }
 
 impl Change {
     /// In a line, for people.
-    pub(super) fn said(&self, is_done: bool) -> String {
+    pub(super) fn describe(&self, is_done: bool) -> String {
         let verb = match (is_done, self.is_added) {
             (true, true) => "added",
             (true, false) => "removed",
             (false, true) => "would add",
             (false, false) => "would remove",
         };
-        format!("{verb} {} {}", shown(&self.address), self.labels)
+        format!("{verb} {} {}", escape_control(&self.address), self.labels)
     }
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.said(true))
+        f.write_str(&self.describe(true))
     }
 }
 
 impl Edit {
-    pub(super) fn new(groups: &[Group]) -> Self {
-        let groups = groups.iter().enumerate().map(|(number, group)| Edited {
-            was: Some(number),
-            group: group.clone(),
-        });
+    pub(super) fn new(groups: &[TargetGroup]) -> Self {
+        let groups = groups
+            .iter()
+            .enumerate()
+            .map(|(number, group)| EditedGroup {
+                original_index: Some(number),
+                group: group.clone(),
+            });
         Self {
             groups: groups.collect(),
             changes: Vec::new(),
@@ -60,15 +63,15 @@ impl Edit {
     pub(super) fn add(
         &mut self,
         address: &str,
-        labels: &Labels,
+        labels: &TargetLabels,
         replaces: bool,
     ) -> Result<(), String> {
-        check(address, labels)?;
-        let has = |it: &&Edited| it.group.targets.iter().any(|target| target == address);
+        validate(address, labels)?;
+        let has = |it: &&EditedGroup| it.group.targets.iter().any(|target| target == address);
         let mut with_it = self.groups.iter().filter(has);
-        if with_it.any(|it| it.group.labels.are_same(labels)) {
+        if with_it.any(|it| it.group.labels.have_same_labels(labels)) {
             if replaces {
-                self.remove(|group, it| it == address && !group.labels.are_same(labels));
+                self.remove(|group, it| it == address && !group.labels.have_same_labels(labels));
             }
             return Ok(());
         }
@@ -76,21 +79,24 @@ impl Edit {
             if !replaces {
                 return Err(format!(
                     "{} is there already, with other labels, {}: --replace gives it these",
-                    shown(address),
+                    escape_control(address),
                     other.group.labels
                 ));
             }
             self.remove(|_, it| it == address);
         }
         let mut same = self.groups.iter_mut();
-        if let Some(same) = same.find(|it| it.group.labels.are_same(labels)) {
+        if let Some(same) = same.find(|it| it.group.labels.have_same_labels(labels)) {
             same.group.targets.push(address.to_owned());
         } else {
-            let group = Group {
+            let group = TargetGroup {
                 targets: vec![address.to_owned()],
                 labels: labels.clone(),
             };
-            self.groups.push(Edited { was: None, group });
+            self.groups.push(EditedGroup {
+                original_index: None,
+                group,
+            });
         }
         self.changes.push(Change {
             is_added: true,
@@ -101,7 +107,7 @@ impl Edit {
     }
 
     /// Removes all targets that are meant, and groups that have none left.
-    pub(super) fn remove(&mut self, is_meant: impl Fn(&Group, &str) -> bool) {
+    pub(super) fn remove(&mut self, is_meant: impl Fn(&TargetGroup, &str) -> bool) {
         let changes = &mut self.changes;
         self.groups.retain_mut(|edited| {
             let group = &mut edited.group;
@@ -130,7 +136,7 @@ impl Edit {
     pub(super) fn sync(
         &mut self,
         wanted: &[String],
-        labels: &Labels,
+        labels: &TargetLabels,
         replaces: bool,
     ) -> Result<(), String> {
         // What is there keeps its other labels.
@@ -152,19 +158,19 @@ impl Edit {
 mod tests {
     use super::*;
 
-    fn labels(text: &str) -> Labels {
+    fn labels(text: &str) -> TargetLabels {
         let labels: Vec<_> = text
             .split_whitespace()
             .map(|label| label.parse().unwrap())
             .collect();
-        Labels::given(&labels).unwrap()
+        TargetLabels::from_args(&labels).unwrap()
     }
 
     /// `a b | k=v`: targets and labels of each group.
-    fn groups(lines: &[&str]) -> Vec<Group> {
+    fn parse_groups(lines: &[&str]) -> Vec<TargetGroup> {
         let group = |line: &&str| {
             let (targets, text) = line.split_once('|').unwrap();
-            Group {
+            TargetGroup {
                 targets: targets.split_whitespace().map(str::to_owned).collect(),
                 labels: labels(text),
             }
@@ -172,11 +178,11 @@ mod tests {
         lines.iter().map(group).collect()
     }
 
-    fn after(edit: &Edit) -> Vec<Group> {
+    fn result(edit: &Edit) -> Vec<TargetGroup> {
         edit.groups.iter().map(|it| it.group.clone()).collect()
     }
 
-    fn said(edit: &Edit) -> Vec<String> {
+    fn described(edit: &Edit) -> Vec<String> {
         edit.changes.iter().map(Change::to_string).collect()
     }
 
@@ -185,16 +191,16 @@ mod tests {
     }
 
     #[test]
-    fn a_target_joins_the_group_with_its_labels_or_makes_one() {
-        let mut edit = Edit::new(&groups(&["a:1 | p=1 s=2", "b:1 |"]));
+    fn target_joins_matching_group_or_creates_one() {
+        let mut edit = Edit::new(&parse_groups(&["a:1 | p=1 s=2", "b:1 |"]));
         edit.add("c:1", &labels("s=2 p=1"), false).unwrap();
         edit.add("d:1", &labels(""), false).unwrap();
         edit.add("e:1", &labels("p=1"), false).unwrap();
-        let expected = groups(&["a:1 c:1 | p=1 s=2", "b:1 d:1 |", "e:1 | p=1"]);
-        assert_eq!(after(&edit), expected);
-        assert_eq!(edit.groups[2].was, None);
+        let expected = parse_groups(&["a:1 c:1 | p=1 s=2", "b:1 d:1 |", "e:1 | p=1"]);
+        assert_eq!(result(&edit), expected);
+        assert_eq!(edit.groups[2].original_index, None);
         assert_eq!(
-            said(&edit),
+            described(&edit),
             [
                 "added c:1 {s=\"2\", p=\"1\"}",
                 "added d:1 {}",
@@ -204,46 +210,46 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_is_there_is_no_change_and_with_other_labels_an_error() {
-        let before = groups(&["a:1 b:1 | p=1"]);
+    fn existing_target_is_unchanged_or_conflicts() {
+        let before = parse_groups(&["a:1 b:1 | p=1"]);
         let mut edit = Edit::new(&before);
         edit.add("a:1", &labels("p=1"), false).unwrap();
-        assert_eq!(after(&edit), before);
+        assert_eq!(result(&edit), before);
         assert!(edit.changes.is_empty());
         let error = edit.add("a:1", &labels("p=2"), false).unwrap_err();
         let said_it =
             "a:1 is there already, with other labels, {p=\"1\"}: --replace gives it these";
         assert_eq!(error, said_it);
-        assert_eq!(after(&edit), before);
+        assert_eq!(result(&edit), before);
         edit.add("a:1", &labels("p=2"), true).unwrap();
-        assert_eq!(after(&edit), groups(&["b:1 | p=1", "a:1 | p=2"]));
+        assert_eq!(result(&edit), parse_groups(&["b:1 | p=1", "a:1 | p=2"]));
     }
 
     #[test]
-    fn replacing_leaves_a_target_once() {
-        let mut edit = Edit::new(&groups(&["a:1 | p=1", "a:1 b:1 | p=2"]));
+    fn replace_keeps_target_once() {
+        let mut edit = Edit::new(&parse_groups(&["a:1 | p=1", "a:1 b:1 | p=2"]));
         edit.add("a:1", &labels("p=1"), true).unwrap();
-        assert_eq!(after(&edit), groups(&["a:1 | p=1", "b:1 | p=2"]));
-        assert_eq!(said(&edit), ["removed a:1 {p=\"2\"}"]);
+        assert_eq!(result(&edit), parse_groups(&["a:1 | p=1", "b:1 | p=2"]));
+        assert_eq!(described(&edit), ["removed a:1 {p=\"2\"}"]);
     }
 
     #[test]
-    fn a_group_goes_with_its_last_target_but_empty_ones_stay() {
-        let mut edit = Edit::new(&groups(&["a:1 b:1 a:1 | p=1", "a:1 | p=2", "| p=3"]));
+    fn group_is_removed_with_its_last_target() {
+        let mut edit = Edit::new(&parse_groups(&["a:1 b:1 a:1 | p=1", "a:1 | p=2", "| p=3"]));
         edit.remove(|_, it| it == "a:1");
-        assert_eq!(after(&edit), groups(&["b:1 | p=1", "| p=3"]));
+        assert_eq!(result(&edit), parse_groups(&["b:1 | p=1", "| p=3"]));
         assert_eq!(edit.changes.len(), 3);
     }
 
     #[test]
-    fn sync_changes_the_groups_with_the_labels_alone() {
-        let before = groups(&["a:1 b:1 | p=1 s=1", "c:1 | p=1", "a:1 z:1 | p=2"]);
+    fn sync_changes_only_matching_groups() {
+        let before = parse_groups(&["a:1 b:1 | p=1 s=1", "c:1 | p=1", "a:1 z:1 | p=2"]);
         let mut edit = Edit::new(&before);
         edit.sync(&words("b:1 d:1"), &labels("p=1"), false).unwrap();
-        let expected = groups(&["b:1 | p=1 s=1", "d:1 | p=1", "a:1 z:1 | p=2"]);
-        assert_eq!(after(&edit), expected);
+        let expected = parse_groups(&["b:1 | p=1 s=1", "d:1 | p=1", "a:1 z:1 | p=2"]);
+        assert_eq!(result(&edit), expected);
         assert_eq!(
-            said(&edit),
+            described(&edit),
             [
                 "added d:1 {p=\"1\"}",
                 "removed a:1 {p=\"1\", s=\"1\"}",
@@ -253,18 +259,18 @@ mod tests {
         // What another has is not taken from it without a word.
         assert!(edit.sync(&words("z:1"), &labels("p=1"), false).is_err());
         edit.sync(&words("z:1"), &labels("p=1"), true).unwrap();
-        assert_eq!(after(&edit), groups(&["z:1 | p=1", "a:1 | p=2"]));
+        assert_eq!(result(&edit), parse_groups(&["z:1 | p=1", "a:1 | p=2"]));
     }
 
     #[test]
-    fn sync_without_labels_is_about_the_whole_file() {
-        let mut edit = Edit::new(&groups(&["a:1 b:1 | p=1", "c:1 |"]));
+    fn sync_without_labels_covers_whole_file() {
+        let mut edit = Edit::new(&parse_groups(&["a:1 b:1 | p=1", "c:1 |"]));
         edit.sync(&words("a:1 d:1"), &labels(""), false).unwrap();
-        assert_eq!(after(&edit), groups(&["a:1 | p=1", "d:1 |"]));
+        assert_eq!(result(&edit), parse_groups(&["a:1 | p=1", "d:1 |"]));
     }
 
     #[test]
-    fn what_prometheus_would_refuse_is_not_added() {
+    fn rejects_targets_prometheus_rejects() {
         let mut edit = Edit::new(&[]);
         assert!(edit.add("http://a", &labels(""), false).is_err());
         assert!(edit.add("a", &labels("__scheme__=ftp"), false).is_err());

@@ -3,7 +3,7 @@
 use super::{
     document::Format,
     edit::Edit,
-    group::{Label, Labels, shown},
+    target_group::{TargetLabel, TargetLabels, escape_control},
 };
 
 /// A file in one of the formats that is changed and changed back; says how many targets
@@ -16,7 +16,7 @@ pub(crate) fn file(bytes: &[u8], is_json: bool) -> usize {
     let Ok(document) = format.read(text) else {
         return 0;
     };
-    let targets = |document: &super::document::Document| -> Vec<(String, Labels)> {
+    let targets = |document: &super::document::Document| -> Vec<(String, TargetLabels)> {
         let groups = document.groups.iter();
         let each = groups.flat_map(|group| {
             let targets = group.targets.iter().cloned();
@@ -26,14 +26,14 @@ pub(crate) fn file(bytes: &[u8], is_json: bool) -> usize {
     };
     let before = targets(&document);
     for (target, labels) in &before {
-        assert!(!shown(target).contains(char::is_control));
+        assert!(!escape_control(target).contains(char::is_control));
         drop(labels.to_string());
     }
-    let label = Label {
+    let label = TargetLabel {
         name: "service_id".to_owned(),
         value: "fuzzing".to_owned(),
     };
-    let labels = Labels(vec![label]);
+    let labels = TargetLabels(vec![label]);
     let address = "fuzzing.example:9100";
     if before.iter().any(|(target, _)| target == address) {
         return before.len();
@@ -53,7 +53,7 @@ pub(crate) fn file(bytes: &[u8], is_json: bool) -> usize {
     let mut after = targets(&document);
     let added = after.iter().position(|(target, _)| target == address);
     let added = added.map(|at| after.remove(at));
-    let is_there = added.is_some_and(|(_, added)| added.are_same(&labels));
+    let is_there = added.is_some_and(|(_, added)| added.have_same_labels(&labels));
     assert!(is_there, "what was added is not there");
     assert!(after == before, "others are not what they were");
     // And away with it again: groups without targets go, too.

@@ -8,7 +8,7 @@ mod edit;
 mod file;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod group;
+mod target_group;
 
 use std::{
     collections::HashSet,
@@ -23,8 +23,8 @@ use clap::{Args, Subcommand};
 use crate::duration;
 use document::{Document, Format, json};
 use edit::Edit;
-use file::Place;
-use group::{Group, Label, Labels, shown};
+use file::TargetFile;
+use target_group::{TargetGroup, TargetLabel, TargetLabels, escape_control};
 
 const AFTER_HELP: &str = "\
 Labels that Prometheus attaches to what it scrapes are given as --label NAME=VALUE. Names that
@@ -49,38 +49,38 @@ pub struct Flags {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Add targets to the group with exactly these labels.
-    Add(Add),
+    Add(AddArgs),
     /// Remove targets, by address, by labels, or by both.
-    Remove(Remove),
+    Remove(RemoveArgs),
     /// Print the targets.
-    List(List),
+    List(ListArgs),
     /// Make the targets with these labels exactly those given.
     ///
     /// Other groups of the file stay as they are. Targets that are there keep their other labels,
     /// new ones get just these. Without --label, it is about the whole file.
-    Sync(Sync),
+    Sync(SyncArgs),
 }
 
 #[derive(Debug, Args)]
-struct Add {
+struct AddArgs {
     /// The file, whose name ends in .json, .yml or .yaml; made if it is not there.
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
     /// A label of the targets; can be repeated.
     #[arg(long = "label", value_name = "NAME=VALUE")]
-    labels: Vec<Label>,
+    labels: Vec<TargetLabel>,
     /// Take targets that are there with other labels out of their groups.
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
-    how: How,
+    write_options: WriteOptions,
     /// Whom to scrape: HOST:PORT, without http:// and path.
     #[arg(value_name = "TARGET", required = true)]
     targets: Vec<String>,
 }
 
 #[derive(Debug, Args)]
-struct Remove {
+struct RemoveArgs {
     /// The file, whose name ends in .json, .yml or .yaml.
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
@@ -90,35 +90,35 @@ struct Remove {
         value_name = "NAME=VALUE",
         required_unless_present = "targets"
     )]
-    labels: Vec<Label>,
+    labels: Vec<TargetLabel>,
     #[command(flatten)]
-    how: How,
+    write_options: WriteOptions,
     /// Which ones, as they are written in the file; all with the labels, if none is given.
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
 }
 
 #[derive(Debug, Args)]
-struct List {
+struct ListArgs {
     /// The file, whose name ends in .json, .yml or .yaml.
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
     /// Only where this label has this value; can be repeated.
     #[arg(long = "label", value_name = "NAME=VALUE")]
-    labels: Vec<Label>,
+    labels: Vec<TargetLabel>,
     /// Print JSON, as Prometheus takes it from files and over HTTP.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Args)]
-struct Sync {
+struct SyncArgs {
     /// The file, whose name ends in .json, .yml or .yaml; made if it is not there.
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
     /// The label whose targets are given; can be repeated.
     #[arg(long = "label", value_name = "NAME=VALUE")]
-    labels: Vec<Label>,
+    labels: Vec<TargetLabel>,
     /// Read the targets from a file, one on each line; lines that begin with # are comments.
     #[arg(long, value_name = "LIST", conflicts_with = "targets")]
     from: Option<PathBuf>,
@@ -129,7 +129,7 @@ struct Sync {
     #[arg(long)]
     allow_empty: bool,
     #[command(flatten)]
-    how: How,
+    write_options: WriteOptions,
     /// Whom to scrape; if none is given, read like a LIST from standard input.
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
@@ -137,7 +137,7 @@ struct Sync {
 
 /// How a file is changed.
 #[derive(Debug, Args)]
-struct How {
+struct WriteOptions {
     /// Say what would be changed, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -148,7 +148,7 @@ struct How {
 
 /// What was done.
 #[derive(Debug, Default)]
-pub struct Done {
+pub struct TargetsOutput {
     /// For standard output.
     pub text: String,
     /// What whoever did it should know, for standard error.
@@ -156,19 +156,19 @@ pub struct Done {
 }
 
 /// Changes or prints the targets.
-pub fn run(flags: Flags) -> Result<Done, String> {
+pub fn run(flags: Flags) -> Result<TargetsOutput, String> {
     match flags.action {
         Action::Add(add) => {
-            let labels = Labels::given(&add.labels)?;
-            change(&add.file, &add.how, |edit| {
+            let labels = TargetLabels::from_args(&add.labels)?;
+            edit_file(&add.file, &add.write_options, |edit| {
                 let mut targets = add.targets.iter();
                 targets.try_for_each(|target| edit.add(target, &labels, add.replace))
             })
         }
         Action::Remove(remove) => {
-            let labels = Labels::given(&remove.labels)?;
+            let labels = TargetLabels::from_args(&remove.labels)?;
             let targets = &remove.targets;
-            change(&remove.file, &remove.how, |edit| {
+            edit_file(&remove.file, &remove.write_options, |edit| {
                 edit.remove(|group, address| {
                     group.labels.match_all(&labels)
                         && (targets.is_empty() || targets.iter().any(|it| it == address))
@@ -177,60 +177,62 @@ pub fn run(flags: Flags) -> Result<Done, String> {
             })
         }
         Action::Sync(sync) => {
-            let labels = Labels::given(&sync.labels)?;
-            let wanted = wanted(&sync)?;
-            change(&sync.file, &sync.how, |edit| {
+            let labels = TargetLabels::from_args(&sync.labels)?;
+            let wanted = targets_to_sync(&sync)?;
+            edit_file(&sync.file, &sync.write_options, |edit| {
                 edit.sync(&wanted, &labels, sync.replace)
             })
         }
         Action::List(list) => {
-            let labels = Labels::given(&list.labels)?;
-            let place = Place::find(&list.file)?;
+            let labels = TargetLabels::from_args(&list.labels)?;
+            let place = TargetFile::resolve(&list.file)?;
             let format = Format::of(&list.file)?;
             let Some(contents) = place.read()? else {
                 return Err(format!("{} does not exist", list.file.display()));
             };
-            let mut groups = read(format, &list.file, contents.text)?.groups;
+            let mut groups = parse_document(format, &list.file, contents.text)?.groups;
             groups.retain(|group| group.labels.match_all(&labels));
             let text = if list.json {
                 json(&groups)? + "\n"
             } else {
-                groups.iter().map(lines).collect()
+                groups.iter().map(format_targets).collect()
             };
-            Ok(Done { text, note: None })
+            Ok(TargetsOutput { text, note: None })
         }
     }
 }
 
 /// Reads, changes and writes a file while nobody else does.
-fn change(
+fn edit_file(
     path: &Path,
-    how: &How,
+    options: &WriteOptions,
     apply: impl FnOnce(&mut Edit) -> Result<(), String>,
-) -> Result<Done, String> {
+) -> Result<TargetsOutput, String> {
     let format = Format::of(path)?;
-    let place = Place::find(path)?;
-    let is_done = !how.dry_run;
-    let lock = is_done.then(|| place.lock(how.wait)).transpose()?;
+    let place = TargetFile::resolve(path)?;
+    let is_done = !options.dry_run;
+    let lock = is_done.then(|| place.lock(options.wait)).transpose()?;
     let old = place.read()?;
     let document = match &old {
-        Some(contents) => read(format, path, contents.text.clone())?,
+        Some(contents) => parse_document(format, path, contents.text.clone())?,
         None => format.empty(),
     };
     let mut edit = Edit::new(&document.groups);
-    apply(&mut edit).map_err(|error| of(path, &error))?;
+    apply(&mut edit).map_err(|error| with_path(path, &error))?;
     if edit.changes.is_empty() {
         let text = "nothing to change\n".to_owned();
-        return Ok(Done { text, note: None });
+        return Ok(TargetsOutput { text, note: None });
     }
     let lines = edit.changes.iter();
-    let mut done = Done {
-        text: lines.map(|change| change.said(is_done) + "\n").collect(),
+    let mut done = TargetsOutput {
+        text: lines
+            .map(|change| change.describe(is_done) + "\n")
+            .collect(),
         note: None,
     };
     let written = document
         .write(&edit.groups)
-        .map_err(|error| of(path, &error))?;
+        .map_err(|error| with_path(path, &error))?;
     if written.lost_comments {
         let verb = if is_done { "are" } else { "would be" };
         done.note = Some(format!("comments in {} {verb} lost", path.display()));
@@ -242,25 +244,25 @@ fn change(
     Ok(done)
 }
 
-fn read(format: Format, path: &Path, text: String) -> Result<Document, String> {
-    format.read(text).map_err(|error| of(path, &error))
+fn parse_document(format: Format, path: &Path, text: String) -> Result<Document, String> {
+    format.read(text).map_err(|error| with_path(path, &error))
 }
 
-fn of(path: &Path, error: &str) -> String {
+fn with_path(path: &Path, error: &str) -> String {
     format!("{}: {error}", path.display())
 }
 
 /// The targets that sync is given, each once.
-fn wanted(sync: &Sync) -> Result<Vec<String>, String> {
+fn targets_to_sync(sync: &SyncArgs) -> Result<Vec<String>, String> {
     let mut wanted = sync.targets.clone();
     if wanted.is_empty() {
         let text = match &sync.from {
             Some(path) if path != Path::new("-") => {
-                let file = File::open(path).map_err(|error| of(path, &error.to_string()))?;
-                file::bounded(file).map_err(|error| of(path, &error))?
+                let file = File::open(path).map_err(|error| with_path(path, &error.to_string()))?;
+                file::read_bounded(file).map_err(|error| with_path(path, &error))?
             }
             _ => {
-                let text = file::bounded(io::stdin().lock());
+                let text = file::read_bounded(io::stdin().lock());
                 text.map_err(|error| format!("standard input: {error}"))?
             }
         };
@@ -280,8 +282,8 @@ fn wanted(sync: &Sync) -> Result<Vec<String>, String> {
 }
 
 /// A line for each target.
-fn lines(group: &Group) -> String {
-    let targets = group.targets.iter().map(|target| shown(target));
+fn format_targets(group: &TargetGroup) -> String {
+    let targets = group.targets.iter().map(|target| escape_control(target));
     targets
         .flat_map(|target| [target, format!(" {}\n", group.labels)])
         .collect()

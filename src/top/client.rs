@@ -23,13 +23,13 @@ use tokio::{
 
 use super::{
     encryption::Encryption,
-    exporter::{Exporter, Way},
+    exporter_url::{ExporterUrl, HttpTransport},
     failure,
     http_config::{self, HttpConfig},
 };
 use crate::{
     api::said::{Containers, Domains, Host, Missing, One},
-    config_file::{Reader, Wrong},
+    config_file::{ConfigError, ConfigReader},
 };
 
 /// What the exporter is given, in seconds, before it answers without what hangs.
@@ -48,7 +48,7 @@ const TO_HTTPS: &str = "Client sent an HTTP request to an HTTPS server";
 /// Who asks an exporter.
 #[derive(Debug)]
 pub struct Client {
-    exporter: Exporter,
+    exporter: ExporterUrl,
     /// What the header `Authorization` says.
     login: Option<HeaderValue>,
     /// None for plain HTTP.
@@ -65,19 +65,23 @@ pub(super) struct Said {
 
 impl Client {
     /// Reads the settings, and whom this system trusts if that is of use.
-    pub fn new(exporter: Exporter, settings: Option<&Path>) -> Result<Self, String> {
+    pub fn new(exporter: ExporterUrl, settings: Option<&Path>) -> Result<Self, String> {
         let file = settings.map(|file| file.display().to_string());
         let file = file.unwrap_or_default();
-        let wrong = |wrong: Wrong| format!("--http.config.file: {file}:{wrong}");
-        let mut reader = Reader::default();
+        let wrong = |wrong: ConfigError| format!("--http.config.file: {file}:{wrong}");
+        let mut reader = ConfigReader::default();
         let settings = match settings {
             Some(path) => read(path, &mut reader).map_err(wrong)?,
             None => HttpConfig::default(),
         };
-        let login = settings.login.map(|login| login.header(&mut reader));
-        let encryption = match &exporter.way {
-            Way::Https(_, name) => Some(Encryption::new(&settings.tls, name, &mut reader)),
-            Way::Http(_) | Way::Unix(_) => None,
+        let login = settings
+            .basic_auth
+            .map(|login| login.authorization_header(&mut reader));
+        let encryption = match &exporter.transport {
+            HttpTransport::Https(_, name) => {
+                Some(Encryption::new(&settings.tls, name, &mut reader))
+            }
+            HttpTransport::Http(_) | HttpTransport::Unix(_) => None,
         };
         Ok(Self {
             login: login.transpose().map_err(wrong)?,
@@ -107,7 +111,7 @@ impl Client {
     }
 
     async fn get<T: DeserializeOwned>(&self, resource: &str) -> Result<T, String> {
-        let path = format!("{}/api/v1/{resource}", self.exporter.base);
+        let path = format!("{}/api/v1/{resource}", self.exporter.base_path);
         let answered = match time::timeout(LIMIT, self.fetch(&path)).await {
             Ok(Ok((status, body))) => decoded(status, &body, self.login.is_some()),
             Ok(Err(reason)) => Err(reason),
@@ -117,19 +121,19 @@ impl Client {
             // Foreign text does not steer the terminal.
             let reason = reason.chars().filter(|c| !c.is_control());
             let reason: String = reason.take(MAX_REASON).collect();
-            format!("{}{path}: {reason}", self.exporter.way)
+            format!("{}{path}: {reason}", self.exporter.transport)
         })
     }
 
     async fn fetch(&self, path: &str) -> Result<(StatusCode, Bytes), String> {
         let connected = |error: std::io::Error| error.to_string();
         let own = self.encryption.as_ref().map(Encryption::own);
-        let answered = match &self.exporter.way {
-            Way::Unix(socket) => {
+        let answered = match &self.exporter.transport {
+            HttpTransport::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await.map_err(connected)?;
                 self.talk(stream, path).await
             }
-            Way::Http(address) | Way::Https(address, _) => {
+            HttpTransport::Http(address) | HttpTransport::Https(address, _) => {
                 let stream = TcpStream::connect(address).await.map_err(connected)?;
                 match &self.encryption {
                     None => self.talk(stream, path).await,
@@ -173,8 +177,8 @@ impl Client {
     }
 }
 
-fn read(path: &Path, reader: &mut Reader) -> Result<HttpConfig, Wrong> {
-    let bytes = reader.read(path).map_err(Wrong::nowhere)?;
+fn read(path: &Path, reader: &mut ConfigReader) -> Result<HttpConfig, ConfigError> {
+    let bytes = reader.read(path).map_err(ConfigError::without_position)?;
     http_config::parse(&bytes, path.parent().unwrap_or(Path::new("")))
 }
 

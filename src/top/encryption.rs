@@ -20,8 +20,8 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{http_config::Tls, server_certificates::Trust};
-use crate::config_file::{Reader, Version, Wrong, certificates, certified};
+use super::{http_config::TlsClientConfig, server_certificates::Trust};
+use crate::config_file::{ConfigError, ConfigReader, TlsVersion, certificates, certified_key};
 
 /// See the module's documentation.
 pub(super) struct Encryption {
@@ -42,31 +42,31 @@ pub(super) struct Own {
 impl Encryption {
     /// Reads what the settings name, and whom the system trusts if they name nobody.
     pub(super) fn new(
-        tls: &Tls,
+        tls: &TlsClientConfig,
         name: &ServerName<'static>,
-        reader: &mut Reader,
-    ) -> Result<Self, Wrong> {
+        reader: &mut ConfigReader,
+    ) -> Result<Self, ConfigError> {
         let provider = Arc::new(ring::default_provider());
         let trust = match &tls.ca {
-            _ if tls.trusts_anybody => Trust::in_anybody(&provider),
+            _ if tls.insecure_skip_verify => Trust::in_anybody(&provider),
             Some(ca) => {
                 let named = certificates(ca, reader)?;
-                Trust::in_named(named, &provider).map_err(|said| ca.wrong(&said))?
+                Trust::in_named(named, &provider).map_err(|said| ca.error(&said))?
             }
             None => Trust::in_systems(&provider),
         };
-        let certified = match &tls.own {
-            Some((cert, key)) => Some(Arc::new(certified(cert, key, &provider, reader)?)),
+        let certified = match &tls.client_cert {
+            Some((cert, key)) => Some(Arc::new(certified_key(cert, key, &provider, reader)?)),
             None => None,
         };
         let own = Arc::new(Own {
             certified,
             is_asked: AtomicBool::new(false),
         });
-        let versions = Version::between(tls.min_version, tls.max_version);
+        let versions = TlsVersion::protocol_versions(tls.min_version, tls.max_version);
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&versions)
-            .map_err(|error| Wrong::nowhere(error.to_string()))?
+            .map_err(|error| ConfigError::without_position(error.to_string()))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(trust))
             .with_client_cert_resolver(Arc::clone(&own) as Arc<dyn ResolvesClientCert>);

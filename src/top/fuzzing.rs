@@ -8,7 +8,7 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 
-use super::{Client, Top, http_config, view};
+use super::{Client, TopApp, http_config, view};
 use std::path::Path;
 
 /// Whoever plays the exporter says all it has to say at once and goes.
@@ -48,7 +48,7 @@ pub(crate) fn answers(bytes: &[u8], socket: &Path) -> usize {
     let is_answer = said.is_ok();
     match &said {
         Ok(said) => {
-            let text = view::text(said);
+            let text = view::render_text(said);
             let is_safe = |c: char| c == '\n' || !c.is_control();
             assert!(text.chars().all(is_safe), "it steers the terminal");
         }
@@ -57,8 +57,8 @@ pub(crate) fn answers(bytes: &[u8], socket: &Path) -> usize {
             assert!(reason.len() < 4096, "a reason is for a line");
         }
     }
-    let mut top = Top::default();
-    top.hear(said);
+    let mut top = TopApp::default();
+    top.update(said);
     for (width, height) in [(1, 1), (80, 24), (200, 3)] {
         let area = Rect::new(0, 0, width, height);
         top.draw(area, &mut Buffer::empty(area));
@@ -84,10 +84,10 @@ pub(crate) fn settings(bytes: &[u8]) -> usize {
     match http_config::parse(bytes, Path::new("/etc/strata")) {
         Ok(config) => {
             let said = [
-                config.login.is_some(),
+                config.basic_auth.is_some(),
                 config.tls.ca.is_some(),
-                config.tls.own.is_some(),
-                config.tls.trusts_anybody,
+                config.tls.client_cert.is_some(),
+                config.tls.insecure_skip_verify,
             ];
             said.into_iter().filter(|it| *it).count()
         }

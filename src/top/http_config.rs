@@ -9,10 +9,13 @@ use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use crate::config_file::{Given, Place, Reader, Secret, Version, Wrong, document, one};
+use crate::config_file::{
+    ConfigError, ConfigReader, InlineOrFile, Position, Secret, TlsVersion, parse_inline_or_file,
+    parse_yaml,
+};
 
 /// What Prometheus knows beside what is here.
-const NOT_HERE: [&str; 16] = [
+const UNSUPPORTED_KEYS: [&str; 16] = [
     "authorization",
     "bearer_token",
     "bearer_token_file",
@@ -34,41 +37,41 @@ const NOT_HERE: [&str; 16] = [
 /// What the file says.
 #[derive(Debug, Default)]
 pub(super) struct HttpConfig {
-    pub login: Option<Login>,
-    pub tls: Tls,
+    pub basic_auth: Option<BasicAuth>,
+    pub tls: TlsClientConfig,
 }
 
 /// Who asks.
 #[derive(Debug)]
-pub(super) struct Login {
-    username: Given,
+pub(super) struct BasicAuth {
+    username: InlineOrFile,
     /// Empty if there is none.
-    password: Option<Given>,
+    password: Option<InlineOrFile>,
 }
 
 /// How connections are encrypted, and whom to trust.
 #[derive(Debug)]
-pub(super) struct Tls {
+pub(super) struct TlsClientConfig {
     /// None for those whom the system trusts.
-    pub ca: Option<Given>,
+    pub ca: Option<InlineOrFile>,
     /// Our own certificate and its key.
-    pub own: Option<(Given, Given)>,
+    pub client_cert: Option<(InlineOrFile, InlineOrFile)>,
     /// None for that in the URL.
     pub server_name: Option<ServerName<'static>>,
-    pub trusts_anybody: bool,
-    pub min_version: Version,
-    pub max_version: Version,
+    pub insecure_skip_verify: bool,
+    pub min_version: TlsVersion,
+    pub max_version: TlsVersion,
 }
 
-impl Default for Tls {
+impl Default for TlsClientConfig {
     fn default() -> Self {
         Self {
             ca: None,
-            own: None,
+            client_cert: None,
             server_name: None,
-            trusts_anybody: false,
-            min_version: Version::Tls12,
-            max_version: Version::Tls13,
+            insecure_skip_verify: false,
+            min_version: TlsVersion::Tls12,
+            max_version: TlsVersion::Tls13,
         }
     }
 }
@@ -76,14 +79,14 @@ impl Default for Tls {
 /// The whole file, as it is written.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
-    basic_auth: Option<Spanned<LoginSection>>,
-    tls_config: Option<Spanned<TlsSection>>,
+struct HttpConfigDocument {
+    basic_auth: Option<Spanned<BasicAuthSection>>,
+    tls_config: Option<Spanned<TlsClientSection>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LoginSection {
+struct BasicAuthSection {
     username: Option<Spanned<Secret>>,
     username_file: Option<Spanned<String>>,
     password: Option<Spanned<Secret>>,
@@ -92,7 +95,7 @@ struct LoginSection {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TlsSection {
+struct TlsClientSection {
     ca: Option<Spanned<Secret>>,
     ca_file: Option<Spanned<String>>,
     cert: Option<Spanned<Secret>>,
@@ -101,88 +104,110 @@ struct TlsSection {
     key_file: Option<Spanned<String>>,
     server_name: Option<Spanned<String>>,
     insecure_skip_verify: Option<bool>,
-    min_version: Option<Spanned<Version>>,
-    max_version: Option<Version>,
+    min_version: Option<Spanned<TlsVersion>>,
+    max_version: Option<TlsVersion>,
 }
 
 /// Reads the file's bytes. What it names is not opened; relative names are below `dir`.
-pub(super) fn parse(bytes: &[u8], dir: &Path) -> Result<HttpConfig, Wrong> {
-    let document: Option<Document> = document(bytes).map_err(not_here)?;
+pub(super) fn parse(bytes: &[u8], dir: &Path) -> Result<HttpConfig, ConfigError> {
+    let document: Option<HttpConfigDocument> = parse_yaml(bytes).map_err(explain_unsupported)?;
     let document = document.unwrap_or_default();
-    let login = document.basic_auth.map(|section| login(section, dir));
-    let tls = document.tls_config.map(|section| tls(section, dir));
+    let login = document
+        .basic_auth
+        .map(|section| parse_basic_auth(section, dir));
+    let tls = document.tls_config.map(|section| parse_tls(section, dir));
     Ok(HttpConfig {
-        login: login.transpose()?,
+        basic_auth: login.transpose()?,
         tls: tls.transpose()?.unwrap_or_default(),
     })
 }
 
 /// Tells what is Prometheus's from what is nobody's.
-fn not_here(mut wrong: Wrong) -> Wrong {
-    let key = wrong.said.strip_prefix("unknown field `");
+fn explain_unsupported(mut wrong: ConfigError) -> ConfigError {
+    let key = wrong.message.strip_prefix("unknown field `");
     let key = key.and_then(|rest| rest.split_once('`'));
-    let known = key.and_then(|(key, _)| NOT_HERE.into_iter().find(|known| *known == key));
+    let known = key.and_then(|(key, _)| UNSUPPORTED_KEYS.into_iter().find(|known| *known == key));
     if let Some(key) = known {
-        wrong.said = format!("top does not know {key}, only basic_auth and tls_config");
+        wrong.message = format!("top does not know {key}, only basic_auth and tls_config");
     }
     wrong
 }
 
-fn login(section: Spanned<LoginSection>, dir: &Path) -> Result<Login, Wrong> {
-    let at = Place::from(&section);
-    let said = section.value;
-    let username = one(said.username, said.username_file, "username", dir)?;
-    let password = one(said.password, said.password_file, "password", dir)?;
-    let missing = || Wrong::at(at, "basic_auth needs username or username_file");
+fn parse_basic_auth(
+    section: Spanned<BasicAuthSection>,
+    dir: &Path,
+) -> Result<BasicAuth, ConfigError> {
+    let at = Position::from(&section);
+    let fields = section.value;
+    let username = parse_inline_or_file(fields.username, fields.username_file, "username", dir)?;
+    let password = parse_inline_or_file(fields.password, fields.password_file, "password", dir)?;
+    let missing = || ConfigError::at(at, "basic_auth needs username or username_file");
     let username = username.ok_or_else(missing)?;
-    Ok(Login { username, password })
+    Ok(BasicAuth { username, password })
 }
 
-fn tls(section: Spanned<TlsSection>, dir: &Path) -> Result<Tls, Wrong> {
-    let at = Place::from(&section);
-    let said = section.value;
-    let ca = one(said.ca, said.ca_file, "ca", dir)?;
-    let cert = one(said.cert, said.cert_file, "cert", dir)?;
-    let key = one(said.key, said.key_file, "key", dir)?;
+fn parse_tls(
+    section: Spanned<TlsClientSection>,
+    dir: &Path,
+) -> Result<TlsClientConfig, ConfigError> {
+    let at = Position::from(&section);
+    let fields = section.value;
+    let ca = parse_inline_or_file(fields.ca, fields.ca_file, "ca", dir)?;
+    let cert = parse_inline_or_file(fields.cert, fields.cert_file, "cert", dir)?;
+    let key = parse_inline_or_file(fields.key, fields.key_file, "key", dir)?;
     let own = match (cert, key) {
         (Some(cert), Some(key)) => Some((cert, key)),
-        (Some(cert), None) => return Err(Wrong::at(cert.at, "missing one of key or key_file")),
-        (None, Some(key)) => return Err(Wrong::at(key.at, "missing one of cert or cert_file")),
+        (Some(cert), None) => {
+            return Err(ConfigError::at(
+                cert.position,
+                "missing one of key or key_file",
+            ));
+        }
+        (None, Some(key)) => {
+            return Err(ConfigError::at(
+                key.position,
+                "missing one of cert or cert_file",
+            ));
+        }
         (None, None) => None,
     };
-    let server_name = said.server_name.filter(|name| !name.value.is_empty());
+    let server_name = fields.server_name.filter(|name| !name.value.is_empty());
     let server_name = server_name.map(|name| {
-        let at = Place::from(&name);
+        let at = Position::from(&name);
         ServerName::try_from(name.value)
-            .map_err(|_| Wrong::at(at, "no certificate has such a server_name"))
+            .map_err(|_| ConfigError::at(at, "no certificate has such a server_name"))
     });
-    let (min_version, max_version) = Version::range(said.min_version, said.max_version, at)?;
-    Ok(Tls {
+    let (min_version, max_version) =
+        TlsVersion::parse_range(fields.min_version, fields.max_version, at)?;
+    Ok(TlsClientConfig {
         ca,
-        own,
+        client_cert: own,
         server_name: server_name.transpose()?,
-        trusts_anybody: said.insecure_skip_verify.unwrap_or(false),
+        insecure_skip_verify: fields.insecure_skip_verify.unwrap_or(false),
         min_version,
         max_version,
     })
 }
 
-impl Login {
+impl BasicAuth {
     /// What the header `Authorization` has to say.
-    pub(super) fn header(&self, reader: &mut Reader) -> Result<HeaderValue, Wrong> {
-        let username = text(&self.username, reader)?;
+    pub(super) fn authorization_header(
+        &self,
+        reader: &mut ConfigReader,
+    ) -> Result<HeaderValue, ConfigError> {
+        let username = read_text(&self.username, reader)?;
         if username.is_empty() {
-            return Err(self.username.wrong("has no name in it"));
+            return Err(self.username.error("has no name in it"));
         }
         if username.contains(':') {
-            let said = "is a name with a colon, which cannot be sent";
-            return Err(self.username.wrong(said));
+            let message = "is a name with a colon, which cannot be sent";
+            return Err(self.username.error(message));
         }
-        let password = self.password.as_ref().map(|it| text(it, reader));
+        let password = self.password.as_ref().map(|it| read_text(it, reader));
         let password = password.transpose()?.unwrap_or_default();
         let login = STANDARD.encode(format!("{username}:{password}"));
         let mut header = HeaderValue::from_str(&format!("Basic {login}"))
-            .map_err(|error| self.username.wrong(&error.to_string()))?;
+            .map_err(|error| self.username.error(&error.to_string()))?;
         // Not shown by Debug.
         header.set_sensitive(true);
         Ok(header)
@@ -190,7 +215,7 @@ impl Login {
 }
 
 /// What is given; of a file without the white space around it, as Prometheus takes it.
-fn text(given: &Given, reader: &mut Reader) -> Result<String, Wrong> {
+fn read_text(given: &InlineOrFile, reader: &mut ConfigReader) -> Result<String, ConfigError> {
     let is_file = given.is_file();
     given.read(reader, |bytes| {
         let text = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
@@ -204,42 +229,45 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::config_file::Source;
+    use crate::config_file::ValueSource;
 
-    fn read(text: &str) -> Result<HttpConfig, String> {
+    fn try_parse(text: &str) -> Result<HttpConfig, String> {
         let config = parse(text.as_bytes(), Path::new("/etc/top"));
         config.map_err(|wrong| wrong.to_string())
     }
 
-    fn good(text: &str) -> HttpConfig {
-        read(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    fn parse_valid(text: &str) -> HttpConfig {
+        try_parse(text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
     #[test]
-    fn a_file_may_say_nothing() {
+    fn empty_file_is_valid() {
         for text in ["", "# nothing\n", "{}", "basic_auth:\ntls_config:\n"] {
-            let config = good(text);
-            assert!(config.login.is_none() && config.tls.ca.is_none(), "{text}");
+            let config = parse_valid(text);
+            assert!(
+                config.basic_auth.is_none() && config.tls.ca.is_none(),
+                "{text}"
+            );
         }
     }
 
     #[test]
-    fn everything_is_read() {
-        let config = good(
+    fn all_settings_are_parsed() {
+        let config = parse_valid(
             "basic_auth:\n  username: scraper\n  password_file: secret\ntls_config:\n  \
              ca_file: ca.crt\n  cert_file: /k/own.crt\n  key: |\n    pem\n  \
              server_name: strata.example\n  insecure_skip_verify: true\n  \
              min_version: TLS13\n  max_version: TLS13\n",
         );
-        let from = |given: &Given| match &given.from {
-            Source::File(path) => path.display().to_string(),
-            Source::Text(Secret(text)) => text.clone(),
+        let from = |given: &InlineOrFile| match &given.source {
+            ValueSource::File(path) => path.display().to_string(),
+            ValueSource::Inline(Secret(text)) => text.clone(),
         };
-        let login = config.login.unwrap();
+        let login = config.basic_auth.unwrap();
         assert_eq!(from(&login.username), "scraper");
         assert_eq!(from(&login.password.unwrap()), "/etc/top/secret");
         let tls = config.tls;
-        let (cert, key) = tls.own.unwrap();
+        let (cert, key) = tls.client_cert.unwrap();
         assert_eq!(from(&tls.ca.unwrap()), "/etc/top/ca.crt");
         assert_eq!(
             (from(&cert), from(&key)),
@@ -249,15 +277,15 @@ mod tests {
             tls.server_name,
             Some(ServerName::try_from("strata.example").unwrap())
         );
-        assert!(tls.trusts_anybody);
+        assert!(tls.insecure_skip_verify);
         assert_eq!(
             (tls.min_version, tls.max_version),
-            (Version::Tls13, Version::Tls13)
+            (TlsVersion::Tls13, TlsVersion::Tls13)
         );
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_place() {
+    fn errors_name_line_and_column() {
         for (text, said) in [
             (
                 "basic_auht: {}",
@@ -318,24 +346,24 @@ mod tests {
             ),
             ("{}\n---\n{}\n", "3:1: multiple YAML documents"),
         ] {
-            let error = read(text).unwrap_err();
+            let error = try_parse(text).unwrap_err();
             assert!(error.starts_with(said), "{text}\n{error}");
             assert!(!error.contains('\n') && !error.contains("hush"), "{error}");
         }
         let large = "#".repeat(2 << 20);
-        assert_eq!(read(&large).unwrap_err(), " is larger than 1 MiB");
+        assert_eq!(try_parse(&large).unwrap_err(), " is larger than 1 MiB");
     }
 
     #[test]
-    fn a_password_is_sent_and_not_shown() {
+    fn password_is_sent_but_redacted_in_debug() {
         let dir = std::env::temp_dir().join(format!("strata-login-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("password"), " \thush hush\r\n\n").unwrap();
         fs::write(dir.join("empty"), "\n").unwrap();
         let header = |text: &str| {
             let config = parse(format!("basic_auth: {{{text}}}").as_bytes(), &dir);
-            let login = config.unwrap().login.unwrap();
-            let header = login.header(&mut Reader::default());
+            let login = config.unwrap().basic_auth.unwrap();
+            let header = login.authorization_header(&mut ConfigReader::default());
             let shown = format!("{login:?} {header:?}");
             assert!(
                 !shown.contains("hush") && !shown.contains("aHVzaC"),

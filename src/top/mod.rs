@@ -4,7 +4,7 @@
 
 mod client;
 mod encryption;
-mod exporter;
+mod exporter_url;
 mod failure;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -31,30 +31,30 @@ use tokio::{sync::mpsc, task::JoinSet, time};
 use crate::duration;
 pub use client::Client;
 use client::Said;
-pub use exporter::Exporter;
+pub use exporter_url::ExporterUrl;
 use view::Sort;
 
 /// Samples are seconds apart; and more than an hour shows nothing.
 const MIN_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 /// What is typed for a filter ends here.
-const MAX_FILTER: usize = 64;
+const MAX_FILTER_LEN: usize = 64;
 
-const KEYS: &str = "q quit  c CPU  m memory  n name  ↑↓ move  / filter";
+const KEY_HELP: &str = "q quit  c CPU  m memory  n name  ↑↓ move  / filter";
 
 /// The flags of `strata_exporter top`.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub struct Flags {
     /// Time between two requests, from 500ms to 1h.
-    #[arg(long = "top.interval", value_name = "DURATION", default_value = "2s", value_parser = interval)]
+    #[arg(long = "top.interval", value_name = "DURATION", default_value = "2s", value_parser = parse_interval)]
     pub top_interval: Duration,
     /// File with password and TLS settings for the exporter, as in prometheus.yml.
     #[arg(long = "http.config.file", value_name = "FILE")]
     pub http_config_file: Option<PathBuf>,
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
+fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = duration::parse(text)?;
     if (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
         Ok(interval)
@@ -64,12 +64,12 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 /// One table, as text.
-pub async fn once(client: &Client) -> Result<String, String> {
-    Ok(view::text(&client.ask().await?))
+pub async fn render_once(client: &Client) -> Result<String, String> {
+    Ok(view::render_text(&client.ask().await?))
 }
 
 /// Shows it until somebody quits or the process is told to stop.
-pub async fn live(
+pub async fn run(
     client: Client,
     interval: Duration,
     stop: impl Future<Output = ()>,
@@ -84,7 +84,7 @@ pub async fn live(
     // A panic restores it, too.
     let terminal = ratatui::try_init();
     let shown = match terminal {
-        Ok(terminal) => show(terminal, answers, keys(), stop).await,
+        Ok(terminal) => event_loop(terminal, answers, spawn_key_reader(), stop).await,
         Err(error) => Err(error),
     };
     ratatui::restore();
@@ -92,7 +92,7 @@ pub async fn live(
 }
 
 /// What is typed; reading it blocks. The thread ends with the process.
-fn keys() -> mpsc::Receiver<Event> {
+fn spawn_key_reader() -> mpsc::Receiver<Event> {
     let (tell, keys) = mpsc::channel(16);
     std::thread::spawn(move || {
         while let Ok(event) = event::read() {
@@ -104,13 +104,13 @@ fn keys() -> mpsc::Receiver<Event> {
     keys
 }
 
-async fn show(
+async fn event_loop(
     mut terminal: DefaultTerminal,
     mut answers: mpsc::Receiver<Result<Said, String>>,
     mut keys: mpsc::Receiver<Event>,
     stop: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
-    let mut top = Top::default();
+    let mut top = TopApp::default();
     let mut stop = std::pin::pin!(stop);
     // For the age of what is shown.
     let mut second = time::interval(Duration::from_secs(1));
@@ -120,11 +120,11 @@ async fn show(
             () = &mut stop => return Ok(()),
             _ = second.tick() => {}
             answer = answers.recv() => match answer {
-                Some(answer) => top.hear(answer),
+                Some(answer) => top.update(answer),
                 None => return Err(std::io::Error::other("asking ended")),
             },
             event = keys.recv() => match event {
-                Some(Event::Key(key)) if top.press(key) => {}
+                Some(Event::Key(key)) if top.handle_key(key) => {}
                 Some(Event::Key(_)) => return Ok(()),
                 Some(_) => {}
                 None => return Err(std::io::Error::other("no keys can be read")),
@@ -135,10 +135,10 @@ async fn show(
 
 /// What is known, and how it is to be shown.
 #[derive(Debug, Default)]
-struct Top {
-    said: Said,
+struct TopApp {
+    data: Said,
     /// When that was.
-    heard: Option<Instant>,
+    updated_at: Option<Instant>,
     /// Why there is nothing newer.
     error: Option<String>,
     sort: Sort,
@@ -147,11 +147,11 @@ struct Top {
     selected: TableState,
 }
 
-impl Top {
-    fn hear(&mut self, answer: Result<Said, String>) {
+impl TopApp {
+    fn update(&mut self, answer: Result<Said, String>) {
         self.error = match answer {
-            Ok(said) => {
-                (self.said, self.heard) = (said, Some(Instant::now()));
+            Ok(data) => {
+                (self.data, self.updated_at) = (data, Some(Instant::now()));
                 None
             }
             Err(error) => Some(error),
@@ -159,7 +159,7 @@ impl Top {
     }
 
     /// Whether to go on.
-    fn press(&mut self, key: KeyEvent) -> bool {
+    fn handle_key(&mut self, key: KeyEvent) -> bool {
         let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
             KeyCode::Char('c') if with_control => return false,
@@ -170,7 +170,7 @@ impl Top {
             KeyCode::Enter => self.is_typing = false,
             KeyCode::Backspace if self.is_typing => drop(self.filter.pop()),
             KeyCode::Char(c) if self.is_typing => {
-                let has_room = self.filter.len() < MAX_FILTER;
+                let has_room = self.filter.len() < MAX_FILTER_LEN;
                 self.filter.extend(has_room.then_some(c));
             }
             KeyCode::Char('q') => return false,
@@ -186,11 +186,11 @@ impl Top {
     }
 
     fn draw(&mut self, area: Rect, buffer: &mut Buffer) {
-        let things = view::things(&self.said, self.sort, &self.filter);
-        let last = self.last();
+        let things = view::rows(&self.data, self.sort, &self.filter);
+        let last = self.status_line();
         let place = (area, buffer);
         view::draw(
-            &self.said,
+            &self.data,
             &things,
             self.sort,
             last,
@@ -199,9 +199,9 @@ impl Top {
         );
     }
 
-    fn last(&self) -> Line<'static> {
-        let seconds = self.heard.map(|heard| heard.elapsed().as_secs());
-        match (&self.error, seconds, view::missing(&self.said)) {
+    fn status_line(&self) -> Line<'static> {
+        let seconds = self.updated_at.map(|heard| heard.elapsed().as_secs());
+        match (&self.error, seconds, view::missing_message(&self.data)) {
             _ if self.is_typing => Line::from(format!("/{}_", self.filter)),
             (Some(error), Some(seconds), _) => {
                 Line::from(format!("{seconds} s old: {error}")).red()
@@ -209,10 +209,10 @@ impl Top {
             (Some(error), None, _) => Line::from(error.clone()).red(),
             (None, None, _) => Line::from("asking …"),
             _ if !self.filter.is_empty() => {
-                Line::from(format!("/{}  Esc shows all  {KEYS}", self.filter))
+                Line::from(format!("/{}  Esc shows all  {KEY_HELP}", self.filter))
             }
             (None, _, Some(missing)) => Line::from(missing).yellow(),
-            _ => Line::from(KEYS).dim(),
+            _ => Line::from(KEY_HELP).dim(),
         }
     }
 }
@@ -223,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    fn screen(top: &mut Top) -> String {
+    fn screen(top: &mut TopApp) -> String {
         let mut terminal = Terminal::new(TestBackend::new(80, 6)).unwrap();
         let drawn = terminal.draw(|frame| top.draw(frame.area(), frame.buffer_mut()));
         let content = &drawn.unwrap().buffer.content;
@@ -234,7 +234,7 @@ mod tests {
         lines.collect()
     }
 
-    fn press(top: &mut Top, keys: &str) -> bool {
+    fn press_keys(top: &mut TopApp, keys: &str) -> bool {
         let code = |key| match key {
             '\n' => KeyCode::Enter,
             '\u{1b}' => KeyCode::Esc,
@@ -242,7 +242,7 @@ mod tests {
             key => KeyCode::Char(key),
         };
         let mut keys = keys.chars().map(code);
-        keys.all(|key| top.press(KeyEvent::from(key)))
+        keys.all(|key| top.handle_key(KeyEvent::from(key)))
     }
 
     fn said() -> Said {
@@ -258,7 +258,7 @@ mod tests {
     }
 
     /// The names in the table, from above.
-    fn names(top: &mut Top) -> Vec<String> {
+    fn names(top: &mut TopApp) -> Vec<String> {
         let screen = screen(top);
         let rows = screen.lines().skip(2).take(3);
         let names = rows.filter_map(|row| row.split_whitespace().next());
@@ -266,14 +266,14 @@ mod tests {
     }
 
     #[test]
-    fn an_exporter_that_is_away_leaves_its_last_values_and_their_age() {
-        let mut top = Top::default();
+    fn unreachable_exporter_shows_last_values_and_age() {
+        let mut top = TopApp::default();
         assert!(screen(&mut top).ends_with("\nasking …\n"));
-        top.hear(Err("refused".to_owned()));
+        top.update(Err("refused".to_owned()));
         assert!(screen(&mut top).ends_with("\nrefused\n"));
-        top.hear(Ok(said()));
-        assert!(screen(&mut top).ends_with(&format!("\n{KEYS}\n")));
-        top.hear(Err("refused".to_owned()));
+        top.update(Ok(said()));
+        assert!(screen(&mut top).ends_with(&format!("\n{KEY_HELP}\n")));
+        top.update(Err("refused".to_owned()));
         let screen = screen(&mut top);
         assert!(screen.contains("\ndb "), "{screen}");
         let last = screen.lines().last().unwrap();
@@ -282,34 +282,34 @@ mod tests {
 
     #[test]
     fn keys_sort_filter_and_quit() {
-        let mut top = Top::default();
-        top.hear(Ok(said()));
+        let mut top = TopApp::default();
+        top.update(Ok(said()));
         assert_eq!(names(&mut top), ["db", "web"]);
-        assert!(press(&mut top, "m"));
+        assert!(press_keys(&mut top, "m"));
         assert_eq!(names(&mut top), ["web", "db"]);
-        assert!(press(&mut top, "n"));
+        assert!(press_keys(&mut top, "n"));
         assert_eq!(names(&mut top), ["db", "web"]);
         // What is typed is no command.
-        assert!(press(&mut top, "/qx\u{8}"));
+        assert!(press_keys(&mut top, "/qx\u{8}"));
         assert!(names(&mut top).is_empty());
         assert!(screen(&mut top).ends_with("\n/q_\n"));
-        assert!(press(&mut top, "\u{8}we\n"));
+        assert!(press_keys(&mut top, "\u{8}we\n"));
         assert_eq!(names(&mut top), ["web"]);
         assert!(!top.is_typing);
-        assert!(press(&mut top, "\u{1b}"));
+        assert!(press_keys(&mut top, "\u{1b}"));
         assert_eq!(names(&mut top), ["db", "web"]);
-        assert!(!press(&mut top, "q"));
-        assert!(!top.press(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)));
+        assert!(!press_keys(&mut top, "q"));
+        assert!(!top.handle_key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)));
     }
 
     #[test]
-    fn moving_ends_at_the_last_row() {
-        let mut top = Top::default();
-        top.hear(Ok(said()));
-        assert!(press(&mut top, "jjjjj"));
+    fn selection_stops_at_last_row() {
+        let mut top = TopApp::default();
+        top.update(Ok(said()));
+        assert!(press_keys(&mut top, "jjjjj"));
         screen(&mut top);
         assert_eq!(top.selected.selected(), Some(1));
-        assert!(press(&mut top, "k"));
+        assert!(press_keys(&mut top, "k"));
         assert_eq!(top.selected.selected(), Some(0));
     }
 }

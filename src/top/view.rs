@@ -13,7 +13,7 @@ use ratatui::{
 use super::client::Said;
 use crate::{
     api::said::{Host, Latest, Missing},
-    plot::Unit,
+    plot::PlotUnit,
 };
 
 /// Stands where nothing is known.
@@ -29,11 +29,11 @@ const COLUMNS: [(&str, u16); 7] = [
     ("PIDS", 5),
 ];
 /// From this one on they are numbers, which stand to the right.
-const FIRST_NUMBER: usize = 2;
+const FIRST_NUMERIC_COLUMN: usize = 2;
 /// What a table takes beside its names.
-const BESIDE_NAMES: u16 = 10 + 10 + 7 + 8 + 9 + 9 + 5 + 7;
+const FIXED_WIDTH: u16 = 10 + 10 + 7 + 8 + 9 + 9 + 5 + 7;
 /// Where nothing limits the width.
-const NAMES: std::ops::RangeInclusive<usize> = 15..=64;
+const NAME_WIDTH: std::ops::RangeInclusive<usize> = 15..=64;
 
 /// What stands first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,14 +46,14 @@ pub(super) enum Sort {
 
 /// A container, or a virtual machine.
 #[derive(Debug)]
-pub(super) struct Thing<'a> {
+pub(super) struct TopRow<'a> {
     name: &'a str,
     kind: &'a str,
     state: Option<&'a str>,
     latest: Option<&'a Latest>,
 }
 
-impl<'a> Thing<'a> {
+impl<'a> TopRow<'a> {
     fn cells(&self) -> [String; 7] {
         let none = Latest::default();
         let latest = self.latest.unwrap_or(&none);
@@ -69,17 +69,17 @@ impl<'a> Thing<'a> {
         [
             self.kind.to_owned(),
             self.state.unwrap_or(UNKNOWN).to_owned(),
-            amount(Unit::Percent, latest.cpu_percent),
-            amount(Unit::Bytes, latest.memory_bytes),
-            amount(Unit::BytesPerSecond, network),
-            amount(Unit::BytesPerSecond, disk),
-            amount(Unit::Count, latest.pids),
+            format_value(PlotUnit::Percent, latest.cpu_percent),
+            format_value(PlotUnit::Bytes, latest.memory_bytes),
+            format_value(PlotUnit::BytesPerSecond, network),
+            format_value(PlotUnit::BytesPerSecond, disk),
+            format_value(PlotUnit::Count, latest.pids),
         ]
     }
 
     /// The greatest first, and what is not known last.
-    fn cmp(&self, other: &Self, sort: Sort) -> Ordering {
-        let of = |it: &Thing<'a>| match sort {
+    fn cmp_by(&self, other: &Self, sort: Sort) -> Ordering {
+        let of = |it: &TopRow<'a>| match sort {
             Sort::Cpu => it.latest?.cpu_percent,
             Sort::Memory => it.latest?.memory_bytes,
             Sort::Name => None,
@@ -91,15 +91,15 @@ impl<'a> Thing<'a> {
 }
 
 /// Everything that has this in its name, in order.
-pub(super) fn things<'a>(said: &'a Said, sort: Sort, filter: &str) -> Vec<Thing<'a>> {
-    let domains = said.domains.domains.iter().flatten();
+pub(super) fn rows<'a>(data: &'a Said, sort: Sort, filter: &str) -> Vec<TopRow<'a>> {
+    let domains = data.domains.domains.iter().flatten();
     let mut domains: BTreeMap<_, _> = domains.map(|it| (it.name.as_str(), it)).collect();
-    let containers = said.containers.containers.iter().flatten();
+    let containers = data.containers.containers.iter().flatten();
     let containers = containers.map(|it| {
         let domain = it.domain.as_ref();
         let domain = domain.and_then(|it| domains.remove(it.name.as_str()));
         let maker = it.engine.as_deref().or(it.runtime.as_deref());
-        Thing {
+        TopRow {
             name: it.title(),
             kind: maker.unwrap_or(&it.kind),
             state: (it.state.as_deref()).or_else(|| domain?.state.as_deref()),
@@ -108,7 +108,7 @@ pub(super) fn things<'a>(said: &'a Said, sort: Sort, filter: &str) -> Vec<Thing<
     });
     let mut things: Vec<_> = containers.collect();
     // Those that do not run have no control group.
-    things.extend(domains.into_values().map(|it| Thing {
+    things.extend(domains.into_values().map(|it| TopRow {
         name: &it.name,
         kind: "guest",
         state: it.state.as_deref(),
@@ -116,16 +116,16 @@ pub(super) fn things<'a>(said: &'a Said, sort: Sort, filter: &str) -> Vec<Thing<
     }));
     let filter = filter.to_lowercase();
     things.retain(|it| it.name.to_lowercase().contains(&filter));
-    things.sort_by(|one, other| one.cmp(other, sort));
+    things.sort_by(|one, other| one.cmp_by(other, sort));
     things
 }
 
 /// A number with its unit, or that it is not known.
-fn amount(unit: Unit, number: Option<f64>) -> String {
-    number.map_or_else(|| UNKNOWN.to_owned(), |number| unit.text(number))
+fn format_value(unit: PlotUnit, number: Option<f64>) -> String {
+    number.map_or_else(|| UNKNOWN.to_owned(), |number| unit.format(number))
 }
 
-fn machine(host: &Host) -> Line<'_> {
+fn host_line(host: &Host) -> Line<'_> {
     let name = if host.name.is_empty() {
         UNKNOWN
     } else {
@@ -142,11 +142,11 @@ fn machine(host: &Host) -> Line<'_> {
         name.bold(),
         format!(
             "  CPU {} of {} × 100 %  memory {} of {}  load {}",
-            amount(Unit::Percent, host.latest.cpu_percent),
+            format_value(PlotUnit::Percent, host.latest.cpu_percent),
             host.cpus_online
                 .map_or_else(|| UNKNOWN.to_owned(), |cpus| cpus.to_string()),
-            amount(Unit::Bytes, used),
-            amount(Unit::Bytes, total),
+            format_value(PlotUnit::Bytes, used),
+            format_value(PlotUnit::Bytes, total),
             load.as_deref().unwrap_or(UNKNOWN),
         )
         .into(),
@@ -154,12 +154,12 @@ fn machine(host: &Host) -> Line<'_> {
 }
 
 /// What is missing, and why.
-pub(super) fn missing(said: &Said) -> Option<String> {
-    let (host, containers) = (&said.host, &said.containers);
-    let is_guest = |it: &crate::api::said::Container| it.domain.is_some();
-    let has_guests = containers.containers.iter().flatten().any(is_guest);
+pub(super) fn missing_message(data: &Said) -> Option<String> {
+    let (host, containers) = (&data.host, &data.containers);
+    let is_domain = |it: &crate::api::said::Container| it.domain.is_some();
+    let has_domains = containers.containers.iter().flatten().any(is_domain);
     // Most machines have no libvirt, and miss nothing.
-    let domains = said.domains.missing.iter().filter(|_| has_guests);
+    let domains = data.domains.missing.iter().filter(|_| has_domains);
     let text = |it: &Missing| format!("missing: {}: {}", it.part, it.reason);
     let parts = host
         .missing
@@ -174,8 +174,8 @@ pub(super) fn missing(said: &Said) -> Option<String> {
 
 /// Draws it all; the last line is of the caller.
 pub(super) fn draw(
-    said: &Said,
-    things: &[Thing<'_>],
+    data: &Said,
+    things: &[TopRow<'_>],
     sort: Sort,
     last: Line<'_>,
     selected: &mut TableState,
@@ -187,7 +187,7 @@ pub(super) fn draw(
         Constraint::Length(1),
     ])
     .areas(area);
-    machine(&said.host).render(top, buffer);
+    host_line(&data.host).render(top, buffer);
     last.render(bottom, buffer);
     let sorted = match sort {
         Sort::Cpu => "CPU",
@@ -224,7 +224,7 @@ pub(super) fn draw(
 
 fn cell(at: usize, text: String) -> Cell<'static> {
     let text = Text::from(text);
-    Cell::from(if at < FIRST_NUMBER {
+    Cell::from(if at < FIRST_NUMERIC_COLUMN {
         text
     } else {
         text.right_aligned()
@@ -232,19 +232,19 @@ fn cell(at: usize, text: String) -> Cell<'static> {
 }
 
 /// The same as text, as wide and long as it takes.
-pub(super) fn text(said: &Said) -> String {
-    let things = things(said, Sort::default(), "");
+pub(super) fn render_text(data: &Said) -> String {
+    let things = rows(data, Sort::default(), "");
     let names = things.iter().map(|it| it.name.chars().count());
     let names = names.max().unwrap_or_default();
-    let names = names.clamp(*NAMES.start(), *NAMES.end());
-    let width = BESIDE_NAMES.saturating_add(u16::try_from(names).unwrap_or(u16::MAX));
+    let names = names.clamp(*NAME_WIDTH.start(), *NAME_WIDTH.end());
+    let width = FIXED_WIDTH.saturating_add(u16::try_from(names).unwrap_or(u16::MAX));
     let height = u16::try_from(things.len().saturating_add(3)).unwrap_or(u16::MAX);
     let area = Rect::new(0, 0, width, height);
     let mut buffer = Buffer::empty(area);
-    let last = Line::from(missing(said).unwrap_or_default());
+    let last = Line::from(missing_message(data).unwrap_or_default());
     let mut none = TableState::new();
     draw(
-        said,
+        data,
         &things,
         Sort::default(),
         last,
@@ -293,13 +293,13 @@ mod tests {
     }
 
     fn names(said: &Said, sort: Sort, filter: &str) -> Vec<String> {
-        let things = things(said, sort, filter);
+        let things = rows(said, sort, filter);
         things.iter().map(|it| it.name.to_owned()).collect()
     }
 
     #[test]
-    fn what_is_not_known_is_a_dash_and_half_a_sum_is_none() {
-        let text = text(&said());
+    fn unknown_values_render_as_dash() {
+        let text = render_text(&said());
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(
             lines,
@@ -313,14 +313,14 @@ mod tests {
                 "missing: libvirt: hung",
             ]
         );
-        let none = super::text(&Said::default());
+        let none = super::render_text(&Said::default());
         let machine = "–  CPU – of – × 100 %  memory – of –  load –";
         assert_eq!(none.lines().next(), Some(machine));
         assert!(none.contains("no samples yet"), "{none}");
     }
 
     #[test]
-    fn the_greatest_stand_first_and_a_filter_does_not_mind_the_case() {
+    fn sorts_descending_and_filters_case_insensitively() {
         let said = said();
         assert_eq!(names(&said, Sort::Cpu, ""), ["web", "vm1", "Off", "cd"]);
         assert_eq!(names(&said, Sort::Memory, ""), ["vm1", "web", "Off", "cd"]);
@@ -329,22 +329,22 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_virtual_machines_does_not_miss_libvirt() {
+    fn no_libvirt_warning_without_domains() {
         let mut said = said();
         said.containers.containers.as_mut().unwrap().pop();
-        assert_eq!(missing(&said), None);
+        assert_eq!(missing_message(&said), None);
         let groups = r#"{"missing": [{"part": "control groups", "reason": "hung"}]}"#;
         said.containers = serde_json::from_str(groups).unwrap();
-        let reason = missing(&said);
+        let reason = missing_message(&said);
         assert_eq!(reason.as_deref(), Some("missing: control groups: hung"));
     }
 
     #[test]
-    fn a_name_does_not_steer_the_terminal() {
+    fn control_characters_in_names_are_escaped() {
         let mut said = said();
         let containers = said.containers.containers.as_mut().unwrap();
         containers[0].name = Some("a\u{1b}[2Jb\nc".to_owned());
-        let text = text(&said);
+        let text = render_text(&said);
         assert!(text.contains("\na[2Jb "), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
     }

@@ -13,9 +13,9 @@ use std::{
 };
 
 use crate::support::{
-    fake_engine::{FakeEngine, Made, Reply},
+    fake_engine::{FakeContainer, FakeEngine, Reply},
     fixture,
-    live::{NEVER, Program, Scratch, until},
+    server_process::{ServerProcess, TempDir, WAIT_TIMEOUT, wait_until},
 };
 use serde_json::{Value, json};
 
@@ -63,8 +63,8 @@ impl Answer {
 /// An exporter on the fixture machine, and the engine it asks.
 struct Here {
     engine: FakeEngine,
-    exporter: Program,
-    _dir: Scratch,
+    exporter: ServerProcess,
+    _dir: TempDir,
 }
 
 impl Here {
@@ -74,15 +74,15 @@ impl Here {
 
     fn started_by(mut command: Command, name: &str, flags: &[&str]) -> Self {
         let engine = engine(name);
-        let dir = Scratch::new(&format!("api-{name}"));
+        let dir = TempDir::new(&format!("api-{name}"));
         command.args(machine(&engine)).args(flags);
         let here = Self {
             // The page would ask whatever a test has hang.
-            exporter: Program::start_until(&mut command, &dir.0, "/-/healthy"),
+            exporter: ServerProcess::start_and_wait_for_path(&mut command, &dir.0, "/-/healthy"),
             engine,
             _dir: dir,
         };
-        until("an engine that is followed", || {
+        wait_until("an engine that is followed", || {
             let list = here.ask("GET", "/api/v1/containers", SOON).json();
             (list["engines"][0]["is_up"] == json!(true)).then_some(())
         });
@@ -95,7 +95,7 @@ impl Here {
 
     fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
         let mut stream = TcpStream::connect(self.exporter.address).unwrap();
-        stream.set_read_timeout(Some(NEVER)).unwrap();
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         // In HTTP/1.0 the end of the body is the end of the connection.
         let request = format!("{method} {path} HTTP/1.0\r\nHost: x\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).unwrap();
@@ -110,7 +110,7 @@ impl Here {
 
     /// Waits until so many samples were taken of the host, or a container.
     fn sampled(&self, of: &str, count: u64) -> Value {
-        until("samples", || {
+        wait_until("samples", || {
             let said = self.get(&format!("/api/v1/{of}/history")).json();
             (said["samples"].as_u64()? >= count).then_some(said)
         })
@@ -132,7 +132,7 @@ fn machine(engine: &FakeEngine) -> Vec<String> {
         path("sysfs", "sys"),
         path("rootfs", "root"),
         path("udev.data", "udev"),
-        format!("--engine.socket={}", engine.path().display()),
+        format!("--engine.socket={}", engine.socket_path().display()),
         "--libvirt.uri=qemu+unix:///system?socket=/nowhere".to_owned(),
     ]
 }
@@ -141,7 +141,7 @@ fn machine(engine: &FakeEngine) -> Vec<String> {
 /// names are alike but for their case.
 fn engine(name: &str) -> FakeEngine {
     let engine = FakeEngine::docker(&format!("api-{name}"));
-    let mut web = Made::running('3', "web");
+    let mut web = FakeContainer::running('3', "web");
     WEB.clone_into(&mut web.id);
     web.restarts = 3;
     web.health = Some(json!({"Status": "healthy", "FailingStreak": 0, "Log": []}));
@@ -149,17 +149,17 @@ fn engine(name: &str) -> FakeEngine {
         ("com.docker.compose.project".to_owned(), "shop".to_owned()),
         ("secret".to_owned(), "secret-value".to_owned()),
     ];
-    let mut old = Made::running('3', "old");
+    let mut old = FakeContainer::running('3', "old");
     old.id = WEB.replace('9', "0");
     (old.state, old.pid) = ("exited", 0);
-    let mut db = Made::running('7', "db");
+    let mut db = FakeContainer::running('7', "db");
     (db.state, db.pid) = ("paused", 0);
-    engine.has(&[web, old, db]);
+    engine.set_containers(&[web, old, db]);
     let images = json!([{
         "Id": "sha256:11", "ParentId": "", "RepoTags": ["nginx:1.27"], "RepoDigests": [],
         "Created": 1_795_244_000, "Size": 4711, "SharedSize": -1, "Labels": {}, "Containers": -1,
     }]);
-    engine.answers("/images/json", Reply::json(&images));
+    engine.set_reply("/images/json", Reply::json(&images));
     engine
 }
 
@@ -231,7 +231,7 @@ fn close(schema: &mut Value) {
 fn every_answer_is_as_it_is_described_and_all_that_is_described_is_answered() {
     let mut here = Here::new("described", &["--history.interval=100ms"]);
     // So that collectors have something to tell.
-    here.exporter.text();
+    here.exporter.metrics_text();
     for of in ["host", "containers/web"] {
         here.sampled(of, 2);
     }
@@ -267,8 +267,8 @@ fn every_answer_is_as_it_is_described_and_all_that_is_described_is_answered() {
             described.assert(&path, &answer);
         }
     }
-    here.engine.go();
-    let down = until("an engine that is lost", || {
+    here.engine.stop();
+    let down = wait_until("an engine that is lost", || {
         let list = here.get("/api/v1/containers");
         (list.json()["engines"][0]["is_up"] == json!(false)).then_some(list)
     });
@@ -403,7 +403,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn a_container_that_is_gone_is_remembered_by_all_its_names() {
-    let sysfs = Scratch::new("api-gone-sys");
+    let sysfs = TempDir::new("api-gone-sys");
     copy(
         &fixture("vm-v2").join("sys/fs/cgroup"),
         &sysfs.0.join("fs/cgroup"),
@@ -413,17 +413,17 @@ fn a_container_that_is_gone_is_remembered_by_all_its_names() {
     here.sampled("containers/web", 2);
     let group = format!("system.slice/docker-{WEB}.scope");
     fs::remove_dir_all(sysfs.0.join("fs/cgroup").join(&group)).unwrap();
-    here.engine.has(&[]);
-    let mut web = Made::running('3', "web");
+    here.engine.set_containers(&[]);
+    let mut web = FakeContainer::running('3', "web");
     WEB.clone_into(&mut web.id);
-    here.engine.tell(&web.event("die", &[]));
-    here.engine.tell(&web.event("destroy", &[]));
-    until("a container that is gone", || {
+    here.engine.send_event(&web.event_json("die", &[]));
+    here.engine.send_event(&web.event_json("destroy", &[]));
+    wait_until("a container that is gone", || {
         (here.get("/api/v1/containers/web").status == 404).then_some(())
     });
     let path = format!("%2F{}", group.replace('/', "%2F"));
     for named in ["web", WEB, WEB.split_at(20).0, &path] {
-        let gone = until("a ring that knows it", || {
+        let gone = wait_until("a ring that knows it", || {
             let said = here.get(&format!("/api/v1/containers/{named}/history"));
             assert_eq!(said.status, 200, "{named}: {}", said.json());
             (said.json()["is_gone"] == json!(true)).then(|| said.json())
@@ -536,7 +536,7 @@ fn containers_are_told_with_why_some_have_no_name() {
 
 #[test]
 fn without_control_groups_there_is_what_engines_know() {
-    let empty = Scratch::new("api-no-groups");
+    let empty = TempDir::new("api-no-groups");
     let sysfs = format!("--path.sysfs={}", empty.0.display());
     let here = Here::new("no-groups", &[&sysfs]);
     let list = here.get("/api/v1/containers").json();
@@ -561,13 +561,13 @@ exec "$@""#;
 
 #[test]
 fn control_groups_that_hang_are_asked_once_and_cost_nothing_else() {
-    if !crate::support::may_mount_fuse() {
+    if !crate::support::can_mount_fuse() {
         return;
     }
-    let sysfs = Scratch::new("api-hung-groups-sys");
+    let sysfs = TempDir::new("api-hung-groups-sys");
     let hung = sysfs.0.join("fs/cgroup");
     fs::create_dir_all(&hung).unwrap();
-    let mut command = crate::support::with_own_mounts();
+    let mut command = crate::support::unshare_mounts();
     command.args(["sh", "-ec", MOUNT]).arg(&hung).arg(BINARY);
     let sysfs = format!("--path.sysfs={}", sysfs.0.display());
     let here = Here::started_by(command, "hung-groups", &[&sysfs]);
@@ -601,7 +601,7 @@ fn the_host_is_told_from_its_files_and_one_that_is_missing_costs_only_itself() {
     assert!(host["os"].as_str().unwrap().starts_with("Debian"));
     assert_eq!(host["missing"], json!([]));
 
-    let empty = Scratch::new("api-no-os");
+    let empty = TempDir::new("api-no-os");
     let rootfs = format!("--path.rootfs={}", empty.0.display());
     let here = Here::new("no-os", &[&rootfs]);
     let without = here.get("/api/v1/host").json();
@@ -612,7 +612,7 @@ fn the_host_is_told_from_its_files_and_one_that_is_missing_costs_only_itself() {
 
 #[test]
 fn a_libvirt_that_hangs_costs_its_own_answer_only() {
-    let dir = Scratch::new("api-hung");
+    let dir = TempDir::new("api-hung");
     let socket = dir.0.join("libvirt-sock");
     // Connections wait to be accepted, for ever.
     let _listener = UnixListener::bind(&socket).unwrap();
@@ -635,7 +635,7 @@ fn a_libvirt_that_hangs_costs_its_own_answer_only() {
 
 #[test]
 fn json_has_a_limit_of_its_own() {
-    let dir = Scratch::new("api-limit");
+    let dir = TempDir::new("api-limit");
     let socket = dir.0.join("libvirt-sock");
     let _listener = UnixListener::bind(&socket).unwrap();
     let uri = format!(
@@ -647,12 +647,12 @@ fn json_has_a_limit_of_its_own() {
         let soon = "X-Prometheus-Scrape-Timeout-Seconds: 3\r\n";
         // It may come while the other one below is answered.
         let hung = scope.spawn(|| {
-            until("an answer", || {
+            wait_until("an answer", || {
                 let domains = here.ask("GET", "/api/v1/domains", soon);
                 (domains.status != 503).then_some(domains)
             })
         });
-        let refused = until("a request that is one too many", || {
+        let refused = wait_until("a request that is one too many", || {
             let host = here.get("/api/v1/host");
             (host.status == 503).then_some(host)
         });
@@ -674,7 +674,7 @@ fn collectors_say_what_became_of_them() {
         all.into_iter().find(|it| it["name"] == name).unwrap()
     };
     assert!(collector("meminfo").get("last").is_none());
-    here.exporter.text();
+    here.exporter.metrics_text();
     let meminfo = collector("meminfo");
     assert_eq!(
         (&meminfo["enabled"], &meminfo["layer"]),
@@ -708,7 +708,7 @@ fn census(engine: &FakeEngine, flags: &[&str]) -> String {
 #[test]
 fn the_census_names_nothing_and_keeps_its_number() {
     let engine = engine("census");
-    let dir = Scratch::new("api-census");
+    let dir = TempDir::new("api-census");
     let state = format!("--census.state-directory={}", dir.0.display());
     let text = census(
         &engine,
@@ -768,12 +768,12 @@ fn the_census_names_nothing_and_keeps_its_number() {
 
 /// What top says where it goes to no terminal, and whether all is well.
 fn top(words: &[&str]) -> (Option<i32>, String) {
-    crate::support::live::ask(Command::new(BINARY).arg("top").args(words), "")
+    crate::support::server_process::run_with_input(Command::new(BINARY).arg("top").args(words), "")
 }
 
 #[test]
 fn top_prints_one_table_where_nobody_watches() {
-    let dir = Scratch::new("api-top");
+    let dir = TempDir::new("api-top");
     let socket = dir.0.join("socket");
     let listen = format!("--web.listen-address=unix:{}", socket.display());
     let here = Here::new("top", &[&listen]);
@@ -810,7 +810,7 @@ fn top_prints_one_table_where_nobody_watches() {
 
 #[test]
 fn top_says_why_there_is_nothing_to_show() {
-    let dir = Scratch::new("api-top-away");
+    let dir = TempDir::new("api-top-away");
     let nobody = format!("unix://{}/nobody", dir.0.display());
     let (status, said) = top(&[&nobody]);
     assert_eq!(status, Some(1), "{said}");

@@ -14,7 +14,9 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{command_line, fixture, guests::Daemon, lacks, live::Scratch};
+use crate::support::{
+    fixture, fixture_args, libvirt_daemon::LibvirtDaemon, server_process::TempDir, skip,
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
 /// A user without rights.
@@ -28,7 +30,7 @@ fn check(flags: &[String]) -> Command {
 
 /// The flags for a fixture machine, whose engines nobody asks.
 fn machine(name: &str) -> Vec<String> {
-    let mut flags = command_line(&fixture(name)).split_off(1);
+    let mut flags = fixture_args(&fixture(name)).split_off(1);
     flags.push("--engine.socket=".to_owned());
     flags
 }
@@ -141,7 +143,7 @@ fn a_machines_control_groups_and_those_without_a_name_are_said() {
 
 #[test]
 fn a_collector_that_fails_is_wrong() {
-    let dir = Scratch::new("check-fails");
+    let dir = TempDir::new("check-fails");
     std::fs::write(dir.0.join("loadavg"), "odd\n").unwrap();
     let flags = [
         format!("--path.procfs={}", dir.0.display()),
@@ -166,7 +168,7 @@ fn a_collector_that_fails_is_wrong() {
 }
 
 /// Where nobody can be asked, and why.
-fn nobody_listens(dir: &Scratch) -> [(PathBuf, &'static str); 3] {
+fn nobody_listens(dir: &TempDir) -> [(PathBuf, &'static str); 3] {
     let dead = dir.0.join("dead.sock");
     drop(UnixListener::bind(&dead).unwrap());
     [
@@ -178,7 +180,7 @@ fn nobody_listens(dir: &Scratch) -> [(PathBuf, &'static str); 3] {
 
 #[test]
 fn an_engine_that_cannot_be_asked_is_wrong() {
-    let dir = Scratch::new("check-engine");
+    let dir = TempDir::new("check-engine");
     for (socket, words) in nobody_listens(&dir) {
         let mut flags = machine("vm-v2");
         flags.pop();
@@ -195,7 +197,7 @@ fn an_engine_that_cannot_be_asked_is_wrong() {
 
 #[test]
 fn libvirt_is_asked_and_nobody_else_where_only_virtual_machines_are_wanted() {
-    let dir = Scratch::new("check-libvirt");
+    let dir = TempDir::new("check-libvirt");
     let socket = dir.0.join("sock");
     let listener = UnixListener::bind(&socket).unwrap();
     // One that is there and hangs up on everybody.
@@ -215,9 +217,9 @@ fn libvirt_is_asked_and_nobody_else_where_only_virtual_machines_are_wanted() {
 #[test]
 fn who_may_not_ask_an_engine_is_told_who_may() {
     if !rustix::process::geteuid().is_root() {
-        return lacks("root");
+        return skip("root");
     }
-    let dir = Scratch::new("check-rights");
+    let dir = TempDir::new("check-rights");
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(&dir.0, open).unwrap();
     // Where the binary is, that user may have no right to go.
@@ -276,7 +278,7 @@ fn a_machine_without_libvirt_is_no_worse_for_it() {
 
 #[test]
 fn a_libvirt_that_cannot_be_asked_is_wrong() {
-    let dir = Scratch::new("check-libvirt");
+    let dir = TempDir::new("check-libvirt");
     for (socket, words) in nobody_listens(&dir) {
         let (text, code) = said(&check(&asks_libvirt(Some(&socket))).output().unwrap());
         assert_eq!(code, Some(1), "{text}");
@@ -317,7 +319,7 @@ fn lets_nobody_in(listener: &UnixListener) {
 
 #[test]
 fn who_is_not_let_in_by_libvirt_is_told_who_is() {
-    let dir = Scratch::new("check-polkit");
+    let dir = TempDir::new("check-polkit");
     let socket = dir.0.join("sock");
     let listener = UnixListener::bind(&socket).unwrap();
     thread::spawn(move || lets_nobody_in(&listener));
@@ -331,11 +333,11 @@ fn who_is_not_let_in_by_libvirt_is_told_who_is() {
 
 #[test]
 fn a_libvirt_that_answers_says_its_version_and_its_domains() {
-    let daemon = match Daemon::start("check-answers") {
+    let daemon = match LibvirtDaemon::start("check-answers") {
         Ok(daemon) => daemon,
-        Err(what) => return lacks(what),
+        Err(what) => return skip(what),
     };
-    daemon.define_bare("off");
+    daemon.define_minimal_domain("off");
     let socket = daemon.socket("libvirt-sock-ro");
     let (text, code) = said(&check(&asks_libvirt(Some(&socket))).output().unwrap());
     assert_eq!(code, Some(0), "{text}");
@@ -363,7 +365,7 @@ fn of_this_machine_something_is_said_whatever_it_is() {
 #[test]
 fn json_has_the_findings_of_the_text() {
     let mut flags = machine("vm-v2");
-    let dir = Scratch::new("check-json");
+    let dir = TempDir::new("check-json");
     flags.push(format!(
         "--engine.socket=unix://{}/none.sock",
         dir.0.display()
@@ -391,7 +393,7 @@ fn json_has_the_findings_of_the_text() {
         assert_eq!(of_status.len(), in_text, "{mark}: {text}");
         assert_eq!(json["counts"][status], in_text, "{mark}");
         // The first one, in words.
-        let words = format!("{} {}", findings(&text, mark), text.replace('\n', " "));
+        let words = format!("{} {}", findings(&text, mark), unwrapped(&text));
         let first = of_status[0]["text"].as_str().unwrap();
         assert!(
             words.contains(first.split(", ").next().unwrap()),

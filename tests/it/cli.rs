@@ -9,12 +9,13 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
-    is_installed, lacks,
-    live::{Program, Scratch, exporter, until},
+    is_installed,
+    server_process::{ServerProcess, TempDir, exporter_command, wait_until},
+    skip,
 };
 
 fn run(words: &[&str]) -> Output {
-    exporter()
+    exporter_command()
         .args(words)
         .stdin(Stdio::null())
         .output()
@@ -112,7 +113,7 @@ fn long_help_lists_all_flags_in_groups() {
         assert!(!flags.contains(&foreign), "{foreign}");
     }
     // Whatever the program's file is called.
-    let dir = Scratch::new("cli-name");
+    let dir = TempDir::new("cli-name");
     let link = dir.0.join("se");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_strata_exporter"), &link).unwrap();
     let output = Command::new(link).args(["check", "-h"]).output().unwrap();
@@ -178,12 +179,12 @@ fn other_subcommands_reject_server_flags() {
         );
     }
     // Nor does a wrong variable of the server's concern them.
-    let output = exporter()
+    let output = exporter_command()
         .arg("man")
         .env("STRATA_LOG_LEVEL", "loud")
         .output();
     assert!(output.unwrap().status.success());
-    let output = exporter()
+    let output = exporter_command()
         .arg("check")
         .env("STRATA_LOG_LEVEL", "loud")
         .output();
@@ -301,7 +302,7 @@ fn completion_scripts_are_valid() {
             assert!(script.contains(word), "{shell}: {word}");
         }
         if !is_installed(shell) {
-            lacks(shell);
+            skip(shell);
             continue;
         }
         let mut command = Command::new(shell);
@@ -331,7 +332,7 @@ fn manual_page_has_all_subcommands_and_flags() {
         ".SH NAME",
         ".SH SYNOPSIS",
         ".SH WEB",
-        ".SH COLLECTORS OF THE HOST",
+        ".SH \"COLLECTORS OF THE HOST\"",
         ".SH SUBCOMMANDS",
         ".SS strata_exporter check",
         ".SS strata_exporter targets add",
@@ -347,8 +348,8 @@ fn manual_page_has_all_subcommands_and_flags() {
     assert!(!page.contains(r"\-check(1)"), "{page}");
 }
 
-fn server(dir: &Scratch, environment: &[(&str, &str)]) -> Command {
-    let mut command = exporter();
+fn server(dir: &TempDir, environment: &[(&str, &str)]) -> Command {
+    let mut command = exporter_command();
     command
         .args(["--collector.disable-defaults", "--collector.loadavg"])
         .args(["--engine.socket=", "--web.telemetry-path=/metrics"])
@@ -357,14 +358,14 @@ fn server(dir: &Scratch, environment: &[(&str, &str)]) -> Command {
     command
 }
 
-fn signal(program: &Program, signal: Signal) {
+fn signal(program: &ServerProcess, signal: Signal) {
     let pid = i32::try_from(program.pid()).unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
 #[test]
 fn unknown_variables_are_logged_with_a_suggestion() {
-    let dir = Scratch::new("cli-variables");
+    let dir = TempDir::new("cli-variables");
     let variables = [
         ("STRATA_COLLECTOR_SYTEMD", "true"),
         ("STRATA_NOTHING_LIKE_IT", "1"),
@@ -372,7 +373,7 @@ fn unknown_variables_are_logged_with_a_suggestion() {
         ("STRATA_WEB_MAX_REQUESTS", "40"),
         ("STRATA_TOP_INTERVAL", "1s"),
     ];
-    let program = Program::start(&mut server(&dir, &variables), &dir.0);
+    let program = ServerProcess::start(&mut server(&dir, &variables), &dir.0);
     let log = program.log();
     let lines = log
         .lines()
@@ -392,11 +393,11 @@ fn unknown_variables_are_logged_with_a_suggestion() {
 
 #[test]
 fn hangup_without_a_web_config_is_logged() {
-    let dir = Scratch::new("cli-hangup");
-    let program = Program::start(&mut server(&dir, &[]), &dir.0);
+    let dir = TempDir::new("cli-hangup");
+    let program = ServerProcess::start(&mut server(&dir, &[]), &dir.0);
     signal(&program, Signal::USR1);
     signal(&program, Signal::HUP);
-    until("a log line", || {
+    wait_until("a log line", || {
         program
             .log()
             .contains("no web config to reload")
@@ -407,21 +408,22 @@ fn hangup_without_a_web_config_is_logged() {
 
 #[test]
 fn hangup_reloads_the_web_config() {
-    let dir = Scratch::new("cli-reload");
+    let dir = TempDir::new("cli-reload");
     let header =
         |value: &str| format!("http_server_config:\n  headers:\n    X-Frame-Options: {value}\n");
     let mut command = server(&dir, &[]);
-    let (program, file) = Program::start_with_web_config(&mut command, &dir.0, &header("deny"));
+    let (program, file) =
+        ServerProcess::start_with_web_config(&mut command, &dir.0, &header("deny"));
     let reloads = || program.log().matches("web config reloaded").count();
     // Even if nothing changed, and without a request.
     signal(&program, Signal::HUP);
-    until("the first reload", || (reloads() == 1).then_some(()));
+    wait_until("the first reload", || (reloads() == 1).then_some(()));
     fs::write(&file, header("sameorigin")).unwrap();
     signal(&program, Signal::HUP);
-    until("the second reload", || (reloads() == 2).then_some(()));
+    wait_until("the second reload", || (reloads() == 2).then_some(()));
     fs::write(&file, "wrong: 1\n").unwrap();
     signal(&program, Signal::HUP);
-    until("an error", || {
+    wait_until("an error", || {
         program
             .log()
             .contains("the new web config is wrong")

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use crate::support::live::{self, Scratch};
+use crate::support::server_process::{self, TempDir};
 
 /// What the configurations name that only their machine has: files with secrets,
 /// which must be there to pass.
@@ -27,7 +27,7 @@ const OF_PODS: &[&str] = &[
 #[test]
 fn prometheus_accepts_every_configuration() {
     if !crate::support::is_installed("promtool") {
-        return crate::support::lacks("promtool");
+        return crate::support::skip("promtool");
     }
     let configurations = configurations();
     assert!(configurations.len() > 8, "{configurations:?}");
@@ -49,7 +49,7 @@ fn prometheus_accepts_every_configuration() {
 #[test]
 fn a_configuration_that_is_wrong_is_not_accepted() {
     if !crate::support::is_installed("promtool") {
-        return crate::support::lacks("promtool");
+        return crate::support::skip("promtool");
     }
     for (name, right, wrong) in [
         ("static.yml", "scrape_interval: 15s", "scrape_interval: 15"),
@@ -85,8 +85,8 @@ fn pods_are_told_by_what_prometheus_says_of_them() {
 
 #[test]
 fn every_path_that_is_scraped_is_there() {
-    let dir = Scratch::new("configs");
-    let exporter = live::Program::ours(&[], &dir.0);
+    let dir = TempDir::new("configs");
+    let exporter = server_process::ServerProcess::start_exporter(&[], &dir.0);
     let mut found = Vec::new();
     for path in configurations() {
         let text = fs::read_to_string(&path).unwrap();
@@ -105,7 +105,7 @@ fn every_path_that_is_scraped_is_there() {
 #[test]
 fn caddy_accepts_what_is_scraped_through_it() {
     if !crate::support::is_installed("caddy") || !crate::support::is_installed("openssl") {
-        return crate::support::lacks("caddy and openssl");
+        return crate::support::skip("caddy and openssl");
     }
     let copy = Copy::of(&root().join("examples/Caddyfile"));
     let dir = &copy.dir.0;
@@ -120,7 +120,7 @@ fn caddy_accepts_what_is_scraped_through_it() {
         .unwrap();
     assert!(made.status.success(), "{made:?}");
     let validate = || {
-        let (code, said) = live::ask(
+        let (code, said) = server_process::run_with_input(
             Command::new("caddy")
                 .args(["validate", "--adapter", "caddyfile", "--config"])
                 .arg(&copy.path)
@@ -140,7 +140,7 @@ fn caddy_accepts_what_is_scraped_through_it() {
 
 /// A configuration in a directory of its own, with the files that it names.
 struct Copy {
-    dir: Scratch,
+    dir: TempDir,
     path: PathBuf,
     text: String,
 }
@@ -150,7 +150,7 @@ impl Copy {
         let name = path.file_name().unwrap().to_str().unwrap();
         let of = std::thread::current();
         let of = of.name().unwrap_or_default();
-        let dir = Scratch::new(&format!("config-{name}-{of}"));
+        let dir = TempDir::new(&format!("config-{name}-{of}"));
         let mut text = fs::read_to_string(path).unwrap();
         for elsewhere in ELSEWHERE {
             let here = dir.0.display().to_string() + "/";

@@ -7,11 +7,11 @@ use std::{
 };
 
 use strata_exporter::{
-    collectors, exporter,
+    collectors,
     exposition::Format,
     family::Families,
-    metric::{Desc, Kind},
-    scrape,
+    metric::{Desc, MetricType},
+    scrape, self_metrics,
 };
 
 /// The one name that two collectors have, because `node_exporter` has it twice, and
@@ -59,7 +59,9 @@ const ELSEWHERE: &[&str] = &[
 /// Every described metric, and the collector that has it; none for what the exporter
 /// says of itself.
 fn described() -> impl Iterator<Item = (&'static str, &'static Desc)> {
-    let own = scrape::OWN_METRICS.iter().chain(exporter::OWN_METRICS);
+    let own = scrape::SCRAPE_METRICS
+        .iter()
+        .chain(self_metrics::SELF_METRICS);
     of_collectors().chain(own.map(|desc| ("", *desc)))
 }
 
@@ -79,8 +81,8 @@ fn is_name(name: &str) -> bool {
 /// The name as `OpenMetrics` has it in a family's head.
 fn stem(desc: &Desc) -> &str {
     match desc.kind {
-        Kind::Counter => desc.name.strip_suffix("_total"),
-        Kind::Info => desc.name.strip_suffix("_info"),
+        MetricType::Counter => desc.name.strip_suffix("_total"),
+        MetricType::Info => desc.name.strip_suffix("_info"),
         _ => None,
     }
     .unwrap_or(desc.name)
@@ -173,7 +175,7 @@ async fn every_described_metric_is_exercised() {
         seen.extend(descs.filter_map(|f| f.desc.map(|desc| (desc.name, desc.labels))));
     }
     let missing: Vec<_> = of_collectors()
-        .filter(|(collector, _)| !crate::support::LIVE.contains(collector))
+        .filter(|(collector, _)| !crate::support::NOT_IN_FIXTURES.contains(collector))
         .filter(|(_, desc)| !ELSEWHERE.contains(&desc.name))
         .filter(|(_, desc)| !seen.contains(&(desc.name, desc.labels)))
         .map(|(collector, desc)| format!("{collector}: {}", desc.name))
@@ -206,8 +208,8 @@ async fn no_series_is_collected_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_family_has_one_head() {
     for machine in crate::support::MACHINES {
-        for format in [Format::Plain, Format::OpenMetrics] {
-            let body = crate::support::page(machine, format).await;
+        for format in [Format::Text, Format::OpenMetrics] {
+            let body = crate::support::fixture_exposition(machine, format).await;
             let mut seen = BTreeSet::new();
             for head in body.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
                 let (name, _) = head.split_once(' ').unwrap_or((head, ""));
@@ -219,7 +221,7 @@ async fn every_family_has_one_head() {
 }
 
 async fn scrape(machine: &str) -> Vec<Arc<Families>> {
-    crate::support::scrape_all(&crate::support::scraper_at(&crate::support::fixture(
+    crate::support::scrape_all(&crate::support::fixture_scraper(&crate::support::fixture(
         machine,
     )))
     .await

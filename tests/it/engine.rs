@@ -8,11 +8,12 @@ use std::{
 };
 
 use crate::support::{
-    fake_engine::{FakeEngine, HEAD, Made, Reply},
-    live::{Program, until},
+    fake_engine::{FakeContainer, FakeEngine, RESPONSE_HEAD, Reply},
+    server_process::{ServerProcess, wait_until},
 };
 use strata_exporter::sources::engine::{
-    Container, Engine, Engines, Flags, Health, Kind, State, Stored, Timing,
+    Container, ContainerState, Engine, EngineIntervals, EngineKind, Engines, Flags, Health,
+    StorageKind,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -26,27 +27,27 @@ const SHORT: Duration = Duration::from_millis(100);
 const SOON: Duration = Duration::from_millis(300);
 
 /// Waits long for answers, but not before it tries again.
-const PATIENT: Timing = Timing {
-    look: SHORT,
+const PATIENT: EngineIntervals = EngineIntervals {
+    discover_every: SHORT,
     backoff: Duration::from_millis(10),
     max_backoff: SHORT,
-    answer: LONG,
-    first_list: LONG,
-    silence: LONG,
-    refresh: LONG,
-    pause: Duration::from_millis(1),
-    long_pause: Duration::from_millis(10),
-    settle: Duration::from_millis(1),
-    unknown: Duration::from_millis(1),
-    ask_again: LONG,
-    first_sizes: LONG,
-    sizes: LONG,
+    request_timeout: LONG,
+    first_list_timeout: LONG,
+    ping_after: LONG,
+    resync_every: LONG,
+    min_inspect_gap: Duration::from_millis(1),
+    min_health_inspect_gap: Duration::from_millis(10),
+    debounce: Duration::from_millis(1),
+    min_unknown_inspect_gap: Duration::from_millis(1),
+    unknown_retry_after: LONG,
+    first_disk_usage_after: LONG,
+    disk_usage_timeout: LONG,
 };
 
 /// Waits for no answer for long.
-const IMPATIENT: Timing = Timing {
-    answer: SOON,
-    first_list: SOON,
+const IMPATIENT: EngineIntervals = EngineIntervals {
+    request_timeout: SOON,
+    first_list_timeout: SOON,
     ..PATIENT
 };
 
@@ -57,7 +58,7 @@ struct Followed {
 }
 
 impl Followed {
-    fn at(sockets: &[&Path], timing: Timing) -> Self {
+    fn at(sockets: &[&Path], timing: EngineIntervals) -> Self {
         let flags = Flags {
             engine_socket: sockets.iter().map(PathBuf::from).collect(),
             ..Flags::default()
@@ -65,8 +66,8 @@ impl Followed {
         Self::with(flags, timing)
     }
 
-    fn with(flags: Flags, timing: Timing) -> Self {
-        let engines = Arc::new(Engines::with_timing(flags, timing));
+    fn with(flags: Flags, timing: EngineIntervals) -> Self {
+        let engines = Arc::new(Engines::with_intervals(flags, timing));
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -79,19 +80,19 @@ impl Followed {
         }
     }
 
-    fn one(fake: &FakeEngine, timing: Timing) -> Self {
-        Self::at(&[&fake.path()], timing)
+    fn one(fake: &FakeEngine, timing: EngineIntervals) -> Self {
+        Self::at(&[&fake.socket_path()], timing)
     }
 
     /// The only engine, if it is known at all.
     fn engine(&self) -> Option<Arc<Engine>> {
-        let known = self.engines.known();
+        let known = self.engines.engines();
         assert!(known.len() < 2, "{known:#?}");
         known.first().cloned()
     }
 
     fn until(&self, what: &str, is: impl Fn(&Engine) -> bool) -> Arc<Engine> {
-        until(what, || self.engine().filter(|engine| is(engine)))
+        wait_until(what, || self.engine().filter(|engine| is(engine)))
     }
 
     fn until_up(&self) -> Arc<Engine> {
@@ -109,10 +110,10 @@ impl Followed {
     fn until_container(
         &self,
         what: &str,
-        of: &Made,
+        of: &FakeContainer,
         is: impl Fn(&Container) -> bool,
     ) -> Arc<Container> {
-        until(what, || {
+        wait_until(what, || {
             let engine = self.engine()?;
             engine.containers.get(&of.id).filter(|it| is(it)).cloned()
         })
@@ -141,16 +142,16 @@ const FIRST: [&str; 4] = ["/version", "/events", "/containers/json", "/info"];
 fn an_engine_that_answers_500_is_not_followed_until_it_is_well() {
     for path in ["/version", "/events", "/containers/json"] {
         let fake = FakeEngine::docker("500");
-        fake.has(&[Made::running('a', "web")]);
+        fake.set_containers(&[FakeContainer::running('a', "web")]);
         let sick = Reply::Status(500, json!({"message": "the disk\nis full"}).to_string());
         let version = json!({"Version": "1", "ApiVersion": "1.41"});
-        fake.answers(path, sick);
+        fake.set_reply(path, sick);
         let followed = Followed::one(&fake, PATIENT);
         followed.until_down("500: the disk is full");
 
-        fake.answers("/version", Reply::json(&version));
-        fake.answers("/events", Reply::Events);
-        fake.has(&[Made::running('a', "web")]);
+        fake.set_reply("/version", Reply::json(&version));
+        fake.set_reply("/events", Reply::Events);
+        fake.set_containers(&[FakeContainer::running('a', "web")]);
         assert_eq!(names(&followed.until_up()), ["web"], "{path}");
     }
 }
@@ -166,10 +167,12 @@ fn an_engine_that_answers_garbage_is_not_followed() {
     for path in ["/version", "/containers/json"] {
         for (at, garbage) in garbage.iter().enumerate() {
             let fake = FakeEngine::docker(&format!("garbage-{at}"));
-            fake.answers(path, Reply::raw(*garbage));
+            fake.set_reply(path, Reply::raw(*garbage));
             let followed = Followed::one(&fake, PATIENT);
             followed.until_down("");
-            until("another try", || (fake.asked(path) > 2).then_some(()));
+            wait_until("another try", || {
+                (fake.request_count(path) > 2).then_some(())
+            });
         }
     }
 }
@@ -178,12 +181,12 @@ fn an_engine_that_answers_garbage_is_not_followed() {
 fn an_engine_that_says_half_a_line_is_not_followed() {
     for half in [
         "HTTP/1.1 20".to_owned(),
-        HEAD.to_owned(),
-        format!("{HEAD}[{{\"Id\":\"aaa"),
+        RESPONSE_HEAD.to_owned(),
+        format!("{RESPONSE_HEAD}[{{\"Id\":\"aaa"),
         "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[]".to_owned(),
     ] {
         let fake = FakeEngine::docker("half");
-        fake.answers("/containers/json", Reply::raw(half));
+        fake.set_reply("/containers/json", Reply::raw(half));
         let followed = Followed::one(&fake, PATIENT);
         followed.until_down("list of containers");
     }
@@ -193,26 +196,26 @@ fn an_engine_that_says_half_a_line_is_not_followed() {
 fn an_engine_that_never_answers_is_not_followed() {
     for path in ["/version", "/events", "/containers/json"] {
         let fake = FakeEngine::docker("never");
-        fake.answers(path, Reply::Silence);
+        fake.set_reply(path, Reply::Hang);
         let followed = Followed::one(&fake, IMPATIENT);
         followed.until_down("no answer in time");
-        until("other tries", || (fake.asked(path) > 5).then_some(()));
+        wait_until("other tries", || {
+            (fake.request_count(path) > 5).then_some(())
+        });
         // What nobody waits for any more is let go.
-        until("few connections", || (fake.open() < 4).then_some(()));
+        wait_until("few connections", || {
+            (fake.open_connections() < 4).then_some(())
+        });
     }
 }
 
 #[test]
 fn an_engine_that_does_not_say_what_nobody_needs_is_followed() {
     for path in ["/info", "/images/json"] {
-        for reply in [
-            Reply::Silence,
-            Reply::raw(""),
-            Reply::Status(500, "no".into()),
-        ] {
+        for reply in [Reply::Hang, Reply::raw(""), Reply::Status(500, "no".into())] {
             let fake = FakeEngine::docker("partly");
-            fake.has(&[Made::running('a', "web")]);
-            fake.answers(path, reply);
+            fake.set_containers(&[FakeContainer::running('a', "web")]);
+            fake.set_reply(path, reply);
             let followed = Followed::one(&fake, IMPATIENT);
             let engine = followed.until_up();
             assert_eq!(names(&engine), ["web"], "{path}");
@@ -227,7 +230,7 @@ fn an_engine_that_does_not_say_what_nobody_needs_is_followed() {
 #[test]
 fn an_engine_that_never_accepts_is_not_followed() {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-    let dir = crate::support::live::Scratch::new("fake-backlog");
+    let dir = crate::support::server_process::TempDir::new("fake-backlog");
     let path = dir.0.join("sock");
     let address = SocketAddrUnix::new(&path).unwrap();
     let socket = || {
@@ -262,13 +265,13 @@ fn an_answer_of_100_mb_is_not_read_to_its_end() {
     ];
     for (path, text, most) in list {
         let fake = FakeEngine::docker("flood");
-        fake.answers(path, Reply::Flood(text, MUCH));
-        let timing = Timing {
+        fake.set_reply(path, Reply::Flood(text, MUCH));
+        let timing = EngineIntervals {
             backoff: LONG,
             ..PATIENT
         };
         let followed = Followed::one(&fake, timing);
-        let taken = until("somebody who hangs up", || {
+        let taken = wait_until("somebody who hangs up", || {
             let (taken, turned_away) = fake.flooded();
             assert!(taken < MUCH, "{path} {text}");
             (turned_away > 0).then_some(taken)
@@ -285,45 +288,50 @@ fn an_answer_of_100_mb_is_not_read_to_its_end() {
 
 #[test]
 fn events_that_end_are_listened_to_again_and_the_copy_is_made_anew() {
-    let (web, db) = (Made::running('a', "web"), Made::running('b', "db"));
+    let (web, db) = (
+        FakeContainer::running('a', "web"),
+        FakeContainer::running('b', "db"),
+    );
     let ways: [fn(&FakeEngine); 5] = [
         FakeEngine::end_events,
-        FakeEngine::cut,
-        |fake| fake.tell_bytes(b"garbage\n"),
-        |fake| fake.tell_bytes(b"\xff\xfe\n"),
+        FakeEngine::drop_connections,
+        |fake| fake.send_event_bytes(b"garbage\n"),
+        |fake| fake.send_event_bytes(b"\xff\xfe\n"),
         |fake| {
-            fake.tell_bytes(b"{\"Type\":\"container\",\"Acti");
-            fake.cut();
+            fake.send_event_bytes(b"{\"Type\":\"container\",\"Acti");
+            fake.drop_connections();
         },
     ];
     for (at, end) in ways.into_iter().enumerate() {
         let fake = FakeEngine::docker(&format!("end-{at}"));
-        fake.has(std::slice::from_ref(&web));
+        fake.set_containers(std::slice::from_ref(&web));
         let followed = Followed::one(&fake, PATIENT);
         assert_eq!(followed.until_up().connections, 1);
-        fake.has(std::slice::from_ref(&db));
+        fake.set_containers(std::slice::from_ref(&db));
         end(&fake);
         let engine = followed.until("another connection", |engine| {
             engine.up && engine.connections == 2
         });
         assert_eq!(names(&engine), ["db"], "way {at}");
         // Nothing is left over of the old one.
-        until("one listener", || (fake.listeners() == 1).then_some(()));
+        wait_until("one listener", || {
+            (fake.event_listener_count() == 1).then_some(())
+        });
     }
 }
 
 #[test]
 fn an_event_in_pieces_is_one_event() {
     let fake = FakeEngine::docker("pieces");
-    let web = Made::running('a', "web");
-    fake.has(std::slice::from_ref(&web));
+    let web = FakeContainer::running('a', "web");
+    fake.set_containers(std::slice::from_ref(&web));
     let followed = Followed::one(&fake, PATIENT);
     followed.until_up();
-    let event = format!("{}\n", web.event("pause", &[]));
+    let event = format!("{}\n", web.event_json("pause", &[]));
     let (first, second) = event.split_at(40);
-    fake.tell_bytes(first.as_bytes());
-    fake.tell_bytes(second.as_bytes());
-    followed.until_container("a pause", &web, |it| it.state == State::Paused);
+    fake.send_event_bytes(first.as_bytes());
+    fake.send_event_bytes(second.as_bytes());
+    followed.until_container("a pause", &web, |it| it.state == ContainerState::Paused);
     assert_eq!(followed.engine().unwrap().connections, 1);
 }
 
@@ -333,7 +341,7 @@ fn an_event_without_end_is_not_waited_for() {
     let followed = Followed::one(&fake, PATIENT);
     followed.until_up();
     for _ in 0..100 {
-        fake.tell_bytes(&[b' '; 16 << 10]);
+        fake.send_event_bytes(&[b' '; 16 << 10]);
     }
     followed.until("another connection", |engine| engine.connections > 1);
 }
@@ -341,24 +349,26 @@ fn an_event_without_end_is_not_waited_for() {
 #[test]
 fn an_engine_that_hangs_is_noticed_and_followed_when_it_goes_on() {
     let fake = FakeEngine::docker("hangs");
-    fake.has(&[Made::running('a', "web")]);
-    let timing = Timing {
-        silence: SHORT,
+    fake.set_containers(&[FakeContainer::running('a', "web")]);
+    let timing = EngineIntervals {
+        ping_after: SHORT,
         ..IMPATIENT
     };
     let followed = Followed::one(&fake, timing);
     followed.until_up();
     for path in FIRST.into_iter().chain(["/_ping"]) {
-        fake.answers(path, Reply::Silence);
+        fake.set_reply(path, Reply::Hang);
     }
     let engine = followed.until_down("no answer in time");
     assert_eq!(names(&engine), ["web"]);
     // What nobody listens to any more is let go.
-    until("no listener", || (fake.listeners() == 0).then_some(()));
-    fake.is_version(&json!({"Version": "1", "ApiVersion": "1.41"}));
-    fake.answers("/info", Reply::json(&json!({})));
-    fake.answers("/events", Reply::Events);
-    fake.has(&[Made::running('b', "db")]);
+    wait_until("no listener", || {
+        (fake.event_listener_count() == 0).then_some(())
+    });
+    fake.set_version(&json!({"Version": "1", "ApiVersion": "1.41"}));
+    fake.set_reply("/info", Reply::json(&json!({})));
+    fake.set_reply("/events", Reply::Events);
+    fake.set_containers(&[FakeContainer::running('b', "db")]);
     assert_eq!(names(&followed.until_up()), ["db"]);
 }
 
@@ -366,8 +376,8 @@ fn an_engine_that_hangs_is_noticed_and_followed_when_it_goes_on() {
 
 #[test]
 fn an_engine_that_begins_later_is_found() {
-    let mut fake = FakeEngine::absent("later");
-    fake.has(&[Made::running('a', "web")]);
+    let mut fake = FakeEngine::not_listening("later");
+    fake.set_containers(&[FakeContainer::running('a', "web")]);
     let followed = Followed::one(&fake, PATIENT);
     let engine = followed.until_down("there is no such socket");
     assert_eq!((engine.confirmed, engine.connections), (None, 0));
@@ -378,28 +388,35 @@ fn an_engine_that_begins_later_is_found() {
 #[test]
 fn what_an_engine_said_is_kept_while_it_is_away_and_mended_when_it_is_back() {
     let mut fake = FakeEngine::docker("away");
-    let (gone, old) = (Made::running('a', "gone"), Made::running('b', "old"));
-    let stays = Made::running('c', "stays");
-    fake.has(&[gone, old.clone(), stays.clone()]);
+    let (gone, old) = (
+        FakeContainer::running('a', "gone"),
+        FakeContainer::running('b', "old"),
+    );
+    let stays = FakeContainer::running('c', "stays");
+    fake.set_containers(&[gone, old.clone(), stays.clone()]);
     let followed = Followed::one(&fake, PATIENT);
     let before = followed.until_up();
     assert_eq!(names(&before), ["gone", "old", "stays"]);
 
-    fake.go();
+    fake.stop();
     let away = followed.until("a failure", |engine| !engine.up);
     assert_eq!(names(&away), ["gone", "old", "stays"]);
     assert!(away.error.is_some() && away.confirmed.is_some());
 
-    let renamed = Made {
+    let renamed = FakeContainer {
         name: "new".to_owned(),
         ..old
     };
-    let restarted = Made {
+    let restarted = FakeContainer {
         pid: 4002,
         restarts: 3,
         ..stays
     };
-    fake.has(&[renamed, restarted.clone(), Made::running('d', "young")]);
+    fake.set_containers(&[
+        renamed,
+        restarted.clone(),
+        FakeContainer::running('d', "young"),
+    ]);
     fake.listen();
     let back = followed.until_up();
     assert_eq!(names(&back), ["new", "stays", "young"]);
@@ -407,47 +424,47 @@ fn what_an_engine_said_is_kept_while_it_is_away_and_mended_when_it_is_back() {
     assert_eq!(back.connections, 2);
     // It is in the same state and has the same name, and yet it was asked about.
     let stays = &back.containers[&restarted.id];
-    assert_eq!((stays.pid, stays.restarts), (Some(4002), Some(3)));
+    assert_eq!((stays.pid, stays.restart_count), (Some(4002), Some(3)));
 }
 
 #[test]
 fn a_socket_that_is_a_link_to_another_is_the_same_engine() {
     let fake = FakeEngine::docker("link");
     let link = fake.dir().join("link");
-    std::os::unix::fs::symlink(fake.path(), &link).unwrap();
+    std::os::unix::fs::symlink(fake.socket_path(), &link).unwrap();
     let dangling = fake.dir().join("dangling");
     std::os::unix::fs::symlink(fake.dir().join("no"), &dangling).unwrap();
-    let followed = Followed::at(&[&link, &fake.path(), &link], PATIENT);
+    let followed = Followed::at(&[&link, &fake.socket_path(), &link], PATIENT);
     assert_eq!(followed.until_up().socket, link);
-    assert_eq!(fake.asked("/version"), 1);
+    assert_eq!(fake.request_count("/version"), 1);
 
     // Both are known by their names until the link leads somewhere.
-    let followed = Followed::at(&[&fake.path(), &dangling], PATIENT);
-    until("two engines", || {
-        let known = followed.engines.known();
+    let followed = Followed::at(&[&fake.socket_path(), &dangling], PATIENT);
+    wait_until("two engines", || {
+        let known = followed.engines.engines();
         (known.len() == 2 && known.iter().any(|it| it.up)).then_some(())
     });
     std::fs::remove_file(&dangling).unwrap();
-    std::os::unix::fs::symlink(fake.path(), &dangling).unwrap();
-    until("one engine", || {
-        let known = followed.engines.known();
-        (known.len() == 1 && known[0].socket == fake.path()).then_some(())
+    std::os::unix::fs::symlink(fake.socket_path(), &dangling).unwrap();
+    wait_until("one engine", || {
+        let known = followed.engines.engines();
+        (known.len() == 1 && known[0].socket == fake.socket_path()).then_some(())
     });
 }
 
 #[test]
 fn one_engine_that_fails_is_nothing_to_the_other() {
     let (well, sick) = (FakeEngine::docker("well"), FakeEngine::docker("sick"));
-    let web = Made::running('a', "web");
-    well.has(std::slice::from_ref(&web));
-    sick.has(std::slice::from_ref(&web));
+    let web = FakeContainer::running('a', "web");
+    well.set_containers(std::slice::from_ref(&web));
+    sick.set_containers(std::slice::from_ref(&web));
     for path in FIRST {
-        sick.answers(path, Reply::Silence);
+        sick.set_reply(path, Reply::Hang);
     }
-    let followed = Followed::at(&[&sick.path(), &well.path()], IMPATIENT);
-    until("the one that is well", || {
-        let known = followed.engines.known();
-        let of = |fake: &FakeEngine| known.iter().find(|it| it.socket == fake.path());
+    let followed = Followed::at(&[&sick.socket_path(), &well.socket_path()], IMPATIENT);
+    wait_until("the one that is well", || {
+        let known = followed.engines.engines();
+        let of = |fake: &FakeEngine| known.iter().find(|it| it.socket == fake.socket_path());
         let (well, sick) = (of(&well)?, of(&sick)?);
         (well.up && !sick.up && sick.error.is_some()).then(|| assert_eq!(names(well), ["web"]))
     });
@@ -456,24 +473,24 @@ fn one_engine_that_fails_is_nothing_to_the_other() {
 #[test]
 fn two_engines_may_have_the_same_container() {
     let (one, other) = (FakeEngine::docker("one"), FakeEngine::docker("other"));
-    let web = Made::running('a', "web");
-    one.has(std::slice::from_ref(&web));
-    other.has(std::slice::from_ref(&web));
-    let followed = Followed::at(&[&one.path(), &other.path()], PATIENT);
-    until("both", || {
-        let known = followed.engines.known();
+    let web = FakeContainer::running('a', "web");
+    one.set_containers(std::slice::from_ref(&web));
+    other.set_containers(std::slice::from_ref(&web));
+    let followed = Followed::at(&[&one.socket_path(), &other.socket_path()], PATIENT);
+    wait_until("both", || {
+        let known = followed.engines.engines();
         let all_up = known.len() == 2 && known.iter().all(|it| it.up);
         all_up.then(|| assert!(known.iter().all(|it| names(it) == ["web"])))
     });
     // What one tells is nothing to the other.
-    one.tell(&web.event("pause", &[]));
-    until("a pause", || {
-        let known = followed.engines.known();
+    one.send_event(&web.event_json("pause", &[]));
+    wait_until("a pause", || {
+        let known = followed.engines.engines();
         let states: Vec<_> = known
             .iter()
             .map(|it| it.containers[&web.id].state)
             .collect();
-        (states == [State::Paused, State::Running]).then_some(())
+        (states == [ContainerState::Paused, ContainerState::Running]).then_some(())
     });
 }
 
@@ -482,49 +499,57 @@ fn two_engines_may_have_the_same_container() {
 #[test]
 fn what_happens_to_a_container_is_known_from_events() {
     let fake = FakeEngine::docker("lifecycle");
-    let mut web = Made::running('a', "web");
-    fake.has(std::slice::from_ref(&web));
+    let mut web = FakeContainer::running('a', "web");
+    fake.set_containers(std::slice::from_ref(&web));
     let followed = Followed::one(&fake, PATIENT);
     let engine = followed.until_up();
-    let asked = fake.asked(&format!("/containers/{}/json", web.id));
+    let asked = fake.request_count(&format!("/containers/{}/json", web.id));
     assert_eq!(asked, 1);
     let container = &engine.containers[&web.id];
     assert_eq!(container.pid, Some(4001));
     assert_eq!(container.image, "nginx:1.27");
     assert_eq!(container.finished, None);
 
-    fake.tell(&web.event("rename", &[("oldName", "/web"), ("name", "shop")]));
+    fake.send_event(&web.event_json("rename", &[("oldName", "/web"), ("name", "shop")]));
     followed.until_container("a name", &web, |it| it.name == "shop");
-    fake.tell(&web.event("pause", &[]));
-    followed.until_container("a pause", &web, |it| it.state == State::Paused);
-    fake.tell(&web.event("unpause", &[]));
-    followed.until_container("the end of it", &web, |it| it.state == State::Running);
-    fake.tell(&web.event("health_status: healthy", &[]));
+    fake.send_event(&web.event_json("pause", &[]));
+    followed.until_container("a pause", &web, |it| it.state == ContainerState::Paused);
+    fake.send_event(&web.event_json("unpause", &[]));
+    followed.until_container("the end of it", &web, |it| {
+        it.state == ContainerState::Running
+    });
+    fake.send_event(&web.event_json("health_status: healthy", &[]));
     followed.until_container("health", &web, |it| it.health == Some(Health::Healthy));
-    fake.tell(&web.event("oom", &[]));
+    fake.send_event(&web.event_json("oom", &[]));
     followed.until_container("a lack of memory", &web, |it| it.oom_events == 1);
-    fake.tell(&web.event("die", &[("exitCode", "137")]));
-    let dead = followed.until_container("an end", &web, |it| it.state == State::Exited);
+    fake.send_event(&web.event_json("die", &[("exitCode", "137")]));
+    let dead = followed.until_container("an end", &web, |it| it.state == ContainerState::Exited);
     assert_eq!(
         (dead.exit_code, dead.pid, dead.health),
         (Some(137), None, None)
     );
     assert_eq!(dead.finished.map(|at| at.as_secs()), Some(1_795_244_300));
     // All that was told; nobody had to ask.
-    assert_eq!(fake.asked(&format!("/containers/{}/json", web.id)), 1);
+    assert_eq!(
+        fake.request_count(&format!("/containers/{}/json", web.id)),
+        1
+    );
 
     web.name = "shop".to_owned();
     web.pid = 4002;
-    fake.has(std::slice::from_ref(&web));
-    fake.tell(&web.event("start", &[]));
+    fake.set_containers(std::slice::from_ref(&web));
+    fake.send_event(&web.event_json("start", &[]));
     let again = followed.until_container("a start", &web, |it| it.pid == Some(4002));
-    assert_eq!((again.state, again.exit_code), (State::Running, None));
+    assert_eq!(
+        (again.state, again.exit_code),
+        (ContainerState::Running, None)
+    );
     assert_eq!(again.oom_events, 1, "is counted over restarts");
 
-    fake.has(&[]);
-    fake.tell(&web.event("destroy", &[]));
+    fake.set_containers(&[]);
+    fake.send_event(&web.event_json("destroy", &[]));
     followed.until("nothing", |engine| engine.containers.is_empty());
-    assert_eq!(fake.asked("/containers/json"), 1);
+    assert_eq!(fake.request_count("/containers/json"), 1);
 }
 
 #[test]
@@ -532,37 +557,42 @@ fn a_container_that_is_made_is_asked_about() {
     let fake = FakeEngine::docker("made");
     let followed = Followed::one(&fake, PATIENT);
     followed.until_up();
-    let mut web = Made::running('a', "web");
+    let mut web = FakeContainer::running('a', "web");
     web.state = "created";
     web.pid = 0;
-    fake.has(std::slice::from_ref(&web));
-    fake.tell(&web.event("create", &[]));
+    fake.set_containers(std::slice::from_ref(&web));
+    fake.send_event(&web.event_json("create", &[]));
     let made = followed.until_container("a container", &web, |_| true);
-    assert_eq!((made.state, made.pid), (State::Created, None));
+    assert_eq!((made.state, made.pid), (ContainerState::Created, None));
 }
 
 #[test]
 fn what_the_engine_restarts_by_itself_is_asked_about_at_each_end() {
     let fake = FakeEngine::docker("policy");
-    let mut web = Made::running('a', "web");
+    let mut web = FakeContainer::running('a', "web");
     web.restart_policy = "always";
-    fake.has(std::slice::from_ref(&web));
+    fake.set_containers(std::slice::from_ref(&web));
     let followed = Followed::one(&fake, PATIENT);
     followed.until_up();
     (web.state, web.pid, web.restarts, web.exit_code) = ("restarting", 0, 5, 3);
-    fake.has(std::slice::from_ref(&web));
-    fake.tell(&web.event("die", &[("exitCode", "3")]));
-    let it = followed.until_container("its state", &web, |it| it.state == State::Restarting);
-    assert_eq!((it.restarts, it.exit_code), (Some(5), Some(3)));
+    fake.set_containers(std::slice::from_ref(&web));
+    fake.send_event(&web.event_json("die", &[("exitCode", "3")]));
+    let it = followed.until_container("its state", &web, |it| {
+        it.state == ContainerState::Restarting
+    });
+    assert_eq!((it.restart_count, it.exit_code), (Some(5), Some(3)));
 }
 
 #[test]
 fn a_container_that_goes_between_list_and_question_is_gone() {
     let fake = FakeEngine::docker("vanishes");
-    let (web, gone) = (Made::running('a', "web"), Made::running('b', "gone"));
-    fake.has(&[web, gone.clone()]);
+    let (web, gone) = (
+        FakeContainer::running('a', "web"),
+        FakeContainer::running('b', "gone"),
+    );
+    fake.set_containers(&[web, gone.clone()]);
     let path = format!("/containers/{}/json", gone.id);
-    fake.answers(
+    fake.set_reply(
         &path,
         Reply::Status(404, json!({"message": "No such container"}).to_string()),
     );
@@ -570,24 +600,27 @@ fn a_container_that_goes_between_list_and_question_is_gone() {
     let engine = followed.until_up();
     assert_eq!(names(&engine), ["web"]);
     assert_eq!(engine.error, None);
-    assert_eq!(fake.asked(&path), 1);
+    assert_eq!(fake.request_count(&path), 1);
 }
 
 #[test]
 fn a_container_that_cannot_be_described_costs_only_itself() {
     let fake = FakeEngine::docker("undescribed");
-    let (web, odd) = (Made::running('a', "web"), Made::running('b', "odd"));
-    fake.has(&[web.clone(), odd.clone()]);
+    let (web, odd) = (
+        FakeContainer::running('a', "web"),
+        FakeContainer::running('b', "odd"),
+    );
+    fake.set_containers(&[web.clone(), odd.clone()]);
     let path = format!("/containers/{}/json", odd.id);
     // Another's description is none.
     for reply in [
         Reply::Status(500, "broken".to_owned()),
         Reply::raw("garbage"),
-        Reply::raw(format!("{HEAD}{{}}")),
-        Reply::Silence,
+        Reply::raw(format!("{RESPONSE_HEAD}{{}}")),
+        Reply::Hang,
         Reply::json(&json!({"Id": web.id, "State": {"Status": "running", "Pid": 7}})),
     ] {
-        fake.answers(&path, reply);
+        fake.set_reply(&path, reply);
         let followed = Followed::one(&fake, IMPATIENT);
         let engine = followed.until("one that is described", |engine| {
             let web = engine.containers.get(&web.id);
@@ -603,19 +636,25 @@ fn a_container_that_cannot_be_described_costs_only_itself() {
 #[test]
 fn what_happens_while_the_list_is_on_its_way_is_not_lost() {
     let fake = FakeEngine::docker("meanwhile");
-    let (web, gone) = (Made::running('a', "web"), Made::running('b', "gone"));
-    let young = Made::running('c', "young");
-    fake.has(&[web.clone(), gone.clone()]);
-    fake.hold("/containers/json");
+    let (web, gone) = (
+        FakeContainer::running('a', "web"),
+        FakeContainer::running('b', "gone"),
+    );
+    let young = FakeContainer::running('c', "young");
+    fake.set_containers(&[web.clone(), gone.clone()]);
+    fake.hold_replies("/containers/json");
     let followed = Followed::one(&fake, PATIENT);
-    until("a list", || {
-        (fake.asked("/containers/json") == 1 && fake.listeners() == 1).then_some(())
+    wait_until("a list", || {
+        (fake.request_count("/containers/json") == 1 && fake.event_listener_count() == 1)
+            .then_some(())
     });
-    let list = |all: &[&Made]| fake.has(&all.iter().map(|it| (*it).clone()).collect::<Vec<_>>());
+    let list = |all: &[&FakeContainer]| {
+        fake.set_containers(&all.iter().map(|it| (*it).clone()).collect::<Vec<_>>());
+    };
     list(&[&web, &young]);
-    fake.tell(&gone.event("destroy", &[]));
-    fake.tell(&young.event("create", &[]));
-    fake.let_go("/containers/json");
+    fake.send_event(&gone.event_json("destroy", &[]));
+    fake.send_event(&young.event_json("create", &[]));
+    fake.release_replies("/containers/json");
     followed.until("what there is now", |engine| {
         names(engine) == ["web", "young"]
     });
@@ -624,17 +663,17 @@ fn what_happens_while_the_list_is_on_its_way_is_not_lost() {
 #[test]
 fn a_list_now_and_then_mends_what_was_missed() {
     let fake = FakeEngine::docker("refresh");
-    let mut web = Made::running('a', "web");
-    fake.has(&[web.clone(), Made::running('b', "gone")]);
-    let timing = Timing {
-        refresh: SHORT,
+    let mut web = FakeContainer::running('a', "web");
+    fake.set_containers(&[web.clone(), FakeContainer::running('b', "gone")]);
+    let timing = EngineIntervals {
+        resync_every: SHORT,
         ..PATIENT
     };
     let followed = Followed::one(&fake, timing);
     followed.until_up();
     web.name = "shop".to_owned();
     (web.state, web.pid, web.exit_code) = ("exited", 0, 7);
-    fake.has(std::slice::from_ref(&web));
+    fake.set_containers(std::slice::from_ref(&web));
     let engine = followed.until("what there is", |engine| names(engine) == ["shop"]);
     assert_eq!(engine.connections, 1);
     followed.until_container("its end", &web, |it| it.exit_code == Some(7));
@@ -645,25 +684,28 @@ fn an_unknown_container_that_was_seen_is_asked_about_once() {
     let fake = FakeEngine::docker("seen");
     let followed = Followed::one(&fake, PATIENT);
     followed.until_up();
-    let (here, not) = (Made::running('a', "web"), Made::running('b', "other's"));
-    fake.has(std::slice::from_ref(&here));
+    let (here, not) = (
+        FakeContainer::running('a', "web"),
+        FakeContainer::running('b', "other's"),
+    );
+    fake.set_containers(std::slice::from_ref(&here));
     for _ in 0..20 {
-        followed.engines.seen(&here.id);
-        followed.engines.seen(&not.id);
-        followed.engines.seen("../../images/json");
-        followed.engines.seen("");
+        followed.engines.request_inspect(&here.id);
+        followed.engines.request_inspect(&not.id);
+        followed.engines.request_inspect("../../images/json");
+        followed.engines.request_inspect("");
     }
     let found = followed.until_container("a container", &here, |_| true);
     assert_eq!(found.name, "web");
     let paths = [&here, &not].map(|it| format!("/containers/{}/json", it.id));
-    until("both questions", || {
-        let asked = paths.each_ref().map(|path| fake.asked(path));
+    wait_until("both questions", || {
+        let asked = paths.each_ref().map(|path| fake.request_count(path));
         assert!(asked.iter().all(|n| *n <= 1), "{asked:?}");
         (asked == [1, 1]).then_some(())
     });
-    followed.engines.seen(&not.id);
-    fake.tell(&here.event("pause", &[]));
-    followed.until_container("a pause", &here, |it| it.state == State::Paused);
+    followed.engines.request_inspect(&not.id);
+    fake.send_event(&here.event_json("pause", &[]));
+    followed.until_container("a pause", &here, |it| it.state == ContainerState::Paused);
     let all = fake.requests();
     assert_eq!(all.len(), FIRST.len() + 1 + 2, "{all:#?}");
 }
@@ -671,26 +713,26 @@ fn an_unknown_container_that_was_seen_is_asked_about_once() {
 #[test]
 fn an_engine_that_is_slow_gets_few_questions_whatever_it_tells() {
     let fake = FakeEngine::docker("slow");
-    let web = Made::running('a', "web");
-    fake.has(std::slice::from_ref(&web));
+    let web = FakeContainer::running('a', "web");
+    fake.set_containers(std::slice::from_ref(&web));
     let followed = Followed::one(&fake, PATIENT);
     followed.until_up();
     let asked = fake.requests().len();
-    fake.hold("/images/json");
+    fake.hold_replies("/images/json");
     for at in 0..100 {
-        let mut young = Made::running('b', "young");
+        let mut young = FakeContainer::running('b', "young");
         young.id = format!("{at:064x}");
-        fake.hold(&format!("/containers/{}/json", young.id));
-        fake.tell(&young.event("create", &[]));
-        fake.tell(&json!({"Type": "image", "Action": "tag"}));
+        fake.hold_replies(&format!("/containers/{}/json", young.id));
+        fake.send_event(&young.event_json("create", &[]));
+        fake.send_event(&json!({"Type": "image", "Action": "tag"}));
         // Who is gone is not waited for, but the question is still there.
-        fake.tell(&young.event("destroy", &[]));
+        fake.send_event(&young.event_json("destroy", &[]));
         let pause = if at % 2 == 0 { "pause" } else { "unpause" };
-        fake.tell(&web.event(pause, &[]));
+        fake.send_event(&web.event_json(pause, &[]));
     }
     // Each event after the one before, and each round has had its time.
     followed.until("all events", |engine| engine.events == 400);
-    until("questions", || {
+    wait_until("questions", || {
         (fake.requests().len() > asked).then_some(())
     });
     let containers = fake.requests().split_off(asked);
@@ -701,11 +743,11 @@ fn an_engine_that_is_slow_gets_few_questions_whatever_it_tells() {
         "{containers:#?}"
     );
     // What happened meanwhile is not forgotten.
-    fake.answers("/images/json", Reply::json(&json!([])));
-    let listed = fake.asked("/images/json");
-    fake.let_go("/images/json");
-    until("another list", || {
-        (fake.asked("/images/json") > listed).then_some(())
+    fake.set_reply("/images/json", Reply::json(&json!([])));
+    let listed = fake.request_count("/images/json");
+    fake.release_replies("/images/json");
+    wait_until("another list", || {
+        (fake.request_count("/images/json") > listed).then_some(())
     });
 }
 
@@ -714,7 +756,7 @@ fn an_engine_that_is_slow_gets_few_questions_whatever_it_tells() {
 #[test]
 fn labels_are_kept_if_they_are_wanted_and_of_bearable_length() {
     let fake = FakeEngine::docker("labels");
-    let mut web = Made::running('a', "web");
+    let mut web = FakeContainer::running('a', "web");
     let odd = "say \"hi\"\nand \\ go\u{0}";
     web.labels = [
         ("wanted", odd),
@@ -724,9 +766,9 @@ fn labels_are_kept_if_they_are_wanted_and_of_bearable_length() {
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
-    fake.has(std::slice::from_ref(&web));
+    fake.set_containers(std::slice::from_ref(&web));
     let flags = Flags {
-        engine_socket: vec![fake.path()],
+        engine_socket: vec![fake.socket_path()],
         engine_label_include: ["wanted", "long", "absent"].map(str::to_owned).into(),
         ..Flags::default()
     };
@@ -756,14 +798,14 @@ fn the_version_of_the_api_is_one_that_both_speak() {
         ("1.24", "1.12", "1.24"),
     ] {
         let fake = FakeEngine::docker(&format!("api-{most}-{least}"));
-        fake.is_version(&json!({
+        fake.set_version(&json!({
             "Version": "9", "ApiVersion": most, "MinAPIVersion": least,
             "Components": [{"Name": "Engine", "Version": "9"}],
         }));
         let followed = Followed::one(&fake, PATIENT);
         let engine = followed.until_up();
         assert_eq!(engine.api_version.as_deref(), Some(spoken));
-        assert_eq!(engine.kind, Some(Kind::Docker));
+        assert_eq!(engine.kind, Some(EngineKind::Docker));
         for request in fake.requests() {
             let is_versioned = request.starts_with(&format!("/v{spoken}/"));
             assert!(is_versioned || request == "/version", "{request}");
@@ -774,7 +816,7 @@ fn the_version_of_the_api_is_one_that_both_speak() {
 #[test]
 fn who_does_not_say_what_it_speaks_is_asked_without_a_version() {
     let fake = FakeEngine::docker("api-none");
-    fake.is_version(&json!({}));
+    fake.set_version(&json!({}));
     let followed = Followed::one(&fake, PATIENT);
     let engine = followed.until_up();
     assert_eq!((&engine.api_version, &engine.version), (&None, &None));
@@ -798,42 +840,43 @@ fn podman(version: &str) -> serde_json::Value {
 fn podman_has_words_of_its_own() {
     for version in ["4.3.1", "5.4.0"] {
         let fake = FakeEngine::docker(&format!("podman-{version}"));
-        fake.is_version(&podman(version));
-        let mut web = Made::running('a', "web");
+        fake.set_version(&podman(version));
+        let mut web = FakeContainer::running('a', "web");
         web.image = "localhost/nginx:1.27".to_owned();
         web.health = Some(json!({"Status": "", "FailingStreak": 0, "Log": null}));
-        let odd = Made {
+        let odd = FakeContainer {
             // Ended, but not yet cleaned up.
             state: "stopped",
             pid: 0,
-            ..Made::running('b', "odd")
+            ..FakeContainer::running('b', "odd")
         };
-        fake.has(&[web.clone(), odd.clone()]);
+        fake.set_containers(&[web.clone(), odd.clone()]);
         let followed = Followed::one(&fake, PATIENT);
         let engine = followed.until_up();
-        assert_eq!(engine.kind, Some(Kind::Podman));
+        assert_eq!(engine.kind, Some(EngineKind::Podman));
         assert_eq!(engine.containers[&web.id].health, None);
-        assert_eq!(engine.containers[&odd.id].state, State::Exited);
+        assert_eq!(engine.containers[&odd.id].state, ContainerState::Exited);
 
         // Health without saying which: it is asked about.
         web.health = Some(json!({"Status": "unhealthy", "FailingStreak": 3, "Log": null}));
-        fake.has(&[web.clone(), odd.clone()]);
-        fake.tell(&web.event("health_status", &[("containerExitCode", "0")]));
+        fake.set_containers(&[web.clone(), odd.clone()]);
+        fake.send_event(&web.event_json("health_status", &[("containerExitCode", "0")]));
         followed.until_container("health", &web, |it| it.health == Some(Health::Unhealthy));
         // And where it says which.
-        fake.tell(&web.event("health_status", &[("health_status", "healthy")]));
+        fake.send_event(&web.event_json("health_status", &[("health_status", "healthy")]));
         followed.until_container("health", &web, |it| it.health == Some(Health::Healthy));
 
         // A new name, without the old one.
-        fake.tell(&web.event("rename", &[("name", "shop")]));
+        fake.send_event(&web.event_json("rename", &[("name", "shop")]));
         followed.until_container("a name", &web, |it| it.name == "shop");
-        fake.tell(&web.event("exec_died", &[("containerExitCode", "0")]));
+        fake.send_event(&web.event_json("exec_died", &[("containerExitCode", "0")]));
         let died = ("exitCode", "137");
-        fake.tell(&web.event("died", &[died, ("containerExitCode", "0")]));
-        let dead = followed.until_container("an end", &web, |it| it.state == State::Exited);
+        fake.send_event(&web.event_json("died", &[died, ("containerExitCode", "0")]));
+        let dead =
+            followed.until_container("an end", &web, |it| it.state == ContainerState::Exited);
         assert_eq!(dead.exit_code, Some(137));
-        fake.has(std::slice::from_ref(&odd));
-        fake.tell(&web.event("remove", &[]));
+        fake.set_containers(std::slice::from_ref(&odd));
+        fake.send_event(&web.event_json("remove", &[]));
         followed.until("one less", |engine| names(engine) == ["odd"]);
         assert_eq!(followed.engine().unwrap().connections, 1);
     }
@@ -842,31 +885,31 @@ fn podman_has_words_of_its_own() {
 #[test]
 fn a_word_that_nobody_knew_costs_only_what_it_says() {
     let fake = FakeEngine::docker("words");
-    fake.is_version(&json!({
+    fake.set_version(&json!({
         "Version": "35.0", "ApiVersion": "1.70", "MinAPIVersion": "1.50",
         "Components": [{"Name": "Engine", "Version": "35.0"}],
     }));
-    fake.answers(
+    fake.set_reply(
         "/info",
         Reply::json(&json!({"CgroupDriver": "systemd", "Swarm": {"LocalNodeState": "odd"}})),
     );
-    let mut web = Made::running('a', "web");
+    let mut web = FakeContainer::running('a', "web");
     web.health = Some(json!({"Status": "stopped"}));
     web.restart_policy = "sometimes";
-    let odd = Made {
+    let odd = FakeContainer {
         state: "hibernating",
-        ..Made::running('b', "odd")
+        ..FakeContainer::running('b', "odd")
     };
-    fake.has(&[web.clone(), odd.clone()]);
+    fake.set_containers(&[web.clone(), odd.clone()]);
     let followed = Followed::one(&fake, PATIENT);
     let engine = followed.until_up();
     assert_eq!(engine.containers[&web.id].pid, Some(4001));
     assert_eq!(engine.containers[&web.id].health, None);
     assert_eq!(engine.containers.get(&odd.id), None);
     assert_eq!(engine.cgroup_driver.as_deref(), Some("systemd"));
-    fake.tell(&web.event("contemplate", &[]));
-    fake.tell(&web.event("pause", &[]));
-    followed.until_container("a pause", &web, |it| it.state == State::Paused);
+    fake.send_event(&web.event_json("contemplate", &[]));
+    fake.send_event(&web.event_json("pause", &[]));
+    followed.until_container("a pause", &web, |it| it.state == ContainerState::Paused);
     assert_eq!(followed.engine().unwrap().connections, 1);
 }
 
@@ -882,19 +925,23 @@ fn disk(bytes: u64) -> Reply {
 
 /// What the volumes of an engine take, as last known.
 fn volumes(engine: &Engine) -> Option<u64> {
-    let kinds = engine.sizes.as_ref()?.kinds;
-    kinds.iter().find(|(it, _)| *it == Stored::Volumes)?.1.taken
+    let kinds = engine.disk_usage.as_ref()?.by_kind;
+    kinds
+        .iter()
+        .find(|(it, _)| *it == StorageKind::Volumes)?
+        .1
+        .used
 }
 
 fn followed_for_sizes(fake: &FakeEngine, every: Duration, within: Duration) -> Followed {
     let flags = Flags {
-        engine_socket: vec![fake.path()],
-        sizes: Some(every),
+        engine_socket: vec![fake.socket_path()],
+        disk_usage_interval: Some(every),
         ..Flags::default()
     };
-    let timing = Timing {
-        first_sizes: Duration::from_millis(1),
-        sizes: within,
+    let timing = EngineIntervals {
+        first_disk_usage_after: Duration::from_millis(1),
+        disk_usage_timeout: within,
         ..PATIENT
     };
     Followed::with(flags, timing)
@@ -903,99 +950,104 @@ fn followed_for_sizes(fake: &FakeEngine, every: Duration, within: Duration) -> F
 #[test]
 fn sizes_are_asked_for_again_and_the_last_answer_stays() {
     let fake = FakeEngine::docker("sizes");
-    fake.answers("/system/df", disk(7));
+    fake.set_reply("/system/df", disk(7));
     let followed = followed_for_sizes(&fake, SHORT, LONG);
     followed.until("sizes", |engine| volumes(engine) == Some(7));
-    fake.answers("/system/df", disk(8));
+    fake.set_reply("/system/df", disk(8));
     followed.until("other sizes", |engine| volumes(engine) == Some(8));
     for reply in [Reply::Status(500, "busy".to_owned()), Reply::raw("garbage")] {
-        let failures = followed.engine().unwrap().sizes_failures;
-        fake.answers("/system/df", reply);
-        let engine = followed.until("failures", |engine| engine.sizes_failures > failures + 1);
+        let failures = followed.engine().unwrap().disk_usage_failures;
+        fake.set_reply("/system/df", reply);
+        let engine = followed.until("failures", |engine| {
+            engine.disk_usage_failures > failures + 1
+        });
         assert!(engine.up && engine.error.is_none());
         assert_eq!(volumes(&engine), Some(8));
     }
-    fake.answers("/system/df", disk(9));
+    fake.set_reply("/system/df", disk(9));
     followed.until("sizes again", |engine| volumes(engine) == Some(9));
-    assert_eq!(fake.asked("/version"), 1);
+    assert_eq!(fake.request_count("/version"), 1);
 }
 
 #[test]
 fn sizes_are_not_waited_for_for_ever_and_asked_for_once_at_a_time() {
     let fake = FakeEngine::docker("sizes-late");
-    let web = Made::running('a', "web");
-    fake.has(std::slice::from_ref(&web));
-    fake.answers("/system/df", disk(7));
-    fake.hold("/system/df");
+    let web = FakeContainer::running('a', "web");
+    fake.set_containers(std::slice::from_ref(&web));
+    fake.set_reply("/system/df", disk(7));
+    fake.hold_replies("/system/df");
     let followed = followed_for_sizes(&fake, Duration::from_millis(1), LONG);
-    until("a question", || {
-        (fake.asked("/system/df") == 1).then_some(())
+    wait_until("a question", || {
+        (fake.request_count("/system/df") == 1).then_some(())
     });
     // Meanwhile everything else goes on, and nobody asks again.
     for at in 0..50 {
         let (action, state) = match at % 2 {
-            0 => ("pause", State::Paused),
-            _ => ("unpause", State::Running),
+            0 => ("pause", ContainerState::Paused),
+            _ => ("unpause", ContainerState::Running),
         };
-        fake.tell(&web.event(action, &[]));
+        fake.send_event(&web.event_json(action, &[]));
         let started = std::time::Instant::now();
         while followed.engine().unwrap().containers[&web.id].state != state {
-            assert!(started.elapsed() < crate::support::live::NEVER);
+            assert!(started.elapsed() < crate::support::server_process::WAIT_TIMEOUT);
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    assert_eq!(fake.asked("/system/df"), 1);
-    fake.let_go("/system/df");
+    assert_eq!(fake.request_count("/system/df"), 1);
+    fake.release_replies("/system/df");
     followed.until("sizes", |engine| volumes(engine) == Some(7));
 
     let fake = FakeEngine::docker("sizes-never");
-    fake.answers("/system/df", Reply::Silence);
+    fake.set_reply("/system/df", Reply::Hang);
     let followed = followed_for_sizes(&fake, SHORT, SHORT);
-    let engine = followed.until("failures", |engine| engine.sizes_failures > 1);
-    assert!(engine.up && engine.sizes.is_none());
-    assert_eq!(fake.asked("/version"), 1);
+    let engine = followed.until("failures", |engine| engine.disk_usage_failures > 1);
+    assert!(engine.up && engine.disk_usage.is_none());
+    assert_eq!(fake.request_count("/version"), 1);
 }
 
 #[test]
 fn an_engine_that_is_lost_over_its_sizes_is_not_asked_at_once_again() {
     let fake = FakeEngine::docker("sizes-lost");
-    fake.answers("/system/df", Reply::Silence);
+    fake.set_reply("/system/df", Reply::Hang);
     let followed = followed_for_sizes(&fake, LONG, LONG);
-    until("a question", || {
-        (fake.asked("/system/df") == 1).then_some(())
+    wait_until("a question", || {
+        (fake.request_count("/system/df") == 1).then_some(())
     });
     for connections in 2..5 {
-        fake.cut();
+        fake.drop_connections();
         followed.until("another connection", |engine| {
             engine.up && engine.connections == connections
         });
     }
     let engine = followed.engine().unwrap();
-    assert_eq!((engine.sizes_failures, fake.asked("/system/df")), (1, 1));
+    assert_eq!(
+        (engine.disk_usage_failures, fake.request_count("/system/df")),
+        (1, 1)
+    );
 }
 
 #[test]
 fn sizes_are_not_asked_for_unless_somebody_wants_them() {
     let fake = FakeEngine::docker("sizes-unwanted");
-    fake.answers("/system/df", disk(7));
-    let timing = Timing {
-        first_sizes: Duration::ZERO,
-        refresh: Duration::from_millis(10),
+    fake.set_reply("/system/df", disk(7));
+    let timing = EngineIntervals {
+        first_disk_usage_after: Duration::ZERO,
+        resync_every: Duration::from_millis(10),
         ..PATIENT
     };
     let followed = Followed::one(&fake, timing);
-    until("some lists", || {
-        (fake.asked("/containers/json") > 5).then_some(())
+    wait_until("some lists", || {
+        (fake.request_count("/containers/json") > 5).then_some(())
     });
-    assert_eq!(fake.asked("/system/df"), 0);
-    assert!(followed.engine().unwrap().sizes.is_none());
+    assert_eq!(fake.request_count("/system/df"), 0);
+    assert!(followed.engine().unwrap().disk_usage.is_none());
 }
 
 // The whole exporter.
 
 /// The exporter on a fixture machine, with this engine.
-fn exporter(fake: &FakeEngine) -> Program {
-    let line = crate::support::command_line(&crate::support::fixture("vm-v2"));
+fn exporter(fake: &FakeEngine) -> ServerProcess {
+    let line = crate::support::fixture_args(&crate::support::fixture("vm-v2"));
     let mut flags: Vec<String> = line.into_iter().skip(1).collect();
     flags.extend(
         [
@@ -1006,8 +1058,11 @@ fn exporter(fake: &FakeEngine) -> Program {
         ]
         .map(|collector| format!("--collector.{collector}")),
     );
-    flags.push(format!("--engine.socket=unix://{}", fake.path().display()));
-    Program::ours(&flags, fake.dir())
+    flags.push(format!(
+        "--engine.socket=unix://{}",
+        fake.socket_path().display()
+    ));
+    ServerProcess::start_exporter(&flags, fake.dir())
 }
 
 fn value(page: &str, series: &str) -> Option<String> {
@@ -1019,26 +1074,26 @@ fn value(page: &str, series: &str) -> Option<String> {
 fn a_scrape_asks_no_engine() {
     let fake = FakeEngine::docker("scrape");
     // Both have groups on this machine; the engine knows one.
-    let mut web = Made::running('a', "web");
+    let mut web = FakeContainer::running('a', "web");
     web.id = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899".to_owned();
     let other = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90";
-    fake.has(std::slice::from_ref(&web));
+    fake.set_containers(std::slice::from_ref(&web));
     let exporter = exporter(&fake);
-    until("what the engine said", || {
-        let page = exporter.text();
+    wait_until("what the engine said", || {
+        let page = exporter.metrics_text();
         let up = value(&page, "strata_engine_up{")?;
         let has_images = value(&page, "census_images ").is_some();
         (up == "1" && has_images && page.contains("name=\"web\"")).then_some(())
     });
     // The first scrape saw a container that the engine had not told of.
     let path = format!("/containers/{other}/json");
-    until("a question about it", || {
-        exporter.text();
-        (fake.asked(&path) == 1).then_some(())
+    wait_until("a question about it", || {
+        exporter.metrics_text();
+        (fake.request_count(&path) == 1).then_some(())
     });
     let asked = fake.requests();
     for _ in 0..20 {
-        let page = exporter.text();
+        let page = exporter.metrics_text();
         assert!(page.contains("container_cpu_usage_seconds_total{"));
         assert!(page.contains("name=\"web\""));
         assert!(value(&page, "census_images ").is_some());
@@ -1053,18 +1108,20 @@ fn an_engine_that_fails_costs_nothing_but_names() {
     for (at, reply) in [
         Reply::raw("garbage"),
         Reply::Status(500, "no".to_owned()),
-        Reply::Silence,
+        Reply::Hang,
     ]
     .into_iter()
     .enumerate()
     {
         let fake = FakeEngine::docker(&format!("costs-{at}"));
         for path in FIRST {
-            fake.answers(path, reply.clone());
+            fake.set_reply(path, reply.clone());
         }
         let exporter = exporter(&fake);
-        until("a question", || (fake.asked("/version") > 0).then_some(()));
-        let page = exporter.text();
+        wait_until("a question", || {
+            (fake.request_count("/version") > 0).then_some(())
+        });
+        let page = exporter.metrics_text();
         assert_eq!(value(&page, "strata_engine_up{").as_deref(), Some("0"));
         assert!(value(&page, "node_load1 ").is_some());
         assert!(value(&page, "node_memory_MemTotal_bytes ").is_some());
@@ -1084,7 +1141,7 @@ fn an_engine_that_fails_costs_nothing_but_names() {
 #[test]
 fn labels_of_containers_come_out_as_they_went_in() {
     let fake = FakeEngine::docker("page");
-    let mut web = Made::running('a', "web");
+    let mut web = FakeContainer::running('a', "web");
     web.id = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899".to_owned();
     web.labels = [
         ("com.docker.compose.project", "say \"hi\"\nand \\ go"),
@@ -1093,10 +1150,10 @@ fn labels_of_containers_come_out_as_they_went_in() {
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
-    fake.has(std::slice::from_ref(&web));
+    fake.set_containers(std::slice::from_ref(&web));
     let exporter = exporter(&fake);
-    let page = until("a name", || {
-        let page = exporter.text();
+    let page = wait_until("a name", || {
+        let page = exporter.metrics_text();
         page.contains("name=\"web\"").then_some(page)
     });
     let label = r#"container_label_com_docker_compose_project="say \"hi\"\nand \\ go""#;

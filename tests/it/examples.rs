@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::support::live::{self, Scratch};
+use crate::support::server_process::{self, TempDir};
 use serde_json::Value;
 
 /// The most that systemd may say a service is exposed, of 10, times 10.
@@ -34,7 +34,7 @@ const OF_SERVICES: &[&str] = &[
 #[test]
 fn systemd_understands_the_units() {
     if !crate::support::is_installed("systemd-analyze") {
-        return crate::support::lacks("systemd-analyze");
+        return crate::support::skip("systemd-analyze");
     }
     let units = Units::new("units");
     let (code, said) = units.verify();
@@ -49,7 +49,7 @@ fn systemd_understands_the_units() {
 #[test]
 fn systemd_complains_about_a_unit_that_is_wrong() {
     if !crate::support::is_installed("systemd-analyze") {
-        return crate::support::lacks("systemd-analyze");
+        return crate::support::skip("systemd-analyze");
     }
     let units = Units::new("wrong-units");
     units.change("ProtectSystem=strict", "ProtectSystem=stricter");
@@ -60,7 +60,7 @@ fn systemd_complains_about_a_unit_that_is_wrong() {
 #[test]
 fn the_service_is_hardly_exposed() {
     if !crate::support::is_installed("systemd-analyze") {
-        return crate::support::lacks("systemd-analyze");
+        return crate::support::skip("systemd-analyze");
     }
     let units = Units::new("exposure");
     let (code, said) = units.exposure();
@@ -78,17 +78,17 @@ fn the_service_is_hardly_exposed() {
 #[test]
 fn cloud_init_accepts_the_user_data() {
     if !crate::support::is_installed("cloud-init") {
-        return crate::support::lacks("cloud-init");
+        return crate::support::skip("cloud-init");
     }
     let schema = |path: &Path| {
         let mut command = Command::new("cloud-init");
         command.args(["schema", "--config-file"]).arg(path);
-        live::ask(&mut command, "")
+        server_process::run_with_input(&mut command, "")
     };
     let path = example("cloud-init/user-data.yaml");
     let (code, said) = schema(&path);
     assert_eq!(code, Some(0), "{said}");
-    let dir = Scratch::new("user-data");
+    let dir = TempDir::new("user-data");
     let wrong = dir.0.join("user-data.yaml");
     let text = fs::read_to_string(path).unwrap();
     fs::write(&wrong, text.replace("permissions:", "permission:")).unwrap();
@@ -104,7 +104,7 @@ fn the_scripts_of_the_user_data_are_scripts() {
     for file in files {
         let text = file["content"].as_str().unwrap();
         if text.starts_with("#!/bin/sh\n") {
-            let (code, said) = live::ask(Command::new("sh").arg("-n"), text);
+            let (code, said) = server_process::run_with_input(Command::new("sh").arg("-n"), text);
             assert_eq!(code, Some(0), "{said}");
             scripts.push(file["path"].as_str().unwrap());
         }
@@ -119,15 +119,15 @@ fn the_scripts_of_the_user_data_are_scripts() {
 #[test]
 fn only_the_machine_itself_is_registered_and_only_as_what_it_may_be() {
     if !crate::support::is_installed("bash") {
-        return crate::support::lacks("bash");
+        return crate::support::skip("bash");
     }
-    let dir = Scratch::new("register");
+    let dir = TempDir::new("register");
     let program = dir.0.join("strata_exporter");
     fs::write(&program, "#!/bin/sh\necho \"$@\"\n").unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(&program, mode).unwrap();
     let register = |said: &str| {
-        live::ask(
+        server_process::run_with_input(
             Command::new("bash")
                 .arg(example("cloud-init/register-target"))
                 .env("PATH", format!("{}:/usr/bin:/bin", dir.0.display()))
@@ -207,7 +207,7 @@ fn compose_starts_what_is_pinned_with_files_that_are_there() {
         let mut command = Command::new("docker");
         command.args(["compose", "--file"]).arg(&path);
         command.args(["config", "--quiet"]).env("DOCKER_GID", "999");
-        let (code, said) = live::ask(&mut command, "");
+        let (code, said) = server_process::run_with_input(&mut command, "");
         assert_eq!(code, Some(0), "{said}");
     }
 }
@@ -325,11 +325,11 @@ fn every_flag_that_an_example_gives_is_one() {
 }
 
 /// The units in a directory, with the program that was built.
-struct Units(Scratch);
+struct Units(TempDir);
 
 impl Units {
     fn new(name: &str) -> Self {
-        let dir = Scratch::new(name);
+        let dir = TempDir::new(name);
         for unit in ["strata_exporter.service", "strata_exporter.socket"] {
             let text = fs::read_to_string(example(&format!("systemd/{unit}"))).unwrap();
             let program = env!("CARGO_BIN_EXE_strata_exporter");
@@ -360,7 +360,7 @@ impl Units {
         let mut command = Command::new("systemd-analyze");
         command.args(["--man=no", "verify"]).arg(self.service());
         command.arg(self.0.0.join("strata_exporter.socket"));
-        live::ask(&mut command, "")
+        server_process::run_with_input(&mut command, "")
     }
 
     fn exposure(&self) -> (Option<i32>, String) {
@@ -368,7 +368,7 @@ impl Units {
         command.args(["security", "--offline=true", "--no-pager"]);
         command.arg(format!("--threshold={EXPOSURE}"));
         command.arg(self.service());
-        live::ask(&mut command, "")
+        server_process::run_with_input(&mut command, "")
     }
 }
 

@@ -679,7 +679,7 @@ fn there_may_be_many_addresses_and_unix_sockets() {
 #[test]
 fn systemd_may_open_the_sockets() {
     if !crate::support::is_installed("python3") {
-        return crate::support::lacks("python3");
+        return crate::support::skip("python3");
     }
     let scratch = Scratch::new("systemd");
     let path = scratch.path("socket");
@@ -1017,7 +1017,7 @@ fn who_asks_for_nothing_cannot_keep_the_scraper_out() {
 #[test]
 fn the_log_is_json_where_that_is_wanted() {
     if !crate::support::is_installed("python3") {
-        return crate::support::lacks("python3");
+        return crate::support::skip("python3");
     }
     let mut command = Command::new(BINARY);
     command

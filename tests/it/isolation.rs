@@ -11,12 +11,12 @@ use std::{
 };
 
 use strata_exporter::{
-    collector::{Collect, Layer},
+    collector::{CollectFn, Layer},
     error::Error,
-    exposition::{Format, Page},
+    exposition::{Exposition, Format},
     family::Families,
     metrics,
-    scrape::{Scraped, Scraper, Workers},
+    scrape::{ScrapeResult, Scraper, Workers},
     sources::{Roots, Snapshot},
 };
 use tokio::time;
@@ -62,7 +62,7 @@ impl Drop for Opener {
 /// Collectors that are made up, and the threads they run on.
 #[derive(Default)]
 struct Machine {
-    collectors: Vec<(&'static str, Layer, Collect)>,
+    collectors: Vec<(&'static str, Layer, CollectFn)>,
     workers: Workers,
 }
 
@@ -75,7 +75,7 @@ impl Machine {
     ) -> Arc<AtomicUsize> {
         let starts = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&starts);
-        let collect: Collect = Box::new(move |_: &Snapshot| {
+        let collect: CollectFn = Box::new(move |_: &Snapshot| {
             let start = counted.fetch_add(1, Ordering::SeqCst) + 1;
             collect(start)?;
             let mut families = Families::default();
@@ -107,9 +107,9 @@ impl Machine {
     }
 }
 
-fn page(scraped: Scraped) -> String {
-    let page = Arc::new(Page::new(scraped.into_families(), |_| true));
-    page.encode(Format::Plain).unwrap()
+fn page(scraped: ScrapeResult) -> String {
+    let page = Arc::new(Exposition::new(scraped.into_families(), |_| true));
+    page.encode(Format::Text).unwrap()
 }
 
 /// Scrapes these collectors.
@@ -156,7 +156,7 @@ async fn whatever_becomes_of_one_collector_the_others_are_collected() {
     let gate = Gate::default();
     let _opener = Opener(gate.clone());
     let mut machine = Machine::default();
-    machine.with("absent", |_| Err(Error::Absent("/proc/x".into())));
+    machine.with("absent", |_| Err(Error::NotFound("/proc/x".into())));
     machine.with("failing", |_| {
         Err(Error::Api {
             api: "a daemon",

@@ -13,7 +13,7 @@ const CAPTURED: [&str; 2] = ["vm-v1", "vm-v2"];
 
 /// The series of a machine and their values.
 async fn series(machine: &str) -> BTreeMap<String, f64> {
-    let body = crate::support::page(machine, Format::Plain).await;
+    let body = crate::support::fixture_exposition(machine, Format::Text).await;
     let samples = body.lines().filter(|line| !line.starts_with('#'));
     samples
         .map(|line| {
@@ -141,7 +141,7 @@ fn mounts_are_those_that_procfs_reads() {
             rootfs: root.join("root"),
             udev_data: root.join("udev"),
         };
-        let machine = Snapshot::begin(roots.into(), std::time::Instant::now());
+        let machine = Snapshot::new(roots.into(), std::time::Instant::now());
         let mounts = machine.mounts().unwrap();
         let ours: Vec<_> = mounts
             .mounts()
@@ -149,8 +149,8 @@ fn mounts_are_those_that_procfs_reads() {
             .map(|mount| {
                 (
                     mount.id,
-                    mount.point.clone(),
-                    mount.kind.clone().into_owned(),
+                    mount.mount_point.clone(),
+                    mount.fs_type.clone().into_owned(),
                 )
             })
             .collect();

@@ -7,8 +7,8 @@ use std::{
     path::Path,
 };
 
-use crate::support::text::Scrape;
-use strata_exporter::{collectors, exporter, metric::Desc, scrape};
+use crate::support::text_format::Scrape;
+use strata_exporter::{collectors, metric::Desc, scrape, self_metrics};
 
 /// What the values of a label identify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -447,17 +447,17 @@ fn classes(collector: &str, label: &str) -> Vec<Privacy> {
 }
 
 fn all() -> Vec<(&'static str, Vec<&'static Desc>)> {
-    let built = collectors::ALL.iter().filter(|entry| !entry.is_to_come());
+    let built = collectors::ALL.iter().filter(|entry| !entry.is_planned());
     let mut all: Vec<_> = built
         .map(|entry| (entry.name, entry.metrics.to_vec()))
         .collect();
-    let own = [scrape::OWN_METRICS, exporter::OWN_METRICS].concat();
+    let own = [scrape::SCRAPE_METRICS, self_metrics::SELF_METRICS].concat();
     all.push(("exporter", own));
     all
 }
 
 fn labels(desc: &Desc) -> impl Iterator<Item = &'static str> {
-    desc.block.iter().chain(desc.labels).copied()
+    desc.base_labels.iter().chain(desc.labels).copied()
 }
 
 #[test]

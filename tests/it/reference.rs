@@ -13,14 +13,14 @@ use serde_json::Value;
 use strata_exporter::{
     cli,
     collector::{Entry, Layer},
-    collectors, exporter,
-    metric::{Desc, Kind},
-    scrape,
+    collectors,
+    metric::{Desc, MetricType},
+    scrape, self_metrics,
 };
 
 use crate::{
     privacy::{self, Privacy},
-    support::{self, text::Scrape},
+    support::{self, text_format::Scrape},
 };
 
 /// The collector name of the exporter's own families in `privacy`.
@@ -134,13 +134,13 @@ fn metric_reference_is_current() {
         }
         expanded += page.expanded;
         let path = root().join(format!("docs/metrics/{}.md", layer.name()));
-        support::assert_same_as_file(&path, &page.text);
+        support::assert_matches_file(&path, &page.text);
     }
     let mut page = Page::new("exporter", "the exporter itself");
     page.text += "\nThese families are in every answer, whichever collectors run. \
                   `--web.disable-exporter-metrics` removes all but the version.\n\n";
     page.table(EXPORTER, &own_families(), &known);
-    support::assert_same_as_file(&root().join("docs/metrics/exporter.md"), &page.text);
+    support::assert_matches_file(&root().join("docs/metrics/exporter.md"), &page.text);
     // The names that the kernel chooses are found by searching.
     assert!(expanded > 150, "{expanded}");
     let host = fs::read_to_string(root().join("docs/metrics/host.md")).unwrap();
@@ -345,7 +345,7 @@ fn assert_section_is_current(file: &str, name: &str, section: &str) {
     let end = format!("<!-- /{name} -->\n");
     let (head, rest) = text.split_once(&begin).expect(file);
     let (_, tail) = rest.split_once(&end).expect(file);
-    support::assert_same_as_file(&path, &[head, &begin, section, &end, tail].concat());
+    support::assert_matches_file(&path, &[head, &begin, section, &end, tail].concat());
 }
 
 /// One file of `docs/metrics`.
@@ -419,7 +419,7 @@ impl Page {
 
     fn row(&mut self, collector: &str, desc: &Desc, name: &str, kind: &str, help: &str) {
         let labels: Vec<_> = desc
-            .block
+            .base_labels
             .iter()
             .chain(desc.labels)
             .map(|label| format!("`{label}`"))
@@ -540,11 +540,11 @@ fn flags() -> Vec<Flag> {
 fn built(layer: Layer) -> impl Iterator<Item = &'static Entry> {
     collectors::ALL
         .iter()
-        .filter(move |entry| entry.layer == layer && !entry.is_to_come())
+        .filter(move |entry| entry.layer == layer && !entry.is_planned())
 }
 
 fn own_families() -> Vec<&'static Desc> {
-    [scrape::OWN_METRICS, exporter::OWN_METRICS].concat()
+    [scrape::SCRAPE_METRICS, self_metrics::SELF_METRICS].concat()
 }
 
 fn all_families() -> impl Iterator<Item = &'static Desc> {
@@ -555,7 +555,7 @@ fn all_families() -> impl Iterator<Item = &'static Desc> {
 fn not_built() -> String {
     let names: Vec<_> = collectors::ALL
         .iter()
-        .filter(|entry| entry.is_to_come())
+        .filter(|entry| entry.is_planned())
         .map(|entry| format!("`{}`", entry.name))
         .collect();
     if names.is_empty() {
@@ -568,16 +568,16 @@ fn not_built() -> String {
     )
 }
 
-fn type_name(kind: Kind) -> &'static str {
+fn type_name(kind: MetricType) -> &'static str {
     match kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Info => "info",
-        Kind::Unknown => "untyped",
-        Kind::Histogram => "histogram",
-        Kind::Summary => "summary",
-        Kind::GaugeHistogram => "gauge histogram",
-        Kind::StateSet => "state set",
+        MetricType::Counter => "counter",
+        MetricType::Gauge => "gauge",
+        MetricType::Info => "info",
+        MetricType::Unknown => "untyped",
+        MetricType::Histogram => "histogram",
+        MetricType::Summary => "summary",
+        MetricType::GaugeHistogram => "gauge histogram",
+        MetricType::StateSet => "state set",
     }
 }
 

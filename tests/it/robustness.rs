@@ -22,7 +22,7 @@ use rustix::{
 };
 use strata_exporter::{
     cli, collectors,
-    exposition::{Format, Page},
+    exposition::{Exposition, Format},
     scrape::{Scraper, Workers},
 };
 
@@ -49,7 +49,7 @@ impl Copy {
         let dir = format!("strata-robustness-{name}-{machine}-{}", std::process::id());
         let root = std::env::temp_dir().join(dir);
         copy(&crate::support::fixture(machine), &root);
-        let mut line = crate::support::command_line(&root);
+        let mut line = crate::support::fixture_args(&root);
         line.extend(MORE.iter().map(ToString::to_string));
         let settings = cli::parse_server(collectors::ALL, line).unwrap_or_else(|e| panic!("{e}"));
         let roots = settings.flags.roots;
@@ -74,8 +74,8 @@ impl Copy {
             .runtime
             .block_on(self.scraper.scrape(wanted, LIMIT))
             .into_families();
-        let page = Arc::new(Page::new(families, |_| true));
-        let plain = page.encode(Format::Plain).unwrap();
+        let page = Arc::new(Exposition::new(families, |_| true));
+        let plain = page.encode(Format::Text).unwrap();
         let open_metrics = page.encode(Format::OpenMetrics).unwrap();
         let rest = open_metrics.strip_suffix("# EOF\n");
         assert_eq!(

@@ -8,8 +8,11 @@ use std::{
 };
 
 use crate::support::{
-    promql::{Known, Question},
-    rules::{LAYERS, Rule, files, layer, read, recorded, root, rules, rules_dir},
+    promql::{MetricCatalog, PromqlQuery},
+    rules::{
+        LAYERS, Rule, all_rules, read_groups, read_yaml, recorded_names, repo_root, rule_files,
+        rules_dir,
+    },
 };
 use regex::Regex;
 use serde::Deserialize;
@@ -53,7 +56,7 @@ struct Sample {
 }
 
 fn alerts() -> BTreeMap<String, Rule> {
-    let alerts = rules().into_iter();
+    let alerts = all_rules().into_iter();
     let mut alerts = alerts.filter_map(|mut rule| Some((rule.alert.take()?, rule)));
     let mut out = BTreeMap::new();
     for (name, rule) in &mut alerts {
@@ -64,11 +67,11 @@ fn alerts() -> BTreeMap<String, Rule> {
 }
 
 fn worlds(layer: &str) -> Vec<World> {
-    read::<TestFile>(&rules_dir().join(format!("tests/{layer}.yml"))).tests
+    read_yaml::<TestFile>(&rules_dir().join(format!("tests/{layer}.yml"))).tests
 }
 
 fn runbooks() -> String {
-    fs::read_to_string(root().join("docs/operations/runbooks.md")).unwrap()
+    fs::read_to_string(repo_root().join("docs/operations/runbooks.md")).unwrap()
 }
 
 /// The sections of the runbooks, by their headings.
@@ -95,7 +98,7 @@ fn tokens(promql: &str) -> Vec<String> {
 
 fn promtool(args: &[&str], files: &[PathBuf]) {
     if !crate::support::is_installed("promtool") {
-        crate::support::lacks("promtool");
+        crate::support::skip("promtool");
         return;
     }
     let output = Command::new("promtool").args(args).args(files).output();
@@ -108,7 +111,7 @@ fn promtool(args: &[&str], files: &[PathBuf]) {
 
 #[test]
 fn promtool_finds_nothing_wrong_with_the_rules() {
-    let files = files();
+    let files = rule_files();
     promtool(&["check", "rules", "--lint=all", "--lint-fatal"], &files);
     let there = fs::read_dir(rules_dir()).unwrap();
     let there = there.filter(|file| file.as_ref().unwrap().path().is_file());
@@ -165,14 +168,14 @@ fn every_recorded_series_has_a_value_that_a_test_expects() {
             expected.insert(name.captures(&sample.labels).unwrap()[1].to_owned());
         }
     }
-    assert_eq!(expected, recorded());
+    assert_eq!(expected, recorded_names());
 }
 
 #[test]
 fn every_alert_says_how_bad_it_is_what_happened_and_where_to_read_on() {
     let sections = sections();
     for (layer_name, prefix) in LAYERS {
-        let groups = layer(layer_name);
+        let groups = read_groups(layer_name);
         for rule in groups.iter().flat_map(|group| &group.rules) {
             let Some(name) = &rule.alert else { continue };
             assert!(name.starts_with(prefix), "{name} in {layer_name}.yml");
@@ -209,7 +212,7 @@ fn every_section_of_the_runbooks_is_about_an_alert() {
 #[test]
 fn runbooks_name_alerts_metrics_and_rules_that_exist() {
     let text = runbooks();
-    let (alerts, known) = (alerts(), Known::new(recorded()));
+    let (alerts, known) = (alerts(), MetricCatalog::new(recorded_names()));
     let name = Regex::new(r"\b(Host|Container|Domain|Exporter)[A-Z]\w+").unwrap();
     for found in name.find_iter(&text) {
         let found = found.as_str();
@@ -223,7 +226,7 @@ fn runbooks_name_alerts_metrics_and_rules_that_exist() {
             let found = found.as_str();
             let is_collector = collectors::ALL.iter().any(|entry| entry.name == found);
             if !is_collector && found != "strata_exporter" && found != "strata_threshold:" {
-                assert!(known.has(found), "{found}");
+                assert!(known.has_metric(found), "{found}");
                 count += 1;
             }
         }
@@ -234,7 +237,7 @@ fn runbooks_name_alerts_metrics_and_rules_that_exist() {
 #[test]
 fn thresholds_are_at_the_top_and_alerts_compare_with_nothing_else() {
     for (name, _) in LAYERS {
-        let groups = layer(name);
+        let groups = read_groups(name);
         let names: Vec<_> = groups.iter().map(|group| group.name.as_str()).collect();
         let wanted = ["thresholds", "recorded", "alerts"].map(|it| format!("strata-{name}-{it}"));
         assert_eq!(names, wanted);
@@ -289,7 +292,7 @@ fn recordings_over_a_time_are_named_after_it() {
     let over = Regex::new(r"\[(\w+)\]").unwrap();
     let named = Regex::new("(?:rate|increase|changes)([0-9]+[mh])$").unwrap();
     let mut count = 0;
-    for rule in rules() {
+    for rule in all_rules() {
         let Some(name) = rule.record else { continue };
         for found in over.captures_iter(&rule.expr) {
             let named = named.captures(&name);
@@ -303,16 +306,16 @@ fn recordings_over_a_time_are_named_after_it() {
 
 #[test]
 fn rules_ask_for_metrics_and_labels_that_collectors_describe() {
-    let known = Known::new(recorded());
+    let known = MetricCatalog::new(recorded_names());
     let mut count = 0;
     let mut check = |expr: &str, of: &str| {
-        let (question, _) = Question::new(expr).unwrap_or_else(|error| panic!("{of}: {error}"));
+        let (question, _) = PromqlQuery::new(expr).unwrap_or_else(|error| panic!("{of}: {error}"));
         count += question.uses.len();
-        assert_eq!(known.complaints(&question), [""; 0], "{of}");
+        assert_eq!(known.validate(&question), [""; 0], "{of}");
     };
     // Queries in descriptions, to which labels are added.
     let query = Regex::new(r#"printf "([^"]+)""#).unwrap();
-    for rule in rules() {
+    for rule in all_rules() {
         let name = rule.alert.or(rule.record).unwrap();
         check(&rule.expr, &name);
         for text in rule.annotations.values() {

@@ -12,9 +12,9 @@ use std::{
 };
 
 use crate::support::{
-    is_installed, lacks,
-    live::{Program, Scratch, ask, until},
-    readers,
+    is_installed, prometheus_tools,
+    server_process::{ServerProcess, TempDir, run_with_input, wait_until},
+    skip,
 };
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ fn done(task: &str, file: &Path, words: &[&str]) -> String {
 }
 
 fn targets_of(task: &str, file: &Path, words: &[&str], input: &str) -> (Option<i32>, String) {
-    ask(&mut command(task, file, words), input)
+    run_with_input(&mut command(task, file, words), input)
 }
 
 fn command(task: &str, file: &Path, words: &[&str]) -> Command {
@@ -57,7 +57,7 @@ fn is_taken_by_promtool(dir: &Path, file: &Path) -> bool {
     let config = dir.join("promtool.yml");
     fs::write(&config, configuration(file)).unwrap();
     let mut promtool = Command::new("promtool");
-    let (code, said) = ask(promtool.args(["check", "config"]).arg(config), "");
+    let (code, said) = run_with_input(promtool.args(["check", "config"]).arg(config), "");
     assert!(matches!(code, Some(0 | 1)), "{said}");
     code == Some(0)
 }
@@ -80,9 +80,9 @@ fn configuration(file: &Path) -> String {
 #[test]
 fn prometheus_takes_up_what_is_added_and_drops_what_is_removed() {
     if !is_installed("prometheus") {
-        return lacks("prometheus");
+        return skip("prometheus");
     }
-    let dir = Scratch::new("targets-prometheus");
+    let dir = TempDir::new("targets-prometheus");
     let files = ["targets.json", "targets.yml"].map(|name| dir.0.join(name));
     let each = |task: &str, words: &[&str]| {
         for file in &files {
@@ -91,7 +91,8 @@ fn prometheus_takes_up_what_is_added_and_drops_what_is_removed() {
     };
     let labels = ["--label=instance_id=i-1", "--label=project_id=p \"1\" ü\n"];
     each("add", &[labels[0], labels[1], "127.0.0.1:9"]);
-    let prometheus = readers::prometheus(&dir, &configuration(&dir.0.join("targets.*")));
+    let prometheus =
+        prometheus_tools::start_prometheus(&dir, &configuration(&dir.0.join("targets.*")));
     wait_for(&prometheus, &["127.0.0.1:9"]);
     each("add", &[labels[0], labels[1], "127.0.0.1:10", "web"]);
     let found = wait_for(&prometheus, &["127.0.0.1:10", "127.0.0.1:9", "web:80"]);
@@ -108,13 +109,13 @@ fn prometheus_takes_up_what_is_added_and_drops_what_is_removed() {
 }
 
 /// Waits until Prometheus scrapes these addresses and no others, each from both files.
-fn wait_for(prometheus: &Program, addresses: &[&str]) -> Vec<Value> {
+fn wait_for(prometheus: &ServerProcess, addresses: &[&str]) -> Vec<Value> {
     let mut wanted: Vec<_> = addresses
         .iter()
         .flat_map(|it| ["json", "yml"].map(|job| (job, *it)))
         .collect();
     wanted.sort_unstable();
-    until(&format!("{addresses:?}"), || {
+    wait_until(&format!("{addresses:?}"), || {
         let answer = prometheus.get("/api/v1/targets?state=active", "").ok()?;
         let answer: Value = serde_json::from_str(&answer).unwrap();
         let active = answer["data"]["activeTargets"].as_array().unwrap();
@@ -270,9 +271,9 @@ fn cases() -> Vec<Case> {
 #[test]
 fn what_promtool_refuses_is_refused_and_nothing_else() {
     if !is_installed("promtool") {
-        return lacks("promtool");
+        return skip("promtool");
     }
-    let dir = Scratch::new("targets-promtool");
+    let dir = TempDir::new("targets-promtool");
     let (mut taken, mut refused) = (0, 0);
     for (address, labels) in &cases() {
         let labels_as_json: serde_json::Map<_, _> = labels
@@ -398,9 +399,9 @@ const SAME: &[(&str, &[u8])] = &[
 #[test]
 fn files_that_promtool_refuses_are_refused() {
     if !is_installed("promtool") {
-        return lacks("promtool");
+        return skip("promtool");
     }
-    let dir = Scratch::new("targets-files");
+    let dir = TempDir::new("targets-files");
     let check = |name: &str, bytes: &[u8], theirs: bool, ours: bool| {
         let file = dir.0.join(name);
         fs::write(&file, bytes).unwrap();
@@ -430,14 +431,14 @@ fn files_that_promtool_refuses_are_refused() {
 #[test]
 fn examples_are_taken_and_written_as_they_are() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("prometheus/targets");
-    let dir = Scratch::new("targets-examples");
+    let dir = TempDir::new("targets-examples");
     for name in ["machines.json", "machines.yml"] {
         let file = dir.0.join(name);
         fs::copy(examples.join(name), &file).unwrap();
         if is_installed("promtool") {
             assert!(is_taken_by_promtool(&dir.0, &file), "{name}");
         } else {
-            lacks("promtool");
+            skip("promtool");
         }
         let said = done("list", &file, &["--label=service_id=web"]);
         assert!(
@@ -459,7 +460,7 @@ fn examples_are_taken_and_written_as_they_are() {
 fn writers_at_once_lose_nothing() {
     const WRITERS: usize = 8;
     const EACH: usize = 12;
-    let dir = Scratch::new("targets-writers");
+    let dir = TempDir::new("targets-writers");
     for name in ["targets.json", "targets.yml"] {
         let file = dir.0.join(name);
         let write = |writer: usize| {
@@ -494,7 +495,7 @@ fn writers_at_once_lose_nothing() {
 #[test]
 fn a_writer_that_is_killed_leaves_a_whole_file() {
     const ROUNDS: u64 = 50;
-    let dir = Scratch::new("targets-killed");
+    let dir = TempDir::new("targets-killed");
     let file = dir.0.join("targets.json");
     // Large, so that writing it takes a while.
     let many: Vec<String> = (0..20_000).map(|it| format!("host-{it}:9100")).collect();
@@ -538,9 +539,9 @@ fn a_writer_that_is_killed_leaves_a_whole_file() {
 #[test]
 fn mode_and_owner_stay() {
     if !rustix::process::geteuid().is_root() {
-        return lacks("root");
+        return skip("root");
     }
-    let dir = Scratch::new("targets-owner");
+    let dir = TempDir::new("targets-owner");
     let file = dir.0.join("targets.json");
     fs::write(&file, "[]").unwrap();
     chown(&file, Some(NOBODY), Some(NOBODY - 1)).unwrap();
@@ -559,9 +560,9 @@ fn mode_and_owner_stay() {
 fn whoever_cannot_keep_the_owner_changes_nothing() {
     use std::os::unix::process::CommandExt;
     if !rustix::process::geteuid().is_root() {
-        return lacks("root");
+        return skip("root");
     }
-    let dir = Scratch::new("targets-other");
+    let dir = TempDir::new("targets-other");
     fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o777)).unwrap();
     let file = dir.0.join("targets.json");
     fs::write(&file, "[]").unwrap();
@@ -572,7 +573,7 @@ fn whoever_cannot_keep_the_owner_changes_nothing() {
         .args(["targets", "add", "--file"])
         .arg(&file)
         .arg("h:1");
-    let (code, said) = ask(command.uid(NOBODY).gid(NOBODY), "");
+    let (code, said) = run_with_input(command.uid(NOBODY).gid(NOBODY), "");
     assert_eq!(code, Some(1));
     assert!(said.contains("its owner 0:0 cannot be kept"), "{said}");
     assert_eq!(groups(&file), json!([]));
@@ -581,7 +582,7 @@ fn whoever_cannot_keep_the_owner_changes_nothing() {
 
 #[test]
 fn nothing_is_written_when_nothing_changes() {
-    let dir = Scratch::new("targets-same");
+    let dir = TempDir::new("targets-same");
     let file = dir.0.join("targets.json");
     // Not as it would be written.
     let text = r#"[{"labels":{"b":"2","a":"1"},"targets":["h:1"]}]"#;
@@ -618,7 +619,7 @@ fn nothing_is_written_when_nothing_changes() {
 
 #[test]
 fn a_link_stays_one() {
-    let dir = Scratch::new("targets-link");
+    let dir = TempDir::new("targets-link");
     let (real, link) = (dir.0.join("real.json"), dir.0.join("sub/link.json"));
     fs::create_dir(dir.0.join("sub")).unwrap();
     symlink("../real.json", &link).unwrap();
@@ -638,7 +639,7 @@ fn a_link_stays_one() {
 
 #[test]
 fn sync_reads_lists_and_does_not_take_silence_for_an_answer() {
-    let dir = Scratch::new("targets-sync");
+    let dir = TempDir::new("targets-sync");
     let file = dir.0.join("targets.yml");
     let list = dir.0.join("list");
     fs::write(&list, "# ours\n b:1\r\n\na:1\nb:1\n").unwrap();
@@ -661,7 +662,7 @@ fn sync_reads_lists_and_does_not_take_silence_for_an_answer() {
 
 #[test]
 fn exit_codes_tell_a_wrong_command_line_from_what_could_not_be_done() {
-    let dir = Scratch::new("targets-codes");
+    let dir = TempDir::new("targets-codes");
     let file = dir.0.join("targets.json");
     for (task, words, code, said) in [
         (
@@ -692,7 +693,7 @@ fn exit_codes_tell_a_wrong_command_line_from_what_could_not_be_done() {
             "move",
             vec![],
             2,
-            "strata_exporter: unrecognized subcommand 'move', try --help\n",
+            "strata_exporter: unrecognized subcommand 'move' (did you mean 'remove'?), try --help\n",
         ),
         ("list", vec![], 1, "strata_exporter: FILE does not exist\n"),
         (

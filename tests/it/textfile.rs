@@ -10,7 +10,7 @@ use std::{
 use rustix::fs::{CWD, FileType, Mode};
 use strata_exporter::{
     cli, collectors,
-    exposition::{Format, Page},
+    exposition::{Exposition, Format},
     scrape::{Scraper, Workers},
 };
 
@@ -57,8 +57,8 @@ async fn scrape(directories: &[&Path]) -> (String, usize) {
         Workers::default(),
     );
     let families = crate::support::scrape_all(&scraper).await;
-    let page = Arc::new(Page::new(families, |_| true));
-    (page.encode(Format::Plain).unwrap(), page.clashes())
+    let page = Arc::new(Exposition::new(families, |_| true));
+    (page.encode(Format::Text).unwrap(), page.conflicts())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ use std::{
 
 use crate::support::{
     certificates,
-    live::{self, Program, Scratch},
+    server_process::{self, ServerProcess, TempDir},
 };
 use rustls::{
     ServerConfig, ServerConnection,
@@ -34,12 +34,12 @@ const NO_CERTIFICATE: &str = "a client certificate: name one by cert_file and ke
 
 /// A directory of certificates and settings.
 struct Place {
-    scratch: Scratch,
+    scratch: TempDir,
 }
 
 /// An exporter, running.
 struct Server {
-    program: Program,
+    program: ServerProcess,
     socket: String,
 }
 
@@ -56,19 +56,19 @@ impl Place {
     /// signed nothing.
     fn new(name: &str) -> Option<Self> {
         if !crate::support::is_installed("openssl") {
-            crate::support::lacks("openssl");
+            crate::support::skip("openssl");
             return None;
         }
-        let scratch = Scratch::new(&format!("top-{name}"));
+        let scratch = TempDir::new(&format!("top-{name}"));
         let dir = &scratch.0;
-        certificates::itself(dir, "ca", "/CN=authority", &[]);
-        certificates::itself(dir, "other", "/CN=other", &[]);
+        certificates::self_signed(dir, "ca", "/CN=authority", &[]);
+        certificates::self_signed(dir, "other", "/CN=other", &[]);
         let name = "subjectAltName = DNS:localhost";
-        certificates::itself(dir, "guide", "/C=US/O=x/CN=localhost", &["-addext", name]);
+        certificates::self_signed(dir, "guide", "/C=US/O=x/CN=localhost", &["-addext", name]);
         let server = format!("{NAMES}\nextendedKeyUsage=serverAuth");
-        certificates::signed(dir, "web", "rsa:2048", "ca", "30", &server);
+        certificates::ca_signed(dir, "web", "rsa:2048", "ca", "30", &server);
         let client = "extendedKeyUsage=clientAuth";
-        certificates::signed(dir, "own", "ec", "ca", "30", client);
+        certificates::ca_signed(dir, "own", "ec", "ca", "30", client);
         Some(Self { scratch })
     }
 
@@ -82,7 +82,7 @@ impl Place {
         let number = SERVED.fetch_add(1, Ordering::Relaxed);
         let socket = self.dir().join(format!("{number}.socket"));
         let socket = socket.display().to_string();
-        let mut command = live::exporter();
+        let mut command = server_process::exporter_command();
         command.args([
             "--collector.disable-defaults",
             "--collector.loadavg",
@@ -90,7 +90,7 @@ impl Place {
             "--libvirt.uri=qemu+unix:///system?socket=/nowhere",
             &format!("--web.listen-address=unix:{socket}"),
         ]);
-        let (program, _) = Program::start_with_web_config(&mut command, self.dir(), config);
+        let (program, _) = ServerProcess::start_with_web_config(&mut command, self.dir(), config);
         Server { program, socket }
     }
 
@@ -101,7 +101,7 @@ impl Place {
 
     /// The same, where the system trusts those in a file.
     fn top_where(&self, url: &str, settings: &str, trusted: &str) -> Said {
-        let mut command = live::exporter();
+        let mut command = server_process::exporter_command();
         command.args(["top", url]).current_dir("/");
         command.env("SSL_CERT_FILE", self.dir().join(trusted));
         command.env_remove("SSL_CERT_DIR");
@@ -110,7 +110,7 @@ impl Place {
             fs::write(&file, settings).unwrap();
             command.arg(format!("--http.config.file={}", file.display()));
         }
-        let (status, text) = live::ask(&mut command, "");
+        let (status, text) = server_process::run_with_input(&mut command, "");
         Said { status, text }
     }
 }
@@ -218,13 +218,13 @@ fn a_certificate_that_is_named_has_to_be_good_all_the_same() {
         return;
     };
     let dir = place.dir();
-    certificates::signed(dir, "expired", "ec", "ca", "-1", NAMES);
+    certificates::ca_signed(dir, "expired", "ec", "ca", "-1", NAMES);
     let client = format!("{NAMES}\nextendedKeyUsage=clientAuth");
-    certificates::signed(dir, "backwards", "ec", "ca", "30", &client);
+    certificates::ca_signed(dir, "backwards", "ec", "ca", "30", &client);
     // By one that is no authority.
     let leaf = format!("{NAMES}\nbasicConstraints=CA:FALSE");
-    certificates::signed(dir, "leaf", "ec", "ca", "30", &leaf);
-    certificates::signed(dir, "forged", "ec", "leaf", "30", &leaf);
+    certificates::ca_signed(dir, "leaf", "ec", "ca", "30", &leaf);
+    certificates::ca_signed(dir, "forged", "ec", "leaf", "30", &leaf);
     for (served, named, said) in [
         ("leaf", "leaf", None),
         ("expired", "expired", Some("its certificate has expired")),

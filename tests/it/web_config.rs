@@ -15,7 +15,7 @@ use std::{
 
 use crate::support::{
     certificates,
-    live::{self, NEVER, Program, Scratch, until},
+    server_process::{self, ServerProcess, TempDir, WAIT_TIMEOUT, wait_until},
 };
 
 const ORACLE: &str = "prometheus-node-exporter";
@@ -37,7 +37,7 @@ impl Authority {
             dir: dir.to_owned(),
         };
         for ca in ["ca", "ca2"] {
-            certificates::itself(dir, ca, "/CN=authority", &[]);
+            certificates::self_signed(dir, ca, "/CN=authority", &[]);
         }
         let server = "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth";
         let client = "subjectAltName=DNS:scraper.example,IP:10.1.2.3,email:who@example.org,\
@@ -48,12 +48,12 @@ impl Authority {
         this.sign("nameless", "ec", "ca", "30", "extendedKeyUsage=clientAuth");
         this.sign("expired", "ec", "ca", "-1", client);
         this.sign("other", "ec", "ca2", "30", client);
-        certificates::itself(dir, "self", "/CN=self", &[]);
+        certificates::self_signed(dir, "self", "/CN=self", &[]);
         this
     }
 
     fn sign(&self, name: &str, kind: &str, ca: &str, days: &str, extensions: &str) {
-        certificates::signed(&self.dir, name, kind, ca, days, extensions);
+        certificates::ca_signed(&self.dir, name, kind, ca, days, extensions);
     }
 
     fn text(&self, name: &str) -> String {
@@ -63,14 +63,14 @@ impl Authority {
 
 /// A server, running.
 struct Server {
-    program: Program,
+    program: ServerProcess,
     config: PathBuf,
     dir: PathBuf,
 }
 
 impl Server {
     fn start(mut command: Command, dir: &Path, config: &str) -> Self {
-        let (program, config) = Program::start_with_web_config(&mut command, dir, config);
+        let (program, config) = ServerProcess::start_with_web_config(&mut command, dir, config);
         Self {
             program,
             config,
@@ -79,7 +79,7 @@ impl Server {
     }
 
     fn ours(dir: &Path, config: &str) -> Self {
-        let mut command = live::exporter();
+        let mut command = server_process::exporter_command();
         command.args(["--collector.disable-defaults", "--collector.loadavg"]);
         Self::start(command, dir, config)
     }
@@ -202,14 +202,14 @@ fn can_run() -> bool {
         .iter()
         .find(|program| !crate::support::is_installed(program));
     if let Some(program) = lacking {
-        crate::support::lacks(program);
+        crate::support::skip(program);
     }
     lacking.is_none()
 }
 
-fn with_certificates(name: &str) -> Option<(Scratch, Authority)> {
+fn with_certificates(name: &str) -> Option<(TempDir, Authority)> {
     can_run().then(|| {
-        let scratch = Scratch::new(&format!("web-config-{name}"));
+        let scratch = TempDir::new(&format!("web-config-{name}"));
         let authority = Authority::new(&scratch.0);
         (scratch, authority)
     })
@@ -419,7 +419,7 @@ fn passwords_are_asked_for_as_node_exporter_asks() {
     if !can_run() {
         return;
     }
-    let scratch = Scratch::new("web-config-passwords");
+    let scratch = TempDir::new("web-config-passwords");
     let long = "x".repeat(72);
     let config = format!(
         "basic_auth_users:\n  a: {ONE}\n  'b c': {ONE}\n  \u{e9}: {ONE}\n  7: {ONE}\n  '': {ONE}\n"
@@ -580,7 +580,7 @@ fn http_at_a_port_for_tls_is_told_so_as_go_tells_it() {
     compare(&scratch.0, PAIR, &["", "-X POST", "-I"], ask, &[]);
     let server = Server::ours(&scratch.0, PAIR);
     let mut noise = TcpStream::connect(server.program.address).unwrap();
-    noise.set_read_timeout(Some(NEVER)).unwrap();
+    noise.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     noise.write_all(&[0; 200]).unwrap();
     // Reset or closed, with an alert or without.
     let _gone = noise.read_to_end(&mut Vec::new());
@@ -597,7 +597,7 @@ fn http_at_a_port_for_tls_is_told_so_as_go_tells_it() {
         ("slow", 0),
     ] {
         let name = format!("strata_web_handshakes_failed_total{{reason=\"{reason}\"}}");
-        until(&format!("{count} of {name}"), || {
+        wait_until(&format!("{count} of {name}"), || {
             let got = server.sample("https", &[], &name)?;
             (got == count.to_string()).then_some(())
         });
@@ -617,7 +617,7 @@ fn a_handshake_that_does_not_end_is_ended() {
     slow[2].write_all(&[22, 3, 1, 1, 0, 1]).unwrap();
     assert_eq!(server.https(&[]).status, 200);
     for mut stream in slow {
-        stream.set_read_timeout(Some(NEVER)).unwrap();
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         let mut rest = Vec::new();
         assert!(stream.read_to_end(&mut rest).is_ok_and(|_| rest.is_empty()));
     }
@@ -630,7 +630,7 @@ fn who_makes_room_for_others_may_be_shaking_hands() {
     let Some((scratch, _authority)) = with_certificates("room") else {
         return;
     };
-    let mut command = live::exporter();
+    let mut command = server_process::exporter_command();
     command.args(["--collector.disable-defaults", "--collector.loadavg"]);
     command.arg("--web.max-connections=3");
     let server = Server::start(command, &scratch.0, PAIR);
@@ -646,7 +646,7 @@ fn the_limit_of_requests_comes_before_passwords() {
     if !can_run() {
         return;
     }
-    let scratch = Scratch::new("web-config-limit");
+    let scratch = TempDir::new("web-config-limit");
     let config = format!(
         "rate_limit: {{interval: 1h, burst: 4}}\nbasic_auth_users: {{a: {ONE}}}\n\
          http_server_config: {{headers: {{X-Frame-Options: deny}}}}\n"
@@ -698,7 +698,7 @@ fn guesses_do_not_keep_out_who_is_known() {
     if !can_run() {
         return;
     }
-    let scratch = Scratch::new("web-config-guesses");
+    let scratch = TempDir::new("web-config-guesses");
     // The other one takes a second or more of a debug build.
     let dear = ONE.replace("$04$", "$12$");
     let config = format!("basic_auth_users: {{a: {ONE}, dear: {dear}}}\n");
@@ -721,7 +721,7 @@ fn guesses_do_not_keep_out_who_is_known() {
             .sample("http", &["-u", "a:one"], busy)
             .filter(|count| count != "0")
     };
-    until("too many guesses", none);
+    wait_until("too many guesses", none);
     for _ in 0..20 {
         assert_eq!(server.curl("http", PATH, &["-u", "a:one"]).status, 200);
     }
@@ -770,7 +770,7 @@ const TAKEN: &str = "strata_web_config_last_reload_successful";
 
 /// Waits until the metric says so.
 fn until_taken(server: &Server, scheme: &str, words: &[&str], taken: &str) {
-    until(&format!("{TAKEN} {taken}"), || {
+    wait_until(&format!("{TAKEN} {taken}"), || {
         let got = server.sample(scheme, words, TAKEN)?;
         (got == taken).then_some(())
     });
@@ -809,7 +809,7 @@ fn a_file_that_changed_is_read_again_and_one_that_is_wrong_is_not_taken() {
         .unwrap();
     thread::sleep(Duration::from_millis(1_200));
     server.change(&users("b"));
-    until("the new user", || (as_user("b") == 200).then_some(()));
+    wait_until("the new user", || (as_user("b") == 200).then_some(()));
     assert_eq!(as_user("a"), 401);
     let kept = kept.wait_with_output().unwrap();
     let kept = String::from_utf8(kept.stdout).unwrap();
@@ -852,7 +852,7 @@ fn a_file_that_changed_is_read_again_and_one_that_is_wrong_is_not_taken() {
     assert!(made.success());
     thread::sleep(Duration::from_millis(1_200));
     assert_eq!(as_user("b"), 200);
-    until("a line about the FIFO", || {
+    wait_until("a line about the FIFO", || {
         as_user("b");
         server
             .program
@@ -901,7 +901,7 @@ fn certificates_that_were_renewed_are_shown_and_authorities_that_changed_hold() 
     until_taken(&server, "https", &[], "0");
     assert_eq!(serial(&server), "subject=CN = web");
     fs::copy(dir.join("next.key"), dir.join("s.key")).unwrap();
-    until("the new certificate", || {
+    wait_until("the new certificate", || {
         (serial(&server) == "subject=CN = next").then_some(())
     });
     let after = server.sample("https", &[], expiry).unwrap();
@@ -912,7 +912,7 @@ fn certificates_that_were_renewed_are_shown_and_authorities_that_changed_hold() 
     );
 
     fs::copy(dir.join("ca2.crt"), dir.join("c.crt")).unwrap();
-    until("the new authority", || {
+    wait_until("the new authority", || {
         (server.https(&other).status == 200).then_some(())
     });
     assert_eq!(server.https(&known).status, 0);
@@ -927,7 +927,7 @@ fn certificates_that_were_renewed_are_shown_and_authorities_that_changed_hold() 
     );
     fs::copy(dir.join("late.crt"), dir.join("s.crt")).unwrap();
     fs::copy(dir.join("late.key"), dir.join("s.key")).unwrap();
-    until("the certificate that ran out", || {
+    wait_until("the certificate that ran out", || {
         (serial(&server) == "subject=CN = late").then_some(())
     });
     assert_eq!(server.https(&[]).status, 0);
@@ -952,7 +952,7 @@ fn a_new_file_does_not_turn_tls_on_and_an_empty_one_does_not_let_everybody_in() 
     }
     // Whoever says so lets everybody in.
     server.change("http_server_config: {headers: {X-Frame-Options: deny}}\n");
-    until("an open door", || {
+    wait_until("an open door", || {
         (server.curl("http", PATH, &[]).status == 200).then_some(())
     });
 }
@@ -962,26 +962,26 @@ fn nothing_is_said_of_a_web_config_that_is_not_there() {
     if !can_run() {
         return;
     }
-    let scratch = Scratch::new("web-config-none");
+    let scratch = TempDir::new("web-config-none");
     let flags = [
         "--collector.disable-defaults".to_owned(),
         "--web.config.file=".to_owned(),
     ];
-    let server = Program::ours(&flags, &scratch.0);
-    let text = server.text();
+    let server = ServerProcess::start_exporter(&flags, &scratch.0);
+    let text = server.metrics_text();
     assert!(text.contains("strata_http_connections "), "{text}");
     assert!(!text.contains("strata_web_"), "{text}");
 }
 
 #[test]
 fn a_file_that_is_wrong_keeps_the_exporter_from_starting_and_check_says_so() {
-    let scratch = Scratch::new("web-config-wrong");
+    let scratch = TempDir::new("web-config-wrong");
     let file = scratch.0.join("web.yml");
     fs::write(&file, "http_server_config:\n  http3: true\n").unwrap();
     let flag = format!("--web.config.file={}", file.display());
     let said = format!("{}:2:3: unknown field `http3`", file.display());
     let run = |words: &[&str]| {
-        let output = live::exporter()
+        let output = server_process::exporter_command()
             .args(words)
             .args([
                 "--collector.disable-defaults",
@@ -1003,7 +1003,7 @@ fn a_file_that_is_wrong_keeps_the_exporter_from_starting_and_check_says_so() {
     assert_eq!(code, Some(1), "{text}");
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
-        words.contains("WEB CONFIG") && words.contains("unknown field `http3`"),
+        words.contains("WRONG web config:") && words.contains("unknown field `http3`"),
         "{text}"
     );
     fs::write(&file, "http_server_config:\n  http2: true\n").unwrap();
@@ -1205,7 +1205,7 @@ fn files_are_good_or_wrong_as_promtool_finds_them() {
 fn checks_out(dir: &Path, text: &str) -> (bool, String) {
     let file = dir.join("checked.yml");
     fs::write(&file, text).unwrap();
-    let output = live::exporter()
+    let output = server_process::exporter_command()
         .args(["web-config", "check"])
         .arg(&file)
         .output();
@@ -1235,11 +1235,11 @@ fn promtool(dir: &Path, text: &str) -> bool {
 
 #[test]
 fn several_files_are_checked_at_once() {
-    let scratch = Scratch::new("web-config-several");
+    let scratch = TempDir::new("web-config-several");
     let (good, wrong) = (scratch.0.join("good.yml"), scratch.0.join("wrong.yml"));
     fs::write(&good, "{}").unwrap();
     fs::write(&wrong, "a: 1").unwrap();
-    let output = live::exporter()
+    let output = server_process::exporter_command()
         .args(["web-config", "check"])
         .args([&good, &wrong, &good])
         .output()
@@ -1247,9 +1247,12 @@ fn several_files_are_checked_at_once() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stdout.split(|byte| *byte == b'\n').count(), 3);
     assert_eq!(output.stderr.split(|byte| *byte == b'\n').count(), 2);
-    let none = live::exporter().arg("web-config").output().unwrap();
+    let none = server_process::exporter_command()
+        .arg("web-config")
+        .output()
+        .unwrap();
     assert_eq!(none.status.code(), Some(2));
-    let help = live::exporter()
+    let help = server_process::exporter_command()
         .args(["web-config", "--help"])
         .output()
         .unwrap();
@@ -1260,9 +1263,9 @@ fn several_files_are_checked_at_once() {
 fn the_example_is_good() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/web-config.yml");
     if !crate::support::is_installed("openssl") {
-        return crate::support::lacks("openssl");
+        return crate::support::skip("openssl");
     }
-    let scratch = Scratch::new("web-config-example");
+    let scratch = TempDir::new("web-config-example");
     Authority::new(&scratch.0);
     let text = fs::read_to_string(example).unwrap();
     let here = scratch.0.display();

@@ -11,8 +11,9 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    file_of_program, is_installed, lacks,
-    live::{NEVER, Scratch, free_address, until},
+    find_program, is_installed,
+    server_process::{TempDir, WAIT_TIMEOUT, free_address, wait_until},
+    skip,
 };
 
 /// A browser with one page.
@@ -21,7 +22,7 @@ pub struct Browser {
     address: SocketAddr,
     /// The path of the session.
     session: String,
-    dir: Scratch,
+    dir: TempDir,
 }
 
 impl Browser {
@@ -29,11 +30,11 @@ impl Browser {
     pub fn start(test: &str) -> Option<Self> {
         for program in ["chromium", "chromedriver"] {
             if !is_installed(program) {
-                lacks(program);
+                skip(program);
                 return None;
             }
         }
-        let dir = Scratch::new(&format!("browser-{test}"));
+        let dir = TempDir::new(&format!("browser-{test}"));
         let address = free_address();
         let log = File::create(dir.0.join("log")).unwrap();
         let driver = Command::new("chromedriver")
@@ -50,19 +51,19 @@ impl Browser {
             session: String::new(),
             dir,
         };
-        until("a driver that is ready", || {
-            let status = browser.try_ask("GET", "/status", &Value::Null)?;
+        wait_until("a driver that is ready", || {
+            let status = browser.try_request("GET", "/status", &Value::Null)?;
             status["ready"].as_bool().filter(|ready| *ready)
         });
         let profile = browser.dir.0.join("profile");
         let profile = format!("--user-data-dir={}", profile.display());
-        let made = browser.ask(
+        let made = browser.request(
             "POST",
             "/session",
             &json!({"capabilities": {"alwaysMatch": {
                 "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
                 "goog:chromeOptions": {
-                    "binary": file_of_program("chromium").unwrap(),
+                    "binary": find_program("chromium").unwrap(),
                     // Tests run as root, and containers have little shared memory.
                     "args": [
                         "--headless=new",
@@ -77,19 +78,19 @@ impl Browser {
         );
         browser.session = format!("/session/{}", made["sessionId"].as_str().unwrap());
         // Debian's begins with a page from elsewhere.
-        browser.open("about:blank");
-        browser.requests();
+        browser.navigate("about:blank");
+        browser.requested_urls();
         Some(browser)
     }
 
     /// Opens a page and waits until it is there.
-    pub fn open(&self, url: &str) {
-        self.of_session("POST", "/url", &json!({ "url": url }));
+    pub fn navigate(&self, url: &str) {
+        self.session_request("POST", "/url", &json!({ "url": url }));
     }
 
     /// What a function of this body returns in the page.
-    pub fn run(&self, script: &str) -> Value {
-        self.of_session(
+    pub fn execute(&self, script: &str) -> Value {
+        self.session_request(
             "POST",
             "/execute/sync",
             &json!({"script": script, "args": []}),
@@ -101,60 +102,60 @@ impl Browser {
         let actions = [("keyDown", key), ("keyUp", key)];
         let actions = actions.map(|(kind, key)| json!({"type": kind, "value": key}));
         let keyboard = json!({"type": "key", "id": "keyboard", "actions": actions});
-        self.of_session("POST", "/actions", &json!({"actions": [keyboard]}));
+        self.session_request("POST", "/actions", &json!({"actions": [keyboard]}));
     }
 
     /// Clicks in the middle of an element, as a user would.
     pub fn click(&self, selector: &str) {
         let element = self.element(selector);
-        self.of_session("POST", &format!("{element}/click"), &json!({}));
+        self.session_request("POST", &format!("{element}/click"), &json!({}));
     }
 
     /// What is seen of an element, as text.
-    pub fn picture_of(&self, selector: &str) -> String {
+    pub fn element_screenshot(&self, selector: &str) -> String {
         let element = self.element(selector);
-        let picture = self.of_session("GET", &format!("{element}/screenshot"), &Value::Null);
+        let picture = self.session_request("GET", &format!("{element}/screenshot"), &Value::Null);
         picture.as_str().unwrap().to_owned()
     }
 
     /// The path of the first element.
     fn element(&self, selector: &str) -> String {
         let using = json!({"using": "css selector", "value": selector});
-        let found = self.of_session("POST", "/element", &using);
+        let found = self.session_request("POST", "/element", &using);
         let id = found.as_object().and_then(|it| it.values().next());
         format!("/element/{}", id.and_then(Value::as_str).unwrap())
     }
 
     /// How wide, how high, how dark; what is narrow is a phone.
-    pub fn look(&self, width: u32, height: u32, theme: &str) {
+    pub fn set_viewport(&self, width: u32, height: u32, theme: &str) {
         let phone = width < 600;
-        self.tools(
+        self.send_cdp_command(
             "Emulation.setDeviceMetricsOverride",
             &json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}),
         );
-        self.tools(
+        self.send_cdp_command(
             "Emulation.setEmulatedMedia",
             &json!({"features": [{"name": "prefers-color-scheme", "value": theme}]}),
         );
     }
 
     /// Asks the browser itself, by the protocol of its developer tools.
-    pub fn tools(&self, command: &str, parameters: &Value) -> Value {
+    pub fn send_cdp_command(&self, command: &str, parameters: &Value) -> Value {
         let ask = json!({"cmd": command, "params": parameters});
-        self.of_session("POST", "/goog/cdp/execute", &ask)
+        self.session_request("POST", "/goog/cdp/execute", &ask)
     }
 
     /// What went wrong in the pages since it was last asked.
-    pub fn complaints(&self) -> Vec<String> {
-        let log = self.of_session("POST", "/se/log", &json!({"type": "browser"}));
+    pub fn console_errors(&self) -> Vec<String> {
+        let log = self.session_request("POST", "/se/log", &json!({"type": "browser"}));
         let log = log.as_array().unwrap();
         let all = log.iter().filter(|entry| entry["level"] != "INFO");
         all.map(|entry| entry["message"].to_string()).collect()
     }
 
     /// What pages asked anyone for since it was last asked.
-    pub fn requests(&self) -> Vec<String> {
-        let log = self.of_session("POST", "/se/log", &json!({"type": "performance"}));
+    pub fn requested_urls(&self) -> Vec<String> {
+        let log = self.session_request("POST", "/se/log", &json!({"type": "performance"}));
         let mut urls = Vec::new();
         for entry in log.as_array().unwrap() {
             let event: Value = serde_json::from_str(entry["message"].as_str().unwrap()).unwrap();
@@ -167,20 +168,20 @@ impl Browser {
         urls
     }
 
-    fn of_session(&self, method: &str, path: &str, body: &Value) -> Value {
-        self.ask(method, &format!("{}{path}", self.session), body)
+    fn session_request(&self, method: &str, path: &str, body: &Value) -> Value {
+        self.request(method, &format!("{}{path}", self.session), body)
     }
 
-    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
-        let said = self.try_ask(method, path, body);
-        let said = said.unwrap_or_else(|| panic!("{method} {path}: no answer"));
-        assert!(said.get("error").is_none(), "{method} {path}: {said}");
-        said
+    fn request(&self, method: &str, path: &str, body: &Value) -> Value {
+        let reply = self.try_request(method, path, body);
+        let reply = reply.unwrap_or_else(|| panic!("{method} {path}: no answer"));
+        assert!(reply.get("error").is_none(), "{method} {path}: {reply}");
+        reply
     }
 
-    fn try_ask(&self, method: &str, path: &str, body: &Value) -> Option<Value> {
+    fn try_request(&self, method: &str, path: &str, body: &Value) -> Option<Value> {
         let mut stream = TcpStream::connect(self.address).ok()?;
-        stream.set_read_timeout(Some(NEVER)).unwrap();
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         let body = match body {
             Value::Null => String::new(),
             body => body.to_string(),
@@ -205,27 +206,27 @@ impl Browser {
         }
         let mut body = vec![0; len];
         answer.read_exact(&mut body).ok()?;
-        let mut said: Value = serde_json::from_slice(&body).ok()?;
-        Some(said["value"].take())
+        let mut reply: Value = serde_json::from_slice(&body).ok()?;
+        Some(reply["value"].take())
     }
 
     /// Keeps a picture of the page as it is seen.
-    pub fn picture(&self, file: &Path) {
-        self.keep_picture(file, &json!({}));
+    pub fn screenshot(&self, file: &Path) {
+        self.save_screenshot(file, &json!({}));
     }
 
     /// Keeps a picture of all of the page.
-    pub fn whole_picture(&self, file: &Path) {
+    pub fn full_page_screenshot(&self, file: &Path) {
         let size = "const it = document.documentElement;
             return {x: 0, y: 0, scale: 1, width: it.scrollWidth, height: it.scrollHeight}";
-        let clip = self.run(size);
-        self.keep_picture(file, &json!({"captureBeyondViewport": true, "clip": clip}));
+        let clip = self.execute(size);
+        self.save_screenshot(file, &json!({"captureBeyondViewport": true, "clip": clip}));
     }
 
-    fn keep_picture(&self, file: &Path, how: &Value) {
-        let picture = self.tools("Page.captureScreenshot", how);
+    fn save_screenshot(&self, file: &Path, how: &Value) {
+        let picture = self.send_cdp_command("Page.captureScreenshot", how);
         let encoded = picture["data"].as_str().unwrap();
-        std::fs::write(file, decoded(encoded)).unwrap();
+        std::fs::write(file, decode_base64(encoded)).unwrap();
     }
 }
 
@@ -233,7 +234,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         // The driver ends the browser with the session.
         if !self.session.is_empty() {
-            let _gone = self.try_ask("DELETE", &self.session.clone(), &Value::Null);
+            let _gone = self.try_request("DELETE", &self.session.clone(), &Value::Null);
         }
         let _gone = self.driver.kill();
         let _gone = self.driver.wait();
@@ -241,7 +242,7 @@ impl Drop for Browser {
 }
 
 /// The bytes that base64 stands for.
-fn decoded(base64: &str) -> Vec<u8> {
+fn decode_base64(base64: &str) -> Vec<u8> {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let digits = base64.bytes().filter(|byte| *byte != b'=');
     let digits = digits.map(|byte| DIGITS.iter().position(|it| *it == byte).unwrap());

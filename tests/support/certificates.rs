@@ -10,12 +10,12 @@ fn openssl(dir: &Path, words: &[&str]) {
         .current_dir(dir)
         .output();
     let output = output.unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "openssl {words:?}: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "openssl {words:?}: {stderr}");
 }
 
 /// One that is signed by itself, which openssl makes an authority's.
-pub fn itself(dir: &Path, name: &str, subject: &str, more: &[&str]) {
+pub fn self_signed(dir: &Path, name: &str, subject: &str, more: &[&str]) {
     let (key, crt) = (format!("{name}.key"), format!("{name}.crt"));
     let mut words = vec!["req", "-x509", "-newkey", "ec", "-pkeyopt", CURVE, "-nodes"];
     words.extend(["-keyout", &key, "-out", &crt, "-subj", subject]);
@@ -25,7 +25,7 @@ pub fn itself(dir: &Path, name: &str, subject: &str, more: &[&str]) {
 }
 
 /// One that is signed by another, for a key of this kind: `ec` or, for example, `rsa:2048`.
-pub fn signed(dir: &Path, name: &str, kind: &str, ca: &str, days: &str, extensions: &str) {
+pub fn ca_signed(dir: &Path, name: &str, kind: &str, ca: &str, days: &str, extensions: &str) {
     let file = |ending: &str| format!("{name}.{ending}");
     let (key, csr, crt) = (file("key"), file("csr"), file("crt"));
     let mut request = vec!["req", "-new", "-newkey", kind];

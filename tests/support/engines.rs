@@ -16,8 +16,9 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
-    file_of_program, is_installed, lacks,
-    live::{Scratch, until},
+    find_program, is_installed,
+    server_process::{TempDir, wait_until},
+    skip,
 };
 
 /// What Podman would like is more than some machines have to give.
@@ -25,7 +26,7 @@ const CONTAINERS_CONF: &str =
     "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n";
 
 /// With /run of its own an engine finds nothing of its like, and leaves nothing.
-const PRIVATELY: &str = "
+const UNSHARE_SCRIPT: &str = "
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /dev/shm
 ip link set lo up
@@ -36,7 +37,7 @@ exec \"$@\"
 pub const IMAGE: &str = "strata-box:1";
 
 /// How many engines there are.
-static RUNNING: AtomicUsize = AtomicUsize::new(0);
+static RUNNING_ENGINES: AtomicUsize = AtomicUsize::new(0);
 
 /// A running engine.
 pub struct Engine {
@@ -44,37 +45,37 @@ pub struct Engine {
     /// What it is started by, where it has its mounts and its network already.
     command: Command,
     /// These.
-    place: [File; 2],
-    dir: Scratch,
+    namespaces: [File; 2],
+    dir: TempDir,
     name: &'static str,
 }
 
 impl Engine {
     /// A Docker daemon; `None`, which is said, where there can be none.
     pub fn docker(test: &str) -> Option<Self> {
-        Self::later(test).map(Self::docker_in)
+        Self::docker_dir(test).map(Self::start_docker_in)
     }
 
     /// A directory for a Docker daemon that is started later.
-    pub fn later(test: &str) -> Option<Scratch> {
+    pub fn docker_dir(test: &str) -> Option<TempDir> {
         let needed = ["docker", "dockerd", "containerd", "runc", "iptables"];
-        Self::dir("docker", test, &needed)
+        Self::prepare_dir("docker", test, &needed)
     }
 
     /// A Docker daemon in this directory.
-    pub fn docker_in(dir: Scratch) -> Self {
+    pub fn start_docker_in(dir: TempDir) -> Self {
         let mut command = Command::new("dockerd");
         command
             .args(["--data-root".into(), dir.0.join("data")])
             .args(["--exec-root".into(), dir.0.join("exec")])
             .args(["--pidfile".into(), dir.0.join("pid")])
-            .args(["-H", &socket(&dir.0)]);
+            .args(["-H", &socket_url(&dir.0)]);
         Self::start("docker", dir, command)
     }
 
     /// Podman, listening as Docker does.
     pub fn podman(test: &str) -> Option<Self> {
-        let dir = Self::dir("podman", test, &["docker", "podman", "runc"])?;
+        let dir = Self::prepare_dir("podman", test, &["docker", "podman", "runc"])?;
         fs::write(dir.0.join("containers.conf"), CONTAINERS_CONF).unwrap();
         let mut command = Command::new("podman");
         command
@@ -84,20 +85,20 @@ impl Engine {
             // Debian's crun will have none of version 1 with controllers in version 2.
             .args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"])
             .args(["--events-backend", "file"])
-            .args(["system", "service", "-t", "0", &socket(&dir.0)])
+            .args(["system", "service", "-t", "0", &socket_url(&dir.0)])
             .env("CONTAINERS_CONF", dir.0.join("containers.conf"));
         Some(Self::start("podman", dir, command))
     }
 
-    fn dir(name: &str, test: &str, needed: &[&str]) -> Option<Scratch> {
+    fn prepare_dir(name: &str, test: &str, needed: &[&str]) -> Option<TempDir> {
         if !rustix::process::geteuid().is_root() {
-            lacks("root");
+            skip("root");
             return None;
         }
         let needed = needed.iter().chain(&["busybox", "unshare", "ip"]);
         for program in needed {
             if !is_installed(program) {
-                lacks(program);
+                skip(program);
                 return None;
             }
         }
@@ -107,21 +108,21 @@ impl Engine {
             .output()
             .unwrap();
         if !unshared.status.success() {
-            lacks("the right to mount, and to make bridges");
+            skip("the right to mount, and to make bridges");
             return None;
         }
         // Sockets have short names.
-        Some(Scratch::new(&format!("{name}-{test}")))
+        Some(TempDir::new(&format!("{name}-{test}")))
     }
 
-    fn start(name: &'static str, dir: Scratch, command: Command) -> Self {
+    fn start(name: &'static str, dir: TempDir, command: Command) -> Self {
         let mut first = Command::new("unshare");
         first
             .args(["--mount", "--net", "--propagation", "private"])
-            .args(["sh", "-ec", PRIVATELY, "sh"]);
-        let process = run(first, &command, &dir.0);
-        RUNNING.fetch_add(1, Ordering::Relaxed);
-        let place = until("a place for an engine", || {
+            .args(["sh", "-ec", UNSHARE_SCRIPT, "sh"]);
+        let process = spawn_wrapped(first, &command, &dir.0);
+        RUNNING_ENGINES.fetch_add(1, Ordering::Relaxed);
+        let place = wait_until("a place for an engine", || {
             let of = |of: &str| File::open(format!("/proc/{}/ns/{of}", process.id()));
             let ours = |of: &str| fs::read_link(format!("/proc/self/ns/{of}")).unwrap();
             let its = |of: &str| fs::read_link(format!("/proc/{}/ns/{of}", process.id()));
@@ -132,18 +133,18 @@ impl Engine {
         let mut engine = Self {
             process,
             command,
-            place,
+            namespaces: place,
             dir,
             name,
         };
-        engine.answers();
-        engine.import();
+        engine.wait_ready();
+        engine.import_image();
         engine
     }
 
     /// Waits until it answers.
-    fn answers(&mut self) {
-        until("an engine that answers", || {
+    fn wait_ready(&mut self) {
+        wait_until("an engine that answers", || {
             let ended = self.process.try_wait().unwrap();
             assert!(ended.is_none(), "{}: {}", self.name, self.log());
             self.try_run(&["version"]).ok()
@@ -151,14 +152,14 @@ impl Engine {
     }
 
     /// Ends the daemon by a signal; what it does for its containers is its own affair.
-    pub fn stop_by(&mut self, signal: Signal) {
+    pub fn stop_with(&mut self, signal: Signal) {
         self.signal(signal);
         self.process.wait().unwrap();
     }
 
     /// Starts it again after that, with what it had.
-    pub fn start_again(&mut self) {
-        let [mounts, net] = &self.place;
+    pub fn restart(&mut self) {
+        let [mounts, net] = &self.namespaces;
         let namespace = |file: &File| {
             let of = std::process::id();
             format!("/proc/{of}/fd/{}", file.as_raw_fd())
@@ -166,15 +167,15 @@ impl Engine {
         let mut enter = Command::new("nsenter");
         enter.arg(format!("--mount={}", namespace(mounts)));
         enter.arg(format!("--net={}", namespace(net)));
-        self.process = run(enter, &self.command, &self.dir.0);
-        self.answers();
+        self.process = spawn_wrapped(enter, &self.command, &self.dir.0);
+        self.wait_ready();
     }
 
     /// Makes the image: a static busybox, under all its names.
-    fn import(&self) {
+    fn import_image(&self) {
         let image = self.dir.0.join("image");
         fs::create_dir_all(image.join("bin")).unwrap();
-        let busybox = file_of_program("busybox").unwrap();
+        let busybox = find_program("busybox").unwrap();
         fs::copy(busybox, image.join("bin/busybox")).unwrap();
         let applets = Command::new("busybox").arg("--list").output().unwrap();
         for applet in String::from_utf8(applets.stdout).unwrap().lines() {
@@ -195,8 +196,8 @@ impl Engine {
     }
 
     /// Where it listens, as the exporter is told.
-    pub fn socket(&self) -> String {
-        socket(&self.dir.0)
+    pub fn socket_url(&self) -> String {
+        socket_url(&self.dir.0)
     }
 
     /// What it said so far.
@@ -212,8 +213,8 @@ impl Engine {
 
     /// What it says, or what is wrong.
     pub fn try_run(&self, words: &[&str]) -> Result<String, String> {
-        let said = Command::new("docker")
-            .args(["--host", &self.socket()])
+        let output = Command::new("docker")
+            .args(["--host", &self.socket_url()])
             // Whatever is set up for the user is not meant.
             .env("DOCKER_CONFIG", &self.dir.0)
             .env_remove("DOCKER_CONTEXT")
@@ -222,10 +223,10 @@ impl Engine {
             .output()
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        if said.status.success() {
-            Ok(text(&said.stdout))
+        if output.status.success() {
+            Ok(text(&output.stdout))
         } else {
-            Err(text(&said.stderr))
+            Err(text(&output.stderr))
         }
     }
 
@@ -259,7 +260,7 @@ impl Engine {
 
     /// All processes that were started in its directory and its mounts: the daemon's
     /// helpers, but not whoever else was told where it listens.
-    fn helpers(&self) -> Vec<Pid> {
+    fn helper_pids(&self) -> Vec<Pid> {
         let dir = self.dir.0.to_str().unwrap();
         let ours = fs::read_link("/proc/self/ns/mnt").unwrap();
         let mut found = Vec::new();
@@ -277,7 +278,7 @@ impl Engine {
     }
 
     /// Ends it in its own way, as far as it will.
-    fn end(&mut self) {
+    fn shut_down(&mut self) {
         let _anyhow = kill_process(Pid::from_child(&self.process), Signal::CONT);
         if let Ok(all) = self.try_run(&["ps", "--all", "--quiet"]) {
             let all: Vec<&str> = all.split_whitespace().collect();
@@ -300,12 +301,12 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.end();
-        for helper in self.helpers() {
+        self.shut_down();
+        for helper in self.helper_pids() {
             let _gone = kill_process(helper, Signal::KILL);
         }
         // Another test's engine may be about to make a container.
-        if RUNNING.fetch_sub(1, Ordering::Relaxed) > 1 {
+        if RUNNING_ENGINES.fetch_sub(1, Ordering::Relaxed) > 1 {
             return;
         }
         // Where nobody else has a container in it, the group of them all goes too.
@@ -319,7 +320,7 @@ impl Drop for Engine {
 }
 
 /// Starts a command by another; what it says is added to the log.
-fn run(mut by: Command, command: &Command, dir: &Path) -> Child {
+fn spawn_wrapped(mut by: Command, command: &Command, dir: &Path) -> Child {
     let mut options = File::options();
     let log = options.create(true).append(true);
     let log = log.open(dir.join("log")).unwrap();
@@ -337,13 +338,13 @@ fn run(mut by: Command, command: &Command, dir: &Path) -> Child {
         .unwrap()
 }
 
-fn socket(dir: &Path) -> String {
+fn socket_url(dir: &Path) -> String {
     let socket: PathBuf = dir.join("sock");
     format!("unix://{}", socket.display())
 }
 
 /// What a time of an engine's is, from 1970 on.
-pub fn seconds(time: &str) -> f64 {
+pub fn parse_unix_seconds(time: &str) -> f64 {
     // Podman writes what Go prints: with a zone's name behind its offset.
     let time = time.trim_end_matches(" UTC");
     let date = Command::new("date")

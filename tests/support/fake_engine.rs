@@ -15,12 +15,12 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::live::Scratch;
+use super::server_process::TempDir;
 
 /// What begins an answer whose end is the end of the connection.
-pub const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n";
+pub const RESPONSE_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n";
 /// What begins an answer in pieces.
-const CHUNKED: &str =
+const CHUNKED_HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// How the engine answers.
@@ -33,7 +33,7 @@ pub enum Reply {
     /// With this over and over, as many bytes as are taken up to so many.
     Flood(&'static str, u64),
     /// Not at all, and the connection stays open.
-    Silence,
+    Hang,
     /// With what is told from then on.
     Events,
 }
@@ -50,7 +50,7 @@ impl Reply {
 
 /// A container as the engine describes it.
 #[derive(Clone)]
-pub struct Made {
+pub struct FakeContainer {
     pub id: String,
     pub name: String,
     pub image: String,
@@ -64,7 +64,7 @@ pub struct Made {
     pub restart_policy: &'static str,
 }
 
-impl Made {
+impl FakeContainer {
     /// One that runs. Its id is this digit, 64 times.
     pub fn running(digit: char, name: &str) -> Self {
         Self {
@@ -85,7 +85,7 @@ impl Made {
         self.labels.iter().cloned().collect()
     }
 
-    fn listed(&self) -> Value {
+    fn list_json(&self) -> Value {
         json!({
             "Id": self.id, "Names": [format!("/{}", self.name)], "Image": self.image,
             "ImageID": "sha256:11", "Created": 1_795_244_000, "State": self.state,
@@ -94,7 +94,7 @@ impl Made {
         })
     }
 
-    fn described(&self) -> Value {
+    fn inspect_json(&self) -> Value {
         let mut described = json!({
             "Id": self.id, "Name": format!("/{}", self.name), "Image": "sha256:11",
             "Created": "2026-11-21T06:50:00.5Z", "RestartCount": self.restarts,
@@ -113,7 +113,7 @@ impl Made {
     }
 
     /// What is told when this happens to it.
-    pub fn event(&self, action: &str, attributes: &[(&str, &str)]) -> Value {
+    pub fn event_json(&self, action: &str, attributes: &[(&str, &str)]) -> Value {
         let mut actor = json!({"name": self.name, "image": self.image});
         for (name, value) in attributes {
             actor[*name] = (*value).into();
@@ -128,178 +128,180 @@ impl Made {
 
 /// What a running engine says and hears.
 #[derive(Default)]
-struct Said {
+struct FakeEngineState {
     /// By path, without the version of the API and the query.
     replies: BTreeMap<String, Reply>,
     /// Paths that are not answered until they are let go.
-    held: BTreeSet<String>,
+    held_paths: BTreeSet<String>,
     /// What was asked, as it came.
     requests: Vec<String>,
     /// Whoever listens for events, and the number of the connection.
-    listeners: Vec<(usize, UnixStream)>,
+    event_listeners: Vec<(usize, UnixStream)>,
     connections: usize,
     /// Connections that the other side has not ended.
-    open: usize,
+    open_connections: usize,
     /// All that were ever connected.
-    connected: Vec<UnixStream>,
+    streams: Vec<UnixStream>,
     /// Bytes of floods that were taken.
     flooded: u64,
     /// How often somebody went away in the middle of a flood.
-    turned_away: usize,
-    is_over: bool,
+    aborted_floods: usize,
+    is_stopped: bool,
 }
 
 #[derive(Default)]
-struct Shared {
-    said: Mutex<Said>,
+struct SharedState {
+    state: Mutex<FakeEngineState>,
     changed: Condvar,
 }
 
-impl Shared {
-    fn said(&self) -> MutexGuard<'_, Said> {
-        self.said.lock().unwrap()
+impl SharedState {
+    fn lock(&self) -> MutexGuard<'_, FakeEngineState> {
+        self.state.lock().unwrap()
     }
 }
 
 /// The engine. It ends with the test.
 pub struct FakeEngine {
-    dir: Scratch,
-    shared: Arc<Shared>,
+    dir: TempDir,
+    shared: Arc<SharedState>,
     acceptor: Option<thread::JoinHandle<()>>,
 }
 
 impl FakeEngine {
     /// Docker 20.10 without any container, listening.
     pub fn docker(test: &str) -> Self {
-        let mut engine = Self::absent(test);
+        let mut engine = Self::not_listening(test);
         engine.listen();
         engine
     }
 
     /// The same, before it listens for the first time.
-    pub fn absent(test: &str) -> Self {
+    pub fn not_listening(test: &str) -> Self {
         let engine = Self {
-            dir: Scratch::new(&format!("fake-{test}")),
+            dir: TempDir::new(&format!("fake-{test}")),
             shared: Arc::default(),
             acceptor: None,
         };
-        engine.is_version(&json!({
+        engine.set_version(&json!({
             "Version": "20.10.24+dfsg1", "ApiVersion": "1.41", "MinAPIVersion": "1.12",
             "Components": [{"Name": "Engine", "Version": "20.10.24+dfsg1"}],
         }));
-        engine.answers("/info", Reply::json(&json!({"CgroupDriver": "cgroupfs"})));
-        engine.answers("/_ping", Reply::Status(200, "OK".to_owned()));
-        engine.answers("/images/json", Reply::json(&json!([])));
-        engine.answers("/events", Reply::Events);
-        engine.has(&[]);
+        engine.set_reply("/info", Reply::json(&json!({"CgroupDriver": "cgroupfs"})));
+        engine.set_reply("/_ping", Reply::Status(200, "OK".to_owned()));
+        engine.set_reply("/images/json", Reply::json(&json!([])));
+        engine.set_reply("/events", Reply::Events);
+        engine.set_containers(&[]);
         engine
     }
 
-    pub fn is_version(&self, version: &Value) {
-        self.answers("/version", Reply::json(version));
+    pub fn set_version(&self, version: &Value) {
+        self.set_reply("/version", Reply::json(version));
     }
 
     /// Answers so from now on.
-    pub fn answers(&self, path: &str, reply: Reply) {
-        self.shared.said().replies.insert(path.to_owned(), reply);
+    pub fn set_reply(&self, path: &str, reply: Reply) {
+        self.shared.lock().replies.insert(path.to_owned(), reply);
     }
 
     /// Has these containers from now on, and tells nobody.
-    pub fn has(&self, containers: &[Made]) {
-        let mut said = self.shared.said();
-        said.replies
+    pub fn set_containers(&self, containers: &[FakeContainer]) {
+        let mut state = self.shared.lock();
+        state
+            .replies
             .retain(|path, _| !path.starts_with("/containers/"));
         for container in containers {
             let path = format!("/containers/{}/json", container.id);
-            said.replies
-                .insert(path, Reply::json(&container.described()));
+            state
+                .replies
+                .insert(path, Reply::json(&container.inspect_json()));
         }
-        let list = containers.iter().map(Made::listed).collect();
+        let list = containers.iter().map(FakeContainer::list_json).collect();
         let list = Reply::json(&Value::Array(list));
-        said.replies.insert("/containers/json".to_owned(), list);
+        state.replies.insert("/containers/json".to_owned(), list);
     }
 
     /// Lets whoever asks for this wait for the answer that there is at that moment.
-    pub fn hold(&self, path: &str) {
-        self.shared.said().held.insert(path.to_owned());
+    pub fn hold_replies(&self, path: &str) {
+        self.shared.lock().held_paths.insert(path.to_owned());
     }
 
-    pub fn let_go(&self, path: &str) {
-        self.shared.said().held.remove(path);
+    pub fn release_replies(&self, path: &str) {
+        self.shared.lock().held_paths.remove(path);
         self.shared.changed.notify_all();
     }
 
     /// Tells everybody who listens.
-    pub fn tell(&self, event: &Value) {
-        self.tell_bytes(format!("{event}\n").as_bytes());
+    pub fn send_event(&self, event: &Value) {
+        self.send_event_bytes(format!("{event}\n").as_bytes());
     }
 
-    pub fn tell_bytes(&self, bytes: &[u8]) {
+    pub fn send_event_bytes(&self, bytes: &[u8]) {
         let chunk = [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
-        let mut said = self.shared.said();
+        let mut state = self.shared.lock();
         let is_taken = |to: &mut UnixStream| to.write_all(&chunk).is_ok();
-        said.listeners.retain_mut(|(_, to)| is_taken(to));
+        state.event_listeners.retain_mut(|(_, to)| is_taken(to));
     }
 
     /// Ends all streams of events as HTTP would have it.
     pub fn end_events(&self) {
-        for (_, mut to) in self.shared.said().listeners.drain(..) {
+        for (_, mut to) in self.shared.lock().event_listeners.drain(..) {
             let _gone = to.write_all(b"0\r\n\r\n");
         }
     }
 
     /// Cuts all connections.
-    pub fn cut(&self) {
-        let mut said = self.shared.said();
-        said.listeners.clear();
-        for connected in said.connected.drain(..) {
+    pub fn drop_connections(&self) {
+        let mut state = self.shared.lock();
+        state.event_listeners.clear();
+        for connected in state.streams.drain(..) {
             let _gone = connected.shutdown(Shutdown::Both);
         }
     }
 
     /// Begins to listen, at first or again.
     pub fn listen(&mut self) {
-        let listener = UnixListener::bind(self.path()).unwrap();
-        self.shared.said().is_over = false;
+        let listener = UnixListener::bind(self.socket_path()).unwrap();
+        self.shared.lock().is_stopped = false;
         let shared = Arc::clone(&self.shared);
         self.acceptor = Some(thread::spawn(move || {
             for stream in listener.incoming() {
                 let stream = stream.unwrap();
-                let mut said = shared.said();
-                if said.is_over {
+                let mut state = shared.lock();
+                if state.is_stopped {
                     return;
                 }
-                said.connected.push(stream.try_clone().unwrap());
-                said.connections += 1;
-                said.open += 1;
-                let number = said.connections;
-                drop(said);
+                state.streams.push(stream.try_clone().unwrap());
+                state.connections += 1;
+                state.open_connections += 1;
+                let number = state.connections;
+                drop(state);
                 let shared = Arc::clone(&shared);
                 thread::spawn(move || {
                     serve(number, &stream, &shared);
-                    let mut said = shared.said();
-                    said.open -= 1;
-                    said.listeners.retain(|(of, _)| *of != number);
+                    let mut state = shared.lock();
+                    state.open_connections -= 1;
+                    state.event_listeners.retain(|(of, _)| *of != number);
                 });
             }
         }));
     }
 
     /// Goes away: the socket too.
-    pub fn go(&mut self) {
+    pub fn stop(&mut self) {
         let Some(acceptor) = self.acceptor.take() else {
             return;
         };
-        self.shared.said().is_over = true;
+        self.shared.lock().is_stopped = true;
         self.shared.changed.notify_all();
-        let woken = UnixStream::connect(self.path());
-        fs::remove_file(self.path()).unwrap();
-        self.cut();
+        let woken = UnixStream::connect(self.socket_path());
+        fs::remove_file(self.socket_path()).unwrap();
+        self.drop_connections();
         acceptor.join().unwrap();
         drop(woken);
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub fn socket_path(&self) -> PathBuf {
         self.dir.0.join("sock")
     }
 
@@ -309,40 +311,43 @@ impl FakeEngine {
 
     /// What was asked so far, as it came.
     pub fn requests(&self) -> Vec<String> {
-        self.shared.said().requests.clone()
+        self.shared.lock().requests.clone()
     }
 
     /// How often this was asked so far.
-    pub fn asked(&self, path: &str) -> usize {
+    pub fn request_count(&self, path: &str) -> usize {
         let requests = self.requests();
-        requests.iter().filter(|it| route(it) == path).count()
+        requests
+            .iter()
+            .filter(|it| strip_version_and_query(it) == path)
+            .count()
     }
 
     /// How many connections there are.
-    pub fn open(&self) -> usize {
-        self.shared.said().open
+    pub fn open_connections(&self) -> usize {
+        self.shared.lock().open_connections
     }
 
     /// How many listen for events.
-    pub fn listeners(&self) -> usize {
-        self.shared.said().listeners.len()
+    pub fn event_listener_count(&self) -> usize {
+        self.shared.lock().event_listeners.len()
     }
 
     /// Bytes of floods that were taken, and how often somebody went away meanwhile.
     pub fn flooded(&self) -> (u64, usize) {
-        let said = self.shared.said();
-        (said.flooded, said.turned_away)
+        let state = self.shared.lock();
+        (state.flooded, state.aborted_floods)
     }
 }
 
 impl Drop for FakeEngine {
     fn drop(&mut self) {
-        self.go();
+        self.stop();
     }
 }
 
 /// The path without the version of the API and the query.
-fn route(path: &str) -> &str {
+fn strip_version_and_query(path: &str) -> &str {
     let path = path.split('?').next().unwrap();
     match path.strip_prefix("/v1.") {
         Some(versioned) => versioned.trim_start_matches(|c: char| c.is_ascii_digit()),
@@ -351,22 +356,24 @@ fn route(path: &str) -> &str {
 }
 
 /// Answers on one connection for as long as it lasts.
-fn serve(number: usize, mut stream: &UnixStream, shared: &Shared) {
-    while let Some(path) = request(stream) {
-        let route = route(&path).to_owned();
-        let mut said = shared.said();
-        said.requests.push(path);
-        let reply = said.replies.get(&route).cloned();
+fn serve(number: usize, mut stream: &UnixStream, shared: &SharedState) {
+    while let Some(path) = read_request_path(stream) {
+        let route = strip_version_and_query(&path).to_owned();
+        let mut state = shared.lock();
+        state.requests.push(path);
+        let reply = state.replies.get(&route).cloned();
         if matches!(reply, Some(Reply::Events)) {
-            if stream.write_all(CHUNKED.as_bytes()).is_ok() {
-                said.listeners.push((number, stream.try_clone().unwrap()));
+            if stream.write_all(CHUNKED_HEAD.as_bytes()).is_ok() {
+                state
+                    .event_listeners
+                    .push((number, stream.try_clone().unwrap()));
             }
             continue;
         }
-        while said.held.contains(&route) && !said.is_over {
-            said = shared.changed.wait(said).unwrap();
+        while state.held_paths.contains(&route) && !state.is_stopped {
+            state = shared.changed.wait(state).unwrap();
         }
-        drop(said);
+        drop(state);
         let (status, body) = match reply {
             Some(Reply::Status(status, body)) => (status, body),
             Some(Reply::Raw(bytes)) => {
@@ -374,8 +381,8 @@ fn serve(number: usize, mut stream: &UnixStream, shared: &Shared) {
                 let _gone = stream.shutdown(Shutdown::Both);
                 return;
             }
-            Some(Reply::Flood(text, most)) => return flood(stream, shared, text, most),
-            Some(Reply::Silence | Reply::Events) => continue,
+            Some(Reply::Flood(text, most)) => return send_flood(stream, shared, text, most),
+            Some(Reply::Hang | Reply::Events) => continue,
             None => (404, json!({"message": "no such thing"}).to_string()),
         };
         let head = format!(
@@ -387,7 +394,7 @@ fn serve(number: usize, mut stream: &UnixStream, shared: &Shared) {
 }
 
 /// Reads the head of a request; its path. None of those that come has a body.
-fn request(mut stream: &UnixStream) -> Option<String> {
+fn read_request_path(mut stream: &UnixStream) -> Option<String> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -401,21 +408,21 @@ fn request(mut stream: &UnixStream) -> Option<String> {
     Some(head.split(' ').nth(1).unwrap().to_owned())
 }
 
-fn flood(mut stream: &UnixStream, shared: &Shared, text: &str, most: u64) {
+fn send_flood(mut stream: &UnixStream, shared: &SharedState, text: &str, most: u64) {
     let piece = text.repeat(65_536_usize.div_ceil(text.len()));
     // Who neither reads nor hangs up is not waited for.
     stream
         .set_write_timeout(Some(Duration::from_secs(30)))
         .unwrap();
     let mut taken = 0;
-    let mut rest = HEAD.as_bytes();
+    let mut rest = RESPONSE_HEAD.as_bytes();
     while taken < most {
         let Ok(written) = stream.write(rest) else {
-            shared.said().turned_away += 1;
+            shared.lock().aborted_floods += 1;
             return;
         };
         taken += written as u64;
-        shared.said().flooded += written as u64;
+        shared.lock().flooded += written as u64;
         rest = &rest[written..];
         if rest.is_empty() {
             rest = piece.as_bytes();

@@ -15,7 +15,7 @@ use std::{
 
 /// What every scrape must end within, whatever is wrong: the deadline where the scraper names
 /// none, and ample time for a machine with other things to do.
-pub const NO_HANG: Duration = Duration::from_secs(30);
+pub const MAX_SCRAPE_DURATION: Duration = Duration::from_secs(30);
 
 /// The faults that are tested, in the order of the table.
 pub const FAULTS: &[&str] = &[
@@ -45,26 +45,26 @@ pub struct Resources {
     pub threads: usize,
     pub fds: usize,
     /// Bytes.
-    pub resident: u64,
+    pub resident_bytes: u64,
 }
 
 impl Resources {
     /// Those of a process once it has nothing to do: threads and descriptors that are only
     /// needed while a scrape lasts are not counted. Nor are descriptors of control groups
     /// that have none of these words in their path: other tests make some, too.
-    pub fn at_rest(pid: u32, ours: &[String]) -> Self {
-        let mut least = Self::now(pid, ours);
+    pub fn when_idle(pid: u32, ours: &[String]) -> Self {
+        let mut least = Self::sample(pid, ours);
         for _ in 0..20 {
             thread::sleep(Duration::from_millis(20));
-            let now = Self::now(pid, ours);
+            let now = Self::sample(pid, ours);
             least.threads = least.threads.min(now.threads);
             least.fds = least.fds.min(now.fds);
-            least.resident = now.resident;
+            least.resident_bytes = now.resident_bytes;
         }
         least
     }
 
-    fn now(pid: u32, ours: &[String]) -> Self {
+    fn sample(pid: u32, ours: &[String]) -> Self {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let number = |key: &str| -> u64 {
             let line = status.lines().find_map(|line| line.strip_prefix(key));
@@ -82,7 +82,7 @@ impl Resources {
         Self {
             threads: usize::try_from(number("Threads:")).unwrap(),
             fds,
-            resident: number("VmRSS:") * 1024,
+            resident_bytes: number("VmRSS:") * 1024,
         }
     }
 }
@@ -94,7 +94,7 @@ pub struct Cost {
     pub tenth: Duration,
     pub longest: Duration,
     /// Before there was the fault.
-    pub well: Resources,
+    pub baseline: Resources,
     pub after_ten: Resources,
     pub after_all: Resources,
     /// Lines that were logged while it lasted.
@@ -104,8 +104,8 @@ pub struct Cost {
 impl Cost {
     /// Holds against the table what it is, what stays in the answer, and how many threads
     /// and descriptors more it may take, which it does not exceed.
-    pub fn assert_as_documented(&self, fault: &str, stays: &str, threads: usize, fds: usize) {
-        let (well, all) = (self.well, self.after_all);
+    pub fn assert_matches_docs(&self, fault: &str, stays: &str, threads: usize, fds: usize) {
+        let (well, all) = (self.baseline, self.after_all);
         // The second of two workers is started when it is first needed.
         let most = well.threads + threads + 1;
         assert!(all.threads <= most, "{fault}: {self:#?}");
@@ -119,13 +119,17 @@ impl Cost {
             count => format!("at most {count} more"),
         };
         let megabytes = |resources: Resources| {
-            let tenths = (resources.resident + 50_000) / 100_000;
+            let tenths = (resources.resident_bytes + 50_000) / 100_000;
             format!("{}.{}", tenths / 10, tenths % 10)
         };
         let cells = [
             fault.to_owned(),
             stays.to_owned(),
-            format!("{} ms, {} ms", millis(self.first), millis(self.tenth)),
+            format!(
+                "{} ms, {} ms",
+                format_millis(self.first),
+                format_millis(self.tenth)
+            ),
             more(threads),
             more(fds),
             format!(
@@ -135,11 +139,11 @@ impl Cost {
             ),
             self.log_lines.to_string(),
         ];
-        hold(&cells);
+        check_row(&cells);
     }
 }
 
-fn millis(duration: Duration) -> String {
+fn format_millis(duration: Duration) -> String {
     let tenths = duration.as_micros().div_ceil(100);
     if tenths < 100 {
         format!("{}.{}", tenths / 10, tenths % 10)
@@ -149,47 +153,47 @@ fn millis(duration: Duration) -> String {
 }
 
 /// What has to be the same each time.
-const LASTING: [(usize, &str); 3] = [
+const STABLE_COLUMNS: [(usize, &str); 3] = [
     (1, "what stays in the answer"),
     (3, "threads"),
     (4, "file descriptors"),
 ];
 
-fn docs() -> PathBuf {
+fn docs_path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md")
 }
 
-fn hold(cells: &[String; 7]) {
+fn check_row(cells: &[String; 7]) {
     static FILE: Mutex<()> = Mutex::new(());
     let _alone = FILE.lock().unwrap_or_else(PoisonError::into_inner);
-    let text = fs::read_to_string(docs()).unwrap();
+    let text = fs::read_to_string(docs_path()).unwrap();
     let start = format!("| {} |", cells[0]);
     let old = text.lines().find(|line| line.starts_with(&start));
-    let old = old.unwrap_or_else(|| panic!("{start} is not in {}", docs().display()));
+    let old = old.unwrap_or_else(|| panic!("{start} is not in {}", docs_path().display()));
     if std::env::var_os("UPDATE").is_some() {
         let mut new = String::new();
         for cell in cells {
             write!(new, "| {cell} ").unwrap();
         }
         new += "|";
-        fs::write(docs(), text.replace(old, &new)).unwrap();
+        fs::write(docs_path(), text.replace(old, &new)).unwrap();
         return;
     }
-    let said: Vec<&str> = old.split('|').map(str::trim).skip(1).collect();
-    for (at, what) in LASTING {
+    let documented: Vec<&str> = old.split('|').map(str::trim).skip(1).collect();
+    for (at, what) in STABLE_COLUMNS {
         assert_eq!(
-            said[at],
+            documented[at],
             cells[at],
             "{what} of {:?} in {}; if that is right, run UPDATE=1 cargo test --test system -- faults v2_machine",
             cells[0],
-            docs().display()
+            docs_path().display()
         );
     }
 }
 
 /// The faults that the table names, in its order.
-pub fn documented() -> Vec<String> {
-    let text = fs::read_to_string(docs()).unwrap();
+pub fn documented_faults() -> Vec<String> {
+    let text = fs::read_to_string(docs_path()).unwrap();
     let mut rows = text
         .lines()
         .skip_while(|line| !line.starts_with("| Fault |"));

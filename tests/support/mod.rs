@@ -5,18 +5,18 @@
 
 pub mod browser;
 pub mod certificates;
+pub mod cgroups;
+pub mod deb_package;
 pub mod engines;
 pub mod fake_engine;
 pub mod faults;
-pub mod groups;
-pub mod guests;
-pub mod live;
-pub mod made_groups;
-pub mod package;
+pub mod libvirt_daemon;
+pub mod prometheus_tools;
 pub mod promql;
-pub mod readers;
 pub mod rules;
-pub mod text;
+pub mod server_process;
+pub mod synthetic_cgroups;
+pub mod text_format;
 
 use std::{
     collections::BTreeSet,
@@ -31,7 +31,7 @@ use std::{
 use strata_exporter::{
     cli::{self, Settings},
     collectors,
-    exposition::{Format, Page},
+    exposition::{Exposition, Format},
     family::Families,
     scrape::{Scraper, Workers},
 };
@@ -41,7 +41,7 @@ pub const MACHINES: &[&str] = &["hardware", "vm-v1", "vm-v2"];
 
 /// What a fixture tree cannot answer for, because the kernel or a daemon is asked
 /// by other means than files.
-pub const LIVE: &[&str] = &[
+pub const NOT_IN_FIXTURES: &[&str] = &[
     "census",
     "census_domains",
     "census_images",
@@ -67,7 +67,7 @@ pub const LIVE: &[&str] = &[
 
 /// Says that a test cannot run here, and what it needs. Where `STRATA_TEST_REQUIRE` is
 /// set that is a failure.
-pub fn lacks(what: &str) {
+pub fn skip(what: &str) {
     assert!(
         std::env::var_os("STRATA_TEST_REQUIRE").is_none(),
         "needs {what}"
@@ -80,7 +80,7 @@ pub fn lacks(what: &str) {
 }
 
 /// `unshare(1)`: what it runs has mounts of its own.
-pub fn with_own_mounts() -> Command {
+pub fn unshare_mounts() -> Command {
     let mut unshare = Command::new("unshare");
     unshare.args(["--mount", "--propagation", "private"]);
     unshare
@@ -88,49 +88,49 @@ pub fn with_own_mounts() -> Command {
 
 /// Whether a test can mount a file system of FUSE that nobody else sees. What it lacks for
 /// that is said.
-pub fn may_mount_fuse() -> bool {
-    if !may_mount() {
+pub fn can_mount_fuse() -> bool {
+    if !can_mount() {
         return false;
     }
     let there = fs::File::open("/dev/fuse").is_ok();
     if !there {
-        lacks("/dev/fuse");
+        skip("/dev/fuse");
     }
     there
 }
 
 /// Whether a test can mount what nobody else sees. What it lacks for that is said.
-pub fn may_mount() -> bool {
+pub fn can_mount() -> bool {
     if !rustix::process::geteuid().is_root() {
-        lacks("root, to mount");
+        skip("root, to mount");
         return false;
     }
-    let allowed = with_own_mounts().arg("true").status();
+    let allowed = unshare_mounts().arg("true").status();
     if !allowed.is_ok_and(|status| status.success()) {
-        lacks("unshare(1), and the right to a mount namespace");
+        skip("unshare(1), and the right to a mount namespace");
         return false;
     }
     true
 }
 
 /// Starts what mounts something, says so, and stays: returns once it has.
-pub fn start_mounting(command: &mut Command) -> Child {
+pub fn spawn_mount_server(command: &mut Command) -> Child {
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut server = piped.spawn().unwrap();
-    let mut said = String::new();
+    let mut line = String::new();
     let mut stdout = BufReader::new(server.stdout.take().unwrap());
-    stdout.read_line(&mut said).unwrap();
-    assert_eq!(said, "mounted\n");
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "mounted\n");
     server
 }
 
 /// Whether there is a program of this name.
 pub fn is_installed(program: &str) -> bool {
-    file_of_program(program).is_some()
+    find_program(program).is_some()
 }
 
 /// The file of a program, if there is one of this name.
-pub fn file_of_program(program: &str) -> Option<PathBuf> {
+pub fn find_program(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut files = std::env::split_paths(&path).map(|dir| dir.join(program));
     files.find(|file| file.is_file())
@@ -154,7 +154,7 @@ pub fn golden(name: &str) -> PathBuf {
 
 /// The command line for a fixture machine: every collector that can look at one,
 /// and the flags in its `flags` file.
-pub fn command_line(root: &Path) -> Vec<String> {
+pub fn fixture_args(root: &Path) -> Vec<String> {
     let path = |flag: &str, dir: &str| format!("--path.{flag}={}", root.join(dir).display());
     let mut line = vec![
         "strata_exporter".to_owned(),
@@ -167,7 +167,7 @@ pub fn command_line(root: &Path) -> Vec<String> {
         "--no-collector.netdev.netlink".to_owned(),
     ];
     for entry in collectors::ALL {
-        let no = if LIVE.contains(&entry.name) || entry.is_to_come() {
+        let no = if NOT_IN_FIXTURES.contains(&entry.name) || entry.is_planned() {
             "no-"
         } else {
             ""
@@ -180,12 +180,12 @@ pub fn command_line(root: &Path) -> Vec<String> {
     line
 }
 
-pub fn settings(root: &Path) -> Settings {
-    cli::parse_server(collectors::ALL, command_line(root)).unwrap_or_else(|e| panic!("{e}"))
+pub fn fixture_settings(root: &Path) -> Settings {
+    cli::parse_server(collectors::ALL, fixture_args(root)).unwrap_or_else(|e| panic!("{e}"))
 }
 
-pub fn scraper_at(root: &Path) -> Scraper {
-    let settings = settings(root);
+pub fn fixture_scraper(root: &Path) -> Scraper {
+    let settings = fixture_settings(root);
     Scraper::new(
         settings.flags.roots,
         settings.collectors,
@@ -202,22 +202,22 @@ pub async fn scrape_all(scraper: &Scraper) -> Vec<Arc<Families>> {
 }
 
 /// What differs from one scrape of a fixture machine, or one copy of it, to the next.
-const UNSTEADY: &[&str] = &[
+const NONDETERMINISTIC: &[&str] = &[
     "node_scrape_collector_duration_seconds",
     "node_textfile_mtime_seconds",
 ];
 
 /// What a scrape of a fixture machine answers, less what is unsteady.
-pub async fn page(machine: &str, format: Format) -> String {
-    let families = scrape_all(&scraper_at(&fixture(machine))).await;
-    let page = Page::new(families, |name| !UNSTEADY.contains(&name));
+pub async fn fixture_exposition(machine: &str, format: Format) -> String {
+    let families = scrape_all(&fixture_scraper(&fixture(machine))).await;
+    let page = Exposition::new(families, |name| !NONDETERMINISTIC.contains(&name));
     let body = Arc::new(page).encode(format).unwrap();
     // Some labels contain the path of the unpacked files.
     body.replace(&fixture(machine).display().to_string(), "ROOT")
 }
 
 /// Compares with a file that is kept in the repository; `UPDATE=1` rewrites it.
-pub fn assert_same_as_file(path: &Path, actual: &str) {
+pub fn assert_matches_file(path: &Path, actual: &str) {
     let expected = fs::read_to_string(path).unwrap_or_default();
     if expected == actual {
         return;

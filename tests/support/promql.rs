@@ -7,10 +7,10 @@ use promql_parser::{
     label::Matcher,
     parser::{self, Expr, LabelModifier, VectorMatchCardinality, VectorSelector, value::ValueType},
 };
-use strata_exporter::{collector::Entry, collectors, exporter, metric::Desc, scrape};
+use strata_exporter::{collector::Entry, collectors, metric::Desc, scrape, self_metrics};
 
 /// What Prometheus says of each target itself.
-const OF_SCRAPES: &[&str] = &[
+const SCRAPE_METRICS: &[&str] = &[
     "up",
     "scrape_duration_seconds",
     "scrape_samples_scraped",
@@ -19,14 +19,14 @@ const OF_SCRAPES: &[&str] = &[
 ];
 
 /// Labels that every target's series have.
-const OF_TARGETS: [&str; 2] = ["job", "instance"];
+const TARGET_LABELS: [&str; 2] = ["job", "instance"];
 
 /// The labels of some series. `None` is any: nobody here knows.
-pub type Labels = Option<BTreeSet<String>>;
+pub type LabelNames = Option<BTreeSet<String>>;
 
 /// A metric in an expression.
 #[derive(Debug)]
-pub struct Use {
+pub struct MetricUse {
     pub metric: String,
     pub matchers: Vec<Matcher>,
     pub range: Option<Duration>,
@@ -36,68 +36,68 @@ pub struct Use {
 
 /// All that is asked.
 #[derive(Debug, Default)]
-pub struct Question {
-    pub uses: Vec<Use>,
+pub struct PromqlQuery {
+    pub uses: Vec<MetricUse>,
     /// Labels that are grouped or joined by, and the metrics of which one must have them.
     pub grouped: Vec<(String, Vec<String>)>,
 }
 
-impl Question {
+impl PromqlQuery {
     pub fn new(expr: &str) -> Result<(Self, Expr), String> {
         let parsed = parser::parse(expr).map_err(|error| format!("{error}: {expr}"))?;
         let mut question = Self::default();
-        question.read(&parsed, None);
+        question.visit(&parsed, None);
         Ok((question, parsed))
     }
 
     /// Returns the metrics below.
-    fn read(&mut self, expr: &Expr, function: Option<&'static str>) -> Vec<String> {
+    fn visit(&mut self, expr: &Expr, function: Option<&'static str>) -> Vec<String> {
         match expr {
             Expr::Aggregate(it) => {
-                let below = self.read(&it.expr, None);
-                self.group(it.modifier.as_ref(), &below);
+                let below = self.visit(&it.expr, None);
+                self.record_grouping(it.modifier.as_ref(), &below);
                 below
             }
             Expr::Binary(it) => {
-                let mut below = self.read(&it.lhs, None);
-                below.extend(self.read(&it.rhs, None));
+                let mut below = self.visit(&it.lhs, None);
+                below.extend(self.visit(&it.rhs, None));
                 if let Some(modifier) = &it.modifier {
-                    self.group(modifier.matching.as_ref(), &below);
+                    self.record_grouping(modifier.matching.as_ref(), &below);
                     if let Some(joined) = modifier.card.labels() {
-                        self.group(Some(&LabelModifier::Include(joined.clone())), &below);
+                        self.record_grouping(Some(&LabelModifier::Include(joined.clone())), &below);
                     }
                 }
                 below
             }
-            Expr::Unary(it) => self.read(&it.expr, None),
-            Expr::Paren(it) => self.read(&it.expr, function),
-            Expr::Subquery(it) => self.read(&it.expr, None),
+            Expr::Unary(it) => self.visit(&it.expr, None),
+            Expr::Paren(it) => self.visit(&it.expr, function),
+            Expr::Subquery(it) => self.visit(&it.expr, None),
             Expr::Call(it) => {
                 let arguments = it.args.args.iter();
                 arguments
-                    .flat_map(|argument| self.read(argument, Some(it.func.name)))
+                    .flat_map(|argument| self.visit(argument, Some(it.func.name)))
                     .collect()
             }
-            Expr::VectorSelector(it) => self.select(it, None, function),
-            Expr::MatrixSelector(it) => self.select(&it.vs, Some(it.range), function),
+            Expr::VectorSelector(it) => self.record_selector(it, None, function),
+            Expr::MatrixSelector(it) => self.record_selector(&it.vs, Some(it.range), function),
             Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => Vec::new(),
         }
     }
 
-    fn group(&mut self, by: Option<&LabelModifier>, below: &[String]) {
+    fn record_grouping(&mut self, by: Option<&LabelModifier>, below: &[String]) {
         for label in by.map(|it| it.labels().labels.clone()).unwrap_or_default() {
             self.grouped.push((label, below.to_vec()));
         }
     }
 
-    fn select(
+    fn record_selector(
         &mut self,
         selector: &VectorSelector,
         range: Option<Duration>,
         function: Option<&'static str>,
     ) -> Vec<String> {
         let metric = selector.name.clone().unwrap_or_default();
-        self.uses.push(Use {
+        self.uses.push(MetricUse {
             metric: metric.clone(),
             matchers: selector.matchers.matchers.clone(),
             range,
@@ -108,46 +108,48 @@ impl Question {
 }
 
 /// What is known of metrics.
-pub struct Known {
-    described: Vec<&'static Desc>,
+pub struct MetricCatalog {
+    descs: Vec<&'static Desc>,
     /// Names that rules give to what they record.
     recorded: BTreeSet<String>,
 }
 
-impl Known {
+impl MetricCatalog {
     pub fn new(recorded: BTreeSet<String>) -> Self {
         let of_collectors = collectors::ALL
             .iter()
-            .filter(|entry: &&Entry| !entry.is_to_come());
+            .filter(|entry: &&Entry| !entry.is_planned());
         let mut described: Vec<_> = of_collectors
             .flat_map(|it| it.metrics.iter().copied())
             .collect();
-        described.extend(scrape::OWN_METRICS);
-        described.extend(exporter::OWN_METRICS);
+        described.extend(scrape::SCRAPE_METRICS);
+        described.extend(self_metrics::SELF_METRICS);
         Self {
-            described,
+            descs: described,
             recorded,
         }
     }
 
     /// All descriptions that a name can be of: the kernel chooses parts of some.
     pub fn descriptions(&self, metric: &str) -> Vec<&'static Desc> {
-        let exact = self.described.iter().filter(|it| it.name == metric);
+        let exact = self.descs.iter().filter(|it| it.name == metric);
         let exact: Vec<_> = exact.copied().collect();
         if !exact.is_empty() {
             return exact;
         }
-        let described = self.described.iter().copied();
-        described.filter(|it| fits(it.name, metric)).collect()
+        let described = self.descs.iter().copied();
+        described
+            .filter(|it| matches_pattern(it.name, metric))
+            .collect()
     }
 
     /// Whether there is such a metric.
-    pub fn has(&self, metric: &str) -> bool {
+    pub fn has_metric(&self, metric: &str) -> bool {
         self.labels(metric).is_ok()
     }
 
     /// What is wrong with the names and labels in a question.
-    pub fn complaints(&self, question: &Question) -> Vec<String> {
+    pub fn validate(&self, question: &PromqlQuery) -> Vec<String> {
         let mut wrong = Vec::new();
         for used in &question.uses {
             let Ok(labels) = self.labels(&used.metric) else {
@@ -155,14 +157,15 @@ impl Known {
                 continue;
             };
             for matcher in &used.matchers {
-                if !has(&labels, &matcher.name) {
+                if !has_label(&labels, &matcher.name) {
                     wrong.push(format!("{} has no label {}", used.metric, matcher.name));
                 }
             }
         }
         for (label, metrics) in &question.grouped {
             // What is not known was told above.
-            let has_it = |metric: &String| self.labels(metric).map_or(true, |it| has(&it, label));
+            let has_it =
+                |metric: &String| self.labels(metric).map_or(true, |it| has_label(&it, label));
             if !metrics.iter().any(has_it) {
                 wrong.push(format!("none of {metrics:?} has the label {label}"));
             }
@@ -171,12 +174,12 @@ impl Known {
     }
 
     /// Or that there is no such metric.
-    fn labels(&self, metric: &str) -> Result<Labels, ()> {
-        let of_targets = OF_TARGETS.iter().map(|&label| label.to_owned());
+    fn labels(&self, metric: &str) -> Result<LabelNames, ()> {
+        let of_targets = TARGET_LABELS.iter().map(|&label| label.to_owned());
         if metric == "ALERTS" || self.recorded.contains(metric) {
             return Ok(None);
         }
-        if OF_SCRAPES.contains(&metric) {
+        if SCRAPE_METRICS.contains(&metric) {
             return Ok(Some(of_targets.collect()));
         }
         let descriptions = self.descriptions(metric);
@@ -185,16 +188,16 @@ impl Known {
         }
         let own = descriptions
             .iter()
-            .flat_map(|it| it.block.iter().chain(it.labels));
+            .flat_map(|it| it.base_labels.iter().chain(it.labels));
         let own = own.map(|&label| label.to_owned());
         Ok(Some(of_targets.chain(own).collect()))
     }
 
     /// The labels of an answer.
-    pub fn answer(&self, expr: &Expr) -> Labels {
+    pub fn result_labels(&self, expr: &Expr) -> LabelNames {
         match expr {
             Expr::Aggregate(it) => {
-                let inner = self.answer(&it.expr);
+                let inner = self.result_labels(&it.expr);
                 match &it.modifier {
                     _ if ["topk", "bottomk"].contains(&it.op.to_string().as_str()) => inner,
                     None => Some(BTreeSet::new()),
@@ -206,7 +209,7 @@ impl Known {
                 }
             }
             Expr::Binary(it) => {
-                let [left, right] = [&it.lhs, &it.rhs].map(|it| self.answer(it));
+                let [left, right] = [&it.lhs, &it.rhs].map(|it| self.result_labels(it));
                 if it.lhs.value_type() == ValueType::Scalar {
                     return right;
                 }
@@ -227,14 +230,14 @@ impl Known {
                     _ => left,
                 }
             }
-            Expr::Unary(it) => self.answer(&it.expr),
-            Expr::Paren(it) => self.answer(&it.expr),
-            Expr::Subquery(it) => self.answer(&it.expr),
+            Expr::Unary(it) => self.result_labels(&it.expr),
+            Expr::Paren(it) => self.result_labels(&it.expr),
+            Expr::Subquery(it) => self.result_labels(&it.expr),
             Expr::Call(it) => {
                 let vector = it.args.args.iter().find(|argument| {
                     matches!(argument.value_type(), ValueType::Vector | ValueType::Matrix)
                 });
-                vector.map_or(Some(BTreeSet::new()), |it| self.answer(it))
+                vector.map_or(Some(BTreeSet::new()), |it| self.result_labels(it))
             }
             Expr::VectorSelector(it) => self.labels(it.name.as_deref()?).ok()?,
             Expr::MatrixSelector(it) => self.labels(it.vs.name.as_deref()?).ok()?,
@@ -246,14 +249,14 @@ impl Known {
 }
 
 /// Whether there can be such a label: `container_label_*` stands for many.
-pub fn has(labels: &Labels, label: &str) -> bool {
+pub fn has_label(labels: &LabelNames, label: &str) -> bool {
     labels
         .as_ref()
-        .is_none_or(|labels| labels.iter().any(|it| fits(it, label)))
+        .is_none_or(|labels| labels.iter().any(|it| matches_pattern(it, label)))
 }
 
 /// Whether a word is meant by a pattern with at most one `*`, which is never nothing.
-fn fits(pattern: &str, word: &str) -> bool {
+fn matches_pattern(pattern: &str, word: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else {
         return pattern == word;
     };

@@ -35,46 +35,49 @@ pub struct Rule {
     pub alert: Option<String>,
     pub expr: String,
     #[serde(rename = "for")]
-    _lasts: Option<String>,
+    _for: Option<String>,
     #[serde(rename = "keep_firing_for")]
-    _goes_on: Option<String>,
+    _keep_firing_for: Option<String>,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
 }
 
-pub fn root() -> &'static Path {
+pub fn repo_root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 pub fn rules_dir() -> PathBuf {
-    root().join("prometheus/rules")
+    repo_root().join("prometheus/rules")
 }
 
-pub fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> T {
+pub fn read_yaml<T: for<'de> Deserialize<'de>>(path: &Path) -> T {
     let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-fn file(layer: &str) -> PathBuf {
+fn rule_file(layer: &str) -> PathBuf {
     rules_dir().join(format!("{layer}.yml"))
 }
 
-pub fn files() -> Vec<PathBuf> {
-    LAYERS.iter().map(|(layer, _)| file(layer)).collect()
+pub fn rule_files() -> Vec<PathBuf> {
+    LAYERS.iter().map(|(layer, _)| rule_file(layer)).collect()
 }
 
-pub fn layer(name: &str) -> Vec<Group> {
-    read::<RuleFile>(&file(name)).groups
+pub fn read_groups(name: &str) -> Vec<Group> {
+    read_yaml::<RuleFile>(&rule_file(name)).groups
 }
 
-pub fn rules() -> Vec<Rule> {
-    let groups = LAYERS.iter().flat_map(|(name, _)| layer(name));
+pub fn all_rules() -> Vec<Rule> {
+    let groups = LAYERS.iter().flat_map(|(name, _)| read_groups(name));
     groups.flat_map(|group| group.rules).collect()
 }
 
 /// What they record.
-pub fn recorded() -> BTreeSet<String> {
-    rules().into_iter().filter_map(|rule| rule.record).collect()
+pub fn recorded_names() -> BTreeSet<String> {
+    all_rules()
+        .into_iter()
+        .filter_map(|rule| rule.record)
+        .collect()
 }

@@ -13,8 +13,8 @@ use std::{
 };
 
 use crate::support::{
-    live::{Program, Scratch},
-    text::{Labels, Scrape},
+    server_process::{ServerProcess, TempDir},
+    text_format::{Labels, Scrape},
 };
 use strata_exporter::collectors;
 
@@ -77,11 +77,11 @@ const STEADY: &[&str] = &[
 #[test]
 fn nothing_that_node_exporter_says_by_default_is_missing() {
     if !crate::support::is_installed(ANCHOR) {
-        return crate::support::lacks(ANCHOR);
+        return crate::support::skip(ANCHOR);
     }
-    let dir = Scratch::new("compare");
-    let anchor = Program::start(Command::new(ANCHOR).args(UPSTREAM), &dir.0);
-    let ours = Program::ours(&[], &dir.0);
+    let dir = TempDir::new("compare");
+    let anchor = ServerProcess::start(Command::new(ANCHOR).args(UPSTREAM), &dir.0);
+    let ours = ServerProcess::start_exporter(&[], &dir.0);
     // What differs in every round differs; what does not was only late.
     let rounds = [(); 3].map(|()| {
         let [before, ours, after] = [&anchor, &ours, &anchor].map(scrape);
@@ -99,12 +99,12 @@ fn nothing_that_node_exporter_says_by_default_is_missing() {
         let compared = rounds.iter().any(|round| round.compared.contains(*name));
         assert!(compared, "{name} was never compared");
     }
-    let cpus = |of: &Program| scrape(of).of("node_cpu_seconds_total").count();
+    let cpus = |of: &ServerProcess| scrape(of).series_named("node_cpu_seconds_total").count();
     assert_eq!(cpus(&ours), cpus(&anchor));
 }
 
-fn scrape(program: &Program) -> Scrape {
-    let mut scrape = Scrape::parse(&program.text());
+fn scrape(program: &ServerProcess) -> Scrape {
+    let mut scrape = Scrape::parse(&program.metrics_text());
     for (name, series) in &mut scrape.series {
         let alike = std::mem::take(series)
             .into_iter()
@@ -167,7 +167,7 @@ impl Round {
             return;
         };
         let collector = labels.get("collector").map_or("", String::as_str);
-        let to_come = collectors::ALL.iter().filter(|it| it.is_to_come());
+        let to_come = collectors::ALL.iter().filter(|it| it.is_planned());
         let is_to_come = to_come.map(|it| it.name).any(|it| it == collector);
         let is_moving =
             CHANGED_BY_ASKING.iter().any(|it| name.starts_with(it)) && !STEADY.contains(&name);

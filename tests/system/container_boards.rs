@@ -8,10 +8,13 @@
 use std::thread;
 
 use crate::support::{
+    cgroups::CgroupReader,
     engines::Engine,
-    groups::Group,
-    live::{Program, Scratch, until},
-    readers::{self, TOLERATED, assert_lint, assert_strict, complaints, query},
+    prometheus_tools::{
+        self, TOLERATED_LINTS, assert_promtool_lint, assert_strict_parse, query_values,
+        scrape_warnings,
+    },
+    server_process::{ServerProcess, TempDir, wait_until},
 };
 
 /// How many containers there are.
@@ -229,31 +232,35 @@ const PRESSURE: &[&str] = &[
 fn the_usual_boards_show_fifty_containers() {
     for program in ["prometheus", "promtool"] {
         if !crate::support::is_installed(program) {
-            return crate::support::lacks(program);
+            return crate::support::skip(program);
         }
     }
-    if !readers::has_strict() {
-        return crate::support::lacks("Debian's python3-prometheus-client");
+    if !prometheus_tools::has_strict_parser() {
+        return crate::support::skip("Debian's python3-prometheus-client");
     }
     let Some(docker) = Engine::docker("boards") else {
         return;
     };
     start_containers(&docker);
-    let dir = Scratch::new("boards");
+    let dir = TempDir::new("boards");
     let flags = [
-        format!("--engine.socket={}", docker.socket()),
+        format!("--engine.socket={}", docker.socket_url()),
         "--collector.container_processes".to_owned(),
         "--collector.container_processes.tasks-state=true".to_owned(),
     ];
-    let exporter = Program::ours(&flags, &dir.0);
-    until("all have names", || {
-        let page = exporter.text();
+    let exporter = ServerProcess::start_exporter(&flags, &dir.0);
+    wait_until("all have names", || {
+        let page = exporter.metrics_text();
         let is_named =
             |line: &&str| line.starts_with("container_last_seen{") && line.contains("name=\"box-");
         (page.lines().filter(is_named).count() == CONTAINERS).then_some(())
     });
-    assert_lint(&exporter.text(), TOLERATED, "with fifty containers");
-    assert_strict(&exporter.open_metrics(), "with fifty containers");
+    assert_promtool_lint(
+        &exporter.metrics_text(),
+        TOLERATED_LINTS,
+        "with fifty containers",
+    );
+    assert_strict_parse(&exporter.openmetrics_text(), "with fifty containers");
 
     let job = format!(
         "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
@@ -261,35 +268,35 @@ fn the_usual_boards_show_fifty_containers() {
         - {{job_name: strata, static_configs: [{{targets: ['{}']}}]}}\n",
         exporter.address
     );
-    let prometheus = readers::prometheus(&dir, &job);
-    until("five good scrapes", || {
-        let good = query(&prometheus, "sum_over_time(up[1m]) >= 5 and up == 1");
+    let prometheus = prometheus_tools::start_prometheus(&dir, &job);
+    wait_until("five good scrapes", || {
+        let good = query_values(&prometheus, "sum_over_time(up[1m]) >= 5 and up == 1");
         (!good.is_empty()).then_some(())
     });
-    assert_eq!(complaints(&prometheus, "strata"), Vec::<String>::new());
+    assert_eq!(scrape_warnings(&prometheus, "strata"), Vec::<String>::new());
     let log = exporter.log();
     assert!(!log.contains("level=error"), "{log}");
 
     // As many as there are, each once, whichever way a board tells containers from others.
     for ours in [r#"name=~"box-.+""#, r#"image!="", name=~"box-.*""#] {
         for family in ["container_last_seen", "container_memory_usage_bytes"] {
-            let count = query(&prometheus, &format!("count({family}{{{ours}}})"));
+            let count = query_values(&prometheus, &format!("count({family}{{{ours}}})"));
             assert_eq!(count, [50.0], "{family}{{{ours}}}");
         }
     }
     let unanswered = |all: &[&'static str]| -> Vec<&'static str> {
         let mut empty = all.to_vec();
-        empty.retain(|promql| query(&prometheus, promql).is_empty());
+        empty.retain(|promql| query_values(&prometheus, promql).is_empty());
         empty
     };
     for (board, queries) in QUERIES {
         assert_eq!(unanswered(queries), Vec::<&str>::new(), "{board}");
     }
     for (promql, why) in UNANSWERED {
-        let answer = query(&prometheus, promql);
+        let answer = query_values(&prometheus, promql);
         assert_eq!(answer, Vec::<f64>::new(), "{promql}, though {why}");
     }
-    let group = Group::of(docker.pid("box-0"));
+    let group = CgroupReader::for_pid(docker.pid("box-0"));
     for (queries, is_counted) in [
         (BLOCK_IO, group.block_io().is_some()),
         (PRESSURE, group.has_pressure()),

@@ -14,10 +14,10 @@ use std::{
 };
 
 use crate::support::{
-    engines::{Engine, IMAGE, seconds},
-    groups::{Group, assert_between, assert_block_io, assert_usage},
-    live::{Program, Scratch, until},
-    text::Scrape,
+    cgroups::{CgroupReader, assert_between, assert_block_io, assert_usage},
+    engines::{Engine, IMAGE, parse_unix_seconds},
+    server_process::{ServerProcess, TempDir, wait_until},
+    text_format::Scrape,
 };
 use rustix::process::Signal;
 
@@ -31,15 +31,15 @@ const MEMORY: &str = "container_memory_usage_bytes";
 /// Takes all the memory that there is.
 const GREEDY: &str = "tail /dev/zero";
 
-fn exporter(dir: &Scratch, engines: &[&Engine], flags: &[&str]) -> Program {
-    let sockets = engines.iter().map(|it| it.socket());
+fn exporter(dir: &TempDir, engines: &[&Engine], flags: &[&str]) -> ServerProcess {
+    let sockets = engines.iter().map(|it| it.socket_url());
     let sockets = sockets.map(|it| format!("--engine.socket={it}"));
     let flags = flags.iter().map(|flag| (*flag).to_owned());
-    Program::ours(&sockets.chain(flags).collect::<Vec<_>>(), &dir.0)
+    ServerProcess::start_exporter(&sockets.chain(flags).collect::<Vec<_>>(), &dir.0)
 }
 
-fn scrape(exporter: &Program) -> Scrape {
-    Scrape::parse(&exporter.text())
+fn scrape(exporter: &ServerProcess) -> Scrape {
+    Scrape::parse(&exporter.metrics_text())
 }
 
 /// Of the container of this name.
@@ -50,7 +50,7 @@ fn of(scrape: &Scrape, family: &str, name: &str) -> Option<f64> {
 /// The state that a container is said to be in.
 fn state(scrape: &Scrape, name: &str) -> Option<String> {
     let mut states = scrape
-        .of("container_state")
+        .series_named("container_state")
         .filter(|(labels, value)| *value == 1.0 && labels.get("name").is_some_and(|it| it == name));
     let (labels, _) = states.next()?;
     assert!(states.next().is_none(), "{name} is in two states");
@@ -58,8 +58,8 @@ fn state(scrape: &Scrape, name: &str) -> Option<String> {
 }
 
 /// Waits for a scrape that is like this.
-fn scraped_when(what: &str, exporter: &Program, is_so: impl Fn(&Scrape) -> bool) -> Scrape {
-    until(what, || Some(scrape(exporter)).filter(|page| is_so(page)))
+fn scraped_when(what: &str, exporter: &ServerProcess, is_so: impl Fn(&Scrape) -> bool) -> Scrape {
+    wait_until(what, || Some(scrape(exporter)).filter(|page| is_so(page)))
 }
 
 /// What time it is, from 1970 on.
@@ -73,7 +73,7 @@ fn limits_and_usage_are_what_engine_and_kernel_say() {
     let (Some(docker), Some(podman)) = (Engine::docker("usage"), Engine::podman("usage")) else {
         return;
     };
-    let dir = Scratch::new("usage");
+    let dir = TempDir::new("usage");
     let exporter = exporter(
         &dir,
         &[&docker, &podman],
@@ -104,7 +104,7 @@ fn limits_and_usage_are_what_engine_and_kernel_say() {
             assert_usage_now(engine, name, &exporter);
         }
         let page = scrape(&exporter);
-        let group = Group::of(engine.pid(limited));
+        let group = CgroupReader::for_pid(engine.pid(limited));
         let said = |family: &str, name: &str| of(&page, family, name);
 
         // As it was asked for, as the engine has it, and as the kernel has it.
@@ -137,7 +137,7 @@ fn limits_and_usage_are_what_engine_and_kernel_say() {
         // Who it is.
         let usage = "container_cpu_usage_seconds_total";
         let mut of_it = page
-            .of(usage)
+            .series_named(usage)
             .filter(|(labels, _)| labels.get("name").is_some_and(|name| name == limited));
         let (labels, _) = of_it.next().unwrap();
         assert_eq!(labels["id"], group.id());
@@ -153,7 +153,7 @@ fn limits_and_usage_are_what_engine_and_kernel_say() {
             ("container_start_time_seconds", "{{.State.StartedAt}}"),
             ("container_creation_time_seconds", "{{.Created}}"),
         ] {
-            let time = seconds(&engine.inspect(limited, template));
+            let time = parse_unix_seconds(&engine.inspect(limited, template));
             assert_between(family, said(family, limited), time, time, 1e-3);
         }
     }
@@ -161,7 +161,7 @@ fn limits_and_usage_are_what_engine_and_kernel_say() {
     let page = scrape(&exporter);
     let root = page.value("container_memory_usage_bytes", &[("id", "/")]);
     assert!(root.is_some_and(|bytes| bytes > 10.0 * MIB), "{root:?}");
-    for (labels, _) in page.of("container_memory_usage_bytes") {
+    for (labels, _) in page.series_named("container_memory_usage_bytes") {
         let is_container = labels["id"].contains("docker/") || labels["id"].contains("libpod-");
         if !is_container {
             assert!(!labels.contains_key("name"), "{labels:?}");
@@ -171,11 +171,11 @@ fn limits_and_usage_are_what_engine_and_kernel_say() {
 }
 
 /// Holds what moves against the kernel's files just before and after; the page.
-fn assert_usage_now(engine: &Engine, name: &str, exporter: &Program) -> Scrape {
-    let group = Group::of(engine.pid(name));
-    let before = group.usage();
+fn assert_usage_now(engine: &Engine, name: &str, exporter: &ServerProcess) -> Scrape {
+    let group = CgroupReader::for_pid(engine.pid(name));
+    let before = group.expected_samples();
     let page = scrape(exporter);
-    assert_usage(&page, name, &before, &group.usage());
+    assert_usage(&page, name, &before, &group.expected_samples());
     page
 }
 
@@ -184,7 +184,7 @@ fn a_load_is_counted_as_it_is() {
     let (Some(docker), Some(podman)) = (Engine::docker("load"), Engine::podman("load")) else {
         return;
     };
-    let dir = Scratch::new("load");
+    let dir = TempDir::new("load");
     let flags = [
         "--collector.container_processes",
         "--collector.container_processes.sockets=true",
@@ -199,13 +199,13 @@ fn a_load_is_counted_as_it_is() {
         wait";
     for (engine, name) in [(&docker, "docker-load"), (&podman, "podman-load")] {
         engine.start_container(name, &["--cpus=0.5"], &["sh", "-c", load]);
-        until("the load", || {
+        wait_until("the load", || {
             engine.try_run(&["exec", name, "test", "-e", "/ready"]).ok()
         });
         scraped_when("a name", &exporter, |page| of(page, MEMORY, name).is_some());
-        let group = Group::of(engine.pid(name));
+        let group = CgroupReader::for_pid(engine.pid(name));
         // Until what was executed there has gone, and what is to stay has settled.
-        let page = until("as many processes and files", || {
+        let page = wait_until("as many processes and files", || {
             let page = assert_usage_now(engine, name, &exporter);
             let (open, sockets) = group.open_files();
             let said = |family| of(&page, family, name).unwrap();
@@ -239,7 +239,7 @@ fn the_life_of_a_container_is_told() {
     let Some(docker) = Engine::docker("life") else {
         return;
     };
-    let dir = Scratch::new("life");
+    let dir = TempDir::new("life");
     let exporter = exporter(&dir, &[&docker], &["--cgroup.grace=4s"]);
     // Ends by itself, and is started again.
     docker.start_container(
@@ -288,7 +288,7 @@ fn is(page: &Scrape, name: &str, expected: &str) -> bool {
 }
 
 /// Of one that ends with 3 and may be started three times more.
-fn assert_crash_loop(docker: &Engine, exporter: &Program, name: &str) {
+fn assert_crash_loop(docker: &Engine, exporter: &ServerProcess, name: &str) {
     let page = scraped_when("the loop is over", exporter, |page| {
         is(page, name, "exited") && of(page, "container_restarts_total", name) == Some(3.0)
     });
@@ -296,7 +296,7 @@ fn assert_crash_loop(docker: &Engine, exporter: &Program, name: &str) {
     assert_eq!(of(&page, "container_exit_code", name), Some(3.0));
     assert_eq!(of(&page, "container_status", name), Some(5.0));
     assert_eq!(of(&page, "container_uptime_seconds", name), None);
-    let finished = seconds(&docker.inspect(name, "{{.State.FinishedAt}}"));
+    let finished = parse_unix_seconds(&docker.inspect(name, "{{.State.FinishedAt}}"));
     assert_between(
         "the end",
         of(&page, "container_finish_time_seconds", name),
@@ -308,7 +308,7 @@ fn assert_crash_loop(docker: &Engine, exporter: &Program, name: &str) {
 }
 
 /// Of one that was killed as a whole, and one of which a child was.
-fn assert_out_of_memory(docker: &Engine, exporter: &Program, whole: &str, child: &str) {
+fn assert_out_of_memory(docker: &Engine, exporter: &ServerProcess, whole: &str, child: &str) {
     let page = scraped_when("both are out of memory", exporter, |page| {
         is(page, whole, "exited")
             && of(page, "container_oom_events_total", child) == Some(1.0)
@@ -317,13 +317,13 @@ fn assert_out_of_memory(docker: &Engine, exporter: &Program, whole: &str, child:
     assert_eq!(of(&page, "container_exit_code", whole), Some(137.0));
     assert!(is(&page, child, "running"));
     assert_eq!(of(&page, "container_exit_code", child), None);
-    assert_eq!(Group::of(docker.pid(child)).oom_kills(), 1.0);
+    assert_eq!(CgroupReader::for_pid(docker.pid(child)).oom_kills(), 1.0);
     assert_eq!(docker.inspect(child, "{{.State.OOMKilled}}"), "false");
     assert_eq!(docker.inspect(whole, "{{.State.OOMKilled}}"), "true");
 }
 
 /// Of one with a health check, and one without.
-fn assert_health(docker: &Engine, exporter: &Program, name: &str, without: &str) {
+fn assert_health(docker: &Engine, exporter: &ServerProcess, name: &str, without: &str) {
     let health = |page: &Scrape| of(page, "container_health_state", name);
     let page = scraped_when("it is well", exporter, |page| health(page) == Some(1.0));
     let healthy = [("name", name), ("status", "healthy")];
@@ -340,7 +340,7 @@ fn assert_health(docker: &Engine, exporter: &Program, name: &str, without: &str)
     );
 }
 
-fn assert_pause(docker: &Engine, exporter: &Program, name: &str) {
+fn assert_pause(docker: &Engine, exporter: &ServerProcess, name: &str) {
     docker.run(&["pause", name]);
     let page = scraped_when("the pause", exporter, |page| is(page, name, "paused"));
     assert_eq!(of(&page, "container_status", name), Some(2.0));
@@ -349,7 +349,7 @@ fn assert_pause(docker: &Engine, exporter: &Program, name: &str) {
     scraped_when("it goes on", exporter, |page| is(page, name, "running"));
 }
 
-fn assert_renaming(docker: &Engine, exporter: &Program, old: &str, new: &str) {
+fn assert_renaming(docker: &Engine, exporter: &ServerProcess, old: &str, new: &str) {
     docker.run(&["rename", old, new]);
     let page = scraped_when("the new name", exporter, |page| is(page, new, "running"));
     assert_eq!(state(&page, old), None);
@@ -360,7 +360,7 @@ fn assert_renaming(docker: &Engine, exporter: &Program, old: &str, new: &str) {
 }
 
 /// When it is stopped, when it was stopped for some time, and when it is removed.
-fn assert_end(docker: &Engine, exporter: &Program, name: &str) {
+fn assert_end(docker: &Engine, exporter: &ServerProcess, name: &str) {
     let page = scrape(exporter);
     let seen = of(&page, "container_last_seen", name).unwrap();
     assert!((now() - seen).abs() < 2.0, "{seen}");
@@ -389,7 +389,7 @@ fn a_load_on_the_network_is_counted_byte_by_byte() {
     let Some(docker) = Engine::docker("net") else {
         return;
     };
-    let dir = Scratch::new("net");
+    let dir = TempDir::new("net");
     let exporter = exporter(&dir, &[&docker], &[]);
     let load = 20_000_000;
     // With nothing more to come from its own input, nc would hear no more either.
@@ -403,7 +403,7 @@ fn a_load_on_the_network_is_counted_byte_by_byte() {
         "until head -c {load} /dev/zero | nc {address} 5000; do sleep 0.1; done; sleep 1000"
     );
     docker.start_container("sender", &[], &["sh", "-c", &send]);
-    until("all has come", || {
+    wait_until("all has come", || {
         (docker.run(&["logs", "receiver"]) == load.to_string()).then_some(())
     });
     let name = "container_network_receive_bytes_total";
@@ -450,19 +450,19 @@ fn eth0(pid: u32, column: usize) -> f64 {
 
 #[test]
 fn no_scrape_asks_an_engine_and_none_waits_for_one() {
-    let Some(later) = Engine::later("asks") else {
+    let Some(later) = Engine::docker_dir("asks") else {
         return;
     };
-    let dir = Scratch::new("asks");
+    let dir = TempDir::new("asks");
     let socket = format!("--engine.socket=unix://{}", later.0.join("sock").display());
     // It is there before the engine is.
-    let exporter = Program::ours(&[socket], &dir.0);
+    let exporter = ServerProcess::start_exporter(&[socket], &dir.0);
     let up = |page: &Scrape| page.value("strata_engine_up", &[]);
     let page = scrape(&exporter);
     assert!(matches!(up(&page), None | Some(0.0)), "{:?}", up(&page));
     assert!(page.value("node_load1", &[]).is_some());
 
-    let docker = Engine::docker_in(later);
+    let docker = Engine::start_docker_in(later);
     docker.start_container("web", &[], &["sleep", "1000"]);
     let usage = "container_cpu_usage_seconds_total";
     let is_named = |page: &Scrape| of(page, usage, "web").is_some();
@@ -472,7 +472,7 @@ fn no_scrape_asks_an_engine_and_none_waits_for_one() {
 
     // What is asked at the start is asked by then.
     let requests = |page: &Scrape| page.value("strata_engine_requests_total", &[]);
-    let settled = until("nothing is asked any more", || {
+    let settled = wait_until("nothing is asked any more", || {
         let before = requests(&scrape(&exporter));
         thread::sleep(Duration::from_millis(700));
         let after = requests(&scrape(&exporter));

@@ -12,12 +12,14 @@
 use std::{collections::BTreeMap, fs, path::Path, time::SystemTime};
 
 use crate::support::{
-    groups::{Group, assert_between},
-    guests::{BRIDGE, Daemon, Kernel},
-    lacks,
-    live::{Program, Scratch, until},
-    readers::{TOLERATED, assert_lint, assert_strict, has_strict},
-    text::Scrape,
+    cgroups::{CgroupReader, assert_between},
+    libvirt_daemon::{BRIDGE, DomainKernel, LibvirtDaemon},
+    prometheus_tools::{
+        TOLERATED_LINTS, assert_promtool_lint, assert_strict_parse, has_strict_parser,
+    },
+    server_process::{ServerProcess, TempDir, wait_until},
+    skip,
+    text_format::Scrape,
 };
 use rustix::process::{Signal, kill_process};
 
@@ -64,9 +66,9 @@ const PINGED: f64 = 5.0 * (14.0 + 20.0 + 8.0 + 1000.0);
 
 /// A daemon and three guests: one that runs, one that is paused and one that is off.
 struct World {
-    daemon: Daemon,
+    daemon: LibvirtDaemon,
     /// What they boot.
-    _boot: Scratch,
+    _boot: TempDir,
     busy: String,
     paused: String,
     off: String,
@@ -75,12 +77,12 @@ struct World {
 impl World {
     /// `None`, which is said, where that cannot be.
     fn new(name: &str) -> Option<Self> {
-        let boot = Scratch::new(&format!("{name}-boot"));
-        let kernel = match Kernel::new(&boot.0, WORK) {
+        let boot = TempDir::new(&format!("{name}-boot"));
+        let kernel = match DomainKernel::new(&boot.0, WORK) {
             Ok(kernel) => kernel,
             Err(what) => return say(what),
         };
-        let daemon = match Daemon::start(name) {
+        let daemon = match LibvirtDaemon::start(name) {
             Ok(daemon) => daemon,
             Err(what) => return say(what),
         };
@@ -101,12 +103,12 @@ impl World {
         Some(world)
     }
 
-    fn define(&self, guest: &str, number: u32, kernel: &Kernel) {
+    fn define(&self, guest: &str, number: u32, kernel: &DomainKernel) {
         let mut devices = String::new();
         for (disk, format, megabytes, ..) in DISKS {
-            let image = self
-                .daemon
-                .image(&format!("{guest}-{disk}"), format, megabytes);
+            let image =
+                self.daemon
+                    .create_disk_image(&format!("{guest}-{disk}"), format, megabytes);
             devices += &format!(
                 "<disk type='file' device='disk'><driver name='qemu' type='{format}'/>\
                  <source file='{image}'/><target dev='{disk}' bus='virtio'/></disk>"
@@ -129,11 +131,11 @@ impl World {
              <memballoon model='virtio'><stats period='1'/></memballoon>\
              </devices></domain>"
         );
-        self.daemon.define(guest, &xml);
+        self.daemon.define_domain(guest, &xml);
     }
 
     fn console(&self, guest: &str) -> String {
-        let file = self.daemon.scratch.0.join(format!("{guest}.console"));
+        let file = self.daemon.dir.0.join(format!("{guest}.console"));
         file.display().to_string()
     }
 
@@ -144,11 +146,11 @@ impl World {
 
     /// Waits until the busy guest has worked, and has reported on its memory.
     fn worked(&self) {
-        until("what a guest does", || {
+        wait_until("what a guest does", || {
             let said = fs::read(self.console(&self.busy)).unwrap_or_default();
             String::from_utf8_lossy(&said).contains(DONE).then_some(())
         });
-        until("what a guest reports", || {
+        wait_until("what a guest reports", || {
             self.stats(&self.busy).get("balloon.usable").copied()
         });
     }
@@ -185,25 +187,25 @@ impl World {
         Some(value.trim().to_owned())
     }
 
-    fn exporter(&self, flags: &[&str]) -> Program {
+    fn exporter(&self, flags: &[&str]) -> ServerProcess {
         let socket = self.daemon.socket("libvirt-sock-ro");
         let mut line = vec![format!("--libvirt.uri={}", socket.display())];
         line.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        Program::ours(&line, &self.daemon.scratch.0)
+        ServerProcess::start_exporter(&line, &self.daemon.dir.0)
     }
 
     fn signal(&self, guest: &str, signal: Signal) {
-        kill_process(self.daemon.pid_of(guest).unwrap(), signal).unwrap();
+        kill_process(self.daemon.domain_pid(guest).unwrap(), signal).unwrap();
     }
 }
 
 fn say<T>(what: &str) -> Option<T> {
-    lacks(what);
+    skip(what);
     None
 }
 
-fn scrape(exporter: &Program) -> Scrape {
-    Scrape::parse(&exporter.text())
+fn scrape(exporter: &ServerProcess) -> Scrape {
+    Scrape::parse(&exporter.metrics_text())
 }
 
 /// Of the domain of this name.
@@ -212,8 +214,8 @@ fn of(scrape: &Scrape, family: &str, domain: &str) -> Option<f64> {
 }
 
 /// Waits for a scrape that is like this.
-fn scraped_when(what: &str, exporter: &Program, is_so: impl Fn(&Scrape) -> bool) -> Scrape {
-    until(what, || Some(scrape(exporter)).filter(|page| is_so(page)))
+fn scraped_when(what: &str, exporter: &ServerProcess, is_so: impl Fn(&Scrape) -> bool) -> Scrape {
+    wait_until(what, || Some(scrape(exporter)).filter(|page| is_so(page)))
 }
 
 /// What time it is, from 1970 on.
@@ -287,14 +289,20 @@ fn what_is_said_of_guests_is_what_libvirt_and_the_guests_say() {
     let exporter = world.exporter(&[]);
     world.worked();
     // The guest reports each second: that must not be in between.
-    let (before, page, after) = until("no report in between", || {
+    let (before, page, after) = wait_until("no report in between", || {
         let before = world.stats(&world.busy);
-        let devices = world.daemon.devices();
+        let devices = world.daemon.network_devices();
         let page = scrape(&exporter);
         let after = world.stats(&world.busy);
         let reported = |of: &BTreeMap<String, f64>| of["balloon.last-update"];
         let is_one = reported(&before) == reported(&after);
-        is_one.then(|| ((before, devices), page, (after, world.daemon.devices())))
+        is_one.then(|| {
+            (
+                (before, devices),
+                page,
+                (after, world.daemon.network_devices()),
+            )
+        })
     });
 
     assert_interfaces(&page, &world.busy, &before, &after);
@@ -456,10 +464,13 @@ fn assert_states(page: &Scrape, world: &World, began: f64) {
         (&world.off, "shutoff", 5.0, "shut off"),
     ]) {
         assert_eq!(world.info(guest, "State").as_deref(), Some(words));
-        let is_it = |(labels, value): (&crate::support::text::Labels, f64)| {
+        let is_it = |(labels, value): (&crate::support::text_format::Labels, f64)| {
             (labels["domain"] == *guest && value == 1.0).then(|| labels["state"].clone())
         };
-        let states: Vec<_> = page.of("libvirt_domain_state").filter_map(is_it).collect();
+        let states: Vec<_> = page
+            .series_named("libvirt_domain_state")
+            .filter_map(is_it)
+            .collect();
         assert_eq!(states, [state], "{guest}");
         let said = of(page, "libvirt_domain_info_vstate", guest);
         assert_eq!(said, Some(code), "{guest}");
@@ -521,14 +532,14 @@ fn assert_states(page: &Scrape, world: &World, began: f64) {
 }
 
 /// The control group that libvirt made for the guest has its name.
-fn assert_group(exporter: &Program, world: &World) {
-    let pid = world.daemon.pid_of(&world.busy).unwrap();
-    let group = Group::of(pid.as_raw_nonzero().get().unsigned_abs());
+fn assert_group(exporter: &ServerProcess, world: &World) {
+    let pid = world.daemon.domain_pid(&world.busy).unwrap();
+    let group = CgroupReader::for_pid(pid.as_raw_nonzero().get().unsigned_abs());
     // There may be more groups inside.
     let is_its = |name: &str| name.contains("qemu") && !name.contains('/');
     let group = match group {
-        Group::One(root, path) => Group::One(root, up_to(Path::new(&path), is_its)),
-        Group::Two(path) => Group::Two(up_to(&path, is_its).into()),
+        CgroupReader::V1(root, path) => CgroupReader::V1(root, up_to(Path::new(&path), is_its)),
+        CgroupReader::V2(path) => CgroupReader::V2(up_to(&path, is_its).into()),
     };
     let family = "container_memory_usage_bytes";
     let before = group.memory();
@@ -576,7 +587,7 @@ fn assert_kumina(world: &World, usual: &Scrape) {
         let labels = labels
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        let labels: crate::support::text::Labels = labels.collect();
+        let labels: crate::support::text_format::Labels = labels.collect();
         let value = page.series.get(family).and_then(|of| of.get(&labels));
         value
             .copied()
@@ -587,7 +598,7 @@ fn assert_kumina(world: &World, usual: &Scrape) {
     let family = "libvirt_domain_info_cpu_time_seconds_total";
     assert!(Some(only(family, &its)) >= of(usual, family, guest));
     let [domain, uuid] = its;
-    let image = world.daemon.scratch.0.join(format!("{guest}-vdb.raw"));
+    let image = world.daemon.dir.0.join(format!("{guest}-vdb.raw"));
     let image = image.display().to_string();
     let disk = [
         domain,
@@ -606,19 +617,23 @@ fn assert_kumina(world: &World, usual: &Scrape) {
     ];
     let family = "libvirt_domain_interface_stats_receive_bytes_total";
     assert!(only(family, &interface) >= PINGED);
-    assert_eq!(page.of("libvirt_domain_info_vstate").next(), None);
+    assert_eq!(page.series_named("libvirt_domain_info_vstate").next(), None);
 }
 
-fn assert_readable(exporter: &Program) {
+fn assert_readable(exporter: &ServerProcess) {
     if crate::support::is_installed("promtool") {
-        assert_lint(&exporter.text(), TOLERATED, "a page with guests");
+        assert_promtool_lint(
+            &exporter.metrics_text(),
+            TOLERATED_LINTS,
+            "a page with guests",
+        );
     } else {
-        lacks("promtool");
+        skip("promtool");
     }
-    if has_strict() {
-        assert_strict(&exporter.open_metrics(), "a page with guests");
+    if has_strict_parser() {
+        assert_strict_parse(&exporter.openmetrics_text(), "a page with guests");
     } else {
-        lacks("python3-prometheus-client");
+        skip("python3-prometheus-client");
     }
 }
 
@@ -637,7 +652,7 @@ fn what_becomes_of_guests_and_of_libvirt_is_seen() {
     a_daemon_is_restarted(&exporter, &mut world);
 }
 
-fn disks_come_and_go(exporter: &Program, world: &World) {
+fn disks_come_and_go(exporter: &ServerProcess, world: &World) {
     const TOTALS: [&str; 4] = [
         "libvirt_domain_disk_read_bytes_total",
         "libvirt_domain_disk_read_requests_total",
@@ -660,10 +675,10 @@ fn disks_come_and_go(exporter: &Program, world: &World) {
     };
     let page = scraped();
     assert_eq!(page.value(family, &disk), None);
-    let image = world.daemon.image("hot", "raw", 16);
+    let image = world.daemon.create_disk_image("hot", "raw", 16);
     world.virsh(&["attach-disk", guest, &image, "vdd", "--live"]);
     // The guest looks for partitions.
-    let read = until("a disk that is read", || {
+    let read = wait_until("a disk that is read", || {
         let page = scraped();
         let read = page.value(family, &disk).filter(|read| *read > 0.0)?;
         page.value(info, &disk).map(|_| read)
@@ -677,7 +692,7 @@ fn disks_come_and_go(exporter: &Program, world: &World) {
     };
     // Whether a slow guest did it in time for virsh does not matter.
     let _done = world.daemon.virsh(&["detach-disk", guest, "vdd", "--live"]);
-    let page = until("no such disk", || {
+    let page = wait_until("no such disk", || {
         let page = scraped();
         let is_gone = [family, info]
             .iter()
@@ -691,7 +706,7 @@ fn disks_come_and_go(exporter: &Program, world: &World) {
 
 /// By its event: without one it would be seen after five minutes, which is longer than is
 /// waited here.
-fn descriptions_change(exporter: &Program, world: &World) {
+fn descriptions_change(exporter: &ServerProcess, world: &World) {
     let guest = world.busy.as_str();
     world.virsh(&["desc", guest, "--live", "--title", "another title"]);
     scraped_when("another title", exporter, |page| {
@@ -723,7 +738,7 @@ fn descriptions_change(exporter: &Program, world: &World) {
     });
 }
 
-fn starts_and_stops(exporter: &Program, world: &World) {
+fn starts_and_stops(exporter: &ServerProcess, world: &World) {
     let guest = world.paused.as_str();
     let (starts, stops) = ("libvirt_domain_starts_total", "libvirt_domain_stops_total");
     let census = |page: &Scrape, state| page.value("census_domains", &[("state", state)]);
@@ -751,7 +766,7 @@ fn starts_and_stops(exporter: &Program, world: &World) {
     }
 }
 
-fn a_stuck_guest_costs_only_itself(exporter: &Program, world: &World) {
+fn a_stuck_guest_costs_only_itself(exporter: &ServerProcess, world: &World) {
     let (guest, other) = (world.busy.as_str(), world.paused.as_str());
     let stuck = "libvirt_domain_stuck";
     world.signal(guest, Signal::STOP);
@@ -769,7 +784,7 @@ fn a_stuck_guest_costs_only_itself(exporter: &Program, world: &World) {
         assert_eq!(state, Some(5.0));
         assert!(page.value("node_load1", &[]).is_some());
     };
-    let page = until("a stuck guest", || {
+    let page = wait_until("a stuck guest", || {
         let page = scrape(exporter);
         others_are_complete(&page);
         (of(&page, stuck, guest) == Some(1.0)).then_some(page)
@@ -789,18 +804,18 @@ fn a_stuck_guest_costs_only_itself(exporter: &Program, world: &World) {
     });
 }
 
-fn a_daemon_hangs(exporter: &Program, world: &World) {
+fn a_daemon_hangs(exporter: &ServerProcess, world: &World) {
     world.daemon.signal(Signal::STOP);
     let page = scraped_when("a daemon that hangs", exporter, |page| {
         assert!(page.value("node_load1", &[]).is_some());
         page.value("libvirt_up", &[]) == Some(0.0)
     });
-    assert_eq!(page.of("libvirt_domain_state").next(), None);
+    assert_eq!(page.series_named("libvirt_domain_state").next(), None);
     world.daemon.signal(Signal::CONT);
     is_all_there(exporter, world);
 }
 
-fn a_daemon_is_restarted(exporter: &Program, world: &mut World) {
+fn a_daemon_is_restarted(exporter: &ServerProcess, world: &mut World) {
     let connections = "strata_libvirt_connections_total";
     let before = scrape(exporter).value(connections, &[]);
     world.daemon.stop();
@@ -808,13 +823,13 @@ fn a_daemon_is_restarted(exporter: &Program, world: &mut World) {
         assert!(page.value("node_load1", &[]).is_some());
         page.value("libvirt_up", &[]) == Some(0.0)
     });
-    world.daemon.start_again();
+    world.daemon.restart();
     let page = is_all_there(exporter, world);
     assert!(page.value(connections, &[]) > before);
 }
 
 /// Waits until there is everything about all guests.
-fn is_all_there(exporter: &Program, world: &World) -> Scrape {
+fn is_all_there(exporter: &ServerProcess, world: &World) -> Scrape {
     scraped_when("all guests", exporter, |page| {
         let running = [&world.busy, &world.paused].iter().all(|guest| {
             let families = [OF_CPU[0].0, "libvirt_domain_disk_read_bytes_total"];

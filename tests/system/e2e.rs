@@ -16,9 +16,12 @@ use std::{
 };
 
 use crate::support::{
-    live::{self, Program, Scratch},
-    readers::{self, TOLERATED, assert_lint, assert_strict, complaints, promtool, strict},
-    text::{Labels, Scrape},
+    prometheus_tools::{
+        self, TOLERATED_LINTS, assert_promtool_lint, assert_strict_parse, run_promtool,
+        run_strict_parser, scrape_warnings,
+    },
+    server_process::{self, ServerProcess, TempDir},
+    text_format::{Labels, Scrape},
 };
 use strata_exporter::collectors;
 
@@ -39,7 +42,7 @@ const TOLERATED_IN_FIXTURES: &[(&str, &str, &str)] = &[
 
 /// Every collector that is built.
 fn all_collectors() -> Vec<String> {
-    let built = collectors::ALL.iter().filter(|it| !it.is_to_come());
+    let built = collectors::ALL.iter().filter(|it| !it.is_planned());
     let mut flags: Vec<String> = built.map(|it| format!("--collector.{}", it.name)).collect();
     flags.extend(["--collector.cpu.info", "--collector.stat.softirq"].map(String::from));
     flags
@@ -48,11 +51,11 @@ fn all_collectors() -> Vec<String> {
 #[test]
 fn prometheus_scrapes_it_in_both_formats() {
     if !crate::support::is_installed("prometheus") {
-        return crate::support::lacks("prometheus");
+        return crate::support::skip("prometheus");
     }
     let before = Kernel::read();
-    let dir = Scratch::new("prometheus");
-    let exporter = Program::ours(&[], &dir.0);
+    let dir = TempDir::new("prometheus");
+    let exporter = ServerProcess::start_exporter(&[], &dir.0);
     let text_only = without_accept(exporter.address);
     let broken = always("x{ 1\n");
     let jobs = format!(
@@ -63,14 +66,14 @@ fn prometheus_scrapes_it_in_both_formats() {
         - {{job_name: broken, static_configs: [{{targets: ['{broken}']}}]}}\n",
         exporter.address
     );
-    let prometheus = readers::prometheus(&dir, &jobs);
+    let prometheus = prometheus_tools::start_prometheus(&dir, &jobs);
 
     for job in ["openmetrics", "text"] {
         let query = format!(
             "/api/v1/query?query=sum_over_time(up%7Bjob%3D%22{job}%22%7D%5B1m%5D)%3E%3D3\
             %20and%20up%7Bjob%3D%22{job}%22%7D%20%3D%3D%201"
         );
-        live::until("three good scrapes", || {
+        server_process::wait_until("three good scrapes", || {
             let answer = prometheus.get(&query, "").ok()?;
             assert!(answer.contains("\"status\":\"success\""), "{answer}");
             answer.contains("\"value\":").then_some(())
@@ -92,12 +95,15 @@ fn prometheus_scrapes_it_in_both_formats() {
     assert_metadata(&prometheus, "openmetrics", "node_cpu_seconds", "counter");
 
     // Not the same second, so that a container may have come in between.
-    let (open_metrics, text) = live::until("as many samples in both formats", || {
-        let [open_metrics, text] = ["openmetrics", "text"].map(|job| federated(&prometheus, job));
-        let count = |of: &Scrape| of.value("scrape_samples_scraped", &[]);
-        let same = count(&open_metrics)? == count(&text)? && names(&open_metrics) == names(&text);
-        same.then_some((open_metrics, text))
-    });
+    let (open_metrics, text) =
+        server_process::wait_until("as many samples in both formats", || {
+            let [open_metrics, text] =
+                ["openmetrics", "text"].map(|job| federated(&prometheus, job));
+            let count = |of: &Scrape| of.value("scrape_samples_scraped", &[]);
+            let same =
+                count(&open_metrics)? == count(&text)? && names(&open_metrics) == names(&text);
+            same.then_some((open_metrics, text))
+        });
     let after = Kernel::read();
     for scrape in [&open_metrics, &text] {
         assert!(scrape.value("scrape_samples_scraped", &[]) > Some(300.0));
@@ -105,16 +111,18 @@ fn prometheus_scrapes_it_in_both_formats() {
     }
 
     // Prometheus says so when it cannot read something.
-    live::until("a complaint", || complaints(&prometheus, "broken").pop());
+    server_process::wait_until("a complaint", || {
+        scrape_warnings(&prometheus, "broken").pop()
+    });
     for job in ["openmetrics", "text"] {
-        let of_job = complaints(&prometheus, job);
+        let of_job = scrape_warnings(&prometheus, job);
         assert!(of_job.is_empty(), "{of_job:#?}");
     }
     let log = exporter.log();
     assert!(!log.contains("level=error"), "{log}");
 }
 
-fn assert_metadata(prometheus: &Program, job: &str, name: &str, kind: &str) {
+fn assert_metadata(prometheus: &ServerProcess, job: &str, name: &str, kind: &str) {
     let matcher = format!("match_target=%7Bjob%3D%22{job}%22%7D&metric={name}");
     let known = prometheus
         .get(&format!("/api/v1/targets/metadata?{matcher}"), "")
@@ -126,7 +134,7 @@ fn assert_metadata(prometheus: &Program, job: &str, name: &str, kind: &str) {
 }
 
 /// All that a job of Prometheus' last scraped, without what the job adds.
-fn federated(prometheus: &Program, job: &str) -> Scrape {
+fn federated(prometheus: &ServerProcess, job: &str) -> Scrape {
     let path = format!("/federate?match[]=%7Bjob%3D%22{job}%22%7D");
     let mut scrape = Scrape::parse(&prometheus.get(&path, "").unwrap());
     for series in scrape.series.values_mut() {
@@ -207,7 +215,7 @@ fn assert_is_kernels(scrape: &Scrape, before: &Kernel, after: &Kernel) {
     let load = value("node_load1");
     assert!(load >= 0.0 && (load - after.load).abs() < 64.0, "{load}");
 
-    let idle = scrape.of("node_cpu_seconds_total");
+    let idle = scrape.series_named("node_cpu_seconds_total");
     let idle: Vec<f64> = idle
         .filter(|(labels, _)| labels["mode"] == "idle")
         .map(|(_, seconds)| seconds)
@@ -218,7 +226,7 @@ fn assert_is_kernels(scrape: &Scrape, before: &Kernel, after: &Kernel) {
     let uname = [("release", &*after.release), ("nodename", &*after.node)];
     assert_eq!(scrape.value("node_uname_info", &uname), Some(1.0));
 
-    let received = scrape.of("node_network_receive_bytes_total");
+    let received = scrape.series_named("node_network_receive_bytes_total");
     let devices: BTreeSet<&str> = received.map(|(labels, _)| &*labels["device"]).collect();
     for interface in before.interfaces.intersection(&after.interfaces) {
         assert!(devices.contains(&**interface), "{interface}: {devices:?}");
@@ -281,43 +289,46 @@ fn pass_on(mut from: TcpStream, target: SocketAddr) -> io::Result<()> {
 #[test]
 fn promtool_accepts_the_text_format() {
     if !crate::support::is_installed("promtool") {
-        return crate::support::lacks("promtool, which is in Debian's prometheus");
+        return crate::support::skip("promtool, which is in Debian's prometheus");
     }
-    let dir = Scratch::new("promtool");
-    let exporter = Program::ours(&all_collectors(), &dir.0);
-    assert_lint(&exporter.text(), TOLERATED, "this machine");
+    let dir = TempDir::new("promtool");
+    let exporter = ServerProcess::start_exporter(&all_collectors(), &dir.0);
+    assert_promtool_lint(&exporter.metrics_text(), TOLERATED_LINTS, "this machine");
     for (path, page) in golden("prom") {
-        let tolerated = [TOLERATED, TOLERATED_IN_FIXTURES].concat();
-        assert_lint(&page, &tolerated, &path.display().to_string());
+        let tolerated = [TOLERATED_LINTS, TOLERATED_IN_FIXTURES].concat();
+        assert_promtool_lint(&page, &tolerated, &path.display().to_string());
     }
     // But it does look.
-    let (code, said) = promtool("x{ 1\n");
+    let (code, said) = run_promtool("x{ 1\n");
     assert_eq!(code, Some(1), "{said}");
 }
 
 #[test]
 fn the_strict_parser_reads_every_sample_of_openmetrics() {
-    if !readers::has_strict() {
-        return crate::support::lacks("Debian's python3-prometheus-client");
+    if !prometheus_tools::has_strict_parser() {
+        return crate::support::skip("Debian's python3-prometheus-client");
     }
-    let dir = Scratch::new("python");
-    let exporter = Program::ours(&all_collectors(), &dir.0);
-    assert_strict(&exporter.open_metrics(), "this machine");
+    let dir = TempDir::new("python");
+    let exporter = ServerProcess::start_exporter(&all_collectors(), &dir.0);
+    assert_strict_parse(&exporter.openmetrics_text(), "this machine");
     for (path, page) in golden("openmetrics") {
-        assert_strict(&page, &path.display().to_string());
+        assert_strict_parse(&page, &path.display().to_string());
     }
     // But it does look.
-    let (code, said) = strict("# TYPE x counter\nx 1\n# EOF\n");
+    let (code, said) = run_strict_parser("# TYPE x counter\nx 1\n# EOF\n");
     assert_eq!(code, Some(1), "{said}");
 }
 
 /// The golden files of one format.
 fn golden(extension: &str) -> Vec<(PathBuf, String)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let files = crate::support::MACHINES.iter().map(|machine| {
-        let path = dir.join(format!("{machine}.{extension}"));
-        let page = fs::read_to_string(&path).unwrap();
-        (path, page)
+    let machines = crate::support::MACHINES.iter();
+    let paths = machines.map(|machine| dir.join(format!("{machine}.{extension}")));
+    let files = paths.filter_map(|path| {
+        let page = fs::read_to_string(&path).ok()?;
+        Some((path, page))
     });
-    files.collect()
+    let files: Vec<_> = files.collect();
+    assert!(!files.is_empty(), "no golden file ends in .{extension}");
+    files
 }

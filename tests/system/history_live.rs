@@ -15,10 +15,10 @@ use std::{
 };
 
 use crate::support::{
+    cgroups::CgroupReader,
     engines::Engine,
-    groups::Group,
-    live::{Program, Scratch, until},
-    text::Scrape,
+    server_process::{ServerProcess, TempDir, wait_until},
+    text_format::Scrape,
 };
 use serde_json::Value;
 
@@ -47,14 +47,14 @@ dd if=/dev/zero bs=67108864 count=1 | sleep 1000 & wait $!
 killall dd
 wait";
 
-fn exporter(dir: &Scratch, engine: &Engine) -> Program {
+fn exporter(dir: &TempDir, engine: &Engine) -> ServerProcess {
     let flags = [
-        format!("--engine.socket={}", engine.socket()),
+        format!("--engine.socket={}", engine.socket_url()),
         format!("--history.interval={}ms", INTERVAL.as_millis()),
         "--collector.history.averages=true".to_owned(),
         "--collector.history.minima=true".to_owned(),
     ];
-    Program::ours(&flags, &dir.0)
+    ServerProcess::start_exporter(&flags, &dir.0)
 }
 
 /// What is said of a container: now, and over the last minute.
@@ -68,18 +68,18 @@ struct Said {
 
 impl Said {
     /// Nothing before it was sampled twice.
-    fn cpu(exporter: &Program, name: &str) -> Option<Self> {
-        let page = Scrape::parse(&exporter.text());
+    fn cpu(exporter: &ServerProcess, name: &str) -> Option<Self> {
+        let page = Scrape::parse(&exporter.metrics_text());
         let now = page.value("container_cpu_usage_percent", &[("name", name)])?;
         Self::of(&page, "container_cpu_usage_percent", name, now)
     }
 
     /// What it has now is in the JSON.
-    fn memory(exporter: &Program, name: &str) -> Option<Self> {
+    fn memory(exporter: &ServerProcess, name: &str) -> Option<Self> {
         let said = exporter.get(&format!("/api/v1/containers/{name}"), "");
         let said: Value = serde_json::from_str(&said.ok()?).unwrap();
         let now = said["container"]["latest"]["memory_bytes"].as_f64()?;
-        let page = Scrape::parse(&exporter.text());
+        let page = Scrape::parse(&exporter.metrics_text());
         Self::of(&page, "container_memory_usage_bytes", name, now)
     }
 
@@ -96,7 +96,7 @@ impl Said {
 }
 
 /// What the JSON says of a container at a path below its own.
-fn json(exporter: &Program, name: &str, path: &str) -> Value {
+fn json(exporter: &ServerProcess, name: &str, path: &str) -> Value {
     let path = format!("/api/v1/containers/{name}/{path}");
     serde_json::from_str(&exporter.get(&path, "").unwrap()).unwrap()
 }
@@ -114,7 +114,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn begin(group: Group) -> Self {
+    fn begin(group: CgroupReader) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
         let thread = thread::spawn(move || {
@@ -187,11 +187,11 @@ fn half_a_core_is_fifty_percent() {
     let parent = format!("--cgroup-parent=/{FIRST}");
     docker.start_container("half", &["--cpus=0.5", &parent], BUSY);
     First::favour();
-    let watch = Watch::begin(Group::of(docker.pid("half")));
-    let dir = Scratch::new("half");
+    let watch = Watch::begin(CgroupReader::for_pid(docker.pid("half")));
+    let dir = TempDir::new("half");
     let exporter = exporter(&dir, &docker);
     let is_close = |one: f64, other: f64| (one - other).abs() <= 3.0;
-    let (said, window) = until("50 ± 3 % in the last minute", || {
+    let (said, window) = wait_until("50 ± 3 % in the last minute", || {
         let said = Said::cpu(&exporter, "half")?;
         let window = json(&exporter, "half", "history?window=1m");
         println!("{said:?}, {window}");
@@ -230,19 +230,19 @@ fn a_peak_between_two_scrapes_is_in_the_most_of_the_minute() {
     };
     docker.start_container("peak", &[], &["sh", "-c", BURST]);
     let pid = docker.pid("peak");
-    let dir = Scratch::new("peak");
+    let dir = TempDir::new("peak");
     let exporter = exporter(&dir, &docker);
-    let before = until("a sample", || Said::cpu(&exporter, "peak"));
+    let before = wait_until("a sample", || Said::cpu(&exporter, "peak"));
     assert!(before.peak < 30.0, "{before:?}");
 
-    let group = Group::of(pid);
+    let group = CgroupReader::for_pid(pid);
     let (begun, used) = (now(), group.cpu_seconds());
     docker.run(&["kill", "--signal=USR1", "peak"]);
     let done = format!("/proc/{pid}/root/done");
-    until("an end of it", || Path::new(&done).exists().then_some(()));
+    wait_until("an end of it", || Path::new(&done).exists().then_some(()));
     let (ended, used) = (now(), group.cpu_seconds() - used);
 
-    let after = until("a sample of it doing nothing", || {
+    let after = wait_until("a sample of it doing nothing", || {
         Said::cpu(&exporter, "peak").filter(|said| said.now < 10.0)
     });
     let seconds = ended - begun;
@@ -274,14 +274,14 @@ fn memory_is_there_while_it_is_held_and_in_the_most_of_the_minute_after() {
         return;
     };
     podman.start_container("hoard", &[], &["sh", "-c", HOARD]);
-    let group = Group::of(podman.pid("hoard"));
-    let dir = Scratch::new("hoard");
+    let group = CgroupReader::for_pid(podman.pid("hoard"));
+    let dir = TempDir::new("hoard");
     let exporter = exporter(&dir, &podman);
-    let before = until("a sample", || Said::memory(&exporter, "hoard"));
+    let before = wait_until("a sample", || Said::memory(&exporter, "hoard"));
     assert!(before.peak < 16.0 * MIB, "{before:?}");
 
     podman.run(&["kill", "--signal=USR1", "hoard"]);
-    let held = until("a sample of 64 MiB", || {
+    let held = wait_until("a sample of 64 MiB", || {
         Said::memory(&exporter, "hoard").filter(|said| said.now >= 64.0 * MIB)
     });
     let counted = group.memory();
@@ -292,7 +292,7 @@ fn memory_is_there_while_it_is_held_and_in_the_most_of_the_minute_after() {
     assert!(held.minimum < 16.0 * MIB, "{held:?}");
 
     podman.run(&["kill", "--signal=USR1", "hoard"]);
-    let after = until("a sample without them", || {
+    let after = wait_until("a sample without them", || {
         Said::memory(&exporter, "hoard").filter(|said| said.now < 16.0 * MIB)
     });
     assert!(

@@ -11,7 +11,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::support::live::{self, Program, Scratch};
+use crate::support::server_process::{self, ServerProcess, TempDir};
 
 /// How the Containerfile says to run it.
 const RUN: [&str; 7] = [
@@ -58,12 +58,12 @@ fn the_image_shows_the_machine_and_not_itself() {
     let mut run = podman.command(&RUN);
     run.args(["--rm", "--name", "strata-image"]);
     run.args(["strata_exporter:test", "--engine.socket="]);
-    let inside = Program::start_until(&mut run, &podman.dir.0, "/-/healthy");
-    let outside = Program::ours(&["--engine.socket=".to_owned()], &podman.dir.0);
+    let inside = ServerProcess::start_and_wait_for_path(&mut run, &podman.dir.0, "/-/healthy");
+    let outside = ServerProcess::start_exporter(&["--engine.socket=".to_owned()], &podman.dir.0);
 
-    let steady = |of: &Program| series(&of.get(STEADY, "text/plain;version=0.0.4").unwrap());
+    let steady = |of: &ServerProcess| series(&of.get(STEADY, "text/plain;version=0.0.4").unwrap());
     assert_eq!(steady(&inside), steady(&outside));
-    let page = inside.text();
+    let page = inside.metrics_text();
     for wanted in [
         r#"node_filesystem_size_bytes{device="[^"]*",mountpoint="/","#,
         r#"container_cpu_usage_seconds_total{id="/","#,
@@ -102,18 +102,18 @@ fn series(page: &str) -> BTreeSet<String> {
 
 /// Podman with images and containers of its own, and a program to make an image of.
 struct Podman {
-    dir: Scratch,
+    dir: TempDir,
 }
 
 impl Podman {
     fn new() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            crate::support::lacks("root");
+            crate::support::skip("root");
             return None;
         }
         for program in ["podman", "runc"] {
             if !crate::support::is_installed(program) {
-                crate::support::lacks(program);
+                crate::support::skip(program);
                 return None;
             }
         }
@@ -121,10 +121,10 @@ impl Podman {
         let target = built.parent().unwrap().parent().unwrap();
         let program = target.join("static/strata_exporter");
         if !program.is_file() {
-            crate::support::lacks("target/static/strata_exporter, which tests/all.sh builds");
+            crate::support::skip("target/static/strata_exporter, which tests/all.sh builds");
             return None;
         }
-        let dir = Scratch::new("image");
+        let dir = TempDir::new("image");
         let place = dir.0.join("build/src/target/release");
         fs::create_dir_all(&place).unwrap();
         fs::copy(program, place.join("strata_exporter")).unwrap();
@@ -152,7 +152,7 @@ impl Podman {
     }
 
     fn run(&self, words: &[&str]) -> String {
-        let (code, said) = live::ask(&mut self.command(words), "");
+        let (code, said) = server_process::run_with_input(&mut self.command(words), "");
         assert_eq!(code, Some(0), "{words:?}: {said}");
         said
     }

@@ -34,26 +34,27 @@ mod with {
     };
 
     use strata_exporter::sources::libvirt::{
-        CpuTimes, Domain, Fetched, Flags, Group, Libvirt, Runs, State, Stats,
+        CpuTimes, Domain, DomainState, DomainStats, FetchResult, HostStatsByUuid, Libvirt,
+        LibvirtFlags, StatsGroup,
     };
     use tokio::runtime::Runtime;
 
     use crate::support::{
-        guests::Daemon,
-        lacks,
-        live::{Program, Scratch, until},
+        libvirt_daemon::LibvirtDaemon,
+        server_process::{ServerProcess, TempDir, wait_until},
+        skip,
     };
 
     #[test]
     fn a_driver_in_the_library_is_scraped() {
-        let scratch = Scratch::new("virt-scraped");
+        let scratch = TempDir::new("virt-scraped");
         let flags = [
             "--collector.disable-defaults",
             "--collector.libvirt",
             "--libvirt.uri=test:///default",
         ];
-        let ours = Program::ours(&flags.map(str::to_owned), &scratch.0);
-        let page = ours.text();
+        let ours = ServerProcess::start_exporter(&flags.map(str::to_owned), &scratch.0);
+        let page = ours.metrics_text();
         let has = |line: &str| assert!(page.lines().any(|said| said == line), "{line}: {page}");
         has("libvirt_up 1");
         has("libvirt_domains 1");
@@ -61,10 +62,10 @@ mod with {
     }
 
     /// Defines a guest that finds nothing to boot on its disks.
-    fn define(daemon: &Daemon, name: &str, number: u32) {
+    fn define(daemon: &LibvirtDaemon, name: &str, number: u32) {
         let mut disks = String::new();
         for disk in ["vda", "vdb"] {
-            let path = daemon.image(&format!("{name}-{disk}"), "qcow2", 32);
+            let path = daemon.create_disk_image(&format!("{name}-{disk}"), "qcow2", 32);
             disks += &format!(
                 "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>\
                  <source file='{path}'/><target dev='{disk}' bus='virtio'/></disk>"
@@ -81,12 +82,12 @@ mod with {
              <memballoon model='virtio'><stats period='1'/></memballoon>\
              </devices></domain>"
         );
-        daemon.define(name, &xml);
+        daemon.define_domain(name, &xml);
     }
 
     fn libvirt(uri: &str, runtime: &Runtime) -> Arc<Libvirt> {
-        use Group::{Balloon, Block, Cpu, Dirtyrate, Interface, Iothread, State, Vcpu, Vm};
-        let flags = Flags {
+        use StatsGroup::{Balloon, Block, Cpu, Dirtyrate, Interface, Iothread, State, Vcpu, Vm};
+        let flags = LibvirtFlags {
             libvirt_uri: Some(uri.to_owned()),
             libvirt_stats: vec![
                 State, Cpu, Balloon, Vcpu, Interface, Block, Iothread, Vm, Dirtyrate,
@@ -96,12 +97,15 @@ mod with {
         let libvirt = Arc::new(Libvirt::new(flags, Path::new("/")));
         libvirt.check().unwrap();
         let _entered = runtime.enter();
-        libvirt.watch();
+        libvirt.start();
         libvirt
     }
 
-    fn fetch(libvirt: &Libvirt) -> Fetched {
-        let fetched = libvirt.fetch(Instant::now() + Duration::from_secs(30), Runs::new());
+    fn fetch(libvirt: &Libvirt) -> FetchResult {
+        let fetched = libvirt.fetch(
+            Instant::now() + Duration::from_secs(30),
+            HostStatsByUuid::new(),
+        );
         let fetched = fetched.unwrap();
         assert!(fetched.connection.is_up, "{:?}", fetched.connection);
         assert_eq!(fetched.connection.error, None);
@@ -110,16 +114,16 @@ mod with {
 
     #[test]
     fn both_ways_say_the_same_of_the_same_guests() {
-        let daemon = match Daemon::start("virt-same") {
+        let daemon = match LibvirtDaemon::start("virt-same") {
             Ok(daemon) => daemon,
-            Err(what) => return lacks(what),
+            Err(what) => return skip(what),
         };
         for (number, name) in (0..).zip(["a \"b\"", "never-ran", "off"]) {
             define(&daemon, name, number);
         }
         daemon.virsh(&["start", "a \"b\""]).unwrap();
         daemon.virsh(&["start", "--paused", "never-ran"]).unwrap();
-        until("a disk that was read", || {
+        wait_until("a disk that was read", || {
             let counted = daemon.virsh(&["domblkstat", "a \"b\"", "vda", "--human"]);
             let counted = counted.unwrap();
             let reads = counted
@@ -137,7 +141,7 @@ mod with {
         let theirs = libvirt(&format!("qemu+UNIX:///system?socket={socket}"), &runtime);
         let (first, between, last) = (fetch(&ours), fetch(&theirs), fetch(&ours));
         assert_eq!(first.connection.versions, between.connection.versions);
-        let names = |fetched: &Fetched| -> Vec<_> {
+        let names = |fetched: &FetchResult| -> Vec<_> {
             let domains = fetched.domains.iter();
             domains.map(|domain| domain.name.clone()).collect()
         };
@@ -150,7 +154,11 @@ mod with {
             panic!("{:?}", between.domains);
         };
         let states = [ran, never_ran, off].map(|domain| domain.state);
-        let expected = [State::Paused, State::Paused, State::Shutoff];
+        let expected = [
+            DomainState::Paused,
+            DomainState::Paused,
+            DomainState::Shutoff,
+        ];
         assert_eq!(states, expected.map(Some));
         assert!(ran.stats.disks[0].read.requests > Some(0));
         assert_eq!(off.stats.disks[0].read.requests, None);
@@ -189,7 +197,7 @@ mod with {
             for vcpu in &mut used.vcpus {
                 (vcpu.time, vcpu.wait, vcpu.delay) = (None, None, None);
             }
-            Stats { ..used }
+            DomainStats { ..used }
         };
         assert_eq!(still(first), still(between), "{}", first.name);
         let who = |domain: &Domain| (domain.name.clone(), domain.uuid.clone(), domain.id);
@@ -198,7 +206,7 @@ mod with {
         assert_eq!(what(first), what(between), "{}", first.name);
         let how = |domain: &Domain| (domain.is_partial, domain.is_stuck);
         assert_eq!((how(first), how(between)), ((false, false), (false, false)));
-        assert_eq!(first.about, between.about, "{}", first.name);
-        assert!(first.about.is_some());
+        assert_eq!(first.definition, between.definition, "{}", first.name);
+        assert!(first.definition.is_some());
     }
 }

@@ -5,8 +5,8 @@
 use std::process::Command;
 
 use crate::support::{
-    live::{self, Scratch},
-    package,
+    deb_package,
+    server_process::{self, TempDir},
 };
 
 const FILES: &[&str] = &[
@@ -23,15 +23,15 @@ const FILES: &[&str] = &[
 
 #[test]
 fn the_package_has_everything_and_starts_the_service() {
-    let dir = Scratch::new("package");
-    let Some(package) = package::build(&dir.0) else {
+    let dir = TempDir::new("package");
+    let Some(package) = deb_package::build(&dir.0) else {
         return;
     };
     let ask = |words: &[&str]| {
         let mut command = Command::new("dpkg-deb");
         let (words, rest) = words.split_at(1);
         command.args(words).arg(&package).args(rest);
-        let (code, said) = live::ask(&mut command, "");
+        let (code, said) = server_process::run_with_input(&mut command, "");
         assert_eq!(code, Some(0), "{said}");
         said
     };
@@ -65,7 +65,8 @@ fn the_package_has_everything_and_starts_the_service() {
         }
     }
     for name in ["postinst", "prerm", "postrm"] {
-        let (code, said) = live::ask(Command::new("sh").arg("-n"), &script(name));
+        let (code, said) =
+            server_process::run_with_input(Command::new("sh").arg("-n"), &script(name));
         assert_eq!(code, Some(0), "{name}: {said}");
     }
 }

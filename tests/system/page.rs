@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{
     browser::Browser,
     engines::Engine,
-    live::{Program, Scratch, until},
+    server_process::{ServerProcess, TempDir, wait_until},
 };
 
 const NAMES: &str = "return [...document.querySelectorAll(
@@ -17,17 +17,17 @@ const NAMES: &str = "return [...document.querySelectorAll(
     .map((link) => link.textContent)";
 const BUSY: &[&str] = &["sh", "-c", "while :; do :; done"];
 
-fn exporter(engine: &Engine, dir: &Scratch) -> Program {
+fn exporter(engine: &Engine, dir: &TempDir) -> ServerProcess {
     let flags = [
-        format!("--engine.socket={}", engine.socket()),
+        format!("--engine.socket={}", engine.socket_url()),
         "--history.interval=1s".to_owned(),
     ];
-    Program::ours(&flags, &dir.0)
+    ServerProcess::start_exporter(&flags, &dir.0)
 }
 
 /// The names in the table of containers that are seen, of those that begin so.
 fn names(browser: &Browser) -> Vec<String> {
-    let all = browser.run(NAMES);
+    let all = browser.execute(NAMES);
     let all = all
         .as_array()
         .unwrap()
@@ -59,41 +59,43 @@ fn the_page_shows_what_comes_and_goes_and_sorts_and_filters_it() {
     let Some(engine) = Engine::docker("page") else {
         return;
     };
-    let dir = Scratch::new("page-live");
+    let dir = TempDir::new("page-live");
     engine.start_container("page-busy", &["--cpus=0.3"], BUSY);
     engine.start_container("page-idle", &[], &["sleep", "1000"]);
     let exporter = exporter(&engine, &dir);
     let base = format!("http://{}", exporter.address);
-    until("both in the page", || {
-        browser.open(&base);
+    wait_until("both in the page", || {
+        browser.navigate(&base);
         has(&browser, "page-busy").and(has(&browser, "page-idle"))
     });
 
     engine.start_container("page-later", &[], &["sleep", "1000"]);
-    until("one started later", || has(&browser, "page-later"));
-    until("a line that moves", || {
+    wait_until("one started later", || has(&browser, "page-later"));
+    wait_until("a line that moves", || {
         let values = "const rows = [...document.querySelectorAll('[data-table=containers] tr')];
             const row = rows.find((row) => row.textContent.includes('page-busy'));
             return row.querySelector('[data-cell=cpu] .spark').dataset.values.split(',').length > 2
                 && row.querySelector('[data-cell=cpu]').dataset.sort > 5";
-        is_true(&browser.run(values))
+        is_true(&browser.execute(values))
     });
 
     // By the keyboard.
-    browser.run("document.querySelector('[data-table=containers] [data-cell=cpu] button').focus()");
+    browser.execute(
+        "document.querySelector('[data-table=containers] [data-cell=cpu] button').focus()",
+    );
     browser.press("\u{e007}");
     let order = names(&browser);
     assert_eq!(order.first().map(String::as_str), Some("page-busy"));
     let sorted = "return document.querySelector('[data-table=containers] thead [data-cell=cpu]')
         .getAttribute('aria-sort')";
-    assert_eq!(browser.run(sorted), "descending");
+    assert_eq!(browser.execute(sorted), "descending");
     browser.press("\u{e007}");
-    assert_eq!(browser.run(sorted), "ascending");
+    assert_eq!(browser.execute(sorted), "ascending");
     let order = names(&browser);
     assert_eq!(order.last().map(String::as_str), Some("page-busy"));
 
     let filter = |word: &str| {
-        browser.run(&format!(
+        browser.execute(&format!(
             "const input = document.querySelector('[data-filter=containers]');
              input.value = '{word}';
              input.dispatchEvent(new Event('input'));"
@@ -105,20 +107,20 @@ fn the_page_shows_what_comes_and_goes_and_sorts_and_filters_it() {
     assert_eq!(filter("page-").len(), 3);
 
     engine.run(&["rm", "--force", "page-later"]);
-    until("one that is gone", || {
+    wait_until("one that is gone", || {
         has(&browser, "page-later").is_none().then_some(())
     });
-    let status = browser.run("return document.getElementById('status').textContent");
+    let status = browser.execute("return document.getElementById('status').textContent");
     assert_eq!(status, "");
-    assert_eq!(browser.complaints(), [""; 0]);
+    assert_eq!(browser.console_errors(), [""; 0]);
 
     for theme in ["light", "dark"] {
         for (kind, width, height) in [("desktop", 1280, 900), ("phone", 390, 844)] {
-            browser.look(width, height, theme);
-            browser.open(&base);
-            browser.picture(&pictures().join(format!("{kind}-{theme}.png")));
+            browser.set_viewport(width, height, theme);
+            browser.navigate(&base);
+            browser.screenshot(&pictures().join(format!("{kind}-{theme}.png")));
             let fits = "return document.documentElement.scrollWidth <= innerWidth";
-            assert_eq!(browser.run(fits), true, "{kind}");
+            assert_eq!(browser.execute(fits), true, "{kind}");
         }
     }
 }
@@ -131,32 +133,32 @@ fn a_plot_goes_on_while_it_is_looked_at() {
     let Some(engine) = Engine::docker("plot") else {
         return;
     };
-    let dir = Scratch::new("page-plot");
+    let dir = TempDir::new("page-plot");
     engine.start_container("page-busy", &["--cpus=0.3"], BUSY);
     let exporter = exporter(&engine, &dir);
     let base = format!("http://{}", exporter.address);
     let plot = "/plot/containers/page-busy.svg?what=cpu&window=1m";
-    let said = until("a plot of two samples", || {
+    let said = wait_until("a plot of two samples", || {
         let svg = exporter.get(plot, "").ok()?;
         svg.contains("CPU: last ").then_some(svg)
     });
-    browser.look(1280, 900, "dark");
-    browser.open(&format!("{base}/containers/page-busy?window=1m"));
+    browser.set_viewport(1280, 900, "dark");
+    browser.navigate(&format!("{base}/containers/page-busy?window=1m"));
     let drawn = "const all = [...document.querySelectorAll('.plots img')];
         return all.length === 4 && all.every((it) => it.complete && it.naturalWidth > 0)";
-    until("four pictures", || is_true(&browser.run(drawn)));
+    wait_until("four pictures", || is_true(&browser.execute(drawn)));
     let is_new = "return document.querySelector('.plots img').src.includes('&at=')";
-    until("a picture made anew", || is_true(&browser.run(is_new)));
-    assert_eq!(browser.run(drawn), true);
+    wait_until("a picture made anew", || is_true(&browser.execute(is_new)));
+    assert_eq!(browser.execute(drawn), true);
     let numbers = "return Number(document.querySelector('.used caption').textContent
         .split(' ')[0]) > 5";
-    until("numbers made anew", || is_true(&browser.run(numbers)));
-    until("another plot", || {
+    wait_until("numbers made anew", || is_true(&browser.execute(numbers)));
+    wait_until("another plot", || {
         let svg = exporter.get(plot, "").ok()?;
         (svg != said).then_some(())
     });
-    browser.picture(&pictures().join("plots.png"));
-    assert_eq!(browser.complaints(), [""; 0]);
+    browser.screenshot(&pictures().join("plots.png"));
+    assert_eq!(browser.console_errors(), [""; 0]);
 }
 
 #[test]
@@ -167,18 +169,18 @@ fn without_a_script_the_page_is_whole() {
     let Some(engine) = Engine::docker("plain") else {
         return;
     };
-    let dir = Scratch::new("page-plain");
+    let dir = TempDir::new("page-plain");
     engine.start_container("page-busy", &["--cpus=0.3"], BUSY);
     let exporter = exporter(&engine, &dir);
-    browser.tools(
+    browser.send_cdp_command(
         "Emulation.setScriptExecutionDisabled",
         &json!({"value": true}),
     );
-    until("the container", || {
-        browser.open(&format!("http://{}", exporter.address));
-        let page = browser.tools("DOM.getDocument", &json!({}));
+    wait_until("the container", || {
+        browser.navigate(&format!("http://{}", exporter.address));
+        let page = browser.send_cdp_command("DOM.getDocument", &json!({}));
         let root = &page["root"]["nodeId"];
-        let html = browser.tools("DOM.getOuterHTML", &json!({"nodeId": root}));
+        let html = browser.send_cdp_command("DOM.getOuterHTML", &json!({"nodeId": root}));
         let html = html["outerHTML"].as_str().unwrap();
         // What only the script can do is not offered.
         assert!(!html.contains("<button"));
@@ -186,5 +188,5 @@ fn without_a_script_the_page_is_whole() {
         let row = html.contains(">page-busy</a>");
         row.then_some(())
     });
-    browser.picture(&pictures().join("without-script.png"));
+    browser.screenshot(&pictures().join("without-script.png"));
 }

@@ -8,7 +8,7 @@ use std::{env, path::Path};
 use crate::support::{
     browser::Browser,
     engines::Engine,
-    live::{Program, Scratch, until},
+    server_process::{ServerProcess, TempDir, wait_until},
 };
 use serde_json::Value;
 
@@ -66,9 +66,9 @@ new PerformanceObserver((list) => {
 /// A browser, and an exporter that knows two containers.
 struct Scene {
     browser: Browser,
-    exporter: Program,
+    exporter: ServerProcess,
     engine: Engine,
-    _dir: Scratch,
+    _dir: TempDir,
 }
 
 impl Scene {
@@ -77,19 +77,19 @@ impl Scene {
         let engine = Engine::docker(test)?;
         engine.start_container("manners-busy", &["--cpus=0.3"], BUSY);
         engine.start_container("manners-idle", &[], &["sleep", "1000"]);
-        let dir = Scratch::new(&format!("scene-{test}"));
+        let dir = TempDir::new(&format!("scene-{test}"));
         let flags = [
-            format!("--engine.socket={}", engine.socket()),
+            format!("--engine.socket={}", engine.socket_url()),
             "--history.interval=1s".to_owned(),
         ];
-        let exporter = Program::ours(&flags, &dir.0);
+        let exporter = ServerProcess::start_exporter(&flags, &dir.0);
         let scene = Self {
             browser,
             exporter,
             engine,
             _dir: dir,
         };
-        until("a plot of what was sampled twice", || {
+        wait_until("a plot of what was sampled twice", || {
             let plot = "/plot/containers/manners-busy.svg?what=cpu&window=1m";
             let svg = scene.exporter.get(plot, "").ok()?;
             svg.contains("CPU: last ").then_some(())
@@ -99,11 +99,11 @@ impl Scene {
 
     fn open(&self, path: &str) {
         let address = self.exporter.address;
-        self.browser.open(&format!("http://{address}{path}"));
+        self.browser.navigate(&format!("http://{address}{path}"));
     }
 
     fn strings(&self, script: &str) -> Vec<String> {
-        let said = self.browser.run(script);
+        let said = self.browser.execute(script);
         let said = serde_json::from_value(said.clone());
         said.unwrap_or_else(|error| panic!("{script}: {error}"))
     }
@@ -111,7 +111,7 @@ impl Scene {
     /// Asked so far, all of this exporter: their paths.
     fn requests(&self) -> Vec<String> {
         let base = format!("http://{}", self.exporter.address);
-        let all = self.browser.requests().into_iter();
+        let all = self.browser.requested_urls().into_iter();
         let paths = all.map(|url| match url.strip_prefix(&base) {
             Some(path) => path.to_owned(),
             None => panic!("{url} is elsewhere"),
@@ -123,7 +123,7 @@ impl Scene {
     fn keep(&self, name: &str) {
         if let Some(dir) = env::var_os("STRATA_TEST_SHOTS") {
             let file = Path::new(&dir).join(format!("{name}.png"));
-            self.browser.whole_picture(&file);
+            self.browser.full_page_screenshot(&file);
         }
     }
 }
@@ -139,10 +139,10 @@ fn what_starts_is_there_within_two_polls_and_nothing_else_moves() {
         return;
     };
     scene.open("/");
-    scene.browser.run(WATCH_SHIFTS);
+    scene.browser.execute(WATCH_SHIFTS);
     let mut asked = scene.requests();
     assert!(asked.iter().any(|path| path == "/"), "{asked:?}");
-    until("three polls", || {
+    wait_until("three polls", || {
         asked.extend(scene.requests());
         (polls(&asked) >= 3).then_some(())
     });
@@ -152,7 +152,7 @@ fn what_starts_is_there_within_two_polls_and_nothing_else_moves() {
     let engine = &scene.engine;
     engine.start_container("manners-late", &[], &["sleep", "1000"]);
     scene.requests();
-    until("a row of what has started", || {
+    wait_until("a row of what has started", || {
         let rows = scene.strings(ROWS);
         rows.iter()
             .any(|row| row.starts_with("manners-late"))
@@ -160,7 +160,7 @@ fn what_starts_is_there_within_two_polls_and_nothing_else_moves() {
     });
     let asked = scene.requests();
     assert!(polls(&asked) <= 2, "{asked:?}");
-    assert_eq!(scene.browser.complaints(), none);
+    assert_eq!(scene.browser.console_errors(), none);
 }
 
 #[test]
@@ -173,40 +173,40 @@ fn what_is_typed_and_clicked_is_found_and_a_plot_moves() {
         let rows = scene.strings(ROWS);
         (rows.len() == count).then_some(rows)
     };
-    until("both rows", || rows(2));
+    wait_until("both rows", || rows(2));
     scene.browser.click("[data-filter=containers]");
     for key in "manners-b".chars() {
         scene.browser.press(&key.to_string());
     }
-    let found = until("one row", || rows(1));
+    let found = wait_until("one row", || rows(1));
     assert!(found[0].starts_with("manners-busy | strata-box:1 | running"));
 
     scene.browser.click("tr:not([hidden]) [data-cell=name] a");
     let title = scene
         .browser
-        .run("return document.querySelector('h1').textContent");
+        .execute("return document.querySelector('h1').textContent");
     assert_eq!(title, "manners-busy");
     scene.browser.click(".windows a[href='?window=1m']");
     let drawn = "const all = [...document.querySelectorAll('.plots img')];
         return all.length === 4 && all.every((it) => it.complete && it.naturalWidth > 0)";
-    until("four plots", || {
-        (scene.browser.run(drawn) == true).then_some(())
+    wait_until("four plots", || {
+        (scene.browser.execute(drawn) == true).then_some(())
     });
-    scene.browser.run(WATCH_SHIFTS);
+    scene.browser.execute(WATCH_SHIFTS);
     // What people see, not only what is asked for.
-    let picture = || scene.browser.picture_of(".plots img");
-    let first = until("a plot that is all drawn", || {
+    let picture = || scene.browser.element_screenshot(".plots img");
+    let first = wait_until("a plot that is all drawn", || {
         let drawn = picture();
         (picture() == drawn).then_some(drawn)
     });
-    until("a plot that has moved", || {
+    wait_until("a plot that has moved", || {
         let anew = "return document.querySelector('.plots img').currentSrc.includes('&at=')";
-        (scene.browser.run(anew) == true && picture() != first).then_some(())
+        (scene.browser.execute(anew) == true && picture() != first).then_some(())
     });
     let none = [""; 0];
     assert_eq!(scene.strings("return window.shifts"), none);
     scene.requests();
-    assert_eq!(scene.browser.complaints(), none);
+    assert_eq!(scene.browser.console_errors(), none);
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn every_page_can_be_read_in_both_themes_on_desks_and_phones() {
     ];
     for theme in ["light", "dark"] {
         for (kind, width, height) in [("desk", 1280, 900), ("phone", 390, 844)] {
-            scene.browser.look(width, height, theme);
+            scene.browser.set_viewport(width, height, theme);
             for (page, path) in pages {
                 scene.open(path);
                 let which = format!("{page}-{kind}-{theme}");
@@ -236,7 +236,7 @@ fn every_page_can_be_read_in_both_themes_on_desks_and_phones() {
     }
     // All of it came from here. That there is no such container is no fault of the page's.
     scene.requests();
-    let complaints = scene.browser.complaints();
+    let complaints = scene.browser.console_errors();
     let others = complaints.iter().filter(|it| !it.contains("manners-none"));
     assert_eq!(others.collect::<Vec<_>>(), none);
 }
@@ -249,7 +249,7 @@ fn without_a_script_there_are_the_same_rows_links_and_plots() {
     scene.open("/");
     // By the script as it made them of the first poll's answer.
     let mut asked = Vec::new();
-    until("two polls", || {
+    wait_until("two polls", || {
         asked.extend(scene.requests());
         (polls(&asked) >= 2).then_some(())
     });
@@ -258,31 +258,31 @@ fn without_a_script_there_are_the_same_rows_links_and_plots() {
     let off = serde_json::json!({"value": true});
     scene
         .browser
-        .tools("Emulation.setScriptExecutionDisabled", &off);
+        .send_cdp_command("Emulation.setScriptExecutionDisabled", &off);
     scene.open("/");
     scene.keep("overview-plain");
     assert_eq!(scene.strings(ROWS), with);
     let offered = "return [...document.querySelectorAll('button, input')]
         .filter((it) => it.checkVisibility()).length";
-    assert_eq!(scene.browser.run(offered), 0);
+    assert_eq!(scene.browser.execute(offered), 0);
     let cpu = "const row = [...document.querySelectorAll('[data-table=containers] tbody tr')]
             .find((row) => row.textContent.includes('manners-busy'));
         return Number(row.querySelector('[data-cell=cpu]').dataset.sort)";
-    let cpu = scene.browser.run(cpu);
+    let cpu = scene.browser.execute(cpu);
     assert!(cpu.as_f64().is_some_and(|it| it > 1.0), "{cpu}");
 
     let link = "const links = [...document.querySelectorAll('[data-cell=name] a')];
         return links.find((it) => it.textContent === 'manners-busy').getAttribute('href')";
-    let link = scene.browser.run(link);
+    let link = scene.browser.execute(link);
     scene
         .browser
         .click(&format!("a[href='{}']", link.as_str().unwrap()));
     let drawn = "return [...document.querySelectorAll('.plots img')]
         .map((it) => it.complete && it.naturalWidth > 0)";
-    until("four plots", || {
-        let all = scene.browser.run(drawn);
+    wait_until("four plots", || {
+        let all = scene.browser.execute(drawn);
         (all == Value::from(vec![true; 4])).then_some(())
     });
     scene.requests();
-    assert_eq!(scene.browser.complaints(), [""; 0]);
+    assert_eq!(scene.browser.console_errors(), [""; 0]);
 }

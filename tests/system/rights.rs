@@ -16,13 +16,14 @@ use std::{
 
 use crate::support::{
     engines::Engine,
-    guests::Daemon,
-    is_installed, lacks,
-    live::{Program, Scratch, until},
-    text::{Labels, Scrape},
+    is_installed,
+    libvirt_daemon::LibvirtDaemon,
+    server_process::{ServerProcess, TempDir, wait_until},
+    skip,
+    text_format::{Labels, Scrape},
 };
 use rustix::process::{Pid, Signal, kill_process};
-use strata_exporter::{collectors, sandbox::NEWEST_LANDLOCK};
+use strata_exporter::{collectors, sandbox::MAX_LANDLOCK_ABI};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
 const NOBODY: u32 = 65_534;
@@ -53,9 +54,9 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// What there is to see.
 struct World {
     engine: Engine,
-    daemon: Daemon,
+    daemon: LibvirtDaemon,
     guest: String,
-    dir: Scratch,
+    dir: TempDir,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -66,17 +67,17 @@ impl World {
         let engine = Engine::docker(name)?;
         let flags = ["--memory=32m"];
         engine.start_container(CONTAINER, &flags, &["sleep", "3600"]);
-        let daemon = match Daemon::start(name) {
+        let daemon = match LibvirtDaemon::start(name) {
             Ok(daemon) => daemon,
             Err(what) => {
-                lacks(what);
+                skip(what);
                 return None;
             }
         };
         let guest = format!("guest-{}-{name}", std::process::id());
-        daemon.define_bare(&guest);
+        daemon.define_minimal_domain(&guest);
         daemon.virsh(&["start", "--paused", &guest]).unwrap();
-        let dir = Scratch::new(&format!("rights-{name}"));
+        let dir = TempDir::new(&format!("rights-{name}"));
         let open = fs::Permissions::from_mode(0o755);
         fs::set_permissions(&dir.0, open).unwrap();
         // Where the binary is, others may have no right to go.
@@ -92,12 +93,12 @@ impl World {
 
     /// Everything on.
     fn flags(&self, more: &[&str]) -> Vec<String> {
-        let built = collectors::ALL.iter().filter(|it| !it.is_to_come());
+        let built = collectors::ALL.iter().filter(|it| !it.is_planned());
         let mut flags: Vec<_> = built
             .map(|entry| format!("--collector.{}", entry.name))
             .collect();
         flags.extend(SWITCHES.iter().chain(more).map(|it| (*it).to_owned()));
-        flags.push(format!("--engine.socket={}", self.engine.socket()));
+        flags.push(format!("--engine.socket={}", self.engine.socket_url()));
         flags.push(format!("--libvirt.uri={}", self.libvirt().display()));
         flags
     }
@@ -110,15 +111,15 @@ impl World {
         Command::new(self.dir.0.join("strata_exporter"))
     }
 
-    fn start(&self, command: &mut Command, flags: &[&str]) -> Program {
+    fn start(&self, command: &mut Command, flags: &[&str]) -> ServerProcess {
         let command = command.args(self.flags(flags));
-        Program::start_until(command, &self.dir.0, "/-/healthy")
+        ServerProcess::start_and_wait_for_path(command, &self.dir.0, "/-/healthy")
     }
 
     /// Waits until it knows the container and the guest.
-    fn knows_all(&self, exporter: &Program) {
-        until("a container and a guest", || {
-            let page = Scrape::parse(&exporter.text());
+    fn knows_all(&self, exporter: &ServerProcess) {
+        wait_until("a container and a guest", || {
+            let page = Scrape::parse(&exporter.metrics_text());
             let name = [("name", CONTAINER)];
             page.value("container_cpu_usage_percent_max", &name)?;
             page.value("census_container_cpu_percent_avg", &[])?;
@@ -129,8 +130,8 @@ impl World {
 
 type Series = BTreeSet<(String, Labels)>;
 
-fn series(exporter: &Program) -> Series {
-    let page = Scrape::parse(&exporter.text()).series.into_iter();
+fn series(exporter: &ServerProcess) -> Series {
+    let page = Scrape::parse(&exporter.metrics_text()).series.into_iter();
     let series = page.flat_map(|(name, of)| of.into_keys().map(move |it| (name.clone(), it)));
     // Which say what differs, and what each process and thread does at this moment.
     let unsteady = [
@@ -152,13 +153,13 @@ fn the_sandbox_hides_no_series() {
     let locked = world.start(&mut world.program(), &["--sandbox=auto"]);
     world.knows_all(&free);
     world.knows_all(&locked);
-    let page = Scrape::parse(&locked.text());
+    let page = Scrape::parse(&locked.metrics_text());
     let labels = ("seccomp", "on");
     assert!(page.value("strata_sandbox_info", &[labels]).is_some());
-    let newest = format!("abi {NEWEST_LANDLOCK}");
+    let newest = format!("abi {MAX_LANDLOCK_ABI}");
     let landlock = ("landlock", newest.as_str());
     if page.value("strata_sandbox_info", &[landlock]).is_none() {
-        return lacks("a kernel with Landlock of version 6");
+        return skip("a kernel with Landlock of version 6");
     }
     // What was there all the time, against what was there at any time. Containers of others
     // come and go meanwhile, and each exporter needs two looks for what it computes of them.
@@ -184,20 +185,20 @@ fn the_sandbox_hides_no_series() {
 
     // What the engine has to say later is heard from inside.
     world.engine.run(&["rename", CONTAINER, "renamed"]);
-    until("news of the engine", || {
-        let page = Scrape::parse(&locked.text());
+    wait_until("news of the engine", || {
+        let page = Scrape::parse(&locked.metrics_text());
         page.value("container_memory_usage_bytes", &[("name", "renamed")])
     });
 }
 
 #[test]
 fn landlock_is_left_out_where_flags_look_into_processes() {
-    let dir = Scratch::new("rights-tracing");
+    let dir = TempDir::new("rights-tracing");
     let mut flags = vec!["--sandbox=auto", "--collector.container_processes"];
     flags.extend(TRACING);
     let flags: Vec<_> = flags.into_iter().map(str::to_owned).collect();
-    let exporter = Program::ours(&flags, &dir.0);
-    let page = Scrape::parse(&exporter.text());
+    let exporter = ServerProcess::start_exporter(&flags, &dir.0);
+    let page = Scrape::parse(&exporter.metrics_text());
     let labels = [("landlock", "off"), ("seccomp", "on")];
     assert!(page.value("strata_sandbox_info", &labels).is_some());
     let log = exporter.log();
@@ -253,9 +254,11 @@ fn each_missing_right_costs_what_the_check_names_and_nothing_else() {
     world.knows_all(&root);
     let nobody = world.start(&mut as_nobody(), TRACING);
     series(&nobody);
-    until("a history of two looks", || {
-        let page = Scrape::parse(&nobody.text());
-        page.of("container_cpu_usage_percent_max").next().map(drop)
+    wait_until("a history of two looks", || {
+        let page = Scrape::parse(&nobody.metrics_text());
+        page.series_named("container_cpu_usage_percent_max")
+            .next()
+            .map(drop)
     });
     let mut said = as_nobody();
     let said = said.arg("check").args(world.flags(TRACING)).output();
@@ -353,7 +356,7 @@ fn trace(world: &World, log: &str) -> (PathBuf, Command) {
 
 /// The calls that were made, in order, without numbers of threads.
 fn calls(log: &Path) -> Vec<String> {
-    let text = until("the end of a trace", || {
+    let text = wait_until("the end of a trace", || {
         let text = fs::read_to_string(log).ok()?;
         text.lines()
             .last()?
@@ -372,7 +375,7 @@ fn calls(log: &Path) -> Vec<String> {
 #[test]
 fn nothing_is_started_written_or_reached_but_what_is_named() {
     if !is_installed("strace") {
-        return lacks("strace");
+        return skip("strace");
     }
     let Some(world) = World::new("strace") else {
         return;
@@ -390,8 +393,8 @@ fn nothing_is_started_written_or_reached_but_what_is_named() {
     let exporter = world.start(&mut command, &flags);
     world.knows_all(&exporter);
     for _ in 0..5 {
-        exporter.text();
-        exporter.open_metrics();
+        exporter.metrics_text();
+        exporter.openmetrics_text();
     }
     for path in [
         "/",
@@ -420,7 +423,7 @@ fn nothing_is_started_written_or_reached_but_what_is_named() {
         state: state.display().to_string(),
         own: own.display().to_string(),
         sockets: vec![
-            world.engine.socket().replace("unix://", ""),
+            world.engine.socket_url().replace("unix://", ""),
             world.libvirt().display().to_string(),
         ],
     };
@@ -445,7 +448,7 @@ fn nothing_is_started_written_or_reached_but_what_is_named() {
 
 /// Those of a program that may have ended with 1.
 fn calls_of(log: &Path) -> Vec<String> {
-    let text = until("the end of a trace", || {
+    let text = wait_until("the end of a trace", || {
         let text = fs::read_to_string(log).ok()?;
         text.lines().last()?.ends_with(" +++").then_some(text)
     });

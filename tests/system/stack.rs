@@ -21,11 +21,12 @@ use serde_json::Value;
 
 use crate::support::{
     engines::Engine,
-    guests::{BRIDGE, Daemon, Kernel},
-    is_installed, lacks,
-    live::{Program, Scratch, ask, until},
-    readers,
-    rules::{self, root},
+    is_installed,
+    libvirt_daemon::{BRIDGE, DomainKernel, LibvirtDaemon},
+    prometheus_tools,
+    rules::{self, repo_root},
+    server_process::{ServerProcess, TempDir, run_with_input, wait_until},
+    skip,
 };
 
 /// What the guest does as long as it lives.
@@ -58,12 +59,12 @@ const NEVER: Duration = Duration::from_secs(240);
 
 /// Prometheus, and all that it hears of.
 struct Stack {
-    prometheus: Program,
-    exporter: Program,
+    prometheus: ServerProcess,
+    exporter: ServerProcess,
     docker: Engine,
     guests: Guests,
     disk: Disk,
-    dir: Scratch,
+    dir: TempDir,
     _disk_load: DiskLoad,
 }
 
@@ -76,8 +77,8 @@ struct Disk(PathBuf);
 
 /// A daemon with a guest.
 struct Guests {
-    daemon: Daemon,
-    _boot: Scratch,
+    daemon: LibvirtDaemon,
+    _boot: TempDir,
     name: String,
 }
 
@@ -108,14 +109,20 @@ fn boards_have_answers_and_what_goes_wrong_is_told() {
     }
     // Nothing is told of what is well.
     let well = r#"ALERTS{alertname=~"Container.*",name="stack-web"}"#;
-    assert_eq!(readers::query(&stack.prometheus, well), [0.0; 0]);
+    assert_eq!(
+        prometheus_tools::query_values(&stack.prometheus, well),
+        [0.0; 0]
+    );
     // Nor of the exporter, which sees all of that.
     let own = r#"ALERTS{alertname=~"Exporter(Down|CollectorFailed|EngineDown|LibvirtDown)"}"#;
-    assert_eq!(readers::query(&stack.prometheus, own), [0.0; 0]);
+    assert_eq!(
+        prometheus_tools::query_values(&stack.prometheus, own),
+        [0.0; 0]
+    );
 
     stack.targets("remove", &[]);
-    until("an exporter that is scraped no more", || {
-        readers::query(&stack.prometheus, "up")
+    wait_until("an exporter that is scraped no more", || {
+        prometheus_tools::query_values(&stack.prometheus, "up")
             .is_empty()
             .then_some(())
     });
@@ -134,7 +141,7 @@ impl Stack {
             Ok(guests) => guests,
             Err(what) => return none(what),
         };
-        let dir = Scratch::new("stack");
+        let dir = TempDir::new("stack");
         let disk = match Disk::mount(&dir.0) {
             Ok(disk) => disk,
             Err(what) => return none(what),
@@ -174,7 +181,7 @@ impl Stack {
             .args(["targets", task, "--file"])
             .arg(self.dir.0.join("targets.json"));
         command.args(flags).arg(self.exporter.address.to_string());
-        let (code, said) = ask(&mut command, "");
+        let (code, said) = run_with_input(&mut command, "");
         assert_eq!(code, Some(0), "{said}");
     }
 
@@ -182,7 +189,7 @@ impl Stack {
         let started = Instant::now();
         let mut seen = Vec::new();
         while started.elapsed() < NEVER {
-            seen = readers::query(&self.prometheus, promql);
+            seen = prometheus_tools::query_values(&self.prometheus, promql);
             if seen.iter().any(|it| (it - value).abs() < f64::EPSILON) {
                 return;
             }
@@ -195,7 +202,7 @@ impl Stack {
     /// All that are in the files are loaded, and none fails on what there is.
     fn assert_rules(&self) {
         let mut written = 0;
-        for file in rules::files() {
+        for file in rules::rule_files() {
             let text = fs::read_to_string(file).unwrap();
             let lines = text.lines().map(str::trim_start);
             written += lines
@@ -203,7 +210,7 @@ impl Stack {
                 .count();
         }
         assert!(written > 100, "{written}");
-        until("all rules evaluated", || {
+        wait_until("all rules evaluated", || {
             let said = self.prometheus.get("/api/v1/rules", "").unwrap();
             let said: Value = serde_json::from_str(&said).unwrap();
             let groups = said["data"]["groups"].as_array().unwrap().iter();
@@ -241,7 +248,7 @@ impl Stack {
 
     /// Each question of each board has an answer, but those with a reason not to.
     fn assert_boards(&self) {
-        let dashboards = root().join("dashboards");
+        let dashboards = repo_root().join("dashboards");
         let mut said = String::new();
         let started = Instant::now();
         // Rates are known after two scrapes, recorded ones later.
@@ -251,7 +258,7 @@ impl Stack {
             query.arg(format!("http://{}", self.prometheus.address));
             query.arg("--no-data").arg(dashboards.join("no-data.txt"));
             let code;
-            (code, said) = ask(&mut query, "");
+            (code, said) = run_with_input(&mut query, "");
             match code {
                 Some(0) => return println!("{said}"),
                 Some(1) => thread::sleep(Duration::from_secs(5)),
@@ -265,11 +272,11 @@ impl Stack {
 impl Guests {
     /// Or what this machine lacks for one.
     fn new() -> Result<Self, &'static str> {
-        let boot = Scratch::new("stack-boot");
-        let kernel = Kernel::new(&boot.0, WORK)?;
-        let daemon = Daemon::start("stack-libvirt")?;
+        let boot = TempDir::new("stack-boot");
+        let kernel = DomainKernel::new(&boot.0, WORK)?;
+        let daemon = LibvirtDaemon::start("stack-libvirt")?;
         let name = format!("stack-{}", std::process::id());
-        let image = daemon.image(&name, "qcow2", 32);
+        let image = daemon.create_disk_image(&name, "qcow2", 32);
         let [kernel, initrd] = [&kernel.image, &kernel.initrd].map(|path| path.display());
         let xml = format!(
             "<domain type='qemu'><name>{name}</name>\
@@ -285,7 +292,7 @@ impl Guests {
              <memballoon model='virtio'><stats period='1'/></memballoon>\
              </devices></domain>"
         );
-        daemon.define(&name, &xml);
+        daemon.define_domain(&name, &xml);
         let guests = Self {
             daemon,
             _boot: boot,
@@ -308,10 +315,10 @@ impl Disk {
         fs::create_dir(&path).unwrap();
         File::create(&image).unwrap().set_len(32 << 20).unwrap();
         let mut format = Command::new("mke2fs");
-        let (code, said) = ask(format.args(["-q", "-t", "ext4"]).arg(&image), "");
+        let (code, said) = run_with_input(format.args(["-q", "-t", "ext4"]).arg(&image), "");
         assert_eq!(code, Some(0), "{said}");
         let mut mount = Command::new("mount");
-        let (code, _) = ask(mount.args(["-o", "loop"]).args([&image, &path]), "");
+        let (code, _) = run_with_input(mount.args(["-o", "loop"]).args([&image, &path]), "");
         match code {
             Some(0) => Ok(Self(path)),
             _ => Err("loop devices"),
@@ -350,21 +357,21 @@ impl Drop for Disk {
     }
 }
 
-fn exporter(dir: &Scratch, docker: &Engine, guests: &Guests) -> Program {
+fn exporter(dir: &TempDir, docker: &Engine, guests: &Guests) -> ServerProcess {
     let libvirt = guests.daemon.socket("libvirt-sock-ro");
     let flags = [
-        format!("--engine.socket={}", docker.socket()),
+        format!("--engine.socket={}", docker.socket_url()),
         format!("--libvirt.uri={}", libvirt.display()),
     ];
-    Program::ours(&flags, &dir.0)
+    ServerProcess::start_exporter(&flags, &dir.0)
 }
 
 /// Prometheus with all rules, which wait for no longer than a moment.
-fn prometheus(dir: &Scratch) -> Program {
+fn prometheus(dir: &TempDir) -> ServerProcess {
     let rules = dir.0.join("rules");
     fs::create_dir(&rules).unwrap();
     let waits = Regex::new(r"(?m)^(\s+for: )\S+$").unwrap();
-    for file in rules::files() {
+    for file in rules::rule_files() {
         let text = fs::read_to_string(&file).unwrap();
         let text = waits.replace_all(&text, |line: &Captures<'_>| format!("{}2s", &line[1]));
         fs::write(rules.join(file.file_name().unwrap()), &*text).unwrap();
@@ -385,10 +392,10 @@ fn prometheus(dir: &Scratch) -> Program {
         targets.display()
     )
     .unwrap();
-    readers::prometheus(dir, &config)
+    prometheus_tools::start_prometheus(dir, &config)
 }
 
 fn none<T>(what: &str) -> Option<T> {
-    lacks(what);
+    skip(what);
     None
 }

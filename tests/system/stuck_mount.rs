@@ -15,7 +15,7 @@ use std::{
 
 use strata_exporter::{
     cli, collectors,
-    exposition::{Format, Page},
+    exposition::{Exposition, Format},
     scrape::{Scraper, Workers},
 };
 
@@ -31,10 +31,10 @@ fn a_stuck_mount_costs_its_timeout_once_and_nobody_else_anything() {
     if env::var_os(INSIDE).is_some() {
         return inside();
     }
-    if !crate::support::may_mount_fuse() {
+    if !crate::support::can_mount_fuse() {
         return;
     }
-    let status = crate::support::with_own_mounts()
+    let status = crate::support::unshare_mounts()
         .arg(env::current_exe().unwrap())
         .args(["--exact", NAME, "--nocapture"])
         .env(INSIDE, "1")
@@ -158,8 +158,8 @@ async fn page(scraper: &Scraper) -> String {
     let wanted = BTreeSet::from(["filesystem"]);
     let limit = Duration::from_secs(10);
     let families = scraper.scrape(&wanted, limit).await.into_families();
-    let page = Page::new(families, |_| true);
-    Arc::new(page).encode(Format::Plain).unwrap()
+    let page = Exposition::new(families, |_| true);
+    Arc::new(page).encode(Format::Text).unwrap()
 }
 
 /// How many threads this process has for asking.
@@ -189,7 +189,7 @@ impl Server {
             echo mounted && read never"#;
         let mut server = Command::new("sh");
         server.args(["-c", script]).arg(at);
-        Self(crate::support::start_mounting(&mut server))
+        Self(crate::support::spawn_mount_server(&mut server))
     }
 
     fn stop(&mut self) {

@@ -16,8 +16,8 @@ use crate::{
     metrics,
     sources::{
         Snapshot,
-        engine::{Container, Engine, Kind, State, each_once},
-        workloads::Seen,
+        engine::{Container, ContainerState, Engine, EngineKind, dedup_by_id},
+        workloads::Inventory,
     },
 };
 
@@ -43,7 +43,7 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// The flags of this collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct CensusCollectorFlags {
     /// More restarts than this are many.
     #[arg(
         long = "collector.census.high-restarts",
@@ -55,46 +55,46 @@ pub(super) struct Flags {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Containers {
+pub(super) struct CensusCollector {
     high_restarts: u64,
-    usage: Mutex<Option<Reading>>,
+    last_sample: Mutex<Option<CpuUsageSample>>,
 }
 
 /// CPU time of the groups of running containers, by path.
 #[derive(Debug, Default)]
-struct Reading {
-    taken: Option<Instant>,
+struct CpuUsageSample {
+    taken_at: Option<Instant>,
     usage: HashMap<String, Duration>,
     /// What came of it and the one before, in percent of a core.
     percent: Option<f64>,
 }
 
-impl Collector for Containers {
+impl Collector for CensusCollector {
     const NAME: &'static str = "census";
     const ABOUT: &'static str = "how many containers there are and what they use on average, \
                                  without naming any";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = CensusCollectorFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: CensusCollectorFlags) -> Result<Self, String> {
         Ok(Self {
             high_restarts: flags.census_high_restarts,
-            usage: Mutex::default(),
+            last_sample: Mutex::default(),
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let engines = machine.engines();
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let engines = snapshot.engines();
         // Of others, what they have is not known.
-        let known = engines.iter().filter(|engine| engine.confirmed.is_some());
-        let known: Vec<&Engine> = known.map(|engine| &**engine).collect();
-        if known.is_empty() {
-            return Err(Error::Absent("a container engine that answered".into()));
+        let reachable = engines.iter().filter(|engine| engine.confirmed.is_some());
+        let reachable: Vec<&Engine> = reachable.map(|engine| &**engine).collect();
+        if reachable.is_empty() {
+            return Err(Error::NotFound("a container engine that answered".into()));
         }
         let mut out = Families::default();
-        add_counts(&mut out, &known, self.high_restarts);
-        if let Some(seen) = out.keep(machine.workloads()) {
-            self.add_usage(&mut out, seen);
+        add_counts(&mut out, &reachable, self.high_restarts);
+        if let Some(inventory) = out.ok_or_skip(snapshot.workloads()) {
+            self.add_usage(&mut out, inventory);
         }
         Ok(out)
     }
@@ -102,23 +102,28 @@ impl Collector for Containers {
 
 fn add_counts(out: &mut Families, engines: &[&Engine], high_restarts: u64) {
     // Also of an engine with no container, or with none of its own.
-    let kinds = engines.iter().map(|engine| (engine.taken_for(), [0; 4]));
-    let mut by_state: BTreeMap<Kind, [u64; 4]> = kinds.collect();
-    let (mut limits, mut restarts, mut counting, mut high) = (0_u64, 0_u64, 0_u64, 0_u64);
-    for (engine, container) in each_once(engines.iter().copied()).into_values() {
-        let [running, stopped, paused, other] = by_state.entry(engine.taken_for()).or_default();
+    let kinds = engines
+        .iter()
+        .map(|engine| (engine.kind_or_default(), [0; 4]));
+    let mut by_state: BTreeMap<EngineKind, [u64; 4]> = kinds.collect();
+    let (mut limits, mut restarts, mut reporting, mut high) = (0_u64, 0_u64, 0_u64, 0_u64);
+    for (engine, container) in dedup_by_id(engines.iter().copied()).into_values() {
+        let [running, stopped, paused, other] =
+            by_state.entry(engine.kind_or_default()).or_default();
         *match container.state {
-            State::Running => running,
-            State::Exited | State::Dead => stopped,
-            State::Paused => paused,
-            State::Created | State::Restarting | State::Removing => other,
+            ContainerState::Running => running,
+            ContainerState::Exited | ContainerState::Dead => stopped,
+            ContainerState::Paused => paused,
+            ContainerState::Created | ContainerState::Restarting | ContainerState::Removing => {
+                other
+            }
         } += 1;
-        if let (State::Running, Some(limit)) = (container.state, container.memory_limit) {
+        if let (ContainerState::Running, Some(limit)) = (container.state, container.memory_limit) {
             limits = limits.saturating_add(limit);
         }
-        if let Some(count) = container.restarts {
+        if let Some(count) = container.restart_count {
             restarts = restarts.saturating_add(count);
-            counting += 1;
+            reporting += 1;
             high += u64::from(count > high_restarts);
         }
     }
@@ -130,25 +135,28 @@ fn add_counts(out: &mut Families, engines: &[&Engine], high_restarts: u64) {
     }
     out.add(&MEMORY_LIMIT, [], limits);
     out.add(&HIGH_RESTARTS, [], high);
-    if counting > 0 {
-        out.add(&RESTARTS, [], Value::quotient(restarts, counting));
+    if reporting > 0 {
+        out.add(&RESTARTS, [], Value::quotient(restarts, reporting));
     }
 }
 
-impl Containers {
-    fn add_usage(&self, out: &mut Families, seen: &Seen) {
+impl CensusCollector {
+    fn add_usage(&self, out: &mut Families, inventory: &Inventory) {
         let mut memory = Vec::new();
         let mut usage = HashMap::new();
-        for (workload, group) in seen.present() {
-            let is_running = |it: &Container| it.state == State::Running;
+        for (workload, group) in inventory.present() {
+            let is_running = |it: &Container| it.state == ContainerState::Running;
             let container = workload.container.as_ref().map(|(_, it)| &**it);
             if !container.is_some_and(is_running) {
                 continue;
             }
-            if let Some(set) = out.keep(group.memory()).and_then(|it| it.working_set()) {
+            if let Some(set) = out
+                .ok_or_skip(group.memory())
+                .and_then(|it| it.working_set())
+            {
                 memory.push(set);
             }
-            if let Some(used) = out.keep(group.cpu()).and_then(|it| it.usage) {
+            if let Some(used) = out.ok_or_skip(group.cpu()).and_then(|it| it.usage) {
                 usage.insert(workload.path.clone(), used);
             }
         }
@@ -163,27 +171,32 @@ impl Containers {
 
     /// What containers used of a core on average since the last reading, in percent.
     fn cpu_percent(&self, usage: HashMap<String, Duration>, now: Instant) -> Option<f64> {
-        let mut last = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = last.get_or_insert_default();
-        let interval = last.taken.map(|taken| now.saturating_duration_since(taken));
+        let mut last_sample = self
+            .last_sample
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let last_sample = last_sample.get_or_insert_default();
+        let interval = last_sample
+            .taken_at
+            .map(|taken| now.saturating_duration_since(taken));
         if let Some(interval) = interval
             && interval < MIN_INTERVAL
         {
-            return last.percent;
+            return last_sample.percent;
         }
         let percent = interval.and_then(|interval| {
             // One that was started anew since has used less than it had.
             let used = usage
                 .iter()
-                .filter_map(|(path, used)| used.checked_sub(*last.usage.get(path)?));
+                .filter_map(|(path, used)| used.checked_sub(*last_sample.usage.get(path)?));
             let (count, used) = used.fold((0_u32, Duration::ZERO), |(count, sum), used| {
                 (count + 1, sum.saturating_add(used))
             });
             let percent = used.as_secs_f64() / interval.as_secs_f64() / f64::from(count) * 100.0;
             (count > 0).then_some(percent)
         });
-        *last = Reading {
-            taken: Some(now),
+        *last_sample = CpuUsageSample {
+            taken_at: Some(now),
             usage,
             percent,
         };
@@ -196,10 +209,10 @@ mod tests {
     use super::*;
     use crate::sources::workloads::{container, engine};
 
-    fn census() -> Containers {
-        Containers {
+    fn census() -> CensusCollector {
+        CensusCollector {
             high_restarts: 10,
-            usage: Mutex::default(),
+            last_sample: Mutex::default(),
         }
     }
 
@@ -210,31 +223,31 @@ mod tests {
     }
 
     #[test]
-    fn every_container_is_counted_once_under_one_of_four_states() {
+    fn each_container_is_counted_in_exactly_one_state() {
         let states = [
-            State::Running,
-            State::Running,
-            State::Exited,
-            State::Dead,
-            State::Exited,
-            State::Paused,
-            State::Created,
-            State::Restarting,
-            State::Removing,
-            State::Created,
+            ContainerState::Running,
+            ContainerState::Running,
+            ContainerState::Exited,
+            ContainerState::Dead,
+            ContainerState::Exited,
+            ContainerState::Paused,
+            ContainerState::Created,
+            ContainerState::Restarting,
+            ContainerState::Removing,
+            ContainerState::Created,
         ];
         let containers = states.into_iter().enumerate().map(|(at, state)| {
             let mut container = container(&format!("id{at}"), "secret-name");
             container.state = state;
             container.memory_limit = Some(1000);
-            container.restarts = Some([0, 11, 10, 0, 0, 0, 0, 0, 0, 4][at]);
+            container.restart_count = Some([0, 11, 10, 0, 0, 0, 0, 0, 0, 4][at]);
             container
         });
         let docker = engine(containers);
         // Docker's socket under another name, and an engine with nothing in it.
         let again = docker.clone();
         let mut podman = engine([]);
-        podman.kind = Some(Kind::Podman);
+        podman.kind = Some(EngineKind::Podman);
         assert_eq!(
             counts(&[&docker, &again, &podman]),
             [
@@ -254,13 +267,13 @@ mod tests {
     }
 
     #[test]
-    fn without_containers_there_is_no_average() {
+    fn no_containers_yield_no_average() {
         let lines = counts(&[&engine([])]);
         assert!(!lines.iter().any(|line| line.contains("avg")), "{lines:#?}");
     }
 
     #[test]
-    fn cpu_is_the_average_over_those_that_ran_all_the_time() {
+    fn cpu_averages_only_containers_running_throughout() {
         let census = census();
         let start = Instant::now();
         let seconds = Duration::from_secs;

@@ -8,7 +8,7 @@ use crate::{
     metrics,
     sources::{
         Snapshot,
-        libvirt::{Fetched, State},
+        libvirt::{DomainState, FetchResult},
     },
 };
 
@@ -19,9 +19,9 @@ metrics! {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Domains;
+pub(super) struct CensusDomains;
 
-impl Collector for Domains {
+impl Collector for CensusDomains {
     const NAME: &'static str = "census_domains";
     const ABOUT: &'static str = "how many virtual machines there are, by state";
     const METRICS: &'static [&'static Desc] = METRICS;
@@ -31,12 +31,12 @@ impl Collector for Domains {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        families(machine.domains()?)
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        families(snapshot.domains()?)
     }
 }
 
-fn families(fetched: &Fetched) -> Result<Families> {
+fn families(fetched: &FetchResult) -> Result<Families> {
     let connection = &fetched.connection;
     if !connection.is_up {
         let why = connection.error.as_deref().unwrap_or("no answer");
@@ -45,10 +45,10 @@ fn families(fetched: &Fetched) -> Result<Families> {
     let [mut running, mut stopped, mut paused, mut other] = [0_u64; 4];
     for domain in &fetched.domains {
         *match domain.state {
-            Some(State::Running | State::Blocked) => &mut running,
-            Some(State::Shutoff | State::Crashed) => &mut stopped,
-            Some(State::Paused | State::PmSuspended) => &mut paused,
-            Some(State::NoState | State::Shutdown) | None => &mut other,
+            Some(DomainState::Running | DomainState::Blocked) => &mut running,
+            Some(DomainState::Shutoff | DomainState::Crashed) => &mut stopped,
+            Some(DomainState::Paused | DomainState::PmSuspended) => &mut paused,
+            Some(DomainState::NoState | DomainState::Shutdown) | None => &mut other,
         } += 1;
     }
     let mut out = Families::default();
@@ -66,28 +66,28 @@ fn families(fetched: &Fetched) -> Result<Families> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::libvirt::{Connection, Domain};
+    use crate::sources::libvirt::{ConnectionInfo, Domain};
 
-    fn fetched(is_up: bool, states: &[Option<State>]) -> Fetched {
+    fn fetched(is_up: bool, states: &[Option<DomainState>]) -> FetchResult {
         let domains = states.iter().map(|state| Domain {
             name: "secret-name".to_owned(),
             state: *state,
             ..Domain::default()
         });
-        Fetched {
-            connection: Connection {
+        FetchResult {
+            connection: ConnectionInfo {
                 is_up,
-                ..Connection::default()
+                ..ConnectionInfo::default()
             },
             domains: domains.collect(),
         }
     }
 
     #[test]
-    fn every_domain_is_counted_once_under_one_of_four_states() {
-        let mut states: Vec<_> = State::ALL.into_iter().map(Some).collect();
-        states.extend([None, Some(State::Shutoff), Some(State::Shutoff)]);
-        states.extend([Some(State::Running)]);
+    fn each_domain_is_counted_in_exactly_one_state() {
+        let mut states: Vec<_> = DomainState::ALL.into_iter().map(Some).collect();
+        states.extend([None, Some(DomainState::Shutoff), Some(DomainState::Shutoff)]);
+        states.extend([Some(DomainState::Running)]);
         assert_eq!(
             families(&fetched(true, &states)).unwrap().lines(),
             [
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_libvirt_that_is_down_has_no_count() {
+    fn no_count_while_libvirt_is_down() {
         let error = families(&fetched(false, &[])).unwrap_err();
         assert_eq!(error.to_string(), "libvirt: no answer");
     }

@@ -16,7 +16,7 @@ use crate::{
     metrics,
     sources::{
         Snapshot,
-        engine::{Engine, Image, each_once},
+        engine::{Engine, Image, dedup_by_id},
     },
 };
 
@@ -26,7 +26,7 @@ metrics! {
     /// Bytes of all images, each once. Layers that several images share count in each of them, so it takes less room on disk.
     BYTES: Gauge = "census_image_bytes" [];
     /// An image that is here, by the first of its names, and its id: always 1. Absent for images without a name, beyond --collector.census_images.max, and not in --engine.image-include.
-    ABOUT_IMAGE: Info = "census_image_info" ["image", "image_id"];
+    IMAGE_INFO: Info = "census_image_info" ["image", "image_id"];
     /// Containers, running or not, that were made from the image. Images without a name are together in the image <none>, those beyond --collector.census_images.max and not in --engine.image-include in <other>.
     IMAGE_CONTAINERS: Gauge = "census_image_containers" ["image"];
     /// Bytes of the image's layers, shared ones included. Images without a name are together in the image <none>, those beyond --collector.census_images.max and not in --engine.image-include in <other>.
@@ -36,7 +36,7 @@ metrics! {
 /// The flags of this collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct CensusImagesFlags {
     /// Show no more images than this by their names.
     #[arg(
         long = "collector.census_images.max",
@@ -48,39 +48,39 @@ pub(super) struct Flags {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Images {
-    max: usize,
+pub(super) struct CensusImages {
+    max_named: usize,
 }
 
-impl Collector for Images {
+impl Collector for CensusImages {
     const NAME: &'static str = "census_images";
     const ABOUT: &'static str = "the images of containers: how many, how large, how often used";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = CensusImagesFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: CensusImagesFlags) -> Result<Self, String> {
         let max = flags.census_images_max;
-        Ok(Self { max })
+        Ok(Self { max_named: max })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let engines = machine.engines();
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let engines = snapshot.engines();
         // Of others, what they have is not known.
-        let is_known = |engine: &&Engine| engine.confirmed.is_some() && engine.images.is_some();
+        let has_images = |engine: &&Engine| engine.confirmed.is_some() && engine.images.is_some();
         let engines = engines.iter().map(|engine| &**engine);
-        let known: Vec<&Engine> = engines.filter(is_known).collect();
-        if known.is_empty() {
-            return Err(Error::Absent(
+        let with_images: Vec<&Engine> = engines.filter(has_images).collect();
+        if with_images.is_empty() {
+            return Err(Error::NotFound(
                 "a container engine that listed its images".into(),
             ));
         }
-        Ok(families(&known, self.max))
+        Ok(families(&with_images, self.max_named))
     }
 }
 
 /// What goes by one name.
 #[derive(Debug, Default)]
-struct Named<'a> {
+struct ImageGroup<'a> {
     ids: Vec<&'a str>,
     containers: u64,
     /// Of those whose size is known; `None` if it is of none.
@@ -92,20 +92,22 @@ fn families(engines: &[&Engine], max: usize) -> Families {
     for engine in engines {
         for image in engine.images.iter().flat_map(|images| images.iter()) {
             // Of two engines' the one that has a name for it.
-            let known = images.entry(hash(&image.id)).or_insert(image);
+            let known = images.entry(strip_algorithm(&image.id)).or_insert(image);
             if known.tags.is_empty() {
                 *known = image;
             }
         }
     }
     let mut users: BTreeMap<&str, u64> = BTreeMap::new();
-    for (_, container) in each_once(engines.iter().copied()).into_values() {
-        *users.entry(hash(&container.image_id)).or_default() += 1;
+    for (_, container) in dedup_by_id(engines.iter().copied()).into_values() {
+        *users
+            .entry(strip_algorithm(&container.image_id))
+            .or_default() += 1;
     }
 
-    let mut named: BTreeMap<&str, Named<'_>> = BTreeMap::new();
+    let mut groups: BTreeMap<&str, ImageGroup<'_>> = BTreeMap::new();
     let mut bytes: Option<u64> = None;
-    let mut shown = 0;
+    let mut named_images = 0;
     for (id, image) in &images {
         let sum = |sum: &mut Option<u64>| {
             if let Some(size) = image.size {
@@ -116,16 +118,16 @@ fn families(engines: &[&Engine], max: usize) -> Families {
         let name = image.tags.iter().map(String::as_str).min();
         let name = name.filter(|name| !name.is_empty());
         let name = match name {
-            Some(name) if named.contains_key(name) => name,
-            Some(name) if shown < max => {
-                shown += 1;
+            Some(name) if groups.contains_key(name) => name,
+            Some(name) if named_images < max => {
+                named_images += 1;
                 name
             }
             Some(_) => "<other>",
-            None if image.is_withheld => "<other>",
+            None if image.has_hidden_tags => "<other>",
             None => "<none>",
         };
-        let it = named.entry(name).or_default();
+        let it = groups.entry(name).or_default();
         sum(&mut it.size);
         it.ids.push(&image.id);
         it.containers += users.get(id).copied().unwrap_or_default();
@@ -137,10 +139,10 @@ fn families(engines: &[&Engine], max: usize) -> Families {
     if let Some(bytes) = bytes.or(images.is_empty().then_some(0)) {
         out.add(&BYTES, [], bytes);
     }
-    for (name, it) in named {
+    for (name, it) in groups {
         if !matches!(name, "<none>" | "<other>") {
             for id in it.ids {
-                out.add(&ABOUT_IMAGE, [name, id], true);
+                out.add(&IMAGE_INFO, [name, id], true);
             }
         }
         out.add(&IMAGE_CONTAINERS, [name], it.containers);
@@ -152,7 +154,7 @@ fn families(engines: &[&Engine], max: usize) -> Families {
 }
 
 /// The id without what it is made with, which Podman leaves out in places.
-fn hash(id: &str) -> &str {
+fn strip_algorithm(id: &str) -> &str {
     id.strip_prefix("sha256:").unwrap_or(id)
 }
 
@@ -167,7 +169,7 @@ mod tests {
         Image {
             id: id.to_owned(),
             tags: tags.iter().map(ToString::to_string).collect(),
-            is_withheld: false,
+            has_hidden_tags: false,
             size: Some(size),
             created: None,
         }
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_with_two_names_or_in_two_engines_is_one() {
+    fn image_with_two_names_or_engines_counts_once() {
         let nginx = image("sha256:11", &["nginx:latest", "nginx:1.27"], 100);
         let docker = with(
             vec![nginx, image("sha256:22", &[], 7)],
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn images_beyond_the_bound_are_counted_together() {
+    fn images_beyond_the_limit_are_grouped_as_other() {
         let names = ["a", "b", "c"];
         let mut images = vec![image("0", &[], 0)];
         images.extend(names.map(|name| image(name, &[name], 10)));
@@ -237,9 +239,9 @@ mod tests {
     }
 
     #[test]
-    fn images_that_are_not_to_be_named_are_counted_with_the_others() {
+    fn hidden_images_are_grouped_as_other() {
         let mut secret = image("1", &[], 10);
-        secret.is_withheld = true;
+        secret.has_hidden_tags = true;
         let lines = families(&[&with(vec![secret, image("2", &[], 5)], &["1"])], 9).lines();
         assert_eq!(
             lines,
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_does_not_tell_sizes_has_no_sizes() {
+    fn no_sizes_if_engine_reports_none() {
         let mut unknown = image("a", &["a"], 0);
         unknown.size = None;
         let lines = families(&[&with(vec![unknown], &[])], 9).lines();

@@ -20,9 +20,9 @@ metrics! {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Zone;
+pub(super) struct CensusTimezone;
 
-impl Collector for Zone {
+impl Collector for CensusTimezone {
     const NAME: &'static str = "census_timezone";
     const ABOUT: &'static str = "the machine's time zone";
     const METRICS: &'static [&'static Desc] = METRICS;
@@ -32,10 +32,10 @@ impl Collector for Zone {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let name = machine.time_zone_name()?;
-        let unnamed = || Error::Absent(PathBuf::from("a name of the time zone"));
+        let name = snapshot.time_zone_name()?;
+        let unnamed = || Error::NotFound(PathBuf::from("a name of the time zone"));
         out.add(&TIMEZONE, [&name.ok_or_else(unnamed)?], true);
         Ok(out)
     }
@@ -44,16 +44,16 @@ impl Collector for Zone {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::testing::Machine;
+    use crate::collectors::testing::MachineFixture;
 
     #[test]
-    fn the_zone_is_named() {
+    fn exposes_time_zone_name() {
         if std::env::var_os("TZ").is_some() {
             return;
         }
-        let machine = Machine::new("census-zone");
+        let machine = MachineFixture::new("census-zone");
         machine.write("root/etc/timezone", "Pacific/Auckland\n");
-        let lines = Zone.collect(&machine.snapshot()).unwrap().lines();
+        let lines = CensusTimezone.collect(&machine.snapshot()).unwrap().lines();
         let line = r#"census_timezone_info{timezone="Pacific/Auckland"} 1"#;
         assert_eq!(lines, [line]);
     }

@@ -13,8 +13,8 @@ use crate::collector::{Entry, Layer::Census};
 
 /// Every collector of this layer.
 pub(super) const ALL: &[Entry] = &[
-    Entry::of::<census::Containers>(Census),
-    Entry::of::<census_domains::Domains>(Census),
-    Entry::of::<census_images::Images>(Census),
-    Entry::of::<census_timezone::Zone>(Census),
+    Entry::new::<census::CensusCollector>(Census),
+    Entry::new::<census_domains::CensusDomains>(Census),
+    Entry::new::<census_images::CensusImages>(Census),
+    Entry::new::<census_timezone::CensusTimezone>(Census),
 ];

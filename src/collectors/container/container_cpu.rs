@@ -8,16 +8,16 @@ use std::{fmt::Write, time::Duration};
 
 use clap::ArgAction;
 
-use super::labels::{CGROUP, block};
+use super::labels::{CGROUP, base_labels};
 use crate::{
     collector::Collector,
     error::Result,
-    family::{Block, Families},
+    family::{BaseLabels, Families},
     metric::{Desc, Metric},
     metrics,
     sources::{
         Snapshot,
-        cgroup::{Cpu, Throttling},
+        cgroup::{CgroupCpu, Throttling},
     },
 };
 
@@ -47,7 +47,7 @@ metrics! {
 /// The flags of this collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct ContainerCpuFlags {
     /// Expose the usage of each CPU instead of the total, where cgroup version 1 has it.
     #[arg(long = "collector.container_cpu.per-cpu", default_value_t = false, action = ArgAction::Set)]
     container_cpu_per_cpu: bool,
@@ -63,24 +63,29 @@ impl Collector for ContainerCpu {
     const NAME: &'static str = "container_cpu";
     const ABOUT: &'static str = "what containers and services use of the CPUs";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = ContainerCpuFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: ContainerCpuFlags) -> Result<Self, String> {
         Ok(Self {
             per_cpu: flags.container_cpu_per_cpu,
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for (workload, group) in machine.workloads()?.present() {
-            let each = if self.per_cpu {
-                out.keep(group.cpu_by_number())
+        for (workload, group) in snapshot.workloads()?.present() {
+            let per_cpu = if self.per_cpu {
+                out.ok_or_skip(group.percpu_usage())
             } else {
                 None
             };
-            if let Some(cpu) = out.keep(group.cpu()) {
-                families(&mut out, block(workload), &cpu, &each.unwrap_or_default());
+            if let Some(cpu) = out.ok_or_skip(group.cpu()) {
+                add_cpu(
+                    &mut out,
+                    base_labels(workload),
+                    &cpu,
+                    &per_cpu.unwrap_or_default(),
+                );
             }
         }
         Ok(out)
@@ -88,27 +93,27 @@ impl Collector for ContainerCpu {
 }
 
 /// `each` is the usage of each CPU; where there is none, the total takes its place.
-fn families(out: &mut Families, of: &Block, cpu: &Cpu, each: &[(u32, Duration)]) {
+fn add_cpu(out: &mut Families, base: &BaseLabels, cpu: &CgroupCpu, per_cpu: &[(u32, Duration)]) {
     let mut label = String::new();
-    for (number, usage) in each {
+    for (number, usage) in per_cpu {
         label.clear();
         // As cAdvisor numbers them. Writing to a string does not fail.
         if write!(label, "cpu{number:02}").is_ok() {
-            out.add_of(&USAGE, of, [label.as_str()], *usage);
+            out.add_with(&USAGE, base, [label.as_str()], *usage);
         }
     }
-    if each.is_empty()
+    if per_cpu.is_empty()
         && let Some(usage) = cpu.usage
     {
-        out.add_of(&USAGE, of, ["total"], usage);
+        out.add_with(&USAGE, base, ["total"], usage);
     }
-    let mut time = |metric: &'static Metric<0>, time: Option<Duration>| {
+    let mut add_time = |metric: &'static Metric<0>, time: Option<Duration>| {
         if let Some(time) = time {
-            out.add_of(metric, of, [], time);
+            out.add_with(metric, base, [], time);
         }
     };
-    time(&USER, cpu.user);
-    time(&SYSTEM, cpu.system);
+    add_time(&USER, cpu.user);
+    add_time(&SYSTEM, cpu.system);
     let Some(throttling) = cpu.throttling else {
         return;
     };
@@ -119,15 +124,15 @@ fn families(out: &mut Families, of: &Block, cpu: &Cpu, each: &[(u32, Duration)])
         burst_periods,
         burst,
     } = throttling;
-    time(&CFS_THROTTLED, throttled);
-    time(&CFS_BURST, burst);
+    add_time(&CFS_THROTTLED, throttled);
+    add_time(&CFS_BURST, burst);
     for (metric, count) in [
         (&CFS_PERIODS, periods),
         (&CFS_THROTTLED_PERIODS, throttled_periods),
         (&CFS_BURST_PERIODS, burst_periods),
     ] {
         if let Some(count) = count {
-            out.add_of(metric, of, [], count);
+            out.add_with(metric, base, [], count);
         }
     }
 }
@@ -137,13 +142,13 @@ mod tests {
     use super::*;
     use crate::family;
 
-    fn lines(cpu: &Cpu, each: &[(u32, Duration)]) -> Vec<String> {
+    fn lines(cpu: &CgroupCpu, each: &[(u32, Duration)]) -> Vec<String> {
         let mut out = Families::default();
-        families(&mut out, &family::block([("id", "/a")]), cpu, each);
+        add_cpu(&mut out, &family::render_labels([("id", "/a")]), cpu, each);
         out.lines()
     }
 
-    const BUSY: Cpu = Cpu {
+    const BUSY: CgroupCpu = CgroupCpu {
         usage: Some(Duration::from_millis(2500)),
         user: Some(Duration::from_millis(1500)),
         system: Some(Duration::from_millis(750)),
@@ -151,7 +156,7 @@ mod tests {
     };
 
     #[test]
-    fn a_group_without_a_quota_is_never_held_back() {
+    fn no_throttling_metrics_without_quota() {
         assert_eq!(
             lines(&BUSY, &[]),
             [
@@ -163,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_holds_back_and_a_burst_goes_beyond_it() {
+    fn quota_throttles_and_burst_exceeds_quota() {
         let throttling = Throttling {
             periods: Some(40),
             throttled_periods: Some(30),
@@ -171,9 +176,9 @@ mod tests {
             burst_periods: Some(3),
             burst: Some(Duration::from_millis(250)),
         };
-        let cpu = Cpu {
+        let cpu = CgroupCpu {
             throttling: Some(throttling),
-            ..Cpu::default()
+            ..CgroupCpu::default()
         };
         assert_eq!(
             lines(&cpu, &[]),
@@ -190,15 +195,15 @@ mod tests {
             burst: None,
             ..throttling
         };
-        let cpu = Cpu {
+        let cpu = CgroupCpu {
             throttling: Some(older_kernel),
-            ..Cpu::default()
+            ..CgroupCpu::default()
         };
         assert_eq!(lines(&cpu, &[]).len(), 3);
     }
 
     #[test]
-    fn cpus_stand_in_place_of_their_total_and_an_idle_one_is_there() {
+    fn per_cpu_series_replace_total_and_include_idle_cpus() {
         let each = [(0, Duration::from_secs(2)), (11, Duration::ZERO)];
         let usage = lines(&BUSY, &each);
         assert_eq!(

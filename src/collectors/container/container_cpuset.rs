@@ -4,7 +4,7 @@
 //! Off by default, as in cAdvisor, which says 0 with version 2, where memory always
 //! follows; here that is left out.
 
-use super::labels::{CGROUP, block};
+use super::labels::{CGROUP, base_labels};
 use crate::{
     collector::{Collector, NoFlags},
     error::Result,
@@ -35,11 +35,11 @@ impl Collector for ContainerCpuset {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for (workload, group) in machine.workloads()?.present() {
-            if let Some(migrates) = out.keep(group.memory_migrates()) {
-                out.add_of(&MEMORY_MIGRATE, block(workload), [], migrates);
+        for (workload, group) in snapshot.workloads()?.present() {
+            if let Some(migrates) = out.ok_or_skip(group.memory_migrates()) {
+                out.add_with(&MEMORY_MIGRATE, base_labels(workload), [], migrates);
             }
         }
         Ok(out)
@@ -49,16 +49,16 @@ impl Collector for ContainerCpuset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::testing::Machine;
+    use crate::collectors::testing::MachineFixture;
 
-    fn lines(machine: &Machine) -> (Vec<String>, usize) {
+    fn lines(machine: &MachineFixture) -> (Vec<String>, usize) {
         let families = ContainerCpuset.collect(&machine.snapshot()).unwrap();
-        (families.lines(), families.skipped().0)
+        (families.lines(), families.errors().0)
     }
 
     #[test]
-    fn version_1_says_it_of_each_group() {
-        let machine = Machine::new("container-cpuset-v1");
+    fn v1_reports_memory_migrate_per_group() {
+        let machine = MachineFixture::new("container-cpuset-v1");
         for (group, migrates) in [
             ("", "0\n"),
             ("/user.slice", "1\n"),
@@ -80,8 +80,8 @@ mod tests {
     }
 
     #[test]
-    fn version_2_does_not_say() {
-        let machine = Machine::new("container-cpuset-v2");
+    fn v2_reports_nothing() {
+        let machine = MachineFixture::new("container-cpuset-v2");
         machine.write("sys/fs/cgroup/cgroup.controllers", "cpuset\n");
         machine.write("sys/fs/cgroup/system.slice/cpuset.mems", "\n");
         assert_eq!(lines(&machine), (vec![], 0));

@@ -9,8 +9,8 @@ use crate::{
     metrics,
     sources::{
         Snapshot,
-        cgroup::Version,
-        engine::{Engine, Kind},
+        cgroup::CgroupVersion,
+        engine::{Engine, EngineKind},
     },
 };
 
@@ -18,9 +18,9 @@ metrics! {
     /// Whether the engine behind this socket is followed at this moment; while it is not, its containers go on under the names that were known last.
     UP: Gauge = "strata_engine_up" ["engine", "socket"];
     /// What the engine said of itself when it was last connected to: always 1.
-    ABOUT_ENGINE: Info = "strata_engine_info" ["engine", "socket", "version", "api_version", "cgroup_driver"];
+    INFO: Info = "strata_engine_info" ["engine", "socket", "version", "api_version", "cgroup_driver"];
     /// How long ago what is shown of the engine's containers was known to be current: 0 while it is followed. Absent if it was never reached.
-    COPY_AGE: Gauge = "strata_engine_copy_age_seconds" ["engine", "socket"];
+    CACHE_AGE: Gauge = "strata_engine_copy_age_seconds" ["engine", "socket"];
     /// Containers that the engine has, whatever their state, as last known.
     CONTAINERS: Gauge = "strata_engine_containers" ["engine", "socket"];
     /// Images that the engine has, as last known. Absent if it never listed them.
@@ -50,36 +50,36 @@ impl Collector for ContainerEngine {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let cgroups = machine.cgroups();
-        if let Some(version) = out.keep(cgroups.version()) {
-            let controllers = out.keep(cgroups.controllers()).unwrap_or_default();
-            let labels = [name(version), &controllers.join(",")];
+        let cgroups = snapshot.cgroups();
+        if let Some(version) = out.ok_or_skip(cgroups.version()) {
+            let controllers = out.ok_or_skip(cgroups.controllers()).unwrap_or_default();
+            let labels = [version_name(version), &controllers.join(",")];
             out.add(&CGROUP_INFO, labels, true);
         }
-        for engine in machine.engines().iter() {
+        for engine in snapshot.engines().iter() {
             add_engine(&mut out, engine);
         }
-        if out.is_empty() && out.skipped().0 == 0 {
-            return Err(Error::Absent("a container engine's socket".into()));
+        if out.is_empty() && out.errors().0 == 0 {
+            return Err(Error::NotFound("a container engine's socket".into()));
         }
         Ok(out)
     }
 }
 
 /// The name of the version in the label.
-fn name(version: Version) -> &'static str {
+fn version_name(version: CgroupVersion) -> &'static str {
     match version {
-        Version::V1 => "v1",
-        Version::Hybrid => "hybrid",
-        Version::V2 => "v2",
+        CgroupVersion::V1 => "v1",
+        CgroupVersion::Hybrid => "hybrid",
+        CgroupVersion::V2 => "v2",
     }
 }
 
 fn add_engine(out: &mut Families, engine: &Engine) {
     let socket = engine.socket.to_string_lossy();
-    let kind = engine.kind.map_or("", Kind::name);
+    let kind = engine.kind.map_or("", EngineKind::name);
     let labels = [kind, &*socket];
     out.add(&UP, labels, engine.up);
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -90,12 +90,12 @@ fn add_engine(out: &mut Families, engine: &Engine) {
             text(&engine.cgroup_driver),
         );
         let labels = [kind, &socket, &version, &api, &driver];
-        out.add(&ABOUT_ENGINE, labels, true);
+        out.add(&INFO, labels, true);
     }
     if engine.up {
-        out.add(&COPY_AGE, labels, 0_u64);
+        out.add(&CACHE_AGE, labels, 0_u64);
     } else if let Some(confirmed) = engine.confirmed {
-        out.add(&COPY_AGE, labels, confirmed.elapsed());
+        out.add(&CACHE_AGE, labels, confirmed.elapsed());
     }
     if engine.confirmed.is_some() {
         out.add(&CONTAINERS, labels, engine.containers.len());
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_is_followed_is_up_and_its_copy_is_current() {
+    fn connected_engine_is_up_with_cache_age_zero() {
         let mut engine = engine([container("a", "web"), container("b", "db")]);
         engine.version = Some("20.10.24".into());
         engine.api_version = Some("1.41".into());
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_is_lost_is_down_and_its_copy_ages() {
+    fn lost_engine_is_down_and_cache_ages() {
         let mut engine = engine([container("a", "web")]);
         engine.up = false;
         engine.confirmed = Instant::now().checked_sub(Duration::from_secs(50));
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_does_not_list_its_images_may_have_any() {
+    fn no_image_count_if_engine_lists_no_images() {
         let mut engine = engine([]);
         engine.images = None;
         let is_said = |line: &String| line.starts_with("strata_engine_images");
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_engine_that_never_answered_nothing_is_known() {
+    fn never_connected_engine_has_no_details() {
         let mut engine = engine([]);
         (engine.up, engine.kind, engine.confirmed) = (false, None, None);
         engine.images = None;

@@ -6,17 +6,17 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::labels::{CGROUP, block};
+use super::labels::{CGROUP, base_labels};
 use crate::{
     collector::Collector,
-    collectors::mounted::{Mounted, NO_FILE_SYSTEMS},
+    collectors::mount_usage::{FS_TYPES_EXCLUDE, MountUsage},
     duration,
     error::Result,
-    family::{Block, Families, Value},
+    family::{BaseLabels, Families, Value},
     metric::Desc,
     metrics,
     pattern::Pattern,
-    sources::{Answer, Mount, Snapshot},
+    sources::{Mount, Snapshot, StatfsResult},
 };
 
 metrics! {
@@ -31,12 +31,12 @@ metrics! {
 }
 
 /// What the names of real devices begin with.
-const DEVICES: &str = "/dev/";
+const DEVICE_PREFIX: &str = "/dev/";
 
 /// The flags of the `container_filesystem` collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct ContainerFilesystemFlags {
     /// How long a mount may take to answer, once, before it counts as stuck.
     #[arg(
         long = "collector.container_filesystem.mount-timeout",
@@ -52,42 +52,42 @@ pub(super) struct Flags {
 pub(super) struct ContainerFilesystem {
     excluded_types: Pattern,
     /// By the name of the device.
-    mounted: Mounted<String>,
+    mount_usage: MountUsage<String>,
 }
 
 impl Collector for ContainerFilesystem {
     const NAME: &'static str = "container_filesystem";
     const ABOUT: &'static str = "how full the machine's disks are, under the names of containers";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = ContainerFilesystemFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: ContainerFilesystemFlags) -> Result<Self, String> {
         if flags.container_filesystem_mount_timeout.is_zero() {
             let flag = "--collector.container_filesystem.mount-timeout";
             return Err(format!("{flag} must be longer than nothing"));
         }
         Ok(Self {
-            excluded_types: NO_FILE_SYSTEMS
+            excluded_types: FS_TYPES_EXCLUDE
                 .parse()
-                .map_err(|error| format!("{NO_FILE_SYSTEMS}: {error}"))?,
-            mounted: Mounted::new(flags.container_filesystem_mount_timeout, |mount| {
+                .map_err(|error| format!("{FS_TYPES_EXCLUDE}: {error}"))?,
+            mount_usage: MountUsage::new(flags.container_filesystem_mount_timeout, |mount| {
                 mount.source.into_owned()
             }),
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let mut present = machine.workloads()?.present();
+        let mut present = snapshot.workloads()?.present();
         let Some((root, _)) = present.find(|(workload, _)| workload.path == "/") else {
             return Ok(out);
         };
-        let mut is_first = first_of_each();
-        let (devices, answers) = self.mounted.ask(machine, &mut out, |mount| {
-            !self.excluded_types.matches(&mount.kind) && is_first(mount)
+        let mut is_first_mount = first_mount_per_device();
+        let (devices, results) = self.mount_usage.query(snapshot, &mut out, |mount| {
+            !self.excluded_types.matches(&mount.fs_type) && is_first_mount(mount)
         })?;
-        for (device, answer) in devices.iter().zip(&answers) {
-            add(&mut out, block(root), device, answer);
+        for (device, result) in devices.iter().zip(&results) {
+            add_space(&mut out, base_labels(root), device, result);
         }
         Ok(out)
     }
@@ -96,31 +96,36 @@ impl Collector for ContainerFilesystem {
 /// Whether a mount is the first of its block device. Subvolumes of btrfs have numbers of
 /// their own, but the device's name; a root file system may have a name of its own, but
 /// the device's number.
-fn first_of_each() -> impl FnMut(&Mount<'_>) -> bool {
+fn first_mount_per_device() -> impl FnMut(&Mount<'_>) -> bool {
     let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
     move |mount| {
-        mount.source.starts_with(DEVICES)
+        mount.source.starts_with(DEVICE_PREFIX)
             && names.insert(mount.source.clone().into_owned())
             && numbers.insert((mount.major, mount.minor))
     }
 }
 
 /// Of what does not answer nothing is known.
-fn add(out: &mut Families, block: &Block, device: &str, answer: &Answer) {
-    let Answer::Space(space) = answer else {
+fn add_space(out: &mut Families, base: &BaseLabels, device: &str, result: &StatfsResult) {
+    let StatfsResult::Space(space) = result else {
         return;
     };
     let used = space.blocks.saturating_sub(space.free);
-    out.add_of(&USAGE, block, [device], Value::product(used, space.block));
-    out.add_of(
-        &LIMIT,
-        block,
+    out.add_with(
+        &USAGE,
+        base,
         [device],
-        Value::product(space.blocks, space.block),
+        Value::product(used, space.block_size),
+    );
+    out.add_with(
+        &LIMIT,
+        base,
+        [device],
+        Value::product(space.blocks, space.block_size),
     );
     if space.files > 0 {
-        out.add_of(&INODES, block, [device], space.files);
-        out.add_of(&INODES_FREE, block, [device], space.files_free);
+        out.add_with(&INODES, base, [device], space.files);
+        out.add_with(&INODES_FREE, base, [device], space.files_free);
     }
 }
 
@@ -132,11 +137,11 @@ mod tests {
     fn mount(id: u64, minor: u32, source: &'static str) -> Mount<'static> {
         Mount {
             id,
-            parent: 1,
+            parent_id: 1,
             major: 8,
             minor,
-            point: format!("/{id}").into(),
-            kind: "ext4".into(),
+            mount_point: format!("/{id}").into(),
+            fs_type: "ext4".into(),
             source: source.into(),
             read_only: false,
             options: "".into(),
@@ -144,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_asked_about_once_whatever_is_mounted_of_it() {
+    fn device_is_queried_once_for_all_its_mounts() {
         let mounts = [
             mount(1, 1, "/dev/root"),
             mount(2, 1, "/dev/sda1"),
@@ -154,22 +159,27 @@ mod tests {
             mount(6, 5, "tmpfs"),
             mount(7, 6, "/dev/sdc"),
         ];
-        let mut is_first = first_of_each();
+        let mut is_first = first_mount_per_device();
         let firsts = mounts.iter().filter(|mount| is_first(mount));
         let ids = firsts.map(|mount| mount.id);
         assert_eq!(ids.collect::<Vec<_>>(), [1, 3, 7]);
     }
 
-    fn lines(answer: &Answer) -> Vec<String> {
+    fn lines(answer: &StatfsResult) -> Vec<String> {
         let mut out = Families::default();
-        add(&mut out, &family::block([("id", "/")]), "/dev/sda", answer);
+        add_space(
+            &mut out,
+            &family::render_labels([("id", "/")]),
+            "/dev/sda",
+            answer,
+        );
         out.lines()
     }
 
     #[test]
-    fn what_only_root_may_still_write_is_not_in_use() {
+    fn root_reserved_blocks_are_not_used() {
         let space = Space {
-            block: 4096,
+            block_size: 4096,
             blocks: 7,
             free: 5,
             available: 3,
@@ -184,18 +194,18 @@ mod tests {
             ("inodes_free", 2),
         ];
         let expected = lines_of.map(|(name, value)| format!("container_fs_{name}{of} {value}"));
-        assert_eq!(lines(&Answer::Space(space.clone())), expected);
+        assert_eq!(lines(&StatfsResult::Space(space.clone())), expected);
         // Such as btrfs.
         let without_inodes = Space { files: 0, ..space };
-        assert_eq!(lines(&Answer::Space(without_inodes)).len(), 2);
+        assert_eq!(lines(&StatfsResult::Space(without_inodes)).len(), 2);
     }
 
     #[test]
-    fn a_device_that_does_not_answer_has_no_numbers() {
+    fn unresponsive_device_has_no_values() {
         for answer in [
-            Answer::TimedOut,
-            Answer::NotAsked,
-            Answer::Refused(rustix::io::Errno::IO),
+            StatfsResult::TimedOut,
+            StatfsResult::Skipped,
+            StatfsResult::Failed(rustix::io::Errno::IO),
         ] {
             assert_eq!(lines(&answer), Vec::<String>::new());
         }

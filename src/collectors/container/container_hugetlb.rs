@@ -4,11 +4,11 @@
 //! Off by default, as in cAdvisor: one who uses huge pages knows it. There a maximum of 0
 //! is shown with version 2, which keeps none; here it is left out.
 
-use super::labels::{CGROUP, block};
+use super::labels::{CGROUP, base_labels};
 use crate::{
     collector::{Collector, NoFlags},
     error::Result,
-    family::{Block, Families},
+    family::{BaseLabels, Families},
     metric::Desc,
     metrics,
     sources::{Snapshot, cgroup::HugePages},
@@ -39,25 +39,25 @@ impl Collector for ContainerHugeTlb {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for (workload, group) in machine.workloads()?.present() {
-            for pages in out.keep(group.huge_pages()).into_iter().flatten() {
-                families(&mut out, block(workload), &pages);
+        for (workload, group) in snapshot.workloads()?.present() {
+            for pages in out.ok_or_skip(group.huge_pages()).into_iter().flatten() {
+                add_huge_pages(&mut out, base_labels(workload), &pages);
             }
         }
         Ok(out)
     }
 }
 
-fn families(out: &mut Families, of: &Block, pages: &HugePages) {
+fn add_huge_pages(out: &mut Families, base: &BaseLabels, pages: &HugePages) {
     for (metric, value) in [
         (&FAILCNT, pages.failcnt),
         (&USAGE, pages.usage),
         (&MAX_USAGE, pages.max_usage),
     ] {
         if let Some(value) = value {
-            out.add_of(metric, of, [pages.size.as_str()], value);
+            out.add_with(metric, base, [pages.size.as_str()], value);
         }
     }
 }
@@ -68,7 +68,7 @@ mod tests {
     use crate::family;
 
     #[test]
-    fn version_2_keeps_no_maximum() {
+    fn v2_has_no_max_usage() {
         let mut out = Families::default();
         let pages = HugePages {
             size: "2MB".to_owned(),
@@ -76,10 +76,10 @@ mod tests {
             max_usage: None,
             failcnt: Some(3),
         };
-        let of = family::block([("id", "/a")]);
-        families(&mut out, &of, &pages);
+        let of = family::render_labels([("id", "/a")]);
+        add_huge_pages(&mut out, &of, &pages);
         let max_usage = Some(6_291_456);
-        families(&mut out, &of, &HugePages { max_usage, ..pages });
+        add_huge_pages(&mut out, &of, &HugePages { max_usage, ..pages });
         assert_eq!(
             out.lines(),
             [

@@ -7,17 +7,17 @@
 
 use std::time::Duration;
 
-use super::labels::{CGROUP, block};
+use super::labels::{CGROUP, base_labels};
 use crate::{
     collector::{Collector, NoFlags},
     error::Result,
-    family::{Block, Families},
+    family::{BaseLabels, Families},
     metric::Desc,
     metrics,
     sources::{
         Snapshot,
-        engine::{Container, Health, State},
-        workloads::{Seen, Workload},
+        engine::{Container, ContainerState, Health},
+        workloads::{Inventory, Workload},
     },
 };
 
@@ -61,32 +61,32 @@ impl Collector for ContainerLifecycle {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(families(machine.workloads()?, machine.now()))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(families(snapshot.workloads()?, snapshot.unix_time()))
     }
 }
 
-fn families(seen: &Seen, now: Option<Duration>) -> Families {
+fn families(inventory: &Inventory, now: Option<Duration>) -> Families {
     let mut out = Families::default();
-    for (workload, last_seen) in &seen.gone {
-        out.add_of(&LAST_SEEN, block(workload), [], last_seen.as_secs());
+    for (workload, last_seen) in &inventory.gone {
+        out.add_with(&LAST_SEEN, base_labels(workload), [], last_seen.as_secs());
     }
-    for workload in &seen.all {
-        let block = block(workload);
-        if let (Some(now), true) = (now, workload.group.is_some()) {
-            out.add_of(&LAST_SEEN, block, [], now.as_secs());
+    for workload in &inventory.all {
+        let base = base_labels(workload);
+        if let (Some(now), true) = (now, workload.cgroup.is_some()) {
+            out.add_with(&LAST_SEEN, base, [], now.as_secs());
         }
         match &workload.container {
             Some((_, container)) => {
-                let now = now.filter(|_| is_surely_there(seen, workload, container));
-                add_container(&mut out, block, container, now);
+                let now = now.filter(|_| is_confirmed(inventory, workload, container));
+                add_container(&mut out, base, container, now);
             }
             None => {
-                if let Some(made) = workload.group.as_ref().map(|group| group.made())
-                    && let Some(made) = out.keep(made)
+                if let Some(made) = workload.cgroup.as_ref().map(|group| group.created())
+                    && let Some(made) = out.ok_or_skip(made)
                 {
-                    out.add_of(&START_TIME, block, [], made);
-                    out.add_of(&CREATION_TIME, block, [], made);
+                    out.add_with(&START_TIME, base, [], made);
+                    out.add_with(&CREATION_TIME, base, [], made);
                 }
             }
         }
@@ -96,59 +96,65 @@ fn families(seen: &Seen, now: Option<Duration>) -> Families {
 
 /// Whether what is known of a container still holds: its group is there, or its engine
 /// would have said that it is not.
-fn is_surely_there(seen: &Seen, workload: &Workload, container: &Container) -> bool {
-    let mut knowing = seen.engines.iter().filter(|engine| engine.up);
-    workload.group.is_some() || knowing.any(|engine| engine.containers.contains_key(&container.id))
+fn is_confirmed(inventory: &Inventory, workload: &Workload, container: &Container) -> bool {
+    let mut reachable = inventory.engines.iter().filter(|engine| engine.up);
+    workload.cgroup.is_some()
+        || reachable.any(|engine| engine.containers.contains_key(&container.id))
 }
 
 /// What an engine says of a container; `now` for those that are there for sure.
-fn add_container(out: &mut Families, block: &Block, container: &Container, now: Option<Duration>) {
+fn add_container(
+    out: &mut Families,
+    base: &BaseLabels,
+    container: &Container,
+    now: Option<Duration>,
+) {
     let state = container.state;
     if let Some(started) = container.started {
-        out.add_of(&START_TIME, block, [], started);
+        out.add_with(&START_TIME, base, [], started);
     }
     if let Some(created) = container.created {
-        out.add_of(&CREATION_TIME, block, [], created);
+        out.add_with(&CREATION_TIME, base, [], created);
     }
-    if let Some(restarts) = container.restarts {
-        out.add_of(&RESTARTS, block, [], restarts);
+    if let Some(restarts) = container.restart_count {
+        out.add_with(&RESTARTS, base, [], restarts);
     }
-    if let Some(number) = State::ALL.iter().position(|each| *each == state) {
-        out.add_of(&STATUS, block, [], number);
+    if let Some(number) = ContainerState::ALL.iter().position(|each| *each == state) {
+        out.add_with(&STATUS, base, [], number);
     }
-    for each in State::ALL {
-        out.add_of(&STATE, block, [each.name()], each == state);
+    for each in ContainerState::ALL {
+        out.add_with(&STATE, base, [each.name()], each == state);
     }
     if state.is_alive() {
         // By a clock that was set back it may have been started in the future.
         if let (Some(now), Some(started)) = (now, container.started)
             && let Some(uptime) = now.checked_sub(started)
         {
-            out.add_of(&UPTIME, block, [], uptime);
+            out.add_with(&UPTIME, base, [], uptime);
         }
-        add_health(out, block, container.health);
+        add_health(out, base, container.health);
         return;
     }
     // Before it ever ran Docker says that it ended well, long ago.
-    let has_run = state != State::Created;
+    let has_run = state != ContainerState::Created;
     if let Some(finished) = container.finished.filter(|_| has_run) {
-        out.add_of(&FINISH_TIME, block, [], finished);
+        out.add_with(&FINISH_TIME, base, [], finished);
     }
     if let Some(code) = container.exit_code.filter(|code| has_run || *code != 0) {
-        out.add_of(&EXIT_CODE, block, [], code);
+        out.add_with(&EXIT_CODE, base, [], code);
     }
 }
 
-fn add_health(out: &mut Families, block: &Block, health: Option<Health>) {
+fn add_health(out: &mut Families, base: &BaseLabels, health: Option<Health>) {
     let number: i64 = match health {
         Some(Health::Healthy) => 1,
         Some(Health::Starting | Health::Unhealthy) => 0,
         None => -1,
     };
-    out.add_of(&HEALTH_STATE, block, [], number);
+    out.add_with(&HEALTH_STATE, base, [], number);
     if let Some(health) = health {
         for each in Health::ALL {
-            out.add_of(&HEALTH, block, [each.name()], each == health);
+            out.add_with(&HEALTH, base, [each.name()], each == health);
         }
     }
 }
@@ -168,20 +174,20 @@ mod tests {
     }
 
     /// One container, of which the test says more. There is no engine that is up.
-    fn seen(change: impl FnOnce(&mut Container)) -> Seen {
+    fn inventory(change: impl FnOnce(&mut Container)) -> Inventory {
         let mut web = container("0abc", "web");
         change(&mut web);
-        Seen {
-            all: vec![Workload::of_parts("/docker/0abc", None, Some(web))],
-            ..Seen::default()
+        Inventory {
+            all: vec![Workload::from_parts("/docker/0abc", None, Some(web))],
+            ..Inventory::default()
         }
     }
 
     /// The lines without the labels that all of them have, and without those of states
     /// that it is not in.
-    fn lines(seen: &Seen) -> Vec<String> {
+    fn lines(inventory: &Inventory) -> Vec<String> {
         let of_all = r#"id="/docker/0abc",name="web""#;
-        let lines = families(seen, NOW).lines();
+        let lines = families(inventory, NOW).lines();
         assert!(lines.iter().all(|line| line.contains(of_all)), "{lines:#?}");
         let lines = lines.iter().map(|line| line.replace(of_all, ""));
         let lines = lines.filter(|line| !line.ends_with("} 0") || !line.contains("state="));
@@ -191,18 +197,18 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_ended_says_when_and_how() {
-        let seen = seen(|container| {
-            container.state = State::Exited;
+    fn exited_container_has_finish_time_and_exit_code() {
+        let inventory = inventory(|container| {
+            container.state = ContainerState::Exited;
             container.created = seconds(100);
             container.started = seconds(200);
             container.finished = seconds(300);
             container.exit_code = Some(137);
-            container.restarts = Some(3);
+            container.restart_count = Some(3);
             container.health = Some(Health::Unhealthy);
         });
         assert_eq!(
-            lines(&seen),
+            lines(&inventory),
             [
                 "container_start_time_seconds 200",
                 "container_creation_time_seconds 100",
@@ -216,13 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_never_ran_has_no_exit_code_and_no_end() {
-        let seen = seen(|container| {
-            container.state = State::Created;
+    fn created_container_has_no_exit_code_or_finish_time() {
+        let inventory = inventory(|container| {
+            container.state = ContainerState::Created;
             container.exit_code = Some(0);
         });
         assert_eq!(
-            lines(&seen),
+            lines(&inventory),
             [
                 "container_status 0",
                 r#"container_state{state="created"} 1"#
@@ -231,18 +237,18 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_could_not_be_started_says_why() {
-        let seen = seen(|container| {
-            container.state = State::Created;
+    fn failed_start_exposes_exit_code() {
+        let inventory = inventory(|container| {
+            container.state = ContainerState::Created;
             container.exit_code = Some(127);
         });
-        assert_eq!(lines(&seen).last().unwrap(), "container_exit_code 127");
+        assert_eq!(lines(&inventory).last().unwrap(), "container_exit_code 127");
     }
 
     #[test]
-    fn of_seven_states_one_holds() {
-        for (number, state) in State::ALL.into_iter().enumerate() {
-            let lines = families(&seen(|container| container.state = state), NOW).lines();
+    fn exactly_one_of_seven_states_is_set() {
+        for (number, state) in ContainerState::ALL.into_iter().enumerate() {
+            let lines = families(&inventory(|container| container.state = state), NOW).lines();
             let states = lines
                 .iter()
                 .filter(|line| line.starts_with("container_state{"));
@@ -258,36 +264,38 @@ mod tests {
     }
 
     #[test]
-    fn health_is_said_of_what_runs_and_minus_one_is_no_health_check() {
+    fn health_only_while_running_and_minus_one_without_check() {
         for (health, number) in [
             (None, "-1"),
             (Some(Health::Starting), "0"),
             (Some(Health::Healthy), "1"),
             (Some(Health::Unhealthy), "0"),
         ] {
-            let lines = lines(&seen(|container| container.health = health));
+            let lines = lines(&inventory(|container| container.health = health));
             assert!(lines.contains(&format!("container_health_state {number}")));
             let set = lines
                 .iter()
                 .filter(|line| line.starts_with("container_health{"));
             assert_eq!(set.count(), if health.is_some() { 3 } else { 0 });
         }
-        let lines = lines(&seen(|container| container.health = Some(Health::Healthy)));
+        let lines = lines(&inventory(|container| {
+            container.health = Some(Health::Healthy);
+        }));
         assert!(lines.contains(&r#"container_health{status="healthy"} 1"#.to_owned()));
         assert!(lines.contains(&r#"container_health{status="starting"} 0"#.to_owned()));
     }
 
     #[test]
-    fn what_an_engine_that_is_down_said_to_run_has_no_uptime_unless_its_group_is_there() {
-        let running = seen(|container| container.started = seconds(9_000));
-        let uptimes = |seen: &Seen| {
-            let lines = lines(seen);
+    fn no_uptime_if_engine_is_down_and_cgroup_is_missing() {
+        let running = inventory(|container| container.started = seconds(9_000));
+        let uptimes = |inventory: &Inventory| {
+            let lines = lines(inventory);
             let mut lines = lines.into_iter();
             lines.find(|line| line.starts_with("container_uptime"))
         };
         assert_eq!(uptimes(&running), None);
         let mut out = Families::default();
-        let block = block(&running.all[0]);
+        let block = base_labels(&running.all[0]);
         let (_, container) = running.all[0].container.as_ref().unwrap();
         add_container(&mut out, block, container, NOW);
         let uptime = r#"container_uptime_seconds{id="/docker/0abc",name="web"} 1000"#;
@@ -299,17 +307,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_was_last_seen_then() {
-        let workload = Workload::of_parts("/docker/0abc", None, Some(container("0abc", "web")));
-        let gone = Seen {
+    fn removed_workload_keeps_last_seen() {
+        let workload = Workload::from_parts("/docker/0abc", None, Some(container("0abc", "web")));
+        let gone = Inventory {
             gone: vec![(Arc::clone(&workload), Duration::from_millis(7_500))],
-            ..Seen::default()
+            ..Inventory::default()
         };
         assert_eq!(lines(&gone), ["container_last_seen 7"]);
-        let service = Workload::of_parts("/system.slice/ssh.service", None, None);
-        let gone = Seen {
+        let service = Workload::from_parts("/system.slice/ssh.service", None, None);
+        let gone = Inventory {
             gone: vec![(service, Duration::from_secs(8))],
-            ..Seen::default()
+            ..Inventory::default()
         };
         let line = r#"container_last_seen{id="/system.slice/ssh.service"} 8"#;
         assert_eq!(families(&gone, NOW).lines(), [line]);

@@ -7,14 +7,14 @@
 
 use clap::ArgAction;
 
-use super::labels::{CGROUP, block};
+use super::labels::{CGROUP, base_labels};
 use crate::{
     collector::Collector,
     error::Result,
-    family::{Block, Families, Value},
+    family::{BaseLabels, Families, Value},
     metric::{Desc, Metric},
     metrics,
-    sources::{Networks, Process, Snapshot, Text, interface_rows},
+    sources::{NetnsOwners, Process, Snapshot, Text, interface_rows},
 };
 
 metrics! {
@@ -79,7 +79,7 @@ const UNCONNECTED: &str = "07";
 /// The flags of the `container_network` collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct ContainerNetworkFlags {
     /// Count the TCP sockets of each container by state.
     #[arg(long = "collector.container_network.tcp", default_value_t = false, action = ArgAction::Set)]
     container_network_tcp: bool,
@@ -94,83 +94,86 @@ pub(super) struct Flags {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerNetwork {
-    flags: Flags,
-    networks: Networks,
+    flags: ContainerNetworkFlags,
+    networks: NetnsOwners,
 }
 
 impl Collector for ContainerNetwork {
     const NAME: &'static str = "container_network";
     const ABOUT: &'static str = "what containers send and receive";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = ContainerNetworkFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: ContainerNetworkFlags) -> Result<Self, String> {
         Ok(Self {
             flags,
-            networks: Networks::default(),
+            networks: NetnsOwners::default(),
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let owners = self.networks.owners(machine, |error| {
-            out.keep::<()>(Err(error));
+        let owners = self.networks.owners(snapshot, |error| {
+            out.ok_or_skip::<()>(Err(error));
         })?;
-        for view in owners {
-            self.add(&mut out, block(view.workload), &view.process);
+        for owner in owners {
+            self.add_network(&mut out, base_labels(owner.workload), &owner.process);
         }
         Ok(out)
     }
 }
 
 impl ContainerNetwork {
-    fn add(&self, out: &mut Families, block: &Block, process: &Process) {
+    fn add_network(&self, out: &mut Families, base: &BaseLabels, process: &Process) {
         let text = process.read("net/dev");
-        if let Some(text) = out.keep(text) {
-            add_interfaces(out, block, &text);
+        if let Some(text) = out.ok_or_skip(text) {
+            add_interfaces(out, base, &text);
         }
         if self.flags.container_network_tcp {
             for (file, metric) in [("net/tcp", &TCP), ("net/tcp6", &TCP6)] {
-                let counts = process.read(file).and_then(|text| tcp_states(&text));
-                for (state, count) in TCP_STATES.iter().zip(out.keep(counts).iter().flatten()) {
-                    out.add_of(metric, block, [state], *count);
+                let counts = process.read(file).and_then(|text| count_tcp_states(&text));
+                for (state, count) in TCP_STATES
+                    .iter()
+                    .zip(out.ok_or_skip(counts).iter().flatten())
+                {
+                    out.add_with(metric, base, [state], *count);
                 }
             }
         }
         if self.flags.container_network_udp {
             for (file, metric) in [("net/udp", &UDP), ("net/udp6", &UDP6)] {
-                let sums = process.read(file).and_then(|text| udp_sums(&text));
-                for (name, sum) in out.keep(sums).into_iter().flatten() {
-                    out.add_of(metric, block, [name], sum);
+                let sums = process.read(file).and_then(|text| sum_udp_sockets(&text));
+                for (name, sum) in out.ok_or_skip(sums).into_iter().flatten() {
+                    out.add_with(metric, base, [name], sum);
                 }
             }
         }
         if self.flags.container_network_advanced_tcp {
             for (file, table) in [("net/snmp", "Tcp:"), ("net/netstat", "TcpExt:")] {
                 let text = process.read(file);
-                if let Some(text) = out.keep(text) {
-                    add_table(out, block, &text, table);
+                if let Some(text) = out.ok_or_skip(text) {
+                    add_table(out, base, &text, table);
                 }
             }
         }
     }
 }
 
-fn add_interfaces(out: &mut Families, block: &Block, text: &Text) {
+fn add_interfaces(out: &mut Families, base: &BaseLabels, text: &Text) {
     for (number, row) in interface_rows(text.body().as_bytes()) {
         let Some(row) = row else {
-            out.skip(text.error(number, "no colon behind the interface's name"));
+            out.record_error(text.error(number, "no colon behind the interface's name"));
             continue;
         };
-        if Networks::is_engines(row.name) {
+        if NetnsOwners::is_engine_interface(row.name) {
             continue;
         }
         let counters = row.counters();
         let counters = counters.ok_or_else(|| text.error(number, "fewer than twelve numbers"));
-        if let Some(counters) = out.keep(counters) {
+        if let Some(counters) = out.ok_or_skip(counters) {
             for (column, metric) in COLUMNS {
                 if let Some(counter) = counters.get(column) {
-                    out.add_of(metric, block, [row.name], *counter);
+                    out.add_with(metric, base, [row.name], *counter);
                 }
             }
         }
@@ -178,7 +181,7 @@ fn add_interfaces(out: &mut Families, block: &Block, text: &Text) {
 }
 
 /// Sockets in each state; all of the file or nothing, as a sum that lacks a part is wrong.
-fn tcp_states(text: &Text) -> Result<[u64; TCP_STATES.len()]> {
+fn count_tcp_states(text: &Text) -> Result<[u64; TCP_STATES.len()]> {
     let mut counts = [0_u64; TCP_STATES.len()];
     for (number, line) in (1..).zip(text.body().lines()).skip(1) {
         let state = line.split_ascii_whitespace().nth(3);
@@ -193,22 +196,22 @@ fn tcp_states(text: &Text) -> Result<[u64; TCP_STATES.len()]> {
 }
 
 /// What cAdvisor says of UDP sockets, under its names for it.
-fn udp_sums(text: &Text) -> Result<[(&'static str, u64); 4]> {
+fn sum_udp_sockets(text: &Text) -> Result<[(&'static str, u64); 4]> {
     let [mut listen, mut dropped, mut received, mut sent] = [0_u64; 4];
     for (number, line) in (1..).zip(text.body().lines()).skip(1) {
-        let wrong = || text.error(number, "not a line about a socket");
+        let invalid = || text.error(number, "not a line about a socket");
         // `sl local rem st tx_queue:rx_queue tr:when retrnsmt uid timeout inode ref
         // pointer drops`
         let mut words = line.split_ascii_whitespace().skip(3);
-        let state = words.next().ok_or_else(wrong)?;
+        let state = words.next().ok_or_else(invalid)?;
         let (tx, rx) = words
             .next()
             .and_then(|queues| queues.split_once(':'))
-            .ok_or_else(wrong)?;
-        let hex = |word| u64::from_str_radix(word, 16).map_err(|_| wrong());
+            .ok_or_else(invalid)?;
+        let hex = |word| u64::from_str_radix(word, 16).map_err(|_| invalid());
         let drops = words.nth(7).and_then(|drops| drops.parse().ok());
         listen += u64::from(state == UNCONNECTED);
-        dropped = dropped.saturating_add(drops.ok_or_else(wrong)?);
+        dropped = dropped.saturating_add(drops.ok_or_else(invalid)?);
         received = received.saturating_add(hex(rx)?);
         sent = sent.saturating_add(hex(tx)?);
     }
@@ -221,21 +224,21 @@ fn udp_sums(text: &Text) -> Result<[(&'static str, u64); 4]> {
 }
 
 /// A line of names, and one of numbers, both behind the same word.
-fn add_table(out: &mut Families, block: &Block, text: &Text, table: &str) {
+fn add_table(out: &mut Families, base: &BaseLabels, text: &Text, table: &str) {
     let mut rows = text
         .body()
         .lines()
         .filter_map(|line| line.strip_prefix(table));
     let (Some(names), Some(values)) = (rows.next(), rows.next()) else {
-        return out.skip(text.error(1, format_args!("no two lines {table}")));
+        return out.record_error(text.error(1, format_args!("no two lines {table}")));
     };
     let names = names.split_ascii_whitespace();
     for (name, value) in names.zip(values.split_ascii_whitespace()) {
         let value = value
             .parse::<Value>()
             .map_err(|_| text.error(1, format_args!("not a number: {value:?}")));
-        if let Some(value) = out.keep(value) {
-            out.add_of(&ADVANCED_TCP, block, [&name.to_ascii_lowercase()], value);
+        if let Some(value) = out.ok_or_skip(value) {
+            out.add_with(&ADVANCED_TCP, base, [&name.to_ascii_lowercase()], value);
         }
     }
 }
@@ -245,14 +248,14 @@ mod tests {
     use super::*;
     use crate::family;
 
-    fn lines(add: impl FnOnce(&mut Families, &Block)) -> (Vec<String>, usize) {
+    fn lines(add: impl FnOnce(&mut Families, &BaseLabels)) -> (Vec<String>, usize) {
         let mut out = Families::default();
-        add(&mut out, &family::block([("id", "/a")]));
-        (out.lines(), out.skipped().0)
+        add(&mut out, &family::render_labels([("id", "/a")]));
+        (out.lines(), out.errors().0)
     }
 
     #[test]
-    fn interfaces_of_the_engine_are_left_out_and_a_damaged_line_costs_only_itself() {
+    fn skips_engine_interfaces_and_malformed_lines() {
         let text = "Inter-|   Receive  |  Transmit\n face |bytes packets\n    \
                     lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n\
                     veth1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n  \
@@ -282,18 +285,18 @@ mod tests {
         let head = "  sl  local_address rem_address   st tx_queue rx_queue\n";
         let text = |rows: &str| Text::from(format!("{head}{rows}").as_str());
         let rows = "0: 0:16 0:0 0A 0:0\n1: 0:16 0:9 01 0:0\n2: 0:16 0:9 01 0:0\n3: 0 0 0B 0\n4: 0 0 0C 0\n";
-        let counts = tcp_states(&text(rows)).unwrap();
+        let counts = count_tcp_states(&text(rows)).unwrap();
         assert_eq!(counts, [2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
-        let error = tcp_states(&text("0: 0:16 0:0\n")).unwrap_err();
+        let error = count_tcp_states(&text("0: 0:16 0:0\n")).unwrap_err();
         assert_eq!(error.to_string(), "test:2: no state in the fourth column");
     }
 
     #[test]
-    fn udp_sockets_that_are_connected_do_not_listen() {
+    fn connected_udp_sockets_do_not_count_as_listen() {
         let rows = "head\n\
                     1: 0:44 0:0 07 00000003:00000010 00:00000000 00000000 998 0 12198 2 0000 5\n\
                     2: 0:45 0:9 01 00000004:00000020 00:00000000 00000000 998 0 12198 2 0000 6\n";
-        let sums = udp_sums(&rows.into()).unwrap();
+        let sums = sum_udp_sockets(&rows.into()).unwrap();
         let expected = [
             ("listen", 1),
             ("dropped", 11),
@@ -301,12 +304,12 @@ mod tests {
             ("txqueued", 7),
         ];
         assert_eq!(sums, expected);
-        assert!(udp_sums(&"head\n1: 0:44 0:0 07 3:1 0 0 9 0 1 2 0\n".into()).is_err());
-        assert!(udp_sums(&"head\n1: 0:44 0:0 07 3\n".into()).is_err());
+        assert!(sum_udp_sockets(&"head\n1: 0:44 0:0 07 3:1 0 0 9 0 1 2 0\n".into()).is_err());
+        assert!(sum_udp_sockets(&"head\n1: 0:44 0:0 07 3\n".into()).is_err());
     }
 
     #[test]
-    fn settings_of_tcp_may_be_negative() {
+    fn tcp_settings_may_be_negative() {
         let text = "Ip: A\nIp: 1\nTcp: MaxConn InSegs\nTcp: -1 7\n".into();
         let (lines, skipped) = lines(|out, block| add_table(out, block, &text, "Tcp:"));
         let expected = [("maxconn", "-1"), ("insegs", "7")].map(|(name, value)| {
@@ -318,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_numbers_is_noted() {
+    fn table_without_values_is_an_error() {
         let (lines, skipped) =
             lines(|out, block| add_table(out, block, &"Tcp: A\n".into(), "Tcp:"));
         assert_eq!((lines.len(), skipped), (0, 1));

@@ -5,11 +5,11 @@
 //! much. Version 2 tells nothing of a group by itself, so that there the scope is always
 //! `hierarchy`; cAdvisor shows nothing with version 2.
 
-use super::labels::{CGROUP, block};
+use super::labels::{CGROUP, base_labels};
 use crate::{
     collector::{Collector, NoFlags},
     error::Result,
-    family::{Block, Families},
+    family::{BaseLabels, Families},
     metric::Desc,
     metrics,
     sources::{Snapshot, cgroup::NumaPages},
@@ -38,18 +38,18 @@ impl Collector for ContainerNuma {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for (workload, group) in machine.workloads()?.present() {
-            for pages in out.keep(group.numa_pages()).into_iter().flatten() {
-                add(&mut out, block(workload), pages);
+        for (workload, group) in snapshot.workloads()?.present() {
+            for pages in out.ok_or_skip(group.numa_pages()).into_iter().flatten() {
+                add_pages(&mut out, base_labels(workload), pages);
             }
         }
         Ok(out)
     }
 }
 
-fn add(out: &mut Families, of: &Block, pages: NumaPages) {
+fn add_pages(out: &mut Families, base: &BaseLabels, pages: NumaPages) {
     let scope = if pages.is_hierarchical {
         "hierarchy"
     } else {
@@ -57,23 +57,23 @@ fn add(out: &mut Families, of: &Block, pages: NumaPages) {
     };
     let mut node = itoa::Buffer::new();
     let labels = [pages.kind.name(), scope, node.format(pages.node)];
-    out.add_of(&PAGES, of, labels, pages.pages);
+    out.add_with(&PAGES, base, labels, pages.pages);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::testing::Machine;
+    use crate::collectors::testing::MachineFixture;
 
-    fn lines(machine: &Machine) -> Vec<String> {
+    fn lines(machine: &MachineFixture) -> Vec<String> {
         let families = ContainerNuma.collect(&machine.snapshot()).unwrap();
-        assert_eq!(families.skipped().0, 0);
+        assert_eq!(families.errors().0, 0);
         families.lines()
     }
 
     #[test]
-    fn version_1_tells_a_groups_own_pages_from_those_below_it() {
-        let machine = Machine::new("container-numa-v1");
+    fn v1_separates_own_pages_from_hierarchy() {
+        let machine = MachineFixture::new("container-numa-v1");
         let stat = "total=7 N0=3 N1=4\nanon=7 N0=3 N1=4\nhierarchical_unevictable=5 N0=5\n";
         machine.write("sys/fs/cgroup/memory/system.slice/memory.numa_stat", stat);
         let of = r#"container_memory_numa_pages{id="/system.slice""#;
@@ -88,8 +88,8 @@ mod tests {
     }
 
     #[test]
-    fn version_2_counts_bytes_of_the_hierarchy() {
-        let machine = Machine::new("container-numa-v2");
+    fn v2_reports_hierarchy_in_bytes() {
+        let machine = MachineFixture::new("container-numa-v2");
         machine.write("sys/fs/cgroup/cgroup.controllers", "memory\n");
         let page = rustix::param::page_size();
         let stat = format!("anon N0={}\nfile_mapped N0=1\n", page * 3);

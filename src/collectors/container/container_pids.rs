@@ -3,11 +3,11 @@
 //! Where there is no limit cAdvisor says 0. Tasks divided by 0 are infinitely many, which
 //! is above every threshold, so here the limit is left out.
 
-use super::labels::{CGROUP, block};
+use super::labels::{CGROUP, base_labels};
 use crate::{
     collector::{Collector, NoFlags},
     error::Result,
-    family::{Block, Families},
+    family::{BaseLabels, Families},
     metric::Desc,
     metrics,
     sources::{Snapshot, cgroup::Pids},
@@ -34,23 +34,23 @@ impl Collector for ContainerPids {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for (workload, group) in machine.workloads()?.present() {
-            if let Some(pids) = out.keep(group.pids()) {
-                families(&mut out, block(workload), &pids);
+        for (workload, group) in snapshot.workloads()?.present() {
+            if let Some(pids) = out.ok_or_skip(group.pids()) {
+                add_pids(&mut out, base_labels(workload), &pids);
             }
         }
         Ok(out)
     }
 }
 
-fn families(out: &mut Families, of: &Block, pids: &Pids) {
+fn add_pids(out: &mut Families, base: &BaseLabels, pids: &Pids) {
     if let Some(current) = pids.current {
-        out.add_of(&THREADS, of, [], current);
+        out.add_with(&THREADS, base, [], current);
     }
     if let Some(max) = pids.max.flatten() {
-        out.add_of(&THREADS_MAX, of, [], max);
+        out.add_with(&THREADS_MAX, base, [], max);
     }
 }
 
@@ -60,14 +60,14 @@ mod tests {
     use crate::family;
 
     #[test]
-    fn no_limit_is_not_a_limit_of_0() {
+    fn no_limit_is_not_exposed_as_zero() {
         let mut out = Families::default();
         for (id, max) in [("/none", Some(None)), ("/some", Some(Some(100)))] {
             let pids = Pids {
                 current: Some(7),
                 max,
             };
-            families(&mut out, &family::block([("id", id)]), &pids);
+            add_pids(&mut out, &family::render_labels([("id", id)]), &pids);
         }
         assert_eq!(
             out.lines(),

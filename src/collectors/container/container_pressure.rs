@@ -5,16 +5,16 @@
 //! cAdvisor does not look: it says 0 there. The root's are those of `/proc/pressure`, whose
 //! line `full` for the CPU is a 0 that means nothing.
 
-use super::labels::{CGROUP, block};
+use super::labels::{CGROUP, base_labels};
 use crate::{
     collector::{Collector, NoFlags},
     error::Result,
-    family::{Block, Families},
+    family::{BaseLabels, Families},
     metric::{Desc, Metric},
     metrics,
     sources::{
         Snapshot,
-        cgroup::{Pressure, Stalls},
+        cgroup::{CgroupPressure, PressureStall},
     },
 };
 
@@ -50,35 +50,40 @@ impl Collector for ContainerPressure {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for (workload, group) in machine.workloads()?.present() {
-            if let Some(pressure) = out.keep(group.pressure()) {
+        for (workload, group) in snapshot.workloads()?.present() {
+            if let Some(pressure) = out.ok_or_skip(group.pressure()) {
                 let is_root = group.path() == "/";
-                families(&mut out, block(workload), pressure, is_root);
+                add_pressure(&mut out, base_labels(workload), pressure, is_root);
             }
         }
         Ok(out)
     }
 }
 
-fn families(out: &mut Families, of: &Block, mut pressure: Pressure, is_root: bool) {
+fn add_pressure(
+    out: &mut Families,
+    base: &BaseLabels,
+    mut pressure: CgroupPressure,
+    is_root: bool,
+) {
     if let Some(cpu) = &mut pressure.cpu
         && is_root
     {
         cpu.full = None;
     }
-    let mut resource = |stalls: Option<Stalls>, metrics: [&'static Metric<0>; 2]| {
-        let Stalls { some, full } = stalls.unwrap_or_default();
+    let mut add_resource = |stalls: Option<PressureStall>, metrics: [&'static Metric<0>; 2]| {
+        let PressureStall { some, full } = stalls.unwrap_or_default();
         for (metric, time) in metrics.into_iter().zip([some, full]) {
             if let Some(time) = time {
-                out.add_of(metric, of, [], time);
+                out.add_with(metric, base, [], time);
             }
         }
     };
-    resource(pressure.cpu, [&CPU_WAITING, &CPU_STALLED]);
-    resource(pressure.memory, [&MEMORY_WAITING, &MEMORY_STALLED]);
-    resource(pressure.io, [&IO_WAITING, &IO_STALLED]);
+    add_resource(pressure.cpu, [&CPU_WAITING, &CPU_STALLED]);
+    add_resource(pressure.memory, [&MEMORY_WAITING, &MEMORY_STALLED]);
+    add_resource(pressure.io, [&IO_WAITING, &IO_STALLED]);
 }
 
 #[cfg(test)]
@@ -88,22 +93,22 @@ mod tests {
     use super::*;
     use crate::family;
 
-    fn lines(pressure: Pressure, is_root: bool) -> Vec<String> {
+    fn lines(pressure: CgroupPressure, is_root: bool) -> Vec<String> {
         let mut out = Families::default();
-        families(&mut out, &family::block([]), pressure, is_root);
+        add_pressure(&mut out, &family::render_labels([]), pressure, is_root);
         out.lines()
     }
 
-    fn stalls(some: u64, full: u64) -> Stalls {
-        Stalls {
+    fn stalls(some: u64, full: u64) -> PressureStall {
+        PressureStall {
             some: Some(Duration::from_secs(some)),
             full: Some(Duration::from_secs(full)),
         }
     }
 
     #[test]
-    fn some_wait_where_all_stall() {
-        let pressure = Pressure {
+    fn some_is_waiting_and_full_is_stalled() {
+        let pressure = CgroupPressure {
             cpu: Some(stalls(6, 5)),
             memory: Some(stalls(4, 3)),
             io: Some(stalls(2, 1)),
@@ -122,14 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn the_machines_cpus_never_stall_and_an_older_kernel_does_not_say() {
-        let of_cpu = |cpu| Pressure {
+    fn no_cpu_stalled_for_root_or_old_kernels() {
+        let of_cpu = |cpu| CgroupPressure {
             cpu: Some(cpu),
-            ..Pressure::default()
+            ..CgroupPressure::default()
         };
         let waiting = ["container_pressure_cpu_waiting_seconds_total 6"];
         assert_eq!(lines(of_cpu(stalls(6, 0)), true), waiting);
-        let older = Stalls {
+        let older = PressureStall {
             full: None,
             ..stalls(6, 0)
         };

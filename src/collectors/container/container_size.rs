@@ -4,7 +4,7 @@
 //! background, seldom, and never for a scrape: each value is as old as its age says. It is
 //! not `container_fs_usage_bytes`, for which cAdvisor counts logs too.
 
-use super::labels::{CGROUP, block};
+use super::labels::{CGROUP, base_labels};
 use crate::{
     collector::Collector,
     error::{Error, Result},
@@ -13,8 +13,8 @@ use crate::{
     metrics,
     sources::{
         Snapshot,
-        engine::{Engine, Kind, SizeFlags},
-        workloads::Seen,
+        engine::{Engine, EngineKind, SizeFlags},
+        workloads::Inventory,
     },
 };
 
@@ -50,17 +50,17 @@ impl Collector for ContainerSize {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let engines = machine.engines();
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let engines = snapshot.engines();
         if engines.is_empty() {
-            return Err(Error::Absent("a container engine's socket".into()));
+            return Err(Error::NotFound("a container engine's socket".into()));
         }
         let mut out = Families::default();
         for engine in engines.iter() {
             add_engine(&mut out, engine);
         }
-        if let Some(seen) = out.keep(machine.workloads()) {
-            add_containers(&mut out, seen);
+        if let Some(inventory) = out.ok_or_skip(snapshot.workloads()) {
+            add_containers(&mut out, inventory);
         }
         Ok(out)
     }
@@ -68,30 +68,33 @@ impl Collector for ContainerSize {
 
 fn add_engine(out: &mut Families, engine: &Engine) {
     let socket = engine.socket.to_string_lossy();
-    let kind = engine.kind.map_or("", Kind::name);
+    let kind = engine.kind.map_or("", EngineKind::name);
     let labels = [kind, &*socket];
-    out.add(&FAILURES, labels, engine.sizes_failures);
-    let Some(sizes) = &engine.sizes else {
+    out.add(&FAILURES, labels, engine.disk_usage_failures);
+    let Some(sizes) = &engine.disk_usage else {
         return;
     };
-    out.add(&AGE, labels, sizes.asked.elapsed());
-    out.add(&DURATION, labels, sizes.took);
-    for (stored, room) in &sizes.kinds {
-        let labels = [kind, &*socket, stored.name()];
-        if let Some(taken) = room.taken {
+    out.add(&AGE, labels, sizes.requested_at.elapsed());
+    out.add(&DURATION, labels, sizes.duration);
+    for (storage_kind, disk_usage) in &sizes.by_kind {
+        let labels = [kind, &*socket, storage_kind.name()];
+        if let Some(taken) = disk_usage.used {
             out.add(&USAGE, labels, taken);
         }
-        if let Some(reclaimable) = room.reclaimable {
+        if let Some(reclaimable) = disk_usage.reclaimable {
             out.add(&RECLAIMABLE, labels, reclaimable);
         }
     }
 }
 
-fn add_containers(out: &mut Families, seen: &Seen) {
-    for (workload, _, container) in seen.containers() {
-        let mut sizes = seen.engines.iter().filter_map(|it| it.sizes.as_deref());
+fn add_containers(out: &mut Families, inventory: &Inventory) {
+    for (workload, _, container) in inventory.containers() {
+        let mut sizes = inventory
+            .engines
+            .iter()
+            .filter_map(|it| it.disk_usage.as_deref());
         if let Some(bytes) = sizes.find_map(|it| it.containers.get(&container.id)) {
-            out.add_of(&RW_SIZE, block(workload), [], *bytes);
+            out.add_with(&RW_SIZE, base_labels(workload), [], *bytes);
         }
     }
 }
@@ -105,25 +108,28 @@ mod tests {
 
     use super::*;
     use crate::sources::{
-        engine::{Room, Sizes, Stored},
+        engine::{EngineDiskUsage, StorageKind, StorageUsage},
         workloads::{Workload, container, engine},
     };
 
-    fn sized() -> Engine {
-        let room = |taken, reclaimable| Room { taken, reclaimable };
+    fn engine_with_sizes() -> Engine {
+        let room = |taken, reclaimable| StorageUsage {
+            used: taken,
+            reclaimable,
+        };
         let mut engine = engine([container("a", "web"), container("b", "db")]);
-        engine.sizes_failures = 3;
-        engine.sizes = Some(Arc::new(Sizes {
-            asked: Instant::now()
+        engine.disk_usage_failures = 3;
+        engine.disk_usage = Some(Arc::new(EngineDiskUsage {
+            requested_at: Instant::now()
                 .checked_sub(Duration::from_secs(50))
                 .unwrap_or_else(Instant::now),
-            took: Duration::from_millis(1500),
+            duration: Duration::from_millis(1500),
             containers: [("a".to_owned(), 12), ("gone".to_owned(), 7)].into(),
-            kinds: [
-                (Stored::Images, room(Some(100), None)),
-                (Stored::Containers, room(Some(19), Some(7))),
-                (Stored::Volumes, room(Some(0), Some(0))),
-                (Stored::BuildCache, Room::default()),
+            by_kind: [
+                (StorageKind::Images, room(Some(100), None)),
+                (StorageKind::Containers, room(Some(19), Some(7))),
+                (StorageKind::Volumes, room(Some(0), Some(0))),
+                (StorageKind::BuildCache, StorageUsage::default()),
             ],
         }));
         engine
@@ -136,8 +142,8 @@ mod tests {
     }
 
     #[test]
-    fn what_an_engine_says_of_its_disk_has_an_age() {
-        let lines = lines(&sized());
+    fn disk_usage_has_an_age() {
+        let lines = lines(&engine_with_sizes());
         let of = |name: &str, more: &str, value: &str| {
             let labels = format!(r#"engine="docker",socket="/run/docker.sock"{more}"#);
             format!("strata_engine_disk_{name}{{{labels}}} {value}")
@@ -165,24 +171,24 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_never_answered_has_only_failures() {
-        let mut engine = sized();
-        engine.sizes = None;
+    fn unanswered_engine_exposes_only_failures() {
+        let mut engine = engine_with_sizes();
+        engine.disk_usage = None;
         let labels = r#"engine="docker",socket="/run/docker.sock""#;
         let failures = format!("strata_engine_disk_usage_failures_total{{{labels}}} 3");
         assert_eq!(lines(&engine), [failures]);
     }
 
     #[test]
-    fn only_containers_that_are_there_and_were_reckoned_have_a_size() {
+    fn only_present_measured_containers_have_a_size() {
         let workload = |id: &str, name: &str| {
             let container = Some(container(id, name));
-            Workload::of_parts(&format!("/docker/{id}"), None, container)
+            Workload::from_parts(&format!("/docker/{id}"), None, container)
         };
-        let seen = Seen {
+        let seen = Inventory {
             all: vec![workload("a", "web"), workload("b", "db")],
             gone: Vec::new(),
-            engines: Arc::new(vec![Arc::new(engine([])), Arc::new(sized())]),
+            engines: Arc::new(vec![Arc::new(engine([])), Arc::new(engine_with_sizes())]),
         };
         let mut out = Families::default();
         add_containers(&mut out, &seen);

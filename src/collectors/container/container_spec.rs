@@ -11,11 +11,11 @@
 
 use std::time::Duration;
 
-use super::labels::{CGROUP, block};
+use super::labels::{CGROUP, base_labels};
 use crate::{
     collector::{Collector, NoFlags},
     error::Result,
-    family::{Block, Families},
+    family::{BaseLabels, Families},
     metric::Desc,
     metrics,
     sources::{
@@ -56,26 +56,28 @@ impl Collector for ContainerSpec {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let present = machine.workloads()?.present();
-        for ((workload, group), memory) in present.zip(machine.memory_limits()?) {
-            let of = block(workload);
-            if let Some(limits) = out.keep(group.cpu_limits()) {
-                cpu(&mut out, of, &limits);
+        let present = snapshot.workloads()?.present();
+        for ((workload, group), memory) in present.zip(snapshot.memory_limits()?) {
+            let base = base_labels(workload);
+            if let Some(limits) = out.ok_or_skip(group.cpu_limits()) {
+                add_cpu_limits(&mut out, base, &limits);
             }
-            let mut limits = out.keep(memory.clone()).unwrap_or_default();
+            let mut limits = out.ok_or_skip(memory.clone()).unwrap_or_default();
             if group.path() == "/" {
-                let total = machine.proc("meminfo").and_then(|text| mem_total(&text));
-                limits.limit = out.keep(total).map(Some);
+                let total = snapshot
+                    .read_proc("meminfo")
+                    .and_then(|text| parse_mem_total(&text));
+                limits.limit = out.ok_or_skip(total).map(Some);
             }
-            self::memory(&mut out, of, &limits);
+            self::add_memory_limits(&mut out, base, &limits);
         }
         Ok(out)
     }
 }
 
-fn cpu(out: &mut Families, of: &Block, limits: &CpuLimits) {
+fn add_cpu_limits(out: &mut Families, base: &BaseLabels, limits: &CpuLimits) {
     let micros = |time: Duration| u64::try_from(time.as_micros()).ok();
     for (metric, value) in [
         (&CPU_PERIOD, limits.period.and_then(micros)),
@@ -83,25 +85,25 @@ fn cpu(out: &mut Families, of: &Block, limits: &CpuLimits) {
         (&CPU_SHARES, limits.shares),
     ] {
         if let Some(value) = value {
-            out.add_of(metric, of, [], value);
+            out.add_with(metric, base, [], value);
         }
     }
 }
 
-fn memory(out: &mut Families, of: &Block, limits: &MemoryLimits) {
+fn add_memory_limits(out: &mut Families, base: &BaseLabels, limits: &MemoryLimits) {
     for (metric, limit) in [
         (&MEMORY_LIMIT, limits.limit),
         (&MEMORY_SWAP_LIMIT, limits.swap_limit),
         (&MEMORY_RESERVATION, limits.reservation),
     ] {
         if let Some(limit) = limit {
-            out.add_of(metric, of, [], limit.unwrap_or(0));
+            out.add_with(metric, base, [], limit.unwrap_or(0));
         }
     }
 }
 
 /// The machine's memory in bytes, from `/proc/meminfo`.
-fn mem_total(text: &Text) -> Result<u64> {
+fn parse_mem_total(text: &Text) -> Result<u64> {
     for mut line in text.lines() {
         if line.next_word() == Some("MemTotal:") {
             return Ok(line.parse::<u64>("MemTotal")?.saturating_mul(1024));
@@ -116,15 +118,15 @@ mod tests {
     use crate::family;
 
     #[test]
-    fn a_quota_is_in_microseconds_and_there_only_if_set() {
+    fn quota_is_in_microseconds_and_optional() {
         let mut out = Families::default();
         let limits = CpuLimits {
             period: Some(Duration::from_millis(100)),
             quota: Some(Duration::from_millis(250)),
             shares: Some(512),
         };
-        let of = family::block([]);
-        cpu(&mut out, &of, &limits);
+        let of = family::render_labels([]);
+        add_cpu_limits(&mut out, &of, &limits);
         assert_eq!(
             out.lines(),
             [
@@ -135,19 +137,19 @@ mod tests {
         );
         let mut out = Families::default();
         let quota = None;
-        cpu(&mut out, &of, &CpuLimits { quota, ..limits });
+        add_cpu_limits(&mut out, &of, &CpuLimits { quota, ..limits });
         assert_eq!(out.lines().len(), 2);
     }
 
     #[test]
-    fn no_limit_is_0_and_what_is_not_known_is_not_there() {
+    fn no_limit_is_zero_and_unknown_is_absent() {
         let mut out = Families::default();
         let limits = MemoryLimits {
             limit: Some(Some(67_108_864)),
             swap_limit: None,
             reservation: Some(None),
         };
-        memory(&mut out, &family::block([]), &limits);
+        add_memory_limits(&mut out, &family::render_labels([]), &limits);
         assert_eq!(
             out.lines(),
             [
@@ -161,7 +163,7 @@ mod tests {
             swap_limit: Some(Some(134_217_728)),
             reservation: Some(Some(33_554_432)),
         };
-        memory(&mut out, &family::block([]), &limits);
+        add_memory_limits(&mut out, &family::render_labels([]), &limits);
         assert_eq!(
             out.lines(),
             [
@@ -173,9 +175,9 @@ mod tests {
     }
 
     #[test]
-    fn the_machines_memory_is_in_kibibytes() {
+    fn mem_total_is_read_in_kib() {
         let text = Text::from("MemTotal:        4041064 kB\nMemFree: 1 kB\n");
-        assert_eq!(mem_total(&text).unwrap(), 4_138_049_536);
-        assert!(mem_total(&Text::from("MemFree: 1 kB\n")).is_err());
+        assert_eq!(parse_mem_total(&text).unwrap(), 4_138_049_536);
+        assert!(parse_mem_total(&Text::from("MemFree: 1 kB\n")).is_err());
     }
 }

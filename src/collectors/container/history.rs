@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use clap::ArgAction;
 
-use super::labels::{CGROUP, block};
+use super::labels::{CGROUP, base_labels};
 use crate::{
     collector::Collector,
     duration,
     error::Result,
-    family::{Block, Families},
-    history::{Aggregates, Spread, Status},
+    family::{BaseLabels, Families},
+    history::{Aggregates, HistoryStatus, MinAvgMax},
     metric::{Desc, Metric},
     metrics,
     sources::Snapshot,
@@ -40,11 +40,11 @@ metrics! {
     /// Bytes that the rings of samples may take, by --history.max-bytes.
     MAX_BYTES: Gauge = "strata_history_max_bytes" [];
     /// Rings of samples: one for each container and virtual machine, those gone lately among them, and one for the machine.
-    RINGS: Gauge = "strata_history_rings" [];
+    SERIES: Gauge = "strata_history_rings" [];
     /// Rings that hold fewer samples than --history.points for want of room; the oldest containers' come first.
-    SHRUNK: Gauge = "strata_history_rings_shrunk" [];
+    SERIES_TRUNCATED: Gauge = "strata_history_rings_shrunk" [];
     /// Containers and virtual machines that are not sampled at all for want of room.
-    WITHOUT: Gauge = "strata_history_rings_missing" [];
+    SERIES_DROPPED: Gauge = "strata_history_rings_missing" [];
     /// Samples in all rings.
     POINTS: Gauge = "strata_history_points" [];
     /// Samples that were taken.
@@ -54,21 +54,21 @@ metrics! {
 }
 
 /// After so many intervals without a sample the last one is none of now any more.
-const MAX_AGE: u32 = 3;
+const MAX_AGE_INTERVALS: u32 = 3;
 
 /// The flags of the history collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct HistoryCollectorFlags {
     /// Over which windows of time to show peaks.
     #[arg(
         long = "collector.history.windows",
         value_name = "DURATION,...",
         value_delimiter = ',',
         default_value = "1m",
-        value_parser = window
+        value_parser = parse_window
     )]
-    history_windows: Vec<Window>,
+    history_windows: Vec<HistoryWindow>,
     /// Show the least of each window, too.
     #[arg(long = "collector.history.minima", default_value_t = false, action = ArgAction::Set)]
     history_minima: bool,
@@ -79,18 +79,18 @@ pub(super) struct Flags {
 
 /// A window of time that reaches until now.
 #[derive(Debug, Clone)]
-struct Window {
+struct HistoryWindow {
     /// As the flag has it.
     name: String,
     length: Duration,
 }
 
-fn window(text: &str) -> Result<Window, String> {
+fn parse_window(text: &str) -> Result<HistoryWindow, String> {
     let length = duration::parse(text)?;
     if length.is_zero() {
         return Err("no window has no length".to_owned());
     }
-    Ok(Window {
+    Ok(HistoryWindow {
         name: text.to_owned(),
         length,
     })
@@ -98,88 +98,94 @@ fn window(text: &str) -> Result<Window, String> {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct History {
-    flags: Flags,
+pub(super) struct HistoryCollector {
+    flags: HistoryCollectorFlags,
 }
 
-impl Collector for History {
+impl Collector for HistoryCollector {
     const NAME: &'static str = "history";
     const ABOUT: &'static str = "what containers did between scrapes, sampled in between";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = HistoryCollectorFlags;
 
-    fn new(mut flags: Flags) -> Result<Self, String> {
+    fn new(mut flags: HistoryCollectorFlags) -> Result<Self, String> {
         // One series each.
         flags.history_windows.sort_by(|a, b| a.name.cmp(&b.name));
         flags.history_windows.dedup_by(|a, b| a.name == b.name);
         Ok(Self { flags })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let history = machine.history();
+        let history = snapshot.history();
         add_status(&mut out, &history.status());
         if !history.is_sampled() {
             return Ok(out);
         }
-        let fresh = history.interval().saturating_mul(MAX_AGE);
-        for (id, workload, _) in machine.workloads()?.identified() {
+        let max_age = history.interval().saturating_mul(MAX_AGE_INTERVALS);
+        for (id, workload, _) in snapshot.workloads()?.identified() {
             let Some(series) = history.container(id) else {
                 continue;
             };
-            let latest = series.latest().filter(|latest| latest.age <= fresh);
+            let latest = series.latest().filter(|latest| latest.age <= max_age);
             if let Some(percent) = latest.and_then(|latest| latest.cpu_percent) {
-                out.add_of(&CPU, block(workload), [], percent);
+                out.add_with(&CPU, base_labels(workload), [], percent);
             }
             for window in &self.flags.history_windows {
-                let said = series.window(window.length);
-                self.add(&mut out, block(workload), &window.name, &said);
+                let aggregates = series.window(window.length);
+                self.add_aggregates(&mut out, base_labels(workload), &window.name, &aggregates);
             }
         }
         Ok(out)
     }
 }
 
-impl History {
-    fn add(&self, out: &mut Families, of: &Block, window: &str, said: &Aggregates) {
-        if let Some(cpu) = said.cpu_percent {
+impl HistoryCollector {
+    fn add_aggregates(
+        &self,
+        out: &mut Families,
+        base: &BaseLabels,
+        window: &str,
+        aggregates: &Aggregates,
+    ) {
+        if let Some(cpu) = aggregates.cpu_percent {
             let metrics = [&CPU_MAX, &CPU_MIN, &CPU_AVG];
-            self.add_spread(out, metrics, of, window, cpu);
+            self.add_min_avg_max(out, metrics, base, window, cpu);
         }
-        if let Some(memory) = said.memory {
+        if let Some(memory) = aggregates.memory {
             let metrics = [&MEMORY_MAX, &MEMORY_MIN, &MEMORY_AVG];
-            self.add_spread(out, metrics, of, window, memory);
+            self.add_min_avg_max(out, metrics, base, window, memory);
         }
     }
 
-    fn add_spread<T: Into<crate::family::Value>>(
+    fn add_min_avg_max<T: Into<crate::family::Value>>(
         &self,
         out: &mut Families,
         [max, min, avg]: [&'static Metric<1>; 3],
-        of: &Block,
+        base: &BaseLabels,
         window: &str,
-        spread: Spread<T>,
+        stats: MinAvgMax<T>,
     ) {
-        out.add_of(max, of, [window], spread.peak);
+        out.add_with(max, base, [window], stats.peak);
         if self.flags.history_minima {
-            out.add_of(min, of, [window], spread.minimum);
+            out.add_with(min, base, [window], stats.minimum);
         }
         if self.flags.history_averages {
-            out.add_of(avg, of, [window], spread.average);
+            out.add_with(avg, base, [window], stats.average);
         }
     }
 }
 
-fn add_status(out: &mut Families, status: &Status) {
+fn add_status(out: &mut Families, status: &HistoryStatus) {
     out.add(&BYTES, [], status.bytes);
     out.add(&MAX_BYTES, [], status.max_bytes);
-    out.add(&RINGS, [], status.rings);
-    out.add(&SHRUNK, [], status.shrunk);
-    out.add(&WITHOUT, [], status.without);
+    out.add(&SERIES, [], status.series);
+    out.add(&SERIES_TRUNCATED, [], status.truncated);
+    out.add(&SERIES_DROPPED, [], status.dropped);
     out.add(&POINTS, [], status.points);
     out.add(&SAMPLES, [], status.samples);
-    for (why, count) in status.skipped {
-        out.add(&SKIPPED, [why.name()], count);
+    for (reason, count) in status.skipped {
+        out.add(&SKIPPED, [reason.name()], count);
     }
 }
 
@@ -187,15 +193,15 @@ fn add_status(out: &mut Families, status: &Status) {
 mod tests {
     use super::*;
     use crate::{
-        collectors::testing::Machine,
-        history::{Moment, Sample},
+        collectors::testing::MachineFixture,
+        history::{BootInstant, Sample},
     };
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-    fn collector(windows: &[&str], with_all: bool) -> History {
-        let windows = windows.iter().map(|text| window(text).unwrap());
-        History::new(Flags {
+    fn collector(windows: &[&str], with_all: bool) -> HistoryCollector {
+        let windows = windows.iter().map(|text| parse_window(text).unwrap());
+        HistoryCollector::new(HistoryCollectorFlags {
             history_windows: windows.collect(),
             history_minima: with_all,
             history_averages: with_all,
@@ -203,8 +209,8 @@ mod tests {
         .unwrap()
     }
 
-    fn machine(name: &str) -> Machine {
-        let machine = Machine::new(&format!("history-{name}"));
+    fn machine(name: &str) -> MachineFixture {
+        let machine = MachineFixture::new(&format!("history-{name}"));
         machine.write("sys/fs/cgroup/cgroup.controllers", "cpu memory\n");
         machine.write(&format!("sys/fs/cgroup/docker/{ID}/cgroup.procs"), "");
         machine
@@ -213,19 +219,20 @@ mod tests {
     /// A sample that was taken so many seconds ago.
     fn push(snapshot: &Snapshot, ago: u64, cpu_seconds: u64, memory: u64) {
         let history = snapshot.history();
-        history.begin();
-        let kept = history.keep([(ID, "/docker")].into_iter(), Duration::from_secs(60));
+        history.mark_sampled();
+        let kept =
+            history.update_containers([(ID, "/docker")].into_iter(), Duration::from_secs(60));
         let sample = Sample {
             cpu: Some(Duration::from_secs(cpu_seconds)),
             memory: Some(memory),
             ..Sample::default()
         };
-        let at = Moment::now().minus(Duration::from_secs(ago));
+        let at = BootInstant::now().saturating_sub(Duration::from_secs(ago));
         kept[0].as_ref().unwrap().push(at, &sample);
     }
 
     /// The lines about containers, without their labels but the window.
-    fn lines(collector: &History, snapshot: &Snapshot) -> Vec<String> {
+    fn lines(collector: &HistoryCollector, snapshot: &Snapshot) -> Vec<String> {
         let lines = collector.collect(snapshot).unwrap().lines().into_iter();
         let lines = lines.filter(|line| line.starts_with("container_"));
         let of = format!(r#"id="/docker/{ID}""#);
@@ -249,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn peaks_are_those_of_the_samples_in_the_window() {
+    fn peaks_cover_samples_in_the_window() {
         let machine = machine("peaks");
         let snapshot = machine.snapshot();
         for (ago, cpu, memory) in [
@@ -282,7 +289,7 @@ mod tests {
             let line = format!(r#"container_memory_usage_bytes_{which}{{window="1m"}} {bytes}"#);
             assert!(lines.contains(&line), "{lines:#?}");
         }
-        let own = super::History::collect(&collector(&[], false), &snapshot)
+        let own = super::HistoryCollector::collect(&collector(&[], false), &snapshot)
             .unwrap()
             .lines();
         for line in [
@@ -295,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_sampled_any_more_uses_nothing_that_is_known() {
+    fn stale_series_has_no_current_usage() {
         let machine = machine("stale");
         let snapshot = machine.snapshot();
         for (ago, cpu) in [(100, 0), (50, 100), (30, 110)] {
@@ -311,16 +318,16 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_shown_of_containers_where_nobody_samples() {
+    fn no_container_series_without_sampler() {
         let machine = machine("off");
         let snapshot = machine.snapshot();
         assert!(lines(&collector(&["1m"], true), &snapshot).is_empty());
     }
 
     #[test]
-    fn a_window_has_a_length() {
-        assert!(window("0s").is_err());
-        assert!(window("x").is_err());
-        assert_eq!(window("90s").unwrap().length, Duration::from_secs(90));
+    fn rejects_zero_length_window() {
+        assert!(parse_window("0s").is_err());
+        assert!(parse_window("x").is_err());
+        assert_eq!(parse_window("90s").unwrap().length, Duration::from_secs(90));
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    family::{self, Block},
+    family::{self, BaseLabels},
     sources::workloads::{Runtime, Workload},
 };
 
@@ -15,15 +15,15 @@ use crate::{
 pub(super) const CGROUP: &[&str] = &["id", "image", "name", "domain", "container_label_*"];
 
 /// Before the name of a container's own label.
-const PREFIX: &str = "container_label_";
+const CONTAINER_LABEL_PREFIX: &str = "container_label_";
 
 /// The labels of a control group or container, rendered once until something about it
 /// changes.
-pub(super) fn block(workload: &Workload) -> &Block {
-    workload.rendered(render)
+pub(super) fn base_labels(workload: &Workload) -> &BaseLabels {
+    workload.cached_labels(render_base_labels)
 }
 
-fn render(workload: &Workload) -> Block {
+fn render_base_labels(workload: &Workload) -> BaseLabels {
     let mut labels = vec![("id".to_owned(), workload.path.as_str())];
     if let Some((_, container)) = &workload.container {
         labels.push(("image".to_owned(), &container.image));
@@ -31,13 +31,16 @@ fn render(workload: &Workload) -> Block {
         // Two names may become one on the wire: the first of them is shown.
         let mut seen = BTreeSet::new();
         for (name, value) in &container.labels {
-            let sane = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-            let name: String = PREFIX.chars().chain(name.chars().map(sane)).collect();
+            let sanitize = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+            let name: String = CONTAINER_LABEL_PREFIX
+                .chars()
+                .chain(name.chars().map(sanitize))
+                .collect();
             if seen.insert(name.clone()) {
                 labels.push((name, value));
             }
         }
-    } else if let Some(handle) = &workload.handle {
+    } else if let Some(handle) = &workload.runtime_id {
         // Docker's and Podman's will have names once these can be asked. Of the others
         // cAdvisor, too, knows the id alone.
         if !matches!(
@@ -47,11 +50,11 @@ fn render(workload: &Workload) -> Block {
             labels.push(("name".to_owned(), &handle.id));
         }
     }
-    if let Some(guest) = &workload.guest {
+    if let Some(guest) = &workload.domain {
         labels.push(("domain".to_owned(), &guest.name));
     }
     labels.retain(|(_, value)| !value.is_empty());
-    family::block(labels.iter().map(|(name, value)| (name.as_str(), *value)))
+    family::render_labels(labels.iter().map(|(name, value)| (name.as_str(), *value)))
 }
 
 #[cfg(test)]
@@ -59,13 +62,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_group_of_a_virtual_machine_has_its_name() {
+    fn domain_cgroup_has_domain_label() {
         let path = r"/machine.slice/machine-qemu\x2d7\x2dweb\x2d1.scope";
-        let workload = Workload::of_parts(path, None, None);
+        let workload = Workload::from_parts(path, None, None);
         let escaped = path.replace('\\', r"\\");
         let labels = format!(r#"id="{escaped}",domain="web-1""#);
-        assert_eq!(&**block(&workload), labels);
-        let service = Workload::of_parts("/system.slice/ssh.service", None, None);
-        assert_eq!(&**block(&service), r#"id="/system.slice/ssh.service""#);
+        assert_eq!(&**base_labels(&workload), labels);
+        let service = Workload::from_parts("/system.slice/ssh.service", None, None);
+        assert_eq!(
+            &**base_labels(&service),
+            r#"id="/system.slice/ssh.service""#
+        );
     }
 }

@@ -16,7 +16,7 @@ use clap::ArgAction;
 use crate::{
     collector::Collector,
     error::{Error, Result},
-    family::{self, Block, Families, Value},
+    family::{self, BaseLabels, Families, Value},
     metric::Desc,
     metrics,
     sources::{Dir, Snapshot, Text, engine},
@@ -66,7 +66,7 @@ metrics! {
 const MAX_CPUS: u32 = 1 << 16;
 
 /// Who is in a CPU's core: the file's name, and that before Linux 5.3.
-const CORE: &[&str] = &["topology/core_cpus_list", "topology/thread_siblings_list"];
+const CORE_CPUS_FILES: &[&str] = &["topology/core_cpus_list", "topology/thread_siblings_list"];
 
 /// What stands for cAdvisor's version.
 const OWN_VERSION: &str = concat!(env!("CARGO_PKG_NAME"), "-", env!("CARGO_PKG_VERSION"));
@@ -74,7 +74,7 @@ const OWN_VERSION: &str = concat!(env!("CARGO_PKG_NAME"), "-", env!("CARGO_PKG_V
 /// The flags of the machine collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct MachineCollectorFlags {
     /// Show caches, threads of cores, and NUMA nodes.
     #[arg(long = "collector.machine.topology", default_value_t = false, action = ArgAction::Set)]
     machine_topology: bool,
@@ -82,66 +82,68 @@ pub(super) struct Flags {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(super) struct MachineCollector {
     topology: bool,
     /// The CPUs of an earlier scrape, which are the same while the list of those online is.
-    kept: Mutex<Option<(String, Arc<Cpus>)>>,
+    cache: Mutex<Option<(String, Arc<CpuTopology>)>>,
 }
 
-impl Collector for Machine {
+impl Collector for MachineCollector {
     const NAME: &'static str = "machine";
     const ABOUT: &'static str = "what the machine has, under cAdvisor's names";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = MachineCollectorFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: MachineCollectorFlags) -> Result<Self, String> {
         Ok(Self {
             topology: flags.machine_topology,
-            kept: Mutex::default(),
+            cache: Mutex::default(),
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let block = identity(machine);
-        let cpus = self.cpus(machine);
-        let memory = machine.proc("meminfo").and_then(|text| memory(&text));
+        let base = identity_labels(snapshot);
+        let cpus = self.read_cpus(snapshot);
+        let memory = snapshot
+            .read_proc("meminfo")
+            .and_then(|text| parse_memory(&text));
         out.add(&MACHINE_ERROR, [], cpus.is_err() || memory.is_err());
         if let Ok(cpus) = &cpus {
-            add_cpus(&mut out, &block, cpus);
+            add_cpus(&mut out, &base, cpus);
         }
-        if let Some((total, swap)) = note(&mut out, memory) {
-            out.add_of(&MEMORY, &block, [], total);
-            out.add_of(&SWAP, &block, [], swap);
+        if let Some((total, swap)) = ok_or_record_error(&mut out, memory) {
+            out.add_with(&MEMORY, &base, [], total);
+            out.add_with(&SWAP, &base, [], swap);
         }
-        let dimms = dimms(machine);
-        for (kind, count, bytes) in out.keep(dimms).unwrap_or_default() {
-            out.add_of(&DIMMS, &block, [&kind], count);
-            out.add_of(&DIMM_CAPACITY, &block, [&kind], bytes);
+        let dimms = read_dimms(snapshot);
+        for (kind, count, bytes) in out.ok_or_skip(dimms).unwrap_or_default() {
+            out.add_with(&DIMMS, &base, [&kind], count);
+            out.add_with(&DIMM_CAPACITY, &base, [&kind], bytes);
         }
-        let cpus = note(&mut out, cpus);
+        let cpus = ok_or_record_error(&mut out, cpus);
         if self.topology {
-            let nodes = nodes(machine);
-            let nodes = out.keep(nodes).unwrap_or_default();
+            let nodes = read_nodes(snapshot);
+            let nodes = out.ok_or_skip(nodes).unwrap_or_default();
             let numbers: Vec<_> = nodes.iter().map(|(number, _)| *number).collect();
             for (number, node) in &nodes {
-                add_node(&mut out, &block, *number, node, &numbers, cpus.as_deref());
+                add_node(&mut out, &base, *number, node, &numbers, cpus.as_deref());
             }
         }
-        let seen = machine.workloads();
-        out.add(&CONTAINER_ERROR, [], seen.is_err());
-        let docker = seen.ok().and_then(|seen| {
+        let inventory = snapshot.workloads();
+        out.add(&CONTAINER_ERROR, [], inventory.is_err());
+        let docker = inventory.ok().and_then(|seen| {
             let mut engines = seen.engines.iter();
-            let docker = engines.find(|engine| engine.kind == Some(engine::Kind::Docker));
+            let docker = engines.find(|engine| engine.kind == Some(engine::EngineKind::Docker));
             docker?.version.clone()
         });
-        let kernel = machine.proc("sys/kernel/osrelease");
-        let kernel = out.keep(kernel);
+        let kernel = snapshot.read_proc("sys/kernel/osrelease");
+        let kernel = out.ok_or_skip(kernel);
         out.add(
             &VERSION,
             [
                 kernel.as_ref().map_or("", Text::trimmed),
-                &machine.os_name().ok().flatten().unwrap_or_default(),
+                &snapshot.os_name().ok().flatten().unwrap_or_default(),
                 &docker.unwrap_or_default(),
                 OWN_VERSION,
                 "none",
@@ -153,21 +155,21 @@ impl Collector for Machine {
 }
 
 /// The value, or nothing and a note; what is not there should have been, too.
-fn note<T>(out: &mut Families, read: Result<T>) -> Option<T> {
-    read.map_err(|error| out.skip(error)).ok()
+fn ok_or_record_error<T>(out: &mut Families, read: Result<T>) -> Option<T> {
+    read.map_err(|error| out.record_error(error)).ok()
 }
 
 /// Who the machine is, as far as it says so; its UUID it says to root only.
-fn identity(machine: &Snapshot) -> Block {
+fn identity_labels(snapshot: &Snapshot) -> BaseLabels {
     let word = |text: Result<Text>| Some(text.ok()?.trimmed().to_owned());
-    let id = word(machine.root("etc/machine-id")).filter(|id| !id.is_empty());
+    let id = word(snapshot.read_rootfs("etc/machine-id")).filter(|id| !id.is_empty());
     let values = [
-        id.or_else(|| word(machine.root("var/lib/dbus/machine-id"))),
-        word(machine.sys("class/dmi/id/product_uuid")),
-        word(machine.proc("sys/kernel/random/boot_id")),
+        id.or_else(|| word(snapshot.read_rootfs("var/lib/dbus/machine-id"))),
+        word(snapshot.read_sys("class/dmi/id/product_uuid")),
+        word(snapshot.read_proc("sys/kernel/random/boot_id")),
     ];
     let labels = MACHINE.iter().zip(&values);
-    family::block(labels.filter_map(|(name, value)| {
+    family::render_labels(labels.filter_map(|(name, value)| {
         let value = value.as_deref().filter(|value| !value.is_empty())?;
         Some((*name, value))
     }))
@@ -176,58 +178,58 @@ fn identity(machine: &Snapshot) -> Block {
 /// The CPUs that are online. What the kernel does not say of one of them is not known of
 /// all.
 #[derive(Debug, Default)]
-struct Cpus {
+struct CpuTopology {
     online: usize,
     cores: Option<usize>,
     sockets: Option<usize>,
     books: Option<usize>,
     drawers: Option<usize>,
     /// Of each CPU, where the flags want it.
-    details: Vec<Cpu>,
+    details: Vec<LogicalCpu>,
 }
 
 #[derive(Debug)]
-struct Cpu {
+struct LogicalCpu {
     number: u32,
     core_id: String,
     /// The CPUs of its core, as the kernel lists them.
-    siblings: String,
-    caches: Vec<Cache>,
+    thread_siblings: String,
+    caches: Vec<CpuCache>,
 }
 
 #[derive(Debug)]
-struct Cache {
+struct CpuCache {
     level: String,
     kind: String,
     bytes: Value,
     /// The CPUs that share it, as the kernel lists them.
-    shared: String,
+    shared_cpu_list: String,
 }
 
-impl Machine {
-    fn cpus(&self, machine: &Snapshot) -> Result<Arc<Cpus>> {
-        let dir = machine.sys_dir("devices/system/cpu")?;
+impl MachineCollector {
+    fn read_cpus(&self, snapshot: &Snapshot) -> Result<Arc<CpuTopology>> {
+        let dir = snapshot.sys_dir("devices/system/cpu")?;
         let online = dir.read("online")?;
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, same)) = kept.as_ref().filter(|(list, _)| list == online.body()) {
-            return Ok(Arc::clone(same));
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, cached)) = cache.as_ref().filter(|(list, _)| list == online.body()) {
+            return Ok(Arc::clone(cached));
         }
-        let numbers = list(online.trimmed());
+        let numbers = parse_cpu_list(online.trimmed());
         let numbers = numbers.ok_or_else(|| online.error(1, "not a list of CPUs"))?;
-        let cpus = Arc::new(cpus(&dir, &numbers, self.topology));
-        *kept = Some((online.body().to_owned(), Arc::clone(&cpus)));
+        let cpus = Arc::new(read_topology(&dir, &numbers, self.topology));
+        *cache = Some((online.body().to_owned(), Arc::clone(&cpus)));
         Ok(cpus)
     }
 }
 
-fn cpus(dir: &Dir, numbers: &[u32], with_details: bool) -> Cpus {
+fn read_topology(dir: &Dir, numbers: &[u32], with_details: bool) -> CpuTopology {
     let open = |number: &u32| dir.dir(format!("cpu{number}")).ok();
     let dirs: Vec<(u32, Option<Dir>)> = numbers.iter().map(|n| (*n, open(n))).collect();
     // One for each list of those that are together.
     let groups = |files: &[&str]| {
         let lists = dirs.iter().map(|(_, dir)| {
             let dir = dir.as_ref()?;
-            files.iter().find_map(|file| dir.word(file).ok())
+            files.iter().find_map(|file| dir.read_trimmed(file).ok())
         });
         let lists: Option<BTreeSet<String>> = lists.collect();
         lists.map(|lists| lists.len())
@@ -235,10 +237,10 @@ fn cpus(dir: &Dir, numbers: &[u32], with_details: bool) -> Cpus {
     let details = dirs
         .iter()
         .filter(|_| with_details)
-        .filter_map(|(number, dir)| cpu(*number, dir.as_ref()?));
-    Cpus {
+        .filter_map(|(number, dir)| read_cpu(*number, dir.as_ref()?));
+    CpuTopology {
         online: numbers.len(),
-        cores: groups(CORE),
+        cores: groups(CORE_CPUS_FILES),
         sockets: groups(&["topology/package_cpus_list", "topology/core_siblings_list"]),
         books: groups(&["topology/book_siblings_list"]),
         drawers: groups(&["topology/drawer_siblings_list"]),
@@ -246,26 +248,28 @@ fn cpus(dir: &Dir, numbers: &[u32], with_details: bool) -> Cpus {
     }
 }
 
-fn cpu(number: u32, dir: &Dir) -> Option<Cpu> {
+fn read_cpu(number: u32, dir: &Dir) -> Option<LogicalCpu> {
     let cache = |cache: &Dir| {
-        Some(Cache {
-            level: cache.word("level").ok()?,
-            kind: cache.word("type").ok()?,
-            bytes: size(&cache.word("size").ok()?)?,
-            shared: cache.word("shared_cpu_list").ok()?,
+        Some(CpuCache {
+            level: cache.read_trimmed("level").ok()?,
+            kind: cache.read_trimmed("type").ok()?,
+            bytes: parse_size(&cache.read_trimmed("size").ok()?)?,
+            shared_cpu_list: cache.read_trimmed("shared_cpu_list").ok()?,
         })
     };
     let caches = dir.dir("cache").and_then(|caches| caches.dirs());
-    Some(Cpu {
+    Some(LogicalCpu {
         number,
-        core_id: dir.word("topology/core_id").ok()?,
-        siblings: CORE.iter().find_map(|file| dir.word(file).ok())?,
+        core_id: dir.read_trimmed("topology/core_id").ok()?,
+        thread_siblings: CORE_CPUS_FILES
+            .iter()
+            .find_map(|file| dir.read_trimmed(file).ok())?,
         caches: caches.iter().flatten().filter_map(cache).collect(),
     })
 }
 
 /// `32K` and the like in bytes.
-fn size(text: &str) -> Option<Value> {
+fn parse_size(text: &str) -> Option<Value> {
     let (number, unit) = match text.strip_suffix('K') {
         Some(number) => (number, 1 << 10),
         None => (text.strip_suffix('M')?, 1 << 20),
@@ -274,7 +278,7 @@ fn size(text: &str) -> Option<Value> {
 }
 
 /// The numbers of a list such as `0-3,8`.
-fn list(text: &str) -> Option<Vec<u32>> {
+fn parse_cpu_list(text: &str) -> Option<Vec<u32>> {
     let mut numbers = Vec::new();
     for range in text.split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -288,8 +292,8 @@ fn list(text: &str) -> Option<Vec<u32>> {
     Some(numbers)
 }
 
-fn add_cpus(out: &mut Families, block: &Block, cpus: &Cpus) {
-    out.add_of(&CPU_CORES, block, [], cpus.online);
+fn add_cpus(out: &mut Families, base: &BaseLabels, cpus: &CpuTopology) {
+    out.add_with(&CPU_CORES, base, [], cpus.online);
     for (metric, count) in [
         (&PHYSICAL_CORES, cpus.cores),
         (&SOCKETS, cpus.sockets),
@@ -297,13 +301,13 @@ fn add_cpus(out: &mut Families, block: &Block, cpus: &Cpus) {
         (&DRAWERS, cpus.drawers),
     ] {
         if let Some(count) = count {
-            out.add_of(metric, block, [], count);
+            out.add_with(metric, base, [], count);
         }
     }
 }
 
 /// Memory and swap space.
-fn memory(text: &Text) -> Result<(Value, Value)> {
+fn parse_memory(text: &Text) -> Result<(Value, Value)> {
     let kilobytes = |wanted: &str| {
         for mut line in text.lines() {
             if line.next_word() == Some(wanted) {
@@ -317,9 +321,9 @@ fn memory(text: &Text) -> Result<(Value, Value)> {
 
 /// Memory modules by type: how many, and how many bytes they hold. One that cannot be
 /// read costs them all.
-fn dimms(machine: &Snapshot) -> Result<Vec<(String, u64, Value)>> {
+fn read_dimms(snapshot: &Snapshot) -> Result<Vec<(String, u64, Value)>> {
     let mut types: Vec<(String, u64, u64)> = Vec::new();
-    for controller in machine.sys_dirs("devices/system/edac/mc")? {
+    for controller in snapshot.sys_dirs("devices/system/edac/mc")? {
         if !is_numbered(&controller.name(), "mc") {
             continue;
         }
@@ -327,8 +331,8 @@ fn dimms(machine: &Snapshot) -> Result<Vec<(String, u64, Value)>> {
             if !is_numbered(&module.name(), "dimm") {
                 continue;
             }
-            let kind = module.word("dimm_mem_type")?;
-            let megabytes: u64 = module.number("size")?;
+            let kind = module.read_trimmed("dimm_mem_type")?;
+            let megabytes: u64 = module.read_number("size")?;
             match types.iter_mut().find(|(known, ..)| *known == kind) {
                 Some((_, count, sum)) => {
                     *count += 1;
@@ -348,8 +352,8 @@ fn is_numbered(name: &str, kind: &str) -> bool {
 }
 
 /// The NUMA nodes, sorted by their numbers.
-fn nodes(machine: &Snapshot) -> Result<Vec<(u32, Dir)>> {
-    let dirs = machine.sys_dirs("devices/system/node")?.into_iter();
+fn read_nodes(snapshot: &Snapshot) -> Result<Vec<(u32, Dir)>> {
+    let dirs = snapshot.sys_dirs("devices/system/node")?.into_iter();
     let mut nodes: Vec<_> = dirs
         .filter_map(|dir| Some((dir.name().strip_prefix("node")?.parse().ok()?, dir)))
         .collect();
@@ -359,55 +363,57 @@ fn nodes(machine: &Snapshot) -> Result<Vec<(u32, Dir)>> {
 
 fn add_node(
     out: &mut Families,
-    block: &Block,
+    base: &BaseLabels,
     number: u32,
     node: &Dir,
     all: &[u32],
-    cpus: Option<&Cpus>,
+    cpus: Option<&CpuTopology>,
 ) {
     let id = number.to_string();
-    let memory = node.read("meminfo").and_then(|text| node_memory(&text));
-    if let Some(memory) = out.keep(memory) {
-        out.add_of(&NODE_MEMORY, block, [&id], memory);
+    let memory = node
+        .read("meminfo")
+        .and_then(|text| parse_node_memory(&text));
+    if let Some(memory) = out.ok_or_skip(memory) {
+        out.add_with(&NODE_MEMORY, base, [&id], memory);
     }
     let sizes = node.dir("hugepages").and_then(|sizes| sizes.dirs());
-    for pages in out.keep(sizes).unwrap_or_default() {
+    for pages in out.ok_or_skip(sizes).unwrap_or_default() {
         let name = pages.name();
         let size = name.strip_prefix("hugepages-");
         let Some(size) = size.and_then(|size| size.strip_suffix("kB")) else {
             continue;
         };
-        let count = pages.number::<u64>("nr_hugepages");
-        if let Some(count) = out.keep(count) {
-            out.add_of(&NODE_HUGE_PAGES, block, [&id, size], count);
+        let count = pages.read_number::<u64>("nr_hugepages");
+        if let Some(count) = out.ok_or_skip(count) {
+            out.add_with(&NODE_HUGE_PAGES, base, [&id, size], count);
         }
     }
     let distances = node.read("distance");
-    let distances = distances.and_then(|text| distances_to(all, &text));
-    let distances = out.keep(distances).unwrap_or_default();
+    let distances = distances.and_then(|text| parse_distances(all, &text));
+    let distances = out.ok_or_skip(distances).unwrap_or_default();
     for (target, distance) in all.iter().zip(distances) {
-        out.add_of(&NODE_DISTANCE, block, [&id, &target.to_string()], distance);
+        out.add_with(&NODE_DISTANCE, base, [&id, &target.to_string()], distance);
     }
-    let of_node = node.read("cpulist");
-    if let Some(of_node) = out.keep(of_node) {
+    let cpulist = node.read("cpulist");
+    if let Some(of_node) = out.ok_or_skip(cpulist) {
         let cpus = cpus.map(|cpus| cpus.details.as_slice());
-        add_cores(out, block, &id, of_node.trimmed(), cpus.unwrap_or_default());
+        add_cores(out, base, &id, of_node.trimmed(), cpus.unwrap_or_default());
     }
 }
 
 /// `Node 0 MemTotal: 16420536 kB`
-fn node_memory(text: &Text) -> Result<Value> {
+fn parse_node_memory(text: &Text) -> Result<Value> {
     for mut line in text.lines() {
         if line.clone().rest().contains(" MemTotal:") {
             let (_node, _number, name) = (line.next_word(), line.next_word(), line.next_word());
             return Ok(Value::product(line.parse(name.unwrap_or_default())?, 1024));
         }
     }
-    Err(Error::Absent(text.path().to_owned()))
+    Err(Error::NotFound(text.path().to_owned()))
 }
 
 /// `10 21`
-fn distances_to(nodes: &[u32], text: &Text) -> Result<Vec<u64>> {
+fn parse_distances(nodes: &[u32], text: &Text) -> Result<Vec<u64>> {
     let words = text.body().split_ascii_whitespace();
     let distances: Option<Vec<u64>> = words.map(|word| word.parse().ok()).collect();
     let distances = distances.filter(|it| it.len() == nodes.len());
@@ -416,25 +422,34 @@ fn distances_to(nodes: &[u32], text: &Text) -> Result<Vec<u64>> {
 
 /// Caches and threads of one node's cores. A core that has the number of another, on
 /// another socket of the same node, has its caches' labels too, which are shown once.
-fn add_cores(out: &mut Families, block: &Block, node: &str, of_node: &str, cpus: &[Cpu]) {
-    let numbers = list(of_node).unwrap_or_default();
+fn add_cores(
+    out: &mut Families,
+    base: &BaseLabels,
+    node: &str,
+    cpulist: &str,
+    cpus: &[LogicalCpu],
+) {
+    let numbers = parse_cpu_list(cpulist).unwrap_or_default();
     let mut shown = BTreeSet::new();
     for cpu in cpus.iter().filter(|cpu| numbers.contains(&cpu.number)) {
         let core = cpu.core_id.as_str();
-        let siblings = cpus.iter().filter(|other| other.siblings == cpu.siblings);
+        let siblings = cpus
+            .iter()
+            .filter(|other| other.thread_siblings == cpu.thread_siblings);
         let thread = cpu.number.to_string();
-        out.add_of(
+        out.add_with(
             &THREAD_SIBLINGS,
-            block,
+            base,
             [node, core, &thread],
             siblings.count(),
         );
         for cache in &cpu.caches {
-            let is_nodes = cache.shared == of_node && cache.shared != cpu.siblings;
-            let core = if is_nodes { "" } else { core };
+            let is_node_wide =
+                cache.shared_cpu_list == cpulist && cache.shared_cpu_list != cpu.thread_siblings;
+            let core = if is_node_wide { "" } else { core };
             let labels = [node, core, &cache.kind, &cache.level];
             if shown.insert(labels) {
-                out.add_of(&CACHE, block, labels, cache.bytes);
+                out.add_with(&CACHE, base, labels, cache.bytes);
             }
         }
     }
@@ -445,23 +460,23 @@ mod tests {
     use super::*;
     use crate::collectors::testing;
 
-    fn collected(machine: &testing::Machine, topology: bool) -> Families {
-        let collector = Machine {
+    fn collect(machine: &testing::MachineFixture, topology: bool) -> Families {
+        let collector = MachineCollector {
             topology,
-            kept: Mutex::default(),
+            cache: Mutex::default(),
         };
         collector.collect(&machine.snapshot()).unwrap()
     }
 
     /// The lines of a family, without its name and the machine's labels.
-    fn of(out: &Families, name: &str) -> Vec<String> {
+    fn series_of(out: &Families, name: &str) -> Vec<String> {
         let lines = out.lines().into_iter();
         let lines = lines.filter_map(|line| Some(line.strip_prefix(name)?.to_owned()));
         lines.filter(|rest| rest.starts_with(['{', ' '])).collect()
     }
 
-    fn two_sockets(name: &str) -> testing::Machine {
-        let machine = testing::Machine::new(name);
+    fn two_sockets(name: &str) -> testing::MachineFixture {
+        let machine = testing::MachineFixture::new(name);
         machine.write("sys/devices/system/cpu/online", "0-3,6-7\n");
         machine.write("proc/meminfo", "MemTotal: 3 kB\nSwapTotal: 2 kB\n");
         for (cpu, core, core_list, socket_list) in [
@@ -493,20 +508,20 @@ mod tests {
     }
 
     #[test]
-    fn cores_of_two_sockets_may_have_the_same_number() {
-        let out = collected(&two_sockets("machine-sockets"), false);
-        assert_eq!(of(&out, "machine_cpu_cores"), [" 6"]);
-        assert_eq!(of(&out, "machine_cpu_physical_cores"), [" 3"]);
-        assert_eq!(of(&out, "machine_cpu_sockets"), [" 2"]);
-        assert_eq!(of(&out, "machine_memory_bytes"), [" 3072"]);
-        assert_eq!(of(&out, "machine_swap_bytes"), [" 2048"]);
-        assert_eq!(of(&out, "machine_scrape_error"), [" 0"]);
+    fn same_core_id_on_two_sockets_is_two_cores() {
+        let out = collect(&two_sockets("machine-sockets"), false);
+        assert_eq!(series_of(&out, "machine_cpu_cores"), [" 6"]);
+        assert_eq!(series_of(&out, "machine_cpu_physical_cores"), [" 3"]);
+        assert_eq!(series_of(&out, "machine_cpu_sockets"), [" 2"]);
+        assert_eq!(series_of(&out, "machine_memory_bytes"), [" 3072"]);
+        assert_eq!(series_of(&out, "machine_swap_bytes"), [" 2048"]);
+        assert_eq!(series_of(&out, "machine_scrape_error"), [" 0"]);
         for absent in [
             "machine_cpu_books",
             "machine_cpu_drawers",
             "machine_dimm_count",
         ] {
-            assert!(of(&out, absent).is_empty(), "{absent}");
+            assert!(series_of(&out, absent).is_empty(), "{absent}");
         }
     }
 
@@ -519,52 +534,52 @@ mod tests {
             machine.write(&format!("{topology}/book_siblings_list"), book);
             machine.write(&format!("{topology}/drawer_siblings_list"), "0-3,6-7\n");
         }
-        let out = collected(&machine, false);
-        assert_eq!(of(&out, "machine_cpu_books"), [" 2"]);
-        assert_eq!(of(&out, "machine_cpu_drawers"), [" 1"]);
+        let out = collect(&machine, false);
+        assert_eq!(series_of(&out, "machine_cpu_books"), [" 2"]);
+        assert_eq!(series_of(&out, "machine_cpu_drawers"), [" 1"]);
     }
 
     #[test]
-    fn what_one_cpu_does_not_say_is_not_known_of_all() {
+    fn attribute_missing_on_one_cpu_is_dropped_for_all() {
         let machine = two_sockets("machine-unsaid");
         machine.write("sys/devices/system/cpu/online", "0-3,6-8\n");
-        let out = collected(&machine, false);
-        assert_eq!(of(&out, "machine_cpu_cores"), [" 7"]);
-        assert!(of(&out, "machine_cpu_physical_cores").is_empty());
+        let out = collect(&machine, false);
+        assert_eq!(series_of(&out, "machine_cpu_cores"), [" 7"]);
+        assert!(series_of(&out, "machine_cpu_physical_cores").is_empty());
     }
 
     #[test]
-    fn a_machine_that_cannot_be_read_says_so() {
+    fn unreadable_machine_sets_scrape_error() {
         let machine = two_sockets("machine-error");
         machine.write("proc/meminfo", "MemTotal: x kB\n");
-        let out = collected(&machine, false);
-        assert_eq!(of(&out, "machine_scrape_error"), [" 1"]);
-        assert_eq!(of(&out, "machine_cpu_cores"), [" 6"]);
-        let (skipped, why) = out.skipped();
+        let out = collect(&machine, false);
+        assert_eq!(series_of(&out, "machine_scrape_error"), [" 1"]);
+        assert_eq!(series_of(&out, "machine_cpu_cores"), [" 6"]);
+        let (skipped, why) = out.errors();
         let why = why.map(ToString::to_string).unwrap_or_default();
         assert_eq!(skipped, 1);
         assert!(
             why.ends_with(r#"meminfo:1: MemTotal: is not a number: "x""#),
             "{why}"
         );
-        let out = collected(&testing::Machine::new("machine-nothing"), false);
-        assert_eq!(of(&out, "machine_scrape_error"), [" 1"]);
+        let out = collect(&testing::MachineFixture::new("machine-nothing"), false);
+        assert_eq!(series_of(&out, "machine_scrape_error"), [" 1"]);
     }
 
     #[test]
-    fn the_machine_is_named_as_far_as_it_says_who_it_is() {
+    fn identity_labels_use_available_ids() {
         let machine = two_sockets("machine-identity");
         machine.write("root/etc/machine-id", "\n");
         machine.write("root/var/lib/dbus/machine-id", "m\n");
         machine.write("proc/sys/kernel/random/boot_id", "b\n");
-        let out = collected(&machine, false);
+        let out = collect(&machine, false);
         let labels = r#"{machine_id="m",boot_id="b"} 6"#;
-        assert_eq!(of(&out, "machine_cpu_cores"), [labels]);
+        assert_eq!(series_of(&out, "machine_cpu_cores"), [labels]);
         machine.write("root/etc/machine-id", "e\n");
         machine.write("sys/class/dmi/id/product_uuid", "u\n");
-        let out = collected(&machine, false);
+        let out = collect(&machine, false);
         let labels = r#"{machine_id="e",system_uuid="u",boot_id="b"} 6"#;
-        assert_eq!(of(&out, "machine_cpu_cores"), [labels]);
+        assert_eq!(series_of(&out, "machine_cpu_cores"), [labels]);
     }
 
     #[test]
@@ -580,15 +595,15 @@ mod tests {
             machine.write(&format!("{module}/size"), &format!("{size}\n"));
         }
         machine.write("sys/devices/system/edac/mc/power/dimm0/size", "7\n");
-        let out = collected(&machine, false);
+        let out = collect(&machine, false);
         let counts = [r#"{type="DDR4"} 2"#, r#"{type="DDR5"} 1"#];
-        assert_eq!(of(&out, "machine_dimm_count"), counts);
+        assert_eq!(series_of(&out, "machine_dimm_count"), counts);
         let bytes = [r#"{type="DDR4"} 3221225472"#, r#"{type="DDR5"} 3145728"#];
-        assert_eq!(of(&out, "machine_dimm_capacity_bytes"), bytes);
+        assert_eq!(series_of(&out, "machine_dimm_capacity_bytes"), bytes);
     }
 
     #[test]
-    fn a_cache_of_a_whole_node_is_no_cores() {
+    fn node_wide_cache_has_no_core_id() {
         let machine = two_sockets("machine-topology");
         for (node, cpus, distance) in [(0, "0-3", "10 21"), (2, "6-7", "22 10")] {
             let file = |file: &str, body: String| {
@@ -605,9 +620,9 @@ mod tests {
                 format!("{}\n", node + 5),
             );
         }
-        let out = collected(&machine, true);
+        let out = collect(&machine, true);
         assert_eq!(
-            of(&out, "machine_cpu_cache_capacity_bytes"),
+            series_of(&out, "machine_cpu_cache_capacity_bytes"),
             [
                 r#"{node_id="0",core_id="0",type="Unified",level="1"} 32768"#,
                 r#"{node_id="0",core_id="",type="Unified",level="3"} 8388608"#,
@@ -617,40 +632,43 @@ mod tests {
                 r#"{node_id="2",core_id="0",type="Unified",level="3"} 8388608"#,
             ]
         );
-        let threads = of(&out, "machine_thread_siblings_count");
+        let threads = series_of(&out, "machine_thread_siblings_count");
         assert_eq!(threads.len(), 6);
         assert_eq!(threads[5], r#"{node_id="2",core_id="0",thread_id="7"} 2"#);
         assert_eq!(
-            of(&out, "machine_node_distance")[1..3],
+            series_of(&out, "machine_node_distance")[1..3],
             [
                 r#"{node_id="0",target_node_id="2"} 21"#,
                 r#"{node_id="2",target_node_id="0"} 22"#,
             ]
         );
         let memory = [r#"{node_id="0"} 1024"#, r#"{node_id="2"} 3072"#];
-        assert_eq!(of(&out, "machine_node_memory_capacity_bytes"), memory);
-        let pages = of(&out, "machine_node_hugepages_count");
+        assert_eq!(
+            series_of(&out, "machine_node_memory_capacity_bytes"),
+            memory
+        );
+        let pages = series_of(&out, "machine_node_hugepages_count");
         assert_eq!(pages[1], r#"{node_id="2",page_size="2048"} 7"#);
     }
 
     #[test]
-    fn lists_of_cpus_are_numbers_and_ranges() {
-        assert_eq!(list("0-2,5"), Some(vec![0, 1, 2, 5]));
-        assert_eq!(list("0"), Some(vec![0]));
+    fn parses_cpu_lists_of_numbers_and_ranges() {
+        assert_eq!(parse_cpu_list("0-2,5"), Some(vec![0, 1, 2, 5]));
+        assert_eq!(parse_cpu_list("0"), Some(vec![0]));
         for damaged in ["", "x", "1-", "3-1,2", "0-4294967295", "4,2"] {
-            assert_eq!(list(damaged), None, "{damaged}");
+            assert_eq!(parse_cpu_list(damaged), None, "{damaged}");
         }
     }
 
     #[test]
-    fn cpus_are_looked_at_again_when_others_are_online() {
+    fn cpus_are_reread_when_online_list_changes() {
         let machine = two_sockets("machine-kept");
-        let collector = Machine {
+        let collector = MachineCollector {
             topology: false,
-            kept: Mutex::default(),
+            cache: Mutex::default(),
         };
         let sockets = || {
-            of(
+            series_of(
                 &collector.collect(&machine.snapshot()).unwrap(),
                 "machine_cpu_sockets",
             )

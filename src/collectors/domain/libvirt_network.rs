@@ -9,23 +9,23 @@ use crate::{
     family::Families,
     metric::Desc,
     metrics,
-    sources::{Snapshot, libvirt::Network},
+    sources::{Snapshot, libvirt::VirtualNetwork},
 };
 
 metrics! {
     /// Virtual networks that are defined, whether they are up or not.
     NETWORKS: Gauge = "libvirt_networks" [];
     /// A virtual network and its bridge: always 1. Without a bridge where it has none, and while it is down.
-    ABOUT: Info = "libvirt_network_info" ["network", "uuid", "bridge"];
+    INFO: Info = "libvirt_network_info" ["network", "uuid", "bridge"];
     /// Whether the virtual network is up.
     ACTIVE: Gauge = "libvirt_network_active" ["network"];
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Networks;
+pub(super) struct LibvirtNetwork;
 
-impl Collector for Networks {
+impl Collector for LibvirtNetwork {
     const NAME: &'static str = "libvirt_network";
     const ABOUT: &'static str =
         "libvirt's virtual networks: whether they are up, and their bridges";
@@ -36,12 +36,12 @@ impl Collector for Networks {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(families(&machine.virtual_networks()?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(families(&snapshot.virtual_networks()?))
     }
 }
 
-fn families(networks: &[Network]) -> Families {
+fn families(networks: &[VirtualNetwork]) -> Families {
     let mut out = Families::default();
     out.add(&NETWORKS, [], networks.len());
     let mut seen = BTreeSet::new();
@@ -49,11 +49,11 @@ fn families(networks: &[Network]) -> Families {
         let name = network.name.as_str();
         if !seen.insert(name) {
             let reason = format!("there is another network {name:?}");
-            out.skip(Error::api("libvirt", reason));
+            out.record_error(Error::api("libvirt", reason));
             continue;
         }
         let bridge = network.bridge.as_deref().unwrap_or_default();
-        out.add(&ABOUT, [name, &network.uuid, bridge], true);
+        out.add(&INFO, [name, &network.uuid, bridge], true);
         if let Some(is_active) = network.is_active {
             out.add(&ACTIVE, [name], is_active);
         }
@@ -66,8 +66,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_has_its_bridge_while_it_is_up() {
-        let network = |name: &str, is_active, bridge: Option<&str>| Network {
+    fn active_network_has_its_bridge() {
+        let network = |name: &str, is_active, bridge: Option<&str>| VirtualNetwork {
             name: name.to_owned(),
             uuid: format!("uuid-of-{name}"),
             is_active,
@@ -91,6 +91,6 @@ mod tests {
                 r#"libvirt_network_active{network="off"} 0"#,
             ]
         );
-        assert_eq!(out.skipped().0, 1);
+        assert_eq!(out.errors().0, 1);
     }
 }

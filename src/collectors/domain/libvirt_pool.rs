@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::libvirt::Borrowed;
+use super::libvirt::SharedFlags;
 use crate::{
     collector::Collector,
     error::{Error, Result},
     family::Families,
     metric::Desc,
     metrics,
-    sources::{Snapshot, libvirt::Pool},
+    sources::{Snapshot, libvirt::StoragePool},
 };
 
 metrics! {
@@ -24,57 +24,57 @@ metrics! {
     /// Whether the pool did not answer in time: what it holds is absent.
     TIMED_OUT: Gauge = "libvirt_storage_pool_timed_out" ["storage_pool"];
     /// Bytes that the pool can hold.
-    CAPACITY_OF_TINKOFF: Gauge = "libvirt_pool_info_capacity_bytes" ["pool"];
+    TINKOFF_CAPACITY: Gauge = "libvirt_pool_info_capacity_bytes" ["pool"];
     /// Bytes of the pool in use.
-    ALLOCATION_OF_TINKOFF: Gauge = "libvirt_pool_info_allocation_bytes" ["pool"];
+    TINKOFF_ALLOCATION: Gauge = "libvirt_pool_info_allocation_bytes" ["pool"];
     /// Bytes of the pool that are left.
-    AVAILABLE_OF_TINKOFF: Gauge = "libvirt_pool_info_available_bytes" ["pool"];
+    TINKOFF_AVAILABLE: Gauge = "libvirt_pool_info_available_bytes" ["pool"];
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Pools {
+pub(super) struct LibvirtPool {
     inovex: bool,
     tinkoff: bool,
 }
 
-impl Collector for Pools {
+impl Collector for LibvirtPool {
     const NAME: &'static str = "libvirt_pool";
     const ABOUT: &'static str = "libvirt's storage pools: state and how full they are";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Borrowed;
+    type Flags = SharedFlags;
 
-    fn new(flags: Borrowed) -> Result<Self, String> {
-        let names = flags.names()?;
+    fn new(flags: SharedFlags) -> Result<Self, String> {
+        let names = flags.compat_names()?;
         Ok(Self {
             inovex: names.inovex,
             tinkoff: names.tinkoff,
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(self.families(&machine.storage_pools()?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(self.families(&snapshot.storage_pools()?))
     }
 }
 
-impl Pools {
-    fn families(&self, pools: &[Pool]) -> Families {
+impl LibvirtPool {
+    fn families(&self, pools: &[StoragePool]) -> Families {
         let mut out = Families::default();
         let mut seen = BTreeSet::new();
         for pool in pools {
             let name = pool.name.as_str();
             if !seen.insert(name) {
                 let reason = format!("there is another pool {name:?}");
-                out.skip(Error::api("libvirt", reason));
+                out.record_error(Error::api("libvirt", reason));
                 continue;
             }
             if let Some(state) = pool.state {
                 out.add(&STATE, [name], state);
             }
-            for (metric, of_tinkoff, bytes) in [
-                (&CAPACITY, &CAPACITY_OF_TINKOFF, pool.capacity),
-                (&ALLOCATION, &ALLOCATION_OF_TINKOFF, pool.allocation),
-                (&AVAILABLE, &AVAILABLE_OF_TINKOFF, pool.available),
+            for (metric, tinkoff_metric, bytes) in [
+                (&CAPACITY, &TINKOFF_CAPACITY, pool.capacity),
+                (&ALLOCATION, &TINKOFF_ALLOCATION, pool.allocation),
+                (&AVAILABLE, &TINKOFF_AVAILABLE, pool.available),
             ] {
                 let Some(bytes) = bytes else {
                     continue;
@@ -83,7 +83,7 @@ impl Pools {
                     out.add(metric, [name], bytes);
                 }
                 if self.tinkoff {
-                    out.add(of_tinkoff, [name], bytes);
+                    out.add(tinkoff_metric, [name], bytes);
                 }
             }
             out.add(&TIMED_OUT, [name], pool.timed_out);
@@ -96,8 +96,8 @@ impl Pools {
 mod tests {
     use super::*;
 
-    fn pool(name: &str) -> Pool {
-        Pool {
+    fn pool(name: &str) -> StoragePool {
+        StoragePool {
             name: name.to_owned(),
             state: Some(2),
             capacity: Some(100),
@@ -108,8 +108,8 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_has_its_sizes_under_both_names() {
-        let both = Pools {
+    fn pool_sizes_are_exposed_under_both_names() {
+        let both = LibvirtPool {
             inovex: true,
             tinkoff: true,
         };
@@ -129,8 +129,8 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_does_not_answer_has_no_sizes() {
-        let stuck = Pool {
+    fn unresponsive_pool_has_no_sizes() {
+        let stuck = StoragePool {
             state: None,
             capacity: None,
             allocation: None,
@@ -138,7 +138,7 @@ mod tests {
             timed_out: true,
             ..pool("nfs")
         };
-        let inovex = Pools {
+        let inovex = LibvirtPool {
             inovex: true,
             tinkoff: false,
         };

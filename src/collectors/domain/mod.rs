@@ -11,7 +11,7 @@ use crate::collector::{Entry, Layer::Domains};
 
 /// Every collector of this layer.
 pub(super) const ALL: &[Entry] = &[
-    Entry::of::<libvirt::Libvirt>(Domains),
-    Entry::of::<libvirt_network::Networks>(Domains),
-    Entry::of::<libvirt_pool::Pools>(Domains),
+    Entry::new::<libvirt::LibvirtCollector>(Domains),
+    Entry::new::<libvirt_network::LibvirtNetwork>(Domains),
+    Entry::new::<libvirt_pool::LibvirtPool>(Domains),
 ];

@@ -27,7 +27,7 @@ const EXCLUDE: &str = "collector.arp.device-exclude";
 /// The flags of the arp collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct ArpFlags {
     /// Interfaces to expose; not together with device-exclude.
     #[arg(long = INCLUDE, value_name = "REGEX")]
     arp_device_include: Option<Pattern>,
@@ -50,9 +50,9 @@ impl Collector for Arp {
     const NAME: &'static str = "arp";
     const ABOUT: &'static str = "size of the ARP table";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = ArpFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: ArpFlags) -> Result<Self, String> {
         Ok(Self {
             devices: Filter::new(
                 (INCLUDE, flags.arp_device_include),
@@ -63,14 +63,14 @@ impl Collector for Arp {
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
         if self.netlink {
-            let entries = from_netlink(machine.links()?, &machine.neighbours()?);
+            let entries = count_neighbours(snapshot.links()?, &snapshot.neighbours()?);
             self.add(&mut out, entries);
         } else {
-            let table = machine.proc("net/arp")?;
-            let entries = from_table(&mut out, &table);
+            let table = snapshot.read_proc("net/arp")?;
+            let entries = count_table(&mut out, &table);
             self.add(&mut out, entries);
         }
         Ok(out)
@@ -80,14 +80,14 @@ impl Collector for Arp {
 impl Arp {
     fn add(&self, out: &mut Families, entries: BTreeMap<&str, u64>) {
         for (device, entries) in entries {
-            if self.devices.wants(device) {
+            if self.devices.matches(device) {
                 out.add(&ENTRIES, [device], entries);
             }
         }
     }
 }
 
-fn from_netlink<'a>(links: &'a [Link], neighbours: &[Neighbour]) -> BTreeMap<&'a str, u64> {
+fn count_neighbours<'a>(links: &'a [Link], neighbours: &[Neighbour]) -> BTreeMap<&'a str, u64> {
     let mut entries = BTreeMap::new();
     for neighbour in neighbours.iter().filter(|neighbour| !neighbour.is_noarp()) {
         if let Some(link) = Link::find(links, neighbour.ifindex) {
@@ -97,7 +97,7 @@ fn from_netlink<'a>(links: &'a [Link], neighbours: &[Neighbour]) -> BTreeMap<&'a
     entries
 }
 
-fn from_table<'a>(out: &mut Families, table: &'a Text) -> BTreeMap<&'a str, u64> {
+fn count_table<'a>(out: &mut Families, table: &'a Text) -> BTreeMap<&'a str, u64> {
     let mut entries = BTreeMap::new();
     // The first line is the heading.
     for mut fields in table.lines().skip(1) {
@@ -107,7 +107,7 @@ fn from_table<'a>(out: &mut Families, table: &'a Text) -> BTreeMap<&'a str, u64>
         for _address_type_flags_hardware_mask in 0..5 {
             fields.next_word();
         }
-        if let Some(device) = out.keep(fields.word("device")) {
+        if let Some(device) = out.ok_or_skip(fields.word("device")) {
             *entries.entry(device).or_default() += 1;
         }
     }
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_damaged_line_of_the_table_costs_only_itself() {
+    fn malformed_line_is_skipped() {
         let table = Text::from(
             "IP address       HW type     Flags       HW address            Mask     Device\n\
              192.0.2.1        0x1         0x2         02:fc:00:00:00:05     *        eth0\n\
@@ -128,9 +128,9 @@ mod tests {
              10.0.0.1         0x1         0x2         02:fc:00:00:00:06     *        br-lan\n",
         );
         let mut out = Families::default();
-        let entries = from_table(&mut out, &table);
+        let entries = count_table(&mut out, &table);
         assert_eq!(entries, BTreeMap::from([("br-lan", 1), ("eth0", 2)]));
-        let (skipped, reason) = out.skipped();
+        let (skipped, reason) = out.errors();
         assert_eq!(skipped, 1);
         assert_eq!(reason.unwrap().to_string(), "test:3: device is missing");
     }

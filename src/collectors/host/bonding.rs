@@ -31,13 +31,13 @@ impl Collector for Bonding {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let class = machine.sys_dir("class/net")?;
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let class = snapshot.sys_dir("class/net")?;
         let masters = class.read("bonding_masters")?;
 
         let mut out = Families::default();
         for master in masters.body().split_ascii_whitespace() {
-            if let Some((slaves, active)) = out.keep(slaves(&class, master)) {
+            if let Some((slaves, active)) = out.ok_or_skip(count_slaves(&class, master)) {
                 out.add(&SLAVES, [master], slaves);
                 out.add(&ACTIVE, [master], active);
             }
@@ -47,7 +47,7 @@ impl Collector for Bonding {
 }
 
 /// How many interfaces are in a bond, and how many of them are up.
-fn slaves(class: &Dir, master: &str) -> Result<(u64, u64)> {
+fn count_slaves(class: &Dir, master: &str) -> Result<(u64, u64)> {
     let master = class.dir(master)?;
     let (mut slaves, mut active) = (0, 0);
     for slave in master
@@ -63,7 +63,7 @@ fn slaves(class: &Dir, master: &str) -> Result<(u64, u64)> {
             Ok(status) if status.trimmed() == "up" => active += 1,
             Ok(_) => {}
             // It left the bond meanwhile.
-            Err(error) if error.is_vanished() => continue,
+            Err(error) if error.is_gone() => continue,
             Err(error) => return Err(error),
         }
         slaves += 1;

@@ -58,49 +58,50 @@ impl Collector for Btrfs {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for file_system in machine.sys_dirs("fs/btrfs")? {
+        for file_system in snapshot.sys_dirs("fs/btrfs")? {
             let uuid = file_system.name();
             // The others are `features` and `debug`.
             if uuid.contains('-') {
-                add(&mut out, &uuid, &file_system);
+                add_file_system(&mut out, &uuid, &file_system);
             }
         }
         Ok(out)
     }
 }
 
-fn add(out: &mut Families, uuid: &str, file_system: &Dir) {
-    if let Some(label) = out.keep(file_system.word("label")) {
+fn add_file_system(out: &mut Families, uuid: &str, file_system: &Dir) {
+    if let Some(label) = out.ok_or_skip(file_system.read_trimmed("label")) {
         out.add(&FILE_SYSTEM, [uuid, &label], true);
     }
-    if let Some(size) = out.keep(file_system.number::<u64>("allocation/global_rsv_size")) {
+    if let Some(size) = out.ok_or_skip(file_system.read_number::<u64>("allocation/global_rsv_size"))
+    {
         out.add(&GLOBAL_RSV_SIZE, [uuid], size);
     }
-    if let Some(stats) = out.keep(file_system.read("commit_stats")) {
+    if let Some(stats) = out.ok_or_skip(file_system.read("commit_stats")) {
         add_commits(out, uuid, &stats);
     }
 
     let dirs = |name| file_system.dir(name).and_then(|dir| dir.dirs());
-    let devices = out.keep(dirs("devices")).unwrap_or_default();
+    let devices = out.ok_or_skip(dirs("devices")).unwrap_or_default();
     for device in &devices {
-        if let Some(sectors) = out.keep(device.number::<u64>("size")) {
+        if let Some(sectors) = out.ok_or_skip(device.read_number::<u64>("size")) {
             let size = Value::product(sectors, SECTOR);
             out.add(&DEVICE_SIZE, [uuid, &device.name()], size);
         }
     }
-    let known = out.keep(dirs("devinfo")).unwrap_or_default();
-    let only = match (devices.as_slice(), known.len()) {
+    let devinfo = out.ok_or_skip(dirs("devinfo")).unwrap_or_default();
+    let single_device = match (devices.as_slice(), devinfo.len()) {
         ([device], 1) => device.name(),
         _ => String::new(),
     };
-    for device in known {
-        if let Some(stats) = out.keep(device.read("error_stats")) {
-            add_errors(out, [uuid, &only, &device.name()], &stats);
+    for device in devinfo {
+        if let Some(stats) = out.ok_or_skip(device.read("error_stats")) {
+            add_errors(out, [uuid, &single_device, &device.name()], &stats);
         }
     }
-    for group in out.keep(dirs("allocation")).unwrap_or_default() {
+    for group in out.ok_or_skip(dirs("allocation")).unwrap_or_default() {
         add_block_group(out, uuid, &group, devices.len());
     }
 }
@@ -110,7 +111,7 @@ fn add_commits(out: &mut Families, uuid: &str, stats: &Text) {
     for mut line in stats.lines() {
         let metric = match line.next_word() {
             Some("commits") => {
-                if let Some(commits) = out.keep(line.parse::<u64>("commits")) {
+                if let Some(commits) = out.ok_or_skip(line.parse::<u64>("commits")) {
                     out.add(&COMMITS, [uuid], commits);
                 }
                 continue;
@@ -120,7 +121,7 @@ fn add_commits(out: &mut Families, uuid: &str, stats: &Text) {
             Some("total_commit_ms") => &COMMIT_TIME,
             _ => continue,
         };
-        if let Some(milliseconds) = out.keep(line.parse("milliseconds")) {
+        if let Some(milliseconds) = out.ok_or_skip(line.parse("milliseconds")) {
             out.add(metric, [uuid], Value::quotient(milliseconds, 1000));
         }
     }
@@ -138,7 +139,7 @@ fn add_errors(out: &mut Families, [uuid, device, devid]: [&str; 3], stats: &Text
             Some("generation_errs") => "generation",
             _ => continue,
         };
-        if let Some(errors) = out.keep(line.parse::<u64>("errors")) {
+        if let Some(errors) = out.ok_or_skip(line.parse::<u64>("errors")) {
             out.add(&DEVICE_ERRORS, [uuid, device, devid, kind], errors);
         }
     }
@@ -147,18 +148,18 @@ fn add_errors(out: &mut Families, [uuid, device, devid]: [&str; 3], stats: &Text
 /// Adds what is allocated for one type of data, in one mode or in several.
 fn add_block_group(out: &mut Families, uuid: &str, group: &Dir, devices: usize) {
     let kind = group.name();
-    if let Some(reserved) = out.keep(group.number::<u64>("bytes_reserved")) {
+    if let Some(reserved) = out.ok_or_skip(group.read_number::<u64>("bytes_reserved")) {
         out.add(&RESERVED, [uuid, &kind], reserved);
     }
-    for mode in out.keep(group.dirs()).unwrap_or_default() {
+    for mode in out.ok_or_skip(group.dirs()).unwrap_or_default() {
         let name = mode.name();
         let labels = [uuid, &kind, &name];
-        if let Some(used) = out.keep(mode.number::<u64>("used_bytes")) {
+        if let Some(used) = out.ok_or_skip(mode.read_number::<u64>("used_bytes")) {
             out.add(&USED, labels, used);
         }
-        if let Some(size) = out.keep(mode.number::<u64>("total_bytes")) {
+        if let Some(size) = out.ok_or_skip(mode.read_number::<u64>("total_bytes")) {
             out.add(&SIZE, labels, size);
-            if let Some(ratio) = ratio(&name, devices) {
+            if let Some(ratio) = allocation_ratio(&name, devices) {
                 out.add(&ALLOCATION_RATIO, labels, ratio);
             }
         }
@@ -166,7 +167,7 @@ fn add_block_group(out: &mut Families, uuid: &str, group: &Dir, devices: usize) 
 }
 
 /// How many bytes on the devices a byte takes.
-fn ratio(mode: &str, devices: usize) -> Option<f64> {
+fn allocation_ratio(mode: &str, devices: usize) -> Option<f64> {
     let striped = |parity: u32| {
         let all = u32::try_from(devices).ok()?;
         let data = all.checked_sub(parity).filter(|data| *data > 0)?;
@@ -186,17 +187,17 @@ fn ratio(mode: &str, devices: usize) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::testing::Machine;
+    use crate::collectors::testing::MachineFixture;
 
     #[test]
-    fn a_machine_without_btrfs_is_no_failure() {
-        let machine = Machine::new("no-btrfs");
+    fn succeeds_without_btrfs() {
+        let machine = MachineFixture::new("no-btrfs");
         let families = Btrfs.collect(&machine.snapshot()).unwrap();
         assert!(families.is_empty());
     }
 
     #[test]
-    fn a_byte_takes_as_many_as_its_mode_has_copies() {
+    fn allocation_ratio_follows_raid_profile() {
         for (mode, devices, expected) in [
             ("single", 3, Some(1.0)),
             ("dup", 1, Some(2.0)),
@@ -207,12 +208,16 @@ mod tests {
             ("raid6", 0, None),
             ("raid7", 4, None),
         ] {
-            assert_eq!(ratio(mode, devices), expected, "{mode} of {devices}");
+            assert_eq!(
+                allocation_ratio(mode, devices),
+                expected,
+                "{mode} of {devices}"
+            );
         }
     }
 
     #[test]
-    fn errors_that_are_not_known_yet_are_not_zero() {
+    fn unknown_device_errors_are_not_zero() {
         let mut out = Families::default();
         add_errors(&mut out, ["u", "", "2"], &Text::from("invalid\n"));
         assert!(out.is_empty());
@@ -222,7 +227,7 @@ mod tests {
             out.lines(),
             [r#"node_btrfs_device_errors_total{uuid="u",device="",devid="2",type="write_io"} 3"#]
         );
-        assert_eq!(out.skipped().0, 1);
+        assert_eq!(out.errors().0, 1);
     }
 
     #[test]

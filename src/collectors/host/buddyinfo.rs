@@ -30,16 +30,16 @@ impl Collector for BuddyInfo {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(families(&machine.proc("buddyinfo")?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(families(&snapshot.read_proc("buddyinfo")?))
     }
 }
 
 fn families(buddyinfo: &Text) -> Families {
     let mut out = Families::default();
     for line in buddyinfo.lines() {
-        let zone = zone(line);
-        if let Some((node, zone, counts)) = out.keep(zone) {
+        let zone = parse_zone(line);
+        if let Some((node, zone, counts)) = out.ok_or_skip(zone) {
             for (size, count) in counts.into_iter().enumerate() {
                 out.add(&BLOCKS, [node, &size.to_string(), zone], count);
             }
@@ -49,7 +49,7 @@ fn families(buddyinfo: &Text) -> Families {
 }
 
 /// `Node 0, zone   Normal   4381   1093 ...`
-fn zone(mut line: Fields<'_>) -> Result<(&str, &str, Vec<u64>)> {
+fn parse_zone(mut line: Fields<'_>) -> Result<(&str, &str, Vec<u64>)> {
     line.word("Node")?;
     let node = line.word("node")?.trim_end_matches(',');
     line.word("zone")?;
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_damaged_line_costs_only_its_zone() {
+    fn malformed_line_skips_only_its_zone() {
         let text = Text::from("Node 1, zone   Normal   41   0\nNode 2, zone   DMA   5   x\n");
         let out = families(&text);
         assert_eq!(
@@ -76,6 +76,6 @@ mod tests {
                 r#"node_buddyinfo_blocks{node="1",size="1",zone="Normal"} 0"#,
             ]
         );
-        assert_eq!(out.skipped().0, 1);
+        assert_eq!(out.errors().0, 1);
     }
 }

@@ -22,9 +22,9 @@ metrics! {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Cgroups;
+pub(super) struct CgroupsCollector;
 
-impl Collector for Cgroups {
+impl Collector for CgroupsCollector {
     const NAME: &'static str = "cgroups";
     const ABOUT: &'static str = "control groups by controller";
     const ENABLED: bool = false;
@@ -35,8 +35,8 @@ impl Collector for Cgroups {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(families(&machine.proc("cgroups")?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(families(&snapshot.read_proc("cgroups")?))
     }
 }
 
@@ -52,7 +52,7 @@ fn families(cgroups: &Text) -> Families {
         if fields.rest().starts_with('#') {
             continue;
         }
-        if let Some(controller) = out.keep(controller(fields)) {
+        if let Some(controller) = out.ok_or_skip(parse_controller(fields)) {
             out.add(&CGROUPS, [controller.name], controller.cgroups);
             out.add(&ENABLED, [controller.name], controller.enabled);
         }
@@ -60,7 +60,7 @@ fn families(cgroups: &Text) -> Families {
     out
 }
 
-fn controller(mut fields: Fields<'_>) -> Result<Controller<'_>> {
+fn parse_controller(mut fields: Fields<'_>) -> Result<Controller<'_>> {
     let name = fields.word("subsys_name")?;
     let _hierarchy = fields.word("hierarchy")?;
     Ok(Controller {
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_damaged_line_costs_only_itself() {
+    fn malformed_line_is_skipped() {
         let text = Text::from(
             "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t3\t14\t1\npids\t2\tx\t1\nhugetlb\t0\t2\t0\n",
         );
@@ -89,6 +89,6 @@ mod tests {
                 r#"node_cgroups_enabled{subsys_name="hugetlb"} 0"#,
             ]
         );
-        assert_eq!(out.skipped().0, 1);
+        assert_eq!(out.errors().0, 1);
     }
 }

@@ -53,25 +53,29 @@ impl Collector for Conntrack {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let dir = machine.proc_dir("sys/net/netfilter")?;
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let dir = snapshot.proc_dir("sys/net/netfilter")?;
         let mut out = Families::default();
-        out.add(&ENTRIES, [], dir.number::<Value>("nf_conntrack_count")?);
-        if let Some(limit) = out.keep(dir.number::<Value>("nf_conntrack_max")) {
+        out.add(
+            &ENTRIES,
+            [],
+            dir.read_number::<Value>("nf_conntrack_count")?,
+        );
+        if let Some(limit) = out.ok_or_skip(dir.read_number::<Value>("nf_conntrack_max")) {
             out.add(&ENTRIES_LIMIT, [], limit);
         }
-        if let Some(stat) = out.keep(machine.proc("net/stat/nf_conntrack")) {
-            families(&mut out, &stat);
+        if let Some(stat) = out.ok_or_skip(snapshot.read_proc("net/stat/nf_conntrack")) {
+            add_stat(&mut out, &stat);
         }
         Ok(out)
     }
 }
 
-fn families(out: &mut Families, stat: &Text) {
-    let names: Vec<_> = lnstat::names(stat).collect();
+fn add_stat(out: &mut Families, stat: &Text) {
+    let names: Vec<_> = lnstat::column_names(stat).collect();
     // All CPUs or nothing: a sum without one of its parts is wrong.
-    let sums = sums(stat, names.len());
-    for (name, sum) in names.iter().zip(out.keep(sums).unwrap_or_default()) {
+    let sums = sum_columns(stat, names.len());
+    for (name, sum) in names.iter().zip(out.ok_or_skip(sums).unwrap_or_default()) {
         if let Some(metric) = metric(name) {
             out.add(metric, [], sum);
         }
@@ -92,9 +96,9 @@ fn metric(column: &str) -> Option<&'static Metric<0>> {
     })
 }
 
-fn sums(stat: &Text, columns: usize) -> Result<Vec<u64>> {
+fn sum_columns(stat: &Text, columns: usize) -> Result<Vec<u64>> {
     let mut sums = vec![0_u64; columns];
-    for row in lnstat::rows(stat, columns) {
+    for row in lnstat::parse_rows(stat, columns) {
         for (sum, count) in sums.iter_mut().zip(row?) {
             *sum = sum.saturating_add(count);
         }
@@ -110,7 +114,7 @@ mod tests {
     fn columns_are_found_by_name_and_summed_over_the_cpus() {
         let mut out = Families::default();
         let stat = "entries clashres found insert drop\n10 1 2 ffffffff 4\n10 1 20 1 40\n";
-        families(&mut out, &Text::from(stat));
+        add_stat(&mut out, &Text::from(stat));
         assert_eq!(
             out.lines(),
             [
@@ -122,10 +126,10 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_without_one_of_its_parts_is_not_exposed() {
+    fn incomplete_sum_is_not_exposed() {
         let mut out = Families::default();
-        families(&mut out, &Text::from("found drop\n1 2\n3\n"));
+        add_stat(&mut out, &Text::from("found drop\n1 2\n3\n"));
         assert!(out.is_empty());
-        assert_eq!(out.skipped().0, 1);
+        assert_eq!(out.errors().0, 1);
     }
 }

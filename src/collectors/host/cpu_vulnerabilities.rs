@@ -28,7 +28,7 @@ const STATES: [(&str, &str); 4] = [
     ("Unknown", "unknown"),
 ];
 /// What stands before the state in some files.
-const SUBJECTS: [&str; 2] = ["KVM: ", "Processor "];
+const PREFIXES: [&str; 2] = ["KVM: ", "Processor "];
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -45,13 +45,13 @@ impl Collector for CpuVulnerabilities {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let vulnerabilities = machine.sys_dir("devices/system/cpu/vulnerabilities")?;
+        let vulnerabilities = snapshot.sys_dir("devices/system/cpu/vulnerabilities")?;
         for codename in vulnerabilities.names()? {
             let text = vulnerabilities.read(&codename);
-            if let Some(text) = out.keep(text) {
-                let (state, mitigation) = state(text.trimmed());
+            if let Some(text) = out.ok_or_skip(text) {
+                let (state, mitigation) = parse_state(text.trimmed());
                 let codename = codename.to_string_lossy();
                 out.add(&INFO, [&codename, mitigation, state], true);
             }
@@ -61,9 +61,9 @@ impl Collector for CpuVulnerabilities {
 }
 
 /// The state that a sentence tells, and what else it says.
-fn state(sentence: &str) -> (&'static str, &str) {
-    let subject = SUBJECTS.iter().find_map(|s| sentence.strip_prefix(s));
-    let sentence = subject.unwrap_or(sentence);
+fn parse_state(sentence: &str) -> (&'static str, &str) {
+    let without_prefix = PREFIXES.iter().find_map(|s| sentence.strip_prefix(s));
+    let sentence = without_prefix.unwrap_or(sentence);
     for (start, state) in STATES {
         let start = sentence
             .split_at_checked(start.len())
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sentence_tells_the_state_and_what_is_done() {
+    fn parses_state_and_mitigation() {
         for (sentence, expected) in [
             ("Not affected", ("not affected", "")),
             ("Vulnerable", ("vulnerable", "")),
@@ -108,7 +108,7 @@ mod tests {
             ),
             ("something new", ("unknown", "something new")),
         ] {
-            assert_eq!(state(sentence), expected);
+            assert_eq!(parse_state(sentence), expected);
         }
     }
 }

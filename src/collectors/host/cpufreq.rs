@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::cpu::number_of;
+use super::cpu::cpu_number;
 use crate::{
     collector::{Collector, NoFlags},
     error::Result,
@@ -58,18 +58,18 @@ impl Collector for CpuFreq {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let cpus = machine.sys_dir("devices/system/cpu")?;
+        let cpus = snapshot.sys_dir("devices/system/cpu")?;
         let mut policies = HashMap::new();
         for name in cpus.names()? {
-            let Some(cpu) = number_of(&name) else {
+            let Some(cpu) = cpu_number(&name) else {
                 continue;
             };
             let path = format!("cpu{cpu}/cpufreq");
-            let policy = match cpus.link(&path) {
+            let policy = match cpus.read_link_name(&path) {
                 Ok(policy) if policy.starts_with("policy") => policy,
-                Err(error) if error.is_vanished() => continue,
+                Err(error) if error.is_gone() => continue,
                 // Before Linux 4.3 it is a directory, or a link to another CPU's.
                 Ok(_) | Err(_) => path.clone(),
             };
@@ -93,16 +93,16 @@ struct Policy {
 
 impl Policy {
     fn read(out: &mut Families, dir: &Dir) -> Self {
-        let frequencies = FREQUENCIES.map(|(file, _)| match frequency(dir, file) {
-            Err(error) if error.is_refused() => None,
-            frequency => out.keep(frequency).flatten(),
+        let frequencies = FREQUENCIES.map(|(file, _)| match read_frequency(dir, file) {
+            Err(error) if error.is_permission_denied() => None,
+            frequency => out.ok_or_skip(frequency).flatten(),
         });
-        let governor = dir.word("scaling_governor");
-        let governors = dir.word("scaling_available_governors");
+        let governor = dir.read_trimmed("scaling_governor");
+        let governors = dir.read_trimmed("scaling_available_governors");
         Self {
             frequencies,
-            governor: out.keep(governor),
-            governors: out.keep(governors),
+            governor: out.ok_or_skip(governor),
+            governors: out.ok_or_skip(governors),
         }
     }
 
@@ -123,10 +123,12 @@ impl Policy {
 }
 
 /// The frequency in hertz, if the driver knows.
-fn frequency(dir: &Dir, file: &str) -> Result<Option<Value>> {
+fn read_frequency(dir: &Dir, file: &str) -> Result<Option<Value>> {
     let text = dir.read(file)?;
     match text.trimmed() {
         "<unknown>" => Ok(None),
-        _ => text.number().map(|khz| Some(Value::product(khz, 1000))),
+        _ => text
+            .parse_number()
+            .map(|khz| Some(Value::product(khz, 1000))),
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     metric::{Desc, Metric},
     metrics,
     pattern::{Filter, Pattern},
-    sources::{Dir, DiskCounters, Fields, NO_DISKS, Snapshot, Text},
+    sources::{Dir, DiskCounters, Fields, IGNORED_DEVICES, Snapshot, Text},
 };
 
 metrics! {
@@ -66,48 +66,48 @@ const SECTOR: u64 = 512;
 
 /// What a column counts.
 #[derive(Clone, Copy)]
-enum Unit {
-    One,
+enum ColumnUnit {
+    Count,
     Sector,
     Millisecond,
 }
-use Unit::{Millisecond, One, Sector};
+use ColumnUnit::{Count, Millisecond, Sector};
 
-type Column = (&'static Metric<1>, Unit);
+type DiskColumn = (&'static Metric<1>, ColumnUnit);
 
 /// The columns after the device's name.
-const COLUMNS: [Column; 17] = [
-    (&READS_COMPLETED, One),
-    (&READS_MERGED, One),
+const COLUMNS: [DiskColumn; 17] = [
+    (&READS_COMPLETED, Count),
+    (&READS_MERGED, Count),
     (&READ_BYTES, Sector),
     (&READ_TIME, Millisecond),
-    (&WRITES_COMPLETED, One),
-    (&WRITES_MERGED, One),
+    (&WRITES_COMPLETED, Count),
+    (&WRITES_MERGED, Count),
     (&WRITTEN_BYTES, Sector),
     (&WRITE_TIME, Millisecond),
-    (&IO_NOW, One),
+    (&IO_NOW, Count),
     (&IO_TIME, Millisecond),
     (&IO_TIME_WEIGHTED, Millisecond),
-    (&DISCARDS_COMPLETED, One),
-    (&DISCARDS_MERGED, One),
+    (&DISCARDS_COMPLETED, Count),
+    (&DISCARDS_MERGED, Count),
     // The name says so.
-    (&DISCARDED_SECTORS, One),
+    (&DISCARDED_SECTORS, Count),
     (&DISCARD_TIME, Millisecond),
-    (&FLUSH_REQUESTS, One),
+    (&FLUSH_REQUESTS, Count),
     (&FLUSH_TIME, Millisecond),
 ];
 /// Those of a partition before 2.6.25.
-const OLD_PARTITION: [Column; 4] = [
-    (&READS_COMPLETED, One),
+const PARTITION_COLUMNS: [DiskColumn; 4] = [
+    (&READS_COMPLETED, Count),
     (&READ_BYTES, Sector),
-    (&WRITES_COMPLETED, One),
+    (&WRITES_COMPLETED, Count),
     (&WRITTEN_BYTES, Sector),
 ];
 
 /// The flags of the diskstats collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct DiskStatsFlags {
     /// Leave out devices that match; by default RAM disks, loop devices, floppies and partitions.
     #[arg(
         long = "collector.diskstats.device-exclude",
@@ -130,9 +130,9 @@ impl Collector for DiskStats {
     const NAME: &'static str = "diskstats";
     const ABOUT: &'static str = "what disks do and what they are";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = DiskStatsFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: DiskStatsFlags) -> Result<Self, String> {
         Ok(Self {
             devices: Filter::new(
                 (
@@ -143,45 +143,45 @@ impl Collector for DiskStats {
                     "collector.diskstats.device-exclude",
                     flags.diskstats_device_exclude,
                 ),
-                NO_DISKS,
+                IGNORED_DEVICES,
             )?,
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let diskstats = machine.diskstats()?;
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let diskstats = snapshot.diskstats()?;
         let mut out = Families::default();
-        let block = out.keep(machine.sys_dir("block"));
-        let udev = out.keep(machine.udev_data());
+        let block = out.ok_or_skip(snapshot.sys_dir("block"));
+        let udev = out.ok_or_skip(snapshot.udev_data());
         for line in diskstats.lines() {
-            let disk = Disk::read(line);
+            let disk = DiskLine::parse(line);
             let Some(disk) = out
-                .keep(disk)
-                .filter(|disk| self.devices.wants(disk.stats.name))
+                .ok_or_skip(disk)
+                .filter(|disk| self.devices.matches(disk.stats.name))
             else {
                 continue;
             };
             disk.add_stats(&mut out);
-            let rotational = disk.rotational(block.as_ref(), &mut out);
-            let said = udev.as_ref().map(|udev| disk.udev(udev));
-            let said = said.and_then(|said| out.keep(said));
-            disk.add_identity(&mut out, &rotational, said.as_ref());
+            let rotational = disk.read_rotational(block.as_ref(), &mut out);
+            let udev_text = udev.as_ref().map(|udev| disk.read_udev(udev));
+            let udev_text = udev_text.and_then(|said| out.ok_or_skip(said));
+            disk.add_identity(&mut out, &rotational, udev_text.as_ref());
         }
         Ok(out)
     }
 }
 
 /// One line of the file, and what its columns are.
-struct Disk<'a> {
+struct DiskLine<'a> {
     stats: DiskCounters<'a>,
-    columns: &'static [Column],
+    columns: &'static [DiskColumn],
 }
 
-impl<'a> Disk<'a> {
-    fn read(line: Fields<'a>) -> Result<Self> {
-        let stats = DiskCounters::read(line)?;
+impl<'a> DiskLine<'a> {
+    fn parse(line: Fields<'a>) -> Result<Self> {
+        let stats = DiskCounters::parse(line)?;
         let columns: &[_] = match stats.columns.len() {
-            4 => &OLD_PARTITION,
+            4 => &PARTITION_COLUMNS,
             _ => &COLUMNS,
         };
         Ok(Self { stats, columns })
@@ -190,7 +190,7 @@ impl<'a> Disk<'a> {
     fn add_stats(&self, out: &mut Families) {
         for ((metric, unit), number) in self.columns.iter().zip(&self.stats.columns) {
             let value = match unit {
-                One => (*number).into(),
+                Count => (*number).into(),
                 Sector => Value::product(*number, SECTOR),
                 Millisecond => Value::quotient(*number, 1000),
             };
@@ -199,22 +199,25 @@ impl<'a> Disk<'a> {
     }
 
     /// Whether it turns; partitions have no queue that would know.
-    fn rotational(&self, block: Option<&Dir>, out: &mut Families) -> String {
+    fn read_rotational(&self, block: Option<&Dir>, out: &mut Families) -> String {
         // sysfs cannot have a slash in a name: `cciss/c0d0` is `cciss!c0d0`.
         let name = self.stats.name.replace('/', "!");
-        let read = block.map(|block| block.word(format!("{name}/queue/rotational")));
-        read.and_then(|word| out.keep(word)).unwrap_or_default()
+        let read = block.map(|block| block.read_trimmed(format!("{name}/queue/rotational")));
+        read.and_then(|word| out.ok_or_skip(word))
+            .unwrap_or_default()
     }
 
-    fn udev(&self, udev: &Dir) -> Result<Text> {
+    fn read_udev(&self, udev: &Dir) -> Result<Text> {
         udev.read(format!("b{}:{}", self.stats.major, self.stats.minor))
     }
 
-    fn add_identity(&self, out: &mut Families, rotational: &str, said: Option<&Text>) {
+    fn add_identity(&self, out: &mut Families, rotational: &str, udev_text: Option<&Text>) {
         let DiskCounters {
             major, minor, name, ..
         } = self.stats;
-        let udev = said.map(|said| Udev::of(said.body())).unwrap_or_default();
+        let udev = udev_text
+            .map(|said| UdevProperties::parse(said.body()))
+            .unwrap_or_default();
         // The first is what stands on the disk; the last is all that virtio has.
         let serials = [udev.scsi_serial, udev.short_serial, udev.serial];
         let serial = serials.into_iter().find(|serial| !serial.is_empty());
@@ -251,7 +254,7 @@ impl<'a> Disk<'a> {
             ];
             out.add(&DEVICE_MAPPER, labels, true);
         }
-        let Some(said) = said.filter(|_| !udev.ata.is_empty()) else {
+        let Some(udev_text) = udev_text.filter(|_| !udev.ata.is_empty()) else {
             return;
         };
         for (metric, word) in [
@@ -260,8 +263,8 @@ impl<'a> Disk<'a> {
             (&ATA_ROTATION_RATE, udev.rotation_rate),
         ] {
             let Some((line, word)) = word else { continue };
-            let not = |_| said.error(line, format_args!("not a number: {word:?}"));
-            if let Some(value) = out.keep(word.parse::<Value>().map_err(not)) {
+            let invalid = |_| udev_text.error(line, format_args!("not a number: {word:?}"));
+            if let Some(value) = out.ok_or_skip(word.parse::<Value>().map_err(invalid)) {
                 out.add(metric, [name], value);
             }
         }
@@ -270,7 +273,7 @@ impl<'a> Disk<'a> {
 
 /// What udev knows about a device; what it does not know is empty.
 #[derive(Default)]
-struct Udev<'a> {
+struct UdevProperties<'a> {
     path: &'a str,
     wwn: &'a str,
     model: &'a str,
@@ -294,9 +297,9 @@ struct Udev<'a> {
     rotation_rate: Option<(usize, &'a str)>,
 }
 
-impl<'a> Udev<'a> {
+impl<'a> UdevProperties<'a> {
     /// Reads a file of udev's data base, whose properties are lines such as `E:ID_MODEL=x`.
-    fn of(text: &'a str) -> Self {
+    fn parse(text: &'a str) -> Self {
         let mut udev = Self::default();
         for (i, line) in text.lines().enumerate() {
             let property = line
@@ -344,19 +347,19 @@ mod tests {
     fn stats(text: &str) -> (Vec<String>, usize) {
         let mut out = Families::default();
         for line in Text::from(text).lines() {
-            if let Some(disk) = out.keep(Disk::read(line)) {
+            if let Some(disk) = out.ok_or_skip(DiskLine::parse(line)) {
                 disk.add_stats(&mut out);
             }
         }
-        (out.lines(), out.skipped().0)
+        (out.lines(), out.errors().0)
     }
 
     fn identity(udev: &str) -> (Vec<String>, usize) {
         let mut out = Families::default();
         let line = Text::from("8 1 sda 1 2 3 4 5 6 7 8 9 10 11\n");
-        let disk = Disk::read(line.line().unwrap()).unwrap();
+        let disk = DiskLine::parse(line.line().unwrap()).unwrap();
         disk.add_identity(&mut out, "1", Some(&Text::from(udev)));
-        (out.lines(), out.skipped().0)
+        (out.lines(), out.errors().0)
     }
 
     #[test]
@@ -378,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_kernel_has_fewer_columns() {
+    fn old_kernels_have_fewer_columns() {
         let (lines, skipped) = stats("8 0 sda 1 2 3 4 5 6 7 8 9 10 11\n");
         assert_eq!(lines.len(), ALWAYS);
         assert_eq!(skipped, 0);
@@ -391,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_of_a_very_old_kernel_has_columns_of_its_own() {
+    fn old_partition_format_has_four_columns() {
         let (lines, _) = stats("3 1 hda1 4 3 2 1\n");
         assert_eq!(
             lines,
@@ -405,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_line_costs_only_its_device() {
+    fn malformed_line_skips_only_its_device() {
         let (lines, skipped) = stats(
             "8 0 sda 1 2 3\n8 1 sdb 1 2 x 4 5 6 7 8 9 10 11\n8 2 sdc 1 2 3 4 5 6 7 8 9 10 11\n",
         );
@@ -415,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn the_serial_is_the_one_that_stands_on_the_disk() {
+    fn prefers_serial_printed_on_the_disk() {
         let mut known = String::new();
         for (property, serial) in [
             ("E:ID_MODEL=m", ""),
@@ -434,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ata_disk_says_what_it_can_and_other_disks_nothing() {
+    fn only_ata_disks_expose_ata_properties() {
         let ata = "E:ID_ATA=1\nE:ID_ATA_WRITE_CACHE=1\nE:ID_ATA_WRITE_CACHE_ENABLED=x\n";
         let (lines, skipped) = identity(ata);
         assert_eq!(lines[1..], [r#"node_disk_ata_write_cache{device="sda"} 1"#]);

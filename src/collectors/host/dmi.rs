@@ -62,11 +62,11 @@ impl Collector for Dmi {
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let identity = if let Some(identity) = self.identity.get() {
             identity
         } else {
-            let identity = read(&machine.sys_dir("class/dmi/id")?)?;
+            let identity = read_identity(&snapshot.sys_dir("class/dmi/id")?)?;
             self.identity.get_or_init(|| identity)
         };
         let labels: Vec<_> = identity
@@ -74,24 +74,24 @@ impl Collector for Dmi {
             .map(|(label, value)| (*label, value.as_str()))
             .collect();
         let mut out = Families::default();
-        out.add_labelled(&DMI, [], &labels, true);
+        out.add_dynamic(&DMI, [], &labels, true);
         Ok(out)
     }
 }
 
-fn read(id: &Dir) -> Result<Vec<(&'static str, String)>> {
+fn read_identity(id: &Dir) -> Result<Vec<(&'static str, String)>> {
     let identity: Vec<_> = LABELS
         .iter()
-        .filter_map(|(label, file)| Some((*label, printable(id.read(file).ok()?.body()))))
+        .filter_map(|(label, file)| Some((*label, trim_padding(id.read(file).ok()?.body()))))
         .collect();
     if identity.is_empty() {
-        return Err(Error::Absent(id.path().to_owned()));
+        return Err(Error::NotFound(id.path().to_owned()));
     }
     Ok(identity)
 }
 
 /// Firmware pads its words with white space, and some with worse.
-fn printable(word: &str) -> String {
+fn trim_padding(word: &str) -> String {
     word.trim_matches(|c: char| c.is_whitespace() || c.is_control())
         .to_owned()
 }
@@ -99,16 +99,16 @@ fn printable(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::testing::Machine;
+    use crate::collectors::testing::MachineFixture;
 
-    fn collect(dmi: &Dmi, machine: &Machine) -> Result<Vec<String>, String> {
+    fn collect(dmi: &Dmi, machine: &MachineFixture) -> Result<Vec<String>, String> {
         let out = dmi.collect(&machine.snapshot());
         out.map(|out| out.lines()).map_err(|e| e.to_string())
     }
 
     #[test]
-    fn what_cannot_be_read_is_no_label_and_an_empty_word_is_an_empty_one() {
-        let machine = Machine::new("dmi");
+    fn unreadable_fields_have_no_label() {
+        let machine = MachineFixture::new("dmi");
         machine.write(
             "sys/class/dmi/id/sys_vendor",
             "  ACME \"Iron\" Works\x7f\x03\n",
@@ -123,8 +123,8 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_whose_firmware_says_nothing_has_no_identity() {
-        let machine = Machine::new("no-dmi");
+    fn not_found_without_dmi_fields() {
+        let machine = MachineFixture::new("no-dmi");
         let dmi = Dmi::new(NoFlags {}).unwrap();
         assert!(
             collect(&dmi, &machine)

@@ -43,66 +43,66 @@ impl Collector for Edac {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for dir in machine.sys_dirs("devices/system/edac/mc")? {
-            if let Some(number) = numbered(&dir.name(), "mc") {
-                controller(&mut out, &dir, number);
+        for dir in snapshot.sys_dirs("devices/system/edac/mc")? {
+            if let Some(number) = number_after(&dir.name(), "mc") {
+                add_controller(&mut out, &dir, number);
             }
         }
         Ok(out)
     }
 }
 
-fn controller(out: &mut Families, dir: &Dir, number: &str) {
-    count(out, dir, "ce_count", &CORRECTABLE, [number]);
-    count(out, dir, "ue_count", &UNCORRECTABLE, [number]);
+fn add_controller(out: &mut Families, dir: &Dir, number: &str) {
+    add_count(out, dir, "ce_count", &CORRECTABLE, [number]);
+    add_count(out, dir, "ue_count", &UNCORRECTABLE, [number]);
     let unknown = [number, "unknown"];
-    count(out, dir, "ce_noinfo_count", &CSROW_CORRECTABLE, unknown);
-    count(out, dir, "ue_noinfo_count", &CSROW_UNCORRECTABLE, unknown);
+    add_count(out, dir, "ce_noinfo_count", &CSROW_CORRECTABLE, unknown);
+    add_count(out, dir, "ue_noinfo_count", &CSROW_UNCORRECTABLE, unknown);
     let rows = dir.dirs();
-    for row in out.keep(rows).unwrap_or_default() {
-        if let Some(csrow) = numbered(&row.name(), "csrow") {
-            count(out, &row, "ce_count", &CSROW_CORRECTABLE, [number, csrow]);
-            count(out, &row, "ue_count", &CSROW_UNCORRECTABLE, [number, csrow]);
-            channels(out, &row, number, csrow);
+    for row in out.ok_or_skip(rows).unwrap_or_default() {
+        if let Some(csrow) = number_after(&row.name(), "csrow") {
+            add_count(out, &row, "ce_count", &CSROW_CORRECTABLE, [number, csrow]);
+            add_count(out, &row, "ue_count", &CSROW_UNCORRECTABLE, [number, csrow]);
+            add_channels(out, &row, number, csrow);
         }
     }
 }
 
-fn channels(out: &mut Families, row: &Dir, controller: &str, csrow: &str) {
+fn add_channels(out: &mut Families, row: &Dir, controller: &str, csrow: &str) {
     let files = row.names();
-    for file in out.keep(files).unwrap_or_default() {
+    for file in out.ok_or_skip(files).unwrap_or_default() {
         let stem = file
             .to_str()
             .and_then(|name| name.strip_suffix("_ce_count"));
-        let Some(channel) = stem.and_then(|stem| numbered(stem, "ch")) else {
+        let Some(channel) = stem.and_then(|stem| number_after(stem, "ch")) else {
             continue;
         };
-        let label = row.word(format!("ch{channel}_dimm_label"));
-        let label = out.keep(label).unwrap_or_default();
+        let label = row.read_trimmed(format!("ch{channel}_dimm_label"));
+        let label = out.ok_or_skip(label).unwrap_or_default();
         let labels = [controller, csrow, channel, &label];
         let file = |which| format!("ch{channel}_{which}_count");
-        count(out, row, &file("ce"), &CHANNEL_CORRECTABLE, labels);
-        count(out, row, &file("ue"), &CHANNEL_UNCORRECTABLE, labels);
+        add_count(out, row, &file("ce"), &CHANNEL_CORRECTABLE, labels);
+        add_count(out, row, &file("ue"), &CHANNEL_UNCORRECTABLE, labels);
     }
 }
 
-fn count<const N: usize>(
+fn add_count<const N: usize>(
     out: &mut Families,
     dir: &Dir,
     file: &str,
     metric: &'static Metric<N>,
     labels: [&str; N],
 ) {
-    let errors = dir.number::<u64>(file);
-    if let Some(errors) = out.keep(errors) {
+    let errors = dir.read_number::<u64>(file);
+    if let Some(errors) = out.ok_or_skip(errors) {
         out.add(metric, labels, errors);
     }
 }
 
 /// The number in a name such as `mc0`.
-fn numbered<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
+fn number_after<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
     let number = name.strip_prefix(prefix)?;
     let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
     is_number.then_some(number)
@@ -116,22 +116,22 @@ mod tests {
     use crate::sources::Roots;
 
     #[test]
-    fn a_machine_without_ecc_memory_is_no_failure() {
+    fn succeeds_without_ecc_memory() {
         let roots = Roots {
             procfs: "/nowhere".into(),
             sysfs: "/nowhere".into(),
             rootfs: "/nowhere".into(),
             udev_data: "/nowhere".into(),
         };
-        let machine = Snapshot::begin(roots.into(), Instant::now());
+        let machine = Snapshot::new(roots.into(), Instant::now());
         assert!(Edac.collect(&machine).unwrap().is_empty());
     }
 
     #[test]
-    fn a_controller_is_told_from_its_neighbours_by_its_number() {
-        assert_eq!(numbered("mc12", "mc"), Some("12"));
+    fn matches_only_numbered_controllers() {
+        assert_eq!(number_after("mc12", "mc"), Some("12"));
         for other in ["mc", "power", "mc0x", "mcsrow0"] {
-            assert_eq!(numbered(other, "mc"), None, "{other}");
+            assert_eq!(number_after(other, "mc"), None, "{other}");
         }
     }
 }

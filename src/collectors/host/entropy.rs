@@ -33,11 +33,11 @@ impl Collector for Entropy {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let random = machine.proc_dir("sys/kernel/random")?;
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let random = snapshot.proc_dir("sys/kernel/random")?;
         let mut out = Families::default();
         for (metric, file) in [(&AVAILABLE, "entropy_avail"), (&POOL_SIZE, "poolsize")] {
-            if let Some(bits) = out.keep(random.number::<u64>(file)) {
+            if let Some(bits) = out.ok_or_skip(random.read_number::<u64>(file)) {
                 out.add(metric, [], bits);
             }
         }

@@ -31,8 +31,8 @@ impl Collector for FileFd {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        families(&machine.proc("sys/fs/file-nr")?)
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        families(&snapshot.read_proc("sys/fs/file-nr")?)
     }
 }
 
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_in_between_is_not_the_maximum() {
+    fn skips_unused_handles_column() {
         let out = families(&Text::from("846\t7\t9223372036854775807\n")).unwrap();
         assert_eq!(
             out.lines(),

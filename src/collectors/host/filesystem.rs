@@ -5,14 +5,14 @@ use std::{io, time::Duration};
 
 use crate::{
     collector::Collector,
-    collectors::mounted::{Mounted, NO_FILE_SYSTEMS},
+    collectors::mount_usage::{FS_TYPES_EXCLUDE, MountUsage},
     duration,
     error::Result,
     family::{Families, Value},
     metric::Desc,
     metrics,
     pattern::{Filter, Pattern},
-    sources::{Answer, Mount, Snapshot, Space},
+    sources::{Mount, Snapshot, Space, StatfsResult},
 };
 
 metrics! {
@@ -43,7 +43,7 @@ const MOUNT_POINTS_EXCLUDE: &str =
 /// The flags of the filesystem collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct FileSystemFlags {
     /// Leave out mount points that match; by default those of /dev, /proc, /sys, credentials and containers.
     #[arg(
         long = "collector.filesystem.mount-points-exclude",
@@ -89,16 +89,16 @@ pub(super) struct Flags {
 pub(super) struct FileSystem {
     mount_points: Filter,
     types: Filter,
-    mounted: Mounted<Labels>,
+    mount_usage: MountUsage<MountLabels>,
 }
 
 impl Collector for FileSystem {
     const NAME: &'static str = "filesystem";
     const ABOUT: &'static str = "how full the mounted file systems are";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = FileSystemFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: FileSystemFlags) -> Result<Self, String> {
         if flags.filesystem_mount_timeout.is_zero() {
             return Err("--collector.filesystem.mount-timeout must be longer than nothing".into());
         }
@@ -123,26 +123,29 @@ impl Collector for FileSystem {
                     "collector.filesystem.fs-types-exclude",
                     flags.filesystem_fs_types_exclude,
                 ),
-                NO_FILE_SYSTEMS,
+                FS_TYPES_EXCLUDE,
             )?,
-            mounted: Mounted::new(flags.filesystem_mount_timeout, labels),
+            mount_usage: MountUsage::new(flags.filesystem_mount_timeout, labels),
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let (mounts, answers) = self.mounted.ask(machine, &mut out, |mount| {
-            self.types.wants(&mount.kind) && self.mount_points.wants(&mount.point.to_string_lossy())
+        let (mounts, results) = self.mount_usage.query(snapshot, &mut out, |mount| {
+            self.types.matches(&mount.fs_type)
+                && self
+                    .mount_points
+                    .matches(&mount.mount_point.to_string_lossy())
         })?;
-        for (mount, answer) in mounts.iter().zip(&answers) {
-            add(&mut out, mount, answer);
+        for (mount, result) in mounts.iter().zip(&results) {
+            add_mount(&mut out, mount, result);
         }
         Ok(out)
     }
 }
 
 #[derive(Debug)]
-struct Labels {
+struct MountLabels {
     device: String,
     point: String,
     kind: String,
@@ -151,34 +154,36 @@ struct Labels {
     read_only: bool,
 }
 
-fn labels(mount: Mount<'_>) -> Labels {
-    Labels {
+fn labels(mount: Mount<'_>) -> MountLabels {
+    MountLabels {
         device: mount.source.into_owned(),
-        point: mount.point.to_string_lossy().into_owned(),
-        kind: mount.kind.into_owned(),
+        point: mount.mount_point.to_string_lossy().into_owned(),
+        kind: mount.fs_type.into_owned(),
         major: mount.major.to_string(),
         minor: mount.minor.to_string(),
         read_only: mount.read_only,
     }
 }
 
-fn add(out: &mut Families, mount: &Labels, answer: &Answer) {
+fn add_mount(out: &mut Families, mount: &MountLabels, result: &StatfsResult) {
     let (device, point) = (mount.device.as_str(), mount.point.as_str());
-    let error = match answer {
-        Answer::Space(_) => String::new(),
-        Answer::Refused(errno) => said(&(*errno).into()),
-        Answer::TimedOut => "mountpoint timeout".to_owned(),
-        Answer::NotAsked => "not asked, too many mountpoints time out".to_owned(),
+    let error = match result {
+        StatfsResult::Space(_) => String::new(),
+        StatfsResult::Failed(errno) => go_error_text(&(*errno).into()),
+        StatfsResult::TimedOut => "mountpoint timeout".to_owned(),
+        StatfsResult::Skipped => "not asked, too many mountpoints time out".to_owned(),
     };
     let labels = [device, point, &mount.kind, &error];
-    let space = match answer {
-        Answer::Space(space) => Some(space),
+    let space = match result {
+        StatfsResult::Space(space) => Some(space),
         _ => None,
     };
     out.add(&DEVICE_ERROR, labels, space.is_none());
     out.add(&READONLY, labels, mount.read_only);
     let Some(space) = space else { return };
-    let Space { block, .. } = *space;
+    let Space {
+        block_size: block, ..
+    } = *space;
     out.add(&SIZE, labels, Value::product(space.blocks, block));
     out.add(&FREE, labels, Value::product(space.free, block));
     out.add(&AVAIL, labels, Value::product(space.available, block));
@@ -188,7 +193,7 @@ fn add(out: &mut Families, mount: &Labels, answer: &Answer) {
 }
 
 /// An error in the words of Go, which are those of the C library in lower case.
-fn said(error: &io::Error) -> String {
+fn go_error_text(error: &io::Error) -> String {
     if error.raw_os_error() == Some(libc::ESTALE) {
         return "stale NFS file handle".to_owned();
     }
@@ -209,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_have_the_words_dashboards_know() {
+    fn errors_are_worded_as_in_node_exporter() {
         for (errno, words) in [
             (libc::EACCES, "permission denied"),
             (libc::ESTALE, "stale NFS file handle"),
@@ -217,13 +222,13 @@ mod tests {
             (libc::ENOTCONN, "transport endpoint is not connected"),
             (libc::EDOTDOT, "RFS specific error"),
         ] {
-            assert_eq!(said(&io::Error::from_raw_os_error(errno)), words);
+            assert_eq!(go_error_text(&io::Error::from_raw_os_error(errno)), words);
         }
     }
 
     #[test]
-    fn a_mount_that_does_not_answer_has_no_numbers() {
-        let labels = Labels {
+    fn unresponsive_mount_has_no_values() {
+        let labels = MountLabels {
             device: "srv:/x".into(),
             point: "/mnt".into(),
             kind: "nfs".into(),
@@ -232,7 +237,7 @@ mod tests {
             read_only: true,
         };
         let mut out = Families::default();
-        add(&mut out, &labels, &Answer::TimedOut);
+        add_mount(&mut out, &labels, &StatfsResult::TimedOut);
         let of =
             r#"{device="srv:/x",mountpoint="/mnt",fstype="nfs",device_error="mountpoint timeout"}"#;
         assert_eq!(
@@ -246,7 +251,7 @@ mod tests {
 
     #[test]
     fn blocks_are_counted_in_bytes() {
-        let labels = Labels {
+        let labels = MountLabels {
             device: "d".into(),
             point: "/".into(),
             kind: "ext4".into(),
@@ -255,7 +260,7 @@ mod tests {
             read_only: false,
         };
         let space = Space {
-            block: 4096,
+            block_size: 4096,
             blocks: 7,
             free: 5,
             available: 3,
@@ -263,7 +268,7 @@ mod tests {
             files_free: 2,
         };
         let mut out = Families::default();
-        add(&mut out, &labels, &Answer::Space(space));
+        add_mount(&mut out, &labels, &StatfsResult::Space(space));
         let of = r#"{device="d",mountpoint="/",fstype="ext4",device_error=""}"#;
         assert_eq!(
             out.lines(),

@@ -100,12 +100,12 @@ const KINDS: &[&str] = &[
 ];
 
 /// The attributes of a chip as a whole, which are sensors of their own on the wire.
-const OF_CHIP: &[&str] = &["beep_enable", "update_interval", "vrm"];
+const CHIP_ATTRIBUTES: &[&str] = &["beep_enable", "update_interval", "vrm"];
 
 /// The flags of the hwmon collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct HwmonFlags {
     /// Only the chips whose names match.
     #[arg(long = "collector.hwmon.chip-include", value_name = "REGEX")]
     hwmon_chip_include: Option<Pattern>,
@@ -131,9 +131,9 @@ impl Collector for Hwmon {
     const NAME: &'static str = "hwmon";
     const ABOUT: &'static str = "temperatures, fans, voltages and other hardware sensors";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = HwmonFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: HwmonFlags) -> Result<Self, String> {
         Ok(Self {
             chips: Filter::new(
                 ("collector.hwmon.chip-include", flags.hwmon_chip_include),
@@ -148,21 +148,21 @@ impl Collector for Hwmon {
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
         let mut seen = HashSet::new();
-        for dir in machine.sys_dir("class/hwmon")?.dirs()? {
-            let driver = dir.word("name").map(|name| clean(&name));
-            let driver = out.keep(driver).filter(|name| !name.is_empty());
+        for dir in snapshot.sys_dir("class/hwmon")?.dirs()? {
+            let driver = dir.read_trimmed("name").map(|name| sanitize(&name));
+            let driver = out.ok_or_skip(driver).filter(|name| !name.is_empty());
             let chip = chip_name(&dir, driver.as_deref());
-            if self.chips.wants(&chip) {
+            if self.chips.matches(&chip) {
                 // Two chips of one device have one name; what is the same in both
                 // is the first's, and the other's is left out.
                 let driver = driver.filter(|driver| seen.insert(format!("{chip} {driver}")));
                 if let Some(driver) = driver {
                     out.add(&CHIP_NAMES, [&chip, &driver], 1_u64);
                 }
-                self.sensors(&mut out, &mut seen, &dir, &chip);
+                self.add_sensors(&mut out, &mut seen, &dir, &chip);
             }
         }
         Ok(out)
@@ -170,17 +170,17 @@ impl Collector for Hwmon {
 }
 
 impl Hwmon {
-    fn sensors(&self, out: &mut Families, seen: &mut HashSet<String>, dir: &Dir, chip: &str) {
+    fn add_sensors(&self, out: &mut Families, seen: &mut HashSet<String>, dir: &Dir, chip: &str) {
         let device = dir.dir("device").ok();
         let dirs = [device.as_ref(), Some(dir)];
         let mut attributes = Vec::new();
         for dir in dirs.into_iter().flatten() {
             let names = dir.names();
-            let names = out.keep(names).unwrap_or_default();
+            let names = out.ok_or_skip(names).unwrap_or_default();
             attributes.extend(
                 names
                     .into_iter()
-                    .filter_map(|name| Attribute::of(dir, name)),
+                    .filter_map(|name| Attribute::parse(dir, name)),
             );
         }
         // The device's come first, so they are the ones that are kept.
@@ -190,13 +190,13 @@ impl Hwmon {
         for sensor in attributes.chunk_by(|a, b| a.sensor() == b.sensor()) {
             let name = sensor.first().map(Attribute::name).unwrap_or_default();
             let name_in_flags = format!("{chip};{name}");
-            if !self.sensors.wants(&name_in_flags) {
+            if !self.sensors.matches(&name_in_flags) {
                 continue;
             }
             if seen.insert(name_in_flags) {
-                expose(out, seen, sensor, [chip, &name]);
+                add_sensor(out, seen, sensor, [chip, &name]);
             } else {
-                out.skip(taken(dir, chip, &name));
+                out.record_error(duplicate_error(dir, chip, &name));
             }
         }
     }
@@ -214,8 +214,8 @@ struct Attribute<'a> {
 }
 
 impl<'a> Attribute<'a> {
-    fn of(dir: &'a Dir, file: OsString) -> Option<Self> {
-        let (kind, number, property) = split(file.to_str()?)?;
+    fn parse(dir: &'a Dir, file: OsString) -> Option<Self> {
+        let (kind, number, property) = split_attribute(file.to_str()?)?;
         let property = property.to_owned();
         Some(Self {
             dir,
@@ -242,8 +242,8 @@ impl<'a> Attribute<'a> {
 }
 
 /// An attribute's kind, number and property, if it is one of a sensor.
-fn split(file: &str) -> Option<(&'static str, u32, &str)> {
-    if let Some(kind) = OF_CHIP.iter().find(|name| **name == file) {
+fn split_attribute(file: &str) -> Option<(&'static str, u32, &str)> {
+    if let Some(kind) = CHIP_ATTRIBUTES.iter().find(|name| **name == file) {
         return Some((kind, 0, ""));
     }
     let is_digit = |c: char| c.is_ascii_digit();
@@ -260,7 +260,7 @@ fn split(file: &str) -> Option<(&'static str, u32, &str)> {
     Some((kind, number.parse().ok()?, property))
 }
 
-fn expose(
+fn add_sensor(
     out: &mut Families,
     seen: &mut HashSet<String>,
     sensor: &[Attribute<'_>],
@@ -272,38 +272,40 @@ fn expose(
         .find(|attribute| attribute.property == "label")
     {
         let read = attribute.dir.read(&attribute.file);
-        if let Some(text) = out.keep(read) {
+        if let Some(text) = out.ok_or_skip(read) {
             // The spaces in it are the firmware's, and part of it.
             let text = text.body().trim_matches('\n');
             out.add(&SENSOR_LABEL, [chip, name, text], 1_u64);
-            label = Some(clean(text)).filter(|label| !label.is_empty());
+            label = Some(sanitize(text)).filter(|label| !label.is_empty());
         }
     }
     for attribute in sensor {
-        let Some(meaning) = meaning(attribute.kind, &attribute.property) else {
+        let Some(mapping) = map_attribute(attribute.kind, &attribute.property) else {
             continue;
         };
         let read = attribute.dir.read(&attribute.file);
         // Attributes that are words, such as a model's name, are not for us.
-        let number = out.keep(read).and_then(|text| text.trimmed().parse().ok());
+        let number = out
+            .ok_or_skip(read)
+            .and_then(|text| text.trimmed().parse().ok());
         let Some(number) = number.filter(|number: &f64| number.is_finite()) else {
             continue;
         };
         // A division is right to the last digit, a product with 0.001 is not.
-        let value = number / meaning.per_unit;
+        let value = number / mapping.per_unit;
         let mut sensor = name;
         if (attribute.kind, attribute.property.as_str()) == ("freq", "input") {
             // As in node_exporter, the label stands where the sensor's name should.
             sensor = label.as_deref().unwrap_or(name);
             if !seen.insert(format!("{chip};{sensor} frequency")) {
-                out.skip(taken(attribute.dir, chip, sensor));
+                out.record_error(duplicate_error(attribute.dir, chip, sensor));
                 continue;
             }
         }
-        if meaning.word.is_empty() {
-            out.add(meaning.metric, [chip, sensor], value);
+        if mapping.name_part.is_empty() {
+            out.add(mapping.metric, [chip, sensor], value);
         } else {
-            out.add_word(meaning.metric, meaning.word, [chip, sensor], value);
+            out.add_named(mapping.metric, mapping.name_part, [chip, sensor], value);
         }
     }
 }
@@ -311,13 +313,13 @@ fn expose(
 /// Which metric an attribute is, the word in its name, and how many of what the
 /// kernel counts make its unit.
 #[derive(Debug)]
-struct Meaning<'a> {
+struct AttributeMapping<'a> {
     metric: &'static Metric<2>,
-    word: &'a str,
+    name_part: &'a str,
     per_unit: f64,
 }
 
-fn meaning<'a>(kind: &'a str, property: &'a str) -> Option<Meaning<'a>> {
+fn map_attribute<'a>(kind: &'a str, property: &'a str) -> Option<AttributeMapping<'a>> {
     let (metric, word, per_unit) = match (kind, property) {
         (_, "label") => return None,
         ("beep_enable", _) => (&BEEP, "", 1.0),
@@ -353,9 +355,9 @@ fn meaning<'a>(kind: &'a str, property: &'a str) -> Option<Meaning<'a>> {
         ("pwm", _) => (&PWM_OTHER, property, 1.0),
         _ => return None,
     };
-    Some(Meaning {
+    Some(AttributeMapping {
         metric,
-        word,
+        name_part: word,
         per_unit,
     })
 }
@@ -367,29 +369,29 @@ fn chip_name(dir: &Dir, driver: Option<&str>) -> String {
     let mut parts = device
         .iter()
         .rev()
-        .map(|part| clean(&part.to_string_lossy()));
+        .map(|part| sanitize(&part.to_string_lossy()));
     let name = parts.next().filter(|name| !name.is_empty());
     let bus = parts.next().filter(|bus| !bus.is_empty());
     match (bus, name, driver) {
         (Some(bus), Some(name), _) => format!("{bus}_{name}"),
         (None, Some(name), _) => name,
         (_, None, Some(driver)) => driver.to_owned(),
-        (_, None, None) => clean(&dir.name()),
+        (_, None, None) => sanitize(&dir.name()),
     }
 }
 
 /// A word as it may stand in a chip's name.
-fn clean(word: &str) -> String {
-    let sane = |c: char| match c.to_ascii_lowercase() {
+fn sanitize(word: &str) -> String {
+    let sanitize_char = |c: char| match c.to_ascii_lowercase() {
         c @ ('a'..='z' | '0'..='9' | ':' | '_') => c,
         _ => '_',
     };
-    let word: String = word.chars().map(sane).collect();
+    let word: String = word.chars().map(sanitize_char).collect();
     word.trim_matches('_').to_owned()
 }
 
 /// Why a value is left out that another has the name of.
-fn taken(dir: &Dir, chip: &str, sensor: &str) -> Error {
+fn duplicate_error(dir: &Dir, chip: &str, sensor: &str) -> Error {
     Error::Parse {
         path: dir.path().to_owned(),
         line: 1,
@@ -421,7 +423,7 @@ mod tests {
             chips: exclude(chips),
             sensors: exclude(sensors),
         };
-        let machine = Snapshot::begin(roots.into(), Instant::now());
+        let machine = Snapshot::new(roots.into(), Instant::now());
         hwmon.collect(&machine).unwrap()
     }
 
@@ -448,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_chips_of_one_device_no_sensor_is_there_twice() {
+    fn chips_of_one_device_yield_no_duplicate_sensors() {
         let out = collect("platform", "");
         let lines = out.lines();
         let of_device: Vec<_> = lines
@@ -462,17 +464,17 @@ mod tests {
                 r#"_0000:09:00_0",sensor="temp2"} 63.75"#,
             ]
         );
-        assert_eq!(out.skipped().0, 1);
+        assert_eq!(out.errors().0, 1);
     }
 
     fn named(kind: &str, property: &str) -> String {
-        let meaning = meaning(kind, property).unwrap();
-        let name = meaning.metric.desc().name.replace('*', meaning.word);
+        let meaning = map_attribute(kind, property).unwrap();
+        let name = meaning.metric.desc().name.replace('*', meaning.name_part);
         format!("{name} / {}", meaning.per_unit)
     }
 
     #[test]
-    fn an_attribute_is_a_kind_a_number_and_a_property() {
+    fn splits_attribute_into_kind_number_property() {
         for (file, is) in [
             ("temp12_crit_alarm", Some(("temp", 12, "crit_alarm"))),
             ("pwm01", Some(("pwm", 1, ""))),
@@ -487,12 +489,12 @@ mod tests {
             ("eth0_input", None),
             ("temp1_reset_history", None),
         ] {
-            assert_eq!(split(file), is, "{file}");
+            assert_eq!(split_attribute(file), is, "{file}");
         }
     }
 
     #[test]
-    fn a_name_has_the_unit_of_its_kind() {
+    fn metric_name_has_the_unit_of_its_kind() {
         for (kind, property, name) in [
             ("temp", "input", "node_hwmon_temp_celsius / 1000"),
             (
@@ -512,13 +514,13 @@ mod tests {
         ] {
             assert_eq!(named(kind, property), name);
         }
-        assert!(meaning("temp", "label").is_none());
+        assert!(map_attribute("temp", "label").is_none());
     }
 
     #[test]
-    fn a_chip_is_called_by_letters_digits_and_colons() {
-        assert_eq!(clean("Odd Chip (1)\n"), "odd_chip__1");
-        assert_eq!(clean("0000:00:03.1"), "0000:00:03_1");
-        assert_eq!(clean("Ü"), "");
+    fn chip_names_are_sanitized() {
+        assert_eq!(sanitize("Odd Chip (1)\n"), "odd_chip__1");
+        assert_eq!(sanitize("0000:00:03.1"), "0000:00:03_1");
+        assert_eq!(sanitize("Ü"), "");
     }
 }

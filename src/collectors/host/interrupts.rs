@@ -25,7 +25,7 @@ metrics! {
 /// The flags of the interrupts collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct InterruptsFlags {
     /// Expose only interrupts that match, as type;info;devices.
     #[arg(long = "collector.interrupts.name-include", value_name = "REGEX")]
     interrupts_name_include: Option<Pattern>,
@@ -53,9 +53,9 @@ impl Collector for Interrupts {
     const ABOUT: &'static str = "how often each CPU was interrupted by what";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = InterruptsFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: InterruptsFlags) -> Result<Self, String> {
         let include = (
             "collector.interrupts.name-include",
             flags.interrupts_name_include,
@@ -70,18 +70,18 @@ impl Collector for Interrupts {
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        self.families(&machine.proc("interrupts")?)
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        self.families(&snapshot.read_proc("interrupts")?)
     }
 }
 
 impl Interrupts {
     fn families(&self, interrupts: &Text) -> Result<Families> {
         let mut out = Families::default();
-        let cpus: Vec<&str> = super::softirqs::cpus(interrupts.line()?);
+        let cpus: Vec<&str> = super::softirqs::parse_cpus(interrupts.line()?);
         for line in interrupts.lines().skip(1) {
-            let interrupt = interrupt(&line, cpus.len());
-            let Some(Some(interrupt)) = out.keep(interrupt) else {
+            let interrupt = parse_interrupt(&line, cpus.len());
+            let Some(Some(interrupt)) = out.ok_or_skip(interrupt) else {
                 continue;
             };
             let Interrupt {
@@ -90,7 +90,7 @@ impl Interrupts {
                 devices,
                 counts,
             } = interrupt;
-            if !self.filter.wants(&format!("{kind};{info};{devices}")) {
+            if !self.filter.matches(&format!("{kind};{info};{devices}")) {
                 continue;
             }
             for (cpu, count) in cpus.iter().zip(counts) {
@@ -111,7 +111,7 @@ struct Interrupt<'a> {
 }
 
 /// One line, if it counts something by CPU.
-fn interrupt<'a>(line: &Fields<'a>, cpus: usize) -> Result<Option<Interrupt<'a>>> {
+fn parse_interrupt<'a>(line: &Fields<'a>, cpus: usize) -> Result<Option<Interrupt<'a>>> {
     // Not split at white space: on arm64 a wide number touches the colon.
     let Some((kind, rest)) = line.rest().split_once(':') else {
         return Ok(None);
@@ -144,7 +144,7 @@ mod tests {
         ERR:          7\n";
 
     fn interrupts(include: &str, exclude: &str, include_zeros: bool) -> Interrupts {
-        Interrupts::new(Flags {
+        Interrupts::new(InterruptsFlags {
             interrupts_name_include: include.parse().ok(),
             interrupts_name_exclude: exclude.parse().ok(),
             interrupts_include_zeros: include_zeros,
@@ -165,12 +165,12 @@ mod tests {
                 r#"node_interrupts_total{cpu="2",devices="",info="Rescheduling interrupts",type="IPI0"} 5"#,
             ]
         );
-        let reason = out.skipped().1.unwrap().to_string();
+        let reason = out.errors().1.unwrap().to_string();
         assert_eq!(reason, r#"test:3: count is not a number: "x""#);
     }
 
     #[test]
-    fn a_flag_chooses_by_all_three_labels() {
+    fn filter_matches_type_info_and_devices() {
         let text = Text::from(INTERRUPTS_OF_TWO);
         let lines = |interrupts: Interrupts| interrupts.families(&text).unwrap().lines();
         assert_eq!(

@@ -31,10 +31,10 @@ impl Collector for KernelHung {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let count: u64 = machine
-            .proc("sys/kernel/hung_task_detect_count")?
-            .number()?;
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let count: u64 = snapshot
+            .read_proc("sys/kernel/hung_task_detect_count")?
+            .parse_number()?;
         let mut out = Families::default();
         out.add(&TASKS, [], count);
         Ok(out)

@@ -61,17 +61,17 @@ impl Collector for Ksmd {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let ksm = machine.sys_dir("kernel/mm/ksm")?;
+        let ksm = snapshot.sys_dir("kernel/mm/ksm")?;
         for (file, metric) in FILES {
-            let value = ksm.number::<Value>(file);
-            if let Some(value) = out.keep(value) {
+            let value = ksm.read_number::<Value>(file);
+            if let Some(value) = out.ok_or_skip(value) {
                 out.add(metric, [], value);
             }
         }
-        let sleep = ksm.number("sleep_millisecs");
-        if let Some(milliseconds) = out.keep(sleep) {
+        let sleep = ksm.read_number("sleep_millisecs");
+        if let Some(milliseconds) = out.ok_or_skip(sleep) {
             out.add(&SLEEP_SECONDS, [], Value::quotient(milliseconds, 1000));
         }
         Ok(out)

@@ -32,40 +32,40 @@ impl Collector for LnStat {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let dir = machine.proc_dir("net/stat")?;
+        let dir = snapshot.proc_dir("net/stat")?;
         for name in dir.names()? {
-            if let Some(text) = out.keep(dir.read(&name)) {
-                families(&mut out, &name.to_string_lossy(), &text);
+            if let Some(text) = out.ok_or_skip(dir.read(&name)) {
+                add_table(&mut out, &name.to_string_lossy(), &text);
             }
         }
         Ok(out)
     }
 }
 
-fn families(out: &mut Families, subsystem: &str, text: &Text) {
-    let names: Vec<_> = names(text).collect();
-    for (cpu, row) in rows(text, names.len()).enumerate() {
-        let Some(row) = out.keep(row) else {
+fn add_table(out: &mut Families, subsystem: &str, text: &Text) {
+    let names: Vec<_> = column_names(text).collect();
+    for (cpu, row) in parse_rows(text, names.len()).enumerate() {
+        let Some(row) = out.ok_or_skip(row) else {
             continue;
         };
         let mut buffer = itoa::Buffer::new();
         let cpu = buffer.format(cpu);
         for (name, count) in names.iter().zip(row) {
-            out.add_word(&COLUMN, name, [cpu, subsystem], count);
+            out.add_named(&COLUMN, name, [cpu, subsystem], count);
         }
     }
 }
 
 /// The names of the columns.
-pub(super) fn names(text: &Text) -> impl Iterator<Item = &str> {
+pub(super) fn column_names(text: &Text) -> impl Iterator<Item = &str> {
     let head = text.body().lines().next().unwrap_or_default();
     head.split_ascii_whitespace()
 }
 
 /// The numbers of each CPU that is there, in order; as many as there are names.
-pub(super) fn rows(text: &Text, columns: usize) -> impl Iterator<Item = Result<Vec<u64>>> {
+pub(super) fn parse_rows(text: &Text, columns: usize) -> impl Iterator<Item = Result<Vec<u64>>> {
     text.lines().skip(1).map(move |mut line| {
         let mut row = Vec::with_capacity(columns);
         while let Some(word) = line.next_word() {
@@ -86,7 +86,7 @@ mod tests {
     fn each_cpu_has_a_line() {
         let mut out = Families::default();
         let text = Text::from("entries  hits\t new\n0000000a 00000002 1\n0000000a ffffffff 3\n");
-        families(&mut out, "arp_cache", &text);
+        add_table(&mut out, "arp_cache", &text);
         assert_eq!(
             out.lines(),
             [
@@ -101,9 +101,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_does_not_match_the_names_costs_only_itself() {
+    fn line_with_wrong_column_count_is_skipped() {
         let mut out = Families::default();
-        families(&mut out, "x", &Text::from("a b\n1\n1 2 3\n1 z\n4 5\n"));
+        add_table(&mut out, "x", &Text::from("a b\n1\n1 2 3\n1 z\n4 5\n"));
         assert_eq!(
             out.lines(),
             [
@@ -111,8 +111,8 @@ mod tests {
                 r#"node_lnstat_b_total{cpu="3",subsystem="x"} 5"#,
             ]
         );
-        assert_eq!(out.skipped().0, 3);
-        let reason = out.skipped().1.unwrap().to_string();
+        assert_eq!(out.errors().0, 3);
+        let reason = out.errors().1.unwrap().to_string();
         assert_eq!(reason, "test:2: 1 columns for 2 names");
     }
 }

@@ -35,8 +35,8 @@ impl Collector for LoadAvg {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let loadavg = machine.proc("loadavg")?;
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let loadavg = snapshot.read_proc("loadavg")?;
         let mut fields = loadavg.line()?;
 
         let mut out = Families::default();

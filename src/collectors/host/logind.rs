@@ -14,7 +14,7 @@ use crate::{
     family::Families,
     metric::Desc,
     metrics,
-    sources::{Call, Daemon, Reply, Snapshot, Talk},
+    sources::{Daemon, DbusSession, MethodCall, Reply, Snapshot},
 };
 
 metrics! {
@@ -60,8 +60,8 @@ impl Collector for Logind {
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        self.logind.ask(machine.deadline(), families)
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        self.logind.with_session(snapshot.deadline(), families)
     }
 }
 
@@ -70,22 +70,22 @@ impl Collector for Logind {
 type ListedSession<'a> = (&'a str, u32, &'a str, &'a str, ObjectPath<'a>);
 
 /// The labels of a session, in order.
-type Labels<'a> = (&'static str, bool, &'a str, &'static str);
+type SessionLabels<'a> = (&'static str, bool, &'a str, &'static str);
 
 /// The metrics of all sessions, for the fuzz target `dbus`.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn of(daemon: &Daemon, deadline: std::time::Instant) -> Result<Families> {
-    daemon.ask(deadline, families)
+    daemon.with_session(deadline, families)
 }
 
-fn families(talk: &mut Talk<'_>) -> Result<Families> {
-    let seats = talk.ask(Call::method(OBJECT, MANAGER, "ListSeats"))?;
+fn families(bus: &mut DbusSession<'_>) -> Result<Families> {
+    let seats = bus.call(MethodCall::method(OBJECT, MANAGER, "ListSeats"))?;
     let seats: Vec<(&str, ObjectPath<'_>)> = seats.read()?;
-    let sessions = talk.ask(Call::method(OBJECT, MANAGER, "ListSessions"))?;
+    let sessions = bus.call(MethodCall::method(OBJECT, MANAGER, "ListSessions"))?;
     let sessions: Vec<ListedSession<'_>> = sessions.read()?;
-    let mut replies = talk
-        .ask_all(sessions.iter().flat_map(|(.., object)| {
-            PROPERTIES.map(|property| Call::property(object.as_str(), SESSION, property))
+    let mut replies = bus
+        .call_all(sessions.iter().flat_map(|(.., object)| {
+            PROPERTIES.map(|property| MethodCall::property(object.as_str(), SESSION, property))
         }))?
         .into_iter();
 
@@ -96,13 +96,13 @@ fn families(talk: &mut Talk<'_>) -> Result<Families> {
         let (Some(class), Some(remote), Some(kind)) = (class, remote, kind) else {
             break;
         };
-        if let Some(labels) = out.keep(labels(seat, class, remote, kind)) {
+        if let Some(labels) = out.ok_or_skip(labels(seat, class, remote, kind)) {
             *counts.entry(labels).or_default() += 1;
         }
     }
     // Sessions that came over the network have no seat.
     let seats = seats.iter().map(|(seat, _)| *seat).chain([""]);
-    all_combinations(&mut out, seats, &counts);
+    add_all_combinations(&mut out, seats, &counts);
     Ok(out)
 }
 
@@ -111,10 +111,10 @@ fn labels(
     class: Result<Reply>,
     remote: Result<Reply>,
     kind: Result<Reply>,
-) -> Result<Labels<'_>> {
+) -> Result<SessionLabels<'_>> {
     Ok((
         known_or_other(&class?.text()?, &CLASSES),
-        remote?.truth()?,
+        remote?.boolean()?,
         seat,
         known_or_other(&kind?.text()?, &TYPES),
     ))
@@ -125,10 +125,10 @@ fn known_or_other<const N: usize>(word: &str, known: &'static [&'static str; N])
     found.copied().unwrap_or("other")
 }
 
-fn all_combinations<'a>(
+fn add_all_combinations<'a>(
     out: &mut Families,
     seats: impl Iterator<Item = &'a str>,
-    counts: &BTreeMap<Labels<'_>, u64>,
+    counts: &BTreeMap<SessionLabels<'_>, u64>,
 ) {
     for seat in seats {
         for class in CLASSES {
@@ -150,13 +150,13 @@ mod tests {
     use zbus::{Message, Variant};
 
     use super::*;
-    use crate::sources::fake_bus::{FakeBus, call};
+    use crate::sources::fake_bus::{FakeBus, called_method};
 
     fn answer(question: &Message) -> Option<Message> {
         let header = question.header();
         let reply = Message::method_return(&header);
         let object = |name: &str| ObjectPath::try_from(format!("{OBJECT}/{name}")).unwrap();
-        let (path, _, member) = call(question);
+        let (path, _, member) = called_method(question);
         match member.as_str() {
             "ListSeats" => reply.build(&vec![("seat0", object("seat/seat0"))]),
             "ListSessions" => reply.build(&vec![
@@ -185,11 +185,11 @@ mod tests {
     }
 
     #[test]
-    fn every_combination_is_there_and_a_session_that_ended_is_not_counted() {
+    fn all_combinations_exist_and_ended_sessions_are_skipped() {
         let bus = FakeBus::start("sessions", answer);
         let logind = bus.daemon("logind", "org.freedesktop.login1");
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
-        let out = logind.ask(deadline, families).unwrap();
+        let out = logind.with_session(deadline, families).unwrap();
         let mut lines = out.lines();
         assert_eq!(lines.len(), CLASSES.len() * 2 * 2 * TYPES.len());
         lines.retain(|line| !line.ends_with(" 0"));
@@ -200,6 +200,6 @@ mod tests {
                 r#"node_logind_sessions{class="user",remote="true",seat="",type="tty"} 2"#,
             ]
         );
-        assert_eq!(out.skipped().0, 0);
+        assert_eq!(out.errors().0, 0);
     }
 }

@@ -55,19 +55,19 @@ impl Collector for Mdadm {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let mdstat = machine.proc("mdstat")?;
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let mdstat = snapshot.read_proc("mdstat")?;
         let mut out = Families::default();
-        for array in arrays(&mdstat) {
-            if let Some(array) = out.keep(array) {
-                add(&mut out, &array);
+        for array in parse_arrays(&mdstat) {
+            if let Some(array) = out.ok_or_skip(array) {
+                add_array(&mut out, &array);
             }
         }
-        if let Some(block) = out.keep(machine.sys_dir("block")) {
+        if let Some(block) = out.ok_or_skip(snapshot.sys_dir("block")) {
             for name in block.names()? {
                 let name = name.to_string_lossy();
                 if name.starts_with("md")
-                    && let Some(array) = out.keep(block.dir(format!("{name}/md")))
+                    && let Some(array) = out.ok_or_skip(block.dir(format!("{name}/md")))
                 {
                     add_sysfs(&mut out, &name, &array);
                 }
@@ -77,7 +77,7 @@ impl Collector for Mdadm {
     }
 }
 
-fn add(out: &mut Families, array: &Array<'_>) {
+fn add_array(out: &mut Families, array: &Array<'_>) {
     let name = array.name;
     let state = array.sync.as_ref().map_or(array.state, |sync| sync.state);
     for known in STATES {
@@ -102,14 +102,14 @@ fn add_sysfs(out: &mut Families, name: &str, array: &Dir) {
     // `3 (2)` while the number changes.
     let disks = array.read("raid_disks");
     let disks = disks.and_then(|disks| disks.line()?.parse::<u64>("raid_disks"));
-    if let Some(disks) = out.keep(disks) {
+    if let Some(disks) = out.ok_or_skip(disks) {
         out.add(&RAID_DISKS, [name], disks);
     }
-    let degraded = match array.number::<u64>("degraded") {
-        Err(Error::Absent(_)) => Ok(0),
+    let degraded = match array.read_number::<u64>("degraded") {
+        Err(Error::NotFound(_)) => Ok(0),
         read => read,
     };
-    if let Some(degraded) = out.keep(degraded) {
+    if let Some(degraded) = out.ok_or_skip(degraded) {
         out.add(&DEGRADED, [name], degraded);
     }
 }
@@ -128,25 +128,25 @@ struct Array<'a> {
     blocks: Option<u64>,
     /// How many disks it needs, and how many of those it has.
     disks: Option<(u64, u64)>,
-    sync: Option<Sync>,
+    sync: Option<SyncState>,
 }
 
 /// What an array is busy with.
 #[derive(Debug)]
-struct Sync {
+struct SyncState {
     state: &'static str,
     /// How far it got, if that is said.
     blocks: Option<u64>,
 }
 
 /// The arrays in the order of the file. One that makes no sense is an error of its own.
-fn arrays(mdstat: &Text) -> Vec<Result<Array<'_>>> {
+fn parse_arrays(mdstat: &Text) -> Vec<Result<Array<'_>>> {
     let mut arrays: Vec<Result<Array<'_>>> = Vec::new();
     for (raw, line) in mdstat.body().lines().zip(mdstat.lines()) {
         if raw.starts_with([' ', '\t']) {
             if let Some(last) = arrays.last_mut()
                 && let Ok(array) = last
-                && let Err(error) = array.read_more(line)
+                && let Err(error) = array.parse_continuation(line)
             {
                 *last = Err(error);
             }
@@ -155,18 +155,18 @@ fn arrays(mdstat: &Text) -> Vec<Result<Array<'_>>> {
             && !raw.starts_with("unused devices")
             && !raw.starts_with("read_ahead")
         {
-            arrays.push(Array::read(line));
+            arrays.push(Array::parse(line));
         }
     }
     for array in arrays.iter_mut().flatten() {
-        array.complete();
+        array.finish();
     }
     arrays
 }
 
 impl<'a> Array<'a> {
     /// Reads `md0 : active (read-only) raid1 sdb1[1](F) sda1[0]`.
-    fn read(mut line: Fields<'a>) -> Result<Self> {
+    fn parse(mut line: Fields<'a>) -> Result<Self> {
         let name = line.word("array")?;
         if line.word("colon")? != ":" {
             return Err(line.error("not an array"));
@@ -197,16 +197,16 @@ impl<'a> Array<'a> {
     }
 
     /// Reads one of the lines below the first.
-    fn read_more(&mut self, mut line: Fields<'a>) -> Result<()> {
+    fn parse_continuation(&mut self, mut line: Fields<'a>) -> Result<()> {
         let rest = line.rest();
         match line.next_word() {
             None | Some("bitmap:") => {}
             Some(word) if line.clone().next_word() == Some("blocks") => {
                 self.blocks = Some(line.parse_word(word, "blocks")?);
-                self.disks = disks(line)?;
+                self.disks = parse_disks(line)?;
             }
             Some(_) => {
-                if let Some(sync) = sync(rest, &line)? {
+                if let Some(sync) = parse_sync(rest, &line)? {
                     self.sync = Some(sync);
                 }
             }
@@ -215,7 +215,7 @@ impl<'a> Array<'a> {
     }
 
     /// Concludes what follows from all lines together.
-    fn complete(&mut self) {
+    fn finish(&mut self) {
         if self.state == "inactive" {
             self.disks = Some((0, 0));
         } else if !self.redundant {
@@ -226,7 +226,7 @@ impl<'a> Array<'a> {
 }
 
 /// Of `super 1.2 level 5, 64k chunk, algorithm 2 [3/2] [U_U]` the numbers in brackets.
-fn disks(mut line: Fields<'_>) -> Result<Option<(u64, u64)>> {
+fn parse_disks(mut line: Fields<'_>) -> Result<Option<(u64, u64)>> {
     while let Some(word) = line.next_word() {
         let bracketed = word
             .strip_prefix('[')
@@ -241,7 +241,7 @@ fn disks(mut line: Fields<'_>) -> Result<Option<(u64, u64)>> {
 
 /// Reads `[=>...]  recovery = 16.1% (7861/48825) finish=61.5min speed=1109K/sec`,
 /// or `resync=DELAYED`. Other lines are none of ours.
-fn sync(rest: &str, line: &Fields<'_>) -> Result<Option<Sync>> {
+fn parse_sync(rest: &str, line: &Fields<'_>) -> Result<Option<SyncState>> {
     let mut words = rest.split([' ', '\t', '=']).filter(|word| !word.is_empty());
     let state = words.find_map(|word| match word {
         "recovery" => Some("recovering"),
@@ -257,7 +257,7 @@ fn sync(rest: &str, line: &Fields<'_>) -> Result<Option<Sync>> {
             "PENDING" | "DELAYED" => blocks = Some(0),
             // Another machine does it.
             "REMOTE" => {
-                return Ok(Some(Sync {
+                return Ok(Some(SyncState {
                     state,
                     blocks: None,
                 }));
@@ -273,7 +273,7 @@ fn sync(rest: &str, line: &Fields<'_>) -> Result<Option<Sync>> {
     if blocks.is_none() {
         return Err(line.error(format_args!("does not say how far {state} is")));
     }
-    Ok(Some(Sync { state, blocks }))
+    Ok(Some(SyncState { state, blocks }))
 }
 
 #[cfg(test)]
@@ -282,16 +282,16 @@ mod tests {
 
     fn lines(mdstat: &str) -> (Vec<String>, usize) {
         let mut out = Families::default();
-        for array in arrays(&Text::from(mdstat)) {
-            if let Some(array) = out.keep(array) {
-                add(&mut out, &array);
+        for array in parse_arrays(&Text::from(mdstat)) {
+            if let Some(array) = out.ok_or_skip(array) {
+                add_array(&mut out, &array);
             }
         }
-        (out.lines(), out.skipped().0)
+        (out.lines(), out.errors().0)
     }
 
     /// The state, the numbers of disks (active, failed, spare, required) and of blocks.
-    fn shown(mdstat: &str) -> String {
+    fn collected(mdstat: &str) -> String {
         let (lines, skipped) = lines(mdstat);
         assert_eq!(skipped, 0);
         let value = |of: &str| {
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn every_level_is_understood() {
+    fn parses_every_raid_level() {
         for (mdstat, expected) in [
             (
                 "md0 : active raid1 sdb1[1] sda1[0]\n      523264 blocks [2/2] [UU]\n      \n",
@@ -349,12 +349,12 @@ mod tests {
                 "active - 0 0 of -, 22/22",
             ),
         ] {
-            assert_eq!(shown(mdstat), expected, "{mdstat}");
+            assert_eq!(collected(mdstat), expected, "{mdstat}");
         }
     }
 
     #[test]
-    fn an_array_that_is_busy_says_with_what_and_how_far() {
+    fn busy_array_exposes_state_and_progress() {
         for (line, expected) in [
             (
                 "[=>..]  recovery =  8.5% (16/195) finish=2min speed=9K/sec",
@@ -382,7 +382,7 @@ mod tests {
             );
             let (state, blocks) = expected.split_once(' ').unwrap();
             assert_eq!(
-                shown(&mdstat),
+                collected(&mdstat),
                 format!("{state} 2 0 0 of 2, {blocks}/200"),
                 "{line}"
             );
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_stanza_costs_only_itself() {
+    fn malformed_array_is_skipped() {
         let good = |name| format!("{name} : active raid1 sda[0]\n      8 blocks [1/1] [U]\n\n");
         for bad in [
             "md1 active\n",

@@ -33,19 +33,19 @@ impl Collector for MemInfo {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for fields in machine.proc("meminfo")?.lines() {
-            let field = field(fields);
-            match out.keep(field) {
-                Some(Field {
+        for fields in snapshot.read_proc("meminfo")?.lines() {
+            let field = parse_field(fields);
+            match out.ok_or_skip(field) {
+                Some(MemInfoField {
                     name,
                     value: Ok(bytes),
-                }) => out.add_word(&BYTES, &name, [], bytes),
-                Some(Field {
+                }) => out.add_named(&BYTES, &name, [], bytes),
+                Some(MemInfoField {
                     name,
                     value: Err(count),
-                }) => out.add_word(&COUNT, &name, [], count),
+                }) => out.add_named(&COUNT, &name, [], count),
                 None => {}
             }
         }
@@ -54,12 +54,12 @@ impl Collector for MemInfo {
 }
 
 /// One line: an amount in bytes, or else a number of pages.
-pub(super) struct Field {
+pub(super) struct MemInfoField {
     pub(super) name: String,
     pub(super) value: Result<Value, Value>,
 }
 
-pub(super) fn field(mut fields: Fields<'_>) -> Result<Field> {
+pub(super) fn parse_field(mut fields: Fields<'_>) -> Result<MemInfoField> {
     // `Active(anon):` is `node_memory_Active_anon_bytes`.
     let name = fields.word("field")?.trim_end_matches(':');
     let name = name.replace('(', "_").replace(')', "");
@@ -69,7 +69,7 @@ pub(super) fn field(mut fields: Fields<'_>) -> Result<Field> {
         None => Err(value.into()),
         Some(unit) => return Err(fields.error(format_args!("unknown unit {unit:?}"))),
     };
-    Ok(Field { name, value })
+    Ok(MemInfoField { name, value })
 }
 
 #[cfg(test)]
@@ -78,12 +78,12 @@ mod tests {
     use crate::sources::Text;
 
     #[test]
-    fn a_line_that_makes_no_sense_costs_only_itself() {
+    fn malformed_line_is_skipped() {
         let text = Text::from("MemTotal: 3 kB\nOdd: x kB\nHugePages_Free: 4\nActive(anon): 5 kB\n");
         let fields: Vec<_> = text
             .lines()
             .map(|line| {
-                field(line)
+                parse_field(line)
                     .map(|f| (f.name, f.value))
                     .map_err(|e| e.to_string())
             })

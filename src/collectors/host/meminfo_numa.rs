@@ -4,7 +4,7 @@
 //!
 //! Like `meminfo` it copies every line, but its names do not tell bytes from pages.
 
-use super::meminfo::{Field, field};
+use super::meminfo::{MemInfoField, parse_field};
 use crate::{
     collector::{Collector, NoFlags},
     error::Result,
@@ -36,9 +36,9 @@ impl Collector for MemInfoNuma {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for dir in machine.sys_dir("devices/system/node")?.dirs()? {
+        for dir in snapshot.sys_dir("devices/system/node")?.dirs()? {
             let name = dir.name();
             let Some(node) = name
                 .strip_prefix("node")
@@ -47,42 +47,42 @@ impl Collector for MemInfoNuma {
                 continue;
             };
             let text = dir.read("meminfo");
-            if let Some(text) = out.keep(text) {
-                meminfo(&mut out, &text, node);
+            if let Some(text) = out.ok_or_skip(text) {
+                add_meminfo(&mut out, &text, node);
             }
             let text = dir.read("numastat");
-            if let Some(text) = out.keep(text) {
-                numastat(&mut out, &text, node);
+            if let Some(text) = out.ok_or_skip(text) {
+                add_numastat(&mut out, &text, node);
             }
         }
         Ok(out)
     }
 }
 
-fn meminfo(out: &mut Families, text: &Text, node: &str) {
+fn add_meminfo(out: &mut Families, text: &Text, node: &str) {
     for mut line in text.lines() {
         // `Node 0 MemTotal: 16420536 kB`
         let (Some("Node"), Some(_)) = (line.next_word(), line.next_word()) else {
             continue;
         };
-        let field = field(line);
-        if let Some(Field { name, value }) = out.keep(field) {
+        let field = parse_field(line);
+        if let Some(MemInfoField { name, value }) = out.ok_or_skip(field) {
             let value = value.unwrap_or_else(|pages| pages);
-            out.add_word(&MEMORY, &name, [node], value);
+            out.add_named(&MEMORY, &name, [node], value);
         }
     }
 }
 
-fn numastat(out: &mut Families, text: &Text, node: &str) {
+fn add_numastat(out: &mut Families, text: &Text, node: &str) {
     for line in text.lines() {
-        let count = count(line);
-        if let Some((name, count)) = out.keep(count) {
-            out.add_word(&PAGES, name, [node], count);
+        let count = parse_count(line);
+        if let Some((name, count)) = out.ok_or_skip(count) {
+            out.add_named(&PAGES, name, [node], count);
         }
     }
 }
 
-fn count(mut line: Fields<'_>) -> Result<(&str, Value)> {
+fn parse_count(mut line: Fields<'_>) -> Result<(&str, Value)> {
     Ok((line.word("name")?, line.parse("count")?))
 }
 
@@ -91,13 +91,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_is_copied_and_a_damaged_one_left_out() {
+    fn copies_lines_and_skips_malformed_ones() {
         let mut out = Families::default();
         let text = "Node 3 MemTotal: 4 kB\nNode 3 Active(anon): 5 kB\nNode 3 New: 6 MB\n\
             Node 3 HugePages_Free: 7\n"
             .into();
-        meminfo(&mut out, &text, "3");
-        numastat(&mut out, &"numa_hit 8\nnuma_miss x\n".into(), "3");
+        add_meminfo(&mut out, &text, "3");
+        add_numastat(&mut out, &"numa_hit 8\nnuma_miss x\n".into(), "3");
         assert_eq!(
             out.lines(),
             [
@@ -107,6 +107,6 @@ mod tests {
                 r#"node_memory_numa_numa_hit_total{node="3"} 8"#,
             ]
         );
-        assert_eq!(out.skipped().0, 2);
+        assert_eq!(out.errors().0, 2);
     }
 }

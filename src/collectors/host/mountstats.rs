@@ -203,7 +203,7 @@ const UDP: &[Option<&Metric<4>>] = &[
 ];
 
 /// How many columns RDMA has in common with TCP; it goes on with its own.
-const RDMA: usize = 10;
+const RDMA_COLUMNS: usize = 10;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -220,19 +220,19 @@ impl Collector for MountStats {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let mountstats = machine.proc("self/mountstats")?;
-        let mounts = mounts(&mut out, &mountstats);
+        let mountstats = snapshot.read_proc("self/mountstats")?;
+        let mounts = parse_mounts(&mut out, &mountstats);
         if !mounts.is_empty() {
-            families(&mut out, &mounts, &machine.proc("self/mountinfo")?);
+            add_mounts(&mut out, &mounts, &snapshot.read_proc("self/mountinfo")?);
         }
         Ok(out)
     }
 }
 
 /// One NFS mount, its numbers yet to be read.
-struct Mount<'a> {
+struct NfsMount<'a> {
     head: Fields<'a>,
     export: &'a str,
     point: &'a str,
@@ -244,14 +244,14 @@ struct Mount<'a> {
     operations: Vec<(&'a str, Fields<'a>)>,
 }
 
-fn families(out: &mut Families, mounts: &[Mount<'_>], mountinfo: &Text) {
-    let addresses = addresses(mountinfo);
+fn add_mounts(out: &mut Families, mounts: &[NfsMount<'_>], mountinfo: &Text) {
+    let addresses = parse_addresses(mountinfo);
     let mut seen = HashSet::new();
     let mut points = HashSet::new();
     for mount in mounts {
         let Some(address) = addresses.get(&(mount.point, mount.export)) else {
             let point = mount.point;
-            out.skip(
+            out.record_error(
                 mount
                     .head
                     .error(format_args!("no address of {point} in mountinfo")),
@@ -264,12 +264,12 @@ fn families(out: &mut Families, mounts: &[Mount<'_>], mountinfo: &Text) {
             out.add(&MOUNTPOINT, labels, true);
         }
         if seen.insert(export) {
-            one_export(out, mount, address);
+            add_export(out, mount, address);
         }
     }
 }
 
-fn one_export(out: &mut Families, mount: &Mount<'_>, address: &str) {
+fn add_export(out: &mut Families, mount: &NfsMount<'_>, address: &str) {
     let (export, protocol) = (mount.export, mount.protocol);
     let labels = [export, address, protocol];
     for (line, metrics) in [
@@ -278,23 +278,23 @@ fn one_export(out: &mut Families, mount: &Mount<'_>, address: &str) {
         (&mount.events, EVENTS),
     ] {
         let Some(line) = line else { continue };
-        add(out, metrics, labels, line.clone());
+        add_columns(out, metrics, labels, line.clone());
     }
     for (number, (kind, line)) in mount.transports.iter().enumerate() {
         let columns = match *kind {
             "tcp" => TCP,
             "udp" => UDP,
-            "rdma" => TCP.get(..RDMA).unwrap_or(TCP),
+            "rdma" => TCP.get(..RDMA_COLUMNS).unwrap_or(TCP),
             // Like TCP, less the port.
             "local" => TCP.get(1..).unwrap_or(TCP),
             _ => {
-                out.skip(line.error(format_args!("unknown transport {kind:?}")));
+                out.record_error(line.error(format_args!("unknown transport {kind:?}")));
                 continue;
             }
         };
         let mut buffer = itoa::Buffer::new();
         let number = buffer.format(number);
-        add(
+        add_columns(
             out,
             columns,
             [export, address, protocol, number],
@@ -302,13 +302,13 @@ fn one_export(out: &mut Families, mount: &Mount<'_>, address: &str) {
         );
     }
     for (name, line) in &mount.operations {
-        let added = operation(out, [export, address, name, protocol], line.clone());
-        out.keep(added);
+        let result = add_operation(out, [export, address, name, protocol], line.clone());
+        out.ok_or_skip(result);
     }
 }
 
 /// Adds the columns of a line, as many as there are: all of these or none.
-fn add<const N: usize>(
+fn add_columns<const N: usize>(
     out: &mut Families,
     metrics: &[Option<&'static Metric<N>>],
     labels: [&str; N],
@@ -325,14 +325,14 @@ fn add<const N: usize>(
         Ok(values)
     };
     let read = read();
-    for (metric, value) in out.keep(read).unwrap_or_default() {
+    for (metric, value) in out.ok_or_skip(read).unwrap_or_default() {
         if let Some(metric) = metric {
             out.add(metric, labels, value);
         }
     }
 }
 
-fn operation(out: &mut Families, labels: [&str; 4], mut line: Fields<'_>) -> Result<()> {
+fn add_operation(out: &mut Families, labels: [&str; 4], mut line: Fields<'_>) -> Result<()> {
     let counts = [
         &REQUESTS,
         &TRANSMISSIONS,
@@ -355,13 +355,13 @@ fn operation(out: &mut Families, labels: [&str; 4], mut line: Fields<'_>) -> Res
 }
 
 /// The NFS mounts of a `mountstats` file.
-fn mounts<'a>(out: &mut Families, text: &'a Text) -> Vec<Mount<'a>> {
-    let mut mounts: Vec<Mount<'a>> = Vec::new();
-    let mut current: Option<Mount<'a>> = None;
-    let mut finish = |mount: Option<Mount<'a>>| match mount {
+fn parse_mounts<'a>(out: &mut Families, text: &'a Text) -> Vec<NfsMount<'a>> {
+    let mut mounts: Vec<NfsMount<'a>> = Vec::new();
+    let mut current: Option<NfsMount<'a>> = None;
+    let mut finish = |mount: Option<NfsMount<'a>>| match mount {
         Some(mount) if mount.protocol.is_empty() => {
             let export = mount.export;
-            out.skip(
+            out.record_error(
                 mount
                     .head
                     .error(format_args!("{export} has no line about a transport")),
@@ -376,7 +376,7 @@ fn mounts<'a>(out: &mut Families, text: &'a Text) -> Vec<Mount<'a>> {
         };
         if word == "device" || word == "no" {
             finish(current.take());
-            current = nfs_mount(line);
+            current = parse_nfs_mount(line);
             continue;
         }
         let Some(mount) = &mut current else {
@@ -407,13 +407,13 @@ fn mounts<'a>(out: &mut Families, text: &'a Text) -> Vec<Mount<'a>> {
 }
 
 /// `device X mounted on Y with fstype nfs4 statvers=1.1`, its first word taken.
-fn nfs_mount(mut line: Fields<'_>) -> Option<Mount<'_>> {
+fn parse_nfs_mount(mut line: Fields<'_>) -> Option<NfsMount<'_>> {
     let head = line.clone();
     let export = line.next_word()?;
     let _mounted_on = (line.next_word()?, line.next_word()?);
     let point = line.next_word()?;
     let _with_fstype = (line.next_word()?, line.next_word()?);
-    matches!(line.next_word()?, "nfs" | "nfs4").then_some(Mount {
+    matches!(line.next_word()?, "nfs" | "nfs4").then_some(NfsMount {
         head,
         export,
         point,
@@ -427,12 +427,12 @@ fn nfs_mount(mut line: Fields<'_>) -> Option<Mount<'_>> {
 }
 
 /// The servers' addresses, by mount point and export, out of a `mountinfo` file.
-fn addresses(mountinfo: &Text) -> HashMap<(&str, &str), &str> {
-    mountinfo.lines().filter_map(address).collect()
+fn parse_addresses(mountinfo: &Text) -> HashMap<(&str, &str), &str> {
+    mountinfo.lines().filter_map(parse_address).collect()
 }
 
 /// `35 24 0:45 / POINT OPTIONS OPTIONAL... - TYPE EXPORT SUPER-OPTIONS`
-fn address(mut line: Fields<'_>) -> Option<((&str, &str), &str)> {
+fn parse_address(mut line: Fields<'_>) -> Option<((&str, &str), &str)> {
     for _ in 0..4 {
         line.next_word()?;
     }
@@ -458,11 +458,11 @@ mod tests {
 43 21 0:51 / /c rw - nfs nas:/x rw,mountaddr=192.0.2.9,addr=192.0.2.1
 ";
 
-    fn of(mountstats: &str) -> Families {
+    fn collected(mountstats: &str) -> Families {
         let mut out = Families::default();
         let text = Text::from(mountstats);
-        let mounts = mounts(&mut out, &text);
-        families(&mut out, &mounts, &Text::from(MOUNTINFO));
+        let mounts = parse_mounts(&mut out, &text);
+        add_mounts(&mut out, &mounts, &Text::from(MOUNTINFO));
         out
     }
 
@@ -471,7 +471,7 @@ mod tests {
     }
 
     fn column(line: &str, metric: &str) -> Option<String> {
-        let lines = of(&mount("/a", line)).lines();
+        let lines = collected(&mount("/a", line)).lines();
         let line = lines.iter().find(|line| line.contains(metric))?;
         line.rsplit_once(' ').map(|(_, value)| value.to_owned())
     }
@@ -480,7 +480,7 @@ mod tests {
     fn mounts_of_one_export_are_counted_once() {
         let tcp = "\tage:\t7\n\txprt:\ttcp 1\n";
         let udp = "\tage:\t8\n\txprt:\tudp 1\n";
-        let out = of(&[mount("/a", tcp), mount("/b", tcp), mount("/c", udp)].concat());
+        let out = collected(&[mount("/a", tcp), mount("/b", tcp), mount("/c", udp)].concat());
         let age = "node_mountstats_nfs_age_seconds_total";
         let info = "node_mountstats_nfs_mountpoint_info";
         let export = r#"export="nas:/x",mountaddr="192.0.2.1""#;
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_kernel_ends_its_lines_earlier() {
+    fn old_kernels_write_shorter_lines() {
         let xprt = "\txprt:\ttcp 1 2 3 4 5 6 7 8 9 10\n";
         assert_eq!(column(xprt, "backlog").as_deref(), Some("10"));
         assert_eq!(column(xprt, "pending"), None);
@@ -529,9 +529,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_makes_no_sense_costs_only_itself() {
+    fn malformed_line_is_skipped() {
         let lines = "\tage:\t7\n\tevents:\t1 x\n\tbytes:\t5\n\txprt:\tpigeon 1\n\t  READ: 1\n";
-        let out = of(&mount("/a", lines));
+        let out = collected(&mount("/a", lines));
         let names: Vec<_> = out.iter().map(|family| family.name.as_ref()).collect();
         assert_eq!(
             names,
@@ -541,19 +541,19 @@ mod tests {
                 "node_mountstats_nfs_read_bytes_total",
             ]
         );
-        assert_eq!(out.skipped().0, 3);
-        let out = of(&mount("/a", "\tage:\t7\n"));
+        assert_eq!(out.errors().0, 3);
+        let out = collected(&mount("/a", "\tage:\t7\n"));
         assert!(out.is_empty());
-        let reason = out.skipped().1.unwrap().to_string();
+        let reason = out.errors().1.unwrap().to_string();
         assert_eq!(reason, "test:1: nas:/x has no line about a transport");
     }
 
     #[test]
-    fn a_mount_whose_server_is_not_known_is_left_out() {
+    fn mount_without_server_address_is_skipped() {
         let lines = "\tage:\t7\n\txprt:\ttcp 1\n";
-        let out = of(&[mount("/gone", lines), mount("/a", lines)].concat());
+        let out = collected(&[mount("/gone", lines), mount("/a", lines)].concat());
         assert_eq!(out.lines().len(), 2);
-        let reason = out.skipped().1.unwrap().to_string();
+        let reason = out.errors().1.unwrap().to_string();
         assert_eq!(reason, "test:1: no address of /gone in mountinfo");
     }
 
@@ -561,6 +561,6 @@ mod tests {
     fn other_file_systems_have_no_statistics() {
         let text = "no device mounted on /x with fstype tmpfs\n\
                     device /dev/sda2 mounted on / with fstype ext4\n";
-        assert!(of(text).is_empty());
+        assert!(collected(text).is_empty());
     }
 }

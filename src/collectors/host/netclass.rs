@@ -72,12 +72,12 @@ metrics! {
 
 /// After how many scrapes an interface's remembered attributes are read again: the same
 /// address can be set once more, which changes where it comes from.
-const REREAD: u32 = 64;
+const REREAD_SCRAPES: u32 = 64;
 
 /// The flags of the netclass collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct NetClassFlags {
     /// Interfaces to leave out.
     #[arg(
         long = "collector.netclass.ignored-devices",
@@ -111,21 +111,21 @@ pub(super) struct NetClass {
     ignore_invalid_speed: bool,
     netlink: bool,
     with_stats: bool,
-    known: Mutex<Known>,
+    cache: Mutex<NetClassCache>,
 }
 
 /// What was found before.
 #[derive(Debug, Default)]
-struct Known {
+struct NetClassCache {
     /// How often this was looked at.
     scrapes: u32,
     /// By the interface's number.
-    assigned: HashMap<u32, Assigned>,
+    by_ifindex: HashMap<u32, CachedAttributes>,
 }
 
 /// What only sysfs says, and what hardly ever changes without name or address.
 #[derive(Debug)]
-struct Assigned {
+struct CachedAttributes {
     name: String,
     address: String,
     addr_assign_type: Option<i64>,
@@ -135,7 +135,7 @@ struct Assigned {
 
 /// An interface as sysfs shows it. `None` is what the kernel does not say.
 #[derive(Debug, Default)]
-struct Interface<'a> {
+struct NetClassInterface<'a> {
     name: Cow<'a, str>,
     address: Cow<'a, str>,
     broadcast: Cow<'a, str>,
@@ -167,32 +167,32 @@ impl Collector for NetClass {
     const NAME: &'static str = "netclass";
     const ABOUT: &'static str = "what each network interface is and how it is set up";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = NetClassFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: NetClassFlags) -> Result<Self, String> {
         Ok(Self {
             ignored: flags.netclass_ignored_devices,
             ignore_invalid_speed: flags.netclass_ignore_invalid_speed,
             netlink: flags.netclass_netlink,
             with_stats: flags.netclass_netlink && flags.netclass_rtnl_with_stats,
-            known: Mutex::default(),
+            cache: Mutex::default(),
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let class = machine.sys_dir("class/net")?;
-        let names = names(&class)?;
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let class = snapshot.sys_dir("class/net")?;
+        let names = interface_names(&class)?;
         let mut out = Families::default();
-        match machine.links() {
+        match snapshot.links() {
             Ok(links) if is_same_namespace(&class, &names, links) => {
-                self.add_links(&mut out, machine, Some(&class), links);
+                self.add_links(&mut out, snapshot, Some(&class), links);
             }
-            Ok(links) if self.netlink => self.add_links(&mut out, machine, None, links),
+            Ok(links) if self.netlink => self.add_links(&mut out, snapshot, None, links),
             // What sysfs says does not depend on netlink.
             _ => {
                 let wanted = |name: &&OsString| !self.ignored.matches(&name.to_string_lossy());
                 for name in names.iter().filter(wanted) {
-                    if let Some(interface) = read(&mut out, &class, name) {
+                    if let Some(interface) = read_interface(&mut out, &class, name) {
                         self.add(&mut out, &interface);
                     }
                 }
@@ -207,43 +207,46 @@ impl NetClass {
     fn add_links(
         &self,
         out: &mut Families,
-        machine: &Snapshot,
+        snapshot: &Snapshot,
         class: Option<&Dir>,
         links: &[Link],
     ) {
         // Without an answer the files are read instead.
-        let modes = machine.link_modes().ok();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.scrapes = known.scrapes.wrapping_add(1);
-        let scrapes = known.scrapes;
-        let mut still_there = HashMap::with_capacity(links.len());
+        let modes = snapshot.link_modes().ok();
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.scrapes = cache.scrapes.wrapping_add(1);
+        let scrapes = cache.scrapes;
+        let mut current = HashMap::with_capacity(links.len());
         for link in links
             .iter()
             .filter(|link| !self.ignored.matches(&link.name))
         {
-            let is_due = link.ifindex.wrapping_add(scrapes).is_multiple_of(REREAD);
-            let assigned = known
-                .assigned
+            let is_stale = link
+                .ifindex
+                .wrapping_add(scrapes)
+                .is_multiple_of(REREAD_SCRAPES);
+            let attributes = cache
+                .by_ifindex
                 .remove(&link.ifindex)
-                .filter(|was| !is_due && was.name == link.name && was.address == link.address)
-                .unwrap_or_else(|| Assigned::read(out, class, link));
-            let mut interface = Interface::of(link, &assigned);
+                .filter(|was| !is_stale && was.name == link.name && was.address == link.address)
+                .unwrap_or_else(|| CachedAttributes::read(out, class, link));
+            let mut interface = NetClassInterface::from_link(link, &attributes);
             if link.is_up() {
-                add_link_mode(out, class, modes.as_deref(), link, &mut interface);
+                fill_link_mode(out, class, modes.as_deref(), link, &mut interface);
             }
             if interface.flags.is_none() {
-                interface.flags = attribute(out, class, &link.name, "flags");
+                interface.flags = read_attribute(out, class, &link.name, "flags");
             }
             self.add(out, &interface);
             if let Some(stats) = link.stats.filter(|_| self.with_stats) {
                 netdev::add_detailed(out, &link.name, &stats);
             }
-            still_there.insert(link.ifindex, assigned);
+            current.insert(link.ifindex, attributes);
         }
-        known.assigned = still_there;
+        cache.by_ifindex = current;
     }
 
-    fn add(&self, out: &mut Families, interface: &Interface<'_>) {
+    fn add(&self, out: &mut Families, interface: &NetClassInterface<'_>) {
         let device = &*interface.name;
         if !interface.operstate.is_empty() {
             out.add(&UP, [device], interface.operstate == "up");
@@ -298,9 +301,9 @@ impl NetClass {
     }
 }
 
-impl Assigned {
+impl CachedAttributes {
     fn read(out: &mut Families, class: Option<&Dir>, link: &Link) -> Self {
-        let mut number = |file| attribute(out, class, &link.name, file);
+        let mut number = |file| read_attribute(out, class, &link.name, file);
         Self {
             name: link.name.clone(),
             address: link.address.clone(),
@@ -311,8 +314,8 @@ impl Assigned {
     }
 }
 
-impl<'a> Interface<'a> {
-    fn of(link: &'a Link, assigned: &Assigned) -> Self {
+impl<'a> NetClassInterface<'a> {
+    fn from_link(link: &'a Link, attributes: &CachedAttributes) -> Self {
         // In sysfs these two have no value while the interface is switched off.
         let while_up = |value: Option<bool>| value.filter(|_| link.is_up()).map(i64::from);
         Self {
@@ -322,19 +325,19 @@ impl<'a> Interface<'a> {
             duplex: "".into(),
             operstate: link.operstate().unwrap_or_default().into(),
             ifalias: link.ifalias.as_str().into(),
-            addr_assign_type: assigned.addr_assign_type,
+            addr_assign_type: attributes.addr_assign_type,
             carrier: while_up(link.carrier),
             carrier_changes: link.carrier_changes.map(i64::from),
             carrier_up_count: link.carrier_up_count.map(i64::from),
             carrier_down_count: link.carrier_down_count.map(i64::from),
-            dev_id: assigned.dev_id,
+            dev_id: attributes.dev_id,
             dormant: while_up(Some(link.is_dormant())),
             flags: link.sysfs_flags().map(i64::from),
             ifindex: Some(link.ifindex.into()),
             iflink: Some(link.iflink.into()),
             link_mode: link.link_mode.map(i64::from),
             mtu: link.mtu.map(i64::from),
-            name_assign_type: assigned.name_assign_type,
+            name_assign_type: attributes.name_assign_type,
             netdev_group: link.group.map(i64::from),
             speed: None,
             tx_queue_len: link.tx_queue_len.map(i64::from),
@@ -345,16 +348,16 @@ impl<'a> Interface<'a> {
 }
 
 /// Speed and duplex of an interface that is switched on; others have none.
-fn add_link_mode(
+fn fill_link_mode(
     out: &mut Families,
     class: Option<&Dir>,
     modes: Option<&[LinkMode]>,
     link: &Link,
-    interface: &mut Interface<'_>,
+    interface: &mut NetClassInterface<'_>,
 ) {
     let Some(modes) = modes else {
-        interface.speed = attribute(out, class, &link.name, "speed");
-        interface.duplex = word(out, class, &link.name, "duplex").into();
+        interface.speed = read_attribute(out, class, &link.name, "speed");
+        interface.duplex = read_word(out, class, &link.name, "duplex").into();
         return;
     };
     let at = modes.binary_search_by_key(&link.ifindex, |mode| mode.ifindex);
@@ -365,7 +368,7 @@ fn add_link_mode(
 }
 
 /// The interfaces that sysfs lists. The one file among them is the bonding driver's.
-fn names(class: &Dir) -> Result<Vec<OsString>> {
+fn interface_names(class: &Dir) -> Result<Vec<OsString>> {
     let names = class.names()?.into_iter();
     Ok(names.filter(|name| name != "bonding_masters").collect())
 }
@@ -381,16 +384,20 @@ fn is_same_namespace(class: &Dir, names: &[OsString], links: &[Link]) -> bool {
     let newest = links.last().filter(|link| link.ifindex > 1);
     names.eq(listed)
         && newest.is_some_and(|newest| {
-            let ifindex = class.number::<u32>(format!("{}/ifindex", newest.name));
+            let ifindex = class.read_number::<u32>(format!("{}/ifindex", newest.name));
             ifindex.is_ok_and(|ifindex| ifindex == newest.ifindex)
         })
 }
 
 /// Everything sysfs says of an interface, unless it is gone.
-fn read(out: &mut Families, class: &Dir, name: &OsStr) -> Option<Interface<'static>> {
-    let dir = out.keep(class.dir(name))?;
-    let mut number = |file| attribute(out, Some(&dir), ".", file);
-    let mut interface = Interface {
+fn read_interface(
+    out: &mut Families,
+    class: &Dir,
+    name: &OsStr,
+) -> Option<NetClassInterface<'static>> {
+    let dir = out.ok_or_skip(class.dir(name))?;
+    let mut number = |file| read_attribute(out, Some(&dir), ".", file);
+    let mut interface = NetClassInterface {
         addr_assign_type: number("addr_assign_type"),
         carrier: number("carrier"),
         carrier_changes: number("carrier_changes"),
@@ -408,9 +415,9 @@ fn read(out: &mut Families, class: &Dir, name: &OsStr) -> Option<Interface<'stat
         speed: number("speed"),
         tx_queue_len: number("tx_queue_len"),
         kind: number("type"),
-        ..Interface::default()
+        ..NetClassInterface::default()
     };
-    let mut word = |file| Cow::from(word(out, Some(&dir), ".", file));
+    let mut word = |file| Cow::from(read_word(out, Some(&dir), ".", file));
     interface.address = word("address");
     interface.broadcast = word("broadcast");
     interface.duplex = word("duplex");
@@ -421,23 +428,24 @@ fn read(out: &mut Families, class: &Dir, name: &OsStr) -> Option<Interface<'stat
     is_there.then_some(interface)
 }
 
-fn attribute(out: &mut Families, dir: Option<&Dir>, name: &str, file: &str) -> Option<i64> {
+fn read_attribute(out: &mut Families, dir: Option<&Dir>, name: &str, file: &str) -> Option<i64> {
     let read = dir?.read(format!("{name}/{file}"));
-    out.keep(read.and_then(|text| parse(&text)))
+    out.ok_or_skip(read.and_then(|text| parse_number(&text)))
 }
 
 /// Flags and device numbers are hexadecimal.
-fn parse(text: &Text) -> Result<i64> {
+fn parse_number(text: &Text) -> Result<i64> {
     match text.trimmed().strip_prefix("0x") {
         Some(digits) => i64::from_str_radix(digits, 16)
             .map_err(|_| text.error(1, format_args!("not a number: {digits:?}"))),
-        None => text.number(),
+        None => text.parse_number(),
     }
 }
 
-fn word(out: &mut Families, dir: Option<&Dir>, name: &str, file: &str) -> String {
-    let word = dir.map(|dir| dir.word(format!("{name}/{file}")));
-    word.and_then(|word| out.keep(word)).unwrap_or_default()
+fn read_word(out: &mut Families, dir: Option<&Dir>, name: &str, file: &str) -> String {
+    let word = dir.map(|dir| dir.read_trimmed(format!("{name}/{file}")));
+    word.and_then(|word| out.ok_or_skip(word))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -450,22 +458,22 @@ mod tests {
             ignore_invalid_speed,
             netlink: false,
             with_stats: false,
-            known: Mutex::default(),
+            cache: Mutex::default(),
         }
     }
 
-    fn lines(netclass: &NetClass, interface: &Interface<'_>) -> Vec<String> {
+    fn lines(netclass: &NetClass, interface: &NetClassInterface<'_>) -> Vec<String> {
         let mut out = Families::default();
         netclass.add(&mut out, interface);
         out.lines()
     }
 
     #[test]
-    fn a_speed_that_the_driver_does_not_know_is_negative_unless_unwanted() {
-        let interface = Interface {
+    fn unknown_speed_is_negative_unless_ignored() {
+        let interface = NetClassInterface {
             name: "tap0".into(),
             speed: Some(-1),
-            ..Interface::default()
+            ..NetClassInterface::default()
         };
         let speed = r#"node_network_speed_bytes{device="tap0"} -125000"#;
         let info = lines(&netclass(true), &interface);
@@ -475,14 +483,14 @@ mod tests {
     }
 
     #[test]
-    fn up_is_what_the_operational_state_says_not_the_administrator() {
+    fn up_follows_operstate_not_adminstate() {
         let link = |operstate, flags| Link {
             name: "eth0".to_owned(),
             operstate: Some(operstate),
             flags,
             ..Link::default()
         };
-        let assigned = Assigned {
+        let assigned = CachedAttributes {
             name: String::new(),
             address: String::new(),
             addr_assign_type: Some(3),
@@ -491,14 +499,17 @@ mod tests {
         };
         let netclass = netclass(false);
         let unknown = link(0, Link::UP);
-        let up = lines(&netclass, &Interface::of(&unknown, &assigned));
+        let up = lines(
+            &netclass,
+            &NetClassInterface::from_link(&unknown, &assigned),
+        );
         assert_eq!(up[0], r#"node_network_up{device="eth0"} 0"#);
         assert!(
             up.iter()
                 .any(|line| line.starts_with("node_network_dormant"))
         );
         let down = link(2, 0);
-        let down = lines(&netclass, &Interface::of(&down, &assigned));
+        let down = lines(&netclass, &NetClassInterface::from_link(&down, &assigned));
         assert!(
             !down
                 .iter()
@@ -508,20 +519,20 @@ mod tests {
 
     #[test]
     fn flags_are_hexadecimal_and_numbers_are_not() {
-        assert_eq!(parse(&Text::from("0x1003\n")).unwrap(), 0x1003);
-        assert_eq!(parse(&Text::from("-1\n")).unwrap(), -1);
-        let error = parse(&Text::from("0xz\n")).unwrap_err().to_string();
+        assert_eq!(parse_number(&Text::from("0x1003\n")).unwrap(), 0x1003);
+        assert_eq!(parse_number(&Text::from("-1\n")).unwrap(), -1);
+        let error = parse_number(&Text::from("0xz\n")).unwrap_err().to_string();
         assert_eq!(error, r#"test:1: not a number: "z""#);
     }
 
-    fn from_both(machine: &Snapshot) -> (Vec<String>, Vec<String>) {
-        let class = machine.sys_dir("class/net").unwrap();
+    fn from_netlink_and_sysfs(snapshot: &Snapshot) -> (Vec<String>, Vec<String>) {
+        let class = snapshot.sys_dir("class/net").unwrap();
         let netclass = netclass(false);
         let (mut netlink, mut sysfs) = (Families::default(), Families::default());
-        let links = machine.links().unwrap();
-        netclass.add_links(&mut netlink, machine, Some(&class), links);
+        let links = snapshot.links().unwrap();
+        netclass.add_links(&mut netlink, snapshot, Some(&class), links);
         for link in links {
-            let interface = read(&mut sysfs, &class, OsStr::new(&link.name));
+            let interface = read_interface(&mut sysfs, &class, OsStr::new(&link.name));
             netclass.add(&mut sysfs, &interface.unwrap_or_default());
         }
         netlink.remove(ALTNAMES_INFO.desc().name);
@@ -534,25 +545,25 @@ mod tests {
     }
 
     #[test]
-    fn netlink_says_what_sysfs_says() {
-        let machine = Snapshot::here();
+    fn netlink_and_sysfs_agree() {
+        let machine = Snapshot::for_test_host();
         let class = machine.sys_dir("class/net").unwrap();
         let links = machine.links().unwrap();
         let mut listed: Vec<OsString> = links.iter().map(|link| (&link.name).into()).collect();
         listed.sort_unstable();
-        if names(&class).unwrap() != listed {
+        if interface_names(&class).unwrap() != listed {
             return; // The sysfs of another network namespace.
         }
         // An interface may change between the two readings, but not each time.
         let same = (0..5).any(|_| {
-            let (netlink, sysfs) = from_both(&Snapshot::here());
+            let (netlink, sysfs) = from_netlink_and_sysfs(&Snapshot::for_test_host());
             netlink == sysfs
         });
-        assert!(same, "{:#?}", from_both(&machine));
+        assert!(same, "{:#?}", from_netlink_and_sysfs(&machine));
     }
 
     #[test]
-    fn what_only_sysfs_says_is_remembered_until_name_or_address_change() {
+    fn sysfs_attributes_are_cached_until_name_or_address_changes() {
         let root = std::env::temp_dir().join(format!("strata-netclass-{}", std::process::id()));
         let write = |name: &str, value: &str| {
             let dir = root.join(name);
@@ -560,9 +571,9 @@ mod tests {
             std::fs::write(dir.join("addr_assign_type"), value).unwrap();
         };
         let netclass = netclass(false);
-        let machine = Snapshot::here();
+        let machine = Snapshot::for_test_host();
         write("eth0", "1");
-        let class = machine.dir(&root).unwrap();
+        let class = machine.open_dir(&root).unwrap();
         let assigned = |address: &str| {
             let link = Link {
                 ifindex: 7,
@@ -582,22 +593,22 @@ mod tests {
         assert_eq!(assigned("02:01"), Some('3'));
         let mut out = Families::default();
         netclass.add_links(&mut out, &machine, Some(&class), &[]);
-        assert!(netclass.known.lock().unwrap().assigned.is_empty());
+        assert!(netclass.cache.lock().unwrap().by_ifindex.is_empty());
         write("eth0", "0");
         assert_eq!(assigned("02:01"), Some('0'));
         std::fs::remove_dir_all(root).unwrap();
     }
 
     #[test]
-    fn another_namespaces_sysfs_is_known_by_its_names_and_numbers() {
+    fn detects_sysfs_of_another_network_namespace() {
         let root = std::env::temp_dir().join(format!("strata-namespace-{}", std::process::id()));
         for (name, ifindex) in [("lo", "1"), ("eth0", "7")] {
             std::fs::create_dir_all(root.join(name)).unwrap();
             std::fs::write(root.join(name).join("ifindex"), ifindex).unwrap();
         }
         std::fs::write(root.join("bonding_masters"), "").unwrap();
-        let class = Snapshot::here().dir(&root).unwrap();
-        let names = names(&class).unwrap();
+        let class = Snapshot::for_test_host().open_dir(&root).unwrap();
+        let names = interface_names(&class).unwrap();
         let link = |ifindex, name: &str| Link {
             ifindex,
             name: name.to_owned(),

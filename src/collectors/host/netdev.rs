@@ -100,7 +100,7 @@ const EXCLUDE: &str = "collector.netdev.device-exclude";
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
-pub(super) struct Flags {
+pub(super) struct NetDevFlags {
     /// Interfaces to expose; not together with device-exclude.
     #[arg(
         long = INCLUDE,
@@ -148,9 +148,9 @@ impl Collector for NetDev {
     const NAME: &'static str = "netdev";
     const ABOUT: &'static str = "what went through each network interface";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = NetDevFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: NetDevFlags) -> Result<Self, String> {
         Ok(Self {
             devices: Filter::new(
                 (INCLUDE, flags.netdev_device_include),
@@ -164,17 +164,17 @@ impl Collector for NetDev {
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
         if self.netlink {
-            self.add_links(&mut out, machine.links()?);
+            self.add_links(&mut out, snapshot.links()?);
         } else {
-            let class = self.label_ifalias.then(|| machine.sys_dir("class/net"));
-            let class = class.and_then(|class| out.keep(class));
-            self.add_table(&mut out, &machine.proc("net/dev")?, class.as_ref());
+            let class = self.label_ifalias.then(|| snapshot.sys_dir("class/net"));
+            let class = class.and_then(|class| out.ok_or_skip(class));
+            self.add_table(&mut out, &snapshot.read_proc("net/dev")?, class.as_ref());
         }
         if self.address_info {
-            add_addresses(&mut out, machine);
+            add_addresses(&mut out, snapshot);
         }
         Ok(out)
     }
@@ -182,10 +182,14 @@ impl Collector for NetDev {
 
 impl NetDev {
     fn add_links(&self, out: &mut Families, links: &[Link]) {
-        for link in links.iter().filter(|link| self.devices.wants(&link.name)) {
+        for link in links.iter().filter(|link| self.devices.matches(&link.name)) {
             let Some(stats) = &link.stats else { continue };
             let ifalias = self.label_ifalias.then_some(link.ifalias.as_str());
-            let rows = if self.detailed { detailed } else { folded };
+            let rows = if self.detailed {
+                detailed_counters
+            } else {
+                proc_counters
+            };
             add_rows(out, &link.name, ifalias, rows(stats), stats.rx_nohandler);
         }
     }
@@ -201,24 +205,26 @@ impl NetDev {
                 continue;
             };
             let device = device.trim_ascii();
-            if !self.devices.wants(device) {
+            if !self.devices.matches(device) {
                 continue;
             }
             let values: Result<Vec<u64>> = numbers
                 .split_ascii_whitespace()
                 .map(|word| fields.parse_word(word, "count"))
                 .collect();
-            let Some(values) = out.keep(values) else {
+            let Some(values) = out.ok_or_skip(values) else {
                 continue;
             };
             if values.len() < columns.len() {
                 let _device = fields.next_word();
-                out.skip(fields.error("there are fewer numbers than columns"));
+                out.record_error(fields.error("there are fewer numbers than columns"));
                 continue;
             }
             let ifalias = self.label_ifalias.then(|| {
-                let alias = class.map(|class| class.word(format!("{device}/ifalias")));
-                alias.and_then(|alias| out.keep(alias)).unwrap_or_default()
+                let alias = class.map(|class| class.read_trimmed(format!("{device}/ifalias")));
+                alias
+                    .and_then(|alias| out.ok_or_skip(alias))
+                    .unwrap_or_default()
             });
             for (metric, value) in columns.iter().zip(values) {
                 if let Some(metric) = metric {
@@ -231,17 +237,19 @@ impl NetDev {
     /// The metrics in the order of the columns, of which old kernels have fewer.
     fn columns(&self, header: &str) -> Vec<Option<&'static Metric<1>>> {
         let mut sections = header.split('|').skip(1);
-        let mut words = |known: fn(&Self, &str) -> Option<&'static Metric<1>>| {
+        let mut section_metrics = |metric_for: fn(&Self, &str) -> Option<&'static Metric<1>>| {
             let words = sections.next().unwrap_or_default();
-            let metrics = words.split_ascii_whitespace().map(|word| known(self, word));
+            let metrics = words
+                .split_ascii_whitespace()
+                .map(|word| metric_for(self, word));
             metrics.collect::<Vec<_>>()
         };
-        let mut columns = words(Self::received);
-        columns.extend(words(Self::sent));
+        let mut columns = section_metrics(Self::receive_metric);
+        columns.extend(section_metrics(Self::transmit_metric));
         columns
     }
 
-    fn received(&self, column: &str) -> Option<&'static Metric<1>> {
+    fn receive_metric(&self, column: &str) -> Option<&'static Metric<1>> {
         Some(match column {
             "bytes" => &RECEIVE_BYTES,
             "packets" => &RECEIVE_PACKETS,
@@ -257,7 +265,7 @@ impl NetDev {
         })
     }
 
-    fn sent(&self, column: &str) -> Option<&'static Metric<1>> {
+    fn transmit_metric(&self, column: &str) -> Option<&'static Metric<1>> {
         Some(match column {
             "bytes" => &TRANSMIT_BYTES,
             "packets" => &TRANSMIT_PACKETS,
@@ -276,7 +284,13 @@ impl NetDev {
 
 /// The finest counters there are, without the alias.
 pub(super) fn add_detailed(out: &mut Families, device: &str, stats: &LinkStats) {
-    add_rows(out, device, None, detailed(stats), stats.rx_nohandler);
+    add_rows(
+        out,
+        device,
+        None,
+        detailed_counters(stats),
+        stats.rx_nohandler,
+    );
 }
 
 fn add_rows(
@@ -303,12 +317,12 @@ fn add(
 ) {
     match ifalias {
         None => out.add(metric, [device], value),
-        Some(ifalias) => out.add_labelled(metric, [device], &[("ifalias", ifalias)], value),
+        Some(ifalias) => out.add_dynamic(metric, [device], &[("ifalias", ifalias)], value),
     }
 }
 
 /// The sums that the kernel's `dev_seq_printf_stats` writes to `/proc/net/dev`.
-fn folded(stats: &LinkStats) -> Vec<(&'static Metric<1>, u64)> {
+fn proc_counters(stats: &LinkStats) -> Vec<(&'static Metric<1>, u64)> {
     let sum = |counts: &[u64]| counts.iter().fold(0, |a: u64, b| a.saturating_add(*b));
     let frame = [
         stats.rx_length_errors,
@@ -345,7 +359,7 @@ fn folded(stats: &LinkStats) -> Vec<(&'static Metric<1>, u64)> {
     ]
 }
 
-fn detailed(stats: &LinkStats) -> Vec<(&'static Metric<1>, u64)> {
+fn detailed_counters(stats: &LinkStats) -> Vec<(&'static Metric<1>, u64)> {
     vec![
         (&RECEIVE_BYTES, stats.rx_bytes),
         (&RECEIVE_PACKETS, stats.rx_packets),
@@ -374,17 +388,17 @@ fn detailed(stats: &LinkStats) -> Vec<(&'static Metric<1>, u64)> {
 }
 
 /// Not filtered by device, as `node_exporter` does not either.
-fn add_addresses(out: &mut Families, machine: &Snapshot) {
-    let read = machine
+fn add_addresses(out: &mut Families, snapshot: &Snapshot) {
+    let read = snapshot
         .links()
-        .and_then(|links| Ok((links, machine.addresses()?)));
-    let Some((links, addresses)) = out.keep(read) else {
+        .and_then(|links| Ok((links, snapshot.addresses()?)));
+    let Some((links, addresses)) = out.ok_or_skip(read) else {
         return;
     };
     for address in addresses {
         if let Some(link) = Link::find(links, address.ifindex) {
             let ip = address.ip.to_string();
-            let netmask = address.prefix.to_string();
+            let netmask = address.prefix_len.to_string();
             let labels = [link.name.as_str(), &ip, &netmask, scope(address.ip)];
             out.add(&ADDRESS_INFO, labels, true);
         }
@@ -394,7 +408,7 @@ fn add_addresses(out: &mut Families, machine: &Snapshot) {
 /// How far an address reaches, as `node_exporter` has it: by its number, and a loopback
 /// address is `link-local`.
 fn scope(ip: IpAddr) -> &'static str {
-    let (is_near, is_nowhere) = match ip {
+    let (is_link_local, has_no_scope) = match ip {
         IpAddr::V4(ip) => (
             ip.is_loopback() || ip.is_link_local() || ip.octets().starts_with(&[224, 0, 0]),
             ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast(),
@@ -405,9 +419,9 @@ fn scope(ip: IpAddr) -> &'static str {
         ),
     };
     match ip {
-        _ if is_near => "link-local",
+        _ if is_link_local => "link-local",
         IpAddr::V6(ip) if is_multicast(ip, 1) => "interface-local",
-        _ if is_nowhere => "",
+        _ if has_no_scope => "",
         _ => "global",
     }
 }
@@ -476,7 +490,7 @@ short: 1 2
     }
 
     #[test]
-    fn every_column_has_its_name_and_a_damaged_line_costs_only_itself() {
+    fn maps_every_column_and_skips_malformed_lines() {
         let out = table(&netdev(false), TABLE);
         let lines = out.lines();
         let receive = r#"node_network_receive_multicast_total{device="lo"} 8"#;
@@ -484,7 +498,7 @@ short: 1 2
         let alias = r#"node_network_transmit_carrier_total{device="eth0:1"} 35"#;
         assert!(lines.iter().any(|line| line == alias));
         assert_eq!(lines.len(), 32);
-        let (skipped, reason) = out.skipped();
+        let (skipped, reason) = out.errors();
         let reason = reason.unwrap().to_string();
         assert_eq!(
             (skipped, &*reason),
@@ -493,7 +507,7 @@ short: 1 2
     }
 
     #[test]
-    fn an_old_kernel_has_fewer_columns() {
+    fn old_kernels_have_fewer_columns() {
         let old = "\
 Inter-|   Receive                  |  Transmit
  face |packets errs drop fifo frame|packets errs drop fifo colls carrier
@@ -512,7 +526,7 @@ Inter-|   Receive                  |  Transmit
     }
 
     #[test]
-    fn netlinks_counters_are_folded_as_the_kernel_folds_them_for_its_table() {
+    fn netlink_counters_are_summed_like_proc_net_dev() {
         let lines = links(&netdev(false));
         for expected in [
             r#"node_network_receive_drop_total{device="eth0"} 3"#,
@@ -526,7 +540,7 @@ Inter-|   Receive                  |  Transmit
     }
 
     #[test]
-    fn detailed_metrics_are_not_folded() {
+    fn detailed_metrics_are_not_summed() {
         let lines = links(&netdev(true));
         for expected in [
             r#"node_network_receive_dropped_total{device="eth0"} 1"#,
@@ -544,7 +558,7 @@ Inter-|   Receive                  |  Transmit
     }
 
     #[test]
-    fn the_alias_is_a_label_where_asked_for() {
+    fn ifalias_label_is_optional() {
         let netdev = NetDev {
             label_ifalias: true,
             ..netdev(false)
@@ -554,7 +568,7 @@ Inter-|   Receive                  |  Transmit
     }
 
     #[test]
-    fn the_scope_of_an_address_is_in_its_number() {
+    fn scope_is_derived_from_the_address() {
         for (ip, expected) in [
             ("127.0.0.1", "link-local"),
             ("169.254.1.1", "link-local"),

@@ -5,7 +5,7 @@
 //! chooses. What it chose is remembered with the names as the kernel wrote them, because
 //! these hardly ever change: a scrape compares the lines of names and matches nothing.
 
-use super::memo::Memo;
+use super::positional_cache::PositionalCache;
 use crate::{
     collector::Collector,
     error::Result,
@@ -27,7 +27,7 @@ const FIELDS: &str = r"^(.*_(InErrors|InErrs)|Ip_Forwarding|Ip(6|Ext)_(InOctets|
 /// The flags of the netstat collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct NetStatFlags {
     /// Counters to expose, by protocol and name, such as `Tcp_InSegs`.
     #[arg(
         long = "collector.netstat.fields",
@@ -41,16 +41,16 @@ pub(super) struct Flags {
 #[derive(Debug)]
 pub(super) struct NetStat {
     fields: Pattern,
-    netstat: Memo<Chosen>,
-    snmp: Memo<Chosen>,
-    snmp6: Memo<Chosen>,
+    netstat: PositionalCache<SelectedFields>,
+    snmp: PositionalCache<SelectedFields>,
+    snmp6: PositionalCache<SelectedFields>,
 }
 
 /// What was chosen of one line of names.
 #[derive(Debug)]
-struct Chosen {
+struct SelectedFields {
     /// How many names there are.
-    count: usize,
+    total: usize,
     /// Which in the line, and how it is called in the metric's name.
     names: Vec<(usize, String)>,
 }
@@ -59,56 +59,61 @@ impl Collector for NetStat {
     const NAME: &'static str = "netstat";
     const ABOUT: &'static str = "counters of the network protocols";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = NetStatFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: NetStatFlags) -> Result<Self, String> {
         Ok(Self {
             fields: flags.netstat_fields,
-            netstat: Memo::default(),
-            snmp: Memo::default(),
-            snmp6: Memo::default(),
+            netstat: PositionalCache::default(),
+            snmp: PositionalCache::default(),
+            snmp6: PositionalCache::default(),
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let netstat = machine.proc("net/netstat")?;
-        in_pairs(&mut out, &netstat, &self.fields, &self.netstat);
-        if let Some(snmp) = out.keep(machine.proc("net/snmp")) {
-            in_pairs(&mut out, &snmp, &self.fields, &self.snmp);
+        let netstat = snapshot.read_proc("net/netstat")?;
+        add_paired_lines(&mut out, &netstat, &self.fields, &self.netstat);
+        if let Some(snmp) = out.ok_or_skip(snapshot.read_proc("net/snmp")) {
+            add_paired_lines(&mut out, &snmp, &self.fields, &self.snmp);
         }
         // Absent where IPv6 is off.
-        if let Some(snmp6) = out.keep(machine.proc("net/snmp6")) {
-            one_a_line(&mut out, &snmp6, &self.fields, &self.snmp6);
+        if let Some(snmp6) = out.ok_or_skip(snapshot.read_proc("net/snmp6")) {
+            add_single_lines(&mut out, &snmp6, &self.fields, &self.snmp6);
         }
         Ok(out)
     }
 }
 
 /// A line of names, then a line of their values, each beginning with the protocol.
-fn in_pairs(out: &mut Families, text: &Text, fields: &Pattern, memo: &Memo<Chosen>) {
+fn add_paired_lines(
+    out: &mut Families,
+    text: &Text,
+    fields: &Pattern,
+    cache: &PositionalCache<SelectedFields>,
+) {
     let mut lines = text.lines();
-    let mut recall = memo.recall();
+    let mut cursor = cache.cursor();
     while let Some(names) = lines.next() {
         let Some(values) = lines.next() else {
-            out.skip(names.error("the line with the values is missing"));
+            out.record_error(names.error("the line with the values is missing"));
             break;
         };
         let line = names.rest();
-        let chosen = recall.next(line, |line| choose(line, fields));
-        let pair = pair(line, chosen, values);
-        for (word, value) in out.keep(pair).unwrap_or_default() {
-            out.add_word(&FIELD, word, [], value);
+        let selected = cursor.next_or_insert_with(line, |line| select_fields(line, fields));
+        let pair = parse_pair(line, selected, values);
+        for (word, value) in out.ok_or_skip(pair).unwrap_or_default() {
+            out.add_named(&FIELD, word, [], value);
         }
     }
 }
 
-fn choose(line: &str, fields: &Pattern) -> Chosen {
+fn select_fields(line: &str, fields: &Pattern) -> SelectedFields {
     let mut words = line.split_ascii_whitespace();
     let protocol = words.next().unwrap_or_default().trim_end_matches(':');
     let names: Vec<_> = words.map(|name| format!("{protocol}_{name}")).collect();
-    Chosen {
-        count: names.len(),
+    SelectedFields {
+        total: names.len(),
         names: names
             .into_iter()
             .enumerate()
@@ -118,9 +123,9 @@ fn choose(line: &str, fields: &Pattern) -> Chosen {
 }
 
 /// The values of the chosen names: all of them or none.
-fn pair<'a>(
+fn parse_pair<'a>(
     line: &str,
-    chosen: &'a Chosen,
+    selected: &'a SelectedFields,
     mut values: Fields<'_>,
 ) -> Result<Vec<(&'a str, Value)>> {
     let protocol = values.word("protocol")?;
@@ -128,12 +133,12 @@ fn pair<'a>(
         return Err(values.error(format_args!("{protocol:?} is not the line of names above")));
     }
     let count = values.rest().split_ascii_whitespace().count();
-    if count != chosen.count {
-        let expected = chosen.count;
+    if count != selected.total {
+        let expected = selected.total;
         return Err(values.error(format_args!("{count} values for {expected} names")));
     }
-    let mut wanted = chosen.names.iter().peekable();
-    let mut found = Vec::with_capacity(chosen.names.len());
+    let mut wanted = selected.names.iter().peekable();
+    let mut found = Vec::with_capacity(selected.names.len());
     for (at, value) in values.rest().split_ascii_whitespace().enumerate() {
         if let Some((_, word)) = wanted.next_if(|(column, _)| *column == at) {
             found.push((word.as_str(), values.parse_word(value, word)?));
@@ -143,25 +148,30 @@ fn pair<'a>(
 }
 
 /// A name and its value in each line.
-fn one_a_line(out: &mut Families, text: &Text, fields: &Pattern, memo: &Memo<Chosen>) {
-    let mut recall = memo.recall();
+fn add_single_lines(
+    out: &mut Families,
+    text: &Text,
+    fields: &Pattern,
+    cache: &PositionalCache<SelectedFields>,
+) {
+    let mut cursor = cache.cursor();
     for mut line in text.lines() {
         // `Ip6InOctets` is `Ip6_InOctets`, `UdpLite6InErrors` is `UdpLite6_InErrors`.
         let Some(name) = line.next_word() else {
             continue;
         };
-        let chosen = recall.next(name, |name| {
+        let selected = cursor.next_or_insert_with(name, |name| {
             let word = name.split_once('6').map(|(p, rest)| format!("{p}6_{rest}"));
             let word = word.filter(|word| fields.matches(word));
-            Chosen {
-                count: 1,
+            SelectedFields {
+                total: 1,
                 names: word.into_iter().map(|word| (0, word)).collect(),
             }
         });
-        for (_, word) in &chosen.names {
+        for (_, word) in &selected.names {
             let value = line.parse::<Value>(word);
-            if let Some(value) = out.keep(value) {
-                out.add_word(&FIELD, word, [], value);
+            if let Some(value) = out.ok_or_skip(value) {
+                out.add_named(&FIELD, word, [], value);
             }
         }
     }
@@ -176,15 +186,15 @@ mod tests {
     }
 
     fn reason(out: &Families) -> String {
-        out.skipped().1.unwrap().to_string()
+        out.errors().1.unwrap().to_string()
     }
 
     #[test]
-    fn names_and_values_stand_in_lines_above_each_other() {
+    fn parses_pairs_of_name_and_value_lines() {
         let text =
             Text::from("Ip: Forwarding InOctets\nIp: 2 18446744073709551615\nTcp: Max\nTcp: -1\n");
         let mut out = Families::default();
-        in_pairs(&mut out, &text, &all(), &Memo::default());
+        add_paired_lines(&mut out, &text, &all(), &PositionalCache::default());
         assert_eq!(
             out.lines(),
             [
@@ -196,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_of_lines_that_do_not_match_costs_only_itself() {
+    fn mismatched_pair_is_skipped() {
         let good = "Udp: InErrors\nUdp: 7\n";
         for (bad, said) in [
             ("Ip: A B\nIp: 1\n", "test:2: 1 values for 2 names"),
@@ -209,21 +219,21 @@ mod tests {
         ] {
             let mut out = Families::default();
             let text = Text::from(format!("{bad}{good}").as_str());
-            in_pairs(&mut out, &text, &all(), &Memo::default());
+            add_paired_lines(&mut out, &text, &all(), &PositionalCache::default());
             assert_eq!(out.lines(), ["node_netstat_Udp_InErrors 7"]);
             assert_eq!(reason(&out), said);
         }
         let mut out = Families::default();
         let cut_off = Text::from("Ip: A\n");
-        in_pairs(&mut out, &cut_off, &all(), &Memo::default());
+        add_paired_lines(&mut out, &cut_off, &all(), &PositionalCache::default());
         assert_eq!(reason(&out), "test:1: the line with the values is missing");
     }
 
     #[test]
-    fn names_of_the_sixth_version_are_split_behind_the_six() {
+    fn ipv6_names_are_split_after_the_six() {
         let text = Text::from("Ip6InOctets  \t3\nUdpLite6InErrors\t4\nIcmp6OutType133 5\nOdd 6\n");
         let mut out = Families::default();
-        one_a_line(&mut out, &text, &all(), &Memo::default());
+        add_single_lines(&mut out, &text, &all(), &PositionalCache::default());
         assert_eq!(
             out.lines(),
             [
@@ -235,8 +245,8 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_appears_later_does_not_shift_the_values() {
-        let memo = Memo::default();
+    fn new_name_does_not_shift_values() {
+        let memo = PositionalCache::default();
         for text in [
             "Icmp: A\nIcmp: 1\nTcp: B C\nTcp: 2 3\n",
             "Icmp: A\nIcmp: 1\nIcmpMsg: T3\nIcmpMsg: 9\nTcp: B C\nTcp: 2 3\n",
@@ -245,24 +255,24 @@ mod tests {
         ] {
             let mut out = Families::default();
             let only = "^Tcp_[BC]$".parse().unwrap();
-            in_pairs(&mut out, &Text::from(text), &only, &memo);
+            add_paired_lines(&mut out, &Text::from(text), &only, &memo);
             assert_eq!(
                 out.lines(),
                 ["node_netstat_Tcp_B 2", "node_netstat_Tcp_C 3"],
                 "{text}"
             );
-            assert!(out.skipped().1.is_none());
+            assert!(out.errors().1.is_none());
         }
     }
 
     #[test]
-    fn an_ordinary_scrape_matches_no_name() {
-        let memo = Memo::default();
+    fn cached_scrape_matches_no_names() {
+        let memo = PositionalCache::default();
         let text = Text::from("Tcp: B\nTcp: 2\n");
         let mut out = Families::default();
-        in_pairs(&mut out, &text, &all(), &memo);
+        add_paired_lines(&mut out, &text, &all(), &memo);
         // Had it been matched again, it would not have been found.
-        in_pairs(&mut out, &text, &Pattern::default(), &memo);
+        add_paired_lines(&mut out, &text, &Pattern::default(), &memo);
         assert_eq!(out.lines(), ["node_netstat_Tcp_B 2"; 2]);
     }
 }

@@ -36,8 +36,8 @@ impl Collector for NetworkRoute {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(families(machine.links()?, &machine.routes()?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(families(snapshot.links()?, &snapshot.routes()?))
     }
 }
 
@@ -53,12 +53,12 @@ fn families(links: &[Link], routes: &[Route]) -> Families {
         *by_device.entry(&link.name).or_default() += 1;
         let labels = [
             link.name.clone(),
-            text(route.source),
+            ip_text(route.source),
             route.destination.map_or_else(
                 || "default".to_owned(),
                 |(network, prefix)| format!("{network}/{prefix}"),
             ),
-            text(route.gateway),
+            ip_text(route.gateway),
             route.priority.to_string(),
             route.protocol_name().to_owned(),
             route.weight.map_or_else(String::new, |w| w.to_string()),
@@ -74,7 +74,7 @@ fn families(links: &[Link], routes: &[Route]) -> Families {
     out
 }
 
-fn text(ip: Option<IpAddr>) -> String {
+fn ip_text(ip: Option<IpAddr>) -> String {
     ip.map_or_else(String::new, |ip| ip.to_string())
 }
 

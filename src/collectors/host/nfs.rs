@@ -138,7 +138,7 @@ const V4: &[&str] = &[
 ///
 /// Linux 4.19 put an operation in between: in a shorter list than it wrote, the places
 /// from there on are not known.
-fn v4(count: usize) -> &'static [&'static str] {
+fn v4_operations(count: usize) -> &'static [&'static str] {
     let known = if count < 62 { 60 } else { V4.len() };
     V4.get(..known).unwrap_or(V4)
 }
@@ -157,8 +157,8 @@ impl Collector for Nfs {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(families(&machine.proc("net/rpc/nfs")?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(families(&snapshot.read_proc("net/rpc/nfs")?))
     }
 }
 
@@ -168,29 +168,29 @@ fn families(text: &Text) -> Families {
         let Some(subject) = line.next_word() else {
             continue;
         };
-        let added = match subject {
-            "net" => net(&mut out, line),
-            "rpc" => rpc(&mut out, line),
-            "proc2" => requests(&mut out, &REQUESTS, "2", line, |_| V2),
-            "proc3" => requests(&mut out, &REQUESTS, "3", line, |_| V3),
-            "proc4" => requests(&mut out, &REQUESTS, "4", line, v4),
+        let result = match subject {
+            "net" => add_net(&mut out, line),
+            "rpc" => add_rpc(&mut out, line),
+            "proc2" => add_requests(&mut out, &REQUESTS, "2", line, |_| V2),
+            "proc3" => add_requests(&mut out, &REQUESTS, "3", line, |_| V3),
+            "proc4" => add_requests(&mut out, &REQUESTS, "4", line, v4_operations),
             _ => Err(line.error(format_args!("unknown subject {subject:?}"))),
         };
-        out.keep(added);
+        out.ok_or_skip(result);
     }
     out
 }
 
-fn net(out: &mut Families, line: Fields<'_>) -> Result<()> {
-    let [_, udp, tcp, connections] = numbers(line)?;
+fn add_net(out: &mut Families, line: Fields<'_>) -> Result<()> {
+    let [_, udp, tcp, connections] = parse_numbers(line)?;
     out.add(&PACKETS, ["udp"], udp);
     out.add(&PACKETS, ["tcp"], tcp);
     out.add(&CONNECTIONS, [], connections);
     Ok(())
 }
 
-fn rpc(out: &mut Families, line: Fields<'_>) -> Result<()> {
-    let [calls, retransmissions, refreshes] = numbers(line)?;
+fn add_rpc(out: &mut Families, line: Fields<'_>) -> Result<()> {
+    let [calls, retransmissions, refreshes] = parse_numbers(line)?;
     out.add(&RPCS, [], calls);
     out.add(&RPC_RETRANSMISSIONS, [], retransmissions);
     out.add(&RPC_AUTHENTICATION_REFRESHES, [], refreshes);
@@ -198,7 +198,7 @@ fn rpc(out: &mut Families, line: Fields<'_>) -> Result<()> {
 }
 
 /// The first numbers of a line: all of them or none.
-pub(super) fn numbers<const N: usize>(mut line: Fields<'_>) -> Result<[Value; N]> {
+pub(super) fn parse_numbers<const N: usize>(mut line: Fields<'_>) -> Result<[Value; N]> {
     let mut numbers = [Value::Unsigned(0); N];
     for number in &mut numbers {
         *number = line.parse("count")?;
@@ -208,21 +208,21 @@ pub(super) fn numbers<const N: usize>(mut line: Fields<'_>) -> Result<[Value; N]
 
 /// How many operations there are, then how often each was requested. An operation
 /// without a name is left out.
-pub(super) fn requests(
+pub(super) fn add_requests(
     out: &mut Families,
     metric: &'static Metric<2>,
     version: &str,
     mut line: Fields<'_>,
     names: impl FnOnce(usize) -> &'static [&'static str],
 ) -> Result<()> {
-    let said: usize = line.parse("number of operations")?;
+    let declared: usize = line.parse("number of operations")?;
     let mut counts = Vec::with_capacity(128);
     while let Some(word) = line.next_word() {
         counts.push(line.parse_word::<Value>(word, "count")?);
     }
     let count = counts.len();
-    if count != said {
-        return Err(line.error(format_args!("{count} operations where {said} are said")));
+    if count != declared {
+        return Err(line.error(format_args!("{count} operations where {declared} are said")));
     }
     for (name, count) in names(count).iter().zip(counts) {
         if !name.is_empty() {
@@ -241,14 +241,14 @@ mod tests {
         format!("proc4 {count} {}\n", counts.join(" "))
     }
 
-    fn of(text: &str) -> Families {
+    fn collected(text: &str) -> Families {
         families(&Text::from(text))
     }
 
     #[test]
-    fn operations_are_named_by_their_place() {
+    fn operations_are_named_by_position() {
         assert_eq!((V2.len(), V3.len(), V4.len()), (18, 22, 69));
-        let lines = of(&line_of(69)).lines();
+        let lines = collected(&line_of(69)).lines();
         let has = |method: &str, count: u64| {
             let sample = "node_nfs_requests_total";
             let line = format!(r#"{sample}{{method="{method}",proto="4"}} {count}"#);
@@ -260,18 +260,18 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_knows_more_or_fewer_operations_is_understood() {
-        assert_eq!(of(&line_of(75)).lines().len(), 69);
-        assert_eq!(of(&line_of(53)).lines().len(), 53);
+    fn tolerates_more_or_fewer_operations() {
+        assert_eq!(collected(&line_of(75)).lines().len(), 69);
+        assert_eq!(collected(&line_of(53)).lines().len(), 53);
         // Of Linux 4.18, whose last one is not what later became the 61st.
-        let lines = of(&line_of(61)).lines();
+        let lines = collected(&line_of(61)).lines();
         assert_eq!(lines.len(), 60);
         assert!(lines[59].contains("\"Copy\""));
     }
 
     #[test]
-    fn a_line_that_makes_no_sense_costs_only_itself() {
-        let out = of("net 1 2 x 4\nrpc 11 22 33\nnovel 5\nproc2 2 1\nproc3 1 7\n");
+    fn malformed_line_is_skipped() {
+        let out = collected("net 1 2 x 4\nrpc 11 22 33\nnovel 5\nproc2 2 1\nproc3 1 7\n");
         assert_eq!(
             out.lines(),
             [
@@ -281,6 +281,6 @@ mod tests {
                 r#"node_nfs_requests_total{method="Null",proto="3"} 7"#,
             ]
         );
-        assert_eq!(out.skipped().0, 3);
+        assert_eq!(out.errors().0, 3);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     sources::{Fields, Snapshot, Text},
 };
 
-use super::nfs::{V2, V3, numbers, requests};
+use super::nfs::{V2, V3, add_requests, parse_numbers};
 
 metrics! {
     /// Requests answered from the reply cache, because the client had asked before.
@@ -132,9 +132,9 @@ const V4: &[&str] = &[
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct NfsD;
+pub(super) struct Nfsd;
 
-impl Collector for NfsD {
+impl Collector for Nfsd {
     const NAME: &'static str = "nfsd";
     const ABOUT: &'static str = "NFS server requests";
     const METRICS: &'static [&'static Desc] = METRICS;
@@ -144,71 +144,71 @@ impl Collector for NfsD {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(families(&machine.proc("net/rpc/nfsd")?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(families(&snapshot.read_proc("net/rpc/nfsd")?))
     }
 }
 
 fn families(text: &Text) -> Families {
     let mut out = Families::default();
     for line in text.lines() {
-        let added = one_line(&mut out, line);
-        out.keep(added);
+        let result = add_line(&mut out, line);
+        out.ok_or_skip(result);
     }
     out
 }
 
-fn one_line(out: &mut Families, mut line: Fields<'_>) -> Result<()> {
+fn add_line(out: &mut Families, mut line: Fields<'_>) -> Result<()> {
     let Some(subject) = line.next_word() else {
         return Ok(());
     };
     match subject {
         "rc" => {
-            let [hits, misses, nocache] = numbers(line)?;
+            let [hits, misses, nocache] = parse_numbers(line)?;
             out.add(&REPLY_CACHE_HITS, [], hits);
             out.add(&REPLY_CACHE_MISSES, [], misses);
             out.add(&REPLY_CACHE_NOCACHE, [], nocache);
         }
         "fh" => {
-            let [stale] = numbers(line)?;
+            let [stale] = parse_numbers(line)?;
             out.add(&FILE_HANDLES_STALE, [], stale);
         }
         "io" => {
-            let [read, written] = numbers(line)?;
+            let [read, written] = parse_numbers(line)?;
             out.add(&DISK_BYTES_READ, [], read);
             out.add(&DISK_BYTES_WRITTEN, [], written);
         }
         "th" => {
-            let [threads] = numbers(line)?;
+            let [threads] = parse_numbers(line)?;
             out.add(&SERVER_THREADS, [], threads);
         }
         "ra" => {
             // In between, how deep in the cache it was found, in tenths.
-            let [size, .., not_found]: [Value; 12] = numbers(line)?;
+            let [size, .., not_found]: [Value; 12] = parse_numbers(line)?;
             out.add(&READ_AHEAD_CACHE_SIZE, [], size);
             out.add(&READ_AHEAD_CACHE_NOT_FOUND, [], not_found);
         }
         "net" => {
-            let [_, udp, tcp, connections] = numbers(line)?;
+            let [_, udp, tcp, connections] = parse_numbers(line)?;
             out.add(&PACKETS, ["udp"], udp);
             out.add(&PACKETS, ["tcp"], tcp);
             out.add(&CONNECTIONS, [], connections);
         }
         "rpc" => {
             // The second is the sum of those after it.
-            let [calls, _, format, authentication, client] = numbers(line)?;
+            let [calls, _, format, authentication, client] = parse_numbers(line)?;
             out.add(&SERVER_RPCS, [], calls);
             out.add(&RPC_ERRORS, ["fmt"], format);
             out.add(&RPC_ERRORS, ["auth"], authentication);
             out.add(&RPC_ERRORS, ["cInt"], client);
         }
-        "proc2" => requests(out, &REQUESTS, "2", line, |_| V2)?,
-        "proc3" => requests(out, &REQUESTS, "3", line, |_| V3)?,
+        "proc2" => add_requests(out, &REQUESTS, "2", line, |_| V2)?,
+        "proc3" => add_requests(out, &REQUESTS, "3", line, |_| V3)?,
         // Compounds: the operations that they are made of are in the next line.
         "proc4" => {}
-        "proc4ops" => requests(out, &REQUESTS, "4", line, |_| V4)?,
+        "proc4ops" => add_requests(out, &REQUESTS, "4", line, |_| V4)?,
         "wdeleg_getattr" => {
-            let [calls] = numbers(line)?;
+            let [calls] = parse_numbers(line)?;
             out.add(&REQUESTS, ["WdelegGetattr", "4"], calls);
         }
         _ => return Err(line.error(format_args!("unknown subject {subject:?}"))),
@@ -220,14 +220,14 @@ fn one_line(out: &mut Families, mut line: Fields<'_>) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn of(text: &str) -> Families {
+    fn collected(text: &str) -> Families {
         families(&Text::from(text))
     }
 
     #[test]
     fn operations_are_named_by_their_number() {
         let counts: Vec<_> = (1000..1076).map(|i| i.to_string()).collect();
-        let out = of(&format!("proc4 2 1 2\nproc4ops 76 {}\n", counts.join(" ")));
+        let out = collected(&format!("proc4 2 1 2\nproc4ops 76 {}\n", counts.join(" ")));
         let lines = out.lines();
         assert_eq!(lines.len(), 73);
         for (method, number) in [
@@ -244,8 +244,8 @@ mod tests {
     }
 
     #[test]
-    fn an_older_kernel_has_fewer_operations() {
-        let out = of("proc4ops 5 0 0 0 11 12\n");
+    fn old_kernels_have_fewer_operations() {
+        let out = collected("proc4ops 5 0 0 0 11 12\n");
         assert_eq!(
             out.lines(),
             [
@@ -256,8 +256,8 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_makes_no_sense_costs_only_itself() {
-        let out = of("rc 1 2\nfh 3 0\nnovel 7\nra 32 1\nio x 2\nth 8\n");
+    fn malformed_line_is_skipped() {
+        let out = collected("rc 1 2\nfh 3 0\nnovel 7\nra 32 1\nio x 2\nth 8\n");
         assert_eq!(
             out.lines(),
             [
@@ -265,6 +265,6 @@ mod tests {
                 "node_nfsd_server_threads 8",
             ]
         );
-        assert_eq!(out.skipped().0, 4);
+        assert_eq!(out.errors().0, 4);
     }
 }

@@ -45,17 +45,17 @@ impl Collector for Nvme {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let class = machine.sys_dir("class/nvme")?;
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let class = snapshot.sys_dir("class/nvme")?;
         let mut out = Families::default();
         for controller in class.dirs()? {
             add_controller(&mut out, &controller);
             let names = controller.names();
-            for name in out.keep(names).unwrap_or_default() {
+            for name in out.ok_or_skip(names).unwrap_or_default() {
                 let name = name.to_string_lossy();
                 if let Some(number) = namespace_number(&name) {
                     let namespace = controller.dir(&*name);
-                    if let Some(namespace) = out.keep(namespace) {
+                    if let Some(namespace) = out.ok_or_skip(namespace) {
                         add_namespace(&mut out, &controller.name(), number, &namespace);
                     }
                 }
@@ -66,7 +66,10 @@ impl Collector for Nvme {
 }
 
 fn add_controller(out: &mut Families, controller: &Dir) {
-    let mut word = |name| out.keep(controller.word(name)).unwrap_or_default();
+    let mut word = |name| {
+        out.ok_or_skip(controller.read_trimmed(name))
+            .unwrap_or_default()
+    };
     let labels = [
         controller.name(),
         word("firmware_rev"),
@@ -80,21 +83,21 @@ fn add_controller(out: &mut Families, controller: &Dir) {
 
 fn add_namespace(out: &mut Families, device: &str, number: &str, namespace: &Dir) {
     // The number in the name is the kernel's count, and nearly always the same.
-    let nsid = out.keep(namespace.word("nsid"));
+    let nsid = out.ok_or_skip(namespace.read_trimmed("nsid"));
     let nsid = nsid.as_deref().unwrap_or(number);
-    let ana_state = out.keep(namespace.word("ana_state"));
+    let ana_state = out.ok_or_skip(namespace.read_trimmed("ana_state"));
     let ana_state = ana_state.as_deref().unwrap_or("unknown");
     out.add(&NAMESPACE, [device, nsid, ana_state], true);
 
     let labels = [device, nsid];
-    if let Some(sectors) = out.keep(namespace.number::<u64>("size")) {
+    if let Some(sectors) = out.ok_or_skip(namespace.read_number::<u64>("size")) {
         let size = Value::product(sectors, SECTOR);
         out.add(&CAPACITY_BYTES, labels, size);
         out.add(&SIZE_BYTES, labels, size);
     }
-    if let Some(block) = out.keep(namespace.number::<u64>("queue/logical_block_size")) {
+    if let Some(block) = out.ok_or_skip(namespace.read_number::<u64>("queue/logical_block_size")) {
         out.add(&LOGICAL_BLOCK_SIZE_BYTES, labels, block);
-        if let Some(used) = out.keep(namespace.number::<u64>("nuse")) {
+        if let Some(used) = out.ok_or_skip(namespace.read_number::<u64>("nuse")) {
             out.add(&USED_BYTES, labels, Value::product(used, block));
         }
     }
@@ -113,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn namespaces_are_told_from_everything_else_in_there() {
+    fn recognizes_only_namespace_directories() {
         assert_eq!(namespace_number("nvme0n1"), Some("1"));
         assert_eq!(namespace_number("nvme10c3n25"), Some("25"));
         for other in [

@@ -11,7 +11,7 @@ use crate::{
     family::Families,
     metric::Desc,
     metrics,
-    sources::{Snapshot, Text, unquoted},
+    sources::{Snapshot, Text, unquote},
 };
 
 metrics! {
@@ -40,8 +40,8 @@ impl Collector for Os {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(families(&machine.os_release()?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(families(&snapshot.os_release()?))
     }
 }
 
@@ -54,9 +54,9 @@ fn families(release: &Text) -> Families {
             continue;
         }
         let field = line.split_once('=');
-        let field = field.and_then(|(name, value)| Some((name, unquoted(value)?)));
+        let field = field.and_then(|(name, value)| Some((name, unquote(value)?)));
         let field = field.ok_or_else(|| release.error(number, "not an assignment"));
-        if let Some((name, value)) = out.keep(field) {
+        if let Some((name, value)) = out.ok_or_skip(field) {
             fields.insert(name, (number, value));
         }
     }
@@ -80,12 +80,12 @@ fn families(release: &Text) -> Families {
         ],
         true,
     );
-    if let Some(version) = version(field("VERSION_ID")) {
+    if let Some(version) = parse_version(field("VERSION_ID")) {
         out.add(&VERSION, [id, id_like, name], version);
     }
     if let Some((number, end)) = fields.get("SUPPORT_END") {
-        let wrong = || release.error(*number, format_args!("not a date: {end:?}"));
-        if let Some(end) = out.keep(timestamp(end).ok_or_else(wrong)) {
+        let invalid = || release.error(*number, format_args!("not a date: {end:?}"));
+        if let Some(end) = out.ok_or_skip(parse_date(end).ok_or_else(invalid)) {
             out.add(&SUPPORT_END, [], end);
         }
     }
@@ -93,7 +93,7 @@ fn families(release: &Text) -> Families {
 }
 
 /// The number that a version begins with.
-fn version(version: &str) -> Option<f64> {
+fn parse_version(version: &str) -> Option<f64> {
     let mut dots = 0;
     let end = version.find(|c: char| {
         dots += usize::from(c == '.');
@@ -104,7 +104,7 @@ fn version(version: &str) -> Option<f64> {
 }
 
 /// The beginning of a day, in seconds since the beginning of 1970.
-fn timestamp(date: &str) -> Option<i64> {
+fn parse_date(date: &str) -> Option<i64> {
     let mut parts = date.splitn(3, '-').map(|part| {
         let is_number = part.bytes().all(|b| b.is_ascii_digit());
         part.parse::<u16>().ok().filter(|_| is_number)
@@ -128,10 +128,10 @@ fn timestamp(date: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{collectors::testing::Machine, error::Error};
+    use crate::{collectors::testing::MachineFixture, error::Error};
 
     #[test]
-    fn a_line_that_makes_no_sense_costs_only_itself() {
+    fn malformed_line_is_skipped() {
         let text = Text::from(
             "NAME='Odd \"Linux\"'\n# a comment\n\nnonsense\nID=odd\nVERSION=\"1\nVERSION_ID=7.2.1\nSUPPORT_END=2031-02-29\n",
         );
@@ -143,7 +143,7 @@ mod tests {
                 r#"node_os_version{id="odd",id_like="",name="Odd \"Linux\""} 7.2"#,
             ]
         );
-        let (skipped, reason) = out.skipped();
+        let (skipped, reason) = out.errors();
         assert_eq!(skipped, 3);
         assert_eq!(reason.unwrap().to_string(), "test:4: not an assignment");
     }
@@ -161,7 +161,7 @@ mod tests {
             ("0", None),
             ("", None),
         ] {
-            assert_eq!(version(text), number, "{text}");
+            assert_eq!(parse_version(text), number, "{text}");
         }
     }
 
@@ -181,19 +181,20 @@ mod tests {
             ("2025-01-01-01", None),
             ("soon", None),
         ] {
-            assert_eq!(timestamp(date), seconds, "{date}");
+            assert_eq!(parse_date(date), seconds, "{date}");
         }
     }
 
     #[test]
-    fn what_the_machines_owner_wrote_comes_before_what_the_vendor_wrote() {
-        let machine = Machine::new("os");
+    fn etc_os_release_takes_precedence_over_usr_lib() {
+        let machine = MachineFixture::new("os");
         assert!(matches!(
             Os.collect(&machine.snapshot()),
-            Err(Error::Absent(_))
+            Err(Error::NotFound(_))
         ));
         machine.write("root/usr/lib/os-release", "ID=vendor\n");
-        let id = |machine: &Machine| Os.collect(&machine.snapshot()).unwrap().lines()[0].clone();
+        let id =
+            |machine: &MachineFixture| Os.collect(&machine.snapshot()).unwrap().lines()[0].clone();
         assert!(id(&machine).contains(r#"id="vendor""#));
         machine.write("root/etc/os-release", "ID=owner\n");
         assert!(id(&machine).contains(r#"id="owner""#));

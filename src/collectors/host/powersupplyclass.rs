@@ -214,7 +214,7 @@ const WORDS: &[&str] = &[
 /// The flags of the powersupplyclass collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct PowerSupplyClassFlags {
     /// Leave out the power supplies whose names match.
     #[arg(
         long = "collector.powersupply.ignored-supplies",
@@ -226,38 +226,40 @@ pub(super) struct Flags {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct PowerSupplies {
+pub(super) struct PowerSupplyClass {
     ignored: Pattern,
 }
 
-impl Collector for PowerSupplies {
+impl Collector for PowerSupplyClass {
     const NAME: &'static str = "powersupplyclass";
     const ABOUT: &'static str = "batteries and other power supplies";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = PowerSupplyClassFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: PowerSupplyClassFlags) -> Result<Self, String> {
         Ok(Self {
             ignored: flags.powersupply_ignored_supplies,
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for supply in machine.sys_dir("class/power_supply")?.dirs()? {
+        for supply in snapshot.sys_dir("class/power_supply")?.dirs()? {
             if !self.ignored.matches(&supply.name()) {
-                power_supply(&mut out, &supply);
+                add_power_supply(&mut out, &supply);
             }
         }
         Ok(out)
     }
 }
 
-fn power_supply(out: &mut Families, dir: &Dir) {
+fn add_power_supply(out: &mut Families, dir: &Dir) {
     // Which attributes there are is up to the driver: listing them spares some
     // forty attempts to open one that is not there.
     let files = dir.names();
-    let Some(files) = out.keep(files) else { return };
+    let Some(files) = out.ok_or_skip(files) else {
+        return;
+    };
     let has = |name: &str| {
         files
             .binary_search_by(|file| file.as_os_str().cmp(name.as_ref()))
@@ -267,8 +269,8 @@ fn power_supply(out: &mut Families, dir: &Dir) {
     let supply = dir.name();
     for (file, metric, per_unit) in NUMBERS {
         if has(file) {
-            let number = dir.number::<i64>(file);
-            if let Some(number) = out.keep(number) {
+            let number = dir.read_number::<i64>(file);
+            if let Some(number) = out.ok_or_skip(number) {
                 out.add(metric, [&supply], scaled(number, *per_unit));
             }
         }
@@ -277,8 +279,8 @@ fn power_supply(out: &mut Families, dir: &Dir) {
     let mut labels = Vec::with_capacity(WORDS.len());
     for name in WORDS {
         if has(name) {
-            let word = dir.word(name);
-            let word = out.keep(word).filter(|word| !word.is_empty());
+            let word = dir.read_trimmed(name);
+            let word = out.ok_or_skip(word).filter(|word| !word.is_empty());
             labels.extend(word.map(|word| (*name, word)));
         }
     }
@@ -286,7 +288,7 @@ fn power_supply(out: &mut Families, dir: &Dir) {
         .iter()
         .map(|(name, word)| (*name, word.as_str()))
         .collect();
-    out.add_labelled(&SUPPLY, [&supply], &labels, true);
+    out.add_dynamic(&SUPPLY, [&supply], &labels, true);
 }
 
 #[expect(
@@ -305,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn millionths_and_tenths_become_units_and_keep_their_sign() {
+    fn scales_to_base_units_and_keeps_sign() {
         assert_eq!(scaled(-1_125_000, MILLIONTHS), Value::Float(-1.125));
         assert_eq!(scaled(301, TENTHS), Value::Float(30.1));
         assert_eq!(scaled(2, WHOLE), Value::Signed(2));

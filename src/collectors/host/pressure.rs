@@ -50,9 +50,9 @@ const RESOURCES: [(&str, Lines); 4] = [
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Pressure;
+pub(super) struct PressureCollector;
 
-impl Collector for Pressure {
+impl Collector for PressureCollector {
     const NAME: &'static str = "pressure";
     const ABOUT: &'static str = "how long tasks waited for want of CPU, memory or I/O";
     const METRICS: &'static [&'static Desc] = METRICS;
@@ -62,36 +62,38 @@ impl Collector for Pressure {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
         for (path, lines) in RESOURCES {
-            let text = machine.proc(path);
-            if let Some(text) = out.keep(text) {
-                resource(&mut out, &text, lines);
+            let text = snapshot.read_proc(path);
+            if let Some(text) = out.ok_or_skip(text) {
+                add_resource(&mut out, &text, lines);
             }
         }
-        match out.skipped() {
-            (0, _) if out.is_empty() => Err(Error::Absent(machine.roots().procfs.join("pressure"))),
+        match out.errors() {
+            (0, _) if out.is_empty() => {
+                Err(Error::NotFound(snapshot.roots().procfs.join("pressure")))
+            }
             _ => Ok(out),
         }
     }
 }
 
-fn resource(out: &mut Families, text: &Text, lines: Lines) {
+fn add_resource(out: &mut Families, text: &Text, lines: Lines) {
     for mut line in text.lines() {
-        let who = line.next_word();
-        let Some((_, metric)) = lines.iter().find(|(name, _)| who == Some(name)) else {
+        let kind = line.next_word();
+        let Some((_, metric)) = lines.iter().find(|(name, _)| kind == Some(name)) else {
             continue;
         };
-        let total = total(line);
-        if let Some(microseconds) = out.keep(total) {
+        let total = parse_total(line);
+        if let Some(microseconds) = out.ok_or_skip(total) {
             out.add(metric, [], Value::quotient(microseconds, 1_000_000));
         }
     }
 }
 
 /// `avg10=0.12 avg60=0.05 avg300=0.01 total=1234567`, in microseconds.
-fn total(mut line: Fields<'_>) -> Result<u64> {
+fn parse_total(mut line: Fields<'_>) -> Result<u64> {
     while let Some(word) = line.next_word() {
         if let Some(total) = word.strip_prefix("total=") {
             return line.parse_word(total, "total");
@@ -105,21 +107,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn microseconds_become_seconds_and_damage_costs_one_line() {
+    fn converts_to_seconds_and_skips_malformed_lines() {
         let mut out = Families::default();
         let some = "some avg10=0.12 avg60=0.05 avg300=0.00 total=2500000\n";
         let text = Text::from(format!("{some}full avg10=0.00 total=x\n").as_str());
-        resource(&mut out, &text, RESOURCES[1].1);
+        add_resource(&mut out, &text, RESOURCES[1].1);
         assert_eq!(out.lines(), ["node_pressure_io_waiting_seconds_total 2.5"]);
-        let reason = out.skipped().1.unwrap().to_string();
+        let reason = out.errors().1.unwrap().to_string();
         assert_eq!(reason, r#"test:2: total is not a number: "x""#);
     }
 
     #[test]
-    fn the_cpu_is_never_stalled() {
+    fn cpu_full_is_not_exposed() {
         let mut out = Families::default();
         let text = "some avg10=0 total=2500000\nfull avg10=0 total=0\n".into();
-        resource(&mut out, &text, RESOURCES[0].1);
+        add_resource(&mut out, &text, RESOURCES[0].1);
         assert_eq!(out.lines(), ["node_pressure_cpu_waiting_seconds_total 2.5"]);
     }
 }

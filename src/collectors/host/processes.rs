@@ -48,20 +48,20 @@ impl Collector for Processes {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let proc = machine.proc_dir("")?;
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let proc = snapshot.proc_dir("")?;
         let mut out = Families::default();
         for (file, metric) in [
             ("sys/kernel/threads-max", &MAX_THREADS),
             ("sys/kernel/pid_max", &MAX_PROCESSES),
         ] {
-            let limit = proc.number::<u64>(file);
-            if let Some(limit) = out.keep(limit) {
+            let limit = proc.read_number::<u64>(file);
+            if let Some(limit) = out.ok_or_skip(limit) {
                 out.add(metric, [], limit);
             }
         }
-        let counts = Counts::of(machine, &proc);
-        if let Some(counts) = out.keep(counts) {
+        let counts = ProcessCounts::read(snapshot, &proc);
+        if let Some(counts) = out.ok_or_skip(counts) {
             out.add(&PIDS, [], counts.processes);
             out.add(&THREADS, [], counts.threads);
             for (metric, states) in [
@@ -78,19 +78,19 @@ impl Collector for Processes {
 }
 
 #[derive(Default)]
-struct Counts {
+struct ProcessCounts {
     processes: u64,
     threads: u64,
     states: BTreeMap<char, u64>,
     thread_states: BTreeMap<char, u64>,
 }
 
-impl Counts {
-    fn of(machine: &Snapshot, proc: &Dir) -> Result<Self> {
+impl ProcessCounts {
+    fn read(snapshot: &Snapshot, proc: &Dir) -> Result<Self> {
         let mut counts = Self::default();
-        machine.sees_all_processes()?;
-        for pid in numbers(proc)? {
-            let Some(process) = unless_vanished(task(proc, &format!("{pid}/stat")))? else {
+        snapshot.check_process_visibility()?;
+        for pid in numeric_names(proc)? {
+            let Some(process) = ignore_gone(read_task_stat(proc, &format!("{pid}/stat")))? else {
                 continue;
             };
             counts.processes += 1;
@@ -107,13 +107,13 @@ impl Counts {
 
     fn add_threads(&mut self, proc: &Dir, pid: &str) -> Result<()> {
         let threads = proc.dir(format!("{pid}/task"));
-        let Some(threads) = unless_vanished(threads)? else {
+        let Some(threads) = ignore_gone(threads)? else {
             return Ok(());
         };
-        let numbers = unless_vanished(numbers(&threads))?.unwrap_or_default();
+        let numbers = ignore_gone(numeric_names(&threads))?.unwrap_or_default();
         for tid in numbers.iter().filter(|tid| *tid != pid) {
-            let thread = task(&threads, &format!("{tid}/stat"));
-            if let Some(thread) = unless_vanished(thread)? {
+            let thread = read_task_stat(&threads, &format!("{tid}/stat"));
+            if let Some(thread) = ignore_gone(thread)? {
                 *self.thread_states.entry(thread.state).or_default() += 1;
             }
         }
@@ -122,7 +122,7 @@ impl Counts {
 }
 
 /// The entries that are named by a process's or thread's number.
-fn numbers(dir: &Dir) -> Result<Vec<String>> {
+fn numeric_names(dir: &Dir) -> Result<Vec<String>> {
     let mut names = dir.names()?;
     names.retain(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
     Ok(names
@@ -131,37 +131,37 @@ fn numbers(dir: &Dir) -> Result<Vec<String>> {
         .collect())
 }
 
-fn unless_vanished<T>(read: Result<T>) -> Result<Option<T>> {
+fn ignore_gone<T>(read: Result<T>) -> Result<Option<T>> {
     match read {
         Ok(value) => Ok(Some(value)),
-        Err(error) if error.is_vanished() => Ok(None),
+        Err(error) if error.is_gone() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 /// What is of interest about a process or thread.
 #[derive(Debug, PartialEq)]
-struct Task {
+struct TaskStat {
     state: char,
     threads: u32,
 }
 
-fn task(dir: &Dir, path: &str) -> Result<Task> {
+fn read_task_stat(dir: &Dir, path: &str) -> Result<TaskStat> {
     let text = dir.read(path)?;
-    parse(&text).ok_or_else(|| not_a_stat(&text))
+    parse_task_stat(&text).ok_or_else(|| invalid_stat(&text))
 }
 
-fn parse(text: &Text) -> Option<Task> {
+fn parse_task_stat(text: &Text) -> Option<TaskStat> {
     // The name before may hold anything, brackets and line ends too.
     let (_, rest) = text.body().rsplit_once(')')?;
     let mut words = rest.split_ascii_whitespace();
     let state = words.next()?.chars().next()?;
     // num_threads is the 20th field and an int, state the third.
     let threads = words.nth(16)?.parse().ok()?;
-    Some(Task { state, threads })
+    Some(TaskStat { state, threads })
 }
 
-fn not_a_stat(text: &Text) -> Error {
+fn invalid_stat(text: &Text) -> Error {
     text.error(1, "not the state of a process")
 }
 
@@ -171,8 +171,8 @@ mod tests {
 
     const REST: &str = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 77 18 19";
 
-    fn parsed(text: &str) -> Option<Task> {
-        parse(&text.into())
+    fn parsed(text: &str) -> Option<TaskStat> {
+        parse_task_stat(&text.into())
     }
 
     #[test]
@@ -181,7 +181,7 @@ mod tests {
             let task = parsed(&format!("42 ({name}) S {REST}\n")).unwrap();
             assert_eq!(
                 task,
-                Task {
+                TaskStat {
                     state: 'S',
                     threads: 77
                 },
@@ -195,10 +195,10 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_meanwhile_is_no_error_but_what_is_hidden_is() {
+    fn exited_process_is_no_error_but_hidden_one_is() {
         let read = |errno| Err::<(), _>(Error::io("/x", std::io::Error::from_raw_os_error(errno)));
-        assert!(unless_vanished(read(libc::ESRCH)).unwrap().is_none());
-        assert!(unless_vanished(read(libc::ENOENT)).unwrap().is_none());
-        assert!(unless_vanished(read(libc::EPERM)).is_err());
+        assert!(ignore_gone(read(libc::ESRCH)).unwrap().is_none());
+        assert!(ignore_gone(read(libc::ENOENT)).unwrap().is_none());
+        assert!(ignore_gone(read(libc::EPERM)).is_err());
     }
 }

@@ -35,7 +35,7 @@ const EXCLUDE: &str = "collector.qdisc.device-exclude";
 /// The flags of the qdisc collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct QdiscCollectorFlags {
     /// Interfaces to expose; not together with device-exclude.
     #[arg(
         long = INCLUDE,
@@ -54,18 +54,18 @@ pub(super) struct Flags {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Qdiscs {
+pub(super) struct QdiscCollector {
     devices: Filter,
 }
 
-impl Collector for Qdiscs {
+impl Collector for QdiscCollector {
     const NAME: &'static str = "qdisc";
     const ABOUT: &'static str = "queueing disciplines of the network interfaces";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = QdiscCollectorFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: QdiscCollectorFlags) -> Result<Self, String> {
         let devices = Filter::new(
             (INCLUDE, flags.qdisc_device_include),
             (EXCLUDE, flags.qdisc_device_exclude),
@@ -74,19 +74,19 @@ impl Collector for Qdiscs {
         Ok(Self { devices })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(self.families(machine.links()?, &machine.qdiscs()?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(self.families(snapshot.links()?, &snapshot.qdiscs()?))
     }
 }
 
-impl Qdiscs {
+impl QdiscCollector {
     fn families(&self, links: &[Link], qdiscs: &[Qdisc]) -> Families {
         let mut out = Families::default();
         for qdisc in qdiscs {
             let Some(link) = Link::find(links, qdisc.ifindex) else {
                 continue;
             };
-            if !self.devices.wants(&link.name) {
+            if !self.devices.matches(&link.name) {
                 continue;
             }
             let labels = [link.name.as_str(), &qdisc.kind];
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interface_that_is_not_wanted_or_gone_is_left_out() {
+    fn excluded_or_removed_interface_is_skipped() {
         let link = |ifindex, name: &str| Link {
             ifindex,
             name: name.to_owned(),
@@ -125,7 +125,7 @@ mod tests {
             backlog: 7,
         };
         let devices = Filter::new((INCLUDE, None), (EXCLUDE, "^lo$".parse().ok()), "");
-        let qdiscs = Qdiscs {
+        let qdiscs = QdiscCollector {
             devices: devices.unwrap(),
         };
         let links = [link(1, "lo"), link(2, "eth0")];

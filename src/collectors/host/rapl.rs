@@ -28,7 +28,7 @@ metrics! {
 /// The flags of the rapl collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct RaplFlags {
     /// Tell zones apart by a label instead of by the metric's name.
     #[arg(
         long = "collector.rapl.enable-zone-label",
@@ -48,36 +48,36 @@ impl Collector for Rapl {
     const NAME: &'static str = "rapl";
     const ABOUT: &'static str = "energy that parts of the CPU used";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = RaplFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: RaplFlags) -> Result<Self, String> {
         Ok(Self {
             zone_label: flags.rapl_enable_zone_label,
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let powercap = machine.sys_dir("class/powercap")?;
-        let mut names = Names::default();
-        let mut refused = false;
+        let powercap = snapshot.sys_dir("class/powercap")?;
+        let mut names = ZoneIndexes::default();
+        let mut permission_denied = false;
         for dir in powercap.dirs()? {
             // What has no name is not a zone but the driver of some.
-            let Ok(name) = dir.word("name") else {
+            let Ok(name) = dir.read_trimmed("name") else {
                 continue;
             };
             let (zone, index) = names.index(&name);
-            match energy(&dir) {
-                Err(error) if error.is_refused() => refused = true,
+            match read_energy(&dir) {
+                Err(error) if error.is_permission_denied() => permission_denied = true,
                 read => {
-                    if let Some(joules) = out.keep(read) {
+                    if let Some(joules) = out.ok_or_skip(read) {
                         self.add(&mut out, zone, index, &dir, joules);
                     }
                 }
             }
         }
-        if refused && out.is_empty() {
-            return Err(Error::Absent(powercap.path().to_owned()));
+        if permission_denied && out.is_empty() {
+            return Err(Error::NotFound(powercap.path().to_owned()));
         }
         Ok(out)
     }
@@ -90,22 +90,22 @@ impl Rapl {
         if self.zone_label {
             out.add(&JOULES, [&index, &path, zone], joules);
         } else {
-            out.add_word(&ZONE_JOULES, zone, [&index, &path], joules);
+            out.add_named(&ZONE_JOULES, zone, [&index, &path], joules);
         }
     }
 }
 
-fn energy(zone: &Dir) -> Result<Value> {
-    let microjoules = zone.number("energy_uj")?;
+fn read_energy(zone: &Dir) -> Result<Value> {
+    let microjoules = zone.read_number("energy_uj")?;
     Ok(Value::quotient(microjoules, 1_000_000))
 }
 
 /// How often names came up: some zones are numbered, as `package-1`; others are not,
 /// as the `core` of each package, and are numbered here.
 #[derive(Default)]
-struct Names(HashMap<String, u64>);
+struct ZoneIndexes(HashMap<String, u64>);
 
-impl Names {
+impl ZoneIndexes {
     /// The name without its number, and the number.
     fn index<'a>(&mut self, name: &'a str) -> (&'a str, u64) {
         let numbered = name.split_once('-');
@@ -125,7 +125,7 @@ mod tests {
     use crate::sources::Roots;
 
     #[test]
-    fn the_zone_is_a_label_where_asked_for() {
+    fn zone_label_is_optional() {
         let machine = crate::fixtures::fixture("hardware");
         let roots = Roots {
             procfs: "/nowhere".into(),
@@ -133,7 +133,7 @@ mod tests {
             rootfs: "/nowhere".into(),
             udev_data: "/nowhere".into(),
         };
-        let machine = Snapshot::begin(roots.into(), Instant::now());
+        let machine = Snapshot::new(roots.into(), Instant::now());
         let out = Rapl { zone_label: true }.collect(&machine).unwrap();
         let lines = out.lines();
         assert_eq!(lines.len(), 5);
@@ -143,8 +143,8 @@ mod tests {
     }
 
     #[test]
-    fn zones_are_numbered_by_themselves_or_in_the_order_they_come() {
-        let mut names = Names::default();
+    fn zones_are_numbered_by_name_or_order() {
+        let mut names = ZoneIndexes::default();
         for (name, index) in [
             ("package-0", ("package", 0)),
             ("core", ("core", 0)),

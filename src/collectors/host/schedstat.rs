@@ -23,13 +23,13 @@ metrics! {
 }
 
 /// How many numbers stand before those of interest: calls of this and that.
-const CALLS: usize = 6;
+const SKIPPED_COLUMNS: usize = 6;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct SchedStat;
+pub(super) struct SchedStatCollector;
 
-impl Collector for SchedStat {
+impl Collector for SchedStatCollector {
     const NAME: &'static str = "schedstat";
     const ABOUT: &'static str = "how long tasks ran and waited on each CPU";
     const METRICS: &'static [&'static Desc] = METRICS;
@@ -39,8 +39,8 @@ impl Collector for SchedStat {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(families(&machine.proc("schedstat")?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(families(&snapshot.read_proc("schedstat")?))
     }
 }
 
@@ -50,8 +50,8 @@ fn families(schedstat: &Text) -> Families {
         let Some(cpu) = line.next_word().and_then(|word| word.strip_prefix("cpu")) else {
             continue;
         };
-        let times = times(line);
-        if let Some(times) = out.keep(times) {
+        let times = parse_times(line);
+        if let Some(times) = out.ok_or_skip(times) {
             let seconds = |nanoseconds| Value::quotient(nanoseconds, 1_000_000_000);
             out.add(&RUNNING_SECONDS, [cpu], seconds(times.running));
             out.add(&WAITING_SECONDS, [cpu], seconds(times.waiting));
@@ -62,7 +62,7 @@ fn families(schedstat: &Text) -> Families {
 }
 
 /// What is of interest in the line of a CPU.
-struct Times {
+struct SchedTimes {
     /// In nanoseconds.
     running: u64,
     /// In nanoseconds.
@@ -70,11 +70,11 @@ struct Times {
     timeslices: u64,
 }
 
-fn times(mut line: Fields<'_>) -> Result<Times> {
-    for _ in 0..CALLS {
+fn parse_times(mut line: Fields<'_>) -> Result<SchedTimes> {
+    for _ in 0..SKIPPED_COLUMNS {
         line.word("calls")?;
     }
-    Ok(Times {
+    Ok(SchedTimes {
         running: line.parse("running time")?,
         waiting: line.parse("waiting time")?,
         timeslices: line.parse("timeslices")?,
@@ -88,7 +88,7 @@ mod tests {
     const DOMAIN: &str = "domain0 MC 3 1 2 3 4 5 6 7 8 9\n";
 
     #[test]
-    fn every_version_since_15_has_the_same_lines_for_cpus() {
+    fn parses_cpu_lines_of_versions_since_15() {
         for version in ["15", "16", "17"] {
             let cpu = "cpu7 1 0 3 4 5 6 2500000000 1250000000 9";
             let text = format!("version {version}\ntimestamp 8\n{cpu}\n{DOMAIN}");
@@ -104,11 +104,11 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_line_costs_only_its_cpu() {
+    fn malformed_line_skips_only_its_cpu() {
         let text = Text::from("cpu0 1 0 3 4 5 6 7 8\ncpu1 1 0 3 4 5 6 7 8 9\n");
         let out = families(&text);
         assert_eq!(out.lines().len(), 3);
-        let reason = out.skipped().1.unwrap().to_string();
+        let reason = out.errors().1.unwrap().to_string();
         assert_eq!(reason, "test:1: timeslices is missing");
     }
 }

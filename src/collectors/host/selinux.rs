@@ -35,23 +35,23 @@ impl Collector for SeLinux {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let enforce = match machine.sys("fs/selinux/enforce") {
+        let enforce = match snapshot.read_sys("fs/selinux/enforce") {
             Ok(enforce) => Some(enforce),
-            Err(Error::Absent(_)) => None,
+            Err(Error::NotFound(_)) => None,
             Err(error) => return Err(error),
         };
-        let Some(enforce) = enforce.filter(|_| has_policy(machine)) else {
+        let Some(enforce) = enforce.filter(|_| has_policy(snapshot)) else {
             out.add(&ENABLED, [], false);
             return Ok(out);
         };
         out.add(&ENABLED, [], true);
-        if let Some(mode) = out.keep(enforce.number::<u64>()) {
+        if let Some(mode) = out.ok_or_skip(enforce.parse_number::<u64>()) {
             out.add(&CURRENT_MODE, [], mode);
         }
-        let config = machine.root("etc/selinux/config");
-        if let Some(Some(mode)) = out.keep(config.and_then(|config| config_mode(&config))) {
+        let config = snapshot.read_rootfs("etc/selinux/config");
+        if let Some(Some(mode)) = out.ok_or_skip(config.and_then(|config| config_mode(&config))) {
             out.add(&CONFIG_MODE, [], mode);
         }
         Ok(out)
@@ -59,10 +59,12 @@ impl Collector for SeLinux {
 }
 
 /// Whether a policy is loaded: before, every process is labelled `kernel`.
-fn has_policy(machine: &Snapshot) -> bool {
-    machine.proc("self/attr/current").map_or(true, |label| {
-        label.body().trim_end_matches(['\0', '\n']) != "kernel"
-    })
+fn has_policy(snapshot: &Snapshot) -> bool {
+    snapshot
+        .read_proc("self/attr/current")
+        .map_or(true, |label| {
+            label.body().trim_end_matches(['\0', '\n']) != "kernel"
+        })
 }
 
 /// What `SELINUX=` says, if there is such a line.
@@ -85,15 +87,15 @@ fn config_mode(config: &Text) -> Result<Option<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::testing::Machine;
+    use crate::collectors::testing::MachineFixture;
 
-    fn lines(machine: &Machine) -> Vec<String> {
+    fn lines(machine: &MachineFixture) -> Vec<String> {
         SeLinux.collect(&machine.snapshot()).unwrap().lines()
     }
 
     #[test]
-    fn the_configuration_is_not_the_mode() {
-        let machine = Machine::new("selinux");
+    fn config_mode_may_differ_from_current_mode() {
+        let machine = MachineFixture::new("selinux");
         assert_eq!(lines(&machine), ["node_selinux_enabled 0"]);
         machine.write("sys/fs/selinux/enforce", "0");
         machine.write("root/etc/selinux/config", "SELINUX=enforcing\n");
@@ -108,15 +110,15 @@ mod tests {
     }
 
     #[test]
-    fn without_a_policy_it_is_as_good_as_disabled() {
-        let machine = Machine::new("selinux-policy");
+    fn disabled_without_loaded_policy() {
+        let machine = MachineFixture::new("selinux-policy");
         machine.write("sys/fs/selinux/enforce", "1");
         machine.write("proc/self/attr/current", "kernel\0");
         assert_eq!(lines(&machine), ["node_selinux_enabled 0"]);
     }
 
     #[test]
-    fn the_configuration_is_read_as_the_library_reads_it() {
+    fn parses_config_like_libselinux() {
         let mode = |text| config_mode(&Text::from(text)).map_err(|e| e.to_string());
         assert_eq!(
             mode("# SELINUX=disabled\n SELINUX=Permissive\n"),

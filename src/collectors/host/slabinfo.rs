@@ -11,7 +11,7 @@ use crate::{
     sources::{Fields, Snapshot, Text},
 };
 
-use super::memo::Memo;
+use super::positional_cache::PositionalCache;
 
 metrics! {
     /// Objects of the cache that are in use.
@@ -38,7 +38,7 @@ static COLUMNS: [(&Metric<1>, &str); 5] = [
 /// The flags of the slabinfo collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct SlabInfoFlags {
     /// Caches to expose.
     #[arg(
         long = "collector.slabinfo.slabs-include",
@@ -60,7 +60,7 @@ pub(super) struct Flags {
 pub(super) struct SlabInfo {
     include: Pattern,
     exclude: Pattern,
-    is_wanted: Memo<bool>,
+    selection: PositionalCache<bool>,
 }
 
 impl Collector for SlabInfo {
@@ -68,39 +68,39 @@ impl Collector for SlabInfo {
     const ABOUT: &'static str = "the kernel's caches of objects";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = SlabInfoFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: SlabInfoFlags) -> Result<Self, String> {
         Ok(Self {
             include: flags.slabinfo_slabs_include,
             exclude: flags.slabinfo_slabs_exclude,
-            is_wanted: Memo::default(),
+            selection: PositionalCache::default(),
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(self.families(&machine.proc("slabinfo")?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(self.families(&snapshot.read_proc("slabinfo")?))
     }
 }
 
 impl SlabInfo {
-    fn wants(&self, slab: &str) -> bool {
+    fn is_selected(&self, slab: &str) -> bool {
         // The empty pattern leaves out nothing.
         (self.include.is_empty() || self.include.matches(slab)) && !self.exclude.matches(slab)
     }
 
     fn families(&self, slabinfo: &Text) -> Families {
         let mut out = Families::default();
-        let mut is_wanted = self.is_wanted.recall();
+        let mut selection = self.selection.cursor();
         // The first line is the version, the second the heading.
         for mut fields in slabinfo.lines().skip(2) {
             let Some(slab) = fields.next_word() else {
                 continue;
             };
-            if !is_wanted.next(slab, |slab| self.wants(slab)) {
+            if !selection.next_or_insert_with(slab, |slab| self.is_selected(slab)) {
                 continue;
             }
-            if let Some(values) = out.keep(values(fields)) {
+            if let Some(values) = out.ok_or_skip(parse_values(fields)) {
                 for ((metric, _), value) in COLUMNS.iter().zip(values) {
                     out.add(metric, [slab], value);
                 }
@@ -110,7 +110,7 @@ impl SlabInfo {
     }
 }
 
-fn values(mut fields: Fields<'_>) -> Result<[u64; COLUMNS.len()]> {
+fn parse_values(mut fields: Fields<'_>) -> Result<[u64; COLUMNS.len()]> {
     let mut values = [0; COLUMNS.len()];
     for ((_, column), value) in COLUMNS.iter().zip(&mut values) {
         *value = fields.parse(column)?;
@@ -134,12 +134,12 @@ kmalloc-16 510 512 16 256 1 : tunables 0 0 0 : slabdata 2 2 0
         SlabInfo {
             include: include.parse().unwrap(),
             exclude: exclude.parse().unwrap(),
-            is_wanted: Memo::default(),
+            selection: PositionalCache::default(),
         }
     }
 
     #[test]
-    fn a_damaged_line_costs_only_itself() {
+    fn malformed_line_is_skipped() {
         let out = slabinfo("", "^TCP$").families(&Text::from(SLABINFO));
         assert_eq!(
             out.lines(),
@@ -151,11 +151,11 @@ kmalloc-16 510 512 16 256 1 : tunables 0 0 0 : slabdata 2 2 0
                 r#"node_slabinfo_pages_per_slab{slab="kmalloc-16"} 1"#,
             ]
         );
-        assert_eq!(out.skipped().0, 1);
+        assert_eq!(out.errors().0, 1);
     }
 
     #[test]
-    fn a_cache_must_be_included_and_not_excluded() {
+    fn include_and_exclude_filters_apply() {
         let slabs = |include, exclude| {
             let out = slabinfo(include, exclude).families(&Text::from(SLABINFO));
             out.get(0).map_or(0, crate::family::Family::len)

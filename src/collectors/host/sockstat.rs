@@ -46,35 +46,35 @@ impl Collector for SockStat {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let page = rustix::param::page_size() as u64;
         let mut out = Families::default();
-        families(&mut out, &machine.proc("net/sockstat")?, page);
+        add_sockstat(&mut out, &snapshot.read_proc("net/sockstat")?, page);
         // Absent where IPv6 is off.
-        if let Some(sockstat6) = out.keep(machine.proc("net/sockstat6")) {
-            families(&mut out, &sockstat6, page);
+        if let Some(sockstat6) = out.ok_or_skip(snapshot.read_proc("net/sockstat6")) {
+            add_sockstat(&mut out, &sockstat6, page);
         }
         Ok(out)
     }
 }
 
-fn families(out: &mut Families, text: &Text, page: u64) {
+fn add_sockstat(out: &mut Families, text: &Text, page: u64) {
     for mut fields in text.lines() {
         let Some(protocol) = fields.next_word() else {
             continue;
         };
         let protocol = protocol.trim_end_matches(':');
         while let Some(name) = fields.next_word() {
-            let amount = amount(&mut fields, protocol, name);
-            let Some((metric, amount)) = out.keep(amount) else {
+            let amount = parse_amount(&mut fields, protocol, name);
+            let Some((metric, amount)) = out.ok_or_skip(amount) else {
                 continue;
             };
             match metric {
                 Amount::Used => out.add(&USED, [], amount),
-                Amount::Of(metric) => out.add_word(metric, protocol, [], amount),
+                Amount::PerProtocol(metric) => out.add_named(metric, protocol, [], amount),
                 Amount::Pages => {
-                    out.add_word(&MEM, protocol, [], amount);
-                    out.add_word(&MEM_BYTES, protocol, [], Value::product(amount, page));
+                    out.add_named(&MEM, protocol, [], amount);
+                    out.add_named(&MEM_BYTES, protocol, [], Value::product(amount, page));
                 }
             }
         }
@@ -86,21 +86,21 @@ enum Amount {
     /// Of all sockets.
     Used,
     /// Of what the metric says.
-    Of(&'static Metric<0>),
+    PerProtocol(&'static Metric<0>),
     /// Of pages.
     Pages,
 }
 
-fn amount(fields: &mut Fields<'_>, protocol: &str, name: &str) -> Result<(Amount, u64)> {
+fn parse_amount(fields: &mut Fields<'_>, protocol: &str, name: &str) -> Result<(Amount, u64)> {
     let amount = fields.parse(name)?;
     let metric = match name {
         "used" if protocol == "sockets" => Amount::Used,
-        "inuse" => Amount::Of(&INUSE),
-        "orphan" => Amount::Of(&ORPHAN),
-        "tw" => Amount::Of(&TW),
-        "alloc" => Amount::Of(&ALLOC),
+        "inuse" => Amount::PerProtocol(&INUSE),
+        "orphan" => Amount::PerProtocol(&ORPHAN),
+        "tw" => Amount::PerProtocol(&TW),
+        "alloc" => Amount::PerProtocol(&ALLOC),
         "mem" => Amount::Pages,
-        "memory" => Amount::Of(&MEMORY),
+        "memory" => Amount::PerProtocol(&MEMORY),
         _ => return Err(fields.error(format_args!("{protocol} has an unknown {name:?}"))),
     };
     Ok((metric, amount))
@@ -114,7 +114,7 @@ mod tests {
     fn pages_are_also_exposed_as_bytes() {
         let mut out = Families::default();
         let text = Text::from("sockets: used 9\nTCP: inuse 1 mem 3\nFRAG: inuse 2 memory 77\n");
-        families(&mut out, &text, 65536);
+        add_sockstat(&mut out, &text, 65536);
         assert_eq!(
             out.lines(),
             [
@@ -129,16 +129,16 @@ mod tests {
     }
 
     #[test]
-    fn a_word_of_a_newer_kernel_costs_only_itself() {
+    fn unknown_field_is_skipped() {
         let mut out = Families::default();
         let text = Text::from("TCP: inuse 1 novel 5 tw x\nUDP: inuse 2 mem\n");
-        families(&mut out, &text, 4096);
+        add_sockstat(&mut out, &text, 4096);
         assert_eq!(
             out.lines(),
             ["node_sockstat_TCP_inuse 1", "node_sockstat_UDP_inuse 2"]
         );
-        assert_eq!(out.skipped().0, 3);
-        let reason = out.skipped().1.unwrap().to_string();
+        assert_eq!(out.errors().0, 3);
+        let reason = out.errors().1.unwrap().to_string();
         assert_eq!(reason, r#"test:1: TCP has an unknown "novel""#);
     }
 }

@@ -30,14 +30,14 @@ impl Collector for SoftIrqs {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        families(&machine.proc("softirqs")?)
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        families(&snapshot.read_proc("softirqs")?)
     }
 }
 
 fn families(softirqs: &Text) -> Result<Families> {
     let mut out = Families::default();
-    let cpus = cpus(softirqs.line()?);
+    let cpus = parse_cpus(softirqs.line()?);
     for mut line in softirqs.lines().skip(1) {
         let Some(kind) = line.next_word() else {
             continue;
@@ -45,7 +45,7 @@ fn families(softirqs: &Text) -> Result<Families> {
         let kind = kind.trim_end_matches(':');
         let counts = cpus.iter().map(|_| line.parse::<u64>("count"));
         let counts = counts.collect::<Result<Vec<_>>>();
-        if let Some(counts) = out.keep(counts) {
+        if let Some(counts) = out.ok_or_skip(counts) {
             for (cpu, count) in cpus.iter().zip(counts) {
                 out.add(&FUNCTIONS, [cpu, kind], count);
             }
@@ -55,7 +55,7 @@ fn families(softirqs: &Text) -> Result<Families> {
 }
 
 /// The numbers of the CPUs in a table's first line: `CPU0 CPU2`.
-pub(super) fn cpus(mut line: Fields<'_>) -> Vec<&str> {
+pub(super) fn parse_cpus(mut line: Fields<'_>) -> Vec<&str> {
     std::iter::from_fn(|| line.next_word())
         .filter_map(|word| word.strip_prefix("CPU"))
         .collect()
@@ -78,7 +78,7 @@ mod tests {
                 r#"node_softirqs_functions_total{cpu="2",type="NEW_ONE"} 5"#,
             ]
         );
-        let reason = out.skipped().1.unwrap().to_string();
+        let reason = out.errors().1.unwrap().to_string();
         assert_eq!(reason, "test:3: count is missing");
     }
 }

@@ -32,7 +32,7 @@ metrics! {
 }
 
 /// The column of the CPU's number.
-const CPU: usize = 12;
+const CPU_COLUMN: usize = 12;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -48,19 +48,19 @@ impl Collector for SoftNet {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(families(&machine.proc("net/softnet_stat")?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(families(&snapshot.read_proc("net/softnet_stat")?))
     }
 }
 
 fn families(text: &Text) -> Families {
     let mut out = Families::default();
     for (number, line) in text.lines().enumerate() {
-        let columns = columns(line);
-        let Some(columns) = out.keep(columns) else {
+        let columns = parse_columns(line);
+        let Some(columns) = out.ok_or_skip(columns) else {
             continue;
         };
-        let cpu = columns.get(CPU).copied().unwrap_or(number as u64);
+        let cpu = columns.get(CPU_COLUMN).copied().unwrap_or(number as u64);
         let mut buffer = itoa::Buffer::new();
         let cpu = buffer.format(cpu);
         let mut counter = |metric: &'static Metric<1>, at: usize| {
@@ -81,7 +81,7 @@ fn families(text: &Text) -> Families {
 }
 
 /// All columns or none: what is in them is known by their place only.
-fn columns(mut line: Fields<'_>) -> Result<Vec<u64>> {
+fn parse_columns(mut line: Fields<'_>) -> Result<Vec<u64>> {
     let mut columns = Vec::with_capacity(16);
     while let Some(word) = line.next_word() {
         columns.push(line.parse_hex(word, "column")?);
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_old_kernel_says_less() {
+    fn old_kernels_have_fewer_columns() {
         for (columns, families_there) in [(9, 4), (10, 5), (11, 6), (13, 7), (15, 7)] {
             let line: Vec<_> = (0..columns).map(|i| format!("{:08x}", 16 + i)).collect();
             let out = families(&Text::from(line.join(" ").as_str()));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offline_cpu_leaves_a_gap_in_the_numbers_where_the_kernel_says_them() {
+    fn offline_cpu_leaves_a_gap_if_cpu_column_exists() {
         let rest = "0 0 0 0 0 0 0 0 0 0 0";
         let text = Text::from(format!("1f {rest} 0\n2f {rest} 2\n").as_str());
         let lines = families(&text).lines();
@@ -118,13 +118,13 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_makes_no_sense_costs_only_itself() {
+    fn malformed_line_is_skipped() {
         let text = Text::from("1 2\n1 2 3 4 5 6 7 8 x\n1f 0 0 0 0 0 0 0 0\n");
         let out = families(&text);
         assert_eq!(
             out.lines()[0],
             r#"node_softnet_processed_total{cpu="2"} 31"#
         );
-        assert_eq!(out.skipped().0, 2);
+        assert_eq!(out.errors().0, 2);
     }
 }

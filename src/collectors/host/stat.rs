@@ -46,7 +46,7 @@ const SOFTIRQ_VECTORS: [&str; 10] = [
 /// The flags of the stat collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct StatCollectorFlags {
     /// Expose the softirq calls of each vector.
     #[arg(long = "collector.stat.softirq", default_value_t = false, action = ArgAction::Set)]
     stat_softirq: bool,
@@ -54,28 +54,28 @@ pub(super) struct Flags {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Stat {
+pub(super) struct StatCollector {
     softirq: bool,
 }
 
-impl Collector for Stat {
+impl Collector for StatCollector {
     const NAME: &'static str = "stat";
     const ABOUT: &'static str = "interrupts, context switches, forks and processes";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = StatCollectorFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: StatCollectorFlags) -> Result<Self, String> {
         Ok(Self {
             softirq: flags.stat_softirq,
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(self.families(machine.proc_stat()?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(self.families(snapshot.proc_stat()?))
     }
 }
 
-impl Stat {
+impl StatCollector {
     fn families(&self, stat: &Text) -> Families {
         let mut out = Families::default();
         for mut fields in stat.lines() {
@@ -87,14 +87,14 @@ impl Stat {
                 Some("procs_running") => &PROCS_RUNNING,
                 Some("procs_blocked") => &PROCS_BLOCKED,
                 Some("softirq") if self.softirq => {
-                    softirqs(&mut out, fields);
+                    add_softirqs(&mut out, fields);
                     continue;
                 }
                 _ => continue,
             };
             // Of `intr` the first number is the sum of the rest.
             let value = fields.parse::<Value>("count");
-            if let Some(value) = out.keep(value) {
+            if let Some(value) = out.ok_or_skip(value) {
                 out.add(metric, [], value);
             }
         }
@@ -102,11 +102,11 @@ impl Stat {
     }
 }
 
-fn softirqs(out: &mut Families, mut fields: Fields<'_>) {
+fn add_softirqs(out: &mut Families, mut fields: Fields<'_>) {
     let _sum = fields.next_word();
     for vector in SOFTIRQ_VECTORS {
         let calls = fields.parse::<u64>("calls");
-        if let Some(calls) = out.keep(calls) {
+        if let Some(calls) = out.ok_or_skip(calls) {
             out.add(&SOFTIRQS, [vector], calls);
         }
     }
@@ -119,21 +119,21 @@ mod tests {
     const STAT: &str = "cpu  1 2\nintr 9 4 5\nctxt x\nbtime 7\nsoftirq 55 1 2 3 4 5 6 7 8 9 10\n";
 
     #[test]
-    fn a_line_that_makes_no_sense_costs_only_itself() {
-        let out = Stat { softirq: false }.families(&Text::from(STAT));
+    fn malformed_line_is_skipped() {
+        let out = StatCollector { softirq: false }.families(&Text::from(STAT));
         assert_eq!(
             out.lines(),
             ["node_intr_total 9", "node_boot_time_seconds 7"]
         );
-        let (skipped, reason) = out.skipped();
+        let (skipped, reason) = out.errors();
         assert_eq!(skipped, 1);
         let reason = reason.unwrap().to_string();
         assert_eq!(reason, r#"test:3: count is not a number: "x""#);
     }
 
     #[test]
-    fn softirqs_are_told_apart_where_asked_for() {
-        let out = Stat { softirq: true }.families(&Text::from(STAT));
+    fn softirq_vectors_are_optional() {
+        let out = StatCollector { softirq: true }.families(&Text::from(STAT));
         let lines = out.lines();
         assert_eq!(lines[2], r#"node_softirqs_total{vector="hi"} 1"#);
         assert_eq!(lines[11], r#"node_softirqs_total{vector="rcu"} 10"#);

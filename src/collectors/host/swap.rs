@@ -7,7 +7,7 @@ use crate::{
     family::{Families, Value},
     metric::Desc,
     metrics,
-    sources::{Fields, Snapshot, Text, unescaped},
+    sources::{Fields, Snapshot, Text, unescape_octal},
 };
 
 metrics! {
@@ -34,12 +34,12 @@ impl Collector for Swap {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(families(&machine.proc("swaps")?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(families(&snapshot.read_proc("swaps")?))
     }
 }
 
-struct Area<'a> {
+struct SwapArea<'a> {
     device: &'a str,
     swap_type: &'a str,
     /// In kB, as is `used`.
@@ -52,8 +52,8 @@ fn families(swaps: &Text) -> Families {
     let mut out = Families::default();
     // The first line is the heading.
     for fields in swaps.lines().skip(1) {
-        if let Some(area) = out.keep(area(fields)) {
-            let device = unescaped(area.device);
+        if let Some(area) = out.ok_or_skip(parse_area(fields)) {
+            let device = unescape_octal(area.device);
             let labels = [&*device, area.swap_type];
             out.add(&SIZE, labels, Value::product(area.size, 1024));
             out.add(&USED, labels, Value::product(area.used, 1024));
@@ -63,8 +63,8 @@ fn families(swaps: &Text) -> Families {
     out
 }
 
-fn area(mut fields: Fields<'_>) -> Result<Area<'_>> {
-    Ok(Area {
+fn parse_area(mut fields: Fields<'_>) -> Result<SwapArea<'_>> {
+    Ok(SwapArea {
         device: fields.word("filename")?,
         swap_type: fields.word("type")?,
         size: fields.parse("size")?,
@@ -80,7 +80,7 @@ mod tests {
     const HEADING: &str = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
 
     #[test]
-    fn a_damaged_area_costs_only_itself() {
+    fn malformed_area_is_skipped() {
         let text = format!(
             "{HEADING}/dev/dm-1  partition\t4000\t30\t-2\n/dev/zram0 partition 1 x 5\n/swap\\040file file 200 1 7\n"
         );
@@ -96,13 +96,13 @@ mod tests {
                 r#"node_swap_priority{device="/swap file",swap_type="file"} 7"#,
             ]
         );
-        assert_eq!(out.skipped().0, 1);
+        assert_eq!(out.errors().0, 1);
     }
 
     #[test]
-    fn a_machine_without_swap_has_a_heading_only() {
+    fn no_swap_yields_no_series() {
         let out = families(&Text::from(HEADING));
         assert!(out.is_empty());
-        assert_eq!(out.skipped().0, 0);
+        assert_eq!(out.errors().0, 0);
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     sources::{Snapshot, Text},
 };
 
-use super::names::metric_word;
+use super::sanitize::sanitize_name;
 
 metrics! {
     /// Kernel parameter *.
@@ -28,20 +28,20 @@ metrics! {
 /// The flags of the sysctl collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct SysctlFlags {
     /// Kernel parameter that holds a number, or several, which NAMES tell apart; may be given again.
     #[arg(long = "collector.sysctl.include", value_name = "KEY[:NAMES]")]
-    sysctl_include: Vec<Key>,
+    sysctl_include: Vec<SysctlKey>,
     /// Kernel parameter that is text; may be given again.
     #[arg(long = "collector.sysctl.include-info", value_name = "KEY")]
-    sysctl_include_info: Vec<Key>,
+    sysctl_include_info: Vec<SysctlKey>,
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Sysctl {
-    numbers: Vec<Key>,
-    texts: Vec<Key>,
+    numbers: Vec<SysctlKey>,
+    texts: Vec<SysctlKey>,
 }
 
 impl Collector for Sysctl {
@@ -49,39 +49,39 @@ impl Collector for Sysctl {
     const ABOUT: &'static str = "kernel parameters that its flags name";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = SysctlFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: SysctlFlags) -> Result<Self, String> {
         if let Some(key) = flags
             .sysctl_include_info
             .iter()
-            .find(|k| !k.words.is_empty())
+            .find(|k| !k.value_names.is_empty())
         {
             return Err(format!(
                 "--collector.sysctl.include-info takes no names after a key: {}:{}",
                 key.name,
-                key.words.join(",")
+                key.value_names.join(",")
             ));
         }
         Ok(Self {
-            numbers: once_each(flags.sysctl_include),
-            texts: once_each(flags.sysctl_include_info),
+            numbers: dedup_keys(flags.sysctl_include),
+            texts: dedup_keys(flags.sysctl_include_info),
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
         // Whoever names a key wants to know that it is not there.
         for key in &self.numbers {
-            let read = machine.proc(&key.path);
+            let read = snapshot.read_proc(&key.path);
             if let Err(error) = read.and_then(|text| add_numbers(&mut out, key, &text)) {
-                out.skip(error);
+                out.record_error(error);
             }
         }
         for key in &self.texts {
-            match machine.proc(&key.path) {
+            match snapshot.read_proc(&key.path) {
                 Ok(text) => add_words(&mut out, key, &text),
-                Err(error) => out.skip(error),
+                Err(error) => out.record_error(error),
             }
         }
         Ok(out)
@@ -89,32 +89,32 @@ impl Collector for Sysctl {
 }
 
 /// One that is given twice would be two series of the same name.
-fn once_each(keys: Vec<Key>) -> Vec<Key> {
-    let mut once = Vec::new();
+fn dedup_keys(keys: Vec<SysctlKey>) -> Vec<SysctlKey> {
+    let mut unique = Vec::new();
     for key in keys {
-        if !once.contains(&key) {
-            once.push(key);
+        if !unique.contains(&key) {
+            unique.push(key);
         }
     }
-    once
+    unique
 }
 
 /// A kernel parameter, as a flag names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Key {
+struct SysctlKey {
     /// As it is shown, divided by dots.
     name: String,
     /// Below the procfs mount.
     path: String,
     /// What each of its numbers is called, if they are.
-    words: Vec<String>,
+    value_names: Vec<String>,
 }
 
-impl FromStr for Key {
+impl FromStr for SysctlKey {
     type Err = &'static str;
 
     fn from_str(flag: &str) -> Result<Self, Self::Err> {
-        let (key, words) = match flag.split_once(':') {
+        let (key, value_names) = match flag.split_once(':') {
             Some((key, words)) => (key, words.split(',').map(str::to_owned).collect()),
             None => (flag, Vec::new()),
         };
@@ -133,21 +133,21 @@ impl FromStr for Key {
         let is_word = |word: &String| {
             !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         };
-        if !words.iter().all(is_word) {
+        if !value_names.iter().all(is_word) {
             return Err("a name after the colon is not made of letters, digits and _");
         }
-        if (1..words.len()).any(|i| words[i..].contains(&words[i - 1])) {
+        if (1..value_names.len()).any(|i| value_names[i..].contains(&value_names[i - 1])) {
             return Err("a name after the colon stands there twice");
         }
         Ok(Self {
             name: key.replace('/', "."),
             path: format!("sys/{path}"),
-            words,
+            value_names,
         })
     }
 }
 
-fn add_numbers(out: &mut Families, key: &Key, text: &Text) -> Result<()> {
+fn add_numbers(out: &mut Families, key: &SysctlKey, text: &Text) -> Result<()> {
     let mut values = Vec::new();
     for (number, line) in (1..).zip(text.body().lines()) {
         for word in line.split_ascii_whitespace() {
@@ -157,35 +157,35 @@ fn add_numbers(out: &mut Families, key: &Key, text: &Text) -> Result<()> {
             values.push(value);
         }
     }
-    if !key.words.is_empty() {
-        if key.words.len() != values.len() {
-            let (names, values) = (key.words.len(), values.len());
+    if !key.value_names.is_empty() {
+        if key.value_names.len() != values.len() {
+            let (names, values) = (key.value_names.len(), values.len());
             let reason = format_args!("{values} numbers, but the flag names {names}");
             return Err(text.error(1, reason));
         }
-        for (word, value) in key.words.iter().zip(values) {
-            out.add_word(
+        for (word, value) in key.value_names.iter().zip(values) {
+            out.add_named(
                 &NUMBER,
-                &metric_word(&format!("{}.{word}", key.name)),
+                &sanitize_name(&format!("{}.{word}", key.name)),
                 [],
                 value,
             );
         }
         return Ok(());
     }
-    let name = metric_word(&key.name);
+    let name = sanitize_name(&key.name);
     match values[..] {
-        [value] => out.add_word(&NUMBER, &name, [], value),
+        [value] => out.add_named(&NUMBER, &name, [], value),
         _ => {
             for (index, value) in values.into_iter().enumerate() {
-                out.add_word(&NUMBERS, &name, [&index.to_string()], value);
+                out.add_named(&NUMBERS, &name, [&index.to_string()], value);
             }
         }
     }
     Ok(())
 }
 
-fn add_words(out: &mut Families, key: &Key, text: &Text) {
+fn add_words(out: &mut Families, key: &SysctlKey, text: &Text) {
     for (index, word) in text.body().split_whitespace().enumerate() {
         out.add(&WORD, [&key.name, word, &index.to_string()], true);
     }
@@ -195,7 +195,7 @@ fn add_words(out: &mut Families, key: &Key, text: &Text) {
 mod tests {
     use super::*;
 
-    fn key(flag: &str) -> Key {
+    fn key(flag: &str) -> SysctlKey {
         flag.parse().unwrap()
     }
 
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_divided_by_what_comes_first_in_it() {
+    fn first_separator_determines_key_syntax() {
         for (flag, path) in [
             ("kernel.threads-max", "sys/kernel/threads-max"),
             ("kernel/threads-max", "sys/kernel/threads-max"),
@@ -217,11 +217,11 @@ mod tests {
             assert_eq!(key(flag).path, path);
         }
         assert_eq!(key("fs/file-nr").name, "fs.file-nr");
-        assert_eq!(key("fs.file-nr:a,b").words, ["a", "b"]);
+        assert_eq!(key("fs.file-nr:a,b").value_names, ["a", "b"]);
     }
 
     #[test]
-    fn a_flag_that_makes_no_sense_is_refused() {
+    fn rejects_invalid_flags() {
         for flag in [
             "",
             ":a",
@@ -236,9 +236,9 @@ mod tests {
             "a:b,c,b",
             "a:b-c",
         ] {
-            assert!(flag.parse::<Key>().is_err(), "{flag}");
+            assert!(flag.parse::<SysctlKey>().is_err(), "{flag}");
         }
-        let flags = Flags {
+        let flags = SysctlFlags {
             sysctl_include: vec![key("a"), key("b"), key("a")],
             sysctl_include_info: vec![key("a.b:c,d")],
         };
@@ -247,7 +247,7 @@ mod tests {
             error,
             "--collector.sysctl.include-info takes no names after a key: a.b:c,d"
         );
-        assert_eq!(once_each(vec![key("a.b"), key("c"), key("a.b")]).len(), 2);
+        assert_eq!(dedup_keys(vec![key("a.b"), key("c"), key("a.b")]).len(), 2);
     }
 
     #[test]
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_that_is_not_as_the_flag_says_is_left_out_whole() {
+    fn parameter_not_matching_flag_is_dropped() {
         let error = numbers("a.b", "1\n2 x\n").unwrap_err();
         assert_eq!(error, r#"test:2: not a number: "x""#);
         let error = numbers("a.b:c,d", "1 2 3\n").unwrap_err();

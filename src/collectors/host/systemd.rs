@@ -18,7 +18,7 @@ use crate::{
     metric::Desc,
     metrics,
     pattern::Pattern,
-    sources::{Call, Daemon, Reply, Snapshot, Talk},
+    sources::{Daemon, DbusSession, MethodCall, Reply, Snapshot},
 };
 
 metrics! {
@@ -71,7 +71,7 @@ const MAX_UNITS: usize = 10_000;
     clippy::struct_field_names,
     reason = "each is a flag, and clap wants names that no other collector has"
 )]
-pub(super) struct Flags {
+pub(super) struct SystemdFlags {
     /// Units to expose, as a pattern for the whole name.
     #[arg(
         long = "collector.systemd.unit-include",
@@ -118,9 +118,9 @@ impl Collector for Systemd {
     const ABOUT: &'static str = "units of systemd and their states";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = SystemdFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: SystemdFlags) -> Result<Self, String> {
         Ok(Self {
             include: flags.systemd_unit_include.anchored(),
             exclude: flags.systemd_unit_exclude.anchored(),
@@ -128,16 +128,16 @@ impl Collector for Systemd {
             restarts: flags.systemd_enable_restarts_metrics,
             start_times: flags.systemd_enable_start_time_metrics,
             daemon: if flags.systemd_private {
-                Daemon::at(Self::NAME, PRIVATE_SOCKET)
+                Daemon::on_socket(Self::NAME, PRIVATE_SOCKET)
             } else {
-                Daemon::on_system_bus_or_at(Self::NAME, BUS_NAME, PRIVATE_SOCKET)
+                Daemon::on_system_bus_or_socket(Self::NAME, BUS_NAME, PRIVATE_SOCKET)
             },
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         self.daemon
-            .ask(machine.deadline(), |talk| self.families(talk))
+            .with_session(snapshot.deadline(), |talk| self.families(talk))
     }
 }
 
@@ -156,7 +156,9 @@ pub(crate) fn of(daemon: Daemon, deadline: std::time::Instant) -> Result<Familie
         start_times: true,
         daemon,
     };
-    systemd.daemon.ask(deadline, |talk| systemd.families(talk))
+    systemd
+        .daemon
+        .with_session(deadline, |talk| systemd.families(talk))
 }
 
 /// A unit as `ListUnits` has it: name, description, load state, active state, sub
@@ -174,7 +176,7 @@ type ListedUnit<'a> = (
     ObjectPath<'a>,
 );
 
-struct Unit<'a> {
+struct SelectedUnit<'a> {
     name: &'a str,
     object: &'a str,
     active_state: &'a str,
@@ -182,7 +184,7 @@ struct Unit<'a> {
 
 /// What is asked about a single unit.
 #[derive(Debug, Clone, Copy)]
-enum Question {
+enum UnitProperty {
     ServiceType,
     MountType,
     Restarts,
@@ -195,9 +197,9 @@ enum Question {
     Refused,
 }
 
-impl Question {
+impl UnitProperty {
     /// The interface and the name of the property that says it.
-    fn property(self) -> (&'static str, &'static str) {
+    fn dbus_name(self) -> (&'static str, &'static str) {
         const UNIT: &str = "org.freedesktop.systemd1.Unit";
         const SERVICE: &str = "org.freedesktop.systemd1.Service";
         const MOUNT: &str = "org.freedesktop.systemd1.Mount";
@@ -219,11 +221,11 @@ impl Question {
 }
 
 impl Systemd {
-    fn families(&self, talk: &mut Talk<'_>) -> Result<Families> {
-        let property = |name| Call::property(OBJECT, MANAGER, name);
-        let mut replies = talk
-            .ask_all([
-                Call::method(OBJECT, MANAGER, "ListUnits"),
+    fn families(&self, bus: &mut DbusSession<'_>) -> Result<Families> {
+        let property = |name| MethodCall::property(OBJECT, MANAGER, name);
+        let mut replies = bus
+            .call_all([
+                MethodCall::method(OBJECT, MANAGER, "ListUnits"),
                 property("Version"),
                 property("Virtualization"),
                 property("SystemState"),
@@ -237,119 +239,137 @@ impl Systemd {
         let mut out = Families::default();
         let listed = next()?;
         let listed: Vec<ListedUnit<'_>> = listed.read()?;
-        if let Some(version) = out.keep(next().and_then(|it| it.text()))
+        if let Some(version) = out.ok_or_skip(next().and_then(|it| it.text()))
             && let Some(number) = version_number(&version)
         {
             out.add(&VERSION, [&version], number);
         }
-        if let Some(kind) = out.keep(next().and_then(|it| it.text())) {
+        if let Some(kind) = out.ok_or_skip(next().and_then(|it| it.text())) {
             let kind = if kind.is_empty() { "none" } else { &kind };
             out.add(&VIRTUALIZATION, [kind], true);
         }
-        if let Some(state) = out.keep(next().and_then(|it| it.text())) {
+        if let Some(state) = out.ok_or_skip(next().and_then(|it| it.text())) {
             out.add(&SYSTEM_RUNNING, [], state == "running");
         }
-        sums(&mut out, &listed);
-        let units = self.wanted(&mut out, &listed);
-        self.units(&mut out, talk, &units)?;
+        add_unit_counts(&mut out, &listed);
+        let units = self.select_units(&mut out, &listed);
+        self.add_units(&mut out, bus, &units)?;
         Ok(out)
     }
 
     /// The units to expose, in order of their names.
-    fn wanted<'a>(&self, out: &mut Families, listed: &'a [ListedUnit<'_>]) -> Vec<Unit<'a>> {
+    fn select_units<'a>(
+        &self,
+        out: &mut Families,
+        listed: &'a [ListedUnit<'_>],
+    ) -> Vec<SelectedUnit<'a>> {
         let mut units: Vec<_> = listed
             .iter()
             .filter(|(name, _, load_state, ..)| {
                 *load_state == "loaded" && self.include.matches(name) && !self.exclude.matches(name)
             })
-            .map(|(name, _, _, active_state, _, _, object, ..)| Unit {
-                name,
-                object: object.as_str(),
-                active_state,
-            })
+            .map(
+                |(name, _, _, active_state, _, _, object, ..)| SelectedUnit {
+                    name,
+                    object: object.as_str(),
+                    active_state,
+                },
+            )
             .collect();
         units.sort_unstable_by_key(|unit| unit.name);
         if units.len() > MAX_UNITS {
             let many = format_args!("left out all but {MAX_UNITS} of {} units", units.len());
-            out.skip(Error::api(Self::NAME, many));
+            out.record_error(Error::api(Self::NAME, many));
             units.truncate(MAX_UNITS);
         }
         units
     }
 
-    fn units(&self, out: &mut Families, talk: &mut Talk<'_>, units: &[Unit<'_>]) -> Result<()> {
-        let questions: Vec<_> = units
+    fn add_units(
+        &self,
+        out: &mut Families,
+        bus: &mut DbusSession<'_>,
+        units: &[SelectedUnit<'_>],
+    ) -> Result<()> {
+        let properties: Vec<_> = units
             .iter()
-            .map(|unit| (unit, self.questions(unit)))
+            .map(|unit| (unit, self.properties_for(unit)))
             .collect();
-        let calls = questions.iter().flat_map(|(unit, questions)| {
+        let calls = properties.iter().flat_map(|(unit, questions)| {
             questions.iter().map(|question| {
-                let (interface, property) = question.property();
-                Call::property(unit.object, interface, property)
+                let (interface, property) = question.dbus_name();
+                MethodCall::property(unit.object, interface, property)
             })
         });
-        let mut replies = talk.ask_all(calls)?.into_iter();
-        for (unit, questions) in questions {
-            let answers = questions.into_iter().zip(replies.by_ref());
-            self.unit(out, unit, answers);
+        let mut replies = bus.call_all(calls)?.into_iter();
+        for (unit, properties) in properties {
+            let unit_replies = properties.into_iter().zip(replies.by_ref());
+            self.add_unit(out, unit, unit_replies);
         }
         Ok(())
     }
 
-    fn questions(&self, unit: &Unit<'_>) -> Vec<Question> {
-        let mut questions = Vec::new();
+    fn properties_for(&self, unit: &SelectedUnit<'_>) -> Vec<UnitProperty> {
+        let mut properties = Vec::new();
         match unit.name.rsplit_once('.').map(|(_, suffix)| suffix) {
             Some("service") => {
-                questions.push(Question::ServiceType);
+                properties.push(UnitProperty::ServiceType);
                 if self.restarts {
-                    questions.push(Question::Restarts);
+                    properties.push(UnitProperty::Restarts);
                 }
                 if self.tasks {
-                    questions.extend([Question::TasksCurrent, Question::TasksMax]);
+                    properties.extend([UnitProperty::TasksCurrent, UnitProperty::TasksMax]);
                 }
             }
-            Some("mount") => questions.push(Question::MountType),
-            Some("timer") => questions.push(Question::LastTrigger),
+            Some("mount") => properties.push(UnitProperty::MountType),
+            Some("timer") => properties.push(UnitProperty::LastTrigger),
             Some("socket") => {
-                questions.extend([Question::Accepted, Question::Connections, Question::Refused]);
+                properties.extend([
+                    UnitProperty::Accepted,
+                    UnitProperty::Connections,
+                    UnitProperty::Refused,
+                ]);
             }
             _ => {}
         }
         if self.start_times && unit.active_state == "active" {
-            questions.push(Question::StartTime);
+            properties.push(UnitProperty::StartTime);
         }
-        questions
+        properties
     }
 
-    fn unit(
+    fn add_unit(
         &self,
         out: &mut Families,
-        unit: &Unit<'_>,
-        answers: impl Iterator<Item = (Question, Result<Reply>)>,
+        unit: &SelectedUnit<'_>,
+        replies: impl Iterator<Item = (UnitProperty, Result<Reply>)>,
     ) {
         let name = [unit.name];
         let mut kind = Some(String::new());
-        for (question, reply) in answers {
-            if matches!(question, Question::ServiceType | Question::MountType) {
-                kind = out.keep(reply.and_then(|it| it.text()));
+        for (property, reply) in replies {
+            if matches!(
+                property,
+                UnitProperty::ServiceType | UnitProperty::MountType
+            ) {
+                kind = out.ok_or_skip(reply.and_then(|it| it.text()));
                 continue;
             }
-            let Some(number) = out.keep(reply.and_then(|it| it.number())) else {
+            let Some(number) = out.ok_or_skip(reply.and_then(|it| it.number())) else {
                 continue;
             };
             let time = Value::quotient(number, 1_000_000);
-            match question {
-                Question::ServiceType | Question::MountType => {}
-                Question::Restarts => out.add(&RESTARTS, name, number),
-                Question::StartTime => out.add(&START_TIME, name, time),
+            match property {
+                UnitProperty::ServiceType | UnitProperty::MountType => {}
+                UnitProperty::Restarts => out.add(&RESTARTS, name, number),
+                UnitProperty::StartTime => out.add(&START_TIME, name, time),
                 // Nobody counts, or there is no limit.
-                Question::TasksCurrent | Question::TasksMax if number == u64::MAX => {}
-                Question::TasksCurrent => out.add(&TASKS_CURRENT, name, number),
-                Question::TasksMax => out.add(&TASKS_MAX, name, number),
-                Question::LastTrigger => out.add(&LAST_TRIGGER, name, time),
-                Question::Accepted => out.add(&ACCEPTED, name, number),
-                Question::Connections => out.add(&CONNECTIONS, name, number),
-                Question::Refused => out.add(&REFUSED, name, number),
+                UnitProperty::TasksCurrent | UnitProperty::TasksMax if number == u64::MAX => {}
+                UnitProperty::TasksCurrent => out.add(&TASKS_CURRENT, name, number),
+                UnitProperty::TasksMax => out.add(&TASKS_MAX, name, number),
+                UnitProperty::LastTrigger => out.add(&LAST_TRIGGER, name, time),
+                UnitProperty::Accepted => out.add(&ACCEPTED, name, number),
+                UnitProperty::Connections => out.add(&CONNECTIONS, name, number),
+                UnitProperty::Refused => out.add(&REFUSED, name, number),
             }
         }
         if self.start_times && unit.active_state != "active" {
@@ -364,7 +384,7 @@ impl Systemd {
     }
 }
 
-fn sums(out: &mut Families, listed: &[ListedUnit<'_>]) {
+fn add_unit_counts(out: &mut Families, listed: &[ListedUnit<'_>]) {
     let mut sums: BTreeMap<&str, usize> = STATES.iter().map(|state| (*state, 0)).collect();
     for (_, _, _, active_state, ..) in listed {
         *sums.entry(active_state).or_default() += 1;
@@ -396,7 +416,7 @@ mod tests {
     use zbus::{Message, Variant};
 
     use super::*;
-    use crate::sources::fake_bus::{FakeBus, call};
+    use crate::sources::fake_bus::{FakeBus, called_method};
 
     /// systemd with some units, of which one vanishes when it is asked about.
     fn answer(question: &Message) -> Option<Message> {
@@ -429,7 +449,7 @@ mod tests {
                 unit("x.slice", "loaded", "active"),
             ]
         };
-        let (path, interface, member) = call(question);
+        let (path, interface, member) = called_method(question);
         let reply = Message::method_return(&header);
         if member == "ListUnits" {
             return reply.build(&units()).ok();
@@ -489,12 +509,12 @@ mod tests {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         systemd
             .daemon
-            .ask(deadline, |talk| systemd.families(talk))
+            .with_session(deadline, |talk| systemd.families(talk))
             .unwrap()
     }
 
     #[test]
-    fn a_unit_that_vanishes_costs_nothing_and_a_wrong_answer_only_itself() {
+    fn tolerates_vanished_units_and_invalid_replies() {
         let bus = FakeBus::start("units", answer);
         let out = collect(&systemd(&bus, false));
         let states = |name: &str| {
@@ -540,14 +560,14 @@ mod tests {
                 r#"node_systemd_timer_last_trigger_seconds{name="t.timer"} 2.25"#,
             ]
         );
-        let (skipped, reason) = out.skipped();
+        let (skipped, reason) = out.errors();
         assert_eq!(skipped, 1);
         let reason = reason.unwrap().to_string();
         assert!(reason.starts_with("systemd: not a number"), "{reason}");
     }
 
     #[test]
-    fn tasks_that_nobody_counts_are_not_there_and_what_is_down_was_not_started() {
+    fn uncounted_tasks_are_absent_and_start_time_is_zero_if_down() {
         let bus = FakeBus::start("details", answer);
         let mut lines = collect(&systemd(&bus, true)).lines();
         lines.retain(|line| {
@@ -575,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_the_first_number_of_three_digits() {
+    fn version_is_first_number_with_three_digits() {
         for (version, number) in [
             ("252.39-1~deb12u1", Some(252.39)),
             ("v257-rc1", Some(257.0)),

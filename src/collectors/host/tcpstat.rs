@@ -29,8 +29,8 @@ impl Collector for TcpStat {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(families(&machine.tcp_sockets()?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(families(&snapshot.tcp_sockets()?))
     }
 }
 

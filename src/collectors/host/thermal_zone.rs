@@ -36,18 +36,18 @@ impl Collector for ThermalZone {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for device in machine.sys_dir("class/thermal")?.dirs()? {
+        for device in snapshot.sys_dir("class/thermal")?.dirs()? {
             let name = device.name();
             if let Some(zone) = name.strip_prefix("thermal_zone") {
-                let read = zone_temp(&device);
-                if let Some((kind, celsius)) = out.keep(read) {
+                let read = read_zone(&device);
+                if let Some((kind, celsius)) = out.ok_or_skip(read) {
                     out.add(&TEMP, [&kind, zone], celsius);
                 }
             } else if let Some(name) = name.strip_prefix("cooling_device") {
-                let read = states(&device);
-                if let Some((kind, current, max)) = out.keep(read) {
+                let read = read_cooling_device(&device);
+                if let Some((kind, current, max)) = out.ok_or_skip(read) {
                     out.add(&CUR_STATE, [name, &kind], current);
                     out.add(&MAX_STATE, [name, &kind], max);
                 }
@@ -57,13 +57,13 @@ impl Collector for ThermalZone {
     }
 }
 
-fn zone_temp(zone: &Dir) -> Result<(String, f64)> {
-    let millidegrees: i32 = zone.number("temp")?;
-    Ok((zone.word("type")?, f64::from(millidegrees) / 1000.0))
+fn read_zone(zone: &Dir) -> Result<(String, f64)> {
+    let millidegrees: i32 = zone.read_number("temp")?;
+    Ok((zone.read_trimmed("type")?, f64::from(millidegrees) / 1000.0))
 }
 
-fn states(device: &Dir) -> Result<(String, u64, u64)> {
-    let current = device.number("cur_state")?;
-    let max = device.number("max_state")?;
-    Ok((device.word("type")?, current, max))
+fn read_cooling_device(device: &Dir) -> Result<(String, u64, u64)> {
+    let current = device.read_number("cur_state")?;
+    let max = device.read_number("max_state")?;
+    Ok((device.read_trimmed("type")?, current, max))
 }

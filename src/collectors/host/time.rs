@@ -35,16 +35,16 @@ impl Collector for Time {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        if let Some(now) = machine.now() {
+        if let Some(now) = snapshot.unix_time() {
             out.add(&SECONDS, [], now);
         }
-        if let Some(zone) = machine.time_zone() {
+        if let Some(zone) = snapshot.time_zone() {
             out.add(&ZONE_OFFSET, [&zone.name], zone.offset);
         }
-        let clocks = machine.sys_dir("devices/system/clocksource");
-        if let Some(clocks) = out.keep(clocks.and_then(|clocks| clocks.dirs())) {
+        let clocks = snapshot.sys_dir("devices/system/clocksource");
+        if let Some(clocks) = out.ok_or_skip(clocks.and_then(|clocks| clocks.dirs())) {
             for clock in clocks {
                 add_sources(&mut out, &clock);
             }
@@ -59,12 +59,12 @@ fn add_sources(out: &mut Families, clock: &Dir) {
     let Some(number) = name.strip_prefix("clocksource") else {
         return;
     };
-    if let Some(available) = out.keep(clock.read("available_clocksource")) {
+    if let Some(available) = out.ok_or_skip(clock.read("available_clocksource")) {
         for source in available.body().split_ascii_whitespace() {
             out.add(&AVAILABLE, [number, source], true);
         }
     }
-    if let Some(current) = out.keep(clock.word("current_clocksource")) {
+    if let Some(current) = out.ok_or_skip(clock.read_trimmed("current_clocksource")) {
         out.add(&CURRENT, [number, &current], true);
     }
 }
@@ -72,11 +72,11 @@ fn add_sources(out: &mut Families, clock: &Dir) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::testing::Machine;
+    use crate::collectors::testing::MachineFixture;
 
     #[test]
-    fn the_source_in_use_is_told_from_those_that_could_be() {
-        let machine = Machine::new("clocksource");
+    fn separates_current_and_available_clock_sources() {
+        let machine = MachineFixture::new("clocksource");
         let dir = "sys/devices/system/clocksource/clocksource0";
         machine.write(
             &format!("{dir}/available_clocksource"),
@@ -97,11 +97,11 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_does_not_tell_its_clock_source_still_has_the_time() {
+    fn exposes_time_without_clock_source() {
         let out = Time
-            .collect(&Machine::new("no-clocksource").snapshot())
+            .collect(&MachineFixture::new("no-clocksource").snapshot())
             .unwrap();
         assert_eq!(out.lines().len(), 2);
-        assert_eq!(out.skipped().0, 0);
+        assert_eq!(out.errors().0, 0);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     family::Families,
     metric::Desc,
     metrics,
-    sources::{Discipline, Snapshot},
+    sources::{Adjtimex, Snapshot},
 };
 
 metrics! {
@@ -69,13 +69,13 @@ impl Collector for Timex {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(families(&machine.clock_discipline()?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(families(&snapshot.adjtimex()?))
     }
 }
 
-fn families(timex: &Discipline) -> Families {
-    let parts_of_second = f64::from(timex.parts_of_second());
+fn families(timex: &Adjtimex) -> Families {
+    let parts_of_second = f64::from(timex.units_per_second());
     let mut out = Families::default();
     out.add(&OFFSET, [], ratio(timex.offset, parts_of_second));
     out.add(&FREQUENCY, [], 1.0 + ratio(timex.freq, PPM_16));
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     /// Every number differs from every other, so that a swap would show.
-    const TIMEX: Discipline = Discipline {
+    const TIMEX: Adjtimex = Adjtimex {
         is_synchronised: true,
         status: 0x2001,
         offset: -250_000,
@@ -131,7 +131,7 @@ mod tests {
     };
 
     #[test]
-    fn every_unit_of_the_kernels_becomes_a_base_unit() {
+    fn converts_kernel_units_to_base_units() {
         assert_eq!(
             families(&TIMEX).lines(),
             [
@@ -157,8 +157,8 @@ mod tests {
     }
 
     #[test]
-    fn without_nanoseconds_in_the_status_offset_and_jitter_are_microseconds() {
-        let timex = Discipline {
+    fn offset_and_jitter_are_microseconds_without_sta_nano() {
+        let timex = Adjtimex {
             status: 0x40,
             is_synchronised: false,
             ..TIMEX

@@ -31,38 +31,38 @@ impl Collector for UdpQueues {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let mut absent = None;
+        let mut not_found = None;
         for (ip, file) in [("v4", "net/udp"), ("v6", "net/udp6")] {
-            match machine.proc(file) {
-                Ok(text) => add(&mut out, ip, &text),
-                Err(error) if error.is_vanished() => absent = Some(error),
-                Err(error) => out.skip(error),
+            match snapshot.read_proc(file) {
+                Ok(text) => add_queues(&mut out, ip, &text),
+                Err(error) if error.is_gone() => not_found = Some(error),
+                Err(error) => out.record_error(error),
             }
         }
-        match absent {
+        match not_found {
             Some(error) if out.is_empty() => Err(error),
             _ => Ok(out),
         }
     }
 }
 
-fn add(out: &mut Families, ip: &str, text: &Text) {
-    let sums = sums(text);
-    if let Some((tx, rx)) = out.keep(sums) {
+fn add_queues(out: &mut Families, ip: &str, text: &Text) {
+    let sums = sum_queues(text);
+    if let Some((tx, rx)) = out.ok_or_skip(sums) {
         out.add(&QUEUES, [ip, "tx"], tx);
         out.add(&QUEUES, [ip, "rx"], rx);
     }
 }
 
 /// All of the file or nothing: a sum without one of its parts is wrong.
-fn sums(text: &Text) -> Result<(u64, u64)> {
+fn sum_queues(text: &Text) -> Result<(u64, u64)> {
     let mut sums = (0_u64, 0_u64);
     for (number, line) in text.body().lines().enumerate().skip(1) {
         // `sl local_address rem_address st tx_queue:rx_queue ...`
         let queues = line.split_ascii_whitespace().nth(4);
-        let Some((tx, rx)) = queues.and_then(both) else {
+        let Some((tx, rx)) = queues.and_then(parse_queues) else {
             return Err(text.error(number + 1, "no tx_queue:rx_queue in the fifth column"));
         };
         sums = (sums.0.saturating_add(tx), sums.1.saturating_add(rx));
@@ -70,7 +70,7 @@ fn sums(text: &Text) -> Result<(u64, u64)> {
     Ok(sums)
 }
 
-fn both(queues: &str) -> Option<(u64, u64)> {
+fn parse_queues(queues: &str) -> Option<(u64, u64)> {
     let (tx, rx) = queues.split_once(':')?;
     let hex = |word| u64::from_str_radix(word, 16).ok();
     Some((hex(tx)?, hex(rx)?))
@@ -84,7 +84,7 @@ mod tests {
 
     fn sums_of(lines: &str) -> Result<(u64, u64), String> {
         let text = Text::from(format!("{HEAD}{lines}").as_str());
-        sums(&text).map_err(|error| error.to_string())
+        sum_queues(&text).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_without_one_of_its_parts_is_not_exposed() {
+    fn incomplete_sum_is_not_exposed() {
         let said = "test:2: no tx_queue:rx_queue in the fifth column";
         for line in ["5: a b 0A\n", "5: a b 0A 1\n", "5: a b 0A 1:x\n"] {
             assert_eq!(sums_of(line), Err(said.to_owned()));

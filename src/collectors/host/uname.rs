@@ -30,8 +30,8 @@ impl Collector for Uname {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let uname = machine.uname();
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let uname = snapshot.uname();
         let labels = [
             uname.sysname(),
             uname.release(),
@@ -50,11 +50,11 @@ impl Collector for Uname {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::testing::Machine;
+    use crate::collectors::testing::MachineFixture;
 
     #[test]
     fn the_running_kernel_has_a_name_and_a_release() {
-        let machine = Machine::new("uname").snapshot();
+        let machine = MachineFixture::new("uname").snapshot();
         let lines = Uname.collect(&machine).unwrap().lines();
         let release = std::fs::File::open("/proc/sys/kernel/osrelease").unwrap();
         let release = std::io::read_to_string(release).unwrap();

@@ -14,7 +14,7 @@ use crate::{
     sources::{Snapshot, Text},
 };
 
-use super::memo::Memo;
+use super::positional_cache::PositionalCache;
 
 metrics! {
     /// Field * of /proc/vmstat, in the unit that the kernel counts it in.
@@ -24,7 +24,7 @@ metrics! {
 /// The flags of the vmstat collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct VmStatFlags {
     /// Fields to expose.
     #[arg(
         long = "collector.vmstat.fields",
@@ -38,40 +38,40 @@ pub(super) struct Flags {
 #[derive(Debug)]
 pub(super) struct VmStat {
     fields: Pattern,
-    is_wanted: Memo<bool>,
+    selection: PositionalCache<bool>,
 }
 
 impl Collector for VmStat {
     const NAME: &'static str = "vmstat";
     const ABOUT: &'static str = "events of the memory management";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = VmStatFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: VmStatFlags) -> Result<Self, String> {
         Ok(Self {
             fields: flags.vmstat_fields,
-            is_wanted: Memo::default(),
+            selection: PositionalCache::default(),
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(self.families(&machine.proc("vmstat")?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(self.families(&snapshot.read_proc("vmstat")?))
     }
 }
 
 impl VmStat {
     fn families(&self, vmstat: &Text) -> Families {
         let mut out = Families::default();
-        let mut is_wanted = self.is_wanted.recall();
+        let mut selection = self.selection.cursor();
         for mut fields in vmstat.lines() {
             let Some(name) = fields.next_word() else {
                 continue;
             };
-            if !is_wanted.next(name, |name| self.fields.matches(name)) {
+            if !selection.next_or_insert_with(name, |name| self.fields.matches(name)) {
                 continue;
             }
-            if let Some(value) = out.keep(fields.parse::<Value>("value")) {
-                out.add_word(&FIELD, name, [], value);
+            if let Some(value) = out.ok_or_skip(fields.parse::<Value>("value")) {
+                out.add_named(&FIELD, name, [], value);
             }
         }
         out
@@ -83,10 +83,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_fields_asked_for_are_exposed_and_a_damaged_one_costs_only_itself() {
+    fn exposes_selected_fields_and_skips_malformed_ones() {
         let vmstat = VmStat {
             fields: "^(pg|swap)".parse().unwrap(),
-            is_wanted: Memo::default(),
+            selection: PositionalCache::default(),
         };
         let text =
             Text::from("nr_free_pages 7\npgpgin 18446744073709551615\npgpgout x\n\npgin -3\n");
@@ -99,7 +99,7 @@ mod tests {
                     "node_vmstat_pgin -3"
                 ]
             );
-            let (skipped, reason) = out.skipped();
+            let (skipped, reason) = out.errors();
             assert_eq!(skipped, 1);
             let reason = reason.unwrap().to_string();
             assert_eq!(reason, r#"test:3: value is not a number: "x""#);

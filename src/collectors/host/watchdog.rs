@@ -59,9 +59,9 @@ impl Collector for Watchdog {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for watchdog in machine.sys_dir("class/watchdog")?.dirs()? {
+        for watchdog in snapshot.sys_dir("class/watchdog")?.dirs()? {
             add(&mut out, &watchdog);
         }
         Ok(out)
@@ -71,11 +71,14 @@ impl Collector for Watchdog {
 fn add(out: &mut Families, watchdog: &Dir) {
     let name = watchdog.name();
     for (metric, attribute) in NUMBERS {
-        if let Some(value) = out.keep(watchdog.number::<Value>(attribute)) {
+        if let Some(value) = out.ok_or_skip(watchdog.read_number::<Value>(attribute)) {
             out.add(metric, [&name], value);
         }
     }
-    let mut word = |attribute| out.keep(watchdog.word(attribute)).unwrap_or_default();
+    let mut word = |attribute| {
+        out.ok_or_skip(watchdog.read_trimmed(attribute))
+            .unwrap_or_default()
+    };
     let words = [
         "options",
         "identity",

@@ -179,17 +179,17 @@ impl Collector for Xfs {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        for device in machine.sys_dirs("fs/xfs")? {
+        for device in snapshot.sys_dirs("fs/xfs")? {
             // `stats` and `debug` are not devices, and have no such file.
-            let Some(stats) = out.keep(device.read("stats/stats")) else {
+            let Some(stats) = out.ok_or_skip(device.read("stats/stats")) else {
                 continue;
             };
             let device = device.name();
             for line in stats.lines() {
-                let added = add(&mut out, &device, line);
-                out.keep(added);
+                let result = add_line(&mut out, &device, line);
+                out.ok_or_skip(result);
             }
         }
         Ok(out)
@@ -197,7 +197,7 @@ impl Collector for Xfs {
 }
 
 /// Adds the numbers of one line, all or none of them.
-fn add(out: &mut Families, device: &str, mut line: Fields<'_>) -> Result<()> {
+fn add_line(out: &mut Families, device: &str, mut line: Fields<'_>) -> Result<()> {
     let name = line.next_word();
     let Some((_, metrics)) = LINES.iter().find(|(line, _)| name == Some(line)) else {
         return Ok(());
@@ -213,22 +213,22 @@ fn add(out: &mut Families, device: &str, mut line: Fields<'_>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{collectors::testing::Machine, sources::Text};
+    use crate::{collectors::testing::MachineFixture, sources::Text};
 
     #[test]
-    fn a_machine_without_xfs_is_no_failure() {
-        let machine = Machine::new("no-xfs");
+    fn succeeds_without_xfs() {
+        let machine = MachineFixture::new("no-xfs");
         let families = Xfs.collect(&machine.snapshot()).unwrap();
         assert!(families.is_empty());
     }
 
     #[test]
-    fn a_line_that_is_damaged_or_unknown_costs_only_itself() {
+    fn malformed_or_unknown_line_is_skipped() {
         let text = Text::from("rw 28 7 99\nxpc 1 2\ndir 1 2 x 4\nbmbt 1 2\nextent_alloc 1 2 3 4\n");
         let mut out = Families::default();
         for line in text.lines() {
-            let added = add(&mut out, "sda1", line);
-            out.keep(added);
+            let added = add_line(&mut out, "sda1", line);
+            out.ok_or_skip(added);
         }
         assert_eq!(
             out.lines(),
@@ -241,6 +241,6 @@ mod tests {
                 r#"node_xfs_extent_allocation_blocks_freed_total{device="sda1"} 4"#,
             ]
         );
-        assert_eq!(out.skipped().0, 2);
+        assert_eq!(out.errors().0, 2);
     }
 }

@@ -135,8 +135,8 @@ impl Collector for ZoneInfo {
         Ok(Self)
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        Ok(families(&machine.proc("zoneinfo")?))
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        Ok(families(&snapshot.read_proc("zoneinfo")?))
     }
 }
 
@@ -146,19 +146,19 @@ fn families(zoneinfo: &Text) -> Families {
     for mut line in zoneinfo.lines() {
         let key = line.next_word().unwrap_or_default();
         if key == "Node" {
-            labels = zone(&mut line);
+            labels = parse_labels(&mut line);
             continue;
         }
         let Some(labels) = labels else {
             continue;
         };
         if key == "protection:" {
-            protection(&mut out, &line, labels);
+            add_protection(&mut out, &line, labels);
         } else if key.ends_with(':') {
             // About one CPU's own pages: most of the file where there are many CPUs.
         } else if let Some((_, metric)) = LINES.iter().find(|(name, _)| *name == key) {
             let value = line.parse::<Value>("value");
-            if let Some(value) = out.keep(value) {
+            if let Some(value) = out.ok_or_skip(value) {
                 out.add(metric, labels, value);
             }
         }
@@ -167,21 +167,26 @@ fn families(zoneinfo: &Text) -> Families {
 }
 
 /// The labels for `Node 0, zone   Normal`.
-fn zone<'a>(line: &mut Fields<'a>) -> Option<[&'a str; 2]> {
+fn parse_labels<'a>(line: &mut Fields<'a>) -> Option<[&'a str; 2]> {
     let node = line.next_word()?.trim_end_matches(',');
     let _zone = line.next_word()?;
     Some([node, line.next_word()?])
 }
 
 /// `protection: (0, 2963, 15866, 15866, 15866)`
-fn protection(out: &mut Families, line: &Fields<'_>, labels: [&str; 2]) {
+fn add_protection(out: &mut Families, line: &Fields<'_>, labels: [&str; 2]) {
     let list = line.rest().trim_matches(['(', ')']);
     let pages = list
         .split(", ")
         .map(|pages| line.parse_word(pages, "protection"));
     let pages = pages.collect::<Result<Vec<u64>>>();
-    for (i, pages) in out.keep(pages).unwrap_or_default().into_iter().enumerate() {
-        out.add_word(&PROTECTION, &i.to_string(), labels, pages);
+    for (i, pages) in out
+        .ok_or_skip(pages)
+        .unwrap_or_default()
+        .into_iter()
+        .enumerate()
+    {
+        out.add_named(&PROTECTION, &i.to_string(), labels, pages);
     }
 }
 
@@ -208,7 +213,7 @@ mod tests {
                 r#"node_zoneinfo_protection_1{node="0",zone="DMA"} 30"#,
             ]
         );
-        let reason = out.skipped().1.unwrap().to_string();
+        let reason = out.errors().1.unwrap().to_string();
         assert_eq!(reason, r#"test:7: value is not a number: "x""#);
     }
 }

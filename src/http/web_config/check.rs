@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::Loaded;
+use super::LoadedConfig;
 
 const AFTER_HELP: &str = "\
 Certificates and keys that a file names are read, too: run this as the user that the exporter runs
@@ -34,29 +34,29 @@ enum Action {
 
 /// What was found.
 #[derive(Debug, Default)]
-pub struct Checked {
+pub struct WebConfigCheckOutput {
     /// About the files that are good, for standard output.
-    pub good: String,
+    pub valid: String,
     /// About the others, for standard error.
-    pub wrong: String,
+    pub errors: String,
 }
 
 /// Validates the files.
 #[must_use]
-pub fn run(flags: &CheckFlags) -> Checked {
+pub fn run(flags: &CheckFlags) -> WebConfigCheckOutput {
     let Action::Check { files } = &flags.action;
-    let mut checked = Checked::default();
+    let mut output = WebConfigCheckOutput::default();
     for file in files {
-        match look(file) {
-            Ok(said) => checked.good += &(said + "\n"),
-            Err(said) => checked.wrong += &(said + "\n"),
+        match check_file(file) {
+            Ok(summary) => output.valid += &(summary + "\n"),
+            Err(error) => output.errors += &(error + "\n"),
         }
     }
-    checked
+    output
 }
 
 /// Looks at one file: what it makes of the server, or what is wrong with it.
-pub fn look(file: &Path) -> Result<String, String> {
-    let loaded = Loaded::read(file).0?;
-    Ok(format!("{}: {}", file.display(), loaded.said()))
+pub fn check_file(file: &Path) -> Result<String, String> {
+    let loaded = LoadedConfig::load(file).0?;
+    Ok(format!("{}: {}", file.display(), loaded.summary()))
 }

@@ -19,7 +19,7 @@ use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Shown {
+pub(super) struct SanVerifier {
     /// Who checks the chain, if anybody does.
     pub chain: Option<Arc<dyn ClientCertVerifier>>,
     /// Whether a client may show nothing.
@@ -29,7 +29,7 @@ pub(super) struct Shown {
     pub algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl Shown {
+impl SanVerifier {
     pub(super) fn new(
         provider: &CryptoProvider,
         chain: Option<Arc<dyn ClientCertVerifier>>,
@@ -47,17 +47,17 @@ impl Shown {
 
 /// Says that no name of the certificate is on the list.
 #[derive(Debug)]
-struct NotAllowed;
+struct SanNotAllowed;
 
-impl std::fmt::Display for NotAllowed {
+impl std::fmt::Display for SanNotAllowed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("none of the certificate's names is in client_allowed_sans")
     }
 }
 
-impl std::error::Error for NotAllowed {}
+impl std::error::Error for SanNotAllowed {}
 
-impl ClientCertVerifier for Shown {
+impl ClientCertVerifier for SanVerifier {
     fn client_auth_mandatory(&self) -> bool {
         // Whoever shows nothing has no name that is on the list.
         !self.is_optional || self.allowed_sans.is_some()
@@ -79,9 +79,9 @@ impl ClientCertVerifier for Shown {
             chain.verify_client_cert(end_entity, intermediates, now)?;
         }
         if let Some(allowed) = &self.allowed_sans {
-            let names = names(end_entity)?;
+            let names = subject_alt_names(end_entity)?;
             if !names.iter().any(|name| allowed.contains(name)) {
-                let reason = CertificateError::Other(OtherError(Arc::new(NotAllowed)));
+                let reason = CertificateError::Other(OtherError(Arc::new(SanNotAllowed)));
                 return Err(Error::InvalidCertificate(reason));
             }
         }
@@ -112,7 +112,7 @@ impl ClientCertVerifier for Shown {
 }
 
 /// The alternative names in a certificate, written as Go writes them.
-pub(super) fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, Error> {
+pub(super) fn subject_alt_names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, Error> {
     let unread = || Error::InvalidCertificate(CertificateError::BadEncoding);
     let (_, certificate) = parse_x509_certificate(certificate).map_err(|_| unread())?;
     let names = certificate
@@ -123,13 +123,13 @@ pub(super) fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, Err
         GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
             Some((*name).to_owned())
         }
-        GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
+        GeneralName::IPAddress(bytes) => parse_ip(bytes).map(|address| address.to_string()),
         _ => None,
     });
     Ok(names.collect())
 }
 
-fn address(bytes: &[u8]) -> Option<IpAddr> {
+fn parse_ip(bytes: &[u8]) -> Option<IpAddr> {
     let address = match bytes.len() {
         4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
         _ => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?),
@@ -142,15 +142,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_written_as_go_writes_them() {
+    fn ip_addresses_are_formatted_as_in_go() {
         let v6 = |text: &str| {
             let octets: [u8; 16] = text.parse::<std::net::Ipv6Addr>().unwrap().octets();
-            address(&octets).unwrap().to_string()
+            parse_ip(&octets).unwrap().to_string()
         };
-        assert_eq!(address(&[10, 0, 0, 1]).unwrap().to_string(), "10.0.0.1");
+        assert_eq!(parse_ip(&[10, 0, 0, 1]).unwrap().to_string(), "10.0.0.1");
         assert_eq!(v6("::1"), "::1");
         assert_eq!(v6("2001:db8:0:0:1::"), "2001:db8:0:0:1::");
         assert_eq!(v6("::ffff:10.0.0.1"), "10.0.0.1");
-        assert_eq!(address(&[1, 2, 3]), None);
+        assert_eq!(parse_ip(&[1, 2, 3]), None);
     }
 }

@@ -8,7 +8,7 @@ use rustls::{
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::config_file::Version;
+use crate::config_file::TlsVersion;
 
 /// A cipher suite.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +59,7 @@ const SUITES: [(&str, CipherSuite); 9] = [
 ];
 
 /// Those that Go has beside them.
-const OTHER_SUITES: [&str; 8] = [
+const UNSUPPORTED_SUITES: [&str; 8] = [
     "TLS_RSA_WITH_AES_128_CBC_SHA",
     "TLS_RSA_WITH_AES_256_CBC_SHA",
     "TLS_RSA_WITH_AES_128_GCM_SHA256",
@@ -78,33 +78,33 @@ const CURVES: [(&str, NamedGroup); 3] = [
 ];
 
 impl Suite {
-    fn of(id: CipherSuite) -> Option<Self> {
+    fn from_id(id: CipherSuite) -> Option<Self> {
         let all = ring::ALL_CIPHER_SUITES.iter();
         all.copied().find(|suite| suite.suite() == id).map(Self)
     }
 
     /// All there are.
     pub(super) fn all() -> impl Iterator<Item = Self> {
-        SUITES.iter().filter_map(|(_, id)| Self::of(*id))
+        SUITES.iter().filter_map(|(_, id)| Self::from_id(*id))
     }
 
-    pub(super) fn version(self) -> Version {
+    pub(super) fn version(self) -> TlsVersion {
         match self.0 {
-            SupportedCipherSuite::Tls12(_) => Version::Tls12,
-            SupportedCipherSuite::Tls13(_) => Version::Tls13,
+            SupportedCipherSuite::Tls12(_) => TlsVersion::Tls12,
+            SupportedCipherSuite::Tls13(_) => TlsVersion::Tls13,
         }
     }
 }
 
 impl Curve {
-    fn of(id: NamedGroup) -> Option<Self> {
+    fn from_id(id: NamedGroup) -> Option<Self> {
         let all = ring::ALL_KX_GROUPS.iter();
         all.copied().find(|group| group.name() == id).map(Self)
     }
 
     /// All there are.
     pub(super) fn all() -> impl Iterator<Item = Self> {
-        CURVES.iter().filter_map(|(_, id)| Self::of(*id))
+        CURVES.iter().filter_map(|(_, id)| Self::from_id(*id))
     }
 }
 
@@ -112,10 +112,10 @@ impl<'de> Deserialize<'de> for Suite {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let name = String::deserialize(from)?;
         let found = SUITES.iter().find(|(known, _)| *known == name);
-        found.and_then(|(_, id)| Self::of(*id)).ok_or_else(|| {
+        found.and_then(|(_, id)| Self::from_id(*id)).ok_or_else(|| {
             let names: Vec<_> = SUITES.iter().map(|(name, _)| *name).collect();
             let names = names.join(", ");
-            D::Error::custom(if OTHER_SUITES.contains(&name.as_str()) {
+            D::Error::custom(if UNSUPPORTED_SUITES.contains(&name.as_str()) {
                 format!("cipher suite {name} is not there, for it is weak: there are {names}")
             } else {
                 format!("unknown cipher suite {name:?}: there are {names}")
@@ -128,7 +128,7 @@ impl<'de> Deserialize<'de> for Curve {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let name = String::deserialize(from)?;
         let found = CURVES.iter().find(|(known, _)| *known == name);
-        found.and_then(|(_, id)| Self::of(*id)).ok_or_else(|| {
+        found.and_then(|(_, id)| Self::from_id(*id)).ok_or_else(|| {
             let names: Vec<_> = CURVES.iter().map(|(name, _)| *name).collect();
             let names = names.join(", ");
             D::Error::custom(if name == "CurveP521" {
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_stands_for_what_rustls_has_and_nothing_of_it_is_left_out() {
+    fn names_cover_exactly_what_rustls_supports() {
         assert_eq!(Suite::all().count(), SUITES.len());
         assert_eq!(SUITES.len(), ring::ALL_CIPHER_SUITES.len());
         assert_eq!(Curve::all().count(), CURVES.len());

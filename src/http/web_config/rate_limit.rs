@@ -12,13 +12,13 @@ use super::schema::RateLimit;
 /// A bucket of as many tokens as may be taken at once, into which another falls after every
 /// interval; kept as the moment at which it is full again.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(super) struct TokenBucket {
     interval: Duration,
     depth: Duration,
     full_at: Mutex<Instant>,
 }
 
-impl Bucket {
+impl TokenBucket {
     pub(super) fn new(limit: RateLimit) -> Self {
         Self {
             interval: limit.interval,
@@ -28,7 +28,7 @@ impl Bucket {
     }
 
     /// Takes a token, if there is one.
-    pub(super) fn take(&self) -> bool {
+    pub(super) fn try_take(&self) -> bool {
         let now = Instant::now();
         let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(next) = (*full_at).max(now).checked_add(self.interval) else {
@@ -47,10 +47,10 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_is_answered_and_then_one_in_every_interval() {
+    async fn allows_burst_then_one_per_interval() {
         let interval = Duration::from_secs(10);
-        let bucket = Bucket::new(RateLimit { interval, burst: 3 });
-        let taken = |bucket: &Bucket| (0..10).filter(|_| bucket.take()).count();
+        let bucket = TokenBucket::new(RateLimit { interval, burst: 3 });
+        let taken = |bucket: &TokenBucket| (0..10).filter(|_| bucket.try_take()).count();
         assert_eq!(taken(&bucket), 3);
         tokio::time::advance(Duration::from_secs(9)).await;
         assert_eq!(taken(&bucket), 0);
@@ -63,9 +63,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_interval_is_too_long() {
+    async fn longest_interval_does_not_overflow() {
         let interval = Duration::MAX;
-        let bucket = Bucket::new(RateLimit { interval, burst: 3 });
-        assert!(!bucket.take());
+        let bucket = TokenBucket::new(RateLimit { interval, burst: 3 });
+        assert!(!bucket.try_take());
     }
 }

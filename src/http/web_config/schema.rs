@@ -11,15 +11,17 @@ use serde_saphyr::Spanned;
 
 use super::{
     go_names::{Curve, Suite},
-    passwords::Hash,
+    password_hash::PasswordHash,
 };
 use crate::{
-    config_file::{Given, Place, Secret, Version, Wrong, document, one},
+    config_file::{
+        ConfigError, InlineOrFile, Position, Secret, TlsVersion, parse_inline_or_file, parse_yaml,
+    },
     duration,
 };
 
 /// Which headers may be set, and to what: to anything, if nothing is named.
-const HEADERS: [(&str, &[&str]); 5] = [
+const ALLOWED_HEADERS: [(&str, &[&str]); 5] = [
     ("Content-Security-Policy", &[]),
     ("Strict-Transport-Security", &[]),
     ("X-Content-Type-Options", &["nosniff"]),
@@ -29,42 +31,42 @@ const HEADERS: [(&str, &[&str]); 5] = [
 
 /// What the file says.
 #[derive(Debug)]
-pub struct Config {
+pub struct WebServerConfig {
     /// None for plain HTTP.
-    pub(super) tls: Option<Tls>,
+    pub(super) tls: Option<TlsServerConfig>,
     pub(super) http2: bool,
     /// Set on every answer.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// Nobody is asked for a password if there are none.
-    pub(super) users: BTreeMap<String, Hash>,
+    pub(super) users: BTreeMap<String, PasswordHash>,
     pub(super) rate_limit: Option<RateLimit>,
 }
 
 /// How connections are encrypted, and whose are taken.
 #[derive(Debug)]
-pub(super) struct Tls {
-    pub cert: Given,
-    pub key: Given,
-    pub client_ca: Option<Given>,
-    pub clients: Clients,
+pub(super) struct TlsServerConfig {
+    pub cert: InlineOrFile,
+    pub key: InlineOrFile,
+    pub client_ca: Option<InlineOrFile>,
+    pub client_auth: ClientAuth,
     /// None for all.
     pub allowed_sans: Option<Vec<String>>,
-    pub min_version: Version,
-    pub max_version: Version,
+    pub min_version: TlsVersion,
+    pub max_version: TlsVersion,
     /// In order of preference; all there are, if none is named.
-    pub suites: Vec<Suite>,
-    pub prefers_own_order: bool,
-    pub curves: Vec<Curve>,
+    pub cipher_suites: Vec<Suite>,
+    pub prefer_server_cipher_suites: bool,
+    pub curve_preferences: Vec<Curve>,
 }
 
 /// What clients have to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Clients {
-    ShowNothing,
-    MayShowAny,
-    ShowAny,
-    MayShowKnown,
-    ShowKnown,
+pub(super) enum ClientAuth {
+    NoClientCert,
+    RequestClientCert,
+    RequireAnyClientCert,
+    VerifyClientCertIfGiven,
+    RequireAndVerifyClientCert,
 }
 
 /// At most `burst` requests at once, and one more after every interval.
@@ -77,26 +79,26 @@ pub(super) struct RateLimit {
 /// The whole file, as it is written.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
-    tls_server_config: Option<Spanned<TlsSection>>,
-    http_server_config: Option<HttpSection>,
+struct WebConfigDocument {
+    tls_server_config: Option<Spanned<TlsServerSection>>,
+    http_server_config: Option<HttpServerSection>,
     basic_auth_users: Option<BTreeMap<String, Option<Spanned<Secret>>>>,
-    rate_limit: Option<RateSection>,
+    rate_limit: Option<RateLimitSection>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TlsSection {
+struct TlsServerSection {
     cert: Option<Spanned<Secret>>,
     cert_file: Option<Spanned<String>>,
     key: Option<Spanned<Secret>>,
     key_file: Option<Spanned<String>>,
     client_ca: Option<Spanned<Secret>>,
     client_ca_file: Option<Spanned<String>>,
-    client_auth_type: Option<Spanned<Clients>>,
+    client_auth_type: Option<Spanned<ClientAuth>>,
     client_allowed_sans: Option<Spanned<Vec<String>>>,
-    min_version: Option<Spanned<Version>>,
-    max_version: Option<Version>,
+    min_version: Option<Spanned<TlsVersion>>,
+    max_version: Option<TlsVersion>,
     cipher_suites: Option<Vec<Suite>>,
     prefer_server_cipher_suites: Option<bool>,
     curve_preferences: Option<Vec<Curve>>,
@@ -104,27 +106,27 @@ struct TlsSection {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct HttpSection {
+struct HttpServerSection {
     http2: Option<bool>,
     headers: Option<BTreeMap<String, Option<Spanned<String>>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RateSection {
+struct RateLimitSection {
     interval: Option<Spanned<String>>,
     burst: Option<Spanned<i64>>,
 }
 
-impl<'de> Deserialize<'de> for Clients {
+impl<'de> Deserialize<'de> for ClientAuth {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let name = String::deserialize(from)?;
         Ok(match name.as_str() {
-            "" | "NoClientCert" => Self::ShowNothing,
-            "RequestClientCert" => Self::MayShowAny,
-            "RequireAnyClientCert" | "RequireClientCert" => Self::ShowAny,
-            "VerifyClientCertIfGiven" => Self::MayShowKnown,
-            "RequireAndVerifyClientCert" => Self::ShowKnown,
+            "" | "NoClientCert" => Self::NoClientCert,
+            "RequestClientCert" => Self::RequestClientCert,
+            "RequireAnyClientCert" | "RequireClientCert" => Self::RequireAnyClientCert,
+            "VerifyClientCertIfGiven" => Self::VerifyClientCertIfGiven,
+            "RequireAndVerifyClientCert" => Self::RequireAndVerifyClientCert,
             _ => {
                 return Err(D::Error::custom(format!(
                     "unknown client_auth_type {name:?}: there are NoClientCert, RequestClientCert, \
@@ -135,8 +137,8 @@ impl<'de> Deserialize<'de> for Clients {
     }
 }
 
-impl Config {
-    pub(super) fn says_nothing(&self) -> bool {
+impl WebServerConfig {
+    pub(super) fn is_empty(&self) -> bool {
         self.tls.is_none()
             && self.http2
             && self.headers.is_empty()
@@ -146,133 +148,145 @@ impl Config {
 }
 
 /// Reads the file's bytes. What it names is not opened; relative names are below `dir`.
-pub fn parse(bytes: &[u8], dir: &Path) -> Result<Config, Wrong> {
-    let document: Option<Document> = document(bytes)?;
+pub fn parse(bytes: &[u8], dir: &Path) -> Result<WebServerConfig, ConfigError> {
+    let document: Option<WebConfigDocument> = parse_yaml(bytes)?;
     let document = document.unwrap_or_default();
 
     let http = document.http_server_config;
     let (http2, headers) = http.map_or((None, None), |http| (http.http2, http.headers));
     let headers = headers.unwrap_or_default().into_iter();
-    let headers = headers.map(|(name, value)| header(&name, value));
-    let rate_limit = document.rate_limit.map(rate_limit).transpose()?;
-    Ok(Config {
+    let headers = headers.map(|(name, value)| parse_header(&name, value));
+    let rate_limit = document.rate_limit.map(parse_rate_limit).transpose()?;
+    Ok(WebServerConfig {
         tls: match document.tls_server_config {
-            Some(section) => tls(section, dir)?,
+            Some(section) => parse_tls(section, dir)?,
             None => None,
         },
         http2: http2.unwrap_or(true),
         headers: headers.collect::<Result<_, _>>()?,
-        users: users(document.basic_auth_users.unwrap_or_default())?,
+        users: parse_users(document.basic_auth_users.unwrap_or_default())?,
         rate_limit: rate_limit.flatten(),
     })
 }
 
-fn tls(section: Spanned<TlsSection>, dir: &Path) -> Result<Option<Tls>, Wrong> {
-    let at = Place::from(&section);
-    let said = section.value;
-    let clients = said.client_auth_type.as_ref().map(|it| it.value);
-    let cert = one(said.cert, said.cert_file, "cert", dir)?;
-    let key = one(said.key, said.key_file, "key", dir)?;
-    let client_ca = one(said.client_ca, said.client_ca_file, "client_ca", dir)?;
-    let sans = said.client_allowed_sans;
+fn parse_tls(
+    section: Spanned<TlsServerSection>,
+    dir: &Path,
+) -> Result<Option<TlsServerConfig>, ConfigError> {
+    let at = Position::from(&section);
+    let fields = section.value;
+    let clients = fields.client_auth_type.as_ref().map(|it| it.value);
+    let cert = parse_inline_or_file(fields.cert, fields.cert_file, "cert", dir)?;
+    let key = parse_inline_or_file(fields.key, fields.key_file, "key", dir)?;
+    let client_ca =
+        parse_inline_or_file(fields.client_ca, fields.client_ca_file, "client_ca", dir)?;
+    let sans = fields.client_allowed_sans;
     let is_empty = cert.is_none()
         && key.is_none()
         && client_ca.is_none()
         && clients.is_none()
         && sans.is_none()
-        && said.min_version.is_none()
-        && said.max_version.is_none()
-        && said.cipher_suites.is_none()
-        && said.curve_preferences.is_none();
+        && fields.min_version.is_none()
+        && fields.max_version.is_none()
+        && fields.cipher_suites.is_none()
+        && fields.curve_preferences.is_none();
     if is_empty {
         return Ok(None);
     }
-    let cert = cert.ok_or_else(|| Wrong::at(at, "missing one of cert or cert_file"))?;
-    let key = key.ok_or_else(|| Wrong::at(at, "missing one of key or key_file"))?;
-    let clients = clients.unwrap_or(Clients::ShowNothing);
+    let cert = cert.ok_or_else(|| ConfigError::at(at, "missing one of cert or cert_file"))?;
+    let key = key.ok_or_else(|| ConfigError::at(at, "missing one of key or key_file"))?;
+    let clients = clients.unwrap_or(ClientAuth::NoClientCert);
     if let Some(ca) = &client_ca
-        && !clients.are_verified()
+        && !clients.verifies_chain()
     {
-        return Err(Wrong::at(
-            ca.at,
+        return Err(ConfigError::at(
+            ca.position,
             "client_ca has no effect without the client_auth_type VerifyClientCertIfGiven or \
              RequireAndVerifyClientCert",
         ));
     }
-    if clients.are_verified() && client_ca.is_none() {
-        let at = said.client_auth_type.as_ref().map_or(at, Place::from);
-        return Err(Wrong::at(
+    if clients.verifies_chain() && client_ca.is_none() {
+        let at = fields.client_auth_type.as_ref().map_or(at, Position::from);
+        return Err(ConfigError::at(
             at,
             "this client_auth_type needs client_ca or client_ca_file",
         ));
     }
     if let Some(sans) = &sans {
-        if clients == Clients::ShowNothing {
-            return Err(Wrong::at(
-                Place::from(sans),
+        if clients == ClientAuth::NoClientCert {
+            return Err(ConfigError::at(
+                Position::from(sans),
                 "client_allowed_sans has no effect without a client_auth_type that asks for certificates",
             ));
         }
         if sans.value.is_empty() {
-            return Err(Wrong::at(
-                Place::from(sans),
+            return Err(ConfigError::at(
+                Position::from(sans),
                 "client_allowed_sans is empty, so that nobody could connect",
             ));
         }
     }
-    let (min_version, max_version) = Version::range(said.min_version, said.max_version, at)?;
-    Ok(Some(Tls {
+    let (min_version, max_version) =
+        TlsVersion::parse_range(fields.min_version, fields.max_version, at)?;
+    Ok(Some(TlsServerConfig {
         cert,
         key,
         client_ca,
-        clients,
+        client_auth: clients,
         allowed_sans: sans.map(|sans| sans.value),
         min_version,
         max_version,
-        suites: said.cipher_suites.unwrap_or_default(),
-        prefers_own_order: said.prefer_server_cipher_suites.unwrap_or(true),
-        curves: said.curve_preferences.unwrap_or_default(),
+        cipher_suites: fields.cipher_suites.unwrap_or_default(),
+        prefer_server_cipher_suites: fields.prefer_server_cipher_suites.unwrap_or(true),
+        curve_preferences: fields.curve_preferences.unwrap_or_default(),
     }))
 }
 
-fn header(name: &str, value: Option<Spanned<String>>) -> Result<(HeaderName, HeaderValue), Wrong> {
-    let at = value.as_ref().map_or_else(Place::default, Place::from);
-    let known = HEADERS.iter().find(|(known, _)| *known == name);
+fn parse_header(
+    name: &str,
+    value: Option<Spanned<String>>,
+) -> Result<(HeaderName, HeaderValue), ConfigError> {
+    let at = value
+        .as_ref()
+        .map_or_else(Position::default, Position::from);
+    let known = ALLOWED_HEADERS.iter().find(|(known, _)| *known == name);
     let Some((known, allowed)) = known else {
-        let known: Vec<_> = HEADERS.iter().map(|(known, _)| *known).collect();
-        let said = format!(
+        let known: Vec<_> = ALLOWED_HEADERS.iter().map(|(known, _)| *known).collect();
+        let message = format!(
             "header {name:?} cannot be set here, only {}",
             known.join(", ")
         );
-        return Err(Wrong::at(at, said));
+        return Err(ConfigError::at(at, message));
     };
     let value = value.map(|value| value.value).unwrap_or_default();
     if !allowed.is_empty() && !allowed.contains(&value.as_str()) {
-        let said = format!("{known} can be {}, not {value:?}", allowed.join(" or "));
-        return Err(Wrong::at(at, said));
+        let message = format!("{known} can be {}, not {value:?}", allowed.join(" or "));
+        return Err(ConfigError::at(at, message));
     }
-    let no_header = |said: &str| Wrong::at(at, format!("{known}: {said}"));
+    let no_header = |message: &str| ConfigError::at(at, format!("{known}: {message}"));
     let name = HeaderName::from_bytes(known.as_bytes()).map_err(|_| no_header("no header"))?;
     let value = HeaderValue::from_str(&value)
         .map_err(|_| no_header("has characters that no header may have"))?;
     Ok((name, value))
 }
 
-fn users(said: BTreeMap<String, Option<Spanned<Secret>>>) -> Result<BTreeMap<String, Hash>, Wrong> {
+fn parse_users(
+    entries: BTreeMap<String, Option<Spanned<Secret>>>,
+) -> Result<BTreeMap<String, PasswordHash>, ConfigError> {
     let mut users = BTreeMap::new();
-    for (name, hash) in said {
+    for (name, hash) in entries {
         let Some(hash) = hash else {
-            return Err(Wrong::nowhere(format!(
+            return Err(ConfigError::without_position(format!(
                 "basic_auth_users: {name:?} has no hash"
             )));
         };
-        let read = Hash::read(&hash.value.0).map_err(|said| {
-            let said = format!("the password of user {name:?}: {said}");
-            Wrong::at(Place::from(&hash), said)
+        let read = PasswordHash::parse(&hash.value.0).map_err(|said| {
+            let message = format!("the password of user {name:?}: {said}");
+            ConfigError::at(Position::from(&hash), message)
         })?;
         if name.contains(':') {
-            let said = format!("the name {name:?} has a colon, which no browser can send");
-            return Err(Wrong::at(Place::from(&hash), said));
+            let message = format!("the name {name:?} has a colon, which no browser can send");
+            return Err(ConfigError::at(Position::from(&hash), message));
         }
         users.insert(name, read);
     }
@@ -280,50 +294,53 @@ fn users(said: BTreeMap<String, Option<Spanned<Secret>>>) -> Result<BTreeMap<Str
 }
 
 /// None if the interval is 0, as it is without one.
-fn rate_limit(said: RateSection) -> Result<Option<RateLimit>, Wrong> {
-    let Some(interval) = said.interval else {
+fn parse_rate_limit(fields: RateLimitSection) -> Result<Option<RateLimit>, ConfigError> {
+    let Some(interval) = fields.interval else {
         return Ok(None);
     };
-    let at = Place::from(&interval);
-    let interval = duration::parse(&interval.value).map_err(|said| Wrong::at(at, said))?;
+    let at = Position::from(&interval);
+    let interval = duration::parse(&interval.value).map_err(|error| ConfigError::at(at, error))?;
     if interval.is_zero() {
         return Ok(None);
     }
-    let burst_at = said.burst.as_ref().map_or(at, Place::from);
-    let burst = said.burst.map_or(0, |burst| burst.value);
+    let burst_at = fields.burst.as_ref().map_or(at, Position::from);
+    let burst = fields.burst.map_or(0, |burst| burst.value);
     match u32::try_from(burst) {
         Ok(burst @ 1..=1_000_000) => Ok(Some(RateLimit { interval, burst })),
-        _ => Err(Wrong::at(
+        _ => Err(ConfigError::at(
             burst_at,
             "rate_limit needs a burst of 1 to 1000000, or nobody would be answered",
         )),
     }
 }
 
-impl Clients {
+impl ClientAuth {
     /// Whether certificates that are shown have to be signed by the client CA.
-    pub(super) fn are_verified(self) -> bool {
-        matches!(self, Self::MayShowKnown | Self::ShowKnown)
+    pub(super) fn verifies_chain(self) -> bool {
+        matches!(
+            self,
+            Self::VerifyClientCertIfGiven | Self::RequireAndVerifyClientCert
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config_file::Source;
+    use crate::config_file::ValueSource;
 
     const HASH: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
 
-    fn read(text: &str) -> Result<Config, String> {
+    fn try_parse(text: &str) -> Result<WebServerConfig, String> {
         parse(text.as_bytes(), Path::new("/etc/web")).map_err(|wrong| wrong.to_string())
     }
 
-    fn good(text: &str) -> Config {
-        read(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    fn parse_valid(text: &str) -> WebServerConfig {
+        try_parse(text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
     #[test]
-    fn a_file_may_say_nothing() {
+    fn empty_file_is_valid() {
         for text in [
             "",
             "\n",
@@ -335,7 +352,7 @@ mod tests {
             "tls_server_config: {cert_file: '', key:}",
             "tls_server_config: {prefer_server_cipher_suites: false}",
         ] {
-            let config = good(text);
+            let config = parse_valid(text);
             assert!(config.tls.is_none() && config.http2, "{text}");
             assert!(
                 config.headers.is_empty() && config.users.is_empty(),
@@ -346,8 +363,8 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_read() {
-        let config = good(&format!(
+    fn all_settings_are_parsed() {
+        let config = parse_valid(&format!(
             "\u{feff}tls_server_config:\r\n  cert_file: web.crt\r\n  key_file: /k/web.key\r\n  \
              client_ca: |\r\n    pem\r\n  client_auth_type: RequireAndVerifyClientCert\r\n  \
              client_allowed_sans: [a.example, 10.0.0.1]\r\n  min_version: TLS13\r\n  \
@@ -358,18 +375,21 @@ mod tests {
              rate_limit: {{interval: 1.5s, burst: 3}}\r\n"
         ));
         let tls = config.tls.unwrap();
-        let path = |pem: &Given| match &pem.from {
-            Source::File(path) => path.display().to_string(),
-            Source::Text(Secret(text)) => text.clone(),
+        let path = |pem: &InlineOrFile| match &pem.source {
+            ValueSource::File(path) => path.display().to_string(),
+            ValueSource::Inline(Secret(text)) => text.clone(),
         };
         assert_eq!(path(&tls.cert), "/etc/web/web.crt");
         assert_eq!(path(&tls.key), "/k/web.key");
         assert_eq!(path(&tls.client_ca.unwrap()), "pem\n");
-        assert_eq!(tls.clients, Clients::ShowKnown);
+        assert_eq!(tls.client_auth, ClientAuth::RequireAndVerifyClientCert);
         assert_eq!(tls.allowed_sans.unwrap(), ["a.example", "10.0.0.1"]);
-        assert_eq!(tls.min_version, Version::Tls13);
-        assert_eq!((tls.suites.len(), tls.curves.len()), (1, 2));
-        assert!(!tls.prefers_own_order && !config.http2);
+        assert_eq!(tls.min_version, TlsVersion::Tls13);
+        assert_eq!(
+            (tls.cipher_suites.len(), tls.curve_preferences.len()),
+            (1, 2)
+        );
+        assert!(!tls.prefer_server_cipher_suites && !config.http2);
         assert_eq!(config.headers[0].1, "deny");
         assert_eq!(config.users.keys().collect::<Vec<_>>(), ["7", "alice"]);
         let limit = config.rate_limit.unwrap();
@@ -378,11 +398,11 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_not_shown() {
+    fn secrets_are_redacted_in_debug() {
         let text = format!(
             "tls_server_config: {{cert: public, key: hush}}\nbasic_auth_users: {{a: {HASH}}}\n"
         );
-        let shown = format!("{:?}", good(&text));
+        let shown = format!("{:?}", parse_valid(&text));
         assert!(
             !shown.contains("hush") && !shown.contains("QOau"),
             "{shown}"
@@ -390,7 +410,7 @@ mod tests {
     }
 
     /// Files, and how what is said of them begins.
-    const WRONG: &[(&str, &str)] = &[
+    const INVALID_CONFIGS: &[(&str, &str)] = &[
         ("tls_config: {}", "1:1: unknown field `tls_config`"),
         (
             "http_server_config: {}\nhttp_server_config: {}",
@@ -502,13 +522,13 @@ mod tests {
     ];
 
     #[test]
-    fn what_is_wrong_is_said_with_its_place() {
+    fn errors_name_line_and_column() {
         let mut different = Vec::new();
-        for (text, said) in WRONG {
+        for (text, said) in INVALID_CONFIGS {
             let text = text
                 .replace("PAIR", "cert: c, key: k")
                 .replace("HASH", HASH);
-            let error = read(&text).unwrap_err();
+            let error = try_parse(&text).unwrap_err();
             if !error.starts_with(said) {
                 different.push(format!("{text}\n{error}\n{said}\n"));
             }
@@ -518,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_the_file_is_without_a_bound() {
+    fn all_sizes_are_bounded() {
         let users = |from: usize, to: usize| -> String {
             let users = (from..to).map(|user| format!("u{user}: {HASH}, "));
             users.collect()
@@ -537,11 +557,11 @@ mod tests {
             (&many, "budget"),
             (&large, "is larger than 1 MiB"),
         ] {
-            let error = read(text).unwrap_err();
+            let error = try_parse(text).unwrap_err();
             assert!(error.contains(said), "{error}");
         }
         assert_eq!(
-            good(&format!("basic_auth_users: {{{}}}", users(0, 5_000)))
+            parse_valid(&format!("basic_auth_users: {{{}}}", users(0, 5_000)))
                 .users
                 .len(),
             5_000
@@ -550,8 +570,8 @@ mod tests {
     }
 
     #[test]
-    fn anchors_are_followed() {
+    fn yaml_anchors_are_resolved() {
         let text = format!("basic_auth_users: {{a: &h {HASH}, b: *h}}");
-        assert_eq!(good(&text).users.len(), 2);
+        assert_eq!(parse_valid(&text).users.len(), 2);
     }
 }

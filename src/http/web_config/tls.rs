@@ -14,40 +14,44 @@ use rustls::{
 use x509_parser::parse_x509_certificate;
 
 use super::{
-    client_certificates::Shown,
+    client_certificates::SanVerifier,
     go_names::{Curve, Suite},
-    schema::{Clients, Tls},
+    schema::{ClientAuth, TlsServerConfig},
 };
-use crate::config_file::{Reader, Version, Wrong, certificates, certified};
+use crate::config_file::{ConfigError, ConfigReader, TlsVersion, certificates, certified_key};
 
 /// How to serve.
 #[derive(Debug, Clone)]
-pub(super) struct Serving {
+pub(super) struct ServerTls {
     pub config: Arc<ServerConfig>,
     /// Until when our own certificate holds, in seconds since 1970.
-    pub expires: i64,
+    pub cert_expires: i64,
 }
 
 /// Reads what the file names.
-pub(super) fn serving(tls: &Tls, http2: bool, reader: &mut Reader) -> Result<Serving, Wrong> {
-    let provider = Arc::new(provider(tls));
-    let clients = clients(tls, &provider, reader)?;
-    let versions = Version::between(tls.min_version, tls.max_version);
+pub(super) fn load_server_tls(
+    tls: &TlsServerConfig,
+    http2: bool,
+    reader: &mut ConfigReader,
+) -> Result<ServerTls, ConfigError> {
+    let provider = Arc::new(crypto_provider(tls));
+    let clients = client_verifier(tls, &provider, reader)?;
+    let versions = TlsVersion::protocol_versions(tls.min_version, tls.max_version);
 
-    let wrong = |at| move |error: rustls::Error| Wrong::at(at, error.to_string());
-    let certified = certified(&tls.cert, &tls.key, &provider, reader)?;
-    let expires = certified.end_entity_cert().ok().and_then(expires);
-    let expires = expires.ok_or_else(|| tls.cert.wrong("is no certificate"))?;
+    let wrong = |at| move |error: rustls::Error| ConfigError::at(at, error.to_string());
+    let certified = certified_key(&tls.cert, &tls.key, &provider, reader)?;
+    let expires = certified.end_entity_cert().ok().and_then(not_after);
+    let expires = expires.ok_or_else(|| tls.cert.error("is no certificate"))?;
     let builder = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions)
-        .map_err(wrong(tls.cert.at))?;
+        .map_err(wrong(tls.cert.position))?;
     let builder = match clients {
         Some(clients) => builder.with_client_cert_verifier(Arc::new(clients)),
         None => builder.with_no_client_auth(),
     };
     let mut config =
         builder.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
-    config.ignore_client_order = tls.prefers_own_order;
+    config.ignore_client_order = tls.prefer_server_cipher_suites;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     let http1 = b"http/1.1".to_vec();
@@ -57,17 +61,20 @@ pub(super) fn serving(tls: &Tls, http2: bool, reader: &mut Reader) -> Result<Ser
         vec![http1]
     };
     let config = Arc::new(config);
-    Ok(Serving { config, expires })
+    Ok(ServerTls {
+        config,
+        cert_expires: expires,
+    })
 }
 
 /// The suites of TLS 1.3 are all there, whatever is named: Go does so.
-fn provider(tls: &Tls) -> CryptoProvider {
+fn crypto_provider(tls: &TlsServerConfig) -> CryptoProvider {
     let mut provider = ring::default_provider();
-    let suites: Vec<Suite> = if tls.suites.is_empty() {
+    let suites: Vec<Suite> = if tls.cipher_suites.is_empty() {
         Suite::all().collect()
     } else {
-        let named = tls.suites.iter().copied();
-        let all = Suite::all().filter(|suite| suite.version() == Version::Tls13);
+        let named = tls.cipher_suites.iter().copied();
+        let all = Suite::all().filter(|suite| suite.version() == TlsVersion::Tls13);
         let mut suites: Vec<Suite> = Vec::new();
         for suite in named.chain(all) {
             if !suites.iter().any(|known| known.0 == suite.0) {
@@ -77,48 +84,51 @@ fn provider(tls: &Tls) -> CryptoProvider {
         suites
     };
     provider.cipher_suites = suites.iter().map(|suite| suite.0).collect();
-    let curves: Vec<Curve> = if tls.curves.is_empty() {
+    let curves: Vec<Curve> = if tls.curve_preferences.is_empty() {
         Curve::all().collect()
     } else {
-        tls.curves.clone()
+        tls.curve_preferences.clone()
     };
     provider.kx_groups = curves.iter().map(|curve| curve.0).collect();
     provider
 }
 
 /// Whose connections are taken; None for everybody's.
-fn clients(
-    tls: &Tls,
+fn client_verifier(
+    tls: &TlsServerConfig,
     provider: &Arc<CryptoProvider>,
-    reader: &mut Reader,
-) -> Result<Option<Shown>, Wrong> {
-    if tls.clients == Clients::ShowNothing {
+    reader: &mut ConfigReader,
+) -> Result<Option<SanVerifier>, ConfigError> {
+    if tls.client_auth == ClientAuth::NoClientCert {
         return Ok(None);
     }
-    let is_optional = matches!(tls.clients, Clients::MayShowAny | Clients::MayShowKnown);
+    let is_optional = matches!(
+        tls.client_auth,
+        ClientAuth::RequestClientCert | ClientAuth::VerifyClientCertIfGiven
+    );
     let chain: Option<Arc<dyn ClientCertVerifier>> = match &tls.client_ca {
         Some(ca) => {
             let mut roots = RootCertStore::empty();
             for certificate in certificates(ca, reader)? {
                 roots
                     .add(certificate)
-                    .map_err(|error| ca.wrong(&error.to_string()))?;
+                    .map_err(|error| ca.error(&error.to_string()))?;
             }
             let provider = Arc::clone(provider);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
             Some(
                 verifier
                     .build()
-                    .map_err(|error| ca.wrong(&error.to_string()))?,
+                    .map_err(|error| ca.error(&error.to_string()))?,
             )
         }
         None => None,
     };
     let sans = tls.allowed_sans.clone();
-    Ok(Some(Shown::new(provider, chain, is_optional, sans)))
+    Ok(Some(SanVerifier::new(provider, chain, is_optional, sans)))
 }
 
-fn expires(certificate: &CertificateDer<'_>) -> Option<i64> {
+fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
     let (_, certificate) = parse_x509_certificate(certificate).ok()?;
     Some(certificate.validity().not_after.timestamp())
 }

@@ -1,9 +1,9 @@
 //! On processors for which nobody tried it.
 
-use super::Needs;
+use super::Requirements;
 
-pub(super) const NEWEST: u32 = 6;
+pub(super) const MAX_ABI: u32 = 6;
 
-pub(super) fn restrict(_needs: &Needs) -> Result<u32, String> {
+pub(super) fn restrict(_needs: &Requirements) -> Result<u32, String> {
     Err("not built for this processor".to_owned())
 }

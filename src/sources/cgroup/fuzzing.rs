@@ -12,16 +12,16 @@ pub(crate) fn file(bytes: &[u8]) -> usize {
     }
     let mut made = usize::from(number.is_ok());
     made += usize::from(parse::quota_and_period(bytes).is_ok());
-    made += usize::from(parse::stalls(bytes).is_ok_and(|it| it.some.is_some()));
+    made += usize::from(parse::pressure(bytes).is_ok_and(|it| it.some.is_some()));
     let mut keys = 0;
-    for (key, value) in parse::keyed(bytes) {
+    for (key, value) in parse::flat_keyed(bytes) {
         keys += key.len();
         let (number, micros) = (value.number(), value.micros());
         assert!(number.is_ok() == micros.is_ok() && micros.is_ok() == value.nanos().is_ok());
     }
     assert!(keys <= bytes.len());
-    parse::number_of(bytes, b"oom_kill").ok();
-    if let Ok(all) = parse::by_cpu(bytes) {
+    parse::number_for_key(bytes, b"oom_kill").ok();
+    if let Ok(all) = parse::percpu_usage(bytes) {
         assert!(all.len() <= bytes.len() / 2 + 1);
     }
     if let Ok(all) = parse::processes(bytes) {

@@ -8,14 +8,14 @@ use std::{
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-use super::Version;
+use super::CgroupVersion;
 use crate::{
     error::{Error, Result},
     sources::{Dir, Roots, dir, mounts::MountInfo},
 };
 
 /// `CGROUP_SUPER_MAGIC` and `CGROUP2_SUPER_MAGIC`.
-const MAGIC: [i128; 2] = [0x0027_e0eb, 0x6367_7270];
+const CGROUP_MAGICS: [i128; 2] = [0x0027_e0eb, 0x6367_7270];
 
 /// Of version 1's controllers those that have files we read, and those that are only
 /// told about.
@@ -39,11 +39,11 @@ const CONTROLLERS: &[&str] = &[
 /// In which hierarchy of version 1 groups are looked for: the first of these that there
 /// is. All engines make their groups in each of them; systemd makes those of services
 /// first of all with `memory` and `pids`, which it accounts by default.
-const WALKED: &[&str] = &["memory", "cpuacct", "cpu", "pids", "blkio", "hugetlb"];
+const PRIMARY_CONTROLLERS: &[&str] = &["memory", "cpuacct", "cpu", "pids", "blkio", "hugetlb"];
 
 /// What readings are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Subject {
+pub(super) enum CgroupController {
     Cpu,
     Cpuacct,
     Memory,
@@ -52,7 +52,7 @@ pub(super) enum Subject {
     Hugetlb,
 }
 
-impl Subject {
+impl CgroupController {
     const ALL: [Self; 6] = [
         Self::Cpu,
         Self::Cpuacct,
@@ -63,7 +63,7 @@ impl Subject {
     ];
 
     /// Its controller in version 1.
-    fn v1(self) -> &'static str {
+    fn v1_name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
             Self::Cpuacct => "cpuacct",
@@ -75,18 +75,18 @@ impl Subject {
     }
 
     /// Its controller in version 2; time is counted there without one.
-    fn v2(self) -> Option<&'static str> {
+    fn v2_name(self) -> Option<&'static str> {
         match self {
             Self::Cpuacct => None,
             Self::Io => Some("io"),
-            other => Some(other.v1()),
+            other => Some(other.v1_name()),
         }
     }
 }
 
 /// Which files there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Files {
+pub(super) enum InterfaceVersion {
     V1,
     V2,
 }
@@ -100,7 +100,7 @@ pub(super) struct Hierarchy {
     pub(super) inode: u64,
     device: u64,
     /// Whether it is the kernel's, and no copy in an ordinary file system.
-    pub(super) is_kernels: bool,
+    pub(super) is_cgroupfs: bool,
 }
 
 impl Hierarchy {
@@ -115,7 +115,7 @@ impl Hierarchy {
             path: path.to_owned(),
             inode: stat.st_ino,
             device: stat.st_dev,
-            is_kernels: MAGIC.contains(&i128::from(kind)),
+            is_cgroupfs: CGROUP_MAGICS.contains(&i128::from(kind)),
         })
     }
 }
@@ -123,18 +123,18 @@ impl Hierarchy {
 /// What is mounted where.
 #[derive(Debug)]
 pub(super) struct Layout {
-    pub(super) version: Version,
+    pub(super) version: CgroupVersion,
     /// Names of all controllers, sorted.
     pub(super) controllers: Vec<String>,
     pub(super) hierarchies: Vec<Hierarchy>,
     /// Which hierarchy groups are looked for in.
-    pub(super) walked: usize,
+    pub(super) primary: usize,
     /// Which is the unified one.
     pub(super) unified: Option<usize>,
     /// Where version 1's controller of CPU sets is mounted, from which one file is read if
     /// that is asked for: no hierarchy of its own, which would have descriptors kept.
     pub(super) cpuset: Option<PathBuf>,
-    places: [Option<(usize, Files)>; Subject::ALL.len()],
+    hierarchy_by_controller: [Option<(usize, InterfaceVersion)>; CgroupController::ALL.len()],
 }
 
 impl Layout {
@@ -142,20 +142,23 @@ impl Layout {
     /// the kernel says they are.
     pub(super) fn find(roots: &Roots) -> Result<Self> {
         let at = roots.sysfs.join("fs/cgroup");
-        let by_custom = Found::below(&at);
-        if let Some(layout) = by_custom.layout()? {
+        let by_custom = MountedHierarchies::scan_default_path(&at);
+        if let Some(layout) = by_custom.into_layout()? {
             return Ok(layout);
         }
-        let mounted = Found::mounted(roots);
-        mounted.layout()?.ok_or(Error::Absent(at))
+        let mounted = MountedHierarchies::from_mountinfo(roots);
+        mounted.into_layout()?.ok_or(Error::NotFound(at))
     }
 
     /// Which hierarchy says something about this, and in which files.
-    pub(super) fn place(&self, subject: Subject) -> Option<(usize, Files)> {
-        *self.places.get(subject as usize)?
+    pub(super) fn hierarchy_for(
+        &self,
+        controller: CgroupController,
+    ) -> Option<(usize, InterfaceVersion)> {
+        *self.hierarchy_by_controller.get(controller as usize)?
     }
 
-    fn slot(&mut self, path: &Path) -> Result<usize> {
+    fn open_hierarchy(&mut self, path: &Path) -> Result<usize> {
         let hierarchy = Hierarchy::open(path)?;
         let is_same = |it: &Hierarchy| (it.device, it.inode) == (hierarchy.device, hierarchy.inode);
         // One that has several controllers has a symbolic link for each.
@@ -169,14 +172,14 @@ impl Layout {
 
 /// Directories that were found.
 #[derive(Debug, Default)]
-struct Found {
+struct MountedHierarchies {
     unified: Option<PathBuf>,
     /// By controller.
     v1: BTreeMap<String, PathBuf>,
 }
 
-impl Found {
-    fn below(at: &Path) -> Self {
+impl MountedHierarchies {
+    fn scan_default_path(at: &Path) -> Self {
         if has_controllers(at) {
             return Self {
                 unified: Some(at.to_owned()),
@@ -197,15 +200,18 @@ impl Found {
         found
     }
 
-    fn mounted(roots: &Roots) -> Self {
+    fn from_mountinfo(roots: &Roots) -> Self {
         let mut found = Self::default();
         let Ok(info) = MountInfo::read(&roots.procfs) else {
             return found;
         };
         for mount in info.mounts().flatten() {
-            let point = mount.point.strip_prefix("/").unwrap_or(&mount.point);
+            let point = mount
+                .mount_point
+                .strip_prefix("/")
+                .unwrap_or(&mount.mount_point);
             let path = roots.rootfs.join(point);
-            match &*mount.kind {
+            match &*mount.fs_type {
                 "cgroup2" if found.unified.is_none() && has_controllers(&path) => {
                     found.unified = Some(path);
                 }
@@ -224,47 +230,51 @@ impl Found {
         }
     }
 
-    fn layout(self) -> Result<Option<Layout>> {
+    fn into_layout(self) -> Result<Option<Layout>> {
         let version = match (&self.unified, self.v1.is_empty()) {
             (None, true) => return Ok(None),
-            (None, false) => Version::V1,
-            (Some(_), true) => Version::V2,
-            (Some(_), false) => Version::Hybrid,
+            (None, false) => CgroupVersion::V1,
+            (Some(_), true) => CgroupVersion::V2,
+            (Some(_), false) => CgroupVersion::Hybrid,
         };
         let mut layout = Layout {
             version,
             controllers: self.v1.keys().cloned().collect(),
             hierarchies: Vec::new(),
-            walked: 0,
+            primary: 0,
             unified: None,
             cpuset: self.v1.get("cpuset").cloned(),
-            places: [None; Subject::ALL.len()],
+            hierarchy_by_controller: [None; CgroupController::ALL.len()],
         };
         let mut unified = Vec::new();
         if let Some(path) = &self.unified {
-            layout.unified = Some(layout.slot(path)?);
+            layout.unified = Some(layout.open_hierarchy(path)?);
             let words = dir::read(&path.join("cgroup.controllers"))?;
             unified.extend(words.body().split_whitespace().map(str::to_owned));
             layout.controllers.extend(unified.iter().cloned());
             layout.controllers.sort_unstable();
             layout.controllers.dedup();
         }
-        for (subject, place) in Subject::ALL.into_iter().zip(0..) {
-            let found = if let Some(path) = self.v1.get(subject.v1()) {
-                Some((layout.slot(path)?, Files::V1))
+        for (subject, place) in CgroupController::ALL.into_iter().zip(0..) {
+            let found = if let Some(path) = self.v1.get(subject.v1_name()) {
+                Some((layout.open_hierarchy(path)?, InterfaceVersion::V1))
             } else {
                 // A hybrid machine may have some of its controllers in the unified one.
                 let is_there = |name: &str| unified.iter().any(|it| it == name);
-                let slot = layout.unified.filter(|_| subject.v2().is_none_or(is_there));
-                slot.map(|slot| (slot, Files::V2))
+                let slot = layout
+                    .unified
+                    .filter(|_| subject.v2_name().is_none_or(is_there));
+                slot.map(|slot| (slot, InterfaceVersion::V2))
             };
-            if let Some(place) = layout.places.get_mut::<usize>(place) {
+            if let Some(place) = layout.hierarchy_by_controller.get_mut::<usize>(place) {
                 *place = found;
             }
         }
-        let walked = WALKED.iter().find_map(|name| self.v1.get(*name));
-        layout.walked = match walked.or(self.unified.as_ref()) {
-            Some(path) => layout.slot(path)?,
+        let walked = PRIMARY_CONTROLLERS
+            .iter()
+            .find_map(|name| self.v1.get(*name));
+        layout.primary = match walked.or(self.unified.as_ref()) {
+            Some(path) => layout.open_hierarchy(path)?,
             None => return Ok(None),
         };
         Ok(Some(layout))
@@ -278,55 +288,61 @@ fn has_controllers(dir: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::cgroup::testing::Tree;
+    use crate::sources::cgroup::testing::TempTree;
 
-    fn place(layout: &Layout, subject: Subject) -> Option<(String, Files)> {
-        let (slot, files) = layout.place(subject)?;
+    fn place(layout: &Layout, controller: CgroupController) -> Option<(String, InterfaceVersion)> {
+        let (slot, files) = layout.hierarchy_for(controller)?;
         let name = layout.hierarchies[slot].path.file_name().unwrap();
         Some((name.to_str().unwrap().to_owned(), files))
     }
 
     #[test]
     fn controllers_that_are_mounted_together_are_one_hierarchy() {
-        let tree = Tree::new("together");
+        let tree = TempTree::new("together");
         tree.write("sys/fs/cgroup/cpu,cpuacct/cpu.shares", "1024\n");
         tree.link("sys/fs/cgroup/cpu", "cpu,cpuacct");
         tree.link("sys/fs/cgroup/cpuacct", "cpu,cpuacct");
         tree.write("sys/fs/cgroup/memory/memory.stat", "");
         tree.write("sys/fs/cgroup/systemd/cgroup.procs", "");
         let layout = Layout::find(&tree.roots()).unwrap();
-        assert_eq!(layout.version, Version::V1);
+        assert_eq!(layout.version, CgroupVersion::V1);
         assert_eq!(layout.controllers, ["cpu", "cpuacct", "memory"]);
         assert_eq!(layout.hierarchies.len(), 2);
-        assert_eq!(layout.place(Subject::Cpu), layout.place(Subject::Cpuacct));
-        assert!(layout.hierarchies[layout.walked].path.ends_with("memory"));
-        assert_eq!((layout.place(Subject::Io), layout.cpuset), (None, None));
+        assert_eq!(
+            layout.hierarchy_for(CgroupController::Cpu),
+            layout.hierarchy_for(CgroupController::Cpuacct)
+        );
+        assert!(layout.hierarchies[layout.primary].path.ends_with("memory"));
+        assert_eq!(
+            (layout.hierarchy_for(CgroupController::Io), layout.cpuset),
+            (None, None)
+        );
     }
 
     #[test]
     fn a_hybrid_machine_may_have_controllers_in_the_unified_hierarchy() {
-        let tree = Tree::new("hybrid-layout");
+        let tree = TempTree::new("hybrid-layout");
         tree.write("sys/fs/cgroup/cpu/cpu.shares", "1024\n");
         tree.write(
             "sys/fs/cgroup/unified/cgroup.controllers",
             "memory hugetlb\n",
         );
         let layout = Layout::find(&tree.roots()).unwrap();
-        assert_eq!(layout.version, Version::Hybrid);
+        assert_eq!(layout.version, CgroupVersion::Hybrid);
         assert_eq!(layout.controllers, ["cpu", "hugetlb", "memory"]);
-        let expected = Some(("unified".to_owned(), Files::V2));
-        assert_eq!(place(&layout, Subject::Memory), expected);
-        assert_eq!(place(&layout, Subject::Cpuacct), expected);
+        let expected = Some(("unified".to_owned(), InterfaceVersion::V2));
+        assert_eq!(place(&layout, CgroupController::Memory), expected);
+        assert_eq!(place(&layout, CgroupController::Cpuacct), expected);
         assert_eq!(
-            place(&layout, Subject::Cpu),
-            Some(("cpu".to_owned(), Files::V1))
+            place(&layout, CgroupController::Cpu),
+            Some(("cpu".to_owned(), InterfaceVersion::V1))
         );
-        assert_eq!(place(&layout, Subject::Pids), None);
+        assert_eq!(place(&layout, CgroupController::Pids), None);
     }
 
     #[test]
     fn what_is_mounted_elsewhere_is_found_by_the_mounts() {
-        let tree = Tree::new("elsewhere");
+        let tree = TempTree::new("elsewhere");
         tree.write("odd/one/cpu.shares", "1024\n");
         tree.write("odd/two/cgroup.controllers", "\n");
         tree.write(
@@ -336,20 +352,20 @@ mod tests {
              1 2 3:6 / /odd/three rw - cgroup systemd rw,xattr,name=systemd\n",
         );
         let layout = Layout::find(&tree.roots()).unwrap();
-        assert_eq!(layout.version, Version::Hybrid);
+        assert_eq!(layout.version, CgroupVersion::Hybrid);
         assert_eq!(layout.controllers, ["cpu", "cpuacct"]);
         assert_eq!(
-            place(&layout, Subject::Cpu),
-            Some(("one".to_owned(), Files::V1))
+            place(&layout, CgroupController::Cpu),
+            Some(("one".to_owned(), InterfaceVersion::V1))
         );
-        assert!(layout.hierarchies[layout.walked].path.ends_with("odd/one"));
+        assert!(layout.hierarchies[layout.primary].path.ends_with("odd/one"));
     }
 
     #[test]
     fn a_machine_without_control_groups_is_no_failure() {
-        let tree = Tree::new("none");
+        let tree = TempTree::new("none");
         tree.write("sys/fs/cgroup/other/x", "");
         let error = Layout::find(&tree.roots()).unwrap_err();
-        assert!(error.is_vanished(), "{error}");
+        assert!(error.is_gone(), "{error}");
     }
 }

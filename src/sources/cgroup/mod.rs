@@ -6,16 +6,16 @@
 //! ones by kept descriptors of their own, up to a bound; settings are read when they may
 //! have changed.
 
-mod changes;
+mod discovery;
+mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod group;
+mod inotify;
 mod layout;
 mod parse;
-mod usage;
+mod stats;
 mod v1;
 mod v2;
-mod walk;
 
 use std::{
     collections::HashMap,
@@ -28,22 +28,22 @@ use std::{
     time::Duration,
 };
 
-pub use usage::{
-    BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, NumaPages, Operation,
-    PageKind, Pids, Pressure, Stalls, Throttling,
+pub use stats::{
+    BlockIo, CgroupCpu, CgroupMemory, CgroupPressure, CpuLimits, DeviceIo, HugePages, MemoryLimits,
+    NumaPages, Operation, PageKind, Pids, PressureStall, Throttling,
 };
 
-use super::{Allowance, Dir, Roots, dir};
+use super::{Dir, ResourceBudget, Roots, dir};
 use crate::error::{Error, Result};
-use changes::Changes;
-use group::{Bounds, Descriptors, File, Kept, Left, Place, Setting};
-use layout::{Files, Layout, Subject};
+use files::{CgroupDir, CgroupFile, DescriptorLimits, Descriptors, HandleBudget, HotFile, Setting};
+use inotify::InotifyWatcher;
+use layout::{CgroupController, InterfaceVersion, Layout};
 
-const TASKS: File<'_> = File::kept(c"pids.current", Kept::Pids);
+const TASKS: CgroupFile<'_> = CgroupFile::hot(c"pids.current", HotFile::Pids);
 
 /// Which versions of control groups a machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
+pub enum CgroupVersion {
     /// Hierarchies of controllers only.
     V1,
     /// Hierarchies of controllers, and the unified one beside them, mostly without
@@ -56,29 +56,29 @@ pub enum Version {
 /// The control groups of a machine, with the descriptors that are kept from scrape to
 /// scrape.
 #[derive(Debug)]
-pub struct Cgroups {
+pub struct CgroupReader {
     roots: Roots,
-    bounds: Bounds,
-    found: Mutex<Option<Found>>,
+    limits: DescriptorLimits,
+    discovered: Mutex<Option<DiscoveredCgroups>>,
     is_partial: AtomicBool,
 }
 
 /// What was found at the last walk, and is kept.
 #[derive(Debug)]
-struct Found {
-    shared: Arc<Shared>,
-    groups: HashMap<Arc<str>, Arc<Group>>,
-    walks: u32,
+struct DiscoveredCgroups {
+    shared: Arc<CgroupContext>,
+    groups: HashMap<Arc<str>, Arc<Cgroup>>,
+    walk_count: u32,
 }
 
 /// What all groups share.
 #[derive(Debug)]
-struct Shared {
+struct CgroupContext {
     layout: Layout,
-    dirs: Left,
-    files: Left,
-    changes: Changes,
-    huge_sizes: Vec<HugeSize>,
+    dir_budget: HandleBudget,
+    file_budget: HandleBudget,
+    watcher: InotifyWatcher,
+    huge_page_sizes: Vec<HugePageSize>,
     diskstats: PathBuf,
     /// How version 1 accounts block I/O: one of the numbers of [`accounts`], or the place
     /// of a file in [`v1::BLOCK_IO`], which stays for ever: another one would count from
@@ -87,57 +87,57 @@ struct Shared {
 }
 
 /// How version 1 accounts block I/O, where no file does.
-mod accounts {
-    pub(super) const NOT_LOOKED: u8 = 255;
+mod block_io_accounting {
+    pub(super) const UNDETECTED: u8 = 255;
     pub(super) const UNKNOWN: u8 = 254;
-    pub(super) const NOTHING: u8 = 253;
+    pub(super) const UNACCOUNTED: u8 = 253;
 }
 
 /// Huge pages of one size, and the names of the files about them.
 #[derive(Debug)]
-struct HugeSize {
+struct HugePageSize {
     name: String,
-    v1: HugeV1,
-    v2: HugeV2,
+    v1: HugetlbV1Files,
+    v2: HugetlbV2Files,
 }
 
 #[derive(Debug)]
-struct HugeV1 {
+struct HugetlbV1Files {
     usage: CString,
     max_usage: CString,
     failcnt: CString,
 }
 
 #[derive(Debug)]
-struct HugeV2 {
+struct HugetlbV2Files {
     usage: CString,
     events: CString,
 }
 
-impl Cgroups {
+impl CgroupReader {
     /// Those that are mounted there. Nothing is read before it is asked for.
     #[must_use]
-    pub fn at(roots: &Roots) -> Self {
-        let allowance = Allowance::of_this_process();
+    pub fn new(roots: &Roots) -> Self {
+        let allowance = ResourceBudget::for_this_process();
         Self {
             roots: roots.clone(),
-            bounds: Bounds {
-                dirs: allowance.dirs,
-                files: allowance.kept_files,
+            limits: DescriptorLimits {
+                dirs: allowance.cgroup_dirs,
+                files: allowance.cgroup_files,
             },
-            found: Mutex::default(),
+            discovered: Mutex::default(),
             is_partial: AtomicBool::new(false),
         }
     }
 
     /// Which versions are mounted.
-    pub fn version(&self) -> Result<Version> {
-        self.with_found(|found| Ok(found.shared.layout.version))
+    pub fn version(&self) -> Result<CgroupVersion> {
+        self.with_discovered(|found| Ok(found.shared.layout.version))
     }
 
     /// The names of the controllers that there are, as the kernel calls them, sorted.
     pub fn controllers(&self) -> Result<Vec<String>> {
-        self.with_found(|found| Ok(found.shared.layout.controllers.clone()))
+        self.with_discovered(|found| Ok(found.shared.layout.controllers.clone()))
     }
 
     /// All groups whose path is `wanted`, sorted by path. A path begins with `/`, which
@@ -147,9 +147,9 @@ impl Cgroups {
     /// Groups that are gone since are forgotten, with their descriptors; one that is
     /// still there is the same `Arc` as before, and one that was made anew under the same
     /// name is not.
-    pub fn walk(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Arc<Group>>> {
-        self.with_found(|found| {
-            let (groups, is_partial) = found.walk(&wanted)?;
+    pub fn walk(&self, filter: impl Fn(&str) -> bool) -> Result<Vec<Arc<Cgroup>>> {
+        self.with_discovered(|found| {
+            let (groups, is_partial) = found.walk(&filter)?;
             self.is_partial.store(is_partial, Relaxed);
             Ok(groups)
         })
@@ -157,7 +157,7 @@ impl Cgroups {
 
     /// Why groups were left out of the last walk, if they were: there are too many.
     #[must_use]
-    pub fn left_out(&self) -> Option<Error> {
+    pub fn partial_error(&self) -> Option<Error> {
         self.is_partial.load(Relaxed).then(too_many)
     }
 
@@ -165,36 +165,42 @@ impl Cgroups {
     /// below it left out: every process is in one group. Groups are not kept.
     pub fn processes(
         &self,
-        wanted: impl Fn(&str) -> bool,
+        filter: impl Fn(&str) -> bool,
         mut each: impl FnMut(&str, Result<Vec<u32>>),
     ) -> Result<()> {
-        let shared = self.with_found(|found| Ok(Arc::clone(&found.shared)))?;
+        let shared = self.with_discovered(|found| Ok(Arc::clone(&found.shared)))?;
         let layout = &shared.layout;
-        let Some(hierarchy) = layout.hierarchies.get(layout.walked) else {
+        let Some(hierarchy) = layout.hierarchies.get(layout.primary) else {
             return Ok(());
         };
         let mut read = |path: &str, inode| {
-            if wanted(path) {
-                each(path, shared.group(path, inode).processes());
+            if filter(path) {
+                each(path, shared.new_cgroup(path, inode).processes());
             }
         };
         read("/", hierarchy.inode);
-        let is_partial = walk::each_below(hierarchy, read)?;
+        let is_partial = discovery::walk_descendants(hierarchy, read)?;
         if is_partial { Err(too_many()) } else { Ok(()) }
     }
 
     /// The root, which is not the one that walks find.
-    pub fn root(&self) -> Result<Group> {
-        self.with_found(|found| Ok(found.shared.group("/", 0)))
+    pub fn root(&self) -> Result<Cgroup> {
+        self.with_discovered(|found| Ok(found.shared.new_cgroup("/", 0)))
     }
 
     /// A layout that was not found is looked for again the next time; one that was is
     /// kept while it answers.
-    fn with_found<T>(&self, ask: impl FnOnce(&mut Found) -> Result<T>) -> Result<T> {
-        let mut kept = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+    fn with_discovered<T>(
+        &self,
+        ask: impl FnOnce(&mut DiscoveredCgroups) -> Result<T>,
+    ) -> Result<T> {
+        let mut kept = self
+            .discovered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut found = match kept.take() {
             Some(found) => found,
-            None => Found::look(&self.roots, self.bounds)?,
+            None => DiscoveredCgroups::discover(&self.roots, self.limits)?,
         };
         let answer = ask(&mut found)?;
         *kept = Some(found);
@@ -203,7 +209,7 @@ impl Cgroups {
 }
 
 /// The path of a group, and of those it is in: `/`, `/a`, `/a/b`.
-pub fn and_above(path: &str) -> impl Iterator<Item = &str> {
+pub fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     let root = (path != "/").then_some("/");
     let slashes = path.match_indices('/').skip(1);
     let between = slashes.filter_map(|(slash, _)| path.get(..slash));
@@ -214,54 +220,59 @@ fn too_many() -> Error {
     Error::api("control groups", "there are more than 100,000")
 }
 
-impl Found {
-    fn look(roots: &Roots, bounds: Bounds) -> Result<Self> {
+impl DiscoveredCgroups {
+    fn discover(roots: &Roots, limits: DescriptorLimits) -> Result<Self> {
         let layout = Layout::find(roots)?;
-        let shared = Shared {
+        let shared = CgroupContext {
             layout,
-            dirs: Left::new(bounds.dirs),
-            files: Left::new(bounds.files),
-            changes: Changes::new(roots),
-            huge_sizes: HugeSize::all(roots),
+            dir_budget: HandleBudget::new(limits.dirs),
+            file_budget: HandleBudget::new(limits.files),
+            watcher: InotifyWatcher::new(roots),
+            huge_page_sizes: HugePageSize::read_all(roots),
             diskstats: roots.procfs.join("diskstats"),
-            block_io: AtomicU8::new(accounts::NOT_LOOKED),
+            block_io: AtomicU8::new(block_io_accounting::UNDETECTED),
         };
         Ok(Self {
             shared: Arc::new(shared),
             groups: HashMap::new(),
-            walks: 0,
+            walk_count: 0,
         })
     }
 }
 
-impl Shared {
+impl CgroupContext {
     /// Groups of a new scrape may find that block I/O is accounted by now.
-    fn look_at_block_io_again(&self) {
-        let again = |how| matches!(how, accounts::UNKNOWN | accounts::NOTHING);
-        let update = |how| again(how).then_some(accounts::NOT_LOOKED);
+    fn reset_block_io_detection(&self) {
+        let again = |how| {
+            matches!(
+                how,
+                block_io_accounting::UNKNOWN | block_io_accounting::UNACCOUNTED
+            )
+        };
+        let update = |how| again(how).then_some(block_io_accounting::UNDETECTED);
         self.block_io.fetch_update(Relaxed, Relaxed, update).ok();
     }
 
     /// Which of version 1's files has block I/O, as the root's do: that of the whole
     /// machine. An idle group has no devices in any.
-    fn block_io_of_v1(self: &Arc<Self>, slot: usize) -> u8 {
+    fn detect_v1_block_io(self: &Arc<Self>, slot: usize) -> u8 {
         let known = self.block_io.load(Relaxed);
-        if known != accounts::NOT_LOOKED {
+        if known != block_io_accounting::UNDETECTED {
             return known;
         }
-        let root = self.group("/", 0);
-        let choice = v1::block_io_choice(root.place_in(slot, Files::V1));
+        let root = self.new_cgroup("/", 0);
+        let choice = v1::detect_block_io_files(root.dir_in(slot, InterfaceVersion::V1));
         let how = match choice.and_then(|choice| u8::try_from(choice).ok()) {
             Some(choice) => choice,
-            None if self.disks_are_used() => accounts::NOTHING,
-            None => accounts::UNKNOWN,
+            None if self.has_disk_activity() => block_io_accounting::UNACCOUNTED,
+            None => block_io_accounting::UNKNOWN,
         };
         self.block_io.store(how, Relaxed);
         how
     }
 
     /// Whether a disk was ever read or written, so that the root must have done it.
-    fn disks_are_used(&self) -> bool {
+    fn has_disk_activity(&self) -> bool {
         let Ok(text) = dir::read(&self.diskstats) else {
             return false;
         };
@@ -277,9 +288,9 @@ impl Shared {
     }
 }
 
-impl HugeSize {
+impl HugePageSize {
     /// All that the kernel has, in order.
-    fn all(roots: &Roots) -> Vec<Self> {
+    fn read_all(roots: &Roots) -> Vec<Self> {
         let names = Dir::open(&roots.sysfs.join("kernel/mm/hugepages")).and_then(|it| it.names());
         let names = names.unwrap_or_default();
         let sizes = names.iter().filter_map(|name| {
@@ -288,10 +299,10 @@ impl HugeSize {
         });
         let mut sizes: Vec<_> = sizes.collect();
         sizes.sort_unstable();
-        sizes.into_iter().filter_map(Self::of).collect()
+        sizes.into_iter().filter_map(Self::from_kilobytes).collect()
     }
 
-    fn of(kilobytes: u64) -> Option<Self> {
+    fn from_kilobytes(kilobytes: u64) -> Option<Self> {
         let name = match kilobytes {
             1_048_576.. => format!("{}GB", kilobytes >> 20),
             1024.. => format!("{}MB", kilobytes >> 10),
@@ -299,12 +310,12 @@ impl HugeSize {
         };
         let file = |what| CString::new(format!("hugetlb.{name}.{what}")).ok();
         Some(Self {
-            v1: HugeV1 {
+            v1: HugetlbV1Files {
                 usage: file("usage_in_bytes")?,
                 max_usage: file("max_usage_in_bytes")?,
                 failcnt: file("failcnt")?,
             },
-            v2: HugeV2 {
+            v2: HugetlbV2Files {
                 usage: file("current")?,
                 events: file("events")?,
             },
@@ -315,17 +326,17 @@ impl HugeSize {
 
 /// One control group.
 #[derive(Debug)]
-pub struct Group {
+pub struct Cgroup {
     path: Arc<str>,
     /// The number of its directory in the hierarchy that is walked.
     inode: u64,
     /// The walk that saw it last.
-    seen: AtomicU32,
-    shared: Arc<Shared>,
+    last_walk: AtomicU32,
+    shared: Arc<CgroupContext>,
     descriptors: Descriptors,
 }
 
-impl Group {
+impl Cgroup {
     /// Its place in the hierarchy, which is cAdvisor's `id`.
     #[must_use]
     pub fn path(&self) -> &str {
@@ -334,19 +345,19 @@ impl Group {
 
     /// The number of its directory. Another that has its path later has another number.
     #[must_use]
-    pub fn number(&self) -> u64 {
+    pub fn inode(&self) -> u64 {
         self.inode
     }
 
     /// Time it used of all CPUs: one file, and nothing is allocated.
     pub fn cpu_time(&self) -> Result<Option<Duration>> {
-        let place = self.place(Subject::Cpuacct)?;
-        if place.files == Files::V2 {
+        let place = self.dir_for(CgroupController::Cpuacct)?;
+        if place.version == InterfaceVersion::V2 {
             return v2::cpu_time(place);
         }
         match (v1::cpu_time(place), self.shared.layout.unified) {
-            (Err(error), Some(slot)) if error.is_vanished() => {
-                v2::cpu_time_alone(self.place_in(slot, Files::V2))
+            (Err(error), Some(slot)) if error.is_gone() => {
+                v2::cpu_time_without_controller(self.dir_in(slot, InterfaceVersion::V2))
             }
             (cpu, _) => cpu.map(Some),
         }
@@ -354,44 +365,45 @@ impl Group {
 
     /// Bytes that are charged to it: one file, and nothing is allocated.
     pub fn memory_usage(&self) -> Result<u64> {
-        let place = self.place(Subject::Memory)?;
-        match place.files {
-            Files::V1 => v1::memory_usage(place),
-            Files::V2 => v2::memory_usage(place),
+        let place = self.dir_for(CgroupController::Memory)?;
+        match place.version {
+            InterfaceVersion::V1 => v1::memory_usage(place),
+            InterfaceVersion::V2 => v2::memory_usage(place),
         }
     }
 
     /// Processes and threads: one file, and nothing is allocated.
     pub fn tasks(&self) -> Result<u64> {
-        self.place(Subject::Pids)?.read(TASKS, parse::number)
+        self.dir_for(CgroupController::Pids)?
+            .read(TASKS, parse::number)
     }
 
     /// Bytes read from and written to the devices that count: one file, and nothing is
     /// allocated. Nothing where the kernel does not count.
-    pub fn disk_bytes(&self, counts: impl FnMut(u32, u32) -> bool) -> Result<Option<(u64, u64)>> {
-        let place = self.place(Subject::Io)?;
-        if place.files == Files::V2 {
-            return v2::disk_bytes(place, counts).map(Some);
+    pub fn disk_bytes(&self, filter: impl FnMut(u32, u32) -> bool) -> Result<Option<(u64, u64)>> {
+        let place = self.dir_for(CgroupController::Io)?;
+        if place.version == InterfaceVersion::V2 {
+            return v2::disk_bytes(place, filter).map(Some);
         }
-        match self.shared.block_io_of_v1(place.slot) {
-            accounts::NOTHING | accounts::UNKNOWN => Ok(None),
-            chosen => v1::disk_bytes(place, chosen.into(), counts),
+        match self.shared.detect_v1_block_io(place.slot) {
+            block_io_accounting::UNACCOUNTED | block_io_accounting::UNKNOWN => Ok(None),
+            chosen => v1::disk_bytes(place, chosen.into(), filter),
         }
     }
 
     /// What it used of the CPUs. On hybrid machines the unified hierarchy counts this too,
     /// and libvirt makes none of version 1's groups for it then.
-    pub fn cpu(&self) -> Result<Cpu> {
-        let place = self.place(Subject::Cpuacct)?;
-        if place.files == Files::V2 {
+    pub fn cpu(&self) -> Result<CgroupCpu> {
+        let place = self.dir_for(CgroupController::Cpuacct)?;
+        if place.version == InterfaceVersion::V2 {
             return v2::cpu(place);
         }
-        let quota = self.place(Subject::Cpu).ok();
-        let quota = quota.filter(|quota| quota.files == Files::V1);
+        let quota = self.dir_for(CgroupController::Cpu).ok();
+        let quota = quota.filter(|quota| quota.version == InterfaceVersion::V1);
         match (v1::cpu(place, quota), self.shared.layout.unified) {
-            (Err(error), Some(slot)) if error.is_vanished() => Ok(Cpu {
+            (Err(error), Some(slot)) if error.is_gone() => Ok(CgroupCpu {
                 throttling: quota.map(v1::throttling).transpose()?.flatten(),
-                ..v2::cpu_alone(self.place_in(slot, Files::V2))?
+                ..v2::cpu_without_controller(self.dir_in(slot, InterfaceVersion::V2))?
             }),
             (cpu, _) => cpu,
         }
@@ -399,113 +411,119 @@ impl Group {
 
     /// Time it used of each CPU, by its number; version 1 only. CPUs that there could be
     /// and are not have 0.
-    pub fn cpu_by_number(&self) -> Result<Vec<(u32, Duration)>> {
-        let place = self.place(Subject::Cpuacct)?;
-        match place.files {
-            Files::V1 => v1::cpu_by_number(place),
-            Files::V2 => self.absent(),
+    pub fn percpu_usage(&self) -> Result<Vec<(u32, Duration)>> {
+        let place = self.dir_for(CgroupController::Cpuacct)?;
+        match place.version {
+            InterfaceVersion::V1 => v1::percpu_usage(place),
+            InterfaceVersion::V2 => self.not_found(),
         }
     }
 
     /// What it may use of the CPUs.
     pub fn cpu_limits(&self) -> Result<CpuLimits> {
-        let place = self.place(Subject::Cpu)?;
-        match place.files {
-            Files::V1 => v1::cpu_limits(place),
-            Files::V2 => v2::cpu_limits(place),
+        let place = self.dir_for(CgroupController::Cpu)?;
+        match place.version {
+            InterfaceVersion::V1 => v1::cpu_limits(place),
+            InterfaceVersion::V2 => v2::cpu_limits(place),
         }
     }
 
     /// What it has in memory. The root has what the kernel says of it.
-    pub fn memory(&self) -> Result<Memory> {
-        let place = self.place(Subject::Memory)?;
-        match place.files {
-            Files::V1 => v1::memory(place),
-            Files::V2 => v2::memory(place),
+    pub fn memory(&self) -> Result<CgroupMemory> {
+        let place = self.dir_for(CgroupController::Memory)?;
+        match place.version {
+            InterfaceVersion::V1 => v1::memory(place),
+            InterfaceVersion::V2 => v2::memory(place),
         }
     }
 
     /// What it may have in memory; version 2's root has no such files, and version 1's
     /// says that there is no limit.
     pub fn memory_limits(&self) -> Result<MemoryLimits> {
-        let place = self.place(Subject::Memory)?;
-        match place.files {
-            Files::V1 => v1::memory_limits(place),
-            Files::V2 => v2::memory_limits(place),
+        let place = self.dir_for(CgroupController::Memory)?;
+        match place.version {
+            InterfaceVersion::V1 => v1::memory_limits(place),
+            InterfaceVersion::V2 => v2::memory_limits(place),
         }
     }
 
     /// What it has in memory on each NUMA node; only kernels that know of such nodes say.
     pub fn numa_pages(&self) -> Result<Vec<NumaPages>> {
-        let place = self.place(Subject::Memory)?;
-        match place.files {
-            Files::V1 => v1::numa_pages(place),
-            Files::V2 => v2::numa_pages(place),
+        let place = self.dir_for(CgroupController::Memory)?;
+        match place.version {
+            InterfaceVersion::V1 => v1::numa_pages(place),
+            InterfaceVersion::V2 => v2::numa_pages(place),
         }
     }
 
     /// Whether its memory follows it when it is moved to other NUMA nodes; version 1 only.
     pub fn memory_migrates(&self) -> Result<bool> {
         let Some(cpuset) = &self.shared.layout.cpuset else {
-            return self.absent();
+            return self.not_found();
         };
-        let group = cpuset.join(self.relative());
+        let group = cpuset.join(self.relative_path());
         let text = dir::read(&group.join("cpuset.memory_migrate"))?;
-        Ok(text.number::<u64>()? != 0)
+        Ok(text.parse_number::<u64>()? != 0)
     }
 
     /// Its tasks and how many there may be; the root has no such files.
     pub fn pids(&self) -> Result<Pids> {
-        let place = self.place(Subject::Pids)?;
+        let place = self.dir_for(CgroupController::Pids)?;
         Ok(Pids {
             current: Some(place.read(TASKS, parse::number)?),
-            max: place.read_if_any(File::setting(c"pids.max", Setting::Pids), parse::limit)?,
+            max: place.read_if_available(
+                CgroupFile::setting(c"pids.max", Setting::Pids),
+                parse::limit,
+            )?,
         })
     }
 
     /// The numbers of the processes in it, not in those below it.
     pub fn processes(&self) -> Result<Vec<u32>> {
-        let place = self.walked();
-        match place.read(File::in_parts(c"cgroup.procs"), parse::processes) {
+        let place = self.primary_dir();
+        match place.read(
+            CgroupFile::with_short_reads(c"cgroup.procs"),
+            parse::processes,
+        ) {
             // Of a group of threads only `cgroup.threads` can be read.
-            Err(error) if error.is_unsaid() => self.absent(),
+            Err(error) if error.is_unavailable() => self.not_found(),
             processes => processes,
         }
     }
 
     /// How long its tasks waited; on hybrid machines as the unified hierarchy says.
-    pub fn pressure(&self) -> Result<Pressure> {
+    pub fn pressure(&self) -> Result<CgroupPressure> {
         match self.shared.layout.unified {
-            Some(slot) => v2::pressure(self.place_in(slot, Files::V2)),
-            None => self.absent(),
+            Some(slot) => v2::pressure(self.dir_in(slot, InterfaceVersion::V2)),
+            None => self.not_found(),
         }
     }
 
     /// What it did to block devices.
     pub fn block_io(&self) -> Result<BlockIo> {
-        let place = self.place(Subject::Io)?;
-        if place.files == Files::V2 {
+        let place = self.dir_for(CgroupController::Io)?;
+        if place.version == InterfaceVersion::V2 {
             return v2::block_io(place);
         }
         let nothing = |accounted| BlockIo {
             devices: Vec::new(),
-            accounted,
+            is_accounted: accounted,
         };
-        match self.shared.block_io_of_v1(place.slot) {
-            accounts::NOTHING => Ok(nothing(Some(false))),
-            accounts::UNKNOWN => Ok(nothing(None)),
+        match self.shared.detect_v1_block_io(place.slot) {
+            block_io_accounting::UNACCOUNTED => Ok(nothing(Some(false))),
+            block_io_accounting::UNKNOWN => Ok(nothing(None)),
             chosen => v1::block_io(place, chosen.into()),
         }
     }
 
     /// Its huge pages, by size.
     pub fn huge_pages(&self) -> Result<Vec<HugePages>> {
-        let place = self.place(Subject::Hugetlb)?;
+        let place = self.dir_for(CgroupController::Hugetlb)?;
         let mut all = Vec::new();
-        for size in &self.shared.huge_sizes {
-            let pages = match place.files {
-                Files::V1 => v1::huge_pages(place, size)?,
-                Files::V2 => v2::huge_pages(place, size)?,
+        for size in &self.shared.huge_page_sizes {
+            let pages = match place.version {
+                InterfaceVersion::V1 => v1::huge_pages(place, size)?,
+                InterfaceVersion::V2 => v2::huge_pages(place, size)?,
             };
             // Where one is missing, the controller is off.
             let Some(pages) = pages else { break };
@@ -516,16 +534,16 @@ impl Group {
 
     /// When it was made, from 1970 on: the earliest time that any of its directories
     /// shows. The root was not made.
-    pub fn made(&self) -> Result<Duration> {
+    pub fn created(&self) -> Result<Duration> {
         if self.is_root() {
-            return self.absent();
+            return self.not_found();
         }
-        if let Some(made) = self.descriptors.made.get() {
+        if let Some(made) = self.descriptors.created.get() {
             return Ok(*made);
         }
-        let stat = self.walked().stat()?;
+        let stat = self.primary_dir().stat()?;
         let others = (0..self.shared.layout.hierarchies.len())
-            .filter_map(|slot| self.place_in(slot, Files::V1).stat().ok());
+            .filter_map(|slot| self.dir_in(slot, InterfaceVersion::V1).stat().ok());
         let time = |seconds: i64, nanos: u64| {
             let nanos = u32::try_from(nanos).ok().filter(|it| *it < 1_000_000_000)?;
             Some(Duration::new(u64::try_from(seconds).ok()?, nanos))
@@ -537,17 +555,17 @@ impl Group {
             ]
         });
         match times.flatten().min() {
-            Some(made) => Ok(*self.descriptors.made.get_or_init(|| made)),
-            None => self.absent(),
+            Some(made) => Ok(*self.descriptors.created.get_or_init(|| made)),
+            None => self.not_found(),
         }
     }
 
-    fn walked(&self) -> Place<'_> {
-        self.place_in(self.shared.layout.walked, Files::V1)
+    fn primary_dir(&self) -> CgroupDir<'_> {
+        self.dir_in(self.shared.layout.primary, InterfaceVersion::V1)
     }
 
-    fn absent<T>(&self) -> Result<T> {
-        Err(Error::Absent(self.path().into()))
+    fn not_found<T>(&self) -> Result<T> {
+        Err(Error::NotFound(self.path().into()))
     }
 }
 

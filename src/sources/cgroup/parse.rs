@@ -2,19 +2,19 @@
 
 use std::{fmt::Display, time::Duration};
 
-use super::usage::{NumaPages, PageKind, Stalls};
+use super::stats::{NumaPages, PageKind, PressureStall};
 
 /// A line that is not what its documentation promises.
 #[derive(Debug, PartialEq)]
-pub(super) struct Damaged {
+pub(super) struct CgroupParseError {
     /// Counted from one.
     pub(super) line: usize,
     pub(super) reason: String,
 }
 
-pub(super) type Parsed<T> = Result<T, Damaged>;
+pub(super) type CgroupParseResult<T> = Result<T, CgroupParseError>;
 
-impl Damaged {
+impl CgroupParseError {
     pub(super) fn new(line: usize, reason: impl Display) -> Self {
         Self {
             line,
@@ -40,13 +40,13 @@ pub(super) fn decimal(word: &[u8]) -> Option<u64> {
 }
 
 /// A file that holds one number.
-pub(super) fn number(bytes: &[u8]) -> Parsed<u64> {
+pub(super) fn number(bytes: &[u8]) -> CgroupParseResult<u64> {
     let word = bytes.trim_ascii();
-    decimal(word).ok_or_else(|| Damaged::not_a_number(1, b"value", word))
+    decimal(word).ok_or_else(|| CgroupParseError::not_a_number(1, b"value", word))
 }
 
 /// A file that holds one number, or `max` for no limit.
-pub(super) fn limit(bytes: &[u8]) -> Parsed<Option<u64>> {
+pub(super) fn limit(bytes: &[u8]) -> CgroupParseResult<Option<u64>> {
     match bytes.trim_ascii() {
         b"max" => Ok(None),
         _ => number(bytes).map(Some),
@@ -54,7 +54,7 @@ pub(super) fn limit(bytes: &[u8]) -> Parsed<Option<u64>> {
 }
 
 /// A file that holds one number, or a negative one for no limit.
-pub(super) fn limit_unless_negative(bytes: &[u8]) -> Parsed<Option<u64>> {
+pub(super) fn limit_unless_negative(bytes: &[u8]) -> CgroupParseResult<Option<u64>> {
     match bytes.trim_ascii() {
         [b'-', digits @ ..] if decimal(digits).is_some() => Ok(None),
         _ => number(bytes).map(Some),
@@ -62,22 +62,22 @@ pub(super) fn limit_unless_negative(bytes: &[u8]) -> Parsed<Option<u64>> {
 }
 
 /// `cpu.max`: the quota in microseconds or `max`, and the period.
-pub(super) fn quota_and_period(bytes: &[u8]) -> Parsed<(Option<u64>, u64)> {
+pub(super) fn quota_and_period(bytes: &[u8]) -> CgroupParseResult<(Option<u64>, u64)> {
     let mut words = words(bytes);
     let quota = limit(words.next().unwrap_or_default())?;
     let period = words.next().unwrap_or_default();
     match decimal(period) {
         Some(period) => Ok((quota, period)),
-        None => Err(Damaged::not_a_number(1, b"period", period)),
+        None => Err(CgroupParseError::not_a_number(1, b"period", period)),
     }
 }
 
 /// A file of lines `KEY VALUE`.
-pub(super) fn keyed(bytes: &[u8]) -> impl Iterator<Item = (&[u8], Value<'_>)> {
+pub(super) fn flat_keyed(bytes: &[u8]) -> impl Iterator<Item = (&[u8], KeyedValue<'_>)> {
     lines(bytes).filter_map(|(number, line)| {
         let space = line.iter().position(|b| *b == b' ')?;
         let (key, value) = line.split_at_checked(space)?;
-        let value = Value {
+        let value = KeyedValue {
             line: number,
             key,
             word: value.trim_ascii(),
@@ -88,37 +88,38 @@ pub(super) fn keyed(bytes: &[u8]) -> impl Iterator<Item = (&[u8], Value<'_>)> {
 
 /// What stands beside a key.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Value<'a> {
+pub(super) struct KeyedValue<'a> {
     line: usize,
     key: &'a [u8],
     word: &'a [u8],
 }
 
-impl Value<'_> {
-    pub(super) fn number(self) -> Parsed<u64> {
-        decimal(self.word).ok_or_else(|| Damaged::not_a_number(self.line, self.key, self.word))
+impl KeyedValue<'_> {
+    pub(super) fn number(self) -> CgroupParseResult<u64> {
+        decimal(self.word)
+            .ok_or_else(|| CgroupParseError::not_a_number(self.line, self.key, self.word))
     }
 
-    pub(super) fn micros(self) -> Parsed<Duration> {
+    pub(super) fn micros(self) -> CgroupParseResult<Duration> {
         self.number().map(Duration::from_micros)
     }
 
-    pub(super) fn nanos(self) -> Parsed<Duration> {
+    pub(super) fn nanos(self) -> CgroupParseResult<Duration> {
         self.number().map(Duration::from_nanos)
     }
 }
 
 /// One key's number of a file of lines `KEY VALUE`.
-pub(super) fn number_of(bytes: &[u8], wanted: &[u8]) -> Parsed<Option<u64>> {
-    let mut all = keyed(bytes);
-    let found = all.find(|(key, _)| *key == wanted);
+pub(super) fn number_for_key(bytes: &[u8], key: &[u8]) -> CgroupParseResult<Option<u64>> {
+    let mut all = flat_keyed(bytes);
+    let found = all.find(|(name, _)| *name == key);
     found.map(|(_, value)| value.number()).transpose()
 }
 
 /// A `*.pressure` file: `some avg10=0.00 avg60=0.00 avg300=0.00 total=440732`, and the
 /// same for `full`, which older kernels do not have for the CPU.
-pub(super) fn stalls(bytes: &[u8]) -> Parsed<Stalls> {
-    let mut stalls = Stalls::default();
+pub(super) fn pressure(bytes: &[u8]) -> CgroupParseResult<PressureStall> {
+    let mut stalls = PressureStall::default();
     for (number, line) in lines(bytes) {
         let mut words = words(line);
         let slot = match words.next() {
@@ -127,28 +128,30 @@ pub(super) fn stalls(bytes: &[u8]) -> Parsed<Stalls> {
             _ => continue,
         };
         let total = words.find_map(|word| word.strip_prefix(b"total="));
-        let total = total.ok_or_else(|| Damaged::new(number, "total is missing"))?;
+        let total = total.ok_or_else(|| CgroupParseError::new(number, "total is missing"))?;
         let micros = decimal(total);
-        let micros = micros.ok_or_else(|| Damaged::not_a_number(number, b"total", total))?;
+        let micros =
+            micros.ok_or_else(|| CgroupParseError::not_a_number(number, b"total", total))?;
         *slot = Some(Duration::from_micros(micros));
     }
     Ok(stalls)
 }
 
 /// `cpuacct.usage_percpu`: nanoseconds of each possible CPU.
-pub(super) fn by_cpu(bytes: &[u8]) -> Parsed<Vec<(u32, Duration)>> {
+pub(super) fn percpu_usage(bytes: &[u8]) -> CgroupParseResult<Vec<(u32, Duration)>> {
     let each = words(bytes).zip(0..).map(|(word, cpu)| {
-        let nanos = decimal(word).ok_or_else(|| Damaged::not_a_number(1, b"usage", word))?;
+        let nanos =
+            decimal(word).ok_or_else(|| CgroupParseError::not_a_number(1, b"usage", word))?;
         Ok((cpu, Duration::from_nanos(nanos)))
     });
     each.collect()
 }
 
 /// `cgroup.procs`: a process in each line.
-pub(super) fn processes(bytes: &[u8]) -> Parsed<Vec<u32>> {
+pub(super) fn processes(bytes: &[u8]) -> CgroupParseResult<Vec<u32>> {
     let each = lines(bytes).map(|(number, line)| {
         let process = decimal(line).and_then(|process| process.try_into().ok());
-        process.ok_or_else(|| Damaged::not_a_number(number, b"process", line))
+        process.ok_or_else(|| CgroupParseError::not_a_number(number, b"process", line))
     });
     each.collect()
 }
@@ -160,7 +163,7 @@ pub(super) fn numa_pages(
     bytes: &[u8],
     all_are_hierarchical: bool,
     size: u64,
-) -> Parsed<Vec<NumaPages>> {
+) -> CgroupParseResult<Vec<NumaPages>> {
     let mut all = Vec::new();
     for (line, text) in lines(bytes) {
         let mut words = words(text);
@@ -177,7 +180,7 @@ pub(super) fn numa_pages(
             let (node, value) = word.split_at_checked(equals).unwrap_or_default();
             let node = node.strip_prefix(b"N").and_then(decimal);
             let value = value.strip_prefix(b"=").and_then(decimal);
-            let bad = || Damaged::not_a_number(line, key, word);
+            let bad = || CgroupParseError::not_a_number(line, key, word);
             all.push(NumaPages {
                 node: node.and_then(|it| it.try_into().ok()).ok_or_else(bad)?,
                 kind,
@@ -216,8 +219,8 @@ pub(super) fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use super::*;
 
-    fn reason<T: std::fmt::Debug>(parsed: Parsed<T>) -> String {
-        let Damaged { line, reason } = parsed.unwrap_err();
+    fn reason<T: std::fmt::Debug>(parsed: CgroupParseResult<T>) -> String {
+        let CgroupParseError { line, reason } = parsed.unwrap_err();
         format!("{line}: {reason}")
     }
 
@@ -257,12 +260,12 @@ mod tests {
     #[test]
     fn only_what_is_asked_for_must_be_a_number() {
         let bytes = b"anon 7\nodd x\nfile 8x\nno_value\n\nlast 9";
-        let keys: Vec<_> = keyed(bytes).map(|(key, _)| key).collect();
+        let keys: Vec<_> = flat_keyed(bytes).map(|(key, _)| key).collect();
         assert_eq!(keys, [&b"anon"[..], b"odd", b"file", b"last"]);
-        assert_eq!(number_of(bytes, b"last"), Ok(Some(9)));
-        assert_eq!(number_of(bytes, b"gone"), Ok(None));
+        assert_eq!(number_for_key(bytes, b"last"), Ok(Some(9)));
+        assert_eq!(number_for_key(bytes, b"gone"), Ok(None));
         assert_eq!(
-            reason(number_of(bytes, b"file")),
+            reason(number_for_key(bytes, b"file")),
             "3: file is not a number: \"8x\""
         );
     }
@@ -272,26 +275,29 @@ mod tests {
         let line = "some avg10=9.63 avg60=2.66 avg300=4.36 total=1381500003\n";
         let both = format!("{line}full avg10=0.00 avg60=0.00 avg300=0.00 total=12\n");
         let some = Some(Duration::from_micros(1_381_500_003));
-        assert_eq!(stalls(line.as_bytes()), Ok(Stalls { some, full: None }));
-        let full = Some(Duration::from_micros(12));
-        assert_eq!(stalls(both.as_bytes()), Ok(Stalls { some, full }));
-        assert_eq!(reason(stalls(b"some avg10=1\n")), "1: total is missing");
         assert_eq!(
-            reason(stalls(b"x\nfull total=-\n")),
+            pressure(line.as_bytes()),
+            Ok(PressureStall { some, full: None })
+        );
+        let full = Some(Duration::from_micros(12));
+        assert_eq!(pressure(both.as_bytes()), Ok(PressureStall { some, full }));
+        assert_eq!(reason(pressure(b"some avg10=1\n")), "1: total is missing");
+        assert_eq!(
+            reason(pressure(b"x\nfull total=-\n")),
             "2: total is not a number: \"-\""
         );
     }
 
     #[test]
     fn cpus_are_numbered_by_their_place() {
-        let each = by_cpu(b"3111725657869 0 7 \n").unwrap();
+        let each = percpu_usage(b"3111725657869 0 7 \n").unwrap();
         let nanos = Duration::from_nanos;
         assert_eq!(
             each,
             [(0, nanos(3_111_725_657_869)), (1, nanos(0)), (2, nanos(7))]
         );
-        assert_eq!(by_cpu(b""), Ok(vec![]));
-        assert!(by_cpu(b"1 x\n").is_err());
+        assert_eq!(percpu_usage(b""), Ok(vec![]));
+        assert!(percpu_usage(b"1 x\n").is_err());
     }
 
     #[test]

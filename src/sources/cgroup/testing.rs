@@ -5,9 +5,9 @@ use std::{fs, os::unix::fs::symlink, path::PathBuf};
 use crate::sources::Roots;
 
 /// A tree of directories that is gone at the end of the test.
-pub(crate) struct Tree(PathBuf);
+pub(crate) struct TempTree(PathBuf);
 
-impl Tree {
+impl TempTree {
     pub(crate) fn new(name: &str) -> Self {
         let name = format!("strata-cgroup-{name}-{}", std::process::id());
         let root = std::env::temp_dir().join(name);
@@ -36,7 +36,7 @@ impl Tree {
     }
 
     /// Many files at once: lines `PATH: BODY`, with `;` for the end of a line.
-    pub(crate) fn write_all(&self, below: &str, files: &str) {
+    pub(crate) fn write_files(&self, below: &str, files: &str) {
         for line in files.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let (path, body) = line.split_once(':').unwrap();
             let body = format!("{}\n", body.trim().replace("; ", "\n"));
@@ -51,7 +51,7 @@ impl Tree {
     }
 }
 
-impl Drop for Tree {
+impl Drop for TempTree {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).ok();
     }

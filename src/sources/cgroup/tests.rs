@@ -2,22 +2,22 @@
 
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, path::Path};
 
-use super::{testing::Tree, *};
+use super::{testing::TempTree, *};
 
 /// The readings of which the tests are, of any version.
-fn at(tree: &Tree, bounds: Option<Bounds>) -> Cgroups {
-    let mut cgroups = Cgroups::at(&tree.roots());
-    cgroups.bounds = bounds.unwrap_or(cgroups.bounds);
+fn open_cgroups(tree: &TempTree, limits: Option<DescriptorLimits>) -> CgroupReader {
+    let mut cgroups = CgroupReader::new(&tree.roots());
+    cgroups.limits = limits.unwrap_or(cgroups.limits);
     cgroups
 }
 
-fn group(cgroups: &Cgroups, path: &str) -> Arc<Group> {
+fn group(cgroups: &CgroupReader, path: &str) -> Arc<Cgroup> {
     let groups = cgroups.walk(|it| it == path).unwrap();
     assert_eq!(groups.len(), 1, "{path}");
     Arc::clone(&groups[0])
 }
 
-fn paths(groups: &[Arc<Group>]) -> Vec<&str> {
+fn paths(groups: &[Arc<Cgroup>]) -> Vec<&str> {
     groups.iter().map(|group| group.path()).collect()
 }
 
@@ -32,9 +32,9 @@ fn nanos(n: u64) -> Option<Duration> {
 }
 
 /// Controllers mounted singly, with a unified hierarchy beside them.
-fn hybrid(name: &str) -> Tree {
-    let tree = Tree::new(name);
-    tree.write_all(
+fn hybrid(name: &str) -> TempTree {
+    let tree = TempTree::new(name);
+    tree.write_files(
         "sys/fs/cgroup",
         "unified/cgroup.controllers: \n\
          unified/docker/a/cpu.pressure: some avg10=0 total=7; full avg10=0 total=8\n\
@@ -83,9 +83,9 @@ fn hybrid(name: &str) -> Tree {
 fn a_hybrid_machine_says_all_but_what_no_group_has() {
     let tree = hybrid("hybrid");
     // With descriptors of directories, and without one.
-    for bounds in [None, Some(Bounds { dirs: 0, files: 0 })] {
-        let cgroups = at(&tree, bounds);
-        assert_eq!(cgroups.version().unwrap(), Version::Hybrid);
+    for bounds in [None, Some(DescriptorLimits { dirs: 0, files: 0 })] {
+        let cgroups = open_cgroups(&tree, bounds);
+        assert_eq!(cgroups.version().unwrap(), CgroupVersion::Hybrid);
         let a = group(&cgroups, "/docker/a");
         let cpu = a.cpu().unwrap();
         assert_eq!((cpu.usage, cpu.user), (nanos(13), None));
@@ -94,7 +94,7 @@ fn a_hybrid_machine_says_all_but_what_no_group_has() {
             (throttling.periods, throttling.throttled, throttling.burst),
             (Some(10), nanos(5), None)
         );
-        let by_number = a.cpu_by_number().unwrap();
+        let by_number = a.percpu_usage().unwrap();
         assert_eq!(by_number[1], (1, Duration::from_nanos(7)));
         let limits = a.cpu_limits().unwrap();
         assert_eq!(
@@ -102,7 +102,7 @@ fn a_hybrid_machine_says_all_but_what_no_group_has() {
             (micros(100_000), micros(50_000), Some(512))
         );
         let memory = a.memory().unwrap();
-        let expected = Memory {
+        let expected = CgroupMemory {
             usage: Some(100),
             max_usage: Some(101),
             failcnt: Some(2),
@@ -111,7 +111,7 @@ fn a_hybrid_machine_says_all_but_what_no_group_has() {
             inactive_file: Some(30),
             rss: Some(5),
             oom_kills: Some(6),
-            ..Memory::default()
+            ..CgroupMemory::default()
         };
         assert_eq!(memory, expected);
         assert_eq!(memory.working_set(), Some(70));
@@ -128,7 +128,7 @@ fn a_hybrid_machine_says_all_but_what_no_group_has() {
         assert_eq!(pressure.memory.unwrap().some, micros(9));
         assert_eq!(pressure.io.unwrap().full, micros(12));
         let io = a.block_io().unwrap();
-        assert_eq!(io.accounted, Some(true));
+        assert_eq!(io.is_accounted, Some(true));
         assert_eq!(io.devices.len(), 1);
         assert_eq!(
             (io.devices[0].read_bytes, io.devices[0].reads),
@@ -145,14 +145,14 @@ fn a_hybrid_machine_says_all_but_what_no_group_has() {
             ),
             ("2MB", Some(4096), Some(8192), Some(1))
         );
-        assert!(a.made().unwrap() > Duration::from_secs(1_700_000_000));
+        assert!(a.created().unwrap() > Duration::from_secs(1_700_000_000));
     }
 }
 
 #[test]
 fn a_group_that_has_no_directory_in_a_hierarchy_lacks_only_that() {
     let tree = hybrid("lacks");
-    let cgroups = at(&tree, None);
+    let cgroups = open_cgroups(&tree, None);
     let b = group(&cgroups, "/docker/b");
     let cpu = b.cpu().unwrap();
     assert_eq!((cpu.usage, cpu.throttling), (nanos(14), None));
@@ -167,32 +167,36 @@ fn a_group_that_has_no_directory_in_a_hierarchy_lacks_only_that() {
         b.block_io().unwrap_err(),
         b.processes().unwrap_err(),
     ] {
-        assert!(missing.is_vanished(), "{missing}");
+        assert!(missing.is_gone(), "{missing}");
     }
-    assert_eq!(b.pressure().unwrap(), Pressure::default());
+    assert_eq!(b.pressure().unwrap(), CgroupPressure::default());
     assert_eq!(b.huge_pages().unwrap(), []);
     let root = group(&cgroups, "/");
-    assert!(root.made().unwrap_err().is_vanished());
-    assert!(root.pids().unwrap_err().is_vanished());
+    assert!(root.created().unwrap_err().is_gone());
+    assert!(root.pids().unwrap_err().is_gone());
 }
 
 #[test]
 fn on_a_hybrid_machine_the_unified_hierarchy_counts_for_who_has_no_other() {
     let tree = hybrid("unified-cpu");
-    tree.write_all(
+    tree.write_files(
         "sys/fs/cgroup",
         "unified/machine/g/cpu.stat: usage_usec 30; user_usec 20; system_usec 10\n\
          cpu/machine/g/cpu.cfs_quota_us: 50000\n\
          cpu/machine/g/cpu.stat: nr_periods 10; nr_throttled 4; throttled_time 5\n\
          memory/machine/g/memory.usage_in_bytes: 100\n",
     );
-    let guest = group(&at(&tree, None), "/machine/g").cpu().unwrap();
+    let guest = group(&open_cgroups(&tree, None), "/machine/g")
+        .cpu()
+        .unwrap();
     let times = (guest.usage, guest.user, guest.system);
     assert_eq!(times, (micros(30), micros(20), micros(10)));
     assert_eq!(guest.throttling.unwrap().throttled_periods, Some(4));
     fs::remove_file(tree.path("sys/fs/cgroup/unified/machine/g/cpu.stat")).unwrap();
-    let gone = group(&at(&tree, None), "/machine/g").cpu().unwrap_err();
-    assert!(gone.is_vanished(), "{gone}");
+    let gone = group(&open_cgroups(&tree, None), "/machine/g")
+        .cpu()
+        .unwrap_err();
+    assert!(gone.is_gone(), "{gone}");
 }
 
 #[test]
@@ -202,7 +206,7 @@ fn an_error_names_the_file_and_the_line() {
         "sys/fs/cgroup/memory/docker/b/memory.stat",
         "total_rss 6\ntotal_swap x\n",
     );
-    let cgroups = at(&tree, None);
+    let cgroups = open_cgroups(&tree, None);
     let error = group(&cgroups, "/docker/b").memory().unwrap_err();
     let file = tree.path("sys/fs/cgroup/memory/docker/b/memory.stat");
     let expected = format!("{}:2: total_swap is not a number: \"x\"", file.display());
@@ -216,8 +220,13 @@ fn block_io_that_the_kernel_does_not_count_is_not_called_none() {
     tree.write(nothing, "Total 0\n");
     let disk = "254 0 vda 1690976 0 1 2 592771 0 1 7 0 1 2\n";
     let others = "7 0 loop0 206 0 1 2 38 0 1 2 0 1 2\n253 0 zram0 5 0 1 2 7 0 1 2 0 1 2\n";
-    let cgroups = at(&tree, None);
-    let accounted = || group(&cgroups, "/docker/a").block_io().unwrap().accounted;
+    let cgroups = open_cgroups(&tree, None);
+    let accounted = || {
+        group(&cgroups, "/docker/a")
+            .block_io()
+            .unwrap()
+            .is_accounted
+    };
     for (diskstats, expected) in [
         (String::new(), None),
         (others.to_owned(), None),
@@ -241,9 +250,9 @@ fn block_io_that_the_kernel_does_not_count_is_not_called_none() {
     assert_eq!(io.devices[0].read_bytes, Some(9));
 }
 
-fn v2(name: &str) -> Tree {
-    let tree = Tree::new(name);
-    tree.write_all(
+fn v2(name: &str) -> TempTree {
+    let tree = TempTree::new(name);
+    tree.write_files(
         "sys/fs/cgroup",
         "cgroup.controllers: cpuset cpu io memory hugetlb pids rdma misc\n\
          cpu.stat: usage_usec 99; user_usec 1; system_usec 2; nr_periods 0\n\
@@ -280,18 +289,18 @@ fn v2(name: &str) -> Tree {
 #[test]
 fn version_2_says_the_same_in_other_words() {
     let tree = v2("v2");
-    for bounds in [None, Some(Bounds { dirs: 0, files: 0 })] {
-        let cgroups = at(&tree, bounds);
-        assert_eq!(cgroups.version().unwrap(), Version::V2);
+    for bounds in [None, Some(DescriptorLimits { dirs: 0, files: 0 })] {
+        let cgroups = open_cgroups(&tree, bounds);
+        assert_eq!(cgroups.version().unwrap(), CgroupVersion::V2);
         assert_eq!(cgroups.controllers().unwrap()[..2], ["cpu", "cpuset"]);
         let a = group(&cgroups, "/system.slice/a.scope");
         let cpu = a.cpu().unwrap();
         assert_eq!(cpu.usage, micros(7));
         assert_eq!(cpu.throttling.unwrap().throttled, micros(3));
-        assert!(a.cpu_by_number().unwrap_err().is_vanished());
+        assert!(a.percpu_usage().unwrap_err().is_gone());
         let limits = a.cpu_limits().unwrap();
         assert_eq!((limits.quota, limits.shares), (micros(50_000), Some(1024)));
-        let expected = Memory {
+        let expected = CgroupMemory {
             usage: Some(100),
             max_usage: Some(102),
             swap: Some(103),
@@ -301,7 +310,7 @@ fn version_2_says_the_same_in_other_words() {
             oom_kills: Some(3),
             rss: Some(4),
             inactive_file: Some(101),
-            ..Memory::default()
+            ..CgroupMemory::default()
         };
         assert_eq!(a.memory().unwrap(), expected);
         assert_eq!(expected.working_set(), Some(0));
@@ -317,7 +326,7 @@ fn version_2_says_the_same_in_other_words() {
         assert_eq!(pressure.memory.unwrap().full, None);
         assert_eq!(pressure.io, None);
         let io = a.block_io().unwrap();
-        assert_eq!((io.accounted, io.devices.len()), (Some(true), 1));
+        assert_eq!((io.is_accounted, io.devices.len()), (Some(true), 1));
         let huge = a.huge_pages().unwrap();
         assert_eq!(
             (huge[0].usage, huge[0].max_usage, huge[0].failcnt),
@@ -326,12 +335,12 @@ fn version_2_says_the_same_in_other_words() {
 
         let b = group(&cgroups, "/system.slice/b.scope");
         assert_eq!(b.cpu().unwrap().throttling, None);
-        assert!(b.memory().unwrap_err().is_vanished());
+        assert!(b.memory().unwrap_err().is_gone());
 
         let root = group(&cgroups, "/");
         assert_eq!(root.cpu().unwrap().throttling, None);
         assert_eq!(root.memory().unwrap().usage, Some(42));
-        assert!(root.memory_limits().unwrap_err().is_vanished());
+        assert!(root.memory_limits().unwrap_err().is_gone());
     }
 }
 
@@ -345,7 +354,7 @@ fn only_what_is_wanted_is_found_at_any_depth_and_in_order() {
     let odd = tree.path(below).join(OsStr::from_bytes(b"odd\xff"));
     fs::create_dir_all(odd.join("below")).unwrap();
     fs::create_dir_all(tree.path(below).join(vec!["d"; 40].join("/"))).unwrap();
-    let cgroups = at(&tree, None);
+    let cgroups = open_cgroups(&tree, None);
     let all = cgroups.walk(|path| !path.starts_with("/system")).unwrap();
     let deep = |path: &&str| path.starts_with("/d");
     let mut all = paths(&all);
@@ -366,20 +375,20 @@ fn only_what_is_wanted_is_found_at_any_depth_and_in_order() {
     assert_eq!(all, sorted);
     let some = cgroups.walk(|path| path.ends_with("/x")).unwrap();
     assert_eq!(paths(&some), ["/a/z/y/x", "/b/x"]);
-    assert!(cgroups.left_out().is_none());
+    assert!(cgroups.partial_error().is_none());
 }
 
 #[test]
 fn every_process_is_in_one_group_and_no_group_is_kept_for_it() {
     let tree = hybrid("processes");
-    tree.write_all(
+    tree.write_files(
         "sys/fs/cgroup/memory",
         "cgroup.procs: 1; 2\n\
          docker/a/inside/cgroup.procs: 43\n\
          docker/a/odd/cgroup.procs: x\n\
          other/cgroup.procs: 9\n",
     );
-    let cgroups = at(&tree, None);
+    let cgroups = open_cgroups(&tree, None);
     let mut found = Vec::new();
     let wanted = |path: &str| path != "/other" && path != "/docker";
     let each = |path: &str, processes: Result<Vec<u32>>| {
@@ -398,15 +407,16 @@ fn every_process_is_in_one_group_and_no_group_is_kept_for_it() {
         found,
         expected.map(|(path, processes)| (path.to_owned(), processes))
     );
-    let kept = cgroups.with_found(|found| Ok((found.groups.len(), found.shared.dirs.left())));
-    assert_eq!(kept.unwrap(), (0, cgroups.bounds.dirs));
+    let kept = cgroups
+        .with_discovered(|found| Ok((found.groups.len(), found.shared.dir_budget.available())));
+    assert_eq!(kept.unwrap(), (0, cgroups.limits.dirs));
 }
 
 #[test]
 fn a_group_stays_the_same_until_it_is_removed_or_made_anew() {
     let tree = v2("same");
     let slice = tree.path("sys/fs/cgroup/system.slice");
-    let cgroups = at(&tree, None);
+    let cgroups = open_cgroups(&tree, None);
     let a = group(&cgroups, "/system.slice/a.scope");
     assert!(a.pids().is_ok());
     assert!(Arc::ptr_eq(&a, &group(&cgroups, "/system.slice/a.scope")));
@@ -414,9 +424,9 @@ fn a_group_stays_the_same_until_it_is_removed_or_made_anew() {
     // Another of the same name, made while the first was there: it has another number.
     tree.write("sys/fs/cgroup/system.slice/next/pids.current", "77\n");
     fs::remove_dir_all(slice.join("a.scope")).unwrap();
-    assert!(a.pids().unwrap_err().is_vanished());
+    assert!(a.pids().unwrap_err().is_gone());
     fs::rename(slice.join("next"), slice.join("a.scope")).unwrap();
-    assert!(a.pids().unwrap_err().is_vanished());
+    assert!(a.pids().unwrap_err().is_gone());
     let anew = group(&cgroups, "/system.slice/a.scope");
     assert!(!Arc::ptr_eq(&a, &anew));
     assert_eq!(anew.pids().unwrap().current, Some(77));
@@ -425,7 +435,7 @@ fn a_group_stays_the_same_until_it_is_removed_or_made_anew() {
     assert_eq!(paths(&cgroups.walk(|_| true).unwrap()).len(), 3);
     assert!(
         !cgroups
-            .found
+            .discovered
             .lock()
             .unwrap()
             .as_ref()
@@ -438,14 +448,14 @@ fn a_group_stays_the_same_until_it_is_removed_or_made_anew() {
 #[test]
 fn a_directory_that_is_replaced_in_another_hierarchy_is_noticed() {
     let tree = hybrid("replaced");
-    let cgroups = at(&tree, None);
+    let cgroups = open_cgroups(&tree, None);
     let before = group(&cgroups, "/docker/a");
     assert_eq!(before.pids().unwrap().current, Some(3));
     tree.write("sys/fs/cgroup/pids/docker/next/pids.current", "4\n");
     let pids = tree.path("sys/fs/cgroup/pids/docker");
     fs::remove_dir_all(pids.join("a")).unwrap();
     fs::rename(pids.join("next"), pids.join("a")).unwrap();
-    assert!(before.pids().unwrap_err().is_vanished());
+    assert!(before.pids().unwrap_err().is_gone());
     assert_eq!(
         group(&cgroups, "/docker/a").pids().unwrap().current,
         Some(4)
@@ -455,10 +465,10 @@ fn a_directory_that_is_replaced_in_another_hierarchy_is_noticed() {
 #[test]
 fn what_is_kept_is_bounded_and_given_back() {
     let tree = hybrid("bounded");
-    let cgroups = at(&tree, Some(Bounds { dirs: 2, files: 9 }));
+    let cgroups = open_cgroups(&tree, Some(DescriptorLimits { dirs: 2, files: 9 }));
     let left = || {
-        let found = cgroups.found.lock().unwrap();
-        found.as_ref().unwrap().shared.dirs.left()
+        let found = cgroups.discovered.lock().unwrap();
+        found.as_ref().unwrap().shared.dir_budget.available()
     };
     let a = group(&cgroups, "/docker/a");
     a.memory().unwrap();
@@ -474,9 +484,9 @@ fn what_is_kept_is_bounded_and_given_back() {
 
 #[test]
 fn hierarchies_that_are_mounted_later_are_found() {
-    let tree = Tree::new("later");
-    let cgroups = at(&tree, None);
-    assert!(cgroups.walk(|_| true).unwrap_err().is_vanished());
+    let tree = TempTree::new("later");
+    let cgroups = open_cgroups(&tree, None);
+    assert!(cgroups.walk(|_| true).unwrap_err().is_gone());
     tree.write("sys/fs/cgroup/cgroup.controllers", "memory\n");
     assert_eq!(paths(&cgroups.walk(|_| true).unwrap()), ["/"]);
 }
@@ -490,19 +500,19 @@ fn a_file_longer_than_the_buffer_is_read_to_its_end() {
     let lines = (0..2000).map(|minor| format!("254:{minor} rbytes=1 wbytes=2 rios=3 wios=4"));
     let io = lines.collect::<Vec<_>>().join("\n");
     tree.write("sys/fs/cgroup/system.slice/a.scope/io.stat", &io);
-    let a = group(&at(&tree, None), "/system.slice/a.scope");
+    let a = group(&open_cgroups(&tree, None), "/system.slice/a.scope");
     assert_eq!(a.processes().unwrap().len(), 50_000);
     assert_eq!(a.block_io().unwrap().devices.len(), 2000);
 }
 
 /// This machine's groups, if it shows any.
-fn here() -> Option<Cgroups> {
-    let cgroups = Cgroups::at(&Roots::here());
+fn host_cgroups() -> Option<CgroupReader> {
+    let cgroups = CgroupReader::new(&Roots::for_test_host());
     cgroups.version().is_ok().then_some(cgroups)
 }
 
 /// Says that a test cannot run here, and what it needs.
-fn lacks(what: &str) {
+fn skip_or_fail(what: &str) {
     assert!(
         std::env::var_os("STRATA_TEST_REQUIRE").is_none(),
         "needs {what}"
@@ -511,12 +521,12 @@ fn lacks(what: &str) {
 }
 
 /// A group of this machine's, in the hierarchies of memory and time.
-struct Live(Vec<PathBuf>);
+struct LiveCgroup(Vec<PathBuf>);
 
-impl Live {
-    fn make(cgroups: &Cgroups, name: &str) -> Option<Self> {
+impl LiveCgroup {
+    fn create(cgroups: &CgroupReader, name: &str) -> Option<Self> {
         let mut live = Self(Vec::new());
-        let found = cgroups.found.lock().unwrap();
+        let found = cgroups.discovered.lock().unwrap();
         let name = format!("strata-test-{name}-{}", std::process::id());
         for hierarchy in &found.as_ref()?.shared.layout.hierarchies {
             let path = hierarchy.path.join(&name);
@@ -539,7 +549,7 @@ impl Live {
     }
 }
 
-impl Drop for Live {
+impl Drop for LiveCgroup {
     fn drop(&mut self) {
         self.remove();
     }
@@ -547,11 +557,11 @@ impl Drop for Live {
 
 #[test]
 fn a_removed_group_of_the_kernels_says_so_even_if_another_has_its_name() {
-    let Some(cgroups) = here() else {
-        return lacks("control groups");
+    let Some(cgroups) = host_cgroups() else {
+        return skip_or_fail("control groups");
     };
-    let Some(mut live) = Live::make(&cgroups, "removed") else {
-        return lacks("the right to make control groups");
+    let Some(mut live) = LiveCgroup::create(&cgroups, "removed") else {
+        return skip_or_fail("the right to make control groups");
     };
     let path = live.path();
     let first = group(&cgroups, &path);
@@ -559,7 +569,7 @@ fn a_removed_group_of_the_kernels_says_so_even_if_another_has_its_name() {
     assert_eq!(cpu.usage, Some(Duration::ZERO));
     assert_eq!(cpu.throttling, None);
     assert!(first.processes().unwrap().is_empty());
-    let since = first.made().unwrap();
+    let since = first.created().unwrap();
     assert!(since > Duration::from_secs(1_700_000_000));
     // Twice: the second time from kept descriptors.
     for _ in 0..2 {
@@ -577,10 +587,10 @@ fn a_removed_group_of_the_kernels_says_so_even_if_another_has_its_name() {
         first.processes().err(),
     ] {
         let error = read.unwrap();
-        assert!(error.is_vanished(), "{error}");
+        assert!(error.is_gone(), "{error}");
     }
-    let _again = Live::make(&cgroups, "removed").unwrap();
-    assert!(first.cpu().unwrap_err().is_vanished());
+    let _again = LiveCgroup::create(&cgroups, "removed").unwrap();
+    assert!(first.cpu().unwrap_err().is_gone());
     let second = group(&cgroups, &path);
     assert!(!Arc::ptr_eq(&first, &second));
     assert_eq!(second.cpu().unwrap().usage, Some(Duration::ZERO));
@@ -588,17 +598,17 @@ fn a_removed_group_of_the_kernels_says_so_even_if_another_has_its_name() {
 
 #[test]
 fn a_setting_is_read_anew_once_it_was_written_or_its_directory_replaced() {
-    let Some(cgroups) = here() else {
-        return lacks("control groups");
+    let Some(cgroups) = host_cgroups() else {
+        return skip_or_fail("control groups");
     };
-    let Some(live) = Live::make(&cgroups, "settings") else {
-        return lacks("the right to make control groups");
+    let Some(live) = LiveCgroup::create(&cgroups, "settings") else {
+        return skip_or_fail("the right to make control groups");
     };
     let dir = live.0.iter().find(|dir| dir.join("cpu.shares").exists());
     let Some(dir) = dir else {
-        return lacks("version 1's controller of CPUs");
+        return skip_or_fail("version 1's controller of CPUs");
     };
-    let shares = |group: &Group| group.cpu_limits().map(|limits| limits.shares.unwrap());
+    let shares = |group: &Cgroup| group.cpu_limits().map(|limits| limits.shares.unwrap());
     let walked = || group(&cgroups, &live.path());
     let first = walked();
     assert_eq!(shares(&first).unwrap(), 1024);
@@ -614,12 +624,12 @@ fn a_setting_is_read_anew_once_it_was_written_or_its_directory_replaced() {
     // This is not where groups are looked for.
     fs::remove_dir(dir).unwrap();
     fs::create_dir(dir).unwrap();
-    assert!(shares(&walked()).unwrap_err().is_vanished());
+    assert!(shares(&walked()).unwrap_err().is_gone());
     let second = walked();
     assert!(!Arc::ptr_eq(&second, &first));
     assert_eq!(shares(&second).unwrap(), 1024);
     // Both watched the same directory of memory; the other one goes on.
-    let limit = |group: &Group| group.memory_limits().unwrap().limit.unwrap();
+    let limit = |group: &Cgroup| group.memory_limits().unwrap().limit.unwrap();
     assert_eq!((limit(&first), limit(&second)), (None, None));
     drop(first);
     let memory = live
@@ -630,14 +640,14 @@ fn a_setting_is_read_anew_once_it_was_written_or_its_directory_replaced() {
         fs::write(dir.join("memory.limit_in_bytes"), "8388608").unwrap();
         assert_eq!(limit(&walked()), Some(8 << 20));
     }
-    let found = cgroups.found.lock().unwrap();
-    assert!(found.as_ref().unwrap().shared.changes.watches() > 0);
+    let found = cgroups.discovered.lock().unwrap();
+    assert!(found.as_ref().unwrap().shared.watcher.watches() > 0);
 }
 
 #[test]
 fn the_root_of_this_machine_is_what_its_files_say() {
-    let Some(cgroups) = here() else {
-        return lacks("control groups");
+    let Some(cgroups) = host_cgroups() else {
+        return skip_or_fail("control groups");
     };
     let all = cgroups.walk(|_| true).unwrap();
     assert_eq!(all[0].path(), "/");
@@ -649,7 +659,9 @@ fn the_root_of_this_machine_is_what_its_files_say() {
     let modes = after.user.unwrap() + after.system.unwrap();
     let difference = modes.abs_diff(after.usage.unwrap());
     assert!(difference < Duration::from_secs(2), "{after:?}");
-    if root.shared.layout.version != Version::V2 && Path::new("/sys/fs/cgroup/memory").exists() {
+    if root.shared.layout.version != CgroupVersion::V2
+        && Path::new("/sys/fs/cgroup/memory").exists()
+    {
         let file = Path::new("/sys/fs/cgroup/memory/memory.stat");
         let says = dir::read(file).unwrap();
         let mapped = says
@@ -662,7 +674,7 @@ fn the_root_of_this_machine_is_what_its_files_say() {
 
 #[test]
 fn a_group_is_in_all_that_its_path_begins_with() {
-    let above = |path| and_above(path).collect::<Vec<_>>();
+    let above = |path| ancestors(path).collect::<Vec<_>>();
     assert_eq!(above("/"), ["/"]);
     assert_eq!(above("/a"), ["/", "/a"]);
     assert_eq!(above("/a/b/c"), ["/", "/a", "/a/b", "/a/b/c"]);

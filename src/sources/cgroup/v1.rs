@@ -4,34 +4,36 @@
 use std::time::Duration;
 
 use super::{
-    group::{File, Kept, Optional, Place, Setting},
-    parse::{self, Damaged, Parsed},
-    usage::{
-        BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, NumaPages, Operation,
-        Throttling,
+    files::{CgroupDir, CgroupFile, HotFile, OptionalFile, Setting},
+    parse::{self, CgroupParseError, CgroupParseResult},
+    stats::{
+        BlockIo, CgroupCpu, CgroupMemory, CpuLimits, DeviceIo, HugePages, MemoryLimits, NumaPages,
+        Operation, Throttling,
     },
 };
 use crate::{
     error::{Error, Result},
-    sources::cgroup::HugeSize,
+    sources::cgroup::HugePageSize,
 };
 
-const USAGE: File<'_> = File::kept(c"cpuacct.usage", Kept::Cpu);
-const PER_CPU: File<'_> = File::new(c"cpuacct.usage_percpu");
-const MODES: File<'_> = File::new(c"cpuacct.stat");
-const QUOTA: File<'_> = File::setting(c"cpu.cfs_quota_us", Setting::CpuQuota);
-const PERIOD: File<'_> = File::setting(c"cpu.cfs_period_us", Setting::CpuPeriod);
-const SHARES: File<'_> = File::setting(c"cpu.shares", Setting::CpuShares);
-const CPU_STAT: File<'_> = File::new(c"cpu.stat");
-const MEMORY: File<'_> = File::kept(c"memory.usage_in_bytes", Kept::Memory);
-const MAX_MEMORY: File<'_> = File::new(c"memory.max_usage_in_bytes");
-const FAILCNT: File<'_> = File::new(c"memory.failcnt");
-const KERNEL_MEMORY: File<'_> = File::new(c"memory.kmem.usage_in_bytes");
-const MEMORY_STAT: File<'_> = File::kept(c"memory.stat", Kept::MemoryStat);
-const OOM: File<'_> = File::new(c"memory.oom_control");
-const MEMORY_LIMIT: File<'_> = File::setting(c"memory.limit_in_bytes", Setting::Memory);
-const SWAP_LIMIT: File<'_> = File::setting(c"memory.memsw.limit_in_bytes", Setting::Swap);
-const SOFT_LIMIT: File<'_> = File::setting(c"memory.soft_limit_in_bytes", Setting::Reservation);
+const USAGE: CgroupFile<'_> = CgroupFile::hot(c"cpuacct.usage", HotFile::Cpu);
+const PER_CPU: CgroupFile<'_> = CgroupFile::new(c"cpuacct.usage_percpu");
+const CPUACCT_STAT: CgroupFile<'_> = CgroupFile::new(c"cpuacct.stat");
+const QUOTA: CgroupFile<'_> = CgroupFile::setting(c"cpu.cfs_quota_us", Setting::CpuQuota);
+const PERIOD: CgroupFile<'_> = CgroupFile::setting(c"cpu.cfs_period_us", Setting::CpuPeriod);
+const SHARES: CgroupFile<'_> = CgroupFile::setting(c"cpu.shares", Setting::CpuShares);
+const CPU_STAT: CgroupFile<'_> = CgroupFile::new(c"cpu.stat");
+const MEMORY: CgroupFile<'_> = CgroupFile::hot(c"memory.usage_in_bytes", HotFile::Memory);
+const MAX_MEMORY: CgroupFile<'_> = CgroupFile::new(c"memory.max_usage_in_bytes");
+const FAILCNT: CgroupFile<'_> = CgroupFile::new(c"memory.failcnt");
+const KERNEL_MEMORY: CgroupFile<'_> = CgroupFile::new(c"memory.kmem.usage_in_bytes");
+const MEMORY_STAT: CgroupFile<'_> = CgroupFile::hot(c"memory.stat", HotFile::MemoryStat);
+const OOM: CgroupFile<'_> = CgroupFile::new(c"memory.oom_control");
+const MEMORY_LIMIT: CgroupFile<'_> = CgroupFile::setting(c"memory.limit_in_bytes", Setting::Memory);
+const SWAP_LIMIT: CgroupFile<'_> =
+    CgroupFile::setting(c"memory.memsw.limit_in_bytes", Setting::Swap);
+const SOFT_LIMIT: CgroupFile<'_> =
+    CgroupFile::setting(c"memory.soft_limit_in_bytes", Setting::Reservation);
 
 /// Limits above this are none: the kernel's largest is 2^63 less a page.
 const NO_LIMIT: u64 = 1 << 62;
@@ -39,31 +41,33 @@ const NO_LIMIT: u64 = 1 << 62;
 /// Bytes and requests of block devices, in the order in which cAdvisor looks for them:
 /// BFQ's, those of CFQ, which is gone since 5.0, and those of throttling, with and
 /// without the groups below.
-pub(super) const BLOCK_IO: [(File<'_>, File<'_>); 4] = [
+pub(super) const BLOCK_IO: [(CgroupFile<'_>, CgroupFile<'_>); 4] = [
     (
-        File::kept(c"blkio.bfq.io_service_bytes_recursive", Kept::Io),
-        File::new(c"blkio.bfq.io_serviced_recursive"),
+        CgroupFile::hot(c"blkio.bfq.io_service_bytes_recursive", HotFile::Io),
+        CgroupFile::new(c"blkio.bfq.io_serviced_recursive"),
     ),
     (
-        File::kept(c"blkio.io_service_bytes_recursive", Kept::Io),
-        File::new(c"blkio.io_serviced_recursive"),
+        CgroupFile::hot(c"blkio.io_service_bytes_recursive", HotFile::Io),
+        CgroupFile::new(c"blkio.io_serviced_recursive"),
     ),
     (
-        File::kept(c"blkio.throttle.io_service_bytes_recursive", Kept::Io),
-        File::new(c"blkio.throttle.io_serviced_recursive"),
+        CgroupFile::hot(c"blkio.throttle.io_service_bytes_recursive", HotFile::Io),
+        CgroupFile::new(c"blkio.throttle.io_serviced_recursive"),
     ),
     (
-        File::kept(c"blkio.throttle.io_service_bytes", Kept::Io),
-        File::new(c"blkio.throttle.io_serviced"),
+        CgroupFile::hot(c"blkio.throttle.io_service_bytes", HotFile::Io),
+        CgroupFile::new(c"blkio.throttle.io_serviced"),
     ),
 ];
 
 /// Time is that of `cpuacct.stat`, which is as fine as a clock tick only, but adds up to
 /// the usage; `cpuacct.usage_user` and `_sys` are finer and do not: they are sampled.
-pub(super) fn cpu(cpuacct: Place<'_>, cpu: Option<Place<'_>>) -> Result<Cpu> {
+pub(super) fn cpu(cpuacct: CgroupDir<'_>, cpu: Option<CgroupDir<'_>>) -> Result<CgroupCpu> {
     let usage = cpuacct.read(USAGE, parse::number)?;
-    let (user, system) = cpuacct.read_if_any(MODES, modes)?.unwrap_or_default();
-    Ok(Cpu {
+    let (user, system) = cpuacct
+        .read_if_available(CPUACCT_STAT, cpuacct_stat)?
+        .unwrap_or_default();
+    Ok(CgroupCpu {
         usage: Some(Duration::from_nanos(usage)),
         user,
         system,
@@ -71,27 +75,27 @@ pub(super) fn cpu(cpuacct: Place<'_>, cpu: Option<Place<'_>>) -> Result<Cpu> {
     })
 }
 
-fn modes(bytes: &[u8]) -> Parsed<(Option<Duration>, Option<Duration>)> {
+fn cpuacct_stat(bytes: &[u8]) -> CgroupParseResult<(Option<Duration>, Option<Duration>)> {
     let per_second = rustix::param::clock_ticks_per_second().max(1);
     let time = |key: &[u8]| {
-        let ticks = parse::number_of(bytes, key)?;
+        let ticks = parse::number_for_key(bytes, key)?;
         let nanos = ticks.map(|ticks| u128::from(ticks) * 1_000_000_000 / u128::from(per_second));
         Ok(nanos.map(|nanos| Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))))
     };
     Ok((time(b"user")?, time(b"system")?))
 }
 
-pub(super) fn throttling(cpu: Place<'_>) -> Result<Option<Throttling>> {
-    let quota = cpu.read_if_any(QUOTA, parse::limit_unless_negative)?;
+pub(super) fn throttling(cpu: CgroupDir<'_>) -> Result<Option<Throttling>> {
+    let quota = cpu.read_if_available(QUOTA, parse::limit_unless_negative)?;
     match quota.flatten() {
-        Some(_) => cpu.read_if_any(CPU_STAT, cpu_stat),
+        Some(_) => cpu.read_if_available(CPU_STAT, cpu_stat),
         None => Ok(None),
     }
 }
 
-fn cpu_stat(bytes: &[u8]) -> Parsed<Throttling> {
+fn cpu_stat(bytes: &[u8]) -> CgroupParseResult<Throttling> {
     let mut stat = Throttling::default();
-    for (key, value) in parse::keyed(bytes) {
+    for (key, value) in parse::flat_keyed(bytes) {
         match key {
             b"nr_periods" => stat.periods = Some(value.number()?),
             b"nr_throttled" => stat.throttled_periods = Some(value.number()?),
@@ -104,15 +108,15 @@ fn cpu_stat(bytes: &[u8]) -> Parsed<Throttling> {
     Ok(stat)
 }
 
-pub(super) fn cpu_by_number(cpuacct: Place<'_>) -> Result<Vec<(u32, Duration)>> {
-    cpuacct.read(PER_CPU, parse::by_cpu)
+pub(super) fn percpu_usage(cpuacct: CgroupDir<'_>) -> Result<Vec<(u32, Duration)>> {
+    cpuacct.read(PER_CPU, parse::percpu_usage)
 }
 
-pub(super) fn cpu_limits(cpu: Place<'_>) -> Result<CpuLimits> {
+pub(super) fn cpu_limits(cpu: CgroupDir<'_>) -> Result<CpuLimits> {
     let shares = cpu.read(SHARES, parse::number)?;
     // Without CONFIG_CFS_BANDWIDTH there are none of these.
-    let period = cpu.read_if_any(PERIOD, parse::number)?;
-    let quota = cpu.read_if_any(QUOTA, parse::limit_unless_negative)?;
+    let period = cpu.read_if_available(PERIOD, parse::number)?;
+    let quota = cpu.read_if_available(QUOTA, parse::limit_unless_negative)?;
     Ok(CpuLimits {
         period: period.map(Duration::from_micros),
         quota: quota.flatten().map(Duration::from_micros),
@@ -120,23 +124,24 @@ pub(super) fn cpu_limits(cpu: Place<'_>) -> Result<CpuLimits> {
     })
 }
 
-pub(super) fn memory(group: Place<'_>) -> Result<Memory> {
+pub(super) fn memory(group: CgroupDir<'_>) -> Result<CgroupMemory> {
     let usage = group.read(MEMORY, parse::number)?;
     let mut memory = group.read(MEMORY_STAT, memory_stat)?;
     memory.usage = Some(usage);
-    memory.max_usage = group.read_if_any(MAX_MEMORY, parse::number)?;
-    memory.failcnt = group.read_if_any(FAILCNT, parse::number)?;
-    memory.kernel = group.read_optional(KERNEL_MEMORY, Optional::KernelMemory, parse::number)?;
-    let kills = group.read_if_any(OOM, |bytes| parse::number_of(bytes, b"oom_kill"))?;
+    memory.max_usage = group.read_if_available(MAX_MEMORY, parse::number)?;
+    memory.failcnt = group.read_if_available(FAILCNT, parse::number)?;
+    memory.kernel =
+        group.read_optional(KERNEL_MEMORY, OptionalFile::KernelMemory, parse::number)?;
+    let kills = group.read_if_available(OOM, |bytes| parse::number_for_key(bytes, b"oom_kill"))?;
     memory.oom_kills = kills.flatten();
     Ok(memory)
 }
 
 /// The sums over the groups below begin with `total_`; where memory is not charged to
 /// parents they are the group's own numbers.
-fn memory_stat(bytes: &[u8]) -> Parsed<Memory> {
-    let mut memory = Memory::default();
-    for (key, value) in parse::keyed(bytes) {
+fn memory_stat(bytes: &[u8]) -> CgroupParseResult<CgroupMemory> {
+    let mut memory = CgroupMemory::default();
+    for (key, value) in parse::flat_keyed(bytes) {
         let slot = match key {
             b"pgfault" => &mut memory.own_pgfault,
             b"pgmajfault" => &mut memory.own_pgmajfault,
@@ -151,8 +156,8 @@ fn memory_stat(bytes: &[u8]) -> Parsed<Memory> {
                 b"pgmajfault" => &mut memory.pgmajfault,
                 b"active_file" => &mut memory.active_file,
                 b"inactive_file" => &mut memory.inactive_file,
-                b"workingset_refault_anon" => &mut memory.refault_anon,
-                b"workingset_refault_file" => &mut memory.refault_file,
+                b"workingset_refault_anon" => &mut memory.workingset_refault_anon,
+                b"workingset_refault_file" => &mut memory.workingset_refault_file,
                 _ => continue,
             },
             _ => continue,
@@ -162,76 +167,76 @@ fn memory_stat(bytes: &[u8]) -> Parsed<Memory> {
     Ok(memory)
 }
 
-pub(super) fn numa_pages(group: Place<'_>) -> Result<Vec<NumaPages>> {
-    let file = File::new(c"memory.numa_stat");
+pub(super) fn numa_pages(group: CgroupDir<'_>) -> Result<Vec<NumaPages>> {
+    let file = CgroupFile::new(c"memory.numa_stat");
     group.read(file, |bytes| parse::numa_pages(bytes, false, 1))
 }
 
-pub(super) fn memory_limits(group: Place<'_>) -> Result<MemoryLimits> {
+pub(super) fn memory_limits(group: CgroupDir<'_>) -> Result<MemoryLimits> {
     let limit = |bytes: &[u8]| parse::number(bytes).map(|max| (max <= NO_LIMIT).then_some(max));
     Ok(MemoryLimits {
         limit: Some(group.read(MEMORY_LIMIT, limit)?),
-        swap_limit: group.read_optional(SWAP_LIMIT, Optional::SwapLimit, limit)?,
-        reservation: group.read_if_any(SOFT_LIMIT, limit)?,
+        swap_limit: group.read_optional(SWAP_LIMIT, OptionalFile::SwapLimit, limit)?,
+        reservation: group.read_if_available(SOFT_LIMIT, limit)?,
     })
 }
 
 /// Devices in the file at this place of [`BLOCK_IO`].
-pub(super) fn block_io(group: Place<'_>, chosen: usize) -> Result<BlockIo> {
+pub(super) fn block_io(group: CgroupDir<'_>, index: usize) -> Result<BlockIo> {
     let mut io = BlockIo {
         devices: Vec::new(),
-        accounted: Some(true),
+        is_accounted: Some(true),
     };
-    if let Some((bytes, requests)) = BLOCK_IO.get(chosen) {
-        group.read(*bytes, |bytes| block_bytes(bytes, &mut io.devices))?;
+    if let Some((bytes, requests)) = BLOCK_IO.get(index) {
+        group.read(*bytes, |bytes| io_service_bytes(bytes, &mut io.devices))?;
         if !io.devices.is_empty() {
-            group.read_if_any(*requests, |bytes| block_requests(bytes, &mut io.devices))?;
+            group.read_if_available(*requests, |bytes| io_serviced(bytes, &mut io.devices))?;
         }
     }
     Ok(io)
 }
 
 /// The first of [`BLOCK_IO`] in which the root has devices.
-pub(super) fn block_io_choice(root: Place<'_>) -> Option<usize> {
+pub(super) fn detect_block_io_files(root: CgroupDir<'_>) -> Option<usize> {
     let has_devices = |bytes: &[u8]| {
         let mut lines = parse::lines(bytes);
-        Ok(lines.any(|(_, line)| operation(line).is_some()))
+        Ok(lines.any(|(_, line)| operation_line(line).is_some()))
     };
     BLOCK_IO
         .iter()
         // Not kept open: each would be taken for the first.
         .position(|(bytes, _)| {
-            let once = File::new(bytes.name);
+            let once = CgroupFile::new(bytes.name);
             root.read(once, has_devices).unwrap_or(false)
         })
 }
 
-pub(super) fn cpu_time(cpuacct: Place<'_>) -> Result<Duration> {
+pub(super) fn cpu_time(cpuacct: CgroupDir<'_>) -> Result<Duration> {
     Ok(Duration::from_nanos(cpuacct.read(USAGE, parse::number)?))
 }
 
-pub(super) fn memory_usage(group: Place<'_>) -> Result<u64> {
+pub(super) fn memory_usage(group: CgroupDir<'_>) -> Result<u64> {
     group.read(MEMORY, parse::number)
 }
 
 /// Bytes read and written, in the file at this place of [`BLOCK_IO`].
 pub(super) fn disk_bytes(
-    group: Place<'_>,
-    chosen: usize,
-    mut counts: impl FnMut(u32, u32) -> bool,
+    group: CgroupDir<'_>,
+    index: usize,
+    mut filter: impl FnMut(u32, u32) -> bool,
 ) -> Result<Option<(u64, u64)>> {
-    let Some((bytes, _)) = BLOCK_IO.get(chosen) else {
+    let Some((bytes, _)) = BLOCK_IO.get(index) else {
         return Ok(None);
     };
     group.read(*bytes, |bytes| {
         let (mut read, mut written) = (0_u64, 0_u64);
-        operations(bytes, |(major, minor), operation, value| {
+        for_each_operation(bytes, |(major, minor), operation, value| {
             let sum = match operation {
                 Operation::Read => &mut read,
                 Operation::Write => &mut written,
                 _ => return,
             };
-            if counts(major, minor) {
+            if filter(major, minor) {
                 *sum = sum.saturating_add(value);
             }
         })?;
@@ -243,15 +248,18 @@ pub(super) fn disk_bytes(
 type OperationLine<'a> = ((u32, u32), &'a [u8], &'a [u8]);
 
 /// A line `254:0 Read 4096`; the last one, `Total 4096`, has no device.
-fn operation(line: &[u8]) -> Option<OperationLine<'_>> {
+fn operation_line(line: &[u8]) -> Option<OperationLine<'_>> {
     let mut words = parse::words(line);
     let device = parse::device(words.next()?)?;
     Some((device, words.next()?, words.next()?))
 }
 
-fn operations(bytes: &[u8], mut each: impl FnMut((u32, u32), Operation, u64)) -> Parsed<()> {
+fn for_each_operation(
+    bytes: &[u8],
+    mut visit: impl FnMut((u32, u32), Operation, u64),
+) -> CgroupParseResult<()> {
     for (number, line) in parse::lines(bytes) {
-        let Some((device, name, value)) = operation(line) else {
+        let Some((device, name, value)) = operation_line(line) else {
             continue;
         };
         let operation = match name {
@@ -265,15 +273,15 @@ fn operations(bytes: &[u8], mut each: impl FnMut((u32, u32), Operation, u64)) ->
         };
         let bad = || {
             let value = value.escape_ascii();
-            Damaged::new(number, format_args!("value is not a number: \"{value}\""))
+            CgroupParseError::new(number, format_args!("value is not a number: \"{value}\""))
         };
-        each(device, operation, parse::decimal(value).ok_or_else(bad)?);
+        visit(device, operation, parse::decimal(value).ok_or_else(bad)?);
     }
     Ok(())
 }
 
-fn block_bytes(bytes: &[u8], devices: &mut Vec<DeviceIo>) -> Parsed<()> {
-    operations(bytes, |(major, minor), operation, value| {
+fn io_service_bytes(bytes: &[u8], devices: &mut Vec<DeviceIo>) -> CgroupParseResult<()> {
+    for_each_operation(bytes, |(major, minor), operation, value| {
         let is_new = devices
             .last()
             .is_none_or(|last| (last.major, last.minor) != (major, minor));
@@ -295,8 +303,8 @@ fn block_bytes(bytes: &[u8], devices: &mut Vec<DeviceIo>) -> Parsed<()> {
     })
 }
 
-fn block_requests(bytes: &[u8], devices: &mut [DeviceIo]) -> Parsed<()> {
-    operations(bytes, |(major, minor), operation, value| {
+fn io_serviced(bytes: &[u8], devices: &mut [DeviceIo]) -> CgroupParseResult<()> {
+    for_each_operation(bytes, |(major, minor), operation, value| {
         let mut devices = devices.iter_mut();
         if let Some(device) = devices.find(|it| (it.major, it.minor) == (major, minor)) {
             match operation {
@@ -308,10 +316,11 @@ fn block_requests(bytes: &[u8], devices: &mut [DeviceIo]) -> Parsed<()> {
     })
 }
 
-pub(super) fn huge_pages(group: Place<'_>, size: &HugeSize) -> Result<Option<HugePages>> {
-    let number = |name: &std::ffi::CStr| group.read_if_any(File::new(name), parse::number);
-    let usage = match group.read(File::new(&size.v1.usage), parse::number) {
-        Err(Error::Absent(_)) => return Ok(None),
+pub(super) fn huge_pages(group: CgroupDir<'_>, size: &HugePageSize) -> Result<Option<HugePages>> {
+    let number =
+        |name: &std::ffi::CStr| group.read_if_available(CgroupFile::new(name), parse::number);
+    let usage = match group.read(CgroupFile::new(&size.v1.usage), parse::number) {
+        Err(Error::NotFound(_)) => return Ok(None),
         usage => usage?,
     };
     Ok(Some(HugePages {
@@ -336,14 +345,14 @@ mod tests {
 
     #[test]
     fn memory_is_that_of_the_groups_below_too() {
-        let expected = Memory {
+        let expected = CgroupMemory {
             cache: Some(11),
             rss: Some(12),
             mapped_file: Some(14),
             file_dirty: Some(15),
             file_writeback: Some(16),
-            refault_anon: Some(17),
-            refault_file: Some(18),
+            workingset_refault_anon: Some(17),
+            workingset_refault_file: Some(18),
             swap: Some(19),
             pgfault: Some(20),
             pgmajfault: Some(21),
@@ -351,7 +360,7 @@ mod tests {
             active_file: Some(23),
             own_pgfault: Some(5),
             own_pgmajfault: Some(6),
-            ..Memory::default()
+            ..CgroupMemory::default()
         };
         assert_eq!(memory_stat(STAT), Ok(expected));
     }
@@ -394,21 +403,24 @@ mod tests {
         let per_second = rustix::param::clock_ticks_per_second();
         let text = format!("user {}\nsystem 0\n", per_second * 3);
         let seconds = |n| Some(Duration::from_secs(n));
-        assert_eq!(modes(text.as_bytes()), Ok((seconds(3), seconds(0))));
-        assert_eq!(modes(b"user 18446744073709551615\n").unwrap().1, None);
-        assert!(modes(b"user x\n").is_err());
+        assert_eq!(cpuacct_stat(text.as_bytes()), Ok((seconds(3), seconds(0))));
+        assert_eq!(
+            cpuacct_stat(b"user 18446744073709551615\n").unwrap().1,
+            None
+        );
+        assert!(cpuacct_stat(b"user x\n").is_err());
     }
 
     #[test]
     fn a_line_without_a_device_is_the_sum_of_all() {
         let mut devices = Vec::new();
-        block_bytes(
+        io_service_bytes(
             b"254:0 Read 1\n254:0 Write 2\n254:0 Sync 3\n254:0 Async 4\n254:0 Discard 5\n\
               254:0 Total 6\n8:16 Read 7\n8:16 Odd x\nTotal 13\n",
             &mut devices,
         )
         .unwrap();
-        block_requests(
+        io_serviced(
             b"254:0 Read 8\n254:0 Write 9\n8:16 Write 10\n1:1 Read 99\nTotal 27\n",
             &mut devices,
         )
@@ -439,7 +451,7 @@ mod tests {
             ..DeviceIo::default()
         };
         assert_eq!(devices, [first, second]);
-        let damaged = block_bytes(b"Total 0\n254:0 Read x\n", &mut devices).unwrap_err();
+        let damaged = io_service_bytes(b"Total 0\n254:0 Read x\n", &mut devices).unwrap_err();
         assert_eq!(
             (damaged.line, damaged.reason.as_str()),
             (2, "value is not a number: \"x\"")

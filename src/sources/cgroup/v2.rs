@@ -3,40 +3,41 @@
 use std::time::Duration;
 
 use super::{
-    group::{File, Kept, Optional, Place, Setting},
-    parse::{self, Damaged, Parsed},
-    usage::{
-        BlockIo, Cpu, CpuLimits, DeviceIo, HugePages, Memory, MemoryLimits, NumaPages, Operation,
-        Pressure, Throttling,
+    files::{CgroupDir, CgroupFile, HotFile, OptionalFile, Setting},
+    parse::{self, CgroupParseError, CgroupParseResult},
+    stats::{
+        BlockIo, CgroupCpu, CgroupMemory, CgroupPressure, CpuLimits, DeviceIo, HugePages,
+        MemoryLimits, NumaPages, Operation, Throttling,
     },
 };
 use crate::{
     error::{Error, Result},
-    sources::cgroup::HugeSize,
+    sources::cgroup::HugePageSize,
 };
 
-const CPU_STAT: File<'_> = File::kept(c"cpu.stat", Kept::Cpu);
-const UNIFIED_CPU_STAT: File<'_> = File::kept(c"cpu.stat", Kept::UnifiedCpu);
-const CPU_MAX: File<'_> = File::setting(c"cpu.max", Setting::CpuQuota);
-const WEIGHT: File<'_> = File::setting(c"cpu.weight", Setting::CpuShares);
-const MEMORY: File<'_> = File::kept(c"memory.current", Kept::Memory);
-const MEMORY_STAT: File<'_> = File::kept(c"memory.stat", Kept::MemoryStat);
-const PEAK: File<'_> = File::new(c"memory.peak");
-const SWAP: File<'_> = File::new(c"memory.swap.current");
-const EVENTS: File<'_> = File::new(c"memory.events");
-const MEMORY_MAX: File<'_> = File::setting(c"memory.max", Setting::Memory);
-const SWAP_MAX: File<'_> = File::setting(c"memory.swap.max", Setting::Swap);
-const MEMORY_LOW: File<'_> = File::setting(c"memory.low", Setting::Reservation);
-const IO: File<'_> = File::kept(c"io.stat", Kept::Io);
-const CPU_PRESSURE: File<'_> = File::kept(c"cpu.pressure", Kept::CpuPressure);
-const MEMORY_PRESSURE: File<'_> = File::kept(c"memory.pressure", Kept::MemoryPressure);
-const IO_PRESSURE: File<'_> = File::kept(c"io.pressure", Kept::IoPressure);
+const CPU_STAT: CgroupFile<'_> = CgroupFile::hot(c"cpu.stat", HotFile::Cpu);
+const UNIFIED_CPU_STAT: CgroupFile<'_> = CgroupFile::hot(c"cpu.stat", HotFile::UnifiedCpu);
+const CPU_MAX: CgroupFile<'_> = CgroupFile::setting(c"cpu.max", Setting::CpuQuota);
+const WEIGHT: CgroupFile<'_> = CgroupFile::setting(c"cpu.weight", Setting::CpuShares);
+const MEMORY: CgroupFile<'_> = CgroupFile::hot(c"memory.current", HotFile::Memory);
+const MEMORY_STAT: CgroupFile<'_> = CgroupFile::hot(c"memory.stat", HotFile::MemoryStat);
+const PEAK: CgroupFile<'_> = CgroupFile::new(c"memory.peak");
+const SWAP: CgroupFile<'_> = CgroupFile::new(c"memory.swap.current");
+const EVENTS: CgroupFile<'_> = CgroupFile::new(c"memory.events");
+const MEMORY_MAX: CgroupFile<'_> = CgroupFile::setting(c"memory.max", Setting::Memory);
+const SWAP_MAX: CgroupFile<'_> = CgroupFile::setting(c"memory.swap.max", Setting::Swap);
+const MEMORY_LOW: CgroupFile<'_> = CgroupFile::setting(c"memory.low", Setting::Reservation);
+const IO: CgroupFile<'_> = CgroupFile::hot(c"io.stat", HotFile::Io);
+const CPU_PRESSURE: CgroupFile<'_> = CgroupFile::hot(c"cpu.pressure", HotFile::CpuPressure);
+const MEMORY_PRESSURE: CgroupFile<'_> =
+    CgroupFile::hot(c"memory.pressure", HotFile::MemoryPressure);
+const IO_PRESSURE: CgroupFile<'_> = CgroupFile::hot(c"io.pressure", HotFile::IoPressure);
 
-pub(super) fn cpu(group: Place<'_>) -> Result<Cpu> {
+pub(super) fn cpu(group: CgroupDir<'_>) -> Result<CgroupCpu> {
     let mut cpu = group.read(CPU_STAT, cpu_stat)?;
     // The numbers are there, and 0, without a quota too.
     let has_quota = cpu.throttling.is_some() && {
-        let max = group.read_optional(CPU_MAX, Optional::CpuMax, parse::quota_and_period)?;
+        let max = group.read_optional(CPU_MAX, OptionalFile::CpuMax, parse::quota_and_period)?;
         matches!(max, Some((Some(_), _)))
     };
     if !has_quota {
@@ -46,27 +47,29 @@ pub(super) fn cpu(group: Place<'_>) -> Result<Cpu> {
 }
 
 /// Of a hierarchy that no controller is on.
-pub(super) fn cpu_alone(group: Place<'_>) -> Result<Cpu> {
+pub(super) fn cpu_without_controller(group: CgroupDir<'_>) -> Result<CgroupCpu> {
     group.read(UNIFIED_CPU_STAT, cpu_stat)
 }
 
-pub(super) fn cpu_time(group: Place<'_>) -> Result<Option<Duration>> {
-    let micros = group.read(CPU_STAT, |bytes| parse::number_of(bytes, b"usage_usec"))?;
-    Ok(micros.map(Duration::from_micros))
-}
-
-/// Of a hierarchy that no controller is on.
-pub(super) fn cpu_time_alone(group: Place<'_>) -> Result<Option<Duration>> {
-    let micros = group.read(UNIFIED_CPU_STAT, |bytes| {
-        parse::number_of(bytes, b"usage_usec")
+pub(super) fn cpu_time(group: CgroupDir<'_>) -> Result<Option<Duration>> {
+    let micros = group.read(CPU_STAT, |bytes| {
+        parse::number_for_key(bytes, b"usage_usec")
     })?;
     Ok(micros.map(Duration::from_micros))
 }
 
-fn cpu_stat(bytes: &[u8]) -> Parsed<Cpu> {
-    let mut cpu = Cpu::default();
+/// Of a hierarchy that no controller is on.
+pub(super) fn cpu_time_without_controller(group: CgroupDir<'_>) -> Result<Option<Duration>> {
+    let micros = group.read(UNIFIED_CPU_STAT, |bytes| {
+        parse::number_for_key(bytes, b"usage_usec")
+    })?;
+    Ok(micros.map(Duration::from_micros))
+}
+
+fn cpu_stat(bytes: &[u8]) -> CgroupParseResult<CgroupCpu> {
+    let mut cpu = CgroupCpu::default();
     let mut throttling = Throttling::default();
-    for (key, value) in parse::keyed(bytes) {
+    for (key, value) in parse::flat_keyed(bytes) {
         match key {
             b"usage_usec" => cpu.usage = Some(value.micros()?),
             b"user_usec" => cpu.user = Some(value.micros()?),
@@ -84,9 +87,9 @@ fn cpu_stat(bytes: &[u8]) -> Parsed<Cpu> {
     Ok(cpu)
 }
 
-pub(super) fn cpu_limits(group: Place<'_>) -> Result<CpuLimits> {
+pub(super) fn cpu_limits(group: CgroupDir<'_>) -> Result<CpuLimits> {
     let (quota, period) = group.read(CPU_MAX, parse::quota_and_period)?;
-    let weight = group.read_if_any(WEIGHT, parse::number)?;
+    let weight = group.read_if_available(WEIGHT, parse::number)?;
     Ok(CpuLimits {
         period: Some(Duration::from_micros(period)),
         quota: quota.map(Duration::from_micros),
@@ -94,8 +97,8 @@ pub(super) fn cpu_limits(group: Place<'_>) -> Result<CpuLimits> {
     })
 }
 
-pub(super) fn memory(group: Place<'_>) -> Result<Memory> {
-    if group.group.is_root() {
+pub(super) fn memory(group: CgroupDir<'_>) -> Result<CgroupMemory> {
+    if group.cgroup.is_root() {
         let mut memory = group.read(MEMORY_STAT, memory_stat)?;
         // Nothing is charged to the root, whose memory is everybody's.
         memory.usage = memory.rss.zip(memory.cache).and_then(sum);
@@ -104,9 +107,9 @@ pub(super) fn memory(group: Place<'_>) -> Result<Memory> {
     let usage = group.read(MEMORY, parse::number)?;
     let mut memory = group.read(MEMORY_STAT, memory_stat)?;
     memory.usage = Some(usage);
-    memory.max_usage = group.read_optional(PEAK, Optional::MemoryPeak, parse::number)?;
-    memory.swap = group.read_optional(SWAP, Optional::Swap, parse::number)?;
-    let events = group.read_optional(EVENTS, Optional::MemoryEvents, memory_events)?;
+    memory.max_usage = group.read_optional(PEAK, OptionalFile::MemoryPeak, parse::number)?;
+    memory.swap = group.read_optional(SWAP, OptionalFile::Swap, parse::number)?;
+    let events = group.read_optional(EVENTS, OptionalFile::MemoryEvents, memory_events)?;
     let events = events.unwrap_or_default();
     memory.events_high = events.events_high;
     memory.events_max = events.events_max;
@@ -115,7 +118,7 @@ pub(super) fn memory(group: Place<'_>) -> Result<Memory> {
     Ok(memory)
 }
 
-pub(super) fn memory_usage(group: Place<'_>) -> Result<u64> {
+pub(super) fn memory_usage(group: CgroupDir<'_>) -> Result<u64> {
     group.read(MEMORY, parse::number)
 }
 
@@ -123,9 +126,9 @@ fn sum((a, b): (u64, u64)) -> Option<u64> {
     a.checked_add(b)
 }
 
-fn memory_stat(bytes: &[u8]) -> Parsed<Memory> {
-    let mut memory = Memory::default();
-    for (key, value) in parse::keyed(bytes) {
+fn memory_stat(bytes: &[u8]) -> CgroupParseResult<CgroupMemory> {
+    let mut memory = CgroupMemory::default();
+    for (key, value) in parse::flat_keyed(bytes) {
         let slot = match key {
             b"anon" => &mut memory.rss,
             b"file" => &mut memory.cache,
@@ -139,9 +142,11 @@ fn memory_stat(bytes: &[u8]) -> Parsed<Memory> {
             b"pgmajfault" => &mut memory.pgmajfault,
             b"pgscan" => &mut memory.pgscan,
             b"pgsteal" => &mut memory.pgsteal,
-            b"workingset_refault_anon" => &mut memory.refault_anon,
+            b"workingset_refault_anon" => &mut memory.workingset_refault_anon,
             // Before 5.9 only those of files were counted.
-            b"workingset_refault_file" | b"workingset_refault" => &mut memory.refault_file,
+            b"workingset_refault_file" | b"workingset_refault" => {
+                &mut memory.workingset_refault_file
+            }
             _ => continue,
         };
         *slot = Some(value.number()?);
@@ -149,9 +154,9 @@ fn memory_stat(bytes: &[u8]) -> Parsed<Memory> {
     Ok(memory)
 }
 
-fn memory_events(bytes: &[u8]) -> Parsed<Memory> {
-    let mut memory = Memory::default();
-    for (key, value) in parse::keyed(bytes) {
+fn memory_events(bytes: &[u8]) -> CgroupParseResult<CgroupMemory> {
+    let mut memory = CgroupMemory::default();
+    for (key, value) in parse::flat_keyed(bytes) {
         let slot = match key {
             b"high" => &mut memory.events_high,
             b"max" => &mut memory.events_max,
@@ -164,56 +169,59 @@ fn memory_events(bytes: &[u8]) -> Parsed<Memory> {
 }
 
 /// In bytes, where version 1 has pages.
-pub(super) fn numa_pages(group: Place<'_>) -> Result<Vec<NumaPages>> {
+pub(super) fn numa_pages(group: CgroupDir<'_>) -> Result<Vec<NumaPages>> {
     let page = rustix::param::page_size() as u64;
-    let file = File::new(c"memory.numa_stat");
+    let file = CgroupFile::new(c"memory.numa_stat");
     group.read(file, |bytes| parse::numa_pages(bytes, true, page))
 }
 
-pub(super) fn memory_limits(group: Place<'_>) -> Result<MemoryLimits> {
+pub(super) fn memory_limits(group: CgroupDir<'_>) -> Result<MemoryLimits> {
     Ok(MemoryLimits {
         limit: Some(group.read(MEMORY_MAX, parse::limit)?),
-        swap_limit: group.read_optional(SWAP_MAX, Optional::SwapLimit, parse::limit)?,
-        reservation: group.read_optional(MEMORY_LOW, Optional::MemoryLow, parse::limit)?,
+        swap_limit: group.read_optional(SWAP_MAX, OptionalFile::SwapLimit, parse::limit)?,
+        reservation: group.read_optional(MEMORY_LOW, OptionalFile::MemoryLow, parse::limit)?,
     })
 }
 
 /// The kernel has all of these files or none, and may refuse them (`psi=0`).
-pub(super) fn pressure(group: Place<'_>) -> Result<Pressure> {
-    let stalls = |file| group.read_if_any(file, parse::stalls);
+pub(super) fn pressure(group: CgroupDir<'_>) -> Result<CgroupPressure> {
+    let stalls = |file| group.read_if_available(file, parse::pressure);
     let cpu = stalls(CPU_PRESSURE)?;
     if cpu.is_none() {
-        return Ok(Pressure::default());
+        return Ok(CgroupPressure::default());
     }
-    Ok(Pressure {
+    Ok(CgroupPressure {
         cpu,
         memory: stalls(MEMORY_PRESSURE)?,
         io: stalls(IO_PRESSURE)?,
     })
 }
 
-pub(super) fn block_io(group: Place<'_>) -> Result<BlockIo> {
+pub(super) fn block_io(group: CgroupDir<'_>) -> Result<BlockIo> {
     Ok(BlockIo {
         devices: group.read(IO, io_stat)?,
-        accounted: Some(true),
+        is_accounted: Some(true),
     })
 }
 
 /// Bytes read and written.
 pub(super) fn disk_bytes(
-    group: Place<'_>,
-    counts: impl FnMut(u32, u32) -> bool,
+    group: CgroupDir<'_>,
+    filter: impl FnMut(u32, u32) -> bool,
 ) -> Result<(u64, u64)> {
-    group.read(IO, |bytes| io_bytes(bytes, counts))
+    group.read(IO, |bytes| io_bytes(bytes, filter))
 }
 
-fn io_bytes(bytes: &[u8], mut counts: impl FnMut(u32, u32) -> bool) -> Parsed<(u64, u64)> {
+fn io_bytes(
+    bytes: &[u8],
+    mut filter: impl FnMut(u32, u32) -> bool,
+) -> CgroupParseResult<(u64, u64)> {
     let (mut read, mut written) = (0_u64, 0_u64);
     for (number, line) in parse::lines(bytes) {
         let mut is_counted = false;
         for word in parse::words(line) {
             if let Some((major, minor)) = parse::device(word) {
-                is_counted = counts(major, minor);
+                is_counted = filter(major, minor);
                 continue;
             }
             let (sum, value) = match (word.strip_prefix(b"rbytes="), word.strip_prefix(b"wbytes="))
@@ -223,7 +231,7 @@ fn io_bytes(bytes: &[u8], mut counts: impl FnMut(u32, u32) -> bool) -> Parsed<(u
                 _ => continue,
             };
             let value = parse::decimal(value)
-                .ok_or_else(|| Damaged::new(number, "bytes are not a number"))?;
+                .ok_or_else(|| CgroupParseError::new(number, "bytes are not a number"))?;
             if is_counted {
                 *sum = sum.saturating_add(value);
             }
@@ -234,32 +242,33 @@ fn io_bytes(bytes: &[u8], mut counts: impl FnMut(u32, u32) -> bool) -> Parsed<(u
 
 /// Lines `254:0 rbytes=1 wbytes=2 …`. A device without numbers has no line, or on some
 /// kernels no end of one: `253:0 254:0 rbytes=1`.
-fn io_stat(bytes: &[u8]) -> Parsed<Vec<DeviceIo>> {
+fn io_stat(bytes: &[u8]) -> CgroupParseResult<Vec<DeviceIo>> {
     let mut devices = Vec::new();
     for (number, line) in parse::lines(bytes) {
         let mut current: Option<DeviceIo> = None;
         for word in parse::words(line) {
             if let Some((major, minor)) = parse::device(word) {
-                devices.extend(current.take().filter(has_numbers));
+                devices.extend(current.take().filter(has_counters));
                 current = Some(DeviceIo {
                     major,
                     minor,
                     ..DeviceIo::default()
                 });
             } else if let Some(device) = &mut current {
-                io_number(device, word).map_err(|reason| Damaged::new(number, reason))?;
+                parse_io_field(device, word)
+                    .map_err(|reason| CgroupParseError::new(number, reason))?;
             }
         }
-        devices.extend(current.filter(has_numbers));
+        devices.extend(current.filter(has_counters));
     }
     Ok(devices)
 }
 
-fn has_numbers(device: &DeviceIo) -> bool {
+fn has_counters(device: &DeviceIo) -> bool {
     device.read_bytes.is_some() || device.cost_usage.is_some()
 }
 
-fn io_number(device: &mut DeviceIo, word: &[u8]) -> Result<(), String> {
+fn parse_io_field(device: &mut DeviceIo, word: &[u8]) -> Result<(), String> {
     let Some(equals) = word.iter().position(|b| *b == b'=') else {
         return Ok(());
     };
@@ -292,13 +301,13 @@ fn io_number(device: &mut DeviceIo, word: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-pub(super) fn huge_pages(group: Place<'_>, size: &HugeSize) -> Result<Option<HugePages>> {
-    let usage = match group.read(File::new(&size.v2.usage), parse::number) {
-        Err(Error::Absent(_)) => return Ok(None),
+pub(super) fn huge_pages(group: CgroupDir<'_>, size: &HugePageSize) -> Result<Option<HugePages>> {
+    let usage = match group.read(CgroupFile::new(&size.v2.usage), parse::number) {
+        Err(Error::NotFound(_)) => return Ok(None),
         usage => usage?,
     };
-    let events = group.read_if_any(File::new(&size.v2.events), |bytes| {
-        parse::number_of(bytes, b"max")
+    let events = group.read_if_available(CgroupFile::new(&size.v2.events), |bytes| {
+        parse::number_for_key(bytes, b"max")
     })?;
     Ok(Some(HugePages {
         size: size.name.clone(),
@@ -326,7 +335,7 @@ mod tests {
             burst_periods: Some(1),
             burst: micros(6),
         };
-        let expected = Cpu {
+        let expected = CgroupCpu {
             usage: micros(7),
             user: micros(4),
             system: micros(3),
@@ -348,7 +357,7 @@ mod tests {
               file_writeback 6\nactive_file 7\ninactive_file 8\nworkingset_refault_anon 9\n\
               workingset_refault_file 10\npgscan 11\npgsteal 12\npgfault 13\npgmajfault 14\n",
         );
-        let expected = Memory {
+        let expected = CgroupMemory {
             rss: Some(1),
             cache: Some(2),
             kernel: Some(3),
@@ -357,28 +366,28 @@ mod tests {
             file_writeback: Some(6),
             active_file: Some(7),
             inactive_file: Some(8),
-            refault_anon: Some(9),
-            refault_file: Some(10),
+            workingset_refault_anon: Some(9),
+            workingset_refault_file: Some(10),
             pgscan: Some(11),
             pgsteal: Some(12),
             pgfault: Some(13),
             pgmajfault: Some(14),
-            ..Memory::default()
+            ..CgroupMemory::default()
         };
         assert_eq!(memory, Ok(expected));
         let old = memory_stat(b"anon 1\nworkingset_refault 5\n").unwrap();
-        assert_eq!((old.kernel, old.refault_file), (None, Some(5)));
+        assert_eq!((old.kernel, old.workingset_refault_file), (None, Some(5)));
         assert!(memory_stat(b"anon\nfile 18446744073709551616\n").is_err());
     }
 
     #[test]
     fn kills_are_not_all_times_that_memory_ran_out() {
         let events = memory_events(b"low 1\nhigh 2\nmax 3\noom 4\noom_kill 5\noom_group_kill 6\n");
-        let expected = Memory {
+        let expected = CgroupMemory {
             events_high: Some(2),
             events_max: Some(3),
             oom_kills: Some(5),
-            ..Memory::default()
+            ..CgroupMemory::default()
         };
         assert_eq!(events, Ok(expected));
     }

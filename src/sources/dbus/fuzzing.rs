@@ -30,7 +30,7 @@ pub(crate) fn talk<T>(
         }
     });
     let deadline = Instant::now() + AT_MOST;
-    let said = ask(Daemon::at("fuzzing", socket), deadline);
+    let said = ask(Daemon::on_socket("fuzzing", socket), deadline);
     assert!(
         Instant::now() < deadline,
         "somebody waits for what never comes"

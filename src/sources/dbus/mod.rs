@@ -10,7 +10,7 @@
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod own_socket;
+mod peer_socket;
 
 use std::{
     future::poll_fn,
@@ -31,16 +31,16 @@ use zbus::{
     wire::DynamicDeserialize,
 };
 
-use self::own_socket::OwnSocket;
+use self::peer_socket::PeerSocket;
 use crate::error::{Error, Result};
 
 /// How many requests are on their way at once. A bus may refuse more than 128
 /// that nobody answered, which was its default for long.
-const WINDOW: usize = 64;
+const MAX_IN_FLIGHT: usize = 64;
 
 /// What a daemon says when it does not know what it is asked about: it went away
 /// since it was listed, or the daemon is too old to have it.
-const NOT_THERE: &[&str] = &[
+const NOT_FOUND_ERRORS: &[&str] = &[
     "org.freedesktop.DBus.Error.UnknownObject",
     "org.freedesktop.DBus.Error.UnknownInterface",
     "org.freedesktop.DBus.Error.UnknownProperty",
@@ -49,21 +49,21 @@ const NOT_THERE: &[&str] = &[
     "org.freedesktop.login1.NoSuchSession",
 ];
 /// What the bus says when the daemon is not on it.
-const NOBODY: &[&str] = &[
+const NO_OWNER_ERRORS: &[&str] = &[
     "org.freedesktop.DBus.Error.ServiceUnknown",
     "org.freedesktop.DBus.Error.NameHasNoOwner",
 ];
 
 /// Where a daemon is reached.
 #[derive(Debug, Clone)]
-enum Road {
+enum DbusEndpoint {
     /// The system bus: what `DBUS_SYSTEM_BUS_ADDRESS` says, else where it always is.
     SystemBus,
     /// A bus at an address.
     #[cfg(test)]
     Bus(String),
     /// The daemon's own socket.
-    Own(PathBuf),
+    PeerSocket(PathBuf),
 }
 
 /// One daemon, and the connection to it.
@@ -74,44 +74,48 @@ pub struct Daemon {
     /// What it is called on the bus.
     bus_name: &'static str,
     /// Where it may be reached; the first that is there is taken.
-    roads: Vec<Road>,
-    kept: Mutex<Option<Link>>,
+    endpoints: Vec<DbusEndpoint>,
+    connection: Mutex<Option<DbusConnection>>,
 }
 
 impl Daemon {
     /// A daemon on the system bus.
     #[must_use]
     pub fn on_system_bus(name: &'static str, bus_name: &'static str) -> Self {
-        Self::reached_by(name, bus_name, vec![Road::SystemBus])
+        Self::with_endpoints(name, bus_name, vec![DbusEndpoint::SystemBus])
     }
 
     /// A daemon on the system bus that is asked at its own socket where there is no
     /// bus. That takes root.
     #[must_use]
-    pub fn on_system_bus_or_at(
+    pub fn on_system_bus_or_socket(
         name: &'static str,
         bus_name: &'static str,
         socket: impl Into<PathBuf>,
     ) -> Self {
-        let mut roads = vec![Road::SystemBus];
+        let mut roads = vec![DbusEndpoint::SystemBus];
         if rustix::process::geteuid().is_root() {
-            roads.push(Road::Own(socket.into()));
+            roads.push(DbusEndpoint::PeerSocket(socket.into()));
         }
-        Self::reached_by(name, bus_name, roads)
+        Self::with_endpoints(name, bus_name, roads)
     }
 
     /// A daemon that is asked at its own socket.
     #[must_use]
-    pub fn at(name: &'static str, socket: impl Into<PathBuf>) -> Self {
-        Self::reached_by(name, "", vec![Road::Own(socket.into())])
+    pub fn on_socket(name: &'static str, socket: impl Into<PathBuf>) -> Self {
+        Self::with_endpoints(name, "", vec![DbusEndpoint::PeerSocket(socket.into())])
     }
 
-    fn reached_by(name: &'static str, bus_name: &'static str, roads: Vec<Road>) -> Self {
+    fn with_endpoints(
+        name: &'static str,
+        bus_name: &'static str,
+        endpoints: Vec<DbusEndpoint>,
+    ) -> Self {
         Self {
             name,
             bus_name,
-            roads,
-            kept: Mutex::default(),
+            endpoints,
+            connection: Mutex::default(),
         }
     }
 
@@ -120,63 +124,66 @@ impl Daemon {
     ///
     /// Where the kept connection turns out to be broken, because the daemon or the
     /// bus was restarted since, the talk begins once more on a new one.
-    pub fn ask<T>(
+    pub fn with_session<T>(
         &self,
         deadline: Instant,
-        talk: impl Fn(&mut Talk<'_>) -> Result<T>,
+        run: impl Fn(&mut DbusSession<'_>) -> Result<T>,
     ) -> Result<T> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(link) = kept.take() {
-            let (answer, state) = self.talk(&link, deadline, &talk);
+            let (answer, state) = self.run_session(&link, deadline, &run);
             match state {
-                State::Fine => *kept = Some(link),
-                State::Broken => {
+                DbusState::Healthy => *kept = Some(link),
+                DbusState::Broken => {
                     drop(link);
-                    return self.ask_anew(&mut kept, deadline, talk);
+                    return self.reconnect_and_run(&mut kept, deadline, run);
                 }
-                State::Late => {}
+                DbusState::TimedOut => {}
             }
             return answer;
         }
-        self.ask_anew(&mut kept, deadline, talk)
+        self.reconnect_and_run(&mut kept, deadline, run)
     }
 
-    fn ask_anew<T>(
+    fn reconnect_and_run<T>(
         &self,
-        kept: &mut Option<Link>,
+        kept: &mut Option<DbusConnection>,
         deadline: Instant,
-        talk: impl Fn(&mut Talk<'_>) -> Result<T>,
+        run: impl Fn(&mut DbusSession<'_>) -> Result<T>,
     ) -> Result<T> {
         let link = self.connect(deadline)?;
-        let (answer, state) = self.talk(&link, deadline, talk);
+        let (answer, state) = self.run_session(&link, deadline, run);
         // At its own socket a daemon sends every signal it has to whoever is connected;
         // systemd's would pile up in its memory while nobody reads them.
-        if matches!(state, State::Fine) && link.on_bus {
+        if matches!(state, DbusState::Healthy) && link.is_bus {
             *kept = Some(link);
         }
         answer
     }
 
-    fn talk<T>(
+    fn run_session<T>(
         &self,
-        link: &Link,
+        link: &DbusConnection,
         deadline: Instant,
-        talk: impl Fn(&mut Talk<'_>) -> Result<T>,
-    ) -> (Result<T>, State) {
-        let mut with = Talk {
+        run: impl Fn(&mut DbusSession<'_>) -> Result<T>,
+    ) -> (Result<T>, DbusState) {
+        let mut with = DbusSession {
             daemon: self,
-            link,
+            connection: link,
             deadline,
-            state: State::Fine,
+            state: DbusState::Healthy,
         };
-        let answer = talk(&mut with);
+        let answer = run(&mut with);
         (answer, with.state)
     }
 
-    fn connect(&self, deadline: Instant) -> Result<Link> {
+    fn connect(&self, deadline: Instant) -> Result<DbusConnection> {
         let mut first = None;
-        for road in &self.roads {
-            match self.connect_by(road, deadline) {
+        for road in &self.endpoints {
+            match self.connect_to(road, deadline) {
                 Err(error @ Error::TimedOut(_)) => return Err(error),
                 Err(error) => {
                     first.get_or_insert(error);
@@ -187,42 +194,43 @@ impl Daemon {
         Err(first.unwrap_or_else(|| Error::api(self.name, "there is no way to reach it")))
     }
 
-    fn connect_by(&self, road: &Road, deadline: Instant) -> Result<Link> {
+    fn connect_to(&self, endpoint: &DbusEndpoint, deadline: Instant) -> Result<DbusConnection> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
             .build()
             .map_err(|error| Error::api(self.name, error))?;
-        let connected = runtime
-            .block_on(async { tokio::time::timeout_at(deadline.into(), self.open(road)).await });
+        let connected = runtime.block_on(async {
+            tokio::time::timeout_at(deadline.into(), self.open(endpoint)).await
+        });
         let (connection, on_bus) =
             connected.map_err(|_| Error::TimedOut(self.name.to_owned()))??;
-        Ok(Link {
+        Ok(DbusConnection {
             connection,
-            on_bus,
+            is_bus: on_bus,
             runtime,
         })
     }
 
     /// Opens the connection; says whether it is one to a bus.
-    async fn open(&self, road: &Road) -> Result<(Connection, bool)> {
-        let (builder, on_bus) = match road {
-            Road::SystemBus => (connection::Builder::system(), true),
+    async fn open(&self, endpoint: &DbusEndpoint) -> Result<(Connection, bool)> {
+        let (builder, on_bus) = match endpoint {
+            DbusEndpoint::SystemBus => (connection::Builder::system(), true),
             #[cfg(test)]
-            Road::Bus(address) => (connection::Builder::address(address.as_str()), true),
-            Road::Own(path) => {
-                let socket = OwnSocket::connect(path).await;
+            DbusEndpoint::Bus(address) => (connection::Builder::address(address.as_str()), true),
+            DbusEndpoint::PeerSocket(path) => {
+                let socket = PeerSocket::connect(path).await;
                 let (socket, guid) = socket.map_err(|error| Error::io(path, error))?;
                 let builder = connection::Builder::authenticated_socket(socket, guid);
                 (builder.p2p(), false)
             }
         };
         let connection = builder.build().await;
-        let connection = connection.map_err(|error| self.unreachable(error))?;
+        let connection = connection.map_err(|error| self.connect_error(error))?;
         Ok((connection, on_bus))
     }
 
-    fn unreachable(&self, error: zbus::Error) -> Error {
+    fn connect_error(&self, error: zbus::Error) -> Error {
         match error {
             zbus::Error::Connection(source, address) => {
                 let path = match address.transport() {
@@ -244,25 +252,25 @@ impl Daemon {
 
 /// An open connection. The fields are dropped in this order.
 #[derive(Debug)]
-struct Link {
+struct DbusConnection {
     connection: Connection,
-    on_bus: bool,
+    is_bus: bool,
     runtime: Runtime,
 }
 
 /// What became of the connection.
 #[derive(Debug, Clone, Copy)]
-enum State {
-    Fine,
+enum DbusState {
+    Healthy,
     /// The other end closed it, or says what nobody can understand.
     Broken,
     /// An answer did not come in time; it may still come.
-    Late,
+    TimedOut,
 }
 
 /// A question to a daemon.
 #[derive(Debug, Clone, Copy)]
-pub struct Call<'a> {
+pub struct MethodCall<'a> {
     path: &'a str,
     interface: &'a str,
     method: &'a str,
@@ -270,7 +278,7 @@ pub struct Call<'a> {
     property: Option<(&'a str, &'a str)>,
 }
 
-impl<'a> Call<'a> {
+impl<'a> MethodCall<'a> {
     /// Calls a method that takes no arguments.
     #[must_use]
     pub fn method(path: &'a str, interface: &'a str, method: &'a str) -> Self {
@@ -309,17 +317,17 @@ impl<'a> Call<'a> {
 
 /// A conversation with a daemon, with an end.
 #[derive(Debug)]
-pub struct Talk<'a> {
+pub struct DbusSession<'a> {
     daemon: &'a Daemon,
-    link: &'a Link,
+    connection: &'a DbusConnection,
     deadline: Instant,
-    state: State,
+    state: DbusState,
 }
 
-impl Talk<'_> {
+impl DbusSession<'_> {
     /// Asks one question.
-    pub fn ask(&mut self, call: Call<'_>) -> Result<Reply> {
-        let mut replies = self.ask_all([call])?;
+    pub fn call(&mut self, call: MethodCall<'_>) -> Result<Reply> {
+        let mut replies = self.call_all([call])?;
         replies
             .pop()
             .unwrap_or_else(|| Err(Error::api(self.daemon.name, "there was no answer")))
@@ -327,14 +335,14 @@ impl Talk<'_> {
 
     /// Asks many questions, without waiting for the answer to one before asking the
     /// next. The answers are in the order of the questions, one each.
-    pub fn ask_all<'c>(
+    pub fn call_all<'c>(
         &mut self,
-        calls: impl IntoIterator<Item = Call<'c>>,
+        calls: impl IntoIterator<Item = MethodCall<'c>>,
     ) -> Result<Vec<Result<Reply>>> {
-        let calls: Vec<Call<'_>> = calls.into_iter().collect();
+        let calls: Vec<MethodCall<'_>> = calls.into_iter().collect();
         let mut replies = Vec::with_capacity(calls.len());
-        for calls in calls.chunks(WINDOW) {
-            let answers = self.exchange(calls)?;
+        for calls in calls.chunks(MAX_IN_FLIGHT) {
+            let answers = self.send_batch(calls)?;
             replies.extend(calls.iter().zip(answers).map(|(call, answer)| {
                 let answer = answer.ok_or_else(|| Error::api(self.name(), "no answer"))?;
                 self.reply(call, &answer)
@@ -347,35 +355,35 @@ impl Talk<'_> {
         self.daemon.name
     }
 
-    fn exchange(&mut self, calls: &[Call<'_>]) -> Result<Vec<Option<Message>>> {
-        let destination = self.link.on_bus.then_some(self.daemon.bus_name);
+    fn send_batch(&mut self, calls: &[MethodCall<'_>]) -> Result<Vec<Option<Message>>> {
+        let destination = self.connection.is_bus.then_some(self.daemon.bus_name);
         let messages = calls
             .iter()
             .map(|call| call.message(destination))
             .collect::<zbus::Result<Vec<_>>>()
             .map_err(|error| Error::api(self.daemon.name, error))?;
-        let Link {
+        let DbusConnection {
             connection,
             runtime,
             ..
-        } = self.link;
+        } = self.connection;
         let answers = runtime.block_on(async {
-            tokio::time::timeout_at(self.deadline.into(), exchange(connection, &messages)).await
+            tokio::time::timeout_at(self.deadline.into(), request_all(connection, &messages)).await
         });
         match answers {
             Ok(Ok(answers)) => Ok(answers),
             Ok(Err(error)) => {
-                self.state = State::Broken;
+                self.state = DbusState::Broken;
                 Err(Error::api(self.daemon.name, error))
             }
             Err(_) => {
-                self.state = State::Late;
+                self.state = DbusState::TimedOut;
                 Err(Error::TimedOut(self.daemon.name.to_owned()))
             }
         }
     }
 
-    fn reply(&self, call: &Call<'_>, answer: &Message) -> Result<Reply> {
+    fn reply(&self, call: &MethodCall<'_>, answer: &Message) -> Result<Reply> {
         if answer.message_type() != Type::Error {
             return Ok(Reply {
                 daemon: self.daemon.name,
@@ -384,11 +392,11 @@ impl Talk<'_> {
         }
         let header = answer.header();
         let name = header.error_name().map_or("an error", |name| name.as_str());
-        if NOT_THERE.contains(&name) {
-            return Err(Error::Absent(call.path.into()));
+        if NOT_FOUND_ERRORS.contains(&name) {
+            return Err(Error::NotFound(call.path.into()));
         }
-        if NOBODY.contains(&name) {
-            return Err(Error::Absent(self.daemon.bus_name.into()));
+        if NO_OWNER_ERRORS.contains(&name) {
+            return Err(Error::NotFound(self.daemon.bus_name.into()));
         }
         let body = answer.body();
         let why = body.deserialize::<&str>().unwrap_or_default();
@@ -400,7 +408,7 @@ impl Talk<'_> {
 }
 
 /// Sends the messages and waits for an answer to each.
-async fn exchange(
+async fn request_all(
     connection: &Connection,
     messages: &[Message],
 ) -> zbus::Result<Vec<Option<Message>>> {
@@ -449,7 +457,7 @@ impl Reply {
     pub fn text(&self) -> Result<String> {
         match self.read()? {
             Variant::Str(text) => Ok(text.as_str().to_owned()),
-            other => Err(self.not("a text", &other)),
+            other => Err(self.type_mismatch("a text", &other)),
         }
     }
 
@@ -458,19 +466,19 @@ impl Reply {
         match self.read()? {
             Variant::U32(number) => Ok(number.into()),
             Variant::U64(number) => Ok(number),
-            other => Err(self.not("a number", &other)),
+            other => Err(self.type_mismatch("a number", &other)),
         }
     }
 
     /// A property that is true or false.
-    pub fn truth(&self) -> Result<bool> {
+    pub fn boolean(&self) -> Result<bool> {
         match self.read()? {
             Variant::Bool(truth) => Ok(truth),
-            other => Err(self.not("true or false", &other)),
+            other => Err(self.type_mismatch("true or false", &other)),
         }
     }
 
-    fn not(&self, expected: &str, found: &Variant<'_>) -> Error {
+    fn type_mismatch(&self, expected: &str, found: &Variant<'_>) -> Error {
         Error::api(self.daemon, format_args!("not {expected}: {found:?}"))
     }
 }
@@ -488,7 +496,7 @@ pub(crate) mod fake_bus {
 
     use super::*;
 
-    type Answer = Arc<dyn Fn(&Message) -> Option<Message> + Send + Sync>;
+    type Responder = Arc<dyn Fn(&Message) -> Option<Message> + Send + Sync>;
 
     /// Listens on a socket of its own until dropped.
     pub(crate) struct FakeBus {
@@ -532,7 +540,7 @@ pub(crate) mod fake_bus {
 
         pub(crate) fn daemon(&self, name: &'static str, bus_name: &'static str) -> Daemon {
             let address = format!("unix:path={}", self.socket.display());
-            Daemon::reached_by(name, bus_name, vec![Road::Bus(address)])
+            Daemon::with_endpoints(name, bus_name, vec![DbusEndpoint::Bus(address)])
         }
 
         pub(super) fn socket(&self) -> &std::path::Path {
@@ -554,7 +562,7 @@ pub(crate) mod fake_bus {
     }
 
     /// Object, interface and method that are called.
-    pub(crate) fn call(question: &Message) -> (String, String, String) {
+    pub(crate) fn called_method(question: &Message) -> (String, String, String) {
         let header = question.header();
         (
             header.path().unwrap().to_string(),
@@ -563,15 +571,18 @@ pub(crate) mod fake_bus {
         )
     }
 
-    async fn serve(listener: UnixListener, answer: Answer, accepted: Arc<AtomicUsize>) {
+    async fn serve(listener: UnixListener, answer: Responder, accepted: Arc<AtomicUsize>) {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             accepted.fetch_add(1, Ordering::SeqCst);
-            tokio::spawn(converse(stream.into_std().unwrap(), Arc::clone(&answer)));
+            tokio::spawn(serve_connection(
+                stream.into_std().unwrap(),
+                Arc::clone(&answer),
+            ));
         }
     }
 
-    async fn converse(stream: std::os::unix::net::UnixStream, answer: Answer) {
+    async fn serve_connection(stream: std::os::unix::net::UnixStream, answer: Responder) {
         let builder = connection::Builder::unix_stream(stream)
             .server(Guid::generate())
             .p2p();
@@ -582,7 +593,7 @@ pub(crate) mod fake_bus {
         let mut incoming = MessageStream::from(&connection);
         let mut next = async || poll_fn(|cx| Pin::new(&mut incoming).poll_next(cx)).await;
         while let Some(Ok(question)) = next().await {
-            let reply = match call(&question).2.as_str() {
+            let reply = match called_method(&question).2.as_str() {
                 "Hello" => {
                     let reply = Message::method_return(&question.header());
                     Some(reply.build(&":1.7").unwrap())
@@ -603,55 +614,58 @@ mod tests {
     use std::time::Duration;
 
     use super::{
-        fake_bus::{FakeBus, call},
+        fake_bus::{FakeBus, called_method},
         *,
     };
 
-    const WHO: Call<'_> = Call {
+    const WHO: MethodCall<'_> = MethodCall {
         path: "/a",
         interface: "a.b",
         method: "Who",
         property: None,
     };
 
-    fn soon() -> Instant {
+    fn far_deadline() -> Instant {
         Instant::now() + Duration::from_secs(20)
     }
 
-    fn who(daemon: &Daemon, deadline: Instant) -> Result<String> {
-        daemon.ask(deadline, |talk| {
-            Ok(talk.ask(WHO)?.read::<&str>()?.to_owned())
+    fn call_who(daemon: &Daemon, deadline: Instant) -> Result<String> {
+        daemon.with_session(deadline, |talk| {
+            Ok(talk.call(WHO)?.read::<&str>()?.to_owned())
         })
     }
 
     fn echo(question: &Message) -> Option<Message> {
         let reply = Message::method_return(&question.header());
-        reply.build(&call(question).0).ok()
+        reply.build(&called_method(question).0).ok()
     }
 
     #[test]
     fn the_connection_is_kept_and_made_anew_when_the_bus_was_restarted() {
         let bus = FakeBus::start("restart", echo);
         let daemon = bus.daemon("test", "a.b");
-        assert_eq!(who(&daemon, soon()).unwrap(), "/a");
-        assert_eq!(who(&daemon, soon()).unwrap(), "/a");
+        assert_eq!(call_who(&daemon, far_deadline()).unwrap(), "/a");
+        assert_eq!(call_who(&daemon, far_deadline()).unwrap(), "/a");
         assert_eq!(bus.accepted(), 1);
         drop(bus);
-        assert!(matches!(who(&daemon, soon()), Err(Error::Absent(_))));
+        assert!(matches!(
+            call_who(&daemon, far_deadline()),
+            Err(Error::NotFound(_))
+        ));
         let bus = FakeBus::start("restart", echo);
-        assert_eq!(who(&daemon, soon()).unwrap(), "/a");
+        assert_eq!(call_who(&daemon, far_deadline()).unwrap(), "/a");
         drop(bus);
         let bus = FakeBus::start("restart", echo);
-        assert_eq!(who(&daemon, soon()).unwrap(), "/a");
+        assert_eq!(call_who(&daemon, far_deadline()).unwrap(), "/a");
         assert_eq!(bus.accepted(), 1);
     }
 
     #[test]
     fn a_daemon_is_asked_at_its_own_socket_over_a_new_connection_each_time() {
         let bus = FakeBus::start("own", echo);
-        let daemon = Daemon::at("test", bus.socket());
-        assert_eq!(who(&daemon, soon()).unwrap(), "/a");
-        assert_eq!(who(&daemon, soon()).unwrap(), "/a");
+        let daemon = Daemon::on_socket("test", bus.socket());
+        assert_eq!(call_who(&daemon, far_deadline()).unwrap(), "/a");
+        assert_eq!(call_who(&daemon, far_deadline()).unwrap(), "/a");
         assert_eq!(bus.accepted(), 2);
     }
 
@@ -659,9 +673,9 @@ mod tests {
     fn many_questions_are_answered_each_by_its_own_answer() {
         let bus = FakeBus::start("many", echo);
         let daemon = bus.daemon("test", "a.b");
-        let paths: Vec<_> = (0..=5 * WINDOW).map(|n| format!("/n{n}")).collect();
-        let answers = daemon.ask(soon(), |talk| {
-            talk.ask_all(paths.iter().map(|path| Call { path, ..WHO }))
+        let paths: Vec<_> = (0..=5 * MAX_IN_FLIGHT).map(|n| format!("/n{n}")).collect();
+        let answers = daemon.with_session(far_deadline(), |talk| {
+            talk.call_all(paths.iter().map(|path| MethodCall { path, ..WHO }))
         });
         let answers = answers.unwrap().into_iter();
         let answers: Vec<String> = answers.map(|it| it.unwrap().read().unwrap()).collect();
@@ -671,16 +685,16 @@ mod tests {
     #[test]
     fn an_answer_that_comes_too_late_is_not_taken_for_the_next_ones() {
         let bus = FakeBus::start("late", |question| {
-            let (path, ..) = call(question);
+            let (path, ..) = called_method(question);
             (path != "/silent").then(|| echo(question))?
         });
         let daemon = bus.daemon("test", "a.b");
         let deadline = Instant::now() + Duration::from_millis(200);
         let path = "/silent";
-        let late = daemon.ask(deadline, |talk| talk.ask(Call { path, ..WHO }));
+        let late = daemon.with_session(deadline, |talk| talk.call(MethodCall { path, ..WHO }));
         assert!(matches!(late, Err(Error::TimedOut(_))));
         assert!(deadline.elapsed() < Duration::from_secs(5));
-        assert_eq!(who(&daemon, soon()).unwrap(), "/a");
+        assert_eq!(call_who(&daemon, far_deadline()).unwrap(), "/a");
         assert_eq!(bus.accepted(), 2);
     }
 
@@ -691,7 +705,7 @@ mod tests {
             let error = Message::error(&question.header(), name);
             error.build(&"nobody of that name").ok()
         });
-        let absent = who(&bus.daemon("test", "a.b"), soon()).unwrap_err();
+        let absent = call_who(&bus.daemon("test", "a.b"), far_deadline()).unwrap_err();
         assert_eq!(absent.to_string(), "a.b does not exist");
     }
 }

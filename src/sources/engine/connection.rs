@@ -42,8 +42,10 @@ use tokio::{
 };
 
 use super::{
-    Image, Sizes,
-    answers::{self, Event, Inspected, Kept, Listed, Version},
+    EngineDiskUsage, Image,
+    api_types::{
+        self, EngineEvent, EngineVersion, InspectedContainer, LabelFilter, ListedContainer,
+    },
 };
 
 const KIB: u64 = 1024;
@@ -52,37 +54,37 @@ const MIB: u64 = 1024 * KIB;
 /// What an answer may take: bytes, and opening braces among them. What is decoded from
 /// `{}` takes hundreds of bytes.
 #[derive(Debug, Clone, Copy)]
-struct Limit {
+struct ResponseLimit {
     bytes: u64,
     braces: u64,
 }
 
-const SMALL: Limit = Limit {
+const PING_LIMIT: ResponseLimit = ResponseLimit {
     bytes: 64 * KIB,
     braces: 1000,
 };
-const ABOUT: Limit = Limit {
+const INFO_LIMIT: ResponseLimit = ResponseLimit {
     bytes: MIB,
     braces: 10_000,
 };
-const INSPECT: Limit = Limit {
+const INSPECT_LIMIT: ResponseLimit = ResponseLimit {
     bytes: 4 * MIB,
     braces: 50_000,
 };
-const LIST: Limit = Limit {
+const LIST_LIMIT: ResponseLimit = ResponseLimit {
     bytes: 64 * MIB,
     braces: 500_000,
 };
 /// From one event to the next.
-const EVENT: Limit = Limit {
+const EVENT_LIMIT: ResponseLimit = ResponseLimit {
     bytes: MIB,
     braces: 10_000,
 };
 
 /// No header is longer.
-const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// No reason is longer.
-const MAX_REASON: usize = 300;
+const MAX_REASON_LEN: usize = 300;
 
 /// What is followed. Docker has `die`, `destroy` and `delete` where Podman has `died` and
 /// `remove`; Podman before 4.4 filters by its own words and yet tells of `die`. What
@@ -120,157 +122,174 @@ const EVENTS: [&str; 28] = [
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failure {
-    what: &'static str,
+pub(super) struct EngineError {
+    operation: &'static str,
     reason: String,
     /// Whether the engine says that there is no such thing.
-    is_absent: bool,
+    is_not_found: bool,
 }
 
-impl Failure {
-    pub(super) fn new(what: &'static str, reason: impl fmt::Display) -> Self {
+impl EngineError {
+    pub(super) fn new(operation: &'static str, reason: impl fmt::Display) -> Self {
         let reason = reason.to_string();
         let printable = reason.chars().map(|c| if c.is_control() { ' ' } else { c });
         Self {
-            what,
-            reason: printable.take(MAX_REASON).collect(),
-            is_absent: false,
+            operation,
+            reason: printable.take(MAX_REASON_LEN).collect(),
+            is_not_found: false,
         }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for EngineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.reason)
+        write!(f, "{}: {}", self.operation, self.reason)
     }
 }
 
-pub(super) type Result<T> = std::result::Result<T, Failure>;
+pub(super) type EngineResult<T> = std::result::Result<T, EngineError>;
 
 /// Whom to ask, and how.
 #[derive(Debug, Clone)]
-pub(super) struct Client {
+pub(super) struct EngineClient {
     socket: Arc<Path>,
     /// Before each path: the version of the API that is spoken.
     prefix: String,
-    kept: Arc<Kept>,
+    filter: Arc<LabelFilter>,
 }
 
-impl Client {
-    pub(super) fn new(socket: &Path, kept: Arc<Kept>) -> Self {
+impl EngineClient {
+    pub(super) fn new(socket: &Path, filter: Arc<LabelFilter>) -> Self {
         Self {
             socket: socket.into(),
             prefix: String::new(),
-            kept,
+            filter,
         }
     }
 
     /// Speaks this version of the API from now on.
-    pub(super) fn speak(&mut self, version: Option<&str>) {
+    pub(super) fn set_api_version(&mut self, version: Option<&str>) {
         self.prefix = version
             .map(|version| format!("/v{version}"))
             .unwrap_or_default();
     }
 
     /// Who is there.
-    pub(super) async fn version(&self, within: Duration) -> Result<Version> {
-        let talk = self.talk("version", ABOUT)?;
-        let answer = talk.within(within, talk.docker.version()).await?;
-        Ok(Version::of(answer))
+    pub(super) async fn version(&self, timeout: Duration) -> EngineResult<EngineVersion> {
+        let talk = self.new_request("version", INFO_LIMIT)?;
+        let answer = talk.with_timeout(timeout, talk.docker.version()).await?;
+        Ok(EngineVersion::from_response(answer))
     }
 
     /// Which driver makes its control groups.
-    pub(super) async fn cgroup_driver(&self, within: Duration) -> Result<Option<String>> {
-        let talk = self.talk("info", ABOUT)?;
-        let answer = talk.get("/info", within).await?;
-        talk.read(answers::cgroup_driver(&answer))
+    pub(super) async fn cgroup_driver(&self, timeout: Duration) -> EngineResult<Option<String>> {
+        let talk = self.new_request("info", INFO_LIMIT)?;
+        let answer = talk.get("/info", timeout).await?;
+        talk.decode(api_types::parse_cgroup_driver(&answer))
     }
 
     /// Whether it is well.
-    pub(super) async fn ping(&self, within: Duration) -> Result<()> {
-        let talk = self.talk("ping", SMALL)?;
-        talk.within(within, talk.docker.ping()).await?;
+    pub(super) async fn ping(&self, timeout: Duration) -> EngineResult<()> {
+        let talk = self.new_request("ping", PING_LIMIT)?;
+        talk.with_timeout(timeout, talk.docker.ping()).await?;
         Ok(())
     }
 
     /// All containers.
-    pub(super) async fn containers(&self, within: Duration) -> Result<Vec<Listed>> {
-        let talk = self.talk("list of containers", LIST)?;
-        let answer = talk.get("/containers/json?all=true", within).await?;
-        talk.read(Listed::all(&answer, &self.kept))
+    pub(super) async fn containers(&self, timeout: Duration) -> EngineResult<Vec<ListedContainer>> {
+        let talk = self.new_request("list of containers", LIST_LIMIT)?;
+        let answer = talk.get("/containers/json?all=true", timeout).await?;
+        talk.decode(ListedContainer::parse_list(&answer, &self.filter))
     }
 
     /// One container; nothing if there is none of this id.
-    pub(super) async fn container(&self, id: &str, within: Duration) -> Result<Option<Inspected>> {
-        let talk = self.talk("container", INSPECT)?;
-        let asked = talk.get(&format!("/containers/{id}/json"), within).await;
+    pub(super) async fn container(
+        &self,
+        id: &str,
+        timeout: Duration,
+    ) -> EngineResult<Option<InspectedContainer>> {
+        let talk = self.new_request("container", INSPECT_LIMIT)?;
+        let asked = talk.get(&format!("/containers/{id}/json"), timeout).await;
         let answer = match asked {
-            Err(failure) if failure.is_absent => return Ok(None),
+            Err(failure) if failure.is_not_found => return Ok(None),
             answer => answer?,
         };
-        let inspected = talk.read(Inspected::read(&answer, &self.kept))?;
+        let inspected = talk.decode(InspectedContainer::parse(&answer, &self.filter))?;
         match inspected.filter(|inspected| inspected.container.id == id) {
-            None => Err(Failure::new("container", "the answer does not describe it")),
+            None => Err(EngineError::new(
+                "container",
+                "the answer does not describe it",
+            )),
             inspected => Ok(inspected),
         }
     }
 
     /// The first images, at most so many.
-    pub(super) async fn images(&self, most: usize, within: Duration) -> Result<Vec<Image>> {
-        let talk = self.talk("list of images", LIST)?;
-        let answer = talk.get("/images/json", within).await?;
-        talk.read(answers::images(&answer, most, &self.kept))
+    pub(super) async fn images(&self, most: usize, timeout: Duration) -> EngineResult<Vec<Image>> {
+        let talk = self.new_request("list of images", LIST_LIMIT)?;
+        let answer = talk.get("/images/json", timeout).await?;
+        talk.decode(api_types::parse_images(&answer, most, &self.filter))
     }
 
     /// Room on disk. It takes long.
-    pub(super) async fn sizes(&self, within: Duration) -> Result<Sizes> {
-        let talk = self.talk("sizes on disk", LIST)?;
+    pub(super) async fn disk_usage(&self, timeout: Duration) -> EngineResult<EngineDiskUsage> {
+        let talk = self.new_request("sizes on disk", LIST_LIMIT)?;
         let asked = Instant::now();
-        let answer = talk.get("/system/df?verbose=1", within).await?;
-        talk.read(Sizes::read(&answer, asked))
+        let answer = talk.get("/system/df?verbose=1", timeout).await?;
+        talk.decode(EngineDiskUsage::parse(&answer, asked))
     }
 
     /// Begins to listen. All that happens from then on is told.
-    pub(super) async fn events(&self, within: Duration) -> Result<Events> {
-        let talk = self.talk("events", EVENT)?;
+    pub(super) async fn events(&self, timeout: Duration) -> EngineResult<EventStream> {
+        let talk = self.new_request("events", EVENT_LIMIT)?;
         let types = vec!["container", "image", "daemon"];
         let filters = HashMap::from([("type", types), ("event", EVENTS.to_vec())]);
         let options = EventsOptionsBuilder::default().filters(&filters).build();
         let stream = Box::pin(talk.docker.events(Some(options)));
-        let mut events = Events {
+        let mut events = EventStream {
             first: None,
             stream,
-            talk,
+            request: talk,
         };
         let begun = poll_fn(|cx| match events.stream.as_mut().poll_next(cx) {
             Poll::Ready(first) => Poll::Ready(Some(first)),
-            Poll::Pending if events.talk.line.is_answered.load(Ordering::Relaxed) => {
+            Poll::Pending
+                if events
+                    .request
+                    .transport
+                    .headers_received
+                    .load(Ordering::Relaxed) =>
+            {
                 Poll::Ready(None)
             }
             Poll::Pending => Poll::Pending,
         });
-        match tokio::time::timeout(within, begun).await {
+        match tokio::time::timeout(timeout, begun).await {
             Ok(None) => Ok(events),
             Ok(Some(Some(Ok(first)))) => {
                 events.first = Some(first);
                 Ok(events)
             }
-            Ok(Some(Some(Err(error)))) => Err(events.talk.failure(&error)),
-            Ok(Some(None)) => Err(Failure::new("events", "ended at once")),
-            Err(_) => Err(Failure::new("events", "no answer in time")),
+            Ok(Some(Some(Err(error)))) => Err(events.request.engine_error(&error)),
+            Ok(Some(None)) => Err(EngineError::new("events", "ended at once")),
+            Err(_) => Err(EngineError::new("events", "no answer in time")),
         }
     }
 
-    fn talk(&self, what: &'static str, limit: Limit) -> Result<Talk> {
-        let line = Arc::new(Line {
+    fn new_request(
+        &self,
+        operation: &'static str,
+        limit: ResponseLimit,
+    ) -> EngineResult<EngineRequest> {
+        let line = Arc::new(RequestTransport {
             socket: self.socket.to_path_buf(),
             prefix: self.prefix.clone(),
-            allowance: Arc::new(Allowance::new(limit)),
-            is_answered: AtomicBool::new(false),
+            budget: Arc::new(ResponseBudget::new(limit)),
+            headers_received: AtomicBool::new(false),
             driver: Mutex::default(),
         });
         let over = Arc::clone(&line);
-        let transport = move |request| Arc::clone(&over).request(request);
+        let transport = move |request| Arc::clone(&over).send(request);
         // Its own time limit is that of the answer's head, in whole seconds; ours is
         // shorter.
         let docker = Docker::connect_with_custom_transport(
@@ -279,93 +298,97 @@ impl Client {
             3600,
             API_DEFAULT_VERSION,
         )
-        .map_err(|error| Failure::new(what, error))?;
-        Ok(Talk { what, docker, line })
+        .map_err(|error| EngineError::new(operation, error))?;
+        Ok(EngineRequest {
+            operation,
+            docker,
+            transport: line,
+        })
     }
 }
 
 /// What happens, as it is told.
-pub(super) struct Events {
+pub(super) struct EventStream {
     first: Option<EventMessage>,
     stream: Pin<Box<dyn Stream<Item = std::result::Result<EventMessage, Error>> + Send>>,
-    talk: Talk,
+    request: EngineRequest,
 }
 
-impl Events {
+impl EventStream {
     /// Waits for the next event. Can be given up and begun again.
-    pub(super) async fn next(&mut self) -> Result<Event> {
+    pub(super) async fn next(&mut self) -> EngineResult<EngineEvent> {
         let next = match self.first.take() {
             Some(first) => Some(Ok(first)),
             None => poll_fn(|cx| self.stream.as_mut().poll_next(cx)).await,
         };
         match next {
             Some(Ok(event)) => {
-                self.talk.line.allowance.renew(EVENT);
-                Ok(Event::of(event))
+                self.request.transport.budget.reset(EVENT_LIMIT);
+                Ok(EngineEvent::from_message(event))
             }
-            Some(Err(error)) => Err(self.talk.failure(&error)),
-            None => Err(Failure::new("events", "ended")),
+            Some(Err(error)) => Err(self.request.engine_error(&error)),
+            None => Err(EngineError::new("events", "ended")),
         }
     }
 }
 
 /// How an engine says what is wrong.
 #[derive(Deserialize)]
-struct Complaint {
+struct EngineErrorBody {
     message: String,
 }
 
 /// One request and its answer.
-struct Talk {
-    what: &'static str,
+struct EngineRequest {
+    operation: &'static str,
     docker: Docker,
-    line: Arc<Line>,
+    transport: Arc<RequestTransport>,
 }
 
-impl Talk {
-    async fn within<T>(
+impl EngineRequest {
+    async fn with_timeout<T>(
         &self,
         time: Duration,
         answer: impl Future<Output = std::result::Result<T, Error>>,
-    ) -> Result<T> {
+    ) -> EngineResult<T> {
         match tokio::time::timeout(time, answer).await {
-            Ok(answer) => answer.map_err(|error| self.failure(&error)),
-            Err(_) => Err(Failure::new(self.what, "no answer in time")),
+            Ok(answer) => answer.map_err(|error| self.engine_error(&error)),
+            Err(_) => Err(EngineError::new(self.operation, "no answer in time")),
         }
     }
 
     /// Asks for what bollard's models are too strict for, or do not have.
-    async fn get(&self, path: &str, within: Duration) -> Result<Bytes> {
+    async fn get(&self, path: &str, timeout: Duration) -> EngineResult<Bytes> {
         let asked = async {
             let request = Request::get(path).body(bollard::body_full(Bytes::new()))?;
-            let answer = Arc::clone(&self.line).request(request).await?;
+            let answer = Arc::clone(&self.transport).send(request).await?;
             let status = answer.status();
             let body = answer.into_body().collect().await?.to_bytes();
             Ok((status, body))
         };
-        let (status, body) = self.within(within, asked).await?;
+        let (status, body) = self.with_timeout(timeout, asked).await?;
         if status.is_success() {
             return Ok(body);
         }
-        let complaint = serde_json::from_slice::<Complaint>(&body).map(|it| it.message);
+        let complaint = serde_json::from_slice::<EngineErrorBody>(&body).map(|it| it.message);
         let complaint = complaint.unwrap_or_else(|_| {
-            let begin = body.get(..MAX_REASON).unwrap_or(&body);
+            let begin = body.get(..MAX_REASON_LEN).unwrap_or(&body);
             String::from_utf8_lossy(begin).into_owned()
         });
         let reason = format!("{}: {complaint}", status.as_u16());
-        Err(Failure {
-            is_absent: status == StatusCode::NOT_FOUND,
-            ..Failure::new(self.what, reason)
+        Err(EngineError {
+            is_not_found: status == StatusCode::NOT_FOUND,
+            ..EngineError::new(self.operation, reason)
         })
     }
 
-    fn read<T>(&self, answer: serde_json::Result<T>) -> Result<T> {
-        answer.map_err(|error| Failure::new(self.what, error))
+    fn decode<T>(&self, answer: serde_json::Result<T>) -> EngineResult<T> {
+        answer.map_err(|error| EngineError::new(self.operation, error))
     }
 
-    fn failure(&self, error: &Error) -> Failure {
-        if self.line.allowance.is_used_up() {
-            return Failure::new(self.what, "the answer is too long");
+    fn engine_error(&self, error: &Error) -> EngineError {
+        if self.transport.budget.is_exhausted() {
+            return EngineError::new(self.operation, "the answer is too long");
         }
         let mut reason = match error {
             Error::DockerResponseServerError {
@@ -383,14 +406,14 @@ impl Talk {
             }
             cause = error.source();
         }
-        Failure::new(self.what, reason)
+        EngineError::new(self.operation, reason)
     }
 }
 
-impl Drop for Talk {
+impl Drop for EngineRequest {
     fn drop(&mut self) {
         let mut driver = self
-            .line
+            .transport
             .driver
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -402,28 +425,28 @@ impl Drop for Talk {
 }
 
 /// The way of one request to the engine.
-struct Line {
+struct RequestTransport {
     socket: PathBuf,
     prefix: String,
-    allowance: Arc<Allowance>,
+    budget: Arc<ResponseBudget>,
     /// Whether the head of the answer is here.
-    is_answered: AtomicBool,
+    headers_received: AtomicBool,
     /// The task that moves the bytes.
     driver: Mutex<Option<AbortHandle>>,
 }
 
-impl Line {
-    async fn request(
+impl RequestTransport {
+    async fn send(
         self: Arc<Self>,
         mut request: BollardRequest,
     ) -> std::result::Result<Response<Incoming>, Error> {
         let stream = UnixStream::connect(&self.socket).await?;
-        let stream = TokioIo::new(Bounded {
+        let stream = TokioIo::new(BoundedStream {
             stream,
-            allowance: Arc::clone(&self.allowance),
+            budget: Arc::clone(&self.budget),
         });
         let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_HEAD)
+            .max_buf_size(MAX_HEADER_BYTES)
             .handshake(stream)
             .await?;
         let driver = tokio::spawn(async move {
@@ -442,35 +465,35 @@ impl Line {
         let host = HeaderValue::from_static("localhost");
         request.headers_mut().insert(HOST, host);
         let answer = sender.send_request(request).await?;
-        self.is_answered.store(true, Ordering::Relaxed);
+        self.headers_received.store(true, Ordering::Relaxed);
         Ok(answer)
     }
 }
 
 /// What is left of a limit.
 #[derive(Debug)]
-struct Allowance {
+struct ResponseBudget {
     bytes: AtomicU64,
     braces: AtomicU64,
-    used_up: AtomicBool,
+    exhausted: AtomicBool,
 }
 
-impl Allowance {
-    fn new(limit: Limit) -> Self {
+impl ResponseBudget {
+    fn new(limit: ResponseLimit) -> Self {
         Self {
             bytes: limit.bytes.into(),
             braces: limit.braces.into(),
-            used_up: AtomicBool::new(false),
+            exhausted: AtomicBool::new(false),
         }
     }
 
-    fn renew(&self, limit: Limit) {
+    fn reset(&self, limit: ResponseLimit) {
         self.bytes.store(limit.bytes, Ordering::Relaxed);
         self.braces.store(limit.braces, Ordering::Relaxed);
     }
 
     /// Takes for these bytes; whether there was enough.
-    fn take(&self, bytes: &[u8]) -> bool {
+    fn consume(&self, bytes: &[u8]) -> bool {
         let take = |left: &AtomicU64, n: usize| {
             // Nobody else takes, and renewing at the same time is no harm.
             let rest = left.load(Ordering::Relaxed).checked_sub(n as u64);
@@ -481,23 +504,23 @@ impl Allowance {
         let braces = bytes.iter().filter(|byte| **byte == b'{').count();
         let is_enough = take(&self.bytes, bytes.len()) & take(&self.braces, braces);
         if !is_enough {
-            self.used_up.store(true, Ordering::Relaxed);
+            self.exhausted.store(true, Ordering::Relaxed);
         }
         is_enough
     }
 
-    fn is_used_up(&self) -> bool {
-        self.used_up.load(Ordering::Relaxed)
+    fn is_exhausted(&self) -> bool {
+        self.exhausted.load(Ordering::Relaxed)
     }
 }
 
 /// A socket out of which no more comes than is allowed.
-struct Bounded {
+struct BoundedStream {
     stream: UnixStream,
-    allowance: Arc<Allowance>,
+    budget: Arc<ResponseBudget>,
 }
 
-impl AsyncRead for Bounded {
+impl AsyncRead for BoundedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -506,14 +529,14 @@ impl AsyncRead for Bounded {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let read = buf.filled().get(before..).unwrap_or_default();
-        if !self.allowance.take(read) {
+        if !self.budget.consume(read) {
             return Poll::Ready(Err(io::Error::other("too long")));
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Bounded {
+impl AsyncWrite for BoundedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -537,28 +560,28 @@ mod tests {
 
     #[test]
     fn an_answer_may_have_few_bytes_and_few_objects() {
-        let limit = Limit {
+        let limit = ResponseLimit {
             bytes: 10,
             braces: 2,
         };
-        let allowance = Allowance::new(limit);
-        assert!(allowance.take(b"0123456789"));
-        assert!(!allowance.is_used_up());
-        assert!(!allowance.take(b"0"));
-        assert!(allowance.is_used_up());
+        let allowance = ResponseBudget::new(limit);
+        assert!(allowance.consume(b"0123456789"));
+        assert!(!allowance.is_exhausted());
+        assert!(!allowance.consume(b"0"));
+        assert!(allowance.is_exhausted());
 
-        let allowance = Allowance::new(limit);
-        assert!(allowance.take(b"[{},{}"));
-        allowance.renew(limit);
-        assert!(allowance.take(b",{},{}"));
-        assert!(!allowance.take(b"{"));
+        let allowance = ResponseBudget::new(limit);
+        assert!(allowance.consume(b"[{},{}"));
+        allowance.reset(limit);
+        assert!(allowance.consume(b",{},{}"));
+        assert!(!allowance.consume(b"{"));
     }
 
     #[test]
     fn a_reason_is_one_short_line() {
-        let failure = Failure::new("ping", format!("500: a\nb{}", "x".repeat(1000)));
+        let failure = EngineError::new("ping", format!("500: a\nb{}", "x".repeat(1000)));
         let text = failure.to_string();
         assert!(text.starts_with("ping: 500: a bxxx"), "{text}");
-        assert_eq!(text.len(), "ping: ".len() + MAX_REASON);
+        assert_eq!(text.len(), "ping: ".len() + MAX_REASON_LEN);
     }
 }

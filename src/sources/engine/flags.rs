@@ -6,7 +6,7 @@ use crate::{duration, pattern::Pattern};
 
 /// The labels that dashboards select containers by: those of Compose, of Swarm, and the
 /// group of label-schema.
-const KEPT_LABELS: &str = "com.docker.compose.project,\
+const DEFAULT_LABELS: &str = "com.docker.compose.project,\
                            com.docker.compose.project.working_dir,\
                            com.docker.compose.service,\
                            com.docker.swarm.node.id,\
@@ -19,12 +19,12 @@ const KEPT_LABELS: &str = "com.docker.compose.project,\
 const ANY: &str = ".";
 
 /// Where Docker and Podman listen as root, and below the directory of a user.
-const ROOTS_SOCKETS: [&str; 3] = [
+const SYSTEM_SOCKETS: [&str; 3] = [
     "/run/docker.sock",
     "/var/run/docker.sock",
     "/run/podman/podman.sock",
 ];
-const USERS_SOCKETS: [&str; 2] = ["docker.sock", "podman/podman.sock"];
+const USER_SOCKETS: [&str; 2] = ["docker.sock", "podman/podman.sock"];
 
 /// Which engines to ask.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,7 +32,7 @@ const USERS_SOCKETS: [&str; 2] = ["docker.sock", "podman/podman.sock"];
 pub struct Flags {
     /// Socket of a container engine, as `unix:///PATH`; repeatable; empty to ask none.
     /// Without it, those that exist of Docker's and Podman's, root's and the user's.
-    #[arg(long = "engine.socket", value_name = "URI", value_parser = socket)]
+    #[arg(long = "engine.socket", value_name = "URI", value_parser = parse_socket)]
     pub engine_socket: Vec<PathBuf>,
     /// Labels of containers that are kept, by their exact names; values longer than
     /// 1024 bytes are left out.
@@ -40,7 +40,7 @@ pub struct Flags {
         long = "engine.label-include",
         value_name = "NAME,...",
         value_delimiter = ',',
-        default_value = KEPT_LABELS
+        default_value = DEFAULT_LABELS
     )]
     pub engine_label_include: Vec<String>,
     /// Images whose names are told: a regular expression; empty to tell none. Those of
@@ -50,7 +50,7 @@ pub struct Flags {
     /// How often they are asked for room on disk, if at all: what the flags of a collector
     /// say.
     #[arg(skip)]
-    pub sizes: Option<Duration>,
+    pub disk_usage_interval: Option<Duration>,
 }
 
 /// How often engines are asked for what costs them much.
@@ -63,7 +63,7 @@ pub struct SizeFlags {
         long = "collector.container_size.interval",
         value_name = "DURATION",
         default_value = "1h",
-        value_parser = interval
+        value_parser = parse_interval
     )]
     pub container_size_interval: Duration,
 }
@@ -75,9 +75,9 @@ impl Default for Flags {
     fn default() -> Self {
         Self {
             engine_socket: Vec::new(),
-            engine_label_include: KEPT_LABELS.split(',').map(str::to_owned).collect(),
+            engine_label_include: DEFAULT_LABELS.split(',').map(str::to_owned).collect(),
             engine_image_include: ANY.parse().unwrap_or_default(),
-            sizes: None,
+            disk_usage_interval: None,
         }
     }
 }
@@ -91,16 +91,16 @@ impl Flags {
             let named = named.filter(|socket| !socket.as_os_str().is_empty());
             return (named.cloned().collect(), true);
         }
-        let mut sockets: Vec<_> = ROOTS_SOCKETS.iter().map(PathBuf::from).collect();
+        let mut sockets: Vec<_> = SYSTEM_SOCKETS.iter().map(PathBuf::from).collect();
         let of_user = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         if let Some(dir) = of_user.filter(|dir| dir.is_absolute()) {
-            sockets.extend(USERS_SOCKETS.map(|socket| dir.join(socket)));
+            sockets.extend(USER_SOCKETS.map(|socket| dir.join(socket)));
         }
         (sockets, false)
     }
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
+fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = duration::parse(text)?;
     if interval < MIN_INTERVAL {
         return Err("shorter than 1m".to_owned());
@@ -109,7 +109,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 /// A socket as the command line names it.
-fn socket(text: &str) -> Result<PathBuf, String> {
+fn parse_socket(text: &str) -> Result<PathBuf, String> {
     let path = text.strip_prefix("unix://").unwrap_or(text);
     if path.is_empty() && !text.is_empty() || !path.is_empty() && !path.starts_with('/') {
         return Err("neither unix:///PATH nor an absolute path".to_owned());
@@ -128,7 +128,7 @@ mod tests {
             ("/run/x.sock", "/run/x.sock"),
             ("", ""),
         ] {
-            assert_eq!(socket(text), Ok(PathBuf::from(path)), "{text:?}");
+            assert_eq!(parse_socket(text), Ok(PathBuf::from(path)), "{text:?}");
         }
         for text in [
             "unix://",
@@ -137,16 +137,16 @@ mod tests {
             "tcp://127.0.0.1:2375",
             "http://x",
         ] {
-            assert!(socket(text).is_err(), "{text:?}");
+            assert!(parse_socket(text).is_err(), "{text:?}");
         }
     }
 
     #[test]
     fn nobody_asks_for_sizes_more_than_once_a_minute() {
-        assert_eq!(interval("1m"), Ok(Duration::from_secs(60)));
-        assert_eq!(interval("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(parse_interval("1m"), Ok(Duration::from_secs(60)));
+        assert_eq!(parse_interval("1h"), Ok(Duration::from_secs(3600)));
         for text in ["59s", "0", "1", ""] {
-            assert!(interval(text).is_err(), "{text:?}");
+            assert!(parse_interval(text).is_err(), "{text:?}");
         }
     }
 

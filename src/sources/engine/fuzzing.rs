@@ -14,11 +14,13 @@ use tokio::{
 };
 
 use super::{
-    Container, Engine, Sizes,
-    answers::{self, Event, Inspected, Kept, Listed, Version},
-    cache::Cache,
-    connection::Client,
-    moment,
+    Container, Engine, EngineDiskUsage,
+    api_types::{
+        self, EngineEvent, EngineVersion, InspectedContainer, LabelFilter, ListedContainer,
+    },
+    cache::ContainerCache,
+    connection::EngineClient,
+    rfc3339,
 };
 
 /// No name, image or label that is kept is longer.
@@ -34,8 +36,8 @@ const NOTHING: &str = "no answer";
 /// Stands behind events that do not go on because of what came.
 const BROKEN: &str = "broken";
 
-fn kept() -> Kept {
-    Kept {
+fn kept() -> LabelFilter {
+    LabelFilter {
         labels: ["com.docker.compose.service".to_owned(), "a".to_owned()].into(),
         images: "[a-m]".parse().unwrap_or_default(),
     }
@@ -44,38 +46,42 @@ fn kept() -> Kept {
 /// Answers, one in each line, in any order: whatever each may be, it is read as all of
 /// them. Says how many containers there are in the end.
 pub(crate) fn json(bytes: &[u8]) -> usize {
-    let (kept, mut cache) = (kept(), Cache::default());
-    let mut engine = Engine::at("engine".into());
+    let (kept, mut cache) = (kept(), ContainerCache::default());
+    let mut engine = Engine::new("engine".into());
     for answer in bytes.split(|byte| *byte == b'\n') {
         let most = answer.len();
-        if let Ok(list) = Listed::all(answer, &kept) {
+        if let Ok(list) = ListedContainer::parse_list(answer, &kept) {
             assert!(list.len() <= most);
-            assert!(cache.listed(&mut engine, list).len() <= most);
+            assert!(cache.apply_list(&mut engine, list).len() <= most);
         }
-        if let Ok(Some(inspected)) = Inspected::read(answer, &kept) {
+        if let Ok(Some(inspected)) = InspectedContainer::parse(answer, &kept) {
             assert!(inspected.container.memory_limit != Some(0));
             assert!(inspected.container.pid != Some(0));
-            cache.inspected(&mut engine, inspected);
+            cache.apply_inspect(&mut engine, inspected);
         }
-        if let Ok(images) = answers::images(answer, 100, &kept) {
+        if let Ok(images) = api_types::parse_images(answer, 100, &kept) {
             assert!(images.len() <= most.min(100));
             for image in images {
                 assert!(image.tags.iter().all(|tag| tag.len() <= MAX_TEXT));
             }
         }
-        Sizes::read(answer, Instant::now()).ok();
-        answers::cgroup_driver(answer).ok();
+        EngineDiskUsage::parse(answer, Instant::now()).ok();
+        api_types::parse_cgroup_driver(answer).ok();
         if let Ok(version) = serde_json::from_slice::<SystemVersion>(answer) {
-            let version = Version::of(version);
+            let version = EngineVersion::from_response(version);
             // It becomes a part of a path.
             let is_number = |c: char| c.is_ascii_digit() || c == '.';
-            assert!(version.api.is_none_or(|api| api.chars().all(is_number)));
+            assert!(
+                version
+                    .api_version
+                    .is_none_or(|api| api.chars().all(is_number))
+            );
         }
         if let Ok(event) = serde_json::from_slice::<EventMessage>(answer) {
-            cache.happened(&mut engine, Event::of(event));
+            cache.apply_event(&mut engine, EngineEvent::from_message(event));
         }
         if let Ok(text) = std::str::from_utf8(answer) {
-            moment::parse(text);
+            rfc3339::parse(text);
         }
         for container in engine.containers.values() {
             check(&engine, container);
@@ -85,12 +91,12 @@ pub(crate) fn json(bytes: &[u8]) -> usize {
 }
 
 fn check(engine: &Engine, container: &Container) {
-    assert!(super::is_id(&container.id));
+    assert!(super::is_container_id(&container.id));
     let texts = [&container.name, &container.image, &container.image_id];
     assert!(texts.iter().all(|text| text.len() <= MAX_TEXT));
     let mut labels = container.labels.iter();
     assert!(labels.all(|(_, value)| value.len() <= MAX_TEXT));
-    assert!(engine.expected_path(container).starts_with('/'));
+    assert!(engine.expected_cgroup_path(container).starts_with('/'));
 }
 
 /// The bytes of an answer's head and body, behind a line that says what was asked and in
@@ -143,7 +149,7 @@ async fn talk(asked: &str, answer: &[u8], part: usize, socket: &Path) -> String 
             tokio::spawn(serve(stream, answer.clone(), part));
         }
     });
-    let client = Client::new(socket, Arc::new(kept()));
+    let client = EngineClient::new(socket, Arc::new(kept()));
     let began = Instant::now();
     let said = match asked {
         "version" => text(client.version(AT_MOST).await),
@@ -152,8 +158,8 @@ async fn talk(asked: &str, answer: &[u8], part: usize, socket: &Path) -> String 
         "container" => text(client.container(&"a".repeat(64), AT_MOST).await),
         "images" => text(client.images(100, AT_MOST).await),
         "sizes" => {
-            let sizes = client.sizes(AT_MOST).await;
-            text(sizes.map(|sizes| (sizes.containers, sizes.kinds)))
+            let sizes = client.disk_usage(AT_MOST).await;
+            text(sizes.map(|sizes| (sizes.containers, sizes.by_kind)))
         }
         "events" => {
             let mut heard = String::new();
@@ -189,7 +195,7 @@ async fn talk(asked: &str, answer: &[u8], part: usize, socket: &Path) -> String 
 
 /// What was answered; of what was not, only that it was not, because how a connection
 /// breaks is a matter of luck.
-fn text<T: Debug>(answer: Result<T, super::connection::Failure>) -> String {
+fn text<T: Debug>(answer: Result<T, super::connection::EngineError>) -> String {
     match answer {
         Ok(answer) => format!("{answer:?}"),
         Err(failure) => {

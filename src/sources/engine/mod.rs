@@ -4,15 +4,15 @@
 //! A task per engine follows its events and keeps a copy of what it knows; who asks
 //! gets the copy, so no scrape waits for an engine.
 
-mod answers;
+mod api_types;
 mod cache;
 mod connection;
+mod disk_usage;
 mod flags;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod moment;
-mod sizes;
-mod watch;
+mod rfc3339;
+mod watcher;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,15 +26,15 @@ use std::{
 
 use tokio::sync::mpsc;
 
+pub use disk_usage::{EngineDiskUsage, StorageKind, StorageUsage};
 pub use flags::{Flags, SizeFlags};
-pub use sizes::{Room, Sizes, Stored};
-pub use watch::Timing;
+pub use watcher::EngineIntervals;
 
 /// Of containers that no engine told of, no more than this many are remembered to have
 /// been asked about.
-const MAX_ASKED: usize = 10_000;
+const MAX_TRACKED_UNKNOWN: usize = 10_000;
 /// Of those, how many may wait for an engine to be asked.
-const MAX_WAITING: usize = 64;
+const MAX_QUEUED_INSPECTS: usize = 64;
 
 /// A container as its engine last described it.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,13 +50,13 @@ pub struct Container {
     /// The labels that are on the list of those to be kept, sorted.
     pub labels: Vec<(String, String)>,
     /// What it is doing.
-    pub state: State,
+    pub state: ContainerState,
     /// Its first process, as this machine numbers it; only while it runs.
     pub pid: Option<u32>,
     /// The cgroup it was told to be made in, if not the engine's default.
     pub cgroup_parent: Option<String>,
     /// How often the engine restarted it.
-    pub restarts: Option<u64>,
+    pub restart_count: Option<u64>,
     /// What its first process exited with, unless it runs.
     pub exit_code: Option<i64>,
     /// Out-of-memory events that the engine told of since we listen.
@@ -75,7 +75,7 @@ pub struct Container {
 
 /// What a container is doing, as Docker calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
+pub enum ContainerState {
     /// Never started.
     Created,
     /// Runs.
@@ -92,7 +92,7 @@ pub enum State {
     Dead,
 }
 
-impl State {
+impl ContainerState {
     /// All of them, in the order of the numbers of `container_status`.
     pub const ALL: [Self; 7] = [
         Self::Created,
@@ -159,7 +159,7 @@ pub struct Image {
     /// Names it goes by, such as `nginx:1.27`; none for a dangling one.
     pub tags: Vec<String>,
     /// Whether it has names, of which none is to be told.
-    pub is_withheld: bool,
+    pub has_hidden_tags: bool,
     /// Bytes of all its layers.
     pub size: Option<u64>,
     /// When it was made, from 1970 on.
@@ -168,14 +168,14 @@ pub struct Image {
 
 /// Which engine it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum EngineKind {
     /// Docker.
     Docker,
     /// Podman.
     Podman,
 }
 
-impl Kind {
+impl EngineKind {
     /// Its name in labels.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -192,7 +192,7 @@ pub struct Engine {
     /// Where it listens.
     pub socket: PathBuf,
     /// What it is, once it said so.
-    pub kind: Option<Kind>,
+    pub kind: Option<EngineKind>,
     /// Its version, once it said so.
     pub version: Option<String>,
     /// The version of its API that is spoken.
@@ -216,14 +216,14 @@ pub struct Engine {
     /// Its images, once it listed them.
     pub images: Option<Arc<Vec<Image>>>,
     /// What it last said of room on disk, if anybody wants to know.
-    pub sizes: Option<Arc<Sizes>>,
+    pub disk_usage: Option<Arc<EngineDiskUsage>>,
     /// How often it was asked for that in vain.
-    pub sizes_failures: u64,
+    pub disk_usage_failures: u64,
 }
 
 impl Engine {
     /// One that nobody has asked yet.
-    fn at(socket: PathBuf) -> Self {
+    fn new(socket: PathBuf) -> Self {
         Self {
             socket,
             kind: None,
@@ -238,54 +238,54 @@ impl Engine {
             events: 0,
             containers: BTreeMap::new(),
             images: None,
-            sizes: None,
-            sizes_failures: 0,
+            disk_usage: None,
+            disk_usage_failures: 0,
         }
     }
 
     /// What it is, or is taken for until it says so.
     #[must_use]
-    pub fn taken_for(&self) -> Kind {
-        self.kind.unwrap_or(Kind::Docker)
+    pub fn kind_or_default(&self) -> EngineKind {
+        self.kind.unwrap_or(EngineKind::Docker)
     }
 
     /// The path of the control group that a container would have, by the engine's
     /// habits: for one that does not run.
     #[must_use]
-    pub fn expected_path(&self, container: &Container) -> String {
+    pub fn expected_cgroup_path(&self, container: &Container) -> String {
         let parent = container.cgroup_parent.as_deref().unwrap_or_default();
         let id = &container.id;
-        let kind = self.taken_for();
+        let kind = self.kind_or_default();
         let is_slice = parent.strip_suffix(".slice").is_some()
             || (parent.is_empty() && self.cgroup_driver.as_deref() == Some("systemd"));
         if is_slice {
             let (maker, slice) = match kind {
-                Kind::Docker => ("docker", "system.slice"),
-                Kind::Podman => ("libpod", "machine.slice"),
+                EngineKind::Docker => ("docker", "system.slice"),
+                EngineKind::Podman => ("libpod", "machine.slice"),
             };
             let slice = if parent.is_empty() { slice } else { parent };
             return format!("{}/{maker}-{id}.scope", slice_path(slice));
         }
         let parent = parent.trim_matches('/');
         match (kind, parent) {
-            (Kind::Docker, "") => format!("/docker/{id}"),
-            (Kind::Docker, parent) => format!("/{parent}/{id}"),
-            (Kind::Podman, "") => format!("/libpod_parent/libpod-{id}"),
-            (Kind::Podman, parent) => format!("/{parent}/libpod-{id}"),
+            (EngineKind::Docker, "") => format!("/docker/{id}"),
+            (EngineKind::Docker, parent) => format!("/{parent}/{id}"),
+            (EngineKind::Podman, "") => format!("/libpod_parent/libpod-{id}"),
+            (EngineKind::Podman, parent) => format!("/{parent}/libpod-{id}"),
         }
     }
 }
 
 /// Containers by id, each with an engine that shows it.
-pub type Entries<'a> = BTreeMap<&'a str, (&'a Engine, &'a Arc<Container>)>;
+pub type ContainersById<'a> = BTreeMap<&'a str, (&'a Engine, &'a Arc<Container>)>;
 
 /// The containers of these engines; one that several show is the first one's, of those
 /// that are followed if there is any.
 #[must_use]
-pub fn each_once<'a>(engines: impl IntoIterator<Item = &'a Engine>) -> Entries<'a> {
+pub fn dedup_by_id<'a>(engines: impl IntoIterator<Item = &'a Engine>) -> ContainersById<'a> {
     let mut engines: Vec<_> = engines.into_iter().collect();
     engines.sort_by_key(|engine| !engine.up);
-    let mut containers = Entries::new();
+    let mut containers = ContainersById::new();
     for engine in engines {
         for (id, container) in &engine.containers {
             containers.entry(id).or_insert((engine, container));
@@ -296,7 +296,7 @@ pub fn each_once<'a>(engines: impl IntoIterator<Item = &'a Engine>) -> Entries<'
 
 /// Whether two paths are of one socket.
 #[must_use]
-pub fn is_same(one: &Path, other: &Path) -> bool {
+pub fn is_same_socket(one: &Path, other: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
     one == other || real(one).is_some_and(|one| Some(one) == real(other))
 }
@@ -317,37 +317,37 @@ fn slice_path(slice: &str) -> String {
 #[derive(Debug)]
 pub struct Engines {
     flags: Flags,
-    timing: Timing,
+    intervals: EngineIntervals,
     is_watched: AtomicBool,
-    known: Mutex<Arc<Vec<Arc<Engine>>>>,
-    unknown: Mutex<Unknown>,
+    engines: Mutex<Arc<Vec<Arc<Engine>>>>,
+    unknown_containers: Mutex<UnknownContainers>,
 }
 
 /// Containers that no engine told of.
 #[derive(Debug, Default)]
-struct Unknown {
+struct UnknownContainers {
     /// When they were asked about.
-    asked: HashMap<String, Instant>,
+    queried_at: HashMap<String, Instant>,
     /// The tasks that ask.
-    askers: Vec<(PathBuf, mpsc::Sender<String>)>,
+    inspect_senders: Vec<(PathBuf, mpsc::Sender<String>)>,
 }
 
 impl Engines {
     /// Those that the flags name. Nothing is asked before [`watch`](Self::watch).
     #[must_use]
     pub fn new(flags: Flags) -> Self {
-        Self::with_timing(flags, Timing::default())
+        Self::with_intervals(flags, EngineIntervals::default())
     }
 
     /// Those that the flags name, asked as often and waited for as long as is said.
     #[must_use]
-    pub fn with_timing(flags: Flags, timing: Timing) -> Self {
+    pub fn with_intervals(flags: Flags, intervals: EngineIntervals) -> Self {
         Self {
             flags,
-            timing,
+            intervals,
             is_watched: AtomicBool::new(false),
-            known: Mutex::default(),
-            unknown: Mutex::default(),
+            engines: Mutex::default(),
+            unknown_containers: Mutex::default(),
         }
     }
 
@@ -362,36 +362,42 @@ impl Engines {
     /// runs.
     pub fn watch(self: &Arc<Self>) {
         if !self.is_watched.swap(true, Ordering::Relaxed) {
-            tokio::spawn(watch::all(Arc::clone(self)));
+            tokio::spawn(watcher::discover(Arc::clone(self)));
         }
     }
 
     /// What is known now, without asking anybody.
     #[must_use]
-    pub fn known(&self) -> Arc<Vec<Arc<Engine>>> {
-        Arc::clone(&self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn engines(&self) -> Arc<Vec<Arc<Engine>>> {
+        Arc::clone(&self.engines.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Says that there is a container of this id, in case its engine did not tell of it.
     /// It will be asked about once, not now.
-    pub fn seen(&self, id: &str) {
-        if !is_id(id) {
+    pub fn request_inspect(&self, id: &str) {
+        if !is_container_id(id) {
             return;
         }
-        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        let Unknown { asked, askers } = &mut *unknown;
-        let ask_again = self.timing.ask_again;
+        let mut unknown = self
+            .unknown_containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let UnknownContainers {
+            queried_at: asked,
+            inspect_senders: askers,
+        } = &mut *unknown;
+        let ask_again = self.intervals.unknown_retry_after;
         if asked.get(id).is_some_and(|when| when.elapsed() < ask_again) {
             return;
         }
-        let known = self.known();
+        let known = self.engines();
         if !known.iter().any(|engine| engine.up) {
             return;
         }
-        if asked.len() >= MAX_ASKED {
+        if asked.len() >= MAX_TRACKED_UNKNOWN {
             asked.retain(|_, when| when.elapsed() < ask_again);
         }
-        if asked.len() >= MAX_ASKED {
+        if asked.len() >= MAX_TRACKED_UNKNOWN {
             return;
         }
         let is_up = |socket: &Path| known.iter().any(|e| e.up && e.socket == socket);
@@ -406,8 +412,8 @@ impl Engines {
     }
 
     /// Changes what is known of an engine.
-    fn with<T>(&self, socket: &Path, change: impl FnOnce(&mut Engine) -> T) -> Option<T> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+    fn update<T>(&self, socket: &Path, change: impl FnOnce(&mut Engine) -> T) -> Option<T> {
+        let mut known = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
         // Copied only if somebody looks at it right now.
         let engine = Arc::make_mut(&mut known)
             .iter_mut()
@@ -416,23 +422,26 @@ impl Engines {
     }
 
     fn add(&self, engine: Engine) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::make_mut(&mut known).push(Arc::new(engine));
     }
 
     fn remove(&self, socket: &Path) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::make_mut(&mut known).retain(|engine| engine.socket != socket);
     }
 
-    fn add_asker(&self, socket: &Path, asker: mpsc::Sender<String>) {
-        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        unknown.askers.push((socket.to_owned(), asker));
+    fn add_inspect_sender(&self, socket: &Path, sender: mpsc::Sender<String>) {
+        let mut unknown = self
+            .unknown_containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        unknown.inspect_senders.push((socket.to_owned(), sender));
     }
 }
 
 /// Whether this is how engines name containers.
-pub(super) fn is_id(word: &str) -> bool {
+pub(super) fn is_container_id(word: &str) -> bool {
     word.len() == 64 && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 

@@ -10,85 +10,91 @@ use std::{
 };
 
 use super::{
-    domain::About,
-    wire::{Event, Guest, Uuid},
+    domain::DomainDef,
+    wire::{DomainEvent, DomainRef, Uuid},
 };
 
 /// Of those that are only old, one in so many is read again in one scrape, and one more.
-const SPREAD: usize = 20;
+const REFRESH_DIVISOR: usize = 20;
 
 /// See the module's documentation. Belongs to one connection: what happens before
 /// another is made is not told.
 #[derive(Debug, Default)]
-pub(super) struct Cache(Mutex<HashMap<Uuid, Entry>>);
+pub(super) struct DefinitionCache(Mutex<HashMap<Uuid, CachedDefinition>>);
 
 #[derive(Debug)]
-struct Entry {
+struct CachedDefinition {
     /// Of which run it is.
     id: i32,
-    about: Option<Arc<About>>,
-    read: Instant,
+    definition: Option<Arc<DomainDef>>,
+    read_at: Instant,
     /// When it was last told to have changed.
-    changed: Option<Instant>,
+    changed_at: Option<Instant>,
 }
 
-impl Cache {
+impl DefinitionCache {
     /// What is known of a domain.
-    pub(super) fn about(&self, guest: &Guest) -> Option<Arc<About>> {
+    pub(super) fn get(&self, domain: &DomainRef) -> Option<Arc<DomainDef>> {
         let entries = self.entries();
-        let entry = entries.get(&guest.uuid).filter(|it| it.id == guest.id)?;
-        entry.about.clone()
+        let entry = entries.get(&domain.uuid).filter(|it| it.id == domain.id)?;
+        entry.definition.clone()
     }
 
     /// What a domain's description said that was asked for then; nothing if that made no
     /// sense.
-    pub(super) fn put(&self, guest: &Guest, asked: Instant, about: Option<About>) {
+    pub(super) fn insert(
+        &self,
+        domain: &DomainRef,
+        requested_at: Instant,
+        definition: Option<DomainDef>,
+    ) {
         let mut entries = self.entries();
-        let changed = entries.get(&guest.uuid).and_then(|entry| entry.changed);
-        let entry = Entry {
-            id: guest.id,
-            about: about.map(Arc::new),
-            read: asked,
-            changed: changed.filter(|changed| *changed >= asked),
+        let changed = entries.get(&domain.uuid).and_then(|entry| entry.changed_at);
+        let entry = CachedDefinition {
+            id: domain.id,
+            definition: definition.map(Arc::new),
+            read_at: requested_at,
+            changed_at: changed.filter(|changed| *changed >= requested_at),
         };
-        entries.insert(guest.uuid, entry);
+        entries.insert(domain.uuid, entry);
     }
 
     /// This happened.
-    pub(super) fn take(&self, event: &Event) {
-        if let Event::Lifecycle { guest, .. } | Event::Changed(guest) = event
+    pub(super) fn handle_event(&self, event: &DomainEvent) {
+        if let DomainEvent::Lifecycle { domain: guest, .. } | DomainEvent::DefinitionChanged(guest) =
+            event
             && let Some(entry) = self.entries().get_mut(&guest.uuid)
         {
-            entry.changed = Some(Instant::now());
+            entry.changed_at = Some(Instant::now());
         }
     }
 
     /// Which of these, all there are, to read again.
-    pub(super) fn wanted(&self, guests: &[Guest], lifetime: Duration) -> Vec<usize> {
+    pub(super) fn stale(&self, domains: &[DomainRef], ttl: Duration) -> Vec<usize> {
         let mut entries = self.entries();
-        if entries.len() > guests.len() {
-            let there: HashSet<_> = guests.iter().map(|guest| guest.uuid).collect();
+        if entries.len() > domains.len() {
+            let there: HashSet<_> = domains.iter().map(|guest| guest.uuid).collect();
             entries.retain(|uuid, _| there.contains(uuid));
         }
         let mut wanted = Vec::new();
         let mut old = Vec::new();
-        for (at, guest) in guests.iter().enumerate() {
+        for (at, guest) in domains.iter().enumerate() {
             match entries.get(&guest.uuid) {
-                Some(entry) if entry.id == guest.id && entry.changed.is_none() => {
-                    if entry.read.elapsed() >= lifetime {
-                        old.push((entry.read, at));
+                Some(entry) if entry.id == guest.id && entry.changed_at.is_none() => {
+                    if entry.read_at.elapsed() >= ttl {
+                        old.push((entry.read_at, at));
                     }
                 }
                 _ => wanted.push(at),
             }
         }
         old.sort_unstable();
-        let some = guests.len() / SPREAD + 1;
+        let some = domains.len() / REFRESH_DIVISOR + 1;
         wanted.extend(old.into_iter().take(some).map(|(_, at)| at));
         wanted
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<Uuid, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<Uuid, CachedDefinition>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,69 +105,69 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(300);
 
-    fn guest(number: u8, id: i32) -> Guest {
-        Guest {
+    fn domain(number: u8, id: i32) -> DomainRef {
+        DomainRef {
             name: vec![number],
             uuid: [number; 16],
             id,
         }
     }
 
-    fn titled(title: &str) -> About {
-        About {
+    fn titled(title: &str) -> DomainDef {
+        DomainDef {
             title: Some(title.to_owned()),
-            ..About::default()
+            ..DomainDef::default()
         }
     }
 
     #[test]
     fn a_description_is_read_again_when_it_changed_and_in_the_next_run() {
-        let (cache, now) = (Cache::default(), Instant::now());
-        let guests = [guest(1, 1), guest(2, -1)];
-        assert_eq!(cache.wanted(&guests, LONG), [0, 1]);
+        let (cache, now) = (DefinitionCache::default(), Instant::now());
+        let guests = [domain(1, 1), domain(2, -1)];
+        assert_eq!(cache.stale(&guests, LONG), [0, 1]);
         for guest in &guests {
-            cache.put(guest, now, Some(titled("a")));
+            cache.insert(guest, now, Some(titled("a")));
         }
-        assert!(cache.wanted(&guests, LONG).is_empty());
-        cache.take(&Event::Changed(guests[1].clone()));
-        assert_eq!(cache.wanted(&guests, LONG), [1]);
-        assert!(cache.about(&guests[1]).is_some());
-        cache.put(&guests[1], Instant::now() + LONG, Some(titled("b")));
-        assert!(cache.wanted(&guests, LONG).is_empty());
+        assert!(cache.stale(&guests, LONG).is_empty());
+        cache.handle_event(&DomainEvent::DefinitionChanged(guests[1].clone()));
+        assert_eq!(cache.stale(&guests, LONG), [1]);
+        assert!(cache.get(&guests[1]).is_some());
+        cache.insert(&guests[1], Instant::now() + LONG, Some(titled("b")));
+        assert!(cache.stale(&guests, LONG).is_empty());
 
-        let guests = [guest(1, 3), guest(2, -1)];
-        assert_eq!(cache.wanted(&guests, LONG), [0]);
-        assert_eq!(cache.about(&guests[0]), None);
+        let guests = [domain(1, 3), domain(2, -1)];
+        assert_eq!(cache.stale(&guests, LONG), [0]);
+        assert_eq!(cache.get(&guests[0]), None);
     }
 
     #[test]
     fn what_changed_while_it_was_read_is_read_again() {
-        let (cache, guests) = (Cache::default(), [guest(1, 1)]);
+        let (cache, guests) = (DefinitionCache::default(), [domain(1, 1)]);
         let asked = Instant::now();
-        cache.put(&guests[0], asked, Some(titled("a")));
-        cache.take(&Event::Changed(guests[0].clone()));
-        cache.put(&guests[0], asked, Some(titled("a")));
-        assert_eq!(cache.wanted(&guests, LONG), [0]);
+        cache.insert(&guests[0], asked, Some(titled("a")));
+        cache.handle_event(&DomainEvent::DefinitionChanged(guests[0].clone()));
+        cache.insert(&guests[0], asked, Some(titled("a")));
+        assert_eq!(cache.stale(&guests, LONG), [0]);
     }
 
     #[test]
     fn old_ones_are_read_again_a_few_at_a_time_the_oldest_first() {
-        let (cache, now) = (Cache::default(), Instant::now());
-        let guests: Vec<_> = (0..40).map(|number| guest(number, 1)).collect();
+        let (cache, now) = (DefinitionCache::default(), Instant::now());
+        let guests: Vec<_> = (0..40).map(|number| domain(number, 1)).collect();
         for (n, guest) in guests.iter().enumerate() {
             let later = Duration::from_nanos(40 - u64::try_from(n).unwrap());
-            cache.put(guest, now + later, Some(titled("a")));
+            cache.insert(guest, now + later, Some(titled("a")));
         }
         std::thread::sleep(Duration::from_micros(1));
-        assert_eq!(cache.wanted(&guests, Duration::ZERO), [39, 38, 37]);
+        assert_eq!(cache.stale(&guests, Duration::ZERO), [39, 38, 37]);
     }
 
     #[test]
     fn those_that_are_gone_are_forgotten() {
-        let (cache, now) = (Cache::default(), Instant::now());
-        cache.put(&guest(1, 1), now, Some(titled("a")));
-        cache.put(&guest(2, 1), now, Some(titled("a")));
-        cache.wanted(&[guest(2, 1)], LONG);
+        let (cache, now) = (DefinitionCache::default(), Instant::now());
+        cache.insert(&domain(1, 1), now, Some(titled("a")));
+        cache.insert(&domain(2, 1), now, Some(titled("a")));
+        cache.stale(&[domain(2, 1)], LONG);
         assert_eq!(cache.entries().len(), 1);
     }
 }

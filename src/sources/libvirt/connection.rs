@@ -24,55 +24,55 @@ use tokio::{
     time::{sleep_until, timeout_at},
 };
 
-use super::wire::{self, Kind, Message, Refusal, Wrong};
+use super::wire::{self, DecodeError, Message, MessageType, RemoteError};
 
 /// So many requests without an answer.
-const SLOTS: usize = 4;
+const MAX_PENDING_CALLS: usize = 4;
 /// So many of them that may hang: with them the last slot is left.
-const SLOTS_FOR_SLOW: usize = 3;
+const MAX_SLOW_CALLS: usize = 3;
 /// So many messages wait to be written: the requests, and answers to pings.
-const OUT: usize = 16;
+const SEND_QUEUE: usize = 16;
 /// So much is read at a time.
-const CHUNK: usize = 64 * 1024;
+const READ_CHUNK: usize = 64 * 1024;
 /// So many events and pings are taken in a second; who tells more has to wait.
-const MAX_TOLD: u32 = 5000;
+const MAX_EVENTS_PER_SECOND: u32 = 5000;
 /// No reason is longer.
 const MAX_REASON: usize = 300;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum CallError {
     /// The daemon says no.
-    Refused(Refusal),
+    Remote(RemoteError),
     /// The daemon does not let this user in, for this reason.
-    LockedOut(String),
+    PermissionDenied(String),
     /// There is no connection, or none any more.
     Closed(String),
     /// The answer makes no sense.
-    Wrong(Wrong),
+    Decode(DecodeError),
     /// It did not come in time.
-    Late,
+    TimedOut,
 }
 
-impl Failure {
+impl CallError {
     pub(super) fn closed(reason: impl fmt::Display) -> Self {
         Self::Closed(reason.to_string())
     }
 }
 
-impl From<Wrong> for Failure {
-    fn from(wrong: Wrong) -> Self {
-        Self::Wrong(wrong)
+impl From<DecodeError> for CallError {
+    fn from(wrong: DecodeError) -> Self {
+        Self::Decode(wrong)
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(refusal) => f.write_str(&one_line(refusal)),
-            Self::LockedOut(reason) | Self::Closed(reason) => f.write_str(&one_line(reason)),
-            Self::Wrong(wrong) => wrong.fmt(f),
-            Self::Late => f.write_str("no answer in time"),
+            Self::Remote(refusal) => f.write_str(&one_line(refusal)),
+            Self::PermissionDenied(reason) | Self::Closed(reason) => f.write_str(&one_line(reason)),
+            Self::Decode(wrong) => wrong.fmt(f),
+            Self::TimedOut => f.write_str("no answer in time"),
         }
     }
 }
@@ -84,31 +84,31 @@ pub(super) fn one_line(text: impl fmt::Display) -> String {
     printable.take(MAX_REASON).collect()
 }
 
-pub(super) type Result<T> = std::result::Result<T, Failure>;
+pub(super) type Result<T> = std::result::Result<T, CallError>;
 
 /// What becomes of an answer.
-pub(super) type Then = Box<dyn FnOnce(Result<Vec<u8>>) + Send>;
+pub(super) type ReplyHandler = Box<dyn FnOnce(Result<Vec<u8>>) + Send>;
 
 /// What becomes of events.
-pub(super) type Told = Arc<dyn Fn(u32, &[u8]) + Send + Sync>;
+pub(super) type EventHandler = Arc<dyn Fn(u32, &[u8]) + Send + Sync>;
 
 /// What was counted so far.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct RpcCounters {
     pub(super) connections: AtomicU64,
     pub(super) requests: AtomicU64,
     pub(super) events: AtomicU64,
 }
 
-impl Counts {
-    pub(super) fn add(count: &AtomicU64) {
+impl RpcCounters {
+    pub(super) fn increment(count: &AtomicU64) {
         count.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// Which slot a request may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Slot {
+pub(super) enum SlotClass {
     /// Any, for what the daemon answers by itself.
     Any,
     /// Not the last, for what somebody else has to answer first.
@@ -117,239 +117,249 @@ pub(super) enum Slot {
 
 /// A question.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct RpcRequest {
     pub(super) procedure: u32,
     pub(super) body: Vec<u8>,
     /// When whoever asks will have gone.
-    pub(super) by: Instant,
+    pub(super) deadline: Instant,
 }
 
 /// An open connection, closed when it is dropped.
-pub(super) struct Line {
-    shared: Arc<Shared>,
+pub(super) struct RpcConnection {
+    shared: Arc<ConnectionShared>,
     task: AbortHandle,
-    end: watch::Receiver<Option<String>>,
+    close_reason: watch::Receiver<Option<String>>,
 }
 
-struct Shared {
-    waiting: Mutex<Waiting>,
-    out: mpsc::Sender<Vec<u8>>,
+struct ConnectionShared {
+    pending: Mutex<PendingCalls>,
+    outgoing: mpsc::Sender<Vec<u8>>,
     slots: Arc<Semaphore>,
-    slow: Arc<Semaphore>,
-    counts: Arc<Counts>,
+    slow_slots: Arc<Semaphore>,
+    counters: Arc<RpcCounters>,
 }
 
 #[derive(Default)]
-struct Waiting {
-    serial: u32,
-    requests: HashMap<u32, Asked>,
+struct PendingCalls {
+    last_serial: u32,
+    calls: HashMap<u32, PendingCall>,
     /// Why no request can be made any more.
     closed: Option<String>,
 }
 
 /// A request without an answer.
-struct Asked {
-    then: Then,
+struct PendingCall {
+    on_reply: ReplyHandler,
     procedure: u32,
-    since: Instant,
-    by: Instant,
+    sent_at: Instant,
+    deadline: Instant,
     is_slow: bool,
     _permits: [Option<OwnedSemaphorePermit>; 2],
 }
 
-impl Line {
+impl RpcConnection {
     /// Connects. Must be called on the runtime.
-    pub(super) async fn connect(socket: &Path, counts: Arc<Counts>, told: Told) -> Result<Self> {
+    pub(super) async fn connect(
+        socket: &Path,
+        counters: Arc<RpcCounters>,
+        on_event: EventHandler,
+    ) -> Result<Self> {
         let stream = UnixStream::connect(socket).await;
-        let stream = stream.map_err(Failure::closed)?;
-        let (out, messages) = mpsc::channel(OUT);
-        let shared = Arc::new(Shared {
-            waiting: Mutex::default(),
-            out,
-            slots: Arc::new(Semaphore::new(SLOTS)),
-            slow: Arc::new(Semaphore::new(SLOTS_FOR_SLOW)),
-            counts,
+        let stream = stream.map_err(CallError::closed)?;
+        let (out, messages) = mpsc::channel(SEND_QUEUE);
+        let shared = Arc::new(ConnectionShared {
+            pending: Mutex::default(),
+            outgoing: out,
+            slots: Arc::new(Semaphore::new(MAX_PENDING_CALLS)),
+            slow_slots: Arc::new(Semaphore::new(MAX_SLOW_CALLS)),
+            counters,
         });
         let (say, end) = watch::channel(None);
-        let of = Arc::clone(&shared);
+        let reader = Arc::clone(&shared);
         let task = tokio::spawn(async move {
             let reason = tokio::select! {
-                reason = of.read(&stream, &told) => reason,
-                reason = write(&stream, messages) => reason,
+                reason = reader.read_loop(&stream, &on_event) => reason,
+                reason = write_loop(&stream, messages) => reason,
             };
-            of.close(&reason);
+            reader.close(&reason);
             say.send_replace(Some(reason));
         });
         Ok(Self {
             shared,
             task: task.abort_handle(),
-            end,
+            close_reason: end,
         })
     }
 
     /// Waits until it is closed, and says why.
-    pub(super) async fn closed(&self) -> String {
-        let mut end = self.end.clone();
+    pub(super) async fn wait_closed(&self) -> String {
+        let mut end = self.close_reason.clone();
         let end = end.wait_for(Option::is_some).await;
         let reason = end.ok().and_then(|reason| reason.clone());
         reason.unwrap_or_default()
     }
 
     /// Why it is closed, if it is.
-    pub(super) fn end(&self) -> Option<Failure> {
-        let waiting = self.shared.waiting();
-        waiting.closed.clone().map(Failure::Closed)
+    pub(super) fn close_error(&self) -> Option<CallError> {
+        let waiting = self.shared.pending();
+        waiting.closed.clone().map(CallError::Closed)
     }
 
     /// Asks if there is room, else gives back what was to become of the answer.
-    pub(super) fn try_ask(
+    pub(super) fn try_call(
         &self,
-        slot: Slot,
-        request: Request,
-        then: Then,
-    ) -> std::result::Result<(), (Request, Then)> {
+        slot: SlotClass,
+        request: RpcRequest,
+        on_reply: ReplyHandler,
+    ) -> std::result::Result<(), (RpcRequest, ReplyHandler)> {
         let shared = &self.shared;
         let take = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned().ok();
         let second = match slot {
-            Slot::Any => None,
-            Slot::Slow => match take(&shared.slow) {
-                None => return Err((request, then)),
+            SlotClass::Any => None,
+            SlotClass::Slow => match take(&shared.slow_slots) {
+                None => return Err((request, on_reply)),
                 permit => permit,
             },
         };
         match take(&shared.slots) {
-            None => Err((request, then)),
+            None => Err((request, on_reply)),
             permit => {
-                shared.ask(request, then, [permit, second]);
+                shared.send_call(request, on_reply, [permit, second]);
                 Ok(())
             }
         }
     }
 
     /// Asks as soon as there is room, and waits for the answer.
-    pub(super) async fn ask(&self, request: Request) -> Result<Vec<u8>> {
-        let by = request.by;
+    pub(super) async fn call(&self, request: RpcRequest) -> Result<Vec<u8>> {
+        let by = request.deadline;
         let answer = async {
             let slot = Arc::clone(&self.shared.slots).acquire_owned().await;
-            let (say, said) = oneshot::channel();
+            let (reply_tx, reply_rx) = oneshot::channel();
             // Whoever waited may have gone.
-            let then = Box::new(|answer| drop(say.send(answer)));
-            self.shared.ask(request, then, [slot.ok(), None]);
-            said.await
-                .unwrap_or_else(|_| Err(Failure::closed("closed")))
+            let then = Box::new(|answer| drop(reply_tx.send(answer)));
+            self.shared.send_call(request, then, [slot.ok(), None]);
+            reply_rx
+                .await
+                .unwrap_or_else(|_| Err(CallError::closed("closed")))
         };
         let answer = timeout_at(by.into(), answer).await;
-        answer.unwrap_or(Err(Failure::Late))
+        answer.unwrap_or(Err(CallError::TimedOut))
     }
 
     /// Since when a question of this kind waits for its answer that nobody waits for any
     /// more; or all of them, so that no other can be asked.
-    pub(super) fn is_hung(&self, procedure: u32) -> Option<Instant> {
+    pub(super) fn hung_since(&self, procedure: u32) -> Option<Instant> {
         let now = Instant::now();
-        let waiting = self.shared.waiting();
-        let overdue = || waiting.requests.values().filter(|asked| asked.by <= now);
-        let is_full = overdue().count() >= SLOTS;
+        let waiting = self.shared.pending();
+        let overdue = || waiting.calls.values().filter(|asked| asked.deadline <= now);
+        let is_full = overdue().count() >= MAX_PENDING_CALLS;
         let hung = overdue().filter(|asked| is_full || asked.procedure == procedure);
-        hung.map(|asked| asked.since).min()
+        hung.map(|asked| asked.sent_at).min()
     }
 
     /// How many requests have no answer although whoever asked has gone.
-    pub(super) fn overdue(&self) -> u64 {
+    pub(super) fn abandoned_calls(&self) -> u64 {
         let now = Instant::now();
-        let waiting = self.shared.waiting();
-        let overdue = waiting.requests.values().filter(|asked| asked.by <= now);
+        let waiting = self.shared.pending();
+        let overdue = waiting.calls.values().filter(|asked| asked.deadline <= now);
         overdue.fold(0, |count, _| count + 1)
     }
 
     /// Whether all slots for what is slow are taken, and have been for so long or for
     /// nobody any more.
-    pub(super) fn is_full_for(&self, long: Duration) -> bool {
+    pub(super) fn is_saturated(&self, timeout: Duration) -> bool {
         let now = Instant::now();
-        let waiting = self.shared.waiting();
-        let slow = waiting.requests.values().filter(|asked| asked.is_slow);
-        let old = slow.filter(|asked| asked.by <= now || asked.since + long <= now);
-        old.count() >= SLOTS_FOR_SLOW
+        let waiting = self.shared.pending();
+        let slow = waiting.calls.values().filter(|asked| asked.is_slow);
+        let old = slow.filter(|asked| asked.deadline <= now || asked.sent_at + timeout <= now);
+        old.count() >= MAX_SLOW_CALLS
     }
 }
 
-impl fmt::Debug for Line {
+impl fmt::Debug for RpcConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Line").finish_non_exhaustive()
     }
 }
 
-impl Drop for Line {
+impl Drop for RpcConnection {
     fn drop(&mut self) {
         self.task.abort();
         self.shared.close("closed");
     }
 }
 
-impl Shared {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+impl ConnectionShared {
+    fn pending(&self) -> MutexGuard<'_, PendingCalls> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask(&self, request: Request, then: Then, permits: [Option<OwnedSemaphorePermit>; 2]) {
-        let Request {
+    fn send_call(
+        &self,
+        request: RpcRequest,
+        on_reply: ReplyHandler,
+        permits: [Option<OwnedSemaphorePermit>; 2],
+    ) {
+        let RpcRequest {
             procedure,
             body,
-            by,
+            deadline: by,
         } = request;
-        let mut waiting = self.waiting();
+        let mut waiting = self.pending();
         if let Some(reason) = waiting.closed.clone() {
             drop(waiting);
             drop(permits);
-            return then(Err(Failure::Closed(reason)));
+            return on_reply(Err(CallError::Closed(reason)));
         }
         loop {
-            waiting.serial = waiting.serial.wrapping_add(1);
-            if waiting.serial != 0 && !waiting.requests.contains_key(&waiting.serial) {
+            waiting.last_serial = waiting.last_serial.wrapping_add(1);
+            if waiting.last_serial != 0 && !waiting.calls.contains_key(&waiting.last_serial) {
                 break;
             }
         }
-        let serial = waiting.serial;
+        let serial = waiting.last_serial;
         let message = Message {
-            program: wire::REMOTE,
+            program: wire::REMOTE_PROGRAM,
             procedure,
-            kind: Kind::Call,
+            kind: MessageType::Call,
             serial,
             is_error: false,
             body: &body,
         };
         let [_, slow] = &permits;
-        let asked = Asked {
-            then,
+        let asked = PendingCall {
+            on_reply,
             procedure,
-            since: Instant::now(),
-            by,
+            sent_at: Instant::now(),
+            deadline: by,
             is_slow: slow.is_some(),
             _permits: permits,
         };
-        waiting.requests.insert(serial, asked);
+        waiting.calls.insert(serial, asked);
         drop(waiting);
-        Counts::add(&self.counts.requests);
+        RpcCounters::increment(&self.counters.requests);
         // There is room for as many as there are slots; and without a reader all
         // questions are answered with the reason.
-        self.out.try_send(message.bytes()).ok();
+        self.outgoing.try_send(message.encode()).ok();
     }
 
     /// Reads for ever, or says why not.
-    async fn read(&self, stream: &UnixStream, told: &Told) -> String {
+    async fn read_loop(&self, stream: &UnixStream, on_event: &EventHandler) -> String {
         let mut bytes = Vec::new();
         let mut second = (Instant::now(), 0_u32);
         loop {
-            match read_some(stream, &mut bytes).await {
+            match read_chunk(stream, &mut bytes).await {
                 Ok(0) => return "the daemon closed the connection".to_owned(),
                 Ok(_) => {}
                 Err(error) => return error.to_string(),
             }
             let mut rest = bytes.as_slice();
             loop {
-                match Message::split(rest) {
+                match Message::parse(rest) {
                     Ok(Some((message, behind))) => {
                         rest = behind;
-                        if self.take(&message, told) {
+                        if self.handle_message(&message, on_event) {
                             second.1 = second.1.saturating_add(1);
                         }
                     }
@@ -361,10 +371,10 @@ impl Shared {
             bytes.drain(..done);
             if bytes.is_empty() {
                 // A long answer is seldom followed by another.
-                bytes.shrink_to(CHUNK);
+                bytes.shrink_to(READ_CHUNK);
             }
             let end = second.0 + Duration::from_secs(1);
-            if second.1 >= MAX_TOLD {
+            if second.1 >= MAX_EVENTS_PER_SECOND {
                 sleep_until(end.into()).await;
             }
             if end <= Instant::now() {
@@ -374,46 +384,48 @@ impl Shared {
     }
 
     /// Takes a message; whether nobody asked for it.
-    fn take(&self, message: &Message<'_>, told: &Told) -> bool {
+    fn handle_message(&self, message: &Message<'_>, on_event: &EventHandler) -> bool {
         match (message.program, message.kind) {
-            (wire::REMOTE, Kind::Reply) => {
-                let asked = self.waiting().requests.remove(&message.serial);
+            (wire::REMOTE_PROGRAM, MessageType::Reply) => {
+                let asked = self.pending().calls.remove(&message.serial);
                 let Some(asked) = asked else {
                     return true;
                 };
-                let Asked {
-                    then,
+                let PendingCall {
+                    on_reply: then,
                     _permits: permits,
                     ..
                 } = asked;
                 drop(permits);
                 then(if message.is_error {
-                    Err(match Refusal::read(message.body) {
-                        Ok(refusal) => Failure::Refused(refusal),
-                        Err(wrong) => Failure::Wrong(wrong),
+                    Err(match RemoteError::parse(message.body) {
+                        Ok(refusal) => CallError::Remote(refusal),
+                        Err(wrong) => CallError::Decode(wrong),
                     })
                 } else {
                     Ok(message.body.to_vec())
                 });
                 return false;
             }
-            (wire::REMOTE, Kind::Told) => {
-                Counts::add(&self.counts.events);
-                told(message.procedure, message.body);
+            (wire::REMOTE_PROGRAM, MessageType::Event) => {
+                RpcCounters::increment(&self.counters.events);
+                on_event(message.procedure, message.body);
             }
-            (wire::KEEPALIVE, Kind::Told) if message.procedure == wire::PING => {
+            (wire::KEEPALIVE_PROGRAM, MessageType::Event)
+                if message.procedure == wire::KEEPALIVE_PROC_PING =>
+            {
                 let pong = Message {
-                    program: wire::KEEPALIVE,
-                    procedure: wire::PONG,
-                    kind: Kind::Told,
+                    program: wire::KEEPALIVE_PROGRAM,
+                    procedure: wire::KEEPALIVE_PROC_PONG,
+                    kind: MessageType::Event,
                     serial: 0,
                     is_error: false,
                     body: &[],
                 };
                 // Who asks and does not read gets no more answers; the requests' room
                 // stays free.
-                if self.out.capacity() > SLOTS {
-                    self.out.try_send(pong.bytes()).ok();
+                if self.outgoing.capacity() > MAX_PENDING_CALLS {
+                    self.outgoing.try_send(pong.encode()).ok();
                 }
             }
             _ => {}
@@ -422,27 +434,27 @@ impl Shared {
     }
 
     fn close(&self, reason: &str) {
-        let mut waiting = self.waiting();
+        let mut waiting = self.pending();
         waiting.closed.get_or_insert_with(|| reason.to_owned());
-        let requests = std::mem::take(&mut waiting.requests);
+        let requests = std::mem::take(&mut waiting.calls);
         drop(waiting);
         for asked in requests.into_values() {
-            let Asked {
-                then,
+            let PendingCall {
+                on_reply: then,
                 _permits: permits,
                 ..
             } = asked;
             drop(permits);
-            then(Err(Failure::closed(reason)));
+            then(Err(CallError::closed(reason)));
         }
     }
 }
 
 /// Reads what is there; 0 at the end.
-async fn read_some(stream: &UnixStream, bytes: &mut Vec<u8>) -> io::Result<usize> {
+async fn read_chunk(stream: &UnixStream, bytes: &mut Vec<u8>) -> io::Result<usize> {
     loop {
         stream.readable().await?;
-        bytes.reserve(CHUNK);
+        bytes.reserve(READ_CHUNK);
         match stream.try_read_buf(bytes) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             read => return read,
@@ -451,7 +463,7 @@ async fn read_some(stream: &UnixStream, bytes: &mut Vec<u8>) -> io::Result<usize
 }
 
 /// Writes for ever, or says why not.
-async fn write(stream: &UnixStream, mut messages: mpsc::Receiver<Vec<u8>>) -> String {
+async fn write_loop(stream: &UnixStream, mut messages: mpsc::Receiver<Vec<u8>>) -> String {
     while let Some(message) = messages.recv().await {
         let mut rest = message.as_slice();
         while !rest.is_empty() {

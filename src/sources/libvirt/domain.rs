@@ -19,32 +19,32 @@ pub struct Domain {
     /// libvirt's number for this run; only while it runs.
     pub id: Option<u32>,
     /// What it is doing.
-    pub state: Option<State>,
+    pub state: Option<DomainState>,
     /// Why, as libvirt's number: what it means depends on the state.
     pub reason: Option<i32>,
     /// What its description says, as it was last read.
-    pub about: Option<Arc<About>>,
+    pub definition: Option<Arc<DomainDef>>,
     /// What it used. Of one that does not run neither CPU time nor memory, whatever libvirt
     /// says of them.
-    pub stats: Stats,
+    pub stats: DomainStats,
     /// Whether libvirt left out what it could not get without waiting.
     pub is_partial: bool,
     /// Whether an earlier question about it has no answer yet.
     pub is_stuck: bool,
     /// How long the answer took.
-    pub took: Option<Duration>,
+    pub response_time: Option<Duration>,
     /// When it was started, from 1970 on, by its control group; nothing where that is not
     /// seen.
     pub started: Option<Duration>,
     /// What became of it since this exporter listens, if anybody tells.
-    pub lifecycle: Option<Lifecycle>,
+    pub lifecycle: Option<LifecycleCounts>,
     /// Its migration, save or other job, if that was asked for.
-    pub job: Option<Job>,
+    pub job: Option<DomainJob>,
 }
 
 /// What is known of a run of a domain without asking libvirt.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Counted {
+pub struct HostStats {
     /// libvirt's number for the run.
     pub id: u32,
     /// When it began, from 1970 on.
@@ -59,7 +59,7 @@ pub struct Counted {
 
 /// What a domain is doing, with libvirt's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
+pub enum DomainState {
     /// 0
     NoState,
     /// 1
@@ -78,7 +78,7 @@ pub enum State {
     PmSuspended,
 }
 
-impl State {
+impl DomainState {
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; 8] = [
         Self::NoState,
@@ -93,7 +93,7 @@ impl State {
 
     /// The one of this number.
     #[must_use]
-    pub fn of(number: i32) -> Option<Self> {
+    pub fn from_number(number: i32) -> Option<Self> {
         Self::ALL.get(usize::try_from(number).ok()?).copied()
     }
 
@@ -107,7 +107,7 @@ impl State {
 /// What became of a domain since this exporter listens, by events; or, of those that libvirt
 /// was asked about through its library, since it looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Lifecycle {
+pub struct LifecycleCounts {
     /// How often it was started.
     pub starts: u64,
     /// How often it stopped, for whatever reason.
@@ -120,7 +120,7 @@ pub struct Lifecycle {
 
 /// What a domain's description says: its XML, documented in libvirt's `formatdomain`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct About {
+pub struct DomainDef {
     /// Its title.
     pub title: Option<String>,
     /// `hvm` and the like.
@@ -135,16 +135,16 @@ pub struct About {
     /// the guest is not asked.
     pub balloon_period: Option<u32>,
     /// Its disks, floppies and CD-ROMs, in order.
-    pub disks: Vec<AboutDisk>,
+    pub disks: Vec<DiskDef>,
     /// Its network interfaces, in order.
-    pub interfaces: Vec<AboutInterface>,
+    pub interfaces: Vec<InterfaceDef>,
     /// What `OpenStack` Nova wrote into its metadata.
     pub nova: Option<Nova>,
 }
 
 /// What a domain's description says of a disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AboutDisk {
+pub struct DiskDef {
     /// The name it has in statistics: `vda`.
     pub target: String,
     /// `disk`, `cdrom`, `floppy` or `lun`.
@@ -168,35 +168,35 @@ pub struct AboutDisk {
     /// Its serial number.
     pub serial: Option<String>,
     /// What it is held to, if it is held to anything.
-    pub limits: Option<Box<Limits>>,
+    pub limits: Option<Box<IoTune>>,
 }
 
 /// What a disk is held to by its description's `<iotune>`. Of what has no limit there is
 /// none here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Limits {
+pub struct IoTune {
     /// Bytes.
-    pub bytes: Limited,
+    pub bytes: IoTuneLimits,
     /// Requests.
-    pub requests: Limited,
+    pub requests: IoTuneLimits,
     /// Bytes of which each so many, where a request has more, count as a request.
     pub request_size: Option<u64>,
 }
 
 /// Limits by what is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Limited {
+pub struct IoTuneLimits {
     /// Of all together.
-    pub total: Limit,
+    pub total: IoLimit,
     /// Of what is read.
-    pub read: Limit,
+    pub read: IoLimit,
     /// Of what is written.
-    pub write: Limit,
+    pub write: IoLimit,
 }
 
 /// A limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Limit {
+pub struct IoLimit {
     /// So many a second.
     pub rate: Option<u64>,
     /// So many a second for a while.
@@ -207,7 +207,7 @@ pub struct Limit {
 
 /// What a domain's description says of a network interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AboutInterface {
+pub struct InterfaceDef {
     /// The host's name for it; none before the domain runs, and for those that are no
     /// device of the host's.
     pub target: Option<String>,
@@ -250,7 +250,7 @@ pub struct Nova {
 
 /// What a domain used.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Stats {
+pub struct DomainStats {
     /// CPU time of all it runs on the host.
     pub cpu: CpuTimes,
     /// Memory.
@@ -262,9 +262,9 @@ pub struct Stats {
     /// Its virtual CPUs that there are, in order.
     pub vcpus: Vec<Vcpu>,
     /// Its network interfaces that libvirt counts for, in order.
-    pub interfaces: Vec<Interface>,
+    pub interfaces: Vec<DomainInterface>,
     /// Its disks, in order.
-    pub disks: Vec<Disk>,
+    pub disks: Vec<DomainDisk>,
     /// Threads of QEMU's that do I/O, in order.
     pub io_threads: Vec<IoThread>,
     /// How fast its memory is written to.
@@ -341,18 +341,18 @@ pub struct Vcpu {
 
 /// A network interface.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Interface {
+pub struct DomainInterface {
     /// The host's name for it.
     pub name: String,
     /// What the guest received.
-    pub received: Traffic,
+    pub received: InterfaceTraffic,
     /// What the guest sent.
-    pub sent: Traffic,
+    pub sent: InterfaceTraffic,
 }
 
 /// What went one way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Traffic {
+pub struct InterfaceTraffic {
     /// Bytes.
     pub bytes: Option<u64>,
     /// Packets.
@@ -365,17 +365,17 @@ pub struct Traffic {
 
 /// A disk.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Disk {
+pub struct DomainDisk {
     /// The name the guest's description has for it: `vda`.
     pub name: String,
     /// The file or device it is made of; none without a medium.
     pub path: Option<String>,
     /// What was read.
-    pub read: Operations,
+    pub read: DiskOperations,
     /// What was written.
-    pub written: Operations,
+    pub written: DiskOperations,
     /// How often it was told to write back what it caches; without bytes.
-    pub flushed: Operations,
+    pub flushed: DiskOperations,
     /// Errors, where the hypervisor counts them.
     pub errors: Option<u64>,
     /// Bytes in use of what it is made of, holes left out.
@@ -388,7 +388,7 @@ pub struct Disk {
 
 /// Requests to a disk of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Operations {
+pub struct DiskOperations {
     /// How many.
     pub requests: Option<u64>,
     /// How much.
@@ -415,7 +415,7 @@ pub struct DirtyRate {
 
 /// A migration, save or dump that goes on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Job {
+pub struct DomainJob {
     /// libvirt's number for its kind: 0 none, 1 bounded, 2 unbounded, …
     pub kind: Option<i32>,
     /// How long it runs.

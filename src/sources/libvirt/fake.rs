@@ -11,85 +11,85 @@ use std::{
     time::Duration,
 };
 
-use super::wire::{self, Body, Kind, Message, Thing, procedure};
+use super::wire::{self, Message, MessageType, NamedObject, XdrEncoder, procedure};
 
 /// A domain.
 #[derive(Debug, Clone)]
-pub(super) struct FakeGuest {
+pub(super) struct FakeDomain {
     pub(super) name: Vec<u8>,
     pub(super) id: i32,
     /// Whether its monitor answers nobody.
     pub(super) is_hung: bool,
     /// So many times it is busy for somebody else.
-    pub(super) busy: usize,
+    pub(super) busy_replies: usize,
     pub(super) title: String,
 }
 
 /// What becomes of a request.
 #[derive(Debug, Clone)]
-pub(super) enum Fate {
-    Usual,
-    Refused(i32),
+pub(super) enum ReplyAction {
+    Normal,
+    Error(i32),
     /// These bytes instead of any message.
     Raw(Vec<u8>),
     /// A reply with this in it.
     Reply(Vec<u8>),
     /// Only the first bytes of what is in the reply.
-    Cut(usize),
-    Never,
+    Truncated(usize),
+    NoReply,
 }
 
 /// A request that came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Came {
+pub(super) struct ReceivedCall {
     /// On which connection, by number.
-    pub(super) on: usize,
+    pub(super) connection: usize,
     pub(super) procedure: u32,
     pub(super) body: Vec<u8>,
 }
 
 /// The groups that no monitor is needed for.
-const QUICK: u32 = 0b1_0001;
+const QUICK_GROUPS: u32 = 0b1_0001;
 
-type Decide = Box<dyn FnMut(&Came) -> Fate + Send>;
+type DecideFn = Box<dyn FnMut(&ReceivedCall) -> ReplyAction + Send>;
 
 #[derive(Default)]
-pub(super) struct World {
-    pub(super) guests: Vec<FakeGuest>,
+pub(super) struct FakeState {
+    pub(super) domains: Vec<FakeDomain>,
     pub(super) pools: Vec<Vec<u8>>,
     pub(super) networks: Vec<Vec<u8>>,
     pub(super) driver: &'static str,
     pub(super) auths: Vec<u32>,
     /// Whether it does nothing at all.
     pub(super) is_hung: bool,
-    pub(super) decide: Option<Decide>,
+    pub(super) decide: Option<DecideFn>,
     /// How long each answer takes.
-    pub(super) takes: Duration,
-    pub(super) came: Vec<Came>,
+    pub(super) reply_delay: Duration,
+    pub(super) received: Vec<ReceivedCall>,
     pub(super) pongs: usize,
     /// Requests without an answer, by connection, now and at most.
     pub(super) outstanding: HashMap<usize, usize>,
-    pub(super) most: HashMap<usize, usize>,
+    pub(super) max_outstanding: HashMap<usize, usize>,
     /// Those that wait for a domain to go on: connection, serial, name.
-    held: Vec<(usize, u32, Vec<u8>)>,
+    suspended: Vec<(usize, u32, Vec<u8>)>,
     streams: HashMap<usize, UnixStream>,
 }
 
-impl World {
-    pub(super) fn guest(&mut self, name: &str) -> &mut FakeGuest {
-        let mut guests = self.guests.iter_mut();
+impl FakeState {
+    pub(super) fn domain(&mut self, name: &str) -> &mut FakeDomain {
+        let mut guests = self.domains.iter_mut();
         guests.find(|guest| guest.name == name.as_bytes()).unwrap()
     }
 
-    pub(super) fn count(&self, procedure: u32) -> usize {
-        self.came
+    pub(super) fn calls_to(&self, procedure: u32) -> usize {
+        self.received
             .iter()
             .filter(|came| came.procedure == procedure)
             .count()
     }
 
-    fn named<'a>(&'a self, body: &[u8]) -> Option<&'a FakeGuest> {
-        let mut guests = self.guests.iter();
+    fn domain_in_body<'a>(&'a self, body: &[u8]) -> Option<&'a FakeDomain> {
+        let mut guests = self.domains.iter();
         guests.find(|guest| {
             let uuid = uuid(&guest.name);
             body.windows(16).any(|bytes| bytes == uuid)
@@ -98,14 +98,14 @@ impl World {
 
     fn reply(&mut self, on: usize, serial: u32, procedure: u32, is_error: bool, body: &[u8]) {
         let message = Message {
-            program: wire::REMOTE,
+            program: wire::REMOTE_PROGRAM,
             procedure,
-            kind: Kind::Reply,
+            kind: MessageType::Reply,
             serial,
             is_error,
             body,
         };
-        self.write(on, &message.bytes());
+        self.write(on, &message.encode());
         *self.outstanding.get_mut(&on).unwrap() -= 1;
     }
 
@@ -120,11 +120,11 @@ impl World {
 /// See the module's documentation.
 pub(super) struct FakeLibvirt {
     pub(super) socket: PathBuf,
-    shared: Arc<Shared>,
+    shared: Arc<FakeShared>,
 }
 
-struct Shared {
-    world: Mutex<World>,
+struct FakeShared {
+    state: Mutex<FakeState>,
     changed: Condvar,
     is_over: Mutex<bool>,
     connections: AtomicUsize,
@@ -133,21 +133,21 @@ struct Shared {
 impl FakeLibvirt {
     /// One with these domains, which run.
     pub(super) fn start(socket: &Path, guests: &[&str]) -> Self {
-        let guests = guests.iter().zip(1..).map(|(name, id)| FakeGuest {
+        let guests = guests.iter().zip(1..).map(|(name, id)| FakeDomain {
             name: name.as_bytes().to_vec(),
             id,
             is_hung: false,
-            busy: 0,
+            busy_replies: 0,
             title: format!("about {name}"),
         });
-        let world = World {
-            guests: guests.collect(),
+        let world = FakeState {
+            domains: guests.collect(),
             driver: "QEMU",
             auths: vec![0],
-            ..World::default()
+            ..FakeState::default()
         };
-        let shared = Arc::new(Shared {
-            world: Mutex::new(world),
+        let shared = Arc::new(FakeShared {
+            state: Mutex::new(world),
             changed: Condvar::new(),
             is_over: Mutex::new(false),
             connections: AtomicUsize::new(0),
@@ -161,11 +161,11 @@ impl FakeLibvirt {
                 }
                 let stream = stream.unwrap();
                 let on = of.connections.fetch_add(1, Ordering::SeqCst);
-                let mut world = of.world.lock().unwrap();
+                let mut world = of.state.lock().unwrap();
                 world.streams.insert(on, stream.try_clone().unwrap());
                 world.outstanding.insert(on, 0);
                 let of = Arc::clone(&of);
-                thread::spawn(move || converse(&of, on, stream));
+                thread::spawn(move || serve_connection(&of, on, stream));
             }
         });
         Self {
@@ -174,8 +174,8 @@ impl FakeLibvirt {
         }
     }
 
-    pub(super) fn world(&self) -> MutexGuard<'_, World> {
-        self.shared.world.lock().unwrap()
+    pub(super) fn state(&self) -> MutexGuard<'_, FakeState> {
+        self.shared.state.lock().unwrap()
     }
 
     pub(super) fn connections(&self) -> usize {
@@ -183,62 +183,71 @@ impl FakeLibvirt {
     }
 
     /// Lets requests be met by something else than usual.
-    pub(super) fn decide(&self, decide: impl FnMut(&Came) -> Fate + Send + 'static) {
-        self.world().decide = Some(Box::new(decide));
+    pub(super) fn set_handler(
+        &self,
+        decide: impl FnMut(&ReceivedCall) -> ReplyAction + Send + 'static,
+    ) {
+        self.state().decide = Some(Box::new(decide));
     }
 
     /// Stops doing anything, or goes on.
     pub(super) fn hang(&self, is_hung: bool) {
-        self.world().is_hung = is_hung;
+        self.state().is_hung = is_hung;
         self.shared.changed.notify_all();
     }
 
     /// Lets a domain go on.
-    pub(super) fn resume(&self, name: &str) {
-        let mut world = self.world();
-        world.guest(name).is_hung = false;
-        let held = std::mem::take(&mut world.held);
+    pub(super) fn resume_domain(&self, name: &str) {
+        let mut world = self.state();
+        world.domain(name).is_hung = false;
+        let held = std::mem::take(&mut world.suspended);
         for (on, serial, who) in held {
             if who == name.as_bytes() {
-                let guest = world.guest(name).clone();
-                let body = records(&[&guest], false);
-                world.reply(on, serial, procedure::STATS, false, &body);
+                let guest = world.domain(name).clone();
+                let body = encode_stats_records(&[&guest], false);
+                world.reply(
+                    on,
+                    serial,
+                    procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS,
+                    false,
+                    &body,
+                );
             } else {
-                world.held.push((on, serial, who));
+                world.suspended.push((on, serial, who));
             }
         }
     }
 
     /// Tells something on the first connection.
-    pub(super) fn tell(&self, program: u32, procedure: u32, body: &[u8]) {
+    pub(super) fn send_message(&self, program: u32, procedure: u32, body: &[u8]) {
         let message = Message {
             program,
             procedure,
-            kind: Kind::Told,
+            kind: MessageType::Event,
             serial: 0,
             is_error: false,
             body,
         };
-        self.world().write(0, &message.bytes());
+        self.state().write(0, &message.encode());
     }
 
     /// Tells something about a domain: the numbers and texts behind it.
-    pub(super) fn event(&self, procedure: u32, name: &str, rest: &[u8]) {
-        let guest = self.world().guest(name).clone();
-        let mut body = named(Body::default().number(7), &guest).bytes();
+    pub(super) fn send_event(&self, procedure: u32, name: &str, rest: &[u8]) {
+        let guest = self.state().domain(name).clone();
+        let mut body = put_fake_domain(XdrEncoder::default().put_u32(7), &guest).into_bytes();
         body.extend(rest);
-        self.tell(wire::REMOTE, procedure, &body);
+        self.send_message(wire::REMOTE_PROGRAM, procedure, &body);
     }
 
     /// Waits until this is so.
-    pub(super) fn until(&self, is_so: impl Fn(&World) -> bool) {
+    pub(super) fn wait_until(&self, is_so: impl Fn(&FakeState) -> bool) {
         for _ in 0..2000 {
-            if is_so(&self.world()) {
+            if is_so(&self.state()) {
                 return;
             }
             thread::sleep(Duration::from_millis(5));
         }
-        panic!("it never was so: {:?}", self.world().came);
+        panic!("it never was so: {:?}", self.state().received);
     }
 }
 
@@ -247,7 +256,7 @@ impl Drop for FakeLibvirt {
         *self.shared.is_over.lock().unwrap() = true;
         self.hang(false);
         std::fs::remove_file(&self.socket).ok();
-        for stream in self.world().streams.values() {
+        for stream in self.state().streams.values() {
             stream.shutdown(Shutdown::Both).ok();
         }
     }
@@ -262,17 +271,17 @@ pub(super) fn uuid(name: &[u8]) -> [u8; 16] {
     uuid
 }
 
-fn converse(shared: &Arc<Shared>, on: usize, mut stream: UnixStream) {
+fn serve_connection(shared: &Arc<FakeShared>, on: usize, mut stream: UnixStream) {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
     loop {
-        let mut world = shared.world.lock().unwrap();
+        let mut world = shared.state.lock().unwrap();
         while world.is_hung {
             world = shared.changed.wait(world).unwrap();
         }
         drop(world);
-        while let Some((message, rest)) = Message::split(&bytes).unwrap() {
-            take(shared, on, &message);
+        while let Some((message, rest)) = Message::parse(&bytes).unwrap() {
+            handle_message(shared, on, &message);
             bytes = rest.to_vec();
         }
         match stream.read(&mut chunk) {
@@ -280,178 +289,195 @@ fn converse(shared: &Arc<Shared>, on: usize, mut stream: UnixStream) {
             Ok(read) => bytes.extend_from_slice(&chunk[..read]),
         }
     }
-    shared.world.lock().unwrap().streams.remove(&on);
+    shared.state.lock().unwrap().streams.remove(&on);
 }
 
-fn take(shared: &Arc<Shared>, on: usize, message: &Message<'_>) {
-    let mut world = shared.world.lock().unwrap();
-    if message.program == wire::KEEPALIVE {
-        assert_eq!((message.procedure, message.kind), (wire::PONG, Kind::Told));
+fn handle_message(shared: &Arc<FakeShared>, on: usize, message: &Message<'_>) {
+    let mut world = shared.state.lock().unwrap();
+    if message.program == wire::KEEPALIVE_PROGRAM {
+        assert_eq!(
+            (message.procedure, message.kind),
+            (wire::KEEPALIVE_PROC_PONG, MessageType::Event)
+        );
         world.pongs += 1;
         return;
     }
-    assert_eq!((message.program, message.kind), (wire::REMOTE, Kind::Call));
+    assert_eq!(
+        (message.program, message.kind),
+        (wire::REMOTE_PROGRAM, MessageType::Call)
+    );
     let (procedure, serial) = (message.procedure, message.serial);
-    let came = Came {
-        on,
+    let came = ReceivedCall {
+        connection: on,
         procedure,
         body: message.body.to_vec(),
     };
-    world.came.push(came.clone());
+    world.received.push(came.clone());
     let outstanding = world.outstanding.get_mut(&on).unwrap();
     *outstanding += 1;
     let outstanding = *outstanding;
-    let most = world.most.entry(on).or_default();
+    let most = world.max_outstanding.entry(on).or_default();
     *most = outstanding.max(*most);
     let fate = match &mut world.decide {
         Some(decide) => decide(&came),
-        None => Fate::Usual,
+        None => ReplyAction::Normal,
     };
     let (is_error, body) = match fate {
-        Fate::Never => return,
-        Fate::Raw(bytes) => return world.write(on, &bytes),
-        Fate::Reply(body) => (false, body),
-        Fate::Refused(code) => (true, refusal(code)),
+        ReplyAction::NoReply => return,
+        ReplyAction::Raw(bytes) => return world.write(on, &bytes),
+        ReplyAction::Reply(body) => (false, body),
+        ReplyAction::Error(code) => (true, encode_error(code)),
         fate => {
-            let Some(mut body) = usual(&mut world, &came, serial) else {
+            let Some(mut body) = normal_reply(&mut world, &came, serial) else {
                 return;
             };
-            if let Fate::Cut(length) = fate {
+            if let ReplyAction::Truncated(length) = fate {
                 body.truncate(length);
             }
             (false, body)
         }
     };
-    if world.takes.is_zero() {
+    if world.reply_delay.is_zero() {
         return world.reply(on, serial, procedure, is_error, &body);
     }
-    let (takes, shared) = (world.takes, Arc::clone(shared));
+    let (takes, shared) = (world.reply_delay, Arc::clone(shared));
     thread::spawn(move || {
         thread::sleep(takes);
-        let mut world = shared.world.lock().unwrap();
+        let mut world = shared.state.lock().unwrap();
         world.reply(on, serial, procedure, is_error, &body);
     });
 }
 
-fn refusal(code: i32) -> Vec<u8> {
-    let body = Body::default().number(code.cast_unsigned()).number(7);
-    body.some(b"it\nis not to be").number(2).bytes()
+fn encode_error(code: i32) -> Vec<u8> {
+    let body = XdrEncoder::default()
+        .put_u32(code.cast_unsigned())
+        .put_u32(7);
+    body.put_optional_string(b"it\nis not to be")
+        .put_u32(2)
+        .into_bytes()
 }
 
-fn usual(world: &mut World, came: &Came, serial: u32) -> Option<Vec<u8>> {
-    let body = Body::default();
+fn normal_reply(world: &mut FakeState, came: &ReceivedCall, serial: u32) -> Option<Vec<u8>> {
+    let body = XdrEncoder::default();
     let length = |length: usize| u32::try_from(length).unwrap();
     Some(match came.procedure {
-        procedure::AUTH_LIST => {
-            let body = body.number(length(world.auths.len()));
+        procedure::REMOTE_PROC_AUTH_LIST => {
+            let body = body.put_u32(length(world.auths.len()));
             world
                 .auths
                 .iter()
-                .fold(body, |body, auth| body.number(*auth))
-                .bytes()
+                .fold(body, |body, auth| body.put_u32(*auth))
+                .into_bytes()
         }
-        procedure::AUTH_POLKIT => body.number(1).bytes(),
-        procedure::OPEN => Vec::new(),
-        procedure::TYPE => body.text(world.driver.as_bytes()).bytes(),
-        procedure::VERSION => 7_002_022_u64.to_be_bytes().to_vec(),
-        procedure::LIB_VERSION => 9_000_000_u64.to_be_bytes().to_vec(),
-        procedure::REGISTER => body.number(7).bytes(),
-        procedure::DOMAINS => {
-            let guests = world.guests.iter();
-            let body = guests.fold(body.number(length(world.guests.len())), named);
-            body.number(1).bytes()
+        procedure::REMOTE_PROC_AUTH_POLKIT => body.put_u32(1).into_bytes(),
+        procedure::REMOTE_PROC_CONNECT_OPEN => Vec::new(),
+        procedure::REMOTE_PROC_CONNECT_GET_TYPE => {
+            body.put_string(world.driver.as_bytes()).into_bytes()
         }
-        procedure::STATS => {
+        procedure::REMOTE_PROC_CONNECT_GET_VERSION => 7_002_022_u64.to_be_bytes().to_vec(),
+        procedure::REMOTE_PROC_CONNECT_GET_LIB_VERSION => 9_000_000_u64.to_be_bytes().to_vec(),
+        procedure::REMOTE_PROC_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY => {
+            body.put_u32(7).into_bytes()
+        }
+        procedure::REMOTE_PROC_CONNECT_LIST_ALL_DOMAINS => {
+            let guests = world.domains.iter();
+            let body = guests.fold(body.put_u32(length(world.domains.len())), put_fake_domain);
+            body.put_u32(1).into_bytes()
+        }
+        procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS => {
             let mut asked = Vec::new();
             let at = came.body.get(4..).unwrap();
-            for guest in &mut world.guests {
+            for guest in &mut world.domains {
                 let uuid = uuid(&guest.name);
                 if at.windows(16).any(|bytes| bytes == uuid) {
                     asked.push(guest.clone());
-                    guest.busy = guest.busy.saturating_sub(1);
+                    guest.busy_replies = guest.busy_replies.saturating_sub(1);
                 }
             }
             if let [guest] = asked.as_slice()
                 && guest.is_hung
-                && groups(&came.body) & !QUICK != 0
+                && requested_groups(&came.body) & !QUICK_GROUPS != 0
             {
-                let is_held = world.held.iter().any(|(_, _, who)| *who == guest.name);
+                let is_held = world.suspended.iter().any(|(_, _, who)| *who == guest.name);
                 if !is_held {
-                    world.held.push((came.on, serial, guest.name.clone()));
+                    world
+                        .suspended
+                        .push((came.connection, serial, guest.name.clone()));
                     return None;
                 }
             }
             let asked: Vec<_> = asked.iter().collect();
-            let is_quick = groups(&came.body) & !QUICK == 0;
-            records(&asked, is_quick)
+            let is_quick = requested_groups(&came.body) & !QUICK_GROUPS == 0;
+            encode_stats_records(&asked, is_quick)
         }
-        procedure::XML => {
-            let guest = world.named(&came.body)?;
+        procedure::REMOTE_PROC_DOMAIN_GET_XML_DESC => {
+            let guest = world.domain_in_body(&came.body)?;
             let xml = format!("<domain><title>{}</title></domain>", guest.title);
-            body.text(xml.as_bytes()).bytes()
+            body.put_string(xml.as_bytes()).into_bytes()
         }
-        procedure::INFO => {
-            let guest = world.named(&came.body)?;
-            let body = body.number(if guest.id < 0 { 5 } else { 1 });
-            let mut bytes = body.bytes();
+        procedure::REMOTE_PROC_DOMAIN_GET_INFO => {
+            let guest = world.domain_in_body(&came.body)?;
+            let body = body.put_u32(if guest.id < 0 { 5 } else { 1 });
+            let mut bytes = body.into_bytes();
             bytes.extend(2048_u64.to_be_bytes());
             bytes.extend(1024_u64.to_be_bytes());
             bytes.extend(3_u32.to_be_bytes());
             bytes.extend(5_000_000_000_u64.to_be_bytes());
             bytes
         }
-        procedure::STATE => body.number(1).number(9).bytes(),
-        procedure::JOB_INFO => {
-            let mut bytes = body.number(2).bytes();
+        procedure::REMOTE_PROC_DOMAIN_GET_STATE => body.put_u32(1).put_u32(9).into_bytes(),
+        procedure::REMOTE_PROC_DOMAIN_GET_JOB_INFO => {
+            let mut bytes = body.put_u32(2).into_bytes();
             for number in 1..=11_u64 {
                 bytes.extend((number * 1000).to_be_bytes());
             }
             bytes
         }
-        procedure::POOLS => things(&world.pools),
-        procedure::NETWORKS => things(&world.networks),
-        procedure::POOL_INFO => {
+        procedure::REMOTE_PROC_CONNECT_LIST_ALL_STORAGE_POOLS => encode_objects(&world.pools),
+        procedure::REMOTE_PROC_CONNECT_LIST_ALL_NETWORKS => encode_objects(&world.networks),
+        procedure::REMOTE_PROC_STORAGE_POOL_GET_INFO => {
             let is_off = came.body.windows(3).any(|bytes| bytes == b"off");
-            let mut bytes = body.number(if is_off { 0 } else { 2 }).bytes();
+            let mut bytes = body.put_u32(if is_off { 0 } else { 2 }).into_bytes();
             for number in [30_u64, 10, 20] {
                 bytes.extend(number.to_be_bytes());
             }
             bytes
         }
-        procedure::IS_NETWORK_ACTIVE => {
+        procedure::REMOTE_PROC_NETWORK_IS_ACTIVE => {
             let is_off = came.body.windows(3).any(|bytes| bytes == b"off");
-            body.number((!is_off).into()).bytes()
+            body.put_u32((!is_off).into()).into_bytes()
         }
-        procedure::BRIDGE_NAME => body.text(b"virbr0").bytes(),
+        procedure::REMOTE_PROC_NETWORK_GET_BRIDGE_NAME => body.put_string(b"virbr0").into_bytes(),
         procedure => panic!("procedure {procedure} is not known here"),
     })
 }
 
 /// The groups that are asked for.
-pub(super) fn groups(body: &[u8]) -> u32 {
+pub(super) fn requested_groups(body: &[u8]) -> u32 {
     let [.., a, b, c, d, _, _, _, _] = body else {
         return 0;
     };
     u32::from_be_bytes([*a, *b, *c, *d])
 }
 
-fn named(body: Body, guest: &FakeGuest) -> Body {
-    let body = body.thing(&guest.name, &uuid(&guest.name));
-    body.number(guest.id.cast_unsigned())
+fn put_fake_domain(body: XdrEncoder, guest: &FakeDomain) -> XdrEncoder {
+    let body = body.put_named_object(&guest.name, &uuid(&guest.name));
+    body.put_u32(guest.id.cast_unsigned())
 }
 
-fn things(names: &[Vec<u8>]) -> Vec<u8> {
-    let things = names.iter().map(|name| Thing {
+fn encode_objects(names: &[Vec<u8>]) -> Vec<u8> {
+    let things = names.iter().map(|name| NamedObject {
         name: name.clone(),
         uuid: uuid(name),
     });
-    let body = Body::default().number(u32::try_from(names.len()).unwrap());
-    let add = |body: Body, thing: Thing| body.thing(&thing.name, &thing.uuid);
-    things.fold(body, add).number(1).bytes()
+    let body = XdrEncoder::default().put_u32(u32::try_from(names.len()).unwrap());
+    let add =
+        |body: XdrEncoder, thing: NamedObject| body.put_named_object(&thing.name, &thing.uuid);
+    things.fold(body, add).put_u32(1).into_bytes()
 }
 
-pub(super) fn records(guests: &[&FakeGuest], is_quick: bool) -> Vec<u8> {
-    let body = Body::default().number(u32::try_from(guests.len()).unwrap());
+pub(super) fn encode_stats_records(guests: &[&FakeDomain], is_quick: bool) -> Vec<u8> {
+    let body = XdrEncoder::default().put_u32(u32::try_from(guests.len()).unwrap());
     let body = guests.iter().fold(body, |body, guest| {
         let is_on = guest.id >= 0;
         let state: u32 = if is_on { 1 } else { 5 };
@@ -461,27 +487,33 @@ pub(super) fn records(guests: &[&FakeGuest], is_quick: bool) -> Vec<u8> {
             params.extend([("cpu.time", 4, 7_000_000_000)]);
             params.extend([("balloon.maximum", 4, 2048), ("balloon.current", 4, 1024)]);
             params.extend([("block.count", 2, 1)]);
-            if is_on && !guest.is_hung && guest.busy == 0 {
+            if is_on && !guest.is_hung && guest.busy_replies == 0 {
                 params.extend([("balloon.rss", 4, 512), ("block.0.rd.reqs", 4, 11)]);
             }
         }
         let texts = if is_quick { 0 } else { 2 };
         let count = u32::try_from(params.len() + texts).unwrap();
-        let mut body = named(body, guest).number(count);
+        let mut body = put_fake_domain(body, guest).put_u32(count);
         for (name, kind, value) in params {
-            body = body.text(name.as_bytes()).number(kind);
+            body = body.put_string(name.as_bytes()).put_u32(kind);
             let [high, low] =
                 [value >> 32, value & 0xffff_ffff].map(|it| u32::try_from(it).unwrap());
             if kind == 4 {
-                body = body.number(high);
+                body = body.put_u32(high);
             }
-            body = body.number(low);
+            body = body.put_u32(low);
         }
         if texts > 0 {
-            body = body.text(b"block.0.name").number(7).text(b"vda");
-            body = body.text(b"block.0.path").number(7).text(b"/a");
+            body = body
+                .put_string(b"block.0.name")
+                .put_u32(7)
+                .put_string(b"vda");
+            body = body
+                .put_string(b"block.0.path")
+                .put_u32(7)
+                .put_string(b"/a");
         }
         body
     });
-    body.bytes()
+    body.into_bytes()
 }

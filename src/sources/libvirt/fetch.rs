@@ -17,82 +17,94 @@ use std::{
 use tokio::{sync::mpsc, time::sleep_until};
 
 use super::{
-    Group, Runs,
-    connection::{Failure, Request, Result},
-    domain::{About, Counted, CpuTimes, Domain, Interface, Job, State, Stats, Traffic, Vcpu},
+    HostStatsByUuid, StatsGroup,
+    connection::{CallError, Result, RpcRequest},
+    domain::{
+        CpuTimes, Domain, DomainDef, DomainInterface, DomainJob, DomainState, DomainStats,
+        HostStats, InterfaceTraffic, Vcpu,
+    },
     params,
-    session::{Session, Subject},
-    wire::{self, Body, Guest, procedure, written},
+    session::{CallSubject, LibvirtSession},
+    wire::{self, DomainRef, XdrEncoder, format_uuid, procedure},
     xml,
 };
 use crate::sources::LinkTraffic;
 
 /// So many requests at a time that may still be answered soon.
-const WINDOW: usize = 4;
+const MAX_IN_FLIGHT: usize = 4;
 /// So many domains that do not run are asked about together.
-const OFF_TOGETHER: usize = 32;
+const INACTIVE_BATCH: usize = 32;
 /// A domain with so many questions without an answer is asked no other.
-const MAX_STUCK: usize = 2;
+const MAX_PENDING_PER_DOMAIN: usize = 2;
 /// Interfaces whose other end is the guest's, so that it receives what they send; and that
 /// the kernel counts for, not a virtual switch.
-const PLAIN_KINDS: [&str; 3] = ["bridge", "ethernet", "network"];
+const KERNEL_COUNTED_TYPES: [&str; 3] = ["bridge", "ethernet", "network"];
 /// `VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT`
-const NOWAIT: u32 = 1 << 29;
+const VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT: u32 = 1 << 29;
 
 /// What to ask for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
+pub(super) struct StatsSelection {
     groups: u32,
     has_jobs: bool,
 }
 
-impl Wanted {
-    pub(super) fn new(groups: &[Group], has_jobs: bool) -> Self {
+impl StatsSelection {
+    pub(super) fn new(groups: &[StatsGroup], has_jobs: bool) -> Self {
         let groups = groups.iter().fold(0, |bits, group| bits | group.bit());
         // Without its state nobody could tell what the rest means.
-        let groups = groups | Group::State.bit();
+        let groups = groups | StatsGroup::State.bit();
         Self { groups, has_jobs }
     }
 
-    fn only(self, groups: &[Group]) -> u32 {
+    fn restrict_to(self, groups: &[StatsGroup]) -> u32 {
         self.groups & Self::new(groups, false).groups
     }
 
     /// What is not known without libvirt, of a domain that this is said of.
-    fn beside(self, counted: &Counted, about: Option<&About>) -> u32 {
-        let cpu = counted.cpu.as_ref().map_or(0, |_| Group::Cpu.bit());
+    fn groups_to_query(self, host_stats: &HostStats, definition: Option<&DomainDef>) -> u32 {
+        let cpu = host_stats.cpu.as_ref().map_or(0, |_| StatsGroup::Cpu.bit());
         // What KVM says of each comes with them.
-        let is_enough = counted.vcpus.is_some() && self.groups & Group::Vm.bit() == 0;
-        let vcpus = if is_enough { Group::Vcpu.bit() } else { 0 };
-        let links = about.and_then(|about| links(about, counted));
+        let is_enough = host_stats.vcpus.is_some() && self.groups & StatsGroup::Vm.bit() == 0;
+        let vcpus = if is_enough { StatsGroup::Vcpu.bit() } else { 0 };
+        let links = definition.and_then(|about| host_links(about, host_stats));
         let has_all = links.is_some_and(|mut links| links.all(|link| link.is_some()));
-        let interfaces = if has_all { Group::Interface.bit() } else { 0 };
+        let interfaces = if has_all {
+            StatsGroup::Interface.bit()
+        } else {
+            0
+        };
         self.groups & !(cpu | vcpus | interfaces)
     }
 
     /// What libvirt knows without asking a domain's monitor.
-    fn quick(self) -> u32 {
-        self.only(&[Group::State, Group::Interface])
+    fn groups_without_monitor(self) -> u32 {
+        self.restrict_to(&[StatsGroup::State, StatsGroup::Interface])
     }
 
     /// What there is of a domain that does not run. Disks are looked at for it, which may
     /// be on a file system that hangs.
-    fn off(self, is_stuck: bool) -> u32 {
-        let groups = [Group::State, Group::Balloon, Group::Vcpu, Group::Block];
-        let (_, without) = groups.split_last().unwrap_or((&Group::Block, &groups));
-        self.only(if is_stuck { without } else { &groups })
+    fn groups_for_inactive(self, is_stuck: bool) -> u32 {
+        let groups = [
+            StatsGroup::State,
+            StatsGroup::Balloon,
+            StatsGroup::Vcpu,
+            StatsGroup::Block,
+        ];
+        let (_, without) = groups.split_last().unwrap_or((&StatsGroup::Block, &groups));
+        self.restrict_to(if is_stuck { without } else { &groups })
     }
 }
 
 /// A question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Question {
+enum DomainQuery {
     /// What the domain of this place uses; how often that was asked before.
     Stats(usize, usize),
     /// What it uses while an earlier question of this scrape hangs.
-    Rest(usize),
+    FallbackStats(usize),
     /// What so many from this place on use, which do not run.
-    Off(usize, usize),
+    InactiveStats(usize, usize),
     Xml(usize),
     Info(usize),
     State(usize),
@@ -101,122 +113,135 @@ enum Question {
 
 /// A question that is asked.
 #[derive(Debug)]
-struct Flight {
-    question: Question,
-    since: Instant,
+struct PendingQuery {
+    query: DomainQuery,
+    sent_at: Instant,
     /// Whether others are asked meanwhile.
-    is_late: bool,
+    is_overdue: bool,
     /// Whether only what needs no monitor was asked for.
     is_quick: bool,
 }
 
 /// What became known of a domain in this scrape.
 #[derive(Debug, Default)]
-struct Draft {
-    counted: Counted,
-    said: Option<(Option<State>, Option<i32>, Stats)>,
+struct PartialDomain {
+    host_stats: HostStats,
+    stats: Option<(Option<DomainState>, Option<i32>, DomainStats)>,
     id: Option<i32>,
     is_partial: bool,
     /// Whether it was not answered in an earlier scrape.
     was_stuck: bool,
     is_gone: bool,
-    took: Option<Duration>,
-    job: Option<Job>,
+    response_time: Option<Duration>,
+    job: Option<DomainJob>,
 }
 
 /// The domains, sorted by name, and what went wrong although they are there.
-pub(super) async fn domains(
-    session: &Arc<Session>,
-    wanted: Wanted,
-    counted: Runs,
-    by: Instant,
+pub(super) async fn fetch_domains(
+    session: &Arc<LibvirtSession>,
+    selection: StatsSelection,
+    host_stats: HostStatsByUuid,
+    deadline: Instant,
 ) -> Result<(Vec<Domain>, Option<String>)> {
-    let guests = session.guests(by).await?;
-    let mut fetch = Fetch::new(session, wanted, by, guests);
-    fetch.count(counted);
-    fetch.plan();
+    let guests = session.list_domains(deadline).await?;
+    let mut fetch = Fetch::new(session, selection, deadline, guests);
+    fetch.set_host_stats(host_stats);
+    fetch.enqueue_queries();
     fetch.run().await;
-    match session.end() {
+    match session.close_error() {
         Some(failure) => Err(failure),
-        None => Ok(fetch.done()),
+        None => Ok(fetch.into_domains()),
     }
 }
 
 struct Fetch<'a> {
-    session: &'a Arc<Session>,
-    wanted: Wanted,
-    by: Instant,
+    session: &'a Arc<LibvirtSession>,
+    selection: StatsSelection,
+    deadline: Instant,
     /// How long a question keeps others waiting.
     patience: Duration,
     /// Those that run first.
-    guests: Vec<Guest>,
-    drafts: Vec<Draft>,
-    queue: VecDeque<Question>,
-    later: Vec<(Instant, Question)>,
-    flights: HashMap<u64, Flight>,
-    flown: u64,
-    say: mpsc::UnboundedSender<(u64, Result<Vec<u8>>)>,
-    said: mpsc::UnboundedReceiver<(u64, Result<Vec<u8>>)>,
+    domains: Vec<DomainRef>,
+    partials: Vec<PartialDomain>,
+    queue: VecDeque<DomainQuery>,
+    delayed: Vec<(Instant, DomainQuery)>,
+    in_flight: HashMap<u64, PendingQuery>,
+    next_id: u64,
+    reply_tx: mpsc::UnboundedSender<(u64, Result<Vec<u8>>)>,
+    reply_rx: mpsc::UnboundedReceiver<(u64, Result<Vec<u8>>)>,
     error: Option<String>,
 }
 
 impl<'a> Fetch<'a> {
-    fn new(session: &'a Arc<Session>, wanted: Wanted, by: Instant, mut guests: Vec<Guest>) -> Self {
-        guests.sort_by_key(|guest| !guest.is_active());
-        let left = by.saturating_duration_since(Instant::now());
+    fn new(
+        session: &'a Arc<LibvirtSession>,
+        selection: StatsSelection,
+        deadline: Instant,
+        mut domains: Vec<DomainRef>,
+    ) -> Self {
+        domains.sort_by_key(|guest| !guest.is_active());
+        let left = deadline.saturating_duration_since(Instant::now());
         let (say, said) = mpsc::unbounded_channel();
         Self {
             session,
-            wanted,
-            by,
+            selection,
+            deadline,
             patience: (left / 4).clamp(Duration::from_millis(100), Duration::from_secs(2)),
-            drafts: guests.iter().map(|_| Draft::default()).collect(),
-            guests,
+            partials: domains.iter().map(|_| PartialDomain::default()).collect(),
+            domains,
             queue: VecDeque::new(),
-            later: Vec::new(),
-            flights: HashMap::new(),
-            flown: 0,
-            say,
-            said,
+            delayed: Vec::new(),
+            in_flight: HashMap::new(),
+            next_id: 0,
+            reply_tx: say,
+            reply_rx: said,
             error: None,
         }
     }
 
     /// Takes what need not be asked for.
-    fn count(&mut self, mut counted: Runs) {
-        for (guest, draft) in self.guests.iter().zip(&mut self.drafts) {
-            let of_this_run = |it: &Counted| u32::try_from(guest.id) == Ok(it.id);
-            let counted = counted.remove(&written(&guest.uuid)).filter(of_this_run);
-            draft.counted = counted.unwrap_or_default();
+    fn set_host_stats(&mut self, mut host_stats: HostStatsByUuid) {
+        for (guest, draft) in self.domains.iter().zip(&mut self.partials) {
+            let of_this_run = |it: &HostStats| u32::try_from(guest.id) == Ok(it.id);
+            let counted = host_stats
+                .remove(&format_uuid(&guest.uuid))
+                .filter(of_this_run);
+            draft.host_stats = counted.unwrap_or_default();
         }
     }
 
-    fn plan(&mut self) {
-        let lacks_stats = self.session.lacks_stats.load(Ordering::Relaxed);
-        for (at, (guest, draft)) in self.guests.iter().zip(&mut self.drafts).enumerate() {
-            let asked = self.session.asked(Subject::Domain(guest.uuid));
+    fn enqueue_queries(&mut self) {
+        let lacks_stats = self.session.lacks_bulk_stats.load(Ordering::Relaxed);
+        for (at, (guest, draft)) in self.domains.iter().zip(&mut self.partials).enumerate() {
+            let asked = self.session.pending_calls(CallSubject::Domain(guest.uuid));
             draft.was_stuck = asked > 0;
-            if asked < MAX_STUCK {
+            if asked < MAX_PENDING_PER_DOMAIN {
                 if lacks_stats {
-                    self.queue.push_back(Question::Info(at));
+                    self.queue.push_back(DomainQuery::Info(at));
                 } else if guest.is_active() {
-                    self.queue.push_back(Question::Stats(at, 0));
+                    self.queue.push_back(DomainQuery::Stats(at, 0));
                 }
             }
         }
         if !lacks_stats {
-            let first = self.guests.iter().filter(|guest| guest.is_active()).count();
-            let places = (first..self.guests.len()).step_by(OFF_TOGETHER);
+            let first = self
+                .domains
+                .iter()
+                .filter(|guest| guest.is_active())
+                .count();
+            let places = (first..self.domains.len()).step_by(INACTIVE_BATCH);
             self.queue.extend(places.map(|at| {
-                let count = self.guests.len().saturating_sub(at).min(OFF_TOGETHER);
-                Question::Off(at, count)
+                let count = self.domains.len().saturating_sub(at).min(INACTIVE_BATCH);
+                DomainQuery::InactiveStats(at, count)
             }));
         }
-        let lifetime = self.session.timing().lifetime;
-        for at in self.session.cache.wanted(&self.guests, lifetime) {
-            let uuid = self.guests.get(at).map(|guest| guest.uuid);
-            if uuid.is_some_and(|uuid| self.session.asked(Subject::Xml(uuid)) == 0) {
-                self.queue.push_back(Question::Xml(at));
+        let lifetime = self.session.timing().definition_ttl;
+        for at in self.session.cache.stale(&self.domains, lifetime) {
+            let uuid = self.domains.get(at).map(|guest| guest.uuid);
+            if uuid
+                .is_some_and(|uuid| self.session.pending_calls(CallSubject::DomainXml(uuid)) == 0)
+            {
+                self.queue.push_back(DomainQuery::Xml(at));
             }
         }
     }
@@ -224,66 +249,71 @@ impl<'a> Fetch<'a> {
     /// Asks until all is answered or the time is over.
     async fn run(&mut self) {
         loop {
-            let mut room = pin!(self.session.room());
+            let mut room = pin!(self.session.slot_freed());
             room.as_mut().enable();
-            self.ask_next();
-            if self.queue.is_empty() && self.later.is_empty() && self.flights.is_empty() {
+            self.send_queued();
+            if self.queue.is_empty() && self.delayed.is_empty() && self.in_flight.is_empty() {
                 return;
             }
-            let (wake, waits) = (self.next_wake(), !self.queue.is_empty());
+            let (wake, waits) = (self.next_wakeup(), !self.queue.is_empty());
             tokio::select! {
-                Some((number, answer)) = self.said.recv() => {
-                    self.answered(number, answer);
-                    while let Ok((number, answer)) = self.said.try_recv() {
-                        self.answered(number, answer);
+                Some((number, answer)) = self.reply_rx.recv() => {
+                    self.handle_reply(number, answer);
+                    while let Ok((number, answer)) = self.reply_rx.try_recv() {
+                        self.handle_reply(number, answer);
                     }
                 }
                 () = room, if waits => {}
                 () = sleep_until(wake.into()) => {}
             }
-            if Instant::now() >= self.by || self.session.end().is_some() {
+            if Instant::now() >= self.deadline || self.session.close_error().is_some() {
                 return;
             }
-            self.woke();
+            self.handle_timers();
         }
     }
 
-    fn next_wake(&self) -> Instant {
-        let later = self.later.iter().map(|(at, _)| *at);
-        let flights = self.flights.values().filter(|flight| !flight.is_late);
-        let late = flights.map(|flight| flight.since + self.patience);
+    fn next_wakeup(&self) -> Instant {
+        let later = self.delayed.iter().map(|(at, _)| *at);
+        let flights = self.in_flight.values().filter(|flight| !flight.is_overdue);
+        let late = flights.map(|flight| flight.sent_at + self.patience);
         // What finds no room, because others ask too, may find some elsewhere by then.
         let waits = (!self.queue.is_empty()).then(|| Instant::now() + self.patience);
-        later.chain(late).chain(waits).fold(self.by, Instant::min)
+        later
+            .chain(late)
+            .chain(waits)
+            .fold(self.deadline, Instant::min)
     }
 
     /// Sees to what is due by now.
-    fn woke(&mut self) {
+    fn handle_timers(&mut self) {
         let now = Instant::now();
-        let due = self.later.extract_if(.., |(at, _)| *at <= now);
+        let due = self.delayed.extract_if(.., |(at, _)| *at <= now);
         self.queue.extend(due.map(|(_, question)| question));
-        for flight in self.flights.values_mut() {
-            if flight.is_late || flight.since + self.patience > now {
+        for flight in self.in_flight.values_mut() {
+            if flight.is_overdue || flight.sent_at + self.patience > now {
                 continue;
             }
-            flight.is_late = true;
-            if let Question::Stats(at, _) = flight.question {
-                let uuid = self.guests.get(at).map(|guest| guest.uuid);
-                if uuid.is_some_and(|it| self.session.asked(Subject::Domain(it)) < MAX_STUCK) {
-                    self.queue.push_front(Question::Rest(at));
+            flight.is_overdue = true;
+            if let DomainQuery::Stats(at, _) = flight.query {
+                let uuid = self.domains.get(at).map(|guest| guest.uuid);
+                if uuid.is_some_and(|it| {
+                    self.session.pending_calls(CallSubject::Domain(it)) < MAX_PENDING_PER_DOMAIN
+                }) {
+                    self.queue.push_front(DomainQuery::FallbackStats(at));
                 }
             }
         }
     }
 
-    fn ask_next(&mut self) {
-        let soon = self.flights.values().filter(|flight| !flight.is_late);
-        let mut free = WINDOW.saturating_sub(soon.count());
+    fn send_queued(&mut self) {
+        let soon = self.in_flight.values().filter(|flight| !flight.is_overdue);
+        let mut free = MAX_IN_FLIGHT.saturating_sub(soon.count());
         while free > 0 {
             let Some(question) = self.queue.pop_front() else {
                 return;
             };
-            if !self.ask(question) {
+            if !self.send(question) {
                 self.queue.push_front(question);
                 return;
             }
@@ -292,244 +322,289 @@ impl<'a> Fetch<'a> {
     }
 
     /// Asks; whether there was room for it.
-    fn ask(&mut self, question: Question) -> bool {
-        let Some((subject, procedure, body)) = self.request(question, false) else {
+    fn send(&mut self, query: DomainQuery) -> bool {
+        let Some((subject, procedure, body)) = self.build_request(query, false) else {
             return true;
         };
-        let (by, number) = (self.by, self.flown);
-        let request = |body: Body| Request {
+        let (by, number) = (self.deadline, self.next_id);
+        let request = |body: XdrEncoder| RpcRequest {
             procedure,
-            body: body.bytes(),
-            by,
+            body: body.into_bytes(),
+            deadline: by,
         };
         let then = || {
-            let say = self.say.clone();
+            let say = self.reply_tx.clone();
             // The scrape may be over.
             Box::new(move |answer| drop(say.send((number, answer))))
         };
         let mut is_quick = false;
-        let mut asked = self.session.try_ask(subject, request(body), then());
-        if asked.is_err() && self.session.is_full_for(self.patience) {
+        let mut asked = self.session.try_call(subject, request(body), then());
+        if asked.is_err() && self.session.is_saturated(self.patience) {
             // What needs no domain can be had all the same.
-            is_quick = matches!(question, Question::Stats(..) | Question::Rest(_));
-            if let Some((subject, _, body)) = self.request(question, is_quick) {
-                asked = self.session.try_ask_quick(subject, request(body), then());
+            is_quick = matches!(
+                query,
+                DomainQuery::Stats(..) | DomainQuery::FallbackStats(_)
+            );
+            if let Some((subject, _, body)) = self.build_request(query, is_quick) {
+                asked = self.session.try_call_quick(subject, request(body), then());
             }
         }
         if asked.is_err() {
             return false;
         }
-        self.flown = self.flown.wrapping_add(1);
-        let flight = Flight {
-            question,
-            since: Instant::now(),
-            is_late: false,
+        self.next_id = self.next_id.wrapping_add(1);
+        let flight = PendingQuery {
+            query,
+            sent_at: Instant::now(),
+            is_overdue: false,
             is_quick,
         };
-        self.flights.insert(number, flight);
+        self.in_flight.insert(number, flight);
         true
     }
 
-    fn request(&self, question: Question, is_quick: bool) -> Option<(Subject, u32, Body)> {
-        let about = |at: usize| self.guests.get(at);
-        Some(match question {
-            Question::Stats(at, _) | Question::Rest(at) => {
+    fn build_request(
+        &self,
+        query: DomainQuery,
+        is_quick: bool,
+    ) -> Option<(CallSubject, u32, XdrEncoder)> {
+        let about = |at: usize| self.domains.get(at);
+        Some(match query {
+            DomainQuery::Stats(at, _) | DomainQuery::FallbackStats(at) => {
                 let guest = about(at)?;
                 let groups = if is_quick {
-                    self.wanted.quick()
+                    self.selection.groups_without_monitor()
                 } else {
-                    let about = self.session.cache.about(guest);
-                    let counted = &self.drafts.get(at)?.counted;
-                    self.wanted.beside(counted, about.as_deref())
+                    let about = self.session.cache.get(guest);
+                    let counted = &self.partials.get(at)?.host_stats;
+                    self.selection.groups_to_query(counted, about.as_deref())
                 };
-                let body = Body::default().number(1).guest(guest);
-                let body = body.number(groups).number(NOWAIT);
-                (Subject::Domain(guest.uuid), procedure::STATS, body)
+                let body = XdrEncoder::default().put_u32(1).put_domain(guest);
+                let body = body
+                    .put_u32(groups)
+                    .put_u32(VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT);
+                (
+                    CallSubject::Domain(guest.uuid),
+                    procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS,
+                    body,
+                )
             }
-            Question::Off(at, count) => {
-                let guests = self.guests.get(at..)?.iter().take(count);
-                let body = Body::default().number(u32::try_from(guests.len()).ok()?);
-                let body = guests.fold(body, Body::guest);
-                let is_stuck = self.session.asked(Subject::Off) > 0;
-                let body = body.number(self.wanted.off(is_stuck)).number(NOWAIT);
-                (Subject::Off, procedure::STATS, body)
+            DomainQuery::InactiveStats(at, count) => {
+                let guests = self.domains.get(at..)?.iter().take(count);
+                let body = XdrEncoder::default().put_u32(u32::try_from(guests.len()).ok()?);
+                let body = guests.fold(body, XdrEncoder::put_domain);
+                let is_stuck = self.session.pending_calls(CallSubject::InactiveDomains) > 0;
+                let body = body
+                    .put_u32(self.selection.groups_for_inactive(is_stuck))
+                    .put_u32(VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT);
+                (
+                    CallSubject::InactiveDomains,
+                    procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS,
+                    body,
+                )
             }
-            Question::Xml(at) => {
+            DomainQuery::Xml(at) => {
                 let guest = about(at)?;
-                let body = Body::default().guest(guest).number(0);
-                (Subject::Xml(guest.uuid), procedure::XML, body)
+                let body = XdrEncoder::default().put_domain(guest).put_u32(0);
+                (
+                    CallSubject::DomainXml(guest.uuid),
+                    procedure::REMOTE_PROC_DOMAIN_GET_XML_DESC,
+                    body,
+                )
             }
-            Question::Info(at) => {
+            DomainQuery::Info(at) => {
                 let guest = about(at)?;
-                let body = Body::default().guest(guest);
-                (Subject::Domain(guest.uuid), procedure::INFO, body)
+                let body = XdrEncoder::default().put_domain(guest);
+                (
+                    CallSubject::Domain(guest.uuid),
+                    procedure::REMOTE_PROC_DOMAIN_GET_INFO,
+                    body,
+                )
             }
-            Question::State(at) => {
+            DomainQuery::State(at) => {
                 let guest = about(at)?;
-                let body = Body::default().guest(guest).number(0);
-                (Subject::Domain(guest.uuid), procedure::STATE, body)
+                let body = XdrEncoder::default().put_domain(guest).put_u32(0);
+                (
+                    CallSubject::Domain(guest.uuid),
+                    procedure::REMOTE_PROC_DOMAIN_GET_STATE,
+                    body,
+                )
             }
-            Question::Job(at) => {
+            DomainQuery::Job(at) => {
                 let guest = about(at)?;
-                let body = Body::default().guest(guest);
-                (Subject::Domain(guest.uuid), procedure::JOB_INFO, body)
+                let body = XdrEncoder::default().put_domain(guest);
+                (
+                    CallSubject::Domain(guest.uuid),
+                    procedure::REMOTE_PROC_DOMAIN_GET_JOB_INFO,
+                    body,
+                )
             }
         })
     }
 
-    fn answered(&mut self, number: u64, answer: Result<Vec<u8>>) {
-        let Some(flight) = self.flights.remove(&number) else {
+    fn handle_reply(&mut self, number: u64, answer: Result<Vec<u8>>) {
+        let Some(flight) = self.in_flight.remove(&number) else {
             return;
         };
-        let question = flight.question;
+        let question = flight.query;
         let taken = answer.and_then(|body| match question {
-            Question::Stats(at, _) | Question::Rest(at) => self.stats(at, &flight, &body),
-            Question::Off(at, count) => self.off(at, count, &body),
-            Question::Xml(at) => self.xml(at, flight.since, &body),
-            Question::Info(at) => self.info(at, &flight, &body),
-            Question::State(at) => self.state(at, &body),
-            Question::Job(at) => self.job(at, &body),
+            DomainQuery::Stats(at, _) | DomainQuery::FallbackStats(at) => {
+                self.handle_stats(at, &flight, &body)
+            }
+            DomainQuery::InactiveStats(at, count) => self.handle_inactive_stats(at, count, &body),
+            DomainQuery::Xml(at) => self.handle_xml(at, flight.sent_at, &body),
+            DomainQuery::Info(at) => self.handle_info(at, &flight, &body),
+            DomainQuery::State(at) => self.handle_state(at, &body),
+            DomainQuery::Job(at) => self.handle_job(at, &body),
         });
         let Err(failure) = taken else {
             return;
         };
         match (&failure, question) {
             (
-                Failure::Refused(refusal),
-                Question::Stats(..) | Question::Rest(_) | Question::Off(..),
+                CallError::Remote(refusal),
+                DomainQuery::Stats(..)
+                | DomainQuery::FallbackStats(_)
+                | DomainQuery::InactiveStats(..),
             ) if refusal.is_unsupported() => {
-                self.session.lacks_stats.store(true, Ordering::Relaxed);
+                self.session.lacks_bulk_stats.store(true, Ordering::Relaxed);
                 let at = match question {
-                    Question::Stats(at, _) | Question::Rest(at) => at..at.saturating_add(1),
-                    Question::Off(at, count) => at..at.saturating_add(count),
+                    DomainQuery::Stats(at, _) | DomainQuery::FallbackStats(at) => {
+                        at..at.saturating_add(1)
+                    }
+                    DomainQuery::InactiveStats(at, count) => at..at.saturating_add(count),
                     _ => 0..0,
                 };
-                self.queue.extend(at.map(Question::Info));
+                self.queue.extend(at.map(DomainQuery::Info));
             }
-            (Failure::Refused(refusal), Question::Stats(at, _) | Question::Info(at))
+            (CallError::Remote(refusal), DomainQuery::Stats(at, _) | DomainQuery::Info(at))
                 if refusal.is_gone() =>
             {
-                if let Some(draft) = self.drafts.get_mut(at) {
+                if let Some(draft) = self.partials.get_mut(at) {
                     draft.is_gone = true;
                 }
             }
             // No job, or no longer there: whoever asked for more is told.
-            (Failure::Refused(_), Question::Job(_)) => {}
-            (Failure::Refused(refusal), _) if refusal.is_gone() => {}
+            (CallError::Remote(_), DomainQuery::Job(_)) => {}
+            (CallError::Remote(refusal), _) if refusal.is_gone() => {}
             _ => {
-                let about = self.named(question);
+                let about = self.describe(question);
                 self.error
                     .get_or_insert_with(|| format!("{about}{failure}"));
             }
         }
     }
 
-    fn named(&self, question: Question) -> String {
-        let (Question::Stats(at, _)
-        | Question::Rest(at)
-        | Question::Off(at, _)
-        | Question::Xml(at)
-        | Question::Info(at)
-        | Question::State(at)
-        | Question::Job(at)) = question;
-        let name = self.guests.get(at).map(Guest::text).unwrap_or_default();
-        match question {
-            Question::Off(..) => "domains that do not run: ".to_owned(),
-            Question::Xml(_) => format!("description of {name:?}: "),
+    fn describe(&self, query: DomainQuery) -> String {
+        let (DomainQuery::Stats(at, _)
+        | DomainQuery::FallbackStats(at)
+        | DomainQuery::InactiveStats(at, _)
+        | DomainQuery::Xml(at)
+        | DomainQuery::Info(at)
+        | DomainQuery::State(at)
+        | DomainQuery::Job(at)) = query;
+        let name = self
+            .domains
+            .get(at)
+            .map(DomainRef::name_lossy)
+            .unwrap_or_default();
+        match query {
+            DomainQuery::InactiveStats(..) => "domains that do not run: ".to_owned(),
+            DomainQuery::Xml(_) => format!("description of {name:?}: "),
             _ => format!("{name:?}: "),
         }
     }
 
-    fn stats(&mut self, at: usize, flight: &Flight, body: &[u8]) -> Result<()> {
-        let records = wire::records(body)?;
-        let (Some(guest), Some(draft)) = (self.guests.get(at), self.drafts.get_mut(at)) else {
+    fn handle_stats(&mut self, at: usize, pending: &PendingQuery, body: &[u8]) -> Result<()> {
+        let records = wire::parse_stats_records(body)?;
+        let (Some(guest), Some(draft)) = (self.domains.get(at), self.partials.get_mut(at)) else {
             return Ok(());
         };
         let mut records = records.into_iter();
-        let Some(record) = records.find(|record| record.guest.uuid == guest.uuid) else {
+        let Some(record) = records.find(|record| record.domain.uuid == guest.uuid) else {
             draft.is_gone = true;
             return Ok(());
         };
-        let said = params::stats(record.params);
+        let said = params::parse_stats(record.params);
         let is_qemu = self.session.is_qemu();
-        let is_partial = flight.is_quick || is_qemu && !params::is_complete(&said.2, said.0);
-        if is_partial && draft.said.is_some() && !draft.is_partial {
+        let is_partial = pending.is_quick || is_qemu && !params::is_complete(&said.2, said.0);
+        if is_partial && draft.stats.is_some() && !draft.is_partial {
             // An earlier question was answered better meanwhile.
             return Ok(());
         }
         let lacks_info = !is_qemu && said.2.balloon.maximum.is_none();
-        draft.said = Some(said);
-        draft.id = Some(record.guest.id);
+        draft.stats = Some(said);
+        draft.id = Some(record.domain.id);
         draft.is_partial = is_partial;
-        draft.took = Some(flight.since.elapsed());
+        draft.response_time = Some(pending.sent_at.elapsed());
         if lacks_info {
-            self.queue.push_back(Question::Info(at));
+            self.queue.push_back(DomainQuery::Info(at));
         }
-        let is_last = matches!(flight.question, Question::Rest(_));
-        if self.wanted.has_jobs && !is_partial && !is_last {
-            self.queue.push_back(Question::Job(at));
+        let is_last = matches!(pending.query, DomainQuery::FallbackStats(_));
+        if self.selection.has_jobs && !is_partial && !is_last {
+            self.queue.push_back(DomainQuery::Job(at));
         }
-        if let Question::Stats(_, tries) = flight.question
+        if let DomainQuery::Stats(_, tries) = pending.query
             && is_partial
-            && !flight.is_quick
+            && !pending.is_quick
             && !draft.was_stuck
-            && let Some(pause) = self.session.timing().again.get(tries)
+            && let Some(pause) = self.session.timing().stats_retry_delays.get(tries)
         {
             let due = Instant::now() + *pause;
-            if due < self.by {
-                let again = Question::Stats(at, tries.saturating_add(1));
-                self.later.push((due, again));
+            if due < self.deadline {
+                let again = DomainQuery::Stats(at, tries.saturating_add(1));
+                self.delayed.push((due, again));
             }
         }
         Ok(())
     }
 
-    fn off(&mut self, at: usize, count: usize, body: &[u8]) -> Result<()> {
-        let mut records: HashMap<_, _> = wire::records(body)?
+    fn handle_inactive_stats(&mut self, at: usize, count: usize, body: &[u8]) -> Result<()> {
+        let mut records: HashMap<_, _> = wire::parse_stats_records(body)?
             .into_iter()
-            .map(|record| (record.guest.uuid, record))
+            .map(|record| (record.domain.uuid, record))
             .collect();
-        let drafts = self.guests.iter().zip(&mut self.drafts).enumerate();
+        let drafts = self.domains.iter().zip(&mut self.partials).enumerate();
         for (at, (guest, draft)) in drafts.skip(at).take(count) {
             let Some(record) = records.remove(&guest.uuid) else {
                 draft.is_gone = true;
                 continue;
             };
-            let said = params::stats(record.params);
+            let said = params::parse_stats(record.params);
             if !self.session.is_qemu() && said.2.balloon.maximum.is_none() {
-                self.queue.push_back(Question::Info(at));
+                self.queue.push_back(DomainQuery::Info(at));
             }
-            draft.id = Some(record.guest.id);
-            draft.said = Some(said);
+            draft.id = Some(record.domain.id);
+            draft.stats = Some(said);
         }
         Ok(())
     }
 
-    fn xml(&mut self, at: usize, asked: Instant, body: &[u8]) -> Result<()> {
-        let Some(guest) = self.guests.get(at) else {
+    fn handle_xml(&mut self, at: usize, requested_at: Instant, body: &[u8]) -> Result<()> {
+        let Some(guest) = self.domains.get(at) else {
             return Ok(());
         };
-        let text = wire::string(body)?;
-        let about = xml::about(&text);
+        let text = wire::parse_string(body)?;
+        let about = xml::parse_domain(&text);
         if let Err(reason) = &about {
-            let name = guest.text();
+            let name = guest.name_lossy();
             let error = || format!("description of {name:?}: {reason}");
             self.error.get_or_insert_with(error);
         }
-        self.session.cache.put(guest, asked, about.ok());
+        self.session.cache.insert(guest, requested_at, about.ok());
         Ok(())
     }
 
-    fn info(&mut self, at: usize, flight: &Flight, body: &[u8]) -> Result<()> {
-        let info = wire::info(body)?;
-        let Some(draft) = self.drafts.get_mut(at) else {
+    fn handle_info(&mut self, at: usize, pending: &PendingQuery, body: &[u8]) -> Result<()> {
+        let info = wire::parse_domain_info(body)?;
+        let Some(draft) = self.partials.get_mut(at) else {
             return Ok(());
         };
-        draft.took.get_or_insert(flight.since.elapsed());
-        let (state, reason, used) = draft.said.get_or_insert_default();
-        *state = state.or(State::of(info.state));
+        draft.response_time.get_or_insert(pending.sent_at.elapsed());
+        let (state, reason, used) = draft.stats.get_or_insert_default();
+        *state = state.or(DomainState::from_number(info.state));
         if reason.is_none() {
-            self.queue.push_back(Question::State(at));
+            self.queue.push_back(DomainQuery::State(at));
         }
         let bytes = |kib: u64| kib.checked_mul(1024);
         let balloon = &mut used.balloon;
@@ -541,31 +616,31 @@ impl<'a> Fetch<'a> {
         Ok(())
     }
 
-    fn state(&mut self, at: usize, body: &[u8]) -> Result<()> {
-        let (_, why) = wire::state(body)?;
-        let draft = self.drafts.get_mut(at);
-        if let Some((_, reason, _)) = draft.and_then(|draft| draft.said.as_mut()) {
+    fn handle_state(&mut self, at: usize, body: &[u8]) -> Result<()> {
+        let (_, why) = wire::parse_domain_state(body)?;
+        let draft = self.partials.get_mut(at);
+        if let Some((_, reason, _)) = draft.and_then(|draft| draft.stats.as_mut()) {
             *reason = Some(why);
         }
         Ok(())
     }
 
-    fn job(&mut self, at: usize, body: &[u8]) -> Result<()> {
-        let info = wire::job(body)?;
-        if let Some(draft) = self.drafts.get_mut(at) {
-            draft.job = Some(job(&info));
+    fn handle_job(&mut self, at: usize, body: &[u8]) -> Result<()> {
+        let info = wire::parse_job_info(body)?;
+        if let Some(draft) = self.partials.get_mut(at) {
+            draft.job = Some(domain_job(&info));
         }
         Ok(())
     }
 
     /// The domains as they are known now.
-    fn done(self) -> (Vec<Domain>, Option<String>) {
+    fn into_domains(self) -> (Vec<Domain>, Option<String>) {
         let Self {
             session,
-            guests,
-            drafts,
+            domains: guests,
+            partials: drafts,
             error,
-            wanted,
+            selection: wanted,
             ..
         } = self;
         let drafts = guests
@@ -573,7 +648,7 @@ impl<'a> Fetch<'a> {
             .zip(drafts)
             .filter(|(_, draft)| !draft.is_gone);
         let mut domains: Vec<_> = drafts
-            .map(|(guest, draft)| domain(session, wanted, guest, draft))
+            .map(|(guest, draft)| build_domain(session, wanted, guest, draft))
             .collect();
         domains.sort_by(|a, b| a.name.cmp(&b.name));
         // Other bytes may have become the same text.
@@ -582,96 +657,106 @@ impl<'a> Fetch<'a> {
     }
 }
 
-fn domain(session: &Session, wanted: Wanted, guest: &Guest, draft: Draft) -> Domain {
-    let about = session.cache.about(guest);
-    let is_silent = draft.said.is_none();
-    let (state, reason, mut used) = draft.said.unwrap_or_default();
+fn build_domain(
+    session: &LibvirtSession,
+    selection: StatsSelection,
+    domain: &DomainRef,
+    partial: PartialDomain,
+) -> Domain {
+    let about = session.cache.get(domain);
+    let is_silent = partial.stats.is_none();
+    let (state, reason, mut used) = partial.stats.unwrap_or_default();
     let is_off = state.is_some_and(|state| !state.is_active());
     if is_off {
         // libvirt 9 says what it used itself, and what the domain would get.
         used.cpu = CpuTimes::default();
         used.balloon.current = None;
     } else {
-        complete(&mut used, wanted, &draft.counted, about.as_deref());
+        add_host_stats(&mut used, selection, &partial.host_stats, about.as_deref());
     }
-    let id = draft.id.unwrap_or(guest.id);
+    let id = partial.id.unwrap_or(domain.id);
     Domain {
-        name: guest.text(),
-        uuid: written(&guest.uuid),
+        name: domain.name_lossy(),
+        uuid: format_uuid(&domain.uuid),
         id: id.try_into().ok().filter(|_| !is_off),
         state,
         reason,
-        started: draft.counted.started.filter(|_| !is_off),
-        lifecycle: session.heard().of(&guest.uuid, about.as_deref()),
-        about,
+        started: partial.host_stats.started.filter(|_| !is_off),
+        lifecycle: session.events().counts_for(&domain.uuid, about.as_deref()),
+        definition: about,
         stats: used,
-        is_partial: draft.is_partial || is_silent,
-        is_stuck: session.asked(Subject::Domain(guest.uuid)) > 0,
-        took: draft.took,
-        job: draft.job,
+        is_partial: partial.is_partial || is_silent,
+        is_stuck: session.pending_calls(CallSubject::Domain(domain.uuid)) > 0,
+        response_time: partial.response_time,
+        job: partial.job,
     }
 }
 
 /// Adds what was not asked for. Where it was said all the same, it is not taken from there:
 /// the two are rounded in different ways, and no counter may step back.
-fn complete(used: &mut Stats, wanted: Wanted, counted: &Counted, about: Option<&About>) {
-    let is_wanted = |group: Group| wanted.groups & group.bit() != 0;
-    if let Some(cpu) = counted.cpu
-        && is_wanted(Group::Cpu)
+fn add_host_stats(
+    stats: &mut DomainStats,
+    selection: StatsSelection,
+    host_stats: &HostStats,
+    definition: Option<&DomainDef>,
+) {
+    let is_wanted = |group: StatsGroup| selection.groups & group.bit() != 0;
+    if let Some(cpu) = host_stats.cpu
+        && is_wanted(StatsGroup::Cpu)
     {
-        used.cpu = cpu;
+        stats.cpu = cpu;
     }
-    if let Some(vcpus) = &counted.vcpus
-        && is_wanted(Group::Vcpu)
+    if let Some(vcpus) = &host_stats.vcpus
+        && is_wanted(StatsGroup::Vcpu)
     {
-        let mut said: HashMap<_, _> = used.vcpus.drain(..).map(|it| (it.number, it)).collect();
+        let mut said: HashMap<_, _> = stats.vcpus.drain(..).map(|it| (it.number, it)).collect();
         let whole = vcpus.iter().map(|vcpu| Vcpu {
             kvm: said.remove(&vcpu.number).map_or_else(Vec::new, |it| it.kvm),
             ..vcpu.clone()
         });
-        used.vcpus = whole.collect();
-        used.vcpu_current = Some(vcpus.len() as u64);
-        let maximum = about.and_then(|about| about.max_vcpus);
-        used.vcpu_maximum = used.vcpu_maximum.or(maximum);
+        stats.vcpus = whole.collect();
+        stats.vcpu_current = Some(vcpus.len() as u64);
+        let maximum = definition.and_then(|about| about.max_vcpus);
+        stats.vcpu_maximum = stats.vcpu_maximum.or(maximum);
     }
-    if used.interfaces.is_empty()
-        && is_wanted(Group::Interface)
-        && let Some(interfaces) = about.and_then(|about| interfaces(about, counted))
+    if stats.interfaces.is_empty()
+        && is_wanted(StatsGroup::Interface)
+        && let Some(interfaces) = definition.and_then(|about| host_interfaces(about, host_stats))
     {
-        used.interfaces = interfaces;
+        stats.interfaces = interfaces;
     }
 }
 
 /// What libvirt would say of its interfaces, if the kernel counts for all that have a name.
-fn interfaces(about: &About, counted: &Counted) -> Option<Vec<Interface>> {
-    let interfaces = links(about, counted)?.map(|link| {
+fn host_interfaces(definition: &DomainDef, host_stats: &HostStats) -> Option<Vec<DomainInterface>> {
+    let interfaces = host_links(definition, host_stats)?.map(|link| {
         let (name, link) = link?;
-        Some(Interface {
+        Some(DomainInterface {
             name: name.to_owned(),
             // What the host sends is what the guest receives.
-            received: traffic(link.sent),
-            sent: traffic(link.received),
+            received: interface_traffic(link.sent),
+            sent: interface_traffic(link.received),
         })
     });
     interfaces.collect()
 }
 
 /// Each interface that has a name, and what the kernel counts for it, if it does.
-fn links<'a>(
-    about: &'a About,
-    counted: &'a Counted,
+fn host_links<'a>(
+    definition: &'a DomainDef,
+    host_stats: &'a HostStats,
 ) -> Option<impl Iterator<Item = Option<(&'a str, &'a LinkTraffic)>>> {
-    let links = counted.links.as_ref()?;
-    Some(about.interfaces.iter().filter_map(|interface| {
+    let links = host_stats.links.as_ref()?;
+    Some(definition.interfaces.iter().filter_map(|interface| {
         let name = interface.target.as_deref()?;
-        let is_plain = PLAIN_KINDS.contains(&interface.kind.as_str());
+        let is_plain = KERNEL_COUNTED_TYPES.contains(&interface.kind.as_str());
         let link = links.get(name).filter(|_| is_plain);
         Some(link.map(|link| (name, link)))
     }))
 }
 
-fn traffic([bytes, packets, errors, drops]: [u64; 4]) -> Traffic {
-    Traffic {
+fn interface_traffic([bytes, packets, errors, drops]: [u64; 4]) -> InterfaceTraffic {
+    InterfaceTraffic {
         bytes: Some(bytes),
         packets: Some(packets),
         errors: Some(errors),
@@ -679,11 +764,11 @@ fn traffic([bytes, packets, errors, drops]: [u64; 4]) -> Traffic {
     }
 }
 
-fn job(info: &wire::JobInfo) -> Job {
+fn domain_job(info: &wire::JobInfo) -> DomainJob {
     let is_there = info.kind != 0;
     let three = |sizes: [u64; 3]| sizes.map(|size| is_there.then_some(size));
     let time = |time| is_there.then(|| Duration::from_millis(time));
-    Job {
+    DomainJob {
         kind: Some(info.kind),
         elapsed: time(info.elapsed),
         // Nobody knows of a job without bounds.
@@ -697,13 +782,13 @@ fn job(info: &wire::JobInfo) -> Job {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::libvirt::AboutInterface;
+    use crate::sources::libvirt::InterfaceDef;
 
-    fn named(target: Option<&str>, kind: &str) -> AboutInterface {
-        AboutInterface {
+    fn named(target: Option<&str>, kind: &str) -> InterfaceDef {
+        InterfaceDef {
             target: target.map(str::to_owned),
             kind: kind.to_owned(),
-            ..AboutInterface::default()
+            ..InterfaceDef::default()
         }
     }
 
@@ -714,23 +799,23 @@ mod tests {
             sent: [5, 6, 7, 8],
         };
         let links = ["vnet0", "vnet1", "macvtap0"].map(|name| (name.to_owned(), link));
-        let counted = Counted {
+        let counted = HostStats {
             links: Some(Arc::new(links.into())),
-            ..Counted::default()
+            ..HostStats::default()
         };
-        let known = |all: &[AboutInterface]| {
-            let about = About {
+        let known = |all: &[InterfaceDef]| {
+            let about = DomainDef {
                 interfaces: all.to_vec(),
-                ..About::default()
+                ..DomainDef::default()
             };
-            interfaces(&about, &counted)
+            host_interfaces(&about, &counted)
         };
         // One that was passed through has no name, and libvirt says nothing of it.
         let (first, nameless) = (named(Some("vnet0"), "bridge"), named(None, "hostdev"));
-        let expected = Interface {
+        let expected = DomainInterface {
             name: "vnet0".to_owned(),
-            received: traffic([5, 6, 7, 8]),
-            sent: traffic([1, 2, 3, 4]),
+            received: interface_traffic([5, 6, 7, 8]),
+            sent: interface_traffic([1, 2, 3, 4]),
         };
         assert_eq!(known(&[first.clone(), nameless]), Some(vec![expected]));
         for other in [
@@ -741,7 +826,7 @@ mod tests {
         ] {
             assert_eq!(known(&[first.clone(), other]), None);
         }
-        let nothing = Counted::default();
-        assert_eq!(interfaces(&About::default(), &nothing), None);
+        let nothing = HostStats::default();
+        assert_eq!(host_interfaces(&DomainDef::default(), &nothing), None);
     }
 }

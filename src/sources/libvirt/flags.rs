@@ -5,7 +5,7 @@ use clap::ArgAction;
 /// The flags about libvirt itself.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[group(skip)]
-pub struct Flags {
+pub struct LibvirtFlags {
     /// Where libvirt is: the path of a socket, or `qemu:///system` and the like; every
     /// other URI needs a build with the feature virt. Without it, the read-only socket
     /// that exists.
@@ -19,7 +19,7 @@ pub struct Flags {
         value_delimiter = ',',
         default_value = "state,cpu,balloon,vcpu,interface,block"
     )]
-    pub libvirt_stats: Vec<Group>,
+    pub libvirt_stats: Vec<StatsGroup>,
     /// Ask each domain that runs what migration, save or other job it is at, too.
     #[arg(long = "libvirt.jobs", default_value_t = false, action = ArgAction::Set)]
     pub libvirt_jobs: bool,
@@ -27,7 +27,7 @@ pub struct Flags {
 
 /// A group of statistics, as `virsh domstats` calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Group {
+pub enum StatsGroup {
     /// State and reason.
     State,
     /// CPU time.
@@ -52,7 +52,7 @@ pub enum Group {
     Vm,
 }
 
-impl Group {
+impl StatsGroup {
     /// Its bit in a request, as in libvirt's header `libvirt-domain.h`.
     #[must_use]
     pub fn bit(self) -> u32 {

@@ -12,18 +12,18 @@ use tokio::{
 };
 
 use super::{
-    Connection, Fetched, Network, Pool,
-    cache::Cache,
-    connection::Counts,
-    fetch::{self, Wanted},
-    flags::Group,
-    heard::Heard,
+    ConnectionInfo, FetchResult, StoragePool, VirtualNetwork,
+    cache::DefinitionCache,
+    connection::RpcCounters,
+    endpoint::Endpoint,
+    event_state::DomainEvents,
+    fetch::{self, StatsSelection},
+    flags::StatsGroup,
     params,
-    place::Place,
-    session::Session,
+    reconnect::Timing,
+    session::LibvirtSession,
     storage,
-    watch::Timing,
-    wire::{self, Auth, Body, Kind, Message, procedure},
+    wire::{self, Auth, Message, MessageType, XdrEncoder, procedure},
     xml,
 };
 
@@ -33,19 +33,22 @@ const AT_MOST: Duration = Duration::from_secs(8);
 /// What a daemon sends, from the first message to the last; says how many there are.
 pub(crate) fn rpc(bytes: &[u8]) -> usize {
     let mut messages = 0;
-    let heard = Heard::default();
-    heard.listens(|_| true);
-    let cache = Cache::default();
+    let heard = DomainEvents::default();
+    heard.set_subscriptions(|_| true);
+    let cache = DefinitionCache::default();
     let mut rest = bytes;
-    while let Ok(Some((message, behind))) = Message::split(rest) {
+    while let Ok(Some((message, behind))) = Message::parse(rest) {
         // What comes in parts is no message before it is complete.
         let (first, _) = rest.split_at(rest.len() - behind.len());
         for cut in [1, 4, first.len() / 2, first.len() - 1] {
             let part = first.get(..cut).unwrap_or_default();
-            assert!(matches!(Message::split(part), Ok(None)), "a part of one");
+            assert!(matches!(Message::parse(part), Ok(None)), "a part of one");
         }
-        if message.kind != Kind::Other && (first[24..28] == [0; 4] || message.is_error) {
-            assert!(message.bytes() == first, "it is not written as it was read");
+        if message.kind != MessageType::Other && (first[24..28] == [0; 4] || message.is_error) {
+            assert!(
+                message.encode() == first,
+                "it is not written as it was read"
+            );
         }
         body(message.procedure, message.body, &heard, &cache);
         rest = behind;
@@ -55,49 +58,52 @@ pub(crate) fn rpc(bytes: &[u8]) -> usize {
 }
 
 /// All that may be in a message; what is listed is bounded by what came.
-fn body(procedure: u32, body: &[u8], heard: &Heard, cache: &Cache) {
-    if let Ok(refusal) = wire::Refusal::read(body) {
+fn body(procedure: u32, body: &[u8], heard: &DomainEvents, cache: &DefinitionCache) {
+    if let Ok(refusal) = wire::RemoteError::parse(body) {
         // Written for a log, in which a byte becomes three at most.
         assert!(refusal.to_string().len() <= 3 * body.len() + 32);
     }
-    wire::auths(body).ok();
-    wire::int(body).ok();
-    wire::long(body).ok();
-    wire::string(body).ok();
-    wire::info(body).ok();
-    wire::state(body).ok();
-    wire::job(body).ok();
-    wire::pool(body).ok();
-    if let Ok(guests) = wire::guests(body) {
+    wire::parse_auth_list(body).ok();
+    wire::parse_i32(body).ok();
+    wire::parse_u64(body).ok();
+    wire::parse_string(body).ok();
+    wire::parse_domain_info(body).ok();
+    wire::parse_domain_state(body).ok();
+    wire::parse_job_info(body).ok();
+    wire::parse_pool_info(body).ok();
+    if let Ok(guests) = wire::parse_domain_list(body) {
         assert!(24 * guests.len() <= body.len());
         for guest in &guests {
-            let again = Body::default().number(1).guest(guest).bytes();
-            assert!(wire::guests(&again).as_deref() == Ok(std::slice::from_ref(guest)));
-            cache.put(guest, Instant::now(), None);
+            let again = XdrEncoder::default()
+                .put_u32(1)
+                .put_domain(guest)
+                .into_bytes();
+            assert!(wire::parse_domain_list(&again).as_deref() == Ok(std::slice::from_ref(guest)));
+            cache.insert(guest, Instant::now(), None);
         }
-        heard.listed(&guests);
-        assert!(cache.wanted(&guests, Duration::ZERO).len() <= guests.len());
+        heard.replace_domains(&guests);
+        assert!(cache.stale(&guests, Duration::ZERO).len() <= guests.len());
     }
-    if let Ok(things) = wire::things(body) {
+    if let Ok(things) = wire::parse_object_list(body) {
         assert!(20 * things.len() <= body.len());
     }
-    for record in wire::records(body).unwrap_or_default() {
+    for record in wire::parse_stats_records(body).unwrap_or_default() {
         assert!(12 * record.params.len() <= body.len());
-        let (state, _, used) = params::stats(record.params);
+        let (state, _, used) = params::parse_stats(record.params);
         params::is_complete(&used, state);
         let things = used.disks.len() + used.interfaces.len() + used.vcpus.len();
         assert!(things <= body.len());
     }
-    if let Ok(Some(event)) = wire::event(procedure, body) {
-        cache.take(&event);
-        heard.take(&event);
+    if let Ok(Some(event)) = wire::parse_event(procedure, body) {
+        cache.handle_event(&event);
+        heard.handle_event(&event);
     }
 }
 
 /// The description of a domain; says how many devices it has.
 pub(crate) fn domain_xml(bytes: &[u8]) -> usize {
-    let text = wire::text(bytes);
-    match xml::about(&text) {
+    let text = wire::string_lossy(bytes);
+    match xml::parse_domain(&text) {
         Ok(about) => {
             // Each is an element of five bytes at least, and no text of it is longer
             // than the whole.
@@ -117,19 +123,30 @@ pub(crate) fn domain_xml(bytes: &[u8]) -> usize {
 pub(crate) fn session(
     bytes: &[u8],
     socket: &Path,
-) -> (Fetched, Option<Vec<Pool>>, Option<Vec<Network>>) {
+) -> (
+    FetchResult,
+    Option<Vec<StoragePool>>,
+    Option<Vec<VirtualNetwork>>,
+) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
     else {
-        return (Fetched::default(), None, None);
+        return (FetchResult::default(), None, None);
     };
     runtime.block_on(talk(bytes, socket.to_path_buf()))
 }
 
-async fn talk(bytes: &[u8], socket: PathBuf) -> (Fetched, Option<Vec<Pool>>, Option<Vec<Network>>) {
+async fn talk(
+    bytes: &[u8],
+    socket: PathBuf,
+) -> (
+    FetchResult,
+    Option<Vec<StoragePool>>,
+    Option<Vec<VirtualNetwork>>,
+) {
     let Ok(listener) = UnixListener::bind(&socket) else {
-        return (Fetched::default(), None, None);
+        return (FetchResult::default(), None, None);
     };
     let script = Arc::new(Mutex::new(Script(bytes.to_vec(), 0)));
     let daemon = tokio::spawn(async move {
@@ -137,46 +154,46 @@ async fn talk(bytes: &[u8], socket: PathBuf) -> (Fetched, Option<Vec<Pool>>, Opt
             tokio::spawn(serve(stream, Arc::clone(&script)));
         }
     });
-    let place = Place {
+    let place = Endpoint {
         socket,
-        names: vec!["qemu:///system".to_owned()],
+        uris: vec!["qemu:///system".to_owned()],
     };
     let timing = Timing {
-        handshake: AT_MOST,
-        again: [Duration::ZERO; 2],
+        connect_timeout: AT_MOST,
+        stats_retry_delays: [Duration::ZERO; 2],
         ..Timing::default()
     };
-    let counts = Arc::new(Counts::default());
-    let begun = Session::begin(place, timing, Arc::default(), counts).await;
-    let mut fetched = Fetched::default();
+    let counts = Arc::new(RpcCounters::default());
+    let begun = LibvirtSession::connect(place, timing, Arc::default(), counts).await;
+    let mut fetched = FetchResult::default();
     let (mut pools, mut networks) = (None, None);
     if let Ok(session) = begun {
         let by = Instant::now() + AT_MOST;
         let groups = [
-            Group::State,
-            Group::Cpu,
-            Group::Balloon,
-            Group::Vcpu,
-            Group::Interface,
-            Group::Block,
-            Group::Iothread,
-            Group::Dirtyrate,
-            Group::Vm,
+            StatsGroup::State,
+            StatsGroup::Cpu,
+            StatsGroup::Balloon,
+            StatsGroup::Vcpu,
+            StatsGroup::Interface,
+            StatsGroup::Block,
+            StatsGroup::Iothread,
+            StatsGroup::Dirtyrate,
+            StatsGroup::Vm,
         ];
-        let wanted = Wanted::new(&groups, true);
-        fetched.connection = Connection {
+        let wanted = StatsSelection::new(&groups, true);
+        fetched.connection = ConnectionInfo {
             versions: session.versions.clone(),
-            ..Connection::default()
+            ..ConnectionInfo::default()
         };
         if let Ok((domains, error)) =
-            fetch::domains(&session, wanted, super::Runs::default(), by).await
+            fetch::fetch_domains(&session, wanted, super::HostStatsByUuid::default(), by).await
         {
             fetched.connection.is_up = true;
             fetched.connection.error = error;
             fetched.domains = domains;
         }
-        pools = storage::pools(&session, by).await.ok();
-        networks = storage::networks(&session, by).await.ok();
+        pools = storage::list_pools(&session, by).await.ok();
+        networks = storage::list_networks(&session, by).await.ok();
         assert!(Instant::now() < by, "somebody waits for what never comes");
     }
     daemon.abort();
@@ -201,7 +218,7 @@ impl Script {
 async fn serve(mut stream: UnixStream, script: Arc<Mutex<Script>>) {
     let mut asked = Vec::new();
     loop {
-        let question = match Message::split(&asked) {
+        let question = match Message::parse(&asked) {
             Ok(Some((message, rest))) => {
                 let question = (message.procedure, message.serial);
                 let done = asked.len() - rest.len();
@@ -216,7 +233,7 @@ async fn serve(mut stream: UnixStream, script: Arc<Mutex<Script>>) {
         };
         let (of, serial) = question;
         let message = |kind, procedure, is_error, body: &[u8]| {
-            let program = wire::REMOTE;
+            let program = wire::REMOTE_PROGRAM;
             Message {
                 program,
                 procedure,
@@ -225,21 +242,29 @@ async fn serve(mut stream: UnixStream, script: Arc<Mutex<Script>>) {
                 is_error,
                 body,
             }
-            .bytes()
+            .encode()
         };
         let usual = match of {
-            procedure::AUTH_LIST => Some(Body::default().number(1).number(Auth::None as u32)),
-            procedure::OPEN | procedure::REGISTER => Some(Body::default()),
-            procedure::TYPE => Some(Body::default().text(b"QEMU")),
-            procedure::LIB_VERSION | procedure::VERSION => {
-                Some(Body::default().number(0).number(9_000_000))
+            procedure::REMOTE_PROC_AUTH_LIST => {
+                Some(XdrEncoder::default().put_u32(1).put_u32(Auth::None as u32))
+            }
+            procedure::REMOTE_PROC_CONNECT_OPEN
+            | procedure::REMOTE_PROC_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY => {
+                Some(XdrEncoder::default())
+            }
+            procedure::REMOTE_PROC_CONNECT_GET_TYPE => {
+                Some(XdrEncoder::default().put_string(b"QEMU"))
+            }
+            procedure::REMOTE_PROC_CONNECT_GET_LIB_VERSION
+            | procedure::REMOTE_PROC_CONNECT_GET_VERSION => {
+                Some(XdrEncoder::default().put_u32(0).put_u32(9_000_000))
             }
             _ => None,
         };
         let mut answer = Vec::new();
         let mut is_over = false;
         if let Some(body) = usual {
-            answer = message(Kind::Reply, of, false, &body.bytes());
+            answer = message(MessageType::Reply, of, false, &body.into_bytes());
         } else {
             loop {
                 let next = script.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -248,12 +273,12 @@ async fn serve(mut stream: UnixStream, script: Arc<Mutex<Script>>) {
                     break;
                 };
                 match kind % 4 {
-                    0 => answer.extend(message(Kind::Reply, of, false, &body)),
-                    1 => answer.extend(message(Kind::Reply, of, true, &body)),
+                    0 => answer.extend(message(MessageType::Reply, of, false, &body)),
+                    1 => answer.extend(message(MessageType::Reply, of, true, &body)),
                     2 => {
                         let (number, body) = body.split_first_chunk().unwrap_or((&[0; 4], &[]));
                         let number = u32::from_be_bytes(*number);
-                        answer.extend(message(Kind::Told, number, false, body));
+                        answer.extend(message(MessageType::Event, number, false, body));
                         continue;
                     }
                     _ => {

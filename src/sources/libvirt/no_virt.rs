@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Fetched, Group, Network, Pool};
+use super::{FetchResult, StatsGroup, StoragePool, VirtualNetwork};
 use crate::error::Result;
 
 /// Nobody.
@@ -10,19 +10,19 @@ use crate::error::Result;
 pub(super) enum Virt {}
 
 impl Virt {
-    pub(super) fn new(_: &str, _: &[Group], _: bool) -> Option<Self> {
+    pub(super) fn new(_: &str, _: &[StatsGroup], _: bool) -> Option<Self> {
         None
     }
 
-    pub(super) fn fetch(&self, _: Instant) -> Fetched {
+    pub(super) fn fetch(&self, _: Instant) -> FetchResult {
         match *self {}
     }
 
-    pub(super) fn pools(&self, _: Instant) -> Result<Vec<Pool>> {
+    pub(super) fn pools(&self, _: Instant) -> Result<Vec<StoragePool>> {
         match *self {}
     }
 
-    pub(super) fn networks(&self, _: Instant) -> Result<Vec<Network>> {
+    pub(super) fn networks(&self, _: Instant) -> Result<Vec<VirtualNetwork>> {
         match *self {}
     }
 }

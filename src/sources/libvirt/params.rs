@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use super::domain::{DirtyRate, Disk, Interface, IoThread, Operations, State, Stats, Vcpu};
+use super::domain::{
+    DirtyRate, DiskOperations, DomainDisk, DomainInterface, DomainState, DomainStats, IoThread,
+    Vcpu,
+};
 
 /// Of one domain, no more parameters than this are looked at; 500 virtual CPUs with KVM's
 /// statistics have a third of them.
@@ -24,7 +27,7 @@ const MAX_TEXT: usize = 4096;
 
 /// A value, as wide as it may come.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(super) enum TypedParamValue {
     Int(i64),
     Unsigned(u64),
     Float(f64),
@@ -32,7 +35,7 @@ pub(super) enum Value {
     Text(String),
 }
 
-impl Value {
+impl TypedParamValue {
     /// A count. libvirt says -1 where it does not know.
     fn count(&self) -> Option<u64> {
         match *self {
@@ -69,30 +72,30 @@ impl Value {
 }
 
 /// What the parameters of a domain say: its state, why, and what it used.
-pub(super) fn stats(
-    params: impl IntoIterator<Item = (String, Value)>,
-) -> (Option<State>, Option<i32>, Stats) {
-    let mut taken = Taken::default();
+pub(super) fn parse_stats(
+    params: impl IntoIterator<Item = (String, TypedParamValue)>,
+) -> (Option<DomainState>, Option<i32>, DomainStats) {
+    let mut taken = StatsParser::default();
     for (name, value) in params.into_iter().take(MAX_PARAMS) {
         // What is not known here is of a newer libvirt.
-        taken.take(&name, value);
+        taken.apply(&name, value);
     }
-    taken.all()
+    taken.finish()
 }
 
 /// Whether nothing is missing that libvirt only has from the guest's process and that it
 /// leaves out when it may not wait for it. What it has without waiting shows that it was
 /// asked for the rest too.
-pub(super) fn is_complete(used: &Stats, state: Option<State>) -> bool {
-    if !state.is_some_and(State::is_active) {
+pub(super) fn is_complete(reported: &DomainStats, state: Option<DomainState>) -> bool {
+    if !state.is_some_and(DomainState::is_active) {
         return true;
     }
-    let (balloon, disks) = (&used.balloon, &used.disks);
+    let (balloon, disks) = (&reported.balloon, &reported.disks);
     let lacks_memory = balloon.current.is_some() && balloon.rss.is_none();
     // Nobody counts for a disk whose other end is not QEMU (vhost-user), which has no
     // path. One that has none with QEMU's help is judged by the memory, as libvirt waits
     // once for both.
-    let is_counted = |disk: &Disk| balloon.rss.is_none() || disk.path.is_some();
+    let is_counted = |disk: &DomainDisk| balloon.rss.is_none() || disk.path.is_some();
     let lacks_disks =
         disks.iter().any(is_counted) && disks.iter().all(|disk| disk.read.requests.is_none());
     !lacks_memory && !lacks_disks
@@ -102,22 +105,22 @@ pub(super) fn is_complete(used: &Stats, state: Option<State>) -> bool {
 /// which have gaps: of virtual CPUs that are offline, of network interfaces that libvirt
 /// cannot count for.
 #[derive(Default)]
-struct Taken {
-    state: Option<State>,
+struct StatsParser {
+    state: Option<DomainState>,
     reason: Option<i32>,
-    stats: Stats,
+    stats: DomainStats,
     vcpus: BTreeMap<u32, Vcpu>,
-    interfaces: BTreeMap<u32, Interface>,
-    disks: BTreeMap<u32, Disk>,
+    interfaces: BTreeMap<u32, DomainInterface>,
+    disks: BTreeMap<u32, DomainDisk>,
     io_threads: BTreeMap<u32, IoThread>,
 }
 
-impl Taken {
-    fn take(&mut self, name: &str, value: Value) -> Option<()> {
+impl StatsParser {
+    fn apply(&mut self, name: &str, value: TypedParamValue) -> Option<()> {
         let (group, rest) = name.split_once('.')?;
         match group {
             "state" => match rest {
-                "state" => self.state = value.int().and_then(State::of),
+                "state" => self.state = value.int().and_then(DomainState::from_number),
                 "reason" => self.reason = value.int(),
                 _ => {}
             },
@@ -130,28 +133,28 @@ impl Taken {
                     _ => {}
                 }
             }
-            "balloon" => self.balloon(rest, &value),
+            "balloon" => self.apply_balloon(rest, &value),
             "vcpu" => match rest {
                 "current" => self.stats.vcpu_current = value.count(),
                 "maximum" => self.stats.vcpu_maximum = value.count(),
                 _ => {
-                    let (number, rest) = numbered(rest)?;
-                    let vcpu = device(&mut self.vcpus, number)?;
+                    let (number, rest) = split_index(rest)?;
+                    let vcpu = device_mut(&mut self.vcpus, number)?;
                     vcpu.number = number;
-                    of_vcpu(vcpu, rest, &value);
+                    apply_vcpu(vcpu, rest, &value);
                 }
             },
             "net" => {
-                let (number, rest) = numbered(rest)?;
-                of_interface(device(&mut self.interfaces, number)?, rest, value);
+                let (number, rest) = split_index(rest)?;
+                apply_interface(device_mut(&mut self.interfaces, number)?, rest, value);
             }
             "block" => {
-                let (number, rest) = numbered(rest)?;
-                of_disk(device(&mut self.disks, number)?, rest, value);
+                let (number, rest) = split_index(rest)?;
+                apply_disk(device_mut(&mut self.disks, number)?, rest, value);
             }
             "iothread" => {
-                let (number, rest) = numbered(rest)?;
-                let thread = device(&mut self.io_threads, number)?;
+                let (number, rest) = split_index(rest)?;
+                let thread = device_mut(&mut self.io_threads, number)?;
                 thread.number = number;
                 if rest == "poll-max-ns" {
                     thread.poll_max = value.nanoseconds();
@@ -172,7 +175,7 @@ impl Taken {
         Some(())
     }
 
-    fn balloon(&mut self, name: &str, value: &Value) {
+    fn apply_balloon(&mut self, name: &str, value: &TypedParamValue) {
         let balloon = &mut self.stats.balloon;
         let (field, unit) = match name {
             "current" => (&mut balloon.current, 1024),
@@ -199,15 +202,15 @@ impl Taken {
         *field = value.bytes(unit);
     }
 
-    fn all(self) -> (Option<State>, Option<i32>, Stats) {
-        let mut stats = Stats {
+    fn finish(self) -> (Option<DomainState>, Option<i32>, DomainStats) {
+        let mut stats = DomainStats {
             vcpus: self.vcpus.into_values().collect(),
-            interfaces: named(self.interfaces, |interface| &interface.name),
-            disks: named(self.disks, |disk| &disk.name),
+            interfaces: named_devices(self.interfaces, |interface| &interface.name),
+            disks: named_devices(self.disks, |disk| &disk.name),
             io_threads: self.io_threads.into_values().collect(),
             ..self.stats
         };
-        if !self.state.is_some_and(State::is_active) {
+        if !self.state.is_some_and(DomainState::is_active) {
             stats.cpu = super::CpuTimes::default();
             stats.balloon.current = None;
         }
@@ -216,13 +219,13 @@ impl Taken {
 }
 
 /// A device's number, and what is said of it.
-fn numbered(name: &str) -> Option<(u32, &str)> {
+fn split_index(name: &str) -> Option<(u32, &str)> {
     let (number, rest) = name.split_once('.')?;
     Some((number.parse().ok()?, rest))
 }
 
 /// The device of this number, which may be new.
-fn device<T: Default>(devices: &mut BTreeMap<u32, T>, number: u32) -> Option<&mut T> {
+fn device_mut<T: Default>(devices: &mut BTreeMap<u32, T>, number: u32) -> Option<&mut T> {
     if devices.len() >= MAX_DEVICES && !devices.contains_key(&number) {
         return None;
     }
@@ -230,7 +233,7 @@ fn device<T: Default>(devices: &mut BTreeMap<u32, T>, number: u32) -> Option<&mu
 }
 
 /// Those with a name, in the order of their numbers; of two with the same name the first.
-fn named<T>(devices: BTreeMap<u32, T>, name: impl Fn(&T) -> &String) -> Vec<T> {
+fn named_devices<T>(devices: BTreeMap<u32, T>, name: impl Fn(&T) -> &String) -> Vec<T> {
     let mut seen = HashSet::new();
     let is_new: Vec<_> = devices
         .values()
@@ -242,7 +245,7 @@ fn named<T>(devices: BTreeMap<u32, T>, name: impl Fn(&T) -> &String) -> Vec<T> {
         .collect()
 }
 
-fn of_vcpu(vcpu: &mut Vcpu, name: &str, value: &Value) {
+fn apply_vcpu(vcpu: &mut Vcpu, name: &str, value: &TypedParamValue) {
     match name {
         "state" => vcpu.state = value.count(),
         "time" => vcpu.time = value.nanoseconds(),
@@ -258,7 +261,7 @@ fn of_vcpu(vcpu: &mut Vcpu, name: &str, value: &Value) {
     }
 }
 
-fn of_interface(interface: &mut Interface, name: &str, value: Value) {
+fn apply_interface(interface: &mut DomainInterface, name: &str, value: TypedParamValue) {
     let (way, counter) = match name.split_once('.') {
         Some(("rx", counter)) => (&mut interface.received, counter),
         Some(("tx", counter)) => (&mut interface.sent, counter),
@@ -279,7 +282,7 @@ fn of_interface(interface: &mut Interface, name: &str, value: Value) {
     }
 }
 
-fn of_disk(disk: &mut Disk, name: &str, value: Value) {
+fn apply_disk(disk: &mut DomainDisk, name: &str, value: TypedParamValue) {
     match name {
         "name" => disk.name = value.text().unwrap_or_default(),
         "path" => disk.path = value.text(),
@@ -288,15 +291,15 @@ fn of_disk(disk: &mut Disk, name: &str, value: Value) {
         "capacity" => disk.capacity = value.count(),
         "physical" => disk.physical = value.count(),
         _ => match name.split_once('.') {
-            Some(("rd", counter)) => of_operations(&mut disk.read, counter, &value),
-            Some(("wr", counter)) => of_operations(&mut disk.written, counter, &value),
-            Some(("fl", counter)) => of_operations(&mut disk.flushed, counter, &value),
+            Some(("rd", counter)) => apply_operations(&mut disk.read, counter, &value),
+            Some(("wr", counter)) => apply_operations(&mut disk.written, counter, &value),
+            Some(("fl", counter)) => apply_operations(&mut disk.flushed, counter, &value),
             _ => {}
         },
     }
 }
 
-fn of_operations(operations: &mut Operations, name: &str, value: &Value) {
+fn apply_operations(operations: &mut DiskOperations, name: &str, value: &TypedParamValue) {
     match name {
         "reqs" => operations.requests = value.count(),
         "bytes" => operations.bytes = value.count(),
@@ -308,8 +311,8 @@ fn of_operations(operations: &mut Operations, name: &str, value: &Value) {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::domain::{Balloon, CpuTimes, Traffic},
-        Value::{Bool, Int, Text, Unsigned},
+        super::domain::{Balloon, CpuTimes, InterfaceTraffic},
+        TypedParamValue::{Bool, Int, Text, Unsigned},
         *,
     };
 
@@ -429,8 +432,8 @@ mod tests {
         block.0.backingIndex (uint) = 3";
 
     /// What a list says, as `virsh domstats` and its like write it.
-    fn of(list: &str) -> (Option<State>, Option<i32>, Stats) {
-        stats(list.lines().map(|line| {
+    fn parse_list(list: &str) -> (Option<DomainState>, Option<i32>, DomainStats) {
+        parse_stats(list.lines().map(|line| {
             let (name, rest) = line.trim_start().split_once(" (").unwrap();
             let (kind, value) = rest.split_once(") = ").unwrap();
             let value = match kind {
@@ -446,8 +449,8 @@ mod tests {
 
     #[test]
     fn a_domain_that_runs_says_what_it_does_and_has() {
-        let (state, reason, used) = of(RUNS);
-        assert_eq!((state, reason), (Some(State::Running), Some(2)));
+        let (state, reason, used) = parse_list(RUNS);
+        assert_eq!((state, reason), (Some(DomainState::Running), Some(2)));
         let cpu = CpuTimes {
             time: Some(Duration::from_nanos(9_352_174_001)),
             user: Some(Duration::from_nanos(8_502_868_002)),
@@ -484,7 +487,7 @@ mod tests {
 
     #[test]
     fn a_domain_that_runs_says_what_its_virtual_cpus_and_devices_do() {
-        let (_, _, used) = of(RUNS);
+        let (_, _, used) = parse_list(RUNS);
         let of_vcpu = |number, state, [time, wait, delay]: [u64; 3]| Vcpu {
             number,
             state: Some(state),
@@ -499,25 +502,25 @@ mod tests {
             of_vcpu(2, 2, [3_520_000_000, 7, 2_391_239_020]),
         ];
         assert_eq!(used.vcpus, vcpus);
-        let of_traffic = |[bytes, packets, errors, drops]: [u64; 4]| Traffic {
+        let of_traffic = |[bytes, packets, errors, drops]: [u64; 4]| InterfaceTraffic {
             bytes: Some(bytes),
             packets: Some(packets),
             errors: Some(errors),
             drops: Some(drops),
         };
-        let interfaces = [Interface {
+        let interfaces = [DomainInterface {
             name: "lvt01n0".to_owned(),
             received: of_traffic([12794, 139, 1, 2]),
             sent: of_traffic([7334, 85, 3, 4]),
         }];
         assert_eq!(used.interfaces, interfaces);
-        let operations = |requests, bytes, time| Operations {
+        let operations = |requests, bytes, time| DiskOperations {
             requests: Some(requests),
             bytes,
             time: Some(Duration::from_nanos(time)),
         };
         let disks = [
-            Disk {
+            DomainDisk {
                 name: "vda".to_owned(),
                 path: Some("/img/lvt01-vda.qcow2".to_owned()),
                 read: operations(209, Some(27_136_512), 10_279_881),
@@ -528,12 +531,12 @@ mod tests {
                 capacity: Some(33_554_432),
                 physical: Some(528_384),
             },
-            Disk {
+            DomainDisk {
                 name: "hdc".to_owned(),
                 read: operations(0, Some(0), 0),
                 written: operations(0, Some(0), 0),
                 flushed: operations(0, None, 0),
-                ..Disk::default()
+                ..DomainDisk::default()
             },
         ];
         assert_eq!(used.disks, disks);
@@ -541,32 +544,34 @@ mod tests {
 
     #[test]
     fn a_domain_that_is_off_used_no_cpu_time_and_has_no_memory() {
-        let (state, reason, used) = of(IS_OFF);
-        assert_eq!((state, reason), (Some(State::Shutoff), Some(0)));
+        let (state, reason, used) = parse_list(IS_OFF);
+        assert_eq!((state, reason), (Some(DomainState::Shutoff), Some(0)));
         assert_eq!(used.cpu, CpuTimes::default());
         assert_eq!(used.balloon.current, None);
         assert_eq!(used.balloon.maximum, Some(100_663_296));
         assert_eq!(used.vcpu_maximum, Some(1));
         assert_eq!(used.disks[0].capacity, Some(33_554_432));
-        assert_eq!(used.disks[0].read, Operations::default());
+        assert_eq!(used.disks[0].read, DiskOperations::default());
         assert!(is_complete(&used, state));
     }
 
     #[test]
     fn a_domain_whose_state_is_unknown_may_have_the_daemons_cpu_time() {
-        let (state, _, used) = of("cpu.time (ullong) = 290000000");
+        let (state, _, used) = parse_list("cpu.time (ullong) = 290000000");
         assert_eq!((state, used.cpu.time), (None, None));
     }
 
     #[test]
     fn a_paused_domain_keeps_its_cpu_time_and_has_heard_nothing_of_its_memory() {
-        let (state, _, used) = of("\
+        let (state, _, used) = parse_list(
+            "\
             state.state (int) = 3
             cpu.time (ullong) = 249395000
             balloon.current (ullong) = 98304
             balloon.last-update (ullong) = 0
-            balloon.rss (ullong) = 55248");
-        assert_eq!(state, Some(State::Paused));
+            balloon.rss (ullong) = 55248",
+        );
+        assert_eq!(state, Some(DomainState::Paused));
         assert_eq!(used.cpu.time, Some(Duration::from_micros(249_395)));
         assert_eq!(used.balloon.last_update, None);
         assert!(is_complete(&used, state));
@@ -574,10 +579,10 @@ mod tests {
 
     #[test]
     fn a_domain_that_libvirt_could_not_wait_for_is_not_complete() {
-        let (state, _, mut used) = of(HANGS);
+        let (state, _, mut used) = parse_list(HANGS);
         assert_eq!(used.cpu.user, Some(Duration::from_micros(7_165_776)));
         assert_eq!(used.interfaces[0].received.bytes, Some(866));
-        assert_eq!(used.disks[0].read, Operations::default());
+        assert_eq!(used.disks[0].read, DiskOperations::default());
         assert!(!is_complete(&used, state));
         // Its disks alone tell as well, and so does its memory.
         let balloon = std::mem::take(&mut used.balloon);
@@ -590,11 +595,13 @@ mod tests {
 
     #[test]
     fn a_disk_that_qemu_does_not_serve_has_no_counters_to_wait_for() {
-        let (state, _, mut used) = of("\
+        let (state, _, mut used) = parse_list(
+            "\
             state.state (int) = 1
             balloon.current (ullong) = 98304
             balloon.rss (ullong) = 55248
-            block.0.name (string) = vda");
+            block.0.name (string) = vda",
+        );
         assert!(is_complete(&used, state));
         used.disks[0].path = Some("/img/a".to_owned());
         assert!(!is_complete(&used, state));
@@ -602,13 +609,14 @@ mod tests {
 
     #[test]
     fn a_driver_that_only_says_the_state_leaves_nothing_out() {
-        let (state, _, used) = of("state.state (int) = 1");
+        let (state, _, used) = parse_list("state.state (int) = 1");
         assert!(is_complete(&used, state));
     }
 
     #[test]
     fn kvm_says_more_of_a_domain_and_its_virtual_cpus() {
-        let (_, _, used) = of("\
+        let (_, _, used) = parse_list(
+            "\
             vm.remote_tlb_flush.sum (ullong) = 17
             vm.pages_4k.cur (ullong) = 18
             vcpu.0.state (int) = 1
@@ -617,7 +625,8 @@ mod tests {
             vcpu.0.guest_mode.cur (boolean) = yes
             vcpu.1.exits.sum (ullong) = 20
             perf.cache_misses (ullong) = 21
-            perf.broken (string) = x");
+            perf.broken (string) = x",
+        );
         let named = |name: &str, value| (name.to_owned(), value);
         let kvm = [named("remote_tlb_flush.sum", 17), named("pages_4k.cur", 18)];
         assert_eq!(used.kvm, kvm);
@@ -629,18 +638,21 @@ mod tests {
 
     #[test]
     fn a_dirty_rate_is_said_in_mebibytes_once_it_was_measured() {
-        let (_, _, used) = of("\
+        let (_, _, used) = parse_list(
+            "\
             dirtyrate.calc_status (int) = 2
             dirtyrate.megabytes_per_second (llong) = 3
-            dirtyrate.vcpu.0.megabytes_per_second (ullong) = 4");
+            dirtyrate.vcpu.0.megabytes_per_second (ullong) = 4",
+        );
         let rate = used.dirty_rate.unwrap();
         assert_eq!(rate.bytes_per_second, Some(3_145_728));
-        assert_eq!(of("state.state (int) = 1").2.dirty_rate, None);
+        assert_eq!(parse_list("state.state (int) = 1").2.dirty_rate, None);
     }
 
     #[test]
     fn what_libvirt_does_not_know_is_not_said() {
-        let (state, reason, used) = of("\
+        let (state, reason, used) = parse_list(
+            "\
             state.state (int) = 99
             state.reason (llong) = 5000000000
             block.0.name (string) = vda
@@ -648,7 +660,8 @@ mod tests {
             block.0.capacity (string) = much
             block.1.name (string) = vdb
             block.1.errors (llong) = 2
-            balloon.rss (ullong) = 18446744073709551615");
+            balloon.rss (ullong) = 18446744073709551615",
+        );
         assert_eq!((state, reason), (None, None));
         assert_eq!((used.disks[0].errors, used.disks[0].capacity), (None, None));
         assert_eq!(used.disks[1].errors, Some(2));
@@ -657,7 +670,8 @@ mod tests {
 
     #[test]
     fn a_device_without_a_name_or_with_that_of_another_is_left_out() {
-        let (_, _, used) = of("\
+        let (_, _, used) = parse_list(
+            "\
             net.count (uint) = 4294967295
             net.0.rx.bytes (ullong) = 1
             net.1.name (string) = \n\
@@ -666,7 +680,8 @@ mod tests {
             net.3.rx.bytes (ullong) = 4
             net.2.rx.bytes (ullong) = 3
             net.2.name (string) = tap0
-            block.0.capacity (ullong) = 5");
+            block.0.capacity (ullong) = 5",
+        );
         let [tap] = &used.interfaces[..] else {
             panic!("{:?}", used.interfaces);
         };
@@ -691,15 +706,15 @@ mod tests {
             "memory.bandwidth.monitor.count",
         ];
         let params = names.map(|name| (name.to_owned(), Unsigned(1)));
-        assert_eq!(stats(params), (None, None, Stats::default()));
+        assert_eq!(parse_stats(params), (None, None, DomainStats::default()));
     }
 
     #[test]
     fn no_more_devices_are_believed_in_than_a_machine_could_have() {
         let many = (0..100_000).map(|number| (format!("vcpu.{number}.time"), Unsigned(number)));
-        let (_, _, used) = stats(many.rev());
+        let (_, _, used) = parse_stats(many.rev());
         assert_eq!(used.vcpus.len(), MAX_DEVICES);
         let names = (0..100_000).map(|number| (format!("vm.{number}"), Unsigned(number)));
-        assert_eq!(super::stats(names).2.kvm.len(), MAX_PARAMS);
+        assert_eq!(super::parse_stats(names).2.kvm.len(), MAX_PARAMS);
     }
 }

@@ -20,126 +20,129 @@ use tokio::{
 
 use super::{
     Timing, Versions,
-    cache::Cache,
-    connection::{Counts, Failure, Line, Request, Result, Slot, Then, Told},
-    heard::Heard,
-    place::Place,
-    wire::{self, Auth, Body, Guest, Uuid, procedure},
+    cache::DefinitionCache,
+    connection::{
+        CallError, EventHandler, ReplyHandler, Result, RpcConnection, RpcCounters, RpcRequest,
+        SlotClass,
+    },
+    endpoint::Endpoint,
+    event_state::DomainEvents,
+    wire::{self, Auth, DomainRef, Uuid, XdrEncoder, procedure},
 };
 
 /// So many connections, the first one among them.
-pub(super) const MAX_LINES: usize = 4;
+pub(super) const MAX_CONNECTIONS: usize = 4;
 /// Opened with `VIR_CONNECT_RO`.
-const READ_ONLY: u32 = 1;
+const VIR_CONNECT_RO: u32 = 1;
 
 /// What a question is about that may hang.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Subject {
+pub(super) enum CallSubject {
     /// What a domain does and uses.
     Domain(Uuid),
     /// What is said of domains that do not run.
-    Off,
-    Xml(Uuid),
+    InactiveDomains,
+    DomainXml(Uuid),
     Pools,
     Pool(Uuid),
     Networks,
 }
 
 /// See the module's documentation.
-pub(super) struct Session {
+pub(super) struct LibvirtSession {
     pub(super) versions: Option<Versions>,
     /// What did not work at the beginning.
-    pub(super) missing: Option<String>,
-    pub(super) cache: Arc<Cache>,
+    pub(super) degraded_reason: Option<String>,
+    pub(super) cache: Arc<DefinitionCache>,
     /// Whether statistics of all kinds come in one answer.
-    pub(super) lacks_stats: AtomicBool,
+    pub(super) lacks_bulk_stats: AtomicBool,
     /// Whoever asks about all domains.
-    pub(super) turn: sync::Mutex<()>,
+    pub(super) fetch_lock: sync::Mutex<()>,
     timing: Timing,
-    place: Place,
+    endpoint: Endpoint,
     /// What was opened there.
-    name: String,
-    main: Line,
-    more: Mutex<More>,
+    uri: String,
+    main_connection: RpcConnection,
+    extra: Mutex<ExtraConnections>,
     /// What was asked and has no answer.
-    asked: Mutex<HashMap<Subject, usize>>,
+    pending: Mutex<HashMap<CallSubject, usize>>,
     /// Told when there may be room for a question.
-    room: Notify,
-    heard: Arc<Heard>,
-    counts: Arc<Counts>,
+    slot_freed: Notify,
+    events: Arc<DomainEvents>,
+    counters: Arc<RpcCounters>,
 }
 
 #[derive(Default)]
-struct More {
-    lines: Vec<Arc<Line>>,
+struct ExtraConnections {
+    connections: Vec<Arc<RpcConnection>>,
     is_opening: bool,
     /// When one could not be opened.
-    failed: Option<Instant>,
+    failed_at: Option<Instant>,
 }
 
-impl fmt::Debug for Session {
+impl fmt::Debug for LibvirtSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut f = f.debug_struct("Session");
-        f.field("place", &self.place).finish_non_exhaustive()
+        f.field("place", &self.endpoint).finish_non_exhaustive()
     }
 }
 
-impl Session {
+impl LibvirtSession {
     /// Connects and begins to listen.
-    pub(super) async fn begin(
-        place: Place,
+    pub(super) async fn connect(
+        endpoint: Endpoint,
         timing: Timing,
-        heard: Arc<Heard>,
-        counts: Arc<Counts>,
+        events: Arc<DomainEvents>,
+        counters: Arc<RpcCounters>,
     ) -> Result<Arc<Self>> {
-        let by = Instant::now() + timing.handshake;
-        let cache = Arc::<Cache>::default();
-        let told: Told = {
-            let (cache, heard) = (Arc::clone(&cache), Arc::clone(&heard));
+        let by = Instant::now() + timing.connect_timeout;
+        let cache = Arc::<DefinitionCache>::default();
+        let told: EventHandler = {
+            let (cache, heard) = (Arc::clone(&cache), Arc::clone(&events));
             Arc::new(move |procedure, body: &[u8]| {
                 // What makes no sense tells nothing.
-                if let Ok(Some(event)) = wire::event(procedure, body) {
-                    cache.take(&event);
-                    heard.take(&event);
+                if let Ok(Some(event)) = wire::parse_event(procedure, body) {
+                    cache.handle_event(&event);
+                    heard.handle_event(&event);
                 }
             })
         };
-        let main = Line::connect(&place.socket, Arc::clone(&counts), told).await?;
-        let name = open(&main, &place.names, by).await?;
-        let versions = versions(&main, by).await?;
-        let unheard = listen(&main, by).await?;
-        heard.listens(|event| unheard.iter().all(|(of, _)| *of != event));
+        let main = RpcConnection::connect(&endpoint.socket, Arc::clone(&counters), told).await?;
+        let name = open_first_uri(&main, &endpoint.uris, by).await?;
+        let versions = read_versions(&main, by).await?;
+        let unsubscribed = subscribe(&main, by).await?;
+        events.set_subscriptions(|event| unsubscribed.iter().all(|(of, _)| *of != event));
         let said = |(event, failure): &_| format!("event {event}: {failure}");
-        let missing = unheard.first().map(said);
+        let missing = unsubscribed.first().map(said);
         let session = Arc::new(Self {
             versions,
-            missing,
+            degraded_reason: missing,
             cache,
-            lacks_stats: AtomicBool::new(false),
-            turn: sync::Mutex::default(),
+            lacks_bulk_stats: AtomicBool::new(false),
+            fetch_lock: sync::Mutex::default(),
             timing,
-            place,
-            name,
-            main,
-            more: Mutex::default(),
-            asked: Mutex::default(),
-            room: Notify::new(),
-            heard,
-            counts,
+            endpoint,
+            uri: name,
+            main_connection: main,
+            extra: Mutex::default(),
+            pending: Mutex::default(),
+            slot_freed: Notify::new(),
+            events,
+            counters,
         });
         Ok(session)
     }
 
-    pub(super) fn place(&self) -> &Place {
-        &self.place
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     pub(super) fn timing(&self) -> Timing {
         self.timing
     }
 
-    pub(super) fn heard(&self) -> &Heard {
-        &self.heard
+    pub(super) fn events(&self) -> &DomainEvents {
+        &self.events
     }
 
     /// Whether it is the driver whose statistics are known to be complete or not.
@@ -149,155 +152,162 @@ impl Session {
     }
 
     /// Waits until it is over, and says why.
-    pub(super) async fn over(&self) -> String {
-        self.main.closed().await
+    pub(super) async fn wait_closed(&self) -> String {
+        self.main_connection.wait_closed().await
     }
 
     /// Why it is over, if it is.
-    pub(super) fn end(&self) -> Option<Failure> {
-        self.main.end()
+    pub(super) fn close_error(&self) -> Option<CallError> {
+        self.main_connection.close_error()
     }
 
     /// For how long the daemon has not answered whoever asked for the list of domains and
     /// went.
-    pub(super) fn is_hung(&self) -> Option<Duration> {
-        let since = self.main.is_hung(procedure::DOMAINS)?;
+    pub(super) fn listing_hung_for(&self) -> Option<Duration> {
+        let since = self
+            .main_connection
+            .hung_since(procedure::REMOTE_PROC_CONNECT_LIST_ALL_DOMAINS)?;
         Some(since.elapsed())
     }
 
     /// All domains, running or not.
-    pub(super) async fn guests(&self, by: Instant) -> Result<Vec<Guest>> {
-        let request = Request {
-            procedure: procedure::DOMAINS,
+    pub(super) async fn list_domains(&self, deadline: Instant) -> Result<Vec<DomainRef>> {
+        let request = RpcRequest {
+            procedure: procedure::REMOTE_PROC_CONNECT_LIST_ALL_DOMAINS,
             // With results; all.
-            body: Body::default().number(1).number(0).bytes(),
-            by,
+            body: XdrEncoder::default().put_u32(1).put_u32(0).into_bytes(),
+            deadline,
         };
-        let mut guests = wire::guests(&self.main.ask(request).await?)?;
+        let mut guests = wire::parse_domain_list(&self.main_connection.call(request).await?)?;
         guests.sort_by(|a, b| a.name.cmp(&b.name));
         guests.dedup_by(|a, b| a.name == b.name || a.uuid == b.uuid);
-        self.heard.listed(&guests);
+        self.events.replace_domains(&guests);
         Ok(guests)
     }
 
     /// How many questions about this have no answer yet.
-    pub(super) fn asked(&self, subject: Subject) -> usize {
-        self.questions().get(&subject).copied().unwrap_or_default()
+    pub(super) fn pending_calls(&self, subject: CallSubject) -> usize {
+        self.pending().get(&subject).copied().unwrap_or_default()
     }
 
     /// Requests whose askers have gone.
-    pub(super) fn stuck(&self) -> u64 {
-        let more = self
-            .more()
-            .lines
-            .iter()
-            .fold(0_u64, |sum, line| sum.saturating_add(line.overdue()));
-        more.saturating_add(self.main.overdue())
+    pub(super) fn abandoned_calls(&self) -> u64 {
+        let more = self.extra().connections.iter().fold(0_u64, |sum, line| {
+            sum.saturating_add(line.abandoned_calls())
+        });
+        more.saturating_add(self.main_connection.abandoned_calls())
     }
 
     /// Waits until there may be room for another question.
-    pub(super) fn room(&self) -> sync::futures::Notified<'_> {
-        self.room.notified()
+    pub(super) fn slot_freed(&self) -> sync::futures::Notified<'_> {
+        self.slot_freed.notified()
     }
 
     /// Asks what may hang if there is room for it, else gives the question back.
-    pub(super) fn try_ask(
+    pub(super) fn try_call(
         self: &Arc<Self>,
-        subject: Subject,
-        request: Request,
-        then: Then,
-    ) -> std::result::Result<(), (Request, Then)> {
-        let then = self.counted(subject, then);
-        let mut unasked = match self.main.try_ask(Slot::Slow, request, then) {
+        subject: CallSubject,
+        request: RpcRequest,
+        on_reply: ReplyHandler,
+    ) -> std::result::Result<(), (RpcRequest, ReplyHandler)> {
+        let then = self.track(subject, on_reply);
+        let mut unasked = match self
+            .main_connection
+            .try_call(SlotClass::Slow, request, then)
+        {
             Ok(()) => return Ok(()),
             Err(unasked) => unasked,
         };
-        let lines = self.more().lines.clone();
+        let lines = self.extra().connections.clone();
         for line in lines {
             let (request, then) = unasked;
-            unasked = match line.try_ask(Slot::Slow, request, then) {
+            unasked = match line.try_call(SlotClass::Slow, request, then) {
                 Ok(()) => return Ok(()),
                 Err(unasked) => unasked,
             };
         }
-        self.uncount(subject);
-        self.open_another();
+        self.untrack(subject);
+        self.open_extra_connection();
         Err(unasked)
     }
 
     /// Asks what the daemon answers by itself, if there is room for it.
-    pub(super) fn try_ask_quick(
+    pub(super) fn try_call_quick(
         self: &Arc<Self>,
-        subject: Subject,
-        request: Request,
-        then: Then,
-    ) -> std::result::Result<(), (Request, Then)> {
-        let then = self.counted(subject, then);
-        let asked = self.main.try_ask(Slot::Any, request, then);
-        asked.inspect_err(|_| self.uncount(subject))
+        subject: CallSubject,
+        request: RpcRequest,
+        on_reply: ReplyHandler,
+    ) -> std::result::Result<(), (RpcRequest, ReplyHandler)> {
+        let then = self.track(subject, on_reply);
+        let asked = self.main_connection.try_call(SlotClass::Any, request, then);
+        asked.inspect_err(|_| self.untrack(subject))
     }
 
     /// Asks what may hang as soon as there is room, and waits for the answer.
-    pub(super) async fn ask(
+    pub(super) async fn call(
         self: &Arc<Self>,
-        subject: Subject,
+        subject: CallSubject,
         procedure: u32,
-        body: Body,
-        by: Instant,
+        body: XdrEncoder,
+        deadline: Instant,
     ) -> Result<Vec<u8>> {
-        let (say, said) = oneshot::channel();
+        let (reply_tx, reply_rx) = oneshot::channel();
         // Whoever waited may have gone.
-        let mut then: Then = Box::new(|answer| drop(say.send(answer)));
-        let mut request = Request {
+        let mut then: ReplyHandler = Box::new(|answer| drop(reply_tx.send(answer)));
+        let mut request = RpcRequest {
             procedure,
-            body: body.bytes(),
-            by,
+            body: body.into_bytes(),
+            deadline,
         };
         loop {
-            let mut room = std::pin::pin!(self.room());
+            let mut room = std::pin::pin!(self.slot_freed());
             room.as_mut().enable();
-            (request, then) = match self.try_ask(subject, request, then) {
+            (request, then) = match self.try_call(subject, request, then) {
                 Ok(()) => break,
                 Err(unasked) => unasked,
             };
-            if timeout_at(by.into(), room).await.is_err() {
-                return Err(Failure::Late);
+            if timeout_at(deadline.into(), room).await.is_err() {
+                return Err(CallError::TimedOut);
             }
         }
-        match timeout_at(by.into(), said).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(Failure::closed("closed"))),
-            Err(_) => Err(Failure::Late),
+        match timeout_at(deadline.into(), reply_rx).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(CallError::closed("closed"))),
+            Err(_) => Err(CallError::TimedOut),
         }
     }
 
     /// Whether what may hang will find no room, for all there is has been taken for so
     /// long.
-    pub(super) fn is_full_for(&self, long: Duration) -> bool {
-        let more = self.more();
-        let can_open = more.lines.len().saturating_add(1) < MAX_LINES && !self.has_failed(&more);
+    pub(super) fn is_saturated(&self, timeout: Duration) -> bool {
+        let more = self.extra();
+        let can_open = more.connections.len().saturating_add(1) < MAX_CONNECTIONS
+            && !self.failed_recently(&more);
         !can_open
-            && self.main.is_full_for(long)
-            && more.lines.iter().all(|line| line.is_full_for(long))
+            && self.main_connection.is_saturated(timeout)
+            && more
+                .connections
+                .iter()
+                .all(|line| line.is_saturated(timeout))
     }
 
     /// An answer that is known to be on its way while it is.
-    fn counted(self: &Arc<Self>, subject: Subject, then: Then) -> Then {
-        let mut asked = self.questions();
+    fn track(self: &Arc<Self>, subject: CallSubject, on_reply: ReplyHandler) -> ReplyHandler {
+        let mut asked = self.pending();
         let count = asked.entry(subject).or_default();
         *count = count.saturating_add(1);
         drop(asked);
         let session = Arc::downgrade(self);
         Box::new(move |answer| {
             if let Some(session) = session.upgrade() {
-                session.uncount(subject);
-                session.room.notify_waiters();
+                session.untrack(subject);
+                session.slot_freed.notify_waiters();
             }
-            then(answer);
+            on_reply(answer);
         })
     }
 
-    fn uncount(&self, subject: Subject) {
-        let mut asked = self.questions();
+    fn untrack(&self, subject: CallSubject) {
+        let mut asked = self.pending();
         if let Some(count) = asked.get_mut(&subject) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -306,144 +316,154 @@ impl Session {
         }
     }
 
-    fn open_another(self: &Arc<Self>) {
-        let mut more = self.more();
-        more.lines.retain(|line| line.end().is_none());
-        let is_enough = more.lines.len().saturating_add(1) >= MAX_LINES;
-        if is_enough || more.is_opening || self.has_failed(&more) {
+    fn open_extra_connection(self: &Arc<Self>) {
+        let mut more = self.extra();
+        more.connections.retain(|line| line.close_error().is_none());
+        let is_enough = more.connections.len().saturating_add(1) >= MAX_CONNECTIONS;
+        if is_enough || more.is_opening || self.failed_recently(&more) {
             return;
         }
         more.is_opening = true;
         drop(more);
         let session = Arc::downgrade(self);
-        let (socket, name) = (self.place.socket.clone(), self.name.clone());
-        let (counts, within) = (Arc::clone(&self.counts), self.timing.handshake);
+        let (socket, name) = (self.endpoint.socket.clone(), self.uri.clone());
+        let (counts, within) = (Arc::clone(&self.counters), self.timing.connect_timeout);
         tokio::spawn(async move {
             let by = Instant::now() + within;
             let opened = async {
-                let line = Line::connect(&socket, counts, Arc::new(|_, _| {})).await?;
-                open(&line, &[name], by).await?;
-                Ok::<_, Failure>(line)
+                let line = RpcConnection::connect(&socket, counts, Arc::new(|_, _| {})).await?;
+                open_first_uri(&line, &[name], by).await?;
+                Ok::<_, CallError>(line)
             };
             let opened = opened.await;
             let Some(session) = session.upgrade() else {
                 return;
             };
-            let mut more = session.more();
+            let mut more = session.extra();
             more.is_opening = false;
             match opened {
                 Ok(line) => {
-                    more.lines.push(Arc::new(line));
-                    more.failed = None;
+                    more.connections.push(Arc::new(line));
+                    more.failed_at = None;
                 }
-                Err(_) => more.failed = Some(Instant::now()),
+                Err(_) => more.failed_at = Some(Instant::now()),
             }
             drop(more);
-            session.room.notify_waiters();
+            session.slot_freed.notify_waiters();
         });
     }
 
-    fn has_failed(&self, more: &More) -> bool {
+    fn failed_recently(&self, extra: &ExtraConnections) -> bool {
         let long = self.timing.max_backoff;
-        more.failed.is_some_and(|failed| failed.elapsed() < long)
+        extra
+            .failed_at
+            .is_some_and(|failed| failed.elapsed() < long)
     }
 
-    fn more(&self) -> MutexGuard<'_, More> {
-        self.more.lock().unwrap_or_else(PoisonError::into_inner)
+    fn extra(&self) -> MutexGuard<'_, ExtraConnections> {
+        self.extra.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn questions(&self) -> MutexGuard<'_, HashMap<Subject, usize>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, HashMap<CallSubject, usize>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Opens the first of these that there is; says which.
-async fn open(line: &Line, names: &[String], by: Instant) -> Result<String> {
-    let ask = |procedure, body: Body| {
-        line.ask(Request {
+async fn open_first_uri(
+    connection: &RpcConnection,
+    uris: &[String],
+    deadline: Instant,
+) -> Result<String> {
+    let ask = |procedure, body: XdrEncoder| {
+        connection.call(RpcRequest {
             procedure,
-            body: body.bytes(),
-            by,
+            body: body.into_bytes(),
+            deadline,
         })
     };
-    let auths = wire::auths(&ask(procedure::AUTH_LIST, Body::default()).await?)?;
+    let auths = wire::parse_auth_list(
+        &ask(procedure::REMOTE_PROC_AUTH_LIST, XdrEncoder::default()).await?,
+    )?;
     if !auths.contains(&Auth::None) {
         if !auths.contains(&Auth::Polkit) {
             let reason = "it asks for a way to authenticate that is not spoken, such as SASL";
-            return Err(Failure::LockedOut(reason.to_owned()));
+            return Err(CallError::PermissionDenied(reason.to_owned()));
         }
-        let polkit = ask(procedure::AUTH_POLKIT, Body::default()).await;
+        let polkit = ask(procedure::REMOTE_PROC_AUTH_POLKIT, XdrEncoder::default()).await;
         let is_complete = polkit.map_err(|failure| match failure {
-            Failure::Refused(refusal) => Failure::LockedOut(refusal.to_string()),
+            CallError::Remote(refusal) => CallError::PermissionDenied(refusal.to_string()),
             failure => failure,
         })?;
-        if wire::int(&is_complete)? == 0 {
+        if wire::parse_i32(&is_complete)? == 0 {
             let reason = "authentication is not complete";
-            return Err(Failure::LockedOut(reason.to_owned()));
+            return Err(CallError::PermissionDenied(reason.to_owned()));
         }
     }
     let mut first = None;
-    for name in names {
-        let body = Body::default().some(name.as_bytes()).number(READ_ONLY);
-        match ask(procedure::OPEN, body).await {
+    for name in uris {
+        let body = XdrEncoder::default()
+            .put_optional_string(name.as_bytes())
+            .put_u32(VIR_CONNECT_RO);
+        match ask(procedure::REMOTE_PROC_CONNECT_OPEN, body).await {
             Ok(_) => return Ok(name.clone()),
-            Err(refused @ Failure::Refused(_)) => first.get_or_insert(refused),
+            Err(refused @ CallError::Remote(_)) => first.get_or_insert(refused),
             Err(failure) => return Err(failure),
         };
     }
-    Err(first.unwrap_or(Failure::Late))
+    Err(first.unwrap_or(CallError::TimedOut))
 }
 
 /// What is there. Refusals are no failure.
-async fn versions(line: &Line, by: Instant) -> Result<Option<Versions>> {
+async fn read_versions(connection: &RpcConnection, deadline: Instant) -> Result<Option<Versions>> {
     let ask = |procedure| {
-        line.ask(Request {
+        connection.call(RpcRequest {
             procedure,
             body: Vec::new(),
-            by,
+            deadline,
         })
     };
-    let driver = said(ask(procedure::TYPE).await)?;
-    let daemon = said(ask(procedure::LIB_VERSION).await)?;
-    let hypervisor = said(ask(procedure::VERSION).await)?;
+    let driver = optional_reply(ask(procedure::REMOTE_PROC_CONNECT_GET_TYPE).await)?;
+    let daemon = optional_reply(ask(procedure::REMOTE_PROC_CONNECT_GET_LIB_VERSION).await)?;
+    let hypervisor = optional_reply(ask(procedure::REMOTE_PROC_CONNECT_GET_VERSION).await)?;
     let (Some(driver), Some(daemon)) = (driver, daemon) else {
         return Ok(None);
     };
-    let hypervisor = hypervisor.and_then(|it| wire::long(&it).ok());
+    let hypervisor = hypervisor.and_then(|it| wire::parse_u64(&it).ok());
     Ok(Some(Versions {
-        driver: wire::string(&driver)?,
-        hypervisor: hypervisor.and_then(version),
-        daemon: version(wire::long(&daemon)?).unwrap_or_default(),
+        driver: wire::parse_string(&driver)?,
+        hypervisor: hypervisor.and_then(format_version),
+        daemon: format_version(wire::parse_u64(&daemon)?).unwrap_or_default(),
     }))
 }
 
 /// libvirt has three places for each number.
-fn version(number: u64) -> Option<String> {
+fn format_version(number: u64) -> Option<String> {
     let (major, minor, patch) = (number / 1_000_000, number / 1000 % 1000, number % 1000);
     (number > 0).then(|| format!("{major}.{minor}.{patch}"))
 }
 
 /// Begins to listen for events; says which cannot be listened for, and why.
-async fn listen(line: &Line, by: Instant) -> Result<Vec<(u32, Failure)>> {
-    let mut unheard = Vec::new();
+async fn subscribe(connection: &RpcConnection, deadline: Instant) -> Result<Vec<(u32, CallError)>> {
+    let mut unsubscribed = Vec::new();
     for event in wire::EVENTS {
-        let register = line.ask(Request {
-            procedure: procedure::REGISTER,
+        let register = connection.call(RpcRequest {
+            procedure: procedure::REMOTE_PROC_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY,
             // Of all domains.
-            body: Body::default().number(event).number(0).bytes(),
-            by,
+            body: XdrEncoder::default().put_u32(event).put_u32(0).into_bytes(),
+            deadline,
         });
         match register.await {
-            Err(refused @ Failure::Refused(_)) => unheard.push((event, refused)),
+            Err(refused @ CallError::Remote(_)) => unsubscribed.push((event, refused)),
             answer => drop(answer?),
         }
     }
-    Ok(unheard)
+    Ok(unsubscribed)
 }
 
-fn said(answer: Result<Vec<u8>>) -> Result<Option<Vec<u8>>> {
+fn optional_reply(answer: Result<Vec<u8>>) -> Result<Option<Vec<u8>>> {
     match answer {
-        Err(Failure::Refused(_)) => Ok(None),
+        Err(CallError::Remote(_)) => Ok(None),
         answer => answer.map(Some),
     }
 }

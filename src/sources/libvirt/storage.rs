@@ -7,52 +7,68 @@ use std::{
 };
 
 use super::{
-    Network, Pool,
-    connection::{Failure, Result},
-    session::{Session, Subject},
-    wire::{self, Body, Thing, procedure, text, written},
+    StoragePool, VirtualNetwork,
+    connection::{CallError, Result},
+    session::{CallSubject, LibvirtSession},
+    wire::{self, NamedObject, XdrEncoder, format_uuid, procedure, string_lossy},
 };
 
 /// The numbers of a pool's state.
-const INACTIVE: u32 = 0;
+const VIR_STORAGE_POOL_INACTIVE: u32 = 0;
 
 /// All pools, running or not.
-pub(super) async fn pools(session: &Arc<Session>, by: Instant) -> Result<Vec<Pool>> {
-    let pools = list(session, Subject::Pools, procedure::POOLS, by).await?;
-    let left = by.saturating_duration_since(Instant::now());
+pub(super) async fn list_pools(
+    session: &Arc<LibvirtSession>,
+    deadline: Instant,
+) -> Result<Vec<StoragePool>> {
+    let pools = list_objects(
+        session,
+        CallSubject::Pools,
+        procedure::REMOTE_PROC_CONNECT_LIST_ALL_STORAGE_POOLS,
+        deadline,
+    )
+    .await?;
+    let left = deadline.saturating_duration_since(Instant::now());
     // One that hangs leaves time for others.
     let patience = (left / 4).max(Duration::from_millis(50));
     let mut all = Vec::new();
     for pool in pools {
-        let subject = Subject::Pool(pool.uuid);
-        let mut seen = Pool {
-            name: text(&pool.name),
+        let subject = CallSubject::Pool(pool.uuid);
+        let mut seen = StoragePool {
+            name: string_lossy(&pool.name),
             state: None,
             capacity: None,
             allocation: None,
             available: None,
             timed_out: false,
         };
-        let answer = if session.asked(subject) > 0 {
-            Err(Failure::Late)
+        let answer = if session.pending_calls(subject) > 0 {
+            Err(CallError::TimedOut)
         } else {
-            let body = Body::default().thing(&pool.name, &pool.uuid);
-            let by = by.min(Instant::now() + patience);
-            session.ask(subject, procedure::POOL_INFO, body, by).await
+            let body = XdrEncoder::default().put_named_object(&pool.name, &pool.uuid);
+            let by = deadline.min(Instant::now() + patience);
+            session
+                .call(
+                    subject,
+                    procedure::REMOTE_PROC_STORAGE_POOL_GET_INFO,
+                    body,
+                    by,
+                )
+                .await
         };
         match answer {
             // One that says nonsense has neither.
             Ok(body) => {
-                if let Ok((state, sizes)) = wire::pool(&body) {
+                if let Ok((state, sizes)) = wire::parse_pool_info(&body) {
                     seen.state = Some(state);
-                    if state != INACTIVE {
+                    if state != VIR_STORAGE_POOL_INACTIVE {
                         [seen.capacity, seen.allocation, seen.available] = sizes.map(Some);
                     }
                 }
             }
-            Err(Failure::Late) => seen.timed_out = true,
-            Err(Failure::Refused(refusal)) if refusal.is_gone() => continue,
-            Err(Failure::Refused(_)) => {}
+            Err(CallError::TimedOut) => seen.timed_out = true,
+            Err(CallError::Remote(refusal)) if refusal.is_gone() => continue,
+            Err(CallError::Remote(_)) => {}
             Err(failure) => return Err(failure),
         }
         all.push(seen);
@@ -61,30 +77,39 @@ pub(super) async fn pools(session: &Arc<Session>, by: Instant) -> Result<Vec<Poo
 }
 
 /// All networks, up or not.
-pub(super) async fn networks(session: &Arc<Session>, by: Instant) -> Result<Vec<Network>> {
-    let subject = Subject::Networks;
-    let networks = list(session, subject, procedure::NETWORKS, by).await?;
+pub(super) async fn list_networks(
+    session: &Arc<LibvirtSession>,
+    deadline: Instant,
+) -> Result<Vec<VirtualNetwork>> {
+    let subject = CallSubject::Networks;
+    let networks = list_objects(
+        session,
+        subject,
+        procedure::REMOTE_PROC_CONNECT_LIST_ALL_NETWORKS,
+        deadline,
+    )
+    .await?;
     let mut all = Vec::new();
     for network in networks {
-        let body = || Body::default().thing(&network.name, &network.uuid);
-        let ask = |procedure| session.ask(subject, procedure, body(), by);
-        let is_active = match ask(procedure::IS_NETWORK_ACTIVE).await {
-            Ok(body) => Some(wire::int(&body)? != 0),
-            Err(Failure::Refused(refusal)) if refusal.is_gone() => continue,
-            Err(Failure::Refused(_)) => None,
+        let body = || XdrEncoder::default().put_named_object(&network.name, &network.uuid);
+        let ask = |procedure| session.call(subject, procedure, body(), deadline);
+        let is_active = match ask(procedure::REMOTE_PROC_NETWORK_IS_ACTIVE).await {
+            Ok(body) => Some(wire::parse_i32(&body)? != 0),
+            Err(CallError::Remote(refusal)) if refusal.is_gone() => continue,
+            Err(CallError::Remote(_)) => None,
             Err(failure) => return Err(failure),
         };
         let bridge = match is_active {
-            Some(true) => match ask(procedure::BRIDGE_NAME).await {
-                Ok(body) => Some(wire::string(&body)?),
-                Err(Failure::Refused(_)) => None,
+            Some(true) => match ask(procedure::REMOTE_PROC_NETWORK_GET_BRIDGE_NAME).await {
+                Ok(body) => Some(wire::parse_string(&body)?),
+                Err(CallError::Remote(_)) => None,
                 Err(failure) => return Err(failure),
             },
             _ => None,
         };
-        all.push(Network {
-            name: text(&network.name),
-            uuid: written(&network.uuid),
+        all.push(VirtualNetwork {
+            name: string_lossy(&network.name),
+            uuid: format_uuid(&network.uuid),
             is_active,
             bridge: bridge.filter(|bridge| !bridge.is_empty()),
         });
@@ -93,21 +118,21 @@ pub(super) async fn networks(session: &Arc<Session>, by: Instant) -> Result<Vec<
 }
 
 /// What there is of a kind, sorted by name; nothing where the daemon has no such thing.
-async fn list(
-    session: &Arc<Session>,
-    subject: Subject,
+async fn list_objects(
+    session: &Arc<LibvirtSession>,
+    subject: CallSubject,
     procedure: u32,
-    by: Instant,
-) -> Result<Vec<Thing>> {
-    if session.asked(subject) > 0 {
+    deadline: Instant,
+) -> Result<Vec<NamedObject>> {
+    if session.pending_calls(subject) > 0 {
         // Never asked again before it is answered.
-        return Err(Failure::Late);
+        return Err(CallError::TimedOut);
     }
     // With results; all.
-    let body = Body::default().number(1).number(0);
-    let mut things = match session.ask(subject, procedure, body, by).await {
-        Err(Failure::Refused(refusal)) if refusal.is_unsupported() => return Ok(Vec::new()),
-        answer => wire::things(&answer?)?,
+    let body = XdrEncoder::default().put_u32(1).put_u32(0);
+    let mut things = match session.call(subject, procedure, body, deadline).await {
+        Err(CallError::Remote(refusal)) if refusal.is_unsupported() => return Ok(Vec::new()),
+        answer => wire::parse_object_list(&answer?)?,
     };
     things.sort_by(|a, b| a.name.cmp(&b.name));
     things.dedup_by(|a, b| a.name == b.name);

@@ -8,13 +8,13 @@ use std::{
 use tokio::runtime::{self, Runtime};
 
 use super::{
-    fake::{FakeLibvirt, Fate},
-    wire::{procedure, written},
+    fake::{FakeLibvirt, ReplyAction},
+    wire::{format_uuid, procedure},
     *,
 };
 
 /// A client, the daemon that it asks, and where that listens.
-struct Rig {
+struct TestClient {
     daemon: Option<FakeLibvirt>,
     libvirt: Arc<Libvirt>,
     socket: PathBuf,
@@ -24,14 +24,14 @@ struct Rig {
 const TIMING: Timing = Timing {
     backoff: Duration::from_millis(20),
     max_backoff: Duration::from_millis(100),
-    pause: Duration::ZERO,
-    handshake: Duration::from_secs(20),
-    refresh: Duration::from_secs(300),
-    lifetime: Duration::from_secs(300),
-    again: [Duration::from_millis(5), Duration::from_millis(10)],
+    min_retry_interval: Duration::ZERO,
+    connect_timeout: Duration::from_secs(20),
+    list_interval: Duration::from_secs(300),
+    definition_ttl: Duration::from_secs(300),
+    stats_retry_delays: [Duration::from_millis(5), Duration::from_millis(10)],
 };
 
-impl Rig {
+impl TestClient {
     fn new(guests: &[&str]) -> Self {
         let socket = socket();
         let daemon = FakeLibvirt::start(&socket, guests);
@@ -39,18 +39,23 @@ impl Rig {
     }
 
     fn at(socket: PathBuf, daemon: Option<FakeLibvirt>, is_named: bool) -> Self {
-        Self::with(socket, daemon, is_named, Flags::all())
+        Self::with(socket, daemon, is_named, LibvirtFlags::with_all_stats())
     }
 
-    fn with(socket: PathBuf, daemon: Option<FakeLibvirt>, is_named: bool, flags: Flags) -> Self {
+    fn with(
+        socket: PathBuf,
+        daemon: Option<FakeLibvirt>,
+        is_named: bool,
+        flags: LibvirtFlags,
+    ) -> Self {
         let names = ["qemu:///system", "qemu:///session"];
-        let place = Place {
+        let place = Endpoint {
             socket: socket.clone(),
-            names: names.map(str::to_owned).to_vec(),
+            uris: names.map(str::to_owned).to_vec(),
         };
-        let places = Places {
-            all: vec![place],
-            is_named,
+        let places = Endpoints {
+            list: vec![place],
+            is_explicit: is_named,
         };
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -58,7 +63,7 @@ impl Rig {
             .build()
             .unwrap();
         let libvirt = Arc::new(Libvirt::with(flags, Some(places), TIMING));
-        runtime.block_on(async { libvirt.watch() });
+        runtime.block_on(async { libvirt.start() });
         Self {
             daemon,
             libvirt,
@@ -72,20 +77,25 @@ impl Rig {
     }
 
     /// Asks, and has time for it.
-    fn fetch(&self) -> Fetched {
+    fn fetch(&self) -> FetchResult {
         let deadline = soon();
-        let fetched = self.libvirt.fetch(deadline, Runs::new()).unwrap();
+        let fetched = self
+            .libvirt
+            .fetch(deadline, HostStatsByUuid::new())
+            .unwrap();
         assert!(Instant::now() < deadline.checked_sub(MAX_MARGIN).unwrap());
         fetched
     }
 
     /// Asks in vain.
-    fn fetch_in_vain(&self) -> Fetched {
+    fn fetch_until_timeout(&self) -> FetchResult {
         let deadline = Instant::now() + Duration::from_millis(800);
-        self.libvirt.fetch(deadline, Runs::new()).unwrap()
+        self.libvirt
+            .fetch(deadline, HostStatsByUuid::new())
+            .unwrap()
     }
 
-    fn until_up(&self) -> Fetched {
+    fn fetch_until_up(&self) -> FetchResult {
         for _ in 0..500 {
             let fetched = self.fetch();
             if fetched.connection.is_up {
@@ -97,10 +107,15 @@ impl Rig {
     }
 }
 
-impl Flags {
-    fn all() -> Self {
+impl LibvirtFlags {
+    fn with_all_stats() -> Self {
         Self {
-            libvirt_stats: vec![Group::State, Group::Cpu, Group::Balloon, Group::Block],
+            libvirt_stats: vec![
+                StatsGroup::State,
+                StatsGroup::Cpu,
+                StatsGroup::Balloon,
+                StatsGroup::Block,
+            ],
             ..Self::default()
         }
     }
@@ -117,12 +132,12 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
-fn names(fetched: &Fetched) -> Vec<&str> {
+fn names(fetched: &FetchResult) -> Vec<&str> {
     let domains = fetched.domains.iter();
     domains.map(|domain| domain.name.as_str()).collect()
 }
 
-fn domain<'a>(fetched: &'a Fetched, name: &str) -> &'a Domain {
+fn domain<'a>(fetched: &'a FetchResult, name: &str) -> &'a Domain {
     let mut domains = fetched.domains.iter();
     domains.find(|domain| domain.name == name).unwrap()
 }
@@ -135,8 +150,8 @@ fn is_complete(domain: &Domain) -> bool {
 
 #[test]
 fn each_domain_is_there_with_what_it_uses_and_what_is_said_of_it() {
-    let rig = Rig::new(&["b", "a", "off"]);
-    rig.daemon().world().guest("off").id = -1;
+    let rig = TestClient::new(&["b", "a", "off"]);
+    rig.daemon().state().domain("off").id = -1;
     let fetched = rig.fetch();
     assert_eq!(names(&fetched), ["a", "b", "off"]);
     let connection = &fetched.connection;
@@ -145,7 +160,10 @@ fn each_domain_is_there_with_what_it_uses_and_what_is_said_of_it() {
         "{connection:?}"
     );
     assert_eq!(connection.uri, rig.socket.display().to_string());
-    assert_eq!((connection.connections, connection.stuck_requests), (1, 0));
+    assert_eq!(
+        (connection.connections, connection.abandoned_requests),
+        (1, 0)
+    );
     let versions = connection.versions.as_ref().unwrap();
     assert_eq!(
         (versions.driver.as_str(), versions.daemon.as_str()),
@@ -154,20 +172,26 @@ fn each_domain_is_there_with_what_it_uses_and_what_is_said_of_it() {
     assert_eq!(versions.hypervisor.as_deref(), Some("7.2.22"));
 
     let a = domain(&fetched, "a");
-    assert!(is_complete(a) && a.took.is_some() && !a.is_stuck, "{a:?}");
+    assert!(
+        is_complete(a) && a.response_time.is_some() && !a.is_stuck,
+        "{a:?}"
+    );
     assert_eq!(
         (a.id, a.state, a.reason),
-        (Some(2), Some(State::Running), Some(1))
+        (Some(2), Some(DomainState::Running), Some(1))
     );
     assert_eq!(a.stats.cpu.time, Some(Duration::from_secs(7)));
-    assert_eq!(a.about.as_ref().unwrap().title.as_deref(), Some("about a"));
+    assert_eq!(
+        a.definition.as_ref().unwrap().title.as_deref(),
+        Some("about a")
+    );
     assert_eq!(a.uuid, "61a5a5a5-a5a5-a5a5-a5a5-a5a5a5a5a5a5");
 
     let off = domain(&fetched, "off");
-    assert_eq!((off.id, off.state), (None, Some(State::Shutoff)));
+    assert_eq!((off.id, off.state), (None, Some(DomainState::Shutoff)));
     assert_eq!(off.stats.cpu, CpuTimes::default());
     assert_eq!(off.stats.balloon.maximum, Some(2048 << 10));
-    assert!(!off.is_partial && off.about.is_some());
+    assert!(!off.is_partial && off.definition.is_some());
 
     let running = rig.libvirt.running();
     let running: Vec<_> = running.iter().map(|it| (it.name.as_str(), it.id)).collect();
@@ -176,19 +200,19 @@ fn each_domain_is_there_with_what_it_uses_and_what_is_said_of_it() {
 
 #[test]
 fn what_was_counted_of_this_run_is_not_asked_for() {
-    let mut flags = Flags::all();
-    flags.libvirt_stats.push(Group::Vcpu);
+    let mut flags = LibvirtFlags::with_all_stats();
+    flags.libvirt_stats.push(StatsGroup::Vcpu);
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a", "b", "off"]);
-    daemon.world().guest("off").id = -1;
-    let rig = Rig::with(socket, Some(daemon), true, flags);
+    daemon.state().domain("off").id = -1;
+    let rig = TestClient::with(socket, Some(daemon), true, flags);
     let vcpus = |number| {
         Some(vec![Vcpu {
             number,
             ..Vcpu::default()
         }])
     };
-    let counted = |id| Counted {
+    let counted = |id| HostStats {
         id,
         started: Some(Duration::from_secs(1)),
         cpu: Some(CpuTimes {
@@ -198,7 +222,7 @@ fn what_was_counted_of_this_run_is_not_asked_for() {
         vcpus: vcpus(5),
         links: None,
     };
-    let uuid = |name: &str| written(&fake::uuid(name.as_bytes()));
+    let uuid = |name: &str| format_uuid(&fake::uuid(name.as_bytes()));
     // They are in runs 1 and 2.
     let counts = [("a", 1), ("b", 7), ("off", 3)].map(|(name, id)| (uuid(name), counted(id)));
     let fetched = rig.libvirt.fetch(soon(), counts.into()).unwrap();
@@ -217,18 +241,20 @@ fn what_was_counted_of_this_run_is_not_asked_for() {
     );
     let off = domain(&fetched, "off");
     assert_eq!((off.stats.cpu, off.started), (CpuTimes::default(), None));
-    let world = rig.daemon().world();
+    let world = rig.daemon().state();
     let about = |name: &str| {
         let stats = world
-            .came
+            .received
             .iter()
-            .filter(|it| it.procedure == procedure::STATS);
+            .filter(|it| it.procedure == procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS);
         let uuid = fake::uuid(name.as_bytes());
         let asked = stats.filter(|it| it.body.windows(16).any(|bytes| bytes == uuid));
-        asked.map(|it| fake::groups(&it.body)).collect::<Vec<_>>()
+        asked
+            .map(|it| fake::requested_groups(&it.body))
+            .collect::<Vec<_>>()
     };
-    let (cpu, vcpu) = (Group::Cpu.bit(), Group::Vcpu.bit());
-    let rest = [Group::State, Group::Balloon, Group::Block].map(Group::bit);
+    let (cpu, vcpu) = (StatsGroup::Cpu.bit(), StatsGroup::Vcpu.bit());
+    let rest = [StatsGroup::State, StatsGroup::Balloon, StatsGroup::Block].map(StatsGroup::bit);
     let rest: u32 = rest.iter().sum();
     assert_eq!(about("a"), [rest]);
     assert_eq!(about("b"), [rest | cpu | vcpu]);
@@ -236,46 +262,63 @@ fn what_was_counted_of_this_run_is_not_asked_for() {
 
 #[test]
 fn what_kvm_says_of_virtual_cpus_is_asked_for_beside_what_was_counted() {
-    let mut flags = Flags::all();
-    flags.libvirt_stats.extend([Group::Vcpu, Group::Vm]);
+    let mut flags = LibvirtFlags::with_all_stats();
+    flags
+        .libvirt_stats
+        .extend([StatsGroup::Vcpu, StatsGroup::Vm]);
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
-    let rig = Rig::with(socket, Some(daemon), true, flags);
-    let counted = Counted {
+    let rig = TestClient::with(socket, Some(daemon), true, flags);
+    let counted = HostStats {
         id: 1,
         vcpus: Some(vec![Vcpu::default()]),
-        ..Counted::default()
+        ..HostStats::default()
     };
-    let counts = [(written(&fake::uuid(b"a")), counted)].into();
+    let counts = [(format_uuid(&fake::uuid(b"a")), counted)].into();
     rig.libvirt.fetch(soon(), counts).unwrap();
-    let world = rig.daemon().world();
-    let mut came = world.came.iter();
-    let stats = came.find(|it| it.procedure == procedure::STATS).unwrap();
-    assert_ne!(fake::groups(&stats.body) & Group::Vcpu.bit(), 0);
+    let world = rig.daemon().state();
+    let mut came = world.received.iter();
+    let stats = came
+        .find(|it| it.procedure == procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS)
+        .unwrap();
+    assert_ne!(
+        fake::requested_groups(&stats.body) & StatsGroup::Vcpu.bit(),
+        0
+    );
 }
 
 #[test]
 fn descriptions_are_not_read_again_without_need() {
-    let rig = Rig::new(&["a", "b"]);
+    let rig = TestClient::new(&["a", "b"]);
     rig.fetch();
     rig.fetch();
-    assert_eq!(rig.daemon().world().count(procedure::XML), 2);
-    rig.daemon().world().guest("a").title = "news".to_owned();
+    assert_eq!(
+        rig.daemon()
+            .state()
+            .calls_to(procedure::REMOTE_PROC_DOMAIN_GET_XML_DESC),
+        2
+    );
+    rig.daemon().state().domain("a").title = "news".to_owned();
     let rest = [0_u32.to_be_bytes(), 0_u32.to_be_bytes()].concat();
-    rig.daemon().event(379, "a", &rest);
+    rig.daemon().send_event(379, "a", &rest);
     let told = || rig.fetch().connection.events;
     while told() < 1 {}
     let fetched = rig.fetch();
-    let about = domain(&fetched, "a").about.as_ref().unwrap();
+    let about = domain(&fetched, "a").definition.as_ref().unwrap();
     assert_eq!(about.title.as_deref(), Some("news"));
-    assert_eq!(rig.daemon().world().count(procedure::XML), 3);
+    assert_eq!(
+        rig.daemon()
+            .state()
+            .calls_to(procedure::REMOTE_PROC_DOMAIN_GET_XML_DESC),
+        3
+    );
 }
 
 #[test]
 fn a_domain_that_hangs_costs_one_deadline_and_is_asked_no_more_than_twice_at_a_time() {
-    let rig = Rig::new(&["a", "b", "c", "d", "e", "f"]);
-    rig.daemon().world().guest("b").is_hung = true;
-    let first = rig.fetch_in_vain();
+    let rig = TestClient::new(&["a", "b", "c", "d", "e", "f"]);
+    rig.daemon().state().domain("b").is_hung = true;
+    let first = rig.fetch_until_timeout();
     let second = rig.fetch();
     let third = rig.fetch();
     for fetched in [&first, &second, &third] {
@@ -286,13 +329,13 @@ fn a_domain_that_hangs_costs_one_deadline_and_is_asked_no_more_than_twice_at_a_t
         let [b] = stuck.as_slice() else {
             panic!("{stuck:?}");
         };
-        assert!(b.is_partial && b.name == "b" && b.about.is_some());
-        assert_eq!(b.state, Some(State::Running));
+        assert!(b.is_partial && b.name == "b" && b.definition.is_some());
+        assert_eq!(b.state, Some(DomainState::Running));
         assert_eq!(b.stats.cpu.time, Some(Duration::from_secs(7)));
         assert_eq!(b.stats.balloon.rss, None);
     }
-    assert_eq!(third.connection.stuck_requests, 1);
-    rig.daemon().resume("b");
+    assert_eq!(third.connection.abandoned_requests, 1);
+    rig.daemon().resume_domain("b");
     let fetched = rig.fetch();
     assert!(
         fetched
@@ -300,35 +343,35 @@ fn a_domain_that_hangs_costs_one_deadline_and_is_asked_no_more_than_twice_at_a_t
             .iter()
             .all(|it| is_complete(it) && !it.is_stuck)
     );
-    assert_eq!(fetched.connection.stuck_requests, 0);
+    assert_eq!(fetched.connection.abandoned_requests, 0);
 }
 
 #[test]
 fn a_question_that_hangs_is_not_repeated() {
-    let rig = Rig::new(&["a", "b"]);
+    let rig = TestClient::new(&["a", "b"]);
     // Not even what libvirt has without the domain is answered.
     let hangs = super::fake::uuid(b"b");
-    rig.daemon().decide(move |came| {
+    rig.daemon().set_handler(move |came| {
         let is_it = came.body.windows(16).any(|bytes| bytes == hangs);
         match came.procedure {
-            procedure::STATS if is_it => Fate::Never,
-            _ => Fate::Usual,
+            procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS if is_it => ReplyAction::NoReply,
+            _ => ReplyAction::Normal,
         }
     });
-    rig.fetch_in_vain();
-    let asked = |rig: &Rig| {
-        let world = rig.daemon().world();
+    rig.fetch_until_timeout();
+    let asked = |rig: &TestClient| {
+        let world = rig.daemon().state();
         let came = world
-            .came
+            .received
             .iter()
-            .filter(|came| came.procedure == procedure::STATS);
+            .filter(|came| came.procedure == procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS);
         came.filter(|came| came.body.windows(16).any(|bytes| bytes == hangs))
             .count()
     };
     let first = asked(&rig);
     assert!(first <= 2, "{first}");
     for _ in 0..3 {
-        let fetched = rig.fetch_in_vain();
+        let fetched = rig.fetch_until_timeout();
         assert!(domain(&fetched, "b").is_stuck && is_complete(domain(&fetched, "a")));
     }
     assert_eq!(asked(&rig), 2);
@@ -344,35 +387,35 @@ fn a_question_that_hangs_is_not_repeated() {
 fn many_that_hang_take_few_slots_of_few_connections_and_others_are_still_there() {
     let all: Vec<_> = (10..40).map(|number| format!("g{number}")).collect();
     let all: Vec<_> = all.iter().map(String::as_str).collect();
-    let rig = Rig::new(&all);
-    for guest in &mut rig.daemon().world().guests {
+    let rig = TestClient::new(&all);
+    for guest in &mut rig.daemon().state().domains {
         guest.is_hung = guest.name < b"g25".to_vec();
     }
     for _ in 0..4 {
-        let fetched = rig.fetch_in_vain();
+        let fetched = rig.fetch_until_timeout();
         assert!(fetched.connection.is_up);
         assert_eq!(fetched.domains.len(), 30);
     }
     let fetched = rig.fetch();
     let stuck = fetched.domains.iter().filter(|it| it.is_stuck).count();
-    assert_eq!((stuck, fetched.connection.stuck_requests), (12, 12));
+    assert_eq!((stuck, fetched.connection.abandoned_requests), (12, 12));
     let is_told = |it: &Domain| it.state.is_some() && it.is_partial;
     assert!(fetched.domains.iter().all(is_told));
     assert_eq!(rig.daemon().connections(), 4);
-    let world = rig.daemon().world();
+    let world = rig.daemon().state();
     assert!(
         world.outstanding.values().all(|count| *count <= 3),
         "{:?}",
         world.outstanding
     );
     assert!(
-        world.most.values().all(|most| *most <= 4),
+        world.max_outstanding.values().all(|most| *most <= 4),
         "{:?}",
-        world.most
+        world.max_outstanding
     );
     drop(world);
     for name in all.iter().take(15) {
-        rig.daemon().resume(name);
+        rig.daemon().resume_domain(name);
     }
     let fetched = rig.fetch();
     assert!(fetched.domains.iter().all(is_complete));
@@ -382,51 +425,61 @@ fn many_that_hang_take_few_slots_of_few_connections_and_others_are_still_there()
 fn no_more_than_four_requests_are_on_their_way() {
     let all: Vec<_> = (10..40).map(|number| format!("g{number}")).collect();
     let all: Vec<_> = all.iter().map(String::as_str).collect();
-    let rig = Rig::new(&all);
-    rig.daemon().world().takes = Duration::from_millis(2);
+    let rig = TestClient::new(&all);
+    rig.daemon().state().reply_delay = Duration::from_millis(2);
     for _ in 0..3 {
         let fetched = rig.fetch();
         assert!(fetched.domains.iter().all(is_complete));
     }
-    let world = rig.daemon().world();
+    let world = rig.daemon().state();
     assert!(
-        world.most.values().all(|most| *most <= 4),
+        world.max_outstanding.values().all(|most| *most <= 4),
         "{:?}",
-        world.most
+        world.max_outstanding
     );
     assert!(
-        world.most.values().any(|most| *most >= 3),
+        world.max_outstanding.values().any(|most| *most >= 3),
         "{:?}",
-        world.most
+        world.max_outstanding
     );
     assert_eq!(rig.daemon().connections(), 2);
 }
 
 #[test]
 fn what_was_left_out_because_a_domain_was_busy_is_asked_for_again() {
-    let rig = Rig::new(&["a", "b"]);
-    rig.daemon().world().guest("a").busy = 2;
+    let rig = TestClient::new(&["a", "b"]);
+    rig.daemon().state().domain("a").busy_replies = 2;
     let fetched = rig.fetch();
     assert!(fetched.domains.iter().all(is_complete));
-    assert_eq!(rig.daemon().world().count(procedure::STATS), 4);
+    assert_eq!(
+        rig.daemon()
+            .state()
+            .calls_to(procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS),
+        4
+    );
 
-    rig.daemon().world().guest("a").busy = 100;
+    rig.daemon().state().domain("a").busy_replies = 100;
     let fetched = rig.fetch();
     let a = domain(&fetched, "a");
-    assert!(a.is_partial && !a.is_stuck && a.state == Some(State::Running));
+    assert!(a.is_partial && !a.is_stuck && a.state == Some(DomainState::Running));
     assert_eq!(a.stats.disks.first().unwrap().read.requests, None);
     assert!(is_complete(domain(&fetched, "b")));
-    assert_eq!(rig.daemon().world().count(procedure::STATS), 8);
+    assert_eq!(
+        rig.daemon()
+            .state()
+            .calls_to(procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS),
+        8
+    );
 }
 
 #[test]
 fn a_daemon_that_hangs_costs_one_deadline_and_is_back_when_it_answers() {
-    let rig = Rig::new(&["a"]);
+    let rig = TestClient::new(&["a"]);
     rig.fetch();
     rig.daemon().hang(true);
     // It is already waiting for something to come.
-    rig.daemon().decide(|_| Fate::Never);
-    let fetched = rig.fetch_in_vain();
+    rig.daemon().set_handler(|_| ReplyAction::NoReply);
+    let fetched = rig.fetch_until_timeout();
     assert!(!fetched.connection.is_up && fetched.domains.is_empty());
     assert_eq!(
         fetched.connection.error.as_deref(),
@@ -448,22 +501,22 @@ fn a_daemon_that_hangs_costs_one_deadline_and_is_back_when_it_answers() {
 
 #[test]
 fn a_daemon_that_goes_on_is_heard() {
-    let rig = Rig::new(&["a"]);
+    let rig = TestClient::new(&["a"]);
     let serials = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&serials);
     rig.fetch();
-    let before = rig.daemon().world().came.len();
-    rig.daemon().decide(move |_| {
+    let before = rig.daemon().state().received.len();
+    rig.daemon().set_handler(move |_| {
         // The first is answered by what follows, as everything comes in its order.
         count.fetch_add(1, Ordering::SeqCst);
         thread::sleep(Duration::from_millis(1200));
-        Fate::Usual
+        ReplyAction::Normal
     });
-    assert!(!rig.fetch_in_vain().connection.is_up);
-    assert_eq!(rig.daemon().world().came.len(), before + 1);
-    rig.daemon().until(|world| world.outstanding[&0] == 0);
-    rig.daemon().world().decide = None;
-    let fetched = rig.until_up();
+    assert!(!rig.fetch_until_timeout().connection.is_up);
+    assert_eq!(rig.daemon().state().received.len(), before + 1);
+    rig.daemon().wait_until(|world| world.outstanding[&0] == 0);
+    rig.daemon().state().decide = None;
+    let fetched = rig.fetch_until_up();
     assert!(is_complete(domain(&fetched, "a")));
     assert_eq!(rig.daemon().connections(), 1);
 }
@@ -473,16 +526,16 @@ fn a_daemon_that_hangs_from_the_beginning_costs_one_deadline() {
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
     daemon.hang(true);
-    let rig = Rig::at(socket, Some(daemon), false);
-    assert!(!rig.fetch_in_vain().connection.is_up);
+    let rig = TestClient::at(socket, Some(daemon), false);
+    assert!(!rig.fetch_until_timeout().connection.is_up);
     assert!(!rig.fetch().connection.is_up);
     rig.daemon().hang(false);
-    assert_eq!(names(&rig.until_up()), ["a"]);
+    assert_eq!(names(&rig.fetch_until_up()), ["a"]);
 }
 
 #[test]
 fn a_daemon_that_is_restarted_is_found_again() {
-    let mut rig = Rig::new(&["a", "b"]);
+    let mut rig = TestClient::new(&["a", "b"]);
     rig.fetch();
     drop(rig.daemon.take());
     let fetched = rig.fetch();
@@ -491,10 +544,10 @@ fn a_daemon_that_is_restarted_is_found_again() {
     // Once, not by each who hands it on.
     let socket = rig.socket.display().to_string();
     assert!(error.matches(&socket).count() <= 1, "{error}");
-    assert!(!fetched.connection.is_locked_out);
+    assert!(!fetched.connection.is_permission_denied);
     assert_eq!(rig.libvirt.running().len(), 2);
     rig.daemon = Some(FakeLibvirt::start(&rig.socket, &["b", "c"]));
-    let fetched = rig.until_up();
+    let fetched = rig.fetch_until_up();
     assert_eq!(names(&fetched), ["b", "c"]);
     assert_eq!(fetched.connection.connections, 2);
     assert!(fetched.domains.iter().all(is_complete));
@@ -502,12 +555,12 @@ fn a_daemon_that_is_restarted_is_found_again() {
 
 #[test]
 fn where_there_is_no_libvirt_nothing_is_missed_until_it_comes() {
-    let rig = Rig::at(socket(), None, false);
+    let rig = TestClient::at(socket(), None, false);
     assert!(matches!(
-        rig.libvirt.fetch(soon(), Runs::new()),
-        Err(Error::Absent(_))
+        rig.libvirt.fetch(soon(), HostStatsByUuid::new()),
+        Err(Error::NotFound(_))
     ));
-    assert!(matches!(rig.libvirt.pools(soon()), Err(Error::Absent(_))));
+    assert!(matches!(rig.libvirt.pools(soon()), Err(Error::NotFound(_))));
     assert!(rig.libvirt.running().is_empty());
     let daemon = FakeLibvirt::start(&rig.socket, &["a"]);
     let fetched = rig.fetch();
@@ -519,7 +572,7 @@ fn where_there_is_no_libvirt_nothing_is_missed_until_it_comes() {
 
 #[test]
 fn a_socket_that_was_named_and_is_not_there_is_an_error() {
-    let rig = Rig::at(socket(), None, true);
+    let rig = TestClient::at(socket(), None, true);
     let connection = rig.fetch().connection;
     assert!(!connection.is_up);
     assert_eq!(connection.error.as_deref(), Some("there is no such socket"));
@@ -530,75 +583,77 @@ fn a_socket_that_was_named_and_is_not_there_is_an_error() {
 fn a_user_is_let_in_by_polkit() {
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
-    daemon.world().auths = vec![1, 2];
-    let rig = Rig::at(socket, Some(daemon), true);
+    daemon.state().auths = vec![1, 2];
+    let rig = TestClient::at(socket, Some(daemon), true);
     assert!(rig.fetch().connection.is_up);
-    let world = rig.daemon().world();
-    let came: Vec<_> = world.came.iter().map(|came| came.procedure).collect();
+    let world = rig.daemon().state();
+    let came: Vec<_> = world.received.iter().map(|came| came.procedure).collect();
     let begun = [
-        procedure::AUTH_LIST,
-        procedure::AUTH_POLKIT,
-        procedure::OPEN,
+        procedure::REMOTE_PROC_AUTH_LIST,
+        procedure::REMOTE_PROC_AUTH_POLKIT,
+        procedure::REMOTE_PROC_CONNECT_OPEN,
     ];
     assert!(came.starts_with(&begun), "{came:?}");
     // Nothing but reading is asked for.
-    assert!(world.came[2].body.ends_with(&[0, 0, 0, 1]));
+    assert!(world.received[2].body.ends_with(&[0, 0, 0, 1]));
 }
 
 #[test]
 fn who_is_not_let_in_says_so() {
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
-    daemon.world().auths = vec![2];
-    daemon.decide(|came| match came.procedure {
-        procedure::AUTH_POLKIT => Fate::Refused(45),
-        _ => Fate::Usual,
+    daemon.state().auths = vec![2];
+    daemon.set_handler(|came| match came.procedure {
+        procedure::REMOTE_PROC_AUTH_POLKIT => ReplyAction::Error(45),
+        _ => ReplyAction::Normal,
     });
-    let rig = Rig::at(socket, Some(daemon), false);
+    let rig = TestClient::at(socket, Some(daemon), false);
     let connection = rig.fetch().connection;
     let error = connection.error.unwrap();
     assert!(
-        !connection.is_up && connection.is_locked_out && error.ends_with("it is not to be"),
+        !connection.is_up && connection.is_permission_denied && error.ends_with("it is not to be"),
         "{error}"
     );
-    rig.daemon().world().auths = vec![1];
+    rig.daemon().state().auths = vec![1];
     let error = || rig.fetch().connection.error.unwrap();
     while error().ends_with("it is not to be") {}
     assert!(error().ends_with("SASL"), "{}", error());
-    rig.daemon().world().auths = vec![0];
-    let connection = rig.until_up().connection;
-    assert!(connection.is_up && !connection.is_locked_out);
+    rig.daemon().state().auths = vec![0];
+    let connection = rig.fetch_until_up().connection;
+    assert!(connection.is_up && !connection.is_permission_denied);
 }
 
 #[test]
 fn a_users_daemon_is_asked_for_the_users_domains() {
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
-    daemon.decide(|came| {
+    daemon.set_handler(|came| {
         let is_system = came.body.windows(7).any(|bytes| bytes == b"/system");
         match came.procedure {
-            procedure::OPEN if is_system => Fate::Refused(1),
-            _ => Fate::Usual,
+            procedure::REMOTE_PROC_CONNECT_OPEN if is_system => ReplyAction::Error(1),
+            _ => ReplyAction::Normal,
         }
     });
-    let rig = Rig::at(socket, Some(daemon), true);
+    let rig = TestClient::at(socket, Some(daemon), true);
     assert_eq!(names(&rig.fetch()), ["a"]);
 }
 
 #[test]
 fn garbage_ends_the_connection_and_not_more() {
-    let rig = Rig::new(&["a"]);
+    let rig = TestClient::new(&["a"]);
     let long = [100_000_000_u32.to_be_bytes().as_slice(), &[0; 64]].concat();
     let short = 27_u32.to_be_bytes().to_vec();
-    let other = [32_u32, wire::REMOTE, 2, 3, 1, 1, 0, 0]
+    let other = [32_u32, wire::REMOTE_PROGRAM, 2, 3, 1, 1, 0, 0]
         .map(u32::to_be_bytes)
         .concat();
     for garbage in [long, short, other, b"HTTP/1.1 200 OK\r\n\r\n".to_vec()] {
-        rig.until_up();
+        rig.fetch_until_up();
         let mut garbage = Some(garbage);
-        rig.daemon().decide(move |came| match came.procedure {
-            procedure::STATS => garbage.take().map_or(Fate::Usual, Fate::Raw),
-            _ => Fate::Usual,
+        rig.daemon().set_handler(move |came| match came.procedure {
+            procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS => {
+                garbage.take().map_or(ReplyAction::Normal, ReplyAction::Raw)
+            }
+            _ => ReplyAction::Normal,
         });
         let connection = rig.fetch().connection;
         assert!(
@@ -606,22 +661,30 @@ fn garbage_ends_the_connection_and_not_more() {
             "{connection:?}"
         );
     }
-    assert!(is_complete(domain(&rig.until_up(), "a")));
+    assert!(is_complete(domain(&rig.fetch_until_up(), "a")));
 }
 
 #[test]
 fn an_answer_that_ends_too_early_costs_its_domain_only() {
-    let rig = Rig::new(&["a", "b"]);
-    rig.daemon().decide(|came| match came.procedure {
-        procedure::STATS if came.body.windows(2).any(|it| it == b"b\0") => Fate::Cut(100),
-        procedure::XML if came.body.windows(2).any(|it| it == b"a\0") => Fate::Cut(9),
-        _ => Fate::Usual,
+    let rig = TestClient::new(&["a", "b"]);
+    rig.daemon().set_handler(|came| match came.procedure {
+        procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS
+            if came.body.windows(2).any(|it| it == b"b\0") =>
+        {
+            ReplyAction::Truncated(100)
+        }
+        procedure::REMOTE_PROC_DOMAIN_GET_XML_DESC
+            if came.body.windows(2).any(|it| it == b"a\0") =>
+        {
+            ReplyAction::Truncated(9)
+        }
+        _ => ReplyAction::Normal,
     });
     let fetched = rig.fetch();
-    assert!(is_complete(domain(&fetched, "a")) && domain(&fetched, "a").about.is_none());
+    assert!(is_complete(domain(&fetched, "a")) && domain(&fetched, "a").definition.is_none());
     let b = domain(&fetched, "b");
     assert!(
-        b.is_partial && b.state.is_none() && b.about.is_some(),
+        b.is_partial && b.state.is_none() && b.definition.is_some(),
         "{b:?}"
     );
     let error = fetched.connection.error.unwrap();
@@ -630,11 +693,11 @@ fn an_answer_that_ends_too_early_costs_its_domain_only() {
 
 #[test]
 fn a_list_that_makes_no_sense_is_no_list() {
-    let rig = Rig::new(&["a"]);
+    let rig = TestClient::new(&["a"]);
     rig.fetch();
-    rig.daemon().decide(|came| match came.procedure {
-        procedure::DOMAINS => Fate::Reply(vec![0xff; 400]),
-        _ => Fate::Usual,
+    rig.daemon().set_handler(|came| match came.procedure {
+        procedure::REMOTE_PROC_CONNECT_LIST_ALL_DOMAINS => ReplyAction::Reply(vec![0xff; 400]),
+        _ => ReplyAction::Normal,
     });
     let fetched = rig.fetch();
     assert!(!fetched.connection.is_up && fetched.domains.is_empty());
@@ -642,19 +705,31 @@ fn a_list_that_makes_no_sense_is_no_list() {
         fetched.connection.error.as_deref(),
         Some("a list is too long")
     );
-    rig.daemon().world().decide = None;
+    rig.daemon().state().decide = None;
     assert!(rig.fetch().connection.is_up);
 }
 
 #[test]
 fn a_domain_that_goes_between_the_list_and_the_question_is_not_there() {
-    let rig = Rig::new(&["a", "b", "off"]);
-    rig.daemon().world().guest("off").id = -1;
-    rig.daemon().decide(|came| match came.procedure {
-        procedure::STATS if came.body.windows(2).any(|it| it == b"b\0") => Fate::Refused(42),
-        procedure::STATS if came.body.windows(3).any(|it| it == b"off") => Fate::Reply(vec![0; 4]),
-        procedure::XML if came.body.windows(2).any(|it| it == b"b\0") => Fate::Refused(42),
-        _ => Fate::Usual,
+    let rig = TestClient::new(&["a", "b", "off"]);
+    rig.daemon().state().domain("off").id = -1;
+    rig.daemon().set_handler(|came| match came.procedure {
+        procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS
+            if came.body.windows(2).any(|it| it == b"b\0") =>
+        {
+            ReplyAction::Error(42)
+        }
+        procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS
+            if came.body.windows(3).any(|it| it == b"off") =>
+        {
+            ReplyAction::Reply(vec![0; 4])
+        }
+        procedure::REMOTE_PROC_DOMAIN_GET_XML_DESC
+            if came.body.windows(2).any(|it| it == b"b\0") =>
+        {
+            ReplyAction::Error(42)
+        }
+        _ => ReplyAction::Normal,
     });
     let fetched = rig.fetch();
     assert_eq!(names(&fetched), ["a"]);
@@ -663,46 +738,48 @@ fn a_domain_that_goes_between_the_list_and_the_question_is_not_there() {
 
 #[test]
 fn a_domain_may_be_called_anything() {
-    let rig = Rig::new(&["it's \"a\"\nb\\", "x"]);
-    rig.daemon().world().guest("x").name = b"\xff\xfe".to_vec();
+    let rig = TestClient::new(&["it's \"a\"\nb\\", "x"]);
+    rig.daemon().state().domain("x").name = b"\xff\xfe".to_vec();
     let fetched = rig.fetch();
     assert_eq!(names(&fetched), ["it's \"a\"\nb\\", "\u{fffd}\u{fffd}"]);
     assert!(
         fetched
             .domains
             .iter()
-            .all(|it| is_complete(it) && it.about.is_some())
+            .all(|it| is_complete(it) && it.definition.is_some())
     );
 }
 
 #[test]
 fn a_daemon_that_asks_whether_we_are_there_is_told() {
-    let rig = Rig::new(&["a"]);
+    let rig = TestClient::new(&["a"]);
     rig.fetch();
-    rig.daemon().tell(wire::KEEPALIVE, wire::PING, &[]);
-    rig.daemon().tell(wire::KEEPALIVE, wire::PING, &[]);
-    rig.daemon().until(|world| world.pongs == 2);
+    rig.daemon()
+        .send_message(wire::KEEPALIVE_PROGRAM, wire::KEEPALIVE_PROC_PING, &[]);
+    rig.daemon()
+        .send_message(wire::KEEPALIVE_PROGRAM, wire::KEEPALIVE_PROC_PING, &[]);
+    rig.daemon().wait_until(|world| world.pongs == 2);
     assert!(rig.fetch().connection.is_up);
 }
 
 #[test]
 fn what_happens_to_domains_is_counted() {
-    let rig = Rig::new(&["a", "b"]);
+    let rig = TestClient::new(&["a", "b"]);
     rig.fetch();
     let numbers = |a: u32, b: u32| [a.to_be_bytes(), b.to_be_bytes()].concat();
     let daemon = rig.daemon();
-    daemon.world().guest("a").id = -1;
-    daemon.event(318, "a", &numbers(8, 0));
-    daemon.event(318, "a", &numbers(5, 2));
-    let mut error = wire::Body::default()
-        .text(b"/x")
-        .text(b"virtio-disk3")
-        .bytes();
+    daemon.state().domain("a").id = -1;
+    daemon.send_event(318, "a", &numbers(8, 0));
+    daemon.send_event(318, "a", &numbers(5, 2));
+    let mut error = wire::XdrEncoder::default()
+        .put_string(b"/x")
+        .put_string(b"virtio-disk3")
+        .into_bytes();
     error.extend(numbers(1, 0));
-    daemon.event(322, "b", &error);
+    daemon.send_event(322, "b", &error);
     // What nobody listens to, and what makes no sense, does no harm.
-    daemon.tell(wire::REMOTE, 999, &[1, 2, 3]);
-    daemon.tell(wire::REMOTE, 318, &[1, 2, 3]);
+    daemon.send_message(wire::REMOTE_PROGRAM, 999, &[1, 2, 3]);
+    daemon.send_message(wire::REMOTE_PROGRAM, 318, &[1, 2, 3]);
     while rig.fetch().connection.events < 5 {}
     assert_eq!(
         rig.libvirt
@@ -712,8 +789,8 @@ fn what_happens_to_domains_is_counted() {
             .collect::<Vec<_>>(),
         [2]
     );
-    daemon.world().guest("a").id = 9;
-    daemon.event(318, "a", &numbers(2, 0));
+    daemon.state().domain("a").id = 9;
+    daemon.send_event(318, "a", &numbers(2, 0));
     while rig.fetch().connection.events < 6 {}
     let fetched = rig.fetch();
     let a = domain(&fetched, "a").lifecycle.as_ref().unwrap();
@@ -730,11 +807,15 @@ fn what_a_daemon_does_not_tell_of_is_not_known() {
         let socket = socket();
         let daemon = FakeLibvirt::start(&socket, &["a"]);
         let asked = u32::to_be_bytes(event);
-        daemon.decide(move |came| match came.procedure {
-            procedure::REGISTER if came.body.starts_with(&asked) => Fate::Refused(3),
-            _ => Fate::Usual,
+        daemon.set_handler(move |came| match came.procedure {
+            procedure::REMOTE_PROC_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY
+                if came.body.starts_with(&asked) =>
+            {
+                ReplyAction::Error(3)
+            }
+            _ => ReplyAction::Normal,
         });
-        let rig = Rig::at(socket, Some(daemon), true);
+        let rig = TestClient::at(socket, Some(daemon), true);
         let fetched = rig.fetch();
         let life = &domain(&fetched, "a").lifecycle;
         assert_eq!(life.is_some(), has_lifecycle);
@@ -747,17 +828,17 @@ fn what_a_daemon_does_not_tell_of_is_not_known() {
 
 #[test]
 fn a_daemon_without_statistics_still_says_what_it_knows() {
-    let rig = Rig::new(&["a", "off"]);
-    rig.daemon().world().guest("off").id = -1;
-    rig.daemon().decide(|came| match came.procedure {
-        procedure::STATS => Fate::Refused(3),
-        _ => Fate::Usual,
+    let rig = TestClient::new(&["a", "off"]);
+    rig.daemon().state().domain("off").id = -1;
+    rig.daemon().set_handler(|came| match came.procedure {
+        procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS => ReplyAction::Error(3),
+        _ => ReplyAction::Normal,
     });
     for _ in 0..2 {
         let fetched = rig.fetch();
         assert_eq!(fetched.connection.error, None);
         let a = domain(&fetched, "a");
-        assert_eq!((a.state, a.reason), (Some(State::Running), Some(9)));
+        assert_eq!((a.state, a.reason), (Some(DomainState::Running), Some(9)));
         assert_eq!(a.stats.balloon.current, Some(1024 << 10));
         assert_eq!(a.stats.balloon.maximum, Some(2048 << 10));
         assert_eq!(a.stats.vcpu_current, Some(3));
@@ -765,26 +846,29 @@ fn a_daemon_without_statistics_still_says_what_it_knows() {
         let off = domain(&fetched, "off");
         assert_eq!(
             (off.state, off.stats.cpu.time),
-            (Some(State::Shutoff), None)
+            (Some(DomainState::Shutoff), None)
         );
         let balloon = &off.stats.balloon;
         assert_eq!((balloon.current, balloon.maximum), (None, Some(2048 << 10)));
     }
-    let asked = rig.daemon().world().count(procedure::STATS);
+    let asked = rig
+        .daemon()
+        .state()
+        .calls_to(procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS);
     assert!(asked <= 2, "{asked}");
 }
 
 #[test]
 fn a_job_is_asked_for_only_if_somebody_wants_it() {
-    let rig = Rig::new(&["a"]);
+    let rig = TestClient::new(&["a"]);
     assert_eq!(domain(&rig.fetch(), "a").job, None);
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
-    let flags = Flags {
+    let flags = LibvirtFlags {
         libvirt_jobs: true,
-        ..Flags::all()
+        ..LibvirtFlags::with_all_stats()
     };
-    let rig = Rig::with(socket, Some(daemon), true, flags);
+    let rig = TestClient::with(socket, Some(daemon), true, flags);
     let job = domain(&rig.fetch(), "a").job.clone().unwrap();
     assert_eq!(
         (job.kind, job.elapsed),
@@ -798,9 +882,9 @@ fn a_job_is_asked_for_only_if_somebody_wants_it() {
 
 #[test]
 fn pools_and_networks_are_there_whether_they_run_or_not() {
-    let rig = Rig::new(&[]);
-    rig.daemon().world().pools = vec![b"b".to_vec(), b"a-off".to_vec()];
-    rig.daemon().world().networks = vec![b"n".to_vec(), b"n-off".to_vec()];
+    let rig = TestClient::new(&[]);
+    rig.daemon().state().pools = vec![b"b".to_vec(), b"a-off".to_vec()];
+    rig.daemon().state().networks = vec![b"n".to_vec(), b"n-off".to_vec()];
     let pools = rig.libvirt.pools(soon()).unwrap();
     let [off, on] = pools.as_slice() else {
         panic!("{pools:?}");
@@ -824,19 +908,21 @@ fn pools_and_networks_are_there_whether_they_run_or_not() {
     );
     assert_eq!((off.is_active, off.bridge.as_deref()), (Some(false), None));
 
-    rig.daemon().decide(|_| Fate::Refused(3));
+    rig.daemon().set_handler(|_| ReplyAction::Error(3));
     assert!(rig.libvirt.pools(soon()).unwrap().is_empty());
     assert!(rig.libvirt.networks(soon()).unwrap().is_empty());
 }
 
 #[test]
 fn a_pool_that_says_nonsense_costs_no_other_one() {
-    let rig = Rig::new(&[]);
-    rig.daemon().world().pools = vec![b"a".to_vec(), b"b".to_vec()];
+    let rig = TestClient::new(&[]);
+    rig.daemon().state().pools = vec![b"a".to_vec(), b"b".to_vec()];
     let odd = super::fake::uuid(b"a");
-    rig.daemon().decide(move |came| match came.procedure {
-        procedure::POOL_INFO if came.body.ends_with(&odd) => Fate::Cut(9),
-        _ => Fate::Usual,
+    rig.daemon().set_handler(move |came| match came.procedure {
+        procedure::REMOTE_PROC_STORAGE_POOL_GET_INFO if came.body.ends_with(&odd) => {
+            ReplyAction::Truncated(9)
+        }
+        _ => ReplyAction::Normal,
     });
     let pools = rig.libvirt.pools(soon()).unwrap();
     let said: Vec<_> = pools.iter().map(|it| (it.state, it.capacity)).collect();
@@ -845,12 +931,14 @@ fn a_pool_that_says_nonsense_costs_no_other_one() {
 
 #[test]
 fn a_pool_that_hangs_is_asked_once_and_keeps_nobody() {
-    let rig = Rig::new(&["g"]);
-    rig.daemon().world().pools = vec![b"a".to_vec(), b"b".to_vec()];
+    let rig = TestClient::new(&["g"]);
+    rig.daemon().state().pools = vec![b"a".to_vec(), b"b".to_vec()];
     let hangs = super::fake::uuid(b"a");
-    rig.daemon().decide(move |came| match came.procedure {
-        procedure::POOL_INFO if came.body.ends_with(&hangs) => Fate::Never,
-        _ => Fate::Usual,
+    rig.daemon().set_handler(move |came| match came.procedure {
+        procedure::REMOTE_PROC_STORAGE_POOL_GET_INFO if came.body.ends_with(&hangs) => {
+            ReplyAction::NoReply
+        }
+        _ => ReplyAction::Normal,
     });
     for _ in 0..4 {
         let pools = rig
@@ -860,28 +948,33 @@ fn a_pool_that_hangs_is_asked_once_and_keeps_nobody() {
         let said: Vec<_> = pools.iter().map(|it| (it.timed_out, it.capacity)).collect();
         assert_eq!(said, [(true, None), (false, Some(30))]);
     }
-    assert_eq!(rig.daemon().world().count(procedure::POOL_INFO), 5);
+    assert_eq!(
+        rig.daemon()
+            .state()
+            .calls_to(procedure::REMOTE_PROC_STORAGE_POOL_GET_INFO),
+        5
+    );
     assert!(is_complete(domain(&rig.fetch(), "g")));
 }
 
 #[test]
 fn nobody_is_asked_before_somebody_watches() {
-    let libvirt = Libvirt::new(Flags::all(), Path::new("/"));
+    let libvirt = Libvirt::new(LibvirtFlags::with_all_stats(), Path::new("/"));
     assert!(matches!(
-        libvirt.fetch(soon(), Runs::new()),
-        Err(Error::Absent(_))
+        libvirt.fetch(soon(), HostStatsByUuid::new()),
+        Err(Error::NotFound(_))
     ));
 }
 
 #[cfg(not(feature = "virt"))]
 #[test]
 fn a_uri_that_takes_more_than_a_local_socket_takes_another_build() {
-    let flags = Flags {
+    let flags = LibvirtFlags {
         libvirt_uri: Some("qemu+ssh://host/system".to_owned()),
-        ..Flags::all()
+        ..LibvirtFlags::with_all_stats()
     };
     let error = Libvirt::new(flags, Path::new("/"))
-        .fetch(soon(), Runs::new())
+        .fetch(soon(), HostStatsByUuid::new())
         .unwrap_err();
     assert!(error.to_string().contains("feature virt"), "{error}");
 }

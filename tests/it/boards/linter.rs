@@ -5,12 +5,12 @@ use std::{collections::BTreeSet, fmt, fs};
 
 use regex::Regex;
 use serde_json::{Value, json};
-use strata_exporter::metric::Kind;
+use strata_exporter::metric::MetricType;
 
 use super::{Place, RANGE, RATE_INTERVAL, boards, panels, root, text, without_variables};
 use crate::support::{
-    promql::{Known, Question, has},
-    rules::recorded,
+    promql::{MetricCatalog, PromqlQuery, has_label},
+    rules::recorded_names,
 };
 
 /// Units that Grafana knows (`valueFormats` of @grafana/data) and that are used here.
@@ -80,7 +80,7 @@ fn exceptions() -> Vec<(String, glob::Pattern)> {
 
 #[test]
 fn boards_keep_the_rules_of_the_linter() {
-    let known = Known::new(recorded());
+    let known = MetricCatalog::new(recorded_names());
     let mut findings = Findings::default();
     for (name, board) in boards() {
         about_board(&mut findings, &name, &board);
@@ -185,7 +185,7 @@ fn about_variables(findings: &mut Findings, name: &str, board: &Value) {
             format!("${variable}: not multi, All, .+"),
         );
     }
-    let known = Known::new(BTreeSet::new());
+    let known = MetricCatalog::new(BTreeSet::new());
     let query = Regex::new(r"^label_values\((.+), (\w+)\)$").unwrap();
     for variable in variables.iter().filter(|it| it["type"] == "query") {
         let at = format!("{name} / ${}", text(&variable["name"]));
@@ -206,13 +206,18 @@ fn about_variables(findings: &mut Findings, name: &str, board: &Value) {
             findings.unless(false, "template-promql", &at, "not label_values(…)");
             continue;
         };
-        match Question::new(&parts[1]) {
+        match PromqlQuery::new(&parts[1]) {
             Err(error) => findings.unless(false, "template-promql", &at, error),
             Ok((question, expr)) => {
-                let wrong = known.complaints(&question);
+                let wrong = known.validate(&question);
                 findings.unless(wrong.is_empty(), "metric", &at, wrong.join(", "));
                 let label = &parts[2];
-                findings.unless(has(&known.answer(&expr), label), "label", &at, label);
+                findings.unless(
+                    has_label(&known.result_labels(&expr), label),
+                    "label",
+                    &at,
+                    label,
+                );
             }
         }
     }
@@ -231,7 +236,7 @@ fn about_variables(findings: &mut Findings, name: &str, board: &Value) {
     }
 }
 
-fn about_panel(findings: &mut Findings, place: &Place<'_>, known: &Known) {
+fn about_panel(findings: &mut Findings, place: &Place<'_>, known: &MetricCatalog) {
     let (at, panel) = (&place.name, place.panel);
     let title = text(&panel["title"]);
     findings.unless(!title.is_empty(), "panel-title", at, "has none");
@@ -282,16 +287,16 @@ fn about_panel(findings: &mut Findings, place: &Place<'_>, known: &Known) {
 }
 
 /// Columns have the labels that are asked for, and all of them.
-fn about_columns(findings: &mut Findings, place: &Place<'_>, known: &Known) {
+fn about_columns(findings: &mut Findings, place: &Place<'_>, known: &MetricCatalog) {
     let transformations = place.panel["transformations"].as_array().unwrap();
     let organize = &transformations.last().unwrap()["options"];
     let renamed = organize["renameByName"].as_object().unwrap();
     let mut there = BTreeSet::new();
     for (_, target) in place.targets() {
-        let Ok((_, expr)) = Question::new(&without_variables(text(&target["expr"]))) else {
+        let Ok((_, expr)) = PromqlQuery::new(&without_variables(text(&target["expr"]))) else {
             continue;
         };
-        there.extend(known.answer(&expr).unwrap_or_default());
+        there.extend(known.result_labels(&expr).unwrap_or_default());
     }
     let is_value = |it: &&String| it.starts_with("Value");
     let columns: BTreeSet<_> = renamed.keys().filter(|it| !is_value(it)).cloned().collect();
@@ -337,7 +342,7 @@ fn about_columns(findings: &mut Findings, place: &Place<'_>, known: &Known) {
     }
 }
 
-fn about_target(findings: &mut Findings, at: &str, target: &Value, known: &Known) {
+fn about_target(findings: &mut Findings, at: &str, target: &Value, known: &MetricCatalog) {
     let source = &target["datasource"]["uid"];
     findings.unless(
         source == "${datasource}",
@@ -345,11 +350,11 @@ fn about_target(findings: &mut Findings, at: &str, target: &Value, known: &Known
         at,
         "another's",
     );
-    let (question, expr) = match Question::new(&without_variables(text(&target["expr"]))) {
+    let (question, expr) = match PromqlQuery::new(&without_variables(text(&target["expr"]))) {
         Ok(both) => both,
         Err(error) => return findings.unless(false, "target-promql", at, error),
     };
-    let wrong = known.complaints(&question);
+    let wrong = known.validate(&question);
     findings.unless(wrong.is_empty(), "metric", at, wrong.join(", "));
     for used in &question.uses {
         for (label, value) in [("job", "$job"), ("instance", "$instance")] {
@@ -372,7 +377,7 @@ fn about_target(findings: &mut Findings, at: &str, target: &Value, known: &Known
         }
         let descriptions = known.descriptions(&used.metric);
         let is_counted = used.function.is_some_and(|it| OF_COUNTERS.contains(&it));
-        let counts = descriptions.iter().all(|it| it.kind == Kind::Counter);
+        let counts = descriptions.iter().all(|it| it.kind == MetricType::Counter);
         if counts && !descriptions.is_empty() {
             findings.unless(
                 is_counted,
@@ -381,7 +386,7 @@ fn about_target(findings: &mut Findings, at: &str, target: &Value, known: &Known
                 format!("{} without rate", used.metric),
             );
         }
-        let is_gauge = descriptions.iter().any(|it| it.kind == Kind::Gauge);
+        let is_gauge = descriptions.iter().any(|it| it.kind == MetricType::Gauge);
         findings.unless(
             !(is_gauge && is_counted),
             "target-gauge",
@@ -389,11 +394,11 @@ fn about_target(findings: &mut Findings, at: &str, target: &Value, known: &Known
             format!("rate of {}", used.metric),
         );
     }
-    let labels = known.answer(&expr);
+    let labels = known.result_labels(&expr);
     let named = Regex::new(r"\{\{(\w+)\}\}").unwrap();
     for label in named.captures_iter(text(&target["legendFormat"])) {
         findings.unless(
-            has(&labels, &label[1]),
+            has_label(&labels, &label[1]),
             "target-legend",
             at,
             format!("no {}", &label[1]),

@@ -8,7 +8,7 @@ mod types;
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
 
-use crate::support::lacks;
+use crate::support::skip;
 use serde_json::Value;
 
 const PYTHON: &str = "/usr/bin/python3";
@@ -96,7 +96,7 @@ fn text(value: &Value) -> &str {
 #[test]
 fn committed_boards_are_what_the_generator_makes() {
     if !Path::new(PYTHON).exists() {
-        return lacks(PYTHON);
+        return skip(PYTHON);
     }
     let said = Command::new(PYTHON)
         .arg(root().join("dashboards/make.py"))

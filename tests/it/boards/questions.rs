@@ -7,15 +7,16 @@ use serde_json::{Value, json};
 
 use super::{PYTHON, Place, boards, panels, root, text, without_variables};
 use crate::support::{
-    is_installed, lacks,
-    live::{Program, Scratch},
-    readers::prometheus,
+    is_installed,
+    prometheus_tools::start_prometheus,
+    server_process::{ServerProcess, TempDir},
+    skip,
 };
 
 #[test]
 fn promtool_takes_every_expression() {
     if !is_installed("promtool") {
-        return lacks("promtool");
+        return skip("promtool");
     }
     let mut rules = Vec::new();
     for (name, board) in boards() {
@@ -28,7 +29,7 @@ fn promtool_takes_every_expression() {
         }
     }
     assert!(rules.len() > 100);
-    let scratch = Scratch::new("boards-promtool");
+    let scratch = TempDir::new("boards-promtool");
     // JSON is YAML.
     let file = scratch.0.join("rules.yml");
     let group = json!({ "groups": [{ "name": "boards", "rules": rules }] });
@@ -46,10 +47,10 @@ fn promtool_takes_every_expression() {
 #[test]
 fn every_question_is_asked_and_what_has_no_answer_is_told() {
     if !is_installed("prometheus") || !Path::new(PYTHON).exists() {
-        return lacks("Prometheus and Python");
+        return skip("Prometheus and Python");
     }
-    let scratch = Scratch::new("boards-questions");
-    let prometheus = prometheus(&scratch, "");
+    let scratch = TempDir::new("boards-questions");
+    let prometheus = start_prometheus(&scratch, "");
     let (code, said) = questions(&prometheus, &scratch, "");
     assert_eq!(code, Some(1), "{said}");
     let all: usize = boards()
@@ -91,7 +92,7 @@ fn every_question_is_asked_and_what_has_no_answer_is_told() {
 }
 
 /// What `query.py` says with these excuses, and its exit status.
-fn questions(prometheus: &Program, dir: &Scratch, excuses: &str) -> (Option<i32>, Value) {
+fn questions(prometheus: &ServerProcess, dir: &TempDir, excuses: &str) -> (Option<i32>, Value) {
     let file = dir.0.join("no-data.txt");
     fs::write(&file, excuses).unwrap();
     let said = Command::new(PYTHON)

@@ -2,8 +2,8 @@
 
 use super::exporter::{Exporter, Fault, flags, started_by};
 use crate::support::{
-    live::{Scratch, until},
-    made_groups::Groups,
+    server_process::{TempDir, wait_until},
+    synthetic_cgroups::SyntheticCgroups,
 };
 
 const NUMBER: usize = 10_000;
@@ -12,11 +12,13 @@ const AT_ONCE: usize = 50;
 
 #[test]
 fn ten_thousand_groups_that_come_and_go_leave_nothing() {
-    let (Some(staying), Some(passing)) = (Groups::new("staying", 3), Groups::new("passing", 0))
-    else {
+    let (Some(staying), Some(passing)) = (
+        SyntheticCgroups::new("staying", 3),
+        SyntheticCgroups::new("passing", 0),
+    ) else {
         return;
     };
-    let scratch = Scratch::new("fault-churn");
+    let scratch = TempDir::new("fault-churn");
     let collectors = [
         "container_cpu",
         "container_memory",
@@ -27,13 +29,19 @@ fn ten_thousand_groups_that_come_and_go_leave_nothing() {
     let grace = "--cgroup.grace=2s".to_owned();
     let exporter = Exporter::start(
         started_by(&[]),
-        &flags(&collectors, &[grace, Groups::alone(&[&staying, &passing])]),
+        &flags(
+            &collectors,
+            &[
+                grace,
+                SyntheticCgroups::exclude_others_flag(&[&staying, &passing]),
+            ],
+        ),
         &scratch.0,
     );
     let exporter = exporter
-        .looking_at(staying.word(), staying.is_ours())
-        .counting(passing.word());
-    let well = exporter.well("groups that stay", |page| staying.sampled(page) == 3);
+        .looking_at(staying.path_prefix(), staying.is_own_series())
+        .counting(passing.path_prefix());
+    let well = exporter.well("groups that stay", |page| staying.count_sampled(page) == 3);
     let page = exporter.suffers_while(
         &well,
         &Fault {
@@ -45,7 +53,7 @@ fn ten_thousand_groups_that_come_and_go_leave_nothing() {
         || {
             for number in 0..NUMBER + AT_ONCE {
                 if number < NUMBER {
-                    passing.make(number);
+                    passing.create(number);
                 }
                 if let Some(old) = number.checked_sub(AT_ONCE) {
                     passing.remove(old);
@@ -53,8 +61,8 @@ fn ten_thousand_groups_that_come_and_go_leave_nothing() {
             }
         },
     );
-    until("the last of them gone", || {
-        (passing.shown(&exporter.scrape()) == 0).then_some(())
+    wait_until("the last of them gone", || {
+        (passing.count_exposed(&exporter.scrape()) == 0).then_some(())
     });
     drop(page);
     exporter.recovers(&well);

@@ -5,9 +5,10 @@ use std::{net::TcpStream, thread, time::Duration};
 
 use super::exporter::{Exporter, Fault, flags, made, started_by};
 use crate::support::{
-    is_installed, lacks,
-    live::{Scratch, until},
-    made_groups::Groups,
+    is_installed,
+    server_process::{TempDir, wait_until},
+    skip,
+    synthetic_cgroups::SyntheticCgroups,
 };
 
 /// More than there are files for.
@@ -16,27 +17,27 @@ const NUMBER: usize = 20;
 #[test]
 fn who_takes_all_descriptors_costs_nobody_anything() {
     if !is_installed("prlimit") {
-        return lacks("prlimit");
+        return skip("prlimit");
     }
-    let Some(groups) = Groups::new("descriptors", NUMBER) else {
+    let Some(groups) = SyntheticCgroups::new("descriptors", NUMBER) else {
         return;
     };
-    let scratch = Scratch::new("fault-descriptors");
+    let scratch = TempDir::new("fault-descriptors");
     let texts = made(&scratch.0, "texts");
     std::fs::write(texts.join("good.prom"), "good 1\n").unwrap();
     let directory = format!("--collector.textfile.directory={}", texts.display());
     let flags = flags(
         &["container_cpu", "container_memory", "filefd", "textfile"],
-        &[directory, Groups::alone(&[&groups])],
+        &[directory, SyntheticCgroups::exclude_others_flag(&[&groups])],
     );
     let exporter = Exporter::start(
         started_by(&["prlimit", "--nofile=64:64"]),
         &flags,
         &scratch.0,
     );
-    let exporter = exporter.looking_at(groups.word(), groups.is_ours());
+    let exporter = exporter.looking_at(groups.path_prefix(), groups.is_own_series());
     let well = exporter.well("all groups", |page| {
-        page.value("good", &[]) == Some(1.0) && groups.shown(page) == NUMBER
+        page.value("good", &[]) == Some(1.0) && groups.count_exposed(page) == NUMBER
     });
 
     let address = exporter.program.address;
@@ -58,7 +59,7 @@ fn who_takes_all_descriptors_costs_nobody_anything() {
     );
     assert_eq!(page.value("process_max_fds", &[]), Some(64.0));
     drop(connections);
-    until("nobody", || {
+    wait_until("nobody", || {
         thread::sleep(Duration::from_millis(10));
         let page = exporter.scrape();
         (page.value("strata_http_connections", &[]) == Some(1.0)).then_some(())

@@ -1,7 +1,7 @@
 //! A full disk, with all that the exporter has on one: its state, files of text, its log.
 
 use super::exporter::{AS_FIRST, Exporter, Fault, flags, made, with_mounts};
-use crate::support::{live::Scratch, may_mount};
+use crate::support::{can_mount, server_process::TempDir};
 
 /// An own file system, with a text on it.
 const DISK: &str = "mount -i -t tmpfs -o size=1m ours disk
@@ -16,10 +16,10 @@ const FULL: &str = "
 
 #[test]
 fn a_full_disk_costs_nothing() {
-    if !may_mount() {
+    if !can_mount() {
         return;
     }
-    let scratch = Scratch::new("fault-disk");
+    let scratch = TempDir::new("fault-disk");
     made(&scratch.0, "disk");
     let dir = scratch.0.display();
     let flags = flags(

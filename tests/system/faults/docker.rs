@@ -6,8 +6,8 @@ use rustix::process::Signal;
 use super::exporter::{Exporter, Fault, SANDBOXED, flags, started_by};
 use crate::support::{
     engines::Engine,
-    live::{Scratch, until},
-    text::{Labels, Scrape},
+    server_process::{TempDir, wait_until},
+    text_format::{Labels, Scrape},
 };
 
 const COLLECTORS: [&str; 4] = [
@@ -20,10 +20,10 @@ const USAGE: &str = "container_memory_usage_bytes";
 
 #[test]
 fn whatever_becomes_of_dockerd_costs_nobody_anything() {
-    let Some(later) = Engine::later("fault") else {
+    let Some(later) = Engine::docker_dir("fault") else {
         return;
     };
-    let scratch = Scratch::new("fault-docker");
+    let scratch = TempDir::new("fault-docker");
     let socket = format!("--engine.socket=unix://{}", later.0.join("sock").display());
     let others = "--cgroup.exclude=^/[^d]".to_owned();
     let flags = flags(&COLLECTORS, &[socket, others, SANDBOXED.to_owned()]);
@@ -51,7 +51,7 @@ fn whatever_becomes_of_dockerd_costs_nobody_anything() {
     );
     assert_eq!((up(&page), web(&page)), (Some(0.0), None));
 
-    let mut docker = Engine::docker_in(later);
+    let mut docker = Engine::start_docker_in(later);
     let quickly = ["--restart=always", "--stop-timeout=1"];
     let id = docker.start_container(&name, &quickly, &["sleep", "100000"]);
     let exporter = exporter.counting(id);
@@ -72,8 +72,8 @@ fn whatever_becomes_of_dockerd_costs_nobody_anything() {
     docker.signal(Signal::CONT);
     exporter.recovers(&well);
 
-    docker.stop_by(Signal::KILL);
-    until("that it is gone", || {
+    docker.stop_with(Signal::KILL);
+    wait_until("that it is gone", || {
         (up(&exporter.scrape()) == Some(0.0)).then_some(())
     });
     let page = exporter.suffers(
@@ -86,8 +86,8 @@ fn whatever_becomes_of_dockerd_costs_nobody_anything() {
         },
     );
     assert!(web(&page).is_some());
-    docker.start_again();
-    until("the container again", || {
+    docker.restart();
+    wait_until("the container again", || {
         is_up(&exporter.scrape()).then_some(())
     });
     exporter.recovers(&well);
@@ -105,8 +105,8 @@ fn whatever_becomes_of_dockerd_costs_nobody_anything() {
             ..Fault::default()
         },
         || {
-            docker.stop_by(Signal::TERM);
-            docker.start_again();
+            docker.stop_with(Signal::TERM);
+            docker.restart();
         },
     );
     exporter.recovers(&well);

@@ -9,10 +9,10 @@ use std::{
 };
 
 use crate::support::{
-    faults::{Cost, NO_HANG, Resources},
-    live::{NEVER, Program},
-    text::{Labels, Scrape},
-    with_own_mounts,
+    faults::{Cost, MAX_SCRAPE_DURATION, Resources},
+    server_process::{ServerProcess, WAIT_TIMEOUT},
+    text_format::{Labels, Scrape},
+    unshare_mounts,
 };
 
 /// How often each exporter is scraped while something is wrong.
@@ -36,7 +36,7 @@ pub const SANDBOXED: &str = "--sandbox=auto";
 type Series = (String, Labels);
 
 pub struct Exporter {
-    pub program: Program,
+    pub program: ServerProcess,
     /// The control groups and the like that are the test's; others come and go.
     ours: Box<dyn Fn(&Labels) -> bool + Sync>,
     /// What is in the paths of these.
@@ -100,7 +100,7 @@ pub const AS_FIRST: &str = "mount --bind /proc/$$ /proc/1\n";
 /// The exporter's program with mounts of its own, which a script makes in a directory.
 pub fn with_mounts(dir: &Path, script: &str, prefix: &[&str]) -> Command {
     let script = format!("cd \"$0\"\n{script}\ncd /\nexec \"$@\"");
-    let mut command = with_own_mounts();
+    let mut command = unshare_mounts();
     command.args(["sh", "-ec", &script]).arg(dir);
     command.args(prefix).arg(PROGRAM);
     command
@@ -117,7 +117,7 @@ pub fn started_by(prefix: &[&str]) -> Command {
 impl Exporter {
     pub fn start(mut command: Command, flags: &[String], dir: &Path) -> Self {
         let command = command.args(flags);
-        let program = Program::start_until(command, dir, "/-/healthy");
+        let program = ServerProcess::start_and_wait_for_path(command, dir, "/-/healthy");
         Self {
             program,
             ours: Box::new(|labels| !labels.contains_key("id")),
@@ -158,9 +158,9 @@ impl Exporter {
 
     fn timed(&self) -> (Scrape, Duration) {
         let started = Instant::now();
-        let text = self.program.text();
+        let text = self.program.metrics_text();
         let took = started.elapsed();
-        assert!(took < NO_HANG, "a scrape took {took:?}");
+        assert!(took < MAX_SCRAPE_DURATION, "a scrape took {took:?}");
         (Scrape::parse(&text), took)
     }
 
@@ -195,7 +195,10 @@ impl Exporter {
                 break series;
             }
             let log = self.program.log();
-            assert!(began.elapsed() < NEVER, "never: {what}: {fails:?} {log}");
+            assert!(
+                began.elapsed() < WAIT_TIMEOUT,
+                "never: {what}: {fails:?} {log}"
+            );
             thread::sleep(Duration::from_millis(100));
         };
         let resources = self.resources();
@@ -206,7 +209,7 @@ impl Exporter {
     pub fn recovers(&self, well: &Well) {
         let mut missing = Vec::new();
         let started = Instant::now();
-        while started.elapsed() < NEVER {
+        while started.elapsed() < WAIT_TIMEOUT {
             let page = self.scrape();
             let there = self.series(&page);
             missing = well.series.difference(&there).cloned().collect();
@@ -219,7 +222,7 @@ impl Exporter {
     }
 
     fn resources(&self) -> Resources {
-        Resources::at_rest(self.program.pid(), &self.words)
+        Resources::when_idle(self.program.pid(), &self.words)
     }
 
     /// Counts the descriptors of more control groups.
@@ -272,14 +275,14 @@ impl Exporter {
             first,
             tenth,
             longest,
-            well: well.resources,
+            baseline: well.resources,
             after_ten,
             after_all: self.resources(),
             log_lines: self.program.log().lines().count() - lines,
         };
         println!("{}: {cost:#?}", fault.name);
         self.assert_flat(fault, &cost);
-        cost.assert_as_documented(fault.name, fault.stays, fault.threads, fault.fds);
+        cost.assert_matches_docs(fault.name, fault.stays, fault.threads, fault.fds);
         last
     }
 
@@ -307,7 +310,10 @@ impl Exporter {
 
     fn assert_flat(&self, fault: &Fault<'_>, cost: &Cost) {
         let (ten, all, what) = (cost.after_ten, cost.after_all, fault.name);
-        assert!(all.resident <= ten.resident + GROWTH, "{what}: {cost:#?}");
+        assert!(
+            all.resident_bytes <= ten.resident_bytes + GROWTH,
+            "{what}: {cost:#?}"
+        );
         let log = self.program.log();
         assert!(cost.log_lines <= fault.log_lines, "{what}: {cost:#?} {log}");
     }
@@ -315,11 +321,11 @@ impl Exporter {
 
 /// The collectors that did not succeed, and what became of each.
 pub fn failing(page: &Scrape) -> BTreeMap<String, String> {
-    let success = page.of("node_scrape_collector_success");
+    let success = page.series_named("node_scrape_collector_success");
     let failed = success.filter(|(_, value)| *value < 1.0);
     let failed = failed.map(|(labels, _)| labels["collector"].clone());
     let outcome = |collector: &String| {
-        let mut outcomes = page.of("strata_collector_outcome");
+        let mut outcomes = page.series_named("strata_collector_outcome");
         let found = outcomes.find(|(labels, _)| labels["collector"] == *collector);
         found.map_or_else(String::new, |(labels, _)| labels["outcome"].clone())
     };

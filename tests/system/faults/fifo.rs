@@ -6,11 +6,11 @@ use std::fs;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::exporter::{Exporter, Fault, flags, made, started_by};
-use crate::support::live::Scratch;
+use crate::support::server_process::TempDir;
 
 #[test]
 fn a_fifo_among_text_files_costs_nothing_but_itself() {
-    let scratch = Scratch::new("fault-fifo");
+    let scratch = TempDir::new("fault-fifo");
     let texts = made(&scratch.0, "texts");
     fs::write(texts.join("good.prom"), "good 1\n").unwrap();
     let directory = format!("--collector.textfile.directory={}", texts.display());

@@ -5,26 +5,26 @@ use rustix::process::Signal;
 
 use super::exporter::{Exporter, Fault, SANDBOXED, flags, started_by};
 use crate::support::{
-    guests::Daemon,
-    lacks,
-    live::Scratch,
-    text::{Labels, Scrape},
+    libvirt_daemon::LibvirtDaemon,
+    server_process::TempDir,
+    skip,
+    text_format::{Labels, Scrape},
 };
 
 #[test]
 fn whatever_becomes_of_libvirtd_costs_nobody_else_anything() {
-    let mut daemon = match Daemon::start("fault-libvirt") {
+    let mut daemon = match LibvirtDaemon::start("fault-libvirt") {
         Ok(daemon) => daemon,
-        Err(what) => return lacks(what),
+        Err(what) => return skip(what),
     };
     for guest in ["runs", "off"] {
-        daemon.define_bare(&format!("{guest}-{}", std::process::id()));
+        daemon.define_minimal_domain(&format!("{guest}-{}", std::process::id()));
     }
     let runs = format!("runs-{}", std::process::id());
     daemon.virsh(&["start", "--paused", &runs]).unwrap();
     daemon.stop();
 
-    let scratch = Scratch::new("fault-libvirt-exporter");
+    let scratch = TempDir::new("fault-libvirt-exporter");
     let socket = daemon.socket("libvirt-sock-ro");
     let uri = format!("--libvirt.uri={}", socket.display());
     let exporter = Exporter::start(
@@ -51,12 +51,12 @@ fn whatever_becomes_of_libvirtd_costs_nobody_else_anything() {
     let without = "everything but virtual machines; `libvirt_up` is 0";
     let are_missing = |page: &Scrape| {
         assert_eq!((up(page), domains(page)), (Some(0.0), None));
-        assert_eq!(page.of("libvirt_domain_state").next(), None);
+        assert_eq!(page.series_named("libvirt_domain_state").next(), None);
     };
 
     let late = exporter.well("no libvirt", |page| up(page) == Some(0.0));
     are_missing(&exporter.suffers(&late, &fault("libvirtd starts late", without)));
-    daemon.start_again();
+    daemon.restart();
     let well = exporter.well("guests", |page| domains(page) == Some(2.0));
 
     daemon.signal(Signal::STOP);
@@ -64,9 +64,9 @@ fn whatever_becomes_of_libvirtd_costs_nobody_else_anything() {
     daemon.signal(Signal::CONT);
     exporter.recovers(&well);
 
-    daemon.stop_by(Signal::KILL);
+    daemon.stop_with(Signal::KILL);
     are_missing(&exporter.suffers(&well, &fault("libvirtd is killed", without)));
-    daemon.start_again();
+    daemon.restart();
     exporter.recovers(&well);
 
     let restarted = fault(
@@ -75,7 +75,7 @@ fn whatever_becomes_of_libvirtd_costs_nobody_else_anything() {
     );
     exporter.suffers_while(&well, &restarted, || {
         daemon.stop();
-        daemon.start_again();
+        daemon.restart();
     });
     exporter.recovers(&well);
 }

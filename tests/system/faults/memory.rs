@@ -3,8 +3,8 @@
 
 use super::exporter::{Exporter, Fault, flags, started_by};
 use crate::support::{
-    live::Scratch,
-    made_groups::{Cell, Groups},
+    server_process::TempDir,
+    synthetic_cgroups::{MemoryLimitedCgroup, SyntheticCgroups},
 };
 
 const CONTAINERS: usize = 1000;
@@ -12,23 +12,25 @@ const LIMIT: u64 = 32 << 20;
 
 #[test]
 fn a_thousand_containers_are_told_of_in_32_mb() {
-    let Some(groups) = Groups::new("memory", CONTAINERS) else {
+    let Some(groups) = SyntheticCgroups::new("memory", CONTAINERS) else {
         return;
     };
-    let Some(cell) = Cell::new("memory-limit", LIMIT) else {
+    let Some(cell) = MemoryLimitedCgroup::new("memory-limit", LIMIT) else {
         return;
     };
-    let scratch = Scratch::new("fault-memory");
+    let scratch = TempDir::new("fault-memory");
     let flags = flags(
         &["container_cpu", "container_memory"],
-        &[Groups::alone(&[&groups])],
+        &[SyntheticCgroups::exclude_others_flag(&[&groups])],
     );
     let start = |prefix: &[&str]| {
         let exporter = Exporter::start(started_by(prefix), &flags, &scratch.0);
-        exporter.looking_at(groups.word(), groups.is_ours())
+        exporter.looking_at(groups.path_prefix(), groups.is_own_series())
     };
-    let well = start(&[]).well("all containers", |page| groups.shown(page) == CONTAINERS);
-    let exporter = start(&["sh", "-ec", "echo $$ >$0; exec \"$@\"", &cell.door()]);
+    let well = start(&[]).well("all containers", |page| {
+        groups.count_exposed(page) == CONTAINERS
+    });
+    let exporter = start(&["sh", "-ec", "echo $$ >$0; exec \"$@\"", &cell.procs_path()]);
     let page = exporter.suffers(
         &well,
         &Fault {
@@ -41,7 +43,7 @@ fn a_thousand_containers_are_told_of_in_32_mb() {
             ..Fault::default()
         },
     );
-    println!("{}", cell.said());
-    assert_eq!(groups.shown(&page), CONTAINERS);
-    assert_eq!(cell.kills(), 0, "{}", cell.said());
+    println!("{}", cell.usage_summary());
+    assert_eq!(groups.count_exposed(&page), CONTAINERS);
+    assert_eq!(cell.oom_kills(), 0, "{}", cell.usage_summary());
 }

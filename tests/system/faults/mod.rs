@@ -21,7 +21,7 @@ mod stuck_mount;
 #[test]
 fn the_docs_name_the_faults_that_are_tested_and_no_others() {
     assert_eq!(
-        crate::support::faults::documented(),
+        crate::support::faults::documented_faults(),
         crate::support::faults::FAULTS
     );
 }

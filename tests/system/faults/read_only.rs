@@ -1,7 +1,7 @@
 //! A machine on which nothing can be written: every mount that the exporter sees is read-only.
 
 use super::exporter::{Exporter, Fault, flags, made, with_mounts};
-use crate::support::{live::Scratch, made_groups::Groups, may_mount};
+use crate::support::{can_mount, server_process::TempDir, synthetic_cgroups::SyntheticCgroups};
 
 /// Innermost first, for a mount that hides another.
 const READ_ONLY: &str = r#"mount --bind /proc/$$ /proc/1
@@ -15,13 +15,13 @@ const READ_ONLY: &str = r#"mount --bind /proc/$$ /proc/1
 
 #[test]
 fn where_nothing_can_be_written_nothing_is_missing() {
-    if !may_mount() {
+    if !can_mount() {
         return;
     }
-    let Some(groups) = Groups::new("read-only", 3) else {
+    let Some(groups) = SyntheticCgroups::new("read-only", 3) else {
         return;
     };
-    let scratch = Scratch::new("fault-read-only");
+    let scratch = TempDir::new("fault-read-only");
     made(&scratch.0, "disk");
     let dir = scratch.0.display();
     let flags = flags(
@@ -36,16 +36,16 @@ fn where_nothing_can_be_written_nothing_is_missing() {
         &[
             format!("--collector.filesystem.mount-points-include=^{dir}/"),
             format!("--collector.textfile.directory={dir}/disk/texts"),
-            Groups::alone(&[&groups]),
+            SyntheticCgroups::exclude_others_flag(&[&groups]),
         ],
     );
     let start = |script: &str| {
         let exporter = Exporter::start(with_mounts(&scratch.0, script, &[]), &flags, &scratch.0);
-        exporter.looking_at(groups.word(), groups.is_ours())
+        exporter.looking_at(groups.path_prefix(), groups.is_own_series())
     };
     let writable: String = READ_ONLY.lines().take(4).collect::<Vec<_>>().join("\n");
     let well = start(&writable).well("a text and groups", |page| {
-        page.value("good", &[]) == Some(1.0) && groups.sampled(page) == 3
+        page.value("good", &[]) == Some(1.0) && groups.count_sampled(page) == 3
     });
 
     let flags_with_state = [
@@ -55,7 +55,7 @@ fn where_nothing_can_be_written_nothing_is_missing() {
     .concat();
     let command = with_mounts(&scratch.0, READ_ONLY, &[]);
     let exporter = Exporter::start(command, &flags_with_state, &scratch.0);
-    let exporter = exporter.looking_at(groups.word(), groups.is_ours());
+    let exporter = exporter.looking_at(groups.path_prefix(), groups.is_own_series());
     // It may be scraped before it has sampled anything.
     exporter.recovers(&well);
     let page = exporter.suffers(

@@ -7,7 +7,9 @@ use std::{
 };
 
 use super::exporter::{Exporter, Fault, flags, made, started_by, with_mounts};
-use crate::support::{is_installed, lacks, live::Scratch, made_groups::Groups, may_mount};
+use crate::support::{
+    can_mount, is_installed, server_process::TempDir, skip, synthetic_cgroups::SyntheticCgroups,
+};
 
 const NOBODY: [&str; 6] = [
     "setpriv",
@@ -25,14 +27,14 @@ fn without_capabilities_what_needs_them_is_missing() {
     let Some(groups) = groups("nobody") else {
         return;
     };
-    let scratch = Scratch::new("fault-nobody");
+    let scratch = TempDir::new("fault-nobody");
     let (flags, texts) = line(&scratch, &groups);
     let start = |prefix: &[&str]| {
         let exporter = Exporter::start(started_by(prefix), &flags, &scratch.0);
-        exporter.looking_at(groups.word(), groups.is_ours())
+        exporter.looking_at(groups.path_prefix(), groups.is_own_series())
     };
     let well = start(&[]).well("everything", |page| {
-        page.value("good", &[]) == Some(1.0) && groups.shown(page) == 3
+        page.value("good", &[]) == Some(1.0) && groups.count_exposed(page) == 3
     });
     let exporter = start(&NOBODY);
     exporter.suffers(
@@ -51,24 +53,24 @@ fn without_capabilities_what_needs_them_is_missing() {
 
 #[test]
 fn where_procfs_hides_processes_they_are_missing_and_not_fewer() {
-    if !may_mount() {
+    if !can_mount() {
         return;
     }
     let Some(groups) = groups("hidepid") else {
         return;
     };
-    let scratch = Scratch::new("fault-hidepid");
+    let scratch = TempDir::new("fault-hidepid");
     let (flags, _) = line(&scratch, &groups);
     let start = |script: &str| {
         let exporter =
             Exporter::start(with_mounts(&scratch.0, script, &NOBODY), &flags, &scratch.0);
-        exporter.looking_at(groups.word(), groups.is_ours())
+        exporter.looking_at(groups.path_prefix(), groups.is_own_series())
     };
     let well = start("").well("everything", |page| {
-        page.value("good", &[]) == Some(1.0) && groups.shown(page) == 3
+        page.value("good", &[]) == Some(1.0) && groups.count_exposed(page) == 3
     });
     let process = Sleeper::new();
-    groups.move_in(0, process.0.id());
+    groups.add_process(0, process.0.id());
     let exporter = start("mount -t proc -o hidepid=2 proc /proc");
     let page = exporter.suffers(
         &well,
@@ -84,13 +86,15 @@ fn where_procfs_hides_processes_they_are_missing_and_not_fewer() {
         },
     );
     // Of the process in the group it is known that there is one.
-    let is_ours = groups.is_ours();
+    let is_ours = groups.is_own_series();
     let of = |family: &str| {
-        let all = page.of(family).filter(|(labels, _)| is_ours(labels));
+        let all = page
+            .series_named(family)
+            .filter(|(labels, _)| is_ours(labels));
         all.map(|(_, value)| value).sum::<f64>()
     };
     assert_eq!(of("container_processes"), 1.0);
-    let descriptors = page.of("container_file_descriptors");
+    let descriptors = page.series_named("container_file_descriptors");
     let said = descriptors.filter(|(labels, _)| is_ours(labels)).count();
     assert_eq!(said, 2, "of the groups that have no process");
     for family in [
@@ -98,7 +102,7 @@ fn where_procfs_hides_processes_they_are_missing_and_not_fewer() {
         "node_processes_threads",
         "node_processes_state",
     ] {
-        assert_eq!(page.of(family).next(), None, "{family}");
+        assert_eq!(page.series_named(family).next(), None, "{family}");
     }
     drop(process);
 }
@@ -121,16 +125,16 @@ impl Drop for Sleeper {
     }
 }
 
-fn groups(test: &str) -> Option<Groups> {
+fn groups(test: &str) -> Option<SyntheticCgroups> {
     if !is_installed("setpriv") {
-        lacks("setpriv");
+        skip("setpriv");
         return None;
     }
-    Groups::new(test, 3)
+    SyntheticCgroups::new(test, 3)
 }
 
 /// The command line, and a directory of texts.
-fn line(scratch: &Scratch, groups: &Groups) -> (Vec<String>, std::path::PathBuf) {
+fn line(scratch: &TempDir, groups: &SyntheticCgroups) -> (Vec<String>, std::path::PathBuf) {
     let texts = made(&scratch.0, "texts");
     fs::write(texts.join("good.prom"), "good 1\n").unwrap();
     let directory = format!("--collector.textfile.directory={}", texts.display());
@@ -145,7 +149,10 @@ fn line(scratch: &Scratch, groups: &Groups) -> (Vec<String>, std::path::PathBuf)
         &PROCESSES[..],
     ];
     (
-        flags(&collectors.concat(), &[directory, Groups::alone(&[groups])]),
+        flags(
+            &collectors.concat(),
+            &[directory, SyntheticCgroups::exclude_others_flag(&[groups])],
+        ),
         texts,
     )
 }

@@ -1,7 +1,7 @@
 //! A file system of FUSE whose server never answers: statfs(2) waits for it.
 
 use super::exporter::{AS_FIRST, Exporter, Fault, flags, made, with_mounts};
-use crate::support::{live::Scratch, may_mount_fuse, start_mounting};
+use crate::support::{can_mount_fuse, server_process::TempDir, spawn_mount_server};
 
 const MOUNTS: &str = "mount -i -t tmpfs -o size=1m ours good";
 const SERVE: &str = r#"exec 7<>/dev/fuse
@@ -11,10 +11,10 @@ const SERVE: &str = r#"exec 7<>/dev/fuse
 
 #[test]
 fn a_mount_that_never_answers_costs_its_timeout_once() {
-    if !may_mount_fuse() {
+    if !can_mount_fuse() {
         return;
     }
-    let scratch = Scratch::new("fault-mount");
+    let scratch = TempDir::new("fault-mount");
     for name in ["good", "stuck"] {
         made(&scratch.0, name);
     }
@@ -35,7 +35,7 @@ fn a_mount_that_never_answers_costs_its_timeout_once() {
         page.value(size, &[("mountpoint", &good)]) == Some(1_048_576.0)
     });
 
-    let mut server = start_mounting(&mut exporter.beside(&scratch.0, SERVE));
+    let mut server = spawn_mount_server(&mut exporter.beside(&scratch.0, SERVE));
     let page = exporter.suffers(
         &well,
         &Fault {
@@ -46,7 +46,7 @@ fn a_mount_that_never_answers_costs_its_timeout_once() {
             ..Fault::default()
         },
     );
-    let mut errors = page.of("node_filesystem_device_error");
+    let mut errors = page.series_named("node_filesystem_device_error");
     let (labels, value) = errors
         .find(|(labels, _)| labels["mountpoint"] == stuck)
         .unwrap();

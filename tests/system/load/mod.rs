@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::live::{Program, Scratch, exporter, until};
+use crate::support::server_process::{ServerProcess, TempDir, exporter_command, wait_until};
 use roads::{Road, Wire};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -128,14 +128,14 @@ fn answers(mut bytes: &[u8]) -> Vec<Answer> {
 
 /// The exporter under load, with a scraper that comes all the while.
 struct Load {
-    program: Program,
+    program: ServerProcess,
     road: &'static Road,
     before: State,
     scraper: Option<JoinHandle<Scrapes>>,
     /// How often the scraper came.
     came: Arc<AtomicU32>,
     is_over: Arc<AtomicBool>,
-    _page: Scratch,
+    _page: TempDir,
 }
 
 /// What the process has of the machine.
@@ -158,7 +158,7 @@ struct Scrapes {
 impl Load {
     fn on(road: &'static Road, case: &str, flags: &[&str]) -> Self {
         allow_many_files();
-        let page = Scratch::new(&format!("load-{case}-{}", road.name));
+        let page = TempDir::new(&format!("load-{case}-{}", road.name));
         let label = "x".repeat(64 << 10);
         let lines = (0..LARGE >> 16).map(|n| format!("large{{n=\"{n}\",x=\"{label}\"}} {n}\n"));
         fs::write(page.0.join("large.prom"), lines.collect::<String>()).unwrap();
@@ -170,20 +170,21 @@ impl Load {
         line.extend(COLLECTORS.iter().map(|it| format!("--collector.{it}")));
         line.extend((road.flags)(&page.0));
         line.extend(flags.iter().map(ToString::to_string));
-        let answer = |program: &Program, path: &str| {
+        let answer = |program: &ServerProcess, path: &str| {
             let mut wire = (road.connect)(program.address)?;
             wire.ask(path, "", PATIENCE)
         };
-        let program = Program::start_when(exporter().args(line), &page.0, |program| {
-            answer(program, "/-/healthy").is_ok()
-        });
+        let program =
+            ServerProcess::start_and_wait_for(exporter_command().args(line), &page.0, |program| {
+                answer(program, "/-/healthy").is_ok()
+            });
         // What comes with the first scrapes does not count.
         for _ in 0..5 {
             assert_eq!(answer(&program, SCRAPE).unwrap().status, 200);
         }
         // The most memory it had until now is forgotten.
         fs::write(format!("/proc/{}/clear_refs", program.pid()), "5").unwrap();
-        let before = until("idle connections end", || {
+        let before = wait_until("idle connections end", || {
             let state = State::of(program.pid());
             (connections(&program, road) <= 1).then_some(state)
         });
@@ -303,7 +304,7 @@ fn says_load(body: &[u8]) -> bool {
     body.windows(12).any(|it| it == b"\nnode_load1 ")
 }
 
-fn value(program: &Program, road: &Road, series: &str) -> u64 {
+fn value(program: &ServerProcess, road: &Road, series: &str) -> u64 {
     let answer = (road.connect)(program.address)
         .and_then(|mut it| it.ask("/metrics?collect[]=loadavg", "", PATIENCE));
     let text = String::from_utf8(answer.unwrap().body).unwrap();
@@ -315,7 +316,7 @@ fn value(program: &Program, road: &Road, series: &str) -> u64 {
         .unwrap()
 }
 
-fn connections(program: &Program, road: &Road) -> u64 {
+fn connections(program: &ServerProcess, road: &Road) -> u64 {
     value(program, road, "strata_http_connections")
 }
 
@@ -413,7 +414,9 @@ fn slow_readers(load: &Load, number: usize) -> Vec<Wire> {
         Some(client)
     };
     // Where places are few, the scraper may have taken its place before it asked.
-    (0..number).map(|_| until("an answer", begin)).collect()
+    (0..number)
+        .map(|_| wait_until("an answer", begin))
+        .collect()
 }
 
 #[test]

@@ -14,7 +14,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use crate::support::{certificates, is_installed, lacks, live::Scratch};
+use crate::support::{certificates, is_installed, server_process::TempDir, skip};
 
 /// How long the other end may take for its part of a handshake.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -149,7 +149,7 @@ fn tls() -> Option<&'static Tls> {
     static MADE: OnceLock<Option<Tls>> = OnceLock::new();
     MADE.get_or_init(|| {
         if !is_installed("openssl") {
-            lacks("openssl");
+            skip("openssl");
             return None;
         }
         Some(make_tls())
@@ -158,14 +158,14 @@ fn tls() -> Option<&'static Tls> {
 }
 
 fn make_tls() -> Tls {
-    let dir = Scratch::new("load-certificate");
+    let dir = TempDir::new("load-certificate");
     // It stands for itself, and for nobody else.
     let more = [
         "subjectAltName=IP:127.0.0.1",
         "basicConstraints=critical,CA:FALSE",
     ];
     let more = more.map(|extension| ["-addext", extension]);
-    certificates::itself(&dir.0, "web", "/CN=load", more.as_flattened());
+    certificates::self_signed(&dir.0, "web", "/CN=load", more.as_flattened());
 
     let mut trusted = RootCertStore::empty();
     let certificate = CertificateDer::from_pem_file(dir.0.join("web.crt")).unwrap();

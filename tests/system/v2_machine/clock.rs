@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use super::booted;
 use crate::support::{
     faults::{Cost, Resources},
-    text::{Labels, Scrape},
+    text_format::{Labels, Scrape},
 };
 
 /// How far, in seconds.
@@ -34,22 +34,24 @@ fn a_clock_that_steps_back_costs_nothing() {
     for (later, when) in [(&back, "set back"), (&after, "set right")] {
         assert_all_there(&before, later, when);
         assert_counting(&before, later, when);
-        let seen = later.of("container_last_seen");
+        let seen = later.series_named("container_last_seen");
         for (labels, seen) in seen.filter(|(labels, _)| is_container(labels)) {
             assert!(
                 (time(later) - seen).abs() < 2.0,
                 "{when}: {labels:?} {seen}"
             );
         }
-        for (labels, took) in later.of("node_scrape_collector_duration_seconds") {
+        for (labels, took) in later.series_named("node_scrape_collector_duration_seconds") {
             assert!((0.0..60.0).contains(&took), "{when}: {labels:?} {took}");
         }
         let started = |page: &Scrape| page.value("process_start_time_seconds", &[]);
         assert_eq!(started(later), started(&before), "{when}");
     }
     // A container that will be started tomorrow is up for no time that is right.
-    assert!(before.of(UPTIME).next().is_some() && after.of(UPTIME).next().is_some());
-    assert_eq!(back.of(UPTIME).next(), None);
+    assert!(
+        before.series_named(UPTIME).next().is_some() && after.series_named(UPTIME).next().is_some()
+    );
+    assert_eq!(back.series_named(UPTIME).next(), None);
 
     let samples = |page: &Scrape| page.value("strata_history_samples_total", &[]);
     assert!(samples(&back) > samples(&before), "no sample was taken");
@@ -58,11 +60,11 @@ fn a_clock_that_steps_back_costs_nothing() {
     println!("{cost:#?}");
     let grown = cost
         .after_all
-        .resident
-        .saturating_sub(cost.after_ten.resident);
+        .resident_bytes
+        .saturating_sub(cost.after_ten.resident_bytes);
     assert!(grown < 8 << 20, "{cost:#?}");
     assert!(cost.log_lines <= 1, "{cost:#?}");
-    cost.assert_as_documented("the clock steps back", STAYS, 0, 2);
+    cost.assert_matches_docs("the clock steps back", STAYS, 0, 2);
 }
 
 /// Of what is there in each scrape: containers and the host, not each service.
@@ -87,7 +89,7 @@ fn assert_all_there(before: &Scrape, later: &Scrape, when: &str) {
 fn assert_counting(before: &Scrape, later: &Scrape, when: &str) {
     let counters = before.types.iter().filter(|(_, kind)| *kind == "counter");
     for (name, _) in counters {
-        for (labels, value) in before.of(name) {
+        for (labels, value) in before.series_named(name) {
             let now = later.series.get(name).and_then(|all| all.get(labels));
             let steps_back = now.is_some_and(|now| *now < value);
             assert!(
@@ -109,14 +111,14 @@ fn cost(out: &Path) -> Cost {
     let resources = |when: &str| Resources {
         threads: count(format!("{when}-threads")),
         fds: count(format!("{when}-fds")),
-        resident: figures[format!("{when}-resident").as_str()] * 1024,
+        resident_bytes: figures[format!("{when}-resident").as_str()] * 1024,
     };
     let [first, tenth] = ["first", "tenth"].map(|it| Duration::from_millis(figures[it]));
     Cost {
         first,
         tenth,
         longest: first.max(tenth),
-        well: resources("well"),
+        baseline: resources("well"),
         after_ten: resources("ten"),
         after_all: resources("all"),
         log_lines: count("all-lines".to_owned()) - count("well-lines".to_owned()),

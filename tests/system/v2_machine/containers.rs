@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use super::booted;
 use crate::support::{
-    engines::seconds,
-    groups::{Group, assert_between, assert_block_io, assert_usage},
-    text::Scrape,
+    cgroups::{CgroupReader, assert_between, assert_block_io, assert_usage},
+    engines::parse_unix_seconds,
+    text_format::Scrape,
 };
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -31,8 +31,13 @@ fn containers_are_what_docker_and_the_kernel_say() {
     };
     for name in RUNNING {
         let (before, after) = (out.join("before").join(name), out.join("after").join(name));
-        let (before, after) = (Group::Two(before), Group::Two(after));
-        assert_usage(&page, name, &before.usage(), &after.usage());
+        let (before, after) = (CgroupReader::V2(before), CgroupReader::V2(after));
+        assert_usage(
+            &page,
+            name,
+            &before.expected_samples(),
+            &after.expected_samples(),
+        );
         assert_block_io(&page, name, &before, &after, disk);
         assert_network(&page, name, &out);
     }
@@ -53,7 +58,7 @@ fn containers_are_what_docker_and_the_kernel_say() {
     // Services are there beside them, without a name.
     let daemon = [("id", "/system.slice/docker.service")];
     assert!(about("container_memory_usage_bytes", &daemon) > Some(10.0 * MIB));
-    for (labels, _) in page.of("container_memory_usage_bytes") {
+    for (labels, _) in page.series_named("container_memory_usage_bytes") {
         let is_container = labels["id"].starts_with("/system.slice/docker-");
         assert_eq!(labels.contains_key("name"), is_container, "{labels:?}");
         assert_eq!(labels.contains_key("image"), is_container, "{labels:?}");
@@ -186,7 +191,7 @@ fn assert_lives(page: &Scrape, inspected: &str) {
             Some(1.0),
             "{labels:?}"
         );
-        let mut all = page.of("container_state");
+        let mut all = page.series_named("container_state");
         let (labels, _) = all.find(|(labels, _)| labels["name"] == *name).unwrap();
         assert_eq!(labels["image"], image);
         assert_eq!(labels["id"], format!("/system.slice/docker-{id}.scope"));
@@ -203,7 +208,7 @@ fn assert_lives(page: &Scrape, inspected: &str) {
             ("container_finish_time_seconds", finished, !is_running),
         ] {
             if is_there {
-                let time = seconds(time);
+                let time = parse_unix_seconds(time);
                 // The event may arrive later, on an emulated machine by several seconds.
                 let slack = if is_running { 1e-3 } else { 30.0 };
                 assert_between(family, about(family), time, time, slack);

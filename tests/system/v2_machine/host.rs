@@ -11,7 +11,7 @@ use std::{
 use strata_exporter::collectors;
 
 use super::booted;
-use crate::support::text::{Labels, Scrape};
+use crate::support::text_format::{Labels, Scrape};
 
 /// What both are started with. Debian's defaults are not upstream's, so those that
 /// differ are given.
@@ -194,7 +194,7 @@ fn value(scrape: &Scrape, name: &str, labels: &Labels) -> Option<f64> {
 /// The collectors of ours with this outcome.
 fn collectors_with<'a>(scrape: &'a Scrape, outcome: &str) -> impl Iterator<Item = &'a str> {
     let outcomes = scrape
-        .of("strata_collector_outcome")
+        .series_named("strata_collector_outcome")
         .map(|(labels, _)| labels);
     let with = move |labels: &&Labels| labels.get("outcome").is_some_and(|it| it == outcome);
     outcomes
@@ -217,7 +217,7 @@ fn broken(ours: &Scrape) -> impl Iterator<Item = String> {
 fn differences(before: &Scrape, ours: &Scrape, after: &Scrape) -> BTreeMap<String, String> {
     let to_come: BTreeSet<&str> = collectors::ALL
         .iter()
-        .filter(|entry| entry.is_to_come())
+        .filter(|entry| entry.is_planned())
         .map(|entry| entry.name)
         .collect();
     let starts =

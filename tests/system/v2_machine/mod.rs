@@ -34,7 +34,7 @@ fn booted() -> Option<&'static Path> {
     let machine = env::var_os("STRATA_MACHINE_DIR")
         .map_or_else(|| manifest.join("target/machine"), PathBuf::from);
     if !machine.join("stamp").exists() {
-        crate::support::lacks("the machine that tests/machine/build.sh builds");
+        crate::support::skip("the machine that tests/machine/build.sh builds");
         return None;
     }
     // Each boot creates a directory there.
@@ -42,12 +42,12 @@ fn booted() -> Option<&'static Path> {
     let probe = format!("probe-{}-{:?}", std::process::id(), test.id());
     let probe = machine.join(probe);
     if fs::create_dir(&probe).is_err() {
-        crate::support::lacks("write access to the machine's directory");
+        crate::support::skip("write access to the machine's directory");
         return None;
     }
     fs::remove_dir(probe).unwrap();
     if !crate::support::is_installed("qemu-system-x86_64") {
-        crate::support::lacks("qemu-system-x86_64");
+        crate::support::skip("qemu-system-x86_64");
         return None;
     }
     let out = OUT.get_or_init(|| boot_once(&manifest.join("tests/machine"), &machine));
@@ -81,14 +81,14 @@ fn boot_once(scripts: &Path, machine: &Path) -> Result<PathBuf, String> {
 fn boot(scripts: &Path, machine: &Path, task: &Path) -> Result<PathBuf, String> {
     let _missing = fs::remove_dir_all(task);
     fs::create_dir_all(task).unwrap();
-    let package = crate::support::package::build(task);
+    let package = crate::support::deb_package::build(task);
     let tasks = package.map_or(TASK_WITHOUT_PACKAGE, |_| TASK);
     fs::write(task.join("run.sh"), tasks).unwrap();
     for script in ["clock.sh", "compare.sh", "containers.sh", "package.sh"] {
         fs::copy(scripts.join(script), task.join(script)).unwrap();
     }
     fs::copy(
-        crate::support::package::program(),
+        crate::support::deb_package::program(),
         task.join("strata_exporter"),
     )
     .unwrap();

@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use super::booted;
-use crate::support::text::{Labels, Scrape};
+use crate::support::text_format::{Labels, Scrape};
 
 /// The most that systemd may say the service is exposed, of 10.
 const EXPOSURE: f64 = 2.0;
@@ -64,7 +64,7 @@ fn the_unit_sees_what_is_mounted_as_it_is() {
     };
     assert_eq!(size("/home"), f64::from(5 << 20));
     assert_eq!(size("/srv/closed"), f64::from(3 << 20));
-    for (labels, value) in page.of("node_filesystem_readonly") {
+    for (labels, value) in page.series_named("node_filesystem_readonly") {
         assert_eq!(value, 0.0, "{labels:?}");
     }
     // Its neighbours are seen, with the names that Docker gave them.
@@ -82,7 +82,7 @@ fn the_service_locks_itself_in_as_far_as_its_kernel_can() {
     };
     let page = fs::read_to_string(out.join("unit-2.prom")).unwrap();
     let page = Scrape::parse(&page);
-    let (labels, _) = page.of("strata_sandbox_info").next().unwrap();
+    let (labels, _) = page.series_named("strata_sandbox_info").next().unwrap();
     assert_eq!(labels["seccomp"], "on");
     assert!(labels["landlock"].starts_with("abi "), "{labels:?}");
 }

@@ -9,18 +9,18 @@
 //! (merged requests, sectors, queues, times) is not read: they are empty unless the
 //! kernel was built to debug that scheduler.
 
-mod devices;
+mod host_devices;
 
-use super::labels::{CGROUP, block};
+use super::labels::{CGROUP, base_labels};
 use crate::{
     collector::{Collector, NoFlags},
     error::Result,
-    family::{Block, Families},
+    family::{BaseLabels, Families},
     metric::{Desc, Metric},
     metrics,
     pattern::Pattern,
     sources::{
-        Disk, Disks, NO_DISKS, Snapshot,
+        BlockDevice, BlockDevices, IGNORED_DEVICES, Snapshot,
         cgroup::{BlockIo, DeviceIo},
     },
 };
@@ -77,7 +77,7 @@ metrics! {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerDisk {
-    no_disks: Pattern,
+    excluded_devices: Pattern,
 }
 
 impl Collector for ContainerDisk {
@@ -88,27 +88,27 @@ impl Collector for ContainerDisk {
 
     fn new(NoFlags {}: NoFlags) -> Result<Self, String> {
         Ok(Self {
-            no_disks: NO_DISKS.parse()?,
+            excluded_devices: IGNORED_DEVICES.parse()?,
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let mut disks = Disks::default();
+        let mut disks = BlockDevices::default();
         let mut accounted = None;
-        for (workload, group) in machine.workloads()?.present() {
-            if let Some(io) = out.keep(group.block_io()) {
-                add(&mut out, block(workload), &io, |major, minor| {
-                    disks.get(machine, major, minor).clone()
+        for (workload, group) in snapshot.workloads()?.present() {
+            if let Some(io) = out.ok_or_skip(group.block_io()) {
+                add_block_io(&mut out, base_labels(workload), &io, |major, minor| {
+                    disks.get(snapshot, major, minor).clone()
                 });
                 // One that counts shows that the kernel does.
-                accounted = accounted.max(io.accounted);
+                accounted = accounted.max(io.is_accounted);
             }
             if group.path() == "/"
-                && let Some(diskstats) = out.keep(machine.diskstats())
+                && let Some(diskstats) = out.ok_or_skip(snapshot.diskstats())
             {
-                let is_disk = |name: &str| !self.no_disks.matches(name);
-                devices::add(&mut out, block(workload), diskstats, is_disk);
+                let is_disk = |name: &str| !self.excluded_devices.matches(name);
+                host_devices::add_devices(&mut out, base_labels(workload), diskstats, is_disk);
             }
         }
         if let Some(accounted) = accounted {
@@ -118,13 +118,18 @@ impl Collector for ContainerDisk {
     }
 }
 
-fn add(out: &mut Families, block: &Block, io: &BlockIo, mut disk: impl FnMut(u32, u32) -> Disk) {
-    if io.accounted == Some(false) {
+fn add_block_io(
+    out: &mut Families,
+    base: &BaseLabels,
+    io: &BlockIo,
+    mut disk: impl FnMut(u32, u32) -> BlockDevice,
+) {
+    if io.is_accounted == Some(false) {
         return;
     }
     // Without a device the group was idle, if that can be told.
-    let known = io.accounted == Some(true) || !io.devices.is_empty();
-    let mut sums = [known.then_some(0_u64); 4];
+    let is_accounted = io.is_accounted == Some(true) || !io.devices.is_empty();
+    let mut sums = [is_accounted.then_some(0_u64); 4];
     for device in &io.devices {
         let DeviceIo { major, minor, .. } = *device;
         let disk = disk(major, minor);
@@ -132,9 +137,9 @@ fn add(out: &mut Families, block: &Block, io: &BlockIo, mut disk: impl FnMut(u32
         let counts = counts(device);
         for ((metric, count), sum) in counts.into_iter().zip(&mut sums) {
             if let Some(count) = count {
-                out.add_of(metric, block, [name], count);
+                out.add_with(metric, base, [name], count);
             }
-            if !disk.is_above_another {
+            if !disk.is_stacked {
                 *sum = sum.zip(count).map(|(sum, count)| sum.saturating_add(count));
             }
         }
@@ -145,19 +150,19 @@ fn add(out: &mut Families, block: &Block, io: &BlockIo, mut disk: impl FnMut(u32
             (&COST_INDELAY, device.cost_indelay),
         ] {
             if let Some(cost) = cost {
-                out.add_of(metric, block, [name], cost);
+                out.add_with(metric, base, [name], cost);
             }
         }
         let (major, minor) = (major.to_string(), minor.to_string());
         for (operation, bytes) in &device.bytes_by_operation {
             let labels = [name, &major, &minor, operation.name()];
-            out.add_of(&BYTES_BY_OPERATION, block, labels, *bytes);
+            out.add_with(&BYTES_BY_OPERATION, base, labels, *bytes);
         }
     }
     let all = [&ALL_READ_BYTES, &ALL_WRITTEN_BYTES, &ALL_READS, &ALL_WRITES];
     for (metric, sum) in all.into_iter().zip(sums) {
         if let Some(sum) = sum {
-            out.add_of(metric, block, [], sum);
+            out.add_with(metric, base, [], sum);
         }
     }
 }
@@ -181,11 +186,11 @@ mod tests {
 
     fn lines(io: &BlockIo) -> Vec<String> {
         let mut out = Families::default();
-        let block = family::block([("id", "/a")]);
-        add(&mut out, &block, io, |major, minor| Disk {
+        let block = family::render_labels([("id", "/a")]);
+        add_block_io(&mut out, &block, io, |major, minor| BlockDevice {
             is_partition: false,
             name: format!("{major}:{minor}"),
-            is_above_another: major == 253,
+            is_stacked: major == 253,
         });
         out.lines()
     }
@@ -203,10 +208,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_at_two_layers_is_summed_up_once() {
+    fn stacked_devices_are_summed_once() {
         let io = BlockIo {
             devices: vec![device(8, 10), device(253, 100), device(259, 1000)],
-            accounted: Some(true),
+            is_accounted: Some(true),
         };
         let lines = lines(&io);
         assert_eq!(lines.len(), 3 * 4 + 4);
@@ -228,14 +233,14 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_without_one_of_its_parts_is_not_exposed() {
+    fn incomplete_sum_is_not_exposed() {
         let half = DeviceIo {
             reads: None,
             ..device(259, 1)
         };
         let io = BlockIo {
             devices: vec![device(8, 10), half],
-            accounted: Some(true),
+            is_accounted: Some(true),
         };
         let lines = lines(&io);
         assert!(!lines.iter().any(|line| line.contains("disk_read_ops")));
@@ -243,23 +248,23 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_group_has_zeros_only_where_the_kernel_counts() {
+    fn idle_group_is_zero_only_if_io_is_accounted() {
         let idle = |accounted| BlockIo {
             devices: Vec::new(),
-            accounted,
+            is_accounted: accounted,
         };
         assert_eq!(lines(&idle(Some(true))).len(), 4);
         assert_eq!(lines(&idle(None)), Vec::<String>::new());
         assert_eq!(lines(&idle(Some(false))), Vec::<String>::new());
         let uncounted = BlockIo {
             devices: vec![device(8, 0)],
-            accounted: Some(false),
+            is_accounted: Some(false),
         };
         assert_eq!(lines(&uncounted), Vec::<String>::new());
     }
 
     #[test]
-    fn operations_and_costs_have_series_of_their_own() {
+    fn operations_and_costs_have_their_own_series() {
         let io = BlockIo {
             devices: vec![DeviceIo {
                 major: 8,
@@ -271,7 +276,7 @@ mod tests {
                 cost_indelay: Some(Duration::from_millis(6)),
                 ..DeviceIo::default()
             }],
-            accounted: None,
+            is_accounted: None,
         };
         let of = r#"{id="/a",device="8:16""#;
         let by = |operation, n| {

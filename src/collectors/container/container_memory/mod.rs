@@ -18,16 +18,16 @@ use std::{
     time::Instant,
 };
 
-use super::labels::{CGROUP, block};
+use super::labels::{CGROUP, base_labels};
 use crate::{
     collector::{Collector, NoFlags},
     error::Result,
-    family::{Block, Families, Value},
+    family::{BaseLabels, Families, Value},
     metric::{Desc, Metric},
     metrics,
     sources::{
         Snapshot,
-        cgroup::{Memory, MemoryLimits},
+        cgroup::{CgroupMemory, MemoryLimits},
         workloads::Workload,
     },
 };
@@ -112,64 +112,71 @@ impl Collector for ContainerMemory {
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let seen = machine.workloads()?;
-        let mut limits = machine.memory_limits()?.iter();
+        let inventory = snapshot.workloads()?;
+        let mut limits = snapshot.memory_limits()?.iter();
         // Held while reading, so that of two scrapes at a time none sees counts step back.
         let mut oom_kills = self
             .oom_kills
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        oom_kills.begin(Instant::now());
-        for workload in &seen.all {
+        oom_kills.begin_scrape(Instant::now());
+        for workload in &inventory.all {
             let mut kernel = None;
-            if let Some(group) = &workload.group {
-                let limits = limits.next().and_then(|limits| out.keep(limits.clone()));
-                if let Some(memory) = out.keep(group.memory()) {
-                    families(&mut out, block(workload), &memory, is_container(workload));
-                    share(&mut out, block(workload), memory.usage, limits);
+            if let Some(group) = &workload.cgroup {
+                let limits = limits
+                    .next()
+                    .and_then(|limits| out.ok_or_skip(limits.clone()));
+                if let Some(memory) = out.ok_or_skip(group.memory()) {
+                    add_memory(
+                        &mut out,
+                        base_labels(workload),
+                        &memory,
+                        is_container(workload),
+                    );
+                    add_limit(&mut out, base_labels(workload), memory.usage, limits);
                     kernel = memory.oom_kills;
                 }
             }
             if let Some(kills) = oom_kills.count(workload, kernel) {
-                out.add_of(&OOM_EVENTS, block(workload), [], kills);
+                out.add_with(&OOM_EVENTS, base_labels(workload), [], kills);
             }
         }
-        oom_kills.end(seen.gone.iter().map(|(workload, _)| &**workload));
+        oom_kills.end_scrape(inventory.gone.iter().map(|(workload, _)| &**workload));
         Ok(out)
     }
 }
 
 fn is_container(workload: &Workload) -> bool {
-    workload.container.is_some() || workload.handle.is_some()
+    workload.container.is_some() || workload.runtime_id.is_some()
 }
 
-fn families(out: &mut Families, of: &Block, memory: &Memory, is_container: bool) {
-    let mut each = |metric: &'static Metric<0>, value: Option<u64>| {
+fn add_memory(out: &mut Families, base: &BaseLabels, memory: &CgroupMemory, is_container: bool) {
+    let mut add_value = |metric: &'static Metric<0>, value: Option<u64>| {
         if let Some(value) = value {
-            out.add_of(metric, of, [], value);
+            out.add_with(metric, base, [], value);
         }
     };
-    each(&USAGE, memory.usage);
-    each(&WORKING_SET, memory.working_set());
-    each(&RSS, memory.rss);
-    each(&CACHE, memory.cache);
-    each(&SWAP, memory.swap);
-    each(&MAPPED_FILE, memory.mapped_file);
-    each(&KERNEL_USAGE, memory.kernel);
-    each(&MAX_USAGE, memory.max_usage);
-    each(&FAILCNT, memory.failcnt);
-    each(&ACTIVE_FILE, memory.active_file);
-    each(&INACTIVE_FILE, memory.inactive_file);
-    each(&EVENTS_HIGH, memory.events_high);
-    each(&EVENTS_MAX, memory.events_max);
-    each(&FILE_DIRTY, memory.file_dirty);
-    each(&FILE_WRITEBACK, memory.file_writeback);
-    each(&PGSCAN, memory.pgscan);
-    each(&PGSTEAL, memory.pgsteal);
-    each(&REFAULT_FILE, memory.refault_file);
-    each(&REFAULT_ANON, memory.refault_anon);
+    add_value(&USAGE, memory.usage);
+    add_value(&WORKING_SET, memory.working_set());
+    add_value(&RSS, memory.rss);
+    add_value(&CACHE, memory.cache);
+    add_value(&SWAP, memory.swap);
+    add_value(&MAPPED_FILE, memory.mapped_file);
+    add_value(&KERNEL_USAGE, memory.kernel);
+    add_value(&MAX_USAGE, memory.max_usage);
+    add_value(&FAILCNT, memory.failcnt);
+    add_value(&ACTIVE_FILE, memory.active_file);
+    add_value(&INACTIVE_FILE, memory.inactive_file);
+    add_value(&EVENTS_HIGH, memory.events_high);
+    add_value(&EVENTS_MAX, memory.events_max);
+    add_value(&FILE_DIRTY, memory.file_dirty);
+    add_value(&FILE_WRITEBACK, memory.file_writeback);
+    add_value(&PGSCAN, memory.pgscan);
+    add_value(&PGSTEAL, memory.pgsteal);
+    add_value(&REFAULT_FILE, memory.workingset_refault_file);
+    add_value(&REFAULT_ANON, memory.workingset_refault_anon);
     for (failure, own, all) in [
         ("pgfault", memory.own_pgfault, memory.pgfault),
         ("pgmajfault", memory.own_pgmajfault, memory.pgmajfault),
@@ -177,7 +184,7 @@ fn families(out: &mut Families, of: &Block, memory: &Memory, is_container: bool)
         let own = own.or(if is_container { all } else { None });
         for (scope, count) in [("container", own), ("hierarchy", all)] {
             if let Some(count) = count {
-                out.add_of(&FAILURES, of, [failure, scope], count);
+                out.add_with(&FAILURES, base, [failure, scope], count);
             }
         }
     }
@@ -188,16 +195,21 @@ fn families(out: &mut Families, of: &Block, memory: &Memory, is_container: bool)
     clippy::cast_precision_loss,
     reason = "Prometheus stores every value as a float anyway"
 )]
-fn share(out: &mut Families, of: &Block, usage: Option<u64>, limits: Option<MemoryLimits>) {
+fn add_limit(
+    out: &mut Families,
+    base: &BaseLabels,
+    usage: Option<u64>,
+    limits: Option<MemoryLimits>,
+) {
     let Some(limit) = limits.and_then(|limits| limits.limit.flatten()) else {
         return;
     };
-    out.add_of(&LIMIT, of, [], limit);
+    out.add_with(&LIMIT, base, [], limit);
     if let Some(usage) = usage
         && limit > 0
     {
         let percent = usage as f64 / limit as f64 * 100.0;
-        out.add_of(&USAGE_PERCENT, of, [], Value::Float(percent));
+        out.add_with(&USAGE_PERCENT, base, [], Value::Float(percent));
     }
 }
 
@@ -206,15 +218,15 @@ mod tests {
     use super::*;
     use crate::family;
 
-    fn lines(memory: &Memory, is_container: bool) -> Vec<String> {
+    fn lines(memory: &CgroupMemory, is_container: bool) -> Vec<String> {
         let mut out = Families::default();
-        families(&mut out, &family::block([]), memory, is_container);
+        add_memory(&mut out, &family::render_labels([]), memory, is_container);
         out.lines()
     }
 
     #[test]
-    fn each_number_has_its_family() {
-        let memory = Memory {
+    fn each_value_has_its_metric() {
+        let memory = CgroupMemory {
             usage: Some(100),
             max_usage: Some(101),
             failcnt: Some(102),
@@ -233,8 +245,8 @@ mod tests {
             own_pgmajfault: None,
             pgscan: Some(112),
             pgsteal: Some(113),
-            refault_file: Some(114),
-            refault_anon: Some(115),
+            workingset_refault_file: Some(114),
+            workingset_refault_anon: Some(115),
             events_high: Some(116),
             events_max: Some(117),
             oom_kills: Some(118),
@@ -263,18 +275,18 @@ mod tests {
                 "container_memory_workingset_refault_anon_total 115",
             ]
         );
-        assert!(lines(&Memory::default(), true).is_empty());
+        assert!(lines(&CgroupMemory::default(), true).is_empty());
     }
 
     #[test]
-    fn page_faults_of_a_group_are_not_those_of_its_children() {
+    fn own_page_faults_exclude_children() {
         let name = "container_memory_failures_total";
-        let memory = Memory {
+        let memory = CgroupMemory {
             pgfault: Some(40),
             pgmajfault: Some(4),
             own_pgfault: Some(30),
             own_pgmajfault: Some(3),
-            ..Memory::default()
+            ..CgroupMemory::default()
         };
         let sample = |failure: &str, scope: &str, count: u64| {
             format!(r#"{name}{{failure_type="{failure}",scope="{scope}"}} {count}"#)
@@ -287,7 +299,7 @@ mod tests {
         ];
         assert_eq!(lines(&memory, true), version_1);
         assert_eq!(lines(&memory, false), version_1);
-        let memory = Memory {
+        let memory = CgroupMemory {
             own_pgfault: None,
             own_pgmajfault: None,
             ..memory
@@ -304,14 +316,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_limit_can_be_used_up() {
+    fn usage_percent_requires_limit() {
         let share = |usage, limit| {
             let mut out = Families::default();
             let limits = MemoryLimits {
                 limit,
                 ..MemoryLimits::default()
             };
-            super::share(&mut out, &family::block([]), usage, Some(limits));
+            super::add_limit(&mut out, &family::render_labels([]), usage, Some(limits));
             out.lines()
         };
         let limit = |bytes: u64| format!("container_memory_limit_bytes {bytes}");

@@ -17,131 +17,134 @@ use std::{
 use crate::sources::{engine, workloads::Workload};
 
 /// How long after the kernel an engine may tell of a kill.
-const LATE: Duration = Duration::from_secs(10);
+const MAX_EVENT_DELAY: Duration = Duration::from_secs(10);
 
 /// The containers that had a count, by id. There are as many as are known or not gone for
 /// long.
 #[derive(Debug)]
 pub(super) struct OomKills {
-    of: HashMap<String, Kills>,
-    round: u64,
+    by_id: HashMap<String, KillCount>,
+    generation: u64,
     now: Instant,
 }
 
 #[derive(Debug)]
-struct Kills {
+struct KillCount {
     total: u64,
     /// The kernel's count when last read; 0 once the group is gone.
-    last: u64,
+    last_kernel: u64,
     /// The most that the engine told of.
-    told: u64,
+    engine_events: u64,
     /// Kills that the kernel counted and the engine may still tell of, until when.
-    untold: (u64, Instant),
+    pending: (u64, Instant),
     /// When it was last seen.
-    round: u64,
+    generation: u64,
 }
 
-impl Kills {
+impl KillCount {
     /// Takes in what both say now.
-    fn go_on(&mut self, has_group: bool, kernel: Option<u64>, told: u64, now: Instant) {
+    fn update(&mut self, has_group: bool, kernel: Option<u64>, engine_events: u64, now: Instant) {
         if let Some(count) = kernel {
-            let grown = count.checked_sub(self.last).unwrap_or(count);
-            self.last = count;
-            if now >= self.untold.1 {
-                self.untold.0 = 0;
+            let grown = count.checked_sub(self.last_kernel).unwrap_or(count);
+            self.last_kernel = count;
+            if now >= self.pending.1 {
+                self.pending.0 = 0;
             }
             if grown > 0 {
                 self.total = self.total.saturating_add(grown);
-                self.untold = (self.untold.0.saturating_add(grown), now + LATE);
+                self.pending = (self.pending.0.saturating_add(grown), now + MAX_EVENT_DELAY);
             }
         } else if has_group {
             // What the engine tells of now the kernel may have counted: later.
             return;
         } else {
-            self.last = 0;
+            self.last_kernel = 0;
         }
-        let news = told.saturating_sub(self.told);
-        self.told = self.told.max(told);
-        let counted = if now < self.untold.1 {
-            news.min(self.untold.0)
+        let new_events = engine_events.saturating_sub(self.engine_events);
+        self.engine_events = self.engine_events.max(engine_events);
+        let already_counted = if now < self.pending.1 {
+            new_events.min(self.pending.0)
         } else {
             0
         };
-        self.untold.0 -= counted;
-        self.total = self.total.saturating_add(news - counted);
+        self.pending.0 -= already_counted;
+        self.total = self.total.saturating_add(new_events - already_counted);
     }
 }
 
 impl OomKills {
     pub(super) fn new() -> Self {
         Self {
-            of: HashMap::new(),
-            round: 0,
+            by_id: HashMap::new(),
+            generation: 0,
             now: Instant::now(),
         }
     }
 
     /// Begins a scrape.
-    pub(super) fn begin(&mut self, now: Instant) {
-        self.round = self.round.wrapping_add(1);
+    pub(super) fn begin_scrape(&mut self, now: Instant) {
+        self.generation = self.generation.wrapping_add(1);
         self.now = now;
     }
 
     /// How many there were, given what the kernel says now; nothing where nobody said
     /// anything. For what is no container that is what the kernel says.
     pub(super) fn count(&mut self, workload: &Workload, kernel: Option<u64>) -> Option<u64> {
-        let Some(id) = id(workload) else {
+        let Some(id) = container_id(workload) else {
             return kernel;
         };
-        let has_group = workload.group.is_some();
-        self.count_of(id, has_group, kernel, told(workload))
+        let has_group = workload.cgroup.is_some();
+        self.count_by_id(id, has_group, kernel, engine_events(workload))
     }
 
-    fn count_of(
+    fn count_by_id(
         &mut self,
         id: &str,
         has_group: bool,
         kernel: Option<u64>,
-        told: Option<u64>,
+        engine_events: Option<u64>,
     ) -> Option<u64> {
-        let (round, now) = (self.round, self.now);
-        if let Some(kills) = self.of.get_mut(id) {
-            kills.round = round;
-            kills.go_on(has_group, kernel, told.unwrap_or(0), now);
+        let (generation, now) = (self.generation, self.now);
+        if let Some(kills) = self.by_id.get_mut(id) {
+            kills.generation = generation;
+            kills.update(has_group, kernel, engine_events.unwrap_or(0), now);
             return Some(kills.total);
         }
-        let total = kernel.max(told)?;
-        let (last, told) = (kernel.unwrap_or(0), told.unwrap_or(0));
-        let kills = Kills {
+        let total = kernel.max(engine_events)?;
+        let (last_kernel, engine_events) = (kernel.unwrap_or(0), engine_events.unwrap_or(0));
+        let kills = KillCount {
             total,
-            last,
-            told,
-            untold: (last.saturating_sub(told), now + LATE),
-            round,
+            last_kernel,
+            engine_events,
+            pending: (
+                last_kernel.saturating_sub(engine_events),
+                now + MAX_EVENT_DELAY,
+            ),
+            generation,
         };
-        self.of.insert(id.to_owned(), kills);
+        self.by_id.insert(id.to_owned(), kills);
         Some(total)
     }
 
     /// Ends a scrape: forgets the containers that were not counted in it and are not among
     /// those that went a short time ago, which may come back.
-    pub(super) fn end<'a>(&mut self, gone: impl Iterator<Item = &'a Workload>) {
-        for id in gone.filter_map(id) {
-            if let Some(kills) = self.of.get_mut(id)
-                && kills.round != self.round
+    pub(super) fn end_scrape<'a>(&mut self, gone: impl Iterator<Item = &'a Workload>) {
+        for id in gone.filter_map(container_id) {
+            if let Some(kills) = self.by_id.get_mut(id)
+                && kills.generation != self.generation
             {
-                kills.round = self.round;
-                kills.last = 0;
+                kills.generation = self.generation;
+                kills.last_kernel = 0;
             }
         }
-        let round = self.round;
-        self.of.retain(|_, kills| kills.round == round);
+        let generation = self.generation;
+        self.by_id.retain(|_, kills| kills.generation == generation);
     }
 }
 
 /// The id of the container that it is.
-fn id(workload: &Workload) -> Option<&str> {
-    match (&workload.container, &workload.handle) {
+fn container_id(workload: &Workload) -> Option<&str> {
+    match (&workload.container, &workload.runtime_id) {
         (Some((_, container)), _) => Some(&container.id),
         (None, Some(handle)) => Some(&handle.id),
         (None, None) => None,
@@ -149,10 +152,10 @@ fn id(workload: &Workload) -> Option<&str> {
 }
 
 /// The events that its engine told of. Podman tells of none, so that its 0 says nothing.
-fn told(workload: &Workload) -> Option<u64> {
+fn engine_events(workload: &Workload) -> Option<u64> {
     let (kind, container) = workload.container.as_ref()?;
     let events = container.oom_events;
-    (events > 0 || *kind == engine::Kind::Docker).then_some(events)
+    (events > 0 || *kind == engine::EngineKind::Docker).then_some(events)
 }
 
 #[cfg(test)]
@@ -175,16 +178,16 @@ mod tests {
         let mut now = kills.now;
         let scrapes = scrapes.iter().map(|(has_group, kernel, told)| {
             now += pause;
-            kills.begin(now);
-            let count = kills.count_of("a", *has_group, *kernel, *told);
-            kills.end([].into_iter());
+            kills.begin_scrape(now);
+            let count = kills.count_by_id("a", *has_group, *kernel, *told);
+            kills.end_scrape([].into_iter());
             count
         });
         scrapes.collect()
     }
 
     #[test]
-    fn the_count_goes_on_when_the_group_is_made_anew() {
+    fn count_continues_when_cgroup_is_recreated() {
         let podmans = counted(&[
             (RUNS, Some(2), None),
             (RUNS, Some(5), None),
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_could_not_be_read_is_the_same_afterwards() {
+    fn read_failure_does_not_reset_count() {
         let once = counted(&[
             (RUNS, Some(2), None),
             (RUNS, None, None),
@@ -207,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_process_that_is_killed_takes_the_kernels_count_with_it() {
+    fn kill_of_init_process_is_counted_from_engine_event() {
         let crashes = counted(&[
             (RUNS, Some(0), Some(0)),
             (ENDED, None, Some(1)),
@@ -218,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn one_kill_is_not_counted_twice_because_two_tell_of_it() {
+    fn kill_reported_by_kernel_and_engine_counts_once() {
         let child = counted(&[
             (RUNS, Some(0), Some(0)),
             (RUNS, Some(1), Some(0)),
@@ -237,9 +240,9 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_that_the_engine_kept_to_itself_hides_none_that_it_tells_of_later() {
+    fn unreported_kill_does_not_hide_later_event() {
         let late = counted_every(
-            LATE,
+            MAX_EVENT_DELAY,
             &[
                 (RUNS, Some(1), Some(0)),
                 (RUNS, Some(2), Some(0)),
@@ -251,22 +254,22 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_before_anybody_looked_is_not_known_to_be_0() {
+    fn no_count_without_any_report() {
         assert_eq!(counted(&[(ENDED, None, None)]), [None]);
         assert_eq!(counted(&[(ENDED, None, Some(0))]), [Some(0)]);
     }
 
     #[test]
-    fn a_container_that_is_not_known_any_more_is_forgotten() {
+    fn unknown_container_is_dropped() {
         let mut kills = OomKills::new();
         let now = kills.now;
-        kills.begin(now);
-        kills.count_of("a", RUNS, Some(1), None);
-        kills.count_of("b", RUNS, Some(1), None);
-        kills.end([].into_iter());
-        kills.begin(now);
-        kills.count_of("b", RUNS, Some(1), None);
-        kills.end([].into_iter());
-        assert_eq!(kills.of.keys().collect::<Vec<_>>(), ["b"]);
+        kills.begin_scrape(now);
+        kills.count_by_id("a", RUNS, Some(1), None);
+        kills.count_by_id("b", RUNS, Some(1), None);
+        kills.end_scrape([].into_iter());
+        kills.begin_scrape(now);
+        kills.count_by_id("b", RUNS, Some(1), None);
+        kills.end_scrape([].into_iter());
+        assert_eq!(kills.by_id.keys().collect::<Vec<_>>(), ["b"]);
     }
 }

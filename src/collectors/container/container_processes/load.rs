@@ -7,83 +7,83 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{LOAD, LOAD_UNINTERRUPTIBLE, kept::PerGroup};
+use super::{LOAD, LOAD_UNINTERRUPTIBLE, per_group::PerGroup};
 use crate::{
-    family::{Block, Families, Value},
-    sources::cgroup::Group,
+    family::{BaseLabels, Families, Value},
+    sources::cgroup::Cgroup,
 };
 
 /// The time in which what was fades to 1/e.
-const SECONDS: f64 = 10.0;
+const DECAY_SECONDS: f64 = 10.0;
 
 /// The averages of all groups that are shown.
 #[derive(Debug, Default)]
-pub(super) struct Loads(PerGroup<Option<Load>>);
+pub(super) struct GroupLoads(PerGroup<Option<GroupLoad>>);
 
 #[derive(Debug, Clone, Copy)]
-struct Load {
+struct GroupLoad {
     /// When it was counted last.
-    counted: Instant,
+    counted_at: Instant,
     running: f64,
     uninterruptible: f64,
 }
 
-impl Loads {
+impl GroupLoads {
     /// Begins a scrape.
-    pub(super) fn begin(&mut self) {
-        self.0.begin();
+    pub(super) fn begin_scrape(&mut self) {
+        self.0.begin_scrape();
     }
 
     /// Adds the averages of a group whose threads are in these states.
-    pub(super) fn add(
+    pub(super) fn add_load(
         &mut self,
         out: &mut Families,
-        block: &Block,
-        group: &Arc<Group>,
+        base: &BaseLabels,
+        group: &Arc<Cgroup>,
         threads: &[char],
     ) {
-        let now = Load::count(threads, Instant::now());
-        let known = self.0.of(group);
-        let before = known.replace(now);
+        let now = GroupLoad::from_thread_states(threads, Instant::now());
+        let stored = self.0.get_or_default(group);
+        let before = stored.replace(now);
         if let Some(before) = before {
-            let load = known.insert(now.after(&before));
-            out.add_of(&LOAD, block, [], thousandths(load.running));
-            let uninterruptible = thousandths(load.uninterruptible);
-            out.add_of(&LOAD_UNINTERRUPTIBLE, block, [], uninterruptible);
+            let load = stored.insert(now.averaged_with(&before));
+            out.add_with(&LOAD, base, [], to_thousandths(load.running));
+            let uninterruptible = to_thousandths(load.uninterruptible);
+            out.add_with(&LOAD_UNINTERRUPTIBLE, base, [], uninterruptible);
         }
     }
 
     /// Ends a scrape: forgets the groups that had no count in it.
-    pub(super) fn end(&mut self) {
-        self.0.forget_others();
+    pub(super) fn end_scrape(&mut self) {
+        self.0.remove_unused();
     }
 }
 
-impl Load {
+impl GroupLoad {
     #[expect(clippy::cast_precision_loss, reason = "no machine has so many threads")]
-    fn count(threads: &[char], counted: Instant) -> Self {
+    fn from_thread_states(threads: &[char], counted_at: Instant) -> Self {
         let count = |state| threads.iter().filter(|it| **it == state).count() as f64;
         Self {
-            counted,
+            counted_at,
             running: count('R'),
             uninterruptible: count('D'),
         }
     }
 
     /// The average, given what it was before.
-    fn after(self, before: &Self) -> Self {
-        let interval = self.counted.saturating_duration_since(before.counted);
-        let stays = (-interval.as_secs_f64() / SECONDS).exp();
-        let average = |now: f64, before: f64| before * stays + now * (1.0 - stays);
+    fn averaged_with(self, before: &Self) -> Self {
+        let interval = self.counted_at.saturating_duration_since(before.counted_at);
+        let decay = (-interval.as_secs_f64() / DECAY_SECONDS).exp();
+        let average = |now: f64, before: f64| before * decay + now * (1.0 - decay);
         Self {
-            counted: self.counted,
+            counted_at: self.counted_at,
             running: average(self.running, before.running),
             uninterruptible: average(self.uninterruptible, before.uninterruptible),
         }
     }
 }
 
-fn thousandths(load: f64) -> Value {
+fn to_thousandths(load: f64) -> Value {
     Value::Float((load * 1000.0).round())
 }
 
@@ -92,44 +92,45 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{collectors::testing::Machine, family};
+    use crate::{collectors::testing::MachineFixture, family};
 
     #[test]
-    fn what_was_fades_with_the_time_between_two_counts() {
+    fn old_load_decays_with_sample_interval() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let busy = Load::count(&['R', 'R', 'S', 'D', 'R', 'D'], start);
-        let is = |load: Load, expected: [u32; 2]| {
-            let loads = [load.running, load.uninterruptible].map(thousandths);
+        let busy = GroupLoad::from_thread_states(&['R', 'R', 'S', 'D', 'R', 'D'], start);
+        let is = |load: GroupLoad, expected: [u32; 2]| {
+            let loads = [load.running, load.uninterruptible].map(to_thousandths);
             assert_eq!(loads, expected.map(|it| Value::Float(it.into())));
         };
         is(busy, [3000, 2000]);
-        let idle = |seconds| Load::count(&['S'], at(seconds));
-        is(idle(0).after(&busy), [3000, 2000]);
-        is(idle(10).after(&busy), [1104, 736]);
-        is(idle(600).after(&busy), [0, 0]);
+        let idle = |seconds| GroupLoad::from_thread_states(&['S'], at(seconds));
+        is(idle(0).averaged_with(&busy), [3000, 2000]);
+        is(idle(10).averaged_with(&busy), [1104, 736]);
+        is(idle(600).averaged_with(&busy), [0, 0]);
         // Counting more often comes to the same.
-        let often = idle(10).after(&idle(7).after(&idle(3).after(&busy)));
+        let often = idle(10).averaged_with(&idle(7).averaged_with(&idle(3).averaged_with(&busy)));
         is(often, [1104, 736]);
-        let steady = Load::count(&['R'], at(9)).after(&Load::count(&['R'], start));
+        let steady = GroupLoad::from_thread_states(&['R'], at(9))
+            .averaged_with(&GroupLoad::from_thread_states(&['R'], start));
         is(steady, [1000, 0]);
     }
 
     #[test]
-    fn at_first_sight_there_is_no_average() {
-        let machine = Machine::new("container-load");
+    fn first_sample_has_no_average() {
+        let machine = MachineFixture::new("container-load");
         machine.write("sys/fs/cgroup/cgroup.controllers", "\n");
-        let scrapes = machine.scrapes();
+        let scrapes = machine.snapshots();
         let groups = scrapes().cgroups().walk(|path| path == "/").unwrap();
-        let mut loads = Loads::default();
+        let mut loads = GroupLoads::default();
         let mut scrape = |threads: Option<&[char]>| {
             let mut out = Families::default();
-            loads.begin();
+            loads.begin_scrape();
             if let Some(threads) = threads {
-                let block = family::block([("id", "/")]);
-                loads.add(&mut out, &block, groups.first().unwrap(), threads);
+                let block = family::render_labels([("id", "/")]);
+                loads.add_load(&mut out, &block, groups.first().unwrap(), threads);
             }
-            loads.end();
+            loads.end_scrape();
             out.lines()
         };
         let expected = [

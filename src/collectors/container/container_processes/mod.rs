@@ -8,8 +8,8 @@
 //! page. cAdvisor can be told to write to `clear_refs` now and then, so that the number
 //! begins anew; we only read.
 
-mod kept;
 mod load;
+mod per_group;
 mod schedstat;
 
 use std::{
@@ -19,17 +19,17 @@ use std::{
 
 use clap::ArgAction;
 
-use super::labels::{CGROUP, block};
+use super::labels::{CGROUP, base_labels};
 use crate::{
     collector::Collector,
     error::{Error, Result},
-    family::{Block, Families},
+    family::{BaseLabels, Families},
     metric::Desc,
     metrics,
     sources::{Process, Snapshot},
 };
-use load::Loads;
-use schedstat::SchedStats;
+use load::GroupLoads;
+use schedstat::GroupSchedStats;
 
 metrics! {
     /// Processes in the group, not counting those in groups below it.
@@ -69,7 +69,7 @@ const STATES: [(&str, &[char]); 4] = [
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
-pub(super) struct Flags {
+pub(super) struct ContainerProcessesFlags {
     /// Count the files that processes of containers have open.
     #[arg(long = "collector.container_processes.file-descriptors", default_value_t = true, action = ArgAction::Set)]
     container_processes_file_descriptors: bool,
@@ -90,9 +90,9 @@ pub(super) struct Flags {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerProcesses {
-    flags: Flags,
-    loads: Mutex<Loads>,
-    schedstats: Mutex<SchedStats>,
+    flags: ContainerProcessesFlags,
+    loads: Mutex<GroupLoads>,
+    schedstats: Mutex<GroupSchedStats>,
 }
 
 impl Collector for ContainerProcesses {
@@ -100,9 +100,9 @@ impl Collector for ContainerProcesses {
     const ABOUT: &'static str = "what processes of containers and services have open";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = ContainerProcessesFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: ContainerProcessesFlags) -> Result<Self, String> {
         Ok(Self {
             flags,
             loads: Mutex::default(),
@@ -110,25 +110,25 @@ impl Collector for ContainerProcesses {
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let seen = machine.workloads()?;
+        let inventory = snapshot.workloads()?;
         let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
-        loads.begin();
-        for (workload, group) in seen.present() {
-            let block = block(workload);
+        loads.begin_scrape();
+        for (workload, group) in inventory.present() {
+            let base = base_labels(workload);
             let threads = out
-                .keep(group.processes())
-                .and_then(|pids| self.add(&mut out, block, machine, &pids));
+                .ok_or_skip(group.processes())
+                .and_then(|pids| self.add_processes(&mut out, base, snapshot, &pids));
             if let Some(threads) = threads {
-                loads.add(&mut out, block, group, &threads);
+                loads.add_load(&mut out, base, group, &threads);
             }
         }
-        loads.end();
+        loads.end_scrape();
         if self.flags.container_processes_schedstat {
             let stats = self.schedstats.lock();
             let mut stats = stats.unwrap_or_else(PoisonError::into_inner);
-            stats.add(&mut out, machine, seen);
+            stats.add_totals(&mut out, snapshot, inventory);
         }
         Ok(out)
     }
@@ -137,103 +137,103 @@ impl Collector for ContainerProcesses {
 impl ContainerProcesses {
     /// Adds what is said of the processes. Returns the states of their threads, if these
     /// were to be counted and could be.
-    fn add(
+    fn add_processes(
         &self,
         out: &mut Families,
-        block: &Block,
-        machine: &Snapshot,
+        base: &BaseLabels,
+        snapshot: &Snapshot,
         pids: &[u32],
     ) -> Option<Vec<char>> {
-        out.add_of(&PROCESSES, block, [], pids.len());
+        out.add_with(&PROCESSES, base, [], pids.len());
         // Such as are in no namespace that we see.
         if pids.contains(&0) {
             return None;
         }
         let processes: Result<Vec<_>> = pids
             .iter()
-            .map(|pid| machine.process(*pid))
-            .filter_map(unless_vanished)
+            .map(|pid| snapshot.process(*pid))
+            .filter_map(ignore_gone)
             .collect();
-        let processes = out.keep(processes)?;
+        let processes = out.ok_or_skip(processes)?;
         if let Some(first) = processes.first() {
             let limit = first.open_files_limit();
-            if let Some(limit) = out.keep(limit).flatten() {
-                out.add_of(&ULIMITS, block, ["max_open_files"], limit);
+            if let Some(limit) = out.ok_or_skip(limit).flatten() {
+                out.add_with(&ULIMITS, base, ["max_open_files"], limit);
             }
         }
         if self.flags.container_processes_file_descriptors {
-            let sum = sum(&processes, Process::open_files);
-            if let Some(sum) = out.keep(sum) {
-                out.add_of(&FILE_DESCRIPTORS, block, [], sum);
+            let sum = sum_over(&processes, Process::open_files);
+            if let Some(sum) = out.ok_or_skip(sum) {
+                out.add_with(&FILE_DESCRIPTORS, base, [], sum);
             }
         }
         if self.flags.container_processes_sockets {
-            let sum = sum(&processes, Process::open_sockets);
-            if let Some(sum) = out.keep(sum) {
-                out.add_of(&SOCKETS, block, [], sum);
+            let sum = sum_over(&processes, Process::open_sockets);
+            if let Some(sum) = out.ok_or_skip(sum) {
+                out.add_with(&SOCKETS, base, [], sum);
             }
         }
         if self.flags.container_processes_referenced {
-            let sum = referenced(&processes, machine.deadline());
-            if let Some(sum) = out.keep(sum).flatten() {
-                out.add_of(&REFERENCED, block, [], sum);
+            let sum = sum_referenced(&processes, snapshot.deadline());
+            if let Some(sum) = out.ok_or_skip(sum).flatten() {
+                out.add_with(&REFERENCED, base, [], sum);
             }
         }
         if !self.flags.container_processes_tasks_state {
             return None;
         }
         let threads = processes.iter().map(Process::thread_states);
-        let threads: Result<Vec<_>> = threads.filter_map(unless_vanished).collect();
-        let threads = out.keep(threads)?.concat();
-        add_states(out, block, &threads);
+        let threads: Result<Vec<_>> = threads.filter_map(ignore_gone).collect();
+        let threads = out.ok_or_skip(threads)?.concat();
+        add_states(out, base, &threads);
         Some(threads)
     }
 }
 
 /// What has ended meanwhile is no part of any sum.
-fn unless_vanished<T>(read: Result<T>) -> Option<Result<T>> {
+fn ignore_gone<T>(read: Result<T>) -> Option<Result<T>> {
     match read {
-        Err(error) if error.is_vanished() => None,
+        Err(error) if error.is_gone() => None,
         read => Some(read),
     }
 }
 
-fn sum(processes: &[Process], of: impl Fn(&Process) -> Result<u64>) -> Result<u64> {
+fn sum_over(processes: &[Process], read: impl Fn(&Process) -> Result<u64>) -> Result<u64> {
     processes
         .iter()
-        .map(of)
-        .filter_map(unless_vanished)
+        .map(read)
+        .filter_map(ignore_gone)
         .try_fold(0_u64, |sum, count| Ok(sum.saturating_add(count?)))
 }
 
 /// Nothing where no process says it, as on kernels before 4.14 and of kernel threads.
-fn referenced(processes: &[Process], deadline: Instant) -> Result<Option<u64>> {
+fn sum_referenced(processes: &[Process], deadline: Instant) -> Result<Option<u64>> {
     let mut sum = processes.is_empty().then_some(0_u64);
     for process in processes {
         if Instant::now() > deadline {
             return Err(Error::TimedOut("smaps_rollup of all processes".to_owned()));
         }
-        if let Some(bytes) = unless_vanished(process.referenced()) {
+        if let Some(bytes) = ignore_gone(process.referenced_bytes()) {
             sum = Some(sum.unwrap_or(0).saturating_add(bytes?));
         }
     }
     Ok(sum)
 }
 
-fn add_states(out: &mut Families, block: &Block, threads: &[char]) {
+fn add_states(out: &mut Families, base: &BaseLabels, threads: &[char]) {
     for (state, letters) in STATES {
         let count = threads.iter().filter(|letter| letters.contains(letter));
-        out.add_of(&TASKS, block, [state], count.count());
+        out.add_with(&TASKS, base, [state], count.count());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{collectors::testing::Machine, family};
+    use crate::{collectors::testing::MachineFixture, family};
 
-    fn everything() -> ContainerProcesses {
-        let flags = Flags {
+    fn with_all_flags() -> ContainerProcesses {
+        let flags = ContainerProcessesFlags {
             container_processes_file_descriptors: true,
             container_processes_sockets: true,
             container_processes_tasks_state: true,
@@ -243,11 +243,11 @@ mod tests {
         ContainerProcesses::new(flags).unwrap()
     }
 
-    fn lines(machine: &Machine, pids: &[u32]) -> (Vec<String>, usize) {
+    fn lines(machine: &MachineFixture, pids: &[u32]) -> (Vec<String>, usize) {
         let mut out = Families::default();
-        let block = family::block([("id", "/a")]);
-        everything().add(&mut out, &block, &machine.snapshot(), pids);
-        (out.lines(), out.skipped().0)
+        let block = family::render_labels([("id", "/a")]);
+        with_all_flags().add_processes(&mut out, &block, &machine.snapshot(), pids);
+        (out.lines(), out.errors().0)
     }
 
     fn stat(state: char, threads: u32) -> String {
@@ -255,8 +255,8 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_over_all_processes_that_are_still_there() {
-        let machine = Machine::new("container-processes-sums");
+    fn sums_skip_exited_processes() {
+        let machine = MachineFixture::new("container-processes-sums");
         for (pid, limit) in [(7, 1024), (9, 2048)] {
             let limits = format!("Max open files            {limit}  4096  files\n");
             machine.write(&format!("proc/{pid}/limits"), &limits);
@@ -285,12 +285,12 @@ mod tests {
     }
 
     #[test]
-    fn what_one_process_does_not_tell_costs_the_sum() {
+    fn one_unreadable_process_drops_the_sum() {
         let refused = || {
             let errno = std::io::Error::from_raw_os_error(libc::EACCES);
             Err(crate::error::Error::io("/proc/9/fd", errno))
         };
-        let machine = Machine::new("container-processes-refused");
+        let machine = MachineFixture::new("container-processes-refused");
         machine.write("proc/7/stat", &stat('S', 1));
         machine.write("proc/9/stat", &stat('S', 1));
         let snapshot = machine.snapshot();
@@ -299,13 +299,17 @@ mod tests {
             7 => Ok(5),
             _ => refused(),
         };
-        assert!(sum(&processes, one_tells).unwrap_err().is_refused());
-        assert_eq!(sum(&processes, |_| Ok(5)).unwrap(), 10);
+        assert!(
+            sum_over(&processes, one_tells)
+                .unwrap_err()
+                .is_permission_denied()
+        );
+        assert_eq!(sum_over(&processes, |_| Ok(5)).unwrap(), 10);
     }
 
     #[test]
-    fn memory_that_was_used_is_a_sum_over_those_that_have_memory() {
-        let machine = Machine::new("container-processes-referenced");
+    fn referenced_sums_processes_with_memory() {
+        let machine = MachineFixture::new("container-processes-referenced");
         let rollup = |kilobytes| format!("Rss: 99 kB\nReferenced:  {kilobytes} kB\n");
         machine.write("proc/7/smaps_rollup", &rollup("3"));
         machine.write("proc/8/stat", &stat('S', 1));
@@ -314,7 +318,7 @@ mod tests {
         let snapshot = machine.snapshot();
         let sum = |pids: &[u32], deadline| {
             let processes = pids.iter().map(|pid| snapshot.process(*pid).unwrap());
-            referenced(&processes.collect::<Vec<_>>(), deadline)
+            sum_referenced(&processes.collect::<Vec<_>>(), deadline)
         };
         let deadline = snapshot.deadline();
         assert_eq!(sum(&[7, 8, 9], deadline).unwrap(), Some(7168));
@@ -327,8 +331,8 @@ mod tests {
     }
 
     #[test]
-    fn processes_out_of_sight_are_counted_and_nothing_else() {
-        let machine = Machine::new("container-processes-hidden");
+    fn invisible_processes_are_only_counted() {
+        let machine = MachineFixture::new("container-processes-hidden");
         machine.write("proc/7/stat", &stat('S', 1));
         let (lines, skipped) = lines(&machine, &[7, 0]);
         assert_eq!(
@@ -338,13 +342,13 @@ mod tests {
     }
 
     #[test]
-    fn threads_are_averaged_from_the_second_scrape_on() {
-        let machine = Machine::new("container-processes-load");
+    fn load_average_starts_with_second_scrape() {
+        let machine = MachineFixture::new("container-processes-load");
         machine.write("sys/fs/cgroup/cgroup.controllers", "\n");
         machine.write("sys/fs/cgroup/cgroup.procs", "7\n");
         machine.write("sys/fs/cgroup/user.slice/cgroup.procs", "0\n");
         machine.write("proc/7/stat", &stat('D', 1));
-        let (collector, scrapes) = (everything(), machine.scrapes());
+        let (collector, scrapes) = (with_all_flags(), machine.snapshots());
         let loads = || {
             let lines = collector.collect(&scrapes()).unwrap().lines();
             let loads = lines.into_iter().filter(|line| line.contains("load"));
@@ -359,8 +363,8 @@ mod tests {
     }
 
     #[test]
-    fn a_group_without_processes_has_none() {
-        let machine = Machine::new("container-processes-none");
+    fn empty_group_has_zero_processes() {
+        let machine = MachineFixture::new("container-processes-none");
         let (lines, skipped) = lines(&machine, &[]);
         assert_eq!(lines.len(), 1 + 3 + 4);
         assert!(lines.iter().all(|line| line.ends_with(" 0")), "{lines:#?}");

@@ -16,14 +16,16 @@ use std::{
     time::Instant,
 };
 
-use super::{super::labels::block, RUN_PERIODS, RUN_SECONDS, RUNQUEUE_SECONDS, kept::PerGroup};
+use super::{
+    super::labels::base_labels, RUN_PERIODS, RUN_SECONDS, RUNQUEUE_SECONDS, per_group::PerGroup,
+};
 use crate::{
     error::{Error, Result},
     family::Families,
     sources::{
-        SchedStat, Snapshot,
-        cgroup::{Group, and_above},
-        workloads::Seen,
+        Snapshot, ThreadSchedStat,
+        cgroup::{Cgroup, ancestors},
+        workloads::Inventory,
     },
 };
 
@@ -33,144 +35,155 @@ const MAX_PROCESSES: usize = 1 << 17;
 
 /// What is remembered of all groups that are shown.
 #[derive(Debug, Default)]
-pub(super) struct SchedStats {
-    groups: PerGroup<Known>,
+pub(super) struct GroupSchedStats {
+    groups: PerGroup<TrackedGroup>,
     /// How many processes are remembered.
-    count: usize,
-    round: u64,
+    process_count: usize,
+    generation: u64,
 }
 
 /// What is remembered of a group.
 #[derive(Debug, Default)]
-struct Known {
+struct TrackedGroup {
     /// What processes had that have ended.
-    ended: SchedStat,
-    living: HashMap<u32, Process>,
+    ended_total: ThreadSchedStat,
+    living: HashMap<u32, TrackedProcess>,
     /// Whether there are processes that could not be read in this scrape.
     is_partial: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Process {
+struct TrackedProcess {
     /// When it was started, in ticks since boot.
     started: u64,
-    stat: SchedStat,
+    stat: ThreadSchedStat,
     /// The scrape that saw it last.
-    round: u64,
+    generation: u64,
 }
 
-impl SchedStats {
+impl GroupSchedStats {
     /// Adds the sums of all groups that are there.
-    pub(super) fn add(&mut self, out: &mut Families, machine: &Snapshot, seen: &Seen) {
-        let shown: HashMap<&str, &Arc<Group>> = seen
+    pub(super) fn add_totals(
+        &mut self,
+        out: &mut Families,
+        snapshot: &Snapshot,
+        inventory: &Inventory,
+    ) {
+        let groups_by_path: HashMap<&str, &Arc<Cgroup>> = inventory
             .present()
             .map(|(_, group)| (group.path(), group))
             .collect();
-        self.begin(shown.values().copied());
+        self.begin_scrape(groups_by_path.values().copied());
         let is_late = Cell::new(false);
-        let walked = machine.cgroups().processes(
-            |path| !is_late.get() && and_above(path).any(|path| shown.contains_key(path)),
+        let walked = snapshot.cgroups().processes(
+            |path| !is_late.get() && ancestors(path).any(|path| groups_by_path.contains_key(path)),
             |path, pids| {
-                let groups = and_above(path).filter_map(|path| shown.get(path).copied());
+                let groups = ancestors(path).filter_map(|path| groups_by_path.get(path).copied());
                 let groups: Vec<_> = groups.collect();
                 let pids = match pids {
-                    Err(error) if error.is_unsaid() => return,
-                    Err(error) => return self.lack(out, &groups, Some(error)),
+                    Err(error) if error.is_unavailable() => return,
+                    Err(error) => return self.mark_partial(out, &groups, Some(error)),
                     Ok(pids) => pids,
                 };
                 for pid in pids {
-                    if Instant::now() > machine.deadline() {
+                    if Instant::now() > snapshot.deadline() {
                         is_late.set(true);
                         return;
                     }
-                    match process(machine, pid) {
+                    match read_process(snapshot, pid) {
                         // Such as are in no namespace that we see.
-                        _ if pid == 0 => self.lack(out, &groups, None),
-                        Ok((started, stat)) => self.see(out, &groups, pid, started, stat),
-                        Err(error) if error.is_vanished() => {}
-                        Err(error) => self.lack(out, &groups, Some(error)),
+                        _ if pid == 0 => self.mark_partial(out, &groups, None),
+                        Ok((started, stat)) => self.record(out, &groups, pid, started, stat),
+                        Err(error) if error.is_gone() => {}
+                        Err(error) => self.mark_partial(out, &groups, Some(error)),
                     }
                 }
             },
         );
-        if out.keep(walked).is_none() {
+        if out.ok_or_skip(walked).is_none() {
             return;
         }
         if is_late.get() {
-            return out.skip(Error::TimedOut("schedstat of all processes".to_owned()));
+            return out.record_error(Error::TimedOut("schedstat of all processes".to_owned()));
         }
-        for (workload, group) in seen.present() {
-            let known = self.groups.of(group);
-            let total = known.total(self.round, |pid, started| is_alive(machine, pid, started));
+        for (workload, group) in inventory.present() {
+            let tracked = self.groups.get_or_default(group);
+            let total = tracked.total(self.generation, |pid, started| {
+                is_alive(snapshot, pid, started)
+            });
             // Of no process, or of a kernel that does not count: it is not known to be 0.
-            if known.is_partial || total == SchedStat::default() {
+            if tracked.is_partial || total == ThreadSchedStat::default() {
                 continue;
             }
-            let block = block(workload);
-            out.add_of(&RUN_SECONDS, block, [], total.run);
-            out.add_of(&RUNQUEUE_SECONDS, block, [], total.waited);
-            out.add_of(&RUN_PERIODS, block, [], total.periods);
+            let base = base_labels(workload);
+            out.add_with(&RUN_SECONDS, base, [], total.run_time);
+            out.add_with(&RUNQUEUE_SECONDS, base, [], total.run_delay);
+            out.add_with(&RUN_PERIODS, base, [], total.timeslices);
         }
     }
 
     /// Begins a scrape in which there are these groups.
-    fn begin<'a>(&mut self, groups: impl Iterator<Item = &'a Arc<Group>>) {
-        self.round = self.round.wrapping_add(1);
-        self.groups.begin();
+    fn begin_scrape<'a>(&mut self, groups: impl Iterator<Item = &'a Arc<Cgroup>>) {
+        self.generation = self.generation.wrapping_add(1);
+        self.groups.begin_scrape();
         for group in groups {
-            self.groups.of(group).is_partial = false;
+            self.groups.get_or_default(group).is_partial = false;
         }
-        self.groups.forget_others();
-        self.count = self.groups.values().map(|known| known.living.len()).sum();
+        self.groups.remove_unused();
+        self.process_count = self.groups.values().map(|known| known.living.len()).sum();
     }
 
     /// Notes what a process has, of all groups that it is in or below.
-    fn see(
+    fn record(
         &mut self,
         out: &mut Families,
-        groups: &[&Arc<Group>],
+        groups: &[&Arc<Cgroup>],
         pid: u32,
         started: u64,
-        stat: SchedStat,
+        stat: ThreadSchedStat,
     ) {
-        let process = Process {
+        let process = TrackedProcess {
             started,
             stat,
-            round: self.round,
+            generation: self.generation,
         };
         for group in groups {
-            let has_room = self.count < MAX_PROCESSES;
-            match self.groups.of(group).see(pid, process, has_room) {
-                Some(is_new) => self.count += usize::from(is_new),
-                None => self.lack(out, &[group], Some(too_many())),
+            let has_capacity = self.process_count < MAX_PROCESSES;
+            match self
+                .groups
+                .get_or_default(group)
+                .record(pid, process, has_capacity)
+            {
+                Some(is_new) => self.process_count += usize::from(is_new),
+                None => self.mark_partial(out, &[group], Some(too_many_processes())),
             }
         }
     }
 
     /// Notes that sums of these groups would lack something.
-    fn lack(&mut self, out: &mut Families, groups: &[&Arc<Group>], error: Option<Error>) {
-        let mut is_news = false;
+    fn mark_partial(&mut self, out: &mut Families, groups: &[&Arc<Cgroup>], error: Option<Error>) {
+        let mut is_new = false;
         for group in groups {
-            is_news |= !std::mem::replace(&mut self.groups.of(group).is_partial, true);
+            is_new |= !std::mem::replace(&mut self.groups.get_or_default(group).is_partial, true);
         }
-        if let Some(error) = error.filter(|_| is_news) {
-            out.skip(error);
+        if let Some(error) = error.filter(|_| is_new) {
+            out.record_error(error);
         }
     }
 }
 
-impl Known {
+impl TrackedGroup {
     /// Notes what a process has, and says whether it is new; nothing if there is no room.
-    fn see(&mut self, pid: u32, process: Process, has_room: bool) -> Option<bool> {
+    fn record(&mut self, pid: u32, process: TrackedProcess, has_capacity: bool) -> Option<bool> {
         match self.living.entry(pid) {
             Entry::Occupied(mut known) => {
                 let before = known.insert(process);
-                if !process.continues(&before) {
-                    self.ended = sum(self.ended, before.stat);
+                if !process.is_continuation_of(&before) {
+                    self.ended_total = sum(self.ended_total, before.stat);
                 }
                 Some(false)
             }
-            Entry::Vacant(new) if has_room => {
+            Entry::Vacant(new) if has_capacity => {
                 new.insert(process);
                 Some(true)
             }
@@ -179,54 +192,61 @@ impl Known {
     }
 
     /// What all had that were ever seen, once those of this scrape were.
-    fn total(&mut self, round: u64, is_alive: impl Fn(u32, u64) -> bool) -> SchedStat {
-        let ended = &mut self.ended;
-        let mut total = SchedStat::default();
+    fn total(&mut self, generation: u64, is_alive: impl Fn(u32, u64) -> bool) -> ThreadSchedStat {
+        let ended_total = &mut self.ended_total;
+        let mut total = ThreadSchedStat::default();
         self.living.retain(|pid, process| {
-            let stays = process.round == round || is_alive(*pid, process.started);
-            let to = if stays { &mut total } else { &mut *ended };
+            let is_running = process.generation == generation || is_alive(*pid, process.started);
+            let to = if is_running {
+                &mut total
+            } else {
+                &mut *ended_total
+            };
             *to = sum(*to, process.stat);
-            stays
+            is_running
         });
-        sum(total, self.ended)
+        sum(total, self.ended_total)
     }
 }
 
-impl Process {
+impl TrackedProcess {
     /// Whether it is the same that was seen before. Where another thread than the main one
     /// executes a program it takes the main one's place, number and time of start, but
     /// counts for itself.
-    fn continues(&self, before: &Self) -> bool {
+    fn is_continuation_of(&self, before: &Self) -> bool {
         let (now, then) = (&self.stat, &before.stat);
         self.started == before.started
-            && now.run >= then.run
-            && now.waited >= then.waited
-            && now.periods >= then.periods
+            && now.run_time >= then.run_time
+            && now.run_delay >= then.run_delay
+            && now.timeslices >= then.timeslices
     }
 }
 
-fn sum(a: SchedStat, b: SchedStat) -> SchedStat {
-    SchedStat {
-        run: a.run.saturating_add(b.run),
-        waited: a.waited.saturating_add(b.waited),
-        periods: a.periods.saturating_add(b.periods),
+fn sum(a: ThreadSchedStat, b: ThreadSchedStat) -> ThreadSchedStat {
+    ThreadSchedStat {
+        run_time: a.run_time.saturating_add(b.run_time),
+        run_delay: a.run_delay.saturating_add(b.run_delay),
+        timeslices: a.timeslices.saturating_add(b.timeslices),
     }
 }
 
-fn process(machine: &Snapshot, pid: u32) -> Result<(u64, SchedStat)> {
-    let process = machine.process(pid)?;
-    Ok((process.started()?, process.schedstat()?))
+fn read_process(snapshot: &Snapshot, pid: u32) -> Result<(u64, ThreadSchedStat)> {
+    let process = snapshot.process(pid)?;
+    Ok((process.start_time()?, process.schedstat()?))
 }
 
 /// What cannot be read has not ended for sure.
-fn is_alive(machine: &Snapshot, pid: u32, started: u64) -> bool {
-    match machine.process(pid).and_then(|process| process.started()) {
+fn is_alive(snapshot: &Snapshot, pid: u32, started: u64) -> bool {
+    match snapshot
+        .process(pid)
+        .and_then(|process| process.start_time())
+    {
         Ok(now) => now == started,
-        Err(error) => !error.is_vanished(),
+        Err(error) => !error.is_gone(),
     }
 }
 
-fn too_many() -> Error {
+fn too_many_processes() -> Error {
     Error::api("schedstat", "there are too many processes")
 }
 
@@ -235,35 +255,35 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::collectors::testing::Machine;
+    use crate::collectors::testing::MachineFixture;
 
     const GONE: fn(u32, u64) -> bool = |_, _| false;
     const ALIVE: fn(u32, u64) -> bool = |_, _| true;
 
-    fn stat(n: u64) -> SchedStat {
-        SchedStat {
-            run: Duration::from_nanos(n),
-            waited: Duration::from_nanos(n * 10),
-            periods: n * 100,
+    fn stat(n: u64) -> ThreadSchedStat {
+        ThreadSchedStat {
+            run_time: Duration::from_nanos(n),
+            run_delay: Duration::from_nanos(n * 10),
+            timeslices: n * 100,
         }
     }
 
-    fn sees(known: &mut Known, round: u64, pid: u32, started: u64, n: u64) {
-        let process = Process {
+    fn record_one(known: &mut TrackedGroup, round: u64, pid: u32, started: u64, n: u64) {
+        let process = TrackedProcess {
             started,
             stat: stat(n),
-            round,
+            generation: round,
         };
-        known.see(pid, process, true).unwrap();
+        known.record(pid, process, true).unwrap();
     }
 
     #[test]
-    fn what_an_ended_process_had_stays_in_the_sum() {
-        let mut known = Known::default();
-        sees(&mut known, 1, 7, 70, 3);
-        sees(&mut known, 1, 8, 80, 4);
+    fn exited_process_stays_in_the_sum() {
+        let mut known = TrackedGroup::default();
+        record_one(&mut known, 1, 7, 70, 3);
+        record_one(&mut known, 1, 8, 80, 4);
         assert_eq!(known.total(1, GONE), stat(7));
-        sees(&mut known, 2, 7, 70, 5);
+        record_one(&mut known, 2, 7, 70, 5);
         assert_eq!(known.total(2, GONE), stat(9));
         assert_eq!(known.living.len(), 1);
         assert_eq!(known.total(3, GONE), stat(9));
@@ -272,59 +292,59 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_used_again_is_another_process() {
-        let mut known = Known::default();
-        sees(&mut known, 1, 7, 70, 3);
-        sees(&mut known, 2, 7, 71, 4);
+    fn reused_pid_is_a_new_process() {
+        let mut known = TrackedGroup::default();
+        record_one(&mut known, 1, 7, 70, 3);
+        record_one(&mut known, 2, 7, 71, 4);
         assert_eq!(known.total(2, GONE), stat(7));
         // The place of its main thread was taken.
-        sees(&mut known, 3, 7, 71, 1);
+        record_one(&mut known, 3, 7, 71, 1);
         assert_eq!(known.total(3, GONE), stat(8));
     }
 
     #[test]
-    fn a_process_that_was_out_of_sight_is_not_counted_twice() {
-        let mut known = Known::default();
-        sees(&mut known, 1, 7, 70, 3);
+    fn invisible_process_is_not_counted_twice() {
+        let mut known = TrackedGroup::default();
+        record_one(&mut known, 1, 7, 70, 3);
         assert_eq!(known.total(2, ALIVE), stat(3));
-        sees(&mut known, 3, 7, 70, 5);
+        record_one(&mut known, 3, 7, 70, 5);
         assert_eq!(known.total(3, ALIVE), stat(5));
         assert_eq!(known.total(4, GONE), stat(5));
     }
 
     #[test]
-    fn where_there_is_no_room_only_known_processes_go_on() {
-        let mut known = Known::default();
-        sees(&mut known, 1, 7, 70, 3);
-        let process = Process {
+    fn at_capacity_only_tracked_processes_are_updated() {
+        let mut known = TrackedGroup::default();
+        record_one(&mut known, 1, 7, 70, 3);
+        let process = TrackedProcess {
             started: 70,
             stat: stat(4),
-            round: 2,
+            generation: 2,
         };
-        assert_eq!(known.see(7, process, false), Some(false));
-        assert_eq!(known.see(8, process, false), None);
+        assert_eq!(known.record(7, process, false), Some(false));
+        assert_eq!(known.record(8, process, false), None);
         assert_eq!(known.total(2, GONE), stat(4));
     }
 
-    fn write(machine: &Machine, pid: u32, started: u64, schedstat: &str) {
+    fn write(machine: &MachineFixture, pid: u32, started: u64, schedstat: &str) {
         let stat = format!("{pid} (a) S 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 {started} 1\n");
         machine.write(&format!("proc/{pid}/stat"), &stat);
         machine.write(&format!("proc/{pid}/schedstat"), schedstat);
     }
 
-    fn lines(stats: &mut SchedStats, machine: &Snapshot) -> (Vec<String>, usize) {
+    fn lines(stats: &mut GroupSchedStats, snapshot: &Snapshot) -> (Vec<String>, usize) {
         let mut out = Families::default();
-        stats.add(&mut out, machine, machine.workloads().unwrap());
+        stats.add_totals(&mut out, snapshot, snapshot.workloads().unwrap());
         let periods = out.lines().into_iter().filter_map(|line| {
             let line = line.strip_prefix("container_cpu_schedstat_run_periods_total")?;
             Some(line.to_owned())
         });
-        (periods.collect(), out.skipped().0)
+        (periods.collect(), out.errors().0)
     }
 
     #[test]
-    fn processes_count_for_their_group_and_for_those_above_it() {
-        let machine = Machine::new("container-schedstat");
+    fn processes_count_for_group_and_ancestors() {
+        let machine = MachineFixture::new("container-schedstat");
         machine.write("sys/fs/cgroup/cgroup.controllers", "\n");
         let procs = |group: &str| format!("sys/fs/cgroup{group}/cgroup.procs");
         machine.write(&procs(""), "1\n");
@@ -333,11 +353,11 @@ mod tests {
         for (pid, schedstat) in [(1, "1000000000 5 7\n"), (2, "2 2 20\n"), (3, "3 3 300\n")] {
             write(&machine, pid, 9, schedstat);
         }
-        let scrapes = machine.scrapes();
-        let mut stats = SchedStats::default();
+        let scrapes = machine.snapshots();
+        let mut stats = GroupSchedStats::default();
         let mut out = Families::default();
         let first = scrapes();
-        stats.add(&mut out, &first, first.workloads().unwrap());
+        stats.add_totals(&mut out, &first, first.workloads().unwrap());
         let of_root = out
             .lines()
             .into_iter()
@@ -366,7 +386,7 @@ mod tests {
         machine.write(&procs(""), "1\n");
         write(&machine, 1, 9, "1000000001 6 8\n");
         assert_eq!(lines(&mut stats, &scrapes()), both(329, 321));
-        assert_eq!(stats.count, 1 + 3 + 1 - 1);
+        assert_eq!(stats.process_count, 1 + 3 + 1 - 1);
         // What cannot be read costs the sums that it is part of.
         write(&machine, 2, 10, "x\n");
         let root = (vec![], 1);
@@ -381,35 +401,41 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_does_not_count_says_nothing() {
-        let machine = Machine::new("container-schedstat-none");
+    fn no_series_if_kernel_does_not_count() {
+        let machine = MachineFixture::new("container-schedstat-none");
         machine.write("sys/fs/cgroup/cgroup.controllers", "\n");
         machine.write("sys/fs/cgroup/cgroup.procs", "1\n2\n");
         write(&machine, 1, 9, "0 0 0\n");
         machine.write("proc/2/stat", "");
-        let scrapes = machine.scrapes();
+        let scrapes = machine.snapshots();
         assert_eq!(
-            lines(&mut SchedStats::default(), &scrapes()),
+            lines(&mut GroupSchedStats::default(), &scrapes()),
             (vec![], 1),
             "a damaged file"
         );
         machine.remove("proc/2");
-        assert_eq!(lines(&mut SchedStats::default(), &scrapes()), (vec![], 0));
+        assert_eq!(
+            lines(&mut GroupSchedStats::default(), &scrapes()),
+            (vec![], 0)
+        );
         write(&machine, 1, 9, "0 0 1\n");
         assert_eq!(
-            lines(&mut SchedStats::default(), &scrapes()).0,
+            lines(&mut GroupSchedStats::default(), &scrapes()).0,
             [r#"{id="/"} 1"#]
         );
     }
 
     #[test]
-    fn processes_out_of_sight_cost_the_sum() {
-        let machine = Machine::new("container-schedstat-hidden");
+    fn invisible_processes_drop_the_sum() {
+        let machine = MachineFixture::new("container-schedstat-hidden");
         machine.write("sys/fs/cgroup/cgroup.controllers", "\n");
         machine.write("sys/fs/cgroup/cgroup.procs", "1\n");
         machine.write("sys/fs/cgroup/user.slice/cgroup.procs", "0\n");
         write(&machine, 1, 9, "1 2 3\n");
-        let scrapes = machine.scrapes();
-        assert_eq!(lines(&mut SchedStats::default(), &scrapes()), (vec![], 0));
+        let scrapes = machine.snapshots();
+        assert_eq!(
+            lines(&mut GroupSchedStats::default(), &scrapes()),
+            (vec![], 0)
+        );
     }
 }

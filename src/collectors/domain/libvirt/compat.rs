@@ -15,7 +15,7 @@ pub(super) enum Compat {
 
 /// Which names there are beside those that all have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) struct Names {
+pub(in super::super) struct CompatNames {
     /// Those that inovex has, and others have otherwise.
     pub inovex: bool,
     /// Those that Tinkoff has for what inovex has, too.
@@ -24,9 +24,9 @@ pub(in super::super) struct Names {
     pub kumina: bool,
 }
 
-impl Names {
+impl CompatNames {
     /// Those that a flag asks for. What kumina does not have is called as inovex calls it.
-    pub(super) fn of(compat: &[Compat]) -> Result<Self, String> {
+    pub(super) fn from_compat(compat: &[Compat]) -> Result<Self, String> {
         let kumina = compat.contains(&Compat::Kumina);
         if kumina && compat.iter().any(|each| *each != Compat::Kumina) {
             return Err("--collector.libvirt.compat: kumina excludes the others, as it has other labels on the same names".to_owned());
@@ -41,21 +41,21 @@ impl Names {
 
 /// The flag of the `libvirt` collector, for another that heeds it and has none itself.
 #[derive(Debug)]
-pub(in super::super) struct Borrowed(Vec<Compat>);
+pub(in super::super) struct SharedFlags(Vec<Compat>);
 
-impl Borrowed {
-    pub(in super::super) fn names(&self) -> Result<Names, String> {
-        Names::of(&self.0)
+impl SharedFlags {
+    pub(in super::super) fn compat_names(&self) -> Result<CompatNames, String> {
+        CompatNames::from_compat(&self.0)
     }
 }
 
-impl FromArgMatches for Borrowed {
+impl FromArgMatches for SharedFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let found = matches.try_get_many("libvirt_compat");
-        let given = found.map_err(|error| {
+        let values = found.map_err(|error| {
             clap::Error::raw(clap::error::ErrorKind::UnknownArgument, error.to_string())
         })?;
-        Ok(Self(given.unwrap_or_default().copied().collect()))
+        Ok(Self(values.unwrap_or_default().copied().collect()))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -64,7 +64,7 @@ impl FromArgMatches for Borrowed {
     }
 }
 
-impl Args for Borrowed {
+impl Args for SharedFlags {
     fn augment_args(command: Command) -> Command {
         command
     }
@@ -79,11 +79,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kumina_is_alone_and_borrows_from_inovex() {
-        let names = Names::of(&[Compat::Kumina, Compat::Kumina]).unwrap();
+    fn kumina_excludes_others_and_implies_inovex() {
+        let names = CompatNames::from_compat(&[Compat::Kumina, Compat::Kumina]).unwrap();
         assert!(names.kumina && names.inovex && !names.tinkoff);
-        let names = Names::of(&[Compat::Tinkoff]).unwrap();
+        let names = CompatNames::from_compat(&[Compat::Tinkoff]).unwrap();
         assert!(!names.kumina && !names.inovex && names.tinkoff);
-        assert!(Names::of(&[Compat::Inovex, Compat::Kumina]).is_err());
+        assert!(CompatNames::from_compat(&[Compat::Inovex, Compat::Kumina]).is_err());
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     error::Error,
     family::Families,
     metrics,
-    sources::libvirt::{Connection, Versions},
+    sources::libvirt::{ConnectionInfo, Versions},
 };
 
 metrics! {
@@ -13,7 +13,7 @@ metrics! {
     /// The versions of the hypervisor and of libvirt's daemon: always 1. There is no libvirt_library, as this exporter speaks to the daemon itself.
     VERSIONS: Info = "libvirt_versions_info" ["hypervisor_running", "libvirtd_running", "libvirt_library"];
     /// Which libvirt is asked, and the driver that answers there: always 1.
-    ABOUT_CONNECTION: Info = "strata_libvirt_info" ["uri", "driver"];
+    INFO: Info = "strata_libvirt_info" ["uri", "driver"];
     /// How often this exporter connected to libvirt; after the first time, because the daemon was restarted or a connection was lost or given up.
     CONNECTIONS: Counter = "strata_libvirt_connections_total" [];
     /// Requests that were made to libvirt.
@@ -24,24 +24,24 @@ metrics! {
     STUCK_REQUESTS: Gauge = "strata_libvirt_stuck_requests" [];
 }
 
-pub(super) fn families(out: &mut Families, of: &Connection) {
-    out.add(&UP, [], of.is_up);
-    if let Some(error) = &of.error {
-        out.skip(Error::api("libvirt", error));
-    } else if !of.is_up {
-        out.skip(Error::api("libvirt", "no answer"));
+pub(super) fn collect_into(out: &mut Families, connection: &ConnectionInfo) {
+    out.add(&UP, [], connection.is_up);
+    if let Some(error) = &connection.error {
+        out.record_error(Error::api("libvirt", error));
+    } else if !connection.is_up {
+        out.record_error(Error::api("libvirt", "no answer"));
     }
-    let driver = of
+    let driver = connection
         .versions
         .as_ref()
         .map(|versions| versions.driver.as_str());
     let driver = driver.unwrap_or_default();
-    out.add(&ABOUT_CONNECTION, [&of.uri, driver], true);
-    out.add(&CONNECTIONS, [], of.connections);
-    out.add(&REQUESTS, [], of.requests);
-    out.add(&EVENTS, [], of.events);
-    out.add(&STUCK_REQUESTS, [], of.stuck_requests);
-    if let (Some(versions), true) = (&of.versions, of.is_up) {
+    out.add(&INFO, [&connection.uri, driver], true);
+    out.add(&CONNECTIONS, [], connection.connections);
+    out.add(&REQUESTS, [], connection.requests);
+    out.add(&EVENTS, [], connection.events);
+    out.add(&STUCK_REQUESTS, [], connection.abandoned_requests);
+    if let (Some(versions), true) = (&connection.versions, connection.is_up) {
         let Versions {
             hypervisor, daemon, ..
         } = versions;
@@ -54,16 +54,16 @@ pub(super) fn families(out: &mut Families, of: &Connection) {
 mod tests {
     use super::*;
 
-    fn connection(is_up: bool, error: Option<&str>) -> Connection {
-        Connection {
+    fn connection(is_up: bool, error: Option<&str>) -> ConnectionInfo {
+        ConnectionInfo {
             uri: "/run/libvirt/libvirt-sock-ro".to_owned(),
             is_up,
             error: error.map(str::to_owned),
-            is_locked_out: false,
+            is_permission_denied: false,
             connections: 2,
             requests: 30,
             events: 4,
-            stuck_requests: 1,
+            abandoned_requests: 1,
             versions: Some(Versions {
                 driver: "QEMU".to_owned(),
                 hypervisor: Some("7.2.22".to_owned()),
@@ -73,9 +73,9 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_answers_has_its_versions() {
+    fn responding_daemon_exposes_versions() {
         let mut out = Families::default();
-        families(&mut out, &connection(true, None));
+        collect_into(&mut out, &connection(true, None));
         assert_eq!(
             out.lines(),
             [
@@ -88,17 +88,17 @@ mod tests {
                 r#"libvirt_versions_info{hypervisor_running="7.2.22",libvirtd_running="9.0.0",libvirt_library=""} 1"#,
             ]
         );
-        assert_eq!(out.skipped().0, 0);
+        assert_eq!(out.errors().0, 0);
     }
 
     #[test]
-    fn a_daemon_that_is_down_is_said_to_be_and_why() {
+    fn unreachable_daemon_is_down_with_error() {
         let mut out = Families::default();
-        families(&mut out, &connection(false, Some("connection refused")));
+        collect_into(&mut out, &connection(false, Some("connection refused")));
         let lines = out.lines();
         assert_eq!(lines[0], "libvirt_up 0");
         assert!(!lines.iter().any(|line| line.contains("versions")));
-        let (skipped, reason) = out.skipped();
+        let (skipped, reason) = out.errors();
         assert_eq!(skipped, 1);
         assert_eq!(reason.unwrap().to_string(), "libvirt: connection refused");
     }

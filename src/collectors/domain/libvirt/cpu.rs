@@ -1,6 +1,6 @@
 //! CPU time of a virtual machine: of all it runs on the host, and of each virtual CPU.
 
-use super::labels::{DOMAIN, Labelled};
+use super::labels::{DOMAIN, LabelledDomain};
 use crate::{family::Families, metrics};
 
 metrics! {
@@ -11,11 +11,11 @@ metrics! {
     /// CPU time that the host's kernel used for the domain.
     SYSTEM: Counter = "libvirt_domain_cpu_system_seconds_total" of DOMAIN [];
     /// Virtual CPUs that the domain has.
-    CPUS: Gauge = "libvirt_domain_info_virtual_cpus" of DOMAIN [];
+    VIRTUAL_CPUS: Gauge = "libvirt_domain_info_virtual_cpus" of DOMAIN [];
     /// Virtual CPUs that the domain has.
-    CURRENT: Gauge = "libvirt_domain_vcpu_current" of DOMAIN [];
+    VCPU_CURRENT: Gauge = "libvirt_domain_vcpu_current" of DOMAIN [];
     /// Virtual CPUs that the domain can have without a restart.
-    MAXIMUM: Gauge = "libvirt_domain_vcpu_maximum" of DOMAIN [];
+    VCPU_MAXIMUM: Gauge = "libvirt_domain_vcpu_maximum" of DOMAIN [];
     /// What the virtual CPU is doing: 0 offline, 1 running, 2 blocked.
     VCPU_STATE: Gauge = "libvirt_domain_vcpu_state" of DOMAIN ["vcpu"];
     /// The host's CPU that the virtual CPU ran on last. Absent where its thread is not seen.
@@ -28,31 +28,31 @@ metrics! {
     VCPU_DELAY: Counter = "libvirt_domain_vcpu_delay_seconds_total" of DOMAIN ["vcpu"];
 }
 
-pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
-    let stats = &of.domain.stats;
+pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {
+    let stats = &labelled.domain.stats;
     if let Some(time) = stats.cpu.time {
-        of.add_shared(out, &TIME, time);
+        labelled.add_shared(out, &TIME, time);
     }
     for (metric, time) in [(&USER, stats.cpu.user), (&SYSTEM, stats.cpu.system)] {
         if let Some(time) = time {
-            out.add_of(metric, &of.own, [], time);
+            out.add_with(metric, &labelled.base, [], time);
         }
     }
     if let Some(count) = stats.vcpu_current {
-        of.add_shared(out, &CPUS, count);
-        out.add_of(&CURRENT, &of.own, [], count);
+        labelled.add_shared(out, &VIRTUAL_CPUS, count);
+        out.add_with(&VCPU_CURRENT, &labelled.base, [], count);
     }
     if let Some(count) = stats.vcpu_maximum {
-        out.add_of(&MAXIMUM, &of.own, [], count);
+        out.add_with(&VCPU_MAXIMUM, &labelled.base, [], count);
     }
     let mut number = itoa::Buffer::new();
     for vcpu in &stats.vcpus {
         let number = number.format(vcpu.number);
         if let Some(state) = vcpu.state {
-            out.add_of(&VCPU_STATE, &of.own, [number], state);
+            out.add_with(&VCPU_STATE, &labelled.base, [number], state);
         }
         if let Some(cpu) = vcpu.cpu {
-            out.add_of(&VCPU_CPU, &of.own, [number], u64::from(cpu));
+            out.add_with(&VCPU_CPU, &labelled.base, [number], u64::from(cpu));
         }
         for (metric, time) in [
             (&VCPU_TIME, vcpu.time),
@@ -60,7 +60,7 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
             (&VCPU_DELAY, vcpu.delay),
         ] {
             if let Some(time) = time {
-                out.add_of(metric, &of.own, [number], time);
+                out.add_with(metric, &labelled.base, [number], time);
             }
         }
     }
@@ -71,11 +71,11 @@ mod tests {
     use std::time::Duration;
 
     use super::{super::testing, *};
-    use crate::sources::libvirt::{CpuTimes, Domain, State, Stats, Vcpu};
+    use crate::sources::libvirt::{CpuTimes, Domain, DomainState, DomainStats, Vcpu};
 
     fn domain() -> Domain {
         let time = |millis| Some(Duration::from_millis(millis));
-        let stats = Stats {
+        let stats = DomainStats {
             cpu: CpuTimes {
                 time: time(9500),
                 user: time(8250),
@@ -100,19 +100,19 @@ mod tests {
                     ..Vcpu::default()
                 },
             ],
-            ..Stats::default()
+            ..DomainStats::default()
         };
         Domain {
-            state: Some(State::Running),
+            state: Some(DomainState::Running),
             stats,
             ..testing::domain("web")
         }
     }
 
     #[test]
-    fn each_vcpu_has_its_own_number_and_what_is_known_of_it() {
+    fn each_vcpu_has_its_own_series() {
         assert_eq!(
-            testing::lines(&domain(), "inovex", families),
+            testing::lines(&domain(), "inovex", collect_into),
             [
                 r#"libvirt_domain_info_cpu_time_seconds_total{domain="web"} 9.5"#,
                 r#"libvirt_domain_cpu_user_seconds_total{domain="web"} 8.25"#,
@@ -131,18 +131,18 @@ mod tests {
     }
 
     #[test]
-    fn kuminas_label_is_on_its_names_alone() {
-        let lines = testing::lines(&domain(), "kumina", families);
+    fn uuid_label_only_on_kumina_metrics() {
+        let lines = testing::lines(&domain(), "kumina", collect_into);
         let uuids: Vec<_> = lines.iter().filter(|line| line.contains("uuid=")).collect();
         let label = format!(r#"{{domain="web",uuid="{}"}}"#, testing::UUID);
         let time = format!("libvirt_domain_info_cpu_time_seconds_total{label} 9.5");
         let cpus = format!("libvirt_domain_info_virtual_cpus{label} 2");
         assert_eq!(uuids, [&time, &cpus]);
         let off = Domain {
-            state: Some(State::Shutoff),
+            state: Some(DomainState::Shutoff),
             ..domain()
         };
-        let lines = testing::lines(&off, "kumina", families);
+        let lines = testing::lines(&off, "kumina", collect_into);
         assert!(!lines.iter().any(|line| line.contains("uuid=")));
     }
 }

@@ -5,19 +5,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    about::text,
-    labels::{DOMAIN, Labelled},
+    labels::{DOMAIN, LabelledDomain},
     limits,
+    metadata::text_or_empty,
 };
 use crate::{
     family::Families,
     metrics,
-    sources::libvirt::{AboutDisk, Disk},
+    sources::libvirt::{DiskDef, DomainDisk},
 };
 
 metrics! {
     /// A disk, floppy or CD-ROM of the domain, whether it runs or not: always 1. Without a source_file where it has no medium.
-    ABOUT: Info = "libvirt_domain_block_stats_info" of DOMAIN ["disk_type", "target_bus", "driver_name", "driver_type", "driver_cache", "driver_discard", "source_file", "source_protocol", "target_device", "serial"];
+    INFO: Info = "libvirt_domain_block_stats_info" of DOMAIN ["disk_type", "target_bus", "driver_name", "driver_type", "driver_cache", "driver_discard", "source_file", "source_protocol", "target_device", "serial"];
     /// A disk, floppy or CD-ROM of the domain, whether it runs or not: always 1.
     META: Gauge = "libvirt_domain_block_meta" of DOMAIN ["target_device", "source_file", "serial", "bus", "disk_type", "driver_type", "cache", "discard"];
     /// Bytes that were read.
@@ -45,64 +45,73 @@ metrics! {
     /// Bytes in use of what the disk is made of, holes left out.
     ALLOCATION: Gauge = "libvirt_domain_block_stats_allocation_bytes" of DOMAIN ["target_device"];
     /// Bytes in use of what the disk is made of, holes left out.
-    ALLOCATION_OF_TINKOFF: Gauge = "libvirt_domain_block_stats_allocation" of DOMAIN ["target_device"];
+    TINKOFF_ALLOCATION: Gauge = "libvirt_domain_block_stats_allocation" of DOMAIN ["target_device"];
     /// Bytes of the file or device that the disk is made of.
     PHYSICAL: Gauge = "libvirt_domain_block_stats_physicalsize_bytes" of DOMAIN ["target_device"];
 }
 
-pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
-    let about = of.domain.about.as_deref();
-    let described = about.map_or(&[][..], |about| &about.disks);
+pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {
+    let metadata = labelled.domain.definition.as_deref();
+    let described = metadata.map_or(&[][..], |about| &about.disks);
     let mut by_target = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for each in described {
         let target = each.target.as_str();
-        if of.is_first(out, &mut seen, "disk", target) {
-            add_description(out, of, each);
-            limits::add(out, of, each);
+        if labelled.is_first(out, &mut seen, "disk", target) {
+            add_description(out, labelled, each);
+            limits::add_disk_limits(out, labelled, each);
             by_target.insert(target, each);
         }
     }
     let mut counted = Vec::new();
     let mut seen = BTreeSet::new();
-    for disk in &of.domain.stats.disks {
+    for disk in &labelled.domain.stats.disks {
         let name = disk.name.as_str();
-        let about = by_target.get(name).copied();
-        if is_empty(disk, about) || !of.is_first(out, &mut seen, "disk", name) {
+        let description = by_target.get(name).copied();
+        if is_empty_drive(disk, description) || !labelled.is_first(out, &mut seen, "disk", name) {
             continue;
         }
-        add_counters(out, of, disk, about);
+        add_counters(out, labelled, disk, description);
         counted.push(name);
     }
-    add_io_errors(out, of, &counted);
+    add_io_errors(out, labelled, &counted);
 }
 
 /// Errors, where anybody tells of them.
-fn add_io_errors(out: &mut Families, of: &Labelled<'_>, counted: &[&str]) {
-    let lifecycle = of.domain.lifecycle.as_ref();
-    let Some(told) = lifecycle.and_then(|lifecycle| lifecycle.io_errors.as_ref()) else {
+fn add_io_errors(out: &mut Families, labelled: &LabelledDomain<'_>, counted: &[&str]) {
+    let lifecycle = labelled.domain.lifecycle.as_ref();
+    let Some(io_errors) = lifecycle.and_then(|lifecycle| lifecycle.io_errors.as_ref()) else {
         return;
     };
     // Of those that never had an error it is 0, for a rate to begin from.
-    let fine = counted.iter().filter(|_| of.is_active());
-    let mut errors: BTreeMap<&str, u64> = fine.map(|name| (*name, 0)).collect();
-    errors.extend(told.iter().map(|(name, count)| (name.as_str(), *count)));
+    let without_errors = counted.iter().filter(|_| labelled.is_active());
+    let mut errors: BTreeMap<&str, u64> = without_errors.map(|name| (*name, 0)).collect();
+    errors.extend(
+        io_errors
+            .iter()
+            .map(|(name, count)| (name.as_str(), *count)),
+    );
     for (name, count) in errors {
-        out.add_of(&IO_ERRORS, &of.own, [name], count);
+        out.add_with(&IO_ERRORS, &labelled.base, [name], count);
     }
 }
 
 /// Whether it is a drive without a medium.
-fn is_empty(disk: &Disk, about: Option<&AboutDisk>) -> bool {
-    let is_fixed = |it: &AboutDisk| !matches!(it.device.as_str(), "cdrom" | "floppy");
-    disk.path.is_none() && disk.capacity.is_none() && !about.is_some_and(is_fixed)
+fn is_empty_drive(disk: &DomainDisk, description: Option<&DiskDef>) -> bool {
+    let is_fixed = |it: &DiskDef| !matches!(it.device.as_str(), "cdrom" | "floppy");
+    disk.path.is_none() && disk.capacity.is_none() && !description.is_some_and(is_fixed)
 }
 
-fn add_counters(out: &mut Families, of: &Labelled<'_>, disk: &Disk, about: Option<&AboutDisk>) {
+fn add_counters(
+    out: &mut Families,
+    labelled: &LabelledDomain<'_>,
+    disk: &DomainDisk,
+    description: Option<&DiskDef>,
+) {
     let name = disk.name.as_str();
-    let file = about.and_then(|about| about.source.as_deref());
+    let file = description.and_then(|about| about.source.as_deref());
     let file = file.or(disk.path.as_deref()).unwrap_or_default();
-    let shared = of.shared_of_device("source_file", file);
+    let shared = labelled.shared_device_base("source_file", file);
     for (metric, count) in [
         (&READ_BYTES, disk.read.bytes),
         (&READ_REQUESTS, disk.read.requests),
@@ -110,7 +119,7 @@ fn add_counters(out: &mut Families, of: &Labelled<'_>, disk: &Disk, about: Optio
         (&WRITE_REQUESTS, disk.written.requests),
     ] {
         if let Some(count) = count {
-            out.add_of(metric, &shared, [name], count);
+            out.add_with(metric, &shared, [name], count);
         }
     }
     for (metric, time) in [
@@ -119,54 +128,54 @@ fn add_counters(out: &mut Families, of: &Labelled<'_>, disk: &Disk, about: Optio
         (&FLUSH_TIME, disk.flushed.time),
     ] {
         if let Some(time) = time {
-            out.add_of(metric, &of.own, [name], time);
+            out.add_with(metric, &labelled.base, [name], time);
         }
     }
-    let of_tinkoff = disk.allocation.filter(|_| of.names.tinkoff);
+    let tinkoff_allocation = disk.allocation.filter(|_| labelled.compat.tinkoff);
     for (metric, number) in [
         (&FLUSH_REQUESTS, disk.flushed.requests),
         (&ERRORS, disk.errors),
         (&CAPACITY, disk.capacity),
         (&ALLOCATION, disk.allocation),
-        (&ALLOCATION_OF_TINKOFF, of_tinkoff),
+        (&TINKOFF_ALLOCATION, tinkoff_allocation),
         (&PHYSICAL, disk.physical),
     ] {
         if let Some(number) = number {
-            out.add_of(metric, &of.own, [name], number);
+            out.add_with(metric, &labelled.base, [name], number);
         }
     }
 }
 
-fn add_description(out: &mut Families, of: &Labelled<'_>, disk: &AboutDisk) {
-    let kind = text(&disk.kind);
-    let source = text(&disk.source);
-    if of.names.inovex {
+fn add_description(out: &mut Families, labelled: &LabelledDomain<'_>, disk: &DiskDef) {
+    let kind = text_or_empty(&disk.kind);
+    let source = text_or_empty(&disk.source);
+    if labelled.compat.inovex {
         let labels = [
             kind,
-            text(&disk.bus),
-            text(&disk.driver_name),
-            text(&disk.driver_type),
-            text(&disk.cache),
-            text(&disk.discard),
+            text_or_empty(&disk.bus),
+            text_or_empty(&disk.driver_name),
+            text_or_empty(&disk.driver_type),
+            text_or_empty(&disk.cache),
+            text_or_empty(&disk.discard),
             source,
-            text(&disk.source_protocol),
+            text_or_empty(&disk.source_protocol),
             &disk.target,
-            text(&disk.serial),
+            text_or_empty(&disk.serial),
         ];
-        out.add_of(&ABOUT, &of.own, labels, true);
+        out.add_with(&INFO, &labelled.base, labels, true);
     }
-    if of.names.tinkoff {
+    if labelled.compat.tinkoff {
         let labels = [
             disk.target.as_str(),
             source,
-            text(&disk.serial),
-            text(&disk.bus),
+            text_or_empty(&disk.serial),
+            text_or_empty(&disk.bus),
             kind,
-            text(&disk.driver_type),
-            text(&disk.cache),
-            text(&disk.discard),
+            text_or_empty(&disk.driver_type),
+            text_or_empty(&disk.cache),
+            text_or_empty(&disk.discard),
         ];
-        out.add_of(&META, &of.own, labels, true);
+        out.add_with(&META, &labelled.base, labels, true);
     }
 }
 
@@ -175,30 +184,32 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use super::{super::testing, *};
-    use crate::sources::libvirt::{About, Domain, Lifecycle, Operations, State, Stats};
+    use crate::sources::libvirt::{
+        DiskOperations, Domain, DomainDef, DomainState, DomainStats, LifecycleCounts,
+    };
 
-    fn described(target: &str, device: &str) -> AboutDisk {
-        AboutDisk {
+    fn described(target: &str, device: &str) -> DiskDef {
+        DiskDef {
             target: target.to_owned(),
             device: device.to_owned(),
             kind: Some("file".to_owned()),
             bus: Some("virtio".to_owned()),
-            ..AboutDisk::default()
+            ..DiskDef::default()
         }
     }
 
-    fn counted(name: &str, first: u64) -> Disk {
-        let operations = |first| Operations {
+    fn counted(name: &str, first: u64) -> DomainDisk {
+        let operations = |first| DiskOperations {
             requests: Some(first),
             bytes: Some(first + 1),
             time: Some(Duration::from_secs(first + 2)),
         };
-        Disk {
+        DomainDisk {
             name: name.to_owned(),
             path: Some(format!("/img/{name}.qcow2")),
             read: operations(first),
             written: operations(first + 3),
-            flushed: Operations {
+            flushed: DiskOperations {
                 bytes: None,
                 ..operations(first + 6)
             },
@@ -209,28 +220,28 @@ mod tests {
         }
     }
 
-    fn domain(about: Vec<AboutDisk>, disks: Vec<Disk>) -> Domain {
+    fn domain(about: Vec<DiskDef>, disks: Vec<DomainDisk>) -> Domain {
         Domain {
-            state: Some(State::Running),
-            about: Some(Arc::new(About {
+            state: Some(DomainState::Running),
+            definition: Some(Arc::new(DomainDef {
                 disks: about,
-                ..About::default()
+                ..DomainDef::default()
             })),
-            stats: Stats {
+            stats: DomainStats {
                 disks,
-                ..Stats::default()
+                ..DomainStats::default()
             },
-            lifecycle: Some(Lifecycle {
+            lifecycle: Some(LifecycleCounts {
                 io_errors: Some(BTreeMap::new()),
-                ..Lifecycle::default()
+                ..LifecycleCounts::default()
             }),
             ..testing::domain("web")
         }
     }
 
     #[test]
-    fn a_disk_has_its_counters_sizes_and_description_under_both_names() {
-        let about = AboutDisk {
+    fn disk_is_exposed_under_both_naming_schemes() {
+        let about = DiskDef {
             driver_name: Some("qemu".to_owned()),
             driver_type: Some("qcow2".to_owned()),
             cache: Some("none".to_owned()),
@@ -241,7 +252,7 @@ mod tests {
         };
         let domain = domain(vec![about], vec![counted("vda", 20)]);
         assert_eq!(
-            testing::lines(&domain, "inovex,tinkoff", families),
+            testing::lines(&domain, "inovex,tinkoff", collect_into),
             [
                 r#"libvirt_domain_block_stats_info{domain="web",disk_type="file",target_bus="virtio",driver_name="qemu",driver_type="qcow2",driver_cache="none",driver_discard="unmap",source_file="/img/vda.qcow2",source_protocol="",target_device="vda",serial="S1"} 1"#,
                 r#"libvirt_domain_block_meta{domain="web",target_device="vda",source_file="/img/vda.qcow2",serial="S1",bus="virtio",disk_type="file",driver_type="qcow2",cache="none",discard="unmap"} 1"#,
@@ -260,7 +271,7 @@ mod tests {
                 r#"libvirt_domain_block_io_errors_total{domain="web",target_device="vda"} 0"#,
             ]
         );
-        let lines = testing::lines(&domain, "kumina", families);
+        let lines = testing::lines(&domain, "kumina", collect_into);
         let uuid = testing::UUID;
         let labels = format!(
             r#"{{domain="web",uuid="{uuid}",source_file="/img/vda.qcow2",target_device="vda"}} 23"#
@@ -271,8 +282,8 @@ mod tests {
     }
 
     #[test]
-    fn a_drive_without_a_medium_is_described_and_not_counted() {
-        let zeros = |name: &str| Disk {
+    fn drive_without_medium_has_info_but_no_counters() {
+        let zeros = |name: &str| DomainDisk {
             path: None,
             capacity: None,
             ..counted(name, 0)
@@ -284,7 +295,7 @@ mod tests {
             described("vda", "disk"),
         ];
         let domain = domain(about, vec![zeros("hdc"), zeros("fda"), zeros("vda")]);
-        let lines = testing::lines(&domain, "inovex", families);
+        let lines = testing::lines(&domain, "inovex", collect_into);
         let of = |name: &str| {
             let label = format!(r#"target_device="{name}""#);
             lines.iter().filter(|line| line.contains(&label)).count()
@@ -293,25 +304,25 @@ mod tests {
     }
 
     #[test]
-    fn two_disks_of_one_name_make_no_series_twice() {
+    fn duplicate_disk_names_yield_one_series() {
         let about = vec![described("vda", "disk"), described("vda", "disk")];
         let disks = vec![counted("vda", 1), counted("vda", 50)];
-        let out = testing::families(&domain(about, disks), "inovex", families);
+        let out = testing::families(&domain(about, disks), "inovex", collect_into);
         assert_eq!(out.lines().len(), 1 + 12);
-        assert_eq!(out.skipped().0, 2);
+        assert_eq!(out.errors().0, 2);
     }
 
     #[test]
-    fn errors_of_a_disk_that_was_unplugged_are_still_there() {
+    fn io_errors_of_unplugged_disk_remain() {
         let io_errors = [("vda".to_owned(), 3), ("vdz".to_owned(), 1)];
         let domain = Domain {
-            lifecycle: Some(Lifecycle {
+            lifecycle: Some(LifecycleCounts {
                 io_errors: Some(io_errors.into()),
-                ..Lifecycle::default()
+                ..LifecycleCounts::default()
             }),
             ..domain(vec![], vec![counted("vda", 1)])
         };
-        let lines = testing::lines(&domain, "inovex", families);
+        let lines = testing::lines(&domain, "inovex", collect_into);
         let errors: Vec<_> = lines.iter().filter(|it| it.contains("errors")).collect();
         assert_eq!(
             errors,
@@ -323,11 +334,11 @@ mod tests {
     }
 
     #[test]
-    fn errors_that_nobody_tells_of_are_absent() {
+    fn unreported_io_errors_are_absent() {
         let mut domain = domain(vec![], vec![counted("vda", 1)]);
-        for lifecycle in [None, Some(Lifecycle::default())] {
+        for lifecycle in [None, Some(LifecycleCounts::default())] {
             domain.lifecycle = lifecycle;
-            let lines = testing::lines(&domain, "inovex", families);
+            let lines = testing::lines(&domain, "inovex", collect_into);
             assert!(!lines.iter().any(|line| line.contains("io_errors")));
         }
     }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::labels::{DOMAIN, Labelled};
+use super::labels::{DOMAIN, LabelledDomain};
 use crate::{family::Families, metrics, pattern::Pattern};
 
 metrics! {
@@ -18,97 +18,101 @@ metrics! {
     /// What hardware counted for the domain, where that was switched on for it (virsh perf --enable).
     PERF: Counter = "libvirt_domain_perf_events_total" of DOMAIN ["event"];
     /// Cache of the CPUs that the domain holds, where that was switched on for it (virsh perf --enable cmt).
-    CACHE: Gauge = "libvirt_domain_perf_cache_occupancy_bytes" of DOMAIN [];
+    CACHE_OCCUPANCY: Gauge = "libvirt_domain_perf_cache_occupancy_bytes" of DOMAIN [];
     /// What KVM counted for the domain as a whole, by KVM's names.
     EVENTS: Counter = "libvirt_domain_kvm_events_total" of DOMAIN ["stat"];
     /// What KVM has for the domain as a whole at this moment, by KVM's names.
-    NOW: Gauge = "libvirt_domain_kvm_current" of DOMAIN ["stat"];
+    CURRENT: Gauge = "libvirt_domain_kvm_current" of DOMAIN ["stat"];
     /// The most that KVM ever had for the domain as a whole, by KVM's names.
     PEAK: Gauge = "libvirt_domain_kvm_peak" of DOMAIN ["stat"];
     /// What KVM counted for the virtual CPU, by KVM's names: exits are the times that the guest gave way to the host.
     VCPU_EVENTS: Counter = "libvirt_domain_vcpu_kvm_events_total" of DOMAIN ["vcpu", "stat"];
     /// What KVM has for the virtual CPU at this moment, by KVM's names.
-    VCPU_NOW: Gauge = "libvirt_domain_vcpu_kvm_current" of DOMAIN ["vcpu", "stat"];
+    VCPU_CURRENT: Gauge = "libvirt_domain_vcpu_kvm_current" of DOMAIN ["vcpu", "stat"];
     /// The most that KVM ever had for the virtual CPU, by KVM's names.
     VCPU_PEAK: Gauge = "libvirt_domain_vcpu_kvm_peak" of DOMAIN ["vcpu", "stat"];
 }
 
 /// KVM's statistics that are shown: with all, each virtual CPU would have forty series.
-pub(super) const KVM_INCLUDED: &str =
+pub(super) const DEFAULT_KVM_INCLUDE: &str =
     "exits$|injections$|^remote_tlb_flush$|^pages_|^halt_(successful|wakeup)|^preemption_";
 
 /// Which of KVM's statistics are shown. Each virtual CPU has the same ones, so that each
 /// name is looked at once in a scrape.
 #[derive(Debug)]
-pub(super) struct Shown<'a> {
-    included: &'a Pattern,
-    known: HashMap<&'a str, bool>,
+pub(super) struct KvmFilter<'a> {
+    include: &'a Pattern,
+    decisions: HashMap<&'a str, bool>,
 }
 
-impl<'a> Shown<'a> {
-    pub(super) fn by(included: &'a Pattern) -> Self {
+impl<'a> KvmFilter<'a> {
+    pub(super) fn new(include: &'a Pattern) -> Self {
         Self {
-            included,
-            known: HashMap::new(),
+            include,
+            decisions: HashMap::new(),
         }
     }
 
     /// The statistic's own name and what it is, if it is to be shown.
-    fn shown(&mut self, name: &'a str) -> Option<(&'a str, Kind)> {
+    fn classify(&mut self, name: &'a str) -> Option<(&'a str, KvmStatKind)> {
         let (stat, kind) = name.rsplit_once('.')?;
         let kind = match kind {
-            "sum" => Kind::Sum,
-            "cur" => Kind::Current,
-            "max" => Kind::Peak,
+            "sum" => KvmStatKind::Sum,
+            "cur" => KvmStatKind::Current,
+            "max" => KvmStatKind::Peak,
             _ => return None,
         };
-        let included = self.included;
-        let known = self.known.entry(stat);
-        known
-            .or_insert_with(|| included.matches(stat))
+        let include = self.include;
+        let decision = self.decisions.entry(stat);
+        decision
+            .or_insert_with(|| include.matches(stat))
             .then_some((stat, kind))
     }
 }
 
-pub(super) fn families<'a>(out: &mut Families, of: &Labelled<'a>, kvm: &mut Shown<'a>) {
-    let stats = &of.domain.stats;
+pub(super) fn collect_into<'a>(
+    out: &mut Families,
+    labelled: &LabelledDomain<'a>,
+    kvm: &mut KvmFilter<'a>,
+) {
+    let stats = &labelled.domain.stats;
     let mut number = itoa::Buffer::new();
     for thread in &stats.io_threads {
         if let Some(poll_max) = thread.poll_max {
             let number = number.format(thread.number);
-            out.add_of(&POLL_MAX, &of.own, [number], poll_max);
+            out.add_with(&POLL_MAX, &labelled.base, [number], poll_max);
         }
     }
     let dirty_rate = stats.dirty_rate.as_ref();
     if let Some(rate) = dirty_rate.and_then(|rate| rate.bytes_per_second) {
-        out.add_of(&DIRTY_RATE, &of.own, [], rate);
+        out.add_with(&DIRTY_RATE, &labelled.base, [], rate);
     }
-    for (event, value) in first_of_each(&stats.perf) {
+    for (event, value) in dedup_by_name(&stats.perf) {
         match event {
-            "cmt" => out.add_of(&CACHE, &of.own, [], value),
-            event => out.add_of(&PERF, &of.own, [event], value),
+            "cmt" => out.add_with(&CACHE_OCCUPANCY, &labelled.base, [], value),
+            event => out.add_with(&PERF, &labelled.base, [event], value),
         }
     }
-    for (stat, value) in first_of_each(&stats.kvm) {
-        if let Some((stat, kind)) = kvm.shown(stat) {
+    for (stat, value) in dedup_by_name(&stats.kvm) {
+        if let Some((stat, kind)) = kvm.classify(stat) {
             let metric = match kind {
-                Kind::Sum => &EVENTS,
-                Kind::Current => &NOW,
-                Kind::Peak => &PEAK,
+                KvmStatKind::Sum => &EVENTS,
+                KvmStatKind::Current => &CURRENT,
+                KvmStatKind::Peak => &PEAK,
             };
-            out.add_of(metric, &of.own, [stat], value);
+            out.add_with(metric, &labelled.base, [stat], value);
         }
     }
     for vcpu in &stats.vcpus {
         let number = number.format(vcpu.number);
-        for (stat, value) in first_of_each(&vcpu.kvm) {
-            if let Some((stat, kind)) = kvm.shown(stat) {
+        for (stat, value) in dedup_by_name(&vcpu.kvm) {
+            if let Some((stat, kind)) = kvm.classify(stat) {
                 let metric = match kind {
-                    Kind::Sum => &VCPU_EVENTS,
-                    Kind::Current => &VCPU_NOW,
-                    Kind::Peak => &VCPU_PEAK,
+                    KvmStatKind::Sum => &VCPU_EVENTS,
+                    KvmStatKind::Current => &VCPU_CURRENT,
+                    KvmStatKind::Peak => &VCPU_PEAK,
                 };
-                out.add_of(metric, &of.own, [number, stat], value);
+                out.add_with(metric, &labelled.base, [number, stat], value);
             }
         }
     }
@@ -116,14 +120,14 @@ pub(super) fn families<'a>(out: &mut Families, of: &Labelled<'a>, kvm: &mut Show
 
 /// What a statistic of KVM's is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum KvmStatKind {
     Sum,
     Current,
     Peak,
 }
 
 /// Each name once, whatever libvirt says.
-fn first_of_each(list: &[(String, u64)]) -> impl Iterator<Item = (&str, u64)> {
+fn dedup_by_name(list: &[(String, u64)]) -> impl Iterator<Item = (&str, u64)> {
     let mut seen = BTreeSet::new();
     list.iter()
         .map(|(name, value)| (name.as_str(), *value))
@@ -135,7 +139,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{super::testing, *};
-    use crate::sources::libvirt::{DirtyRate, Domain, IoThread, Stats, Vcpu};
+    use crate::sources::libvirt::{DirtyRate, Domain, DomainStats, IoThread, Vcpu};
 
     fn named(list: &[(&str, u64)]) -> Vec<(String, u64)> {
         let own = list
@@ -145,7 +149,7 @@ mod tests {
     }
 
     fn domain() -> Domain {
-        let stats = Stats {
+        let stats = DomainStats {
             io_threads: vec![IoThread {
                 number: 1,
                 poll_max: Some(Duration::from_nanos(32_768)),
@@ -165,7 +169,7 @@ mod tests {
                 kvm: named(&[("exits.sum", 13), ("halt_wait_ns.sum", 14), ("exits", 15)]),
                 ..Vcpu::default()
             }],
-            ..Stats::default()
+            ..DomainStats::default()
         };
         Domain {
             stats,
@@ -175,15 +179,16 @@ mod tests {
 
     fn lines(pattern: &str) -> Vec<String> {
         let pattern = pattern.parse().unwrap();
-        let of_domain =
-            |out: &mut Families, of: &Labelled<'_>| families(out, of, &mut Shown::by(&pattern));
+        let of_domain = |out: &mut Families, of: &LabelledDomain<'_>| {
+            collect_into(out, of, &mut KvmFilter::new(&pattern));
+        };
         testing::lines(&domain(), "inovex", of_domain)
     }
 
     #[test]
-    fn what_counts_up_is_told_from_what_goes_up_and_down() {
+    fn separates_counters_from_gauges() {
         assert_eq!(
-            lines(KVM_INCLUDED),
+            lines(DEFAULT_KVM_INCLUDE),
             [
                 r#"libvirt_domain_iothread_poll_max_seconds{domain="web",iothread="1"} 0.000032768"#,
                 r#"libvirt_domain_dirty_rate_bytes_per_second{domain="web"} 1048576"#,
@@ -197,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_shows_more_of_kvm_or_nothing() {
+    fn flag_selects_kvm_statistics() {
         let all = lines(".");
         let of_kvm = all.iter().filter(|line| line.contains("kvm"));
         assert_eq!(of_kvm.count(), 5, "{all:#?}");

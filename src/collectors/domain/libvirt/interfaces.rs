@@ -7,14 +7,14 @@
 use std::collections::BTreeSet;
 
 use super::{
-    about::text,
-    labels::{DOMAIN, Labelled},
+    labels::{DOMAIN, LabelledDomain},
+    metadata::text_or_empty,
 };
-use crate::{error::Error, family::Families, metrics, sources::libvirt::AboutInterface};
+use crate::{error::Error, family::Families, metrics, sources::libvirt::InterfaceDef};
 
 metrics! {
     /// An interface of the domain, whether it runs or not: always 1. Without a target_device where it is no device of the host's.
-    ABOUT: Info = "libvirt_domain_interface_stats_info" of DOMAIN ["interface_type", "source_bridge", "target_device", "mac_address", "model_type", "mtu_size"];
+    INFO: Info = "libvirt_domain_interface_stats_info" of DOMAIN ["interface_type", "source_bridge", "target_device", "mac_address", "model_type", "mtu_size"];
     /// An interface of the domain, its bridge and the id of its port on a virtual switch: always 1.
     META: Gauge = "libvirt_domain_interface_meta" of DOMAIN ["source_bridge", "target_device", "virtual_interface"];
     /// Bytes that the guest received.
@@ -35,30 +35,30 @@ metrics! {
     TRANSMIT_DROPS: Counter = "libvirt_domain_interface_stats_transmit_drops_total" of DOMAIN ["target_device"];
 }
 
-pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
-    let about = of.domain.about.as_deref();
-    let described = about.map_or(&[][..], |about| &about.interfaces);
+pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {
+    let metadata = labelled.domain.definition.as_deref();
+    let described = metadata.map_or(&[][..], |about| &about.interfaces);
     let mut seen = BTreeSet::new();
     for each in described {
-        add_description(out, of, each, &mut seen);
+        add_description(out, labelled, each, &mut seen);
     }
     let mut seen = BTreeSet::new();
-    for interface in &of.domain.stats.interfaces {
+    for interface in &labelled.domain.stats.interfaces {
         let name = interface.name.as_str();
         if name.is_empty() {
-            let domain = &of.domain.name;
+            let domain = &labelled.domain.name;
             let reason = format!("domain {domain:?}: an interface without a name");
-            out.skip(Error::api("libvirt", reason));
+            out.record_error(Error::api("libvirt", reason));
             continue;
         }
-        if !of.is_first(out, &mut seen, "interface", name) {
+        if !labelled.is_first(out, &mut seen, "interface", name) {
             continue;
         }
         let bridge = described
             .iter()
             .find(|it| it.target.as_deref() == Some(name));
-        let bridge = bridge.map_or("", |it| text(&it.source_bridge));
-        let block = of.shared_of_device("source_bridge", bridge);
+        let bridge = bridge.map_or("", |it| text_or_empty(&it.source_bridge));
+        let base = labelled.shared_device_base("source_bridge", bridge);
         let (received, sent) = (&interface.received, &interface.sent);
         for (metric, count) in [
             (&RECEIVE_BYTES, received.bytes),
@@ -71,7 +71,7 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
             (&TRANSMIT_DROPS, sent.drops),
         ] {
             if let Some(count) = count {
-                out.add_of(metric, &block, [name], count);
+                out.add_with(metric, &base, [name], count);
             }
         }
     }
@@ -79,24 +79,34 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
 
 fn add_description<'a>(
     out: &mut Families,
-    of: &Labelled<'_>,
-    it: &'a AboutInterface,
+    labelled: &LabelledDomain<'_>,
+    interface: &'a InterfaceDef,
     seen: &mut BTreeSet<(&'a str, &'a str)>,
 ) {
-    let (target, mac) = (text(&it.target), text(&it.mac));
-    if !of.is_first(out, seen, "interface", (target, mac)) {
+    let (target, mac) = (
+        text_or_empty(&interface.target),
+        text_or_empty(&interface.mac),
+    );
+    if !labelled.is_first(out, seen, "interface", (target, mac)) {
         return;
     }
-    let bridge = text(&it.source_bridge);
-    if of.names.inovex {
-        let mtu = it.mtu.map(|mtu| mtu.to_string()).unwrap_or_default();
-        let labels = [&it.kind, bridge, target, mac, text(&it.model), &mtu];
-        out.add_of(&ABOUT, &of.own, labels, true);
+    let bridge = text_or_empty(&interface.source_bridge);
+    if labelled.compat.inovex {
+        let mtu = interface.mtu.map(|mtu| mtu.to_string()).unwrap_or_default();
+        let labels = [
+            &interface.kind,
+            bridge,
+            target,
+            mac,
+            text_or_empty(&interface.model),
+            &mtu,
+        ];
+        out.add_with(&INFO, &labelled.base, labels, true);
     }
     // Without a name it would be the same series as the next one without.
-    if of.names.tinkoff && !target.is_empty() {
-        let labels = [bridge, target, text(&it.virtual_port)];
-        out.add_of(&META, &of.own, labels, true);
+    if labelled.compat.tinkoff && !target.is_empty() {
+        let labels = [bridge, target, text_or_empty(&interface.virtual_port)];
+        out.add_with(&META, &labelled.base, labels, true);
     }
 }
 
@@ -105,48 +115,50 @@ mod tests {
     use std::sync::Arc;
 
     use super::{super::testing, *};
-    use crate::sources::libvirt::{About, Domain, Interface, Stats, Traffic};
+    use crate::sources::libvirt::{
+        Domain, DomainDef, DomainInterface, DomainStats, InterfaceTraffic,
+    };
 
-    fn described(kind: &str, target: Option<&str>, mac: Option<&str>) -> AboutInterface {
-        AboutInterface {
+    fn described(kind: &str, target: Option<&str>, mac: Option<&str>) -> InterfaceDef {
+        InterfaceDef {
             kind: kind.to_owned(),
             target: target.map(str::to_owned),
             mac: mac.map(str::to_owned),
-            ..AboutInterface::default()
+            ..InterfaceDef::default()
         }
     }
 
-    fn counted(name: &str, first: u64) -> Interface {
-        let traffic = |first| Traffic {
+    fn counted(name: &str, first: u64) -> DomainInterface {
+        let traffic = |first| InterfaceTraffic {
             bytes: Some(first),
             packets: Some(first + 1),
             errors: Some(first + 2),
             drops: Some(first + 3),
         };
-        Interface {
+        DomainInterface {
             name: name.to_owned(),
             received: traffic(first),
             sent: traffic(first + 4),
         }
     }
 
-    fn domain(about: Vec<AboutInterface>, interfaces: Vec<Interface>) -> Domain {
+    fn domain(about: Vec<InterfaceDef>, interfaces: Vec<DomainInterface>) -> Domain {
         Domain {
-            about: Some(Arc::new(About {
+            definition: Some(Arc::new(DomainDef {
                 interfaces: about,
-                ..About::default()
+                ..DomainDef::default()
             })),
-            stats: Stats {
+            stats: DomainStats {
                 interfaces,
-                ..Stats::default()
+                ..DomainStats::default()
             },
             ..testing::domain("web")
         }
     }
 
     #[test]
-    fn an_interface_has_eight_counters_and_a_description_under_both_names() {
-        let about = AboutInterface {
+    fn interface_is_exposed_under_both_naming_schemes() {
+        let about = InterfaceDef {
             source_bridge: Some("br0".to_owned()),
             model: Some("virtio".to_owned()),
             mtu: Some(1450),
@@ -155,7 +167,7 @@ mod tests {
         };
         let domain = domain(vec![about], vec![counted("vnet0", 10)]);
         assert_eq!(
-            testing::lines(&domain, "inovex,tinkoff", families),
+            testing::lines(&domain, "inovex,tinkoff", collect_into),
             [
                 r#"libvirt_domain_interface_stats_info{domain="web",interface_type="bridge",source_bridge="br0",target_device="vnet0",mac_address="52:54:00:00:00:01",model_type="virtio",mtu_size="1450"} 1"#,
                 r#"libvirt_domain_interface_meta{domain="web",source_bridge="br0",target_device="vnet0",virtual_interface="p0"} 1"#,
@@ -169,7 +181,7 @@ mod tests {
                 r#"libvirt_domain_interface_stats_transmit_drops_total{domain="web",target_device="vnet0"} 17"#,
             ]
         );
-        let lines = testing::lines(&domain, "kumina", families);
+        let lines = testing::lines(&domain, "kumina", collect_into);
         let uuid = testing::UUID;
         let labels = format!(
             r#"{{domain="web",uuid="{uuid}",source_bridge="br0",target_device="vnet0"}} 17"#
@@ -179,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn several_interfaces_with_one_name_or_none_make_no_series_twice() {
+    fn duplicate_or_unnamed_interfaces_yield_no_duplicates() {
         let about = vec![
             described("hostdev", None, Some("52:54:00:00:00:01")),
             described("hostdev", None, Some("52:54:00:00:00:02")),
@@ -193,14 +205,14 @@ mod tests {
             counted("vnet0", 40),
         ];
         let domain = domain(about, interfaces);
-        let out = testing::families(&domain, "inovex,tinkoff", families);
+        let out = testing::families(&domain, "inovex,tinkoff", collect_into);
         let lines = out.lines();
         let series: BTreeSet<_> = lines.iter().map(|line| line.rsplit_once(' ')).collect();
         assert_eq!(series.len(), lines.len());
         assert_eq!(lines.len(), 3 + 8, "{lines:#?}");
         let first = r#"libvirt_domain_interface_stats_receive_bytes_total{domain="web",target_device="vnet0"} 30"#;
         assert!(lines.iter().any(|line| line == first));
-        let (skipped, reason) = out.skipped();
+        let (skipped, reason) = out.errors();
         assert_eq!(skipped, 4);
         let reason = reason.unwrap().to_string();
         let expected = r#"libvirt: domain "web": there is another interface ("", "")"#;
@@ -208,16 +220,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_counted_is_absent() {
-        let interface = Interface {
+    fn missing_counters_are_absent() {
+        let interface = DomainInterface {
             name: "vnet0".to_owned(),
-            received: Traffic {
+            received: InterfaceTraffic {
                 bytes: Some(1),
-                ..Traffic::default()
+                ..InterfaceTraffic::default()
             },
-            ..Interface::default()
+            ..DomainInterface::default()
         };
-        let lines = testing::lines(&domain(vec![], vec![interface]), "inovex", families);
+        let lines = testing::lines(&domain(vec![], vec![interface]), "inovex", collect_into);
         assert_eq!(lines.len(), 1);
     }
 }

@@ -1,11 +1,11 @@
 //! The job of a virtual machine: a migration, save or dump that goes on.
 
-use super::labels::{DOMAIN, Labelled};
+use super::labels::{DOMAIN, LabelledDomain};
 use crate::{family::Families, metrics};
 
 metrics! {
     /// The kind of the domain's job, as libvirt's number: 0 none, 1 one whose end can be foretold, 2 one whose end cannot, 3 completed, 4 failed, 5 cancelled.
-    KIND: Gauge = "libvirt_domain_job_info_type" of DOMAIN [];
+    TYPE: Gauge = "libvirt_domain_job_info_type" of DOMAIN [];
     /// Time since the domain's job began.
     ELAPSED: Gauge = "libvirt_domain_job_info_time_elapsed_seconds" of DOMAIN [];
     /// Time that the domain's job may still take.
@@ -30,16 +30,16 @@ metrics! {
     FILE_REMAINING: Gauge = "libvirt_domain_job_info_file_remaining_bytes" of DOMAIN [];
 }
 
-pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
-    let Some(job) = &of.domain.job else {
+pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {
+    let Some(job) = &labelled.domain.job else {
         return;
     };
     if let Some(kind) = job.kind {
-        out.add_of(&KIND, &of.own, [], i64::from(kind));
+        out.add_with(&TYPE, &labelled.base, [], i64::from(kind));
     }
     for (metric, time) in [(&ELAPSED, job.elapsed), (&REMAINING, job.remaining)] {
         if let Some(time) = time {
-            out.add_of(metric, &of.own, [], time);
+            out.add_with(metric, &labelled.base, [], time);
         }
     }
     for (metrics, bytes) in [
@@ -52,7 +52,7 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
     ] {
         for (metric, bytes) in metrics.into_iter().zip(bytes) {
             if let Some(bytes) = bytes {
-                out.add_of(metric, &of.own, [], bytes);
+                out.add_with(metric, &labelled.base, [], bytes);
             }
         }
     }
@@ -63,11 +63,11 @@ mod tests {
     use std::time::Duration;
 
     use super::{super::testing, *};
-    use crate::sources::libvirt::{Domain, Job};
+    use crate::sources::libvirt::{Domain, DomainJob};
 
     #[test]
-    fn a_migration_shows_how_far_it_is() {
-        let job = Job {
+    fn migration_exposes_progress() {
+        let job = DomainJob {
             kind: Some(2),
             elapsed: Some(Duration::from_millis(1500)),
             remaining: None,
@@ -80,7 +80,7 @@ mod tests {
             ..testing::domain("web")
         };
         assert_eq!(
-            testing::lines(&domain, "inovex", families),
+            testing::lines(&domain, "inovex", collect_into),
             [
                 r#"libvirt_domain_job_info_type{domain="web"} 2"#,
                 r#"libvirt_domain_job_info_time_elapsed_seconds{domain="web"} 1.5"#,
@@ -92,7 +92,7 @@ mod tests {
                 r#"libvirt_domain_job_info_memory_remaining_bytes{domain="web"} 35"#,
             ]
         );
-        let lines = testing::lines(&testing::domain("web"), "inovex", families);
+        let lines = testing::lines(&testing::domain("web"), "inovex", collect_into);
         assert!(lines.is_empty(), "{lines:#?}");
     }
 }

@@ -5,12 +5,12 @@
 
 use std::{collections::BTreeSet, fmt::Debug};
 
-use super::compat::Names;
+use super::compat::CompatNames;
 use crate::{
     error::Error,
-    family::{self, Block, Families, Value},
+    family::{self, BaseLabels, Families, Value},
     metric::Metric,
-    sources::libvirt::{Domain, State},
+    sources::libvirt::{Domain, DomainState},
 };
 
 /// The names of the labels.
@@ -21,27 +21,27 @@ pub(super) const DOMAIN_UUID: &[&str] = &["domain", "uuid"];
 
 /// A domain with its labels, rendered once for all its samples.
 #[derive(Debug)]
-pub(super) struct Labelled<'a> {
+pub(super) struct LabelledDomain<'a> {
     pub domain: &'a Domain,
-    pub names: Names,
+    pub compat: CompatNames,
     /// The labels of the metrics that kumina does not have.
-    pub own: Block,
+    pub base: BaseLabels,
     /// The labels of the metrics that all exporters have.
-    shared: Block,
+    shared_base: BaseLabels,
 }
 
-impl<'a> Labelled<'a> {
-    pub(super) fn new(domain: &'a Domain, names: Names) -> Self {
-        let own = family::block([("domain", domain.name.as_str())]);
+impl<'a> LabelledDomain<'a> {
+    pub(super) fn new(domain: &'a Domain, compat: CompatNames) -> Self {
+        let base = family::render_labels([("domain", domain.name.as_str())]);
         Self {
             domain,
-            names,
-            shared: if names.kumina {
-                family::block([("domain", domain.name.as_str()), ("uuid", &domain.uuid)])
+            compat,
+            shared_base: if compat.kumina {
+                family::render_labels([("domain", domain.name.as_str()), ("uuid", &domain.uuid)])
             } else {
-                Block::clone(&own)
+                BaseLabels::clone(&base)
             },
-            own,
+            base,
         }
     }
 
@@ -53,25 +53,29 @@ impl<'a> Labelled<'a> {
         metric: &'static Metric<0>,
         value: impl Into<Value>,
     ) {
-        if self.is_active() || !self.names.kumina {
-            out.add_of(metric, &self.shared, [], value);
+        if self.is_active() || !self.compat.kumina {
+            out.add_with(metric, &self.shared_base, [], value);
         }
     }
 
     /// The labels of the metrics that all exporters have of a device: kumina has one more.
-    pub(super) fn shared_of_device(&self, kumina: &str, value: &str) -> Block {
-        if self.names.kumina {
+    pub(super) fn shared_device_base(&self, kumina_label: &str, value: &str) -> BaseLabels {
+        if self.compat.kumina {
             let Domain { name, uuid, .. } = self.domain;
-            family::block([("domain", name.as_str()), ("uuid", uuid), (kumina, value)])
+            family::render_labels([
+                ("domain", name.as_str()),
+                ("uuid", uuid),
+                (kumina_label, value),
+            ])
         } else {
-            Block::clone(&self.shared)
+            BaseLabels::clone(&self.shared_base)
         }
     }
 
     /// Whether there is a process for it, as far as is known.
     pub(super) fn is_active(&self) -> bool {
         let state = self.domain.state;
-        state.map_or(self.domain.id.is_some(), State::is_active)
+        state.map_or(self.domain.id.is_some(), DomainState::is_active)
     }
 
     /// Whether this name is the first of its like. Another would be the same series
@@ -80,13 +84,13 @@ impl<'a> Labelled<'a> {
         &self,
         out: &mut Families,
         seen: &mut BTreeSet<K>,
-        what: &str,
+        kind: &str,
         key: K,
     ) -> bool {
         if seen.contains(&key) {
             let name = &self.domain.name;
-            let reason = format!("domain {name:?}: there is another {what} {key:?}");
-            out.skip(Error::api("libvirt", reason));
+            let reason = format!("domain {name:?}: there is another {kind} {key:?}");
+            out.record_error(Error::api("libvirt", reason));
             return false;
         }
         seen.insert(key)

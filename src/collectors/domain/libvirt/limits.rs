@@ -1,12 +1,12 @@
 //! What a disk of a virtual machine is held to, by its description: there is no request
 //! for it. The names are Tinkoff's, which has 0 where there is no limit.
 
-use super::labels::{DOMAIN, Labelled};
+use super::labels::{DOMAIN, LabelledDomain};
 use crate::{
     family::Families,
     metric::Metric,
     metrics,
-    sources::libvirt::{AboutDisk, Limit, Limited},
+    sources::libvirt::{DiskDef, IoLimit, IoTuneLimits},
 };
 
 metrics! {
@@ -52,11 +52,11 @@ metrics! {
 
 type Gauge = Metric<1>;
 
-pub(super) fn add(out: &mut Families, of: &Labelled<'_>, disk: &AboutDisk) {
+pub(super) fn add_disk_limits(out: &mut Families, labelled: &LabelledDomain<'_>, disk: &DiskDef) {
     let Some(limits) = &disk.limits else {
         return;
     };
-    let Limited { total, read, write } = &limits.bytes;
+    let IoTuneLimits { total, read, write } = &limits.bytes;
     for (limit, metrics) in [
         (
             total,
@@ -68,9 +68,9 @@ pub(super) fn add(out: &mut Families, of: &Labelled<'_>, disk: &AboutDisk) {
             [&WRITE_BYTES, &BURST_WRITE_BYTES, &LENGTH_WRITE_BYTES],
         ),
     ] {
-        add_limit(out, of, &disk.target, limit, metrics);
+        add_limit(out, labelled, &disk.target, limit, metrics);
     }
-    let Limited { total, read, write } = &limits.requests;
+    let IoTuneLimits { total, read, write } = &limits.requests;
     for (limit, metrics) in [
         (
             total,
@@ -93,27 +93,27 @@ pub(super) fn add(out: &mut Families, of: &Labelled<'_>, disk: &AboutDisk) {
             ],
         ),
     ] {
-        add_limit(out, of, &disk.target, limit, metrics);
+        add_limit(out, labelled, &disk.target, limit, metrics);
     }
     if let Some(size) = limits.request_size {
-        out.add_of(&REQUEST_SIZE, &of.own, [&disk.target], size);
+        out.add_with(&REQUEST_SIZE, &labelled.base, [&disk.target], size);
     }
 }
 
 fn add_limit(
     out: &mut Families,
-    of: &Labelled<'_>,
+    labelled: &LabelledDomain<'_>,
     target: &str,
-    limit: &Limit,
+    limit: &IoLimit,
     [rate, burst, length]: [&'static Gauge; 3],
 ) {
     for (metric, limit) in [(rate, limit.rate), (burst, limit.burst)] {
         if let Some(limit) = limit {
-            out.add_of(metric, &of.own, [target], limit);
+            out.add_with(metric, &labelled.base, [target], limit);
         }
     }
     if let Some(time) = limit.burst_length {
-        out.add_of(length, &of.own, [target], time);
+        out.add_with(length, &labelled.base, [target], time);
     }
 }
 
@@ -122,30 +122,30 @@ mod tests {
     use std::time::Duration;
 
     use super::{super::testing, *};
-    use crate::sources::libvirt::Limits;
+    use crate::sources::libvirt::IoTune;
 
     /// With numbers that all differ.
-    fn limited(first: u64) -> Limited {
-        let limit = |first| Limit {
+    fn limited(first: u64) -> IoTuneLimits {
+        let limit = |first| IoLimit {
             rate: Some(first),
             burst: Some(first + 1),
             burst_length: Some(Duration::from_secs(first + 2)),
         };
-        Limited {
+        IoTuneLimits {
             total: limit(first),
             read: limit(first + 3),
             write: limit(first + 6),
         }
     }
 
-    fn lines(limits: Limits) -> Vec<String> {
-        let disk = AboutDisk {
+    fn lines(limits: IoTune) -> Vec<String> {
+        let disk = DiskDef {
             target: "vda".to_owned(),
             limits: Some(limits.into()),
-            ..AboutDisk::default()
+            ..DiskDef::default()
         };
         let lines = testing::lines(&testing::domain("web"), "inovex", |out, of| {
-            add(out, of, &disk);
+            add_disk_limits(out, of, &disk);
         });
         let short = lines.iter().map(|line| {
             let line = line.replace(r#"{domain="web",target_device="vda"}"#, "");
@@ -155,8 +155,8 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_has_the_name_that_boards_know() {
-        let limits = Limits {
+    fn each_limit_has_its_tinkoff_name() {
+        let limits = IoTune {
             bytes: limited(10),
             requests: limited(20),
             request_size: Some(30),
@@ -188,16 +188,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_limited_is_absent() {
-        let limits = Limits {
-            requests: Limited {
-                write: Limit {
+    fn missing_limits_are_absent() {
+        let limits = IoTune {
+            requests: IoTuneLimits {
+                write: IoLimit {
                     rate: Some(5),
-                    ..Limit::default()
+                    ..IoLimit::default()
                 },
-                ..Limited::default()
+                ..IoTuneLimits::default()
             },
-            ..Limits::default()
+            ..IoTune::default()
         };
         assert_eq!(lines(limits), ["limit_write_requests 5"]);
     }

@@ -2,7 +2,7 @@
 //! reports, if it has a driver for that and is asked to (`<stats period='…'/>` of its
 //! `<memballoon>`).
 
-use super::labels::{DOMAIN, Labelled};
+use super::labels::{DOMAIN, LabelledDomain};
 use crate::{
     family::{Families, Value},
     metrics,
@@ -29,7 +29,7 @@ metrics! {
     /// Memory that the guest uses for nothing at all, by its own account.
     UNUSED: Gauge = "libvirt_domain_memory_stats_unused_bytes" of DOMAIN [];
     /// What of the memory that it sees the guest could not use without swapping, in percent. Absent where the guest does not report.
-    USED: Gauge = "libvirt_domain_memory_stats_used_percent" of DOMAIN [];
+    USED_PERCENT: Gauge = "libvirt_domain_memory_stats_used_percent" of DOMAIN [];
     /// What the guest read back from swap in all, by its own account.
     SWAP_IN: Gauge = "libvirt_domain_memory_stats_swap_in_bytes" of DOMAIN [];
     /// What the guest swapped out in all, by its own account.
@@ -43,27 +43,27 @@ metrics! {
     /// Page cache of the guest, by its own account.
     DISK_CACHE: Gauge = "libvirt_domain_memory_stats_disk_cache_bytes" of DOMAIN [];
     /// Huge pages that the guest got in all, by its own account.
-    HUGE_PAGES: Gauge = "libvirt_domain_memory_stats_hugetlb_pgalloc_total" of DOMAIN [];
+    HUGETLB_PGALLOC: Gauge = "libvirt_domain_memory_stats_hugetlb_pgalloc_total" of DOMAIN [];
     /// Huge pages that the guest wanted and did not get in all, by its own account.
-    HUGE_PAGES_FAILED: Gauge = "libvirt_domain_memory_stats_hugetlb_pgfail_total" of DOMAIN [];
+    HUGETLB_PGFAIL: Gauge = "libvirt_domain_memory_stats_hugetlb_pgfail_total" of DOMAIN [];
     /// When the guest last reported, in seconds since 1970: what it said is as old as that. Absent if it never did.
     LAST_UPDATE: Gauge = "libvirt_domain_memory_stats_last_update_timestamp_seconds" of DOMAIN [];
     /// Time from one report of the guest's to the next, as its description wants it; 0 where the guest is not asked to report, so that what it would say is absent or old.
     PERIOD: Gauge = "libvirt_domain_memory_stats_period_seconds" of DOMAIN [];
 }
 
-pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
-    let balloon = &of.domain.stats.balloon;
+pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {
+    let balloon = &labelled.domain.stats.balloon;
     for (metric, bytes) in [(&MAXIMUM, balloon.maximum), (&USAGE, balloon.current)] {
         if let Some(bytes) = bytes {
-            of.add_shared(out, metric, bytes);
+            labelled.add_shared(out, metric, bytes);
         }
     }
-    let names = of.names;
+    let compat = labelled.compat;
     for (metric, number) in [
         (&STATS_MAXIMUM, balloon.maximum),
-        (&CURRENT_BALLOON, balloon.current.filter(|_| names.inovex)),
-        (&ACTUAL_BALLOON, balloon.current.filter(|_| names.tinkoff)),
+        (&CURRENT_BALLOON, balloon.current.filter(|_| compat.inovex)),
+        (&ACTUAL_BALLOON, balloon.current.filter(|_| compat.tinkoff)),
         (&RSS, balloon.rss),
         (&AVAILABLE, balloon.available),
         (&USABLE, balloon.usable),
@@ -72,24 +72,24 @@ pub(super) fn families(out: &mut Families, of: &Labelled<'_>) {
         (&SWAP_OUT, balloon.swap_out),
         (&MAJOR_FAULTS, balloon.major_fault),
         (&MINOR_FAULTS, balloon.minor_fault),
-        (&DISK_CACHES, balloon.disk_caches.filter(|_| names.inovex)),
-        (&DISK_CACHE, balloon.disk_caches.filter(|_| names.tinkoff)),
-        (&HUGE_PAGES, balloon.hugetlb_pgalloc),
-        (&HUGE_PAGES_FAILED, balloon.hugetlb_pgfail),
+        (&DISK_CACHES, balloon.disk_caches.filter(|_| compat.inovex)),
+        (&DISK_CACHE, balloon.disk_caches.filter(|_| compat.tinkoff)),
+        (&HUGETLB_PGALLOC, balloon.hugetlb_pgalloc),
+        (&HUGETLB_PGFAIL, balloon.hugetlb_pgfail),
     ] {
         if let Some(number) = number {
-            out.add_of(metric, &of.own, [], number);
+            out.add_with(metric, &labelled.base, [], number);
         }
     }
     if let Some(percent) = used_percent(balloon) {
-        out.add_of(&USED, &of.own, [], percent);
+        out.add_with(&USED_PERCENT, &labelled.base, [], percent);
     }
     if let Some(last) = balloon.last_update {
-        out.add_of(&LAST_UPDATE, &of.own, [], last);
+        out.add_with(&LAST_UPDATE, &labelled.base, [], last);
     }
-    if let Some(about) = &of.domain.about {
+    if let Some(about) = &labelled.domain.definition {
         let period = about.balloon_period.unwrap_or_default();
-        out.add_of(&PERIOD, &of.own, [], period);
+        out.add_with(&PERIOD, &labelled.base, [], period);
     }
 }
 
@@ -109,14 +109,14 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use super::{super::testing, *};
-    use crate::sources::libvirt::{About, Domain, State, Stats};
+    use crate::sources::libvirt::{Domain, DomainDef, DomainState, DomainStats};
 
-    fn with(state: State, balloon: Balloon) -> Domain {
+    fn with(state: DomainState, balloon: Balloon) -> Domain {
         Domain {
             state: Some(state),
-            stats: Stats {
+            stats: DomainStats {
                 balloon,
-                ..Stats::default()
+                ..DomainStats::default()
             },
             ..testing::domain("web")
         }
@@ -142,13 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_reports_has_all_of_it_under_both_names() {
-        let mut domain = with(State::Running, reporting());
-        domain.about = Some(Arc::new(About {
+    fn balloon_stats_are_exposed_under_both_naming_schemes() {
+        let mut domain = with(DomainState::Running, reporting());
+        domain.definition = Some(Arc::new(DomainDef {
             balloon_period: Some(10),
-            ..About::default()
+            ..DomainDef::default()
         }));
-        let lines = testing::lines(&domain, "inovex,tinkoff", families);
+        let lines = testing::lines(&domain, "inovex,tinkoff", collect_into);
         let lines: Vec<_> = lines
             .iter()
             .map(|line| line.trim_start_matches("libvirt_domain_"))
@@ -181,21 +181,24 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_that_is_off_has_its_maximum_and_uses_nothing() {
+    fn shut_off_domain_has_only_maximum() {
         let balloon = Balloon {
             maximum: Some(100),
             ..Balloon::default()
         };
-        let domain = with(State::Shutoff, balloon);
+        let domain = with(DomainState::Shutoff, balloon);
         let own = r#"libvirt_domain_memory_stats_maximum_bytes{domain="web"} 100"#;
         let shared = r#"libvirt_domain_info_maximum_memory_bytes{domain="web"} 100"#;
-        assert_eq!(testing::lines(&domain, "inovex", families), [shared, own]);
+        assert_eq!(
+            testing::lines(&domain, "inovex", collect_into),
+            [shared, own]
+        );
         // Which has no domains that are off.
-        assert_eq!(testing::lines(&domain, "kumina", families), [own]);
+        assert_eq!(testing::lines(&domain, "kumina", collect_into), [own]);
     }
 
     #[test]
-    fn a_guest_that_does_not_report_uses_no_percentage() {
+    fn no_used_percent_without_balloon_stats() {
         let of = |available, usable| {
             used_percent(&Balloon {
                 available,

@@ -5,7 +5,6 @@
 //! by a flag those of Tinkoff's that differ, or those of the older kumina's (0.2.0). What
 //! only one of them has is always there.
 
-mod about;
 mod compat;
 mod connection;
 mod cpu;
@@ -16,6 +15,7 @@ mod job;
 mod labels;
 mod limits;
 mod memory;
+mod metadata;
 mod state;
 #[cfg(test)]
 mod testing;
@@ -23,7 +23,7 @@ mod totals;
 
 use std::time::Duration;
 
-pub(super) use compat::Borrowed;
+pub(super) use compat::SharedFlags;
 
 use crate::{
     collector::Collector,
@@ -32,26 +32,26 @@ use crate::{
     metric::{self, Desc},
     metrics,
     pattern::Pattern,
-    sources::{Snapshot, libvirt::Fetched},
+    sources::{Snapshot, libvirt::FetchResult},
 };
-use compat::{Compat, Names};
-use labels::Labelled;
-use totals::Totals;
+use compat::{Compat, CompatNames};
+use labels::LabelledDomain;
+use totals::DeviceTotals;
 
 metrics! {
     /// Domains, whatever they are doing.
     DOMAINS: Gauge = "libvirt_domains" [];
     /// Domains that run or are paused. With --collector.libvirt.compat=kumina.
-    NUMBER: Gauge = "libvirt_domains_number" [];
+    DOMAINS_NUMBER: Gauge = "libvirt_domains_number" [];
 }
 
 /// The metrics of all subjects.
-const ALL: &[&Desc] = &metric::joined::<COUNT>(SUBJECTS);
+const ALL_METRICS: &[&Desc] = &metric::concat_tables::<METRIC_COUNT>(METRICS_BY_MODULE);
 
-const SUBJECTS: &[&[&Desc]] = &[
+const METRICS_BY_MODULE: &[&[&Desc]] = &[
     connection::METRICS,
     METRICS,
-    about::METRICS,
+    metadata::METRICS,
     state::METRICS,
     cpu::METRICS,
     memory::METRICS,
@@ -63,10 +63,10 @@ const SUBJECTS: &[&[&Desc]] = &[
     job::METRICS,
 ];
 
-const COUNT: usize = {
+const METRIC_COUNT: usize = {
     let (mut count, mut at) = (0, 0);
-    while at < SUBJECTS.len() {
-        count += SUBJECTS[at].len();
+    while at < METRICS_BY_MODULE.len() {
+        count += METRICS_BY_MODULE[at].len();
         at += 1;
     }
     count
@@ -75,7 +75,7 @@ const COUNT: usize = {
 /// The flags of the `libvirt` collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct LibvirtCollectorFlags {
     /// Whose names to use where exporters for libvirt differ.
     #[arg(
         long = "collector.libvirt.compat",
@@ -88,67 +88,67 @@ pub(super) struct Flags {
     #[arg(
         long = "collector.libvirt.kvm-include",
         value_name = "REGEX",
-        default_value = hypervisor::KVM_INCLUDED
+        default_value = hypervisor::DEFAULT_KVM_INCLUDE
     )]
     libvirt_kvm_include: Pattern,
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Libvirt {
-    names: Names,
-    kvm: Pattern,
-    totals: Totals,
+pub(super) struct LibvirtCollector {
+    compat: CompatNames,
+    kvm_include: Pattern,
+    totals: DeviceTotals,
 }
 
-impl Collector for Libvirt {
+impl Collector for LibvirtCollector {
     const NAME: &'static str = "libvirt";
     const ABOUT: &'static str = "what virtual machines are, do and use";
-    const METRICS: &'static [&'static Desc] = ALL;
-    type Flags = Flags;
+    const METRICS: &'static [&'static Desc] = ALL_METRICS;
+    type Flags = LibvirtCollectorFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: LibvirtCollectorFlags) -> Result<Self, String> {
         Ok(Self {
-            names: Names::of(&flags.libvirt_compat)?,
-            kvm: flags.libvirt_kvm_include,
-            totals: Totals::default(),
+            compat: CompatNames::from_compat(&flags.libvirt_compat)?,
+            kvm_include: flags.libvirt_kvm_include,
+            totals: DeviceTotals::default(),
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let fetched = machine.domains()?;
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let fetched = snapshot.domains()?;
         let mut out = Families::default();
-        self.families(&mut out, fetched, machine.now());
+        self.collect_into(&mut out, fetched, snapshot.unix_time());
         Ok(out)
     }
 }
 
-impl Libvirt {
-    fn families(&self, out: &mut Families, fetched: &Fetched, now: Option<Duration>) {
-        connection::families(out, &fetched.connection);
+impl LibvirtCollector {
+    fn collect_into(&self, out: &mut Families, fetched: &FetchResult, now: Option<Duration>) {
+        connection::collect_into(out, &fetched.connection);
         if !fetched.connection.is_up {
             return;
         }
         let domains = &fetched.domains;
-        self.totals.keep(domains);
+        self.totals.retain(domains);
         out.add(&DOMAINS, [], domains.len());
         let mut active = 0_u64;
-        let mut kvm = hypervisor::Shown::by(&self.kvm);
+        let mut kvm_filter = hypervisor::KvmFilter::new(&self.kvm_include);
         for domain in domains {
-            let of = Labelled::new(domain, self.names);
-            active += u64::from(of.is_active());
-            about::families(out, &of);
-            state::families(out, &of, now);
-            cpu::families(out, &of);
-            memory::families(out, &of);
-            interfaces::families(out, &of);
-            disks::families(out, &of);
-            self.totals.families(out, &of);
-            hypervisor::families(out, &of, &mut kvm);
-            job::families(out, &of);
+            let labelled = LabelledDomain::new(domain, self.compat);
+            active += u64::from(labelled.is_active());
+            metadata::collect_into(out, &labelled);
+            state::collect_into(out, &labelled, now);
+            cpu::collect_into(out, &labelled);
+            memory::collect_into(out, &labelled);
+            interfaces::collect_into(out, &labelled);
+            disks::collect_into(out, &labelled);
+            self.totals.collect_into(out, &labelled);
+            hypervisor::collect_into(out, &labelled, &mut kvm_filter);
+            job::collect_into(out, &labelled);
         }
-        if self.names.kumina {
-            out.add(&NUMBER, [], active);
+        if self.compat.kumina {
+            out.add(&DOMAINS_NUMBER, [], active);
         }
     }
 }
@@ -158,35 +158,35 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::sources::libvirt::{Connection, Domain, State};
+    use crate::sources::libvirt::{ConnectionInfo, Domain, DomainState};
 
-    fn collector(compat: &[Compat]) -> Libvirt {
-        let flags = Flags {
+    fn collector(compat: &[Compat]) -> LibvirtCollector {
+        let flags = LibvirtCollectorFlags {
             libvirt_compat: compat.to_vec(),
             libvirt_kvm_include: Pattern::default(),
         };
-        Libvirt::new(flags).unwrap()
+        LibvirtCollector::new(flags).unwrap()
     }
 
-    fn fetched(is_up: bool, domains: Vec<Domain>) -> Fetched {
-        let connection = Connection {
+    fn fetched(is_up: bool, domains: Vec<Domain>) -> FetchResult {
+        let connection = ConnectionInfo {
             is_up,
-            ..Connection::default()
+            ..ConnectionInfo::default()
         };
-        Fetched {
+        FetchResult {
             connection,
             domains,
         }
     }
 
-    fn lines(libvirt: &Libvirt, fetched: &Fetched) -> Vec<String> {
+    fn lines(libvirt: &LibvirtCollector, fetched: &FetchResult) -> Vec<String> {
         let mut out = Families::default();
-        libvirt.families(&mut out, fetched, None);
+        libvirt.collect_into(&mut out, fetched, None);
         out.lines()
     }
 
     #[test]
-    fn of_a_libvirt_that_is_down_nothing_is_said_of_domains() {
+    fn no_domain_series_while_libvirt_is_down() {
         let libvirt = collector(&[Compat::Inovex, Compat::Tinkoff]);
         let lines = lines(&libvirt, &fetched(false, vec![testing::domain("web")]));
         assert_eq!(lines[0], "libvirt_up 0");
@@ -194,15 +194,15 @@ mod tests {
     }
 
     #[test]
-    fn domains_are_counted_and_kumina_counts_those_that_run() {
+    fn counts_domains_and_kumina_counts_active_ones() {
         let with = |name, state| Domain {
             state: Some(state),
             ..testing::domain(name)
         };
         let domains = vec![
-            with("a", State::Running),
-            with("b", State::Shutoff),
-            with("c", State::Paused),
+            with("a", DomainState::Running),
+            with("b", DomainState::Shutoff),
+            with("c", DomainState::Paused),
         ];
         let fetched = fetched(true, domains);
         let of = |compat| {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_quotes_and_newlines_stays_in_its_label() {
+    fn quotes_and_newlines_in_names_are_escaped() {
         let domain = testing::domain("a\"b\\c\nd");
         let libvirt = collector(&[Compat::Kumina]);
         let lines = lines(&libvirt, &fetched(true, vec![domain]));
@@ -230,9 +230,9 @@ mod tests {
     }
 
     #[test]
-    fn every_subject_is_in_the_table_once() {
-        let names: BTreeSet<_> = ALL.iter().map(|desc| desc.name).collect();
-        assert_eq!(names.len(), ALL.len());
-        assert!(ALL.len() > 100, "{}", ALL.len());
+    fn every_module_is_listed_once() {
+        let names: BTreeSet<_> = ALL_METRICS.iter().map(|desc| desc.name).collect();
+        assert_eq!(names.len(), ALL_METRICS.len());
+        assert!(ALL_METRICS.len() > 100, "{}", ALL_METRICS.len());
     }
 }

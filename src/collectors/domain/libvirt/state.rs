@@ -5,16 +5,16 @@
 
 use std::time::Duration;
 
-use super::labels::{DOMAIN, DOMAIN_UUID, Labelled};
-use crate::{family::Families, metrics, sources::libvirt::State};
+use super::labels::{DOMAIN, DOMAIN_UUID, LabelledDomain};
+use crate::{family::Families, metrics, sources::libvirt::DomainState};
 
 metrics! {
     /// What the domain is doing, as libvirt's number, and that in words: 0 nothing known, 1 running, 2 blocked, 3 paused, 4 about to be off, 5 off, 6 crashed, 7 asleep.
-    DESCRIBED: Gauge = "libvirt_domain_info_state" of DOMAIN ["state_desc"];
+    INFO_STATE: Gauge = "libvirt_domain_info_state" of DOMAIN ["state_desc"];
     /// What the domain is doing, as libvirt's number: 0 nothing known, 1 running, 2 blocked, 3 paused, 4 about to be off, 5 off, 6 crashed, 7 asleep.
     VSTATE: Gauge = "libvirt_domain_info_vstate" of DOMAIN [];
     /// What the domain is doing, as libvirt's number: 0 nothing known, 1 running, 2 blocked, 3 paused, 4 about to be off, 5 off, 6 crashed, 7 asleep. With --collector.libvirt.compat=kumina.
-    CODE: Gauge = "libvirt_domain_state_code" of DOMAIN_UUID [];
+    STATE_CODE: Gauge = "libvirt_domain_state_code" of DOMAIN_UUID [];
     /// Whether the domain is in this state: 1 for one of the eight, else 0.
     STATE: Gauge = "libvirt_domain_state" of DOMAIN ["state"];
     /// Why the domain is in its state, as libvirt's number, whose meaning depends on the state, and in words: a disk with an I/O error is state paused and reason ioerror.
@@ -40,81 +40,90 @@ metrics! {
 }
 
 /// `now` is what the clock shows, from 1970 on.
-pub(super) fn families(out: &mut Families, of: &Labelled<'_>, now: Option<Duration>) {
-    let domain = of.domain;
+pub(super) fn collect_into(
+    out: &mut Families,
+    labelled: &LabelledDomain<'_>,
+    now: Option<Duration>,
+) {
+    let domain = labelled.domain;
     if let Some(state) = domain.state {
         let number = state as u64;
-        if of.names.kumina {
-            of.add_shared(out, &CODE, number);
+        if labelled.compat.kumina {
+            labelled.add_shared(out, &STATE_CODE, number);
         }
-        if of.names.inovex {
-            out.add_of(&DESCRIBED, &of.own, [description(state)], number);
+        if labelled.compat.inovex {
+            out.add_with(
+                &INFO_STATE,
+                &labelled.base,
+                [state_description(state)],
+                number,
+            );
         }
-        if of.names.tinkoff {
-            out.add_of(&VSTATE, &of.own, [], number);
+        if labelled.compat.tinkoff {
+            out.add_with(&VSTATE, &labelled.base, [], number);
         }
-        for each in State::ALL {
-            out.add_of(&STATE, &of.own, [name(each)], each == state);
+        for each in DomainState::ALL {
+            out.add_with(&STATE, &labelled.base, [state_name(each)], each == state);
         }
         if let Some(number) = domain.reason {
-            let labels = [name(state), reason(state, number)];
-            out.add_of(&REASON, &of.own, labels, i64::from(number));
+            let labels = [state_name(state), reason_name(state, number)];
+            out.add_with(&REASON, &labelled.base, labels, i64::from(number));
         }
     }
-    if let Some(life) = &domain.lifecycle {
-        out.add_of(&STARTS, &of.own, [], life.starts);
-        out.add_of(&STOPS, &of.own, [], life.stops);
-        out.add_of(&CRASHES, &of.own, [], life.crashes);
+    if let Some(lifecycle) = &domain.lifecycle {
+        out.add_with(&STARTS, &labelled.base, [], lifecycle.starts);
+        out.add_with(&STOPS, &labelled.base, [], lifecycle.stops);
+        out.add_with(&CRASHES, &labelled.base, [], lifecycle.crashes);
     }
     if let Some(started) = domain.started {
-        out.add_of(&START_TIME, &of.own, [], started);
+        out.add_with(&START_TIME, &labelled.base, [], started);
         // By a clock that was set back it may have been started in the future.
         if let Some(uptime) = now.and_then(|now| now.checked_sub(started)) {
-            out.add_of(&UPTIME, &of.own, [], uptime);
+            out.add_with(&UPTIME, &labelled.base, [], uptime);
         }
     }
-    out.add_of(&PARTIAL, &of.own, [], domain.is_partial);
-    out.add_of(&STUCK, &of.own, [], domain.is_stuck);
+    out.add_with(&PARTIAL, &labelled.base, [], domain.is_partial);
+    out.add_with(&STUCK, &labelled.base, [], domain.is_stuck);
     // Of those that are off many are asked about at once: nobody knows how long one took.
-    let timed_out = domain.is_stuck || domain.took.is_none() && domain.state.is_none();
-    out.add_of(&TIMED_OUT, &of.own, [], timed_out);
-    if let Some(took) = domain.took {
-        out.add_of(&DURATION, &of.own, [], took);
+    let timed_out = domain.is_stuck || domain.response_time.is_none() && domain.state.is_none();
+    out.add_with(&TIMED_OUT, &labelled.base, [], timed_out);
+    if let Some(took) = domain.response_time {
+        out.add_with(&DURATION, &labelled.base, [], took);
     }
 }
 
 /// As libvirt's constants are called.
-fn name(state: State) -> &'static str {
+fn state_name(state: DomainState) -> &'static str {
     match state {
-        State::NoState => "nostate",
-        State::Running => "running",
-        State::Blocked => "blocked",
-        State::Paused => "paused",
-        State::Shutdown => "shutdown",
-        State::Shutoff => "shutoff",
-        State::Crashed => "crashed",
-        State::PmSuspended => "pmsuspended",
+        DomainState::NoState => "nostate",
+        DomainState::Running => "running",
+        DomainState::Blocked => "blocked",
+        DomainState::Paused => "paused",
+        DomainState::Shutdown => "shutdown",
+        DomainState::Shutoff => "shutoff",
+        DomainState::Crashed => "crashed",
+        DomainState::PmSuspended => "pmsuspended",
     }
 }
 
 /// As inovex's exporter describes them, whoever paused it.
-fn description(state: State) -> &'static str {
+fn state_description(state: DomainState) -> &'static str {
     match state {
-        State::NoState => "no state",
-        State::Running => "the domain is running",
-        State::Blocked => "the domain is blocked on resource",
-        State::Paused => "the domain is paused by user",
-        State::Shutdown => "the domain is being shut down",
-        State::Shutoff => "the domain is shut off",
-        State::Crashed => "the domain is crashed",
-        State::PmSuspended => "the domain is suspended by guest power management",
+        DomainState::NoState => "no state",
+        DomainState::Running => "the domain is running",
+        DomainState::Blocked => "the domain is blocked on resource",
+        DomainState::Paused => "the domain is paused by user",
+        DomainState::Shutdown => "the domain is being shut down",
+        DomainState::Shutoff => "the domain is shut off",
+        DomainState::Crashed => "the domain is crashed",
+        DomainState::PmSuspended => "the domain is suspended by guest power management",
     }
 }
 
 /// As libvirt's constants are called; `unknown` also where they are newer than this.
-fn reason(state: State, number: i32) -> &'static str {
+fn reason_name(state: DomainState, number: i32) -> &'static str {
     let names: &[&str] = match state {
-        State::Running => &[
+        DomainState::Running => &[
             "unknown",
             "booted",
             "migrated",
@@ -128,7 +137,7 @@ fn reason(state: State, number: i32) -> &'static str {
             "postcopy",
             "postcopy_failed",
         ],
-        State::Paused => &[
+        DomainState::Paused => &[
             "unknown",
             "user",
             "migration",
@@ -145,8 +154,8 @@ fn reason(state: State, number: i32) -> &'static str {
             "postcopy_failed",
             "api_error",
         ],
-        State::Shutdown => &["unknown", "user"],
-        State::Shutoff => &[
+        DomainState::Shutdown => &["unknown", "user"],
+        DomainState::Shutoff => &[
             "unknown",
             "shutdown",
             "destroyed",
@@ -157,8 +166,8 @@ fn reason(state: State, number: i32) -> &'static str {
             "from_snapshot",
             "daemon",
         ],
-        State::Crashed => &["unknown", "panicked"],
-        State::NoState | State::Blocked | State::PmSuspended => &[],
+        DomainState::Crashed => &["unknown", "panicked"],
+        DomainState::NoState | DomainState::Blocked | DomainState::PmSuspended => &[],
     };
     let name = usize::try_from(number).ok().and_then(|at| names.get(at));
     name.copied().unwrap_or("unknown")
@@ -167,19 +176,19 @@ fn reason(state: State, number: i32) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::{super::testing, *};
-    use crate::sources::libvirt::{Domain, Lifecycle};
+    use crate::sources::libvirt::{Domain, LifecycleCounts};
 
     fn paused() -> Domain {
         Domain {
-            state: Some(State::Paused),
+            state: Some(DomainState::Paused),
             reason: Some(5),
-            took: Some(Duration::from_millis(250)),
+            response_time: Some(Duration::from_millis(250)),
             started: Some(Duration::from_secs(1000)),
-            lifecycle: Some(Lifecycle {
+            lifecycle: Some(LifecycleCounts {
                 starts: 3,
                 stops: 2,
                 crashes: 1,
-                ..Lifecycle::default()
+                ..LifecycleCounts::default()
             }),
             ..testing::domain("web")
         }
@@ -187,11 +196,11 @@ mod tests {
 
     fn lines(domain: &Domain, names: &str) -> Vec<String> {
         let now = Some(Duration::from_secs(1060));
-        testing::lines(domain, names, |out, of| families(out, of, now))
+        testing::lines(domain, names, |out, of| collect_into(out, of, now))
     }
 
     #[test]
-    fn a_domain_that_an_io_error_paused_says_so_under_both_names() {
+    fn pause_by_io_error_is_exposed_under_both_names() {
         assert_eq!(
             lines(&paused(), "inovex,tinkoff"),
             [
@@ -220,9 +229,9 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_that_is_off_answered_although_nobody_knows_how_fast() {
+    fn shut_off_domain_has_no_duration_and_no_timeout() {
         let domain = Domain {
-            state: Some(State::Shutoff),
+            state: Some(DomainState::Shutoff),
             ..testing::domain("web")
         };
         let lines = lines(&domain, "inovex");
@@ -231,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn kuminas_name_has_the_uuid() {
+    fn kumina_state_code_has_uuid_label() {
         let lines = lines(&paused(), "kumina");
         let uuid = testing::UUID;
         let code = format!(r#"libvirt_domain_state_code{{domain="web",uuid="{uuid}"}} 3"#);
@@ -240,13 +249,13 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_that_hangs_has_no_duration_and_what_is_unknown_is_absent() {
+    fn hung_domain_has_no_duration_or_unknown_values() {
         let domain = Domain {
             is_partial: true,
             is_stuck: true,
             ..testing::domain("web")
         };
-        let lines = testing::lines(&domain, "inovex", |out, of| families(out, of, None));
+        let lines = testing::lines(&domain, "inovex", |out, of| collect_into(out, of, None));
         assert_eq!(
             lines,
             [
@@ -258,20 +267,20 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_numbered_within_their_state() {
+    fn reason_codes_depend_on_state() {
         for (state, number, text) in [
-            (State::Running, 1, "booted"),
-            (State::Running, 9, "crashed"),
-            (State::Paused, 12, "postcopy"),
-            (State::Shutdown, 1, "user"),
-            (State::Shutoff, 3, "crashed"),
-            (State::Shutoff, 8, "daemon"),
-            (State::Crashed, 1, "panicked"),
-            (State::Blocked, 0, "unknown"),
-            (State::Running, 99, "unknown"),
-            (State::Running, -1, "unknown"),
+            (DomainState::Running, 1, "booted"),
+            (DomainState::Running, 9, "crashed"),
+            (DomainState::Paused, 12, "postcopy"),
+            (DomainState::Shutdown, 1, "user"),
+            (DomainState::Shutoff, 3, "crashed"),
+            (DomainState::Shutoff, 8, "daemon"),
+            (DomainState::Crashed, 1, "panicked"),
+            (DomainState::Blocked, 0, "unknown"),
+            (DomainState::Running, 99, "unknown"),
+            (DomainState::Running, -1, "unknown"),
         ] {
-            assert_eq!(reason(state, number), text, "{state:?} {number}");
+            assert_eq!(reason_name(state, number), text, "{state:?} {number}");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What the tests of all subjects need.
 
 use super::{
-    compat::{Compat, Names},
-    labels::Labelled,
+    compat::{Compat, CompatNames},
+    labels::LabelledDomain,
 };
 use crate::{family::Families, sources::libvirt::Domain};
 
@@ -21,7 +21,7 @@ pub(super) fn domain(name: &str) -> Domain {
 pub(super) fn families(
     domain: &Domain,
     names: &str,
-    families: impl FnOnce(&mut Families, &Labelled<'_>),
+    families: impl FnOnce(&mut Families, &LabelledDomain<'_>),
 ) -> Families {
     let compat = names.split(',').map(|name| match name {
         "inovex" => Compat::Inovex,
@@ -32,7 +32,7 @@ pub(super) fn families(
     let mut out = Families::default();
     families(
         &mut out,
-        &Labelled::new(domain, Names::of(&compat).unwrap()),
+        &LabelledDomain::new(domain, CompatNames::from_compat(&compat).unwrap()),
     );
     out
 }
@@ -41,7 +41,7 @@ pub(super) fn families(
 pub(super) fn lines(
     domain: &Domain,
     names: &str,
-    of: impl FnOnce(&mut Families, &Labelled<'_>),
+    of: impl FnOnce(&mut Families, &LabelledDomain<'_>),
 ) -> Vec<String> {
     families(domain, names, of).lines()
 }

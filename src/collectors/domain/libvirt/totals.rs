@@ -9,12 +9,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::labels::{DOMAIN, Labelled};
+use super::labels::{DOMAIN, LabelledDomain};
 use crate::{
     family::Families,
     metric::Metric,
     metrics,
-    sources::libvirt::{Disk, Domain, Interface},
+    sources::libvirt::{Domain, DomainDisk, DomainInterface},
 };
 
 metrics! {
@@ -46,9 +46,9 @@ metrics! {
 
 /// Of devices that are not there any more, no more than this many are remembered by name,
 /// for each domain.
-const MAX_GONE: usize = 64;
+const MAX_REMOVED: usize = 64;
 
-static OF_INTERFACES: [&Metric<0>; 8] = [
+static INTERFACE_METRICS: [&Metric<0>; 8] = [
     &RECEIVE_BYTES,
     &RECEIVE_PACKETS,
     &RECEIVE_ERRORS,
@@ -59,79 +59,86 @@ static OF_INTERFACES: [&Metric<0>; 8] = [
     &TRANSMIT_DROPS,
 ];
 
-static OF_DISKS: [&Metric<0>; 4] = [&READ_BYTES, &READ_REQUESTS, &WRITE_BYTES, &WRITE_REQUESTS];
+static DISK_METRICS: [&Metric<0>; 4] = [&READ_BYTES, &READ_REQUESTS, &WRITE_BYTES, &WRITE_REQUESTS];
 
 /// What is kept of the domains that run.
 #[derive(Debug, Default)]
-pub(super) struct Totals(Mutex<HashMap<Run, Kept>>);
+pub(super) struct DeviceTotals(Mutex<HashMap<DomainRun, RunTotals>>);
 
 /// One run of a domain: its UUID, and libvirt's number.
-type Run = (String, u32);
+type DomainRun = (String, u32);
 
 #[derive(Debug, Default)]
-struct Kept {
-    interfaces: Sum<8>,
-    disks: Sum<4>,
+struct RunTotals {
+    interfaces: CounterSums<8>,
+    disks: CounterSums<4>,
 }
 
 /// What devices of one kind counted, in `N` ways.
 #[derive(Debug)]
-struct Sum<const N: usize> {
+struct CounterSums<const N: usize> {
     /// What each had counted when it was last seen, by name.
-    devices: BTreeMap<String, [Option<u64>; N]>,
+    last_counters: BTreeMap<String, [Option<u64>; N]>,
     /// What those had counted that others took the names of, or that are forgotten.
-    gone: [Option<u64>; N],
+    removed: [Option<u64>; N],
 }
 
-impl Totals {
-    pub(super) fn families(&self, out: &mut Families, of: &Labelled<'_>) {
-        let domain = of.domain;
+impl DeviceTotals {
+    pub(super) fn collect_into(&self, out: &mut Families, labelled: &LabelledDomain<'_>) {
+        let domain = labelled.domain;
         let Some(id) = domain.id else {
             return;
         };
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = kept.entry((domain.uuid.clone(), id)).or_default();
-        let is_complete = !domain.is_partial && !domain.is_stuck && domain.took.is_some();
+        let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let totals = runs.entry((domain.uuid.clone(), id)).or_default();
+        let is_complete = !domain.is_partial && !domain.is_stuck && domain.response_time.is_some();
         let interfaces = domain.stats.interfaces.iter();
-        if let Some(now) = by_name(interfaces.map(|it| (it.name.as_str(), of_interface(it)))) {
-            add(
+        if let Some(now) =
+            index_by_name(interfaces.map(|it| (it.name.as_str(), interface_counters(it))))
+        {
+            add_totals(
                 out,
-                of,
-                OF_INTERFACES,
-                kept.interfaces.with(&now, is_complete),
+                labelled,
+                INTERFACE_METRICS,
+                totals.interfaces.update(&now, is_complete),
             );
         }
         let disks = domain.stats.disks.iter();
-        if let Some(now) = by_name(disks.map(|it| (it.name.as_str(), of_disk(it)))) {
-            add(out, of, OF_DISKS, kept.disks.with(&now, is_complete));
+        if let Some(now) = index_by_name(disks.map(|it| (it.name.as_str(), disk_counters(it)))) {
+            add_totals(
+                out,
+                labelled,
+                DISK_METRICS,
+                totals.disks.update(&now, is_complete),
+            );
         }
     }
 
     /// Forgets all domains but these, and those that were started anew.
-    pub(super) fn keep(&self, domains: &[Domain]) {
+    pub(super) fn retain(&self, domains: &[Domain]) {
         let runs = domains
             .iter()
             .filter_map(|domain| Some((domain.uuid.as_str(), domain.id?)));
         let runs: BTreeSet<_> = runs.collect();
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|(uuid, id), _| runs.contains(&(uuid.as_str(), *id)));
+        let mut totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        totals.retain(|(uuid, id), _| runs.contains(&(uuid.as_str(), *id)));
     }
 }
 
-fn add<const N: usize>(
+fn add_totals<const N: usize>(
     out: &mut Families,
-    of: &Labelled<'_>,
+    labelled: &LabelledDomain<'_>,
     metrics: [&'static Metric<0>; N],
     totals: [Option<u64>; N],
 ) {
     for (metric, total) in metrics.into_iter().zip(totals) {
         if let Some(total) = total {
-            out.add_of(metric, &of.own, [], total);
+            out.add_with(metric, &labelled.base, [], total);
         }
     }
 }
 
-fn of_interface(interface: &Interface) -> [Option<u64>; 8] {
+fn interface_counters(interface: &DomainInterface) -> [Option<u64>; 8] {
     let (received, sent) = (&interface.received, &interface.sent);
     [
         received.bytes,
@@ -145,7 +152,7 @@ fn of_interface(interface: &Interface) -> [Option<u64>; 8] {
     ]
 }
 
-fn of_disk(disk: &Disk) -> [Option<u64>; 4] {
+fn disk_counters(disk: &DomainDisk) -> [Option<u64>; 4] {
     [
         disk.read.bytes,
         disk.read.requests,
@@ -156,7 +163,9 @@ fn of_disk(disk: &Disk) -> [Option<u64>; 4] {
 
 /// Nothing where one has no name or another's: which is which from one scrape to the next
 /// could not be told.
-fn by_name<'a, T>(devices: impl Iterator<Item = (&'a str, T)>) -> Option<BTreeMap<&'a str, T>> {
+fn index_by_name<'a, T>(
+    devices: impl Iterator<Item = (&'a str, T)>,
+) -> Option<BTreeMap<&'a str, T>> {
     let mut all = BTreeMap::new();
     for (name, counters) in devices {
         if name.is_empty() || all.insert(name, counters).is_some() {
@@ -166,32 +175,32 @@ fn by_name<'a, T>(devices: impl Iterator<Item = (&'a str, T)>) -> Option<BTreeMa
     Some(all)
 }
 
-impl<const N: usize> Default for Sum<N> {
+impl<const N: usize> Default for CounterSums<N> {
     fn default() -> Self {
         Self {
-            devices: BTreeMap::new(),
-            gone: [None; N],
+            last_counters: BTreeMap::new(),
+            removed: [None; N],
         }
     }
 }
 
-impl<const N: usize> Sum<N> {
+impl<const N: usize> CounterSums<N> {
     /// Takes in what the devices have counted now, and sums up what all counted.
     ///
     /// What is not known of one is not known of the sum, unless the device is not there:
     /// then it stays what it was. That is to be told apart only where the answer
     /// `is_complete`.
-    fn with(
+    fn update(
         &mut self,
         now: &BTreeMap<&str, [Option<u64>; N]>,
         is_complete: bool,
     ) -> [Option<u64>; N] {
         for (name, now) in now {
-            if let Some(last) = self.devices.get_mut(*name) {
+            if let Some(last) = self.last_counters.get_mut(*name) {
                 let mut fields = last.iter().zip(now);
                 if fields.any(|(last, now)| now.is_some() && now < last) {
                     // It is another device of the same name.
-                    plus(&mut self.gone, last);
+                    add_counters(&mut self.removed, last);
                     *last = *now;
                 } else {
                     for (last, now) in last.iter_mut().zip(now) {
@@ -199,17 +208,17 @@ impl<const N: usize> Sum<N> {
                     }
                 }
             } else {
-                self.devices.insert((*name).to_owned(), *now);
+                self.last_counters.insert((*name).to_owned(), *now);
             }
         }
-        self.forget(now, is_complete);
+        self.fold_removed(now, is_complete);
 
-        let mut total = self.gone;
-        for counters in self.devices.values() {
-            plus(&mut total, counters);
+        let mut total = self.removed;
+        for counters in self.last_counters.values() {
+            add_counters(&mut total, counters);
         }
         if !is_complete {
-            for name in self.devices.keys() {
+            for name in self.last_counters.keys() {
                 let now = now.get(name.as_str()).copied().unwrap_or([None; N]);
                 for (total, now) in total.iter_mut().zip(now) {
                     if now.is_none() {
@@ -222,22 +231,22 @@ impl<const N: usize> Sum<N> {
     }
 
     /// Of devices that are not there, keeps what they counted, and not all of their names.
-    fn forget(&mut self, now: &BTreeMap<&str, [Option<u64>; N]>, is_complete: bool) {
-        if !is_complete || self.devices.len() <= now.len() + MAX_GONE {
+    fn fold_removed(&mut self, now: &BTreeMap<&str, [Option<u64>; N]>, is_complete: bool) {
+        if !is_complete || self.last_counters.len() <= now.len() + MAX_REMOVED {
             return;
         }
-        let gone = &mut self.gone;
-        self.devices.retain(|name, counters| {
-            let is_there = now.contains_key(name.as_str());
-            if !is_there {
-                plus(gone, counters);
+        let removed = &mut self.removed;
+        self.last_counters.retain(|name, counters| {
+            let is_present = now.contains_key(name.as_str());
+            if !is_present {
+                add_counters(removed, counters);
             }
-            is_there
+            is_present
         });
     }
 }
 
-fn plus<const N: usize>(sum: &mut [Option<u64>; N], counters: &[Option<u64>; N]) {
+fn add_counters<const N: usize>(sum: &mut [Option<u64>; N], counters: &[Option<u64>; N]) {
     for (sum, counter) in sum.iter_mut().zip(counters) {
         if let Some(counter) = counter {
             *sum = Some(sum.unwrap_or_default().saturating_add(*counter));
@@ -250,38 +259,38 @@ mod tests {
     use std::time::Duration;
 
     use super::{super::testing, *};
-    use crate::sources::libvirt::{Operations, Stats, Traffic};
+    use crate::sources::libvirt::{DiskOperations, DomainStats, InterfaceTraffic};
 
-    fn disk(name: &str, bytes: u64) -> Disk {
-        let operations = |bytes| Operations {
+    fn disk(name: &str, bytes: u64) -> DomainDisk {
+        let operations = |bytes| DiskOperations {
             requests: Some(1),
             bytes: Some(bytes),
             time: None,
         };
-        Disk {
+        DomainDisk {
             name: name.to_owned(),
             read: operations(bytes),
             written: operations(bytes + 1),
-            ..Disk::default()
+            ..DomainDisk::default()
         }
     }
 
-    fn running(id: u32, disks: Vec<Disk>) -> Domain {
+    fn running(id: u32, disks: Vec<DomainDisk>) -> Domain {
         Domain {
             id: Some(id),
-            took: Some(Duration::from_millis(1)),
-            stats: Stats {
+            response_time: Some(Duration::from_millis(1)),
+            stats: DomainStats {
                 disks,
-                ..Stats::default()
+                ..DomainStats::default()
             },
             ..testing::domain("web")
         }
     }
 
     /// Bytes that were read from all disks by now.
-    fn read(totals: &Totals, domain: &Domain) -> Option<String> {
-        totals.keep(std::slice::from_ref(domain));
-        let lines = testing::lines(domain, "inovex", |out, of| totals.families(out, of));
+    fn read(totals: &DeviceTotals, domain: &Domain) -> Option<String> {
+        totals.retain(std::slice::from_ref(domain));
+        let lines = testing::lines(domain, "inovex", |out, of| totals.collect_into(out, of));
         let prefix = r#"libvirt_domain_disk_read_bytes_total{domain="web"} "#;
         let mut values = lines.iter().filter_map(|line| line.strip_prefix(prefix));
         values.next().map(str::to_owned)
@@ -289,22 +298,22 @@ mod tests {
 
     #[test]
     fn interfaces_and_disks_are_summed_up() {
-        let traffic = |first| Traffic {
+        let traffic = |first| InterfaceTraffic {
             bytes: Some(first),
             packets: Some(first + 1),
             errors: Some(first + 2),
             drops: Some(first + 3),
         };
-        let interface = |name: &str, first| Interface {
+        let interface = |name: &str, first| DomainInterface {
             name: name.to_owned(),
             received: traffic(first),
             sent: traffic(first + 4),
         };
         let mut domain = running(1, vec![disk("vda", 10), disk("vdb", 20)]);
         domain.stats.interfaces = vec![interface("vnet0", 100), interface("vnet1", 1000)];
-        let totals = Totals::default();
+        let totals = DeviceTotals::default();
         assert_eq!(
-            testing::lines(&domain, "kumina", |out, of| totals.families(out, of)),
+            testing::lines(&domain, "kumina", |out, of| totals.collect_into(out, of)),
             [
                 r#"libvirt_domain_net_receive_bytes_total{domain="web"} 1100"#,
                 r#"libvirt_domain_net_receive_packets_total{domain="web"} 1102"#,
@@ -323,8 +332,8 @@ mod tests {
     }
 
     #[test]
-    fn a_total_does_not_step_back_when_a_device_goes_or_another_takes_its_name() {
-        let totals = Totals::default();
+    fn totals_survive_device_removal_and_name_reuse() {
+        let totals = DeviceTotals::default();
         let read = |disks| read(&totals, &running(1, disks)).unwrap();
         assert_eq!(read(vec![disk("vda", 10), disk("vdb", 20)]), "30");
         assert_eq!(read(vec![disk("vda", 11)]), "31");
@@ -335,20 +344,20 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_that_was_started_anew_begins_anew() {
-        let totals = Totals::default();
+    fn totals_reset_on_domain_restart() {
+        let totals = DeviceTotals::default();
         let run = |id, bytes| read(&totals, &running(id, vec![disk("vda", bytes)]));
         assert_eq!(run(1, 10).as_deref(), Some("10"));
         assert_eq!(run(2, 3).as_deref(), Some("3"));
         assert_eq!(totals.0.lock().unwrap().len(), 1);
         // And one that is off is forgotten.
-        totals.keep(&[testing::domain("web")]);
+        totals.retain(&[testing::domain("web")]);
         assert!(totals.0.lock().unwrap().is_empty());
     }
 
     #[test]
-    fn what_libvirt_left_out_is_not_taken_for_unplugged() {
-        let totals = Totals::default();
+    fn omitted_device_is_not_treated_as_unplugged() {
+        let totals = DeviceTotals::default();
         let partial = |disks| Domain {
             is_partial: true,
             ..running(1, disks)
@@ -363,8 +372,8 @@ mod tests {
     }
 
     #[test]
-    fn devices_that_cannot_be_told_apart_are_not_summed_up() {
-        let totals = Totals::default();
+    fn ambiguous_devices_are_not_summed() {
+        let totals = DeviceTotals::default();
         for name in ["", "vda"] {
             let domain = running(1, vec![disk("vda", 1), disk(name, 2)]);
             assert_eq!(read(&totals, &domain), None, "{name:?}");
@@ -372,14 +381,14 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_plugs_for_ever_is_not_remembered_for_ever() {
-        let totals = Totals::default();
+    fn repeated_hotplug_does_not_grow_memory() {
+        let totals = DeviceTotals::default();
         for at in 0..1000 {
             let domain = running(1, vec![disk(&format!("vd{at}"), 1)]);
             assert_eq!(read(&totals, &domain), Some((at + 1).to_string()));
         }
         let kept = totals.0.lock().unwrap();
-        let names = kept.values().map(|kept| kept.disks.devices.len());
-        assert!(names.sum::<usize>() <= MAX_GONE + 1);
+        let names = kept.values().map(|kept| kept.disks.last_counters.len());
+        assert!(names.sum::<usize>() <= MAX_REMOVED + 1);
     }
 }

@@ -10,7 +10,7 @@ use crate::sources::Text;
 /// Everything of interest in the file.
 #[derive(Debug, Default)]
 pub(super) struct CpuInfo<'a> {
-    pub cpus: Vec<Cpu<'a>>,
+    pub cpus: Vec<CpuInfoEntry<'a>>,
     /// The features of the first CPU.
     pub flags: &'a str,
     /// The bugs of the first CPU.
@@ -19,7 +19,7 @@ pub(super) struct CpuInfo<'a> {
 
 /// One CPU, in the file's own words.
 #[derive(Debug, Default, Clone, PartialEq)]
-pub(super) struct Cpu<'a> {
+pub(super) struct CpuInfoEntry<'a> {
     pub number: &'a str,
     pub package: &'a str,
     pub core: &'a str,
@@ -34,10 +34,10 @@ pub(super) struct Cpu<'a> {
 }
 
 impl<'a> CpuInfo<'a> {
-    pub(super) fn of(text: &'a Text) -> Self {
+    pub(super) fn parse(text: &'a Text) -> Self {
         let mut all = Self::default();
         // What is said before the first CPU is about every one of them.
-        let mut common = Cpu::default();
+        let mut common = CpuInfoEntry::default();
         let mut current = None;
         for line in text.body().lines() {
             let Some((key, value)) = line.split_once(':') else {
@@ -54,9 +54,9 @@ impl<'a> CpuInfo<'a> {
                     current = all.cpus.iter().position(|cpu| cpu.number == value);
                 }
                 _ => {
-                    if let Some(number) = new_cpu(key, value) {
+                    if let Some(number) = parse_processor(key, value) {
                         current = Some(all.cpus.len());
-                        let cpu = Cpu {
+                        let cpu = CpuInfoEntry {
                             number,
                             ..common.clone()
                         };
@@ -80,14 +80,14 @@ impl<'a> CpuInfo<'a> {
 
 /// The number of the CPU that begins with this line: `processor : 3`, on s390
 /// `processor 3: version = 00, ...`.
-fn new_cpu<'a>(key: &'a str, value: &'a str) -> Option<&'a str> {
+fn parse_processor<'a>(key: &'a str, value: &'a str) -> Option<&'a str> {
     let rest = key.strip_prefix("processor")?.trim_ascii();
     let number = if rest.is_empty() { value } else { rest };
     let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
     is_number.then_some(number)
 }
 
-impl<'a> Cpu<'a> {
+impl<'a> CpuInfoEntry<'a> {
     fn set(&mut self, key: &str, value: &'a str) {
         match key {
             "physical id" | "package" => self.package = value,
@@ -128,9 +128,9 @@ mod tests {
             cpu MHz\t\t: 799.998\ncache size\t: 8192 KB\nphysical id\t: 1\ncore id\t\t: 2\n\
             flags\t\t: fpu vme\nbugs\t\t: mds\n\nprocessor\t: 1\ncpu MHz\t\t: inf\nflags : other\n\n"
             .into();
-        let info = CpuInfo::of(&text);
+        let info = CpuInfo::parse(&text);
         assert_eq!((info.flags, info.bugs), ("fpu vme", "mds"));
-        let first = Cpu {
+        let first = CpuInfoEntry {
             number: "0",
             package: "1",
             core: "2",
@@ -143,37 +143,37 @@ mod tests {
             cache_size: "8192 KB",
             hertz: Some(799_998_000.0),
         };
-        let second = Cpu {
+        let second = CpuInfoEntry {
             number: "1",
-            ..Cpu::default()
+            ..CpuInfoEntry::default()
         };
         assert_eq!(info.cpus, [first, second]);
     }
 
     #[test]
-    fn arm_says_little() {
+    fn arm_reports_few_fields() {
         let text = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd\nCPU part\t: 0xd0c\n\n\
             processor\t: 1\nFeatures\t: fp asimd\n\nHardware\t: BCM2835\n"
             .into();
-        let info = CpuInfo::of(&text);
+        let info = CpuInfo::parse(&text);
         let numbers: Vec<_> = info.cpus.iter().map(|cpu| cpu.number).collect();
         assert_eq!((numbers, info.flags), (vec!["0", "1"], "fp asimd"));
 
         let text = "Processor : ARM926EJ-S rev 5 (v5l)\nBogoMIPS : 197.01\nFeatures : swp\n".into();
-        let info = CpuInfo::of(&text);
+        let info = CpuInfo::parse(&text);
         assert_eq!(info.cpus[0].number, "0");
         assert_eq!(info.cpus[0].model_name, "ARM926EJ-S rev 5 (v5l)");
     }
 
     #[test]
-    fn s390_says_first_what_all_cpus_have_in_common() {
+    fn s390_starts_with_fields_common_to_all_cpus() {
         let text = "vendor_id       : IBM/S390\n# processors    : 2\nfeatures\t: esan3 zarch\n\
             processor 0: version = 00,  identification = 2733E8,  machine = 2964\n\
             processor 1: version = 00,  identification = 2733E8,  machine = 2964\n\n\
             cpu number      : 1\nphysical id     : 3\ncore id         : 4\n\
             cpu MHz dynamic : 5000\ncpu MHz static  : 4000\n\n"
             .into();
-        let info = CpuInfo::of(&text);
+        let info = CpuInfo::parse(&text);
         assert_eq!(info.flags, "esan3 zarch");
         let [first, second] = &info.cpus[..] else {
             panic!("{info:?}")
@@ -186,11 +186,11 @@ mod tests {
     }
 
     #[test]
-    fn ppc_ends_with_the_machine_which_is_no_cpu() {
+    fn ppc_machine_paragraph_is_not_a_cpu() {
         let text = "processor\t: 0\ncpu\t\t: POWER9, altivec supported\nclock\t\t: 3000.5MHz\n\n\
             timebase\t: 512000000\nmodel\t\t: 9006-22P\n"
             .into();
-        let info = CpuInfo::of(&text);
+        let info = CpuInfo::parse(&text);
         assert_eq!(info.cpus[0].vendor, "POWER9, altivec supported");
         assert_eq!(info.cpus[0].hertz, Some(3_000_500_000.0));
         assert_eq!(info.cpus[0].model, "");

@@ -14,7 +14,7 @@ use std::ffi::OsStr;
 
 use clap::ArgAction;
 
-use self::{info::CpuInfo, throttle::Topology, times::Times};
+use self::{info::CpuInfo, throttle::Topology, times::MonotonicTimes};
 use crate::{
     collector::Collector,
     error::Result,
@@ -65,7 +65,7 @@ const MAX_CPUS: usize = 1 << 16;
 /// The flags of the cpu collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct CpuCollectorFlags {
     /// Expose the time that guests got.
     #[arg(long = "collector.cpu.guest", default_value_t = true, action = ArgAction::Set)]
     cpu_guest: bool,
@@ -82,22 +82,22 @@ pub(super) struct Flags {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Cpu {
+pub(super) struct CpuCollector {
     guest: bool,
     info: bool,
     flags_include: Pattern,
     bugs_include: Pattern,
-    times: Times,
+    times: MonotonicTimes,
     topology: Topology,
 }
 
-impl Collector for Cpu {
+impl Collector for CpuCollector {
     const NAME: &'static str = "cpu";
     const ABOUT: &'static str = "what the CPUs spend their time on";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = CpuCollectorFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: CpuCollectorFlags) -> Result<Self, String> {
         let flags_include = flags.cpu_info_flags_include.unwrap_or_default();
         let bugs_include = flags.cpu_info_bugs_include.unwrap_or_default();
         Ok(Self {
@@ -105,29 +105,29 @@ impl Collector for Cpu {
             info: flags.cpu_info || !flags_include.is_empty() || !bugs_include.is_empty(),
             flags_include,
             bugs_include,
-            times: Times::default(),
+            times: MonotonicTimes::default(),
             topology: Topology::default(),
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        let online = self.times.add(&mut out, machine.proc_stat()?, self.guest);
+        let online = self.times.add(&mut out, snapshot.proc_stat()?, self.guest);
         if self.info {
-            let cpuinfo = machine.proc("cpuinfo");
-            if let Some(cpuinfo) = out.keep(cpuinfo) {
-                self.info(&mut out, &CpuInfo::of(&cpuinfo));
+            let cpuinfo = snapshot.read_proc("cpuinfo");
+            if let Some(cpuinfo) = out.ok_or_skip(cpuinfo) {
+                self.add_info(&mut out, &CpuInfo::parse(&cpuinfo));
             }
         }
-        let cpus = machine.sys_dir("devices/system/cpu");
-        if let Some(cpus) = out.keep(cpus) {
-            let isolated = cpus.read("isolated").and_then(|list| cpu_list(&list));
-            for cpu in out.keep(isolated).unwrap_or_default() {
+        let cpus = snapshot.sys_dir("devices/system/cpu");
+        if let Some(cpus) = out.ok_or_skip(cpus) {
+            let isolated = cpus.read("isolated").and_then(|list| parse_cpu_list(&list));
+            for cpu in out.ok_or_skip(isolated).unwrap_or_default() {
                 out.add(&ISOLATED, [&cpu.to_string()], true);
             }
             self.topology.add_throttles(&mut out, &cpus, &online);
-            let switches = switches(&cpus);
-            for (cpu, online) in out.keep(switches).unwrap_or_default() {
+            let hotpluggable = hotpluggable_cpus(&cpus);
+            for (cpu, online) in out.ok_or_skip(hotpluggable).unwrap_or_default() {
                 out.add(&ONLINE, [&cpu], online);
             }
         }
@@ -135,8 +135,8 @@ impl Collector for Cpu {
     }
 }
 
-impl Cpu {
-    fn info(&self, out: &mut Families, cpuinfo: &CpuInfo<'_>) {
+impl CpuCollector {
+    fn add_info(&self, out: &mut Families, cpuinfo: &CpuInfo<'_>) {
         for cpu in &cpuinfo.cpus {
             let labels = [
                 cpu.cache_size,
@@ -169,7 +169,7 @@ impl Cpu {
 }
 
 /// The number of the CPU that a directory in `/sys/devices/system/cpu` is about.
-pub(super) fn number_of(name: &OsStr) -> Option<&str> {
+pub(super) fn cpu_number(name: &OsStr) -> Option<&str> {
     let number = name.to_str()?.strip_prefix("cpu")?;
     let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
     is_number.then_some(number)
@@ -177,28 +177,28 @@ pub(super) fn number_of(name: &OsStr) -> Option<&str> {
 
 /// The CPUs that can be taken offline, and whether they are online. None where the
 /// first of them cannot, as on x86 since Linux 6.5.
-fn switches(cpus: &Dir) -> Result<Vec<(String, bool)>> {
+fn hotpluggable_cpus(cpus: &Dir) -> Result<Vec<(String, bool)>> {
     if !cpus.has("cpu0/online") {
         return Ok(Vec::new());
     }
-    let online = cpu_list(&cpus.read("online")?)?;
+    let online = parse_cpu_list(&cpus.read("online")?)?;
     let names = cpus.names()?;
-    let switch = |name: &str| (name.to_owned(), is_in(&online, name));
+    let with_state = |name: &str| (name.to_owned(), contains_cpu(&online, name));
     Ok(names
         .iter()
-        .filter_map(|n| number_of(n))
-        .map(switch)
+        .filter_map(|n| cpu_number(n))
+        .map(with_state)
         .collect())
 }
 
-fn is_in(sorted: &[u32], number: &str) -> bool {
+fn contains_cpu(sorted: &[u32], number: &str) -> bool {
     number
         .parse()
         .is_ok_and(|n| sorted.binary_search(&n).is_ok())
 }
 
 /// A list of CPUs as the kernel writes it: `0-3,8`, or nothing.
-fn cpu_list(text: &Text) -> Result<Vec<u32>> {
+fn parse_cpu_list(text: &Text) -> Result<Vec<u32>> {
     let mut cpus = Vec::new();
     for range in text.trimmed().split(',').filter(|range| !range.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -218,18 +218,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_of_cpus_has_ranges_and_gaps() {
-        assert_eq!(cpu_list(&"0-2,7\n".into()).unwrap(), [0, 1, 2, 7]);
-        assert!(cpu_list(&"\n".into()).unwrap().is_empty());
-        let error = cpu_list(&"0-x\n".into()).unwrap_err().to_string();
+    fn parses_cpu_lists_with_ranges_and_gaps() {
+        assert_eq!(parse_cpu_list(&"0-2,7\n".into()).unwrap(), [0, 1, 2, 7]);
+        assert!(parse_cpu_list(&"\n".into()).unwrap().is_empty());
+        let error = parse_cpu_list(&"0-x\n".into()).unwrap_err().to_string();
         assert_eq!(error, r#"test:1: not a range of CPUs: "0-x""#);
-        assert!(cpu_list(&"0-4294967295".into()).unwrap().len() <= MAX_CPUS);
-        assert!(cpu_list(&"0-65535,70000-80000".into()).is_err());
+        assert!(parse_cpu_list(&"0-4294967295".into()).unwrap().len() <= MAX_CPUS);
+        assert!(parse_cpu_list(&"0-65535,70000-80000".into()).is_err());
     }
 
     #[test]
-    fn only_a_cpu_is_taken_for_one() {
-        let number = |name| number_of(OsStr::new(name));
+    fn only_cpu_directories_match() {
+        let number = |name| cpu_number(OsStr::new(name));
         assert_eq!(number("cpu12"), Some("12"));
         for other in ["cpu", "cpufreq", "cpuidle", "online", "cpu1x"] {
             assert_eq!(number(other), None, "{other}");
@@ -237,21 +237,21 @@ mod tests {
     }
 
     #[test]
-    fn asking_for_flags_asks_for_the_info_too() {
-        let flags = |pattern: &str| Flags {
+    fn flags_include_enables_info() {
+        let flags = |pattern: &str| CpuCollectorFlags {
             cpu_guest: true,
             cpu_info: false,
             cpu_info_flags_include: pattern.parse().ok(),
             cpu_info_bugs_include: None,
         };
-        assert!(Cpu::new(flags("^aes$")).unwrap().info);
-        assert!(!Cpu::new(flags("")).unwrap().info);
+        assert!(CpuCollector::new(flags("^aes$")).unwrap().info);
+        assert!(!CpuCollector::new(flags("")).unwrap().info);
 
         let mut out = Families::default();
         let text =
             Text::from("processor : 3\ncpu MHz : 1000.5\nflags : fpu aes vaes\nbugs : mds\n");
-        let cpu = Cpu::new(flags("^aes$")).unwrap();
-        cpu.info(&mut out, &CpuInfo::of(&text));
+        let cpu = CpuCollector::new(flags("^aes$")).unwrap();
+        cpu.add_info(&mut out, &CpuInfo::parse(&text));
         let lines = out.lines();
         assert_eq!(
             lines[1..],

@@ -13,14 +13,14 @@ use crate::{error::Result, family::Families, sources::Dir};
 
 /// Where a CPU sits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct CoreLocation {
     package: u32,
     core: u32,
 }
 
 /// Where the CPUs of the last scrape sit: that cannot change while they are online.
 #[derive(Debug, Default)]
-pub(super) struct Topology(Mutex<BTreeMap<u32, Place>>);
+pub(super) struct Topology(Mutex<BTreeMap<u32, CoreLocation>>);
 
 impl Topology {
     /// Adds how often the cores and packages of these CPUs were throttled.
@@ -33,53 +33,58 @@ impl Topology {
         }
         let mut cores = BTreeSet::new();
         let mut packages = BTreeSet::new();
-        for (cpu, place) in self.places(out, cpus, online) {
-            let (package, core) = (place.package.to_string(), place.core.to_string());
-            let throttles = |file| cpus.number(format!("cpu{cpu}/thermal_throttle/{file}"));
+        for (cpu, location) in self.locations(out, cpus, online) {
+            let (package, core) = (location.package.to_string(), location.core.to_string());
+            let throttles = |file| cpus.read_number(format!("cpu{cpu}/thermal_throttle/{file}"));
             // A CPU that cannot say leaves it to the next one of its core or package.
-            if !cores.contains(&place) {
+            if !cores.contains(&location) {
                 let count: Result<u64> = throttles("core_throttle_count");
-                if let Some(count) = out.keep(count) {
-                    cores.insert(place);
+                if let Some(count) = out.ok_or_skip(count) {
+                    cores.insert(location);
                     out.add(&CORE_THROTTLES, [&core, &package], count);
                 }
             }
-            if !packages.contains(&place.package) {
+            if !packages.contains(&location.package) {
                 let count: Result<u64> = throttles("package_throttle_count");
-                if let Some(count) = out.keep(count) {
-                    packages.insert(place.package);
+                if let Some(count) = out.ok_or_skip(count) {
+                    packages.insert(location.package);
                     out.add(&PACKAGE_THROTTLES, [&package], count);
                 }
             }
         }
     }
 
-    fn places(&self, out: &mut Families, cpus: &Dir, online: &[u32]) -> BTreeMap<u32, Place> {
-        let known = self.lock().clone();
-        let mut places = BTreeMap::new();
+    fn locations(
+        &self,
+        out: &mut Families,
+        cpus: &Dir,
+        online: &[u32],
+    ) -> BTreeMap<u32, CoreLocation> {
+        let cached = self.lock().clone();
+        let mut locations = BTreeMap::new();
         for cpu in online {
-            let place = known
+            let location = cached
                 .get(cpu)
                 .copied()
-                .map_or_else(|| place(cpus, *cpu), Ok);
-            if let Some(place) = out.keep(place) {
-                places.insert(*cpu, place);
+                .map_or_else(|| read_location(cpus, *cpu), Ok);
+            if let Some(location) = out.ok_or_skip(location) {
+                locations.insert(*cpu, location);
             }
         }
-        if places != known {
-            self.lock().clone_from(&places);
+        if locations != cached {
+            self.lock().clone_from(&locations);
         }
-        places
+        locations
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, Place>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, CoreLocation>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn place(cpus: &Dir, cpu: u32) -> Result<Place> {
-    Ok(Place {
-        package: cpus.number(format!("cpu{cpu}/topology/physical_package_id"))?,
-        core: cpus.number(format!("cpu{cpu}/topology/core_id"))?,
+fn read_location(cpus: &Dir, cpu: u32) -> Result<CoreLocation> {
+    Ok(CoreLocation {
+        package: cpus.read_number(format!("cpu{cpu}/topology/physical_package_id"))?,
+        core: cpus.read_number(format!("cpu{cpu}/topology/core_id"))?,
     })
 }

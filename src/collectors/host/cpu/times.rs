@@ -21,26 +21,26 @@ use crate::{
 /// The column of [`MODES`] that tells a CPU that restarted.
 const IDLE: usize = 3;
 /// What idle time must have lost for that. More than it ever steps back by itself.
-const RESTART: u64 = 3 * TICKS_PER_SECOND;
+const RESTART_TICKS: u64 = 3 * TICKS_PER_SECOND;
 
 /// The ticks of one CPU, by column; `None` for what the kernel is too old to count.
 type Ticks = [Option<u64>; MODES.len() + GUEST_MODES.len()];
 
 /// The largest times seen, of the CPUs that were there in the last scrape.
 #[derive(Debug, Default)]
-pub(super) struct Times(Mutex<BTreeMap<u32, Ticks>>);
+pub(super) struct MonotonicTimes(Mutex<BTreeMap<u32, Ticks>>);
 
-impl Times {
+impl MonotonicTimes {
     /// Adds the times of every CPU in `/proc/stat`; answers which those are.
     pub(super) fn add(&self, out: &mut Families, stat: &Text, guest: bool) -> Vec<u32> {
         let mut cpus = BTreeMap::new();
         for line in stat.lines() {
-            let cpu = ticks(line);
-            if let Some(Some((cpu, ticks))) = out.keep(cpu) {
+            let cpu = parse_ticks(line);
+            if let Some(Some((cpu, ticks))) = out.ok_or_skip(cpu) {
                 cpus.insert(cpu, ticks);
             }
         }
-        let cpus = self.advance(cpus);
+        let cpus = self.make_monotonic(cpus);
         for (cpu, ticks) in &cpus {
             let cpu = cpu.to_string();
             let (times, guests) = ticks.split_at(MODES.len());
@@ -60,23 +60,23 @@ impl Times {
         cpus.into_keys().collect()
     }
 
-    fn advance(&self, mut cpus: BTreeMap<u32, Ticks>) -> BTreeMap<u32, Ticks> {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn make_monotonic(&self, mut cpus: BTreeMap<u32, Ticks>) -> BTreeMap<u32, Ticks> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (cpu, ticks) in &mut cpus {
-            if let Some(before) = seen.get(cpu) {
-                *ticks = advanced(before, ticks);
+            if let Some(before) = last.get(cpu) {
+                *ticks = monotonic(before, ticks);
             }
         }
         // CPUs that are gone are forgotten.
-        seen.clone_from(&cpus);
+        last.clone_from(&cpus);
         cpus
     }
 }
 
-fn advanced(before: &Ticks, now: &Ticks) -> Ticks {
+fn monotonic(before: &Ticks, now: &Ticks) -> Ticks {
     let lost = before[IDLE].zip(now[IDLE]);
     let lost = lost.map_or(0, |(before, now)| before.saturating_sub(now));
-    if lost >= RESTART {
+    if lost >= RESTART_TICKS {
         return *now;
     }
     let mut ticks = *now;
@@ -87,7 +87,7 @@ fn advanced(before: &Ticks, now: &Ticks) -> Ticks {
 }
 
 /// One line, if it is about one CPU.
-fn ticks(mut line: Fields<'_>) -> Result<Option<(u32, Ticks)>> {
+fn parse_ticks(mut line: Fields<'_>) -> Result<Option<(u32, Ticks)>> {
     let cpu = line.next_word().and_then(|word| word.strip_prefix("cpu"));
     // The line without a number is the sum of the others.
     let Some(cpu) = cpu.filter(|cpu| !cpu.is_empty()) else {
@@ -105,7 +105,7 @@ fn ticks(mut line: Fields<'_>) -> Result<Option<(u32, Ticks)>> {
 mod tests {
     use super::*;
 
-    fn lines(times: &Times, stat: &str) -> Vec<String> {
+    fn lines(times: &MonotonicTimes, stat: &str) -> Vec<String> {
         let mut out = Families::default();
         times.add(&mut out, &stat.into(), true);
         out.lines()
@@ -113,17 +113,17 @@ mod tests {
 
     /// What two scrapes make of the user and idle time of a CPU.
     fn second_scrape(first: &str, second: &str) -> [String; 2] {
-        let times = Times::default();
+        let times = MonotonicTimes::default();
         lines(&times, first);
         let lines = lines(&times, second);
         [lines[0].clone(), lines[3].clone()]
     }
 
     #[test]
-    fn every_column_is_a_mode_of_its_own() {
+    fn each_column_is_a_mode() {
         let stat = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu2 101 2 3 4 5 6 7 8 9 10 99\nintr 1\n";
         assert_eq!(
-            lines(&Times::default(), stat),
+            lines(&MonotonicTimes::default(), stat),
             [
                 r#"node_cpu_seconds_total{cpu="2",mode="user"} 1.01"#,
                 r#"node_cpu_seconds_total{cpu="2",mode="nice"} 0.02"#,
@@ -140,34 +140,34 @@ mod tests {
     }
 
     #[test]
-    fn an_old_kernel_has_fewer_modes_and_a_damaged_line_costs_only_its_cpu() {
+    fn old_kernels_and_malformed_lines_are_tolerated() {
         let mut out = Families::default();
         let stat = "cpu0 1 2 3 4\ncpu1 1 x 3 4\n".into();
-        assert_eq!(Times::default().add(&mut out, &stat, true), [0]);
+        assert_eq!(MonotonicTimes::default().add(&mut out, &stat, true), [0]);
         assert_eq!(out.lines().len(), 4);
-        let (skipped, reason) = out.skipped();
+        let (skipped, reason) = out.errors();
         assert_eq!(skipped, 1);
         let reason = reason.unwrap().to_string();
         assert_eq!(reason, r#"test:2: ticks is not a number: "x""#);
     }
 
     #[test]
-    fn a_time_that_steps_back_a_little_stays_where_it_was() {
+    fn small_decrease_is_ignored() {
         let [user, idle] = second_scrape("cpu0 500 0 0 1000\n", "cpu0 499 0 0 701\n");
         assert_eq!(user, r#"node_cpu_seconds_total{cpu="0",mode="user"} 5"#);
         assert_eq!(idle, r#"node_cpu_seconds_total{cpu="0",mode="idle"} 10"#);
     }
 
     #[test]
-    fn a_cpu_that_was_unplugged_starts_anew() {
+    fn unplugged_cpu_restarts_its_counters() {
         let [user, idle] = second_scrape("cpu0 500 0 0 1000\n", "cpu0 499 0 0 700\n");
         assert_eq!(user, r#"node_cpu_seconds_total{cpu="0",mode="user"} 4.99"#);
         assert_eq!(idle, r#"node_cpu_seconds_total{cpu="0",mode="idle"} 7"#);
     }
 
     #[test]
-    fn a_cpu_that_went_away_is_forgotten() {
-        let times = Times::default();
+    fn removed_cpu_is_dropped() {
+        let times = MonotonicTimes::default();
         lines(&times, "cpu0 1 2 3 4\ncpu1 500 0 0 10\n");
         lines(&times, "cpu0 1 2 3 4\n");
         assert_eq!(times.0.lock().unwrap().len(), 1);

@@ -15,12 +15,12 @@ use crate::{
     metric::{Desc, Metric},
     metrics,
     pattern::{Filter, Pattern},
-    sources::{self, Driver, LinkModes, LinkSettings, Snapshot, Statistics},
+    sources::{self, DriverInfo, LinkModeSet, LinkSettings, Snapshot, Statistics},
 };
 
 use super::{
-    memo::{Memo, Recall},
-    names::metric_word,
+    positional_cache::{CacheCursor, PositionalCache},
+    sanitize::sanitize_name,
 };
 
 metrics! {
@@ -70,7 +70,7 @@ const EXCLUDE: &str = "collector.ethtool.device-exclude";
 /// The flags of the ethtool collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct EthtoolCollectorFlags {
     /// Network interfaces to ask; not together with device-exclude.
     #[arg(long = INCLUDE, value_name = "REGEX")]
     ethtool_device_include: Option<Pattern>,
@@ -88,21 +88,21 @@ pub(super) struct Flags {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Ethtool {
+pub(super) struct EthtoolCollector {
     interfaces: Filter,
     statistics: Pattern,
     /// For each statistic of each interface its name here, if it is wanted.
-    words: Memo<Option<String>>,
+    names: PositionalCache<Option<String>>,
 }
 
-impl Collector for Ethtool {
+impl Collector for EthtoolCollector {
     const NAME: &'static str = "ethtool";
     const ABOUT: &'static str = "what the drivers of network interfaces count and can do";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = EthtoolCollectorFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: EthtoolCollectorFlags) -> Result<Self, String> {
         Ok(Self {
             interfaces: Filter::new(
                 (INCLUDE, flags.ethtool_device_include),
@@ -110,76 +110,76 @@ impl Collector for Ethtool {
                 "",
             )?,
             statistics: flags.ethtool_metrics_include,
-            words: Memo::default(),
+            names: PositionalCache::default(),
         })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let interfaces = machine.sys_dir("class/net")?.names()?;
-        let mut ethtool = machine.ethtool()?;
-        let mut words = self.words.recall();
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let interfaces = snapshot.sys_dir("class/net")?.names()?;
+        let mut ethtool = snapshot.ethtool()?;
+        let mut names = self.names.cursor();
         let mut out = Families::default();
         for interface in interfaces.iter().filter_map(|name| name.to_str()) {
-            if self.interfaces.wants(interface) {
-                self.add(&mut out, &mut ethtool, &mut words, interface);
+            if self.interfaces.matches(interface) {
+                self.add(&mut out, &mut ethtool, &mut names, interface);
             }
         }
         Ok(out)
     }
 }
 
-impl Ethtool {
+impl EthtoolCollector {
     fn add(
         &self,
         out: &mut Families,
-        ethtool: &mut sources::Ethtool,
-        words: &mut Recall<'_, Option<String>>,
+        ethtool: &mut sources::EthtoolSocket,
+        names: &mut CacheCursor<'_, Option<String>>,
         interface: &str,
     ) {
-        let link = ethtool.link(interface);
+        let link = ethtool.link_settings(interface);
         // It is gone, was never one (`bonding_masters`), or is in another network
         // namespace than this process.
-        if link.as_ref().is_err_and(Error::is_vanished) {
+        if link.as_ref().is_err_and(Error::is_gone) {
             return;
         }
-        if let Some(link) = out.keep(link) {
+        if let Some(link) = out.ok_or_skip(link) {
             add_link(out, interface, &link);
         }
-        if let Some(driver) = out.keep(ethtool.driver(interface)) {
+        if let Some(driver) = out.ok_or_skip(ethtool.driver_info(interface)) {
             add_driver(out, interface, &driver);
         }
-        if let Some(statistics) = out.keep(ethtool.statistics(interface)) {
-            self.add_statistics(out, words, interface, &statistics);
+        if let Some(statistics) = out.ok_or_skip(ethtool.statistics(interface)) {
+            self.add_statistics(out, names, interface, &statistics);
         }
     }
 
     fn add_statistics(
         &self,
         out: &mut Families,
-        words: &mut Recall<'_, Option<String>>,
+        names: &mut CacheCursor<'_, Option<String>>,
         interface: &str,
         statistics: &Statistics,
     ) {
-        let mut named: Vec<(String, Value)> = Vec::new();
+        let mut values: Vec<(String, Value)> = Vec::new();
         let mut uses = HashMap::new();
         for (name, value) in statistics.iter() {
-            let decide = |name: &str| self.statistics.matches(name).then(|| word(name));
-            if let Some(word) = words.next(&name, decide) {
-                *uses.entry(word.clone()).or_insert(0) += 1;
-                named.push((word.clone(), value.into()));
+            let select = |name: &str| self.statistics.matches(name).then(|| statistic_name(name));
+            if let Some(metric_name) = names.next_or_insert_with(&name, select) {
+                *uses.entry(metric_name.clone()).or_insert(0) += 1;
+                values.push((metric_name.clone(), value.into()));
             }
         }
-        for (word, value) in named {
-            if uses.get(&word) == Some(&1) {
-                out.add_word(&STATISTIC, &word, [interface], value);
+        for (metric_name, value) in values {
+            if uses.get(&metric_name) == Some(&1) {
+                out.add_named(&STATISTIC, &metric_name, [interface], value);
             }
         }
     }
 }
 
-fn add_driver(out: &mut Families, interface: &str, driver: &Driver) {
+fn add_driver(out: &mut Families, interface: &str, driver: &DriverInfo) {
     let labels = [
-        &driver.bus,
+        &driver.bus_info,
         interface,
         &driver.name,
         &driver.expansion_rom_version,
@@ -196,21 +196,26 @@ fn add_link(out: &mut Families, interface: &str, link: &LinkSettings) {
         }
     }
     add_speeds(out, &SUPPORTED_SPEED, interface, &link.supported);
-    add_speeds(out, &ADVERTISED_SPEED, interface, &link.advertised);
+    add_speeds(out, &ADVERTISED_SPEED, interface, &link.advertising);
     for (modes, metric, mode) in [
         (&link.supported, &SUPPORTED_AUTONEGOTIATE, AUTONEG),
         (&link.supported, &SUPPORTED_PAUSE, PAUSE),
         (&link.supported, &SUPPORTED_ASYMMETRIC_PAUSE, ASYM_PAUSE),
-        (&link.advertised, &ADVERTISED_AUTONEGOTIATE, AUTONEG),
-        (&link.advertised, &ADVERTISED_PAUSE, PAUSE),
-        (&link.advertised, &ADVERTISED_ASYMMETRIC_PAUSE, ASYM_PAUSE),
+        (&link.advertising, &ADVERTISED_AUTONEGOTIATE, AUTONEG),
+        (&link.advertising, &ADVERTISED_PAUSE, PAUSE),
+        (&link.advertising, &ADVERTISED_ASYMMETRIC_PAUSE, ASYM_PAUSE),
     ] {
         out.add(metric, [interface], modes.has(mode));
     }
-    out.add(&AUTONEGOTIATE, [interface], link.autonegotiates);
+    out.add(&AUTONEGOTIATE, [interface], link.autoneg);
 }
 
-fn add_speeds(out: &mut Families, metric: &'static Metric<3>, interface: &str, modes: &LinkModes) {
+fn add_speeds(
+    out: &mut Families,
+    metric: &'static Metric<3>,
+    interface: &str,
+    modes: &LinkModeSet,
+) {
     for speed in speeds::SPEEDS {
         if modes.has(speed.mode) {
             let bytes = Value::product(speed.megabits, 1_000_000 / 8);
@@ -220,19 +225,23 @@ fn add_speeds(out: &mut Families, metric: &'static Metric<3>, interface: &str, m
 }
 
 /// A statistic's name as part of a metric's.
-fn word(statistic: &str) -> String {
+fn statistic_name(statistic: &str) -> String {
     let name = match statistic {
         "rx_bytes" | "rx_dropped" | "rx_errors" | "rx_packets" | "tx_bytes" | "tx_errors"
         | "tx_packets" => format!("{statistic}_total"),
-        _ => metric_word(statistic).to_lowercase(),
+        _ => sanitize_name(statistic).to_lowercase(),
     };
     let name = name.trim_start_matches('_');
-    spelled_out(&spelled_out(name, "rx", "received"), "tx", "transmitted")
+    expand_abbreviation(
+        &expand_abbreviation(name, "rx", "received"),
+        "tx",
+        "transmitted",
+    )
 }
 
 /// Puts `long` for the word `short`. Of two in a row only the first is replaced:
 /// so it always was, and `tx_tx_timeouts` is `transmitted_tx_timeouts`.
-fn spelled_out(name: &str, short: &str, long: &str) -> String {
+fn expand_abbreviation(name: &str, short: &str, long: &str) -> String {
     let mut words = Vec::new();
     let mut last_was_replaced = false;
     for word in name.split('_') {
@@ -246,23 +255,23 @@ fn spelled_out(name: &str, short: &str, long: &str) -> String {
 mod tests {
     use super::*;
 
-    fn ethtool(include: &str) -> Ethtool {
-        Ethtool {
+    fn ethtool(include: &str) -> EthtoolCollector {
+        EthtoolCollector {
             interfaces: Filter::default(),
             statistics: include.parse().unwrap(),
-            words: Memo::default(),
+            names: PositionalCache::default(),
         }
     }
 
-    fn lines(ethtool: &Ethtool, statistics: &[(&str, u64)]) -> Vec<String> {
+    fn lines(ethtool: &EthtoolCollector, statistics: &[(&str, u64)]) -> Vec<String> {
         let mut out = Families::default();
-        let mut words = ethtool.words.recall();
+        let mut words = ethtool.names.cursor();
         ethtool.add_statistics(&mut out, &mut words, "eth 0", &statistics.into());
         out.lines()
     }
 
     #[test]
-    fn a_statistic_is_named_as_it_always_was() {
+    fn statistic_names_match_node_exporter() {
         for (statistic, name) in [
             ("rx_bytes", "received_bytes_total"),
             ("rx_packets", "received_packets_total"),
@@ -277,12 +286,12 @@ mod tests {
             ("peer_ifindex", "peer_ifindex"),
             ("Tx", "transmitted"),
         ] {
-            assert_eq!(word(statistic), name);
+            assert_eq!(statistic_name(statistic), name);
         }
     }
 
     #[test]
-    fn of_two_statistics_with_one_name_neither_is_exposed() {
+    fn conflicting_statistic_names_are_dropped() {
         let statistics = [("rx.err", 1), ("rx_err", 2), ("tx_err", 3), ("rx-err", 4)];
         let ethtool = ethtool(".*");
         for _ in 0..2 {
@@ -294,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_are_chosen_by_the_drivers_names() {
+    fn include_pattern_matches_driver_names() {
         let statistics = [("rx_err", 1), ("tx_err", 2), ("received", 3)];
         assert_eq!(
             lines(&ethtool("^rx_"), &statistics),
@@ -304,13 +313,13 @@ mod tests {
     }
 
     #[test]
-    fn a_link_says_what_it_can_do_and_what_it_offers() {
+    fn link_exposes_supported_and_advertised_modes() {
         let link = LinkSettings {
-            autonegotiates: true,
+            autoneg: true,
             // TP, MII, autonegotiation, pause, 100baseT half and full, 25000baseKR.
             supported: [1 << 7 | 1 << 9 | 1 << 6 | 1 << 13 | 0b1100, 1, 0, 0].into(),
             // Asymmetric pause, 1000baseT full.
-            advertised: [1 << 14 | 1 << 5, 0, 0, 0].into(),
+            advertising: [1 << 14 | 1 << 5, 0, 0, 0].into(),
         };
         let mut out = Families::default();
         add_link(&mut out, "eth0", &link);
@@ -335,12 +344,12 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_is_shown_with_all_its_names() {
-        let driver = Driver {
+    fn driver_info_has_all_labels() {
+        let driver = DriverInfo {
             name: "e1000e".into(),
             version: "6.1".into(),
             firmware_version: "0.5-4".into(),
-            bus: "0000:00:1f.6".into(),
+            bus_info: "0000:00:1f.6".into(),
             expansion_rom_version: "9".into(),
         };
         let mut out = Families::default();

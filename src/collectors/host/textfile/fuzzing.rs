@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Gathering, parse};
+use super::{FamilyMerger, parse};
 use crate::{family::Families, sources::UserFile};
 
 /// What two files say together, which are parted by a line `####`.
@@ -13,12 +13,12 @@ pub(crate) fn files(bytes: &[u8]) -> Families {
         let (first, second) = bytes.split_at(at + 1);
         (first, second.get(BETWEEN.len() - 1..).unwrap_or_default())
     });
-    let mut gathering = Gathering::until(Instant::now() + Duration::from_secs(60));
+    let mut gathering = FamilyMerger::new(Instant::now() + Duration::from_secs(60));
     for (name, body) in [("a.prom", first), ("b.prom", second)] {
         let file = file(name, body);
-        if let Err(error) = gathering.file(&file, name) {
+        if let Err(error) = gathering.merge_file(&file, name) {
             assert!(error.to_string().len() <= 2 * body.len() + 1000);
-            gathering.failed(error);
+            gathering.record_error(error);
         }
     }
     gathering.into_families()
@@ -28,9 +28,9 @@ pub(crate) fn files(bytes: &[u8]) -> Families {
 pub(crate) fn samples(text: &str) -> Result<usize, String> {
     let file = file("page", text.as_bytes());
     let parsed = parse::parse(&file, usize::MAX).map_err(|error| error.to_string())?;
-    match parsed.odd.first() {
+    match parsed.skipped.first() {
         Some((line, reason)) => Err(format!("line {line}: {reason}")),
-        None => Ok(parsed.blocks.iter().map(|it| it.samples.len()).sum()),
+        None => Ok(parsed.families.iter().map(|it| it.samples.len()).sum()),
     }
 }
 

@@ -22,12 +22,12 @@ use std::{
 use crate::{
     collector::Collector,
     error::{Error, Result},
-    family::{Families, Family, Part},
-    metric::{Desc, Kind},
+    family::{Families, Family, SampleSuffix},
+    metric::{Desc, MetricType},
     metrics,
     sources::{Snapshot, UserFile},
 };
-use parse::{Block, Parsed};
+use parse::{ParsedFamily, ParsedFile};
 
 metrics! {
     /// When a text file was last written, as a unix time; only of files that were read without an error.
@@ -45,7 +45,7 @@ const MAX_ITEMS: usize = 2_000_000;
 /// The flags of the textfile collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Flags {
+pub(super) struct TextfileFlags {
     /// Read the *.prom files in this directory, or in all that match a pattern; can be repeated.
     #[arg(long = "collector.textfile.directory", value_name = "DIR")]
     textfile_directory: Vec<OsString>, // a PathBuf may not be empty
@@ -53,87 +53,83 @@ pub(super) struct Flags {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct TextFile {
+pub(super) struct Textfile {
     directories: Vec<PathBuf>,
 }
 
-impl Collector for TextFile {
+impl Collector for Textfile {
     const NAME: &'static str = "textfile";
     const ABOUT: &'static str = "metrics that other programs leave in files";
     const METRICS: &'static [&'static Desc] = METRICS;
-    type Flags = Flags;
+    type Flags = TextfileFlags;
 
-    fn new(flags: Flags) -> Result<Self, String> {
+    fn new(flags: TextfileFlags) -> Result<Self, String> {
         let mut directories = flags.textfile_directory;
         directories.retain(|directory| !directory.is_empty());
         let directories = directories.into_iter().map(PathBuf::from).collect();
         Ok(Self { directories })
     }
 
-    fn collect(&self, machine: &Snapshot) -> Result<Families> {
-        let mut gathering = Gathering::until(machine.deadline());
+    fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
+        let mut merger = FamilyMerger::new(snapshot.deadline());
         let mut seen = BTreeSet::new();
-        for directory in self
-            .directories
-            .iter()
-            .flat_map(|path| machine.matching(path))
-        {
+        for directory in self.directories.iter().flat_map(|path| snapshot.glob(path)) {
             if seen.insert(directory.clone())
-                && let Err(error) = gathering.directory(machine, &directory)
+                && let Err(error) = merger.read_directory(snapshot, &directory)
             {
-                gathering.failed(error);
+                merger.record_error(error);
             }
         }
-        Ok(gathering.into_families())
+        Ok(merger.into_families())
     }
 }
 
 /// What the files said so far.
 #[derive(Debug)]
-struct Gathering {
+struct FamilyMerger {
     out: Families,
     has_failed: bool,
     /// When to stop, so that what was read can still be handed over.
-    until: Instant,
-    left: usize,
-    families: Vec<Gathered>,
+    deadline: Instant,
+    remaining_items: usize,
+    families: Vec<MergedFamily>,
     by_name: HashMap<String, usize>,
 }
 
 /// A family, and where it came from.
 #[derive(Debug)]
-struct Gathered {
+struct MergedFamily {
     family: Family,
     help: Option<String>,
     files: Vec<String>,
 }
 
-impl Gathered {
-    fn new(block: &Block<'_>) -> Self {
-        let name = block.name.clone().into_owned();
+impl MergedFamily {
+    fn new(parsed: &ParsedFamily<'_>) -> Self {
+        let name = parsed.name.clone().into_owned();
         Self {
-            family: Family::foreign(name, String::new(), block.kind),
+            family: Family::new(name, String::new(), parsed.kind),
             help: None,
             files: Vec::new(),
         }
     }
 
-    fn add(&mut self, block: Block<'_>, file: &str) -> Result<(), String> {
+    fn merge(&mut self, parsed: ParsedFamily<'_>, file: &str) -> Result<(), String> {
         let first = self.files.first().map_or("", String::as_str);
-        if self.family.kind != block.kind {
-            return Err(format!("{} has another type in {first}", block.name));
+        if self.family.kind != parsed.kind {
+            return Err(format!("{} has another type in {first}", parsed.name));
         }
-        match (&self.help, block.help) {
+        match (&self.help, parsed.help) {
             (Some(known), Some(help)) if *known != help => {
-                return Err(format!("{} has another help text in {first}", block.name));
+                return Err(format!("{} has another help text in {first}", parsed.name));
             }
             (None, help) => self.help = help,
             _ => {}
         }
         self.files.push(file.to_owned());
-        let bound_label = parse::bound_label(block.kind);
-        for sample in block.samples {
-            let bound = sample.bound.map(parse::bound_text);
+        let bound_label = parse::bound_label(parsed.kind);
+        for sample in parsed.samples {
+            let bound = sample.bound.map(parse::format_bound);
             let bound = bound_label.zip(bound.as_deref());
             let labels = sample.labels.iter();
             let labels = labels.map(|(name, value)| (*name, value.as_ref()));
@@ -144,58 +140,64 @@ impl Gathered {
     }
 }
 
-impl Gathering {
-    fn until(deadline: Instant) -> Self {
+impl FamilyMerger {
+    fn new(deadline: Instant) -> Self {
         let now = Instant::now();
         let time = deadline.saturating_duration_since(now);
         Self {
             out: Families::default(),
             has_failed: false,
-            until: now + time * 3 / 4,
-            left: MAX_ITEMS,
+            deadline: now + time * 3 / 4,
+            remaining_items: MAX_ITEMS,
             families: Vec::new(),
             by_name: HashMap::new(),
         }
     }
 
-    fn failed(&mut self, error: Error) {
+    fn record_error(&mut self, error: Error) {
         self.has_failed = true;
-        self.out.skip(error);
+        self.out.record_error(error);
     }
 
-    fn directory(&mut self, machine: &Snapshot, path: &Path) -> Result<()> {
-        let directory = machine.dir(path)?;
+    fn read_directory(&mut self, snapshot: &Snapshot, path: &Path) -> Result<()> {
+        let directory = snapshot.open_dir(path)?;
         for name in directory.names()? {
-            if !is_for_us(&name) {
+            if !is_prom_file(&name) {
                 continue;
             }
-            if Instant::now() >= self.until {
+            if Instant::now() >= self.deadline {
                 let file = path.join(name).display().to_string();
                 return Err(Error::TimedOut(file));
             }
-            let read = directory.user_file(&name, MAX_FILE);
-            if let Err(error) = read.and_then(|file| self.file(&file, &clean(&path.join(&name)))) {
-                self.failed(error);
+            let read = directory.read_user_file(&name, MAX_FILE);
+            if let Err(error) =
+                read.and_then(|file| self.merge_file(&file, &normalize_path(&path.join(&name))))
+            {
+                self.record_error(error);
             }
         }
         Ok(())
     }
 
-    fn file(&mut self, file: &UserFile, label: &str) -> Result<()> {
-        let Parsed { blocks, odd, items } = parse::parse(file, self.left)?;
-        self.left = self.left.saturating_sub(items);
+    fn merge_file(&mut self, file: &UserFile, label: &str) -> Result<()> {
+        let ParsedFile {
+            families,
+            skipped,
+            item_count,
+        } = parse::parse(file, self.remaining_items)?;
+        self.remaining_items = self.remaining_items.saturating_sub(item_count);
         let at = |line, reason| Error::Parse {
             path: file.path.clone(),
             line,
             reason,
         };
-        for (line, reason) in odd {
-            self.out.skip(at(line, reason.to_owned()));
+        for (line, reason) in skipped {
+            self.out.record_error(at(line, reason.to_owned()));
         }
-        for block in blocks {
-            let line = block.line;
-            if let Err(reason) = self.family(block, label) {
-                self.failed(at(line, reason));
+        for parsed in families {
+            let line = parsed.line;
+            if let Err(reason) = self.merge_family(parsed, label) {
+                self.record_error(at(line, reason));
             }
         }
         self.out.add(&MTIME, [label], file.modified);
@@ -203,41 +205,45 @@ impl Gathering {
     }
 
     /// Adds what a file says of one family, unless it contradicts earlier files.
-    fn family(&mut self, block: Block<'_>, file: &str) -> Result<(), String> {
-        let known = self.by_name.get(block.name.as_ref()).copied();
-        let at = known.unwrap_or(self.families.len());
-        if known.is_none() {
-            if let Some(other) = self.owner(&block.name, block.kind) {
-                return Err(format!("{} is the name of a part of {other}", block.name));
+    fn merge_family(&mut self, parsed: ParsedFamily<'_>, file: &str) -> Result<(), String> {
+        let index = self.by_name.get(parsed.name.as_ref()).copied();
+        let at = index.unwrap_or(self.families.len());
+        if index.is_none() {
+            if let Some(other) = self.conflicting_family(&parsed.name, parsed.kind) {
+                return Err(format!("{} is the name of a part of {other}", parsed.name));
             }
-            self.by_name.insert(block.name.clone().into_owned(), at);
-            self.families.push(Gathered::new(&block));
+            self.by_name.insert(parsed.name.clone().into_owned(), at);
+            self.families.push(MergedFamily::new(&parsed));
         }
         match self.families.get_mut(at) {
-            Some(family) => family.add(block, file),
+            Some(family) => family.merge(parsed, file),
             None => Ok(()),
         }
     }
 
     /// The family some of whose series would have this one's name, or the other way
     /// round: `x_count` beside a summary `x`.
-    fn owner(&self, name: &str, kind: Kind) -> Option<&str> {
-        let known = |name: &str| self.families.get(*self.by_name.get(name)?);
-        let is_part = |part: &Part| {
-            let whole = known(name.strip_suffix(part.suffix())?)?;
+    fn conflicting_family(&self, name: &str, kind: MetricType) -> Option<&str> {
+        let find_family = |name: &str| self.families.get(*self.by_name.get(name)?);
+        let is_part = |part: &SampleSuffix| {
+            let whole = find_family(name.strip_suffix(part.suffix())?)?;
             parts(whole.family.kind).contains(part).then_some(whole)
         };
-        let complex = [Kind::Histogram, Kind::GaugeHistogram, Kind::Summary];
+        let complex = [
+            MetricType::Histogram,
+            MetricType::GaugeHistogram,
+            MetricType::Summary,
+        ];
         let mut all_parts = complex.iter().flat_map(|kind| parts(*kind));
         let mut own_parts = parts(kind).iter();
         all_parts
             .find_map(is_part)
-            .or_else(|| own_parts.find_map(|part| known(&format!("{name}{}", part.suffix()))))
+            .or_else(|| own_parts.find_map(|part| find_family(&format!("{name}{}", part.suffix()))))
             .map(|known| known.family.name.as_ref())
     }
 
     fn into_families(mut self) -> Families {
-        for Gathered {
+        for MergedFamily {
             mut family,
             help,
             files,
@@ -245,7 +251,7 @@ impl Gathering {
         {
             let help = help.unwrap_or_else(|| format!("Metric read from {}", files.join(", ")));
             family.help = help.into();
-            self.out.add_foreign(family);
+            self.out.push(family);
         }
         self.out.add(&SCRAPE_ERROR, [], self.has_failed);
         self.out
@@ -253,22 +259,26 @@ impl Gathering {
 }
 
 /// The parts of a metric of this kind whose series have names of their own.
-fn parts(kind: Kind) -> &'static [Part] {
+fn parts(kind: MetricType) -> &'static [SampleSuffix] {
     match kind {
-        Kind::Histogram => &[Part::Bucket, Part::Sum, Part::Count],
-        Kind::GaugeHistogram => &[Part::Bucket, Part::GaugeSum, Part::GaugeCount],
-        Kind::Summary => &[Part::Sum, Part::Count],
+        MetricType::Histogram => &[SampleSuffix::Bucket, SampleSuffix::Sum, SampleSuffix::Count],
+        MetricType::GaugeHistogram => &[
+            SampleSuffix::Bucket,
+            SampleSuffix::GaugeSum,
+            SampleSuffix::GaugeCount,
+        ],
+        MetricType::Summary => &[SampleSuffix::Sum, SampleSuffix::Count],
         _ => &[],
     }
 }
 
-fn is_for_us(name: &OsStr) -> bool {
+fn is_prom_file(name: &OsStr) -> bool {
     name.as_bytes().ends_with(b".prom")
 }
 
 /// A path as the `file` label has it: what `.` and `..` in it say is done, by the
 /// text alone.
-fn clean(path: &Path) -> String {
+fn normalize_path(path: &Path) -> String {
     let mut clean = PathBuf::new();
     for component in path.components() {
         match (component, clean.components().next_back()) {
@@ -290,16 +300,16 @@ mod tests {
     use crate::sources::Roots;
 
     /// What these files say together: names and contents.
-    fn gathered(files: &[(&str, &str)]) -> (Vec<String>, Families) {
-        let mut gathering = Gathering::until(Instant::now());
+    fn merged(files: &[(&str, &str)]) -> (Vec<String>, Families) {
+        let mut gathering = FamilyMerger::new(Instant::now());
         for (name, body) in files {
             let file = UserFile {
                 path: name.into(),
                 body: body.as_bytes().to_owned(),
                 modified: 1_700_000_000,
             };
-            if let Err(error) = gathering.file(&file, name) {
-                gathering.failed(error);
+            if let Err(error) = gathering.merge_file(&file, name) {
+                gathering.record_error(error);
             }
         }
         let families = gathering.into_families();
@@ -319,8 +329,8 @@ mod tests {
     }
 
     #[test]
-    fn a_family_in_two_files_is_one() {
-        let (lines, families) = gathered(&[
+    fn family_in_two_files_is_merged() {
+        let (lines, families) = merged(&[
             ("a", "x{b=\"1\",a=\"2\"} 1\ny 1\n"),
             ("b", "x{a=\"3\"} 2\n# HELP y Why.\ny{a=\"4\"} 3\n"),
         ]);
@@ -344,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn of_contradictions_the_first_file_is_right_and_the_rest_of_the_other_is_kept() {
+    fn first_file_wins_on_conflict() {
         let first = "# HELP x One.\n# TYPE x gauge\nx 1\n# TYPE s summary\ns_sum 1\nt_count 1\n";
         for (second, reason) in [
             (
@@ -358,7 +368,7 @@ mod tests {
                 "1: t is the name of a part of t_count",
             ),
         ] {
-            let (lines, families) = gathered(&[("a", first), ("b", second)]);
+            let (lines, families) = merged(&[("a", first), ("b", second)]);
             assert_eq!(
                 lines,
                 [
@@ -374,7 +384,7 @@ mod tests {
                 ],
                 "{second:?}"
             );
-            let (skipped, error) = families.skipped();
+            let (skipped, error) = families.errors();
             assert_eq!(
                 (skipped, error.unwrap().to_string()),
                 (1, format!("b:{reason}"))
@@ -383,8 +393,8 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_says_nothing_and_has_no_time() {
-        let (lines, families) = gathered(&[("a", "x 1\ny\n"), ("b", "x 2\n")]);
+    fn invalid_file_exposes_no_metrics_or_mtime() {
+        let (lines, families) = merged(&[("a", "x 1\ny\n"), ("b", "x 2\n")]);
         assert_eq!(lines, ["# x Metric read from b", "{} 2", "{} 1"]);
         assert!(
             families
@@ -395,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn when_time_is_up_no_more_files_are_read() {
+    fn no_files_are_read_after_the_deadline() {
         let roots = Roots {
             procfs: "/".into(),
             sysfs: "/".into(),
@@ -404,15 +414,15 @@ mod tests {
         };
         let directory = crate::fixtures::fixture("hardware").join("textfile");
         let read = |deadline| {
-            let collector = TextFile {
+            let collector = Textfile {
                 directories: vec![directory.clone()],
             };
-            let machine = Snapshot::begin(roots.clone().into(), deadline);
+            let machine = Snapshot::new(roots.clone().into(), deadline);
             let out = collector.collect(&machine).unwrap();
             let times = out.iter().find(|family| family.name == MTIME.desc().name);
             (
                 times.map_or(0, Family::len),
-                out.skipped().1.map(ToString::to_string),
+                out.errors().1.map(ToString::to_string),
             )
         };
         let timed_out = format!("{}/backup.prom did not answer in time", directory.display());
@@ -421,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_label_is_tidy() {
+    fn file_label_is_normalized() {
         for (path, label) in [
             ("/a//b/./x.prom", "/a/b/x.prom"),
             ("/a/../../b/x.prom", "/b/x.prom"),
@@ -429,7 +439,7 @@ mod tests {
             ("../a/x.prom", "../a/x.prom"),
             ("a/../../x.prom", "../x.prom"),
         ] {
-            assert_eq!(clean(Path::new(path)), label);
+            assert_eq!(normalize_path(Path::new(path)), label);
         }
     }
 }

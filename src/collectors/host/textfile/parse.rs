@@ -16,40 +16,40 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    family::{Part, Value},
-    metric::Kind,
+    family::{SampleSuffix, Value},
+    metric::MetricType,
     sources::UserFile,
 };
 
 /// How much of what is wrong an error shows.
-const SHOWN: usize = 60;
+const MAX_EXCERPT: usize = 60;
 
 /// What a file says.
 #[derive(Debug)]
-pub(super) struct Parsed<'a> {
-    pub blocks: Vec<Block<'a>>,
+pub(super) struct ParsedFile<'a> {
+    pub families: Vec<ParsedFamily<'a>>,
     /// The lines of samples that were left out because they mean nothing, and why.
-    pub odd: Vec<(usize, &'static str)>,
+    pub skipped: Vec<(usize, &'static str)>,
     /// How many samples and labels there are.
-    pub items: usize,
+    pub item_count: usize,
 }
 
 /// What a file says of one family.
 #[derive(Debug)]
-pub(super) struct Block<'a> {
+pub(super) struct ParsedFamily<'a> {
     /// The name, as the older format has it.
     pub name: Cow<'a, str>,
-    pub kind: Kind,
+    pub kind: MetricType,
     pub help: Option<String>,
-    pub samples: Vec<Sample<'a>>,
+    pub samples: Vec<ParsedSample<'a>>,
     /// The line that named it first.
     pub line: usize,
 }
 
 /// One line with a value.
 #[derive(Debug)]
-pub(super) struct Sample<'a> {
-    pub part: Part,
+pub(super) struct ParsedSample<'a> {
+    pub part: SampleSuffix,
     /// Sorted by name; without those that are empty, and without `le` and `quantile`
     /// where they are `bound`.
     pub labels: Vec<(&'a str, Cow<'a, str>)>,
@@ -59,17 +59,17 @@ pub(super) struct Sample<'a> {
 }
 
 /// Reads a file that has no more than `max` samples and labels.
-pub(super) fn parse(file: &UserFile, max: usize) -> Result<Parsed<'_>> {
+pub(super) fn parse(file: &UserFile, max: usize) -> Result<ParsedFile<'_>> {
     let body = file.body.as_slice();
     let is_open_metrics = is_open_metrics(body);
     let mut parser = Parser {
         is_open_metrics,
-        drafts: Vec::new(),
+        builders: Vec::new(),
         by_name: HashMap::new(),
-        items: 0,
-        max,
+        item_count: 0,
+        max_items: max,
     };
-    let mut odd = Vec::new();
+    let mut skipped = Vec::new();
     let mut lines = body.split(|byte| *byte == b'\n').enumerate().peekable();
     while let Some((i, line)) = lines.next() {
         let is_last = lines.peek().is_none();
@@ -77,23 +77,23 @@ pub(super) fn parse(file: &UserFile, max: usize) -> Result<Parsed<'_>> {
             // It may go on in what is still to be written.
             Err("the last line does not end".to_owned())
         } else {
-            parser.line(i + 1, line)
+            parser.parse_line(i + 1, line)
         };
         let reason = read.map_err(|reason| Error::Parse {
             path: file.path.clone(),
             line: i + 1,
             reason,
         })?;
-        odd.extend(reason.map(|reason| (i + 1, reason)));
+        skipped.extend(reason.map(|reason| (i + 1, reason)));
     }
-    Ok(Parsed {
-        items: parser.items,
-        blocks: parser
-            .drafts
+    Ok(ParsedFile {
+        item_count: parser.item_count,
+        families: parser
+            .builders
             .into_iter()
-            .filter_map(|draft| draft.finish(is_open_metrics))
+            .filter_map(|draft| draft.build(is_open_metrics))
             .collect(),
-        odd,
+        skipped,
     })
 }
 
@@ -108,79 +108,83 @@ fn is_blank(byte: u8) -> bool {
 
 /// A family while its lines come in.
 #[derive(Debug)]
-struct Draft<'a> {
+struct FamilyBuilder<'a> {
     name: &'a str,
     /// None until a line says it, or a sample comes without.
-    kind: Option<Kind>,
+    kind: Option<MetricType>,
     help: Option<String>,
-    samples: Vec<Sample<'a>>,
+    samples: Vec<ParsedSample<'a>>,
     line: usize,
 }
 
 /// What stands behind a family's name in the name of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Suffix {
-    Part(Part),
+enum SuffixMeaning {
+    Part(SampleSuffix),
     /// What belongs to the name in the older format and not in `OpenMetrics`.
-    OfName,
+    NameSuffix,
     /// When something began to count; only `OpenMetrics` has it, and nobody reads it.
     Created,
 }
 
-const SUFFIXES: &[(&str, Suffix, &[Kind])] = &[
+const SUFFIXES: &[(&str, SuffixMeaning, &[MetricType])] = &[
     (
         "_count",
-        Suffix::Part(Part::Count),
-        &[Kind::Summary, Kind::Histogram],
+        SuffixMeaning::Part(SampleSuffix::Count),
+        &[MetricType::Summary, MetricType::Histogram],
     ),
     (
         "_sum",
-        Suffix::Part(Part::Sum),
-        &[Kind::Summary, Kind::Histogram],
+        SuffixMeaning::Part(SampleSuffix::Sum),
+        &[MetricType::Summary, MetricType::Histogram],
     ),
     (
         "_bucket",
-        Suffix::Part(Part::Bucket),
-        &[Kind::Histogram, Kind::GaugeHistogram],
+        SuffixMeaning::Part(SampleSuffix::Bucket),
+        &[MetricType::Histogram, MetricType::GaugeHistogram],
     ),
     (
         "_gcount",
-        Suffix::Part(Part::GaugeCount),
-        &[Kind::GaugeHistogram],
+        SuffixMeaning::Part(SampleSuffix::GaugeCount),
+        &[MetricType::GaugeHistogram],
     ),
     (
         "_gsum",
-        Suffix::Part(Part::GaugeSum),
-        &[Kind::GaugeHistogram],
+        SuffixMeaning::Part(SampleSuffix::GaugeSum),
+        &[MetricType::GaugeHistogram],
     ),
-    ("_total", Suffix::OfName, &[Kind::Counter]),
-    ("_info", Suffix::OfName, &[Kind::Info]),
+    ("_total", SuffixMeaning::NameSuffix, &[MetricType::Counter]),
+    ("_info", SuffixMeaning::NameSuffix, &[MetricType::Info]),
     (
         "_created",
-        Suffix::Created,
-        &[Kind::Counter, Kind::Histogram, Kind::Summary],
+        SuffixMeaning::Created,
+        &[
+            MetricType::Counter,
+            MetricType::Histogram,
+            MetricType::Summary,
+        ],
     ),
 ];
 
 /// The suffix that `OpenMetrics` leaves out of a family's name.
-fn suffix_of_name(kind: Kind) -> &'static str {
+fn name_suffix(kind: MetricType) -> &'static str {
     match kind {
-        Kind::Counter => "_total",
-        Kind::Info => "_info",
+        MetricType::Counter => "_total",
+        MetricType::Info => "_info",
         _ => "",
     }
 }
 
-fn kind(word: &str, is_open_metrics: bool) -> Option<Kind> {
+fn parse_type(word: &str, is_open_metrics: bool) -> Option<MetricType> {
     Some(match (word, is_open_metrics) {
-        ("counter", _) => Kind::Counter,
-        ("gauge", _) => Kind::Gauge,
-        ("histogram", _) => Kind::Histogram,
-        ("summary", _) => Kind::Summary,
-        ("untyped", _) | ("unknown", true) => Kind::Unknown,
-        ("info", true) => Kind::Info,
-        ("stateset", true) => Kind::StateSet,
-        ("gaugehistogram", true) => Kind::GaugeHistogram,
+        ("counter", _) => MetricType::Counter,
+        ("gauge", _) => MetricType::Gauge,
+        ("histogram", _) => MetricType::Histogram,
+        ("summary", _) => MetricType::Summary,
+        ("untyped", _) | ("unknown", true) => MetricType::Unknown,
+        ("info", true) => MetricType::Info,
+        ("stateset", true) => MetricType::StateSet,
+        ("gaugehistogram", true) => MetricType::GaugeHistogram,
         _ => return None,
     })
 }
@@ -188,17 +192,17 @@ fn kind(word: &str, is_open_metrics: bool) -> Option<Kind> {
 #[derive(Debug)]
 struct Parser<'a> {
     is_open_metrics: bool,
-    drafts: Vec<Draft<'a>>,
+    builders: Vec<FamilyBuilder<'a>>,
     by_name: HashMap<&'a str, usize>,
-    items: usize,
-    max: usize,
+    item_count: usize,
+    max_items: usize,
 }
 
 /// Why a line means nothing, if it does although nothing is wrong with it.
-type Odd = Option<&'static str>;
+type SkipReason = Option<&'static str>;
 
 impl<'a> Parser<'a> {
-    fn line(&mut self, number: usize, line: &'a [u8]) -> Result<Odd, String> {
+    fn parse_line(&mut self, number: usize, line: &'a [u8]) -> Result<SkipReason, String> {
         // What is for people to read may be in any encoding.
         let valid = match std::str::from_utf8(line) {
             Ok(text) => text,
@@ -208,11 +212,11 @@ impl<'a> Parser<'a> {
             }
         };
         let mut cursor = Cursor(valid);
-        cursor.blanks();
+        cursor.skip_blanks();
         if cursor.eat('#') {
             let before = valid.len() - cursor.0.len();
             let after = line.get(before..).unwrap_or_default();
-            return self.comment(number, cursor, after).map(|()| None);
+            return self.parse_comment(number, cursor, after).map(|()| None);
         }
         if valid.len() < line.len() {
             return Err("not UTF-8".to_owned());
@@ -220,24 +224,24 @@ impl<'a> Parser<'a> {
         if cursor.0.is_empty() {
             return Ok(None);
         }
-        self.sample(number, cursor)
+        self.parse_sample(number, cursor)
     }
 
     /// What stands behind a `#`; `line` is the same as `cursor`, and goes on where that
     /// is not UTF-8.
-    fn comment(
+    fn parse_comment(
         &mut self,
         number: usize,
         mut cursor: Cursor<'a>,
         line: &[u8],
     ) -> Result<(), String> {
         let len = cursor.0.len();
-        cursor.blanks();
+        cursor.skip_blanks();
         let keyword = cursor.word();
         if !matches!(keyword, "HELP" | "TYPE") {
             return Ok(());
         }
-        cursor.blanks();
+        cursor.skip_blanks();
         let name = cursor.name(is_in_metric_name);
         let rest = line.get(len - cursor.0.len()..).unwrap_or_default();
         let Some((after_name, rest)) = rest.split_first() else {
@@ -252,10 +256,10 @@ impl<'a> Parser<'a> {
             return Ok(());
         }
         let is_open_metrics = self.is_open_metrics;
-        let draft = self.described(number, name)?;
+        let builder = self.builder_for_metadata(number, name)?;
         if keyword == "HELP" {
-            let help = unescaped_help(text)?;
-            if draft.help.replace(help).is_some() {
+            let help = unescape_help(text)?;
+            if builder.help.replace(help).is_some() {
                 return Err(format!("a second HELP of {name}"));
             }
         } else {
@@ -264,9 +268,9 @@ impl<'a> Parser<'a> {
             } else {
                 text.to_ascii_lowercase()
             };
-            let kind = kind(&text, is_open_metrics)
-                .ok_or_else(|| format!("{name} has the unknown type {}", Shown(&text)))?;
-            if draft.kind.replace(kind).is_some() {
+            let kind = parse_type(&text, is_open_metrics)
+                .ok_or_else(|| format!("{name} has the unknown type {}", Excerpt(&text)))?;
+            if builder.kind.replace(kind).is_some() {
                 return Err(format!(
                     "a second TYPE of {name}, or one behind its samples"
                 ));
@@ -275,41 +279,45 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn sample(&mut self, number: usize, mut cursor: Cursor<'a>) -> Result<Odd, String> {
+    fn parse_sample(
+        &mut self,
+        number: usize,
+        mut cursor: Cursor<'a>,
+    ) -> Result<SkipReason, String> {
         let line = cursor.0;
         let name = cursor.name(is_in_metric_name);
         if name.is_empty() || !cursor.0.starts_with([' ', '\t', '{']) {
-            return Err(format!("not a metric's name: {}", Shown(line)));
+            return Err(format!("not a metric's name: {}", Excerpt(line)));
         }
-        cursor.blanks();
-        self.count()?;
-        let mut labels = self.labels(&mut cursor)?;
-        cursor.blanks();
+        cursor.skip_blanks();
+        self.count_item()?;
+        let mut labels = self.parse_labels(&mut cursor)?;
+        cursor.skip_blanks();
         let word = cursor.word();
-        let value = self::number(word)
-            .ok_or_else(|| format!("the value of {name} is not a number: {}", Shown(word)))?;
-        self.after_value(cursor)?;
+        let value = self::parse_number(word)
+            .ok_or_else(|| format!("the value of {name} is not a number: {}", Excerpt(word)))?;
+        self.check_end(cursor)?;
 
         labels.sort_by_key(|(name, _)| *name);
         let mut pairs = labels.iter().zip(labels.iter().skip(1));
-        if let Some(((twice, _), _)) = pairs.find(|((a, _), (b, _))| a == b) {
-            return Err(format!("{name} has the label {} twice", Shown(twice)));
+        if let Some(((duplicate, _), _)) = pairs.find(|((a, _), (b, _))| a == b) {
+            return Err(format!("{name} has the label {} twice", Excerpt(duplicate)));
         }
-        let (is_open_metrics, (draft, suffix)) =
-            (self.is_open_metrics, self.sampled(number, name)?);
-        let kind = *draft.kind.get_or_insert(Kind::Unknown);
+        let (is_open_metrics, (builder, suffix)) =
+            (self.is_open_metrics, self.builder_for_sample(number, name)?);
+        let kind = *builder.kind.get_or_insert(MetricType::Unknown);
         let part = match suffix {
-            Suffix::Part(part) => part,
-            Suffix::OfName => Part::Plain,
-            Suffix::Created => return Ok(None),
+            SuffixMeaning::Part(part) => part,
+            SuffixMeaning::NameSuffix => SampleSuffix::None,
+            SuffixMeaning::Created => return Ok(None),
         };
-        if is_open_metrics && !name.ends_with(suffix_of_name(kind)) {
+        if is_open_metrics && !name.ends_with(name_suffix(kind)) {
             return Err(format!(
                 "a sample of {name} must be named {name}{}",
-                suffix_of_name(kind)
+                name_suffix(kind)
             ));
         }
-        if kind == Kind::Info && value != Value::Unsigned(1) && value != Value::Float(1.0) {
+        if kind == MetricType::Info && value != Value::Unsigned(1) && value != Value::Float(1.0) {
             return Err(format!("{name} says something other than 1"));
         }
         let bound = match bound_label(kind) {
@@ -317,19 +325,21 @@ impl<'a> Parser<'a> {
             None => None,
         };
         let bound = match (part, bound) {
-            (Part::Bucket, None) => return Ok(Some("a bucket without a bound")),
-            (Part::Plain, None) if kind == Kind::Summary => {
+            (SampleSuffix::Bucket, None) => return Ok(Some("a bucket without a bound")),
+            (SampleSuffix::None, None) if kind == MetricType::Summary => {
                 return Ok(Some("a summary's sample without a quantile"));
             }
-            (Part::Plain, _) if matches!(kind, Kind::Histogram | Kind::GaugeHistogram) => {
+            (SampleSuffix::None, _)
+                if matches!(kind, MetricType::Histogram | MetricType::GaugeHistogram) =>
+            {
                 return Ok(Some("a histogram's sample that is no part of one"));
             }
-            (Part::Bucket | Part::Plain, bound) => bound,
+            (SampleSuffix::Bucket | SampleSuffix::None, bound) => bound,
             _ => None,
         };
         // An empty label is the same as none.
         labels.retain(|(_, value)| !value.is_empty());
-        draft.samples.push(Sample {
+        builder.samples.push(ParsedSample {
             part,
             labels,
             bound,
@@ -339,112 +349,131 @@ impl<'a> Parser<'a> {
     }
 
     /// The labels in braces, or none.
-    fn labels(&mut self, cursor: &mut Cursor<'a>) -> Result<Vec<(&'a str, Cow<'a, str>)>, String> {
+    fn parse_labels(
+        &mut self,
+        cursor: &mut Cursor<'a>,
+    ) -> Result<Vec<(&'a str, Cow<'a, str>)>, String> {
         let mut labels = Vec::new();
         if !cursor.eat('{') {
             return Ok(labels);
         }
         loop {
-            cursor.blanks();
+            cursor.skip_blanks();
             if cursor.eat('}') {
                 return Ok(labels);
             }
             let at = cursor.0;
             let name = cursor.name(is_in_label_name);
             if name.is_empty() {
-                return Err(format!("not a label's name: {}", Shown(at)));
+                return Err(format!("not a label's name: {}", Excerpt(at)));
             }
             if name.starts_with("__") {
-                return Err(format!("the label name {} is reserved", Shown(name)));
+                return Err(format!("the label name {} is reserved", Excerpt(name)));
             }
-            cursor.blanks();
+            cursor.skip_blanks();
             if !cursor.eat('=') {
-                return Err(format!("no = behind the label name {}", Shown(name)));
+                return Err(format!("no = behind the label name {}", Excerpt(name)));
             }
-            cursor.blanks();
+            cursor.skip_blanks();
             if !cursor.eat('"') {
                 return Err(format!(
                     "the value of the label {} is not in quotes",
-                    Shown(name)
+                    Excerpt(name)
                 ));
             }
             let value = cursor.label_value()?;
-            self.count()?;
+            self.count_item()?;
             labels.push((name, value));
-            cursor.blanks();
+            cursor.skip_blanks();
             if !cursor.eat(',') && !cursor.0.starts_with('}') {
-                return Err(format!("neither , nor }} behind the label {}", Shown(name)));
+                return Err(format!(
+                    "neither , nor }} behind the label {}",
+                    Excerpt(name)
+                ));
             }
         }
     }
 
     /// Sees to it that there is nothing more, or only what we have no use for.
-    fn after_value(&self, mut cursor: Cursor<'_>) -> Result<(), String> {
+    fn check_end(&self, mut cursor: Cursor<'_>) -> Result<(), String> {
         if cursor.0.is_empty() {
             return Ok(());
         }
-        cursor.blanks();
+        cursor.skip_blanks();
         // An exemplar.
         if self.is_open_metrics && cursor.0.starts_with('#') {
             return Ok(());
         }
         let word = cursor.word();
-        Err(match number(word) {
-            Some(_) => format!("a timestamp, which no text file may have: {}", Shown(word)),
-            None => format!("not expected behind the value: {}", Shown(word)),
+        Err(match parse_number(word) {
+            Some(_) => format!(
+                "a timestamp, which no text file may have: {}",
+                Excerpt(word)
+            ),
+            None => format!("not expected behind the value: {}", Excerpt(word)),
         })
     }
 
-    fn count(&mut self) -> Result<(), String> {
-        self.items += 1;
-        if self.items > self.max {
+    fn count_item(&mut self) -> Result<(), String> {
+        self.item_count += 1;
+        if self.item_count > self.max_items {
             return Err("too many samples and labels in all files together".to_owned());
         }
         Ok(())
     }
 
     /// The family that a `HELP` or `TYPE` speaks of.
-    fn described(&mut self, line: usize, name: &'a str) -> Result<&mut Draft<'a>, String> {
+    fn builder_for_metadata(
+        &mut self,
+        line: usize,
+        name: &'a str,
+    ) -> Result<&mut FamilyBuilder<'a>, String> {
         let found = if self.is_open_metrics {
             self.by_name.get(name).copied()
         } else {
             // As in node_exporter, `x_count` speaks of the summary `x`.
-            self.find(name).map(|(at, _)| at)
+            self.find_family(name).map(|(at, _)| at)
         };
-        self.draft(found, line, name)
+        self.builder_for(found, line, name)
     }
 
     /// The family that a sample is of.
-    fn sampled(&mut self, line: usize, name: &'a str) -> Result<(&mut Draft<'a>, Suffix), String> {
-        let found = self.find(name);
-        let suffix = found.map_or(Suffix::Part(Part::Plain), |(_, suffix)| suffix);
-        let draft = self.draft(found.map(|(at, _)| at), line, name)?;
-        Ok((draft, suffix))
+    fn builder_for_sample(
+        &mut self,
+        line: usize,
+        name: &'a str,
+    ) -> Result<(&mut FamilyBuilder<'a>, SuffixMeaning), String> {
+        let found = self.find_family(name);
+        let suffix = found.map_or(SuffixMeaning::Part(SampleSuffix::None), |(_, suffix)| {
+            suffix
+        });
+        let builder = self.builder_for(found.map(|(at, _)| at), line, name)?;
+        Ok((builder, suffix))
     }
 
-    fn find(&self, name: &str) -> Option<(usize, Suffix)> {
+    fn find_family(&self, name: &str) -> Option<(usize, SuffixMeaning)> {
         if let Some(at) = self.by_name.get(name) {
-            return Some((*at, Suffix::Part(Part::Plain)));
+            return Some((*at, SuffixMeaning::Part(SampleSuffix::None)));
         }
         SUFFIXES.iter().find_map(|(text, suffix, kinds)| {
             let at = *self.by_name.get(name.strip_suffix(text)?)?;
-            let kind = self.drafts.get(at)?.kind?;
-            let is_here = self.is_open_metrics || matches!(suffix, Suffix::Part(_));
-            (is_here && kinds.contains(&kind)).then_some((at, *suffix))
+            let kind = self.builders.get(at)?.kind?;
+            let is_valid_suffix = self.is_open_metrics || matches!(suffix, SuffixMeaning::Part(_));
+            (is_valid_suffix && kinds.contains(&kind)).then_some((at, *suffix))
         })
     }
 
-    fn draft(
+    fn builder_for(
         &mut self,
         found: Option<usize>,
         line: usize,
         name: &'a str,
-    ) -> Result<&mut Draft<'a>, String> {
-        let at = found.unwrap_or(self.drafts.len());
+    ) -> Result<&mut FamilyBuilder<'a>, String> {
+        let at = found.unwrap_or(self.builders.len());
         if found.is_none() {
-            self.count()?;
+            self.count_item()?;
             self.by_name.insert(name, at);
-            self.drafts.push(Draft {
+            self.builders.push(FamilyBuilder {
                 name,
                 kind: None,
                 help: None,
@@ -452,26 +481,26 @@ impl<'a> Parser<'a> {
                 line,
             });
         }
-        self.drafts.get_mut(at).ok_or_else(String::default)
+        self.builders.get_mut(at).ok_or_else(String::default)
     }
 }
 
-impl<'a> Draft<'a> {
+impl<'a> FamilyBuilder<'a> {
     /// The family, if it has samples.
-    fn finish(self, is_open_metrics: bool) -> Option<Block<'a>> {
+    fn build(self, is_open_metrics: bool) -> Option<ParsedFamily<'a>> {
         if self.samples.is_empty() {
             return None;
         }
-        let kind = self.kind.unwrap_or(Kind::Unknown);
+        let kind = self.kind.unwrap_or(MetricType::Unknown);
         let mut name = Cow::Borrowed(self.name);
-        if is_open_metrics && !name.ends_with(suffix_of_name(kind)) {
-            name.to_mut().push_str(suffix_of_name(kind));
+        if is_open_metrics && !name.ends_with(name_suffix(kind)) {
+            name.to_mut().push_str(name_suffix(kind));
         }
         let samples = match bound_label(kind) {
-            Some(_) => in_order(self.samples, kind),
+            Some(_) => sort_samples(self.samples, kind),
             None => self.samples,
         };
-        Some(Block {
+        Some(ParsedFamily {
             name,
             kind,
             help: self.help,
@@ -482,10 +511,10 @@ impl<'a> Draft<'a> {
 }
 
 /// The label that tells the series of one histogram or summary apart.
-pub(super) fn bound_label(kind: Kind) -> Option<&'static str> {
+pub(super) fn bound_label(kind: MetricType) -> Option<&'static str> {
     match kind {
-        Kind::Histogram | Kind::GaugeHistogram => Some("le"),
-        Kind::Summary => Some("quantile"),
+        MetricType::Histogram | MetricType::GaugeHistogram => Some("le"),
+        MetricType::Summary => Some("quantile"),
         _ => None,
     }
 }
@@ -498,25 +527,25 @@ fn take_bound(
         return Ok(None);
     };
     let (_, text) = labels.remove(at);
-    let bound = number(&text).and_then(|_| text.parse().ok());
-    let bound: f64 = bound.ok_or_else(|| format!("{label} is not a number: {}", Shown(&text)))?;
+    let bound = parse_number(&text).and_then(|_| text.parse().ok());
+    let bound: f64 = bound.ok_or_else(|| format!("{label} is not a number: {}", Excerpt(&text)))?;
     Ok((!bound.is_nan()).then_some(bound))
 }
 
 /// A histogram's or summary's samples as both formats want them: those with the
 /// same labels together, and the bucket of everything among them.
-fn in_order(mut samples: Vec<Sample<'_>>, kind: Kind) -> Vec<Sample<'_>> {
-    let rank = |sample: &Sample<'_>| match sample.part {
-        Part::Plain | Part::Bucket => 0,
-        Part::Sum | Part::GaugeSum => 1,
-        Part::Count | Part::GaugeCount => 2,
+fn sort_samples(mut samples: Vec<ParsedSample<'_>>, kind: MetricType) -> Vec<ParsedSample<'_>> {
+    let rank = |sample: &ParsedSample<'_>| match sample.part {
+        SampleSuffix::None | SampleSuffix::Bucket => 0,
+        SampleSuffix::Sum | SampleSuffix::GaugeSum => 1,
+        SampleSuffix::Count | SampleSuffix::GaugeCount => 2,
     };
     samples.sort_by(|a, b| {
         let bounds = || a.bound.unwrap_or(0.0).total_cmp(&b.bound.unwrap_or(0.0));
         let ranks = || rank(a).cmp(&rank(b));
         a.labels.cmp(&b.labels).then_with(ranks).then_with(bounds)
     });
-    if kind == Kind::Summary {
+    if kind == MetricType::Summary {
         return samples;
     }
     let missing: Vec<_> = samples
@@ -528,8 +557,8 @@ fn in_order(mut samples: Vec<Sample<'_>>, kind: Kind) -> Vec<Sample<'_>> {
         })
         .filter_map(|group| {
             let count = group.iter().find(|sample| rank(sample) == 2)?;
-            Some(Sample {
-                part: Part::Bucket,
+            Some(ParsedSample {
+                part: SampleSuffix::Bucket,
                 labels: count.labels.clone(),
                 bound: Some(f64::INFINITY),
                 value: count.value,
@@ -540,12 +569,12 @@ fn in_order(mut samples: Vec<Sample<'_>>, kind: Kind) -> Vec<Sample<'_>> {
         return samples;
     }
     samples.extend(missing);
-    in_order(samples, kind)
+    sort_samples(samples, kind)
 }
 
 /// A bound as Go writes it, which is how `node_exporter` shows it whatever the file
 /// says: `1e+06` for a million, 1 for `1.0`.
-pub(super) fn bound_text(bound: f64) -> String {
+pub(super) fn format_bound(bound: f64) -> String {
     let mut text = String::new();
     let scientific = format!("{bound:e}");
     match scientific.split_once('e') {
@@ -565,27 +594,27 @@ pub(super) fn bound_text(bound: f64) -> String {
 }
 
 /// A number as the formats have it: decimal, or infinite, or not a number.
-fn number(word: &str) -> Option<Value> {
+fn parse_number(word: &str) -> Option<Value> {
     let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
     if let Ok(value) = word.parse() {
         return Some(value);
     }
     let float: f64 = word.parse().ok()?;
     // Not `-nan`, and nothing that is too large to be kept.
-    let is_meant = if float.is_nan() {
+    let is_special = if float.is_nan() {
         unsigned == word
     } else {
         unsigned.starts_with(['i', 'I'])
     };
-    is_meant.then_some(Value::Float(float))
+    is_special.then_some(Value::Float(float))
 }
 
-fn unescaped_help(text: &str) -> Result<String, String> {
+fn unescape_help(text: &str) -> Result<String, String> {
     let mut help = String::with_capacity(text.len());
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         match c {
-            '\\' => help.push(unescaped(chars.next())?),
+            '\\' => help.push(unescape(chars.next())?),
             c => help.push(c),
         }
     }
@@ -593,7 +622,7 @@ fn unescaped_help(text: &str) -> Result<String, String> {
 }
 
 /// What a character behind a backslash means.
-fn unescaped(c: Option<char>) -> Result<char, String> {
+fn unescape(c: Option<char>) -> Result<char, String> {
     match c {
         Some('n') => Ok('\n'),
         Some(c @ ('\\' | '"')) => Ok(c),
@@ -615,7 +644,7 @@ fn is_in_label_name(c: char) -> bool {
 struct Cursor<'a>(&'a str);
 
 impl<'a> Cursor<'a> {
-    fn blanks(&mut self) {
+    fn skip_blanks(&mut self) {
         self.0 = self.0.trim_start_matches([' ', '\t']);
     }
 
@@ -631,15 +660,15 @@ impl<'a> Cursor<'a> {
     }
 
     /// A name of such characters that does not begin with a digit; empty if there is none.
-    fn name(&mut self, is_in_it: fn(char) -> bool) -> &'a str {
+    fn name(&mut self, is_allowed: fn(char) -> bool) -> &'a str {
         if self.0.starts_with(|c: char| c.is_ascii_digit()) {
             return "";
         }
-        self.take(is_in_it)
+        self.take(is_allowed)
     }
 
-    fn take(&mut self, wanted: impl Fn(char) -> bool) -> &'a str {
-        let end = self.0.find(|c| !wanted(c)).unwrap_or(self.0.len());
+    fn take(&mut self, is_wanted: impl Fn(char) -> bool) -> &'a str {
+        let end = self.0.find(|c| !is_wanted(c)).unwrap_or(self.0.len());
         let (taken, rest) = self.0.split_at(end);
         self.0 = rest;
         taken
@@ -656,7 +685,7 @@ impl<'a> Cursor<'a> {
                 return Err("a label's value does not end".to_owned());
             }
             let mut chars = self.0.chars();
-            let escaped = unescaped(chars.next())?;
+            let escaped = unescape(chars.next())?;
             self.0 = chars.as_str();
             let value = value.to_mut();
             value.push(escaped);
@@ -666,15 +695,15 @@ impl<'a> Cursor<'a> {
 }
 
 /// The beginning of a text, in quotes.
-struct Shown<'a>(&'a str);
+struct Excerpt<'a>(&'a str);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
-        for c in self.0.chars().take(SHOWN) {
+        for c in self.0.chars().take(MAX_EXCERPT) {
             write!(f, "{}", c.escape_debug())?;
         }
-        f.write_str(if self.0.chars().nth(SHOWN).is_some() {
+        f.write_str(if self.0.chars().nth(MAX_EXCERPT).is_some() {
             "\"…"
         } else {
             "\""
@@ -702,14 +731,14 @@ mod tests {
             Err(error) => return vec![error.to_string()],
         };
         let mut lines = Vec::new();
-        for block in parsed.blocks {
+        for block in parsed.families {
             for sample in block.samples {
                 let mut line = format!("{:?} {}{}", block.kind, block.name, sample.part.suffix());
                 for (name, value) in sample.labels {
                     write!(line, " {name}={value:?}").unwrap();
                 }
                 if let Some(bound) = sample.bound {
-                    write!(line, " <{}>", bound_text(bound)).unwrap();
+                    write!(line, " <{}>", format_bound(bound)).unwrap();
                 }
                 line.push(' ');
                 sample.value.write_to(&mut line);
@@ -721,7 +750,7 @@ mod tests {
         }
         lines.extend(
             parsed
-                .odd
+                .skipped
                 .iter()
                 .map(|(line, reason)| format!("{line}: {reason}")),
         );
@@ -729,7 +758,7 @@ mod tests {
     }
 
     #[test]
-    fn what_node_exporter_takes_is_taken() {
+    fn accepts_what_node_exporter_accepts() {
         for (body, says) in [
             ("", &[][..]),
             ("# EOF\n", &[]),
@@ -795,7 +824,7 @@ mod tests {
     }
 
     #[test]
-    fn what_node_exporter_refuses_is_refused_and_the_line_named() {
+    fn rejects_what_node_exporter_rejects_naming_the_line() {
         for (body, error) in [
             ("x 1", "1: the last line does not end"),
             ("x 1\n# HELP x", "2: the last line does not end"),
@@ -880,7 +909,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_runs_into_its_value_is_refused() {
+    fn rejects_name_running_into_value() {
         // node_exporter takes it for the number -1 of x.
         assert_eq!(read("x-1\n"), [r#"x.prom:1: not a metric's name: "x-1""#]);
         assert_eq!(
@@ -890,7 +919,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_for_people_may_be_other_than_utf8() {
+    fn only_comments_may_be_non_utf8() {
         let comment = b"# \xff\n# HELP x M\xfcnchen\nx 1\n";
         assert_eq!(read(comment), ["Unknown x 1 # \"M\u{fffd}nchen\""]);
         for (body, error) in [
@@ -908,7 +937,7 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_is_put_in_order_and_its_last_bucket_added() {
+    fn sorts_histogram_and_adds_inf_bucket() {
         let body = "# TYPE h histogram
 h_sum{a=\"2\"} 7.5
 h_bucket{le=\"1000000\",a=\"1\"} 3
@@ -956,7 +985,7 @@ h_bucket{a=\"3\",le=\"NaN\"} 6
     }
 
     #[test]
-    fn a_file_that_ends_with_eof_is_open_metrics() {
+    fn file_ending_with_eof_is_open_metrics() {
         let body = "# TYPE c_seconds counter
 # UNIT c_seconds seconds
 # HELP c_seconds A \\\"c\\\".
@@ -1004,7 +1033,7 @@ old_total 6
     }
 
     #[test]
-    fn what_open_metrics_forbids_is_refused() {
+    fn rejects_what_open_metrics_forbids() {
         for (body, error) in [
             (
                 "# TYPE x counter\nx 1\n",
@@ -1029,7 +1058,7 @@ old_total 6
     }
 
     #[test]
-    fn a_bound_is_written_as_go_writes_it() {
+    fn formats_bounds_like_go() {
         for (bound, text) in [
             (0.0, "0"),
             (1.0, "1"),
@@ -1043,12 +1072,12 @@ old_total 6
             (f64::INFINITY, "+Inf"),
             (f64::NEG_INFINITY, "-Inf"),
         ] {
-            assert_eq!(bound_text(bound), text);
+            assert_eq!(format_bound(bound), text);
         }
     }
 
     #[test]
-    fn large_things_are_bounded() {
+    fn item_count_and_error_length_are_bounded() {
         let long = "x".repeat(64 << 10);
         assert_eq!(
             read(format!("x{{a=\"{long}\"}} 1\n")),
@@ -1070,7 +1099,7 @@ old_total 6
     }
 
     #[test]
-    fn whatever_bytes_there_are_nothing_panics() {
+    fn arbitrary_bytes_never_panic() {
         let words: [&[u8]; 14] = [
             b"x",
             b"# HELP x ",

@@ -14,10 +14,10 @@ use std::{
     time::Instant,
 };
 
-use super::link::Link;
+use super::connect::LibraryConnection;
 
 /// Something to be done over a connection.
-type Task = Box<dyn FnOnce(&mut Link, &Doing) + Send>;
+type Task = Box<dyn FnOnce(&mut LibraryConnection, &Doing) + Send>;
 
 /// What a thread is doing, told to others.
 #[derive(Debug, Default)]
@@ -76,7 +76,7 @@ pub(super) struct Hand {
 }
 
 impl Hand {
-    fn hire(name: &str, mut link: Link) -> Result<Self, String> {
+    fn hire(name: &str, mut link: LibraryConnection) -> Result<Self, String> {
         let (sender, tasks) = sync_channel::<Task>(1);
         let doing = Arc::new(Doing::default());
         let leaves = Leaves(Arc::clone(&doing));
@@ -96,10 +96,10 @@ impl Hand {
     /// engaged again once the result is told.
     pub(super) fn begin<T>(
         &self,
-        task: impl FnOnce(&mut Link, &Doing) -> T + Send + 'static,
+        task: impl FnOnce(&mut LibraryConnection, &Doing) -> T + Send + 'static,
         tell: impl FnOnce(T) + Send + 'static,
     ) {
-        let task = move |link: &mut Link, doing: &Doing| {
+        let task = move |link: &mut LibraryConnection, doing: &Doing| {
             let result = task(link, doing);
             *locked(&doing.0) = What::Nothing;
             tell(result);
@@ -171,7 +171,7 @@ impl Turn<'_> {
     /// UUID; or why there is none.
     pub(super) fn engage(
         &self,
-        link: impl FnOnce() -> Link,
+        link: impl FnOnce() -> LibraryConnection,
     ) -> Result<(Hand, HashMap<String, usize>), String> {
         let crew = self.0;
         let mut hands = locked(&crew.hands);

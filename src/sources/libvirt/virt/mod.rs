@@ -10,10 +10,10 @@
 //! domain is what two looks at it show: of two starts between them, one is counted, and of
 //! errors of disks none is seen.
 
-mod ask;
+mod connect;
 mod crew;
-mod link;
-mod raw;
+mod ffi;
+mod query;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,11 +28,14 @@ use std::{
 use ::virt::domain::Domain as Handle;
 
 use self::{
-    ask::Question,
+    connect::{CallCounters, LibraryConnection},
     crew::{Crew, Doing, Hand},
-    link::{Counts, Link},
+    query::QueryOptions,
 };
-use super::{Connection, Domain, Fetched, Group, Lifecycle, Network, Pool, State, Versions};
+use super::{
+    ConnectionInfo, Domain, DomainState, FetchResult, LifecycleCounts, StatsGroup, StoragePool,
+    Versions, VirtualNetwork,
+};
 use crate::error::{Error, Result};
 
 /// Whom errors are of.
@@ -40,51 +43,51 @@ const NAME: &str = "libvirt";
 /// So many domains may hang, less one, before nothing more is learned of the others.
 const MAX_THREADS: usize = 4;
 /// A domain that so many threads hang with is not asked anything.
-const MAX_STUCK: usize = 2;
+const MAX_THREADS_PER_DOMAIN: usize = 2;
 /// No more domains than this are asked about, and no more pools and networks.
 const MAX_LISTED: usize = 10_000;
 /// So much of the time is left to expose what was learned, at most.
 const MAX_MARGIN: Duration = Duration::from_millis(500);
 /// `VIR_DOMAIN_SHUTOFF_CRASHED`
-const OFF_BY_CRASH: i32 = 3;
+const VIR_DOMAIN_SHUTOFF_CRASHED: i32 = 3;
 
 /// What a URI leads to.
 #[derive(Debug)]
 pub(super) struct Virt {
     uri: Arc<str>,
-    groups: Vec<Group>,
+    groups: Vec<StatsGroup>,
     has_jobs: bool,
-    counts: Arc<Counts>,
+    counters: Arc<CallCounters>,
     domains: Crew,
     pools: Crew,
     networks: Crew,
     /// The domains at the last look, by UUID.
-    seen: Mutex<HashMap<String, Seen>>,
+    last_seen: Mutex<HashMap<String, LastSeen>>,
 }
 
 /// What is remembered of a domain.
 #[derive(Debug, Default)]
-struct Seen {
+struct LastSeen {
     id: Option<u32>,
     is_crashed: bool,
-    lifecycle: Lifecycle,
+    lifecycle: LifecycleCounts,
 }
 
 /// What a thread says of what it learns.
-enum Said<T> {
+enum WorkerMessage<T> {
     /// What there is, of each as much as takes no further question.
     Listed(Vec<T>, Option<Versions>),
     /// More about the one of this place in the list; nothing, if it is not there any more.
-    About(usize, Option<Box<T>>),
+    Details(usize, Option<Box<T>>),
     /// Why there is no list.
-    Refused(String),
+    Failed(String),
 }
 
 /// What was said in time.
-struct Heard<T> {
+struct WorkerResults<T> {
     listed: Vec<T>,
     /// Of those in the list, which it is more than the list about.
-    is_known: Vec<bool>,
+    has_details: Vec<bool>,
     gone: HashSet<usize>,
     versions: Option<Versions>,
 }
@@ -92,26 +95,26 @@ struct Heard<T> {
 impl Virt {
     /// The one at this URI. Nothing is asked yet.
     #[expect(clippy::unnecessary_wraps, reason = "other builds have none")]
-    pub(super) fn new(uri: &str, groups: &[Group], has_jobs: bool) -> Option<Self> {
+    pub(super) fn new(uri: &str, groups: &[StatsGroup], has_jobs: bool) -> Option<Self> {
         Some(Self {
             uri: uri.into(),
             groups: groups.to_vec(),
             has_jobs,
-            counts: Arc::default(),
+            counters: Arc::default(),
             domains: Crew::new("libvirt-domains", MAX_THREADS),
             pools: Crew::new("libvirt-pools", 1),
             networks: Crew::new("libvirt-nets", 1),
-            seen: Mutex::default(),
+            last_seen: Mutex::default(),
         })
     }
 
     /// Asks about all domains, and waits for the answers.
-    pub(super) fn fetch(&self, deadline: Instant) -> Fetched {
-        let mut connection = Connection {
+    pub(super) fn fetch(&self, deadline: Instant) -> FetchResult {
+        let mut connection = ConnectionInfo {
             uri: self.uri.to_string(),
-            ..Connection::default()
+            ..ConnectionInfo::default()
         };
-        let domains = match self.all_domains(before(deadline), &mut connection) {
+        let domains = match self.fetch_domains(with_margin(deadline), &mut connection) {
             Ok(domains) => domains,
             Err(reason) => {
                 connection.error = Some(reason);
@@ -120,46 +123,50 @@ impl Virt {
         };
         let crews = [&self.domains, &self.pools, &self.networks];
         let stuck: usize = crews.iter().map(|crew| crew.stuck()).sum();
-        connection.stuck_requests = stuck.try_into().unwrap_or(u64::MAX);
-        connection.connections = self.counts.connections.load(Ordering::Relaxed);
-        connection.requests = self.counts.requests.load(Ordering::Relaxed);
-        Fetched {
+        connection.abandoned_requests = stuck.try_into().unwrap_or(u64::MAX);
+        connection.connections = self.counters.connections.load(Ordering::Relaxed);
+        connection.requests = self.counters.requests.load(Ordering::Relaxed);
+        FetchResult {
             connection,
             domains,
         }
     }
 
-    fn all_domains(&self, by: Instant, connection: &mut Connection) -> Result<Vec<Domain>, String> {
+    fn fetch_domains(
+        &self,
+        deadline: Instant,
+        connection: &mut ConnectionInfo,
+    ) -> Result<Vec<Domain>, String> {
         let turn = self
             .domains
-            .turn(by)
+            .turn(deadline)
             .ok_or("another scrape is not done yet")?;
-        let (hand, stuck) = turn.engage(|| self.link())?;
-        let question = Question {
+        let (hand, stuck) = turn.engage(|| self.new_connection())?;
+        let question = QueryOptions {
             groups: self.groups.clone(),
             has_jobs: self.has_jobs,
-            by,
+            deadline,
         };
         let skipped = stuck.clone();
-        let heard = heard(&hand, by, move |link, doing, say| {
+        let heard = run_task(&hand, deadline, move |link, doing, say| {
             let (handles, versions) = link.list(|connect| connect.list_all_domains(0))?;
             let handles: Vec<_> = handles.into_iter().take(MAX_LISTED).collect();
-            let listed: Vec<_> = handles.iter().map(listed).collect();
-            say(Said::Listed(listed.clone(), versions));
+            let listed: Vec<_> = handles.iter().map(domain_from_handle).collect();
+            say(WorkerMessage::Listed(listed.clone(), versions));
             for (place, (handle, listed)) in handles.iter().zip(&listed).enumerate() {
-                if Instant::now() >= question.by {
+                if Instant::now() >= question.deadline {
                     break;
                 }
                 let stuck = skipped.get(&listed.uuid).copied().unwrap_or(0);
-                if stuck >= MAX_STUCK {
+                if stuck >= MAX_THREADS_PER_DOMAIN {
                     continue;
                 }
                 doing.asks_about(&listed.uuid);
                 let about = match stuck {
-                    0 => ask::about(handle, listed, &question, &link.counts),
-                    _ => ask::quickly(handle, listed, &question, &link.counts),
+                    0 => query::query_domain(handle, listed, &question, &link.counters),
+                    _ => query::query_domain_quick(handle, listed, &question, &link.counters),
                 };
-                say(Said::About(place, about.map(Box::new)));
+                say(WorkerMessage::Details(place, about.map(Box::new)));
             }
             Ok(())
         })?;
@@ -169,7 +176,7 @@ impl Virt {
         let mut unasked = 0;
         let mut domains = vec![];
         for (place, (mut domain, is_known)) in
-            heard.listed.into_iter().zip(heard.is_known).enumerate()
+            heard.listed.into_iter().zip(heard.has_details).enumerate()
         {
             let is_asked = Some(&domain.uuid) == asks_about.as_ref();
             domain.is_stuck = !is_known && is_asked || stuck.contains_key(&domain.uuid);
@@ -187,35 +194,38 @@ impl Virt {
         }
         domains.sort_by(|one, other| one.name.cmp(&other.name));
         domains.dedup_by(|one, other| one.name == other.name);
-        self.remember(&mut domains);
+        self.update_lifecycles(&mut domains);
         Ok(domains)
     }
 
     /// Says what became of domains since they were first seen, and forgets those that are
     /// not there any more.
-    fn remember(&self, domains: &mut [Domain]) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    fn update_lifecycles(&self, domains: &mut [Domain]) {
+        let mut seen = self
+            .last_seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut last = std::mem::take(&mut *seen);
         for domain in domains {
             let before = last.remove(&domain.uuid);
-            let now = became(before, domain);
+            let now = update_lifecycle(before, domain);
             domain.lifecycle = Some(now.lifecycle.clone());
             seen.insert(domain.uuid.clone(), now);
         }
     }
 
     /// Asks about storage pools, in the same way.
-    pub(super) fn pools(&self, deadline: Instant) -> Result<Vec<Pool>> {
-        let by = before(deadline);
-        let turn = self.pools.turn(by).ok_or_else(late)?;
-        let engaged = turn.engage(|| self.link());
+    pub(super) fn pools(&self, deadline: Instant) -> Result<Vec<StoragePool>> {
+        let by = with_margin(deadline);
+        let turn = self.pools.turn(by).ok_or_else(timed_out)?;
+        let engaged = turn.engage(|| self.new_connection());
         let (hand, _) = engaged.map_err(|reason| Error::api(NAME, reason))?;
-        let heard = heard(&hand, by, |link, _, say| {
+        let heard = run_task(&hand, by, |link, _, say| {
             let (all, _) = link.list(|connect| connect.list_all_storage_pools(0))?;
             let pools: Vec<_> = all.into_iter().take(MAX_LISTED).collect();
             let listed: Vec<_> = pools
                 .iter()
-                .map(|pool| Pool {
+                .map(|pool| StoragePool {
                     name: pool.name().unwrap_or_default(),
                     state: None,
                     capacity: None,
@@ -224,11 +234,11 @@ impl Virt {
                     timed_out: false,
                 })
                 .collect();
-            say(Said::Listed(listed.clone(), None));
+            say(WorkerMessage::Listed(listed.clone(), None));
             for (place, (pool, listed)) in pools.iter().zip(listed).enumerate() {
-                link.counts.asked();
+                link.counters.count_request();
                 let pool = match pool.info() {
-                    Ok(info) => Pool {
+                    Ok(info) => StoragePool {
                         state: Some(info.state),
                         capacity: Some(info.capacity),
                         allocation: Some(info.allocation),
@@ -237,14 +247,14 @@ impl Virt {
                     },
                     Err(_) => listed,
                 };
-                say(Said::About(place, Some(Box::new(pool))));
+                say(WorkerMessage::Details(place, Some(Box::new(pool))));
             }
             Ok(())
         });
         let heard = heard.map_err(|reason| Error::api(NAME, reason))?;
-        let pools = heard.listed.into_iter().zip(heard.is_known);
+        let pools = heard.listed.into_iter().zip(heard.has_details);
         let mut pools: Vec<_> = pools
-            .map(|(pool, is_known)| Pool {
+            .map(|(pool, is_known)| StoragePool {
                 timed_out: !is_known,
                 ..pool
             })
@@ -254,35 +264,35 @@ impl Virt {
     }
 
     /// Asks about virtual networks, in the same way.
-    pub(super) fn networks(&self, deadline: Instant) -> Result<Vec<Network>> {
-        let by = before(deadline);
-        let turn = self.networks.turn(by).ok_or_else(late)?;
-        let engaged = turn.engage(|| self.link());
+    pub(super) fn networks(&self, deadline: Instant) -> Result<Vec<VirtualNetwork>> {
+        let by = with_margin(deadline);
+        let turn = self.networks.turn(by).ok_or_else(timed_out)?;
+        let engaged = turn.engage(|| self.new_connection());
         let (hand, _) = engaged.map_err(|reason| Error::api(NAME, reason))?;
-        let heard = heard(&hand, by, |link, _, say| {
+        let heard = run_task(&hand, by, |link, _, say| {
             let (all, _) = link.list(|connect| connect.list_all_networks(0))?;
             let networks: Vec<_> = all.into_iter().take(MAX_LISTED).collect();
-            let of = |network: &::virt::network::Network| Network {
+            let of = |network: &::virt::network::Network| VirtualNetwork {
                 name: network.name().unwrap_or_default(),
                 uuid: network.uuid_string().unwrap_or_default(),
                 is_active: None,
                 bridge: None,
             };
             let listed: Vec<_> = networks.iter().map(of).collect();
-            say(Said::Listed(listed.clone(), None));
+            say(WorkerMessage::Listed(listed.clone(), None));
             for (place, (network, listed)) in networks.iter().zip(listed).enumerate() {
-                link.counts.asked();
+                link.counters.count_request();
                 let is_active = network.is_active().ok();
                 let bridge = network
                     .bridge_name()
                     .ok()
                     .filter(|_| is_active == Some(true));
-                let network = Network {
+                let network = VirtualNetwork {
                     is_active,
                     bridge,
                     ..listed
                 };
-                say(Said::About(place, Some(Box::new(network))));
+                say(WorkerMessage::Details(place, Some(Box::new(network))));
             }
             Ok(())
         });
@@ -291,21 +301,23 @@ impl Virt {
         Ok(networks)
     }
 
-    fn link(&self) -> Link {
-        Link::new(Arc::clone(&self.uri), Arc::clone(&self.counts))
+    fn new_connection(&self) -> LibraryConnection {
+        LibraryConnection::new(Arc::clone(&self.uri), Arc::clone(&self.counters))
     }
 }
 
 /// Begins a task and hears what it says, until it is done or it is time.
-fn heard<T: Send + 'static>(
-    hand: &Hand,
-    by: Instant,
-    task: impl FnOnce(&mut Link, &Doing, &dyn Fn(Said<T>)) -> Result<(), String> + Send + 'static,
-) -> Result<Heard<T>, String> {
+fn run_task<T: Send + 'static>(
+    worker: &Hand,
+    deadline: Instant,
+    task: impl FnOnce(&mut LibraryConnection, &Doing, &dyn Fn(WorkerMessage<T>)) -> Result<(), String>
+    + Send
+    + 'static,
+) -> Result<WorkerResults<T>, String> {
     // Bounded by the list: whoever asks may be gone before all is said.
     let (sender, said) = mpsc::channel();
     let refuses = sender.clone();
-    let task = move |link: &mut Link, doing: &Doing| {
+    let task = move |link: &mut LibraryConnection, doing: &Doing| {
         task(link, doing, &|said| {
             sender.send(said).ok();
         })
@@ -313,29 +325,32 @@ fn heard<T: Send + 'static>(
     // The last sender is dropped here, not before the thread has nothing to do.
     let tell = move |result: Result<(), String>| {
         if let Err(reason) = result {
-            refuses.send(Said::Refused(reason)).ok();
+            refuses.send(WorkerMessage::Failed(reason)).ok();
         }
     };
-    hand.begin(task, tell);
-    listened(&said, by).ok_or_else(|| "no answer in time".to_owned())?
+    worker.begin(task, tell);
+    collect_results(&said, deadline).ok_or_else(|| "no answer in time".to_owned())?
 }
 
 /// What is said until then; nothing, if there was no list by then.
-fn listened<T>(said: &Receiver<Said<T>>, by: Instant) -> Option<Result<Heard<T>, String>> {
-    let mut heard = None::<Heard<T>>;
+fn collect_results<T>(
+    messages: &Receiver<WorkerMessage<T>>,
+    deadline: Instant,
+) -> Option<Result<WorkerResults<T>, String>> {
+    let mut heard = None::<WorkerResults<T>>;
     loop {
-        match said.recv_timeout(by.saturating_duration_since(Instant::now())) {
-            Ok(Said::Listed(listed, versions)) => {
-                heard = Some(Heard {
-                    is_known: listed.iter().map(|_| false).collect(),
+        match messages.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(WorkerMessage::Listed(listed, versions)) => {
+                heard = Some(WorkerResults {
+                    has_details: listed.iter().map(|_| false).collect(),
                     gone: HashSet::new(),
                     listed,
                     versions,
                 });
             }
-            Ok(Said::About(place, about)) => {
+            Ok(WorkerMessage::Details(place, about)) => {
                 let heard = heard.as_mut()?;
-                if let Some(is_known) = heard.is_known.get_mut(place) {
+                if let Some(is_known) = heard.has_details.get_mut(place) {
                     *is_known = true;
                 }
                 match (about, heard.listed.get_mut(place)) {
@@ -343,7 +358,7 @@ fn listened<T>(said: &Receiver<Said<T>>, by: Instant) -> Option<Result<Heard<T>,
                     _ => drop(heard.gone.insert(place)),
                 }
             }
-            Ok(Said::Refused(reason)) => return Some(Err(reason)),
+            Ok(WorkerMessage::Failed(reason)) => return Some(Err(reason)),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 return heard.map(Ok);
             }
@@ -352,7 +367,7 @@ fn listened<T>(said: &Receiver<Said<T>>, by: Instant) -> Option<Result<Heard<T>,
 }
 
 /// What a list says of a domain.
-fn listed(handle: &Handle) -> Domain {
+fn domain_from_handle(handle: &Handle) -> Domain {
     Domain {
         name: handle.name().unwrap_or_default(),
         uuid: handle.uuid_string().unwrap_or_default(),
@@ -362,16 +377,16 @@ fn listed(handle: &Handle) -> Domain {
 }
 
 /// What became of a domain since it was seen.
-fn became(before: Option<Seen>, domain: &Domain) -> Seen {
-    let is_off_by_crash =
-        (domain.state, domain.reason) == (Some(State::Shutoff), Some(OFF_BY_CRASH));
-    let is_crashed = is_off_by_crash || domain.state == Some(State::Crashed);
+fn update_lifecycle(previous: Option<LastSeen>, domain: &Domain) -> LastSeen {
+    let is_off_by_crash = (domain.state, domain.reason)
+        == (Some(DomainState::Shutoff), Some(VIR_DOMAIN_SHUTOFF_CRASHED));
+    let is_crashed = is_off_by_crash || domain.state == Some(DomainState::Crashed);
     let id = domain.id;
-    let Some(before) = before else {
-        return Seen {
+    let Some(before) = previous else {
+        return LastSeen {
             id,
             is_crashed,
-            lifecycle: Lifecycle::default(),
+            lifecycle: LifecycleCounts::default(),
         };
     };
     let mut lifecycle = before.lifecycle;
@@ -382,7 +397,7 @@ fn became(before: Option<Seen>, domain: &Domain) -> Seen {
     // While nothing is known of it, it did not change.
     let is_crashed = is_crashed || domain.state.is_none() && before.is_crashed;
     lifecycle.crashes += u64::from(is_crashed && !before.is_crashed);
-    Seen {
+    LastSeen {
         id,
         is_crashed,
         lifecycle,
@@ -390,13 +405,13 @@ fn became(before: Option<Seen>, domain: &Domain) -> Seen {
 }
 
 /// The deadline, less what it takes to expose.
-fn before(deadline: Instant) -> Instant {
+fn with_margin(deadline: Instant) -> Instant {
     let left = deadline.saturating_duration_since(Instant::now());
     let margin = (left / 10).min(MAX_MARGIN);
     deadline.checked_sub(margin).unwrap_or(deadline)
 }
 
-fn late() -> Error {
+fn timed_out() -> Error {
     Error::TimedOut(NAME.to_owned())
 }
 

@@ -10,19 +10,21 @@ use std::{
 };
 
 use super::*;
-use crate::sources::libvirt::{CpuTimes, Flags, Libvirt, Runs, Stats, Traffic};
+use crate::sources::libvirt::{
+    CpuTimes, DomainStats, HostStatsByUuid, InterfaceTraffic, Libvirt, LibvirtFlags,
+};
 
-const ALL: [Group; 6] = [
-    Group::State,
-    Group::Cpu,
-    Group::Balloon,
-    Group::Vcpu,
-    Group::Interface,
-    Group::Block,
+const ALL: [StatsGroup; 6] = [
+    StatsGroup::State,
+    StatsGroup::Cpu,
+    StatsGroup::Balloon,
+    StatsGroup::Vcpu,
+    StatsGroup::Interface,
+    StatsGroup::Block,
 ];
 
 /// A machine of libvirt's driver for tests.
-const MACHINE: &str = r#"<node>
+const NODE_XML: &str = r#"<node>
   <domain type='test'>
     <name>a &quot;b&quot;</name>
     <uuid>65264178-ac37-5d9a-9d66-bc590fddde8d</uuid>
@@ -64,9 +66,9 @@ const MACHINE: &str = r#"<node>
   </pool>
 </node>"#;
 
-struct Machine(PathBuf);
+struct TestNode(PathBuf);
 
-impl Machine {
+impl TestNode {
     fn new(name: &str, xml: &str) -> Self {
         let path = env::temp_dir().join(format!("strata-virt-{name}-{}.xml", process::id()));
         fs::write(&path, xml).unwrap();
@@ -78,7 +80,7 @@ impl Machine {
     }
 }
 
-impl Drop for Machine {
+impl Drop for TestNode {
     fn drop(&mut self) {
         fs::remove_file(&self.0).ok();
     }
@@ -108,7 +110,10 @@ fn a_driver_without_statistics_is_asked_device_by_device() {
         (connection.is_up, connection.error.as_deref()),
         (true, None)
     );
-    assert_eq!((connection.connections, connection.stuck_requests), (1, 0));
+    assert_eq!(
+        (connection.connections, connection.abandoned_requests),
+        (1, 0)
+    );
     let versions = connection.versions.as_ref().unwrap();
     assert_eq!(versions.driver, "TEST");
     assert_eq!(versions.daemon.split('.').count(), 3, "{versions:?}");
@@ -119,11 +124,11 @@ fn a_driver_without_statistics_is_asked_device_by_device() {
     assert_eq!(domain.uuid, "6695eb01-f6a4-8304-79aa-97f2502e193f");
     assert_eq!(
         (domain.state, domain.reason),
-        (Some(State::Running), Some(0))
+        (Some(DomainState::Running), Some(0))
     );
     assert_eq!((domain.is_partial, domain.is_stuck), (false, false));
-    assert!(domain.took.is_some());
-    let Stats { cpu, balloon, .. } = &domain.stats;
+    assert!(domain.response_time.is_some());
+    let DomainStats { cpu, balloon, .. } = &domain.stats;
     assert!(
         cpu.time > cpu.user && cpu.user > Some(Duration::ZERO),
         "{cpu:?}"
@@ -176,7 +181,7 @@ fn a_driver_without_statistics_is_asked_device_by_device() {
 
 #[test]
 fn domains_are_told_apart_by_what_they_do() {
-    let machine = Machine::new("three", MACHINE);
+    let machine = TestNode::new("three", NODE_XML);
     let fetched = machine.virt().fetch(soon());
     assert_eq!(fetched.connection.error, None);
     let [first, asleep, off] = &fetched.domains[..] else {
@@ -187,11 +192,15 @@ fn domains_are_told_apart_by_what_they_do() {
         ("a \"b\"", "asleep", "off")
     );
     let states = [first, asleep, off].map(|domain| domain.state);
-    let expected = [State::Running, State::Paused, State::Shutoff];
+    let expected = [
+        DomainState::Running,
+        DomainState::Paused,
+        DomainState::Shutoff,
+    ];
     assert_eq!(states, expected.map(Some));
     assert_eq!(off.id, None);
 
-    let about = first.about.as_ref().unwrap();
+    let about = first.definition.as_ref().unwrap();
     assert_eq!(about.title.as_deref(), Some("the first"));
     let flavor = about.nova.as_ref().and_then(|nova| nova.flavor.as_deref());
     assert_eq!(flavor, Some("m1.tiny"));
@@ -211,7 +220,7 @@ fn domains_are_told_apart_by_what_they_do() {
         .filter_map(|it| it.target.as_deref())
         .collect();
     assert_eq!(names, targets);
-    assert_ne!(used.interfaces[0].received, Traffic::default());
+    assert_ne!(used.interfaces[0].received, InterfaceTraffic::default());
 
     assert_eq!(off.stats.cpu, CpuTimes::default());
     assert_eq!(off.stats.balloon.current, None);
@@ -221,32 +230,32 @@ fn domains_are_told_apart_by_what_they_do() {
 
 #[test]
 fn domains_that_may_be_another_machines_lend_no_name_to_what_runs_here() {
-    let flags = Flags {
+    let flags = LibvirtFlags {
         libvirt_uri: Some("test:///default".to_owned()),
-        ..Flags::default()
+        ..LibvirtFlags::default()
     };
     let libvirt = Libvirt::new(flags, Path::new("/"));
-    let fetched = libvirt.fetch(soon(), Runs::new()).unwrap();
+    let fetched = libvirt.fetch(soon(), HostStatsByUuid::new()).unwrap();
     assert!(fetched.domains[0].id.is_some());
     assert!(libvirt.running().is_empty());
 }
 
 #[test]
 fn what_was_not_asked_for_is_not_known() {
-    let virt = Virt::new("test:///default", &[Group::Cpu], false).unwrap();
+    let virt = Virt::new("test:///default", &[StatsGroup::Cpu], false).unwrap();
     let domain = virt.fetch(soon()).domains.remove(0);
-    assert_eq!(domain.state, Some(State::Running));
+    assert_eq!(domain.state, Some(DomainState::Running));
     assert!(domain.stats.cpu.time.is_some());
-    let others = Stats {
+    let others = DomainStats {
         cpu: domain.stats.cpu,
-        ..Stats::default()
+        ..DomainStats::default()
     };
     assert_eq!(domain.stats, others);
 }
 
 #[test]
 fn pools_and_networks_are_listed() {
-    let machine = Machine::new("storage", MACHINE);
+    let machine = TestNode::new("storage", NODE_XML);
     let virt = machine.virt();
     let [pool] = &virt.pools(soon()).unwrap()[..] else {
         panic!("there is one pool");
@@ -257,7 +266,7 @@ fn pools_and_networks_are_listed() {
     );
     let (capacity, allocation) = (pool.capacity.unwrap(), pool.allocation.unwrap());
     assert_eq!(pool.available, Some(capacity - allocation));
-    let network = Network {
+    let network = VirtualNetwork {
         name: "private".to_owned(),
         uuid: "004b96e1-2d78-c30f-5aa5-f03c87d21e69".to_owned(),
         is_active: Some(true),
@@ -282,11 +291,11 @@ fn where_there_is_no_libvirt_the_answer_says_why_and_is_not_tried_again_at_once(
 
 #[test]
 fn a_libvirt_that_comes_later_is_found() {
-    let machine = Machine::new("later", MACHINE);
+    let machine = TestNode::new("later", NODE_XML);
     fs::remove_file(&machine.0).unwrap();
     let virt = machine.virt();
     assert!(!virt.fetch(soon()).connection.is_up);
-    fs::write(&machine.0, MACHINE).unwrap();
+    fs::write(&machine.0, NODE_XML).unwrap();
     let mut waits = 0..100;
     while !virt.fetch(soon()).connection.is_up {
         waits.next().expect("it is found");
@@ -295,11 +304,11 @@ fn a_libvirt_that_comes_later_is_found() {
 }
 
 /// Begins what hangs until the sender that it returns is dropped.
-fn hang(virt: &Virt, uuid: Option<&'static str>) -> mpsc::Sender<()> {
+fn start_hanging_task(virt: &Virt, uuid: Option<&'static str>) -> mpsc::Sender<()> {
     let turn = virt.domains.turn(soon()).unwrap();
-    let (hand, _) = turn.engage(|| virt.link()).unwrap();
+    let (hand, _) = turn.engage(|| virt.new_connection()).unwrap();
     let ((over, waits), (begun, begins)) = (mpsc::channel::<()>(), mpsc::channel());
-    let hangs = move |_: &mut Link, doing: &Doing| {
+    let hangs = move |_: &mut LibraryConnection, doing: &Doing| {
         if let Some(uuid) = uuid {
             doing.asks_about(uuid);
         }
@@ -313,26 +322,26 @@ fn hang(virt: &Virt, uuid: Option<&'static str>) -> mpsc::Sender<()> {
 
 #[test]
 fn a_domain_that_hangs_costs_the_others_nothing() {
-    let machine = Machine::new("hangs", MACHINE);
+    let machine = TestNode::new("hangs", NODE_XML);
     let virt = machine.virt();
-    let over = hang(&virt, Some("08703303-8a0e-578b-bf0e-f39e6e97a185"));
+    let over = start_hanging_task(&virt, Some("08703303-8a0e-578b-bf0e-f39e6e97a185"));
     let fetched = virt.fetch(soon());
     assert!(fetched.connection.is_up);
-    assert_eq!(fetched.connection.stuck_requests, 1);
+    assert_eq!(fetched.connection.abandoned_requests, 1);
     let [first, asleep, off] = &fetched.domains[..] else {
         panic!("{:?}", fetched.domains);
     };
     assert_eq!(
         (asleep.is_stuck, asleep.is_partial, asleep.state),
-        (true, true, Some(State::Paused))
+        (true, true, Some(DomainState::Paused))
     );
     assert_eq!(
         (first.is_stuck, first.is_partial, first.state),
-        (false, false, Some(State::Running))
+        (false, false, Some(DomainState::Running))
     );
-    assert_eq!(off.state, Some(State::Shutoff));
+    assert_eq!(off.state, Some(DomainState::Shutoff));
     // With two threads it is not tried a third time.
-    let again = hang(&virt, Some("08703303-8a0e-578b-bf0e-f39e6e97a185"));
+    let again = start_hanging_task(&virt, Some("08703303-8a0e-578b-bf0e-f39e6e97a185"));
     let asleep = virt.fetch(soon()).domains.remove(1);
     assert_eq!((asleep.is_stuck, asleep.state), (true, None));
     drop((over, again));
@@ -348,13 +357,13 @@ fn a_domain_that_hangs_costs_the_others_nothing() {
             .iter()
             .all(|domain| !domain.is_stuck && !domain.is_partial)
     );
-    assert_eq!(fetched.connection.stuck_requests, 0);
+    assert_eq!(fetched.connection.abandoned_requests, 0);
 }
 
 #[test]
 fn a_daemon_that_hangs_is_not_waited_for_twice() {
     let virt = virt("test:///default");
-    let over = hang(&virt, None);
+    let over = start_hanging_task(&virt, None);
     // With an hour to go: it is answered at once or the test hangs.
     let fetched = virt.fetch(Instant::now() + Duration::from_secs(3600));
     assert!(!fetched.connection.is_up && fetched.domains.is_empty());
@@ -370,14 +379,14 @@ fn a_daemon_that_hangs_is_not_waited_for_twice() {
 #[test]
 fn no_more_threads_hang_than_there_may_be() {
     let virt = virt("test:///default");
-    let hung = ["a", "b", "c", "d"].map(|uuid| hang(&virt, Some(uuid)));
+    let hung = ["a", "b", "c", "d"].map(|uuid| start_hanging_task(&virt, Some(uuid)));
     let fetched = virt.fetch(soon());
     assert!(!fetched.connection.is_up);
     assert_eq!(
         fetched.connection.error.as_deref(),
         Some("no answer about 4 domains")
     );
-    assert_eq!(fetched.connection.stuck_requests, 4);
+    assert_eq!(fetched.connection.abandoned_requests, 4);
     drop(hung);
 }
 
@@ -385,8 +394,8 @@ fn no_more_threads_hang_than_there_may_be() {
 fn a_thread_that_panics_is_replaced() {
     let virt = virt("test:///default");
     let turn = virt.domains.turn(soon()).unwrap();
-    let (hand, _) = turn.engage(|| virt.link()).unwrap();
-    let failed = heard::<Domain>(&hand, soon(), |_, _, _| panic!("as it may"));
+    let (hand, _) = turn.engage(|| virt.new_connection()).unwrap();
+    let failed = run_task::<Domain>(&hand, soon(), |_, _, _| panic!("as it may"));
     assert_eq!(failed.err().as_deref(), Some("no answer in time"));
     drop(turn);
     let mut waits = 0..100;
@@ -416,21 +425,27 @@ fn two_scrapes_at_a_time_take_turns() {
 fn what_is_said_until_the_deadline_is_heard() {
     let (sender, said) = mpsc::channel();
     let say = |what| sender.send(what).unwrap();
-    say(Said::Listed(
+    say(WorkerMessage::Listed(
         vec![domain("a"), domain("b"), domain("c")],
         None,
     ));
-    say(Said::About(2, None));
+    say(WorkerMessage::Details(2, None));
     let known = Domain {
-        state: Some(State::Running),
+        state: Some(DomainState::Running),
         ..domain("a")
     };
-    say(Said::About(0, Some(Box::new(known))));
-    let heard = listened(&said, Instant::now()).unwrap().ok().unwrap();
-    assert_eq!(heard.is_known, [true, false, true]);
-    assert_eq!(heard.listed[0].state, Some(State::Running));
+    say(WorkerMessage::Details(0, Some(Box::new(known))));
+    let heard = collect_results(&said, Instant::now())
+        .unwrap()
+        .ok()
+        .unwrap();
+    assert_eq!(heard.has_details, [true, false, true]);
+    assert_eq!(heard.listed[0].state, Some(DomainState::Running));
     assert_eq!(heard.gone, HashSet::from([2]));
-    assert!(listened(&said, Instant::now()).is_none(), "not even a list");
+    assert!(
+        collect_results(&said, Instant::now()).is_none(),
+        "not even a list"
+    );
 }
 
 #[test]
@@ -442,13 +457,13 @@ fn a_domain_that_got_another_id_was_started_anew() {
         ..domain("a")
     };
     let looks = [
-        (at(Some(1), State::Running, 1), [0, 0, 0]),
-        (at(Some(1), State::Paused, 1), [0, 0, 0]),
-        (at(Some(4), State::Running, 1), [1, 1, 0]),
-        (at(None, State::Shutoff, 3), [1, 2, 1]),
-        (at(None, State::Shutoff, 3), [1, 2, 1]),
-        (at(Some(5), State::Running, 1), [2, 2, 1]),
-        (at(Some(5), State::Crashed, 0), [2, 2, 2]),
+        (at(Some(1), DomainState::Running, 1), [0, 0, 0]),
+        (at(Some(1), DomainState::Paused, 1), [0, 0, 0]),
+        (at(Some(4), DomainState::Running, 1), [1, 1, 0]),
+        (at(None, DomainState::Shutoff, 3), [1, 2, 1]),
+        (at(None, DomainState::Shutoff, 3), [1, 2, 1]),
+        (at(Some(5), DomainState::Running, 1), [2, 2, 1]),
+        (at(Some(5), DomainState::Crashed, 0), [2, 2, 2]),
         (
             Domain {
                 id: Some(5),
@@ -456,12 +471,12 @@ fn a_domain_that_got_another_id_was_started_anew() {
             },
             [2, 2, 2],
         ),
-        (at(Some(5), State::Crashed, 0), [2, 2, 2]),
+        (at(Some(5), DomainState::Crashed, 0), [2, 2, 2]),
     ];
     let mut seen = None;
     for (domain, expected) in looks {
-        let now = became(seen, &domain);
-        let Lifecycle {
+        let now = update_lifecycle(seen, &domain);
+        let LifecycleCounts {
             starts,
             stops,
             crashes,

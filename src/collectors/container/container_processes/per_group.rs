@@ -1,0 +1,96 @@
+//! What is kept of groups from scrape to scrape.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
+
+use crate::sources::cgroup::Cgroup;
+
+/// Something of each group. It goes with the group: of one that was made anew under the
+/// same name nothing is kept.
+#[derive(Debug)]
+pub(super) struct PerGroup<T>(HashMap<usize, PerGroupEntry<T>>);
+
+#[derive(Debug)]
+struct PerGroupEntry<T> {
+    /// While this is held, no other group is in its place, by which it is known.
+    _group: Weak<Cgroup>,
+    is_used: bool,
+    value: T,
+}
+
+impl<T> Default for PerGroup<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<T: Default> PerGroup<T> {
+    /// What is kept of this one.
+    pub(super) fn get_or_default(&mut self, group: &Arc<Cgroup>) -> &mut T {
+        let entry = self.0.entry(Arc::as_ptr(group).addr());
+        let entry = entry.or_insert_with(|| PerGroupEntry {
+            _group: Arc::downgrade(group),
+            is_used: true,
+            value: T::default(),
+        });
+        entry.is_used = true;
+        &mut entry.value
+    }
+
+    /// Begins a scrape.
+    pub(super) fn begin_scrape(&mut self) {
+        for entry in self.0.values_mut() {
+            entry.is_used = false;
+        }
+    }
+
+    /// Forgets the groups that were not asked for since the scrape began.
+    pub(super) fn remove_unused(&mut self) {
+        self.0.retain(|_, kept| kept.is_used);
+    }
+
+    /// What is kept of all.
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        self.0.values().map(|kept| &kept.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::collectors::testing::MachineFixture;
+
+    #[test]
+    fn value_is_dropped_with_its_group() {
+        let machine = MachineFixture::new("container-processes-kept");
+        machine.write("sys/fs/cgroup/cgroup.controllers", "\n");
+        machine.write("sys/fs/cgroup/a/cgroup.procs", "");
+        let scrapes = machine.snapshots();
+        let group = || {
+            let groups = scrapes().cgroups().walk(|path| path == "/a").unwrap();
+            Arc::clone(groups.first().unwrap())
+        };
+        let mut kept = PerGroup::<u32>::default();
+        *kept.get_or_default(&group()) = 7;
+        kept.begin_scrape();
+        assert_eq!(*kept.get_or_default(&group()), 7);
+        let dir = scrapes().roots().sysfs.join("fs/cgroup/a");
+        // Made before the other is gone, so that it cannot have its number.
+        fs::create_dir(dir.with_file_name("b")).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        fs::rename(dir.with_file_name("b"), &dir).unwrap();
+        assert_eq!(*kept.get_or_default(&group()), 0);
+        assert_eq!(kept.values().count(), 2);
+        kept.begin_scrape();
+        kept.get_or_default(&group());
+        kept.remove_unused();
+        assert_eq!(kept.values().count(), 1);
+        kept.begin_scrape();
+        kept.remove_unused();
+        assert_eq!(kept.values().count(), 0);
+    }
+}

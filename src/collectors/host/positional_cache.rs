@@ -1,0 +1,92 @@
+//! What was decided about the names in a file, so that a scrape does not decide again.
+//!
+//! The kernel lists the same names in the same order scrape after scrape. So a
+//! decision is found by its place in the list, where a map would hash every name.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// More names than any list of the kernel's has; those beyond are decided each time.
+const MAX_ENTRIES: usize = 1 << 17;
+
+/// Decisions of an earlier scrape.
+#[derive(Debug)]
+pub(super) struct PositionalCache<T>(Mutex<Vec<(String, T)>>);
+
+impl<T> Default for PositionalCache<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> PositionalCache<T> {
+    /// Begins to go through the list.
+    pub(super) fn cursor(&self) -> CacheCursor<'_, T> {
+        CacheCursor {
+            entries: self.0.lock().unwrap_or_else(PoisonError::into_inner),
+            position: 0,
+        }
+    }
+}
+
+/// The decisions, and how far the list has been gone through.
+#[derive(Debug)]
+pub(super) struct CacheCursor<'a, T> {
+    entries: MutexGuard<'a, Vec<(String, T)>>,
+    position: usize,
+}
+
+impl<T> CacheCursor<'_, T> {
+    /// The decision about the next name in the list; `decide` makes it where the
+    /// name was not in this place before.
+    pub(super) fn next_or_insert_with(
+        &mut self,
+        name: &str,
+        compute: impl FnOnce(&str) -> T,
+    ) -> &T {
+        let position = self.position.min(MAX_ENTRIES);
+        self.position += 1;
+        let is_hit = self.entries.get(position).is_some_and(|(n, _)| n == name);
+        if !is_hit {
+            self.entries.truncate(position);
+            self.entries.push((name.to_owned(), compute(name)));
+        }
+        &self.entries[position].1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recomputed(memo: &PositionalCache<usize>, list: &[&str]) -> Vec<String> {
+        let mut recomputed = Vec::new();
+        let mut recall = memo.cursor();
+        for name in list {
+            let decision = recall.next_or_insert_with(name, |name| {
+                recomputed.push(name.to_owned());
+                name.len()
+            });
+            assert_eq!(*decision, name.len());
+        }
+        recomputed
+    }
+
+    #[test]
+    fn only_new_names_are_computed() {
+        let memo = PositionalCache::default();
+        assert_eq!(recomputed(&memo, &["a", "bb", "ccc"]), ["a", "bb", "ccc"]);
+        assert!(recomputed(&memo, &["a", "bb", "ccc"]).is_empty());
+        assert_eq!(recomputed(&memo, &["a", "new", "ccc"]), ["new", "ccc"]);
+        assert!(recomputed(&memo, &["a", "new"]).is_empty());
+    }
+
+    #[test]
+    fn cache_is_bounded() {
+        let memo = PositionalCache::default();
+        let mut recall = memo.cursor();
+        for i in 0..MAX_ENTRIES + 9 {
+            assert_eq!(*recall.next_or_insert_with(&i.to_string(), |_| i), i);
+        }
+        assert_eq!(recall.entries.len(), MAX_ENTRIES + 1);
+    }
+}

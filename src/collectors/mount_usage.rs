@@ -1,0 +1,236 @@
+//! Which file systems are mounted, and how full they are: `/proc/1/mountinfo` says what
+//! is mounted, documented in `proc_pid_mountinfo(5)`, and statfs(2) how full it is.
+//!
+//! A mount that does not answer costs its timeout once. From then on it counts as one
+//! that does not answer, without being asked again, until it is back. A mount that
+//! another one was mounted over is left out: asking about its path would give the other
+//! one's numbers.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    error::Result,
+    family::Families,
+    sources::{Mount, MountPath, Snapshot, Statfs, StatfsResult},
+};
+
+/// Types of file systems that hold no files, or whose size says nothing: a regular
+/// expression.
+pub(super) const FS_TYPES_EXCLUDE: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|\
+    fusectl|hugetlbfs|iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|\
+    selinuxfs|squashfs|erofs|sysfs|tracefs)$";
+/// What is left of a scrape's time for everything after the asking.
+const STATFS_MARGIN: Duration = Duration::from_millis(250);
+
+/// Asks some of the mounts how full they are, each under labels `L`.
+#[derive(Debug)]
+pub(super) struct MountUsage<L> {
+    labels: fn(Mount<'_>) -> L,
+    statfs: Statfs,
+    /// What the last scrape found. Mounts seldom change between two.
+    cache: Mutex<Option<CachedMounts<L>>>,
+}
+
+/// The mounts that a mountinfo file lists and that are wanted.
+#[derive(Debug)]
+struct CachedMounts<L> {
+    mountinfo: Vec<u8>,
+    selected: SelectedMounts<L>,
+}
+
+/// The labels of the mounts, and in the same order where to ask about them.
+type SelectedMounts<L> = (Arc<[L]>, Arc<[MountPath]>);
+
+impl<L> MountUsage<L> {
+    /// Those that do not answer are given up after `timeout`.
+    pub(super) fn new(timeout: Duration, labels: fn(Mount<'_>) -> L) -> Self {
+        Self {
+            labels,
+            statfs: Statfs::new(timeout),
+            cache: Mutex::default(),
+        }
+    }
+
+    /// Asks those that are wanted, which must be the same ones for as long as the same
+    /// is mounted: their labels, and in the same order what came of it. What cannot be
+    /// read of the list is noted.
+    pub(super) fn query(
+        &self,
+        snapshot: &Snapshot,
+        out: &mut Families,
+        include: impl FnMut(&Mount<'_>) -> bool,
+    ) -> Result<(Arc<[L]>, Vec<StatfsResult>)> {
+        let (labels, paths) = self.select(snapshot, out, include)?;
+        let results = self
+            .statfs
+            .query(&paths, statfs_deadline(snapshot.deadline()));
+        Ok((labels, results))
+    }
+
+    fn select(
+        &self,
+        snapshot: &Snapshot,
+        out: &mut Families,
+        mut include: impl FnMut(&Mount<'_>) -> bool,
+    ) -> Result<SelectedMounts<L>> {
+        let mounts = snapshot.mounts()?;
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached = cache.as_ref();
+        if let Some(cached) = cached.filter(|known| known.mountinfo == mounts.bytes()) {
+            let (labels, paths) = &cached.selected;
+            return Ok((Arc::clone(labels), Arc::clone(paths)));
+        }
+        let (skipped, _) = out.errors();
+        let all: Vec<_> = mounts.mounts().filter_map(|m| out.ok_or_skip(m)).collect();
+        let (labels, paths): (Vec<_>, Vec<_>) = visible_mounts(&snapshot.roots().rootfs, all)
+            .into_iter()
+            .filter(|mount| include(mount))
+            .map(|mount| {
+                let path = MountPath {
+                    mount: mount.id,
+                    path: snapshot.root_path(&mount.mount_point),
+                };
+                ((self.labels)(mount), path)
+            })
+            .unzip();
+        let (labels, paths): SelectedMounts<L> = (labels.into(), paths.into());
+        // What could not be read is to be counted with each scrape.
+        *cache = (out.errors().0 == skipped).then(|| CachedMounts {
+            mountinfo: mounts.bytes().to_vec(),
+            selected: (Arc::clone(&labels), Arc::clone(&paths)),
+        });
+        Ok((labels, paths))
+    }
+}
+
+/// Before the scrape is over: partial answers are of use only if they are in time.
+fn statfs_deadline(deadline: Instant) -> Instant {
+    let now = Instant::now();
+    let left = deadline.saturating_duration_since(now);
+    now + (left * 3 / 4).max(left.saturating_sub(STATFS_MARGIN))
+}
+
+/// The mounts that can be reached, each with its mount point as the host sees it.
+///
+/// Of mounts on the same path that is the last, unless it was put beneath.
+fn visible_mounts<'a>(rootfs: &Path, all: Vec<Mount<'a>>) -> Vec<Mount<'a>> {
+    let mut at: HashMap<PathBuf, usize> = HashMap::with_capacity(all.len());
+    let mut visible: Vec<Option<Mount<'a>>> = Vec::with_capacity(all.len());
+    for mut mount in all {
+        mount.mount_point = strip_rootfs(rootfs, &mount.mount_point);
+        let before = at.insert(mount.mount_point.clone(), visible.len());
+        if let Some(before) = before
+            && let Some(hidden) = visible.get_mut(before)
+        {
+            if hidden
+                .as_ref()
+                .is_some_and(|below| below.parent_id == mount.id)
+            {
+                at.insert(mount.mount_point, before);
+                continue;
+            }
+            *hidden = None;
+        }
+        visible.push(Some(mount));
+    }
+    visible.into_iter().flatten().collect()
+}
+
+/// A mount point without the directory under which the host's root is mounted.
+fn strip_rootfs(rootfs: &Path, point: &Path) -> PathBuf {
+    match point.strip_prefix(rootfs) {
+        Ok(point) => Path::new("/").join(point),
+        Err(_) => point.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collectors::testing;
+
+    fn mount(id: u64, parent: u64, point: &str) -> Mount<'static> {
+        Mount {
+            id,
+            parent_id: parent,
+            major: 8,
+            minor: 1,
+            mount_point: point.into(),
+            fs_type: "ext4".into(),
+            source: format!("/dev/{id}").into(),
+            read_only: false,
+            options: "".into(),
+        }
+    }
+
+    fn visible(rootfs: &str, all: Vec<Mount<'static>>) -> Vec<(u64, String)> {
+        let mounts = visible_mounts(Path::new(rootfs), all).into_iter();
+        mounts
+            .map(|m| (m.id, m.mount_point.display().to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn only_topmost_mount_of_a_path_is_queried() {
+        let over = vec![
+            mount(1, 0, "/"),
+            mount(2, 1, "/a"),
+            mount(3, 2, "/a"),
+            mount(4, 1, "/b"),
+        ];
+        assert_eq!(
+            visible("/", over),
+            [(1, "/".into()), (3, "/a".into()), (4, "/b".into())]
+        );
+        let beneath = vec![mount(2, 5, "/a"), mount(5, 1, "/a"), mount(6, 2, "/a")];
+        assert_eq!(visible("/", beneath), [(6, "/a".into())]);
+    }
+
+    #[test]
+    fn rootfs_prefix_is_stripped_from_mount_points() {
+        let all = ["/host", "/host/boot", "/hostile", "/etc"];
+        let all = (1..)
+            .zip(all)
+            .map(|(id, point)| mount(id, 0, point))
+            .collect();
+        let points: Vec<_> = visible("/host", all)
+            .into_iter()
+            .map(|(_, point)| point)
+            .collect();
+        assert_eq!(points, ["/", "/boot", "/hostile", "/etc"]);
+    }
+
+    #[test]
+    fn mounts_are_reselected_after_change_or_read_error() {
+        let machine = testing::MachineFixture::new("mounted");
+        let scrape = machine.snapshots();
+        let mounted = MountUsage::new(Duration::from_secs(5), |mount| mount.source.into_owned());
+        // What is wanted and answers, what was looked at for that, and what was skipped.
+        let ask = |list: &str| {
+            machine.write("proc/1/mountinfo", list);
+            let mut out = Families::default();
+            let mut looked = 0;
+            let (devices, answers) = mounted
+                .query(&scrape(), &mut out, |mount| {
+                    looked += 1;
+                    mount.fs_type == "ext4"
+                })
+                .unwrap();
+            let answers = devices.iter().zip(answers);
+            let space = answers.filter(|(_, answer)| matches!(answer, StatfsResult::Space(_)));
+            let devices: Vec<_> = space.map(|(device, _)| device.clone()).collect();
+            (devices.join(" "), looked, out.errors().0)
+        };
+        let one = "1 0 8:1 / / rw - ext4 one rw\n2 1 0:5 / /a rw - nfs two rw\n";
+        assert_eq!(ask(one), ("one".to_owned(), 2, 0));
+        assert_eq!(ask(one), ("one".to_owned(), 0, 0));
+        let other = "1 0 8:1 / / rw - ext4 other rw\ndamaged\n";
+        assert_eq!(ask(other), ("other".to_owned(), 1, 1));
+        assert_eq!(ask(other), ("other".to_owned(), 1, 1));
+    }
+}

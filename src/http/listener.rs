@@ -1,0 +1,290 @@
+//! Where to listen: addresses, Unix sockets, sockets that systemd hands over.
+
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    net::{Ipv4Addr, Ipv6Addr, ToSocketAddrs},
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+    pin::Pin,
+    str::FromStr,
+    task::{Context, Poll},
+};
+
+use listenfd::ListenFd;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+};
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ListenAddress {
+    /// A host and a port; without a host, every address of the machine.
+    Tcp {
+        /// A name or an address; IPv6 without brackets.
+        host: Option<String>,
+        /// The port.
+        port: u16,
+    },
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(address: &str) -> Result<Self, String> {
+        if let Some(path) = address.strip_prefix("unix:") {
+            return match path {
+                "" => Err("unix: needs a path".to_owned()),
+                path => Ok(Self::Unix(path.into())),
+            };
+        }
+        if address.starts_with("vsock:") {
+            return Err("vsock is not supported".to_owned());
+        }
+        let (host, port) = address
+            .rsplit_once(':')
+            .ok_or("expected HOST:PORT, :PORT or unix:PATH")?;
+        let port = port
+            .parse()
+            .map_err(|_| format!("{port:?} is not a port number"))?;
+        let host = match host.strip_prefix('[') {
+            Some(v6) => v6.strip_suffix(']').ok_or("a [ without its ]")?,
+            None if host.contains(':') => return Err("an IPv6 address needs brackets".to_owned()),
+            None => host,
+        };
+        let host = (!host.is_empty()).then(|| host.to_owned());
+        Ok(Self::Tcp { host, port })
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } => match host.as_deref() {
+                Some(host) if host.contains(':') => write!(f, "[{host}]:{port}"),
+                host => write!(f, "{}:{port}", host.unwrap_or_default()),
+            },
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Something that connections come from.
+#[derive(Debug)]
+pub(super) enum Listener {
+    /// A TCP socket.
+    Tcp(TcpListener),
+    /// A Unix socket; with the path if it is ours to remove.
+    Unix(UnixListener, Option<PathBuf>),
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+/// Calls the same method of whichever stream it is.
+macro_rules! either {
+    ($this:expr, $stream:ident => $call:expr) => {
+        match $this.get_mut() {
+            Stream::Tcp($stream) => $call,
+            Stream::Unix($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_read(context, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write_vectored(context, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_shutdown(context))
+    }
+}
+
+impl Listener {
+    /// Listens on an address.
+    pub(super) async fn bind(address: &ListenAddress) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("cannot listen on {address}: {error}");
+        match address {
+            ListenAddress::Tcp { host, port } => {
+                let bound = match host {
+                    Some(host) => {
+                        // Not by tokio, which looks names up in a thread that would stay.
+                        let found = (host.as_str(), *port).to_socket_addrs().map_err(failed)?;
+                        let found: Vec<_> = found.collect();
+                        TcpListener::bind(found.as_slice()).await
+                    }
+                    // Where there is no IPv6, every address means every IPv4 address.
+                    None => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).await {
+                        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+                            TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).await
+                        }
+                        bound => bound,
+                    },
+                };
+                bound.map(Self::Tcp).map_err(failed)
+            }
+            ListenAddress::Unix(path) => {
+                remove_stale(path).await;
+                let listener = UnixListener::bind(path).map_err(failed)?;
+                Ok(Self::Unix(listener, Some(path.clone())))
+            }
+        }
+    }
+
+    /// The sockets that systemd opened for us.
+    pub(super) fn from_systemd() -> Result<Vec<Self>, String> {
+        let failed = |error: io::Error| format!("cannot use a socket of systemd's: {error}");
+        let mut given = ListenFd::from_env();
+        let mut listeners = Vec::new();
+        for at in 0..given.len() {
+            if let Ok(Some(tcp)) = given.take_tcp_listener(at) {
+                tcp.set_nonblocking(true).map_err(failed)?;
+                listeners.push(Self::Tcp(TcpListener::from_std(tcp).map_err(failed)?));
+            } else if let Some(unix) = given.take_unix_listener(at).map_err(failed)? {
+                unix.set_nonblocking(true).map_err(failed)?;
+                let unix = UnixListener::from_std(unix).map_err(failed)?;
+                listeners.push(Self::Unix(unix, None));
+            }
+        }
+        if listeners.is_empty() {
+            let message = "--web.systemd-socket: systemd handed over no socket (LISTEN_FDS)";
+            return Err(message.to_owned());
+        }
+        Ok(listeners)
+    }
+
+    /// The path that is removed in the end, if there is one.
+    pub(super) fn owned_socket(&self) -> Option<&Path> {
+        match self {
+            Self::Unix(_, path) => path.as_deref(),
+            Self::Tcp(_) => None,
+        }
+    }
+
+    /// Waits for a connection.
+    pub(super) async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // An answer is written at once; what is left of it must not wait.
+                stream.set_nodelay(true).ok();
+                Ok(Stream::Tcp(stream))
+            }
+            Self::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, Some(path)) = self {
+            // Nobody is left to tell if that fails, and the next start sees to it.
+            std::fs::remove_file(path).ok();
+        }
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => write!(f, "{address}"),
+                Err(_) => f.write_str("a TCP socket"),
+            },
+            Self::Unix(_, Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(..) => f.write_str("a Unix socket of systemd's"),
+        }
+    }
+}
+
+/// Removes a socket that nobody listens on any more, such as after a crash.
+async fn remove_stale(path: &PathBuf) {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).await.is_err() {
+        std::fs::remove_file(path).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_parse_as_in_go() {
+        for (text, host, port) in [
+            (":9100", None, 9100),
+            ("localhost:9100", Some("localhost"), 9100),
+            ("[::1]:80", Some("::1"), 80),
+            ("127.0.0.1:0", Some("127.0.0.1"), 0),
+        ] {
+            let host = host.map(str::to_owned);
+            let address: ListenAddress = text.parse().unwrap();
+            assert_eq!(address, ListenAddress::Tcp { host, port });
+            assert_eq!(address.to_string(), text);
+        }
+        let unix: ListenAddress = "unix:/run/x.sock".parse().unwrap();
+        assert_eq!(unix, ListenAddress::Unix("/run/x.sock".into()));
+        for wrong in [
+            "9100",
+            ":port",
+            ":99999",
+            "::1:9100",
+            "[::1:9100",
+            "unix:",
+            "vsock://:1",
+        ] {
+            assert!(wrong.parse::<ListenAddress>().is_err(), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn stale_socket_is_replaced_and_live_socket_is_not() {
+        let path = std::env::temp_dir().join(format!("strata-listen-{}", std::process::id()));
+        let address = ListenAddress::Unix(path.clone());
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let listener = Listener::bind(&address).await.unwrap();
+        assert!(Listener::bind(&address).await.is_err());
+        drop(listener);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,84 @@
+//! What is kept of passwords.
+
+use std::fmt;
+
+/// More than this takes seconds of CPU time for each guess of anybody's.
+const MAX_COST: u32 = 16;
+
+/// What is kept of a password, as bcrypt writes it.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct PasswordHash {
+    text: String,
+    cost: u32,
+}
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<hash of cost {}>", self.cost)
+    }
+}
+
+impl PasswordHash {
+    /// Reads one; the error does not show it.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let parts: bcrypt::HashParts = text.parse().map_err(|_| {
+            "not a hash of bcrypt's, which begins with $2a$, $2b$ or $2y$ and is 60 characters long"
+                .to_owned()
+        })?;
+        let cost = parts.get_cost();
+        if !(4..=MAX_COST).contains(&cost) {
+            return Err(format!("the cost {cost} is not between 4 and {MAX_COST}"));
+        }
+        let text = text.to_owned();
+        Ok(Self { text, cost })
+    }
+}
+
+impl PasswordHash {
+    /// What nobody's password is, as costly as another.
+    pub(super) fn decoy(like: Option<&Self>) -> Self {
+        let cost = like.map_or(10, |like| like.cost);
+        let text = format!("$2b${cost:02}$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi");
+        Self { text, cost }
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+
+    #[cfg(test)]
+    pub(super) fn cost(&self) -> u32 {
+        self.cost
+    }
+
+    /// Whether it is this password's. Slow by intent, and as slow for any password.
+    pub(super) fn verify(&self, password: &[u8]) -> bool {
+        bcrypt::verify(password, &self.text).unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH_SUFFIX: &str = "QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
+
+    #[test]
+    fn accepts_only_bcrypt_hashes() {
+        for good in ["2a$10", "2b$04", "2y$16", "2x$12"] {
+            assert!(
+                PasswordHash::parse(&format!("${good}${HASH_SUFFIX}")).is_ok(),
+                "{good}"
+            );
+        }
+        for wrong in ["2c$10", "2y$03", "2y$17", "2y$99", "2y$1x", "1$10"] {
+            assert!(
+                PasswordHash::parse(&format!("${wrong}${HASH_SUFFIX}")).is_err(),
+                "{wrong}"
+            );
+        }
+        assert!(PasswordHash::parse("").is_err());
+        assert!(PasswordHash::parse(&format!("$2y$10${HASH_SUFFIX}x")).is_err());
+        assert!(PasswordHash::parse(&"\u{e9}".repeat(30)).is_err());
+    }
+}

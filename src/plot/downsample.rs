@@ -1,0 +1,136 @@
+//! Points thinned to what can be seen: of each column of pixels the first, the least, the
+//! most and the last, so that a peak of one sample stays a peak.
+
+use std::time::Duration;
+
+/// A value at a time, in seconds since 1970.
+pub(super) type TimedValue = (f64, f64);
+
+/// The stretches of a line without gaps, thinned. There are gaps where a value is missing,
+/// and where points are further from each other than `gap`; one within a column is none.
+pub(super) fn segments(
+    points: &[(Duration, Option<f64>)],
+    (from, to): (f64, f64),
+    columns: u32,
+    gap: f64,
+) -> Vec<Vec<TimedValue>> {
+    let width = ((to - from) / f64::from(columns.max(1))).max(f64::MIN_POSITIVE);
+    let mut done: Vec<Vec<TimedValue>> = Vec::new();
+    let mut current = Segment::default();
+    let mut broken = false;
+    for (at, value) in points {
+        let at = at.as_secs_f64();
+        if at < from || at > to {
+            continue;
+        }
+        let Some(value) = value.filter(|value| value.is_finite()) else {
+            broken = true;
+            continue;
+        };
+        let column = ((at - from) / width).floor();
+        broken |= current.last().is_some_and(|(last, _)| at - last > gap);
+        if broken && current.column.is_some_and(|it| it < column) {
+            done.extend(current.finish());
+        }
+        broken = false;
+        current.add(column, (at, value));
+    }
+    done.extend(current.finish());
+    done
+}
+
+#[derive(Default)]
+struct Segment {
+    points: Vec<TimedValue>,
+    column: Option<f64>,
+    /// Of the column: in the order of their times when it is done.
+    first: TimedValue,
+    min: TimedValue,
+    max: TimedValue,
+    last: TimedValue,
+}
+
+impl Segment {
+    fn last(&self) -> Option<TimedValue> {
+        self.column.map(|_| self.last)
+    }
+
+    fn add(&mut self, column: f64, point: TimedValue) {
+        if self.column != Some(column) {
+            self.end_column();
+            self.column = Some(column);
+            (self.first, self.min, self.max) = (point, point, point);
+        }
+        self.last = point;
+        if point.1 < self.min.1 {
+            self.min = point;
+        }
+        if point.1 > self.max.1 {
+            self.max = point;
+        }
+    }
+
+    fn end_column(&mut self) {
+        if self.column.take().is_none() {
+            return;
+        }
+        let mut kept = [self.first, self.min, self.max, self.last];
+        kept.sort_by(|one, other| one.0.total_cmp(&other.0));
+        for point in kept {
+            if self.points.last() != Some(&point) {
+                self.points.push(point);
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Option<Vec<TimedValue>> {
+        self.end_column();
+        let points = std::mem::take(&mut self.points);
+        (!points.is_empty()).then_some(points)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn points(of: &[(u64, Option<f64>)]) -> Vec<(Duration, Option<f64>)> {
+        let seconds = |(at, value): &(u64, _)| (Duration::from_secs(*at), *value);
+        of.iter().map(seconds).collect()
+    }
+
+    #[test]
+    fn downsampling_keeps_peaks() {
+        let many: Vec<_> = (0..100_000).map(|n| (n, Some(1.0))).collect();
+        let mut many = points(&many);
+        many[54_321].1 = Some(9.0);
+        many[54_322].1 = Some(-9.0);
+        let thin = segments(&many, (0.0, 100_000.0), 100, 2.0);
+        assert_eq!(thin.len(), 1);
+        assert!(thin[0].len() <= 400, "{}", thin[0].len());
+        assert!(thin[0].contains(&(54_321.0, 9.0)));
+        assert!(thin[0].contains(&(54_322.0, -9.0)));
+        assert!(thin[0].is_sorted_by(|one, other| one.0 < other.0));
+    }
+
+    #[test]
+    fn missing_values_leave_gaps() {
+        let some = Some(1.0);
+        let of = points(&[(0, some), (5, some), (10, None), (15, some), (40, some)]);
+        let lengths = |columns| -> Vec<usize> {
+            let all = segments(&of, (0.0, 50.0), columns, 12.0);
+            all.iter().map(Vec::len).collect()
+        };
+        assert_eq!(lengths(50), [2, 1, 1]);
+        // What is narrower than a pixel is not there.
+        assert_eq!(lengths(1), [2]);
+    }
+
+    #[test]
+    fn drops_non_finite_and_out_of_range_points() {
+        let of = points(&[(5, Some(1.0)), (15, Some(f64::NAN)), (25, Some(2.0))]);
+        let seen = segments(&of, (10.0, 30.0), 20, 100.0);
+        assert_eq!(seen, [[(25.0, 2.0)]]);
+        assert!(segments(&[], (0.0, 1.0), 0, 1.0).is_empty());
+    }
+}

@@ -1,0 +1,162 @@
+//! A daemon's own socket: D-Bus without a bus between the two.
+//!
+//! Not left to the client alone, because systemd signs what it sends there with the
+//! name it has on a bus, `org.freedesktop.systemd1`, where only a unique name may
+//! stand, and the client takes that for a broken connection. The name's first letter
+//! is replaced by the `:` that makes it unique.
+
+use std::{
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use tokio::net::{
+    UnixStream,
+    unix::{OwnedReadHalf, OwnedWriteHalf},
+};
+use zbus::{
+    Guid, OwnedGuid,
+    connection::socket::{ReadHalf, Socket, Split, WriteHalf},
+    export::async_trait::async_trait,
+};
+
+/// The sender's field of a message: its number, its signature, a length, a name.
+const SENDER: u8 = 7;
+const NAME: &[u8] = b"org.freedesktop.systemd1\0";
+/// The fields of a message are at its beginning, the sender's among the first.
+const MAX_FIELDS_LEN: usize = 256;
+
+/// A connection that was let in.
+#[derive(Debug)]
+pub(super) struct PeerSocket(UnixStream);
+
+impl PeerSocket {
+    /// Connects as the user this process runs as.
+    pub(super) async fn connect(socket: &Path) -> io::Result<(Self, OwnedGuid)> {
+        let stream = UnixStream::connect(socket).await?;
+        let user = rustix::process::geteuid().as_raw().to_string();
+        // In hexadecimal, as the protocol has it.
+        let user: String = user.chars().flat_map(|digit| ['3', digit]).collect();
+        write_all(&stream, format!("\0AUTH EXTERNAL {user}\r\n").as_bytes()).await?;
+
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n") {
+            let mut byte = [0];
+            read_exact(&stream, &mut byte).await?;
+            answer.extend(byte);
+            if answer.len() > MAX_FIELDS_LEN {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+        let answer = String::from_utf8_lossy(&answer);
+        let guid = answer.trim_end().strip_prefix("OK ");
+        let guid = guid.and_then(|guid| Guid::try_from(guid).ok());
+        let guid = guid
+            .ok_or(io::ErrorKind::PermissionDenied)?
+            .to_owned()
+            .into();
+        write_all(&stream, b"BEGIN\r\n").await?;
+        Ok((Self(stream), guid))
+    }
+}
+
+impl Socket for PeerSocket {
+    type ReadHalf = PeerReader;
+    type WriteHalf = PeerWriter;
+
+    fn split(self) -> Split<PeerReader, PeerWriter> {
+        let (read, write) = self.0.into_split();
+        Split::new(PeerReader(read), PeerWriter(write))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct PeerReader(OwnedReadHalf);
+
+#[async_trait]
+impl ReadHalf for PeerReader {
+    /// Asked for the first bytes of a message and then for the rest of it, so there
+    /// is always as much to come as is asked for.
+    async fn recvmsg(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+        read_exact(self.0.as_ref(), buffer).await?;
+        make_sender_unique(buffer);
+        Ok((buffer.len(), Vec::new()))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct PeerWriter(OwnedWriteHalf);
+
+#[async_trait]
+impl WriteHalf for PeerWriter {
+    async fn sendmsg(&mut self, buffer: &[u8], _fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+        write_all(self.0.as_ref(), buffer).await?;
+        Ok(buffer.len())
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Fills the buffer.
+async fn read_exact(stream: &UnixStream, mut buffer: &mut [u8]) -> io::Result<()> {
+    while !buffer.is_empty() {
+        stream.readable().await?;
+        match stream.try_read(buffer) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(len) => buffer = buffer.get_mut(len..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Writes the buffer.
+async fn write_all(stream: &UnixStream, mut buffer: &[u8]) -> io::Result<()> {
+    while !buffer.is_empty() {
+        stream.writable().await?;
+        match stream.try_write(buffer) {
+            Ok(len) => buffer = buffer.get(len..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn make_sender_unique(message: &mut [u8]) {
+    let end = message.len().min(MAX_FIELDS_LEN);
+    let Some(fields) = message.get_mut(..end) else {
+        return;
+    };
+    let [a, b, c, d] = 24_u32.to_ne_bytes();
+    let mut field = vec![SENDER, 1, b's', 0, a, b, c, d];
+    let name = field.len();
+    field.extend(NAME);
+    let found = fields.windows(field.len()).position(|it| it == field);
+    if let Some(letter) = found.and_then(|at| fields.get_mut(at + name)) {
+        *letter = b':';
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zbus::Message;
+
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_sender_becomes_unique_and_a_text_is_left_alone() {
+        let call = Message::method_call("/a", "B").sender(":rg.freedesktop.systemd1");
+        let right = call.build(&"org.freedesktop.systemd1").unwrap();
+        let mut bytes = right.data().to_vec();
+        let at = bytes.windows(4).position(|it| it == b":rg.").unwrap();
+        bytes[at] = b'o';
+        assert_ne!(bytes, right.data().to_vec());
+        make_sender_unique(&mut bytes);
+        assert_eq!(bytes, right.data().to_vec());
+    }
+}

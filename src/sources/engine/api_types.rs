@@ -1,0 +1,962 @@
+//! What engines answer, in our words. Nothing they say is believed to be short.
+//!
+//! An answer is Docker's, or Podman's in imitation of it: <https://docs.docker.com/reference/api/engine/>.
+//! Containers, images and settings are not read into bollard's models: these refuse a
+//! whole list for one word that they do not know, such as Podman's `stopped`, or for one
+//! that an older API does not have.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+use bollard::models::{EventMessage, EventMessageTypeEnum as EventType, SystemVersion};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+use super::{Container, ContainerState, EngineKind, Health, Image, is_container_id, rfc3339};
+use crate::pattern::Pattern;
+
+/// Longer names, references and values of labels are left out.
+const MAX_TEXT_LEN: usize = 1024;
+/// An image may go by more names; the rest are left out.
+const MAX_TAGS: usize = 100;
+/// Versions of the API up to this one are known to have what is read here.
+const MAX_API_VERSION: (u32, u32) = (1, 53);
+
+/// What of an engine's answers is kept of what people chose. The rest is not in the program
+/// at all, so nothing can tell it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LabelFilter {
+    /// Labels of containers, by their exact names.
+    pub(super) labels: BTreeSet<String>,
+    /// Names of images.
+    pub(super) images: Pattern,
+}
+
+impl LabelFilter {
+    fn labels(&self, labels: Option<HashMap<String, String>>) -> Vec<(String, String)> {
+        let mut labels: Vec<_> = labels.unwrap_or_default().into_iter().collect();
+        labels.retain(|(name, value)| self.labels.contains(name) && value.len() <= MAX_TEXT_LEN);
+        labels.sort_unstable();
+        labels
+    }
+
+    fn image(&self, name: Option<String>) -> String {
+        empty_if_too_long(name.filter(|name| self.images.matches(name)))
+    }
+}
+
+/// Who an engine is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct EngineVersion {
+    pub(super) kind: EngineKind,
+    pub(super) version: Option<String>,
+    /// The version of its API to speak.
+    pub(super) api_version: Option<String>,
+}
+
+impl EngineVersion {
+    pub(super) fn from_response(response: SystemVersion) -> Self {
+        let mut components = response.components.into_iter().flatten();
+        let is_podman = components.any(|component| component.name.contains("Podman"));
+        let number = |text: Option<String>| {
+            let text = text?;
+            let (major, minor) = text.split_once('.')?;
+            Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+        };
+        let least = number(response.min_api_version).unwrap_or_default();
+        let spoken = number(response.api_version).map(|most| most.min(MAX_API_VERSION).max(least));
+        Self {
+            kind: if is_podman {
+                EngineKind::Podman
+            } else {
+                EngineKind::Docker
+            },
+            version: response
+                .version
+                .filter(|version| version.len() <= MAX_TEXT_LEN),
+            api_version: spoken.map(|(major, minor)| format!("{major}.{minor}")),
+        }
+    }
+}
+
+/// An engine's settings, as they are written.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InfoResponse {
+    cgroup_driver: Option<String>,
+}
+
+/// Which driver makes the control groups, if it is one of those that are known.
+pub(super) fn parse_cgroup_driver(response: &[u8]) -> serde_json::Result<Option<String>> {
+    let InfoResponse { cgroup_driver } = serde_json::from_slice(response)?;
+    Ok(cgroup_driver.filter(|driver| matches!(driver.as_str(), "systemd" | "cgroupfs")))
+}
+
+/// A container as it is in the list of all.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ListedContainer {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) image: String,
+    pub(super) image_id: String,
+    pub(super) labels: Vec<(String, String)>,
+    pub(super) state: Option<ContainerState>,
+    pub(super) created: Option<Duration>,
+}
+
+/// One item of the list, as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ContainerSummary {
+    id: Option<String>,
+    names: Option<Vec<String>>,
+    image: Option<String>,
+    #[serde(rename = "ImageID")]
+    image_id: Option<String>,
+    labels: Option<HashMap<String, String>>,
+    state: Option<String>,
+    created: Option<i64>,
+}
+
+impl ListedContainer {
+    /// Those in the answer.
+    pub(super) fn parse_list(
+        response: &[u8],
+        filter: &LabelFilter,
+    ) -> serde_json::Result<Vec<Self>> {
+        Ok(parse_items(response)?
+            .filter_map(|summary| Self::from_summary(summary, filter))
+            .collect())
+    }
+
+    fn from_summary(summary: ContainerSummary, filter: &LabelFilter) -> Option<Self> {
+        let names = summary.names.unwrap_or_default();
+        // `/other/alias` is what another one calls it that was linked to it.
+        let is_own = |name: &&String| !name.trim_start_matches('/').contains('/');
+        let name = names.iter().find(is_own).cloned();
+        Some(Self {
+            id: summary.id.filter(|id| is_container_id(id))?,
+            name: container_name(name),
+            image: filter.image(summary.image),
+            image_id: empty_if_too_long(summary.image_id),
+            labels: filter.labels(summary.labels),
+            state: summary.state.and_then(|word| parse_state(&word)),
+            created: summary.created.and_then(from_unix_seconds),
+        })
+    }
+}
+
+/// The items of a list. What cannot be read costs only itself.
+fn parse_items<T: DeserializeOwned>(
+    response: &[u8],
+) -> serde_json::Result<impl Iterator<Item = T>> {
+    let items: Option<Vec<&RawValue>> = serde_json::from_slice(response)?;
+    let items = items.unwrap_or_default().into_iter();
+    Ok(items.filter_map(|item| serde_json::from_str(item.get()).ok()))
+}
+
+/// A container as it is when asked for alone.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct InspectedContainer {
+    /// Out-of-memory events are not in the answer.
+    pub(super) container: Container,
+    /// Whether the engine starts it again when it ends.
+    pub(super) has_restart_policy: bool,
+}
+
+/// One container, as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InspectResponse {
+    id: Option<String>,
+    name: Option<String>,
+    image: Option<String>,
+    created: Option<String>,
+    restart_count: Option<i64>,
+    state: Option<InspectState>,
+    config: Option<InspectConfig>,
+    host_config: Option<HostConfig>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InspectState {
+    status: Option<String>,
+    pid: Option<i64>,
+    exit_code: Option<i64>,
+    started_at: Option<String>,
+    finished_at: Option<String>,
+    health: Option<InspectHealth>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InspectHealth {
+    status: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InspectConfig {
+    image: Option<String>,
+    labels: Option<HashMap<String, String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    cgroup_parent: Option<String>,
+    memory: Option<i64>,
+    restart_policy: Option<RestartPolicy>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RestartPolicy {
+    name: Option<String>,
+}
+
+impl InspectedContainer {
+    /// The container that the answer describes, if it describes one.
+    pub(super) fn parse(response: &[u8], filter: &LabelFilter) -> serde_json::Result<Option<Self>> {
+        Ok(Self::from_response(
+            serde_json::from_slice(response)?,
+            filter,
+        ))
+    }
+
+    fn from_response(response: InspectResponse, filter: &LabelFilter) -> Option<Self> {
+        let process = response.state?;
+        let state = parse_state(&process.status?)?;
+        let health = process.health.and_then(|health| health.status);
+        let health = health.and_then(|word| self::parse_health(&word));
+        let exit_code = process.exit_code.filter(|code| match state {
+            ContainerState::Running | ContainerState::Paused => false,
+            // It says 0 before it ever ran, and more if it could not be started.
+            ContainerState::Created => *code != 0,
+            _ => true,
+        });
+        let config = response.config.unwrap_or_default();
+        let host_config = response.host_config.unwrap_or_default();
+        let parent = empty_if_too_long(host_config.cgroup_parent);
+        let policy = host_config.restart_policy.and_then(|policy| policy.name);
+        let pid = process.pid.and_then(|pid| u32::try_from(pid).ok());
+        let at = |text: Option<String>| rfc3339::parse(&text?);
+        Some(Self {
+            has_restart_policy: matches!(
+                policy.as_deref(),
+                Some("always" | "unless-stopped" | "on-failure")
+            ),
+            container: Container {
+                id: response.id.filter(|id| is_container_id(id))?,
+                name: container_name(response.name),
+                image: filter.image(config.image),
+                image_id: empty_if_too_long(response.image),
+                labels: filter.labels(config.labels),
+                state,
+                pid: pid.filter(|pid| *pid > 0 && state.is_alive()),
+                cgroup_parent: Some(parent).filter(|parent| !parent.is_empty()),
+                restart_count: response.restart_count.and_then(|n| u64::try_from(n).ok()),
+                exit_code,
+                oom_events: 0,
+                health: health.filter(|_| state.is_alive()),
+                created: at(response.created),
+                started: at(process.started_at),
+                finished: at(process.finished_at),
+                memory_limit: host_config
+                    .memory
+                    .and_then(|limit| u64::try_from(limit).ok())
+                    .filter(|limit| *limit > 0),
+            },
+        })
+    }
+}
+
+/// What an engine told of unasked.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum EngineEvent {
+    /// Of a container.
+    Container {
+        id: String,
+        event: ContainerEvent,
+        /// When, from 1970 on.
+        time: Option<Duration>,
+    },
+    /// Of an image.
+    Image,
+    /// Of the engine: it has new settings.
+    Reloaded,
+    /// Of no interest.
+    Other,
+}
+
+/// What happened to a container.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum ContainerEvent {
+    Created,
+    Started,
+    Died {
+        exit_code: Option<i64>,
+    },
+    OutOfMemory,
+    Paused,
+    Unpaused,
+    Renamed(String),
+    /// A health check ended, so or somehow.
+    HealthChecked(Option<Health>),
+    Removed,
+    /// Something that it has to be asked about.
+    Changed,
+}
+
+impl EngineEvent {
+    pub(super) fn from_message(response: EventMessage) -> Self {
+        let actor = response.actor.unwrap_or_default();
+        let action = response.action.unwrap_or_default();
+        match response.typ {
+            Some(EventType::IMAGE) => return Self::Image,
+            Some(EventType::DAEMON) if action == "reload" => return Self::Reloaded,
+            Some(EventType::CONTAINER) => {}
+            _ => return Self::Other,
+        }
+        if action == "commit" {
+            return Self::Image;
+        }
+        let Some(id) = actor.id.filter(|id| is_container_id(id)) else {
+            return Self::Other;
+        };
+        let attributes = actor.attributes.unwrap_or_default();
+        let what = match action.as_str() {
+            "create" => ContainerEvent::Created,
+            "start" => ContainerEvent::Started,
+            "die" | "died" => ContainerEvent::Died {
+                exit_code: attributes
+                    .get("exitCode")
+                    .and_then(|code| code.parse().ok()),
+            },
+            "oom" => ContainerEvent::OutOfMemory,
+            "pause" => ContainerEvent::Paused,
+            "unpause" => ContainerEvent::Unpaused,
+            "rename" => match container_name(attributes.get("name").cloned()) {
+                name if name.is_empty() => ContainerEvent::Changed,
+                name => ContainerEvent::Renamed(name),
+            },
+            "destroy" | "remove" => ContainerEvent::Removed,
+            "update" | "restart" | "cleanup" | "sync" => ContainerEvent::Changed,
+            _ => match action.strip_prefix("health_status") {
+                Some("") => ContainerEvent::HealthChecked(
+                    attributes
+                        .get("health_status")
+                        .and_then(|h| parse_health(h)),
+                ),
+                Some(word) => {
+                    ContainerEvent::HealthChecked(parse_health(word.trim_start_matches([':', ' '])))
+                }
+                None => return Self::Other,
+            },
+        };
+        let at = response
+            .time_nano
+            .and_then(|nanos| u64::try_from(nanos).ok());
+        let at = at.filter(|nanos| *nanos > 0).map(Duration::from_nanos);
+        let at = at.or_else(|| response.time.and_then(from_unix_seconds));
+        Self::Container {
+            id,
+            event: what,
+            time: at,
+        }
+    }
+}
+
+/// An image as it is in the list of all, as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ImageSummary {
+    id: Option<String>,
+    repo_tags: Option<Vec<String>>,
+    size: Option<i64>,
+    created: Option<i64>,
+}
+
+/// The first images in the answer, at most so many.
+pub(super) fn parse_images(
+    response: &[u8],
+    most: usize,
+    filter: &LabelFilter,
+) -> serde_json::Result<Vec<Image>> {
+    let images = parse_items(response)?.filter_map(|listed| image_from_summary(listed, filter));
+    Ok(images.take(most).collect())
+}
+
+fn image_from_summary(listed: ImageSummary, filter: &LabelFilter) -> Option<Image> {
+    let mut tags = listed.repo_tags.unwrap_or_default();
+    // Docker before 25 calls what has no name so.
+    tags.retain(|tag| tag != "<none>:<none>" && tag.len() <= MAX_TEXT_LEN);
+    let has_name = !tags.is_empty();
+    tags.retain(|tag| filter.images.matches(tag));
+    tags.truncate(MAX_TAGS);
+    Some(Image {
+        id: Some(empty_if_too_long(listed.id)).filter(|id| !id.is_empty())?,
+        has_hidden_tags: has_name && tags.is_empty(),
+        tags,
+        size: listed.size.and_then(|size| u64::try_from(size).ok()),
+        created: listed.created.and_then(from_unix_seconds),
+    })
+}
+
+/// A state by Docker's word for it, or by Podman's, which are a few more.
+fn parse_state(word: &str) -> Option<ContainerState> {
+    match word {
+        "created" | "configured" | "initialized" => Some(ContainerState::Created),
+        "running" | "stopping" => Some(ContainerState::Running),
+        "paused" => Some(ContainerState::Paused),
+        "restarting" => Some(ContainerState::Restarting),
+        "removing" => Some(ContainerState::Removing),
+        // It ended, and what it leaves has not been cleaned up.
+        "exited" | "stopped" => Some(ContainerState::Exited),
+        "dead" => Some(ContainerState::Dead),
+        _ => None,
+    }
+}
+
+fn parse_health(word: &str) -> Option<Health> {
+    match word {
+        "starting" => Some(Health::Starting),
+        "healthy" => Some(Health::Healthy),
+        "unhealthy" => Some(Health::Unhealthy),
+        _ => None,
+    }
+}
+
+/// A time in seconds, if it ever was.
+fn from_unix_seconds(seconds: i64) -> Option<Duration> {
+    let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
+    seconds.map(Duration::from_secs)
+}
+
+fn container_name(name: Option<String>) -> String {
+    let name = empty_if_too_long(name);
+    match name.strip_prefix('/') {
+        Some(own) => own.to_owned(),
+        None => name,
+    }
+}
+
+/// A text, or nothing if it is too long to be what it should be.
+fn empty_if_too_long(text: Option<String>) -> String {
+    text.filter(|text| text.len() <= MAX_TEXT_LEN)
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const ID: &str = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899";
+
+    fn filter(names: &[&str]) -> LabelFilter {
+        LabelFilter {
+            labels: names.iter().map(ToString::to_string).collect(),
+            images: "^bb:".parse().unwrap_or_else(|e| panic!("{e}")),
+        }
+    }
+
+    fn listed(list: &Value) -> Vec<ListedContainer> {
+        let kept = filter(&["com.docker.compose.project"]);
+        ListedContainer::parse_list(list.to_string().as_bytes(), &kept)
+            .unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn inspected(response: &Value) -> Option<InspectedContainer> {
+        let kept = filter(&["com.docker.compose.project"]);
+        let inspected = InspectedContainer::parse(response.to_string().as_bytes(), &kept);
+        inspected.unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn listed_images(list: &Value) -> Vec<Image> {
+        parse_images(list.to_string().as_bytes(), 3, &filter(&[])).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn version(response: Value) -> EngineVersion {
+        EngineVersion::from_response(
+            serde_json::from_value(response).unwrap_or_else(|e| panic!("{e}")),
+        )
+    }
+
+    fn event(response: Value) -> EngineEvent {
+        EngineEvent::from_message(
+            serde_json::from_value(response).unwrap_or_else(|e| panic!("{e}")),
+        )
+    }
+
+    /// What happened, by an event of a container.
+    fn container_event(action: &str, attributes: &Value) -> Option<ContainerEvent> {
+        let event = event(json!({
+            "Type": "container", "Action": action,
+            "Actor": {"ID": ID, "Attributes": attributes}, "time": 7, "timeNano": 7_000_000_001_i64,
+        }));
+        match event {
+            EngineEvent::Container {
+                id,
+                event: what,
+                time: at,
+            } => {
+                assert_eq!((id.as_str(), at), (ID, Some(Duration::new(7, 1))));
+                Some(what)
+            }
+            _ => None,
+        }
+    }
+
+    /// As Docker 20.10 describes a container that runs, less what nobody reads.
+    fn described() -> Value {
+        json!({
+            "Id": ID, "Created": "2026-11-21T07:49:23.156801646Z", "Name": "/web",
+            "State": {
+                "Status": "running", "Running": true, "Paused": false, "Restarting": false,
+                "OOMKilled": false, "Dead": false, "Pid": 15666, "ExitCode": 0, "Error": "",
+                "StartedAt": "2026-11-21T07:49:23.5Z", "FinishedAt": "0001-01-01T00:00:00Z",
+            },
+            "Image": "sha256:cd218d06", "RestartCount": 2,
+            "HostConfig": {
+                "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+                "Memory": 67_108_864, "CgroupParent": "",
+            },
+            "GraphDriver": null,
+            "Config": {
+                "Image": "bb:1", "Labels": {"com.docker.compose.project": "p", "other": "o"},
+            },
+        })
+    }
+
+    #[test]
+    fn an_engine_is_asked_in_the_newest_words_that_both_know() {
+        let docker = version(json!({
+            "Components": [{"Name": "Engine", "Version": "20.10.24+dfsg1"}],
+            "Version": "20.10.24+dfsg1", "ApiVersion": "1.41", "MinAPIVersion": "1.12",
+        }));
+        let expected = EngineVersion {
+            kind: EngineKind::Docker,
+            version: Some("20.10.24+dfsg1".to_owned()),
+            api_version: Some("1.41".to_owned()),
+        };
+        assert_eq!(docker, expected);
+        let podman = version(json!({
+            "Components": [{"Name": "Podman Engine", "Version": "4.3.1"}, {"Name": "Conmon", "Version": "2"}],
+            "Version": "4.3.1", "ApiVersion": "1.41", "MinAPIVersion": "1.24",
+        }));
+        assert_eq!(
+            (podman.kind, podman.api_version.as_deref()),
+            (EngineKind::Podman, Some("1.41"))
+        );
+        for (most, least, spoken) in [
+            (json!("1.99"), json!("1.40"), Some("1.53")),
+            (json!("2.1"), json!("2.0"), Some("2.0")),
+            (json!("1.9"), json!(null), Some("1.9")),
+            (json!("latest"), json!("1.24"), None),
+            (json!(null), json!("1.24"), None),
+        ] {
+            let answer = json!({"ApiVersion": most, "MinAPIVersion": least});
+            assert_eq!(
+                version(answer).api_version.as_deref(),
+                spoken,
+                "{most} {least}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_driver_is_one_of_two() {
+        for (answer, driver) in [
+            (
+                json!({"CgroupDriver": "systemd", "CgroupVersion": "2"}),
+                Some("systemd"),
+            ),
+            (
+                json!({"CgroupDriver": "cgroupfs", "Swarm": {"LocalNodeState": "odd"}}),
+                Some("cgroupfs"),
+            ),
+            (json!({"CgroupDriver": "none"}), None),
+            (json!({}), None),
+        ] {
+            let read = parse_cgroup_driver(answer.to_string().as_bytes())
+                .ok()
+                .flatten();
+            assert_eq!(read.as_deref(), driver, "{answer}");
+        }
+        assert!(parse_cgroup_driver(b"[]").is_err());
+    }
+
+    #[test]
+    fn a_list_is_read_as_docker_and_podman_write_it() {
+        let list = json!([
+            {
+                "Id": ID, "Names": ["/other/alias", "/web"], "Image": "bb:1",
+                "ImageID": "sha256:cd218d06", "Command": "sleep 1000", "Created": 1_795_247_363,
+                "Ports": [], "Labels": {"com.docker.compose.project": "p", "other": "o"},
+                "State": "running", "Status": "Up 4 seconds (healthy)", "Mounts": [],
+            },
+            {
+                "Id": "b".repeat(64), "Names": null, "Labels": null, "State": "stopped",
+                "NetworkSettings": {"Networks": null}, "Created": -62_135_596_800_i64,
+            },
+        ]);
+        let web = ListedContainer {
+            id: ID.to_owned(),
+            name: "web".to_owned(),
+            image: "bb:1".to_owned(),
+            image_id: "sha256:cd218d06".to_owned(),
+            labels: vec![("com.docker.compose.project".to_owned(), "p".to_owned())],
+            state: Some(ContainerState::Running),
+            created: Some(Duration::from_secs(1_795_247_363)),
+        };
+        let bare = ListedContainer {
+            id: "b".repeat(64),
+            name: String::new(),
+            image: String::new(),
+            image_id: String::new(),
+            labels: Vec::new(),
+            state: Some(ContainerState::Exited),
+            created: None,
+        };
+        assert_eq!(listed(&list), [web, bare]);
+        assert_eq!(listed(&Value::Null), []);
+    }
+
+    #[test]
+    fn what_cannot_be_read_in_a_list_costs_only_itself() {
+        let list = json!([
+            {"Id": ID, "Names": "web"}, 7, null, {}, {"Id": "short"}, {"Id": 5},
+            {"Id": ID, "State": "hibernating"},
+        ]);
+        let states: Vec<_> = listed(&list).into_iter().map(|it| it.state).collect();
+        assert_eq!(states, [None]);
+        for text in ["", "{}", "[{]", "7", "[{}"] {
+            assert!(
+                ListedContainer::parse_list(text.as_bytes(), &LabelFilter::default()).is_err(),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_description_is_read_as_docker_writes_it() {
+        let Some(inspected) = inspected(&described()) else {
+            panic!("not read");
+        };
+        assert!(!inspected.has_restart_policy);
+        let at = |nanoseconds| Some(Duration::new(1_795_247_363, nanoseconds));
+        let expected = Container {
+            id: ID.to_owned(),
+            name: "web".to_owned(),
+            image: "bb:1".to_owned(),
+            image_id: "sha256:cd218d06".to_owned(),
+            labels: vec![("com.docker.compose.project".to_owned(), "p".to_owned())],
+            state: ContainerState::Running,
+            pid: Some(15_666),
+            cgroup_parent: None,
+            restart_count: Some(2),
+            exit_code: None,
+            oom_events: 0,
+            health: None,
+            created: at(156_801_646),
+            started: at(500_000_000),
+            finished: None,
+            memory_limit: Some(67_108_864),
+        };
+        assert_eq!(inspected.container, expected);
+    }
+
+    #[test]
+    fn what_a_description_says_depends_on_the_state() {
+        let of = |status: &str, exit_code: i64, health: &str| {
+            let mut described = described();
+            described["State"]["Status"] = status.into();
+            described["State"]["ExitCode"] = exit_code.into();
+            described["State"]["Health"] = json!({"Status": health, "Log": null});
+            let it = inspected(&described)?.container;
+            Some((it.state, it.pid.is_some(), it.exit_code, it.health))
+        };
+        let (running, exited) = (ContainerState::Running, ContainerState::Exited);
+        // Podman writes an empty word for a container without a health check.
+        assert_eq!(of("running", 5, ""), Some((running, true, None, None)));
+        assert_eq!(of("running", 0, "none"), Some((running, true, None, None)));
+        let well = Some(Health::Healthy);
+        assert_eq!(
+            of("running", 0, "healthy"),
+            Some((running, true, None, well))
+        );
+        assert_eq!(
+            of("paused", 0, "healthy"),
+            Some((ContainerState::Paused, true, None, well))
+        );
+        assert_eq!(
+            of("stopping", 0, "healthy"),
+            Some((running, true, None, well))
+        );
+        // A word that nobody knew yet.
+        assert_eq!(
+            of("running", 0, "stopped"),
+            Some((running, true, None, None))
+        );
+        // Of what has ended, Docker says the health that it had.
+        assert_eq!(
+            of("exited", 0, "unhealthy"),
+            Some((exited, false, Some(0), None))
+        );
+        assert_eq!(of("stopped", 3, ""), Some((exited, false, Some(3), None)));
+        assert_eq!(
+            of("created", 0, ""),
+            Some((ContainerState::Created, false, None, None))
+        );
+        assert_eq!(
+            of("created", 127, ""),
+            Some((ContainerState::Created, false, Some(127), None))
+        );
+        assert_eq!(of("", 0, ""), None);
+        assert_eq!(of("hibernating", 0, ""), None);
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_not_believed() {
+        let mut described = described();
+        described["State"]["Pid"] = (-1).into();
+        described["RestartCount"] = (-1).into();
+        described["HostConfig"]["Memory"] = (-1).into();
+        described["HostConfig"]["CgroupParent"] = "x".repeat(MAX_TEXT_LEN + 1).into();
+        described["Name"] = "x".repeat(MAX_TEXT_LEN + 1).into();
+        let it = inspected(&described).map(|it| it.container);
+        let it = it.map(|it| {
+            (
+                it.pid,
+                it.restart_count,
+                it.memory_limit,
+                it.cgroup_parent,
+                it.name,
+            )
+        });
+        assert_eq!(it, Some((None, None, None, None, String::new())));
+    }
+
+    #[test]
+    fn who_is_started_again_is_known_by_the_policy() {
+        for (policy, is_restarted) in [
+            (json!({"Name": "always"}), true),
+            (json!({"Name": "unless-stopped"}), true),
+            (json!({"Name": "on-failure", "MaximumRetryCount": 3}), true),
+            (json!({"Name": "no"}), false),
+            (json!({"Name": ""}), false),
+            (json!({"Name": "sometimes"}), false),
+            (Value::Null, false),
+        ] {
+            let mut described = described();
+            described["HostConfig"]["RestartPolicy"] = policy.clone();
+            let is = inspected(&described).map(|it| it.has_restart_policy);
+            assert_eq!(is, Some(is_restarted), "{policy}");
+        }
+    }
+
+    #[test]
+    fn labels_are_kept_by_their_exact_names() {
+        let labels = [
+            ("a", "1"),
+            ("ab", "2"),
+            ("A", "3"),
+            ("long", &"x".repeat(MAX_TEXT_LEN + 1)),
+        ];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let kept = filter(&["ab", "a", "long", "absent"]).labels(Some(labels.into()));
+        let expected = [("a", "1"), ("ab", "2")];
+        assert_eq!(kept, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
+    }
+
+    #[test]
+    fn events_are_read_in_dockers_words_and_in_podmans() {
+        let none = || json!({});
+        for (action, attributes, what) in [
+            ("create", none(), ContainerEvent::Created),
+            ("start", none(), ContainerEvent::Started),
+            (
+                "die",
+                json!({"exitCode": "137"}),
+                ContainerEvent::Died {
+                    exit_code: Some(137),
+                },
+            ),
+            (
+                "died",
+                json!({"exitCode": "3", "containerExitCode": "0"}),
+                ContainerEvent::Died { exit_code: Some(3) },
+            ),
+            ("die", none(), ContainerEvent::Died { exit_code: None }),
+            ("oom", none(), ContainerEvent::OutOfMemory),
+            ("pause", none(), ContainerEvent::Paused),
+            ("unpause", none(), ContainerEvent::Unpaused),
+            (
+                "rename",
+                json!({"name": "w3", "oldName": "/w2"}),
+                ContainerEvent::Renamed("w3".to_owned()),
+            ),
+            ("rename", none(), ContainerEvent::Changed),
+            ("destroy", none(), ContainerEvent::Removed),
+            ("remove", none(), ContainerEvent::Removed),
+            ("update", none(), ContainerEvent::Changed),
+            ("restart", none(), ContainerEvent::Changed),
+            ("cleanup", none(), ContainerEvent::Changed),
+            (
+                "health_status: healthy",
+                none(),
+                ContainerEvent::HealthChecked(Some(Health::Healthy)),
+            ),
+            (
+                "health_status: unhealthy",
+                none(),
+                ContainerEvent::HealthChecked(Some(Health::Unhealthy)),
+            ),
+            (
+                "health_status: asleep",
+                none(),
+                ContainerEvent::HealthChecked(None),
+            ),
+            ("health_status", none(), ContainerEvent::HealthChecked(None)),
+            (
+                "health_status",
+                json!({"health_status": "starting"}),
+                ContainerEvent::HealthChecked(Some(Health::Starting)),
+            ),
+        ] {
+            assert_eq!(container_event(action, &attributes), Some(what), "{action}");
+        }
+        for action in [
+            "exec_start: /bin/sh -c true",
+            "exec_died",
+            "attach",
+            "init",
+            "",
+        ] {
+            assert_eq!(container_event(action, &none()), None, "{action}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_is_not_of_a_container_is_of_images_or_of_no_interest() {
+        for (answer, expected) in [
+            (
+                json!({"Type": "image", "Action": "tag"}),
+                EngineEvent::Image,
+            ),
+            (
+                json!({"Type": "container", "Action": "commit"}),
+                EngineEvent::Image,
+            ),
+            (
+                json!({"Type": "daemon", "Action": "reload"}),
+                EngineEvent::Reloaded,
+            ),
+            (
+                json!({"Type": "daemon", "Action": "other"}),
+                EngineEvent::Other,
+            ),
+            (
+                json!({"Type": "network", "Action": "connect"}),
+                EngineEvent::Other,
+            ),
+            (
+                json!({"Type": "container", "Action": "start"}),
+                EngineEvent::Other,
+            ),
+            (
+                json!({"Type": "container", "Action": "start", "Actor": {"ID": "x"}}),
+                EngineEvent::Other,
+            ),
+            (json!({}), EngineEvent::Other),
+        ] {
+            assert_eq!(event(answer.clone()), expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn the_time_of_an_event_is_the_most_exact_one() {
+        let at = |time: &Value| {
+            let mut answer = json!({"Type": "container", "Action": "start", "Actor": {"ID": ID}});
+            for (name, value) in time.as_object().into_iter().flatten() {
+                answer[name] = value.clone();
+            }
+            match event(answer) {
+                EngineEvent::Container { time: at, .. } => at,
+                _ => None,
+            }
+        };
+        let seconds = Duration::from_secs;
+        assert_eq!(at(&json!({"time": 7})), Some(seconds(7)));
+        assert_eq!(at(&json!({"time": 7, "timeNano": 0})), Some(seconds(7)));
+        assert_eq!(at(&json!({"time": 7, "timeNano": -1})), Some(seconds(7)));
+        assert_eq!(
+            at(&json!({"timeNano": 8_000_000_000_i64})),
+            Some(seconds(8))
+        );
+        assert_eq!(at(&json!({"time": -7})), None);
+    }
+
+    #[test]
+    fn an_image_without_a_name_has_none() {
+        let of = |tags: Value, size: i64| {
+            let answer = json!([{
+                "Id": "sha256:11", "ParentId": "", "RepoTags": tags, "RepoDigests": null,
+                "Created": 1_795_247_362, "Size": size, "SharedSize": -1, "Labels": null,
+                "Containers": -1,
+            }]);
+            listed_images(&answer)
+                .pop()
+                .map(|image| (image.tags, image.size))
+        };
+        let named = vec!["bb:1".to_owned(), "bb:2".to_owned()];
+        assert_eq!(of(json!(["bb:1", "bb:2"]), 5), Some((named, Some(5))));
+        assert_eq!(of(json!(["<none>:<none>"]), 5), Some((vec![], Some(5))));
+        assert_eq!(of(Value::Null, -1), Some((vec![], None)));
+        let many: Vec<String> = (0..1000).map(|n| format!("bb:{n}")).collect();
+        assert_eq!(
+            of(json!(many), 5).map(|(tags, _)| tags.len()),
+            Some(MAX_TAGS)
+        );
+    }
+
+    #[test]
+    fn images_that_are_not_to_be_named_are_not() {
+        let list = json!([{"Id": ID, "Image": "registry.example/bb:1", "State": "running"}]);
+        let image = listed(&list).pop().map(|it| it.image);
+        assert_eq!(image.as_deref(), Some(""));
+        let mut described = described();
+        described["Config"]["Image"] = json!("registry.example/bb:1");
+        let image = inspected(&described).map(|it| it.container.image);
+        assert_eq!(image.as_deref(), Some(""));
+        let of = |tags: Value| {
+            let answer = json!([{"Id": "sha256:11", "RepoTags": tags}]);
+            let image = listed_images(&answer).pop();
+            image.map(|image| (image.tags, image.has_hidden_tags))
+        };
+        let bb = vec!["bb:1".to_owned()];
+        assert_eq!(of(json!(["secret:1", "bb:1"])), Some((bb, false)));
+        assert_eq!(of(json!(["secret:1"])), Some((vec![], true)));
+        assert_eq!(of(json!([])), Some((vec![], false)));
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_read_costs_only_itself() {
+        // As of 1.24, when there were fewer words.
+        let old = json!({"Id": "a", "RepoTags": ["bb:1"], "Created": 7, "Size": 5});
+        let list = json!([
+            {"Id": "b", "RepoTags": "bb:1"}, 7, null, {}, {"Id": ""}, old, {"Id": "c"}, {"Id": "d"},
+            {"Id": "e"},
+        ]);
+        let images = listed_images(&list);
+        let ids: Vec<_> = images.iter().map(|image| image.id.as_str()).collect();
+        assert_eq!(ids, ["a", "c", "d"]);
+        assert_eq!(images[0].created, Some(Duration::from_secs(7)));
+        assert_eq!((images[1].size, images[1].created), (None, None));
+    }
+}

@@ -1,0 +1,891 @@
+//! The tasks: one that looks for engines, and one for each that follows it.
+//!
+//! Who follows listens for events first, then lists all containers, then asks about each,
+//! and takes in afterwards what was told meanwhile: so nothing is missed. An engine that
+//! cannot be followed any more keeps its copy, and is tried again, ever more seldom.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    hash::{BuildHasher, Hasher, RandomState},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep, sleep_until},
+};
+use tracing::{info, warn};
+
+use super::{
+    Engine, EngineDiskUsage, Engines, Image, MAX_QUEUED_INSPECTS,
+    api_types::{EngineEvent, InspectedContainer, LabelFilter, ListedContainer},
+    cache::{ContainerCache, MAX_CONTAINERS, NextAction},
+    connection::{EngineClient, EngineError, EngineResult, EventStream},
+};
+
+/// So many containers are asked about at a time.
+const MAX_CONCURRENT_INSPECTS: usize = 4;
+/// So many events are kept while a list is on its way; who tells more has to wait.
+const MAX_BUFFERED_EVENTS: usize = 10_000;
+/// So many events are taken in a second; who tells more has to wait.
+const MAX_EVENTS_PER_SECOND: u32 = 1000;
+/// Of the time, no more than one part in so many goes by with sizes being reckoned.
+const DISK_USAGE_MAX_DUTY_DIVISOR: u32 = 10;
+/// More images are left out.
+const MAX_IMAGES: usize = 10_000;
+/// So many times of questions are remembered before old ones are forgotten, at least.
+const MIN_PRUNE_LEN: usize = 1000;
+
+/// How often engines are asked, and how long they are waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineIntervals {
+    /// From one look for sockets to the next.
+    pub discover_every: Duration,
+    /// Until an engine that failed is tried again, the first time.
+    pub backoff: Duration,
+    /// The same, at most. Who was followed for so long begins anew.
+    pub max_backoff: Duration,
+    /// How long an answer may take.
+    pub request_timeout: Duration,
+    /// How long the first list may take.
+    pub first_list_timeout: Duration,
+    /// How long an engine may be silent before it is asked whether it is there.
+    pub ping_after: Duration,
+    /// From one list of containers and images to the next.
+    pub resync_every: Duration,
+    /// From one question about a container to the next about the same one.
+    pub min_inspect_gap: Duration,
+    /// The same, if all that was told is that its health was checked.
+    pub min_health_inspect_gap: Duration,
+    /// From what happens to images to a list of them.
+    pub debounce: Duration,
+    /// From one question about a container that no engine told of to the next.
+    pub min_unknown_inspect_gap: Duration,
+    /// How long such a container is not asked about again.
+    pub unknown_retry_after: Duration,
+    /// From when an engine is followed to the first question for sizes on disk.
+    pub first_disk_usage_after: Duration,
+    /// How long that answer may take.
+    pub disk_usage_timeout: Duration,
+}
+
+impl Default for EngineIntervals {
+    fn default() -> Self {
+        Self {
+            discover_every: Duration::from_secs(30),
+            backoff: Duration::from_secs(1),
+            max_backoff: Duration::from_secs(60),
+            request_timeout: Duration::from_secs(10),
+            first_list_timeout: Duration::from_secs(60),
+            ping_after: Duration::from_secs(60),
+            resync_every: Duration::from_secs(300),
+            min_inspect_gap: Duration::from_millis(200),
+            min_health_inspect_gap: Duration::from_secs(10),
+            debounce: Duration::from_secs(1),
+            min_unknown_inspect_gap: Duration::from_millis(100),
+            unknown_retry_after: Duration::from_secs(600),
+            first_disk_usage_after: Duration::from_secs(60),
+            disk_usage_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Looks for engines for ever, and lets each be followed.
+pub(super) async fn discover(engines: Arc<Engines>) {
+    let (sockets, are_named) = engines.flags.sockets();
+    // By where they really are: one may be linked to the other.
+    let mut followed: HashMap<PathBuf, PathBuf> = HashMap::new();
+    while !sockets.is_empty() {
+        for socket in &sockets {
+            let is_listed = |engines: &Engines| {
+                let known = engines.engines();
+                known.iter().any(|engine| engine.socket == *socket)
+            };
+            let Ok(place) = socket.canonicalize() else {
+                if are_named && !is_listed(&engines) {
+                    let mut engine = Engine::new(socket.clone());
+                    engine.error = Some("there is no such socket".to_owned());
+                    warn!(socket = %socket.display(), "there is no such engine socket yet");
+                    engines.add(engine);
+                }
+                continue;
+            };
+            if let Some(first) = followed.get(&place) {
+                if first != socket {
+                    engines.remove(socket);
+                }
+                continue;
+            }
+            if followed.values().any(|known| known == socket) {
+                // It is somewhere else now, and followed all the same.
+                continue;
+            }
+            followed.insert(place, socket.clone());
+            if !is_listed(&engines) {
+                engines.add(Engine::new(socket.clone()));
+            }
+            let task = EngineWatcher::new(Arc::clone(&engines), socket).run();
+            tokio::spawn(task);
+        }
+        if followed.len() == sockets.len() {
+            return;
+        }
+        sleep(engines.intervals.discover_every).await;
+    }
+}
+
+/// Follows one engine.
+struct EngineWatcher {
+    engines: Arc<Engines>,
+    socket: PathBuf,
+    intervals: EngineIntervals,
+    filter: Arc<LabelFilter>,
+    cache: ContainerCache,
+    /// Containers that somebody saw.
+    inspect_requests: mpsc::Receiver<String>,
+    /// Whether the log last said that it is followed.
+    logged_up: Option<bool>,
+    disk_usage: DiskUsageSchedule,
+}
+
+/// When to ask for sizes on disk: from one connection to the next.
+#[derive(Default)]
+struct DiskUsageSchedule {
+    /// How often, if at all.
+    interval: Option<Duration>,
+    /// When next, at the earliest.
+    due: Option<Instant>,
+    /// Since when it is being asked.
+    started: Option<Instant>,
+    /// Whether the log last said that there is no answer.
+    failure_logged: bool,
+}
+
+impl DiskUsageSchedule {
+    /// When to ask next, unless it is being asked.
+    fn next_due(&self) -> Option<Instant> {
+        self.due.filter(|_| self.started.is_none())
+    }
+
+    /// Puts off the next question until this time.
+    fn delay_until(&mut self, time: Instant) {
+        if self.interval.is_some() {
+            self.due = self.due.max(Some(time));
+        }
+    }
+
+    /// Plans the next question after one that was answered or not.
+    fn finish(&mut self) {
+        let (Some(every), Some(asked)) = (self.interval, self.started.take()) else {
+            return;
+        };
+        let pause = asked.elapsed().saturating_mul(DISK_USAGE_MAX_DUTY_DIVISOR);
+        self.due = asked.checked_add(every.max(pause));
+    }
+}
+
+impl EngineWatcher {
+    fn new(engines: Arc<Engines>, socket: &Path) -> Self {
+        let (asker, seen) = mpsc::channel(MAX_QUEUED_INSPECTS);
+        engines.add_inspect_sender(socket, asker);
+        Self {
+            socket: socket.to_owned(),
+            intervals: engines.intervals,
+            filter: Arc::new(LabelFilter {
+                labels: engines.flags.engine_label_include.iter().cloned().collect(),
+                images: engines.flags.engine_image_include.clone(),
+            }),
+            cache: ContainerCache::default(),
+            inspect_requests: seen,
+            logged_up: None,
+            disk_usage: DiskUsageSchedule {
+                interval: engines.flags.disk_usage_interval,
+                ..DiskUsageSchedule::default()
+            },
+            engines,
+        }
+    }
+
+    async fn run(mut self) {
+        let mut backoff = self.intervals.backoff;
+        loop {
+            let mut up_since = None;
+            let failure = self.watch_until_error(&mut up_since).await;
+            if self.disk_usage.started.is_some() {
+                self.store_disk_usage(Err(failure.clone()));
+            }
+            self.update(|engine, _| {
+                engine.up = false;
+                engine.error = Some(failure.to_string());
+            });
+            if self.logged_up != Some(false) {
+                let (engine, socket) = (self.name(), self.socket.display());
+                warn!(engine, %socket, error = %failure, "engine is not followed");
+                self.logged_up = Some(false);
+            }
+            if up_since.is_some_and(|up: Instant| up.elapsed() >= self.intervals.max_backoff) {
+                backoff = self.intervals.backoff;
+            }
+            sleep(jittered(backoff)).await;
+            backoff = backoff.saturating_mul(2).min(self.intervals.max_backoff);
+        }
+    }
+
+    /// Follows until that fails.
+    async fn watch_until_error(&mut self, up_since: &mut Option<Instant>) -> EngineError {
+        let begun = match self.connect().await {
+            Ok(begun) => begun,
+            Err(failure) => return failure,
+        };
+        let (client, events) = begun;
+        while self.inspect_requests.try_recv().is_ok() {}
+        let session = EngineSession::new(self, client, events, up_since);
+        let Err(failure) = session.run().await;
+        failure
+    }
+
+    async fn connect(&mut self) -> EngineResult<(EngineClient, EventStream)> {
+        let mut client = EngineClient::new(&self.socket, Arc::clone(&self.filter));
+        self.count_request();
+        let version = client.version(self.intervals.request_timeout).await?;
+        client.set_api_version(version.api_version.as_deref());
+        self.update(|engine, _| {
+            engine.connections = engine.connections.saturating_add(1);
+            engine.kind = Some(version.kind);
+            engine.version = version.version;
+            engine.api_version = version.api_version;
+        });
+        self.count_request();
+        let events = client.events(self.intervals.request_timeout).await?;
+        Ok((client, events))
+    }
+
+    /// Takes in what was said of room on disk. Without an answer the old one stays.
+    fn store_disk_usage(&mut self, result: EngineResult<EngineDiskUsage>) {
+        self.disk_usage.finish();
+        let failure = match result {
+            Ok(sizes) => {
+                self.disk_usage.failure_logged = false;
+                self.update(|engine, _| engine.disk_usage = Some(Arc::new(sizes)));
+                return;
+            }
+            Err(failure) => failure,
+        };
+        self.update(|engine, _| {
+            engine.disk_usage_failures = engine.disk_usage_failures.saturating_add(1);
+        });
+        if !self.disk_usage.failure_logged {
+            let (engine, socket) = (self.name(), self.socket.display());
+            warn!(engine, %socket, error = %failure, "engine does not say what is on its disk");
+            self.disk_usage.failure_logged = true;
+        }
+    }
+
+    /// Counts a request.
+    fn count_request(&mut self) {
+        self.update(|engine, _| engine.requests = engine.requests.saturating_add(1));
+    }
+
+    fn update<T: Default>(
+        &mut self,
+        change: impl FnOnce(&mut Engine, &mut ContainerCache) -> T,
+    ) -> T {
+        let cache = &mut self.cache;
+        let change = |engine: &mut Engine| change(engine, cache);
+        self.engines
+            .update(&self.socket, change)
+            .unwrap_or_default()
+    }
+
+    fn name(&self) -> &'static str {
+        let known = self.engines.engines();
+        let engine = known.iter().find(|engine| engine.socket == self.socket);
+        let kind = engine.and_then(|engine| engine.kind);
+        kind.map_or("unknown", super::EngineKind::name)
+    }
+}
+
+/// An answer that was waited for.
+enum RequestResult {
+    Containers(EngineResult<Vec<ListedContainer>>),
+    Container(String, EngineResult<Option<Box<InspectedContainer>>>),
+    Images(EngineResult<Vec<Image>>),
+    CgroupDriver(EngineResult<Option<String>>),
+    Ping(EngineResult<()>),
+    DiskUsage(EngineResult<EngineDiskUsage>),
+}
+
+impl RequestResult {
+    /// Whether the engine said something: who gives up waiting has heard nothing.
+    fn is_ok(&self) -> bool {
+        match self {
+            Self::Containers(answer) => answer.is_ok(),
+            Self::Container(_, answer) => answer.is_ok(),
+            Self::Images(answer) => answer.is_ok(),
+            Self::CgroupDriver(answer) => answer.is_ok(),
+            Self::Ping(answer) => answer.is_ok(),
+            Self::DiskUsage(answer) => answer.is_ok(),
+        }
+    }
+}
+
+/// From connecting to an engine to losing it.
+struct EngineSession<'a> {
+    watcher: &'a mut EngineWatcher,
+    client: EngineClient,
+    events: EventStream,
+    up_since: &'a mut Option<Instant>,
+    results: JoinSet<RequestResult>,
+    /// Events that came while the list is on its way, to be taken in after it.
+    buffered_events: Option<VecDeque<EngineEvent>>,
+    /// All are asked about after the next list, changed or not.
+    inspect_all: bool,
+    /// Those that were there at the beginning and have not been asked about.
+    initial: HashSet<String>,
+    /// Whether the engine's settings are on their way for the first time.
+    awaiting_info: bool,
+    /// To be asked about.
+    queue: VecDeque<String>,
+    queued: HashSet<String>,
+    delayed: BTreeMap<String, Instant>,
+    /// Being asked about, and whether to ask again because something happened.
+    in_flight: HashMap<String, bool>,
+    /// Questions about containers that are on their way, also about those that are gone.
+    in_flight_count: usize,
+    inspected_at: HashMap<String, Instant>,
+    /// With how many of those to look for old ones.
+    prune_at_len: usize,
+    /// Those that were asked about in vain, and why.
+    failed_inspects: BTreeMap<String, EngineError>,
+    images_error: Option<EngineError>,
+    last_activity: Instant,
+    pinging: bool,
+    /// Whether the images are on their way, and whether something happened to them since.
+    listing_images: Option<bool>,
+    resync_due: Instant,
+    images_due: Option<Instant>,
+    next_unknown_inspect: Instant,
+    /// Events of this second.
+    event_window: (Instant, u32),
+}
+
+impl<'a> EngineSession<'a> {
+    fn new(
+        watcher: &'a mut EngineWatcher,
+        client: EngineClient,
+        events: EventStream,
+        up_since: &'a mut Option<Instant>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            resync_due: now + watcher.intervals.resync_every,
+            watcher,
+            client,
+            events,
+            up_since,
+            results: JoinSet::new(),
+            buffered_events: None,
+            inspect_all: true,
+            initial: HashSet::new(),
+            awaiting_info: true,
+            queue: VecDeque::new(),
+            queued: HashSet::new(),
+            delayed: BTreeMap::new(),
+            in_flight: HashMap::new(),
+            in_flight_count: 0,
+            inspected_at: HashMap::new(),
+            prune_at_len: MIN_PRUNE_LEN,
+            failed_inspects: BTreeMap::new(),
+            images_error: None,
+            last_activity: now,
+            pinging: false,
+            listing_images: None,
+            images_due: None,
+            next_unknown_inspect: now,
+            event_window: (now, 0),
+        }
+    }
+
+    async fn run(mut self) -> EngineResult<std::convert::Infallible> {
+        let timing = self.watcher.intervals;
+        self.list_containers(timing.first_list_timeout);
+        self.list_images();
+        self.spawn_request(|client| async move {
+            RequestResult::CgroupDriver(client.cgroup_driver(timing.request_timeout).await)
+        });
+        loop {
+            self.start_inspects();
+            self.mark_up_if_complete();
+            let now = Instant::now();
+            if now >= self.event_window.0 + Duration::from_secs(1) {
+                self.event_window = (now, 0);
+            }
+            let kept = self.buffered_events.as_ref().map_or(0, VecDeque::len);
+            let has_room =
+                self.event_window.1 < MAX_EVENTS_PER_SECOND && kept < MAX_BUFFERED_EVENTS;
+            let wake = self.next_wake(has_room);
+            tokio::select! {
+                event = self.events.next(), if has_room => self.receive_event(event?),
+                Some(answer) = self.results.join_next() => {
+                    if let Ok(answer) = answer {
+                        self.handle_result(answer)?;
+                    }
+                }
+                Some(id) = self.watcher.inspect_requests.recv(), if now >= self.next_unknown_inspect => self.handle_unknown_container(id),
+                () = sleep_until(wake.into()) => self.run_due_tasks(),
+            }
+        }
+    }
+
+    /// Asks in the background.
+    fn spawn_request<F>(&mut self, request: impl FnOnce(EngineClient) -> F)
+    where
+        F: Future<Output = RequestResult> + Send + 'static,
+    {
+        self.watcher.count_request();
+        self.results.spawn(request(self.client.clone()));
+    }
+
+    fn list_containers(&mut self, timeout: Duration) {
+        if self.buffered_events.is_none() {
+            self.buffered_events = Some(VecDeque::new());
+            self.resync_due = Instant::now() + self.watcher.intervals.resync_every;
+            self.spawn_request(|client| async move {
+                RequestResult::Containers(client.containers(timeout).await)
+            });
+        }
+    }
+
+    fn list_images(&mut self) {
+        self.images_due = None;
+        if self.listing_images.is_some() {
+            self.listing_images = Some(true);
+            return;
+        }
+        self.listing_images = Some(false);
+        let within = self.watcher.intervals.request_timeout;
+        self.spawn_request(|client| async move {
+            RequestResult::Images(client.images(MAX_IMAGES, within).await)
+        });
+    }
+
+    /// Asks about as many containers as may be asked about now.
+    fn start_inspects(&mut self) {
+        let within = self.watcher.intervals.request_timeout;
+        while self.in_flight_count < MAX_CONCURRENT_INSPECTS {
+            let Some(id) = self.queue.pop_front() else {
+                return;
+            };
+            self.queued.remove(&id);
+            self.in_flight.insert(id.clone(), false);
+            self.in_flight_count += 1;
+            self.spawn_request(|client| async move {
+                let answer = client.container(&id, within).await;
+                RequestResult::Container(id, answer.map(|found| found.map(Box::new)))
+            });
+        }
+    }
+
+    /// Lets a container be asked about, not too soon after the last time.
+    fn schedule_inspect(&mut self, id: String, min_gap: Duration) {
+        if let Some(again) = self.in_flight.get_mut(&id) {
+            *again = true;
+            return;
+        }
+        if self.queued.contains(&id) {
+            return;
+        }
+        let now = Instant::now();
+        match self.inspected_at.get(&id).map(|asked| *asked + min_gap) {
+            Some(due) if due > now => {
+                let at = self.delayed.entry(id).or_insert(due);
+                *at = due.min(*at);
+            }
+            _ => {
+                self.delayed.remove(&id);
+                self.queued.insert(id.clone());
+                self.queue.push_back(id);
+            }
+        }
+    }
+
+    /// Asks no more about a container.
+    fn cancel_inspect(&mut self, id: &str) {
+        self.in_flight.remove(id);
+        self.delayed.remove(id);
+        self.failed_inspects.remove(id);
+        self.initial.remove(id);
+        self.inspected_at.remove(id);
+        if self.queued.remove(id) {
+            self.queue.retain(|queued| queued != id);
+        }
+    }
+
+    fn receive_event(&mut self, event: EngineEvent) {
+        self.event_window.1 += 1;
+        self.last_activity = Instant::now();
+        let heard = self.last_activity;
+        let is_up = self.up_since.is_some();
+        self.watcher.update(|engine, _| {
+            engine.events = engine.events.saturating_add(1);
+            if is_up {
+                engine.confirmed = Some(heard);
+            }
+        });
+        match &mut self.buffered_events {
+            Some(events) => events.push_back(event),
+            None => self.apply_event(event),
+        }
+    }
+
+    fn apply_event(&mut self, event: EngineEvent) {
+        let timing = self.watcher.intervals;
+        match self
+            .watcher
+            .update(|engine, cache| cache.apply_event(engine, event))
+        {
+            NextAction::Nothing => {}
+            NextAction::Inspect(id) => self.schedule_inspect(id, timing.min_inspect_gap),
+            NextAction::InspectThrottled(id) => {
+                self.schedule_inspect(id, timing.min_health_inspect_gap);
+            }
+            NextAction::CancelInspect(id) => self.cancel_inspect(&id),
+            NextAction::ListImages => {
+                let due = Instant::now() + timing.debounce;
+                self.images_due.get_or_insert(due);
+            }
+            NextAction::Resync => {
+                self.inspect_all = true;
+                self.list_containers(timing.request_timeout);
+            }
+        }
+    }
+
+    fn handle_result(&mut self, result: RequestResult) -> EngineResult<()> {
+        if result.is_ok() {
+            self.last_activity = Instant::now();
+        }
+        match result {
+            RequestResult::Containers(list) => self.apply_container_list(list?),
+            RequestResult::Container(id, answer) => {
+                self.in_flight_count = self.in_flight_count.saturating_sub(1);
+                self.apply_inspect(id, answer);
+            }
+            RequestResult::Images(images) => self.apply_image_list(images),
+            RequestResult::CgroupDriver(driver) => {
+                self.awaiting_info = false;
+                self.watcher.update(|engine, _| {
+                    // Who does not say it now has said it before, perhaps.
+                    if let Ok(Some(driver)) = driver {
+                        engine.cgroup_driver = Some(driver);
+                    }
+                });
+            }
+            RequestResult::Ping(pong) => {
+                self.pinging = false;
+                pong?;
+            }
+            RequestResult::DiskUsage(sizes) => self.watcher.store_disk_usage(sizes),
+        }
+        self.mark_confirmed();
+        Ok(())
+    }
+
+    fn apply_container_list(&mut self, list: Vec<ListedContainer>) {
+        let timing = self.watcher.intervals;
+        let all: Vec<String> = if self.inspect_all {
+            list.iter().map(|listed| listed.id.clone()).collect()
+        } else {
+            Vec::new()
+        };
+        let changed = self
+            .watcher
+            .update(|engine, cache| cache.apply_list(engine, list));
+        let all = if self.inspect_all {
+            all.into_iter().take(MAX_CONTAINERS).collect()
+        } else {
+            changed
+        };
+        if self.inspect_all && self.up_since.is_none() {
+            self.initial = all.iter().cloned().collect();
+        }
+        self.inspect_all = false;
+        let known = self.watcher.engines.engines();
+        let known = known.iter().find(|e| e.socket == self.watcher.socket);
+        if let Some(known) = known {
+            self.failed_inspects
+                .retain(|id, _| known.containers.contains_key(id));
+        }
+        for id in all {
+            self.schedule_inspect(id, timing.min_inspect_gap);
+        }
+        for event in self.buffered_events.take().into_iter().flatten() {
+            match self.buffered_events.as_mut() {
+                // One of them asked for yet another list.
+                Some(events) => events.push_back(event),
+                None => self.apply_event(event),
+            }
+        }
+    }
+
+    fn apply_image_list(&mut self, images: EngineResult<Vec<Image>>) {
+        if self.listing_images.take() == Some(true) {
+            let due = Instant::now() + self.watcher.intervals.debounce;
+            self.images_due.get_or_insert(due);
+        }
+        match images {
+            Ok(list) => {
+                self.images_error = None;
+                self.watcher.update(|engine, _| {
+                    if engine.images.as_deref() != Some(&list) {
+                        engine.images = Some(Arc::new(list));
+                    }
+                });
+            }
+            Err(failure) => self.images_error = Some(failure),
+        }
+    }
+
+    fn apply_inspect(&mut self, id: String, result: EngineResult<Option<Box<InspectedContainer>>>) {
+        // Who is not waited for any more is gone.
+        let Some(again) = self.in_flight.remove(&id) else {
+            return;
+        };
+        let timing = self.watcher.intervals;
+        let now = Instant::now();
+        self.initial.remove(&id);
+        self.failed_inspects.remove(&id);
+        if self.inspected_at.len() >= self.prune_at_len {
+            self.inspected_at
+                .retain(|_, asked| asked.elapsed() < timing.min_health_inspect_gap);
+            // Not with each question, where many are asked at a time.
+            self.prune_at_len = MIN_PRUNE_LEN.max(self.inspected_at.len() * 2);
+        }
+        self.inspected_at.insert(id.clone(), now);
+        match result {
+            Ok(Some(inspected)) => {
+                self.watcher
+                    .update(|engine, cache| cache.apply_inspect(engine, *inspected));
+            }
+            Ok(None) => {
+                self.watcher
+                    .update(|engine, cache| cache.remove(engine, &id));
+                self.cancel_inspect(&id);
+                return;
+            }
+            Err(failure) => {
+                let is_known =
+                    (self.watcher).update(|engine, _| engine.containers.contains_key(&id));
+                if is_known {
+                    self.failed_inspects.insert(id.clone(), failure);
+                    self.delayed.insert(id.clone(), now + timing.ping_after);
+                }
+            }
+        }
+        if again {
+            self.schedule_inspect(id, timing.min_inspect_gap);
+        }
+    }
+
+    fn handle_unknown_container(&mut self, id: String) {
+        let timing = self.watcher.intervals;
+        self.next_unknown_inspect = Instant::now() + timing.min_unknown_inspect_gap;
+        let is_known = self
+            .watcher
+            .update(|engine, _| engine.containers.contains_key(&id));
+        if !is_known {
+            self.schedule_inspect(id, timing.min_inspect_gap);
+        }
+    }
+
+    /// The copy is current now, if it is complete.
+    fn mark_confirmed(&mut self) {
+        let (is_up, heard) = (self.up_since.is_some(), self.last_activity);
+        let problem = self.degraded_reason();
+        self.watcher.update(|engine, _| {
+            if is_up {
+                engine.confirmed = Some(heard);
+                engine.error = problem;
+            }
+        });
+    }
+
+    /// What is missing although the engine is followed.
+    fn degraded_reason(&self) -> Option<String> {
+        if self.watcher.cache.dropped > 0 {
+            let left_out = self.watcher.cache.dropped;
+            return Some(format!(
+                "{left_out} containers beyond {MAX_CONTAINERS} are left out"
+            ));
+        }
+        if let Some((id, failure)) = self.failed_inspects.first_key_value() {
+            let short: String = id.chars().take(12).collect();
+            let more = match self.failed_inspects.len() {
+                1 => String::new(),
+                n => format!(", and {} more", n - 1),
+            };
+            return Some(format!("{failure} ({short}{more})"));
+        }
+        self.images_error.as_ref().map(ToString::to_string)
+    }
+
+    /// Says that the copy is complete, once it is.
+    fn mark_up_if_complete(&mut self) {
+        let is_complete = self.buffered_events.is_none()
+            && self.initial.is_empty()
+            && !self.awaiting_info
+            && !self.inspect_all;
+        if self.up_since.is_some() || !is_complete {
+            return;
+        }
+        let now = Instant::now();
+        *self.up_since = Some(now);
+        let first_sizes = self.watcher.intervals.first_disk_usage_after;
+        self.watcher.disk_usage.delay_until(now + first_sizes);
+        let heard = self.last_activity;
+        let problem = self.degraded_reason();
+        let (version, containers) = self.watcher.update(|engine, _| {
+            engine.up = true;
+            engine.confirmed = Some(heard);
+            engine.error = problem;
+            (engine.version.clone(), engine.containers.len())
+        });
+        if self.watcher.logged_up != Some(true) {
+            let (engine, socket) = (self.watcher.name(), self.watcher.socket.display());
+            let version = version.unwrap_or_default();
+            info!(engine, %socket, version, containers, "engine is followed");
+            self.watcher.logged_up = Some(true);
+        }
+    }
+
+    /// When there is something to do, if nothing is heard until then.
+    fn next_wake(&self, has_room: bool) -> Instant {
+        let mut wake = self.resync_due;
+        if !self.pinging {
+            wake = wake.min(self.last_activity + self.watcher.intervals.ping_after);
+        }
+        if !has_room {
+            wake = wake.min(self.event_window.0 + Duration::from_secs(1));
+        }
+        if self.next_unknown_inspect > Instant::now() {
+            wake = wake.min(self.next_unknown_inspect);
+        }
+        let sizes_at = self.disk_usage_due();
+        let others = self
+            .delayed
+            .values()
+            .chain(&self.images_due)
+            .chain(&sizes_at);
+        others.fold(wake, |wake, at| wake.min(*at))
+    }
+
+    /// When to ask for sizes on disk: only who is followed is asked.
+    fn disk_usage_due(&self) -> Option<Instant> {
+        let next = self.watcher.disk_usage.next_due();
+        next.filter(|_| self.up_since.is_some())
+    }
+
+    fn run_due_tasks(&mut self) {
+        let timing = self.watcher.intervals;
+        let now = Instant::now();
+        if self.disk_usage_due().is_some_and(|at| now >= at) {
+            self.watcher.disk_usage.started = Some(now);
+            self.spawn_request(|client| async move {
+                RequestResult::DiskUsage(client.disk_usage(timing.disk_usage_timeout).await)
+            });
+        }
+        if self.images_due.is_some_and(|at| now >= at) {
+            self.list_images();
+        }
+        if now >= self.resync_due {
+            self.inspected_at
+                .retain(|_, asked| asked.elapsed() < timing.min_health_inspect_gap);
+            self.list_containers(timing.request_timeout);
+            self.resync_due = now + timing.resync_every;
+            self.list_images();
+        }
+        if !self.pinging && now >= self.last_activity + timing.ping_after {
+            self.pinging = true;
+            self.spawn_request(|client| async move {
+                RequestResult::Ping(client.ping(timing.request_timeout).await)
+            });
+        }
+        let due: Vec<_> = self.delayed.iter().filter(|(_, at)| now >= **at).collect();
+        let due: Vec<String> = due.into_iter().map(|(id, _)| id.clone()).collect();
+        for id in due {
+            self.delayed.remove(&id);
+            self.schedule_inspect(id, Duration::ZERO);
+        }
+    }
+}
+
+/// Somewhat more or less, so that many who lost the same engine do not come back at once.
+fn jittered(time: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish() % 512;
+    let factor = 768 + u32::try_from(random).unwrap_or_default();
+    time.saturating_mul(factor) / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gives_up_waiting_has_heard_nothing() {
+        let failure = || EngineError::new("it", "no answer in time");
+        assert!(RequestResult::Ping(Ok(())).is_ok());
+        assert!(RequestResult::Container(String::new(), Ok(None)).is_ok());
+        for answer in [
+            RequestResult::Containers(Err(failure())),
+            RequestResult::Container(String::new(), Err(failure())),
+            RequestResult::Images(Err(failure())),
+            RequestResult::CgroupDriver(Err(failure())),
+            RequestResult::Ping(Err(failure())),
+            RequestResult::DiskUsage(Err(failure())),
+        ] {
+            assert!(!answer.is_ok());
+        }
+    }
+
+    #[test]
+    fn a_pause_is_somewhat_more_or_less_than_it_should_be() {
+        let second = Duration::from_secs(1);
+        for _ in 0..1000 {
+            let pause = jittered(second);
+            assert!(
+                pause >= second * 3 / 4 && pause < second * 5 / 4,
+                "{pause:?}"
+            );
+        }
+        assert_eq!(jittered(Duration::ZERO), Duration::ZERO);
+        assert!(jittered(Duration::MAX) > Duration::ZERO);
+    }
+
+    #[test]
+    fn sizes_are_asked_for_as_often_as_is_wanted_and_not_for_more_than_a_part_of_the_time() {
+        let (minute, now) = (Duration::from_secs(60), Instant::now());
+        let Some(earlier) = now.checked_sub(10 * minute) else {
+            return;
+        };
+        let mut plan = DiskUsageSchedule::default();
+        plan.delay_until(now);
+        assert_eq!(plan.next_due(), None, "nobody wants them");
+
+        plan.interval = Some(200 * minute);
+        plan.delay_until(now + minute);
+        plan.delay_until(now);
+        assert_eq!(plan.next_due(), Some(now + minute));
+        plan.started = Some(earlier);
+        assert_eq!(plan.next_due(), None, "one at a time");
+        plan.finish();
+        assert_eq!(plan.next_due(), Some(earlier + 200 * minute));
+
+        plan.interval = Some(minute);
+        plan.started = Some(earlier);
+        plan.finish();
+        assert!(plan.next_due() >= Some(earlier + 100 * minute));
+    }
+}

@@ -1,0 +1,205 @@
+//! Where libvirt listens, and what it is asked for there.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+/// Drivers that have a daemon of their own, and that daemon's name.
+const DAEMONS: [(&str, &str); 5] = [
+    ("qemu", "virtqemud"),
+    ("lxc", "virtlxcd"),
+    ("xen", "virtxend"),
+    ("vbox", "virtvboxd"),
+    ("ch", "virtchd"),
+];
+/// The daemon of all drivers.
+const LIBVIRTD: &str = "libvirt";
+
+/// A socket, and what the daemon behind it is asked to open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    pub(super) socket: PathBuf,
+    /// Tried in turn. A daemon of a user's has no `qemu:///system`.
+    pub(super) uris: Vec<String>,
+}
+
+/// Where to look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Endpoints {
+    /// Tried in turn.
+    pub(super) list: Vec<Endpoint>,
+    /// Whether somebody said that there is one.
+    pub(super) is_explicit: bool,
+}
+
+/// Where users' daemons listen.
+#[derive(Debug)]
+pub(super) struct SocketPaths<'a> {
+    pub(super) rootfs: &'a Path,
+    /// `XDG_RUNTIME_DIR`, or what it would be.
+    pub(super) runtime_dir: PathBuf,
+    pub(super) is_root: bool,
+}
+
+impl<'a> SocketPaths<'a> {
+    pub(super) fn new(rootfs: &'a Path) -> Self {
+        let user = rustix::process::geteuid();
+        let dir = env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+        let dir = dir.map_or_else(
+            || format!("/run/user/{}", user.as_raw()).into(),
+            PathBuf::from,
+        );
+        Self {
+            rootfs,
+            runtime_dir: dir,
+            is_root: user.is_root(),
+        }
+    }
+
+    fn system(&self, daemon: &str) -> PathBuf {
+        let dir = self.rootfs.join("run/libvirt");
+        dir.join(format!("{daemon}-sock-ro"))
+    }
+
+    /// There is no read-only socket for oneself.
+    fn session(&self, daemon: &str) -> PathBuf {
+        let dir = self.runtime_dir.join("libvirt");
+        dir.join(format!("{daemon}-sock"))
+    }
+
+    /// Where a daemon for this driver may be.
+    fn endpoints_for(&self, driver: &str, path: &str) -> Vec<Endpoint> {
+        let own = DAEMONS.iter().find(|(name, _)| *name == driver);
+        let daemons = own.map(|(_, daemon)| *daemon).into_iter();
+        let at = |daemon| match path {
+            "/session" => self.session(daemon),
+            _ => self.system(daemon),
+        };
+        let sockets = daemons.chain([LIBVIRTD]).map(at);
+        let place = |socket| Endpoint {
+            socket,
+            uris: vec![format!("{driver}://{path}")],
+        };
+        sockets.map(place).collect()
+    }
+}
+
+impl Endpoints {
+    /// What a URI means, or those that are looked at where there is none. Nothing for a
+    /// URI that takes more than a local socket.
+    pub(super) fn from_uri(uri: Option<&str>, paths: &SocketPaths<'_>) -> Option<Self> {
+        let Some(uri) = uri else {
+            let mut all = paths.endpoints_for("qemu", "/system");
+            if !paths.is_root {
+                all.extend(paths.endpoints_for("qemu", "/session"));
+            }
+            let is_named = false;
+            return Some(Self {
+                list: all,
+                is_explicit: is_named,
+            });
+        };
+        let either = || vec!["qemu:///system".to_owned(), "qemu:///session".to_owned()];
+        let path = uri.strip_prefix("unix://").unwrap_or(uri);
+        let all = if path.starts_with('/') {
+            let (socket, uris) = (path.into(), either());
+            vec![Endpoint { socket, uris }]
+        } else {
+            Self::from_driver_uri(uri, paths)?
+        };
+        let is_named = true;
+        Some(Self {
+            list: all,
+            is_explicit: is_named,
+        })
+    }
+
+    fn from_driver_uri(uri: &str, paths: &SocketPaths<'_>) -> Option<Vec<Endpoint>> {
+        let (scheme, rest) = uri.split_once("://")?;
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if !path.starts_with('/') {
+            // On another machine.
+            return None;
+        }
+        let (driver, transport) = match scheme.split_once('+') {
+            Some((driver, transport)) => (driver, Some(transport)),
+            None => (scheme, None),
+        };
+        let mut query = form_urlencoded::parse(query.as_bytes());
+        let socket = query.find(|(key, _)| key == "socket");
+        let is_known = DAEMONS.iter().any(|(name, _)| *name == driver);
+        let is_local = match transport {
+            Some(transport) => transport == "unix",
+            None => is_known,
+        };
+        match socket {
+            Some((_, socket)) if is_local => Some(vec![Endpoint {
+                socket: socket.into_owned().into(),
+                uris: vec![format!("{driver}://{path}")],
+            }]),
+            None if is_local && is_known => Some(paths.endpoints_for(driver, path)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sockets(uri: Option<&str>, is_root: bool) -> Option<Vec<String>> {
+        let here = SocketPaths {
+            rootfs: Path::new("/host"),
+            runtime_dir: "/run/user/7".into(),
+            is_root,
+        };
+        let places = Endpoints::from_uri(uri, &here)?.list.into_iter();
+        let shown = places.map(|it| format!("{} {}", it.socket.display(), it.uris.join(" ")));
+        Some(shown.collect())
+    }
+
+    #[test]
+    fn the_sockets_of_the_system_are_looked_at_and_then_ones_own() {
+        let system = [
+            "/host/run/libvirt/virtqemud-sock-ro qemu:///system",
+            "/host/run/libvirt/libvirt-sock-ro qemu:///system",
+        ];
+        let session = [
+            "/run/user/7/libvirt/virtqemud-sock qemu:///session",
+            "/run/user/7/libvirt/libvirt-sock qemu:///session",
+        ];
+        assert_eq!(sockets(None, true).unwrap(), system);
+        assert_eq!(sockets(None, false).unwrap(), [system, session].concat());
+        assert_eq!(sockets(Some("qemu:///system"), false).unwrap(), system);
+        assert_eq!(sockets(Some("qemu:///session"), true).unwrap(), session);
+    }
+
+    #[test]
+    fn a_socket_is_named_as_a_path_or_in_a_uri() {
+        let either = ["/a/b qemu:///system qemu:///session"];
+        assert_eq!(sockets(Some("/a/b"), true).unwrap(), either);
+        assert_eq!(sockets(Some("unix:///a/b"), true).unwrap(), either);
+        let uri = "qemu+unix:///system?mode=auto&socket=/a%20b";
+        assert_eq!(sockets(Some(uri), true).unwrap(), ["/a b qemu:///system"]);
+        let uri = "qemu:///session?socket=/a";
+        assert_eq!(sockets(Some(uri), true).unwrap(), ["/a qemu:///session"]);
+        let uri = "test+unix:///default?socket=/a";
+        assert_eq!(sockets(Some(uri), true).unwrap(), ["/a test:///default"]);
+    }
+
+    #[test]
+    fn what_takes_more_than_a_local_socket_is_not_for_this_client() {
+        for uri in [
+            "test:///default",
+            "test:///default?socket=/a",
+            "qemu+ssh://host/system",
+            "qemu+tls:///system",
+            "qemu://host/system?socket=/a",
+            "libvirt-sock",
+            "",
+        ] {
+            assert_eq!(sockets(Some(uri), true), None, "{uri}");
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! What is known without asking: from the last list of domains, and from events since.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{
+    RunningDomain,
+    domain::{DomainDef, LifecycleCounts},
+    wire::{self, DomainEvent, DomainRef, Uuid, format_uuid, string_lossy},
+};
+
+/// No more domains are remembered than the daemon may list.
+const MAX_DOMAINS: usize = 16_384;
+/// No more disks of a domain are remembered to have had errors.
+const MAX_DISKS: usize = 64;
+/// No longer name of a disk is remembered.
+const MAX_NAME: usize = 4096;
+
+/// The numbers of lifecycle events, as in libvirt's header.
+const VIR_DOMAIN_EVENT_UNDEFINED: i32 = 1;
+const VIR_DOMAIN_EVENT_STARTED: i32 = 2;
+const VIR_DOMAIN_EVENT_STOPPED: i32 = 5;
+const VIR_DOMAIN_EVENT_CRASHED: i32 = 8;
+/// Details of some.
+const VIR_DOMAIN_EVENT_STARTED_WAKEUP: i32 = 4;
+const VIR_DOMAIN_EVENT_STOPPED_CRASHED: i32 = 2;
+
+/// See the module's documentation. Outlives connections.
+#[derive(Debug, Default)]
+pub(super) struct DomainEvents(Mutex<EventState>);
+
+#[derive(Debug, Default)]
+struct EventState {
+    lifecycles: HashMap<Uuid, DomainLifecycle>,
+    /// Whether the daemon tells of what becomes of domains.
+    has_lifecycle: bool,
+    /// Whether it tells of errors of disks.
+    has_io_errors: bool,
+    running: Arc<Vec<RunningDomain>>,
+}
+
+#[derive(Debug, Default)]
+struct DomainLifecycle {
+    starts: u64,
+    stops: u64,
+    crashes: u64,
+    /// Whether it was told that this run crashed.
+    has_crashed: bool,
+    /// By what the disk is made of and libvirt's name for it.
+    io_errors: BTreeMap<(Vec<u8>, Vec<u8>), u64>,
+}
+
+impl DomainEvents {
+    /// The domains that run.
+    pub(super) fn running(&self) -> Arc<Vec<RunningDomain>> {
+        Arc::clone(&self.state().running)
+    }
+
+    /// The daemon that is connected to tells of these events.
+    pub(super) fn set_subscriptions(&self, is_subscribed: impl Fn(u32) -> bool) {
+        let mut inner = self.state();
+        inner.has_lifecycle = is_subscribed(wire::VIR_DOMAIN_EVENT_ID_LIFECYCLE);
+        inner.has_io_errors = is_subscribed(wire::VIR_DOMAIN_EVENT_ID_IO_ERROR);
+    }
+
+    /// These are all domains there are.
+    pub(super) fn replace_domains(&self, domains: &[DomainRef]) {
+        let mut inner = self.state();
+        let there: HashSet<_> = domains.iter().map(|guest| guest.uuid).collect();
+        inner.lifecycles.retain(|uuid, _| there.contains(uuid));
+        let running: Vec<_> = domains.iter().filter_map(running_domain).collect();
+        if *inner.running != running {
+            inner.running = Arc::new(running);
+        }
+    }
+
+    /// This happened.
+    pub(super) fn handle_event(&self, event: &DomainEvent) {
+        match event {
+            DomainEvent::Lifecycle {
+                domain: guest,
+                kind: what,
+                detail,
+            } => self.handle_lifecycle(guest, *what, *detail),
+            DomainEvent::IoError {
+                domain: guest,
+                path,
+                alias,
+            } => self.state().record_io_error(guest, path, alias),
+            DomainEvent::DefinitionChanged(_) => {}
+        }
+    }
+
+    fn handle_lifecycle(&self, domain: &DomainRef, kind: i32, detail: i32) {
+        let mut inner = self.state();
+        match (kind, detail) {
+            (VIR_DOMAIN_EVENT_UNDEFINED, _) if !domain.is_active() => {
+                inner.lifecycles.remove(&domain.uuid);
+                return;
+            }
+            (VIR_DOMAIN_EVENT_STARTED, VIR_DOMAIN_EVENT_STARTED_WAKEUP) => {}
+            (VIR_DOMAIN_EVENT_STARTED, _) => {
+                inner.remove_running(domain);
+                inner.add_running(domain);
+            }
+            (VIR_DOMAIN_EVENT_STOPPED, _) => inner.remove_running(domain),
+            _ => {}
+        }
+        let Some(life) = inner.lifecycle_mut(domain) else {
+            return;
+        };
+        match (kind, detail) {
+            (VIR_DOMAIN_EVENT_STARTED, VIR_DOMAIN_EVENT_STARTED_WAKEUP) => {}
+            (VIR_DOMAIN_EVENT_STARTED, _) => {
+                life.starts = life.starts.saturating_add(1);
+                life.has_crashed = false;
+            }
+            (VIR_DOMAIN_EVENT_STOPPED, detail) => {
+                life.stops = life.stops.saturating_add(1);
+                if detail == VIR_DOMAIN_EVENT_STOPPED_CRASHED {
+                    life.record_crash();
+                }
+            }
+            (VIR_DOMAIN_EVENT_CRASHED, _) => life.record_crash(),
+            _ => {}
+        }
+    }
+
+    /// What became of a domain, whose description names its disks; nothing if nobody
+    /// tells.
+    pub(super) fn counts_for(
+        &self,
+        uuid: &Uuid,
+        definition: Option<&DomainDef>,
+    ) -> Option<LifecycleCounts> {
+        let inner = self.state();
+        inner.has_lifecycle.then_some(())?;
+        let mut io_errors = inner.has_io_errors.then(BTreeMap::new);
+        let Some(life) = inner.lifecycles.get(uuid) else {
+            return Some(LifecycleCounts {
+                io_errors,
+                ..LifecycleCounts::default()
+            });
+        };
+        for ((path, alias), count) in &life.io_errors {
+            let path = string_lossy(path);
+            let disks = definition.iter().flat_map(|about| &about.disks);
+            let mut disks = disks.filter(|disk| disk.source.as_ref() == Some(&path));
+            let target = disks.next().map(|disk| disk.target.clone());
+            let name = target.unwrap_or_else(|| string_lossy(alias));
+            if let Some(io_errors) = &mut io_errors {
+                let sum: &mut u64 = io_errors.entry(name).or_default();
+                *sum = sum.saturating_add(*count);
+            }
+        }
+        Some(LifecycleCounts {
+            starts: life.starts,
+            stops: life.stops,
+            crashes: life.crashes,
+            io_errors,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, EventState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EventState {
+    fn lifecycle_mut(&mut self, domain: &DomainRef) -> Option<&mut DomainLifecycle> {
+        if self.lifecycles.len() >= MAX_DOMAINS && !self.lifecycles.contains_key(&domain.uuid) {
+            return None;
+        }
+        Some(self.lifecycles.entry(domain.uuid).or_default())
+    }
+
+    fn record_io_error(&mut self, domain: &DomainRef, path: &[u8], alias: &[u8]) {
+        if path.len() > MAX_NAME || alias.len() > MAX_NAME {
+            return;
+        }
+        let Some(life) = self.lifecycle_mut(domain) else {
+            return;
+        };
+        let key = (path.to_vec(), alias.to_vec());
+        if life.io_errors.len() < MAX_DISKS || life.io_errors.contains_key(&key) {
+            let count = life.io_errors.entry(key).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+
+    fn add_running(&mut self, domain: &DomainRef) {
+        if let Some(guest) = running_domain(domain)
+            && self.running.len() < MAX_DOMAINS
+        {
+            Arc::make_mut(&mut self.running).push(guest);
+        }
+    }
+
+    fn remove_running(&mut self, domain: &DomainRef) {
+        let uuid = format_uuid(&domain.uuid);
+        if self.running.iter().any(|it| it.uuid == uuid) {
+            Arc::make_mut(&mut self.running).retain(|it| it.uuid != uuid);
+        }
+    }
+}
+
+impl DomainLifecycle {
+    /// libvirt says up to twice that it crashed: when the guest says so, and when it is
+    /// ended for it.
+    fn record_crash(&mut self) {
+        if !self.has_crashed {
+            self.crashes = self.crashes.saturating_add(1);
+        }
+        self.has_crashed = true;
+    }
+}
+
+fn running_domain(domain: &DomainRef) -> Option<RunningDomain> {
+    Some(RunningDomain {
+        id: domain.id.try_into().ok()?,
+        name: domain.name_lossy(),
+        uuid: format_uuid(&domain.uuid),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::domain::DiskDef, *};
+
+    fn domain(number: u8, id: i32) -> DomainRef {
+        DomainRef {
+            name: vec![b'a' + number],
+            uuid: [number; 16],
+            id,
+        }
+    }
+
+    /// One that is told of everything.
+    fn all_events() -> DomainEvents {
+        let heard = DomainEvents::default();
+        heard.set_subscriptions(|_| true);
+        heard
+    }
+
+    fn lifecycle(events: &DomainEvents, domain: DomainRef, kind: i32, detail: i32) {
+        events.handle_event(&DomainEvent::Lifecycle {
+            domain,
+            kind,
+            detail,
+        });
+    }
+
+    fn ids(events: &DomainEvents) -> Vec<u32> {
+        events.running().iter().map(|it| it.id).collect()
+    }
+
+    #[test]
+    fn a_domain_runs_from_its_start_to_its_end() {
+        let heard = all_events();
+        heard.replace_domains(&[domain(1, 4), domain(2, -1)]);
+        assert_eq!(ids(&heard), [4]);
+        lifecycle(&heard, domain(2, 5), VIR_DOMAIN_EVENT_STARTED, 0);
+        assert_eq!(ids(&heard), [4, 5]);
+        lifecycle(&heard, domain(1, -1), VIR_DOMAIN_EVENT_STOPPED, 1);
+        assert_eq!(ids(&heard), [5]);
+        lifecycle(
+            &heard,
+            domain(2, 6),
+            VIR_DOMAIN_EVENT_STARTED,
+            VIR_DOMAIN_EVENT_STARTED_WAKEUP,
+        );
+        assert_eq!(ids(&heard), [5]);
+        let of = |number| heard.counts_for(&[number; 16], None).unwrap();
+        assert_eq!((of(1).starts, of(1).stops), (0, 1));
+        assert_eq!((of(2).starts, of(2).stops), (1, 0));
+    }
+
+    #[test]
+    fn a_crash_is_one_however_often_it_is_told() {
+        let heard = all_events();
+        lifecycle(&heard, domain(1, 4), VIR_DOMAIN_EVENT_CRASHED, 0);
+        lifecycle(
+            &heard,
+            domain(1, -1),
+            VIR_DOMAIN_EVENT_STOPPED,
+            VIR_DOMAIN_EVENT_STOPPED_CRASHED,
+        );
+        lifecycle(&heard, domain(1, 5), VIR_DOMAIN_EVENT_STARTED, 0);
+        lifecycle(
+            &heard,
+            domain(1, -1),
+            VIR_DOMAIN_EVENT_STOPPED,
+            VIR_DOMAIN_EVENT_STOPPED_CRASHED,
+        );
+        let life = heard.counts_for(&[1; 16], None).unwrap();
+        assert_eq!((life.starts, life.stops, life.crashes), (1, 2, 2));
+    }
+
+    #[test]
+    fn what_became_of_a_domain_is_forgotten_with_it() {
+        let heard = all_events();
+        lifecycle(&heard, domain(1, 4), VIR_DOMAIN_EVENT_STARTED, 0);
+        lifecycle(&heard, domain(2, 5), VIR_DOMAIN_EVENT_STARTED, 0);
+        // Still runs, and is no longer defined.
+        lifecycle(&heard, domain(1, 4), VIR_DOMAIN_EVENT_UNDEFINED, 0);
+        let starts = |number| heard.counts_for(&[number; 16], None).unwrap().starts;
+        assert_eq!(starts(1), 1);
+        lifecycle(&heard, domain(2, -1), VIR_DOMAIN_EVENT_UNDEFINED, 0);
+        assert_eq!(starts(2), 0);
+        heard.replace_domains(&[]);
+        assert_eq!(starts(1), 0);
+    }
+
+    #[test]
+    fn errors_of_a_disk_are_counted_by_the_guests_name_for_it() {
+        let heard = all_events();
+        let error = |path: &str, alias: &str| {
+            heard.handle_event(&DomainEvent::IoError {
+                domain: domain(1, 4),
+                path: path.into(),
+                alias: alias.into(),
+            });
+        };
+        error("/a", "virtio-disk0");
+        error("/a", "virtio-disk0");
+        error("/b", "virtio-disk1");
+        let about = DomainDef {
+            disks: vec![DiskDef {
+                target: "vda".to_owned(),
+                source: Some("/a".to_owned()),
+                ..DiskDef::default()
+            }],
+            ..DomainDef::default()
+        };
+        let errors = heard
+            .counts_for(&[1; 16], Some(&about))
+            .unwrap()
+            .io_errors
+            .unwrap();
+        let errors: Vec<_> = errors.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+        assert_eq!(errors, [("vda", 2), ("virtio-disk1", 1)]);
+    }
+
+    #[test]
+    fn what_nobody_tells_is_not_known() {
+        let heard = DomainEvents::default();
+        lifecycle(&heard, domain(1, 4), VIR_DOMAIN_EVENT_STARTED, 0);
+        let of = || heard.counts_for(&[1; 16], None);
+        assert_eq!(of(), None);
+        heard.set_subscriptions(|event| event != wire::VIR_DOMAIN_EVENT_ID_IO_ERROR);
+        let life = of().unwrap();
+        assert_eq!((life.starts, life.io_errors), (1, None));
+        heard.set_subscriptions(|event| event != wire::VIR_DOMAIN_EVENT_ID_LIFECYCLE);
+        assert_eq!(of(), None);
+        heard.set_subscriptions(|_| true);
+        assert_eq!(of().unwrap().io_errors, Some(BTreeMap::new()));
+    }
+
+    #[test]
+    fn a_daemon_that_makes_things_up_fills_no_memory() {
+        let heard = all_events();
+        for number in 0..u8::MAX {
+            heard.handle_event(&DomainEvent::IoError {
+                domain: domain(1, 4),
+                path: vec![number],
+                alias: Vec::new(),
+            });
+        }
+        let inner = heard.state();
+        assert_eq!(inner.lifecycles[&[1; 16]].io_errors.len(), MAX_DISKS);
+    }
+}

@@ -1,0 +1,152 @@
+//! Whatever comes from the socket is read or refused. Recorded answers are damaged at
+//! random, as are descriptions, and no parser may panic or find more than there is.
+
+use std::ops::RangeInclusive;
+
+use proptest::prelude::*;
+
+use super::{
+    params,
+    wire::{self, Message},
+    xml,
+};
+use crate::fixtures::libvirt_body;
+
+/// The replies and events that were captured: `tests/fixtures/README.md`.
+const RECORDED: [&str; 10] = [
+    "device",
+    "domains",
+    "info",
+    "io_error",
+    "job",
+    "lifecycle",
+    "metadata",
+    "refusal",
+    "stats",
+    "tunable",
+];
+
+/// Where the procedures of events are.
+const EVENTS: RangeInclusive<u32> = 310..=380;
+
+const DESCRIPTION: &str = r#"<domain type='qemu' id='1'><title>a &quot;b&quot; &amp; c</title>
+<metadata><n:instance xmlns:n="http://openstack.org/xmlns/libvirt/nova/1.1"><n:name>i</n:name>
+</n:instance></metadata><vcpu current='1'>2</vcpu><os><type arch='x86_64'>hvm</type></os><devices>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/a'/>
+<target dev='vda' bus='virtio'/><iotune><read_bytes_sec>1</read_bytes_sec></iotune></disk>
+<interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/>
+<target dev='vnet0'/><mtu size='1500'/></interface>
+<memballoon><stats period='10'/></memballoon></devices></domain>"#;
+
+/// Something with other bytes at some places, and an end anywhere.
+fn corrupted(whole: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
+    let length = whole.len();
+    // Lengths and counts are mostly small, so these bytes do the most harm.
+    let byte = prop_oneof![Just(0), Just(1), Just(0x7f), Just(0xff), any::<u8>()];
+    let places = prop::collection::vec((0..length, byte), 0..12);
+    let end = prop_oneof![3 => Just(length), 1 => 0..=length];
+    (places, end).prop_map(move |(places, end)| {
+        let mut bytes = whole.clone();
+        for (at, byte) in places {
+            bytes[at] = byte;
+        }
+        bytes.truncate(end);
+        bytes
+    })
+}
+
+fn any_body() -> impl Strategy<Value = Vec<u8>> {
+    let recorded = (0..RECORDED.len()).prop_flat_map(|at| corrupted(libvirt_body(RECORDED[at])));
+    prop_oneof![6 => recorded, 1 => prop::collection::vec(any::<u8>(), 0..600)]
+}
+
+/// Of each byte no more than one thing can have been made.
+fn is_bounded_by_input<T, E>(found: &Result<Vec<T>, E>, body: &[u8]) -> bool {
+    found.as_ref().map_or(0, Vec::len) <= body.len()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_body_is_read_or_refused(body in any_body()) {
+        let records = wire::parse_stats_records(&body);
+        prop_assert!(is_bounded_by_input(&records, &body));
+        for record in records.into_iter().flatten() {
+            let (state, _, used) = params::parse_stats(record.params);
+            params::is_complete(&used, state);
+            let devices = used.disks.len() + used.interfaces.len() + used.vcpus.len();
+            prop_assert!(devices <= body.len());
+        }
+        prop_assert!(is_bounded_by_input(&wire::parse_domain_list(&body), &body));
+        prop_assert!(is_bounded_by_input(&wire::parse_object_list(&body), &body));
+        prop_assert!(is_bounded_by_input(&wire::parse_auth_list(&body), &body));
+        for procedure in EVENTS {
+            wire::parse_event(procedure, &body).ok();
+        }
+        wire::parse_string(&body).ok();
+        wire::parse_i32(&body).ok();
+        wire::parse_u64(&body).ok();
+        wire::parse_domain_info(&body).ok();
+        wire::parse_domain_state(&body).ok();
+        wire::parse_job_info(&body).ok();
+        wire::parse_pool_info(&body).ok();
+        wire::RemoteError::parse(&body).ok();
+    }
+
+    #[test]
+    fn every_stream_of_messages_ends_or_is_refused(
+        bytes in prop::collection::vec(any_body(), 1..4),
+        lengths in prop::collection::vec(any::<u32>(), 4),
+    ) {
+        let mut stream = Vec::new();
+        for (body, length) in bytes.iter().zip(lengths) {
+            let honest = u32::try_from(body.len() + 28).unwrap();
+            let length = if length % 3 == 0 { length } else { honest };
+            for number in [length, 0x2000_8086, 1, 344, 1, 7, 0] {
+                stream.extend(number.to_be_bytes());
+            }
+            stream.extend(body);
+        }
+        let mut rest = stream.as_slice();
+        while let Ok(Some((message, behind))) = Message::parse(rest) {
+            prop_assert!(message.body.len() + behind.len() < rest.len());
+            rest = behind;
+        }
+    }
+
+    #[test]
+    fn every_description_is_read_or_refused(bytes in corrupted(DESCRIPTION.as_bytes().to_vec())) {
+        let text = String::from_utf8_lossy(&bytes);
+        if let Ok(about) = xml::parse_domain(&text) {
+            prop_assert!(about.disks.len() <= 1 && about.interfaces.len() <= 1);
+        }
+    }
+}
+
+#[test]
+fn undamaged_they_are_all_understood() {
+    let [
+        device,
+        domains,
+        info,
+        io_error,
+        job,
+        lifecycle,
+        metadata,
+        refusal,
+        stats,
+        tunable,
+    ] = RECORDED.map(libvirt_body);
+    assert_eq!(wire::parse_domain_list(&domains).unwrap().len(), 1);
+    assert_eq!(wire::parse_stats_records(&stats).unwrap().len(), 1);
+    assert!(wire::parse_domain_info(&info).is_ok() && wire::parse_job_info(&job).is_ok());
+    assert!(wire::RemoteError::parse(&refusal).unwrap().is_gone());
+    for body in [device, io_error, lifecycle, metadata, tunable] {
+        let understood = |procedure| matches!(wire::parse_event(procedure, &body), Ok(Some(_)));
+        assert!(EVENTS.into_iter().any(understood));
+    }
+    let about = xml::parse_domain(DESCRIPTION).unwrap();
+    assert_eq!((about.disks.len(), about.interfaces.len()), (1, 1));
+    assert!(about.nova.is_some());
+}

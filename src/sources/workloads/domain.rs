@@ -1,0 +1,165 @@
+//! Virtual machines by the names of their control groups:
+//! `machine-qemu\x2d7\x2dweb.scope` where systemd-machined makes these, and
+//! `qemu-7-web.libvirt-qemu` where libvirt does so itself.
+//!
+//! The name in there is shortened to 64 characters, and lacks those that may not stand in
+//! a host's name. The number of the run leads to the whole name, if libvirt told of it.
+
+use super::super::libvirt::RunningDomain;
+
+/// The drivers of libvirt's that put their domains into control groups. Of others the
+/// path would say nothing: containers of `systemd-nspawn` have such scopes, too.
+const LIBVIRT_DRIVERS: [&str; 3] = ["qemu", "lxc", "ch"];
+
+/// What is known of the virtual machine in a control group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadDomain {
+    /// libvirt's number for this run.
+    pub id: u32,
+    /// Its name; what there is of it in the path, where libvirt did not tell.
+    pub name: String,
+    /// Its UUID, where libvirt told.
+    pub uuid: Option<String>,
+}
+
+impl WorkloadDomain {
+    /// What this path says.
+    pub(super) fn from_cgroup_path(path: &str) -> Option<Self> {
+        let (_, group) = path.rsplit_once('/')?;
+        let machine = match group.strip_suffix(".scope") {
+            Some(scope) => unescape_systemd(scope.strip_prefix("machine-")?),
+            None => group.rsplit_once(".libvirt-")?.0.to_owned(),
+        };
+        let (driver, rest) = machine.split_once('-')?;
+        let (id, name) = rest.split_once('-').unwrap_or((rest, ""));
+        LIBVIRT_DRIVERS.contains(&driver).then_some(())?;
+        Some(Self {
+            id: id.parse().ok()?,
+            name: name.to_owned(),
+            uuid: None,
+        })
+    }
+
+    /// With what libvirt told of it.
+    pub(super) fn with_libvirt_identity(self, domains: &[RunningDomain]) -> Self {
+        match domains.iter().find(|domain| self.matches(domain)) {
+            Some(domain) => Self {
+                id: self.id,
+                name: domain.name.clone(),
+                uuid: Some(domain.uuid.clone()),
+            },
+            None => self,
+        }
+    }
+
+    /// Whether it is this domain. The number alone would not tell: groups are left over,
+    /// and a libvirt inside a container counts by itself.
+    fn matches(&self, domain: &RunningDomain) -> bool {
+        let mut whole = alphanumeric_chars(&domain.name);
+        self.id == domain.id && alphanumeric_chars(&self.name).all(|own| whole.next() == Some(own))
+    }
+}
+
+/// What stands in both the domain's name and that of its group.
+fn alphanumeric_chars(name: &str) -> impl Iterator<Item = char> {
+    name.chars().filter(char::is_ascii_alphanumeric)
+}
+
+/// A name without systemd's escapes, `\x2d` for `-`, documented in `systemd-escape(1)`.
+fn unescape_systemd(name: &str) -> String {
+    let mut parts = name.split(r"\x");
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let digits = part.split_at_checked(2);
+        let byte = digits.and_then(|(hex, rest)| Some((u8::from_str_radix(hex, 16).ok()?, rest)));
+        if let Some((byte, rest)) = byte {
+            bytes.push(byte);
+            bytes.extend(rest.as_bytes());
+        } else {
+            bytes.extend(br"\x");
+            bytes.extend(part.as_bytes());
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running(id: u32, name: &str) -> RunningDomain {
+        RunningDomain {
+            id,
+            name: name.to_owned(),
+            uuid: format!("uuid-of-{name}"),
+        }
+    }
+
+    #[test]
+    fn a_domain_is_known_by_its_group_with_and_without_machined() {
+        for (path, found) in [
+            (
+                r"/machine.slice/machine-qemu\x2d7\x2dweb\x2d1.scope",
+                Some((7, "web-1")),
+            ),
+            ("/machine/qemu-7-web-1.libvirt-qemu", Some((7, "web-1"))),
+            ("/machine/lxc-12-a.b.libvirt-lxc", Some((12, "a.b"))),
+            // Cut off within an escape.
+            (
+                r"/machine.slice/machine-qemu\x2d7\x2dweb\x2.scope",
+                Some((7, r"web\x2")),
+            ),
+            ("/machine/qemu-7.libvirt-qemu", Some((7, ""))),
+            (r"/machine.slice/machine-web\x2d7\x2ddb.scope", None),
+            (r"/machine.slice/machine-qemu\x2dx\x2dweb.scope", None),
+            ("/machine.slice/libpod-7-a.scope", None),
+            (
+                r"/machine.slice/machine-qemu\x2d7\x2dweb.scope/libvirt",
+                None,
+            ),
+            ("/machine/qemu-7-web.libvirt-qemu/emulator", None),
+            ("/", None),
+        ] {
+            let guest = WorkloadDomain::from_cgroup_path(path);
+            let guest = guest.as_ref().map(|it| (it.id, it.name.as_str()));
+            assert_eq!(guest, found, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_number_leads_to_the_whole_name() {
+        let long = "a".repeat(80);
+        let domains = [
+            running(6, "web"),
+            running(7, "web_1 \"x\""),
+            running(8, &long),
+        ];
+        let name = |path: String| {
+            WorkloadDomain::from_cgroup_path(&path)
+                .unwrap()
+                .with_libvirt_identity(&domains)
+                .name
+        };
+        // As libvirt leaves out what may not stand in a host's name.
+        let path = r"/machine.slice/machine-qemu\x2d7\x2dweb1x.scope";
+        assert_eq!(name(path.to_owned()), "web_1 \"x\"");
+        let cut = format!("/machine/qemu-8-{}.libvirt-qemu", "a".repeat(57));
+        assert_eq!(name(cut), long);
+    }
+
+    #[test]
+    fn another_domain_with_the_same_number_does_not_lend_its_name() {
+        let domains = [running(7, "web"), running(8, "db")];
+        let of = |path| {
+            WorkloadDomain::from_cgroup_path(path)
+                .unwrap()
+                .with_libvirt_identity(&domains)
+        };
+        let guest = of("/docker/0a/machine/qemu-7-other.libvirt-qemu");
+        assert_eq!((guest.name.as_str(), guest.uuid), ("other", None));
+        let guest = of("/machine/qemu-8-db.libvirt-qemu");
+        assert_eq!(guest.uuid.as_deref(), Some("uuid-of-db"));
+        // Longer than what there is.
+        assert_eq!(of("/machine/qemu-8-db2.libvirt-qemu").uuid, None);
+    }
+}

@@ -1,0 +1,325 @@
+//! Whole machines: engines, processes and control groups that have to find each other.
+
+use std::{cell::RefCell, collections::BTreeMap, ffi::OsStr, fs, os::unix::ffi::OsStrExt};
+
+use super::*;
+use crate::sources::{cgroup::testing::TempTree, engine::ContainerState};
+
+const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+/// A machine of version 2.
+struct JoinFixture {
+    tree: TempTree,
+    cgroups: CgroupReader,
+    workloads: Workloads,
+    engines: Vec<Engine>,
+    /// Ids that no engine told of, once for each time.
+    unknown: RefCell<Vec<String>>,
+}
+
+impl JoinFixture {
+    fn new(name: &str, groups: &[&str]) -> Self {
+        let tree = TempTree::new(&format!("join-{name}"));
+        tree.write("sys/fs/cgroup/cgroup.controllers", "cpu memory\n");
+        for group in groups {
+            fs::create_dir_all(tree.path(&format!("sys/fs/cgroup{group}"))).unwrap();
+        }
+        Self {
+            cgroups: CgroupReader::new(&tree.roots()),
+            tree,
+            workloads: Workloads::new(Flags::default()),
+            engines: Vec::new(),
+            unknown: RefCell::default(),
+        }
+    }
+
+    fn exclude(mut self, include: &str, exclude: &str) -> Self {
+        self.workloads = Workloads::new(Flags {
+            cgroup_include: include.parse().unwrap(),
+            cgroup_exclude: exclude.parse().unwrap(),
+            ..Flags::default()
+        });
+        self
+    }
+
+    /// A container that runs, and its first process.
+    fn running(&self, id: &str, name: &str, pid: u32, group: &str) -> Container {
+        let line = format!("0::{group}\n");
+        self.tree.write(&format!("proc/{pid}/cgroup"), &line);
+        let mut container = container(id, name);
+        container.pid = Some(pid);
+        container
+    }
+
+    fn remove(&self, group: &str) {
+        fs::remove_dir_all(self.tree.path(&format!("sys/fs/cgroup{group}"))).unwrap();
+    }
+
+    fn discover(&self) -> Inventory {
+        let roots = self.tree.roots();
+        let known = self.engines.iter().cloned().map(Arc::new).collect();
+        let unknown = |id: &str| self.unknown.borrow_mut().push(id.to_owned());
+        let joined = self.workloads.join(
+            &Arc::new(known),
+            &[],
+            |pid, id| read_cgroup_path(&roots, pid, id),
+            |wanted| self.cgroups.walk(wanted),
+            unknown,
+        );
+        joined.unwrap()
+    }
+}
+
+/// Names by path; those of what has no group in brackets.
+fn names(inventory: &Inventory) -> BTreeMap<String, String> {
+    let all = inventory.all.iter().map(|workload| {
+        let name = workload.container.as_ref().map(|(_, it)| it.name.as_str());
+        let name = name.unwrap_or("-");
+        let name = match workload.cgroup {
+            Some(_) => name.to_owned(),
+            None => format!("({name})"),
+        };
+        (workload.path.clone(), name)
+    });
+    let names: BTreeMap<_, _> = all.collect();
+    assert_eq!(names.len(), inventory.all.len(), "a path is there twice");
+    names
+}
+
+fn expected<const N: usize>(names: [(&str, &str); N]) -> BTreeMap<String, String> {
+    let names = names.map(|(path, name)| (path.to_owned(), name.to_owned()));
+    names.into_iter().collect()
+}
+
+#[test]
+fn a_container_whose_process_is_in_a_group_below_its_own_has_its_own() {
+    let scope = &format!("/system.slice/docker-{A}.scope");
+    let inner = &format!("{scope}/init.scope");
+    let custom = &format!("/jobs/night/{B}");
+    let mut machine = JoinFixture::new("nested", &[inner, custom]);
+    machine.engines = vec![engine([
+        machine.running(A, "web", 10, inner),
+        machine.running(B, "job", 11, custom),
+    ])];
+    let seen = machine.discover();
+    let all = [
+        ("/", "-"),
+        ("/system.slice", "-"),
+        (scope.as_str(), "web"),
+        (custom.as_str(), "job"),
+    ];
+    assert_eq!(names(&seen), expected(all));
+}
+
+#[test]
+fn a_users_podman_and_its_pods_are_found_wherever_they_are() {
+    let user = "/user.slice/user-1000.slice/user@1000.service/user.slice";
+    let pod = "cc".repeat(32);
+    let rootless = &format!("{user}/user-libpod_pod_{pod}.slice/libpod-{A}.scope");
+    let in_pod = &format!("/libpod_parent/{pod}/libpod-{B}");
+    let monitor = &format!("/machine.slice/libpod-conmon-{A}.scope");
+    let machine_slice = &format!("/machine.slice/machine-libpod_pod_{pod}.slice");
+    let groups = [
+        &format!("{rootless}/container"),
+        in_pod,
+        monitor,
+        machine_slice,
+    ];
+    let mut machine = JoinFixture::new("podman", &groups.map(String::as_str));
+    let mut podman = engine([
+        machine.running(A, "web", 10, &format!("{rootless}/container")),
+        machine.running(B, "db", 11, in_pod),
+    ]);
+    podman.kind = Some(EngineKind::Podman);
+    machine.engines = vec![podman];
+    let seen = machine.discover();
+    let all = [
+        ("/", "-"),
+        ("/machine.slice", "-"),
+        ("/user.slice", "-"),
+        ("/user.slice/user-1000.slice/user@1000.service", "-"),
+        (rootless.as_str(), "web"),
+        (in_pod.as_str(), "db"),
+    ];
+    assert_eq!(names(&seen), expected(all));
+    assert!(
+        seen.containers()
+            .all(|(_, kind, _)| kind == EngineKind::Podman)
+    );
+    assert_eq!(*machine.unknown.borrow(), [""; 0]);
+}
+
+#[test]
+fn containers_of_those_who_are_not_asked_are_there_under_their_ids() {
+    let pod = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice";
+    let crio = "cc".repeat(32);
+    let misplaced = "dd".repeat(32);
+    let groups = [
+        format!("{pod}/cri-containerd-{A}.scope"),
+        format!("/kubepods/besteffort/pod2/{B}"),
+        format!("{pod}/crio-{crio}.scope/container"),
+        format!("{pod}/crio-conmon-{crio}.scope"),
+        format!("/system.slice/containerd.service/kubepods-pod3.slice:cri-containerd:{misplaced}"),
+        "/lxc.payload.web/system.slice/ssh.service".to_owned(),
+    ];
+    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+    let seen = JoinFixture::new("kubernetes", &groups).discover();
+    let handles: BTreeMap<&str, Runtime> = seen
+        .present()
+        .filter_map(|(workload, _)| workload.runtime_id.as_ref())
+        .map(|handle| (handle.id.as_str(), handle.runtime))
+        .collect();
+    let all = [
+        (A, Runtime::Containerd),
+        (B, Runtime::Unknown),
+        (crio.as_str(), Runtime::CriO),
+        (misplaced.as_str(), Runtime::Containerd),
+        ("web", Runtime::Lxc),
+    ];
+    assert_eq!(handles, all.into());
+}
+
+#[test]
+fn a_container_in_a_container_keeps_its_own_name() {
+    let outer = &format!("/docker/{A}");
+    let inner = &format!("{outer}/docker/{B}");
+    let mut machine = JoinFixture::new("nested-docker", &[inner]);
+    let docker = engine([machine.running(A, "dind", 10, &format!("{outer}/init"))]);
+    machine.engines = vec![docker];
+    let all = [("/", "-"), (outer.as_str(), "dind"), (inner.as_str(), "-")];
+    assert_eq!(names(&machine.discover()), expected(all));
+    assert_eq!(*machine.unknown.borrow(), [B]);
+
+    // The one inside tells, too, and numbers processes in its own way: what has that
+    // number here is another.
+    let inside = engine([machine.running(B, "build", 1, "/init.scope")]);
+    machine.engines.push(inside);
+    let all = [
+        ("/", "-"),
+        (outer.as_str(), "dind"),
+        (inner.as_str(), "build"),
+    ];
+    assert_eq!(names(&machine.discover()), expected(all));
+}
+
+#[test]
+fn of_two_engines_that_show_one_container_the_one_that_is_followed_is_believed() {
+    let path = &format!("/docker/{A}");
+    let mut machine = JoinFixture::new("two-engines", &[path]);
+    let mut lost = engine([machine.running(A, "old", 10, path)]);
+    let followed = engine([machine.running(A, "new", 10, path)]);
+    machine.engines = vec![lost.clone(), followed.clone()];
+    let all = |name| expected([("/", "-"), (path.as_str(), name)]);
+    assert_eq!(names(&machine.discover()), all("old"));
+    lost.up = false;
+    machine.engines = vec![lost, followed];
+    assert_eq!(names(&machine.discover()), all("new"));
+}
+
+#[test]
+fn a_group_whose_name_is_no_text_is_left_out_alone() {
+    let path = &format!("/docker/{A}");
+    let mut machine = JoinFixture::new("no-text", &[path]);
+    let odd = machine.tree.path("sys/fs/cgroup");
+    fs::create_dir_all(odd.join(OsStr::from_bytes(b"odd\xff")).join(B)).unwrap();
+    let odd = container(B, "odd");
+    let line = [b"0::/odd\xff/", B.as_bytes(), b"\n"].concat();
+    fs::create_dir_all(machine.tree.path("proc/11")).unwrap();
+    fs::write(machine.tree.path("proc/11/cgroup"), line).unwrap();
+    let odd = Container {
+        pid: Some(11),
+        ..odd
+    };
+    machine.engines = vec![engine([machine.running(A, "web", 10, path), odd])];
+    let elsewhere = &format!("/odd\u{fffd}/{B}");
+    let all = [
+        ("/", "-"),
+        (path.as_str(), "web"),
+        (elsewhere.as_str(), "(odd)"),
+    ];
+    assert_eq!(names(&machine.discover()), expected(all));
+}
+
+#[test]
+fn flags_say_what_is_shown_beside_containers_and_what_never() {
+    let web = &format!("/docker/{A}");
+    let secret = &format!("/hidden/{B}");
+    let groups = [
+        web,
+        secret,
+        "/app/worker",
+        "/app/hidden",
+        "/system.slice/x.service",
+    ];
+    let mut machine = JoinFixture::new("flags", &groups).exclude("^/app/", "hidden");
+    machine.engines = vec![engine([
+        machine.running(A, "web", 10, web),
+        machine.running(B, "secret", 11, secret),
+    ])];
+    let all = [("/app/worker", "-"), (web.as_str(), "web")];
+    assert_eq!(names(&machine.discover()), expected(all));
+    let roots = machine.tree.roots();
+    assert_eq!(
+        machine.workloads.hidden_cgroups(&roots).unwrap(),
+        [secret.as_str()]
+    );
+}
+
+#[test]
+fn what_stopped_has_its_path_and_is_said_to_be_gone_under_its_present_name() {
+    let path = &format!("/jobs/{A}");
+    let mut machine = JoinFixture::new("stop", &[path, "/system.slice/x.service"]);
+    let running = machine.running(A, "web", 10, path);
+    machine.engines = vec![engine([running.clone()])];
+    assert!(machine.discover().gone.is_empty());
+    machine.remove(path);
+    machine.remove("/system.slice/x.service");
+    let mut stopped = running;
+    (stopped.pid, stopped.state) = (None, ContainerState::Exited);
+    stopped.name = "web-old".to_owned();
+    machine.engines = vec![engine([stopped])];
+    let seen = machine.discover();
+    let all = [
+        ("/", "-"),
+        ("/system.slice", "-"),
+        (path.as_str(), "(web-old)"),
+    ];
+    assert_eq!(names(&seen), expected(all));
+    let gone: Vec<_> = seen.gone.iter().map(|(it, _)| it).collect();
+    assert_eq!(gone.len(), 2);
+    // Its files would be held open.
+    assert!(gone.iter().all(|it| it.cgroup.is_none()));
+    let (_, container) = gone[0].container.as_ref().unwrap();
+    assert_eq!(
+        (gone[0].path.as_str(), container.name.as_str()),
+        (path.as_str(), "web-old")
+    );
+    assert_eq!(gone[1].path, "/system.slice/x.service");
+
+    // Removed, it was last seen under the name that it had last.
+    machine.engines = vec![engine([])];
+    let seen = machine.discover();
+    assert_eq!(names(&seen), expected([("/", "-"), ("/system.slice", "-")]));
+    let (_, container) = seen.gone[0].0.container.as_ref().unwrap();
+    assert_eq!(container.name, "web-old");
+}
+
+#[test]
+fn what_was_left_of_an_earlier_run_is_not_the_container() {
+    let (old, new) = (&format!("/docker/{A}"), &format!("/jobs/{A}"));
+    let mut machine = JoinFixture::new("left-over", &[old, new]);
+    machine.engines = vec![engine([machine.running(A, "web", 10, new)])];
+    let all = |old_name, new_name| {
+        expected([
+            ("/", "-"),
+            (old.as_str(), old_name),
+            (new.as_str(), new_name),
+        ])
+    };
+    assert_eq!(names(&machine.discover()), all("-", "web"));
+    // Nobody says where it is: it is in one place all the same.
+    machine.workloads = Workloads::new(Flags::default());
+    machine.engines = vec![engine([container(A, "web")])];
+    assert_eq!(names(&machine.discover()), all("web", "-"));
+}

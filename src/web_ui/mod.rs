@@ -1,0 +1,293 @@
+//! What people see: the machine at a glance, its containers and virtual machines, plots.
+//!
+//! ```text
+//! /                             everything in tables
+//! /host, /containers/ID         one thing: what it is, what it used, four plots
+//! /plot/host.svg                one plot: ?what=cpu|memory|network|disk&window=1h
+//! /plot/containers/ID.svg       &width=640&height=220&theme=auto|light|dark
+//! /check                        what is missing, why, and how to mend it
+//! /page/HASH/…                  the style sheet and the script
+//! ```
+//!
+//! Pages are whole without a script; the script only refreshes, sorts and filters, from
+//! the same answers of the API that pages are made of. Nothing is collected for them but
+//! what the API reads to list what is there: values come from the history.
+//!
+//! HTML is written by `maud`, which escapes whatever it is given and is checked when it is
+//! compiled. A page's numbers are text made here and in the script, by the same rules.
+
+mod assets;
+mod check_page;
+mod detail;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+mod layout;
+mod overview;
+mod plots;
+mod table;
+
+use std::{sync::Arc, time::Duration};
+
+use maud::Markup;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    api::{Api, said},
+    collector::Entry,
+    history::{History, Series},
+    scrape::{Scraper, Workers},
+};
+use assets::Assets;
+use check_page::CheckCache;
+use layout::PageLayout;
+use said::{Collectors, Containers, Domains, Host, Missing, One};
+
+/// Only what the page itself brings, from this server.
+const PAGE_CSP: &str = "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; \
+                      connect-src 'self'; base-uri 'none'; form-action 'none'; \
+                      frame-ancestors 'none'";
+/// Nothing but a picture's own style sheet.
+const SVG_CSP: &str = "default-src 'none'; style-src 'unsafe-inline'";
+
+/// People wait no longer than this for what hangs.
+const API_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// An answer.
+#[derive(Debug)]
+pub struct PageResponse {
+    /// The HTTP status.
+    pub status: u16,
+    /// What the body is.
+    pub content_type: &'static str,
+    /// What it may bring with it.
+    pub content_security_policy: &'static str,
+    /// Whether it never changes.
+    pub is_immutable: bool,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl PageResponse {
+    fn from_markup(status: u16, page: Markup) -> Self {
+        Self {
+            status,
+            content_type: "text/html; charset=utf-8",
+            content_security_policy: PAGE_CSP,
+            is_immutable: false,
+            body: page.into_string().into_bytes(),
+        }
+    }
+
+    /// A line of text.
+    #[must_use]
+    pub fn from_text(status: u16, reason: &str) -> Self {
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            content_security_policy: PAGE_CSP,
+            is_immutable: false,
+            body: format!("{reason}\n").into_bytes(),
+        }
+    }
+
+    fn from_svg(svg: String) -> Self {
+        Self {
+            status: 200,
+            content_type: "image/svg+xml",
+            content_security_policy: SVG_CSP,
+            is_immutable: false,
+            body: svg.into_bytes(),
+        }
+    }
+}
+
+/// Everything that pages are made of.
+#[derive(Debug)]
+pub struct WebUi {
+    api: Arc<Api>,
+    workers: Workers,
+    check_cache: CheckCache,
+    layout: Arc<PageLayout>,
+    assets: Assets,
+}
+
+impl WebUi {
+    /// Makes those of the machine that the API reads; the metrics are at that path.
+    #[must_use]
+    pub fn new(
+        api: Arc<Api>,
+        scraper: Arc<Scraper>,
+        workers: Workers,
+        entries: &'static [Entry],
+        telemetry_path: &str,
+    ) -> Self {
+        let assets = Assets::new();
+        let machine = Arc::clone(api.machine());
+        let interval = machine.history().interval();
+        Self {
+            check_cache: CheckCache::new(machine, scraper, entries),
+            layout: Arc::new(PageLayout::new(telemetry_path, &assets, interval)),
+            api,
+            workers,
+            assets,
+        }
+    }
+
+    /// The answer at a path, if it is one of a page.
+    pub async fn respond(&self, path: &str, query: &str) -> Option<PageResponse> {
+        if let Some(named) = path.strip_prefix("/containers/") {
+            return Some(self.container(named, query).await);
+        }
+        if let Some(plot) = path.strip_prefix("/plot/") {
+            return Some(self.plot(plot, query).await);
+        }
+        if let Some(asset) = path.strip_prefix("/page/") {
+            return self.assets.respond(asset);
+        }
+        match path {
+            "/" => Some(self.overview().await),
+            "/host" => Some(self.host(query).await),
+            "/check" => Some(self.check().await),
+            _ => None,
+        }
+    }
+
+    fn history(&self) -> &Arc<History> {
+        self.api.machine().history()
+    }
+
+    async fn overview(&self) -> PageResponse {
+        let (host, containers, domains, collectors) = tokio::join!(
+            self.fetch::<Host>("/api/v1/host"),
+            self.fetch::<Containers>("/api/v1/containers"),
+            self.fetch::<Domains>("/api/v1/domains"),
+            self.fetch::<Collectors>("/api/v1/collectors"),
+        );
+        let all = overview::Overview {
+            host: host.1,
+            containers: containers.1,
+            domains: domains.1,
+            collectors: collectors.1,
+        };
+        let (layout, history) = (Arc::clone(&self.layout), Arc::clone(self.history()));
+        self.render(move || (200, overview::page(&layout, &history, &all)))
+            .await
+    }
+
+    async fn host(&self, query: &str) -> PageResponse {
+        let window = match plots::parse_window_query(query) {
+            Ok(window) => window,
+            Err(reason) => return PageResponse::from_text(400, &reason),
+        };
+        let (_, host) = self.fetch::<Host>("/api/v1/host").await;
+        let (layout, history) = (Arc::clone(&self.layout), Arc::clone(self.history()));
+        self.render(move || (200, detail::host(&layout, &history, &host, window)))
+            .await
+    }
+
+    /// `named` as it stands in the path.
+    async fn container(&self, name_or_id: &str, query: &str) -> PageResponse {
+        let window = match plots::parse_window_query(query) {
+            Ok(window) => window,
+            Err(reason) => return PageResponse::from_text(400, &reason),
+        };
+        let path = format!("/api/v1/containers/{name_or_id}");
+        let (status, response) = self.fetch::<One>(&path).await;
+        let (layout, history) = (Arc::clone(&self.layout), Arc::clone(self.history()));
+        self.render(move || {
+            let page = match status {
+                200 => detail::container(&layout, &history, &response, window),
+                _ => detail::not_found(&layout, &response),
+            };
+            (status, page)
+        })
+        .await
+    }
+
+    /// `path` as it stands behind `/plot/`.
+    async fn plot(&self, path: &str, query: &str) -> PageResponse {
+        let request = match plots::PlotRequest::parse(query) {
+            Ok(asked) => asked,
+            Err(reason) => return PageResponse::from_text(400, &reason),
+        };
+        let Some(of) = path.strip_suffix(".svg") else {
+            return PageResponse::from_text(404, "There is no such plot.");
+        };
+        let of = match of.strip_prefix("containers/") {
+            None if of == "host" => plots::PlotTarget::Host,
+            Some(named) if !named.is_empty() => match self.series(named).await {
+                Ok((title, series)) => plots::PlotTarget::Container(title, series),
+                Err(answer) => return answer,
+            },
+            _ => return PageResponse::from_text(404, "There is no such plot."),
+        };
+        let history = Arc::clone(self.history());
+        let drawn = self
+            .workers
+            .call(move || plots::render(&history, &of, &request));
+        match drawn.await {
+            Some(Ok(svg)) => PageResponse::from_svg(svg),
+            Some(Err(error)) => PageResponse::from_text(500, &error.to_string()),
+            None => PageResponse::from_text(500, "The plot could not be drawn."),
+        }
+    }
+
+    /// What is remembered of a container that a path names, and what to call it.
+    async fn series(
+        &self,
+        name_or_id: &str,
+    ) -> Result<(String, Option<Arc<Series>>), PageResponse> {
+        let decoded = percent_encoding::percent_decode_str(name_or_id).decode_utf8();
+        let key = decoded.map_err(|_| PageResponse::from_text(400, "The path is not UTF-8."))?;
+        let history = self.history();
+        if let Some(series) = history.container(&key) {
+            return Ok((self.container_title(&key), Some(series)));
+        }
+        let path = format!("/api/v1/containers/{name_or_id}");
+        let (status, response) = self.fetch::<One>(&path).await;
+        if status != 200 {
+            return Err(PageResponse::from_text(status, &response.error));
+        }
+        let series = table::container_series(history, &response.container);
+        Ok((response.container.title().to_owned(), series))
+    }
+
+    /// The name of what is remembered by a key, from what engines said.
+    fn container_title(&self, key: &str) -> String {
+        let engines = self.api.machine().engines().engines();
+        let mut known = engines.iter().filter_map(|it| it.containers.get(key));
+        let named = known.find(|it| !it.name.is_empty());
+        named.map_or_else(|| key.to_owned(), |it| it.name.clone())
+    }
+
+    async fn check(&self) -> PageResponse {
+        let text = self.check_cache.report_text().await;
+        let layout = Arc::clone(&self.layout);
+        self.render(move || (200, check_page::page(&layout, &text)))
+            .await
+    }
+
+    /// What the API says at a path, with the status.
+    async fn fetch<T: DeserializeOwned + Default + Send + 'static>(&self, path: &str) -> (u16, T) {
+        let answer = self.api.respond(path, "", API_TIMEOUT).await;
+        let read = self
+            .workers
+            .call(move || serde_json::from_slice(&answer.json).ok());
+        (answer.status, read.await.flatten().unwrap_or_default())
+    }
+
+    /// Writes a page on a worker, for it may be long.
+    async fn render(&self, write: impl FnOnce() -> (u16, Markup) + Send + 'static) -> PageResponse {
+        match self.workers.call(write).await {
+            Some((status, page)) => PageResponse::from_markup(status, page),
+            None => PageResponse::from_text(500, "The page could not be written."),
+        }
+    }
+}
+
+/// What is missing, one after the other.
+fn missing_lines<'a>(of: impl IntoIterator<Item = &'a Missing>) -> Vec<String> {
+    let lines = of.into_iter();
+    let lines = lines.map(|it| format!("{}: {}", it.part, it.reason));
+    lines.collect()
+}

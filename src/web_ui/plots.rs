@@ -1,0 +1,269 @@
+//! Plots of what the history knows.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::table;
+use crate::{
+    error::Result,
+    history::{History, Increase, Point, Series, parse_window},
+    plot::{Plot, PlotLine, PlotSize, PlotUnit, Theme},
+};
+
+/// The windows that are linked.
+pub(super) const WINDOWS: [(&str, Duration); 4] = [
+    ("1m", Duration::from_secs(60)),
+    ("5m", Duration::from_secs(300)),
+    ("15m", Duration::from_secs(900)),
+    ("1h", Duration::from_secs(3600)),
+];
+const DEFAULT_WINDOW: Duration = Duration::from_secs(3600);
+/// What is further apart than this many intervals is not connected.
+const MAX_GAP_INTERVALS: f64 = 2.5;
+
+/// A value of a sample.
+type PointValue = fn(&Point) -> Option<f64>;
+
+/// What a plot shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PlotMetric {
+    Cpu,
+    Memory,
+    Network,
+    Disk,
+}
+
+impl PlotMetric {
+    pub(super) const ALL: [Self; 4] = [Self::Cpu, Self::Memory, Self::Network, Self::Disk];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Network => "network",
+            Self::Disk => "disk",
+        }
+    }
+
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::Cpu => "CPU, 100 % = one core",
+            Self::Memory => "Memory",
+            Self::Network => "Network",
+            Self::Disk => "Disk",
+        }
+    }
+
+    const fn unit(self) -> PlotUnit {
+        match self {
+            Self::Cpu => PlotUnit::Percent,
+            Self::Memory => PlotUnit::Bytes,
+            Self::Network | Self::Disk => PlotUnit::BytesPerSecond,
+        }
+    }
+
+    /// Its lines: what each is called, and its value of a sample.
+    fn series(self) -> &'static [(&'static str, PointValue)] {
+        match self {
+            Self::Cpu => &[("CPU", |point| point.cpu_percent)],
+            Self::Memory => &[("memory", table::memory_bytes)],
+            Self::Network => &[
+                ("received", |point| point.received.map(Increase::per_second)),
+                ("sent", |point| point.sent.map(Increase::per_second)),
+            ],
+            Self::Disk => &[
+                ("read", |point| point.read.map(Increase::per_second)),
+                ("written", |point| point.written.map(Increase::per_second)),
+            ],
+        }
+    }
+}
+
+/// Of what.
+#[derive(Debug)]
+pub(super) enum PlotTarget {
+    Host,
+    /// What it is called, and what is remembered of it.
+    Container(String, Option<Arc<Series>>),
+}
+
+/// What a request for a plot says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PlotRequest {
+    metric: PlotMetric,
+    window: Duration,
+    size: PlotSize,
+    theme: Theme,
+}
+
+impl PlotRequest {
+    pub(super) fn parse(query: &str) -> Result<Self, String> {
+        let mut request = Self {
+            metric: PlotMetric::Cpu,
+            window: DEFAULT_WINDOW,
+            size: PlotSize::default(),
+            theme: Theme::Auto,
+        };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let pixels = || {
+                let pixels = value.parse::<u32>();
+                pixels.map_err(|_| format!("{name} is not a number of pixels: {value:?}"))
+            };
+            match &*name {
+                "what" => {
+                    let what = PlotMetric::ALL
+                        .into_iter()
+                        .find(|what| what.name() == value);
+                    request.metric = what.ok_or_else(|| {
+                        format!("what is not cpu, memory, network or disk: {value:?}")
+                    })?;
+                }
+                "window" => request.window = parse_window(&value)?,
+                "width" => request.size = PlotSize::clamped(pixels()?, request.size.height()),
+                "height" => request.size = PlotSize::clamped(request.size.width(), pixels()?),
+                "theme" => {
+                    request.theme = match &*value {
+                        "auto" => Theme::Auto,
+                        "light" => Theme::Light,
+                        "dark" => Theme::Dark,
+                        _ => return Err(format!("theme is not auto, light or dark: {value:?}")),
+                    }
+                }
+                // What makes a browser ask again.
+                "at" => {}
+                _ => {
+                    return Err(format!(
+                        "unknown parameter {name:?}: there is what, window, width, height, theme"
+                    ));
+                }
+            }
+        }
+        Ok(request)
+    }
+}
+
+/// The window that a page is asked for.
+pub(super) fn parse_window_query(query: &str) -> Result<Duration, String> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    match pairs.find(|(name, _)| name == "window") {
+        Some((_, value)) => parse_window(&value),
+        None => Ok(DEFAULT_WINDOW),
+    }
+}
+
+/// A window as it is written in links.
+pub(super) fn format_window(window: Duration) -> String {
+    let known = WINDOWS.iter().find(|(_, it)| *it == window);
+    known.map_or_else(
+        || format!("{}s", window.as_secs()),
+        |(name, _)| (*name).to_owned(),
+    )
+}
+
+/// The path of a plot; `of` is `host` or `containers/ID` with what paths need escaped.
+pub(super) fn plot_path(target: &str, what: PlotMetric, window: Duration) -> String {
+    let (what, window) = (what.name(), format_window(window));
+    format!("/plot/{target}.svg?what={what}&window={window}")
+}
+
+pub(super) fn render(
+    history: &History,
+    target: &PlotTarget,
+    request: &PlotRequest,
+) -> Result<String> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let to = now.unwrap_or_default();
+    let interval = history.interval();
+    let (name, series) = match target {
+        PlotTarget::Host => ("this machine", Some(history.host())),
+        PlotTarget::Container(name, series) => (name.as_str(), series.as_deref()),
+    };
+    let count = request.window.as_millis() / interval.as_millis().max(1) + 2;
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let points = series
+        .map(|series| series.points(count))
+        .unwrap_or_default();
+    let lines = request
+        .metric
+        .series()
+        .iter()
+        .map(|(name, value)| PlotLine {
+            name,
+            points: points.iter().map(|it| (it.at, value(it))).collect(),
+        });
+    let title = match target {
+        PlotTarget::Host => request.metric.title().to_owned(),
+        PlotTarget::Container(..) => format!("{name}: {}", request.metric.title()),
+    };
+    Plot {
+        title: &title,
+        unit: request.metric.unit(),
+        from: to.saturating_sub(request.window),
+        to,
+        gap: interval.mul_f64(MAX_GAP_INTERVALS),
+        lines: lines.collect(),
+        size: request.size,
+        theme: request.theme,
+    }
+    .svg()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{BootInstant, HistoryFlags, Sample};
+
+    #[test]
+    fn rejects_invalid_plot_parameters() {
+        let asked = PlotRequest::parse("what=disk&window=5m&width=9&theme=dark&at=7").unwrap();
+        assert_eq!((asked.metric, asked.theme), (PlotMetric::Disk, Theme::Dark));
+        assert_eq!(asked.window, Duration::from_secs(300));
+        assert_eq!(asked.size, PlotSize::clamped(240, 220));
+        for wrong in [
+            "what=love",
+            "window=0s",
+            "window=1",
+            "window=9999h",
+            "width=-1",
+            "theme=pink",
+            "x=1",
+        ] {
+            assert!(PlotRequest::parse(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse_window_query(""), Ok(DEFAULT_WINDOW));
+        assert!(parse_window_query("window=x").is_err());
+    }
+
+    #[test]
+    fn sampled_values_are_drawn() {
+        let history = History::new(HistoryFlags::default());
+        let kept = history.update_containers([("ab", "/docker/ab")].into_iter(), Duration::ZERO);
+        let series = kept.into_iter().next().unwrap().unwrap();
+        for seconds in [10, 5, 0] {
+            let sample = Sample {
+                memory: Some(64 << 20),
+                cpu: Some(Duration::from_millis(7000 - seconds * 500)),
+                ..Sample::default()
+            };
+            series.push(
+                BootInstant::now().saturating_sub(Duration::from_secs(seconds)),
+                &sample,
+            );
+        }
+        let of = PlotTarget::Container("web".to_owned(), Some(series));
+        let said =
+            |query: &str| render(&history, &of, &PlotRequest::parse(query).unwrap()).unwrap();
+        assert!(said("what=memory").contains("last 64 MiB, from 64 MiB to 64 MiB."));
+        assert!(said("what=cpu&window=1m").contains("CPU: last 50 %, from 50 % to 50 %."));
+        assert!(said("what=disk").contains("written: not known in this time."));
+        assert!(said("what=cpu").contains(">web: CPU, 100 % = one core</title>"));
+        let host = render(
+            &history,
+            &PlotTarget::Host,
+            &PlotRequest::parse("").unwrap(),
+        );
+        assert!(host.unwrap().contains("CPU: no samples in this time."));
+    }
+}

@@ -1,0 +1,156 @@
+//! Who reads pages: Prometheus, promtool, the strict parser of `OpenMetrics`.
+
+use std::{fmt::Write, fs, process::Command};
+
+use super::server_process::{self, ServerProcess, TempDir, wait_until};
+
+const SYSTEM_PYTHON: &str = "/usr/bin/python3";
+const COUNT_SAMPLES: &str = "
+import sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+print(sum(len(family.samples) for family in text_string_to_metric_families(sys.stdin.read())))
+";
+
+/// What promtool would like otherwise, and why it stays.
+pub const TOLERATED_LINTS: &[(&str, &str, &str)] = &[
+    (
+        "node_memory_",
+        "metric names should be written in 'snake_case' not 'camelCase'",
+        "the kernel's words, and node_exporter's names",
+    ),
+    (
+        "node_netstat_",
+        "metric names should be written in 'snake_case' not 'camelCase'",
+        "the kernel's words, and node_exporter's names",
+    ),
+    (
+        "node_entropy_",
+        "use base unit \"bytes\" instead of \"bits\"",
+        "entropy is counted in bits, and node_exporter's names",
+    ),
+    (
+        "cadvisor_version_info",
+        "label names should be written in 'snake_case' not 'camelCase'",
+        "cAdvisor's labels",
+    ),
+    (
+        "container_",
+        "non-counter metrics should not have \"_total\" suffix",
+        "cAdvisor's names",
+    ),
+    (
+        "container_",
+        "counter metrics should have \"_total\" suffix",
+        "cAdvisor's names",
+    ),
+    (
+        "container_cpu_load_d_average_10s",
+        "metric names should not contain abbreviated units",
+        "cAdvisor's names",
+    ),
+    (
+        "machine_",
+        "metrics should not have \"_count\" suffix",
+        "cAdvisor's names",
+    ),
+    (
+        "libvirt_domain_memory_stats_hugetlb_",
+        "non-counter metrics should not have \"_total\" suffix",
+        "inovex's names and types",
+    ),
+];
+
+/// Prometheus, with this configuration.
+pub fn start_prometheus(dir: &TempDir, config: &str) -> ServerProcess {
+    let path = dir.0.join("prometheus.yml");
+    fs::write(&path, config).unwrap();
+    let mut command = Command::new("prometheus");
+    command
+        .arg(format!("--config.file={}", path.display()))
+        .arg(format!(
+            "--storage.tsdb.path={}",
+            dir.0.join("data").display()
+        ))
+        // Lines that cannot be read are logged as "debug".
+        .arg("--log.level=debug");
+    let prometheus = ServerProcess::start(&mut command, &dir.0);
+    wait_until("Prometheus is ready", || {
+        prometheus.get("/-/ready", "").ok()
+    });
+    prometheus
+}
+
+/// What Prometheus answers to a query at this moment: the values, one by one.
+pub fn query_values(prometheus: &ServerProcess, promql: &str) -> Vec<f64> {
+    let mut path = "/api/v1/query?query=".to_owned();
+    for byte in promql.bytes() {
+        write!(path, "%{byte:02x}").unwrap();
+    }
+    let answer = prometheus.get(&path, "");
+    let answer = answer.unwrap_or_else(|error| panic!("{promql}: {error}"));
+    // `"value":[1700000000.5,"1"]`, or the same as the "result" of a scalar.
+    let values = answer.split("\"value\":[").skip(1);
+    let scalar = answer.split("\"scalar\",\"result\":[").nth(1).into_iter();
+    let numbers = values.chain(scalar).map(|rest| {
+        let quoted = rest.split('"').nth(1).unwrap();
+        quoted.parse().unwrap()
+    });
+    numbers.collect()
+}
+
+/// The lines of Prometheus' log that find fault with what a job scraped.
+pub fn scrape_warnings(prometheus: &ServerProcess, job: &str) -> Vec<String> {
+    let log = prometheus.log();
+    let pool = format!("scrape_pool={job} ");
+    let lines = log.lines().filter(|line| line.contains(&pool));
+    // Whether there was an answer in time is not about its text.
+    let lines = lines.filter(|line| !line.contains("msg=\"Scrape failed\""));
+    let is_bad = |line: &&str| {
+        let signs = ["level=warn", "level=error", "err="];
+        signs.iter().any(|sign| line.contains(sign))
+    };
+    lines.filter(is_bad).map(str::to_owned).collect()
+}
+
+/// Has promtool find nothing that is not tolerated.
+pub fn assert_promtool_lint(page: &str, tolerated: &[(&str, &str, &str)], whose: &str) {
+    let (code, output) = run_promtool(page);
+    // It was read, be it liked or not.
+    assert!(matches!(code, Some(0 | 3)), "{whose}: {output}");
+    let is_tolerated = |line: &&str| {
+        let mut known = tolerated.iter();
+        known.any(|(prefix, problem, _)| line.starts_with(prefix) && line.ends_with(problem))
+    };
+    let (known, new): (Vec<_>, Vec<_>) = output.lines().partition(is_tolerated);
+    println!("tolerated for {whose}: {known:#?}");
+    assert!(new.is_empty(), "{whose}: {new:#?}");
+}
+
+/// What promtool says to a page, and its exit code.
+pub fn run_promtool(page: &str) -> (Option<i32>, String) {
+    server_process::run_with_input(Command::new("promtool").args(["check", "metrics"]), page)
+}
+
+/// Whether there is a strict parser.
+pub fn has_strict_parser() -> bool {
+    let import = ["-c", "import prometheus_client.openmetrics.parser"];
+    let import = Command::new(SYSTEM_PYTHON).args(import).output();
+    import.is_ok_and(|it| it.status.success())
+}
+
+/// Has the strict parser read every sample.
+pub fn assert_strict_parse(page: &str, whose: &str) {
+    let (code, output) = run_strict_parser(page);
+    assert_eq!(code, Some(0), "{whose}: {output}");
+    let lines = page.lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!(output.trim().parse(), Ok(lines), "{whose}");
+    assert!(lines > 300, "{whose}: {lines} samples");
+}
+
+/// What the strict parser says to a page, and its exit code.
+pub fn run_strict_parser(page: &str) -> (Option<i32>, String) {
+    server_process::run_with_input(
+        Command::new(SYSTEM_PYTHON).args(["-c", COUNT_SAMPLES]),
+        page,
+    )
+}

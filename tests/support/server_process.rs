@@ -1,0 +1,201 @@
+//! Programs that run beside a test and end with it.
+
+use std::{
+    env, fs,
+    fs::File,
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// When something that should happen counts as never to happen.
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Waits until there is something, or until it will never be.
+pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(started.elapsed() < WAIT_TIMEOUT, "never: {what}");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A directory that is gone with the test.
+pub struct TempDir(pub PathBuf);
+
+impl TempDir {
+    pub fn new(name: &str) -> Self {
+        let path = env::temp_dir().join(format!("strata-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _gone = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A program that serves HTTP.
+pub struct ServerProcess {
+    process: Child,
+    pub address: SocketAddr,
+    log: PathBuf,
+}
+
+impl ServerProcess {
+    /// Starts it and waits until it answers. What it says is kept in a file of the
+    /// directory.
+    pub fn start(command: &mut Command, dir: &Path) -> Self {
+        Self::start_and_wait_for_path(command, dir, "/")
+    }
+
+    /// Starts it and waits until it answers at this path.
+    pub fn start_and_wait_for_path(command: &mut Command, dir: &Path, path: &str) -> Self {
+        Self::start_and_wait_for(command, dir, |program| program.get(path, "").is_ok())
+    }
+
+    /// Starts it and waits until it answers, in whatever way that is seen.
+    pub fn start_and_wait_for(
+        command: &mut Command,
+        dir: &Path,
+        does_answer: impl Fn(&Self) -> bool,
+    ) -> Self {
+        let address = free_address();
+        let name = command.get_program().to_owned();
+        let name = Path::new(&name).file_name().unwrap().to_owned();
+        let mut log_name = name.clone();
+        log_name.push(format!("-{}.log", address.port()));
+        let log = dir.join(log_name);
+        let out = File::create(&log).unwrap();
+        let process = command
+            .arg(format!("--web.listen-address={address}"))
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", name.display()));
+        let mut program = Self {
+            process,
+            address,
+            log,
+        };
+        wait_until("an answer", || {
+            let ended = program.process.try_wait().unwrap();
+            assert!(ended.is_none(), "{}: {}", name.display(), program.log());
+            does_answer(&program).then_some(())
+        });
+        program
+    }
+
+    /// Starts it with this in a file for `--web.config.file`, which is said as well, and waits
+    /// until it takes connections.
+    pub fn start_with_web_config(
+        command: &mut Command,
+        dir: &Path,
+        config: &str,
+    ) -> (Self, PathBuf) {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let file = dir.join(format!("web-{number}.yml"));
+        fs::write(&file, config).unwrap();
+        command.arg(format!("--web.config.file={}", file.display()));
+        let program = Self::start_and_wait_for(command, dir, |program| {
+            TcpStream::connect(program.address).is_ok()
+        });
+        (program, file)
+    }
+
+    /// This exporter.
+    pub fn start_exporter(flags: &[String], dir: &Path) -> Self {
+        // The page asks whatever may hang.
+        Self::start_and_wait_for_path(exporter_command().args(flags), dir, "/-/healthy")
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What it said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// The body of an answer, which must be a good one.
+    pub fn get(&self, path: &str, accept: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(WAIT_TIMEOUT))?;
+        // In HTTP/1.0 the end of the body is the end of the connection.
+        let host = self.address;
+        write!(
+            stream,
+            "GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: {accept}\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+        let status = head.split(' ').nth(1).unwrap_or_default();
+        // Prometheus sends whoever asks for "/" elsewhere.
+        if !status.starts_with(['2', '3']) {
+            return Err(io::Error::other(format!("{path}: {answer}")));
+        }
+        Ok(body.to_owned())
+    }
+
+    pub fn metrics_text(&self) -> String {
+        self.get("/metrics", "text/plain;version=0.0.4").unwrap()
+    }
+
+    pub fn openmetrics_text(&self) -> String {
+        self.get("/metrics", "application/openmetrics-text;version=1.0.0")
+            .unwrap()
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        let _gone = self.process.kill();
+        let _gone = self.process.wait();
+    }
+}
+
+/// This exporter's program.
+pub fn exporter_command() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_strata_exporter"))
+}
+
+/// An address that nobody listened on a moment ago.
+pub fn free_address() -> SocketAddr {
+    let probe = TcpListener::bind("127.0.0.1:0").unwrap();
+    probe.local_addr().unwrap()
+}
+
+/// What a command says to an input, and its exit code.
+pub fn run_with_input(command: &mut Command, input: &str) -> (Option<i32>, String) {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    // Who stops reading at a wrong line says so itself.
+    let writer = thread::spawn(move || stdin.write_all(input.as_bytes()).ok());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}

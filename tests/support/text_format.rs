@@ -1,0 +1,87 @@
+//! Reads the text format back, as far as tests need it.
+
+use std::collections::BTreeMap;
+
+pub type Labels = BTreeMap<String, String>;
+
+/// What an exporter said.
+#[derive(Debug, Default)]
+pub struct Scrape {
+    /// By family.
+    pub types: BTreeMap<String, String>,
+    /// By the name of the series.
+    pub series: BTreeMap<String, BTreeMap<Labels, f64>>,
+}
+
+impl Scrape {
+    pub fn parse(page: &str) -> Self {
+        let mut scrape = Self::default();
+        for line in page.lines() {
+            if let Some(line) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = line.split_once(' ').unwrap();
+                scrape.types.insert(name.into(), kind.into());
+            } else if !line.starts_with('#') {
+                let (name, labels, value) = parse_sample(line);
+                let of = scrape.series.entry(name.into()).or_default();
+                assert_eq!(of.insert(labels, value), None, "there twice: {line}");
+            }
+        }
+        scrape
+    }
+
+    /// The series of a name; none if there is no such name.
+    pub fn series_named(&self, name: &str) -> impl Iterator<Item = (&Labels, f64)> {
+        let series = self.series.get(name).into_iter().flatten();
+        series.map(|(labels, value)| (labels, *value))
+    }
+
+    /// The value of the only series with these labels, whatever others it has.
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let has = |of: &Labels| {
+            labels
+                .iter()
+                .all(|(k, v)| of.get(*k).is_some_and(|is| is == v))
+        };
+        let mut found = self.series_named(name).filter(|(of, _)| has(of));
+        let (_, value) = found.next()?;
+        assert!(found.next().is_none(), "{name}{labels:?} is not one series");
+        Some(value)
+    }
+}
+
+/// Reads `name{a="b"} 1` and `name 1`, each perhaps with a time after it.
+fn parse_sample(line: &str) -> (&str, Labels, f64) {
+    let (name, mut rest) = line.split_at(line.find(['{', ' ']).unwrap());
+    let mut labels = Labels::new();
+    if let Some(inside) = rest.strip_prefix('{') {
+        rest = inside;
+        while let Some((label, after)) = rest.split_once("=\"") {
+            if rest.starts_with('}') {
+                break;
+            }
+            let mut escaped = false;
+            let end = after.find(|c| {
+                let is_end = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                is_end
+            });
+            let (value, after) = after.split_at(end.unwrap());
+            labels.insert(label.into(), value.into());
+            rest = after.strip_prefix('"').unwrap();
+            rest = rest.strip_prefix(',').unwrap_or(rest);
+        }
+        rest = rest.strip_prefix('}').unwrap();
+    }
+    let value = rest.split_ascii_whitespace().next().unwrap();
+    (name, labels, value.parse().unwrap())
+}
+
+#[test]
+fn parses_samples_with_escaped_labels() {
+    let sample = r#"x{a="x\",=\"\\",b="",c="}"} 1.5 1700000000"#;
+    let (name, labels, value) = parse_sample(sample);
+    let expected = [("a", r#"x\",=\"\\"#), ("b", ""), ("c", "}")];
+    assert!(labels.iter().map(|(k, v)| (&**k, &**v)).eq(expected));
+    assert_eq!((name, value.to_string().as_str()), ("x", "1.5"));
+    assert_eq!(parse_sample("x +Inf"), ("x", Labels::new(), f64::INFINITY));
+}
