@@ -1,4 +1,4 @@
-//! The collectors, one module each.
+//! Collectors, one module each.
 
 mod census;
 mod container;

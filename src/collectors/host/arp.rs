@@ -1,6 +1,5 @@
-//! How many machines are in the ARP table, by network interface: from rtnetlink,
-//! documented in `linux/neighbour.h`, or on request from `/proc/net/arp`, documented
-//! in `proc_pid_net(5)`.
+//! ARP table entries per network interface, from rtnetlink, documented in `linux/neighbour.h`,
+//! or, if the flag disables netlink, from `/proc/net/arp`, documented in `proc_pid_net(5)`.
 
 use std::collections::BTreeMap;
 
@@ -17,29 +16,27 @@ use crate::{
 };
 
 metrics! {
-    /// Entries of the ARP table by interface, whatever their state.
+    /// ARP table entries by device, in any state.
     ENTRIES: Gauge = "node_arp_entries" ["device"];
 }
 
 const INCLUDE: &str = "collector.arp.device-include";
 const EXCLUDE: &str = "collector.arp.device-exclude";
 
-/// The flags of the arp collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct ArpFlags {
-    /// Interfaces to expose; not together with device-exclude.
+    /// Regexp of devices to include (mutually exclusive with device-exclude).
     #[arg(long = INCLUDE, value_name = "REGEX")]
     arp_device_include: Option<Pattern>,
-    /// Interfaces to leave out; not together with device-include.
+    /// Regexp of devices to exclude (mutually exclusive with device-include).
     #[arg(long = EXCLUDE, value_name = "REGEX")]
     arp_device_exclude: Option<Pattern>,
-    /// Ask netlink, not /proc/net/arp.
+    /// Use netlink instead of /proc/net/arp.
     #[arg(long = "collector.arp.netlink", default_value_t = true, action = ArgAction::Set)]
     arp_netlink: bool,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Arp {
     devices: Filter,
@@ -99,7 +96,7 @@ fn count_neighbours<'a>(links: &'a [Link], neighbours: &[Neighbour]) -> BTreeMap
 
 fn count_table<'a>(out: &mut Families, table: &'a Text) -> BTreeMap<&'a str, u64> {
     let mut entries = BTreeMap::new();
-    // The first line is the heading.
+    // The first line is the header.
     for mut fields in table.lines().skip(1) {
         if fields.rest().is_empty() {
             continue;

@@ -11,13 +11,12 @@ use crate::{
 };
 
 metrics! {
-    /// Interfaces that were put into the bond.
+    /// Number of interfaces enslaved to the bond.
     SLAVES: Gauge = "node_bonding_slaves" ["master"];
-    /// Interfaces of the bond whose link is up.
+    /// Number of interfaces of the bond whose link is up.
     ACTIVE: Gauge = "node_bonding_active" ["master"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Bonding;
 
@@ -46,7 +45,7 @@ impl Collector for Bonding {
     }
 }
 
-/// How many interfaces are in a bond, and how many of them are up.
+/// Returns the number of interfaces in a bond and the number of those whose link is up.
 fn count_slaves(class: &Dir, master: &str) -> Result<(u64, u64)> {
     let master = class.dir(master)?;
     let (mut slaves, mut active) = (0, 0);
@@ -62,7 +61,7 @@ fn count_slaves(class: &Dir, master: &str) -> Result<(u64, u64)> {
         match status {
             Ok(status) if status.trimmed() == "up" => active += 1,
             Ok(_) => {}
-            // It left the bond meanwhile.
+            // The interface left the bond after the listing.
             Err(error) if error.is_gone() => continue,
             Err(error) => return Err(error),
         }

@@ -1,10 +1,10 @@
 //! Btrfs file systems, from `/sys/fs/btrfs/UUID`, documented in `btrfs(5)`.
 //!
-//! Errors of devices come from `devinfo/DEVID/error_stats` (Linux 5.14), which anybody
-//! may read, and not from the ioctls that `node_exporter` needs an open mount point
-//! and a capability for. Sysfs does not say which device has which `DEVID`, so the
-//! device is named only where there is but one. What devices have not allocated, only
-//! the ioctls say.
+//! Device errors come from `devinfo/DEVID/error_stats` (Linux 5.14), which is readable without
+//! privileges. `node_exporter` uses ioctls instead, which need an open mount point and a
+//! capability. Sysfs does not map `DEVID` to a device name, so the `device` label is set only if
+//! the file system has a single device. The unallocated bytes of a device are available only
+//! through the ioctls and are not exposed.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -16,35 +16,36 @@ use crate::{
 };
 
 metrics! {
-    /// What a file system is called.
+    /// Filesystem information.
     FILE_SYSTEM: Info = "node_btrfs_info" ["uuid", "label"];
-    /// Bytes kept back so that the file system can go on when it is full.
+    /// Size of the global reserve in bytes.
     GLOBAL_RSV_SIZE: Gauge = "node_btrfs_global_rsv_size_bytes" ["uuid"];
-    /// Transactions that were committed.
+    /// Transactions committed.
     COMMITS: Counter = "node_btrfs_commits_total" ["uuid"];
-    /// How long the last commit took.
+    /// Duration of the last commit in seconds.
     LAST_COMMIT: Gauge = "node_btrfs_last_commit_seconds" ["uuid"];
-    /// How long the longest commit took.
+    /// Duration of the longest commit in seconds.
     MAX_COMMIT: Gauge = "node_btrfs_max_commit_seconds" ["uuid"];
-    /// How long all commits took, summed up.
+    /// Total time spent in commits in seconds.
     COMMIT_TIME: Counter = "node_btrfs_commit_seconds_total" ["uuid"];
-    /// Size of a device, the file system's part of it or more.
+    /// Size of a device in bytes, including space that the file system does not use.
     DEVICE_SIZE: Gauge = "node_btrfs_device_size_bytes" ["uuid", "device"];
-    /// Errors of a device since they were last reset. The device has its name only in file systems with a single one, else the number by which btrfs knows it tells it from the others.
+    /// Errors of a device since the last reset; the device label is set only on file systems with a
+    /// single device.
     DEVICE_ERRORS: Counter = "node_btrfs_device_errors_total" ["uuid", "device", "devid", "type"];
-    /// Bytes that are promised to writes under way.
+    /// Bytes reserved for writes in progress.
     RESERVED: Gauge = "node_btrfs_reserved_bytes" ["uuid", "block_group_type"];
-    /// Bytes in use, counted once however many copies of them there are.
+    /// Bytes in use, not counting redundant copies.
     USED: Gauge = "node_btrfs_used_bytes" ["uuid", "block_group_type", "mode"];
-    /// Bytes that can be stored in what is allocated, counted once however many copies of them there are.
+    /// Bytes that can be stored in the allocated space, not counting redundant copies.
     SIZE: Gauge = "node_btrfs_size_bytes" ["uuid", "block_group_type", "mode"];
-    /// Bytes on the devices that a byte of this mode takes. For parity it supposes that all devices take part.
+    /// Bytes allocated on the devices per byte stored; parity profiles are assumed to span all
+    /// devices.
     ALLOCATION_RATIO: Gauge = "node_btrfs_allocation_ratio" ["uuid", "block_group_type", "mode"];
 }
 
 const SECTOR: u64 = 512;
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Btrfs;
 
@@ -106,7 +107,7 @@ fn add_file_system(out: &mut Families, uuid: &str, file_system: &Dir) {
     }
 }
 
-/// Adds what a file of lines such as `last_commit_ms 7` says.
+/// Adds the metrics of a file with lines such as `last_commit_ms 7`.
 fn add_commits(out: &mut Families, uuid: &str, stats: &Text) {
     for mut line in stats.lines() {
         let metric = match line.next_word() {
@@ -127,8 +128,8 @@ fn add_commits(out: &mut Families, uuid: &str, stats: &Text) {
     }
 }
 
-/// Adds what a file of lines such as `write_errs 7` says. It says `invalid` until the
-/// numbers of a device were read.
+/// Adds the metrics of a file with lines such as `write_errs 7`. The file contains `invalid`
+/// until the device's statistics have been read.
 fn add_errors(out: &mut Families, [uuid, device, devid]: [&str; 3], stats: &Text) {
     for mut line in stats.lines() {
         let kind = match line.next_word() {
@@ -145,7 +146,7 @@ fn add_errors(out: &mut Families, [uuid, device, devid]: [&str; 3], stats: &Text
     }
 }
 
-/// Adds what is allocated for one type of data, in one mode or in several.
+/// Adds the metrics of one block group type, which has one or more profiles.
 fn add_block_group(out: &mut Families, uuid: &str, group: &Dir, devices: usize) {
     let kind = group.name();
     if let Some(reserved) = out.ok_or_skip(group.read_number::<u64>("bytes_reserved")) {
@@ -166,7 +167,7 @@ fn add_block_group(out: &mut Families, uuid: &str, group: &Dir, devices: usize) 
     }
 }
 
-/// How many bytes on the devices a byte takes.
+/// Bytes allocated on the devices per byte stored.
 fn allocation_ratio(mode: &str, devices: usize) -> Option<f64> {
     let striped = |parity: u32| {
         let all = u32::try_from(devices).ok()?;

@@ -1,4 +1,4 @@
-//! How fragmented free memory is, from `/proc/buddyinfo`, documented in
+//! Free memory fragmentation, from `/proc/buddyinfo`, documented in
 //! `Documentation/filesystems/proc.rst`.
 
 use crate::{
@@ -11,11 +11,10 @@ use crate::{
 };
 
 metrics! {
-    /// How many free blocks of memory there are by size, as a power of two of pages: size 3 is blocks of 8 pages.
+    /// Free memory blocks by size, as an exponent of two in pages (size 3 is 8 pages).
     BLOCKS: Gauge = "node_buddyinfo_blocks" ["node", "size", "zone"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct BuddyInfo;
 

@@ -1,8 +1,8 @@
-//! The controllers of the control groups, from `/proc/cgroups`, documented in
-//! `cgroups(7)`. What the groups use is the containers' business.
+//! Cgroup controllers, from `/proc/cgroups`, documented in `cgroups(7)`. The resource use of
+//! cgroups is exposed by the container collectors.
 //!
-//! The file is about version 1. Where version 2 has a controller, its number of
-//! groups is that of the whole hierarchy.
+//! The file describes cgroup v1. For a controller that is attached to v2, the number of cgroups
+//! is that of the whole hierarchy.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -14,13 +14,12 @@ use crate::{
 };
 
 metrics! {
-    /// Control groups in the hierarchy that the controller is in.
+    /// Number of cgroups in the hierarchy of the controller.
     CGROUPS: Gauge = "node_cgroups_cgroups" ["subsys_name"];
     /// Whether the controller is enabled (1) or was disabled at boot (0).
     ENABLED: Gauge = "node_cgroups_enabled" ["subsys_name"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct CgroupsCollector;
 

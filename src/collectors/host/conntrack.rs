@@ -1,9 +1,11 @@
-//! Tracked connections, from `/proc/sys/net/netfilter/nf_conntrack_{count,max}`, documented
-//! in the kernel's `networking/nf_conntrack-sysctl.rst`, and what tracking did, from
-//! `/proc/net/stat/nf_conntrack`, documented in `conntrack(8)` under `--stats`.
+//! Connection tracking: entries and limit from
+//! `/proc/sys/net/netfilter/nf_conntrack_{count,max}`, documented in the kernel's
+//! `networking/nf_conntrack-sysctl.rst`, and statistics from `/proc/net/stat/nf_conntrack`,
+//! documented in `conntrack(8)` under `--stats`.
 //!
-//! The columns of the latter have changed places and names, so they are found by name:
-//! one that a kernel no longer has is missing rather than another's number.
+//! The columns of the statistics have changed position and name between kernels, so they are
+//! looked up by name: a column that a kernel has removed is missing and never confused with
+//! another one.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -17,29 +19,30 @@ use crate::{
 use super::lnstat;
 
 metrics! {
-    /// Connections that are being tracked.
+    /// Number of currently allocated flow entries for connection tracking.
     ENTRIES: Gauge = "node_nf_conntrack_entries" [];
-    /// Most connections that can be tracked; packets of further ones are dropped.
+    /// Maximum size of the connection tracking table; packets of further connections are dropped.
     ENTRIES_LIMIT: Gauge = "node_nf_conntrack_entries_limit" [];
-    /// Lookups that found their connection. Counts up, whatever the type says.
+    /// Successful lookups (a counter despite its type).
     STAT_FOUND: Gauge = "node_nf_conntrack_stat_found" [];
-    /// Packets that could not be tracked. Counts up, whatever the type says.
+    /// Packets that could not be tracked (a counter despite its type).
     STAT_INVALID: Gauge = "node_nf_conntrack_stat_invalid" [];
-    /// Packets of connections that need no tracking. Counts up, whatever the type says; newer kernels always say 0.
+    /// Packets of connections that need no tracking (a counter despite its type); always 0 on newer
+    /// kernels.
     STAT_IGNORE: Gauge = "node_nf_conntrack_stat_ignore" [];
-    /// Connections entered into the table. Counts up, whatever the type says.
+    /// Entries inserted into the table (a counter despite its type).
     STAT_INSERT: Gauge = "node_nf_conntrack_stat_insert" [];
-    /// Connections that could not be entered, mostly because they were there already. Counts up, whatever the type says.
+    /// Insertions that failed, mostly because the entry already existed (a counter despite its
+    /// type).
     STAT_INSERT_FAILED: Gauge = "node_nf_conntrack_stat_insert_failed" [];
-    /// Packets dropped because the table was full or memory short. Counts up, whatever the type says.
+    /// Packets dropped because the table was full or memory was short (a counter despite its type).
     STAT_DROP: Gauge = "node_nf_conntrack_stat_drop" [];
-    /// Connections forgotten early to make room for new ones. Counts up, whatever the type says.
+    /// Entries evicted early to make room for new ones (a counter despite its type).
     STAT_EARLY_DROP: Gauge = "node_nf_conntrack_stat_early_drop" [];
-    /// Lookups begun again because the table was resized meanwhile. Counts up, whatever the type says.
+    /// Lookups restarted because the table was resized (a counter despite its type).
     STAT_SEARCH_RESTART: Gauge = "node_nf_conntrack_stat_search_restart" [];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Conntrack;
 
@@ -73,7 +76,7 @@ impl Collector for Conntrack {
 
 fn add_stat(out: &mut Families, stat: &Text) {
     let names: Vec<_> = lnstat::column_names(stat).collect();
-    // All CPUs or nothing: a sum without one of its parts is wrong.
+    // All CPUs or nothing: an incomplete sum would be wrong.
     let sums = sum_columns(stat, names.len());
     for (name, sum) in names.iter().zip(out.ok_or_skip(sums).unwrap_or_default()) {
         if let Some(metric) = metric(name) {

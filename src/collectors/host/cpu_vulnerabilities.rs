@@ -1,10 +1,9 @@
-//! Which hardware bugs the CPUs have and what is done about them, from
-//! `/sys/devices/system/cpu/vulnerabilities`, documented in
-//! `Documentation/admin-guide/hw-vuln`.
+//! CPU hardware vulnerabilities and their mitigations, from
+//! `/sys/devices/system/cpu/vulnerabilities`, documented in `Documentation/admin-guide/hw-vuln`.
 //!
-//! Each file is one sentence. Most begin with the state, but `itlb_multihit` says
-//! first whom it is about (`KVM: Mitigation: VMX disabled`), and a virtual machine is
-//! told `Unknown: Dependent on hypervisor status`.
+//! Each file is one sentence. Most begin with the state, but `itlb_multihit` names the affected
+//! component first (`KVM: Mitigation: VMX disabled`), and in a virtual machine a file can
+//! contain `Unknown: Dependent on hypervisor status`.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -16,21 +15,20 @@ use crate::{
 };
 
 metrics! {
-    /// A known CPU bug, whether this CPU has it (not affected, vulnerable, mitigation, unknown) and what the kernel does about it.
+    /// Details of each CPU vulnerability known to the kernel: state and mitigation.
     INFO: Info = "node_cpu_vulnerabilities_info" ["codename", "mitigation", "state"];
 }
 
-/// The states, as the kernel begins a sentence about them and as the label has them.
+/// States: the text that the kernel's sentence begins with, and the label value.
 const STATES: [(&str, &str); 4] = [
     ("Not affected", "not affected"),
     ("Vulnerable", "vulnerable"),
     ("Mitigation", "mitigation"),
     ("Unknown", "unknown"),
 ];
-/// What stands before the state in some files.
+/// Prefixes that precede the state in some files.
 const PREFIXES: [&str; 2] = ["KVM: ", "Processor "];
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct CpuVulnerabilities;
 
@@ -60,7 +58,7 @@ impl Collector for CpuVulnerabilities {
     }
 }
 
-/// The state that a sentence tells, and what else it says.
+/// Splits a sentence into the state and the remaining text.
 fn parse_state(sentence: &str) -> (&'static str, &str) {
     let without_prefix = PREFIXES.iter().find_map(|s| sentence.strip_prefix(s));
     let sentence = without_prefix.unwrap_or(sentence);

@@ -1,9 +1,9 @@
-//! How fast the CPUs run and may run, from `/sys/devices/system/cpu/cpu*/cpufreq`,
-//! documented in `Documentation/admin-guide/pm/cpufreq.rst`.
+//! CPU frequencies and their limits, from `/sys/devices/system/cpu/cpu*/cpufreq`, documented in
+//! `Documentation/admin-guide/pm/cpufreq.rst`.
 //!
-//! CPUs that change speed together link to one directory, which is read once. Some
-//! drivers are busy just when they are asked, and `cpuinfo_cur_freq` is for root: then
-//! that series is missing.
+//! CPUs that change frequency together link to one directory, which is read once. Some drivers
+//! return a busy error while they are read, and `cpuinfo_cur_freq` is readable only by root; in
+//! both cases the series is missing.
 
 use std::collections::HashMap;
 
@@ -18,23 +18,23 @@ use crate::{
 };
 
 metrics! {
-    /// How fast the CPU runs at the moment, as the kernel reports it.
+    /// Current CPU frequency in hertz, as reported by the kernel.
     FREQUENCY_HERTZ: Gauge = "node_cpu_frequency_hertz" ["cpu"];
-    /// The slowest that the hardware can run the CPU.
+    /// Minimum CPU frequency of the hardware in hertz.
     FREQUENCY_MIN_HERTZ: Gauge = "node_cpu_frequency_min_hertz" ["cpu"];
-    /// The fastest that the hardware can run the CPU.
+    /// Maximum CPU frequency of the hardware in hertz.
     FREQUENCY_MAX_HERTZ: Gauge = "node_cpu_frequency_max_hertz" ["cpu"];
-    /// How fast the CPU was last told to run, or where the driver can tell, how fast it does.
+    /// Last requested CPU frequency in hertz, or the current frequency if the driver can report it.
     SCALING_FREQUENCY_HERTZ: Gauge = "node_cpu_scaling_frequency_hertz" ["cpu"];
-    /// The slowest that the governor may run the CPU.
+    /// Minimum CPU frequency allowed by the scaling policy in hertz.
     SCALING_FREQUENCY_MIN_HERTZ: Gauge = "node_cpu_scaling_frequency_min_hertz" ["cpu"];
-    /// The fastest that the governor may run the CPU.
+    /// Maximum CPU frequency allowed by the scaling policy in hertz.
     SCALING_FREQUENCY_MAX_HERTZ: Gauge = "node_cpu_scaling_frequency_max_hertz" ["cpu"];
-    /// The governors there are for the CPU: 1 for the one that chooses its frequency, 0 for the others.
+    /// Available CPU frequency governors: 1 for the active one, 0 for the others.
     SCALING_GOVERNOR: Gauge = "node_cpu_scaling_governor" ["cpu", "governor"];
 }
 
-/// The files that hold a frequency in kHz.
+/// Files that contain a frequency in kHz.
 const FREQUENCIES: [(&str, &Metric<1>); 6] = [
     ("cpuinfo_cur_freq", &FREQUENCY_HERTZ),
     ("cpuinfo_min_freq", &FREQUENCY_MIN_HERTZ),
@@ -44,7 +44,6 @@ const FREQUENCIES: [(&str, &Metric<1>); 6] = [
     ("scaling_max_freq", &SCALING_FREQUENCY_MAX_HERTZ),
 ];
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct CpuFreq;
 
@@ -84,7 +83,7 @@ impl Collector for CpuFreq {
     }
 }
 
-/// How a group of CPUs is run.
+/// Frequency scaling policy of a group of CPUs.
 struct Policy {
     frequencies: [Option<Value>; FREQUENCIES.len()],
     governor: Option<String>,
@@ -122,7 +121,7 @@ impl Policy {
     }
 }
 
-/// The frequency in hertz, if the driver knows.
+/// Reads a frequency in hertz; `None` if the driver does not know it.
 fn read_frequency(dir: &Dir, file: &str) -> Result<Option<Value>> {
     let text = dir.read(file)?;
     match text.trimmed() {

@@ -1,7 +1,7 @@
-//! What disks did, from `/proc/diskstats`, documented in the kernel's
-//! `Documentation/admin-guide/iostats.rst`, and what they are, from what udev knows.
+//! Disk I/O statistics, from `/proc/diskstats`, documented in the kernel's
+//! `Documentation/admin-guide/iostats.rst`, and disk properties, from the udev database.
 //!
-//! A sector is 512 bytes here, whatever the device's own is.
+//! A sector is 512 bytes here, regardless of the sector size of the device.
 
 use crate::{
     collector::Collector,
@@ -14,57 +14,56 @@ use crate::{
 };
 
 metrics! {
-    /// What udev knows about a disk; rotational is empty where the kernel does not say.
+    /// Info about a disk, from the udev database and sysfs; rotational is empty if unknown.
     DISK: Info = "node_disk_info" ["device", "major", "minor", "path", "wwn", "model", "serial", "revision", "rotational"];
-    /// Reads that were completed, each perhaps merged of several requests.
+    /// The total number of reads completed successfully.
     READS_COMPLETED: Counter = "node_disk_reads_completed_total" ["device"];
-    /// Requests to read that were merged into another because they are neighbours on the disk.
+    /// The total number of reads merged.
     READS_MERGED: Counter = "node_disk_reads_merged_total" ["device"];
-    /// Bytes read.
+    /// The total number of bytes read successfully.
     READ_BYTES: Counter = "node_disk_read_bytes_total" ["device"];
-    /// Seconds that reads took, summed over all of them; of reads side by side each counts.
+    /// The total number of seconds spent by all reads.
     READ_TIME: Counter = "node_disk_read_time_seconds_total" ["device"];
-    /// Writes that were completed, each perhaps merged of several requests.
+    /// The total number of writes completed successfully.
     WRITES_COMPLETED: Counter = "node_disk_writes_completed_total" ["device"];
-    /// Requests to write that were merged into another because they are neighbours on the disk.
+    /// The total number of writes merged.
     WRITES_MERGED: Counter = "node_disk_writes_merged_total" ["device"];
-    /// Bytes written.
+    /// The total number of bytes written successfully.
     WRITTEN_BYTES: Counter = "node_disk_written_bytes_total" ["device"];
-    /// Seconds that writes took, summed over all of them; of writes side by side each counts.
+    /// The total number of seconds spent by all writes.
     WRITE_TIME: Counter = "node_disk_write_time_seconds_total" ["device"];
-    /// Requests that the device works on at this moment.
+    /// The number of I/Os currently in progress.
     IO_NOW: Gauge = "node_disk_io_now" ["device"];
-    /// Seconds in which the device had something to do; a device that works on several requests at once can be busy all the time and yet not at its limit.
+    /// Total seconds spent doing I/Os; parallel I/Os count once.
     IO_TIME: Counter = "node_disk_io_time_seconds_total" ["device"];
-    /// Seconds that all requests took, waiting included; its rate is the mean length of the queue.
+    /// The weighted number of seconds spent doing I/Os; its rate is the mean queue length.
     IO_TIME_WEIGHTED: Counter = "node_disk_io_time_weighted_seconds_total" ["device"];
-    /// Discards (TRIM) that were completed.
+    /// The total number of discards completed successfully.
     DISCARDS_COMPLETED: Counter = "node_disk_discards_completed_total" ["device"];
-    /// Requests to discard that were merged into another because they are neighbours on the disk.
+    /// The total number of discards merged.
     DISCARDS_MERGED: Counter = "node_disk_discards_merged_total" ["device"];
-    /// Sectors of 512 bytes that were discarded.
+    /// The total number of 512-byte sectors discarded successfully.
     DISCARDED_SECTORS: Counter = "node_disk_discarded_sectors_total" ["device"];
-    /// Seconds that discards took, summed over all of them.
+    /// The total number of seconds spent by all discards.
     DISCARD_TIME: Counter = "node_disk_discard_time_seconds_total" ["device"];
-    /// Flushes of the device's cache that were completed; the kernel does not count those of partitions.
+    /// The total number of flush requests completed successfully; not counted for partitions.
     FLUSH_REQUESTS: Counter = "node_disk_flush_requests_total" ["device"];
-    /// Seconds that flushes took, summed over all of them.
+    /// The total number of seconds spent by all flush requests.
     FLUSH_TIME: Counter = "node_disk_flush_requests_time_seconds_total" ["device"];
-    /// The file system on a device, as udev found it.
+    /// Info about the file system on a device, from the udev database.
     FILE_SYSTEM: Info = "node_disk_filesystem_info" ["device", "type", "usage", "uuid", "version"];
-    /// What a device of the device mapper is, such as a logical volume.
+    /// Info about a device mapper device, such as a logical volume.
     DEVICE_MAPPER: Info = "node_disk_device_mapper_info" ["device", "name", "uuid", "vg_name", "lv_name", "lv_layer"];
-    /// Whether an ATA disk has a cache for writes.
+    /// Whether an ATA disk has a write cache.
     ATA_WRITE_CACHE: Gauge = "node_disk_ata_write_cache" ["device"];
-    /// Whether an ATA disk uses its cache for writes.
+    /// Whether the write cache of an ATA disk is enabled.
     ATA_WRITE_CACHE_ENABLED: Gauge = "node_disk_ata_write_cache_enabled" ["device"];
-    /// Turns per minute of an ATA disk; 0 for one that does not turn.
+    /// Rotation rate of an ATA disk in revolutions per minute; 0 for a non-rotating one.
     ATA_ROTATION_RATE: Gauge = "node_disk_ata_rotation_rate_rpm" ["device"];
 }
 
 const SECTOR: u64 = 512;
 
-/// What a column counts.
 #[derive(Clone, Copy)]
 enum ColumnUnit {
     Count,
@@ -75,7 +74,7 @@ use ColumnUnit::{Count, Millisecond, Sector};
 
 type DiskColumn = (&'static Metric<1>, ColumnUnit);
 
-/// The columns after the device's name.
+/// The columns after the device name.
 const COLUMNS: [DiskColumn; 17] = [
     (&READS_COMPLETED, Count),
     (&READS_MERGED, Count),
@@ -90,13 +89,13 @@ const COLUMNS: [DiskColumn; 17] = [
     (&IO_TIME_WEIGHTED, Millisecond),
     (&DISCARDS_COMPLETED, Count),
     (&DISCARDS_MERGED, Count),
-    // The name says so.
+    // Exposed in sectors, because the metric's name says so.
     (&DISCARDED_SECTORS, Count),
     (&DISCARD_TIME, Millisecond),
     (&FLUSH_REQUESTS, Count),
     (&FLUSH_TIME, Millisecond),
 ];
-/// Those of a partition before 2.6.25.
+/// The columns of a partition before Linux 2.6.25.
 const PARTITION_COLUMNS: [DiskColumn; 4] = [
     (&READS_COMPLETED, Count),
     (&READ_BYTES, Sector),
@@ -104,23 +103,21 @@ const PARTITION_COLUMNS: [DiskColumn; 4] = [
     (&WRITTEN_BYTES, Sector),
 ];
 
-/// The flags of the diskstats collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct DiskStatsFlags {
-    /// Leave out devices that match; by default RAM disks, loop devices, floppies and partitions.
+    /// Regexp of devices to exclude; by default RAM disks, loop devices, floppies and partitions.
     #[arg(
         long = "collector.diskstats.device-exclude",
         alias = "collector.diskstats.ignored-devices",
         value_name = "REGEX"
     )]
     diskstats_device_exclude: Option<Pattern>,
-    /// Take only devices that match, and drop the default of the flag that leaves out.
+    /// Regexp of devices to include; clears the default of the exclude flag.
     #[arg(long = "collector.diskstats.device-include", value_name = "REGEX")]
     diskstats_device_include: Option<Pattern>,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct DiskStats {
     devices: Filter,
@@ -171,7 +168,7 @@ impl Collector for DiskStats {
     }
 }
 
-/// One line of the file, and what its columns are.
+/// A line of the file and the meaning of its columns.
 struct DiskLine<'a> {
     stats: DiskCounters<'a>,
     columns: &'static [DiskColumn],
@@ -198,9 +195,9 @@ impl<'a> DiskLine<'a> {
         }
     }
 
-    /// Whether it turns; partitions have no queue that would know.
+    /// Reads whether the device is rotational; a partition has no queue of its own and no value.
     fn read_rotational(&self, block: Option<&Dir>, out: &mut Families) -> String {
-        // sysfs cannot have a slash in a name: `cciss/c0d0` is `cciss!c0d0`.
+        // A name in sysfs cannot contain a slash: `cciss/c0d0` is `cciss!c0d0`.
         let name = self.stats.name.replace('/', "!");
         let read = block.map(|block| block.read_trimmed(format!("{name}/queue/rotational")));
         read.and_then(|word| out.ok_or_skip(word))
@@ -218,7 +215,7 @@ impl<'a> DiskLine<'a> {
         let udev = udev_text
             .map(|said| UdevProperties::parse(said.body()))
             .unwrap_or_default();
-        // The first is what stands on the disk; the last is all that virtio has.
+        // The first is the serial number printed on the disk; virtio has only the last one.
         let serials = [udev.scsi_serial, udev.short_serial, udev.serial];
         let serial = serials.into_iter().find(|serial| !serial.is_empty());
         let labels = [
@@ -271,7 +268,7 @@ impl<'a> DiskLine<'a> {
     }
 }
 
-/// What udev knows about a device; what it does not know is empty.
+/// Properties of a device in the udev database; unknown ones are empty.
 #[derive(Default)]
 struct UdevProperties<'a> {
     path: &'a str,
@@ -291,14 +288,14 @@ struct UdevProperties<'a> {
     lv_name: &'a str,
     lv_layer: &'a str,
     ata: &'a str,
-    /// With the lines they stand in.
+    /// Value and its line number, as for the fields below.
     write_cache: Option<(usize, &'a str)>,
     write_cache_enabled: Option<(usize, &'a str)>,
     rotation_rate: Option<(usize, &'a str)>,
 }
 
 impl<'a> UdevProperties<'a> {
-    /// Reads a file of udev's data base, whose properties are lines such as `E:ID_MODEL=x`.
+    /// Parses a file of the udev database, whose properties are lines such as `E:ID_MODEL=x`.
     fn parse(text: &'a str) -> Self {
         let mut udev = Self::default();
         for (i, line) in text.lines().enumerate() {
@@ -341,7 +338,7 @@ impl<'a> UdevProperties<'a> {
 mod tests {
     use super::*;
 
-    /// How many columns every kernel has.
+    /// Number of columns that every kernel has.
     const ALWAYS: usize = 11;
 
     fn stats(text: &str) -> (Vec<String>, usize) {

@@ -1,8 +1,8 @@
-//! What the firmware says the machine is, from `/sys/class/dmi/id`, documented in
-//! the DMTF's SMBIOS specification (DSP0134).
+//! Machine identity as reported by the firmware, from `/sys/class/dmi/id`, documented in the
+//! DMTF's SMBIOS specification (DSP0134).
 //!
-//! Only root may read serial numbers. The firmware's words do not change while the
-//! machine runs, so they are read once.
+//! Serial numbers are readable only by root. The values do not change while the machine runs, so
+//! they are read once.
 
 use std::sync::OnceLock;
 
@@ -16,11 +16,15 @@ use crate::{
 };
 
 metrics! {
-    /// What the firmware says the machine is. It has a label for each of bios_date, bios_release, bios_vendor, bios_version, board_asset_tag, board_name, board_serial, board_vendor, board_version, chassis_asset_tag, chassis_serial, chassis_vendor, chassis_version, product_family, product_name, product_serial, product_sku, product_uuid, product_version and system_vendor that can be read; serial numbers only by root.
+    /// Machine identity from DMI, with one label per readable field: bios_date, bios_release,
+    /// bios_vendor, bios_version, board_asset_tag, board_name, board_serial, board_vendor,
+    /// board_version, chassis_asset_tag, chassis_serial, chassis_vendor, chassis_version,
+    /// product_family, product_name, product_serial, product_sku, product_uuid, product_version and
+    /// system_vendor; serial numbers need root.
     DMI: Info = "node_dmi_info" [];
 }
 
-/// Labels and the files they are from.
+/// Labels and the files they are read from.
 const LABELS: [(&str, &str); 20] = [
     ("bios_date", "bios_date"),
     ("bios_release", "bios_release"),
@@ -44,7 +48,6 @@ const LABELS: [(&str, &str); 20] = [
     ("system_vendor", "sys_vendor"),
 ];
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Dmi {
     identity: OnceLock<Vec<(&'static str, String)>>,
@@ -90,7 +93,7 @@ fn read_identity(id: &Dir) -> Result<Vec<(&'static str, String)>> {
     Ok(identity)
 }
 
-/// Firmware pads its words with white space, and some with worse.
+/// Trims the white space and control characters with which firmware pads values.
 fn trim_padding(word: &str) -> String {
     word.trim_matches(|c: char| c.is_whitespace() || c.is_control())
         .to_owned()
@@ -117,7 +120,7 @@ mod tests {
         let dmi = Dmi::new(NoFlags {}).unwrap();
         let expected = r#"node_dmi_info{product_sku="",system_vendor="ACME \"Iron\" Works"} 1"#;
         assert_eq!(collect(&dmi, &machine).unwrap(), [expected]);
-        // The machine does not turn into another one.
+        // The value is cached, so the change is not visible.
         machine.write("sys/class/dmi/id/sys_vendor", "other\n");
         assert_eq!(collect(&dmi, &machine).unwrap(), [expected]);
     }

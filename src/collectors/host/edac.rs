@@ -1,9 +1,9 @@
-//! Errors that ECC memory corrected or could not, from `devices/system/edac/mc` in
-//! sysfs, documented in the kernel's `admin-guide/RAS/main.rst`.
+//! ECC memory errors, corrected and uncorrected, from `devices/system/edac/mc` in sysfs,
+//! documented in the kernel's `admin-guide/RAS/main.rst`.
 //!
-//! A controller counts an error for which it cannot name the row in its `noinfo`
-//! files; these are the row `unknown`. Where there is no EDAC driver there is
-//! nothing to expose and nothing wrong: like `node_exporter`, that is a success.
+//! A controller counts errors that it cannot attribute to a row in its `noinfo` files; these are
+//! exposed as row `unknown`. Without an EDAC driver there is nothing to expose; like in
+//! `node_exporter`, that is a success.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -15,21 +15,23 @@ use crate::{
 };
 
 metrics! {
-    /// Memory errors that this controller corrected, whatever the row.
+    /// Total correctable memory errors of this controller.
     CORRECTABLE: Counter = "node_edac_correctable_errors_total" ["controller"];
-    /// Memory errors that this controller could not correct, whatever the row.
+    /// Total uncorrectable memory errors of this controller.
     UNCORRECTABLE: Counter = "node_edac_uncorrectable_errors_total" ["controller"];
-    /// Corrected memory errors of this row of chips; row unknown are those the controller could not place.
+    /// Total correctable memory errors of this csrow; unknown if the controller could not attribute
+    /// them.
     CSROW_CORRECTABLE: Counter = "node_edac_csrow_correctable_errors_total" ["controller", "csrow"];
-    /// Memory errors of this row of chips that could not be corrected; row unknown are those the controller could not place.
+    /// Total uncorrectable memory errors of this csrow; unknown if the controller could not
+    /// attribute them.
     CSROW_UNCORRECTABLE: Counter = "node_edac_csrow_uncorrectable_errors_total" ["controller", "csrow"];
-    /// Corrected memory errors of this channel of a row, with the name of the module there if the board tells it.
+    /// Total correctable memory errors of this channel; dimm_label is the module's name, if known.
     CHANNEL_CORRECTABLE: Counter = "node_edac_channel_correctable_errors_total" ["controller", "csrow", "channel", "dimm_label"];
-    /// Memory errors of this channel of a row that could not be corrected, with the name of the module there if the board tells it.
+    /// Total uncorrectable memory errors of this channel; dimm_label is the module's name, if
+    /// known.
     CHANNEL_UNCORRECTABLE: Counter = "node_edac_channel_uncorrectable_errors_total" ["controller", "csrow", "channel", "dimm_label"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Edac;
 

@@ -1,7 +1,6 @@
-//! The kernel's random number generator, from `/proc/sys/kernel/random`, documented
-//! in `random(4)`.
+//! Kernel random number generator, from `/proc/sys/kernel/random`, documented in `random(4)`.
 //!
-//! Since Linux 5.18 both numbers are 256 from early boot on, and never change again.
+//! Since Linux 5.18 both values are 256 from early boot on and never change.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -13,13 +12,12 @@ use crate::{
 };
 
 metrics! {
-    /// Bits of randomness at hand; always 256 once seeded, since Linux 5.18.
+    /// Bits of available entropy; always 256 once seeded, since Linux 5.18.
     AVAILABLE: Gauge = "node_entropy_available_bits" [];
-    /// Bits of randomness that the pool can hold.
+    /// Bits of entropy pool.
     POOL_SIZE: Gauge = "node_entropy_pool_size_bits" [];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Entropy;
 

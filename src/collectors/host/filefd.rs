@@ -1,5 +1,5 @@
-//! File handles in use on the whole machine, from `/proc/sys/fs/file-nr`,
-//! documented in `proc_sys_fs(5)`.
+//! Allocated file handles of the whole machine, from `/proc/sys/fs/file-nr`, documented in
+//! `proc_sys_fs(5)`.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -11,13 +11,12 @@ use crate::{
 };
 
 metrics! {
-    /// File handles that are in use.
+    /// Number of allocated file handles.
     ALLOCATED: Gauge = "node_filefd_allocated" [];
-    /// File handles that may be in use at most.
+    /// Maximum number of file handles.
     MAXIMUM: Gauge = "node_filefd_maximum" [];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct FileFd;
 
@@ -40,7 +39,7 @@ fn families(file_nr: &Text) -> Result<Families> {
     let mut fields = file_nr.line()?;
     let mut out = Families::default();
     out.add(&ALLOCATED, [], fields.parse::<Value>("allocated")?);
-    // Handles that are allocated and not in use; always 0 since Linux 2.6.
+    // Allocated but unused handles; always 0 since Linux 2.6.
     let _unused = fields.next_word();
     out.add(&MAXIMUM, [], fields.parse::<Value>("maximum")?);
     Ok(out)

@@ -1,5 +1,5 @@
-//! How full the mounted file systems are, and which of them do not answer. Where that is
-//! read, and how one that hangs is kept from being in the way, `mounted` says.
+//! Space and inodes of the mounted file systems, and mounts that do not respond. The module
+//! `mount_usage` documents what is read, and how a mount that hangs is isolated.
 
 use std::{io, time::Duration};
 
@@ -16,58 +16,59 @@ use crate::{
 };
 
 metrics! {
-    /// Bytes the file system can hold.
+    /// Filesystem size in bytes.
     SIZE: Gauge = "node_filesystem_size_bytes" ["device", "mountpoint", "fstype", "device_error"];
-    /// Bytes that are not in use, including those that only root may use.
+    /// Filesystem free space in bytes, including space reserved for root.
     FREE: Gauge = "node_filesystem_free_bytes" ["device", "mountpoint", "fstype", "device_error"];
-    /// Bytes that users without privileges may still write.
+    /// Filesystem space available to non-root users in bytes.
     AVAIL: Gauge = "node_filesystem_avail_bytes" ["device", "mountpoint", "fstype", "device_error"];
-    /// Inodes the file system has room for; 0 where it makes them as it goes.
+    /// Filesystem total file nodes; 0 if they are allocated dynamically.
     FILES: Gauge = "node_filesystem_files" ["device", "mountpoint", "fstype", "device_error"];
-    /// Inodes that are not in use; 0 where the file system makes them as it goes.
+    /// Filesystem total free file nodes; 0 if they are allocated dynamically.
     FILES_FREE: Gauge = "node_filesystem_files_free" ["device", "mountpoint", "fstype", "device_error"];
-    /// Whether nothing can be written, because it was mounted so or because of an error.
+    /// Filesystem read-only status.
     READONLY: Gauge = "node_filesystem_readonly" ["device", "mountpoint", "fstype", "device_error"];
-    /// Whether the file system could not be asked how full it is; device_error says why.
+    /// Whether an error occurred while getting statistics for the given device.
     DEVICE_ERROR: Gauge = "node_filesystem_device_error" ["device", "mountpoint", "fstype", "device_error"];
-    /// The device number of each mount that answered.
+    /// Filesystem mount information: the device number of each responsive mount.
     MOUNT: Info = "node_filesystem_mount_info" ["device", "major", "minor", "mountpoint"];
-    /// Bytes that would be free if what can be purged were; only macOS knows them, so on Linux there is no such series.
+    /// Bytes of purgeable space; never exposed on Linux, since only macOS reports it.
     PURGEABLE: Gauge = "node_filesystem_purgeable_bytes" ["device", "mountpoint", "fstype", "device_error"];
 }
 
-/// Left out unless the flags say otherwise: what is no file system of the host's own.
+/// Default exclude pattern: mount points that do not belong to a file system of the host.
 const MOUNT_POINTS_EXCLUDE: &str =
     "^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)";
 
-/// The flags of the filesystem collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct FileSystemFlags {
-    /// Leave out mount points that match; by default those of /dev, /proc, /sys, credentials and containers.
+    /// Regexp of mount points to exclude; by default those of /dev, /proc, /sys, credentials and
+    /// containers.
     #[arg(
         long = "collector.filesystem.mount-points-exclude",
         alias = "collector.filesystem.ignored-mount-points",
         value_name = "REGEX"
     )]
     filesystem_mount_points_exclude: Option<Pattern>,
-    /// Take only mount points that match, and drop the default of the flag that leaves out.
+    /// Regexp of mount points to include; clears the default of the exclude flag.
     #[arg(
         long = "collector.filesystem.mount-points-include",
         value_name = "REGEX"
     )]
     filesystem_mount_points_include: Option<Pattern>,
-    /// Leave out types of file systems that match; by default the kernel's own, overlay, squashfs and the like.
+    /// Regexp of filesystem types to exclude; by default kernel file systems, overlay, squashfs and
+    /// similar.
     #[arg(
         long = "collector.filesystem.fs-types-exclude",
         alias = "collector.filesystem.ignored-fs-types",
         value_name = "REGEX"
     )]
     filesystem_fs_types_exclude: Option<Pattern>,
-    /// Take only types of file systems that match, and drop the default of the flag that leaves out.
+    /// Regexp of filesystem types to include; clears the default of the exclude flag.
     #[arg(long = "collector.filesystem.fs-types-include", value_name = "REGEX")]
     filesystem_fs_types_include: Option<Pattern>,
-    /// How long a mount may take to answer, once, before it counts as stuck.
+    /// How long to wait for a mount to respond before it is marked as stuck.
     #[arg(
         long = "collector.filesystem.mount-timeout",
         value_name = "DURATION",
@@ -75,7 +76,7 @@ pub(super) struct FileSystemFlags {
         value_parser = duration::parse
     )]
     filesystem_mount_timeout: Duration,
-    /// Taken for the sake of unit files; threads are started as they are needed.
+    /// Accepted for compatibility and ignored; threads are started on demand.
     #[arg(
         long = "collector.filesystem.stat-workers",
         value_name = "N",
@@ -84,7 +85,6 @@ pub(super) struct FileSystemFlags {
     filesystem_stat_workers: Option<i64>,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct FileSystem {
     mount_points: Filter,
@@ -192,7 +192,8 @@ fn add_mount(out: &mut Families, mount: &MountLabels, result: &StatfsResult) {
     out.add(&MOUNT, [device, &mount.major, &mount.minor, point], true);
 }
 
-/// An error in the words of Go, which are those of the C library in lower case.
+/// Returns the text of an error as in Go: the text of the C library with a lower-case first
+/// letter.
 fn go_error_text(error: &io::Error) -> String {
     if error.raw_os_error() == Some(libc::ESTALE) {
         return "stale NFS file handle".to_owned();
@@ -200,7 +201,7 @@ fn go_error_text(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();
-    // `RPC` and the like stay as they are.
+    // Acronyms such as `RPC` keep their case.
     match (letters.next(), letters.clone().next()) {
         (Some(first), Some(second)) if second.is_lowercase() => {
             first.to_lowercase().chain(letters).collect()

@@ -1,11 +1,11 @@
-//! Temperatures, fans, voltages and what else hardware monitoring chips measure,
-//! from `class/hwmon` in sysfs, documented in the kernel's `hwmon/sysfs-interface.rst`.
+//! Hardware monitoring chips: temperatures, fans, voltages and other sensors, from `class/hwmon`
+//! in sysfs, documented in the kernel's `hwmon/sysfs-interface.rst`.
 //!
-//! An attribute is named for a kind of sensor, its number and a property:
-//! `temp1_crit_alarm`. Names and units of the metrics are made from these, as in
-//! `node_exporter`, oddities included: of alarms only a plain `alarm` is told from a
-//! measurement, so the alarm of a limit is scaled like the limit. Drivers of older
-//! make have their attributes not in the chip's directory but in its device's.
+//! The name of an attribute consists of the kind of sensor, its number and a property:
+//! `temp1_crit_alarm`. Metric names and units are derived from these as in `node_exporter`,
+//! including its quirk that only a plain `alarm` is recognized as an alarm: the alarm of a limit
+//! is scaled like the limit. Old drivers have their attributes in the directory of the device
+//! instead of the chip's.
 
 use std::{collections::HashSet, ffi::OsString};
 
@@ -20,71 +20,72 @@ use crate::{
 };
 
 metrics! {
-    /// Which driver is behind a chip, always 1; to be joined by chip, which is named after its place in the machine.
+    /// Annotation metric for human-readable chip names; always 1.
     CHIP_NAMES: Gauge = "node_hwmon_chip_names" ["chip", "chip_name"];
-    /// What the driver calls a sensor, always 1.
+    /// Label for given chip and sensor; always 1.
     SENSOR_LABEL: Gauge = "node_hwmon_sensor_label" ["chip", "sensor", "label"];
-    /// Whether the chip may beep at all, 1 or 0.
+    /// Whether the chip may beep (1) or not (0).
     BEEP: Gauge = "node_hwmon_beep_enabled" ["chip", "sensor"];
     /// Seconds between two measurements of the chip.
     UPDATE_INTERVAL: Gauge = "node_hwmon_update_interval_seconds" ["chip", "sensor"];
-    /// Version of the voltage regulator's interface that the chip takes for granted, in tenths.
+    /// Voltage regulator module (VRM) version assumed by the chip, multiplied by 10.
     REGULATOR_VERSION: Gauge = "node_hwmon_voltage_regulator_version" ["chip", "sensor"];
-    /// Whether the * sensor is in alarm, 1 or 0.
+    /// Whether the * sensor is in alarm (1) or not (0).
     ALARM: Gauge = "node_hwmon_*_alarm" ["chip", "sensor"];
-    /// Whether the * sensor is broken or open, 1 or 0; its other values mean nothing then.
+    /// Whether the * sensor is faulty (1) or not (0); its other values are invalid if it is.
     FAULT: Gauge = "node_hwmon_*_fault" ["chip", "sensor"];
-    /// Whether the chip may beep for an alarm of the * sensor, 1 or 0.
+    /// Whether the chip may beep for an alarm of the * sensor (1) or not (0).
     SENSOR_BEEP: Gauge = "node_hwmon_*_beep_enabled" ["chip", "sensor"];
-    /// Voltage in volts, at the chip; the board may divide it.
+    /// Voltage in volts at the chip's pin; the board may divide it.
     VOLTS: Gauge = "node_hwmon_in_volts" ["chip", "sensor"];
-    /// Voltage in volts: *. Of an alarm, 0.001 is on.
+    /// Voltage in volts: *. An active alarm is 0.001.
     VOLTS_OTHER: Gauge = "node_hwmon_in_*_volts" ["chip", "sensor"];
     /// Core voltage of the CPU in volts: *.
     CPU_VOLTS: Gauge = "node_hwmon_cpu_*_volts" ["chip", "sensor"];
     /// Temperature in degrees Celsius.
     CELSIUS: Gauge = "node_hwmon_temp_celsius" ["chip", "sensor"];
-    /// Temperature in degrees Celsius: *. Of an alarm, 0.001 is on.
+    /// Temperature in degrees Celsius: *. An active alarm is 0.001.
     CELSIUS_OTHER: Gauge = "node_hwmon_temp_*_celsius" ["chip", "sensor"];
-    /// Kind of temperature sensor as the kernel numbers them, such as 1 CPU embedded diode, 3 thermal diode, 4 thermistor, 5 AMDSI, 6 PECI.
+    /// Temperature sensor type: 1 CPU embedded diode, 3 thermal diode, 4 thermistor, 5 AMDSI, 6
+    /// PECI.
     TEMP_TYPE: Gauge = "node_hwmon_temp_type" ["chip", "sensor"];
     /// Current in amperes.
     AMPS: Gauge = "node_hwmon_curr_amps" ["chip", "sensor"];
-    /// Current in amperes: *. Of an alarm, 0.001 is on.
+    /// Current in amperes: *. An active alarm is 0.001.
     AMPS_OTHER: Gauge = "node_hwmon_curr_*_amps" ["chip", "sensor"];
-    /// Energy used so far, in joules.
+    /// Cumulative energy used in joules.
     JOULES: Counter = "node_hwmon_energy_joule_total" ["chip", "sensor"];
-    /// Energy used so far, in joules: *.
+    /// Cumulative energy used in joules: *.
     JOULES_OTHER: Counter = "node_hwmon_energy_*_joule_total" ["chip", "sensor"];
     /// Power in watts.
     WATTS: Gauge = "node_hwmon_power_watt" ["chip", "sensor"];
-    /// Power in watts: *. Of an alarm, 0.000001 is on.
+    /// Power in watts: *. An active alarm is 0.000001.
     WATTS_OTHER: Gauge = "node_hwmon_power_*_watt" ["chip", "sensor"];
     /// Accuracy of the power meter as a ratio.
     POWER_ACCURACY: Gauge = "node_hwmon_power_accuracy" ["chip", "sensor"];
-    /// Time over which the power meter averages, in seconds: *.
+    /// Averaging interval of the power meter in seconds: *.
     POWER_INTERVAL: Gauge = "node_hwmon_power_*_seconds" ["chip", "sensor"];
     /// Relative humidity as a ratio.
     HUMIDITY: Gauge = "node_hwmon_humidity" ["chip", "sensor"];
     /// Relative humidity as a ratio: *.
     HUMIDITY_OTHER: Gauge = "node_hwmon_humidity_*" ["chip", "sensor"];
-    /// Speed of the fan in revolutions per minute.
+    /// Fan speed in revolutions per minute.
     RPM: Gauge = "node_hwmon_fan_rpm" ["chip", "sensor"];
-    /// Speed of the fan in revolutions per minute: *.
+    /// Fan speed in revolutions per minute: *.
     RPM_OTHER: Gauge = "node_hwmon_fan_*_rpm" ["chip", "sensor"];
-    /// Property * of a fan, as the driver has it.
+    /// Fan attribute * in the driver's unit.
     FAN: Gauge = "node_hwmon_fan_*" ["chip", "sensor"];
-    /// Frequency in megahertz of what the sensor label names, such as the clocks of a GPU.
+    /// Frequency in megahertz, such as the clocks of a GPU; sensor is the driver's label.
     MEGAHERTZ: Gauge = "node_hwmon_freq_freq_mhz" ["chip", "sensor"];
-    /// Property * of a frequency sensor, as the driver has it.
+    /// Frequency sensor attribute * in the driver's unit.
     FREQ: Gauge = "node_hwmon_freq_*" ["chip", "sensor"];
-    /// How hard the fan is driven, from 0 to 255.
+    /// PWM duty cycle of the fan, from 0 to 255.
     PWM: Gauge = "node_hwmon_pwm" ["chip", "sensor"];
-    /// Property * of a fan's control, as the driver has it; temperatures are in thousandths of a degree.
+    /// PWM attribute * in the driver's unit; temperatures are in millidegrees Celsius.
     PWM_OTHER: Gauge = "node_hwmon_pwm_*" ["chip", "sensor"];
 }
 
-/// The kinds of sensors whose attributes are numbered.
+/// Sensor kinds with numbered attributes.
 const KINDS: &[&str] = &[
     "in",
     "cpu",
@@ -99,28 +100,28 @@ const KINDS: &[&str] = &[
     "freq",
 ];
 
-/// The attributes of a chip as a whole, which are sensors of their own on the wire.
+/// Attributes of the whole chip, exposed as sensors of their own.
 const CHIP_ATTRIBUTES: &[&str] = &["beep_enable", "update_interval", "vrm"];
 
-/// The flags of the hwmon collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct HwmonFlags {
-    /// Only the chips whose names match.
+    /// Regexp of chips to include (mutually exclusive with chip-exclude).
     #[arg(long = "collector.hwmon.chip-include", value_name = "REGEX")]
     hwmon_chip_include: Option<Pattern>,
-    /// All chips but those whose names match.
+    /// Regexp of chips to exclude (mutually exclusive with chip-include).
     #[arg(long = "collector.hwmon.chip-exclude", value_name = "REGEX")]
     hwmon_chip_exclude: Option<Pattern>,
-    /// Only the sensors whose "chip;sensor" matches.
+    /// Regexp of sensors to include, matched against "chip;sensor" (mutually exclusive with
+    /// sensor-exclude).
     #[arg(long = "collector.hwmon.sensor-include", value_name = "REGEX")]
     hwmon_sensor_include: Option<Pattern>,
-    /// All sensors but those whose "chip;sensor" matches.
+    /// Regexp of sensors to exclude, matched against "chip;sensor" (mutually exclusive with
+    /// sensor-include).
     #[arg(long = "collector.hwmon.sensor-exclude", value_name = "REGEX")]
     hwmon_sensor_exclude: Option<Pattern>,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Hwmon {
     chips: Filter,
@@ -156,8 +157,8 @@ impl Collector for Hwmon {
             let driver = out.ok_or_skip(driver).filter(|name| !name.is_empty());
             let chip = chip_name(&dir, driver.as_deref());
             if self.chips.matches(&chip) {
-                // Two chips of one device have one name; what is the same in both
-                // is the first's, and the other's is left out.
+                // Two chips of one device have the same name. Of duplicate sensors only those of
+                // the first chip are exposed.
                 let driver = driver.filter(|driver| seen.insert(format!("{chip} {driver}")));
                 if let Some(driver) = driver {
                     out.add(&CHIP_NAMES, [&chip, &driver], 1_u64);
@@ -183,7 +184,7 @@ impl Hwmon {
                     .filter_map(|name| Attribute::parse(dir, name)),
             );
         }
-        // The device's come first, so they are the ones that are kept.
+        // The device's attributes come first, so these are the ones that survive deduplication.
         attributes.sort_by(|a, b| a.key().cmp(&b.key()));
         attributes.dedup_by(|a, b| a.key() == b.key());
 
@@ -209,7 +210,7 @@ struct Attribute<'a> {
     file: OsString,
     kind: &'static str,
     number: u32,
-    /// What is behind the number; empty where nothing is, as with `pwm1`.
+    /// The part after the number; empty if there is none, as in `pwm1`.
     property: String,
 }
 
@@ -226,7 +227,7 @@ impl<'a> Attribute<'a> {
         })
     }
 
-    /// The sensor it belongs to.
+    /// Kind and number of the sensor that the attribute belongs to.
     fn sensor(&self) -> (&'static str, u32) {
         (self.kind, self.number)
     }
@@ -235,13 +236,13 @@ impl<'a> Attribute<'a> {
         (self.kind, self.number, &self.property)
     }
 
-    /// The sensor's name.
+    /// The sensor's name, such as `temp1`.
     fn name(&self) -> String {
         format!("{}{}", self.kind, self.number)
     }
 }
 
-/// An attribute's kind, number and property, if it is one of a sensor.
+/// Splits a file name into kind, number and property; `None` if it is not a sensor attribute.
 fn split_attribute(file: &str) -> Option<(&'static str, u32, &str)> {
     if let Some(kind) = CHIP_ATTRIBUTES.iter().find(|name| **name == file) {
         return Some((kind, 0, ""));
@@ -253,7 +254,7 @@ fn split_attribute(file: &str) -> Option<(&'static str, u32, &str)> {
     let (number, rest) = rest.split_at(end);
     let property = match rest.strip_prefix('_') {
         None if rest.is_empty() && *kind == "pwm" => "",
-        // What is reset can be written only.
+        // `reset_history` attributes are write-only.
         Some(property) if !property.is_empty() && !property.ends_with("reset_history") => property,
         _ => return None,
     };
@@ -273,7 +274,7 @@ fn add_sensor(
     {
         let read = attribute.dir.read(&attribute.file);
         if let Some(text) = out.ok_or_skip(read) {
-            // The spaces in it are the firmware's, and part of it.
+            // Spaces belong to the label, as the firmware reports it.
             let text = text.body().trim_matches('\n');
             out.add(&SENSOR_LABEL, [chip, name, text], 1_u64);
             label = Some(sanitize(text)).filter(|label| !label.is_empty());
@@ -284,18 +285,18 @@ fn add_sensor(
             continue;
         };
         let read = attribute.dir.read(&attribute.file);
-        // Attributes that are words, such as a model's name, are not for us.
+        // Attributes that are text, such as a model name, are ignored.
         let number = out
             .ok_or_skip(read)
             .and_then(|text| text.trimmed().parse().ok());
         let Some(number) = number.filter(|number: &f64| number.is_finite()) else {
             continue;
         };
-        // A division is right to the last digit, a product with 0.001 is not.
+        // Dividing gives the correctly rounded result; multiplying by 0.001 does not.
         let value = number / mapping.per_unit;
         let mut sensor = name;
         if (attribute.kind, attribute.property.as_str()) == ("freq", "input") {
-            // As in node_exporter, the label stands where the sensor's name should.
+            // As in node_exporter, the driver's label replaces the sensor name.
             sensor = label.as_deref().unwrap_or(name);
             if !seen.insert(format!("{chip};{sensor} frequency")) {
                 out.record_error(duplicate_error(attribute.dir, chip, sensor));
@@ -310,8 +311,8 @@ fn add_sensor(
     }
 }
 
-/// Which metric an attribute is, the word in its name, and how many of what the
-/// kernel counts make its unit.
+/// Metric of an attribute, the variable part of the metric name, and the divisor that converts
+/// the kernel's value to the metric's unit.
 #[derive(Debug)]
 struct AttributeMapping<'a> {
     metric: &'static Metric<2>,
@@ -362,8 +363,8 @@ fn map_attribute<'a>(kind: &'a str, property: &'a str) -> Option<AttributeMappin
     })
 }
 
-/// A chip's name after its place in the machine, which stays the same whatever the
-/// order in which drivers are loaded; where it has none, after its driver.
+/// Names a chip after its device and bus, which does not depend on the order in which drivers
+/// are loaded; without a device, after its driver.
 fn chip_name(dir: &Dir, driver: Option<&str>) -> String {
     let device = dir.real_path("device").unwrap_or_default();
     let mut parts = device
@@ -380,7 +381,7 @@ fn chip_name(dir: &Dir, driver: Option<&str>) -> String {
     }
 }
 
-/// A word as it may stand in a chip's name.
+/// Replaces characters that are not allowed in a chip name.
 fn sanitize(word: &str) -> String {
     let sanitize_char = |c: char| match c.to_ascii_lowercase() {
         c @ ('a'..='z' | '0'..='9' | ':' | '_') => c,
@@ -390,7 +391,7 @@ fn sanitize(word: &str) -> String {
     word.trim_matches('_').to_owned()
 }
 
-/// Why a value is left out that another has the name of.
+/// Error for a value that is dropped because another one has the same name.
 fn duplicate_error(dir: &Dir, chip: &str, sensor: &str) -> Error {
     Error::Parse {
         path: dir.path().to_owned(),
@@ -406,7 +407,7 @@ mod tests {
     use super::*;
     use crate::sources::Roots;
 
-    /// The metrics of the fixture machine `hardware` with these patterns excluded.
+    /// Metrics of the fixture `hardware` with these patterns excluded.
     fn collect(chips: &str, sensors: &str) -> Families {
         let hardware = crate::fixtures::fixture("hardware");
         let roots = Roots {

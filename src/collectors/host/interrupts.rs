@@ -1,9 +1,8 @@
-//! How often each CPU was interrupted by what, from `/proc/interrupts`, documented in
-//! `proc_interrupts(5)`.
+//! Interrupts per CPU, from `/proc/interrupts`, documented in `proc_interrupts(5)`.
 //!
-//! A line is a number and the devices behind it, or an abbreviation and a sentence.
-//! `ERR` and `MIS` are not counted by CPU and not exposed. The CPUs' numbers are those
-//! in the first line, which leaves out CPUs that are offline.
+//! A line starts with a number, followed by the counts and the devices, or with an abbreviation,
+//! followed by the counts and a description. `ERR` and `MIS` have no count per CPU and are not
+//! exposed. CPU numbers come from the first line, which omits offline CPUs.
 
 use clap::ArgAction;
 
@@ -18,21 +17,20 @@ use crate::{
 };
 
 metrics! {
-    /// How often the CPU was interrupted: by devices (a number, the chip and the devices) or for the kernel's own reasons (an abbreviation and what it means).
+    /// Interrupts serviced, by CPU and type (an interrupt number or an abbreviation).
     INTERRUPTS: Counter = "node_interrupts_total" ["cpu", "devices", "info", "type"];
 }
 
-/// The flags of the interrupts collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct InterruptsFlags {
-    /// Expose only interrupts that match, as type;info;devices.
+    /// Regexp of interrupts to include, matched against type;info;devices.
     #[arg(long = "collector.interrupts.name-include", value_name = "REGEX")]
     interrupts_name_include: Option<Pattern>,
-    /// Leave out interrupts that match, as type;info;devices.
+    /// Regexp of interrupts to exclude, matched against type;info;devices.
     #[arg(long = "collector.interrupts.name-exclude", value_name = "REGEX")]
     interrupts_name_exclude: Option<Pattern>,
-    /// Expose interrupts that never happened too.
+    /// Expose interrupts whose count is zero, too.
     #[arg(
         long = "collector.interrupts.include-zeros",
         default_value_t = true,
@@ -41,7 +39,6 @@ pub(super) struct InterruptsFlags {
     interrupts_include_zeros: bool,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Interrupts {
     filter: Filter,
@@ -110,9 +107,9 @@ struct Interrupt<'a> {
     counts: Vec<u64>,
 }
 
-/// One line, if it counts something by CPU.
+/// Parses a line; `None` if it has no counts per CPU.
 fn parse_interrupt<'a>(line: &Fields<'a>, cpus: usize) -> Result<Option<Interrupt<'a>>> {
-    // Not split at white space: on arm64 a wide number touches the colon.
+    // Not split at white space: on arm64 a wide number is adjacent to the colon.
     let Some((kind, rest)) = line.rest().split_once(':') else {
         return Ok(None);
     };

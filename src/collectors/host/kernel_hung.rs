@@ -1,7 +1,7 @@
-//! Tasks that hung, from `/proc/sys/kernel/hung_task_detect_count`, documented in
-//! the kernel's `Documentation/admin-guide/sysctl/kernel.rst`.
+//! Hung tasks, from `/proc/sys/kernel/hung_task_detect_count`, documented in the kernel's
+//! `Documentation/admin-guide/sysctl/kernel.rst`.
 //!
-//! The file is there since Linux 6.13, in kernels built with `CONFIG_DETECT_HUNG_TASK`.
+//! The file exists since Linux 6.13, in kernels built with `CONFIG_DETECT_HUNG_TASK`.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -13,11 +13,10 @@ use crate::{
 };
 
 metrics! {
-    /// Tasks found to have been uninterruptible for too long since boot.
+    /// Total number of tasks that have been detected as hung.
     TASKS: Counter = "node_kernel_hung_tasks_total" [];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct KernelHung;
 

@@ -1,5 +1,5 @@
-//! What merging equal pages of memory costs and saves, from `/sys/kernel/mm/ksm`,
-//! documented in `Documentation/admin-guide/mm/ksm.rst`.
+//! Kernel samepage merging (KSM), from `/sys/kernel/mm/ksm`, documented in
+//! `Documentation/admin-guide/mm/ksm.rst`.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -11,29 +11,29 @@ use crate::{
 };
 
 metrics! {
-    /// How often all memory that may be merged was scanned.
+    /// Full scans of all mergeable memory.
     FULL_SCANS: Counter = "node_ksmd_full_scans_total" [];
-    /// Bytes that merging saves, less what it needs for itself. Negative where it does not pay.
+    /// Bytes saved by merging minus the memory used for it; negative if merging does not pay off.
     GENERAL_PROFIT_BYTES: Gauge = "node_ksmd_general_profit_bytes" [];
     /// Whether pages of different NUMA nodes are merged.
     MERGE_ACROSS_NODES: Gauge = "node_ksmd_merge_across_nodes" [];
-    /// Pages that are kept in place of several equal ones.
+    /// Shared pages in use.
     PAGES_SHARED: Gauge = "node_ksmd_pages_shared" [];
-    /// Pages that were saved, because a kept one stands for them.
+    /// Sites that share the shared pages, i.e. the number of pages saved.
     PAGES_SHARING: Gauge = "node_ksmd_pages_sharing" [];
-    /// Pages that are scanned before the daemon sleeps.
+    /// Pages to scan before the daemon sleeps.
     PAGES_TO_SCAN: Gauge = "node_ksmd_pages_to_scan" [];
-    /// Pages that were scanned repeatedly and have no equal.
+    /// Pages that are unique but repeatedly checked for merging.
     PAGES_UNSHARED: Gauge = "node_ksmd_pages_unshared" [];
     /// Pages that change too fast to be merged.
     PAGES_VOLATILE: Gauge = "node_ksmd_pages_volatile" [];
-    /// Whether the daemon is stopped (0), runs (1), or is stopped with all pages separated again (2).
+    /// Daemon state: stopped (0), running (1), or stopped with all pages unmerged (2).
     RUN: Gauge = "node_ksmd_run" [];
-    /// How long the daemon sleeps between scans.
+    /// Seconds the daemon sleeps between scans.
     SLEEP_SECONDS: Gauge = "node_ksmd_sleep_seconds" [];
 }
 
-/// The files that are exposed as they are.
+/// Files whose values are exposed unchanged.
 const FILES: [(&str, &Metric<0>); 9] = [
     ("full_scans", &FULL_SCANS),
     ("general_profit", &GENERAL_PROFIT_BYTES),
@@ -46,7 +46,6 @@ const FILES: [(&str, &Metric<0>); 9] = [
     ("run", &RUN),
 ];
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Ksmd;
 

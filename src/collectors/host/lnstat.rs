@@ -1,7 +1,7 @@
-//! What the network's caches and connection tracking count on each CPU, from
-//! `/proc/net/stat/*`, documented in `lnstat(8)`.
+//! Statistics of network caches and connection tracking for each CPU, from `/proc/net/stat/*`,
+//! documented in `lnstat(8)`.
 //!
-//! Everything is exposed as a counter, as it always was; `entries` is not one.
+//! All columns are exposed as counters, as in `node_exporter`, although `entries` is a gauge.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -13,11 +13,11 @@ use crate::{
 };
 
 metrics! {
-    /// Column * of the kernel's table named by the subsystem; entries is no counter but the present size of the whole cache, the same for each CPU.
+    /// Column * of the subsystem's table; entries is not a counter but the current size of the
+    /// whole cache.
     COLUMN: Counter = "node_lnstat_*_total" ["cpu", "subsystem"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct LnStat;
 
@@ -58,13 +58,13 @@ fn add_table(out: &mut Families, subsystem: &str, text: &Text) {
     }
 }
 
-/// The names of the columns.
+/// Returns the column names.
 pub(super) fn column_names(text: &Text) -> impl Iterator<Item = &str> {
     let head = text.body().lines().next().unwrap_or_default();
     head.split_ascii_whitespace()
 }
 
-/// The numbers of each CPU that is there, in order; as many as there are names.
+/// Parses the rows, one per CPU, each with as many numbers as there are columns.
 pub(super) fn parse_rows(text: &Text, columns: usize) -> impl Iterator<Item = Result<Vec<u64>>> {
     text.lines().skip(1).map(move |mut line| {
         let mut row = Vec::with_capacity(columns);

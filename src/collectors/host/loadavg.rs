@@ -1,7 +1,7 @@
 //! Load averages, from `/proc/loadavg`, documented in `proc_loadavg(5)`.
 //!
-//! Not read with `procfs::LoadAverage`: its `f32`s would turn 0.27 into
-//! 0.27000001072883606 on the wire.
+//! Parsed here instead of by `procfs::LoadAverage`, whose `f32` values would expose 0.27 as
+//! 0.27000001072883606.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -21,7 +21,6 @@ metrics! {
     LOAD15: Gauge = "node_load15" [];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct LoadAvg;
 

@@ -1,8 +1,7 @@
-//! Login sessions, asked of systemd's logind over D-Bus, documented in
-//! `org.freedesktop.login1(5)`.
+//! Login sessions, from systemd-logind over D-Bus, documented in `org.freedesktop.login1(5)`.
 //!
-//! Every combination of labels is exposed, so that a sum over one of them is never
-//! without an answer; that is 70 series a seat.
+//! Every combination of label values is exposed, so that a sum over one label always has a
+//! result; that is 70 series per seat.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +17,8 @@ use crate::{
 };
 
 metrics! {
-    /// Sessions that logind knows, by what they are for; the seat is empty for those without a screen, such as over SSH.
+    /// Number of sessions registered in logind; the seat is empty for sessions without one, such as
+    /// SSH.
     SESSIONS: Gauge = "node_logind_sessions" ["class", "remote", "seat", "type"];
 }
 
@@ -26,7 +26,7 @@ const OBJECT: &str = "/org/freedesktop/login1";
 const MANAGER: &str = "org.freedesktop.login1.Manager";
 const SESSION: &str = "org.freedesktop.login1.Session";
 
-/// What newer versions know beside these is counted as `other`.
+/// Session types; types of newer versions are counted as `other`.
 const TYPES: [&str; 7] = [
     "other",
     "unspecified",
@@ -38,10 +38,9 @@ const TYPES: [&str; 7] = [
 ];
 const CLASSES: [&str; 5] = ["other", "user", "greeter", "lock-screen", "background"];
 
-/// What is asked about a session.
+/// Properties read for each session.
 const PROPERTIES: [&str; 3] = ["Class", "Remote", "Type"];
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Logind {
     logind: Daemon,
@@ -65,14 +64,13 @@ impl Collector for Logind {
     }
 }
 
-/// A session as `ListSessions` has it: its name, the user's number and name, the
-/// seat, the object.
+/// A session as returned by `ListSessions`: ID, user ID, user name, seat, object path.
 type ListedSession<'a> = (&'a str, u32, &'a str, &'a str, ObjectPath<'a>);
 
-/// The labels of a session, in order.
+/// Label values of a session: class, remote, seat, type.
 type SessionLabels<'a> = (&'static str, bool, &'a str, &'static str);
 
-/// The metrics of all sessions, for the fuzz target `dbus`.
+/// Metrics of all sessions, for the fuzz target `dbus`.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn of(daemon: &Daemon, deadline: std::time::Instant) -> Result<Families> {
     daemon.with_session(deadline, families)
@@ -100,7 +98,7 @@ fn families(bus: &mut DbusSession<'_>) -> Result<Families> {
             *counts.entry(labels).or_default() += 1;
         }
     }
-    // Sessions that came over the network have no seat.
+    // Remote sessions have no seat.
     let seats = seats.iter().map(|(seat, _)| *seat).chain([""]);
     add_all_combinations(&mut out, seats, &counts);
     Ok(out)

@@ -1,9 +1,9 @@
-//! Linux' software RAID, from `/proc/mdstat` and `/sys/block/md*/md`, documented in the
-//! kernel's `Documentation/admin-guide/md.rst` and `drivers/md/md.c`.
+//! Linux software RAID, from `/proc/mdstat` and `/sys/block/md*/md`, documented in the kernel's
+//! `Documentation/admin-guide/md.rst` and `drivers/md/md.c`.
 //!
-//! `mdstat` is written for people: an array is a line that begins at the margin and the
-//! lines below it that do not. What stands in those depends on the RAID level, on the
-//! kernel, and on what the array is busy with.
+//! `mdstat` is meant for humans: an array is an unindented line followed by indented ones. The
+//! content of the indented lines depends on the RAID level, on the kernel, and on the operation
+//! in progress.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -15,23 +15,23 @@ use crate::{
 };
 
 metrics! {
-    /// Whether an array is in this state. One that is being rebuilt, checked or reshaped is not called active.
+    /// Whether the array is in this state; not active while it is rebuilt, checked or reshaped.
     STATE: Gauge = "node_md_state" ["device", "state"];
-    /// Disks of an array by what they do in it.
+    /// Number of disks of the array by state.
     DISKS: Gauge = "node_md_disks" ["device", "state"];
-    /// Disks that an array has when it is complete, without spares; 0 for one that is not running.
+    /// Total number of disks required by the array, without spares; 0 if it is not running.
     DISKS_REQUIRED: Gauge = "node_md_disks_required" ["device"];
-    /// Size of an array in blocks of 1024 bytes.
+    /// Total number of 1024-byte blocks on device.
     BLOCKS: Gauge = "node_md_blocks" ["device"];
-    /// Blocks of 1024 bytes that are in sync. While an array is being rebuilt or checked, these are blocks of each disk and not of the array.
+    /// Number of 1024-byte blocks synced; per disk while the array is rebuilt or checked.
     BLOCKS_SYNCED: Gauge = "node_md_blocks_synced" ["device"];
-    /// Disks that an array has when it is complete, according to sysfs.
+    /// Number of raid disks on device, according to sysfs.
     RAID_DISKS: Gauge = "node_md_raid_disks" ["device"];
-    /// Disks that an array lacks; 0 also for levels that cannot do without one.
+    /// Number of degraded disks on device; 0 also for levels without redundancy.
     DEGRADED: Gauge = "node_md_degraded" ["device"];
 }
 
-/// The states that are exposed, each array being in one of them or in none.
+/// States that are exposed; an array is in at most one of them.
 const STATES: [&str; 6] = [
     "active",
     "inactive",
@@ -41,7 +41,6 @@ const STATES: [&str; 6] = [
     "reshaping",
 ];
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Mdadm;
 
@@ -99,7 +98,7 @@ fn add_array(out: &mut Families, array: &Array<'_>) {
 }
 
 fn add_sysfs(out: &mut Families, name: &str, array: &Dir) {
-    // `3 (2)` while the number changes.
+    // `3 (2)` while the number is changing.
     let disks = array.read("raid_disks");
     let disks = disks.and_then(|disks| disks.line()?.parse::<u64>("raid_disks"));
     if let Some(disks) = out.ok_or_skip(disks) {
@@ -114,32 +113,32 @@ fn add_sysfs(out: &mut Families, name: &str, array: &Dir) {
     }
 }
 
-/// An array as `mdstat` describes it.
+/// An array as described in `mdstat`.
 #[derive(Debug)]
 struct Array<'a> {
     name: &'a str,
     /// `active`, `inactive` or `broken`.
     state: &'a str,
-    /// Whether it goes on without one of its disks.
+    /// Whether the array survives the loss of a disk.
     redundant: bool,
     members: u64,
     failed: u64,
     spare: u64,
     blocks: Option<u64>,
-    /// How many disks it needs, and how many of those it has.
+    /// Number of required disks and number of active disks.
     disks: Option<(u64, u64)>,
     sync: Option<SyncState>,
 }
 
-/// What an array is busy with.
+/// Operation in progress.
 #[derive(Debug)]
 struct SyncState {
     state: &'static str,
-    /// How far it got, if that is said.
+    /// Blocks processed so far, if known.
     blocks: Option<u64>,
 }
 
-/// The arrays in the order of the file. One that makes no sense is an error of its own.
+/// Parses the arrays in the order of the file. A malformed array is an error of its own.
 fn parse_arrays(mdstat: &Text) -> Vec<Result<Array<'_>>> {
     let mut arrays: Vec<Result<Array<'_>>> = Vec::new();
     for (raw, line) in mdstat.body().lines().zip(mdstat.lines()) {
@@ -165,7 +164,7 @@ fn parse_arrays(mdstat: &Text) -> Vec<Result<Array<'_>>> {
 }
 
 impl<'a> Array<'a> {
-    /// Reads `md0 : active (read-only) raid1 sdb1[1](F) sda1[0]`.
+    /// Parses `md0 : active (read-only) raid1 sdb1[1](F) sda1[0]`.
     fn parse(mut line: Fields<'a>) -> Result<Self> {
         let name = line.word("array")?;
         if line.word("colon")? != ":" {
@@ -196,7 +195,7 @@ impl<'a> Array<'a> {
         Ok(array)
     }
 
-    /// Reads one of the lines below the first.
+    /// Parses one of the indented lines.
     fn parse_continuation(&mut self, mut line: Fields<'a>) -> Result<()> {
         let rest = line.rest();
         match line.next_word() {
@@ -214,7 +213,7 @@ impl<'a> Array<'a> {
         Ok(())
     }
 
-    /// Concludes what follows from all lines together.
+    /// Fills in fields that depend on all lines.
     fn finish(&mut self) {
         if self.state == "inactive" {
             self.disks = Some((0, 0));
@@ -225,7 +224,7 @@ impl<'a> Array<'a> {
     }
 }
 
-/// Of `super 1.2 level 5, 64k chunk, algorithm 2 [3/2] [U_U]` the numbers in brackets.
+/// Parses the numbers in brackets in `super 1.2 level 5, 64k chunk, algorithm 2 [3/2] [U_U]`.
 fn parse_disks(mut line: Fields<'_>) -> Result<Option<(u64, u64)>> {
     while let Some(word) = line.next_word() {
         let bracketed = word
@@ -239,8 +238,8 @@ fn parse_disks(mut line: Fields<'_>) -> Result<Option<(u64, u64)>> {
     Ok(None)
 }
 
-/// Reads `[=>...]  recovery = 16.1% (7861/48825) finish=61.5min speed=1109K/sec`,
-/// or `resync=DELAYED`. Other lines are none of ours.
+/// Parses `[=>...]  recovery = 16.1% (7861/48825) finish=61.5min speed=1109K/sec` or
+/// `resync=DELAYED`; `None` for other lines.
 fn parse_sync(rest: &str, line: &Fields<'_>) -> Result<Option<SyncState>> {
     let mut words = rest.split([' ', '\t', '=']).filter(|word| !word.is_empty());
     let state = words.find_map(|word| match word {
@@ -255,7 +254,7 @@ fn parse_sync(rest: &str, line: &Fields<'_>) -> Result<Option<SyncState>> {
     for word in words {
         match word {
             "PENDING" | "DELAYED" => blocks = Some(0),
-            // Another machine does it.
+            // The operation runs on another host.
             "REMOTE" => {
                 return Ok(Some(SyncState {
                     state,
@@ -290,7 +289,7 @@ mod tests {
         (out.lines(), out.errors().0)
     }
 
-    /// The state, the numbers of disks (active, failed, spare, required) and of blocks.
+    /// State, number of disks (active, failed, spare, required) and number of blocks.
     fn collected(mdstat: &str) -> String {
         let (lines, skipped) = lines(mdstat);
         assert_eq!(skipped, 0);

@@ -1,7 +1,7 @@
-//! Memory use, from `/proc/meminfo`, documented in `proc_meminfo(5)`.
+//! Memory usage, from `/proc/meminfo`, documented in `proc_meminfo(5)`.
 //!
-//! The kernel names the fields, and new kernels name new ones, so the metrics'
-//! names are made from the file instead of from a list: every line is copied.
+//! New kernels add fields, so metric names are derived from the file instead of a list: every
+//! line is exposed.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -19,7 +19,6 @@ metrics! {
     COUNT: Gauge = "node_memory_*" [];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct MemInfo;
 
@@ -53,14 +52,14 @@ impl Collector for MemInfo {
     }
 }
 
-/// One line: an amount in bytes, or else a number of pages.
+/// A line: a value in bytes, or a number of pages.
 pub(super) struct MemInfoField {
     pub(super) name: String,
     pub(super) value: Result<Value, Value>,
 }
 
 pub(super) fn parse_field(mut fields: Fields<'_>) -> Result<MemInfoField> {
-    // `Active(anon):` is `node_memory_Active_anon_bytes`.
+    // `Active(anon):` becomes `node_memory_Active_anon_bytes`.
     let name = fields.word("field")?.trim_end_matches(':');
     let name = name.replace('(', "_").replace(')', "");
     let value: u64 = fields.parse("value")?;

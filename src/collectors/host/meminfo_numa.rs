@@ -1,8 +1,9 @@
-//! Memory use of each NUMA node, from `/sys/devices/system/node/node*`, documented in
-//! `Documentation/admin-guide/numastat.rst` and, for what it shares with
-//! `/proc/meminfo`, in `proc_meminfo(5)`.
+//! Memory usage per NUMA node, from `/sys/devices/system/node/node*`, documented in
+//! `Documentation/admin-guide/numastat.rst` and, for the fields shared with `/proc/meminfo`, in
+//! `proc_meminfo(5)`.
 //!
-//! Like `meminfo` it copies every line, but its names do not tell bytes from pages.
+//! As in `meminfo`, every line is exposed, but the metric names do not distinguish bytes from
+//! pages.
 
 use super::meminfo::{MemInfoField, parse_field};
 use crate::{
@@ -15,13 +16,12 @@ use crate::{
 };
 
 metrics! {
-    /// The node's memory as *: huge pages are counted, everything else is in bytes.
+    /// Memory information field *, in bytes; huge pages are a number of pages.
     MEMORY: Gauge = "node_memory_numa_*" ["node"];
-    /// How many pages the node gave out as *.
+    /// NUMA allocation statistics field *, in pages.
     PAGES: Counter = "node_memory_numa_*_total" ["node"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct MemInfoNuma;
 

@@ -1,6 +1,6 @@
-//! The machine itself: `node_exporter`'s families, under their old names.
+//! Host metrics: the metric families of `node_exporter` under their original names.
 //!
-//! To add a collector, write its module and name it here, twice.
+//! To add a collector, write its module and add it here in two places.
 
 mod arp;
 mod bonding;
@@ -68,7 +68,7 @@ mod zoneinfo;
 
 use crate::collector::{Entry, Layer::Host};
 
-/// Every collector of this layer.
+/// All host collectors.
 pub(super) const ALL: &[Entry] = &[
     Entry::new::<arp::Arp>(Host),
     Entry::new::<bonding::Bonding>(Host),
@@ -131,7 +131,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::new::<watchdog::Watchdog>(Host),
     Entry::new::<xfs::Xfs>(Host),
     Entry::new::<zoneinfo::ZoneInfo>(Host),
-    // Still to come: replace the line by the collector.
+    // Not implemented yet; replace each entry by its collector.
     Entry::planned("bcache", true, &["priorityStats"]),
     Entry::planned("bcachefs", true, &[]),
     Entry::planned("dmmultipath", true, &[]),

@@ -1,10 +1,10 @@
-//! What each NFS mount does, from `/proc/self/mountstats`, documented in the kernel's
-//! `filesystems/nfs/` and, for the columns, only in `net/sunrpc/stats.c`, `xprtsock.c` and
+//! Statistics of NFS mounts, from `/proc/self/mountstats`, documented in the kernel's
+//! `filesystems/nfs/`; the columns are documented only by `net/sunrpc/stats.c`, `xprtsock.c` and
 //! `nfs_iostat.h`.
 //!
-//! Mounts of one export share their numbers, so an export is counted once for each server
-//! address and transport protocol. The address is not in the file but in
-//! `/proc/self/mountinfo`, looked up there by mount point.
+//! Mounts of one export share their statistics, so an export is exposed once per server address
+//! and transport protocol. The address is not part of the file; it is looked up by mount point
+//! in `/proc/self/mountinfo`.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,113 +18,113 @@ use crate::{
 };
 
 metrics! {
-    /// Where an NFS export is mounted.
+    /// NFS export information: its mount point and server address.
     MOUNTPOINT: Info = "node_mountstats_nfs_mountpoint_info" ["export", "mountaddr", "mountpoint", "protocol"];
-    /// Seconds since the export was mounted.
+    /// The age of the NFS mount in seconds.
     AGE: Counter = "node_mountstats_nfs_age_seconds_total" ["export", "mountaddr", "protocol"];
-    /// Bytes that programs read through the page cache.
+    /// Number of bytes read using the read() syscall.
     READ_BYTES: Counter = "node_mountstats_nfs_read_bytes_total" ["export", "mountaddr", "protocol"];
-    /// Bytes that programs wrote through the page cache.
+    /// Number of bytes written using the write() syscall.
     WRITE_BYTES: Counter = "node_mountstats_nfs_write_bytes_total" ["export", "mountaddr", "protocol"];
-    /// Bytes that programs read past the page cache (O_DIRECT).
+    /// Number of bytes read using the read() syscall in O_DIRECT mode.
     DIRECT_READ_BYTES: Counter = "node_mountstats_nfs_direct_read_bytes_total" ["export", "mountaddr", "protocol"];
-    /// Bytes that programs wrote past the page cache (O_DIRECT).
+    /// Number of bytes written using the write() syscall in O_DIRECT mode.
     DIRECT_WRITE_BYTES: Counter = "node_mountstats_nfs_direct_write_bytes_total" ["export", "mountaddr", "protocol"];
-    /// Bytes that were read from the server.
+    /// Number of bytes read from the NFS server, in total.
     TOTAL_READ_BYTES: Counter = "node_mountstats_nfs_total_read_bytes_total" ["export", "mountaddr", "protocol"];
-    /// Bytes that were written to the server.
+    /// Number of bytes written to the NFS server, in total.
     TOTAL_WRITE_BYTES: Counter = "node_mountstats_nfs_total_write_bytes_total" ["export", "mountaddr", "protocol"];
-    /// Pages that were read by mapped memory and whole-page reads.
+    /// Number of pages read directly via mmap()'d files or whole-page reads.
     READ_PAGES: Counter = "node_mountstats_nfs_read_pages_total" ["export", "mountaddr", "protocol"];
-    /// Pages that were written by mapped memory and whole-page writes.
+    /// Number of pages written directly via mmap()'d files or whole-page writes.
     WRITE_PAGES: Counter = "node_mountstats_nfs_write_pages_total" ["export", "mountaddr", "protocol"];
-    /// Times that cached attributes of a file were checked with the server.
+    /// Number of times cached inode attributes are re-validated from the server.
     INODE_REVALIDATE: Counter = "node_mountstats_nfs_event_inode_revalidate_total" ["export", "mountaddr", "protocol"];
-    /// Times that a cached directory entry was checked with the server.
+    /// Number of times cached dentry nodes are re-validated from the server.
     DNODE_REVALIDATE: Counter = "node_mountstats_nfs_event_dnode_revalidate_total" ["export", "mountaddr", "protocol"];
-    /// Times that the cached contents of a file were thrown away.
+    /// Number of times cached file data are invalidated.
     DATA_INVALIDATE: Counter = "node_mountstats_nfs_event_data_invalidate_total" ["export", "mountaddr", "protocol"];
-    /// Times that the cached attributes of a file were thrown away.
+    /// Number of times cached inode attributes are invalidated.
     ATTRIBUTE_INVALIDATE: Counter = "node_mountstats_nfs_event_attribute_invalidate_total" ["export", "mountaddr", "protocol"];
-    /// Times that a file or directory was opened.
+    /// Number of times cached files or directories have been opened.
     VFS_OPEN: Counter = "node_mountstats_nfs_event_vfs_open_total" ["export", "mountaddr", "protocol"];
-    /// Times that a name was looked up in a directory.
+    /// Number of times a directory lookup has occurred.
     VFS_LOOKUP: Counter = "node_mountstats_nfs_event_vfs_lookup_total" ["export", "mountaddr", "protocol"];
-    /// Times that permissions were checked.
+    /// Number of times permissions have been checked.
     VFS_ACCESS: Counter = "node_mountstats_nfs_event_vfs_access_total" ["export", "mountaddr", "protocol"];
-    /// Times that a cached page was written to.
+    /// Number of updates (and potential writes) to pages.
     VFS_UPDATE_PAGE: Counter = "node_mountstats_nfs_event_vfs_update_page_total" ["export", "mountaddr", "protocol"];
-    /// Times that a single page was read.
+    /// Number of single pages read.
     VFS_READ_PAGE: Counter = "node_mountstats_nfs_event_vfs_read_page_total" ["export", "mountaddr", "protocol"];
-    /// Times that a group of pages was read ahead.
+    /// Number of times a group of pages has been read.
     VFS_READ_PAGES: Counter = "node_mountstats_nfs_event_vfs_read_pages_total" ["export", "mountaddr", "protocol"];
-    /// Times that a single page was written back.
+    /// Number of single pages written.
     VFS_WRITE_PAGE: Counter = "node_mountstats_nfs_event_vfs_write_page_total" ["export", "mountaddr", "protocol"];
-    /// Times that a group of pages was written back.
+    /// Number of times a group of pages has been written.
     VFS_WRITE_PAGES: Counter = "node_mountstats_nfs_event_vfs_write_pages_total" ["export", "mountaddr", "protocol"];
-    /// Times that a part of a directory was listed.
+    /// Number of times directory entries have been read with getdents().
     VFS_GETDENTS: Counter = "node_mountstats_nfs_event_vfs_getdents_total" ["export", "mountaddr", "protocol"];
-    /// Times that attributes were set.
+    /// Number of times file attributes have been set.
     VFS_SETATTR: Counter = "node_mountstats_nfs_event_vfs_setattr_total" ["export", "mountaddr", "protocol"];
-    /// Times that pending writes were sent because a file was closed.
+    /// Number of times pending writes have been flushed to the server on close.
     VFS_FLUSH: Counter = "node_mountstats_nfs_event_vfs_flush_total" ["export", "mountaddr", "protocol"];
-    /// Times that a program asked for its writes to be made durable.
+    /// Number of times fsync() has been called on directories and files.
     VFS_FSYNC: Counter = "node_mountstats_nfs_event_vfs_fsync_total" ["export", "mountaddr", "protocol"];
-    /// Times that a lock was asked for.
+    /// Number of times locking has been attempted on a file.
     VFS_LOCK: Counter = "node_mountstats_nfs_event_vfs_lock_total" ["export", "mountaddr", "protocol"];
-    /// Times that the last user of an open file let go of it.
+    /// Number of times files have been closed and released.
     VFS_FILE_RELEASE: Counter = "node_mountstats_nfs_event_vfs_file_release_total" ["export", "mountaddr", "protocol"];
-    /// Times that a file was truncated.
+    /// Number of times files have been truncated.
     TRUNCATION: Counter = "node_mountstats_nfs_event_truncation_total" ["export", "mountaddr", "protocol"];
-    /// Times that a write made a file longer.
+    /// Number of times a file has been grown due to writes beyond its existing end.
     WRITE_EXTENSION: Counter = "node_mountstats_nfs_event_write_extension_total" ["export", "mountaddr", "protocol"];
-    /// Times that a file was removed while open, and so only renamed.
+    /// Number of times an open file was removed and therefore renamed (silly rename).
     SILLY_RENAME: Counter = "node_mountstats_nfs_event_silly_rename_total" ["export", "mountaddr", "protocol"];
-    /// Times that the server sent less than was asked for.
+    /// Number of times the NFS server returned less data than requested while reading.
     SHORT_READ: Counter = "node_mountstats_nfs_event_short_read_total" ["export", "mountaddr", "protocol"];
-    /// Times that the server wrote less than it was sent.
+    /// Number of times the NFS server wrote less data than it was sent.
     SHORT_WRITE: Counter = "node_mountstats_nfs_event_short_write_total" ["export", "mountaddr", "protocol"];
-    /// Times that the server asked for patience (EJUKEBOX, NFS4ERR_DELAY).
+    /// Number of times the NFS server indicated EJUKEBOX or NFS4ERR_DELAY.
     JUKEBOX_DELAY: Counter = "node_mountstats_nfs_event_jukebox_delay_total" ["export", "mountaddr", "protocol"];
-    /// Reads that went straight to the storage (pNFS).
+    /// Number of NFS v4.1+ pNFS reads.
     PNFS_READ: Counter = "node_mountstats_nfs_event_pnfs_read_total" ["export", "mountaddr", "protocol"];
-    /// Writes that went straight to the storage (pNFS).
+    /// Number of NFS v4.1+ pNFS writes.
     PNFS_WRITE: Counter = "node_mountstats_nfs_event_pnfs_write_total" ["export", "mountaddr", "protocol"];
-    /// Times that the transport asked for the server's port anew.
+    /// Number of times the transport has queried the server's port (rpcbind).
     BIND: Counter = "node_mountstats_nfs_transport_bind_total" ["export", "mountaddr", "protocol", "transport"];
-    /// Connections that the transport made to the server.
+    /// Number of times the transport has made a TCP connection to the NFS server.
     CONNECT: Counter = "node_mountstats_nfs_transport_connect_total" ["export", "mountaddr", "protocol", "transport"];
     /// Seconds since the transport was last used.
     IDLE_TIME: Gauge = "node_mountstats_nfs_transport_idle_time_seconds" ["export", "mountaddr", "protocol", "transport"];
-    /// Requests that the transport sent.
+    /// Number of RPC requests sent by this transport to the NFS server.
     SENDS: Counter = "node_mountstats_nfs_transport_sends_total" ["export", "mountaddr", "protocol", "transport"];
-    /// Answers that the transport received.
+    /// Number of RPC responses received by this transport from the NFS server.
     RECEIVES: Counter = "node_mountstats_nfs_transport_receives_total" ["export", "mountaddr", "protocol", "transport"];
-    /// Answers to requests that nobody had made.
+    /// Number of times the NFS server sent a response with a transaction ID unknown to this client.
     BAD_TRANSACTION_IDS: Counter = "node_mountstats_nfs_transport_bad_transaction_ids_total" ["export", "mountaddr", "protocol", "transport"];
-    /// Length of the queue for a free slot, added up whenever a request was sent.
+    /// Length of the queue for a free RPC slot, summed over all sent requests.
     BACKLOG_QUEUE: Counter = "node_mountstats_nfs_transport_backlog_queue_total" ["export", "mountaddr", "protocol", "transport"];
-    /// Most slots for requests that were ever in use at the same time.
+    /// Maximum number of simultaneously active RPC requests ever used.
     MAXIMUM_RPC_SLOTS: Gauge = "node_mountstats_nfs_transport_maximum_rpc_slots" ["export", "mountaddr", "protocol", "transport"];
-    /// Length of the queue for sending, added up whenever a request was sent.
+    /// Length of the transport's sending queue, summed over all sent requests.
     SENDING_QUEUE: Counter = "node_mountstats_nfs_transport_sending_queue_total" ["export", "mountaddr", "protocol", "transport"];
-    /// Length of the queue for answers, added up whenever a request was sent.
+    /// Length of the transport's queue for responses, summed over all sent requests.
     PENDING_QUEUE: Counter = "node_mountstats_nfs_transport_pending_queue_total" ["export", "mountaddr", "protocol", "transport"];
-    /// Requests for an operation that were answered or given up.
+    /// Number of requests completed for a given operation.
     REQUESTS: Counter = "node_mountstats_nfs_operations_requests_total" ["export", "mountaddr", "operation", "protocol"];
-    /// Times that a request for an operation was sent, again included.
+    /// Number of times an actual RPC request has been transmitted for a given operation.
     TRANSMISSIONS: Counter = "node_mountstats_nfs_operations_transmissions_total" ["export", "mountaddr", "operation", "protocol"];
-    /// Times that a request for an operation ran into a major timeout.
+    /// Number of times a request has had a major timeout for a given operation.
     MAJOR_TIMEOUTS: Counter = "node_mountstats_nfs_operations_major_timeouts_total" ["export", "mountaddr", "operation", "protocol"];
-    /// Bytes sent for an operation, headers included.
+    /// Number of bytes sent for a given operation, including RPC headers and payload.
     SENT_BYTES: Counter = "node_mountstats_nfs_operations_sent_bytes_total" ["export", "mountaddr", "operation", "protocol"];
-    /// Bytes received for an operation, headers included.
+    /// Number of bytes received for a given operation, including RPC headers and payload.
     RECEIVED_BYTES: Counter = "node_mountstats_nfs_operations_received_bytes_total" ["export", "mountaddr", "operation", "protocol"];
-    /// Seconds that requests for an operation waited before they were sent.
+    /// Duration all requests spent queued for transmission for a given operation, in seconds.
     QUEUE_TIME: Counter = "node_mountstats_nfs_operations_queue_time_seconds_total" ["export", "mountaddr", "operation", "protocol"];
-    /// Seconds between the sending of requests for an operation and their answers.
+    /// Duration all requests took to get a reply after transmission, in seconds.
     RESPONSE_TIME: Counter = "node_mountstats_nfs_operations_response_time_seconds_total" ["export", "mountaddr", "operation", "protocol"];
-    /// Seconds that requests for an operation took from beginning to end.
+    /// Duration all requests took from enqueuing to completion for a given operation, in seconds.
     REQUEST_TIME: Counter = "node_mountstats_nfs_operations_request_time_seconds_total" ["export", "mountaddr", "operation", "protocol"];
 }
 
@@ -160,7 +160,7 @@ const EVENTS: &[Option<&Metric<3>>] = &[
     Some(&VFS_FSYNC),
     Some(&VFS_LOCK),
     Some(&VFS_FILE_RELEASE),
-    None, // waits for congestion, which no kernel counts any more
+    None, // waits for congestion, no longer counted by any kernel
     Some(&TRUNCATION),
     Some(&WRITE_EXTENSION),
     Some(&SILLY_RENAME),
@@ -173,7 +173,7 @@ const EVENTS: &[Option<&Metric<3>>] = &[
 
 /// The columns of `xprt:` after the protocol, for TCP.
 const TCP: &[Option<&Metric<4>>] = &[
-    None, // our port
+    None, // local port
     Some(&BIND),
     Some(&CONNECT),
     None, // seconds spent connecting
@@ -181,14 +181,14 @@ const TCP: &[Option<&Metric<4>>] = &[
     Some(&SENDS),
     Some(&RECEIVES),
     Some(&BAD_TRANSACTION_IDS),
-    None, // requests under way, added up
+    None, // requests in flight, accumulated
     Some(&BACKLOG_QUEUE),
     Some(&MAXIMUM_RPC_SLOTS),
     Some(&SENDING_QUEUE),
     Some(&PENDING_QUEUE),
 ];
 
-/// The same for UDP, which does not connect.
+/// The same for UDP, which has no connections.
 const UDP: &[Option<&Metric<4>>] = &[
     None,
     Some(&BIND),
@@ -202,10 +202,9 @@ const UDP: &[Option<&Metric<4>>] = &[
     Some(&PENDING_QUEUE),
 ];
 
-/// How many columns RDMA has in common with TCP; it goes on with its own.
+/// Number of columns that RDMA shares with TCP; the columns after these are specific to RDMA.
 const RDMA_COLUMNS: usize = 10;
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct MountStats;
 
@@ -231,7 +230,7 @@ impl Collector for MountStats {
     }
 }
 
-/// One NFS mount, its numbers yet to be read.
+/// An NFS mount whose lines have not been parsed yet.
 struct NfsMount<'a> {
     head: Fields<'a>,
     export: &'a str,
@@ -285,7 +284,7 @@ fn add_export(out: &mut Families, mount: &NfsMount<'_>, address: &str) {
             "tcp" => TCP,
             "udp" => UDP,
             "rdma" => TCP.get(..RDMA_COLUMNS).unwrap_or(TCP),
-            // Like TCP, less the port.
+            // Like TCP, without the port.
             "local" => TCP.get(1..).unwrap_or(TCP),
             _ => {
                 out.record_error(line.error(format_args!("unknown transport {kind:?}")));
@@ -307,7 +306,7 @@ fn add_export(out: &mut Families, mount: &NfsMount<'_>, address: &str) {
     }
 }
 
-/// Adds the columns of a line, as many as there are: all of these or none.
+/// Adds the columns that the line has: all of them, or none if one is malformed.
 fn add_columns<const N: usize>(
     out: &mut Families,
     metrics: &[Option<&'static Metric<N>>],
@@ -354,7 +353,7 @@ fn add_operation(out: &mut Families, labels: [&str; 4], mut line: Fields<'_>) ->
     Ok(())
 }
 
-/// The NFS mounts of a `mountstats` file.
+/// Finds the NFS mounts in a `mountstats` file.
 fn parse_mounts<'a>(out: &mut Families, text: &'a Text) -> Vec<NfsMount<'a>> {
     let mut mounts: Vec<NfsMount<'a>> = Vec::new();
     let mut current: Option<NfsMount<'a>> = None;
@@ -394,7 +393,7 @@ fn parse_mounts<'a>(out: &mut Families, text: &'a Text) -> Vec<NfsMount<'a>> {
                 mount.transports.push((protocol, line));
             }
             "opts:" | "caps:" | "sec:" | "nfsv4:" | "fsc:" | "impl_id:" => {}
-            // Operations come last; their lines have no other mark than the colon.
+            // Operations come last; only the colon identifies their lines.
             _ => {
                 if let (Some(name), false) = (word.strip_suffix(':'), mount.protocol.is_empty()) {
                     mount.operations.push((name, line));
@@ -406,7 +405,7 @@ fn parse_mounts<'a>(out: &mut Families, text: &'a Text) -> Vec<NfsMount<'a>> {
     mounts
 }
 
-/// `device X mounted on Y with fstype nfs4 statvers=1.1`, its first word taken.
+/// Parses `device X mounted on Y with fstype nfs4 statvers=1.1`, after the first word.
 fn parse_nfs_mount(mut line: Fields<'_>) -> Option<NfsMount<'_>> {
     let head = line.clone();
     let export = line.next_word()?;
@@ -426,7 +425,7 @@ fn parse_nfs_mount(mut line: Fields<'_>) -> Option<NfsMount<'_>> {
     })
 }
 
-/// The servers' addresses, by mount point and export, out of a `mountinfo` file.
+/// Parses the server addresses in a `mountinfo` file, by mount point and export.
 fn parse_addresses(mountinfo: &Text) -> HashMap<(&str, &str), &str> {
     mountinfo.lines().filter_map(parse_address).collect()
 }

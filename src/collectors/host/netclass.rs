@@ -1,11 +1,11 @@
-//! What each network interface is and how it is set up, from `/sys/class/net`,
-//! documented in the kernel's `Documentation/ABI/testing/sysfs-class-net`.
+//! Properties and settings of network interfaces, from `/sys/class/net`, documented in the
+//! kernel's `Documentation/ABI/testing/sysfs-class-net`.
 //!
-//! Most of it is not read there: 25 files for each of 67 interfaces cost 4.6 ms, one
-//! answer of rtnetlink that says the same costs 0.1 ms, and the netdev collector needs
-//! it too. It speaks of the exporter's own network namespace, though, where a sysfs
-//! speaks of the one it was mounted in, so it is asked only if both list the same
-//! interfaces; see [`is_same_namespace`]. The values are always those of sysfs.
+//! Most values are not read from there: reading 25 files for each of 67 interfaces takes 4.6 ms,
+//! whereas a single rtnetlink dump with the same values takes 0.1 ms and is needed by the netdev
+//! collector, too. However, rtnetlink reports the exporter's own network namespace, whereas a
+//! sysfs shows the namespace it was mounted in. Therefore rtnetlink is used only if both list
+//! the same interfaces; see [`is_same_namespace`]. The values are always those of sysfs.
 
 use std::{
     borrow::Cow,
@@ -28,74 +28,74 @@ use crate::{
 };
 
 metrics! {
-    /// Whether the interface is operationally up: 0 also where that is unknown, as for lo.
+    /// Value is 1 if operstate is 'up', 0 otherwise (also if unknown, as for lo).
     UP: Gauge = "node_network_up" ["device"];
-    /// What the interface is besides numbers; the value is always 1.
+    /// Non-numeric data of the network interface, value is always 1.
     INFO: Info = "node_network_info" ["device", "address", "broadcast", "duplex", "operstate", "adminstate", "ifalias"];
-    /// Where the hardware address comes from: 0 burnt in, 1 random, 2 stolen from another device, 3 set.
+    /// Origin of the hardware address: 0 permanent, 1 random, 2 stolen from another device, 3 set.
     ADDRESS_ASSIGN_TYPE: Gauge = "node_network_address_assign_type" ["device"];
-    /// Whether there is a carrier; not known of an interface that is switched off.
+    /// Whether the interface has a carrier; missing while it is administratively down.
     CARRIER: Gauge = "node_network_carrier" ["device"];
-    /// How often the carrier came or went.
+    /// Number of carrier changes.
     CARRIER_CHANGES: Counter = "node_network_carrier_changes_total" ["device"];
-    /// How often the carrier came.
+    /// Number of times the carrier came up.
     CARRIER_UP_CHANGES: Counter = "node_network_carrier_up_changes_total" ["device"];
-    /// How often the carrier went.
+    /// Number of times the carrier went down.
     CARRIER_DOWN_CHANGES: Counter = "node_network_carrier_down_changes_total" ["device"];
-    /// Tells apart interfaces that share one hardware address.
+    /// Device ID that distinguishes interfaces sharing a hardware address.
     DEVICE_ID: Gauge = "node_network_device_id" ["device"];
-    /// Whether the interface waits for something outside, such as a login; not known of one that is switched off.
+    /// Whether the interface waits for an external event; missing while it is administratively
+    /// down.
     DORMANT: Gauge = "node_network_dormant" ["device"];
-    /// The interface's flags as a bit mask, IFF_* in linux/if.h.
+    /// Interface flags as a bit mask, IFF_* in linux/if.h.
     FLAGS: Gauge = "node_network_flags" ["device"];
-    /// The interface's number.
+    /// Interface index.
     IFACE_ID: Gauge = "node_network_iface_id" ["device"];
-    /// The number of the interface below this one, or of its peer, or its own.
+    /// Index of the lower interface or the peer, or the interface's own index.
     IFACE_LINK: Gauge = "node_network_iface_link" ["device"];
-    /// Whether the interface goes up at once with its carrier (0), or waits for user space (1).
+    /// Link mode: operational as soon as there is a carrier (0), or after user space allows it (1).
     IFACE_LINK_MODE: Gauge = "node_network_iface_link_mode" ["device"];
-    /// Largest packet that the interface sends, in bytes.
+    /// Maximum transmission unit in bytes.
     MTU_BYTES: Gauge = "node_network_mtu_bytes" ["device"];
-    /// Where the interface's name comes from: 1 counted by the kernel, 2 predictable, 3 from user space, 4 renamed.
+    /// Origin of the name: 1 enumerated by the kernel, 2 predictable, 3 user space, 4 renamed.
     NAME_ASSIGN_TYPE: Gauge = "node_network_name_assign_type" ["device"];
-    /// The group of interfaces that the administrator put it into.
+    /// Group that the administrator assigned the interface to.
     NET_DEV_GROUP: Gauge = "node_network_net_dev_group" ["device"];
-    /// Speed in bytes per second; -125000 where the driver does not know it.
+    /// Speed in bytes per second; -125000 if the driver does not know it.
     SPEED_BYTES: Gauge = "node_network_speed_bytes" ["device"];
-    /// Length of the transmit queue, in packets.
+    /// Transmit queue length in packets.
     TRANSMIT_QUEUE_LENGTH: Gauge = "node_network_transmit_queue_length" ["device"];
-    /// What kind of link it is, ARPHRD_* in linux/if_arp.h; 1 is Ethernet.
+    /// Link type, ARPHRD_* in linux/if_arp.h; 1 is Ethernet.
     PROTOCOL_TYPE: Gauge = "node_network_protocol_type" ["device"];
-    /// Other names that the interface answers to; the value is always 1. Known from netlink only.
+    /// Alternative names of the interface, value is always 1; available only through netlink.
     ALTNAMES_INFO: Info = "node_network_altnames_info" ["device", "altname"];
 }
 
-/// After how many scrapes an interface's remembered attributes are read again: the same
-/// address can be set once more, which changes where it comes from.
+/// Number of scrapes after which an interface's cached attributes are read again: setting the
+/// same address once more changes `addr_assign_type` only.
 const REREAD_SCRAPES: u32 = 64;
 
-/// The flags of the netclass collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct NetClassFlags {
-    /// Interfaces to leave out.
+    /// Regexp of devices to ignore.
     #[arg(
         long = "collector.netclass.ignored-devices",
         value_name = "REGEX",
         default_value = "^$"
     )]
     netclass_ignored_devices: Pattern,
-    /// Leave out speeds that the driver does not know.
+    /// Ignore speeds that the driver does not know.
     #[arg(
         long = "collector.netclass.ignore-invalid-speed",
         default_value_t = false,
         action = ArgAction::Set
     )]
     netclass_ignore_invalid_speed: bool,
-    /// Expose the exporter's own interfaces even where sysfs lists others.
+    /// Always use netlink, even if sysfs lists other interfaces.
     #[arg(long = "collector.netclass.netlink", default_value_t = false, action = ArgAction::Set)]
     netclass_netlink: bool,
-    /// With netclass.netlink, expose the netdev collector's detailed counters too.
+    /// Expose the netdev collector's detailed statistics as well; requires netclass.netlink.
     #[arg(
         long = "collector.netclass_rtnl.with-stats",
         default_value_t = false,
@@ -104,7 +104,6 @@ pub(super) struct NetClassFlags {
     netclass_rtnl_with_stats: bool,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct NetClass {
     ignored: Pattern,
@@ -114,16 +113,16 @@ pub(super) struct NetClass {
     cache: Mutex<NetClassCache>,
 }
 
-/// What was found before.
+/// Attributes cached from earlier scrapes.
 #[derive(Debug, Default)]
 struct NetClassCache {
-    /// How often this was looked at.
+    /// Number of scrapes so far.
     scrapes: u32,
-    /// By the interface's number.
+    /// Keyed by interface index.
     by_ifindex: HashMap<u32, CachedAttributes>,
 }
 
-/// What only sysfs says, and what hardly ever changes without name or address.
+/// Attributes available only in sysfs, which rarely change unless the name or the address does.
 #[derive(Debug)]
 struct CachedAttributes {
     name: String,
@@ -133,7 +132,7 @@ struct CachedAttributes {
     dev_id: Option<i64>,
 }
 
-/// An interface as sysfs shows it. `None` is what the kernel does not say.
+/// An interface with the attributes of sysfs. `None` if the kernel does not report the value.
 #[derive(Debug, Default)]
 struct NetClassInterface<'a> {
     name: Cow<'a, str>,
@@ -188,7 +187,7 @@ impl Collector for NetClass {
                 self.add_links(&mut out, snapshot, Some(&class), links);
             }
             Ok(links) if self.netlink => self.add_links(&mut out, snapshot, None, links),
-            // What sysfs says does not depend on netlink.
+            // Reading sysfs does not depend on netlink.
             _ => {
                 let wanted = |name: &&OsString| !self.ignored.matches(&name.to_string_lossy());
                 for name in names.iter().filter(wanted) {
@@ -203,7 +202,7 @@ impl Collector for NetClass {
 }
 
 impl NetClass {
-    /// `class` is what sysfs adds, if it speaks of the same interfaces.
+    /// `class` provides the attributes missing from netlink, if it lists the same interfaces.
     fn add_links(
         &self,
         out: &mut Families,
@@ -211,7 +210,7 @@ impl NetClass {
         class: Option<&Dir>,
         links: &[Link],
     ) {
-        // Without an answer the files are read instead.
+        // If the request fails, the files are read instead.
         let modes = snapshot.link_modes().ok();
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.scrapes = cache.scrapes.wrapping_add(1);
@@ -316,7 +315,7 @@ impl CachedAttributes {
 
 impl<'a> NetClassInterface<'a> {
     fn from_link(link: &'a Link, attributes: &CachedAttributes) -> Self {
-        // In sysfs these two have no value while the interface is switched off.
+        // In sysfs these two have no value while the interface is administratively down.
         let while_up = |value: Option<bool>| value.filter(|_| link.is_up()).map(i64::from);
         Self {
             name: link.name.as_str().into(),
@@ -347,7 +346,7 @@ impl<'a> NetClassInterface<'a> {
     }
 }
 
-/// Speed and duplex of an interface that is switched on; others have none.
+/// Fills in speed and duplex; an interface that is administratively down has neither.
 fn fill_link_mode(
     out: &mut Families,
     class: Option<&Dir>,
@@ -367,16 +366,16 @@ fn fill_link_mode(
     }
 }
 
-/// The interfaces that sysfs lists. The one file among them is the bonding driver's.
+/// Lists the interfaces in sysfs, without `bonding_masters`, the only file among them.
 fn interface_names(class: &Dir) -> Result<Vec<OsString>> {
     let names = class.names()?.into_iter();
     Ok(names.filter(|name| name != "bonding_masters").collect())
 }
 
-/// Whether a sysfs shows the exporter's own network namespace: the same names, and the
-/// same number for the newest of them. Numbers are counted by namespace, so two that
-/// have the same names, such as those of two containers, rarely have the same numbers;
-/// with `lo` alone, which is 1 everywhere, one cannot tell.
+/// Whether sysfs shows the exporter's own network namespace: the names are the same, and the
+/// newest interface has the same index. Indexes are allocated per namespace, so two namespaces
+/// with the same names, such as those of two containers, rarely have the same indexes. If there
+/// is only `lo`, whose index is always 1, the namespaces cannot be distinguished.
 fn is_same_namespace(class: &Dir, names: &[OsString], links: &[Link]) -> bool {
     let names = names.iter().map(|name| name.to_string_lossy());
     let mut listed: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
@@ -389,7 +388,7 @@ fn is_same_namespace(class: &Dir, names: &[OsString], links: &[Link]) -> bool {
         })
 }
 
-/// Everything sysfs says of an interface, unless it is gone.
+/// Reads all attributes of an interface from sysfs; `None` if it has disappeared.
 fn read_interface(
     out: &mut Families,
     class: &Dir,
@@ -433,7 +432,7 @@ fn read_attribute(out: &mut Families, dir: Option<&Dir>, name: &str, file: &str)
     out.ok_or_skip(read.and_then(|text| parse_number(&text)))
 }
 
-/// Flags and device numbers are hexadecimal.
+/// Parses a number; flags and device numbers are hexadecimal.
 fn parse_number(text: &Text) -> Result<i64> {
     match text.trimmed().strip_prefix("0x") {
         Some(digits) => i64::from_str_radix(digits, 16)
@@ -552,9 +551,9 @@ mod tests {
         let mut listed: Vec<OsString> = links.iter().map(|link| (&link.name).into()).collect();
         listed.sort_unstable();
         if interface_names(&class).unwrap() != listed {
-            return; // The sysfs of another network namespace.
+            return; // This sysfs belongs to another network namespace.
         }
-        // An interface may change between the two readings, but not each time.
+        // An interface may change between the two reads, but not every time.
         let same = (0..5).any(|_| {
             let (netlink, sysfs) = from_netlink_and_sysfs(&Snapshot::for_test_host());
             netlink == sysfs

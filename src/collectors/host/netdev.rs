@@ -1,10 +1,9 @@
-//! What went through each network interface: from rtnetlink, documented in
-//! `linux/if_link.h`, or on request from `/proc/net/dev`, documented in
-//! `proc_pid_net(5)`.
+//! Traffic of network interfaces, from rtnetlink, documented in `linux/if_link.h`, or, if the
+//! flag disables netlink, from `/proc/net/dev`, documented in `proc_pid_net(5)`.
 //!
-//! The names are those of `/proc/net/dev`, whose columns are sums of netlink's finer
-//! counters; `--collector.netdev.enable-detailed-metrics` tells them apart. The
-//! interfaces are those of the exporter's own network namespace.
+//! Metrics are named after the columns of `/proc/net/dev`, which are sums of netlink's counters;
+//! `--collector.netdev.enable-detailed-metrics` exposes the latter separately. The interfaces
+//! are those of the exporter's own network namespace.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -25,103 +24,103 @@ metrics! {
     RECEIVE_BYTES: Counter = "node_network_receive_bytes_total" ["device"];
     /// Packets received.
     RECEIVE_PACKETS: Counter = "node_network_receive_packets_total" ["device"];
-    /// Packets that arrived damaged, or could not be taken for another error.
+    /// Received packets with errors.
     RECEIVE_ERRS: Counter = "node_network_receive_errs_total" ["device"];
-    /// Packets that arrived whole and were thrown away, for want of room or of a use for them.
+    /// Intact received packets that were dropped, for lack of buffers or of a receiver.
     RECEIVE_DROP: Counter = "node_network_receive_drop_total" ["device"];
-    /// Packets lost because the receiver's buffer was full.
+    /// Received packets lost to a FIFO overrun.
     RECEIVE_FIFO: Counter = "node_network_receive_fifo_total" ["device"];
-    /// Packets received with a wrong length, checksum or alignment.
+    /// Received packets with a wrong length, checksum or alignment.
     RECEIVE_FRAME: Counter = "node_network_receive_frame_total" ["device"];
     /// Compressed packets received.
     RECEIVE_COMPRESSED: Counter = "node_network_receive_compressed_total" ["device"];
     /// Multicast packets received.
     RECEIVE_MULTICAST: Counter = "node_network_receive_multicast_total" ["device"];
-    /// Packets received on an inactive part of a bond or team and thrown away; known from netlink only.
+    /// Packets dropped because they arrived on an inactive bond or team port; only with netlink.
     RECEIVE_NOHANDLER: Counter = "node_network_receive_nohandler_total" ["device"];
-    /// Bytes sent.
+    /// Bytes transmitted.
     TRANSMIT_BYTES: Counter = "node_network_transmit_bytes_total" ["device"];
-    /// Packets sent.
+    /// Packets transmitted.
     TRANSMIT_PACKETS: Counter = "node_network_transmit_packets_total" ["device"];
-    /// Packets that could not be sent for an error.
+    /// Packets that could not be transmitted because of an error.
     TRANSMIT_ERRS: Counter = "node_network_transmit_errs_total" ["device"];
-    /// Packets thrown away on their way out, mostly for want of room.
+    /// Packets dropped on transmit, mostly for lack of buffers.
     TRANSMIT_DROP: Counter = "node_network_transmit_drop_total" ["device"];
-    /// Packets lost because the sender's buffer ran empty.
+    /// Packets lost to a FIFO underrun on transmit.
     TRANSMIT_FIFO: Counter = "node_network_transmit_fifo_total" ["device"];
-    /// Collisions while sending.
+    /// Collisions during transmission.
     TRANSMIT_COLLS: Counter = "node_network_transmit_colls_total" ["device"];
-    /// Packets not sent because the carrier was lost, or the sender gave up.
+    /// Packets not transmitted because of a lost carrier or an aborted transmission.
     TRANSMIT_CARRIER: Counter = "node_network_transmit_carrier_total" ["device"];
-    /// Compressed packets sent.
+    /// Compressed packets transmitted.
     TRANSMIT_COMPRESSED: Counter = "node_network_transmit_compressed_total" ["device"];
-    /// Packets that arrived damaged, or could not be taken for another error; in place of errs where detailed metrics are asked for.
+    /// Received packets with errors; replaces errs with detailed metrics.
     RECEIVE_ERRORS: Counter = "node_network_receive_errors_total" ["device"];
-    /// Packets that arrived whole and were thrown away, without those the device had no room for; in place of drop where detailed metrics are asked for.
+    /// Intact received packets dropped, without missed errors; replaces drop with detailed metrics.
     RECEIVE_DROPPED: Counter = "node_network_receive_dropped_total" ["device"];
-    /// Multicast packets received; in place of receive_multicast where detailed metrics are asked for.
+    /// Multicast packets received; replaces receive_multicast with detailed metrics.
     MULTICAST: Counter = "node_network_multicast_total" ["device"];
-    /// Packets received with a wrong length; only where detailed metrics are asked for.
+    /// Received packets with a wrong length; only with detailed metrics.
     RECEIVE_LENGTH_ERRORS: Counter = "node_network_receive_length_errors_total" ["device"];
-    /// Packets received that did not fit the ring's buffers; only where detailed metrics are asked for.
+    /// Received packets that overflowed the ring buffer; only with detailed metrics.
     RECEIVE_OVER_ERRORS: Counter = "node_network_receive_over_errors_total" ["device"];
-    /// Packets received with a wrong checksum; only where detailed metrics are asked for.
+    /// Received packets with a wrong checksum; only with detailed metrics.
     RECEIVE_CRC_ERRORS: Counter = "node_network_receive_crc_errors_total" ["device"];
-    /// Packets received with a wrong alignment; only where detailed metrics are asked for.
+    /// Received packets with a wrong alignment; only with detailed metrics.
     RECEIVE_FRAME_ERRORS: Counter = "node_network_receive_frame_errors_total" ["device"];
-    /// Packets lost because the receiver's buffer was full; in place of fifo where detailed metrics are asked for.
+    /// Received packets lost to a FIFO overrun; replaces fifo with detailed metrics.
     RECEIVE_FIFO_ERRORS: Counter = "node_network_receive_fifo_errors_total" ["device"];
-    /// Packets the device had no room for; only where detailed metrics are asked for.
+    /// Packets missed because the device had no buffer; only with detailed metrics.
     RECEIVE_MISSED_ERRORS: Counter = "node_network_receive_missed_errors_total" ["device"];
-    /// Packets that could not be sent for an error; in place of errs where detailed metrics are asked for.
+    /// Packets that could not be transmitted because of an error; replaces errs with detailed
+    /// metrics.
     TRANSMIT_ERRORS: Counter = "node_network_transmit_errors_total" ["device"];
-    /// Packets thrown away on their way out; in place of drop where detailed metrics are asked for.
+    /// Packets dropped on transmit; replaces drop with detailed metrics.
     TRANSMIT_DROPPED: Counter = "node_network_transmit_dropped_total" ["device"];
-    /// Collisions while sending; in place of colls where detailed metrics are asked for.
+    /// Collisions during transmission; replaces colls with detailed metrics.
     COLLISIONS: Counter = "node_network_collisions_total" ["device"];
-    /// Packets whose sending was given up; only where detailed metrics are asked for.
+    /// Aborted transmissions; only with detailed metrics.
     TRANSMIT_ABORTED_ERRORS: Counter = "node_network_transmit_aborted_errors_total" ["device"];
-    /// Packets not sent because the carrier was lost; only where detailed metrics are asked for.
+    /// Packets not transmitted because of a lost carrier; only with detailed metrics.
     TRANSMIT_CARRIER_ERRORS: Counter = "node_network_transmit_carrier_errors_total" ["device"];
-    /// Packets lost because the sender's buffer ran empty; in place of fifo where detailed metrics are asked for.
+    /// Packets lost to a FIFO underrun on transmit; replaces fifo with detailed metrics.
     TRANSMIT_FIFO_ERRORS: Counter = "node_network_transmit_fifo_errors_total" ["device"];
-    /// Packets after which the transceiver gave no sign of life; only where detailed metrics are asked for.
+    /// Transmissions without a heartbeat signal of the transceiver; only with detailed metrics.
     TRANSMIT_HEARTBEAT_ERRORS: Counter = "node_network_transmit_heartbeat_errors_total" ["device"];
-    /// Packets not sent for a late collision; only where detailed metrics are asked for.
+    /// Packets not transmitted because of a late collision; only with detailed metrics.
     TRANSMIT_WINDOW_ERRORS: Counter = "node_network_transmit_window_errors_total" ["device"];
-    /// The IP addresses of each interface and how far they reach; the value is always 1.
+    /// IP addresses of each interface and their scope; the value is always 1.
     ADDRESS_INFO: Info = "node_network_address_info" ["device", "address", "netmask", "scope"];
 }
 
 const INCLUDE: &str = "collector.netdev.device-include";
 const EXCLUDE: &str = "collector.netdev.device-exclude";
 
-/// The flags of the netdev collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags")]
 pub(super) struct NetDevFlags {
-    /// Interfaces to expose; not together with device-exclude.
+    /// Regexp of devices to include (mutually exclusive with device-exclude).
     #[arg(
         long = INCLUDE,
         value_name = "REGEX",
         alias = "collector.netdev.device-whitelist"
     )]
     netdev_device_include: Option<Pattern>,
-    /// Interfaces to leave out; not together with device-include.
+    /// Regexp of devices to exclude (mutually exclusive with device-include).
     #[arg(
         long = EXCLUDE,
         value_name = "REGEX",
         alias = "collector.netdev.device-blacklist"
     )]
     netdev_device_exclude: Option<Pattern>,
-    /// Ask netlink, not /proc/net/dev.
+    /// Use netlink instead of /proc/net/dev.
     #[arg(long = "collector.netdev.netlink", default_value_t = true, action = ArgAction::Set)]
     netdev_netlink: bool,
     /// Expose the addresses of all interfaces.
     #[arg(long = "collector.netdev.address-info", default_value_t = false, action = ArgAction::Set)]
     netdev_address_info: bool,
-    /// Expose finer counters, partly under other names.
+    /// Expose detailed counters; some replace others under a different name.
     #[arg(
         long = "collector.netdev.enable-detailed-metrics",
         default_value_t = false,
@@ -133,9 +132,8 @@ pub(super) struct NetDevFlags {
     netdev_label_ifalias: bool,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags")]
 pub(super) struct NetDev {
     devices: Filter,
     netlink: bool,
@@ -197,7 +195,7 @@ impl NetDev {
     fn add_table(&self, out: &mut Families, table: &Text, class: Option<&Dir>) {
         let mut columns = Vec::new();
         for mut fields in table.lines() {
-            // Aliases of old have a colon in their names, as in `eth0:1`.
+            // Old alias interfaces have a colon in their names, as in `eth0:1`.
             let Some((device, numbers)) = fields.rest().rsplit_once(':') else {
                 if fields.rest().contains('|') {
                     columns = self.columns(fields.rest());
@@ -234,7 +232,7 @@ impl NetDev {
         }
     }
 
-    /// The metrics in the order of the columns, of which old kernels have fewer.
+    /// Returns the metrics in the order of the columns; old kernels have fewer columns.
     fn columns(&self, header: &str) -> Vec<Option<&'static Metric<1>>> {
         let mut sections = header.split('|').skip(1);
         let mut section_metrics = |metric_for: fn(&Self, &str) -> Option<&'static Metric<1>>| {
@@ -282,7 +280,7 @@ impl NetDev {
     }
 }
 
-/// The finest counters there are, without the alias.
+/// Adds the detailed counters, without the `ifalias` label.
 pub(super) fn add_detailed(out: &mut Families, device: &str, stats: &LinkStats) {
     add_rows(
         out,
@@ -387,7 +385,7 @@ fn detailed_counters(stats: &LinkStats) -> Vec<(&'static Metric<1>, u64)> {
     ]
 }
 
-/// Not filtered by device, as `node_exporter` does not either.
+/// Not subject to the device filter, as in `node_exporter`.
 fn add_addresses(out: &mut Families, snapshot: &Snapshot) {
     let read = snapshot
         .links()
@@ -405,8 +403,8 @@ fn add_addresses(out: &mut Families, snapshot: &Snapshot) {
     }
 }
 
-/// How far an address reaches, as `node_exporter` has it: by its number, and a loopback
-/// address is `link-local`.
+/// Scope of an address as in `node_exporter`: derived from the address, with loopback addresses
+/// reported as `link-local`.
 fn scope(ip: IpAddr) -> &'static str {
     let (is_link_local, has_no_scope) = match ip {
         IpAddr::V4(ip) => (
@@ -426,7 +424,7 @@ fn scope(ip: IpAddr) -> &'static str {
     }
 }
 
-/// Whether it is a multicast address of that scope.
+/// Whether `ip` is a multicast address of the given scope.
 fn is_multicast(ip: Ipv6Addr, scope: u8) -> bool {
     let [first, second, ..] = ip.octets();
     first == 0xff && second & 0xf == scope

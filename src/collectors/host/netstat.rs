@@ -1,9 +1,9 @@
-//! The network stack's own counters, from `/proc/net/netstat`, `/proc/net/snmp` and
+//! Counters of the network protocols, from `/proc/net/netstat`, `/proc/net/snmp` and
 //! `/proc/net/snmp6`, documented in the kernel's `networking/snmp_counter.rst` and RFC 1213.
 //!
-//! The kernel has some 400 of them and dashboards want 40, so `--collector.netstat.fields`
-//! chooses. What it chose is remembered with the names as the kernel wrote them, because
-//! these hardly ever change: a scrape compares the lines of names and matches nothing.
+//! The kernel has some 400 of them and dashboards use about 40, so `--collector.netstat.fields`
+//! selects them. The names hardly ever change, so the selection is cached with them: a scrape
+//! compares the lines of names and matches no patterns.
 
 use super::positional_cache::PositionalCache;
 use crate::{
@@ -17,18 +17,17 @@ use crate::{
 };
 
 metrics! {
-    /// Protocol counter * as the kernel keeps it, or for a few, such as Tcp_CurrEstab, its present value.
+    /// Protocol statistic *, mostly a counter; a few, such as Tcp_CurrEstab, are gauges.
     FIELD: Unknown = "node_netstat_*" [];
 }
 
-/// What dashboards and alerts use.
+/// Default selection: the counters used by dashboards and alerts.
 const FIELDS: &str = r"^(.*_(InErrors|InErrs)|Ip_Forwarding|Ip(6|Ext)_(InOctets|OutOctets)|Icmp6?_(InMsgs|OutMsgs)|TcpExt_(Listen.*|Syncookies.*|TCPSynRetrans|TCPTimeouts|TCPOFOQueue|TCPRcvQDrop)|Tcp_(ActiveOpens|InSegs|OutSegs|OutRsts|PassiveOpens|RetransSegs|CurrEstab)|Udp6?_(InDatagrams|OutDatagrams|NoPorts|RcvbufErrors|SndbufErrors))$";
 
-/// The flags of the netstat collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct NetStatFlags {
-    /// Counters to expose, by protocol and name, such as `Tcp_InSegs`.
+    /// Regexp of fields to return, matched against protocol and name, such as `Tcp_InSegs`.
     #[arg(
         long = "collector.netstat.fields",
         value_name = "REGEX",
@@ -37,7 +36,6 @@ pub(super) struct NetStatFlags {
     netstat_fields: Pattern,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct NetStat {
     fields: Pattern,
@@ -46,12 +44,12 @@ pub(super) struct NetStat {
     snmp6: PositionalCache<SelectedFields>,
 }
 
-/// What was chosen of one line of names.
+/// Fields selected from a line of names.
 #[derive(Debug)]
 struct SelectedFields {
-    /// How many names there are.
+    /// Number of names in the line.
     total: usize,
-    /// Which in the line, and how it is called in the metric's name.
+    /// Position in the line and field name of each selected field.
     names: Vec<(usize, String)>,
 }
 
@@ -77,7 +75,7 @@ impl Collector for NetStat {
         if let Some(snmp) = out.ok_or_skip(snapshot.read_proc("net/snmp")) {
             add_paired_lines(&mut out, &snmp, &self.fields, &self.snmp);
         }
-        // Absent where IPv6 is off.
+        // Missing if IPv6 is disabled.
         if let Some(snmp6) = out.ok_or_skip(snapshot.read_proc("net/snmp6")) {
             add_single_lines(&mut out, &snmp6, &self.fields, &self.snmp6);
         }
@@ -85,7 +83,7 @@ impl Collector for NetStat {
     }
 }
 
-/// A line of names, then a line of their values, each beginning with the protocol.
+/// Adds pairs of a line of names and a line of values; both begin with the protocol.
 fn add_paired_lines(
     out: &mut Families,
     text: &Text,
@@ -122,7 +120,7 @@ fn select_fields(line: &str, fields: &Pattern) -> SelectedFields {
     }
 }
 
-/// The values of the chosen names: all of them or none.
+/// Parses the values of the selected fields: all of them, or none if one is malformed.
 fn parse_pair<'a>(
     line: &str,
     selected: &'a SelectedFields,
@@ -147,7 +145,7 @@ fn parse_pair<'a>(
     Ok(found)
 }
 
-/// A name and its value in each line.
+/// Adds lines of a name and its value.
 fn add_single_lines(
     out: &mut Families,
     text: &Text,
@@ -156,7 +154,7 @@ fn add_single_lines(
 ) {
     let mut cursor = cache.cursor();
     for mut line in text.lines() {
-        // `Ip6InOctets` is `Ip6_InOctets`, `UdpLite6InErrors` is `UdpLite6_InErrors`.
+        // `Ip6InOctets` becomes `Ip6_InOctets`, `UdpLite6InErrors` becomes `UdpLite6_InErrors`.
         let Some(name) = line.next_word() else {
             continue;
         };
@@ -271,7 +269,7 @@ mod tests {
         let text = Text::from("Tcp: B\nTcp: 2\n");
         let mut out = Families::default();
         add_paired_lines(&mut out, &text, &all(), &memo);
-        // Had it been matched again, it would not have been found.
+        // The empty pattern would select nothing, so the selection came from the cache.
         add_paired_lines(&mut out, &text, &Pattern::default(), &memo);
         assert_eq!(out.lines(), ["node_netstat_Tcp_B 2"; 2]);
     }

@@ -1,4 +1,4 @@
-//! The IP routes of all routing tables, from rtnetlink, documented in `rtnetlink(7)`.
+//! IP routes of all routing tables, from rtnetlink, documented in `rtnetlink(7)`.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -15,13 +15,13 @@ use crate::{
 };
 
 metrics! {
-    /// Every unicast route, once for each way it offers; the value is always 1. One series per route: not for a router with a full table.
+    /// Unicast routes, one series per next hop, value is always 1; expensive on routers with a full
+    /// table.
     ROUTE_INFO: Info = "node_network_route_info" ["device", "src", "dest", "gw", "priority", "proto", "weight"];
-    /// Unicast routes, and ways of a route that has several, by the interface they leave by.
+    /// Number of unicast routes and next hops of multipath routes by outgoing interface.
     ROUTES: Gauge = "node_network_routes" ["device"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct NetworkRoute;
 
@@ -44,7 +44,7 @@ impl Collector for NetworkRoute {
 fn families(links: &[Link], routes: &[Route]) -> Families {
     let mut out = Families::default();
     let mut by_device = BTreeMap::<&str, u64>::new();
-    // Two tables can have the same route, and the table is no label.
+    // Two tables can contain the same route, and the table is not a label.
     let mut seen = HashSet::new();
     for route in routes {
         let Some(link) = Link::find(links, route.ifindex) else {

@@ -1,8 +1,7 @@
-//! What this machine does as an NFS client, from `/proc/net/rpc/nfs`, documented in
-//! `nfsstat(8)`.
+//! NFS client statistics, from `/proc/net/rpc/nfs`, documented in `nfsstat(8)`.
 //!
-//! Operations have no names in the file, only places, and each kernel has as many as it
-//! knows. Those beyond the ones known here are left out.
+//! The file identifies operations by position only, and their number depends on the kernel.
+//! Operations beyond those known here are dropped.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -14,17 +13,17 @@ use crate::{
 };
 
 metrics! {
-    /// Network packets of NFS, by transport protocol.
+    /// Total NFS network packets by protocol type.
     PACKETS: Counter = "node_nfs_packets_total" ["protocol"];
-    /// TCP connections that were made to NFS servers.
+    /// Total number of NFS TCP connections.
     CONNECTIONS: Counter = "node_nfs_connections_total" [];
-    /// Remote procedure calls that were made.
+    /// Total number of RPCs performed.
     RPCS: Counter = "node_nfs_rpcs_total" [];
-    /// Remote procedure calls that were sent again for want of an answer.
+    /// Number of RPC transmissions performed again for lack of a reply.
     RPC_RETRANSMISSIONS: Counter = "node_nfs_rpc_retransmissions_total" [];
-    /// Times that the credentials of remote procedure calls were refreshed.
+    /// Number of RPC authentication refreshes performed.
     RPC_AUTHENTICATION_REFRESHES: Counter = "node_nfs_rpc_authentication_refreshes_total" [];
-    /// Requests that were made, by version of NFS (proto) and operation.
+    /// Number of NFS procedures invoked.
     REQUESTS: Counter = "node_nfs_requests_total" ["method", "proto"];
 }
 
@@ -60,7 +59,7 @@ pub(super) const V3: &[&str] = &[
     "Commit",
 ];
 
-/// What Linux's client does in version 4, in the order of `NFSPROC4_CLNT_*` in the
+/// Operations of the Linux client for NFS version 4, in the order of `NFSPROC4_CLNT_*` in the
 /// kernel's `nfs4.h`.
 const V4: &[&str] = &[
     "Null",
@@ -134,16 +133,15 @@ const V4: &[&str] = &[
     "ReadPlus",
 ];
 
-/// The names for this many operations of version 4.
+/// Names of version 4 operations if the kernel lists `count` of them.
 ///
-/// Linux 4.19 put an operation in between: in a shorter list than it wrote, the places
-/// from there on are not known.
+/// Linux 4.19 inserted an operation before the end: in a shorter list the positions from there
+/// on are ambiguous and have no name.
 fn v4_operations(count: usize) -> &'static [&'static str] {
     let known = if count < 62 { 60 } else { V4.len() };
     V4.get(..known).unwrap_or(V4)
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Nfs;
 
@@ -197,7 +195,7 @@ fn add_rpc(out: &mut Families, line: Fields<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The first numbers of a line: all of them or none.
+/// Parses the first `N` numbers of a line; trailing columns are ignored.
 pub(super) fn parse_numbers<const N: usize>(mut line: Fields<'_>) -> Result<[Value; N]> {
     let mut numbers = [Value::Unsigned(0); N];
     for number in &mut numbers {
@@ -206,8 +204,8 @@ pub(super) fn parse_numbers<const N: usize>(mut line: Fields<'_>) -> Result<[Val
     Ok(numbers)
 }
 
-/// How many operations there are, then how often each was requested. An operation
-/// without a name is left out.
+/// Adds the requests of a version. The line has the number of operations, then the count of
+/// each. Operations without a name are dropped.
 pub(super) fn add_requests(
     out: &mut Families,
     metric: &'static Metric<2>,
@@ -263,7 +261,7 @@ mod tests {
     fn tolerates_more_or_fewer_operations() {
         assert_eq!(collected(&line_of(75)).lines().len(), 69);
         assert_eq!(collected(&line_of(53)).lines().len(), 53);
-        // Of Linux 4.18, whose last one is not what later became the 61st.
+        // As in Linux 4.18, whose last operation differs from what later became the 61st.
         let lines = collected(&line_of(61)).lines();
         assert_eq!(lines.len(), 60);
         assert!(lines[59].contains("\"Copy\""));

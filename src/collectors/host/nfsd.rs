@@ -1,8 +1,7 @@
-//! What this machine does as an NFS server, from `/proc/net/rpc/nfsd`, documented in
-//! `nfsstat(8)`.
+//! NFS server statistics, from `/proc/net/rpc/nfsd`, documented in `nfsstat(8)`.
 //!
-//! Operations of version 4 are named by their numbers in RFC 7530. `node_exporter` 1.5.0
-//! leaves two of these out, so its `Verify`, `Write` and `RelLockOwner` are others' counts.
+//! Operations of version 4 are named by their numbers in RFC 7530. `node_exporter` 1.5.0 lacks
+//! two of these, so it reports other operations' counts as `Verify`, `Write` and `RelLockOwner`.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -16,38 +15,38 @@ use crate::{
 use super::nfs::{V2, V3, add_requests, parse_numbers};
 
 metrics! {
-    /// Requests answered from the reply cache, because the client had asked before.
+    /// Total number of NFSd reply cache hits (retransmitted requests).
     REPLY_CACHE_HITS: Counter = "node_nfsd_reply_cache_hits_total" [];
-    /// Requests that were not in the reply cache and were entered.
+    /// Total number of NFSd reply cache misses.
     REPLY_CACHE_MISSES: Counter = "node_nfsd_reply_cache_misses_total" [];
-    /// Requests that need no reply cache, because doing them again does no harm.
+    /// Total number of NFSd requests that do not use the reply cache because they are idempotent.
     REPLY_CACHE_NOCACHE: Counter = "node_nfsd_reply_cache_nocache_total" [];
-    /// File handles of clients whose file is no longer there.
+    /// Total number of NFSd stale file handles.
     FILE_HANDLES_STALE: Counter = "node_nfsd_file_handles_stale_total" [];
-    /// Bytes that clients read.
+    /// Total NFSd bytes read.
     DISK_BYTES_READ: Counter = "node_nfsd_disk_bytes_read_total" [];
-    /// Bytes that clients wrote.
+    /// Total NFSd bytes written.
     DISK_BYTES_WRITTEN: Counter = "node_nfsd_disk_bytes_written_total" [];
-    /// Kernel threads that serve NFS.
+    /// Total number of NFSd kernel threads that are running.
     SERVER_THREADS: Gauge = "node_nfsd_server_threads" [];
-    /// Size of the read-ahead cache in blocks. Kernels since 5.4 have no such cache.
+    /// NFSd read-ahead cache size in blocks; removed in Linux 5.4.
     READ_AHEAD_CACHE_SIZE: Gauge = "node_nfsd_read_ahead_cache_size_blocks" [];
-    /// Reads that were not in the read-ahead cache. Kernels since 5.4 have no such cache.
+    /// Total number of NFSd read-ahead cache misses; the cache was removed in Linux 5.4.
     READ_AHEAD_CACHE_NOT_FOUND: Counter = "node_nfsd_read_ahead_cache_not_found_total" [];
-    /// Network packets of NFS, by transport protocol.
+    /// Total NFSd network packets by protocol type.
     PACKETS: Counter = "node_nfsd_packets_total" ["proto"];
-    /// TCP connections that clients made.
+    /// Total number of NFSd TCP connections.
     CONNECTIONS: Counter = "node_nfsd_connections_total" [];
-    /// Remote procedure calls that could not be understood (fmt), authenticated (auth) or told whose they are (cInt).
+    /// Total number of NFSd RPC errors by error type: bad format, authentication, or bad client.
     RPC_ERRORS: Counter = "node_nfsd_rpc_errors_total" ["error"];
-    /// Remote procedure calls that were made of this server.
+    /// Total number of NFSd RPCs.
     SERVER_RPCS: Counter = "node_nfsd_server_rpcs_total" [];
-    /// Requests that were served, by version of NFS (proto) and operation.
+    /// Total number of NFSd requests by method and protocol version.
     REQUESTS: Counter = "node_nfsd_requests_total" ["method", "proto"];
 }
 
-/// The operations of NFS version 4, by their numbers; the first three are none. Those
-/// beyond, of versions 4.1 and 4.2, are in the order of `OP_*` in the kernel's `nfs4.h`.
+/// Operations of NFS version 4 by number; the first three numbers are unassigned. The later
+/// ones, of versions 4.1 and 4.2, are in the order of `OP_*` in the kernel's `nfs4.h`.
 const V4: &[&str] = &[
     "",
     "",
@@ -130,7 +129,6 @@ const V4: &[&str] = &[
     "RemoveXattr",
 ];
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Nfsd;
 
@@ -183,7 +181,7 @@ fn add_line(out: &mut Families, mut line: Fields<'_>) -> Result<()> {
             out.add(&SERVER_THREADS, [], threads);
         }
         "ra" => {
-            // In between, how deep in the cache it was found, in tenths.
+            // The columns between are a histogram of the depth of cache hits, in steps of 10 %.
             let [size, .., not_found]: [Value; 12] = parse_numbers(line)?;
             out.add(&READ_AHEAD_CACHE_SIZE, [], size);
             out.add(&READ_AHEAD_CACHE_NOT_FOUND, [], not_found);
@@ -204,7 +202,7 @@ fn add_line(out: &mut Families, mut line: Fields<'_>) -> Result<()> {
         }
         "proc2" => add_requests(out, &REQUESTS, "2", line, |_| V2)?,
         "proc3" => add_requests(out, &REQUESTS, "3", line, |_| V3)?,
-        // Compounds: the operations that they are made of are in the next line.
+        // The operations inside the compounds are counted in the next line.
         "proc4" => {}
         "proc4ops" => add_requests(out, &REQUESTS, "4", line, |_| V4)?,
         "wdeleg_getattr" => {

@@ -1,9 +1,9 @@
-//! `NVMe` controllers and their namespaces, from `/sys/class/nvme`, documented in the
-//! kernel's `Documentation/ABI/testing/sysfs-nvme` and `sysfs-block`.
+//! `NVMe` controllers and their namespaces, from `/sys/class/nvme`, documented in the kernel's
+//! `Documentation/ABI/testing/sysfs-nvme` and `sysfs-block`.
 //!
-//! A controller's directory has its namespaces as `nvme0n1`, or as `nvme0c0n1` where
-//! several controllers may lead to one (multipath). `size` is in sectors of 512 bytes
-//! as for any block device, `nuse` in the namespace's own blocks.
+//! A controller's directory contains its namespaces as `nvme0n1`, or as `nvme0c0n1` if several
+//! controllers can lead to a namespace (multipath). `size` is in sectors of 512 bytes as for any
+//! block device, `nuse` in logical blocks of the namespace.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -15,23 +15,24 @@ use crate::{
 };
 
 metrics! {
-    /// What an NVMe controller is, and the state it is in.
+    /// Non-numeric data of an NVMe controller and its state, value is always 1.
     CONTROLLER: Info = "node_nvme_info" ["device", "firmware_revision", "model", "serial", "state", "cntlid"];
-    /// The namespaces of a controller; ana_state says how good this path to one is, or unknown where there is but one path.
+    /// NVMe namespaces of a controller; ana_state is the state of this path, or unknown without
+    /// multipath.
     NAMESPACE: Info = "node_nvme_namespace_info" ["device", "nsid", "ana_state"];
-    /// Bytes that can be stored in a namespace. The kernel knows its size only, which is more for a thinly provisioned one.
+    /// Capacity of the NVMe namespace in bytes, taken from its size, which is larger if thinly
+    /// provisioned.
     CAPACITY_BYTES: Gauge = "node_nvme_namespace_capacity_bytes" ["device", "nsid"];
-    /// Size of a namespace.
+    /// Size of the NVMe namespace in bytes.
     SIZE_BYTES: Gauge = "node_nvme_namespace_size_bytes" ["device", "nsid"];
-    /// Bytes of a namespace that the device has allocated; many devices just say their size. Needs Linux 6.8.
+    /// Allocated bytes of the NVMe namespace; many devices report its size. Requires Linux 6.8.
     USED_BYTES: Gauge = "node_nvme_namespace_used_bytes" ["device", "nsid"];
-    /// Size of a logical block of a namespace.
+    /// Logical block size of the NVMe namespace in bytes.
     LOGICAL_BLOCK_SIZE_BYTES: Gauge = "node_nvme_namespace_logical_block_size_bytes" ["device", "nsid"];
 }
 
 const SECTOR: u64 = 512;
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Nvme;
 
@@ -82,7 +83,7 @@ fn add_controller(out: &mut Families, controller: &Dir) {
 }
 
 fn add_namespace(out: &mut Families, device: &str, number: &str, namespace: &Dir) {
-    // The number in the name is the kernel's count, and nearly always the same.
+    // The number in the name is assigned by the kernel and nearly always equals `nsid`.
     let nsid = out.ok_or_skip(namespace.read_trimmed("nsid"));
     let nsid = nsid.as_deref().unwrap_or(number);
     let ana_state = out.ok_or_skip(namespace.read_trimmed("ana_state"));
@@ -103,7 +104,7 @@ fn add_namespace(out: &mut Families, device: &str, number: &str, namespace: &Dir
     }
 }
 
-/// The number at the end of a namespace's name.
+/// Returns the number at the end of a namespace's name.
 fn namespace_number(name: &str) -> Option<&str> {
     let (controller, number) = name.strip_prefix("nvme")?.rsplit_once('n')?;
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());

@@ -1,7 +1,7 @@
-//! The operating system, from `/etc/os-release` or `/usr/lib/os-release`, documented
-//! in `os-release(5)`.
+//! Operating system, from `/etc/os-release` or `/usr/lib/os-release`, documented in
+//! `os-release(5)`.
 //!
-//! The file is written to be read by a shell: a value may be quoted in either way.
+//! The file is a shell fragment: a value may have single quotes, double quotes or none.
 
 use std::collections::BTreeMap;
 
@@ -15,18 +15,17 @@ use crate::{
 };
 
 metrics! {
-    /// The operating system's names and versions.
+    /// Operating system information: names and versions.
     OS: Info = "node_os_info" [
         "build_id", "id", "id_like", "image_id", "image_version", "name", "pretty_name",
         "variant", "variant_id", "version", "version_codename", "version_id",
     ];
-    /// The operating system's version up to the second dot, read as a number: 24.10 comes before 24.4.
+    /// Operating system version up to the second dot, as a number: 24.10 is less than 24.4.
     VERSION: Gauge = "node_os_version" ["id", "id_like", "name"];
-    /// Time from which on the operating system is no longer supported, in seconds since the beginning of 1970.
+    /// End of support of the operating system, in seconds since the epoch.
     SUPPORT_END: Gauge = "node_os_support_end_timestamp_seconds" [];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Os;
 
@@ -92,7 +91,7 @@ fn families(release: &Text) -> Families {
     out
 }
 
-/// The number that a version begins with.
+/// Parses the number that a version begins with.
 fn parse_version(version: &str) -> Option<f64> {
     let mut dots = 0;
     let end = version.find(|c: char| {
@@ -103,7 +102,7 @@ fn parse_version(version: &str) -> Option<f64> {
     number.parse().ok().filter(|version| *version > 0.0)
 }
 
-/// The beginning of a day, in seconds since the beginning of 1970.
+/// Returns the start of a day in seconds since the epoch.
 fn parse_date(date: &str) -> Option<i64> {
     let mut parts = date.splitn(3, '-').map(|part| {
         let is_number = part.bytes().all(|b| b.is_ascii_digit());

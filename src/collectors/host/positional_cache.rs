@@ -1,14 +1,14 @@
-//! What was decided about the names in a file, so that a scrape does not decide again.
+//! Cache of values computed from the names in a file, so that a scrape does not recompute them.
 //!
-//! The kernel lists the same names in the same order scrape after scrape. So a
-//! decision is found by its place in the list, where a map would hash every name.
+//! The kernel lists the same names in the same order in every scrape. A cached value is
+//! therefore found by its position in the list, whereas a map would hash every name.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// More names than any list of the kernel's has; those beyond are decided each time.
+/// Larger than any list of the kernel; names beyond the limit are computed every time.
 const MAX_ENTRIES: usize = 1 << 17;
 
-/// Decisions of an earlier scrape.
+/// Values computed by earlier scrapes.
 #[derive(Debug)]
 pub(super) struct PositionalCache<T>(Mutex<Vec<(String, T)>>);
 
@@ -19,7 +19,7 @@ impl<T> Default for PositionalCache<T> {
 }
 
 impl<T> PositionalCache<T> {
-    /// Begins to go through the list.
+    /// Starts a pass over the list.
     pub(super) fn cursor(&self) -> CacheCursor<'_, T> {
         CacheCursor {
             entries: self.0.lock().unwrap_or_else(PoisonError::into_inner),
@@ -28,7 +28,7 @@ impl<T> PositionalCache<T> {
     }
 }
 
-/// The decisions, and how far the list has been gone through.
+/// Cached values and the current position in the list.
 #[derive(Debug)]
 pub(super) struct CacheCursor<'a, T> {
     entries: MutexGuard<'a, Vec<(String, T)>>,
@@ -36,8 +36,8 @@ pub(super) struct CacheCursor<'a, T> {
 }
 
 impl<T> CacheCursor<'_, T> {
-    /// The decision about the next name in the list; `decide` makes it where the
-    /// name was not in this place before.
+    /// Returns the value of the next name in the list; calls `compute` if the name was not at
+    /// this position before.
     pub(super) fn next_or_insert_with(
         &mut self,
         name: &str,

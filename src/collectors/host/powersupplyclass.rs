@@ -1,9 +1,9 @@
-//! Batteries, mains adapters and other supplies of power, from `class/power_supply`
-//! in sysfs, documented in the kernel's `ABI/testing/sysfs-class-power`.
+//! Power supplies such as batteries and mains adapters, from `class/power_supply` in sysfs,
+//! documented in the kernel's `ABI/testing/sysfs-class-power`.
 //!
-//! The kernel counts in millionths of a unit and in tenths of a degree. Only some
-//! of the names say the unit, and two limits are levels that are divided like all
-//! the rest: names and values are `node_exporter`'s.
+//! The kernel reports millionths of a unit and tenths of a degree. Names and values are those of
+//! `node_exporter`: only some of the names contain the unit, and two limits that are unitless
+//! levels are divided by a million like the other values.
 
 use crate::{
     collector::Collector,
@@ -16,71 +16,71 @@ use crate::{
 };
 
 metrics! {
-    /// What kind of supply it is and what its attributes say; one that it does not have, or that is empty, is no label.
+    /// Info of the power supply; a missing or empty attribute has no label.
     SUPPLY: Info = "node_power_supply_info" ["power_supply"];
-    /// Whether the battery is known to be a genuine one, 1 or 0.
+    /// Whether the battery is known to be genuine (1) or not (0).
     AUTHENTIC: Gauge = "node_power_supply_authentic" ["power_supply"];
-    /// Whether the battery is being calibrated, 1 or 0.
+    /// Whether the battery is being calibrated (1) or not (0).
     CALIBRATE: Gauge = "node_power_supply_calibrate" ["power_supply"];
-    /// Charge of the battery in percent of a full one.
+    /// Charge of the battery in percent.
     CAPACITY: Gauge = "node_power_supply_capacity" ["power_supply"];
     /// Charge in percent above which the driver raises an alert.
     CAPACITY_ALERT_MAX: Gauge = "node_power_supply_capacity_alert_max" ["power_supply"];
     /// Charge in percent below which the driver raises an alert.
     CAPACITY_ALERT_MIN: Gauge = "node_power_supply_capacity_alert_min" ["power_supply"];
-    /// Level to which charging is throttled, a number without a unit that is divided by a million like the charges beside it.
+    /// Charge throttling level, which has no unit but is divided by 1000000.
     CHARGE_CONTROL_LIMIT: Gauge = "node_power_supply_charge_control_limit" ["power_supply"];
-    /// Highest level of throttling there is, divided by a million like the level.
+    /// Maximum charge throttling level, which has no unit but is divided by 1000000.
     CHARGE_CONTROL_LIMIT_MAX: Gauge = "node_power_supply_charge_control_limit_max" ["power_supply"];
-    /// Charge in ampere hours that the gauge counted since an unknown moment; can be negative.
+    /// Charge in ampere hours counted by the fuel gauge since an arbitrary time; can be negative.
     CHARGE_COUNTER: Gauge = "node_power_supply_charge_counter" ["power_supply"];
-    /// Charge in ampere hours at which the battery counts as empty, as last learnt.
+    /// Last known charge in ampere hours at which the battery is considered empty.
     CHARGE_EMPTY: Gauge = "node_power_supply_charge_empty" ["power_supply"];
-    /// Charge in ampere hours at which the battery counts as empty by its design.
+    /// Design charge in ampere hours at which the battery is considered empty.
     CHARGE_EMPTY_DESIGN: Gauge = "node_power_supply_charge_empty_design" ["power_supply"];
-    /// Charge in ampere hours of the full battery, as last learnt.
+    /// Last known charge of the full battery in ampere hours.
     CHARGE_FULL: Gauge = "node_power_supply_charge_full" ["power_supply"];
-    /// Charge in ampere hours of the full battery by its design.
+    /// Design charge of the full battery in ampere hours.
     CHARGE_FULL_DESIGN: Gauge = "node_power_supply_charge_full_design" ["power_supply"];
-    /// Charge in the battery now, in ampere hours despite the name.
+    /// Current charge of the battery in ampere hours, despite the name.
     CHARGE: Gauge = "node_power_supply_charge_ampere" ["power_supply"];
     /// Current in amperes at which charging ends.
     CHARGE_TERM_CURRENT: Gauge = "node_power_supply_charge_term_current" ["power_supply"];
-    /// Current in amperes that the charger is set to while it holds the current.
+    /// Charge current in amperes that is set for the constant-current phase.
     CONSTANT_CHARGE_CURRENT: Gauge = "node_power_supply_constant_charge_current" ["power_supply"];
-    /// Highest current in amperes that the charger can be set to.
+    /// Maximum charge current in amperes that can be set for the constant-current phase.
     CONSTANT_CHARGE_CURRENT_MAX: Gauge = "node_power_supply_constant_charge_current_max" ["power_supply"];
-    /// Voltage in volts that the charger is set to while it holds the voltage.
+    /// Charge voltage in volts that is set for the constant-voltage phase.
     CONSTANT_CHARGE_VOLTAGE: Gauge = "node_power_supply_constant_charge_voltage" ["power_supply"];
-    /// Highest voltage in volts that the charger can be set to.
+    /// Maximum charge voltage in volts that can be set for the constant-voltage phase.
     CONSTANT_CHARGE_VOLTAGE_MAX: Gauge = "node_power_supply_constant_charge_voltage_max" ["power_supply"];
-    /// Current in amperes that was measured at boot.
+    /// Current in amperes measured at boot.
     CURRENT_BOOT: Gauge = "node_power_supply_current_boot" ["power_supply"];
-    /// Highest current in amperes that the supply can give or take.
+    /// Maximum current of the supply in amperes.
     CURRENT_MAX: Gauge = "node_power_supply_current_max" ["power_supply"];
-    /// Current in amperes; drivers differ in whether a battery that is drained is negative.
+    /// Current in amperes; whether a discharging battery is negative depends on the driver.
     CURRENT: Gauge = "node_power_supply_current_ampere" ["power_supply"];
-    /// Full cycles of charge that the battery went through; 0 also where the firmware does not know.
+    /// Number of full charge cycles; 0 also if the firmware does not report it.
     CYCLECOUNT: Gauge = "node_power_supply_cyclecount" ["power_supply"];
-    /// Energy in watt hours at which the battery counts as empty, as last learnt.
+    /// Last known energy in watt hours at which the battery is considered empty.
     ENERGY_EMPTY: Gauge = "node_power_supply_energy_empty" ["power_supply"];
-    /// Energy in watt hours at which the battery counts as empty by its design.
+    /// Design energy in watt hours at which the battery is considered empty.
     ENERGY_EMPTY_DESIGN: Gauge = "node_power_supply_energy_empty_design" ["power_supply"];
-    /// Energy in watt hours of the full battery, as last learnt.
+    /// Last known energy of the full battery in watt hours.
     ENERGY_FULL: Gauge = "node_power_supply_energy_full" ["power_supply"];
-    /// Energy in watt hours of the full battery by its design.
+    /// Design energy of the full battery in watt hours.
     ENERGY_FULL_DESIGN: Gauge = "node_power_supply_energy_full_design" ["power_supply"];
-    /// Energy in the battery now, in watt hours.
+    /// Current energy of the battery in watt hours.
     ENERGY: Gauge = "node_power_supply_energy_watthour" ["power_supply"];
-    /// Current in amperes that the charger may draw from its input.
+    /// Input current limit of the charger in amperes.
     INPUT_CURRENT_LIMIT: Gauge = "node_power_supply_input_current_limit" ["power_supply"];
-    /// Whether the supply gives power: 0 no, 1 yes, 2 yes and with a voltage that can be programmed.
+    /// Whether the supply is online: 0 no, 1 fixed voltage, 2 programmable voltage.
     ONLINE: Gauge = "node_power_supply_online" ["power_supply"];
-    /// Power in watts that flows now.
+    /// Power in watts.
     POWER: Gauge = "node_power_supply_power_watt" ["power_supply"];
-    /// Current in amperes with which an empty battery is charged at first.
+    /// Charge current in amperes used at first for an empty battery.
     PRECHARGE_CURRENT: Gauge = "node_power_supply_precharge_current" ["power_supply"];
-    /// Whether there is a battery in its bay, 1 or 0.
+    /// Whether the battery is present (1) or not (0).
     PRESENT: Gauge = "node_power_supply_present" ["power_supply"];
     /// Temperature of the supply in degrees Celsius.
     TEMP: Gauge = "node_power_supply_temp_celsius" ["power_supply"];
@@ -88,42 +88,42 @@ metrics! {
     TEMP_ALERT_MAX: Gauge = "node_power_supply_temp_alert_max_celsius" ["power_supply"];
     /// Temperature in degrees Celsius below which the driver raises an alert.
     TEMP_ALERT_MIN: Gauge = "node_power_supply_temp_alert_min_celsius" ["power_supply"];
-    /// Temperature around the supply in degrees Celsius.
+    /// Ambient temperature of the supply in degrees Celsius.
     TEMP_AMBIENT: Gauge = "node_power_supply_temp_ambient_celsius" ["power_supply"];
-    /// Temperature around the supply in degrees Celsius above which the driver raises an alert.
+    /// Ambient temperature in degrees Celsius above which the driver raises an alert.
     TEMP_AMBIENT_MAX: Gauge = "node_power_supply_temp_ambient_max_celsius" ["power_supply"];
-    /// Temperature around the supply in degrees Celsius below which the driver raises an alert.
+    /// Ambient temperature in degrees Celsius below which the driver raises an alert.
     TEMP_AMBIENT_MIN: Gauge = "node_power_supply_temp_ambient_min_celsius" ["power_supply"];
-    /// Highest temperature in degrees Celsius at which the supply may work.
+    /// Maximum operating temperature of the supply in degrees Celsius.
     TEMP_MAX: Gauge = "node_power_supply_temp_max_celsius" ["power_supply"];
-    /// Lowest temperature in degrees Celsius at which the supply may work.
+    /// Minimum operating temperature of the supply in degrees Celsius.
     TEMP_MIN: Gauge = "node_power_supply_temp_min_celsius" ["power_supply"];
-    /// Seconds until the battery is empty if it goes on like this.
+    /// Estimated seconds until the battery is empty.
     TIME_TO_EMPTY: Gauge = "node_power_supply_time_to_empty_seconds" ["power_supply"];
-    /// Seconds until the battery is full if it goes on like this.
+    /// Estimated seconds until the battery is full.
     TIME_TO_FULL: Gauge = "node_power_supply_time_to_full_seconds" ["power_supply"];
-    /// Voltage in volts that was measured at boot.
+    /// Voltage in volts measured at boot.
     VOLTAGE_BOOT: Gauge = "node_power_supply_voltage_boot" ["power_supply"];
-    /// Voltage in volts of the full battery, or the highest of the supply.
+    /// Voltage in volts of the full battery, or the maximum of the supply.
     VOLTAGE_MAX: Gauge = "node_power_supply_voltage_max" ["power_supply"];
-    /// Voltage in volts of the full battery by its design.
+    /// Design voltage of the full battery in volts.
     VOLTAGE_MAX_DESIGN: Gauge = "node_power_supply_voltage_max_design" ["power_supply"];
-    /// Voltage in volts of the empty battery, or the lowest of the supply.
+    /// Voltage in volts of the empty battery, or the minimum of the supply.
     VOLTAGE_MIN: Gauge = "node_power_supply_voltage_min" ["power_supply"];
-    /// Voltage in volts of the empty battery by its design.
+    /// Design voltage of the empty battery in volts.
     VOLTAGE_MIN_DESIGN: Gauge = "node_power_supply_voltage_min_design" ["power_supply"];
-    /// Voltage now, in volts.
+    /// Voltage in volts.
     VOLTAGE: Gauge = "node_power_supply_voltage_volt" ["power_supply"];
-    /// Voltage in volts that the battery would have without a load.
+    /// Open circuit voltage of the battery in volts.
     VOLTAGE_OCV: Gauge = "node_power_supply_voltage_ocv" ["power_supply"];
 }
 
-/// How many of what the kernel counts make the unit of the metric.
+/// Divisors that convert the kernel's value to the metric's unit.
 const WHOLE: u32 = 1;
 const TENTHS: u32 = 10;
 const MILLIONTHS: u32 = 1_000_000;
 
-/// The attributes that are numbers.
+/// Numeric attributes.
 const NUMBERS: &[(&str, &Metric<1>, u32)] = &[
     ("authentic", &AUTHENTIC, WHOLE),
     ("calibrate", &CALIBRATE, WHOLE),
@@ -196,7 +196,7 @@ const NUMBERS: &[(&str, &Metric<1>, u32)] = &[
     ("voltage_ocv", &VOLTAGE_OCV, MILLIONTHS),
 ];
 
-/// The attributes that are words: labels of the info metric.
+/// Text attributes, which are labels of the info metric.
 const WORDS: &[&str] = &[
     "capacity_level",
     "charge_type",
@@ -211,11 +211,10 @@ const WORDS: &[&str] = &[
     "usb_type",
 ];
 
-/// The flags of the powersupplyclass collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct PowerSupplyClassFlags {
-    /// Leave out the power supplies whose names match.
+    /// Regexp of power supplies to ignore.
     #[arg(
         long = "collector.powersupply.ignored-supplies",
         value_name = "REGEX",
@@ -224,7 +223,6 @@ pub(super) struct PowerSupplyClassFlags {
     powersupply_ignored_supplies: Pattern,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct PowerSupplyClass {
     ignored: Pattern,
@@ -254,8 +252,8 @@ impl Collector for PowerSupplyClass {
 }
 
 fn add_power_supply(out: &mut Families, dir: &Dir) {
-    // Which attributes there are is up to the driver: listing them spares some
-    // forty attempts to open one that is not there.
+    // The set of attributes depends on the driver. Listing the directory avoids some forty
+    // failing attempts to open a file.
     let files = dir.names();
     let Some(files) = out.ok_or_skip(files) else {
         return;
@@ -293,7 +291,7 @@ fn add_power_supply(out: &mut Families, dir: &Dir) {
 
 #[expect(
     clippy::cast_precision_loss,
-    reason = "Prometheus stores every value as a float anyway"
+    reason = "Prometheus values are 64-bit floats"
 )]
 fn scaled(number: i64, per_unit: u32) -> Value {
     match per_unit {

@@ -1,9 +1,9 @@
-//! How long tasks waited for want of a resource, from `/proc/pressure`, documented in
+//! Pressure stall information (PSI), from `/proc/pressure`, documented in
 //! `Documentation/accounting/psi.rst`.
 //!
-//! A kernel may have the files and refuse to read them (boot option `psi=0`), and one
-//! that does not account interrupts has no file for them: both are quietly absent.
-//! `full` of the CPU is not exposed: it means nothing for a whole machine.
+//! Reading the files fails on kernels with PSI disabled (boot option `psi=0`), and kernels
+//! without interrupt accounting lack that file: in both cases the metrics are missing without an
+//! error. `full` of the CPU is not exposed because it is undefined at the system level.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -15,21 +15,21 @@ use crate::{
 };
 
 metrics! {
-    /// Seconds in which some task was ready to run and had no CPU.
+    /// Total time in seconds that processes have waited for CPU time.
     CPU_WAITING_SECONDS: Counter = "node_pressure_cpu_waiting_seconds_total" [];
-    /// Seconds in which some task waited for I/O.
+    /// Total time in seconds that processes have waited due to IO congestion.
     IO_WAITING_SECONDS: Counter = "node_pressure_io_waiting_seconds_total" [];
-    /// Seconds in which all tasks that had something to do waited for I/O.
+    /// Total time in seconds no process could make progress due to IO congestion.
     IO_STALLED_SECONDS: Counter = "node_pressure_io_stalled_seconds_total" [];
-    /// Seconds in which some task waited for memory.
+    /// Total time in seconds that processes have waited for memory.
     MEMORY_WAITING_SECONDS: Counter = "node_pressure_memory_waiting_seconds_total" [];
-    /// Seconds in which all tasks that had something to do waited for memory.
+    /// Total time in seconds no process could make progress due to memory congestion.
     MEMORY_STALLED_SECONDS: Counter = "node_pressure_memory_stalled_seconds_total" [];
-    /// Seconds in which no task could run because interrupts were handled.
+    /// Total time in seconds no process could make progress due to IRQ congestion.
     IRQ_STALLED_SECONDS: Counter = "node_pressure_irq_stalled_seconds_total" [];
 }
 
-/// The files' lines: `some` task waited, the `full` machine was stalled.
+/// Lines of a file: `some` task waited, or all tasks were stalled (`full`).
 type Lines = &'static [(&'static str, &'static Metric<0>)];
 
 const RESOURCES: [(&str, Lines); 4] = [
@@ -48,7 +48,6 @@ const RESOURCES: [(&str, Lines); 4] = [
     ("pressure/irq", &[("full", &IRQ_STALLED_SECONDS)]),
 ];
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct PressureCollector;
 
@@ -92,7 +91,7 @@ fn add_resource(out: &mut Families, text: &Text, lines: Lines) {
     }
 }
 
-/// `avg10=0.12 avg60=0.05 avg300=0.01 total=1234567`, in microseconds.
+/// Parses `avg10=0.12 avg60=0.05 avg300=0.01 total=1234567`, in microseconds.
 fn parse_total(mut line: Fields<'_>) -> Result<u64> {
     while let Some(word) = line.next_word() {
         if let Some(total) = word.strip_prefix("total=") {

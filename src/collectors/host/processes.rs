@@ -1,11 +1,11 @@
-//! How many processes and threads there are and what they do, from the `stat` file of
-//! each in `/proc`, documented in `proc_pid_stat(5)`.
+//! Number and states of processes and threads, from the `stat` file of each in `/proc`,
+//! documented in `proc_pid_stat(5)`.
 //!
-//! The dearest collector of all where there are many threads, which is why it is off:
-//! the kernel has no count by state, so every one of them is asked. A process of one
-//! thread is asked once, and one that ends meanwhile is not counted. As a sum that
-//! lacks a process would be wrong, one that must not be read or seen (mount option
-//! `hidepid`) loses the sums.
+//! The most expensive collector on hosts with many threads, and therefore disabled by default:
+//! the kernel has no counters by state, so the file of every thread is read. For a
+//! single-threaded process one file is read, and one that exits meanwhile is not counted. A sum
+//! that lacks a process would be wrong, so the sums are missing if a process is not readable or
+//! not visible (mount option `hidepid`).
 
 use std::collections::BTreeMap;
 
@@ -19,21 +19,20 @@ use crate::{
 };
 
 metrics! {
-    /// How many threads there are, as each process counts its own.
+    /// Allocated threads in system.
     THREADS: Gauge = "node_processes_threads" [];
-    /// How many threads the kernel allows.
+    /// Limit of threads in the system.
     MAX_THREADS: Gauge = "node_processes_max_threads" [];
-    /// How many processes there are in each state, by the letter that ps shows.
+    /// Number of processes in each state.
     STATE: Gauge = "node_processes_state" ["state"];
-    /// How many threads there are in each state, by the letter that ps shows.
+    /// Number of threads in each state.
     THREADS_STATE: Gauge = "node_processes_threads_state" ["thread_state"];
-    /// How many processes there are, not counting their threads.
+    /// Number of PIDs, without the threads of processes.
     PIDS: Gauge = "node_processes_pids" [];
-    /// The process number at which the kernel begins anew, and so how many processes and threads there can be.
+    /// Limit on the number of PIDs.
     MAX_PROCESSES: Gauge = "node_processes_max_processes" [];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Processes;
 
@@ -96,7 +95,7 @@ impl ProcessCounts {
             counts.processes += 1;
             counts.threads += u64::from(process.threads);
             *counts.states.entry(process.state).or_default() += 1;
-            // Its first thread is the process itself.
+            // The first thread is the process itself.
             *counts.thread_states.entry(process.state).or_default() += 1;
             if process.threads > 1 {
                 counts.add_threads(proc, &pid)?;
@@ -121,7 +120,7 @@ impl ProcessCounts {
     }
 }
 
-/// The entries that are named by a process's or thread's number.
+/// Lists the entries whose name is a process or thread ID.
 fn numeric_names(dir: &Dir) -> Result<Vec<String>> {
     let mut names = dir.names()?;
     names.retain(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
@@ -139,7 +138,6 @@ fn ignore_gone<T>(read: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// What is of interest about a process or thread.
 #[derive(Debug, PartialEq)]
 struct TaskStat {
     state: char,
@@ -152,11 +150,11 @@ fn read_task_stat(dir: &Dir, path: &str) -> Result<TaskStat> {
 }
 
 fn parse_task_stat(text: &Text) -> Option<TaskStat> {
-    // The name before may hold anything, brackets and line ends too.
+    // The name may contain anything, including parentheses and line feeds.
     let (_, rest) = text.body().rsplit_once(')')?;
     let mut words = rest.split_ascii_whitespace();
     let state = words.next()?.chars().next()?;
-    // num_threads is the 20th field and an int, state the third.
+    // state is the third field; num_threads is the 20th and an int.
     let threads = words.nth(16)?.parse().ok()?;
     Some(TaskStat { state, threads })
 }
@@ -189,7 +187,7 @@ mod tests {
             );
         }
         assert_eq!(parsed("42 (bash) S 1 2\n"), None);
-        // Two of them are more than can be counted.
+        // The sum of two of these overflows.
         let many = REST.replace("77", "18446744073709551615");
         assert_eq!(parsed(&format!("42 (bash) S {many}\n")), None);
     }

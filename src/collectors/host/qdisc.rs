@@ -1,6 +1,6 @@
-//! The queueing disciplines of the network interfaces, from rtnetlink, documented in
-//! `tc(8)`. Only the one at each interface's root: those below it, of which an
-//! interface with several queues has one for each, count the same packets again.
+//! Queueing disciplines of network interfaces, from rtnetlink, documented in `tc(8)`. Only the
+//! root qdisc of each interface is exposed: the qdiscs below it, one for each queue of a
+//! multiqueue interface, count the same packets again.
 
 use crate::{
     collector::Collector,
@@ -13,37 +13,36 @@ use crate::{
 };
 
 metrics! {
-    /// Bytes sent through the queueing discipline.
+    /// Number of bytes sent.
     BYTES: Counter = "node_qdisc_bytes_total" ["device", "kind"];
-    /// Packets sent through the queueing discipline.
+    /// Number of packets sent.
     PACKETS: Counter = "node_qdisc_packets_total" ["device", "kind"];
-    /// Packets that the queueing discipline threw away.
+    /// Number of packets dropped.
     DROPS: Counter = "node_qdisc_drops_total" ["device", "kind"];
-    /// Packets that the driver could not take, and that were put back into the queue.
+    /// Number of packets dequeued, not transmitted, and requeued.
     REQUEUES: Counter = "node_qdisc_requeues_total" ["device", "kind"];
-    /// How often a packet had to wait because a limit was reached.
+    /// Number of packets delayed because a limit was reached.
     OVERLIMITS: Counter = "node_qdisc_overlimits_total" ["device", "kind"];
-    /// Packets waiting now.
+    /// Number of packets currently in queue to be sent.
     CURRENT_QUEUE_LENGTH: Gauge = "node_qdisc_current_queue_length" ["device", "kind"];
-    /// Bytes waiting now.
+    /// Number of bytes currently in queue to be sent.
     BACKLOG: Gauge = "node_qdisc_backlog" ["device", "kind"];
 }
 
 const INCLUDE: &str = "collector.qdisc.device-include";
 const EXCLUDE: &str = "collector.qdisc.device-exclude";
 
-/// The flags of the qdisc collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct QdiscCollectorFlags {
-    /// Interfaces to expose; not together with device-exclude.
+    /// Regexp of qdisc devices to include (mutually exclusive with device-exclude).
     #[arg(
         long = INCLUDE,
         value_name = "REGEX",
         alias = "collector.qdisk.device-include"
     )]
     qdisc_device_include: Option<Pattern>,
-    /// Interfaces to leave out; not together with device-include.
+    /// Regexp of qdisc devices to exclude (mutually exclusive with device-include).
     #[arg(
         long = EXCLUDE,
         value_name = "REGEX",
@@ -52,7 +51,6 @@ pub(super) struct QdiscCollectorFlags {
     qdisc_device_exclude: Option<Pattern>,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct QdiscCollector {
     devices: Filter,

@@ -1,9 +1,9 @@
-//! Energy that parts of the CPU used, from `/sys/class/powercap`, documented in
+//! Energy used by parts of the CPU (RAPL), from `/sys/class/powercap`, documented in
 //! `Documentation/power/powercap/powercap.rst`.
 //!
-//! Since Linux 5.10 only root may read it, because energy tells what is computed
-//! (CVE-2020-8694); for others there is nothing here. The counters begin anew at
-//! `max_energy_range_uj`, after less than an hour on a busy server.
+//! Since Linux 5.10 the counters are readable only by root, because energy is a side channel
+//! (CVE-2020-8694); without root the result is not found, which is no failure. The counters wrap
+//! at `max_energy_range_uj`, after less than an hour on a busy server.
 
 use std::collections::HashMap;
 
@@ -19,17 +19,16 @@ use crate::{
 };
 
 metrics! {
-    /// Energy used by the zone *, in joules. Begins anew when the hardware's counter is full.
+    /// Current RAPL value of zone * in joules; wraps when the hardware counter overflows.
     ZONE_JOULES: Counter = "node_rapl_*_joules_total" ["index", "path"];
-    /// Energy used by the zone in joules, where zones are told apart by label. Begins anew when the hardware's counter is full.
+    /// Current RAPL value in joules by zone; wraps when the hardware counter overflows.
     JOULES: Counter = "node_rapl_joules_total" ["index", "path", "rapl_zone"];
 }
 
-/// The flags of the rapl collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct RaplFlags {
-    /// Tell zones apart by a label instead of by the metric's name.
+    /// Expose the RAPL zone as a label instead of a part of the metric name.
     #[arg(
         long = "collector.rapl.enable-zone-label",
         default_value_t = false,
@@ -38,7 +37,6 @@ pub(super) struct RaplFlags {
     rapl_enable_zone_label: bool,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Rapl {
     zone_label: bool,
@@ -62,7 +60,7 @@ impl Collector for Rapl {
         let mut names = ZoneIndexes::default();
         let mut permission_denied = false;
         for dir in powercap.dirs()? {
-            // What has no name is not a zone but the driver of some.
+            // A directory without a name is not a zone but a driver of zones.
             let Ok(name) = dir.read_trimmed("name") else {
                 continue;
             };
@@ -100,13 +98,13 @@ fn read_energy(zone: &Dir) -> Result<Value> {
     Ok(Value::quotient(microjoules, 1_000_000))
 }
 
-/// How often names came up: some zones are numbered, as `package-1`; others are not,
-/// as the `core` of each package, and are numbered here.
+/// Next index by zone name. Some zones contain a number, such as `package-1`; others do not,
+/// such as the `core` of each package, and are numbered here.
 #[derive(Default)]
 struct ZoneIndexes(HashMap<String, u64>);
 
 impl ZoneIndexes {
-    /// The name without its number, and the number.
+    /// Splits a name into the name without its number, and the number.
     fn index<'a>(&mut self, name: &'a str) -> (&'a str, u64) {
         let numbered = name.split_once('-');
         let numbered = numbered.and_then(|(name, n)| Some((name, n.parse::<u64>().ok()?)));

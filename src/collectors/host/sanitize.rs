@@ -1,7 +1,7 @@
-//! Names that the kernel or a driver chose, as parts of metrics' names.
+//! Conversion of names chosen by the kernel or a driver to parts of metric names.
 
-/// A name with one `_` for any number of what may not stand in a metric's name, and
-/// for the `_` around it.
+/// Replaces each run of characters that are not allowed in a metric name, together with adjacent
+/// `_`, by a single `_`.
 pub(super) fn sanitize_name(name: &str) -> String {
     let mut word = String::with_capacity(name.len());
     let mut parts = name.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');

@@ -1,8 +1,8 @@
-//! How long tasks ran and waited on each CPU, from `/proc/schedstat`, documented in
+//! Running and waiting time of tasks by CPU, from `/proc/schedstat`, documented in
 //! `Documentation/scheduler/sched-stats.rst`.
 //!
-//! The format has a version, but between 15 and 17 only the scheduling domains' lines
-//! changed, which are not read.
+//! The format has a version number, but between versions 15 and 17 only the lines of scheduling
+//! domains changed, which are not read.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -14,18 +14,17 @@ use crate::{
 };
 
 metrics! {
-    /// Seconds that the CPU ran tasks.
+    /// Number of seconds CPU spent running a process.
     RUNNING_SECONDS: Counter = "node_schedstat_running_seconds_total" ["cpu"];
-    /// Seconds that tasks stood in the CPU's queue, ready to run, summed over the tasks.
+    /// Number of seconds spent by processes waiting for this CPU.
     WAITING_SECONDS: Counter = "node_schedstat_waiting_seconds_total" ["cpu"];
-    /// How often the CPU gave a task its turn to run.
+    /// Number of timeslices executed by CPU.
     TIMESLICES: Counter = "node_schedstat_timeslices_total" ["cpu"];
 }
 
-/// How many numbers stand before those of interest: calls of this and that.
+/// Number of columns before the exposed ones; these count scheduler calls.
 const SKIPPED_COLUMNS: usize = 6;
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct SchedStatCollector;
 
@@ -61,7 +60,7 @@ fn families(schedstat: &Text) -> Families {
     out
 }
 
-/// What is of interest in the line of a CPU.
+/// Exposed columns of a CPU's line.
 struct SchedTimes {
     /// In nanoseconds.
     running: u64,

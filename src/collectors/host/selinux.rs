@@ -1,7 +1,7 @@
-//! `SELinux`, from `/sys/fs/selinux` and `/etc/selinux/config`, documented in
+//! `SELinux` state, from `/sys/fs/selinux` and `/etc/selinux/config`, documented in
 //! `selinux_config(5)`.
 //!
-//! The configuration counts at boot only: both modes may well differ.
+//! The configuration is applied only at boot, so the two modes can differ.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -13,15 +13,14 @@ use crate::{
 };
 
 metrics! {
-    /// Whether SELinux is enabled (1) or not (0).
+    /// SELinux is enabled, 1 is true, 0 is false.
     ENABLED: Gauge = "node_selinux_enabled" [];
-    /// Mode that the configuration asks for: enforcing (1), permissive (0) or disabled (-1).
+    /// Configured SELinux enforcement mode: enforcing (1), permissive (0) or disabled (-1).
     CONFIG_MODE: Gauge = "node_selinux_config_mode" [];
-    /// Mode that the kernel is in: enforcing (1) or permissive (0).
+    /// Current SELinux enforcement mode: enforcing (1) or permissive (0).
     CURRENT_MODE: Gauge = "node_selinux_current_mode" [];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct SeLinux;
 
@@ -58,7 +57,7 @@ impl Collector for SeLinux {
     }
 }
 
-/// Whether a policy is loaded: before, every process is labelled `kernel`.
+/// Whether a policy is loaded; before that, every process has the label `kernel`.
 fn has_policy(snapshot: &Snapshot) -> bool {
     snapshot
         .read_proc("self/attr/current")
@@ -67,7 +66,7 @@ fn has_policy(snapshot: &Snapshot) -> bool {
         })
 }
 
-/// What `SELINUX=` says, if there is such a line.
+/// Parses the `SELINUX=` line; `None` if there is no such line.
 fn config_mode(config: &Text) -> Result<Option<i64>> {
     for line in config.lines() {
         let Some(mode) = line.rest().strip_prefix("SELINUX=") else {

@@ -1,5 +1,5 @@
-//! The kernel's caches of objects, from `/proc/slabinfo`, documented in
-//! `slabinfo(5)`. Only root may read it.
+//! Kernel slab caches, from `/proc/slabinfo`, documented in `slabinfo(5)`. Readable only by
+//! root.
 
 use crate::{
     collector::Collector,
@@ -14,15 +14,15 @@ use crate::{
 use super::positional_cache::PositionalCache;
 
 metrics! {
-    /// Objects of the cache that are in use.
+    /// The number of objects that are currently active (i.e., in use).
     ACTIVE_OBJECTS: Gauge = "node_slabinfo_active_objects" ["slab"];
-    /// Objects of the cache that there is memory for, in use or not.
+    /// The total number of allocated objects (i.e., objects that are both in use and not in use).
     OBJECTS: Gauge = "node_slabinfo_objects" ["slab"];
-    /// Bytes that an object of the cache takes.
+    /// The size of objects in this slab, in bytes.
     OBJECT_SIZE: Gauge = "node_slabinfo_object_size_bytes" ["slab"];
-    /// Objects in a slab of the cache.
+    /// The number of objects stored in each slab.
     OBJECTS_PER_SLAB: Gauge = "node_slabinfo_objects_per_slab" ["slab"];
-    /// Pages of memory in a slab of the cache.
+    /// The number of pages allocated for each slab.
     PAGES_PER_SLAB: Gauge = "node_slabinfo_pages_per_slab" ["slab"];
 }
 
@@ -35,18 +35,17 @@ static COLUMNS: [(&Metric<1>, &str); 5] = [
     (&PAGES_PER_SLAB, "pagesperslab"),
 ];
 
-/// The flags of the slabinfo collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct SlabInfoFlags {
-    /// Caches to expose.
+    /// Regexp of slabs to include.
     #[arg(
         long = "collector.slabinfo.slabs-include",
         value_name = "REGEX",
         default_value = ".*"
     )]
     slabinfo_slabs_include: Pattern,
-    /// Caches to leave out, of those.
+    /// Regexp of slabs to exclude, applied after slabs-include.
     #[arg(
         long = "collector.slabinfo.slabs-exclude",
         value_name = "REGEX",
@@ -55,7 +54,6 @@ pub(super) struct SlabInfoFlags {
     slabinfo_slabs_exclude: Pattern,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct SlabInfo {
     include: Pattern,
@@ -85,14 +83,14 @@ impl Collector for SlabInfo {
 
 impl SlabInfo {
     fn is_selected(&self, slab: &str) -> bool {
-        // The empty pattern leaves out nothing.
+        // An empty include pattern selects everything.
         (self.include.is_empty() || self.include.matches(slab)) && !self.exclude.matches(slab)
     }
 
     fn families(&self, slabinfo: &Text) -> Families {
         let mut out = Families::default();
         let mut selection = self.selection.cursor();
-        // The first line is the version, the second the heading.
+        // The first line is the version, the second the header.
         for mut fields in slabinfo.lines().skip(2) {
             let Some(slab) = fields.next_word() else {
                 continue;

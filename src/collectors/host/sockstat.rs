@@ -1,8 +1,8 @@
-//! Sockets in use by protocol, from `/proc/net/sockstat` and `/proc/net/sockstat6`,
-//! documented in `proc_pid_net(5)`.
+//! Sockets in use by protocol, from `/proc/net/sockstat` and `/proc/net/sockstat6`, documented
+//! in `proc_pid_net(5)`.
 //!
-//! `mem` is in pages, and exposed as such and in bytes; `memory`, of fragments, is in
-//! bytes already.
+//! `mem` is in pages and is exposed in pages and in bytes; `memory`, of fragments, is already in
+//! bytes.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -14,25 +14,24 @@ use crate::{
 };
 
 metrics! {
-    /// Sockets of every kind that processes hold.
+    /// Number of sockets in use.
     USED: Gauge = "node_sockstat_sockets_used" [];
-    /// Sockets of * in use; for FRAG and FRAG6, packets that are being put together from fragments.
+    /// Number of * sockets in state inuse; for FRAG and FRAG6, packets being reassembled.
     INUSE: Gauge = "node_sockstat_*_inuse" [];
-    /// Sockets of * that no process holds any more and that are not yet closed.
+    /// Number of * sockets in state orphan, i.e. without a process but not yet closed.
     ORPHAN: Gauge = "node_sockstat_*_orphan" [];
-    /// Sockets of * that are waiting out the time after a close.
+    /// Number of * sockets in state tw (TIME_WAIT).
     TW: Gauge = "node_sockstat_*_tw" [];
-    /// Sockets of * that the kernel has memory for, whatever their state.
+    /// Number of * sockets in state alloc, i.e. allocated in any state.
     ALLOC: Gauge = "node_sockstat_*_alloc" [];
-    /// Memory held by buffers of * sockets, in pages.
+    /// Memory used by buffers of * sockets, in pages.
     MEM: Gauge = "node_sockstat_*_mem" [];
-    /// Memory held by buffers of * sockets, in bytes.
+    /// Memory used by buffers of * sockets, in bytes.
     MEM_BYTES: Gauge = "node_sockstat_*_mem_bytes" [];
-    /// Memory held by packets of * that are being put together, in bytes.
+    /// Memory used by * packets being reassembled, in bytes.
     MEMORY: Gauge = "node_sockstat_*_memory" [];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct SockStat;
 
@@ -50,7 +49,7 @@ impl Collector for SockStat {
         let page = rustix::param::page_size() as u64;
         let mut out = Families::default();
         add_sockstat(&mut out, &snapshot.read_proc("net/sockstat")?, page);
-        // Absent where IPv6 is off.
+        // Missing if IPv6 is disabled.
         if let Some(sockstat6) = out.ok_or_skip(snapshot.read_proc("net/sockstat6")) {
             add_sockstat(&mut out, &sockstat6, page);
         }
@@ -81,13 +80,13 @@ fn add_sockstat(out: &mut Families, text: &Text, page: u64) {
     }
 }
 
-/// What a number is an amount of.
+/// Meaning of a number in the file.
 enum Amount {
-    /// Of all sockets.
+    /// Sockets of all protocols.
     Used,
-    /// Of what the metric says.
+    /// The value of the given metric.
     PerProtocol(&'static Metric<0>),
-    /// Of pages.
+    /// Buffer memory in pages.
     Pages,
 }
 

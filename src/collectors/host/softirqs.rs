@@ -1,4 +1,4 @@
-//! How often each CPU ran which deferred work, from `/proc/softirqs`, documented in
+//! Softirq calls per CPU, from `/proc/softirqs`, documented in
 //! `Documentation/filesystems/proc.rst`.
 
 use crate::{
@@ -11,11 +11,10 @@ use crate::{
 };
 
 metrics! {
-    /// How often the CPU ran the handler of each kind of deferred work.
+    /// Softirq counts per CPU.
     FUNCTIONS: Counter = "node_softirqs_functions_total" ["cpu", "type"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct SoftIrqs;
 
@@ -54,7 +53,7 @@ fn families(softirqs: &Text) -> Result<Families> {
     Ok(out)
 }
 
-/// The numbers of the CPUs in a table's first line: `CPU0 CPU2`.
+/// Parses the CPU numbers in a table's first line: `CPU0 CPU2`.
 pub(super) fn parse_cpus(mut line: Fields<'_>) -> Vec<&str> {
     std::iter::from_fn(|| line.next_word())
         .filter_map(|word| word.strip_prefix("CPU"))

@@ -1,9 +1,10 @@
-//! What each CPU did with received packets, from `/proc/net/softnet_stat`, documented in
-//! the kernel's `networking/scaling.rst` and, for the columns, only in `net/core/net-procfs.c`.
+//! Processing of received packets by CPU, from `/proc/net/softnet_stat`, documented in the
+//! kernel's `networking/scaling.rst`; the columns are documented only by
+//! `net/core/net-procfs.c`.
 //!
-//! The file has no names: kernels add columns at the end, and the thirteenth is the CPU's
-//! number. Where it is not there yet, lines are counted, which is wrong where a CPU is
-//! offline, and nobody can tell.
+//! The file has no column names: kernels append columns, and the thirteenth is the CPU number.
+//! On kernels without this column lines are numbered instead, which is undetectably wrong if a
+//! CPU is offline.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -15,26 +16,24 @@ use crate::{
 };
 
 metrics! {
-    /// Packets that the CPU took from network devices.
+    /// Number of processed packets.
     PROCESSED: Counter = "node_softnet_processed_total" ["cpu"];
-    /// Packets lost because the CPU's backlog was full (net.core.netdev_max_backlog).
+    /// Number of dropped packets because the backlog was full (net.core.netdev_max_backlog).
     DROPPED: Counter = "node_softnet_dropped_total" ["cpu"];
-    /// Rounds that ended with packets left, for want of time or budget (net.core.netdev_budget).
+    /// Number of times processing packets ran out of quota or time (net.core.netdev_budget).
     TIMES_SQUEEZED: Counter = "node_softnet_times_squeezed_total" ["cpu"];
-    /// Times that a transmit lock was found taken; newer kernels always say 0.
+    /// Number of collisions on the transmit lock; always 0 on newer kernels.
     CPU_COLLISION: Counter = "node_softnet_cpu_collision_total" ["cpu"];
-    /// Times that another CPU woke this one to process packets (RPS).
+    /// Number of times the CPU was woken up by another CPU to process packets (RPS).
     RECEIVED_RPS: Counter = "node_softnet_received_rps_total" ["cpu"];
-    /// Times that a flow took too large a part of the backlog and was limited.
+    /// Number of times the flow limit has been reached.
     FLOW_LIMIT_COUNT: Counter = "node_softnet_flow_limit_count_total" ["cpu"];
-    /// Packets waiting in the CPU's backlog.
+    /// Packets in the CPU's backlog.
     BACKLOG_LEN: Gauge = "node_softnet_backlog_len" ["cpu"];
 }
 
-/// The column of the CPU's number.
 const CPU_COLUMN: usize = 12;
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct SoftNet;
 
@@ -71,7 +70,7 @@ fn families(text: &Text) -> Families {
         counter(&PROCESSED, 0);
         counter(&DROPPED, 1);
         counter(&TIMES_SQUEEZED, 2);
-        // Between these, once fast routes.
+        // The columns between are unused; they once counted fast routes.
         counter(&CPU_COLLISION, 8);
         counter(&RECEIVED_RPS, 9);
         counter(&FLOW_LIMIT_COUNT, 10);
@@ -80,7 +79,8 @@ fn families(text: &Text) -> Families {
     out
 }
 
-/// All columns or none: what is in them is known by their place only.
+/// Parses all columns; fails if one is malformed, because columns are identified by position
+/// only.
 fn parse_columns(mut line: Fields<'_>) -> Result<Vec<u64>> {
     let mut columns = Vec::with_capacity(16);
     while let Some(word) = line.next_word() {

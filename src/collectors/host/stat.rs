@@ -1,5 +1,5 @@
-//! Interrupts, context switches, forks and processes, from `/proc/stat`, documented
-//! in `proc_stat(5)`. The CPUs' own lines are the `cpu` collector's.
+//! Interrupts, context switches, forks and processes, from `/proc/stat`, documented in
+//! `proc_stat(5)`. The lines of the CPUs are read by the `cpu` collector.
 
 use clap::ArgAction;
 
@@ -29,7 +29,7 @@ metrics! {
     SOFTIRQS: Counter = "node_softirqs_total" ["vector"];
 }
 
-/// The vectors in the order of the `softirq` line, as the kernel's `softirq_to_name` has them.
+/// The vectors in the order of the `softirq` line, named as in the kernel's `softirq_to_name`.
 const SOFTIRQ_VECTORS: [&str; 10] = [
     "hi",
     "timer",
@@ -43,16 +43,14 @@ const SOFTIRQ_VECTORS: [&str; 10] = [
     "rcu",
 ];
 
-/// The flags of the stat collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct StatCollectorFlags {
-    /// Expose the softirq calls of each vector.
+    /// Export softirq calls per vector.
     #[arg(long = "collector.stat.softirq", default_value_t = false, action = ArgAction::Set)]
     stat_softirq: bool,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct StatCollector {
     softirq: bool,
@@ -92,7 +90,7 @@ impl StatCollector {
                 }
                 _ => continue,
             };
-            // Of `intr` the first number is the sum of the rest.
+            // The first number of `intr` is the sum of the others.
             let value = fields.parse::<Value>("count");
             if let Some(value) = out.ok_or_skip(value) {
                 out.add(metric, [], value);

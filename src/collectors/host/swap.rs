@@ -1,5 +1,5 @@
-//! Each swap area, from `/proc/swaps`, documented in `proc_swaps(5)`. What all of
-//! them have together is in the meminfo collector.
+//! Swap areas, from `/proc/swaps`, documented in `proc_swaps(5)`. Their totals are exposed by
+//! the meminfo collector.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -11,15 +11,14 @@ use crate::{
 };
 
 metrics! {
-    /// Bytes that the swap area can hold.
+    /// Swap area size in bytes.
     SIZE: Gauge = "node_swap_size_bytes" ["device", "swap_type"];
-    /// Bytes that the swap area holds.
+    /// Swap area used bytes.
     USED: Gauge = "node_swap_used_bytes" ["device", "swap_type"];
-    /// Priority of the swap area: that of the highest number is filled first.
+    /// Swap area priority; the area with the highest number is used first.
     PRIORITY: Gauge = "node_swap_priority" ["device", "swap_type"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Swap;
 
@@ -50,7 +49,7 @@ struct SwapArea<'a> {
 
 fn families(swaps: &Text) -> Families {
     let mut out = Families::default();
-    // The first line is the heading.
+    // The first line is the header.
     for fields in swaps.lines().skip(1) {
         if let Some(area) = out.ok_or_skip(parse_area(fields)) {
             let device = unescape_octal(area.device);

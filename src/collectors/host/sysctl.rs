@@ -1,7 +1,7 @@
-//! Kernel parameters that flags name, from `/proc/sys`, documented in `proc_sys(5)`.
+//! Kernel parameters selected by flags, from `/proc/sys`, documented in `proc_sys(5)`.
 //!
-//! A key is written as for `sysctl(8)`: whichever of `.` and `/` comes first divides
-//! it, and the other one stands for itself, as in `net.ipv4.conf.eth0/1.forwarding`.
+//! Keys are written as for `sysctl(8)`: the first of `.` and `/` in a key is the separator, and
+//! the other one is literal, as in `net.ipv4.conf.eth0/1.forwarding`.
 
 use std::str::FromStr;
 
@@ -19,25 +19,23 @@ use super::sanitize::sanitize_name;
 metrics! {
     /// Kernel parameter *.
     NUMBER: Unknown = "node_sysctl_*" [];
-    /// Kernel parameter *, which holds several numbers.
+    /// Kernel parameter * with several numeric values, by index.
     NUMBERS: Unknown = "node_sysctl_*" ["index"];
-    /// Kernel parameter that is text. Each word of it is a series.
+    /// Kernel parameter with a text value; each word is a series.
     WORD: Info = "node_sysctl_info" ["name", "value", "index"];
 }
 
-/// The flags of the sysctl collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct SysctlFlags {
-    /// Kernel parameter that holds a number, or several, which NAMES tell apart; may be given again.
+    /// Kernel parameter with one or more numeric values, which NAMES distinguish; can be repeated.
     #[arg(long = "collector.sysctl.include", value_name = "KEY[:NAMES]")]
     sysctl_include: Vec<SysctlKey>,
-    /// Kernel parameter that is text; may be given again.
+    /// Kernel parameter with a text value; can be repeated.
     #[arg(long = "collector.sysctl.include-info", value_name = "KEY")]
     sysctl_include_info: Vec<SysctlKey>,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Sysctl {
     numbers: Vec<SysctlKey>,
@@ -71,7 +69,7 @@ impl Collector for Sysctl {
 
     fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
-        // Whoever names a key wants to know that it is not there.
+        // A missing key is reported, because the user named it explicitly.
         for key in &self.numbers {
             let read = snapshot.read_proc(&key.path);
             if let Err(error) = read.and_then(|text| add_numbers(&mut out, key, &text)) {
@@ -88,7 +86,7 @@ impl Collector for Sysctl {
     }
 }
 
-/// One that is given twice would be two series of the same name.
+/// Removes duplicates; a repeated key would yield duplicate series.
 fn dedup_keys(keys: Vec<SysctlKey>) -> Vec<SysctlKey> {
     let mut unique = Vec::new();
     for key in keys {
@@ -99,14 +97,14 @@ fn dedup_keys(keys: Vec<SysctlKey>) -> Vec<SysctlKey> {
     unique
 }
 
-/// A kernel parameter, as a flag names it.
+/// A kernel parameter named by a flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct SysctlKey {
-    /// As it is shown, divided by dots.
+    /// Name in the exposition, separated by dots.
     name: String,
-    /// Below the procfs mount.
+    /// Path relative to the procfs mount.
     path: String,
-    /// What each of its numbers is called, if they are.
+    /// Names of the values; empty if the flag has none.
     value_names: Vec<String>,
 }
 

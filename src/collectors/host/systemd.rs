@@ -1,10 +1,10 @@
-//! Units of systemd and the state of the whole, asked over D-Bus, documented in
+//! Systemd units and the state of the system, from systemd over D-Bus, documented in
 //! `org.freedesktop.systemd1(5)`.
 //!
-//! Every unit's name and state come in one answer. What else is asked for is asked as
-//! single properties, all of them at once: `GetAll` on a service makes systemd read
-//! its cgroup's files and write down some 300 values, which took it 1.7 times the time
-//! of the four single ones that are asked for at most.
+//! The names and states of all units are returned by a single call. Further values are requested
+//! as single properties, all of them at once: `GetAll` on a service makes systemd read the files
+//! of its cgroup and serialize some 300 values, which took systemd 1.7 times as long as the at
+//! most four single properties.
 
 use std::collections::BTreeMap;
 
@@ -22,31 +22,32 @@ use crate::{
 };
 
 metrics! {
-    /// 1 for the state a unit is in, 0 for those it is not in; type is how a service tells that it is up, or a mount's file system.
+    /// Systemd unit state, 1 for the current state; type is the service's start type or the file
+    /// system.
     UNIT_STATE: Gauge = "node_systemd_unit_state" ["name", "state", "type"];
-    /// How many units are in each state, units that no other metric here names included.
+    /// Number of units in each state, including units without other metrics.
     UNITS: Gauge = "node_systemd_units" ["state"];
-    /// 1 when the machine is fully up and no unit has failed, 0 while it starts, stops, is in rescue mode or degraded.
+    /// Whether the system is operational (see 'systemctl is-system-running').
     SYSTEM_RUNNING: Gauge = "node_systemd_system_running" [];
-    /// The number of systemd's version, with all of it in the label.
+    /// Detected systemd version; the full version is in the label.
     VERSION: Gauge = "node_systemd_version" ["version"];
-    /// What systemd takes the machine for: a kind of virtual machine or container, or none.
+    /// Detected virtualization technology, or none.
     VIRTUALIZATION: Info = "node_systemd_virtualization_info" ["virtualization_type"];
-    /// How often systemd started a service again by itself; an administrator's restart starts from 0.
+    /// Service unit count of Restart triggers; reset by a manual restart.
     RESTARTS: Counter = "node_systemd_service_restart_total" ["name"];
-    /// When the unit last became active, in unixtime; 0 for a unit that is not.
+    /// Start time of the unit since unix epoch in seconds; 0 if it is not active.
     START_TIME: Gauge = "node_systemd_unit_start_time_seconds" ["name"];
-    /// Tasks (processes and threads) in a service now, if systemd counts them.
+    /// Current number of tasks per systemd unit; missing without task accounting.
     TASKS_CURRENT: Gauge = "node_systemd_unit_tasks_current" ["name"];
-    /// Tasks a service may have; nothing where there is no limit.
+    /// Maximum number of tasks per systemd unit; missing if unlimited.
     TASKS_MAX: Gauge = "node_systemd_unit_tasks_max" ["name"];
-    /// When a timer last elapsed, in unixtime; 0 if it never did.
+    /// Seconds since epoch of last trigger; 0 if the timer was never triggered.
     LAST_TRIGGER: Gauge = "node_systemd_timer_last_trigger_seconds" ["name"];
-    /// Connections a socket unit took in since it was started, if systemd itself accepts them.
+    /// Total number of accepted socket connections, if accepted by systemd itself.
     ACCEPTED: Counter = "node_systemd_socket_accepted_connections_total" ["name"];
-    /// Connections of a socket unit that are open now, if systemd itself accepts them.
+    /// Current number of socket connections, if accepted by systemd itself.
     CONNECTIONS: Gauge = "node_systemd_socket_current_connections" ["name"];
-    /// Connections a socket unit turned away since it was started, as too many were open.
+    /// Total number of refused socket connections.
     REFUSED: Gauge = "node_systemd_socket_refused_connections_total" ["name"];
 }
 
@@ -55,24 +56,24 @@ const PRIVATE_SOCKET: &str = "/run/systemd/private";
 const OBJECT: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 
-/// The states that are always exposed, for each unit and in sum. A unit may be in
-/// another one, such as `reloading`.
+/// States that are always exposed, for each unit and in total. A unit can be in another state,
+/// such as `reloading`.
 const STATES: [&str; 5] = ["active", "activating", "deactivating", "inactive", "failed"];
 
-/// More units than a machine in order has; of those above nothing but the sum is
-/// exposed.
+/// Far more units than a healthy host has; units beyond the limit are counted only in the
+/// totals.
 const MAX_UNITS: usize = 10_000;
 
-/// The flags of the systemd collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 #[expect(
     clippy::struct_excessive_bools,
     clippy::struct_field_names,
-    reason = "each is a flag, and clap wants names that no other collector has"
+    reason = "each field is a flag, and clap requires unique field names across all collectors"
 )]
 pub(super) struct SystemdFlags {
-    /// Units to expose, as a pattern for the whole name.
+    /// Regexp of systemd units to include. Units must both match include and not match exclude to
+    /// be included.
     #[arg(
         long = "collector.systemd.unit-include",
         alias = "collector.systemd.unit-whitelist",
@@ -80,7 +81,8 @@ pub(super) struct SystemdFlags {
         default_value = ".+"
     )]
     systemd_unit_include: Pattern,
-    /// Units not to expose even if included, as a pattern for the whole name.
+    /// Regexp of systemd units to exclude. Units must both match include and not match exclude to
+    /// be included.
     #[arg(
         long = "collector.systemd.unit-exclude",
         alias = "collector.systemd.unit-blacklist",
@@ -88,21 +90,20 @@ pub(super) struct SystemdFlags {
         default_value = r".+\.(automount|device|mount|scope|slice)"
     )]
     systemd_unit_exclude: Pattern,
-    /// Expose each service's number of tasks and its limit.
+    /// Expose the current and the maximum number of tasks of service units.
     #[arg(long = "collector.systemd.enable-task-metrics", default_value_t = false, action = ArgAction::Set)]
     systemd_enable_task_metrics: bool,
-    /// Expose how often each service was restarted.
+    /// Expose the number of restarts of service units.
     #[arg(long = "collector.systemd.enable-restarts-metrics", default_value_t = false, action = ArgAction::Set)]
     systemd_enable_restarts_metrics: bool,
-    /// Expose when each unit was started.
+    /// Expose the start time of units.
     #[arg(long = "collector.systemd.enable-start-time-metrics", default_value_t = false, action = ArgAction::Set)]
     systemd_enable_start_time_metrics: bool,
-    /// Ask systemd at its own socket instead of over the system bus (as root).
+    /// Establish a private, direct connection to systemd without the system bus (requires root).
     #[arg(long = "collector.systemd.private", default_value_t = false, action = ArgAction::Set, hide = true)]
     systemd_private: bool,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Systemd {
     include: Pattern,
@@ -141,7 +142,7 @@ impl Collector for Systemd {
     }
 }
 
-/// The metrics of all units, for the fuzz target `dbus`.
+/// Metrics of all units, for the fuzz target `dbus`.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn of(daemon: Daemon, deadline: std::time::Instant) -> Result<Families> {
     let pattern = |text: &str| {
@@ -161,8 +162,8 @@ pub(crate) fn of(daemon: Daemon, deadline: std::time::Instant) -> Result<Familie
         .with_session(deadline, |talk| systemd.families(talk))
 }
 
-/// A unit as `ListUnits` has it: name, description, load state, active state, sub
-/// state, followed unit, object, job's number, job's type, job's object.
+/// A unit as returned by `ListUnits`: name, description, load state, active state, sub state,
+/// followed unit, object path, job ID, job type, job object path.
 type ListedUnit<'a> = (
     &'a str,
     &'a str,
@@ -182,7 +183,7 @@ struct SelectedUnit<'a> {
     active_state: &'a str,
 }
 
-/// What is asked about a single unit.
+/// A property read from a single unit.
 #[derive(Debug, Clone, Copy)]
 enum UnitProperty {
     ServiceType,
@@ -198,7 +199,7 @@ enum UnitProperty {
 }
 
 impl UnitProperty {
-    /// The interface and the name of the property that says it.
+    /// Returns the interface and the name of the D-Bus property.
     fn dbus_name(self) -> (&'static str, &'static str) {
         const UNIT: &str = "org.freedesktop.systemd1.Unit";
         const SERVICE: &str = "org.freedesktop.systemd1.Service";
@@ -257,7 +258,7 @@ impl Systemd {
         Ok(out)
     }
 
-    /// The units to expose, in order of their names.
+    /// Selects the units to expose, sorted by name.
     fn select_units<'a>(
         &self,
         out: &mut Families,
@@ -362,7 +363,7 @@ impl Systemd {
                 UnitProperty::ServiceType | UnitProperty::MountType => {}
                 UnitProperty::Restarts => out.add(&RESTARTS, name, number),
                 UnitProperty::StartTime => out.add(&START_TIME, name, time),
-                // Nobody counts, or there is no limit.
+                // Tasks are not accounted, or there is no limit.
                 UnitProperty::TasksCurrent | UnitProperty::TasksMax if number == u64::MAX => {}
                 UnitProperty::TasksCurrent => out.add(&TASKS_CURRENT, name, number),
                 UnitProperty::TasksMax => out.add(&TASKS_MAX, name, number),
@@ -394,8 +395,8 @@ fn add_unit_counts(out: &mut Families, listed: &[ListedUnit<'_>]) {
     }
 }
 
-/// The number in a version such as `252.39-1~deb12u1` or `v257-rc1`: one of three
-/// digits at least, and its first fraction.
+/// Parses the number in a version such as `252.39-1~deb12u1` or `v257-rc1`: at least three
+/// digits, and the first fraction.
 fn version_number(version: &str) -> Option<Value> {
     version
         .split(|c: char| !c.is_ascii_digit() && c != '.')
@@ -418,7 +419,7 @@ mod tests {
     use super::*;
     use crate::sources::fake_bus::{FakeBus, called_method};
 
-    /// systemd with some units, of which one vanishes when it is asked about.
+    /// Fake systemd with some units, one of which disappears when a property is read.
     fn answer(question: &Message) -> Option<Message> {
         let header = question.header();
         let units = || {
@@ -484,7 +485,8 @@ mod tests {
         reply.build(&value).ok()
     }
 
-    /// As systemd writes a unit's name in an object's path, as far as it matters here.
+    /// Escapes a unit name for an object path as systemd does; only the characters used in this
+    /// test.
     fn escape(name: &str) -> String {
         name.replace('.', "_2e")
     }

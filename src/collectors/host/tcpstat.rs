@@ -1,4 +1,4 @@
-//! TCP sockets by state, from `sock_diag(7)`, IPv4 and IPv6 together.
+//! TCP sockets by state, from `sock_diag(7)`, IPv4 and IPv6 combined.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -10,11 +10,11 @@ use crate::{
 };
 
 metrics! {
-    /// TCP sockets in each state, and under two more names the bytes that wait in all of them, received and not read or sent and not acknowledged; a listening socket adds to these the connections waiting and the longest such queue.
+    /// Number of connections by state, and bytes in the receive and transmit queues of all sockets;
+    /// a listening socket adds its connection queue length and limit to these.
     CONNECTION_STATES: Gauge = "node_tcp_connection_states" ["state"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct TcpStat;
 
@@ -34,7 +34,7 @@ impl Collector for TcpStat {
     }
 }
 
-/// States that no socket is in are said too, so that their series do not come and go.
+/// States without sockets are exposed as 0, so that their series do not come and go.
 fn families(sockets: &TcpSockets) -> Families {
     let mut out = Families::default();
     for (state, count) in sockets.states() {

@@ -1,8 +1,8 @@
-//! Temperatures and what is done against them, from `/sys/class/thermal`, documented
-//! in `Documentation/driver-api/thermal/sysfs-api.rst`.
+//! Temperatures and cooling devices, from `/sys/class/thermal`, documented in
+//! `Documentation/driver-api/thermal/sysfs-api.rst`.
 //!
-//! A sensor that is asleep or has not measured yet refuses the read, and its zone is
-//! left out until it answers.
+//! Reading a sensor fails while it is asleep or before its first measurement; its zone is
+//! missing until a read succeeds.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -14,15 +14,14 @@ use crate::{
 };
 
 metrics! {
-    /// Temperature of the zone in degrees Celsius.
+    /// Zone temperature in Celsius.
     TEMP: Gauge = "node_thermal_zone_temp" ["type", "zone"];
-    /// How hard the device cools at the moment, on its own scale from 0 to its maximum.
+    /// Current throttle state of the cooling device.
     CUR_STATE: Gauge = "node_cooling_device_cur_state" ["name", "type"];
-    /// The hardest that the device can cool, on its own scale.
+    /// Maximum throttle state of the cooling device.
     MAX_STATE: Gauge = "node_cooling_device_max_state" ["name", "type"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ThermalZone;
 

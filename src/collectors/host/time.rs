@@ -1,5 +1,5 @@
-//! The machine's clock, and from `/sys/devices/system/clocksource` what drives it,
-//! documented in the kernel's `Documentation/ABI/testing/sysfs-devices-clock`.
+//! System clock, and its clock source from `/sys/devices/system/clocksource`, documented in the
+//! kernel's `Documentation/ABI/testing/sysfs-devices-clock`.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -11,17 +11,16 @@ use crate::{
 };
 
 metrics! {
-    /// Seconds since the beginning of 1970, by the machine's own clock.
+    /// System time in seconds since epoch (1970).
     SECONDS: Gauge = "node_time_seconds" [];
-    /// Seconds that the time zone of this process is ahead of UTC.
+    /// Offset of the exporter's time zone from UTC in seconds.
     ZONE_OFFSET: Gauge = "node_time_zone_offset_seconds" ["time_zone"];
-    /// A clock source that the kernel could use.
+    /// Available clocksources read from '/sys/devices/system/clocksource'.
     AVAILABLE: Info = "node_time_clocksource_available_info" ["device", "clocksource"];
-    /// The clock source that the kernel uses.
+    /// Current clocksource read from '/sys/devices/system/clocksource'.
     CURRENT: Info = "node_time_clocksource_current_info" ["device", "clocksource"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Time;
 
@@ -55,7 +54,7 @@ impl Collector for Time {
 
 fn add_sources(out: &mut Families, clock: &Dir) {
     let name = clock.name();
-    // Its neighbours, such as `power`, are not clocks.
+    // Other entries, such as `power`, are not clocks.
     let Some(number) = name.strip_prefix("clocksource") else {
         return;
     };

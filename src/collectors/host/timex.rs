@@ -1,9 +1,8 @@
-//! How the kernel keeps its clock right, from `adjtimex(2)`, where the units are
-//! documented.
+//! Clock discipline of the kernel, from `adjtimex(2)`, where the units are documented.
 //!
-//! The kernel's own units come in three kinds: microseconds, microseconds that are
-//! nanoseconds where the status says so, and millionths shifted up by 16 bits. Of
-//! the last, those that pulse-per-second measures are named hertz and are not.
+//! The kernel uses three kinds of units: microseconds, microseconds that are nanoseconds if a
+//! status bit is set, and parts per million with 16 bits of fraction. The pulse-per-second
+//! values of the last kind are named hertz but are not in hertz.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -15,39 +14,40 @@ use crate::{
 };
 
 metrics! {
-    /// Seconds between the local clock and its reference, as last told to the kernel.
+    /// Time offset between local system and reference clock, in seconds.
     OFFSET: Gauge = "node_timex_offset_seconds" [];
-    /// How fast the local clock is made to run, 1 being as fast as it would by itself.
+    /// Local clock frequency adjustment, as a ratio; 1 is no adjustment.
     FREQUENCY: Gauge = "node_timex_frequency_adjustment_ratio" [];
-    /// Seconds that the local clock is wrong by at most, as last told to the kernel and growing since.
+    /// Maximum error in seconds.
     MAXERROR: Gauge = "node_timex_maxerror_seconds" [];
-    /// Seconds that the local clock is estimated to be wrong by, as last told to the kernel.
+    /// Estimated error in seconds.
     ESTIMATED_ERROR: Gauge = "node_timex_estimated_error_seconds" [];
-    /// Status bits of the clock, as STA_* in adjtimex(2).
+    /// Value of the status array bits, STA_* in adjtimex(2).
     STATUS: Gauge = "node_timex_status" [];
-    /// Time constant of the loop that adjusts the clock.
+    /// Phase-locked loop time constant.
     LOOP_TIME_CONSTANT: Gauge = "node_timex_loop_time_constant" [];
-    /// Seconds between two ticks of the clock.
+    /// Seconds between clock ticks.
     TICK: Gauge = "node_timex_tick_seconds" [];
-    /// Frequency error found by a pulse per second, as a ratio and despite the name not in hertz.
+    /// Pulse per second frequency error, as a ratio despite the name.
     PPS_FREQUENCY: Gauge = "node_timex_pps_frequency_hertz" [];
-    /// Seconds of jitter of the pulse per second.
+    /// Pulse per second jitter in seconds.
     PPS_JITTER: Gauge = "node_timex_pps_jitter_seconds" [];
-    /// Length of a calibration interval of the pulse per second, as the power of two in seconds.
+    /// Pulse per second interval duration, as an exponent of two in seconds.
     PPS_SHIFT: Gauge = "node_timex_pps_shift_seconds" [];
-    /// Stability of the frequency found by a pulse per second, as a ratio and despite the name not in hertz.
+    /// Pulse per second stability, an average of recent frequency changes, as a ratio despite the
+    /// name.
     PPS_STABILITY: Gauge = "node_timex_pps_stability_hertz" [];
-    /// Pulses that came with more jitter than is allowed.
+    /// Pulse per second count of jitter limit exceeded events.
     PPS_JITTER_EXCEEDED: Counter = "node_timex_pps_jitter_total" [];
-    /// Calibration intervals of the pulse per second.
+    /// Pulse per second count of calibration intervals.
     PPS_CALIBRATION: Counter = "node_timex_pps_calibration_total" [];
-    /// Calibration intervals of the pulse per second that failed.
+    /// Pulse per second count of calibration errors.
     PPS_ERROR: Counter = "node_timex_pps_error_total" [];
-    /// Calibration intervals of the pulse per second with a frequency less stable than is allowed.
+    /// Pulse per second count of stability limit exceeded events.
     PPS_STABILITY_EXCEEDED: Counter = "node_timex_pps_stability_exceeded_total" [];
-    /// Seconds that international atomic time is ahead of UTC, or 0 where nobody told the kernel.
+    /// International Atomic Time (TAI) offset in seconds; 0 if the kernel does not know it.
     TAI_OFFSET: Gauge = "node_timex_tai_offset_seconds" [];
-    /// Whether something keeps the clock right, such as an NTP daemon (1), or nothing does (0).
+    /// Whether the clock is synchronized to a reliable server (1) or not (0).
     SYNC_STATUS: Gauge = "node_timex_sync_status" [];
 }
 
@@ -55,7 +55,6 @@ const MICROSECONDS: f64 = 1e6;
 /// Parts per million, with 16 bits of fraction.
 const PPM_16: f64 = 1e6 * 65536.0;
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Timex;
 
@@ -99,7 +98,7 @@ fn families(timex: &Adjtimex) -> Families {
 
 #[expect(
     clippy::cast_precision_loss,
-    reason = "Prometheus stores every value as a float anyway"
+    reason = "Prometheus values are 64-bit floats"
 )]
 fn ratio(count: i64, per_unit: f64) -> f64 {
     count as f64 / per_unit
@@ -109,7 +108,7 @@ fn ratio(count: i64, per_unit: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Every number differs from every other, so that a swap would show.
+    /// All values differ, so that swapped fields are detected.
     const TIMEX: Adjtimex = Adjtimex {
         is_synchronised: true,
         status: 0x2001,

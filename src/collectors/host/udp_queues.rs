@@ -1,7 +1,7 @@
-//! Bytes waiting in the queues of UDP sockets, from `/proc/net/udp` and `/proc/net/udp6`,
-//! documented in `proc_pid_net(5)`.
+//! Bytes in the queues of UDP sockets, from `/proc/net/udp` and `/proc/net/udp6`, documented in
+//! `proc_pid_net(5)`.
 //!
-//! The files have a line for each socket, so nothing is kept of a line but the two numbers.
+//! The files have one line per socket, so only the two numbers of a line are extracted.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -13,11 +13,10 @@ use crate::{
 };
 
 metrics! {
-    /// Bytes in the receive (rx) and transmit (tx) queues of all UDP sockets together.
+    /// Bytes in the receive (rx) and transmit (tx) queues of all UDP sockets.
     QUEUES: Gauge = "node_udp_queues" ["ip", "queue"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct UdpQueues;
 
@@ -56,7 +55,7 @@ fn add_queues(out: &mut Families, ip: &str, text: &Text) {
     }
 }
 
-/// All of the file or nothing: a sum without one of its parts is wrong.
+/// All of the file or nothing: an incomplete sum would be wrong.
 fn sum_queues(text: &Text) -> Result<(u64, u64)> {
     let mut sums = (0_u64, 0_u64);
     for (number, line) in text.body().lines().enumerate().skip(1) {

@@ -1,4 +1,4 @@
-//! The kernel's name and version, from `uname(2)`.
+//! Kernel name and version, from `uname(2)`.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -10,13 +10,12 @@ use crate::{
 };
 
 metrics! {
-    /// The kernel's name and version, and the names the machine gives itself.
+    /// Labeled system information as provided by the uname system call.
     UNAME: Info = "node_uname_info" [
         "sysname", "release", "version", "machine", "nodename", "domainname",
     ];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Uname;
 

@@ -1,8 +1,7 @@
-//! Events of the memory management, from `/proc/vmstat`, documented in
-//! `proc_vmstat(5)`.
+//! Virtual memory statistics, from `/proc/vmstat`, documented in `proc_vmstat(5)`.
 //!
-//! The kernel names the fields. Their values are counters and gauges alike, which
-//! the file does not tell apart.
+//! The fields depend on the kernel. They are counters and gauges, which the file does not
+//! distinguish.
 
 use crate::{
     collector::Collector,
@@ -17,15 +16,14 @@ use crate::{
 use super::positional_cache::PositionalCache;
 
 metrics! {
-    /// Field * of /proc/vmstat, in the unit that the kernel counts it in.
+    /// /proc/vmstat information field *.
     FIELD: Unknown = "node_vmstat_*" [];
 }
 
-/// The flags of the vmstat collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct VmStatFlags {
-    /// Fields to expose.
+    /// Regexp of fields to return for vmstat collector.
     #[arg(
         long = "collector.vmstat.fields",
         value_name = "REGEX",
@@ -34,7 +32,6 @@ pub(super) struct VmStatFlags {
     vmstat_fields: Pattern,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct VmStat {
     fields: Pattern,

@@ -1,8 +1,8 @@
 //! Watchdog timers, from `/sys/class/watchdog`, documented in the kernel's
 //! `Documentation/ABI/testing/sysfs-class-watchdog`.
 //!
-//! Each driver has its own set of attributes: one that is not there has no sample,
-//! and one that is text is an empty label.
+//! The set of attributes depends on the driver: a missing numeric attribute has no sample, and a
+//! missing text attribute is an empty label.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -14,27 +14,29 @@ use crate::{
 };
 
 metrics! {
-    /// Flags of the events that the watchdog saw before the machine last booted, as in linux/watchdog.h.
+    /// Value of /sys/class/watchdog/<watchdog>/bootstatus: events before boot, WDIOF_* in
+    /// linux/watchdog.h.
     BOOTSTATUS: Gauge = "node_watchdog_bootstatus" ["name"];
-    /// Version of the watchdog's firmware.
+    /// Value of /sys/class/watchdog/<watchdog>/fw_version.
     FW_VERSION: Gauge = "node_watchdog_fw_version" ["name"];
-    /// Whether the watchdog cannot be stopped once it runs (1).
+    /// Whether the watchdog cannot be stopped once started (1).
     NOWAYOUT: Gauge = "node_watchdog_nowayout" ["name"];
-    /// Seconds until the watchdog resets the machine unless it is fed.
+    /// Seconds until the watchdog resets the machine unless it is pinged.
     TIMELEFT: Gauge = "node_watchdog_timeleft_seconds" ["name"];
-    /// Seconds without being fed after which the watchdog resets the machine.
+    /// Seconds without a ping after which the watchdog resets the machine.
     TIMEOUT: Gauge = "node_watchdog_timeout_seconds" ["name"];
-    /// Seconds before the reset at which the watchdog gives a warning.
+    /// Seconds before the timeout at which the watchdog raises a pretimeout event.
     PRETIMEOUT: Gauge = "node_watchdog_pretimeout_seconds" ["name"];
-    /// Whether the machine booted from its second flash chip after a reset (0) or from its first (1).
+    /// Whether the machine booted from its second flash chip after a reset (0) or from its first
+    /// (1).
     ACCESS_CS0: Gauge = "node_watchdog_access_cs0" ["name"];
-    /// What the watchdog is, can do and is doing.
+    /// Info of the watchdog: identity, options, state and governors.
     WATCHDOG: Info = "node_watchdog_info" [
         "name", "options", "identity", "state", "status", "pretimeout_governor",
     ];
 }
 
-/// The attributes that are numbers.
+/// Numeric attributes.
 static NUMBERS: [(&Metric<1>, &str); 7] = [
     (&BOOTSTATUS, "bootstatus"),
     (&FW_VERSION, "fw_version"),
@@ -45,7 +47,6 @@ static NUMBERS: [(&Metric<1>, &str); 7] = [
     (&ACCESS_CS0, "access_cs0"),
 ];
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Watchdog;
 

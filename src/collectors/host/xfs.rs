@@ -1,7 +1,7 @@
-//! What XFS file systems did, from `/sys/fs/xfs/DEVICE/stats/stats`; the lines and their
-//! numbers are those of the kernel's `fs/xfs/xfs_stats.c`.
+//! XFS runtime statistics, from `/sys/fs/xfs/DEVICE/stats/stats`; the lines and columns are
+//! documented only by the kernel's `fs/xfs/xfs_stats.c`.
 //!
-//! The numbers are counted in 32 bits and step back to 0 when these are full.
+//! The counters have 32 bits and wrap to 0.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -13,87 +13,87 @@ use crate::{
 };
 
 metrics! {
-    /// Extents that were allocated.
+    /// Number of extents allocated for a filesystem.
     EXTENTS_ALLOCATED: Counter = "node_xfs_extent_allocation_extents_allocated_total" ["device"];
-    /// Blocks that were allocated.
+    /// Number of blocks allocated for a filesystem.
     BLOCKS_ALLOCATED: Counter = "node_xfs_extent_allocation_blocks_allocated_total" ["device"];
-    /// Extents that were freed.
+    /// Number of extents freed for a filesystem.
     EXTENTS_FREED: Counter = "node_xfs_extent_allocation_extents_freed_total" ["device"];
-    /// Blocks that were freed.
+    /// Number of blocks freed for a filesystem.
     BLOCKS_FREED: Counter = "node_xfs_extent_allocation_blocks_freed_total" ["device"];
-    /// Lookups in the trees of free space.
+    /// Number of allocation B-tree lookups for a filesystem.
     ALLOCATION_LOOKUPS: Counter = "node_xfs_allocation_btree_lookups_total" ["device"];
-    /// Comparisons made in the trees of free space.
+    /// Number of allocation B-tree compares for a filesystem.
     ALLOCATION_COMPARES: Counter = "node_xfs_allocation_btree_compares_total" ["device"];
-    /// Records put into the trees of free space.
+    /// Number of allocation B-tree records inserted for a filesystem.
     ALLOCATION_INSERTED: Counter = "node_xfs_allocation_btree_records_inserted_total" ["device"];
-    /// Records taken out of the trees of free space.
+    /// Number of allocation B-tree records deleted for a filesystem.
     ALLOCATION_DELETED: Counter = "node_xfs_allocation_btree_records_deleted_total" ["device"];
-    /// Times that the place of a file's block was asked for in order to read.
+    /// Number of block map operations for reads of a filesystem.
     MAPPING_READS: Counter = "node_xfs_block_mapping_reads_total" ["device"];
-    /// Times that the place of a file's block was asked for in order to write.
+    /// Number of block map operations for writes of a filesystem.
     MAPPING_WRITES: Counter = "node_xfs_block_mapping_writes_total" ["device"];
-    /// Times that blocks were taken from a file.
+    /// Number of block unmaps (deletes) for a filesystem.
     MAPPING_UNMAPS: Counter = "node_xfs_block_mapping_unmaps_total" ["device"];
-    /// Extents put into files' lists of extents.
+    /// Number of extent list insertions for a filesystem.
     LIST_INSERTIONS: Counter = "node_xfs_block_mapping_extent_list_insertions_total" ["device"];
-    /// Extents taken out of files' lists of extents.
+    /// Number of extent list deletions for a filesystem.
     LIST_DELETIONS: Counter = "node_xfs_block_mapping_extent_list_deletions_total" ["device"];
-    /// Lookups in files' lists of extents.
+    /// Number of extent list lookups for a filesystem.
     LIST_LOOKUPS: Counter = "node_xfs_block_mapping_extent_list_lookups_total" ["device"];
-    /// Comparisons made in files' lists of extents.
+    /// Number of extent list compares for a filesystem.
     LIST_COMPARES: Counter = "node_xfs_block_mapping_extent_list_compares_total" ["device"];
-    /// Lookups in the trees that say where files' blocks are.
+    /// Number of block map B-tree lookups for a filesystem.
     MAP_LOOKUPS: Counter = "node_xfs_block_map_btree_lookups_total" ["device"];
-    /// Comparisons made in the trees that say where files' blocks are.
+    /// Number of block map B-tree compares for a filesystem.
     MAP_COMPARES: Counter = "node_xfs_block_map_btree_compares_total" ["device"];
-    /// Records put into the trees that say where files' blocks are.
+    /// Number of block map B-tree records inserted for a filesystem.
     MAP_INSERTED: Counter = "node_xfs_block_map_btree_records_inserted_total" ["device"];
-    /// Records taken out of the trees that say where files' blocks are.
+    /// Number of block map B-tree records deleted for a filesystem.
     MAP_DELETED: Counter = "node_xfs_block_map_btree_records_deleted_total" ["device"];
-    /// Names looked up in directories on the disk, for want of them in the kernel's cache.
+    /// Number of file name directory lookups which missed the operating system's dentry cache.
     DIRECTORY_LOOKUPS: Counter = "node_xfs_directory_operation_lookup_total" ["device"];
-    /// Names put into directories.
+    /// Number of times a new directory entry was created for a filesystem.
     DIRECTORY_CREATES: Counter = "node_xfs_directory_operation_create_total" ["device"];
-    /// Names taken out of directories.
+    /// Number of times an existing directory entry was removed for a filesystem.
     DIRECTORY_REMOVES: Counter = "node_xfs_directory_operation_remove_total" ["device"];
-    /// Times that a directory was listed.
+    /// Number of times the directory getdents operation was performed for a filesystem.
     DIRECTORY_GETDENTS: Counter = "node_xfs_directory_operation_getdents_total" ["device"];
-    /// Inodes looked for in XFS' cache.
+    /// Number of times the OS looked for an XFS inode in the inode cache.
     INODE_ATTEMPTS: Counter = "node_xfs_inode_operation_attempts_total" ["device"];
-    /// Inodes found in XFS' cache.
+    /// Number of times the OS looked for and found an XFS inode in the inode cache.
     INODE_FOUND: Counter = "node_xfs_inode_operation_found_total" ["device"];
-    /// Inodes found in XFS' cache that were about to leave it.
+    /// Number of times an XFS inode was found in the cache but was about to be reclaimed.
     INODE_RECYCLED: Counter = "node_xfs_inode_operation_recycled_total" ["device"];
-    /// Inodes that were not in XFS' cache and had to be read.
+    /// Number of times the OS looked for an XFS inode in the cache but did not find it.
     INODE_MISSED: Counter = "node_xfs_inode_operation_missed_total" ["device"];
-    /// Inodes that were not in XFS' cache, and were when they had been read, because somebody else had read them, too.
+    /// Number of times an inode missing from the cache was added meanwhile by another process.
     INODE_DUPLICATES: Counter = "node_xfs_inode_operation_duplicates_total" ["device"];
-    /// Inodes that left XFS' cache to make room.
+    /// Number of times the OS reclaimed an XFS inode from the inode cache to free memory.
     INODE_RECLAIMS: Counter = "node_xfs_inode_operation_reclaims_total" ["device"];
-    /// Times that the attributes of an inode were changed.
+    /// Number of times the OS explicitly changed the attributes of an XFS inode.
     INODE_ATTRIBUTE_CHANGES: Counter = "node_xfs_inode_operation_attribute_changes_total" ["device"];
-    /// Calls of write(2) and the like.
+    /// Number of write(2) system calls made to files in a filesystem.
     WRITE_CALLS: Counter = "node_xfs_write_calls_total" ["device"];
-    /// Calls of read(2) and the like.
+    /// Number of read(2) system calls made to files in a filesystem.
     READ_CALLS: Counter = "node_xfs_read_calls_total" ["device"];
-    /// Inodes in memory; goes down, too, whatever its type says.
+    /// In-core inodes of a filesystem; a gauge despite its type.
     VNODE_ACTIVE: Counter = "node_xfs_vnode_active_total" ["device"];
-    /// Times that an inode got its place in memory.
+    /// vn_alloc calls (in-core inodes allocated).
     VNODE_ALLOCATE: Counter = "node_xfs_vnode_allocate_total" ["device"];
-    /// Times that an inode in memory was taken into use.
+    /// vn_get calls (in-core inodes taken into use).
     VNODE_GET: Counter = "node_xfs_vnode_get_total" ["device"];
-    /// Times that somebody took hold of an inode in memory.
+    /// vn_hold calls (references taken on in-core inodes).
     VNODE_HOLD: Counter = "node_xfs_vnode_hold_total" ["device"];
-    /// Times that somebody let go of an inode in memory.
+    /// vn_rele calls (references to in-core inodes released).
     VNODE_RELEASE: Counter = "node_xfs_vnode_release_total" ["device"];
-    /// Times that an inode's place in memory was taken back.
+    /// vn_reclaim calls (in-core inodes reclaimed).
     VNODE_RECLAIM: Counter = "node_xfs_vnode_reclaim_total" ["device"];
-    /// Times that an inode went out of use in memory.
+    /// vn_remove calls (in-core inodes no longer in use).
     VNODE_REMOVE: Counter = "node_xfs_vnode_remove_total" ["device"];
 }
 
-/// The metrics of the numbers after the first word of each line.
+/// Metrics of the columns after the first word of each line.
 const LINES: [(&str, &[&Metric<1>]); 8] = [
     (
         "extent_alloc",
@@ -165,7 +165,6 @@ const LINES: [(&str, &[&Metric<1>]); 8] = [
     ),
 ];
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Xfs;
 
@@ -182,7 +181,7 @@ impl Collector for Xfs {
     fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
         for device in snapshot.sys_dirs("fs/xfs")? {
-            // `stats` and `debug` are not devices, and have no such file.
+            // `stats` and `debug` are not devices, and do not have this file.
             let Some(stats) = out.ok_or_skip(device.read("stats/stats")) else {
                 continue;
             };
@@ -196,7 +195,7 @@ impl Collector for Xfs {
     }
 }
 
-/// Adds the numbers of one line, all or none of them.
+/// Adds the columns of a line: all of them, or none if one is malformed.
 fn add_line(out: &mut Families, device: &str, mut line: Fields<'_>) -> Result<()> {
     let name = line.next_word();
     let Some((_, metrics)) = LINES.iter().find(|(line, _)| name == Some(line)) else {

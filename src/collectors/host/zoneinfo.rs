@@ -1,7 +1,7 @@
-//! Memory by zone, from `/proc/zoneinfo`, documented in `proc_zoneinfo(5)`.
+//! Memory zones, from `/proc/zoneinfo`, documented in `proc_zoneinfo(5)`.
 //!
-//! What the kernel counts by node instead stands in the paragraph of the node's first
-//! zone, and so has the label of that zone.
+//! Per-node counters are in the paragraph of the node's first zone and therefore have the label
+//! of that zone.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -13,75 +13,75 @@ use crate::{
 };
 
 metrics! {
-    /// Free pages at which reclaiming in the background stops.
+    /// Zone watermark pages_high: background reclaim stops above this number of free pages.
     HIGH_PAGES: Gauge = "node_zoneinfo_high_pages" ["node", "zone"];
-    /// Free pages below which reclaiming in the background starts.
+    /// Zone watermark pages_low: background reclaim starts below this number of free pages.
     LOW_PAGES: Gauge = "node_zoneinfo_low_pages" ["node", "zone"];
-    /// Pages that the allocator manages: those present less what the kernel reserved at boot.
+    /// Present pages managed by the buddy system.
     MANAGED_PAGES: Gauge = "node_zoneinfo_managed_pages" ["node", "zone"];
-    /// Free pages below which whoever needs memory must reclaim it first.
+    /// Zone watermark pages_min: allocations must reclaim first below this number of free pages.
     MIN_PAGES: Gauge = "node_zoneinfo_min_pages" ["node", "zone"];
-    /// Pages of programs' own memory that were used of late.
+    /// Number of active anonymous pages.
     NR_ACTIVE_ANON_PAGES: Gauge = "node_zoneinfo_nr_active_anon_pages" ["node", "zone"];
-    /// Pages of files that were used of late.
+    /// Number of active file-backed pages.
     NR_ACTIVE_FILE_PAGES: Gauge = "node_zoneinfo_nr_active_file_pages" ["node", "zone"];
-    /// Pages of programs' own memory that are mapped.
+    /// Number of anonymous pages currently mapped.
     NR_ANON_PAGES: Gauge = "node_zoneinfo_nr_anon_pages" ["node", "zone"];
-    /// Huge pages that programs got without asking, each counted once.
+    /// Number of anonymous transparent huge pages currently used.
     NR_ANON_TRANSPARENT_HUGEPAGES: Gauge = "node_zoneinfo_nr_anon_transparent_hugepages" ["node", "zone"];
-    /// Pages of files that were written to since boot.
+    /// Pages dirtied since boot.
     NR_DIRTIED: Counter = "node_zoneinfo_nr_dirtied_total" ["node", "zone"];
-    /// Pages that wait to be written to disk.
+    /// Number of dirty pages.
     NR_DIRTY_PAGES: Gauge = "node_zoneinfo_nr_dirty_pages" ["node", "zone"];
-    /// Pages of files that are kept in memory.
+    /// Number of file pages.
     NR_FILE_PAGES: Gauge = "node_zoneinfo_nr_file_pages" ["node", "zone"];
-    /// Pages that are free.
+    /// Total number of free pages in the zone.
     NR_FREE_PAGES: Gauge = "node_zoneinfo_nr_free_pages" ["node", "zone"];
-    /// Pages of programs' own memory that were not used of late.
+    /// Number of inactive anonymous pages.
     NR_INACTIVE_ANON_PAGES: Gauge = "node_zoneinfo_nr_inactive_anon_pages" ["node", "zone"];
-    /// Pages of files that were not used of late.
+    /// Number of inactive file-backed pages.
     NR_INACTIVE_FILE_PAGES: Gauge = "node_zoneinfo_nr_inactive_file_pages" ["node", "zone"];
-    /// Pages of programs' own memory that are being reclaimed or moved just now.
+    /// Anonymous pages temporarily isolated from the LRU lists.
     NR_ISOLATED_ANON_PAGES: Gauge = "node_zoneinfo_nr_isolated_anon_pages" ["node", "zone"];
-    /// Pages of files that are being reclaimed or moved just now.
+    /// File-backed pages temporarily isolated from the LRU lists.
     NR_ISOLATED_FILE_PAGES: Gauge = "node_zoneinfo_nr_isolated_file_pages" ["node", "zone"];
-    /// Memory for the kernel's stacks, in KiB since Linux 4.8 and in stacks before.
+    /// Size of kernel stacks in KiB since Linux 4.8, number of kernel stacks before.
     NR_KERNEL_STACKS: Gauge = "node_zoneinfo_nr_kernel_stacks" ["node", "zone"];
-    /// Pages of files that programs have mapped.
+    /// Number of file-backed pages mapped by processes.
     NR_MAPPED_PAGES: Gauge = "node_zoneinfo_nr_mapped_pages" ["node", "zone"];
-    /// Pages of shared memory and of tmpfs.
+    /// Number of shared memory pages, including tmpfs.
     NR_SHMEM_PAGES: Gauge = "node_zoneinfo_nr_shmem_pages" ["node", "zone"];
-    /// Pages of kernel objects that can be reclaimed.
+    /// Number of reclaimable slab pages.
     NR_SLAB_RECLAIMABLE_PAGES: Gauge = "node_zoneinfo_nr_slab_reclaimable_pages" ["node", "zone"];
-    /// Pages of kernel objects that cannot be reclaimed.
+    /// Number of unreclaimable slab pages.
     NR_SLAB_UNRECLAIMABLE_PAGES: Gauge = "node_zoneinfo_nr_slab_unreclaimable_pages" ["node", "zone"];
-    /// Pages that may not be reclaimed, such as locked ones.
+    /// Number of unevictable pages.
     NR_UNEVICTABLE_PAGES: Gauge = "node_zoneinfo_nr_unevictable_pages" ["node", "zone"];
-    /// Pages that are being written to disk just now.
+    /// Number of pages under writeback.
     NR_WRITEBACK_PAGES: Gauge = "node_zoneinfo_nr_writeback_pages" ["node", "zone"];
-    /// Pages that were written to disk since boot.
+    /// Pages written back since boot.
     NR_WRITTEN: Counter = "node_zoneinfo_nr_written_total" ["node", "zone"];
-    /// Pages that were meant to come from here and came from another node.
+    /// Pages intended for this node but allocated on another node.
     NUMA_FOREIGN: Counter = "node_zoneinfo_numa_foreign_total" ["node", "zone"];
-    /// Pages that were meant to come from here and did.
+    /// Pages allocated on this node as intended.
     NUMA_HIT: Counter = "node_zoneinfo_numa_hit_total" ["node", "zone"];
-    /// Pages that were spread over nodes by policy and came from here as meant.
+    /// Pages allocated on this node as intended by the interleave policy.
     NUMA_INTERLEAVE: Counter = "node_zoneinfo_numa_interleave_total" ["node", "zone"];
-    /// Pages that came from here for a program running here.
+    /// Pages allocated on this node for a process running on it.
     NUMA_LOCAL: Counter = "node_zoneinfo_numa_local_total" ["node", "zone"];
-    /// Pages that came from here because the node they were meant to come from had none.
+    /// Pages allocated on this node although another node was intended.
     NUMA_MISS: Counter = "node_zoneinfo_numa_miss_total" ["node", "zone"];
-    /// Pages that came from here for a program running on another node.
+    /// Pages allocated on this node for a process running on another node.
     NUMA_OTHER: Counter = "node_zoneinfo_numa_other_total" ["node", "zone"];
-    /// Pages that exist.
+    /// Physical pages existing within the zone.
     PRESENT_PAGES: Gauge = "node_zoneinfo_present_pages" ["node", "zone"];
-    /// Pages between the first and the last, gaps included.
+    /// Total pages spanned by the zone, including holes.
     SPANNED_PAGES: Gauge = "node_zoneinfo_spanned_pages" ["node", "zone"];
-    /// Pages that are withheld from those who could use the zone of this number, to be left for those who need this one.
+    /// Pages withheld from allocations that could use zone number *, lowmem_reserve of the zone.
     PROTECTION: Gauge = "node_zoneinfo_protection_*" ["node", "zone"];
 }
 
-/// The lines of a word and a number.
+/// Lines of a name and a number.
 const LINES: [(&str, &Metric<2>); 32] = [
     ("high", &HIGH_PAGES),
     ("low", &LOW_PAGES),
@@ -120,7 +120,6 @@ const LINES: [(&str, &Metric<2>); 32] = [
     ("spanned", &SPANNED_PAGES),
 ];
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ZoneInfo;
 
@@ -155,7 +154,7 @@ fn families(zoneinfo: &Text) -> Families {
         if key == "protection:" {
             add_protection(&mut out, &line, labels);
         } else if key.ends_with(':') {
-            // About one CPU's own pages: most of the file where there are many CPUs.
+            // Per-CPU page lists: most of the file on hosts with many CPUs.
         } else if let Some((_, metric)) = LINES.iter().find(|(name, _)| *name == key) {
             let value = line.parse::<Value>("value");
             if let Some(value) = out.ok_or_skip(value) {
@@ -166,14 +165,14 @@ fn families(zoneinfo: &Text) -> Families {
     out
 }
 
-/// The labels for `Node 0, zone   Normal`.
+/// Parses the labels in `Node 0, zone   Normal`.
 fn parse_labels<'a>(line: &mut Fields<'a>) -> Option<[&'a str; 2]> {
     let node = line.next_word()?.trim_end_matches(',');
     let _zone = line.next_word()?;
     Some([node, line.next_word()?])
 }
 
-/// `protection: (0, 2963, 15866, 15866, 15866)`
+/// Adds `protection: (0, 2963, 15866, 15866, 15866)`.
 fn add_protection(out: &mut Families, line: &Fields<'_>, labels: [&str; 2]) {
     let list = line.rest().trim_matches(['(', ')']);
     let pages = list

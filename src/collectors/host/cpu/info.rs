@@ -1,23 +1,23 @@
-//! What `/proc/cpuinfo` says, on the architectures that have one.
+//! Parser of `/proc/cpuinfo`.
 //!
-//! No two of them agree: x86 and arm have one paragraph for each CPU; s390 first says
-//! what all CPUs have in common, then lists them, then has a paragraph for each; ppc
-//! ends with a paragraph about the machine. One parser reads them all, by what the
-//! keys mean, and leaves empty what is not said.
+//! The format depends on the architecture: x86 and arm have one paragraph per CPU; s390 starts
+//! with the fields common to all CPUs, then lists the CPUs, then has a paragraph per CPU; ppc
+//! ends with a paragraph about the machine. A single parser handles all of them by key, and
+//! leaves missing fields empty.
 
 use crate::sources::Text;
 
-/// Everything of interest in the file.
+/// Fields of `/proc/cpuinfo` that are exposed.
 #[derive(Debug, Default)]
 pub(super) struct CpuInfo<'a> {
     pub cpus: Vec<CpuInfoEntry<'a>>,
-    /// The features of the first CPU.
+    /// Feature flags of the first CPU.
     pub flags: &'a str,
-    /// The bugs of the first CPU.
+    /// Hardware bugs of the first CPU.
     pub bugs: &'a str,
 }
 
-/// One CPU, in the file's own words.
+/// A CPU; values are copied verbatim from the file.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(super) struct CpuInfoEntry<'a> {
     pub number: &'a str,
@@ -36,7 +36,7 @@ pub(super) struct CpuInfoEntry<'a> {
 impl<'a> CpuInfo<'a> {
     pub(super) fn parse(text: &'a Text) -> Self {
         let mut all = Self::default();
-        // What is said before the first CPU is about every one of them.
+        // Fields before the first CPU apply to all CPUs.
         let mut common = CpuInfoEntry::default();
         let mut current = None;
         for line in text.body().lines() {
@@ -69,7 +69,7 @@ impl<'a> CpuInfo<'a> {
                 }
             }
         }
-        // An old ARM kernel for one CPU does not number it.
+        // An old ARM kernel for a single CPU does not number it.
         if all.cpus.is_empty() && !common.model_name.is_empty() {
             common.number = "0";
             all.cpus.push(common);
@@ -78,8 +78,8 @@ impl<'a> CpuInfo<'a> {
     }
 }
 
-/// The number of the CPU that begins with this line: `processor : 3`, on s390
-/// `processor 3: version = 00, ...`.
+/// Returns the CPU number if the line starts a CPU: `processor : 3`, or on s390 `processor 3:
+/// version = 00, ...`.
 fn parse_processor<'a>(key: &'a str, value: &'a str) -> Option<&'a str> {
     let rest = key.strip_prefix("processor")?.trim_ascii();
     let number = if rest.is_empty() { value } else { rest };
@@ -92,25 +92,25 @@ impl<'a> CpuInfoEntry<'a> {
         match key {
             "physical id" | "package" => self.package = value,
             "core id" | "core" | "hart" => self.core = value,
-            // `cpu` is ppc's.
+            // `cpu` is the key on ppc.
             "vendor_id" | "vendor" | "cpu" => self.vendor = value,
             "cpu family" | "CPU Family" => self.family = value,
             "model" => self.model = value,
-            // `Processor` is old ARM's, `isa` RISC-V's, `cpu model` MIPS's.
+            // `Processor` is the key on old ARM kernels, `isa` on RISC-V, `cpu model` on MIPS.
             "model name" | "Model Name" | "Processor" | "isa" | "cpu model" => {
                 self.model_name = value;
             }
             "microcode" => self.microcode = value,
             "stepping" => self.stepping = value,
             "cache size" => self.cache_size = value,
-            // `clock` is ppc's, `dynamic` s390's.
+            // `clock` is the key on ppc, `cpu MHz dynamic` on s390.
             "cpu MHz" | "CPU MHz" | "clock" | "cpu MHz dynamic" => self.hertz = hertz(value),
             _ => {}
         }
     }
 }
 
-/// A frequency in MHz, which ppc writes behind it.
+/// Converts a value in MHz to hertz; ppc appends the unit to the value.
 fn hertz(value: &str) -> Option<f64> {
     let number = value.trim_end_matches("MHz").trim_ascii();
     let megahertz: f64 = number.parse().ok()?;

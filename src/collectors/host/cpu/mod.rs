@@ -1,10 +1,10 @@
-//! What the CPUs spend their time on, from `/proc/stat`, documented in `proc_stat(5)`;
-//! whether they are online, isolated or throttled, from `/sys/devices/system/cpu`,
-//! documented in `Documentation/ABI/testing/sysfs-devices-system-cpu`; and what they
-//! are, from `/proc/cpuinfo`.
+//! CPU statistics: time per mode from `/proc/stat`, documented in `proc_stat(5)`; online,
+//! isolated and throttling state from `/sys/devices/system/cpu`, documented in
+//! `Documentation/ABI/testing/sysfs-devices-system-cpu`; and CPU properties from
+//! `/proc/cpuinfo`.
 //!
-//! The kernel's idle and I/O wait times can step back by a little, and all of them
-//! restart when a CPU is unplugged: see [`times`].
+//! The kernel's idle and I/O wait times can decrease slightly, and all times restart when a CPU
+//! is unplugged: see [`parse_times`].
 
 mod info;
 mod throttle;
@@ -26,61 +26,60 @@ use crate::{
 };
 
 metrics! {
-    /// Seconds the CPU spent in each mode since boot. Time given to guests is also in user and nice.
+    /// Seconds the CPUs spent in each mode; guest time is included in user and nice.
     SECONDS: Counter = "node_cpu_seconds_total" ["cpu", "mode"];
-    /// Seconds the CPU ran virtual machines, at normal (user) and lowered (nice) priority. This time is contained in node_cpu_seconds_total.
+    /// Seconds the CPUs spent in guests (VMs) for each mode; included in node_cpu_seconds_total.
     GUEST_SECONDS: Counter = "node_cpu_guest_seconds_total" ["cpu", "mode"];
-    /// Make and model of each CPU, with the core and package it sits in.
+    /// CPU information from /proc/cpuinfo.
     INFO: Info = "node_cpu_info" [
         "cachesize", "core", "cpu", "family", "microcode", "model", "model_name", "package",
         "stepping", "vendor",
     ];
-    /// A feature that the first CPU has, as far as asked for.
+    /// The flags field of CPU information from /proc/cpuinfo, taken from the first CPU.
     FLAG_INFO: Info = "node_cpu_flag_info" ["flag"];
-    /// A hardware bug that the kernel knows the first CPU to have, as far as asked for.
+    /// The bugs field of CPU information from /proc/cpuinfo, taken from the first CPU.
     BUG_INFO: Info = "node_cpu_bug_info" ["bug"];
-    /// How fast the CPU runs at the moment, as the kernel reports it.
+    /// Current CPU frequency in hertz, as reported by the kernel.
     FREQUENCY_HERTZ: Gauge = "node_cpu_frequency_hertz" ["core", "cpu", "package"];
-    /// How often a core was slowed down because it got too hot.
+    /// Number of times this CPU core has been throttled.
     CORE_THROTTLES: Counter = "node_cpu_core_throttles_total" ["core", "package"];
-    /// How often a whole package was slowed down because it got too hot.
+    /// Number of times this CPU package has been throttled.
     PACKAGE_THROTTLES: Counter = "node_cpu_package_throttles_total" ["package"];
-    /// CPUs that the scheduler leaves alone because the kernel was started with isolcpus. Others have no series.
+    /// Whether the CPU is isolated from the scheduler (isolcpus); only isolated CPUs have a series.
     ISOLATED: Gauge = "node_cpu_isolated" ["cpu"];
-    /// Whether the CPU is online and gets work. Only where the first CPU can be taken offline too.
+    /// Whether the CPU is online (1) or not (0); exposed only if the first CPU can be taken
+    /// offline.
     ONLINE: Gauge = "node_cpu_online" ["cpu"];
 }
 
-/// The modes in the order of the columns in `/proc/stat`.
+/// CPU modes in the order of the columns in `/proc/stat`.
 const MODES: [&str; 8] = [
     "user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal",
 ];
-/// The columns after those: guests, by the mode that contains them.
+/// The columns after those: guest time, by the mode that includes it.
 const GUEST_MODES: [&str; 2] = ["user", "nice"];
-/// `/proc/stat` counts in hundredths of a second on every architecture.
+/// `USER_HZ`: `/proc/stat` counts in hundredths of a second on every architecture.
 const TICKS_PER_SECOND: u64 = 100;
-/// More CPUs than any kernel supports.
+/// Upper bound that exceeds the number of CPUs supported by any kernel.
 const MAX_CPUS: usize = 1 << 16;
 
-/// The flags of the cpu collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct CpuCollectorFlags {
-    /// Expose the time that guests got.
+    /// Expose the time spent in guests.
     #[arg(long = "collector.cpu.guest", default_value_t = true, action = ArgAction::Set)]
     cpu_guest: bool,
-    /// Expose what /proc/cpuinfo says about each CPU.
+    /// Expose CPU information from /proc/cpuinfo.
     #[arg(long = "collector.cpu.info", default_value_t = false, action = ArgAction::Set)]
     cpu_info: bool,
-    /// Expose the CPU features that match; turns --collector.cpu.info on.
+    /// Regexp of CPU flags to include; enables --collector.cpu.info.
     #[arg(long = "collector.cpu.info.flags-include", value_name = "REGEX")]
     cpu_info_flags_include: Option<Pattern>,
-    /// Expose the CPU bugs that match; turns --collector.cpu.info on.
+    /// Regexp of CPU bugs to include; enables --collector.cpu.info.
     #[arg(long = "collector.cpu.info.bugs-include", value_name = "REGEX")]
     cpu_info_bugs_include: Option<Pattern>,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct CpuCollector {
     guest: bool,
@@ -168,15 +167,15 @@ impl CpuCollector {
     }
 }
 
-/// The number of the CPU that a directory in `/sys/devices/system/cpu` is about.
+/// Returns the CPU number of a directory name in `/sys/devices/system/cpu`.
 pub(super) fn cpu_number(name: &OsStr) -> Option<&str> {
     let number = name.to_str()?.strip_prefix("cpu")?;
     let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
     is_number.then_some(number)
 }
 
-/// The CPUs that can be taken offline, and whether they are online. None where the
-/// first of them cannot, as on x86 since Linux 6.5.
+/// Returns the CPUs that can be taken offline, and whether they are online. Empty if the first
+/// CPU cannot be taken offline, as on x86 since Linux 6.5.
 fn hotpluggable_cpus(cpus: &Dir) -> Result<Vec<(String, bool)>> {
     if !cpus.has("cpu0/online") {
         return Ok(Vec::new());
@@ -197,7 +196,7 @@ fn contains_cpu(sorted: &[u32], number: &str) -> bool {
         .is_ok_and(|n| sorted.binary_search(&n).is_ok())
 }
 
-/// A list of CPUs as the kernel writes it: `0-3,8`, or nothing.
+/// Parses a CPU list in the kernel's format: `0-3,8`, or empty.
 fn parse_cpu_list(text: &Text) -> Result<Vec<u32>> {
     let mut cpus = Vec::new();
     for range in text.trimmed().split(',').filter(|range| !range.is_empty()) {

@@ -1,7 +1,7 @@
-//! How often cores and packages were throttled, from each CPU's `thermal_throttle`.
+//! Throttling counters of cores and packages, from each CPU's `thermal_throttle`.
 //!
-//! Only Intel's CPUs have it, and the threads of a core all report the same, so of
-//! several hundred files as few are read as will do.
+//! Only Intel CPUs have them. All threads of a core report the same values, so one file per core
+//! and one per package is read instead of all of them, which can be several hundred.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,19 +11,20 @@ use std::{
 use super::{CORE_THROTTLES, PACKAGE_THROTTLES};
 use crate::{error::Result, family::Families, sources::Dir};
 
-/// Where a CPU sits.
+/// Core and package of a CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct CoreLocation {
     package: u32,
     core: u32,
 }
 
-/// Where the CPUs of the last scrape sit: that cannot change while they are online.
+/// Locations of the CPUs seen in the last scrape; a location cannot change while the CPU is
+/// online.
 #[derive(Debug, Default)]
 pub(super) struct Topology(Mutex<BTreeMap<u32, CoreLocation>>);
 
 impl Topology {
-    /// Adds how often the cores and packages of these CPUs were throttled.
+    /// Adds the throttling counters of the cores and packages of these CPUs.
     pub(super) fn add_throttles(&self, out: &mut Families, cpus: &Dir, online: &[u32]) {
         let Some(first) = online.first() else {
             return;
@@ -36,7 +37,7 @@ impl Topology {
         for (cpu, location) in self.locations(out, cpus, online) {
             let (package, core) = (location.package.to_string(), location.core.to_string());
             let throttles = |file| cpus.read_number(format!("cpu{cpu}/thermal_throttle/{file}"));
-            // A CPU that cannot say leaves it to the next one of its core or package.
+            // If a CPU's counter cannot be read, the next CPU of the core or package is tried.
             if !cores.contains(&location) {
                 let count: Result<u64> = throttles("core_throttle_count");
                 if let Some(count) = out.ok_or_skip(count) {

@@ -1,10 +1,10 @@
-//! The times of each CPU, which never step back.
+//! CPU times that never decrease.
 //!
-//! Idle and I/O wait time are sums over what other CPUs count at the same time, so
-//! the kernel sometimes reports a little less than it did before; a counter that does
-//! so looks like one that restarted, with a rate as large as all the time since boot.
-//! So of each mode the largest time seen is kept. A CPU that was unplugged and came
-//! back does restart, which shows as an idle time much smaller than before.
+//! Idle and I/O wait time are sums over values that other CPUs update concurrently, so the
+//! kernel sometimes reports slightly less than before. Prometheus treats such a decrease as a
+//! counter reset, with a rate as large as all the time since boot. Therefore the largest value
+//! seen is kept for each mode. A CPU that was unplugged and plugged in again does restart its
+//! counters, which shows as an idle time much smaller than before.
 
 use std::{
     collections::BTreeMap,
@@ -18,20 +18,20 @@ use crate::{
     sources::{Fields, Text},
 };
 
-/// The column of [`MODES`] that tells a CPU that restarted.
+/// The column of [`CPUACCT_STAT`] that reveals a restarted CPU.
 const IDLE: usize = 3;
-/// What idle time must have lost for that. More than it ever steps back by itself.
+/// Decrease of the idle time that indicates a restart; larger than any spurious decrease.
 const RESTART_TICKS: u64 = 3 * TICKS_PER_SECOND;
 
-/// The ticks of one CPU, by column; `None` for what the kernel is too old to count.
+/// Ticks of one CPU, by column; `None` if the kernel is too old to report the column.
 type Ticks = [Option<u64>; MODES.len() + GUEST_MODES.len()];
 
-/// The largest times seen, of the CPUs that were there in the last scrape.
+/// Largest values seen for the CPUs that were present in the last scrape.
 #[derive(Debug, Default)]
 pub(super) struct MonotonicTimes(Mutex<BTreeMap<u32, Ticks>>);
 
 impl MonotonicTimes {
-    /// Adds the times of every CPU in `/proc/stat`; answers which those are.
+    /// Adds the times of every CPU in `/proc/stat` and returns the CPU numbers.
     pub(super) fn add(&self, out: &mut Families, stat: &Text, guest: bool) -> Vec<u32> {
         let mut cpus = BTreeMap::new();
         for line in stat.lines() {
@@ -67,7 +67,7 @@ impl MonotonicTimes {
                 *ticks = monotonic(before, ticks);
             }
         }
-        // CPUs that are gone are forgotten.
+        // CPUs that have been removed are dropped.
         last.clone_from(&cpus);
         cpus
     }
@@ -86,10 +86,10 @@ fn monotonic(before: &Ticks, now: &Ticks) -> Ticks {
     ticks
 }
 
-/// One line, if it is about one CPU.
+/// Parses a line; `None` if it is not about a single CPU.
 fn parse_ticks(mut line: Fields<'_>) -> Result<Option<(u32, Ticks)>> {
     let cpu = line.next_word().and_then(|word| word.strip_prefix("cpu"));
-    // The line without a number is the sum of the others.
+    // The line without a CPU number is the sum of the others.
     let Some(cpu) = cpu.filter(|cpu| !cpu.is_empty()) else {
         return Ok(None);
     };
@@ -111,7 +111,7 @@ mod tests {
         out.lines()
     }
 
-    /// What two scrapes make of the user and idle time of a CPU.
+    /// User and idle time of a CPU as exposed by the second of two scrapes.
     fn second_scrape(first: &str, second: &str) -> [String; 2] {
         let times = MonotonicTimes::default();
         lines(&times, first);

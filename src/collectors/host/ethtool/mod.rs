@@ -1,8 +1,8 @@
-//! What the drivers of network interfaces count and can do, asked by `ioctl`,
-//! documented in `ethtool(8)`.
+//! Driver statistics and link capabilities of network interfaces, read by `ioctl`, documented in
+//! `ethtool(8)`.
 //!
-//! Drivers name their statistics as they like. Two that would have one name here
-//! are both left out, for nobody could tell them apart.
+//! Statistic names are chosen by the driver. If two statistics of an interface map to the same
+//! metric name, both are dropped, because they would be indistinguishable.
 
 mod speeds;
 
@@ -24,35 +24,35 @@ use super::{
 };
 
 metrics! {
-    /// Network interface's driver, where the device is, and the version of its firmware.
+    /// Driver, bus address and firmware version of the network interface.
     DRIVER: Info = "node_ethtool_info" [
         "bus_info", "device", "driver", "expansion_rom_version", "firmware_version", "version",
     ];
-    /// Statistic * of the network interface's driver, whatever the driver means by it.
+    /// Driver statistic * of the network interface; its meaning depends on the driver.
     STATISTIC: Unknown = "node_ethtool_*" ["device"];
-    /// Kind of connector or medium that the network interface supports.
+    /// Type of ports or PHYs supported by the network interface.
     SUPPORTED_PORT: Info = "node_network_supported_port_info" ["device", "type"];
-    /// Speed that the network interface supports, in bytes per second.
+    /// Combination of speeds and features supported by the network interface, in bytes per second.
     SUPPORTED_SPEED: Gauge = "node_network_supported_speed_bytes" ["device", "duplex", "mode"];
-    /// Whether the network interface is able to negotiate speed and duplex.
+    /// Whether this network interface supports auto-negotiation.
     SUPPORTED_AUTONEGOTIATE: Gauge = "node_network_autonegotiate_supported" ["device"];
-    /// Whether the network interface is able to pause the other end.
+    /// Whether this network interface supports pause frames.
     SUPPORTED_PAUSE: Gauge = "node_network_pause_supported" ["device"];
-    /// Whether the network interface is able to pause or be paused in one direction only.
+    /// Whether this network interface supports asymmetric pause frames.
     SUPPORTED_ASYMMETRIC_PAUSE: Gauge = "node_network_asymmetricpause_supported" ["device"];
-    /// Speed that the network interface offers the other end, in bytes per second.
+    /// Combination of speeds and features advertised by the network interface, in bytes per second.
     ADVERTISED_SPEED: Gauge = "node_network_advertised_speed_bytes" ["device", "duplex", "mode"];
-    /// Whether the network interface offers the other end to negotiate speed and duplex.
+    /// Whether this network interface advertises auto-negotiation.
     ADVERTISED_AUTONEGOTIATE: Gauge = "node_network_autonegotiate_advertised" ["device"];
-    /// Whether the network interface offers the other end to be paused.
+    /// Whether this network interface advertises pause frame support.
     ADVERTISED_PAUSE: Gauge = "node_network_pause_advertised" ["device"];
-    /// Whether the network interface offers the other end to pause in one direction only.
+    /// Whether this network interface advertises asymmetric pause frame support.
     ADVERTISED_ASYMMETRIC_PAUSE: Gauge = "node_network_asymmetricpause_advertised" ["device"];
-    /// Whether the network interface negotiates speed and duplex.
+    /// Whether this network interface uses auto-negotiation.
     AUTONEGOTIATE: Gauge = "node_network_autonegotiate" ["device"];
 }
 
-/// `ETHTOOL_LINK_MODE_Autoneg_BIT` and its like.
+/// Link mode bits: `ETHTOOL_LINK_MODE_Autoneg_BIT` and others.
 const AUTONEG: u32 = 6;
 const PAUSE: u32 = 13;
 const ASYM_PAUSE: u32 = 14;
@@ -67,17 +67,16 @@ const PORTS: [(u32, &str); 6] = [
 const INCLUDE: &str = "collector.ethtool.device-include";
 const EXCLUDE: &str = "collector.ethtool.device-exclude";
 
-/// The flags of the ethtool collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct EthtoolCollectorFlags {
-    /// Network interfaces to ask; not together with device-exclude.
+    /// Regexp of network interfaces to include (mutually exclusive with device-exclude).
     #[arg(long = INCLUDE, value_name = "REGEX")]
     ethtool_device_include: Option<Pattern>,
-    /// Network interfaces to leave out; not together with device-include.
+    /// Regexp of network interfaces to exclude (mutually exclusive with device-include).
     #[arg(long = EXCLUDE, value_name = "REGEX")]
     ethtool_device_exclude: Option<Pattern>,
-    /// Statistics to expose, by the names that drivers give them.
+    /// Regexp of statistics to expose, matched against the driver's names.
     #[arg(
         long = "collector.ethtool.metrics-include",
         value_name = "REGEX",
@@ -86,12 +85,11 @@ pub(super) struct EthtoolCollectorFlags {
     ethtool_metrics_include: Pattern,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct EthtoolCollector {
     interfaces: Filter,
     statistics: Pattern,
-    /// For each statistic of each interface its name here, if it is wanted.
+    /// Metric name of each statistic of each interface; `None` if it is not selected.
     names: PositionalCache<Option<String>>,
 }
 
@@ -137,8 +135,8 @@ impl EthtoolCollector {
         interface: &str,
     ) {
         let link = ethtool.link_settings(interface);
-        // It is gone, was never one (`bonding_masters`), or is in another network
-        // namespace than this process.
+        // The interface is gone, the entry is not an interface (`bonding_masters`), or it
+        // belongs to a network namespace other than the exporter's.
         if link.as_ref().is_err_and(Error::is_gone) {
             return;
         }
@@ -224,7 +222,7 @@ fn add_speeds(
     }
 }
 
-/// A statistic's name as part of a metric's.
+/// Converts a statistic name to a part of a metric name.
 fn statistic_name(statistic: &str) -> String {
     let name = match statistic {
         "rx_bytes" | "rx_dropped" | "rx_errors" | "rx_packets" | "tx_bytes" | "tx_errors"
@@ -239,8 +237,8 @@ fn statistic_name(statistic: &str) -> String {
     )
 }
 
-/// Puts `long` for the word `short`. Of two in a row only the first is replaced:
-/// so it always was, and `tx_tx_timeouts` is `transmitted_tx_timeouts`.
+/// Replaces the word `short` by `long`. Of two in a row only the first is replaced, as in
+/// `node_exporter`: `tx_tx_timeouts` becomes `transmitted_tx_timeouts`.
 fn expand_abbreviation(name: &str, short: &str, long: &str) -> String {
     let mut words = Vec::new();
     let mut last_was_replaced = false;
@@ -316,7 +314,7 @@ mod tests {
     fn link_exposes_supported_and_advertised_modes() {
         let link = LinkSettings {
             autoneg: true,
-            // TP, MII, autonegotiation, pause, 100baseT half and full, 25000baseKR.
+            // TP, MII, auto-negotiation, pause, 100baseT half and full, 25000baseKR.
             supported: [1 << 7 | 1 << 9 | 1 << 6 | 1 << 13 | 0b1100, 1, 0, 0].into(),
             // Asymmetric pause, 1000baseT full.
             advertising: [1 << 14 | 1 << 5, 0, 0, 0].into(),

@@ -1,9 +1,10 @@
-//! Speeds among the link modes, from `ethtool_link_mode_bit_indices` in the kernel's
-//! `include/uapi/linux/ethtool.h` of Linux 6.1. A mode added since is no speed here.
+//! Speeds among the link modes, from `ethtool_link_mode_bit_indices` in
+//! `include/uapi/linux/ethtool.h` of Linux 6.1. Modes that were added later are not exposed as
+//! speeds.
 
-/// A link mode that is a speed.
+/// A link mode that stands for a speed.
 pub(super) struct Speed {
-    /// The mode's number.
+    /// Bit number of the link mode.
     pub(super) mode: u32,
     pub(super) megabits: u64,
     pub(super) duplex: &'static str,
@@ -19,7 +20,6 @@ const fn speed(mode: u32, megabits: u64, duplex: &'static str, name: &'static st
     }
 }
 
-/// All of them.
 pub(super) static SPEEDS: &[Speed] = &[
     speed(0, 10, "half", "10baseT"),
     speed(1, 10, "full", "10baseT"),

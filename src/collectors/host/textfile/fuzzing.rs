@@ -1,11 +1,11 @@
-//! Foreign bytes for text files: see [`crate::fuzzing`].
+//! Entry points of the fuzz targets for text files: see [`crate::fuzzing`].
 
 use std::time::{Duration, Instant};
 
 use super::{FamilyMerger, parse};
 use crate::{family::Families, sources::UserFile};
 
-/// What two files say together, which are parted by a line `####`.
+/// Merges two files, which are separated by a line `####` in `bytes`.
 pub(crate) fn files(bytes: &[u8]) -> Families {
     const BETWEEN: &[u8] = b"\n####\n";
     let at = bytes.windows(BETWEEN.len()).position(|it| it == BETWEEN);
@@ -24,7 +24,7 @@ pub(crate) fn files(bytes: &[u8]) -> Families {
     gathering.into_families()
 }
 
-/// How many samples there are in a text that we wrote, or what is wrong with it.
+/// Returns the number of samples in a text written by the exporter, or the parse error.
 pub(crate) fn samples(text: &str) -> Result<usize, String> {
     let file = file("page", text.as_bytes());
     let parsed = parse::parse(&file, usize::MAX).map_err(|error| error.to_string())?;

@@ -1,11 +1,11 @@
-//! Metrics that other programs leave in files named `*.prom`, in the text format
-//! 0.0.4 or, where the file ends with `# EOF`, in `OpenMetrics`.
+//! Metrics that other programs write to files named `*.prom`, in the text format 0.0.4 or, if
+//! the file ends with `# EOF`, in `OpenMetrics`.
 //!
-//! These files are anybody's, so nothing in them or about them may cost more than
-//! the file itself: only regular files are read, each of them and all together of a
-//! limited size, and one that has a single error, or a timestamp, is left out whole,
-//! because it may be half a file. `node_exporter` fills up labels that only some series of a
-//! family have with empty ones; an empty label is the same as none, so here there is none.
+//! The files are untrusted, so a fault of a file must not affect more than that file: only
+//! regular files are read, the size of each and of all together is limited, and a file with any
+//! error or with a timestamp is dropped as a whole, because it could be truncated.
+//! `node_exporter` adds empty labels to the series of a family that lack them; an empty label is
+//! equivalent to a missing one, so none are added here.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -30,28 +30,26 @@ use crate::{
 use parse::{ParsedFamily, ParsedFile};
 
 metrics! {
-    /// When a text file was last written, as a unix time; only of files that were read without an error.
+    /// Unixtime mtime of textfiles successfully read.
     MTIME: Gauge = "node_textfile_mtime_seconds" ["file"];
-    /// Whether a text file or a directory of them could not be read or used in full, 1 or 0; the log says which and why.
+    /// 1 if there was an error opening or reading a file, 0 otherwise; details are in the log.
     SCRAPE_ERROR: Gauge = "node_textfile_scrape_error" [];
 }
 
-/// The largest file that is read.
+/// Maximum file size in bytes.
 const MAX_FILE: usize = 64 << 20;
-/// How many samples and labels all files may have together: a hundred times what is
-/// found in practice, and some 100 MB of memory.
+/// Maximum number of samples and labels of all files: a hundred times what is found in practice,
+/// and about 100 MB of memory.
 const MAX_ITEMS: usize = 2_000_000;
 
-/// The flags of the textfile collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct TextfileFlags {
-    /// Read the *.prom files in this directory, or in all that match a pattern; can be repeated.
+    /// Directory to read *.prom files from, or a glob pattern of directories; can be repeated.
     #[arg(long = "collector.textfile.directory", value_name = "DIR")]
     textfile_directory: Vec<OsString>, // a PathBuf may not be empty
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Textfile {
     directories: Vec<PathBuf>,
@@ -84,19 +82,19 @@ impl Collector for Textfile {
     }
 }
 
-/// What the files said so far.
+/// Merges the families of all files.
 #[derive(Debug)]
 struct FamilyMerger {
     out: Families,
     has_failed: bool,
-    /// When to stop, so that what was read can still be handed over.
+    /// When to stop reading, so that there is time left to return what was read.
     deadline: Instant,
     remaining_items: usize,
     families: Vec<MergedFamily>,
     by_name: HashMap<String, usize>,
 }
 
-/// A family, and where it came from.
+/// A family and the files it was read from.
 #[derive(Debug)]
 struct MergedFamily {
     family: Family,
@@ -204,7 +202,7 @@ impl FamilyMerger {
         Ok(())
     }
 
-    /// Adds what a file says of one family, unless it contradicts earlier files.
+    /// Merges a family of a file; fails if it contradicts earlier files.
     fn merge_family(&mut self, parsed: ParsedFamily<'_>, file: &str) -> Result<(), String> {
         let index = self.by_name.get(parsed.name.as_ref()).copied();
         let at = index.unwrap_or(self.families.len());
@@ -221,8 +219,8 @@ impl FamilyMerger {
         }
     }
 
-    /// The family some of whose series would have this one's name, or the other way
-    /// round: `x_count` beside a summary `x`.
+    /// Returns the family that has a series of this name, or the family whose name equals a
+    /// series of this one: `x_count` and a summary `x`.
     fn conflicting_family(&self, name: &str, kind: MetricType) -> Option<&str> {
         let find_family = |name: &str| self.families.get(*self.by_name.get(name)?);
         let is_part = |part: &SampleSuffix| {
@@ -258,7 +256,7 @@ impl FamilyMerger {
     }
 }
 
-/// The parts of a metric of this kind whose series have names of their own.
+/// Parts of a metric type whose series have a suffix.
 fn parts(kind: MetricType) -> &'static [SampleSuffix] {
     match kind {
         MetricType::Histogram => &[SampleSuffix::Bucket, SampleSuffix::Sum, SampleSuffix::Count],
@@ -276,8 +274,7 @@ fn is_prom_file(name: &OsStr) -> bool {
     name.as_bytes().ends_with(b".prom")
 }
 
-/// A path as the `file` label has it: what `.` and `..` in it say is done, by the
-/// text alone.
+/// Normalizes a path for the `file` label: resolves `.` and `..` lexically.
 fn normalize_path(path: &Path) -> String {
     let mut clean = PathBuf::new();
     for component in path.components() {
@@ -299,7 +296,7 @@ mod tests {
     use super::*;
     use crate::sources::Roots;
 
-    /// What these files say together: names and contents.
+    /// Merges files, given as names and contents.
     fn merged(files: &[(&str, &str)]) -> (Vec<String>, Families) {
         let mut gathering = FamilyMerger::new(Instant::now());
         for (name, body) in files {

@@ -1,12 +1,12 @@
-//! The two text formats, as strict as `node_exporter` is with the older of them.
+//! Parser of the two text formats, as strict as `node_exporter` for the older of them.
 //!
-//! Beside the collector and not among the sources, because what it makes is put in
-//! terms of metrics: kinds, parts of a histogram, values.
+//! It is part of the collector and not of the sources because its result consists of metric
+//! types: kinds, parts of a histogram, values.
 //!
-//! The text may be anything, so the reading is by lines, without recursion, borrows
-//! from the text what it can, and stops where the caller's limit is. Stricter than
-//! `node_exporter` in that a name must end at white space or a brace (there, `x-1` is
-//! the number -1 of `x`) and in that label names which begin with `__` are refused.
+//! The input is untrusted, so the parser works line by line without recursion, borrows from the
+//! text where possible, and stops at the caller's limit. It is stricter than `node_exporter` in
+//! two ways: a name must be followed by white space or a brace (`node_exporter` parses `x-1` as
+//! value -1 of `x`), and label names that begin with `__` are rejected.
 
 use std::{
     borrow::Cow,
@@ -21,44 +21,43 @@ use crate::{
     sources::UserFile,
 };
 
-/// How much of what is wrong an error shows.
+/// Maximum number of characters of the input in an error.
 const MAX_EXCERPT: usize = 60;
 
-/// What a file says.
 #[derive(Debug)]
 pub(super) struct ParsedFile<'a> {
     pub families: Vec<ParsedFamily<'a>>,
-    /// The lines of samples that were left out because they mean nothing, and why.
+    /// Lines of valid samples that were skipped because they have no meaning, and the reason.
     pub skipped: Vec<(usize, &'static str)>,
-    /// How many samples and labels there are.
+    /// Number of samples, labels and families.
     pub item_count: usize,
 }
 
-/// What a file says of one family.
+/// A family in a file.
 #[derive(Debug)]
 pub(super) struct ParsedFamily<'a> {
-    /// The name, as the older format has it.
+    /// The name in terms of the older format.
     pub name: Cow<'a, str>,
     pub kind: MetricType,
     pub help: Option<String>,
     pub samples: Vec<ParsedSample<'a>>,
-    /// The line that named it first.
+    /// Line of the first occurrence.
     pub line: usize,
 }
 
-/// One line with a value.
+/// A sample line.
 #[derive(Debug)]
 pub(super) struct ParsedSample<'a> {
     pub part: SampleSuffix,
-    /// Sorted by name; without those that are empty, and without `le` and `quantile`
-    /// where they are `bound`.
+    /// Sorted by name, without empty labels, and without `le` or `quantile` if stored in
+    /// `bound`.
     pub labels: Vec<(&'a str, Cow<'a, str>)>,
-    /// Of a bucket or quantile, which.
+    /// Value of `le` or `quantile`.
     pub bound: Option<f64>,
     pub value: Value,
 }
 
-/// Reads a file that has no more than `max` samples and labels.
+/// Parses a file with at most `max` samples, labels and families.
 pub(super) fn parse(file: &UserFile, max: usize) -> Result<ParsedFile<'_>> {
     let body = file.body.as_slice();
     let is_open_metrics = is_open_metrics(body);
@@ -74,7 +73,7 @@ pub(super) fn parse(file: &UserFile, max: usize) -> Result<ParsedFile<'_>> {
     while let Some((i, line)) = lines.next() {
         let is_last = lines.peek().is_none();
         let read = if is_last && !line.iter().all(|byte| is_blank(*byte)) && line != b"# EOF" {
-            // It may go on in what is still to be written.
+            // The writer may not have finished the line.
             Err("the last line does not end".to_owned())
         } else {
             parser.parse_line(i + 1, line)
@@ -106,24 +105,24 @@ fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// A family while its lines come in.
+/// A family that is being built from its lines.
 #[derive(Debug)]
 struct FamilyBuilder<'a> {
     name: &'a str,
-    /// None until a line says it, or a sample comes without.
+    /// `None` until a `TYPE` line or a sample without one.
     kind: Option<MetricType>,
     help: Option<String>,
     samples: Vec<ParsedSample<'a>>,
     line: usize,
 }
 
-/// What stands behind a family's name in the name of a sample.
+/// Meaning of the suffix after the family name in the name of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SuffixMeaning {
     Part(SampleSuffix),
-    /// What belongs to the name in the older format and not in `OpenMetrics`.
+    /// Part of the family name in the older format, but not in `OpenMetrics`.
     NameSuffix,
-    /// When something began to count; only `OpenMetrics` has it, and nobody reads it.
+    /// Creation time; exists only in `OpenMetrics` and is ignored.
     Created,
 }
 
@@ -166,7 +165,7 @@ const SUFFIXES: &[(&str, SuffixMeaning, &[MetricType])] = &[
     ),
 ];
 
-/// The suffix that `OpenMetrics` leaves out of a family's name.
+/// Returns the suffix that `OpenMetrics` omits from the family name.
 fn name_suffix(kind: MetricType) -> &'static str {
     match kind {
         MetricType::Counter => "_total",
@@ -198,12 +197,12 @@ struct Parser<'a> {
     max_items: usize,
 }
 
-/// Why a line means nothing, if it does although nothing is wrong with it.
+/// Reason why a valid line is skipped.
 type SkipReason = Option<&'static str>;
 
 impl<'a> Parser<'a> {
     fn parse_line(&mut self, number: usize, line: &'a [u8]) -> Result<SkipReason, String> {
-        // What is for people to read may be in any encoding.
+        // Comments and help texts may be in any encoding.
         let valid = match std::str::from_utf8(line) {
             Ok(text) => text,
             Err(error) => {
@@ -227,8 +226,8 @@ impl<'a> Parser<'a> {
         self.parse_sample(number, cursor)
     }
 
-    /// What stands behind a `#`; `line` is the same as `cursor`, and goes on where that
-    /// is not UTF-8.
+    /// Parses the text after a `#`. `line` has the same text as `cursor`, but continues after
+    /// bytes that are not UTF-8.
     fn parse_comment(
         &mut self,
         number: usize,
@@ -337,7 +336,7 @@ impl<'a> Parser<'a> {
             (SampleSuffix::Bucket | SampleSuffix::None, bound) => bound,
             _ => None,
         };
-        // An empty label is the same as none.
+        // An empty label is equivalent to a missing one.
         labels.retain(|(_, value)| !value.is_empty());
         builder.samples.push(ParsedSample {
             part,
@@ -348,7 +347,7 @@ impl<'a> Parser<'a> {
         Ok(None)
     }
 
-    /// The labels in braces, or none.
+    /// Parses labels in braces, if any.
     fn parse_labels(
         &mut self,
         cursor: &mut Cursor<'a>,
@@ -394,13 +393,13 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Sees to it that there is nothing more, or only what we have no use for.
+    /// Checks that nothing follows the value, except for an exemplar.
     fn check_end(&self, mut cursor: Cursor<'_>) -> Result<(), String> {
         if cursor.0.is_empty() {
             return Ok(());
         }
         cursor.skip_blanks();
-        // An exemplar.
+        // An exemplar is ignored.
         if self.is_open_metrics && cursor.0.starts_with('#') {
             return Ok(());
         }
@@ -422,7 +421,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// The family that a `HELP` or `TYPE` speaks of.
+    /// Returns the family that a `HELP` or `TYPE` line describes.
     fn builder_for_metadata(
         &mut self,
         line: usize,
@@ -431,13 +430,13 @@ impl<'a> Parser<'a> {
         let found = if self.is_open_metrics {
             self.by_name.get(name).copied()
         } else {
-            // As in node_exporter, `x_count` speaks of the summary `x`.
+            // As in node_exporter, `x_count` describes the summary `x`.
             self.find_family(name).map(|(at, _)| at)
         };
         self.builder_for(found, line, name)
     }
 
-    /// The family that a sample is of.
+    /// Returns the family of a sample.
     fn builder_for_sample(
         &mut self,
         line: usize,
@@ -486,7 +485,7 @@ impl<'a> Parser<'a> {
 }
 
 impl<'a> FamilyBuilder<'a> {
-    /// The family, if it has samples.
+    /// Returns the family, or `None` if it has no samples.
     fn build(self, is_open_metrics: bool) -> Option<ParsedFamily<'a>> {
         if self.samples.is_empty() {
             return None;
@@ -510,7 +509,7 @@ impl<'a> FamilyBuilder<'a> {
     }
 }
 
-/// The label that tells the series of one histogram or summary apart.
+/// The label that distinguishes the series of one histogram or summary.
 pub(super) fn bound_label(kind: MetricType) -> Option<&'static str> {
     match kind {
         MetricType::Histogram | MetricType::GaugeHistogram => Some("le"),
@@ -532,8 +531,8 @@ fn take_bound(
     Ok((!bound.is_nan()).then_some(bound))
 }
 
-/// A histogram's or summary's samples as both formats want them: those with the
-/// same labels together, and the bucket of everything among them.
+/// Sorts the samples of a histogram or summary as both formats require: samples with the same
+/// labels are adjacent. Adds the `+Inf` bucket if it is missing.
 fn sort_samples(mut samples: Vec<ParsedSample<'_>>, kind: MetricType) -> Vec<ParsedSample<'_>> {
     let rank = |sample: &ParsedSample<'_>| match sample.part {
         SampleSuffix::None | SampleSuffix::Bucket => 0,
@@ -572,8 +571,8 @@ fn sort_samples(mut samples: Vec<ParsedSample<'_>>, kind: MetricType) -> Vec<Par
     sort_samples(samples, kind)
 }
 
-/// A bound as Go writes it, which is how `node_exporter` shows it whatever the file
-/// says: `1e+06` for a million, 1 for `1.0`.
+/// Formats a bound like Go, as `node_exporter` does regardless of the text in the file: `1e+06`
+/// for a million, `1` for `1.0`.
 pub(super) fn format_bound(bound: f64) -> String {
     let mut text = String::new();
     let scientific = format!("{bound:e}");
@@ -593,14 +592,14 @@ pub(super) fn format_bound(bound: f64) -> String {
     }
 }
 
-/// A number as the formats have it: decimal, or infinite, or not a number.
+/// Parses a number of the formats: decimal, infinite, or NaN.
 fn parse_number(word: &str) -> Option<Value> {
     let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
     if let Ok(value) = word.parse() {
         return Some(value);
     }
     let float: f64 = word.parse().ok()?;
-    // Not `-nan`, and nothing that is too large to be kept.
+    // Rejects NaN with a sign and numbers that overflow to infinity.
     let is_special = if float.is_nan() {
         unsigned == word
     } else {
@@ -621,7 +620,7 @@ fn unescape_help(text: &str) -> Result<String, String> {
     Ok(help)
 }
 
-/// What a character behind a backslash means.
+/// Returns the character that follows a backslash, unescaped.
 fn unescape(c: Option<char>) -> Result<char, String> {
     match c {
         Some('n') => Ok('\n'),
@@ -639,7 +638,7 @@ fn is_in_label_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// What is left of a line.
+/// The rest of a line.
 #[derive(Debug)]
 struct Cursor<'a>(&'a str);
 
@@ -654,12 +653,13 @@ impl<'a> Cursor<'a> {
         rest.is_some()
     }
 
-    /// Everything up to the next blank.
+    /// Takes everything up to the next blank.
     fn word(&mut self) -> &'a str {
         self.take(|c| !matches!(c, ' ' | '\t'))
     }
 
-    /// A name of such characters that does not begin with a digit; empty if there is none.
+    /// Takes a name of the given characters that does not begin with a digit; empty if there is
+    /// none.
     fn name(&mut self, is_allowed: fn(char) -> bool) -> &'a str {
         if self.0.starts_with(|c: char| c.is_ascii_digit()) {
             return "";
@@ -674,7 +674,7 @@ impl<'a> Cursor<'a> {
         taken
     }
 
-    /// What is between the quote that was eaten and the one that ends it.
+    /// Parses a label value after its opening quote, up to the closing quote.
     fn label_value(&mut self) -> Result<Cow<'a, str>, String> {
         let mut value = Cow::Borrowed(self.take(|c| !matches!(c, '"' | '\\')));
         loop {
@@ -694,7 +694,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The beginning of a text, in quotes.
+/// Beginning of a text, in quotes.
 struct Excerpt<'a>(&'a str);
 
 impl fmt::Display for Excerpt<'_> {
@@ -723,7 +723,8 @@ mod tests {
         }
     }
 
-    /// What a file says, one line a sample, or its error; a line that was left out ends it.
+    /// Parses a text and returns one line per sample, followed by a skipped line or by the
+    /// error.
     fn read(body: impl AsRef<[u8]>) -> Vec<String> {
         let file = file(body);
         let parsed = match parse(&file, 1000) {
@@ -813,7 +814,7 @@ mod tests {
                 &["Unknown x 18446744073709551615"],
             ),
             ("# y\n# x y z {\nx 1\n", &["Unknown x 1"]),
-            // In 0.0.4 these are names like any others.
+            // In 0.0.4 these suffixes have no special meaning.
             (
                 "# TYPE x counter\nx_total 1\nx_created 2\n",
                 &["Unknown x_total 1", "Unknown x_created 2"],
@@ -910,7 +911,7 @@ mod tests {
 
     #[test]
     fn rejects_name_running_into_value() {
-        // node_exporter takes it for the number -1 of x.
+        // node_exporter parses it as value -1 of x.
         assert_eq!(read("x-1\n"), [r#"x.prom:1: not a metric's name: "x-1""#]);
         assert_eq!(
             read("x{__a=\"1\"} 1\n"),
@@ -979,7 +980,7 @@ h_bucket{a=\"3\",le=\"NaN\"} 6
                 "6: a summary's sample without a quantile",
             ]
         );
-        // Elsewhere the labels are labels.
+        // In other types `quantile` and `le` are ordinary labels.
         let body = "s{quantile=\"high\",le=\"\"} 1\n";
         assert_eq!(read(body), ["Unknown s quantile=\"high\" 1"]);
     }
@@ -1027,7 +1028,7 @@ old_total 6
         ];
         assert_eq!(read(body), expected);
         assert_eq!(read(format!("{body}\n")), expected);
-        // Not at the end, so it is a comment, and the rest is the older format.
+        // `# EOF` is not at the end, so it is a comment, and the text is in the older format.
         let error = r##"x.prom:4: not expected behind the value: "#""##;
         assert_eq!(read(format!("{body}\nx 1\n")), [error]);
     }
@@ -1083,14 +1084,14 @@ old_total 6
             read(format!("x{{a=\"{long}\"}} 1\n")),
             [format!("Unknown x a={long:?} 1")]
         );
-        // An error shows only the beginning of it.
+        // An error is truncated.
         let error = read(format!("x {long}\n")).concat();
         assert!(error.ends_with("xxx\"…") && error.len() < 200, "{error}");
 
         let too_many = "too many samples and labels in all files together";
         let many = file("x 1\n".repeat(1000));
         let error = parse(&many, 1000).unwrap_err().to_string();
-        // The family counts too.
+        // The family counts as an item, too.
         assert_eq!(error, format!("x.prom:1000: {too_many}"));
         assert!(parse(&many, 1001).is_ok());
         let labels = file(format!("x{{{}}} 1\n", "a=\"\",".repeat(1000)));
