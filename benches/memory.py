@@ -106,7 +106,7 @@ def measure(arguments, number, limit, flags):
             except (OSError, http.client.HTTPException):
                 sys.exit(f"with {number} cgroups and {limit} MB: no response; {limited_cgroup.figures()}")
             spent.append(exporter.cpu() - before)
-        kept = re.search(rb"^strata_kept_files_max (\d+)", body, re.MULTILINE)
+        kept = re.search(rb"^strata_cgroup_max_open_files (\d+)", body, re.MULTILINE)
         return {
             "rss": exporter.memory("VmRSS"),
             "own": exporter.memory("RssAnon"),

@@ -581,9 +581,9 @@ mod tests {
         /// Another.
         OTHER: Counter = "x_other_total" ["device"];
         /// Of a thing.
-        OF_THING: Gauge = "x_thing_bytes" of THING ["cpu"];
+        OF_THING: Gauge = "x_thing_bytes" base THING ["cpu"];
         /// Things.
-        BARE_OF_THING: Gauge = "x_things" of THING [];
+        BARE_OF_THING: Gauge = "x_things" base THING [];
     }
 
     const THING: &[&str] = &["id", "label_*"];

@@ -144,20 +144,20 @@ const fn ends_with(text: &str, suffix: &str) -> bool {
 /// assert_eq!(METRICS[0].help, "Seconds the CPUs spent in each mode.");
 /// ```
 ///
-/// `of BLOCK` before the labels says that each sample also has the labels of a block,
-/// whose names are in the constant `BLOCK`; such samples are added with
-/// [`Families::add_of`](crate::family::Families::add_of).
+/// `base LABELS` before the labels adds the base labels of every sample, whose names are in the
+/// constant `LABELS`; such samples are added with
+/// [`Families::add_with`](crate::family::Families::add_with).
 ///
-/// Besides one static per metric this defines `METRICS`, the table of them all.
+/// Defines one static per metric, and `METRICS`, the table of all of them.
 #[macro_export]
 macro_rules! metrics {
     ($(
         $(#[doc = $help:literal])+
-        $ident:ident: $kind:ident = $name:literal $(of $block:ident)? [$($label:literal),* $(,)?];
+        $ident:ident: $kind:ident = $name:literal $(base $base_labels:ident)? [$($label:literal),* $(,)?];
     )+) => {
         $(
             $(#[doc = $help])+
-            // Backticks would stand on the wire too.
+            // Backticks would be part of the HELP text.
             #[allow(clippy::doc_markdown)]
             static $ident: $crate::metric::Metric<{ <[&str]>::len(&[$($label),*]) }> =
                 $crate::metric::Metric::new(
@@ -165,7 +165,11 @@ macro_rules! metrics {
                     $name,
                     concat!($($help),+).trim_ascii(),
                     &[$($label),*],
-                    { let block: &[&str] = &[]; $(let _ = block; let block: &[&str] = $block;)? block },
+                    {
+                        let base_labels: &[&str] = &[];
+                        $(let _ = base_labels; let base_labels: &[&str] = $base_labels;)?
+                        base_labels
+                    },
                 );
         )+
         /// Every metric this collector can expose.

@@ -37,41 +37,41 @@ metrics! {
     ENCODE_SECONDS: Counter = "strata_exposition_encode_seconds_total" [];
     /// Connections to the exporter that are open now.
     CONNECTIONS: Gauge = "strata_http_connections" [];
-    /// Connections that were closed unasked: idle or slow beyond the limits, or, when there were too many, the longest idle one or the slowest reader.
+    /// Connections closed by the server, by reason: idle or slow beyond the limits, or evicted at the connection limit.
     CONNECTIONS_CLOSED: Counter = "strata_http_connections_closed_total" ["reason"];
-    /// Requests for metrics that were answered, by HTTP status. The name is that of the Go library behind node_exporter.
+    /// Requests for metrics that were answered, by HTTP status code; named as by the Go client library.
     REQUESTS: Counter = "promhttp_metric_handler_requests_total" ["code"];
-    /// Requests for metrics that are being answered, this one included.
+    /// Requests for metrics that are being answered, including this one.
     REQUESTS_IN_FLIGHT: Gauge = "promhttp_metric_handler_requests_in_flight" [];
-    /// Families and series that were left out of answers because others have their name (gathering), and answers that could not be written (encoding).
+    /// Families and series dropped because of a conflicting name (gathering), and responses that could not be encoded (encoding).
     ERRORS: Counter = "promhttp_metric_handler_errors_total" ["cause"];
-    /// Whether the file of --web.config.file, as it is now, is what is served with: 0 if it was changed to something wrong, and the one before goes on.
+    /// Whether the last reload of --web.config.file succeeded; after a failed reload the previous configuration stays in use.
     WEB_CONFIG_SUCCESS: Gauge = "strata_web_config_last_reload_successful" [];
-    /// When the file of --web.config.file was last taken, in seconds since 1970.
-    WEB_CONFIG_TAKEN: Gauge = "strata_web_config_last_reload_success_timestamp_seconds" [];
-    /// Until when the certificate that is served holds, in seconds since 1970.
+    /// Unix time of the last successful reload of --web.config.file.
+    WEB_CONFIG_RELOAD_TIME: Gauge = "strata_web_config_last_reload_success_timestamp_seconds" [];
+    /// Unix time at which the served TLS certificate expires.
     CERTIFICATE_EXPIRES: Gauge = "strata_web_config_certificate_expiry_timestamp_seconds" [];
-    /// Connections that did not become encrypted ones: the client was slow, spoke plain HTTP, had no certificate that is taken, would not have ours, went away, or offered nothing that is allowed.
-    HANDSHAKES_FAILED: Counter = "strata_web_handshakes_failed_total" ["reason"];
-    /// Requests that the web config refused: over the rate limit, without a password or with a wrong one, or too many passwords to check.
-    REQUESTS_REFUSED: Counter = "strata_web_requests_refused_total" ["reason"];
-    /// User and system CPU time of this process.
+    /// TLS handshakes that failed, by reason: timeout, plain HTTP, client or server certificate rejected, disconnect, or no common protocol.
+    TLS_HANDSHAKE_ERRORS: Counter = "strata_tls_handshake_errors_total" ["reason"];
+    /// Requests rejected by the web config, by reason: rate limit, missing or wrong credentials, or too many password checks at once.
+    REQUESTS_REJECTED: Counter = "strata_web_requests_rejected_total" ["reason"];
+    /// User and system CPU time of this process in seconds.
     CPU_SECONDS: Counter = "process_cpu_seconds_total" [];
-    /// File descriptors that this process has open.
+    /// Open file descriptors of this process.
     OPEN_FDS: Gauge = "process_open_fds" [];
-    /// File descriptors that this process may have open; 18446744073709551615 without a limit.
+    /// Maximum number of open file descriptors of this process; 18446744073709551615 without a limit.
     MAX_FDS: Gauge = "process_max_fds" [];
-    /// Memory that this process has in RAM.
+    /// Resident memory of this process in bytes.
     RESIDENT_MEMORY: Gauge = "process_resident_memory_bytes" [];
-    /// Memory that the exporter's own control group may have, as it was when it started; absent without a limit. Below 550 MB fewer files are kept open between scrapes and fewer samples, and fewer scrapes are answered at the same time.
+    /// Memory limit of the exporter's own cgroup at the start in bytes; absent without a limit. Below 550 MB the exporter keeps fewer files open, stores fewer samples and serves fewer scrapes at once.
     MEMORY_LIMIT: Gauge = "strata_memory_limit_bytes" [];
-    /// Files of control groups that may be kept open between scrapes, by the memory limit and that of open files; the others are opened each time.
-    KEPT_FILES_MAX: Gauge = "strata_kept_files_max" [];
-    /// When this process started, in seconds since 1970.
+    /// Maximum number of cgroup files kept open between scrapes, from the limits on memory and open files; other files are opened in each scrape.
+    CGROUP_MAX_OPEN_FILES: Gauge = "strata_cgroup_max_open_files" [];
+    /// Unix time at which this process started.
     START_TIME: Gauge = "process_start_time_seconds" [];
-    /// Address space of this process.
+    /// Virtual memory of this process in bytes.
     VIRTUAL_MEMORY: Gauge = "process_virtual_memory_bytes" [];
-    /// Address space that this process may have; 18446744073709551615 without a limit.
+    /// Maximum virtual memory of this process in bytes; 18446744073709551615 without a limit.
     VIRTUAL_MEMORY_MAX: Gauge = "process_virtual_memory_max_bytes" [];
 }
 
@@ -373,7 +373,7 @@ impl SelfMetrics {
         if let Some(limit) = allowance.memory_limit {
             out.add(&MEMORY_LIMIT, [], limit);
         }
-        out.add(&KEPT_FILES_MAX, [], allowance.cgroup_files);
+        out.add(&CGROUP_MAX_OPEN_FILES, [], allowance.cgroup_files);
         let usage = ProcessUsage::read();
         if let Some(usage) = out.ok_or_skip(usage) {
             add_process_metrics(&mut out, &usage);
@@ -416,15 +416,15 @@ impl SelfMetrics {
 impl WebConfigMetrics {
     fn add_metrics(&self, out: &mut Families) {
         out.add(&WEB_CONFIG_SUCCESS, [], self.is_current);
-        out.add(&WEB_CONFIG_TAKEN, [], self.last_reload);
+        out.add(&WEB_CONFIG_RELOAD_TIME, [], self.last_reload);
         if let Some(expires) = self.certificate_expiry {
             out.add(&CERTIFICATE_EXPIRES, [], expires);
             for (reason, count) in HandshakeFailure::ALL.iter().zip(self.handshake_failures) {
-                out.add(&HANDSHAKES_FAILED, [reason.name()], count);
+                out.add(&TLS_HANDSHAKE_ERRORS, [reason.name()], count);
             }
         }
         for (reason, count) in RejectReason::ALL.iter().zip(self.rejected) {
-            out.add(&REQUESTS_REFUSED, [reason.name()], count);
+            out.add(&REQUESTS_REJECTED, [reason.name()], count);
         }
     }
 }

@@ -587,7 +587,7 @@ LIFECYCLE = Row(
             "Age of engine data",
             "Time since the engine's container data was last current, in seconds. 0 while the"
             " engine is connected.",
-            [Query("strata_engine_copy_age_seconds{@target}", "{{instance}} {{engine}}")],
+            [Query("strata_engine_cache_age_seconds{@target}", "{{instance}} {{engine}}")],
             "s",
         ),
     ],

@@ -56,7 +56,7 @@ STATE = Row(
             "Skipped items",
             "Items that collectors skipped in the last scrape because they could not be read or"
             " parsed. The log has the first reason.",
-            "sum(strata_collector_skipped_parts{@})",
+            "sum(strata_collector_partial_errors{@})",
             "short",
             YELLOW_FROM_ONE,
             decimals=0,
@@ -122,7 +122,7 @@ STATE = Row(
                     thresholds=RED_FROM_ONE,
                 ),
                 Query(
-                    "sum by (instance) (strata_collector_skipped_parts{@})",
+                    "sum by (instance) (strata_collector_partial_errors{@})",
                     column="Skipped",
                     unit="short",
                     thresholds=YELLOW_FROM_ONE,
@@ -180,7 +180,7 @@ COLLECTORS = Row(
         ),
         table(
             "Collectors without data",
-            "Collectors without data, and the reason. `absent` means that the machine has"
+            "Collectors without data, and the reason. `no_data` means that the machine has"
             " nothing of the kind; `unsupported` collectors, which are not implemented, are not"
             " listed.",
             [
@@ -229,7 +229,7 @@ DETAILS = Row(
         timeseries(
             "Skipped items",
             "Number of items that a collector skipped because they could not be read or parsed.",
-            [Query("strata_collector_skipped_parts{@} > 0", "{{instance}} {{collector}}")],
+            [Query("strata_collector_partial_errors{@} > 0", "{{instance}} {{collector}}")],
             "short",
         ),
         timeseries(
@@ -372,7 +372,7 @@ SOURCES = Row(
             "Age of engine data",
             "Time since the engine's container data was last current, in seconds. 0 while the"
             " engine is connected.",
-            [Query("strata_engine_copy_age_seconds{@}", "{{instance}} {{engine}}")],
+            [Query("strata_engine_cache_age_seconds{@}", "{{instance}} {{engine}}")],
             "s",
         ),
         timeseries(
@@ -456,9 +456,9 @@ HISTORY = Row(
             "Containers, domains and hosts that are sampled; that have a shortened history; and"
             " that have none because the memory limit is reached.",
             [
-                Query("strata_history_rings{@}", "{{instance}} sampled"),
-                Query("strata_history_rings_shrunk{@}", "{{instance}} shrunk"),
-                Query("strata_history_rings_missing{@}", "{{instance}} missing"),
+                Query("strata_history_series{@}", "{{instance}} sampled"),
+                Query("strata_history_series_truncated{@}", "{{instance}} shrunk"),
+                Query("strata_history_series_dropped{@}", "{{instance}} missing"),
             ],
             "short",
         ),

@@ -33,10 +33,10 @@ metrics! {
     DURATION: Gauge = "node_scrape_collector_duration_seconds" ["collector"];
     /// Whether a collector succeeded. Also 0 where there is nothing to collect, as with node_exporter; strata_collector_outcome tells the two apart.
     SUCCESS: Gauge = "node_scrape_collector_success" ["collector"];
-    /// What became of a collector in this scrape, as the one series that is there: collected, absent (nothing here), unsupported (not built yet), failed, panicked, timed_out, or still_running since an earlier scrape and not started again.
+    /// Outcome of the collector in this scrape, one series per collector: collected, no_data (nothing of the kind here), unsupported (not built yet), failed, panicked, timed_out, or still_running since an earlier scrape and not started again.
     OUTCOME: Gauge = "strata_collector_outcome" ["collector", "outcome"];
     /// Parts that a collector left out of this scrape because they could not be read or made no sense; the log has the reason for the first.
-    SKIPPED: Gauge = "strata_collector_skipped_parts" ["collector"];
+    PARTIAL_ERRORS: Gauge = "strata_collector_partial_errors" ["collector"];
 }
 
 /// What every scrape exposes about itself, whatever the collectors.
@@ -70,7 +70,7 @@ impl Outcome {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Collected => "collected",
-            Self::NotFound(_) => "absent",
+            Self::NotFound(_) => "no_data",
             Self::Unsupported => "unsupported",
             Self::Failed(_) => "failed",
             Self::Panicked(_) => "panicked",
@@ -210,7 +210,7 @@ impl Scraper {
             own.add(&SUCCESS, [slot.name], success);
             own.add(&OUTCOME, [slot.name, report.outcome.name()], true);
             if success {
-                own.add(&SKIPPED, [slot.name], report.families.errors().0);
+                own.add(&PARTIAL_ERRORS, [slot.name], report.families.errors().0);
             }
             reports.push((slot.name, slot.layer, report));
         }
@@ -344,7 +344,7 @@ impl CollectorSlot {
         match &report.outcome {
             Outcome::Collected => match reason {
                 Some(error) => warn!(collector, skipped, %error, "collector left parts out"),
-                None if matches!(before, "" | "absent") => debug!(collector, "collected"),
+                None if matches!(before, "" | "no_data") => debug!(collector, "collected"),
                 None => info!(collector, "collector works again"),
             },
             Outcome::NotFound(error) => debug!(collector, %error, "nothing to collect"),

@@ -136,7 +136,7 @@ fn missing_section(history: &History, all: &Overview) -> Markup {
             0 => String::new(),
             parts => format!(" ({parts} parts left out)"),
         };
-        (last.outcome != "absent")
+        (last.outcome != "no_data")
             .then(|| format!("collector {}: {}{parts}: {error}", it.name, last.outcome))
     }));
     let each: BTreeSet<String> = lines.into_iter().collect();

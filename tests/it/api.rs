@@ -686,7 +686,7 @@ fn collectors_say_what_became_of_them() {
     assert_eq!(loadavg["enabled"], false);
     assert!(loadavg.get("last").is_none());
     let mdadm = collector("mdadm");
-    assert_eq!(mdadm["last"]["outcome"], "absent");
+    assert_eq!(mdadm["last"]["outcome"], "no_data");
     let said = mdadm["last"]["error"].as_str().unwrap();
     assert!(said.ends_with("proc/mdstat does not exist"), "{said}");
 }

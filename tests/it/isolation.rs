@@ -172,7 +172,7 @@ async fn whatever_becomes_of_one_collector_the_others_are_collected() {
     let scraper = machine.scraper();
     let page = scrape(&scraper, SHORT).await;
     for (collector, became) in [
-        ("absent", "absent"),
+        ("absent", "no_data"),
         ("failing", "failed"),
         ("first", "collected"),
         ("hanging", "timed_out"),
@@ -188,7 +188,7 @@ async fn whatever_becomes_of_one_collector_the_others_are_collected() {
             u8::from(collected)
         );
         assert_has(&page, &success);
-        for series in ["test_starts", "strata_collector_skipped_parts"] {
+        for series in ["test_starts", "strata_collector_partial_errors"] {
             let series = format!("\n{series}{{collector=\"{collector}\"}} ");
             assert_eq!(page.contains(&series), collected, "{series} in {page}");
         }

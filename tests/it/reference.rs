@@ -101,7 +101,7 @@ const EXPERIMENTAL_FAMILIES: &[&str] = &[
     "libvirt_domain_kvm_",
     "libvirt_domain_vcpu_kvm_",
     "strata_exposition_",
-    "strata_kept_files_max",
+    "strata_cgroup_max_open_files",
     "strata_worker_threads",
 ];
 

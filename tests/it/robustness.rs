@@ -401,7 +401,7 @@ fn walk_damages(machine: &str) {
             let what = format!("{} {damage:?}", path.display());
             let answer = copy.scrape(readers);
             for (collector, outcome) in answer.outcomes() {
-                let bearable = matches!(outcome, "collected" | "absent" | "failed");
+                let bearable = matches!(outcome, "collected" | "no_data" | "failed");
                 assert!(bearable, "{what}: {collector} {outcome}");
             }
             if matches!(damage, Damage::Numbers(_)) {
@@ -568,7 +568,7 @@ fn what_vanishes_between_listing_and_reading_costs_only_itself() {
             let answer = copy.scrape(&all);
             for (collector, outcome) in answer.outcomes() {
                 // What is the only one of its kind may be away.
-                let bearable = outcome == before[collector] || outcome == "absent";
+                let bearable = outcome == before[collector] || outcome == "no_data";
                 assert!(bearable, "{collector} {outcome}");
             }
         }

@@ -83,7 +83,7 @@ async fn what_cannot_be_read_costs_only_itself_and_no_time() {
     assert_eq!(clashes, 0);
     assert!(body.contains("\ngood 1\n"), "{body}");
     assert!(body.contains("\nnode_textfile_scrape_error 1\n"), "{body}");
-    let skipped = r#"strata_collector_skipped_parts{collector="textfile"} 7"#;
+    let skipped = r#"strata_collector_partial_errors{collector="textfile"} 7"#;
     assert!(body.contains(skipped), "{body}");
     for name in ["bad", "temporary", "unreadable"] {
         assert!(!body.contains(&format!("\n{name} ")), "{body}");

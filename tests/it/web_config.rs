@@ -389,7 +389,7 @@ fn names_in_client_certificates_are_looked_at() {
         0
     );
     assert_eq!(server.https(&[]).status, 0);
-    let failed = r#"strata_web_handshakes_failed_total{reason="client_certificate"}"#;
+    let failed = r#"strata_tls_handshake_errors_total{reason="client_certificate"}"#;
     assert_eq!(server.sample("https", &other, failed).as_deref(), Some("2"));
 }
 
@@ -478,7 +478,7 @@ fn passwords_are_asked_for_as_node_exporter_asks() {
     let guess = format!("a:{long}one");
     assert_eq!(server.curl("http", PATH, &["-u", &guess]).status, 401);
     let of = |reason: &str| {
-        let name = format!("strata_web_requests_refused_total{{reason=\"{reason}\"}}");
+        let name = format!("strata_web_requests_rejected_total{{reason=\"{reason}\"}}");
         server.sample("http", &["-u", "a:one"], &name).unwrap()
     };
     assert_eq!(
@@ -596,7 +596,7 @@ fn http_at_a_port_for_tls_is_told_so_as_go_tells_it() {
         ("by_client", 1),
         ("slow", 0),
     ] {
-        let name = format!("strata_web_handshakes_failed_total{{reason=\"{reason}\"}}");
+        let name = format!("strata_tls_handshake_errors_total{{reason=\"{reason}\"}}");
         wait_until(&format!("{count} of {name}"), || {
             let got = server.sample("https", &[], &name)?;
             (got == count.to_string()).then_some(())
@@ -621,7 +621,7 @@ fn a_handshake_that_does_not_end_is_ended() {
         let mut rest = Vec::new();
         assert!(stream.read_to_end(&mut rest).is_ok_and(|_| rest.is_empty()));
     }
-    let name = r#"strata_web_handshakes_failed_total{reason="slow"}"#;
+    let name = r#"strata_tls_handshake_errors_total{reason="slow"}"#;
     assert_eq!(server.sample("https", &[], name).as_deref(), Some("3"));
 }
 
@@ -715,7 +715,7 @@ fn guesses_do_not_keep_out_who_is_known() {
                 .unwrap()
         })
         .collect();
-    let busy = r#"strata_web_requests_refused_total{reason="busy"}"#;
+    let busy = r#"strata_web_requests_rejected_total{reason="busy"}"#;
     let none = || {
         server
             .sample("http", &["-u", "a:one"], busy)

@@ -496,7 +496,7 @@ fn no_scrape_asks_an_engine_and_none_waits_for_one() {
     // The engine is gone, which is said; the container has gone with it.
     drop(docker);
     let page = scraped_when("that it is gone", &exporter, |page| up(page) == Some(0.0));
-    let age = page.value("strata_engine_copy_age_seconds", &[]);
+    let age = page.value("strata_engine_cache_age_seconds", &[]);
     assert!(age.is_some_and(|age| age > 0.0), "{age:?}");
     assert!(of(&page, "container_last_seen", "web").is_some());
     assert!(page.value("node_load1", &[]).is_some());

@@ -17,7 +17,7 @@ use crate::{
 metrics! {
     /// Whether memory moves along when the group is given other NUMA nodes (1), or stays where
     /// it was allocated (0); cgroup version 1 only.
-    MEMORY_MIGRATE: Gauge = "container_memory_migrate" of CGROUP [];
+    MEMORY_MIGRATE: Gauge = "container_memory_migrate" base CGROUP [];
 }
 
 /// See the module's documentation.

@@ -20,7 +20,7 @@ metrics! {
     /// What the engine said of itself when it was last connected to: always 1.
     INFO: Info = "strata_engine_info" ["engine", "socket", "version", "api_version", "cgroup_driver"];
     /// How long ago what is shown of the engine's containers was known to be current: 0 while it is followed. Absent if it was never reached.
-    CACHE_AGE: Gauge = "strata_engine_copy_age_seconds" ["engine", "socket"];
+    CACHE_AGE: Gauge = "strata_engine_cache_age_seconds" ["engine", "socket"];
     /// Containers that the engine has, whatever their state, as last known.
     CONTAINERS: Gauge = "strata_engine_containers" ["engine", "socket"];
     /// Images that the engine has, as last known. Absent if it never listed them.
@@ -142,7 +142,7 @@ mod tests {
             [
                 of("up", 1),
                 info.to_owned(),
-                of("copy_age_seconds", 0),
+                of("cache_age_seconds", 0),
                 of("containers", 2),
                 of("images", 0),
                 of("events_total", 3),
@@ -159,7 +159,10 @@ mod tests {
         engine.confirmed = Instant::now().checked_sub(Duration::from_secs(50));
         let lines = lines(&engine);
         assert!(lines[0].ends_with(" 0"), "{lines:#?}");
-        let age = lines.iter().find(|line| line.contains("copy_age")).unwrap();
+        let age = lines
+            .iter()
+            .find(|line| line.contains("cache_age"))
+            .unwrap();
         assert!(age.contains("} 5"), "{age}");
         assert!(
             lines

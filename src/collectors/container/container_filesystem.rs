@@ -21,13 +21,13 @@ use crate::{
 
 metrics! {
     /// Bytes in use in the file system on this device.
-    USAGE: Gauge = "container_fs_usage_bytes" of CGROUP ["device"];
+    USAGE: Gauge = "container_fs_usage_bytes" base CGROUP ["device"];
     /// Bytes that the file system on this device can hold.
-    LIMIT: Gauge = "container_fs_limit_bytes" of CGROUP ["device"];
+    LIMIT: Gauge = "container_fs_limit_bytes" base CGROUP ["device"];
     /// Inodes that the file system on this device has room for; none where it makes them as it goes.
-    INODES: Gauge = "container_fs_inodes_total" of CGROUP ["device"];
+    INODES: Gauge = "container_fs_inodes_total" base CGROUP ["device"];
     /// Inodes of the file system on this device that are not in use; none where it makes them as it goes.
-    INODES_FREE: Gauge = "container_fs_inodes_free" of CGROUP ["device"];
+    INODES_FREE: Gauge = "container_fs_inodes_free" base CGROUP ["device"];
 }
 
 /// What the names of real devices begin with.

@@ -16,12 +16,12 @@ use crate::{
 
 metrics! {
     /// Times that huge pages were refused because the limit on them was reached.
-    FAILCNT: Counter = "container_hugetlb_failcnt" of CGROUP ["pagesize"];
+    FAILCNT: Counter = "container_hugetlb_failcnt" base CGROUP ["pagesize"];
     /// Bytes in huge pages in use.
-    USAGE: Gauge = "container_hugetlb_usage_bytes" of CGROUP ["pagesize"];
+    USAGE: Gauge = "container_hugetlb_usage_bytes" base CGROUP ["pagesize"];
     /// The most bytes in huge pages that were in use since the group was made; cgroup
     /// version 2 does not keep it.
-    MAX_USAGE: Gauge = "container_hugetlb_max_usage_bytes" of CGROUP ["pagesize"];
+    MAX_USAGE: Gauge = "container_hugetlb_max_usage_bytes" base CGROUP ["pagesize"];
 }
 
 /// See the module's documentation.

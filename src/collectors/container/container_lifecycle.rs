@@ -23,27 +23,27 @@ use crate::{
 
 metrics! {
     /// When it was last there, in seconds since 1970: now, or for as long as --cgroup.grace when it was last seen before it stopped or was gone.
-    LAST_SEEN: Gauge = "container_last_seen" of CGROUP [];
+    LAST_SEEN: Gauge = "container_last_seen" base CGROUP [];
     /// When the container was last started, in seconds since 1970, running or not; of what no engine knows, when its control group was made.
-    START_TIME: Gauge = "container_start_time_seconds" of CGROUP [];
+    START_TIME: Gauge = "container_start_time_seconds" base CGROUP [];
     /// When the container was made, in seconds since 1970; of what no engine knows, when its control group was made.
-    CREATION_TIME: Gauge = "container_creation_time_seconds" of CGROUP [];
+    CREATION_TIME: Gauge = "container_creation_time_seconds" base CGROUP [];
     /// When the container last ended, in seconds since 1970. Absent while it runs.
-    FINISH_TIME: Gauge = "container_finish_time_seconds" of CGROUP [];
+    FINISH_TIME: Gauge = "container_finish_time_seconds" base CGROUP [];
     /// Time since the container was started. Absent unless it runs or is paused.
-    UPTIME: Gauge = "container_uptime_seconds" of CGROUP [];
+    UPTIME: Gauge = "container_uptime_seconds" base CGROUP [];
     /// How often the engine started the container anew because of its restart policy, as the engine counts; restarts by hand do not count, and may begin the count anew.
-    RESTARTS: Counter = "container_restarts_total" of CGROUP [];
+    RESTARTS: Counter = "container_restarts_total" base CGROUP [];
     /// What the container is doing, as a number: 0 created, 1 running, 2 paused, 3 restarting, 4 removing, 5 exited, 6 dead.
-    STATUS: Gauge = "container_status" of CGROUP [];
+    STATUS: Gauge = "container_status" base CGROUP [];
     /// Whether the container is in this state: 1 for one of the seven, else 0.
-    STATE: Gauge = "container_state" of CGROUP ["state"];
+    STATE: Gauge = "container_state" base CGROUP ["state"];
     /// What the container's first process exited with: 128 and the signal's number if one killed it. Of one that could not be started, why: 127 for no such program, 126 for one that may not run. Absent while it runs, and before it was first to run.
-    EXIT_CODE: Gauge = "container_exit_code" of CGROUP [];
+    EXIT_CODE: Gauge = "container_exit_code" base CGROUP [];
     /// Health of a running container: 1 healthy, 0 starting or unhealthy, -1 without a health check.
-    HEALTH_STATE: Gauge = "container_health_state" of CGROUP [];
+    HEALTH_STATE: Gauge = "container_health_state" base CGROUP [];
     /// Whether the health check of a running container says this: 1 for one of the three, else 0. Absent without a health check.
-    HEALTH: Gauge = "container_health" of CGROUP ["status"];
+    HEALTH: Gauge = "container_health" base CGROUP ["status"];
 }
 
 /// See the module's documentation.

@@ -19,31 +19,31 @@ use crate::{
 
 metrics! {
     /// Bytes received. Of containers that share a network only the first has these metrics, and containers in the host's network have none.
-    RECEIVE_BYTES: Counter = "container_network_receive_bytes_total" of CGROUP ["interface"];
+    RECEIVE_BYTES: Counter = "container_network_receive_bytes_total" base CGROUP ["interface"];
     /// Packets received.
-    RECEIVE_PACKETS: Counter = "container_network_receive_packets_total" of CGROUP ["interface"];
+    RECEIVE_PACKETS: Counter = "container_network_receive_packets_total" base CGROUP ["interface"];
     /// Packets that were received damaged or could not be taken in.
-    RECEIVE_ERRORS: Counter = "container_network_receive_errors_total" of CGROUP ["interface"];
+    RECEIVE_ERRORS: Counter = "container_network_receive_errors_total" base CGROUP ["interface"];
     /// Packets received and dropped, mostly for want of room.
-    RECEIVE_DROPPED: Counter = "container_network_receive_packets_dropped_total" of CGROUP ["interface"];
+    RECEIVE_DROPPED: Counter = "container_network_receive_packets_dropped_total" base CGROUP ["interface"];
     /// Bytes sent. Of containers that share a network only the first has these metrics, and containers in the host's network have none.
-    TRANSMIT_BYTES: Counter = "container_network_transmit_bytes_total" of CGROUP ["interface"];
+    TRANSMIT_BYTES: Counter = "container_network_transmit_bytes_total" base CGROUP ["interface"];
     /// Packets sent.
-    TRANSMIT_PACKETS: Counter = "container_network_transmit_packets_total" of CGROUP ["interface"];
+    TRANSMIT_PACKETS: Counter = "container_network_transmit_packets_total" base CGROUP ["interface"];
     /// Packets that could not be sent.
-    TRANSMIT_ERRORS: Counter = "container_network_transmit_errors_total" of CGROUP ["interface"];
+    TRANSMIT_ERRORS: Counter = "container_network_transmit_errors_total" base CGROUP ["interface"];
     /// Packets that were to be sent and were dropped.
-    TRANSMIT_DROPPED: Counter = "container_network_transmit_packets_dropped_total" of CGROUP ["interface"];
+    TRANSMIT_DROPPED: Counter = "container_network_transmit_packets_dropped_total" base CGROUP ["interface"];
     /// TCP sockets over IPv4 in each state; connections are counted at this end only.
-    TCP: Gauge = "container_network_tcp_usage_total" of CGROUP ["tcp_state"];
+    TCP: Gauge = "container_network_tcp_usage_total" base CGROUP ["tcp_state"];
     /// TCP sockets over IPv6 in each state, those that take IPv4 as well among them.
-    TCP6: Gauge = "container_network_tcp6_usage_total" of CGROUP ["tcp_state"];
+    TCP6: Gauge = "container_network_tcp6_usage_total" base CGROUP ["tcp_state"];
     /// UDP sockets over IPv4: those that are not connected (listen), packets that the open ones dropped, bytes waiting in their queues.
-    UDP: Gauge = "container_network_udp_usage_total" of CGROUP ["udp_state"];
+    UDP: Gauge = "container_network_udp_usage_total" base CGROUP ["udp_state"];
     /// UDP sockets over IPv6: those that are not connected (listen), packets that the open ones dropped, bytes waiting in their queues.
-    UDP6: Gauge = "container_network_udp6_usage_total" of CGROUP ["udp_state"];
+    UDP6: Gauge = "container_network_udp6_usage_total" base CGROUP ["udp_state"];
     /// The kernel's own counters and settings of TCP, by their names in lower case; which of them count is said in its documentation of SNMP counters.
-    ADVANCED_TCP: Gauge = "container_network_advance_tcp_stats_total" of CGROUP ["tcp_state"];
+    ADVANCED_TCP: Gauge = "container_network_advance_tcp_stats_total" base CGROUP ["tcp_state"];
 }
 
 /// Columns of `net/dev`, and what they count. Without those that cAdvisor never had.

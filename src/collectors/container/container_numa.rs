@@ -20,7 +20,7 @@ metrics! {
     /// reclaimed. The scope hierarchy counts the groups below it too and is the only one with
     /// cgroup version 2. Shared memory is among the anonymous pages with cgroup version 1, and
     /// among those of files with version 2.
-    PAGES: Gauge = "container_memory_numa_pages" of CGROUP ["type", "scope", "node"];
+    PAGES: Gauge = "container_memory_numa_pages" base CGROUP ["type", "scope", "node"];
 }
 
 /// See the module's documentation.

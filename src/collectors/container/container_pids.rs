@@ -15,9 +15,9 @@ use crate::{
 
 metrics! {
     /// Tasks, which are processes and their threads.
-    THREADS: Gauge = "container_threads" of CGROUP [];
+    THREADS: Gauge = "container_threads" base CGROUP [];
     /// How many tasks there may be; absent without a limit.
-    THREADS_MAX: Gauge = "container_threads_max" of CGROUP [];
+    THREADS_MAX: Gauge = "container_threads_max" base CGROUP [];
 }
 
 /// See the module's documentation.

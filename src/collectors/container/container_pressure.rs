@@ -21,19 +21,19 @@ use crate::{
 metrics! {
     /// Time in which some task waited for a CPU, be it that others ran or that the quota was
     /// used up.
-    CPU_WAITING: Counter = "container_pressure_cpu_waiting_seconds_total" of CGROUP [];
+    CPU_WAITING: Counter = "container_pressure_cpu_waiting_seconds_total" base CGROUP [];
     /// Time in which all tasks that could run waited for a CPU; absent for the whole machine,
     /// where it cannot be.
-    CPU_STALLED: Counter = "container_pressure_cpu_stalled_seconds_total" of CGROUP [];
+    CPU_STALLED: Counter = "container_pressure_cpu_stalled_seconds_total" base CGROUP [];
     /// Time in which some task waited for memory: for pages to be reclaimed, or to be read
     /// back.
-    MEMORY_WAITING: Counter = "container_pressure_memory_waiting_seconds_total" of CGROUP [];
+    MEMORY_WAITING: Counter = "container_pressure_memory_waiting_seconds_total" base CGROUP [];
     /// Time in which all tasks that had work waited for memory.
-    MEMORY_STALLED: Counter = "container_pressure_memory_stalled_seconds_total" of CGROUP [];
+    MEMORY_STALLED: Counter = "container_pressure_memory_stalled_seconds_total" base CGROUP [];
     /// Time in which some task waited for I/O.
-    IO_WAITING: Counter = "container_pressure_io_waiting_seconds_total" of CGROUP [];
+    IO_WAITING: Counter = "container_pressure_io_waiting_seconds_total" base CGROUP [];
     /// Time in which all tasks that had work waited for I/O.
-    IO_STALLED: Counter = "container_pressure_io_stalled_seconds_total" of CGROUP [];
+    IO_STALLED: Counter = "container_pressure_io_stalled_seconds_total" base CGROUP [];
 }
 
 /// See the module's documentation.

@@ -20,7 +20,7 @@ use crate::{
 
 metrics! {
     /// Bytes that the container wrote into its own layer, in files that are still there, when its engine was last asked: see strata_engine_disk_usage_age_seconds. Volumes and logs are not in it.
-    RW_SIZE: Gauge = "container_rw_size_bytes" of CGROUP [];
+    RW_SIZE: Gauge = "container_rw_size_bytes" base CGROUP [];
     /// Bytes that images, layers that several share once, containers' own layers, volumes and the build cache take, when the engine was last asked. What the engine does not say is absent, such as the images' with Podman.
     USAGE: Gauge = "strata_engine_disk_usage_bytes" ["engine", "socket", "type"];
     /// Bytes of strata_engine_disk_usage_bytes that nothing uses, by the engine's own reckoning: of containers that do not run, of volumes without a container. Of images only from Docker 29 on.

@@ -26,20 +26,20 @@ use crate::{
 
 metrics! {
     /// The period of the CPU quota, in microseconds.
-    CPU_PERIOD: Gauge = "container_spec_cpu_period" of CGROUP [];
+    CPU_PERIOD: Gauge = "container_spec_cpu_period" base CGROUP [];
     /// CPU time that may be used in each period, in microseconds; more than the period where
     /// that is more than one CPU, absent without a limit.
-    CPU_QUOTA: Gauge = "container_spec_cpu_quota" of CGROUP [];
+    CPU_QUOTA: Gauge = "container_spec_cpu_quota" base CGROUP [];
     /// Weight beside others when CPUs are scarce; 1024 is the default.
-    CPU_SHARES: Gauge = "container_spec_cpu_shares" of CGROUP [];
+    CPU_SHARES: Gauge = "container_spec_cpu_shares" base CGROUP [];
     /// Limit on memory; 0 is no limit, and the whole machine has its memory.
-    MEMORY_LIMIT: Gauge = "container_spec_memory_limit_bytes" of CGROUP [];
+    MEMORY_LIMIT: Gauge = "container_spec_memory_limit_bytes" base CGROUP [];
     /// Limit on swap with cgroup version 2, on memory and swap together with version 1; 0 is
     /// no limit.
-    MEMORY_SWAP_LIMIT: Gauge = "container_spec_memory_swap_limit_bytes" of CGROUP [];
+    MEMORY_SWAP_LIMIT: Gauge = "container_spec_memory_swap_limit_bytes" base CGROUP [];
     /// Memory that is left to it when the machine's is scarce (memory.low, or version 1's soft
     /// limit); 0 is none.
-    MEMORY_RESERVATION: Gauge = "container_spec_memory_reservation_limit_bytes" of CGROUP [];
+    MEMORY_RESERVATION: Gauge = "container_spec_memory_reservation_limit_bytes" base CGROUP [];
 }
 
 /// See the module's documentation.

@@ -22,29 +22,29 @@ use crate::{
 
 metrics! {
     /// CPU time between the last two samples in percent of that time, where 100 is one core.
-    CPU: Gauge = "container_cpu_usage_percent" of CGROUP [];
+    CPU: Gauge = "container_cpu_usage_percent" base CGROUP [];
     /// The most CPU time between two samples in this window, in percent, where 100 is one core.
-    CPU_MAX: Gauge = "container_cpu_usage_percent_max" of CGROUP ["window"];
+    CPU_MAX: Gauge = "container_cpu_usage_percent_max" base CGROUP ["window"];
     /// The least CPU time between two samples in this window, in percent, where 100 is one core.
-    CPU_MIN: Gauge = "container_cpu_usage_percent_min" of CGROUP ["window"];
+    CPU_MIN: Gauge = "container_cpu_usage_percent_min" base CGROUP ["window"];
     /// CPU time in this window, in percent, where 100 is one core.
-    CPU_AVG: Gauge = "container_cpu_usage_percent_avg" of CGROUP ["window"];
+    CPU_AVG: Gauge = "container_cpu_usage_percent_avg" base CGROUP ["window"];
     /// The most memory in use in a sample of this window, page cache included.
-    MEMORY_MAX: Gauge = "container_memory_usage_bytes_max" of CGROUP ["window"];
+    MEMORY_MAX: Gauge = "container_memory_usage_bytes_max" base CGROUP ["window"];
     /// The least memory in use in a sample of this window, page cache included.
-    MEMORY_MIN: Gauge = "container_memory_usage_bytes_min" of CGROUP ["window"];
+    MEMORY_MIN: Gauge = "container_memory_usage_bytes_min" base CGROUP ["window"];
     /// The mean of memory in use in the samples of this window, page cache included.
-    MEMORY_AVG: Gauge = "container_memory_usage_bytes_avg" of CGROUP ["window"];
+    MEMORY_AVG: Gauge = "container_memory_usage_bytes_avg" base CGROUP ["window"];
     /// Bytes that the rings of samples take.
     BYTES: Gauge = "strata_history_bytes" [];
     /// Bytes that the rings of samples may take, by --history.max-bytes.
     MAX_BYTES: Gauge = "strata_history_max_bytes" [];
     /// Rings of samples: one for each container and virtual machine, those gone lately among them, and one for the machine.
-    SERIES: Gauge = "strata_history_rings" [];
+    SERIES: Gauge = "strata_history_series" [];
     /// Rings that hold fewer samples than --history.points for want of room; the oldest containers' come first.
-    SERIES_TRUNCATED: Gauge = "strata_history_rings_shrunk" [];
+    SERIES_TRUNCATED: Gauge = "strata_history_series_truncated" [];
     /// Containers and virtual machines that are not sampled at all for want of room.
-    SERIES_DROPPED: Gauge = "strata_history_rings_missing" [];
+    SERIES_DROPPED: Gauge = "strata_history_series_dropped" [];
     /// Samples in all rings.
     POINTS: Gauge = "strata_history_points" [];
     /// Samples that were taken.
@@ -293,7 +293,7 @@ mod tests {
             .unwrap()
             .lines();
         for line in [
-            "strata_history_rings 2",
+            "strata_history_series 2",
             "strata_history_points 4",
             "strata_history_samples_total 0",
         ] {

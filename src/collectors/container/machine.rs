@@ -27,33 +27,33 @@ const MACHINE: &[&str] = &["machine_id", "system_uuid", "boot_id"];
 
 metrics! {
     /// CPUs that are online; each thread of a core is one.
-    CPU_CORES: Gauge = "machine_cpu_cores" of MACHINE [];
+    CPU_CORES: Gauge = "machine_cpu_cores" base MACHINE [];
     /// Cores with at least one CPU that is online.
-    PHYSICAL_CORES: Gauge = "machine_cpu_physical_cores" of MACHINE [];
+    PHYSICAL_CORES: Gauge = "machine_cpu_physical_cores" base MACHINE [];
     /// Sockets with at least one CPU that is online.
-    SOCKETS: Gauge = "machine_cpu_sockets" of MACHINE [];
+    SOCKETS: Gauge = "machine_cpu_sockets" base MACHINE [];
     /// Books of CPUs; only IBM's mainframes have them.
-    BOOKS: Gauge = "machine_cpu_books" of MACHINE [];
+    BOOKS: Gauge = "machine_cpu_books" base MACHINE [];
     /// Drawers of CPUs; only IBM's mainframes have them.
-    DRAWERS: Gauge = "machine_cpu_drawers" of MACHINE [];
+    DRAWERS: Gauge = "machine_cpu_drawers" base MACHINE [];
     /// Memory that the kernel has to give, which is a little less than is built in.
-    MEMORY: Gauge = "machine_memory_bytes" of MACHINE [];
+    MEMORY: Gauge = "machine_memory_bytes" base MACHINE [];
     /// Swap space.
-    SWAP: Gauge = "machine_swap_bytes" of MACHINE [];
+    SWAP: Gauge = "machine_swap_bytes" base MACHINE [];
     /// Memory modules of this type that an EDAC driver sees.
-    DIMMS: Gauge = "machine_dimm_count" of MACHINE ["type"];
+    DIMMS: Gauge = "machine_dimm_count" base MACHINE ["type"];
     /// How much the memory modules of this type hold together.
-    DIMM_CAPACITY: Gauge = "machine_dimm_capacity_bytes" of MACHINE ["type"];
+    DIMM_CAPACITY: Gauge = "machine_dimm_capacity_bytes" base MACHINE ["type"];
     /// How much a cache holds. One that all CPUs of a node share has an empty core_id; one that several cores share is there for each.
-    CACHE: Gauge = "machine_cpu_cache_capacity_bytes" of MACHINE ["node_id", "core_id", "type", "level"];
+    CACHE: Gauge = "machine_cpu_cache_capacity_bytes" base MACHINE ["node_id", "core_id", "type", "level"];
     /// How many CPUs that are online are threads of the same core as this one.
-    THREAD_SIBLINGS: Gauge = "machine_thread_siblings_count" of MACHINE ["node_id", "core_id", "thread_id"];
+    THREAD_SIBLINGS: Gauge = "machine_thread_siblings_count" base MACHINE ["node_id", "core_id", "thread_id"];
     /// Memory of this NUMA node.
-    NODE_MEMORY: Gauge = "machine_node_memory_capacity_bytes" of MACHINE ["node_id"];
+    NODE_MEMORY: Gauge = "machine_node_memory_capacity_bytes" base MACHINE ["node_id"];
     /// Huge pages set aside on this NUMA node, by their size in kB.
-    NODE_HUGE_PAGES: Gauge = "machine_node_hugepages_count" of MACHINE ["node_id", "page_size"];
+    NODE_HUGE_PAGES: Gauge = "machine_node_hugepages_count" base MACHINE ["node_id", "page_size"];
     /// How far it is from one NUMA node to the memory of another, where 10 is near.
-    NODE_DISTANCE: Gauge = "machine_node_distance" of MACHINE ["node_id", "target_node_id"];
+    NODE_DISTANCE: Gauge = "machine_node_distance" base MACHINE ["node_id", "target_node_id"];
     /// Whether CPUs or memory could not be read in this scrape.
     MACHINE_ERROR: Gauge = "machine_scrape_error" [];
     /// Whether the control groups could not be listed in this scrape.

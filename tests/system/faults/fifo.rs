@@ -34,7 +34,7 @@ fn a_fifo_among_text_files_costs_nothing_but_itself() {
     );
     assert_eq!(page.value("node_textfile_scrape_error", &[]), Some(1.0));
     let skipped = (
-        "strata_collector_skipped_parts",
+        "strata_collector_partial_errors",
         [("collector", "textfile")],
     );
     assert_eq!(page.value(skipped.0, &skipped.1), Some(1.0));

@@ -33,27 +33,27 @@ use schedstat::GroupSchedStats;
 
 metrics! {
     /// Processes in the group, not counting those in groups below it.
-    PROCESSES: Gauge = "container_processes" of CGROUP [];
+    PROCESSES: Gauge = "container_processes" base CGROUP [];
     /// Files that these processes have open; one that several share counts for each.
-    FILE_DESCRIPTORS: Gauge = "container_file_descriptors" of CGROUP [];
+    FILE_DESCRIPTORS: Gauge = "container_file_descriptors" base CGROUP [];
     /// Sockets that these processes have open; one that several share counts for each.
-    SOCKETS: Gauge = "container_sockets" of CGROUP [];
+    SOCKETS: Gauge = "container_sockets" base CGROUP [];
     /// The soft limit of the first process, such as of how many files it may have open; none if unlimited.
-    ULIMITS: Gauge = "container_ulimits_soft" of CGROUP ["ulimit"];
+    ULIMITS: Gauge = "container_ulimits_soft" base CGROUP ["ulimit"];
     /// Threads of these processes by what they do. Those that wait for a disk are among the uninterruptible ones: iowaiting is not told apart.
-    TASKS: Gauge = "container_tasks_state" of CGROUP ["state"];
+    TASKS: Gauge = "container_tasks_state" base CGROUP ["state"];
     /// Threads of these processes that run or are ready to, in thousandths and averaged over about 10 seconds. Counted at scrapes, so that if these are farther apart it is little but the last count; threads in groups below are not counted, also not for the root.
-    LOAD: Gauge = "container_cpu_load_average_10s" of CGROUP [];
+    LOAD: Gauge = "container_cpu_load_average_10s" base CGROUP [];
     /// Threads of these processes that wait and cannot be interrupted, mostly for a disk, in thousandths and averaged over about 10 seconds. Counted at scrapes, so that if these are farther apart it is little but the last count; threads in groups below are not counted, also not for the root.
-    LOAD_UNINTERRUPTIBLE: Gauge = "container_cpu_load_d_average_10s" of CGROUP [];
+    LOAD_UNINTERRUPTIBLE: Gauge = "container_cpu_load_d_average_10s" base CGROUP [];
     /// Memory of these processes that was used since the kernel last marked it as unused, which it does when memory gets scarce; what several share counts for each.
-    REFERENCED: Gauge = "container_referenced_bytes" of CGROUP [];
+    REFERENCED: Gauge = "container_referenced_bytes" base CGROUP [];
     /// Time that main threads of processes ran on a CPU, groups below included, also of processes that have ended; other threads, and processes that began and ended between two scrapes, are not counted.
-    RUN_SECONDS: Counter = "container_cpu_schedstat_run_seconds_total" of CGROUP [];
+    RUN_SECONDS: Counter = "container_cpu_schedstat_run_seconds_total" base CGROUP [];
     /// Time that main threads of processes were ready to run and waited for a CPU, groups below included, also of processes that have ended; other threads, and processes that began and ended between two scrapes, are not counted.
-    RUNQUEUE_SECONDS: Counter = "container_cpu_schedstat_runqueue_seconds_total" of CGROUP [];
+    RUNQUEUE_SECONDS: Counter = "container_cpu_schedstat_runqueue_seconds_total" base CGROUP [];
     /// Times that main threads of processes were given a CPU, groups below included, also of processes that have ended; other threads, and processes that began and ended between two scrapes, are not counted.
-    RUN_PERIODS: Counter = "container_cpu_schedstat_run_periods_total" of CGROUP [];
+    RUN_PERIODS: Counter = "container_cpu_schedstat_run_periods_total" base CGROUP [];
 }
 
 /// States as cAdvisor names them, and the kernel's letters for them. Others are those of

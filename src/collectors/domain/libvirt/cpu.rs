@@ -5,27 +5,27 @@ use crate::{family::Families, metrics};
 
 metrics! {
     /// CPU time that the domain used on the host, its virtual CPUs' and that of what serves them.
-    TIME: Counter = "libvirt_domain_info_cpu_time_seconds_total" of DOMAIN [];
+    TIME: Counter = "libvirt_domain_info_cpu_time_seconds_total" base DOMAIN [];
     /// CPU time that the domain used on the host in user mode; the guest itself is in this or in the system time, as the kernel counts.
-    USER: Counter = "libvirt_domain_cpu_user_seconds_total" of DOMAIN [];
+    USER: Counter = "libvirt_domain_cpu_user_seconds_total" base DOMAIN [];
     /// CPU time that the host's kernel used for the domain.
-    SYSTEM: Counter = "libvirt_domain_cpu_system_seconds_total" of DOMAIN [];
+    SYSTEM: Counter = "libvirt_domain_cpu_system_seconds_total" base DOMAIN [];
     /// Virtual CPUs that the domain has.
-    VIRTUAL_CPUS: Gauge = "libvirt_domain_info_virtual_cpus" of DOMAIN [];
+    VIRTUAL_CPUS: Gauge = "libvirt_domain_info_virtual_cpus" base DOMAIN [];
     /// Virtual CPUs that the domain has.
-    VCPU_CURRENT: Gauge = "libvirt_domain_vcpu_current" of DOMAIN [];
+    VCPU_CURRENT: Gauge = "libvirt_domain_vcpu_current" base DOMAIN [];
     /// Virtual CPUs that the domain can have without a restart.
-    VCPU_MAXIMUM: Gauge = "libvirt_domain_vcpu_maximum" of DOMAIN [];
+    VCPU_MAXIMUM: Gauge = "libvirt_domain_vcpu_maximum" base DOMAIN [];
     /// What the virtual CPU is doing: 0 offline, 1 running, 2 blocked.
-    VCPU_STATE: Gauge = "libvirt_domain_vcpu_state" of DOMAIN ["vcpu"];
+    VCPU_STATE: Gauge = "libvirt_domain_vcpu_state" base DOMAIN ["vcpu"];
     /// The host's CPU that the virtual CPU ran on last. Absent where its thread is not seen.
-    VCPU_CPU: Gauge = "libvirt_domain_vcpu_cpu" of DOMAIN ["vcpu"];
+    VCPU_CPU: Gauge = "libvirt_domain_vcpu_cpu" base DOMAIN ["vcpu"];
     /// CPU time that the virtual CPU used.
-    VCPU_TIME: Counter = "libvirt_domain_vcpu_time_seconds_total" of DOMAIN ["vcpu"];
+    VCPU_TIME: Counter = "libvirt_domain_vcpu_time_seconds_total" base DOMAIN ["vcpu"];
     /// Time that the virtual CPU waited for I/O. Absent where the host's kernel does not count it, see kernel.sched_schedstats.
-    VCPU_WAIT: Counter = "libvirt_domain_vcpu_wait_seconds_total" of DOMAIN ["vcpu"];
+    VCPU_WAIT: Counter = "libvirt_domain_vcpu_wait_seconds_total" base DOMAIN ["vcpu"];
     /// Time that the virtual CPU could have run while the host ran something else: what the guest sees as stolen.
-    VCPU_DELAY: Counter = "libvirt_domain_vcpu_delay_seconds_total" of DOMAIN ["vcpu"];
+    VCPU_DELAY: Counter = "libvirt_domain_vcpu_delay_seconds_total" base DOMAIN ["vcpu"];
 }
 
 pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {

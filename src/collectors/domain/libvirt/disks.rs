@@ -17,37 +17,37 @@ use crate::{
 
 metrics! {
     /// A disk, floppy or CD-ROM of the domain, whether it runs or not: always 1. Without a source_file where it has no medium.
-    INFO: Info = "libvirt_domain_block_stats_info" of DOMAIN ["disk_type", "target_bus", "driver_name", "driver_type", "driver_cache", "driver_discard", "source_file", "source_protocol", "target_device", "serial"];
+    INFO: Info = "libvirt_domain_block_stats_info" base DOMAIN ["disk_type", "target_bus", "driver_name", "driver_type", "driver_cache", "driver_discard", "source_file", "source_protocol", "target_device", "serial"];
     /// A disk, floppy or CD-ROM of the domain, whether it runs or not: always 1.
-    META: Gauge = "libvirt_domain_block_meta" of DOMAIN ["target_device", "source_file", "serial", "bus", "disk_type", "driver_type", "cache", "discard"];
+    META: Gauge = "libvirt_domain_block_meta" base DOMAIN ["target_device", "source_file", "serial", "bus", "disk_type", "driver_type", "cache", "discard"];
     /// Bytes that were read.
-    READ_BYTES: Counter = "libvirt_domain_block_stats_read_bytes_total" of DOMAIN ["target_device"];
+    READ_BYTES: Counter = "libvirt_domain_block_stats_read_bytes_total" base DOMAIN ["target_device"];
     /// Requests to read.
-    READ_REQUESTS: Counter = "libvirt_domain_block_stats_read_requests_total" of DOMAIN ["target_device"];
+    READ_REQUESTS: Counter = "libvirt_domain_block_stats_read_requests_total" base DOMAIN ["target_device"];
     /// Seconds that all requests to read took together.
-    READ_TIME: Counter = "libvirt_domain_block_stats_read_time_seconds_total" of DOMAIN ["target_device"];
+    READ_TIME: Counter = "libvirt_domain_block_stats_read_time_seconds_total" base DOMAIN ["target_device"];
     /// Bytes that were written.
-    WRITE_BYTES: Counter = "libvirt_domain_block_stats_write_bytes_total" of DOMAIN ["target_device"];
+    WRITE_BYTES: Counter = "libvirt_domain_block_stats_write_bytes_total" base DOMAIN ["target_device"];
     /// Requests to write.
-    WRITE_REQUESTS: Counter = "libvirt_domain_block_stats_write_requests_total" of DOMAIN ["target_device"];
+    WRITE_REQUESTS: Counter = "libvirt_domain_block_stats_write_requests_total" base DOMAIN ["target_device"];
     /// Seconds that all requests to write took together.
-    WRITE_TIME: Counter = "libvirt_domain_block_stats_write_time_seconds_total" of DOMAIN ["target_device"];
+    WRITE_TIME: Counter = "libvirt_domain_block_stats_write_time_seconds_total" base DOMAIN ["target_device"];
     /// Requests to write back what is cached.
-    FLUSH_REQUESTS: Counter = "libvirt_domain_block_stats_flush_requests_total" of DOMAIN ["target_device"];
+    FLUSH_REQUESTS: Counter = "libvirt_domain_block_stats_flush_requests_total" base DOMAIN ["target_device"];
     /// Seconds that all requests to write back what is cached took together.
-    FLUSH_TIME: Counter = "libvirt_domain_block_stats_flush_time_seconds_total" of DOMAIN ["target_device"];
+    FLUSH_TIME: Counter = "libvirt_domain_block_stats_flush_time_seconds_total" base DOMAIN ["target_device"];
     /// Errors, where the hypervisor counts them: Xen does, QEMU does not, see libvirt_domain_block_io_errors_total.
-    ERRORS: Counter = "libvirt_domain_block_stats_errors_total" of DOMAIN ["target_device"];
+    ERRORS: Counter = "libvirt_domain_block_stats_errors_total" base DOMAIN ["target_device"];
     /// Errors of the disk that the hypervisor told of since this exporter listens to libvirt.
-    IO_ERRORS: Counter = "libvirt_domain_block_io_errors_total" of DOMAIN ["target_device"];
+    IO_ERRORS: Counter = "libvirt_domain_block_io_errors_total" base DOMAIN ["target_device"];
     /// Bytes that the guest sees.
-    CAPACITY: Gauge = "libvirt_domain_block_stats_capacity_bytes" of DOMAIN ["target_device"];
+    CAPACITY: Gauge = "libvirt_domain_block_stats_capacity_bytes" base DOMAIN ["target_device"];
     /// Bytes in use of what the disk is made of, holes left out.
-    ALLOCATION: Gauge = "libvirt_domain_block_stats_allocation_bytes" of DOMAIN ["target_device"];
+    ALLOCATION: Gauge = "libvirt_domain_block_stats_allocation_bytes" base DOMAIN ["target_device"];
     /// Bytes in use of what the disk is made of, holes left out.
-    TINKOFF_ALLOCATION: Gauge = "libvirt_domain_block_stats_allocation" of DOMAIN ["target_device"];
+    TINKOFF_ALLOCATION: Gauge = "libvirt_domain_block_stats_allocation" base DOMAIN ["target_device"];
     /// Bytes of the file or device that the disk is made of.
-    PHYSICAL: Gauge = "libvirt_domain_block_stats_physicalsize_bytes" of DOMAIN ["target_device"];
+    PHYSICAL: Gauge = "libvirt_domain_block_stats_physicalsize_bytes" base DOMAIN ["target_device"];
 }
 
 pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {

@@ -12,25 +12,25 @@ use crate::{family::Families, metrics, pattern::Pattern};
 
 metrics! {
     /// How long an I/O thread of QEMU polls at most before it sleeps. One series for each thread.
-    POLL_MAX: Gauge = "libvirt_domain_iothread_poll_max_seconds" of DOMAIN ["iothread"];
+    POLL_MAX: Gauge = "libvirt_domain_iothread_poll_max_seconds" base DOMAIN ["iothread"];
     /// How fast the guest writes to memory that it had not written to, as was last measured; nobody measures unless told to.
-    DIRTY_RATE: Gauge = "libvirt_domain_dirty_rate_bytes_per_second" of DOMAIN [];
+    DIRTY_RATE: Gauge = "libvirt_domain_dirty_rate_bytes_per_second" base DOMAIN [];
     /// What hardware counted for the domain, where that was switched on for it (virsh perf --enable).
-    PERF: Counter = "libvirt_domain_perf_events_total" of DOMAIN ["event"];
+    PERF: Counter = "libvirt_domain_perf_events_total" base DOMAIN ["event"];
     /// Cache of the CPUs that the domain holds, where that was switched on for it (virsh perf --enable cmt).
-    CACHE_OCCUPANCY: Gauge = "libvirt_domain_perf_cache_occupancy_bytes" of DOMAIN [];
+    CACHE_OCCUPANCY: Gauge = "libvirt_domain_perf_cache_occupancy_bytes" base DOMAIN [];
     /// What KVM counted for the domain as a whole, by KVM's names.
-    EVENTS: Counter = "libvirt_domain_kvm_events_total" of DOMAIN ["stat"];
+    EVENTS: Counter = "libvirt_domain_kvm_events_total" base DOMAIN ["stat"];
     /// What KVM has for the domain as a whole at this moment, by KVM's names.
-    CURRENT: Gauge = "libvirt_domain_kvm_current" of DOMAIN ["stat"];
+    CURRENT: Gauge = "libvirt_domain_kvm_current" base DOMAIN ["stat"];
     /// The most that KVM ever had for the domain as a whole, by KVM's names.
-    PEAK: Gauge = "libvirt_domain_kvm_peak" of DOMAIN ["stat"];
+    PEAK: Gauge = "libvirt_domain_kvm_peak" base DOMAIN ["stat"];
     /// What KVM counted for the virtual CPU, by KVM's names: exits are the times that the guest gave way to the host.
-    VCPU_EVENTS: Counter = "libvirt_domain_vcpu_kvm_events_total" of DOMAIN ["vcpu", "stat"];
+    VCPU_EVENTS: Counter = "libvirt_domain_vcpu_kvm_events_total" base DOMAIN ["vcpu", "stat"];
     /// What KVM has for the virtual CPU at this moment, by KVM's names.
-    VCPU_CURRENT: Gauge = "libvirt_domain_vcpu_kvm_current" of DOMAIN ["vcpu", "stat"];
+    VCPU_CURRENT: Gauge = "libvirt_domain_vcpu_kvm_current" base DOMAIN ["vcpu", "stat"];
     /// The most that KVM ever had for the virtual CPU, by KVM's names.
-    VCPU_PEAK: Gauge = "libvirt_domain_vcpu_kvm_peak" of DOMAIN ["vcpu", "stat"];
+    VCPU_PEAK: Gauge = "libvirt_domain_vcpu_kvm_peak" base DOMAIN ["vcpu", "stat"];
 }
 
 /// KVM's statistics that are shown: with all, each virtual CPU would have forty series.

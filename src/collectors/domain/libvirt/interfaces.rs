@@ -14,25 +14,25 @@ use crate::{error::Error, family::Families, metrics, sources::libvirt::Interface
 
 metrics! {
     /// An interface of the domain, whether it runs or not: always 1. Without a target_device where it is no device of the host's.
-    INFO: Info = "libvirt_domain_interface_stats_info" of DOMAIN ["interface_type", "source_bridge", "target_device", "mac_address", "model_type", "mtu_size"];
+    INFO: Info = "libvirt_domain_interface_stats_info" base DOMAIN ["interface_type", "source_bridge", "target_device", "mac_address", "model_type", "mtu_size"];
     /// An interface of the domain, its bridge and the id of its port on a virtual switch: always 1.
-    META: Gauge = "libvirt_domain_interface_meta" of DOMAIN ["source_bridge", "target_device", "virtual_interface"];
+    META: Gauge = "libvirt_domain_interface_meta" base DOMAIN ["source_bridge", "target_device", "virtual_interface"];
     /// Bytes that the guest received.
-    RECEIVE_BYTES: Counter = "libvirt_domain_interface_stats_receive_bytes_total" of DOMAIN ["target_device"];
+    RECEIVE_BYTES: Counter = "libvirt_domain_interface_stats_receive_bytes_total" base DOMAIN ["target_device"];
     /// Packets that the guest received.
-    RECEIVE_PACKETS: Counter = "libvirt_domain_interface_stats_receive_packets_total" of DOMAIN ["target_device"];
+    RECEIVE_PACKETS: Counter = "libvirt_domain_interface_stats_receive_packets_total" base DOMAIN ["target_device"];
     /// Damaged packets on the way to the guest.
-    RECEIVE_ERRORS: Counter = "libvirt_domain_interface_stats_receive_errors_total" of DOMAIN ["target_device"];
+    RECEIVE_ERRORS: Counter = "libvirt_domain_interface_stats_receive_errors_total" base DOMAIN ["target_device"];
     /// Packets on the way to the guest that were dropped, mostly because it did not take them fast enough.
-    RECEIVE_DROPS: Counter = "libvirt_domain_interface_stats_receive_drops_total" of DOMAIN ["target_device"];
+    RECEIVE_DROPS: Counter = "libvirt_domain_interface_stats_receive_drops_total" base DOMAIN ["target_device"];
     /// Bytes that the guest sent.
-    TRANSMIT_BYTES: Counter = "libvirt_domain_interface_stats_transmit_bytes_total" of DOMAIN ["target_device"];
+    TRANSMIT_BYTES: Counter = "libvirt_domain_interface_stats_transmit_bytes_total" base DOMAIN ["target_device"];
     /// Packets that the guest sent.
-    TRANSMIT_PACKETS: Counter = "libvirt_domain_interface_stats_transmit_packets_total" of DOMAIN ["target_device"];
+    TRANSMIT_PACKETS: Counter = "libvirt_domain_interface_stats_transmit_packets_total" base DOMAIN ["target_device"];
     /// Damaged packets from the guest.
-    TRANSMIT_ERRORS: Counter = "libvirt_domain_interface_stats_transmit_errors_total" of DOMAIN ["target_device"];
+    TRANSMIT_ERRORS: Counter = "libvirt_domain_interface_stats_transmit_errors_total" base DOMAIN ["target_device"];
     /// Packets from the guest that were dropped.
-    TRANSMIT_DROPS: Counter = "libvirt_domain_interface_stats_transmit_drops_total" of DOMAIN ["target_device"];
+    TRANSMIT_DROPS: Counter = "libvirt_domain_interface_stats_transmit_drops_total" base DOMAIN ["target_device"];
 }
 
 pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {

@@ -5,29 +5,29 @@ use crate::{family::Families, metrics};
 
 metrics! {
     /// The kind of the domain's job, as libvirt's number: 0 none, 1 one whose end can be foretold, 2 one whose end cannot, 3 completed, 4 failed, 5 cancelled.
-    TYPE: Gauge = "libvirt_domain_job_info_type" of DOMAIN [];
+    TYPE: Gauge = "libvirt_domain_job_info_type" base DOMAIN [];
     /// Time since the domain's job began.
-    ELAPSED: Gauge = "libvirt_domain_job_info_time_elapsed_seconds" of DOMAIN [];
+    ELAPSED: Gauge = "libvirt_domain_job_info_time_elapsed_seconds" base DOMAIN [];
     /// Time that the domain's job may still take.
-    REMAINING: Gauge = "libvirt_domain_job_info_time_remaining_seconds" of DOMAIN [];
+    REMAINING: Gauge = "libvirt_domain_job_info_time_remaining_seconds" base DOMAIN [];
     /// Bytes that the domain's job is about in all.
-    DATA_TOTAL: Gauge = "libvirt_domain_job_info_data_total_bytes" of DOMAIN [];
+    DATA_TOTAL: Gauge = "libvirt_domain_job_info_data_total_bytes" base DOMAIN [];
     /// Bytes that the domain's job is done with.
-    DATA_PROCESSED: Gauge = "libvirt_domain_job_info_data_processed_bytes" of DOMAIN [];
+    DATA_PROCESSED: Gauge = "libvirt_domain_job_info_data_processed_bytes" base DOMAIN [];
     /// Bytes that are left for the domain's job.
-    DATA_REMAINING: Gauge = "libvirt_domain_job_info_data_remaining_bytes" of DOMAIN [];
+    DATA_REMAINING: Gauge = "libvirt_domain_job_info_data_remaining_bytes" base DOMAIN [];
     /// Bytes of memory that the domain's job is about in all.
-    MEMORY_TOTAL: Gauge = "libvirt_domain_job_info_memory_total_bytes" of DOMAIN [];
+    MEMORY_TOTAL: Gauge = "libvirt_domain_job_info_memory_total_bytes" base DOMAIN [];
     /// Bytes of memory that the domain's job is done with.
-    MEMORY_PROCESSED: Gauge = "libvirt_domain_job_info_memory_processed_bytes" of DOMAIN [];
+    MEMORY_PROCESSED: Gauge = "libvirt_domain_job_info_memory_processed_bytes" base DOMAIN [];
     /// Bytes of memory that are left for the domain's job.
-    MEMORY_REMAINING: Gauge = "libvirt_domain_job_info_memory_remaining_bytes" of DOMAIN [];
+    MEMORY_REMAINING: Gauge = "libvirt_domain_job_info_memory_remaining_bytes" base DOMAIN [];
     /// Bytes of disks that the domain's job is about in all.
-    FILE_TOTAL: Gauge = "libvirt_domain_job_info_file_total_bytes" of DOMAIN [];
+    FILE_TOTAL: Gauge = "libvirt_domain_job_info_file_total_bytes" base DOMAIN [];
     /// Bytes of disks that the domain's job is done with.
-    FILE_PROCESSED: Gauge = "libvirt_domain_job_info_file_processed_bytes" of DOMAIN [];
+    FILE_PROCESSED: Gauge = "libvirt_domain_job_info_file_processed_bytes" base DOMAIN [];
     /// Bytes of disks that are left for the domain's job.
-    FILE_REMAINING: Gauge = "libvirt_domain_job_info_file_remaining_bytes" of DOMAIN [];
+    FILE_REMAINING: Gauge = "libvirt_domain_job_info_file_remaining_bytes" base DOMAIN [];
 }
 
 pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {

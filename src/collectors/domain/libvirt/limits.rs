@@ -11,43 +11,43 @@ use crate::{
 
 metrics! {
     /// Bytes that may be read and written together in a second, as the description of the domain limits it. Absent where that is not limited.
-    TOTAL_BYTES: Gauge = "libvirt_domain_block_stats_limit_total_bytes" of DOMAIN ["target_device"];
+    TOTAL_BYTES: Gauge = "libvirt_domain_block_stats_limit_total_bytes" base DOMAIN ["target_device"];
     /// Bytes that may be read in a second, as the description of the domain limits it. Absent where that is not limited.
-    READ_BYTES: Gauge = "libvirt_domain_block_stats_limit_read_bytes" of DOMAIN ["target_device"];
+    READ_BYTES: Gauge = "libvirt_domain_block_stats_limit_read_bytes" base DOMAIN ["target_device"];
     /// Bytes that may be written in a second, as the description of the domain limits it. Absent where that is not limited.
-    WRITE_BYTES: Gauge = "libvirt_domain_block_stats_limit_write_bytes" of DOMAIN ["target_device"];
+    WRITE_BYTES: Gauge = "libvirt_domain_block_stats_limit_write_bytes" base DOMAIN ["target_device"];
     /// Requests to read and write together that there may be in a second, as the description of the domain limits it. Absent where that is not limited.
-    TOTAL_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_total_requests" of DOMAIN ["target_device"];
+    TOTAL_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_total_requests" base DOMAIN ["target_device"];
     /// Requests to read that there may be in a second, as the description of the domain limits it. Absent where that is not limited.
-    READ_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_read_requests" of DOMAIN ["target_device"];
+    READ_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_read_requests" base DOMAIN ["target_device"];
     /// Requests to write that there may be in a second, as the description of the domain limits it. Absent where that is not limited.
-    WRITE_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_write_requests" of DOMAIN ["target_device"];
+    WRITE_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_write_requests" base DOMAIN ["target_device"];
     /// Bytes that may be read and written together in a second for a while. Absent where there is no such limit.
-    BURST_TOTAL_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_total_bytes" of DOMAIN ["target_device"];
+    BURST_TOTAL_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_total_bytes" base DOMAIN ["target_device"];
     /// Bytes that may be read in a second for a while. Absent where there is no such limit.
-    BURST_READ_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_read_bytes" of DOMAIN ["target_device"];
+    BURST_READ_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_read_bytes" base DOMAIN ["target_device"];
     /// Bytes that may be written in a second for a while. Absent where there is no such limit.
-    BURST_WRITE_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_write_bytes" of DOMAIN ["target_device"];
+    BURST_WRITE_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_write_bytes" base DOMAIN ["target_device"];
     /// Requests to read and write together that there may be in a second for a while. Absent where there is no such limit.
-    BURST_TOTAL_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_total_requests" of DOMAIN ["target_device"];
+    BURST_TOTAL_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_total_requests" base DOMAIN ["target_device"];
     /// Requests to read that there may be in a second for a while. Absent where there is no such limit.
-    BURST_READ_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_read_requests" of DOMAIN ["target_device"];
+    BURST_READ_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_read_requests" base DOMAIN ["target_device"];
     /// Requests to write that there may be in a second for a while. Absent where there is no such limit.
-    BURST_WRITE_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_write_requests" of DOMAIN ["target_device"];
+    BURST_WRITE_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_write_requests" base DOMAIN ["target_device"];
     /// How long as many bytes as libvirt_domain_block_stats_limit_burst_total_bytes says may be read and written together. Absent where the description does not say.
-    LENGTH_TOTAL_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_total_bytes_length_seconds" of DOMAIN ["target_device"];
+    LENGTH_TOTAL_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_total_bytes_length_seconds" base DOMAIN ["target_device"];
     /// How long as many bytes as libvirt_domain_block_stats_limit_burst_read_bytes says may be read. Absent where the description does not say.
-    LENGTH_READ_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_read_bytes_length_seconds" of DOMAIN ["target_device"];
+    LENGTH_READ_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_read_bytes_length_seconds" base DOMAIN ["target_device"];
     /// How long as many bytes as libvirt_domain_block_stats_limit_burst_write_bytes says may be written. Absent where the description does not say.
-    LENGTH_WRITE_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_write_bytes_length_seconds" of DOMAIN ["target_device"];
+    LENGTH_WRITE_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_write_bytes_length_seconds" base DOMAIN ["target_device"];
     /// How long there may be as many requests as libvirt_domain_block_stats_limit_burst_total_requests says. Absent where the description does not say.
-    LENGTH_TOTAL_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_length_total_requests_seconds" of DOMAIN ["target_device"];
+    LENGTH_TOTAL_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_length_total_requests_seconds" base DOMAIN ["target_device"];
     /// How long there may be as many requests as libvirt_domain_block_stats_limit_burst_read_requests says. Absent where the description does not say.
-    LENGTH_READ_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_length_read_requests_seconds" of DOMAIN ["target_device"];
+    LENGTH_READ_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_length_read_requests_seconds" base DOMAIN ["target_device"];
     /// How long there may be as many requests as libvirt_domain_block_stats_limit_burst_write_requests says. Absent where the description does not say.
-    LENGTH_WRITE_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_length_write_requests_seconds" of DOMAIN ["target_device"];
+    LENGTH_WRITE_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_length_write_requests_seconds" base DOMAIN ["target_device"];
     /// Bytes of which each so many count as a request of their own, where a request has more. Absent where each counts as one.
-    REQUEST_SIZE: Gauge = "libvirt_domain_block_stats_size_iops_bytes" of DOMAIN ["target_device"];
+    REQUEST_SIZE: Gauge = "libvirt_domain_block_stats_size_iops_bytes" base DOMAIN ["target_device"];
 }
 
 type Gauge = Metric<1>;

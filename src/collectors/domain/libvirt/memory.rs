@@ -11,45 +11,45 @@ use crate::{
 
 metrics! {
     /// Memory that the domain may have at most.
-    MAXIMUM: Gauge = "libvirt_domain_info_maximum_memory_bytes" of DOMAIN [];
+    MAXIMUM: Gauge = "libvirt_domain_info_maximum_memory_bytes" base DOMAIN [];
     /// Memory that the domain has been given, whatever the guest makes of it. Absent while it does not run.
-    USAGE: Gauge = "libvirt_domain_info_memory_usage_bytes" of DOMAIN [];
+    USAGE: Gauge = "libvirt_domain_info_memory_usage_bytes" base DOMAIN [];
     /// Memory that the domain may have at most.
-    STATS_MAXIMUM: Gauge = "libvirt_domain_memory_stats_maximum_bytes" of DOMAIN [];
+    STATS_MAXIMUM: Gauge = "libvirt_domain_memory_stats_maximum_bytes" base DOMAIN [];
     /// Memory that the domain has been given, whatever the guest makes of it. Absent while it does not run.
-    CURRENT_BALLOON: Gauge = "libvirt_domain_memory_stats_current_balloon_bytes" of DOMAIN [];
+    CURRENT_BALLOON: Gauge = "libvirt_domain_memory_stats_current_balloon_bytes" base DOMAIN [];
     /// Memory that the domain has been given, whatever the guest makes of it. Absent while it does not run.
-    ACTUAL_BALLOON: Gauge = "libvirt_domain_memory_stats_actual_balloon_bytes" of DOMAIN [];
+    ACTUAL_BALLOON: Gauge = "libvirt_domain_memory_stats_actual_balloon_bytes" base DOMAIN [];
     /// Memory that the host holds in RAM for the domain, that of QEMU itself included.
-    RSS: Gauge = "libvirt_domain_memory_stats_rss_bytes" of DOMAIN [];
+    RSS: Gauge = "libvirt_domain_memory_stats_rss_bytes" base DOMAIN [];
     /// Memory that the guest sees, by its own account.
-    AVAILABLE: Gauge = "libvirt_domain_memory_stats_available_bytes" of DOMAIN [];
+    AVAILABLE: Gauge = "libvirt_domain_memory_stats_available_bytes" base DOMAIN [];
     /// Memory that the guest could use without swapping, caches included, by its own account.
-    USABLE: Gauge = "libvirt_domain_memory_stats_usable_bytes" of DOMAIN [];
+    USABLE: Gauge = "libvirt_domain_memory_stats_usable_bytes" base DOMAIN [];
     /// Memory that the guest uses for nothing at all, by its own account.
-    UNUSED: Gauge = "libvirt_domain_memory_stats_unused_bytes" of DOMAIN [];
+    UNUSED: Gauge = "libvirt_domain_memory_stats_unused_bytes" base DOMAIN [];
     /// What of the memory that it sees the guest could not use without swapping, in percent. Absent where the guest does not report.
-    USED_PERCENT: Gauge = "libvirt_domain_memory_stats_used_percent" of DOMAIN [];
+    USED_PERCENT: Gauge = "libvirt_domain_memory_stats_used_percent" base DOMAIN [];
     /// What the guest read back from swap in all, by its own account.
-    SWAP_IN: Gauge = "libvirt_domain_memory_stats_swap_in_bytes" of DOMAIN [];
+    SWAP_IN: Gauge = "libvirt_domain_memory_stats_swap_in_bytes" base DOMAIN [];
     /// What the guest swapped out in all, by its own account.
-    SWAP_OUT: Gauge = "libvirt_domain_memory_stats_swap_out_bytes" of DOMAIN [];
+    SWAP_OUT: Gauge = "libvirt_domain_memory_stats_swap_out_bytes" base DOMAIN [];
     /// Page faults of the guest that waited for a disk, by its own account.
-    MAJOR_FAULTS: Counter = "libvirt_domain_memory_stats_major_fault_total" of DOMAIN [];
+    MAJOR_FAULTS: Counter = "libvirt_domain_memory_stats_major_fault_total" base DOMAIN [];
     /// Other page faults of the guest, by its own account.
-    MINOR_FAULTS: Counter = "libvirt_domain_memory_stats_minor_fault_total" of DOMAIN [];
+    MINOR_FAULTS: Counter = "libvirt_domain_memory_stats_minor_fault_total" base DOMAIN [];
     /// Page cache of the guest, by its own account.
-    DISK_CACHES: Gauge = "libvirt_domain_memory_stats_disk_caches_bytes" of DOMAIN [];
+    DISK_CACHES: Gauge = "libvirt_domain_memory_stats_disk_caches_bytes" base DOMAIN [];
     /// Page cache of the guest, by its own account.
-    DISK_CACHE: Gauge = "libvirt_domain_memory_stats_disk_cache_bytes" of DOMAIN [];
+    DISK_CACHE: Gauge = "libvirt_domain_memory_stats_disk_cache_bytes" base DOMAIN [];
     /// Huge pages that the guest got in all, by its own account.
-    HUGETLB_PGALLOC: Gauge = "libvirt_domain_memory_stats_hugetlb_pgalloc_total" of DOMAIN [];
+    HUGETLB_PGALLOC: Gauge = "libvirt_domain_memory_stats_hugetlb_pgalloc_total" base DOMAIN [];
     /// Huge pages that the guest wanted and did not get in all, by its own account.
-    HUGETLB_PGFAIL: Gauge = "libvirt_domain_memory_stats_hugetlb_pgfail_total" of DOMAIN [];
+    HUGETLB_PGFAIL: Gauge = "libvirt_domain_memory_stats_hugetlb_pgfail_total" base DOMAIN [];
     /// When the guest last reported, in seconds since 1970: what it said is as old as that. Absent if it never did.
-    LAST_UPDATE: Gauge = "libvirt_domain_memory_stats_last_update_timestamp_seconds" of DOMAIN [];
+    LAST_UPDATE: Gauge = "libvirt_domain_memory_stats_last_update_timestamp_seconds" base DOMAIN [];
     /// Time from one report of the guest's to the next, as its description wants it; 0 where the guest is not asked to report, so that what it would say is absent or old.
-    PERIOD: Gauge = "libvirt_domain_memory_stats_period_seconds" of DOMAIN [];
+    PERIOD: Gauge = "libvirt_domain_memory_stats_period_seconds" base DOMAIN [];
 }
 
 pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {

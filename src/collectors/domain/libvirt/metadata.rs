@@ -5,11 +5,11 @@ use crate::{family::Families, metrics, sources::libvirt::Nova};
 
 metrics! {
     /// What the domain is: always 1. The id is libvirt's number for this run and changes with each start; empty where it does not run.
-    INFO: Info = "libvirt_domain_info" of DOMAIN ["os_type", "os_type_arch", "os_type_machine", "uuid", "id", "title"];
+    INFO: Info = "libvirt_domain_info" base DOMAIN ["os_type", "os_type_arch", "os_type_machine", "uuid", "id", "title"];
     /// What OpenStack says of the instance: always 1. Absent where it says nothing.
-    OPENSTACK_INFO: Info = "libvirt_domain_openstack_info" of DOMAIN ["instance_name", "instance_id", "flavor_name", "user_name", "user_id", "project_name", "project_id"];
+    OPENSTACK_INFO: Info = "libvirt_domain_openstack_info" base DOMAIN ["instance_name", "instance_id", "flavor_name", "user_name", "user_id", "project_name", "project_id"];
     /// The domain's UUID, and what OpenStack says of the instance, all empty where it says nothing: always 1.
-    META: Gauge = "libvirt_domain_info_meta" of DOMAIN ["uuid", "instance_name", "flavor", "user_name", "user_uuid", "project_name", "project_uuid", "root_type", "root_uuid"];
+    META: Gauge = "libvirt_domain_info_meta" base DOMAIN ["uuid", "instance_name", "flavor", "user_name", "user_uuid", "project_name", "project_uuid", "root_type", "root_uuid"];
 }
 
 pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {

@@ -10,33 +10,33 @@ use crate::{family::Families, metrics, sources::libvirt::DomainState};
 
 metrics! {
     /// What the domain is doing, as libvirt's number, and that in words: 0 nothing known, 1 running, 2 blocked, 3 paused, 4 about to be off, 5 off, 6 crashed, 7 asleep.
-    INFO_STATE: Gauge = "libvirt_domain_info_state" of DOMAIN ["state_desc"];
+    INFO_STATE: Gauge = "libvirt_domain_info_state" base DOMAIN ["state_desc"];
     /// What the domain is doing, as libvirt's number: 0 nothing known, 1 running, 2 blocked, 3 paused, 4 about to be off, 5 off, 6 crashed, 7 asleep.
-    VSTATE: Gauge = "libvirt_domain_info_vstate" of DOMAIN [];
+    VSTATE: Gauge = "libvirt_domain_info_vstate" base DOMAIN [];
     /// What the domain is doing, as libvirt's number: 0 nothing known, 1 running, 2 blocked, 3 paused, 4 about to be off, 5 off, 6 crashed, 7 asleep. With --collector.libvirt.compat=kumina.
-    STATE_CODE: Gauge = "libvirt_domain_state_code" of DOMAIN_UUID [];
+    STATE_CODE: Gauge = "libvirt_domain_state_code" base DOMAIN_UUID [];
     /// Whether the domain is in this state: 1 for one of the eight, else 0.
-    STATE: Gauge = "libvirt_domain_state" of DOMAIN ["state"];
+    STATE: Gauge = "libvirt_domain_state" base DOMAIN ["state"];
     /// Why the domain is in its state, as libvirt's number, whose meaning depends on the state, and in words: a disk with an I/O error is state paused and reason ioerror.
-    REASON: Gauge = "libvirt_domain_info_state_reason" of DOMAIN ["state", "reason"];
+    REASON: Gauge = "libvirt_domain_info_state_reason" base DOMAIN ["state", "reason"];
     /// Times that the domain was started since this exporter listens to libvirt.
-    STARTS: Counter = "libvirt_domain_starts_total" of DOMAIN [];
+    STARTS: Counter = "libvirt_domain_starts_total" base DOMAIN [];
     /// Times that the domain stopped, for whatever reason, since this exporter listens to libvirt.
-    STOPS: Counter = "libvirt_domain_stops_total" of DOMAIN [];
+    STOPS: Counter = "libvirt_domain_stops_total" base DOMAIN [];
     /// Times that the domain crashed since this exporter listens to libvirt.
-    CRASHES: Counter = "libvirt_domain_crashes_total" of DOMAIN [];
+    CRASHES: Counter = "libvirt_domain_crashes_total" base DOMAIN [];
     /// When the domain was started, in seconds since 1970, by its control group. Absent where this is not seen.
-    START_TIME: Gauge = "libvirt_domain_start_time_seconds" of DOMAIN [];
+    START_TIME: Gauge = "libvirt_domain_start_time_seconds" base DOMAIN [];
     /// Time since the domain was started, by its control group, pauses included. Absent where this is not seen.
-    UPTIME: Gauge = "libvirt_domain_uptime_seconds" of DOMAIN [];
+    UPTIME: Gauge = "libvirt_domain_uptime_seconds" base DOMAIN [];
     /// Whether libvirt left out what it could not get without waiting, because the domain is busy or hangs: what is missing is absent.
-    PARTIAL: Gauge = "libvirt_domain_stats_partial" of DOMAIN [];
+    PARTIAL: Gauge = "libvirt_domain_stats_partial" base DOMAIN [];
     /// Whether an earlier question about the domain has no answer yet: the guest, or what it depends on, hangs.
-    STUCK: Gauge = "libvirt_domain_stuck" of DOMAIN [];
+    STUCK: Gauge = "libvirt_domain_stuck" base DOMAIN [];
     /// Whether the domain did not answer in time: what is missing is absent.
-    TIMED_OUT: Gauge = "libvirt_domain_timed_out" of DOMAIN [];
+    TIMED_OUT: Gauge = "libvirt_domain_timed_out" base DOMAIN [];
     /// Time that libvirt took to answer about the domain in this scrape. Absent where it did not.
-    DURATION: Gauge = "libvirt_domain_scrape_duration_seconds" of DOMAIN [];
+    DURATION: Gauge = "libvirt_domain_scrape_duration_seconds" base DOMAIN [];
 }
 
 /// `now` is what the clock shows, from 1970 on.

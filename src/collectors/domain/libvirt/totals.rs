@@ -19,29 +19,29 @@ use crate::{
 
 metrics! {
     /// Bytes that the guest received on all its interfaces, those that were unplugged since it was started among them.
-    RECEIVE_BYTES: Counter = "libvirt_domain_net_receive_bytes_total" of DOMAIN [];
+    RECEIVE_BYTES: Counter = "libvirt_domain_net_receive_bytes_total" base DOMAIN [];
     /// Packets that the guest received on all its interfaces, those that were unplugged since it was started among them.
-    RECEIVE_PACKETS: Counter = "libvirt_domain_net_receive_packets_total" of DOMAIN [];
+    RECEIVE_PACKETS: Counter = "libvirt_domain_net_receive_packets_total" base DOMAIN [];
     /// Damaged packets on the way to the guest on all its interfaces, those that were unplugged since it was started among them.
-    RECEIVE_ERRORS: Counter = "libvirt_domain_net_receive_errors_total" of DOMAIN [];
+    RECEIVE_ERRORS: Counter = "libvirt_domain_net_receive_errors_total" base DOMAIN [];
     /// Packets on the way to the guest that were dropped on all its interfaces, those that were unplugged since it was started among them.
-    RECEIVE_DROPS: Counter = "libvirt_domain_net_receive_drops_total" of DOMAIN [];
+    RECEIVE_DROPS: Counter = "libvirt_domain_net_receive_drops_total" base DOMAIN [];
     /// Bytes that the guest sent on all its interfaces, those that were unplugged since it was started among them.
-    TRANSMIT_BYTES: Counter = "libvirt_domain_net_transmit_bytes_total" of DOMAIN [];
+    TRANSMIT_BYTES: Counter = "libvirt_domain_net_transmit_bytes_total" base DOMAIN [];
     /// Packets that the guest sent on all its interfaces, those that were unplugged since it was started among them.
-    TRANSMIT_PACKETS: Counter = "libvirt_domain_net_transmit_packets_total" of DOMAIN [];
+    TRANSMIT_PACKETS: Counter = "libvirt_domain_net_transmit_packets_total" base DOMAIN [];
     /// Damaged packets from the guest on all its interfaces, those that were unplugged since it was started among them.
-    TRANSMIT_ERRORS: Counter = "libvirt_domain_net_transmit_errors_total" of DOMAIN [];
+    TRANSMIT_ERRORS: Counter = "libvirt_domain_net_transmit_errors_total" base DOMAIN [];
     /// Packets from the guest that were dropped on all its interfaces, those that were unplugged since it was started among them.
-    TRANSMIT_DROPS: Counter = "libvirt_domain_net_transmit_drops_total" of DOMAIN [];
+    TRANSMIT_DROPS: Counter = "libvirt_domain_net_transmit_drops_total" base DOMAIN [];
     /// Bytes that were read from all disks, those that were unplugged since the domain was started among them.
-    READ_BYTES: Counter = "libvirt_domain_disk_read_bytes_total" of DOMAIN [];
+    READ_BYTES: Counter = "libvirt_domain_disk_read_bytes_total" base DOMAIN [];
     /// Requests to read from all disks, those that were unplugged since the domain was started among them.
-    READ_REQUESTS: Counter = "libvirt_domain_disk_read_requests_total" of DOMAIN [];
+    READ_REQUESTS: Counter = "libvirt_domain_disk_read_requests_total" base DOMAIN [];
     /// Bytes that were written to all disks, those that were unplugged since the domain was started among them.
-    WRITE_BYTES: Counter = "libvirt_domain_disk_write_bytes_total" of DOMAIN [];
+    WRITE_BYTES: Counter = "libvirt_domain_disk_write_bytes_total" base DOMAIN [];
     /// Requests to write to all disks, those that were unplugged since the domain was started among them.
-    WRITE_REQUESTS: Counter = "libvirt_domain_disk_write_requests_total" of DOMAIN [];
+    WRITE_REQUESTS: Counter = "libvirt_domain_disk_write_requests_total" base DOMAIN [];
 }
 
 /// Of devices that are not there any more, no more than this many are remembered by name,
