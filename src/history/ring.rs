@@ -49,7 +49,6 @@ pub enum Baseline {
     Unknown,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Ring {
     points: Vec<PackedSample>,

@@ -7,7 +7,6 @@ use std::{
 
 use super::target::SampleTarget;
 
-/// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
     state: Mutex<State>,

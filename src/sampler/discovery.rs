@@ -19,7 +19,6 @@ use crate::{
 /// What a look at engines and groups is given, which ask nobody: they are known.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Discovery {
     machine: Arc<HostState>,

@@ -24,7 +24,6 @@ const BUSY: u8 = 1;
 /// Somebody does, and nobody waits for it any more.
 const ABANDONED: u8 = 2;
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct SampleTarget {
     kind: TargetKind,

@@ -31,11 +31,14 @@ use run::{CollectorRun, WaitGroup};
 metrics! {
     /// Duration of a collector scrape.
     DURATION: Gauge = "node_scrape_collector_duration_seconds" ["collector"];
-    /// Whether a collector succeeded. Also 0 where there is nothing to collect, as with node_exporter; strata_collector_outcome tells the two apart.
+    /// Whether the collector succeeded; also 0 where there is nothing to collect, as in
+    /// node_exporter (see strata_collector_outcome).
     SUCCESS: Gauge = "node_scrape_collector_success" ["collector"];
-    /// Outcome of the collector in this scrape, one series per collector: collected, no_data (nothing of the kind here), unsupported (not built yet), failed, panicked, timed_out, or still_running since an earlier scrape and not started again.
+    /// Outcome of the collector in this scrape, one series per collector: collected, no_data,
+    /// unsupported, failed, panicked, timed_out, or still_running since an earlier scrape.
     OUTCOME: Gauge = "strata_collector_outcome" ["collector", "outcome"];
-    /// Parts that a collector left out of this scrape because they could not be read or made no sense; the log has the reason for the first.
+    /// Errors that caused part of a collector's data to be dropped from this scrape; the log has
+    /// the first.
     PARTIAL_ERRORS: Gauge = "strata_collector_partial_errors" ["collector"];
 }
 

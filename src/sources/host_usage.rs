@@ -13,7 +13,7 @@ const SECTOR: u64 = 512;
 /// What begins so is no disk, or is above one.
 const IGNORED_DISK_PREFIXES: [&str; 5] = ["ram", "zram", "loop", "fd", "sr"];
 
-/// See the module's documentation.
+/// Reads the CPU, memory, network and disk usage of the host.
 #[derive(Debug)]
 pub struct HostUsage {
     procfs: Dir,

@@ -23,7 +23,6 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{http_config::TlsClientConfig, server_certificates::Trust};
 use crate::config_file::{ConfigError, ConfigReader, TlsVersion, certificates, certified_key};
 
-/// See the module's documentation.
 pub(super) struct Encryption {
     connector: TlsConnector,
     /// Whose certificate has to be shown.

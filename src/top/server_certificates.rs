@@ -22,7 +22,6 @@ use rustls::{
 };
 use x509_parser::{parse_x509_certificate, x509::X509Version};
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Trust {
     whom: Whom,

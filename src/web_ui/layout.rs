@@ -6,7 +6,6 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::assets::Assets;
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct PageLayout {
     telemetry_path: String,

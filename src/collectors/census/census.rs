@@ -22,17 +22,20 @@ use crate::{
 };
 
 metrics! {
-    /// Containers that the engine has, by state: running, stopped (exited or dead), paused, and other (created, restarting, removing).
+    /// Containers by state: running, stopped (exited or dead), paused, other (created, restarting,
+    /// removing).
     CONTAINERS: Gauge = "census_containers" ["engine", "state"];
-    /// CPU time that a running container used on average, 100 being one core, over the time since this collector last ran. Absent in its first run, and where no container ran in both.
+    /// Average CPU usage of running containers in percent of one core since the last run of this
+    /// collector; absent in the first run and where no container ran in both.
     CPU: Gauge = "census_container_cpu_percent_avg" [];
-    /// Memory that a running container has on average, less page cache that was not used lately, as container_memory_working_set_bytes.
+    /// Average memory of running containers less inactive page cache, as
+    /// container_memory_working_set_bytes.
     MEMORY: Gauge = "census_container_memory_bytes_avg" [];
-    /// Sum of the memory limits of running containers. Those without a limit do not count.
+    /// Sum of the memory limits of running containers, without unlimited ones.
     MEMORY_LIMIT: Gauge = "census_container_memory_limit_bytes" [];
-    /// How often a container was restarted by its engine on average, over all containers, running or not.
+    /// Average number of restarts by the engine over all containers.
     RESTARTS: Gauge = "census_container_restarts_avg" [];
-    /// Containers that their engine restarted more often than --collector.census.high-restarts.
+    /// Containers with more restarts than --collector.census.high-restarts.
     HIGH_RESTARTS: Gauge = "census_containers_high_restarts" [];
 }
 
@@ -53,7 +56,6 @@ pub(super) struct CensusCollectorFlags {
     census_high_restarts: u64,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct CensusCollector {
     high_restarts: u64,

@@ -13,11 +13,11 @@ use crate::{
 };
 
 metrics! {
-    /// Virtual machines that libvirt knows, by state: running (blocked ones too), stopped (off or crashed), paused (asleep ones too), and other (about to be off, or unknown).
+    /// Domains by state: running (or blocked), stopped (shut off or crashed), paused (or
+    /// suspended), other (shutting down or unknown).
     DOMAINS: Gauge = "census_domains" ["state"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct CensusDomains;
 

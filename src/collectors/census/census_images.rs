@@ -21,15 +21,18 @@ use crate::{
 };
 
 metrics! {
-    /// Images on the machine, each once, those without a name among them.
+    /// Images on the machine, including untagged ones.
     IMAGES: Gauge = "census_images" [];
-    /// Bytes of all images, each once. Layers that several images share count in each of them, so it takes less room on disk.
+    /// Sum of the sizes of all images; shared layers count for each image.
     BYTES: Gauge = "census_image_bytes" [];
-    /// An image that is here, by the first of its names, and its id: always 1. Absent for images without a name, beyond --collector.census_images.max, and not in --engine.image-include.
+    /// First name and id of an image: always 1; absent for untagged images, beyond
+    /// --collector.census_images.max, and for names not in --engine.image-include.
     IMAGE_INFO: Info = "census_image_info" ["image", "image_id"];
-    /// Containers, running or not, that were made from the image. Images without a name are together in the image <none>, those beyond --collector.census_images.max and not in --engine.image-include in <other>.
+    /// Containers created from the image, running or not; untagged images are <none>, those beyond
+    /// --collector.census_images.max or not in --engine.image-include are <other>.
     IMAGE_CONTAINERS: Gauge = "census_image_containers" ["image"];
-    /// Bytes of the image's layers, shared ones included. Images without a name are together in the image <none>, those beyond --collector.census_images.max and not in --engine.image-include in <other>.
+    /// Size of the image in bytes, including shared layers; untagged images are <none>, those
+    /// beyond --collector.census_images.max or not in --engine.image-include are <other>.
     IMAGE_SIZE: Gauge = "census_image_size_bytes" ["image"];
 }
 
@@ -46,7 +49,6 @@ pub(super) struct CensusImagesFlags {
     census_images_max: usize,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct CensusImages {
     max_named: usize,

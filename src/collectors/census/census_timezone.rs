@@ -14,11 +14,10 @@ use crate::{
 };
 
 metrics! {
-    /// The machine's time zone, such as Europe/Berlin: always 1.
+    /// Time zone of the machine, such as Europe/Berlin: always 1.
     TIMEZONE: Info = "census_timezone_info" ["timezone"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct CensusTimezone;
 

@@ -22,25 +22,22 @@ use crate::{
 };
 
 metrics! {
-    /// CPU time used, in user mode and in the kernel together. The label cpu is total, or by
-    /// a flag, with cgroup version 1, the number of one CPU.
+    /// CPU time used, user and system; cpu is total, or with a flag and cgroup version 1 the number
+    /// of a CPU.
     USAGE: Counter = "container_cpu_usage_seconds_total" base CGROUP ["cpu"];
     /// CPU time used in user mode.
     USER: Counter = "container_cpu_user_seconds_total" base CGROUP [];
-    /// CPU time used in the kernel.
+    /// CPU time used in kernel mode.
     SYSTEM: Counter = "container_cpu_system_seconds_total" base CGROUP [];
-    /// Periods of the quota in which a task wanted to run; absent without a quota.
+    /// CFS quota periods in which a task was runnable; absent without a quota.
     CFS_PERIODS: Counter = "container_cpu_cfs_periods_total" base CGROUP [];
-    /// Periods in which the quota was used up and tasks had to wait; absent without a quota.
+    /// CFS quota periods in which tasks were throttled; absent without a quota.
     CFS_THROTTLED_PERIODS: Counter = "container_cpu_cfs_throttled_periods_total" base CGROUP [];
-    /// Time for which the quota kept tasks waiting, summed over CPUs, so that it can grow by
-    /// more than a second per second; absent without a quota.
+    /// Time that tasks were throttled by the CFS quota, summed over CPUs; absent without a quota.
     CFS_THROTTLED: Counter = "container_cpu_cfs_throttled_seconds_total" base CGROUP [];
-    /// Periods in which tasks ran beyond the quota on time saved up before (a burst); absent
-    /// without a quota.
+    /// CFS quota periods in which tasks used accumulated burst time; absent without a quota.
     CFS_BURST_PERIODS: Counter = "container_cpu_cfs_burst_periods_total" base CGROUP [];
-    /// Time for which tasks ran beyond the quota on time saved up before (bursts); absent
-    /// without a quota.
+    /// CPU time used beyond the CFS quota from accumulated burst time; absent without a quota.
     CFS_BURST: Counter = "container_cpu_cfs_burst_seconds_total" base CGROUP [];
 }
 
@@ -53,7 +50,6 @@ pub(super) struct ContainerCpuFlags {
     container_cpu_per_cpu: bool,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerCpu {
     per_cpu: bool,

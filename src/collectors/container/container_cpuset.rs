@@ -15,12 +15,11 @@ use crate::{
 };
 
 metrics! {
-    /// Whether memory moves along when the group is given other NUMA nodes (1), or stays where
-    /// it was allocated (0); cgroup version 1 only.
+    /// Whether memory is migrated when the cpuset changes to other NUMA nodes (1) or not (0);
+    /// cgroup version 1 only.
     MEMORY_MIGRATE: Gauge = "container_memory_migrate" base CGROUP [];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerCpuset;
 

@@ -15,27 +15,29 @@ use crate::{
 };
 
 metrics! {
-    /// Whether the engine behind this socket is followed at this moment; while it is not, its containers go on under the names that were known last.
+    /// Whether the exporter is connected to the event stream of the engine; without it, containers
+    /// keep their last known names.
     UP: Gauge = "strata_engine_up" ["engine", "socket"];
-    /// What the engine said of itself when it was last connected to: always 1.
+    /// Version and identity that the engine reported at the last connection: always 1.
     INFO: Info = "strata_engine_info" ["engine", "socket", "version", "api_version", "cgroup_driver"];
-    /// How long ago what is shown of the engine's containers was known to be current: 0 while it is followed. Absent if it was never reached.
+    /// Age of the cached container data of the engine: 0 while connected; absent if the engine was
+    /// never reached.
     CACHE_AGE: Gauge = "strata_engine_cache_age_seconds" ["engine", "socket"];
-    /// Containers that the engine has, whatever their state, as last known.
+    /// Containers of the engine in any state, from the cache.
     CONTAINERS: Gauge = "strata_engine_containers" ["engine", "socket"];
-    /// Images that the engine has, as last known. Absent if it never listed them.
+    /// Images of the engine, from the cache; absent if they were never listed.
     IMAGES: Gauge = "strata_engine_images" ["engine", "socket"];
-    /// Events of the engine that were taken in. Scrapes ask an engine nothing.
+    /// Events received from the engine.
     EVENTS: Counter = "strata_engine_events_total" ["engine", "socket"];
-    /// Requests made to the engine. Scrapes make none.
+    /// API requests sent to the engine; scrapes send none.
     REQUESTS: Counter = "strata_engine_requests_total" ["engine", "socket"];
-    /// How often the engine was connected to, to follow its events: more than one after it was restarted or lost.
+    /// Connections opened to the event stream of the engine; more than one after a restart or a
+    /// lost connection.
     CONNECTIONS: Counter = "strata_engine_connections_total" ["engine", "socket"];
-    /// The versions of control groups that the machine has, v1, hybrid or v2, and the controllers, sorted: always 1.
+    /// Cgroup version (v1, hybrid or v2) and sorted controllers of the machine: always 1.
     CGROUP_INFO: Info = "strata_cgroup_info" ["version", "controllers"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerEngine;
 

@@ -20,13 +20,13 @@ use crate::{
 };
 
 metrics! {
-    /// Bytes in use in the file system on this device.
+    /// Bytes used on the file system of this device.
     USAGE: Gauge = "container_fs_usage_bytes" base CGROUP ["device"];
-    /// Bytes that the file system on this device can hold.
+    /// Size of the file system of this device in bytes.
     LIMIT: Gauge = "container_fs_limit_bytes" base CGROUP ["device"];
-    /// Inodes that the file system on this device has room for; none where it makes them as it goes.
+    /// Inodes of the file system of this device; absent where inodes are allocated on demand.
     INODES: Gauge = "container_fs_inodes_total" base CGROUP ["device"];
-    /// Inodes of the file system on this device that are not in use; none where it makes them as it goes.
+    /// Free inodes of the file system of this device; absent where inodes are allocated on demand.
     INODES_FREE: Gauge = "container_fs_inodes_free" base CGROUP ["device"];
 }
 
@@ -47,7 +47,6 @@ pub(super) struct ContainerFilesystemFlags {
     container_filesystem_mount_timeout: Duration,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerFilesystem {
     excluded_types: Pattern,

@@ -15,16 +15,14 @@ use crate::{
 };
 
 metrics! {
-    /// Times that huge pages were refused because the limit on them was reached.
+    /// Huge page allocations that failed because of the limit.
     FAILCNT: Counter = "container_hugetlb_failcnt" base CGROUP ["pagesize"];
-    /// Bytes in huge pages in use.
+    /// Bytes of huge pages in use.
     USAGE: Gauge = "container_hugetlb_usage_bytes" base CGROUP ["pagesize"];
-    /// The most bytes in huge pages that were in use since the group was made; cgroup
-    /// version 2 does not keep it.
+    /// Maximum bytes of huge pages in use since the cgroup was created; cgroup version 1 only.
     MAX_USAGE: Gauge = "container_hugetlb_max_usage_bytes" base CGROUP ["pagesize"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerHugeTlb;
 

@@ -22,31 +22,38 @@ use crate::{
 };
 
 metrics! {
-    /// When it was last there, in seconds since 1970: now, or for as long as --cgroup.grace when it was last seen before it stopped or was gone.
+    /// Unix time at which the container was last seen: now while it exists, and the last time for
+    /// --cgroup.grace after it stopped or disappeared.
     LAST_SEEN: Gauge = "container_last_seen" base CGROUP [];
-    /// When the container was last started, in seconds since 1970, running or not; of what no engine knows, when its control group was made.
+    /// Unix time of the last start of the container; of a cgroup without an engine, the time of its
+    /// creation.
     START_TIME: Gauge = "container_start_time_seconds" base CGROUP [];
-    /// When the container was made, in seconds since 1970; of what no engine knows, when its control group was made.
+    /// Unix time at which the container was created; of a cgroup without an engine, the time of its
+    /// creation.
     CREATION_TIME: Gauge = "container_creation_time_seconds" base CGROUP [];
-    /// When the container last ended, in seconds since 1970. Absent while it runs.
+    /// Unix time at which the container last exited; absent while it runs.
     FINISH_TIME: Gauge = "container_finish_time_seconds" base CGROUP [];
-    /// Time since the container was started. Absent unless it runs or is paused.
+    /// Time since the start of the container; absent unless it is running or paused.
     UPTIME: Gauge = "container_uptime_seconds" base CGROUP [];
-    /// How often the engine started the container anew because of its restart policy, as the engine counts; restarts by hand do not count, and may begin the count anew.
+    /// Restarts by the restart policy of the engine, as the engine counts them; manual restarts are
+    /// not counted and may reset the count.
     RESTARTS: Counter = "container_restarts_total" base CGROUP [];
-    /// What the container is doing, as a number: 0 created, 1 running, 2 paused, 3 restarting, 4 removing, 5 exited, 6 dead.
+    /// State of the container as a number: 0 created, 1 running, 2 paused, 3 restarting, 4
+    /// removing, 5 exited, 6 dead.
     STATUS: Gauge = "container_status" base CGROUP [];
-    /// Whether the container is in this state: 1 for one of the seven, else 0.
+    /// Whether the container is in this state: 1 for one of the seven states, 0 for the others.
     STATE: Gauge = "container_state" base CGROUP ["state"];
-    /// What the container's first process exited with: 128 and the signal's number if one killed it. Of one that could not be started, why: 127 for no such program, 126 for one that may not run. Absent while it runs, and before it was first to run.
+    /// Exit code of the first process, 128 plus the signal if it was killed; 127 or 126 if it could
+    /// not be started; absent while the container runs and before its first start.
     EXIT_CODE: Gauge = "container_exit_code" base CGROUP [];
-    /// Health of a running container: 1 healthy, 0 starting or unhealthy, -1 without a health check.
+    /// Health of a running container: 1 healthy, 0 starting or unhealthy, -1 without a health
+    /// check.
     HEALTH_STATE: Gauge = "container_health_state" base CGROUP [];
-    /// Whether the health check of a running container says this: 1 for one of the three, else 0. Absent without a health check.
+    /// Whether the health check of a running container has this status: 1 for one of the three, 0
+    /// for the others; absent without a health check.
     HEALTH: Gauge = "container_health" base CGROUP ["status"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerLifecycle;
 

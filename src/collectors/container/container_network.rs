@@ -18,31 +18,36 @@ use crate::{
 };
 
 metrics! {
-    /// Bytes received. Of containers that share a network only the first has these metrics, and containers in the host's network have none.
+    /// Bytes received. Of containers that share a network namespace only the first has these
+    /// metrics; containers in the host network have none.
     RECEIVE_BYTES: Counter = "container_network_receive_bytes_total" base CGROUP ["interface"];
     /// Packets received.
     RECEIVE_PACKETS: Counter = "container_network_receive_packets_total" base CGROUP ["interface"];
-    /// Packets that were received damaged or could not be taken in.
+    /// Receive errors.
     RECEIVE_ERRORS: Counter = "container_network_receive_errors_total" base CGROUP ["interface"];
-    /// Packets received and dropped, mostly for want of room.
+    /// Received packets dropped.
     RECEIVE_DROPPED: Counter = "container_network_receive_packets_dropped_total" base CGROUP ["interface"];
-    /// Bytes sent. Of containers that share a network only the first has these metrics, and containers in the host's network have none.
+    /// Bytes sent. Of containers that share a network namespace only the first has these metrics;
+    /// containers in the host network have none.
     TRANSMIT_BYTES: Counter = "container_network_transmit_bytes_total" base CGROUP ["interface"];
     /// Packets sent.
     TRANSMIT_PACKETS: Counter = "container_network_transmit_packets_total" base CGROUP ["interface"];
-    /// Packets that could not be sent.
+    /// Transmit errors.
     TRANSMIT_ERRORS: Counter = "container_network_transmit_errors_total" base CGROUP ["interface"];
-    /// Packets that were to be sent and were dropped.
+    /// Packets dropped while transmitting.
     TRANSMIT_DROPPED: Counter = "container_network_transmit_packets_dropped_total" base CGROUP ["interface"];
-    /// TCP sockets over IPv4 in each state; connections are counted at this end only.
+    /// TCP sockets over IPv4 by state, counted at the local end only.
     TCP: Gauge = "container_network_tcp_usage_total" base CGROUP ["tcp_state"];
-    /// TCP sockets over IPv6 in each state, those that take IPv4 as well among them.
+    /// TCP sockets over IPv6 by state, including those that also accept IPv4.
     TCP6: Gauge = "container_network_tcp6_usage_total" base CGROUP ["tcp_state"];
-    /// UDP sockets over IPv4: those that are not connected (listen), packets that the open ones dropped, bytes waiting in their queues.
+    /// UDP sockets over IPv4: unconnected sockets (listen), packets dropped by open sockets, bytes
+    /// in their queues.
     UDP: Gauge = "container_network_udp_usage_total" base CGROUP ["udp_state"];
-    /// UDP sockets over IPv6: those that are not connected (listen), packets that the open ones dropped, bytes waiting in their queues.
+    /// UDP sockets over IPv6: unconnected sockets (listen), packets dropped by open sockets, bytes
+    /// in their queues.
     UDP6: Gauge = "container_network_udp6_usage_total" base CGROUP ["udp_state"];
-    /// The kernel's own counters and settings of TCP, by their names in lower case; which of them count is said in its documentation of SNMP counters.
+    /// TCP counters and settings of the kernel, with their names in lower case; see the SNMP
+    /// counter documentation of the kernel.
     ADVANCED_TCP: Gauge = "container_network_advance_tcp_stats_total" base CGROUP ["tcp_state"];
 }
 
@@ -91,7 +96,6 @@ pub(super) struct ContainerNetworkFlags {
     container_network_advanced_tcp: bool,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerNetwork {
     flags: ContainerNetworkFlags,

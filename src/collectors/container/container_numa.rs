@@ -16,14 +16,12 @@ use crate::{
 };
 
 metrics! {
-    /// Pages of memory on each NUMA node: of files, anonymous, and such as cannot be
-    /// reclaimed. The scope hierarchy counts the groups below it too and is the only one with
-    /// cgroup version 2. Shared memory is among the anonymous pages with cgroup version 1, and
-    /// among those of files with version 2.
+    /// Memory pages by NUMA node and type: file, anonymous, unevictable. The scope hierarchy
+    /// includes child cgroups and is the only one with cgroup version 2. Shared memory is anonymous
+    /// with version 1 and file with version 2.
     PAGES: Gauge = "container_memory_numa_pages" base CGROUP ["type", "scope", "node"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerNuma;
 

@@ -14,13 +14,12 @@ use crate::{
 };
 
 metrics! {
-    /// Tasks, which are processes and their threads.
+    /// Tasks (processes and threads).
     THREADS: Gauge = "container_threads" base CGROUP [];
-    /// How many tasks there may be; absent without a limit.
+    /// Limit on tasks; absent without a limit.
     THREADS_MAX: Gauge = "container_threads_max" base CGROUP [];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerPids;
 

@@ -19,24 +19,20 @@ use crate::{
 };
 
 metrics! {
-    /// Time in which some task waited for a CPU, be it that others ran or that the quota was
-    /// used up.
+    /// Time in which at least one task waited for a CPU or for the CPU quota.
     CPU_WAITING: Counter = "container_pressure_cpu_waiting_seconds_total" base CGROUP [];
-    /// Time in which all tasks that could run waited for a CPU; absent for the whole machine,
-    /// where it cannot be.
+    /// Time in which all non-idle tasks waited for a CPU; absent for the root cgroup.
     CPU_STALLED: Counter = "container_pressure_cpu_stalled_seconds_total" base CGROUP [];
-    /// Time in which some task waited for memory: for pages to be reclaimed, or to be read
-    /// back.
+    /// Time in which at least one task waited for memory (reclaim or refault).
     MEMORY_WAITING: Counter = "container_pressure_memory_waiting_seconds_total" base CGROUP [];
-    /// Time in which all tasks that had work waited for memory.
+    /// Time in which all non-idle tasks waited for memory.
     MEMORY_STALLED: Counter = "container_pressure_memory_stalled_seconds_total" base CGROUP [];
-    /// Time in which some task waited for I/O.
+    /// Time in which at least one task waited for I/O.
     IO_WAITING: Counter = "container_pressure_io_waiting_seconds_total" base CGROUP [];
-    /// Time in which all tasks that had work waited for I/O.
+    /// Time in which all non-idle tasks waited for I/O.
     IO_STALLED: Counter = "container_pressure_io_stalled_seconds_total" base CGROUP [];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerPressure;
 

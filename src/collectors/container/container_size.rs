@@ -19,21 +19,24 @@ use crate::{
 };
 
 metrics! {
-    /// Bytes that the container wrote into its own layer, in files that are still there, when its engine was last asked: see strata_engine_disk_usage_age_seconds. Volumes and logs are not in it.
+    /// Size of the writable layer of the container at the last disk usage request
+    /// (strata_engine_disk_usage_age_seconds), without volumes and logs.
     RW_SIZE: Gauge = "container_rw_size_bytes" base CGROUP [];
-    /// Bytes that images, layers that several share once, containers' own layers, volumes and the build cache take, when the engine was last asked. What the engine does not say is absent, such as the images' with Podman.
+    /// Disk usage of images (shared layers once), containers, volumes and build cache at the last
+    /// disk usage request; absent where the engine does not report it, such as images with Podman.
     USAGE: Gauge = "strata_engine_disk_usage_bytes" ["engine", "socket", "type"];
-    /// Bytes of strata_engine_disk_usage_bytes that nothing uses, by the engine's own reckoning: of containers that do not run, of volumes without a container. Of images only from Docker 29 on.
+    /// Part of strata_engine_disk_usage_bytes that the engine reports as unused: stopped
+    /// containers, volumes without a container, and images from Docker 29 on.
     RECLAIMABLE: Gauge = "strata_engine_disk_reclaimable_bytes" ["engine", "socket", "type"];
-    /// How long ago the engine was asked what is on its disk. It grows beyond --collector.container_size.interval while the engine does not answer. Absent until its first answer.
+    /// Time since the last successful disk usage request; above --collector.container_size.interval
+    /// while the engine does not respond; absent before the first response.
     AGE: Gauge = "strata_engine_disk_usage_age_seconds" ["engine", "socket"];
-    /// How long the engine took to say what is on its disk: it was busy with that.
+    /// Duration of the last disk usage request.
     DURATION: Gauge = "strata_engine_disk_usage_duration_seconds" ["engine", "socket"];
-    /// How often the engine was asked in vain what is on its disk: it failed, went away, or took longer than 5 minutes.
+    /// Disk usage requests that failed or took longer than 5 minutes.
     FAILURES: Counter = "strata_engine_disk_usage_failures_total" ["engine", "socket"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerSize;
 

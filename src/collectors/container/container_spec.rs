@@ -25,24 +25,21 @@ use crate::{
 };
 
 metrics! {
-    /// The period of the CPU quota, in microseconds.
+    /// CFS quota period in microseconds.
     CPU_PERIOD: Gauge = "container_spec_cpu_period" base CGROUP [];
-    /// CPU time that may be used in each period, in microseconds; more than the period where
-    /// that is more than one CPU, absent without a limit.
+    /// CFS quota in microseconds per period; absent without a limit.
     CPU_QUOTA: Gauge = "container_spec_cpu_quota" base CGROUP [];
-    /// Weight beside others when CPUs are scarce; 1024 is the default.
+    /// CPU shares (relative weight); 1024 is the default.
     CPU_SHARES: Gauge = "container_spec_cpu_shares" base CGROUP [];
-    /// Limit on memory; 0 is no limit, and the whole machine has its memory.
+    /// Memory limit in bytes, 0 without a limit; of the root cgroup the memory of the machine.
     MEMORY_LIMIT: Gauge = "container_spec_memory_limit_bytes" base CGROUP [];
-    /// Limit on swap with cgroup version 2, on memory and swap together with version 1; 0 is
-    /// no limit.
+    /// Swap limit in bytes with cgroup version 2, memory and swap limit with version 1; 0 without a
+    /// limit.
     MEMORY_SWAP_LIMIT: Gauge = "container_spec_memory_swap_limit_bytes" base CGROUP [];
-    /// Memory that is left to it when the machine's is scarce (memory.low, or version 1's soft
-    /// limit); 0 is none.
+    /// Memory reservation in bytes (memory.low, or the soft limit of version 1); 0 without one.
     MEMORY_RESERVATION: Gauge = "container_spec_memory_reservation_limit_bytes" base CGROUP [];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerSpec;
 

@@ -21,35 +21,38 @@ use crate::{
 };
 
 metrics! {
-    /// CPU time between the last two samples in percent of that time, where 100 is one core.
+    /// CPU usage between the last two samples in percent of one core.
     CPU: Gauge = "container_cpu_usage_percent" base CGROUP [];
-    /// The most CPU time between two samples in this window, in percent, where 100 is one core.
+    /// Maximum CPU usage between two samples in the window, in percent of one core.
     CPU_MAX: Gauge = "container_cpu_usage_percent_max" base CGROUP ["window"];
-    /// The least CPU time between two samples in this window, in percent, where 100 is one core.
+    /// Minimum CPU usage between two samples in the window, in percent of one core.
     CPU_MIN: Gauge = "container_cpu_usage_percent_min" base CGROUP ["window"];
-    /// CPU time in this window, in percent, where 100 is one core.
+    /// Average CPU usage in the window, in percent of one core.
     CPU_AVG: Gauge = "container_cpu_usage_percent_avg" base CGROUP ["window"];
-    /// The most memory in use in a sample of this window, page cache included.
+    /// Maximum memory usage of the samples in the window, including page cache.
     MEMORY_MAX: Gauge = "container_memory_usage_bytes_max" base CGROUP ["window"];
-    /// The least memory in use in a sample of this window, page cache included.
+    /// Minimum memory usage of the samples in the window, including page cache.
     MEMORY_MIN: Gauge = "container_memory_usage_bytes_min" base CGROUP ["window"];
-    /// The mean of memory in use in the samples of this window, page cache included.
+    /// Average memory usage of the samples in the window, including page cache.
     MEMORY_AVG: Gauge = "container_memory_usage_bytes_avg" base CGROUP ["window"];
-    /// Bytes that the rings of samples take.
+    /// Memory of the sample history in bytes.
     BYTES: Gauge = "strata_history_bytes" [];
-    /// Bytes that the rings of samples may take, by --history.max-bytes.
+    /// Limit on the memory of the sample history in bytes (--history.max-bytes).
     MAX_BYTES: Gauge = "strata_history_max_bytes" [];
-    /// Rings of samples: one for each container and virtual machine, those gone lately among them, and one for the machine.
+    /// Sampled series: one for each container and virtual machine, including recently removed ones,
+    /// and one for the machine.
     SERIES: Gauge = "strata_history_series" [];
-    /// Rings that hold fewer samples than --history.points for want of room; the oldest containers' come first.
+    /// Series with fewer samples than --history.points because of the memory limit; those of the
+    /// oldest containers are truncated first.
     SERIES_TRUNCATED: Gauge = "strata_history_series_truncated" [];
-    /// Containers and virtual machines that are not sampled at all for want of room.
+    /// Containers and virtual machines without a series because of the memory limit.
     SERIES_DROPPED: Gauge = "strata_history_series_dropped" [];
-    /// Samples in all rings.
+    /// Samples in all series.
     POINTS: Gauge = "strata_history_points" [];
-    /// Samples that were taken.
+    /// Samples taken.
     SAMPLES: Counter = "strata_history_samples_total" [];
-    /// Samples that were not taken: nothing could be read (failed), it was not read in time or hangs still (slow), or the time for all had passed (late).
+    /// Samples not taken, by reason: the read failed (failed), timed out or still hangs (slow), or
+    /// the round was too late (late).
     SKIPPED: Counter = "strata_history_skipped_samples_total" ["reason"];
 }
 
@@ -96,7 +99,6 @@ fn parse_window(text: &str) -> Result<HistoryWindow, String> {
     })
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct HistoryCollector {
     flags: HistoryCollectorFlags,

@@ -26,39 +26,41 @@ use crate::{
 const MACHINE: &[&str] = &["machine_id", "system_uuid", "boot_id"];
 
 metrics! {
-    /// CPUs that are online; each thread of a core is one.
+    /// Online CPUs (hardware threads).
     CPU_CORES: Gauge = "machine_cpu_cores" base MACHINE [];
-    /// Cores with at least one CPU that is online.
+    /// Physical cores with at least one online CPU.
     PHYSICAL_CORES: Gauge = "machine_cpu_physical_cores" base MACHINE [];
-    /// Sockets with at least one CPU that is online.
+    /// CPU sockets with at least one online CPU.
     SOCKETS: Gauge = "machine_cpu_sockets" base MACHINE [];
-    /// Books of CPUs; only IBM's mainframes have them.
+    /// CPU books; IBM mainframes only.
     BOOKS: Gauge = "machine_cpu_books" base MACHINE [];
-    /// Drawers of CPUs; only IBM's mainframes have them.
+    /// CPU drawers; IBM mainframes only.
     DRAWERS: Gauge = "machine_cpu_drawers" base MACHINE [];
-    /// Memory that the kernel has to give, which is a little less than is built in.
+    /// Total usable memory in bytes (MemTotal).
     MEMORY: Gauge = "machine_memory_bytes" base MACHINE [];
-    /// Swap space.
+    /// Total swap space in bytes.
     SWAP: Gauge = "machine_swap_bytes" base MACHINE [];
-    /// Memory modules of this type that an EDAC driver sees.
+    /// Memory modules of this type, from the EDAC driver.
     DIMMS: Gauge = "machine_dimm_count" base MACHINE ["type"];
-    /// How much the memory modules of this type hold together.
+    /// Total capacity of the memory modules of this type in bytes.
     DIMM_CAPACITY: Gauge = "machine_dimm_capacity_bytes" base MACHINE ["type"];
-    /// How much a cache holds. One that all CPUs of a node share has an empty core_id; one that several cores share is there for each.
+    /// Cache size in bytes. A cache shared by all CPUs of a node has an empty core_id; one shared
+    /// by several cores is listed for each.
     CACHE: Gauge = "machine_cpu_cache_capacity_bytes" base MACHINE ["node_id", "core_id", "type", "level"];
-    /// How many CPUs that are online are threads of the same core as this one.
+    /// Online CPUs on the same core as this CPU.
     THREAD_SIBLINGS: Gauge = "machine_thread_siblings_count" base MACHINE ["node_id", "core_id", "thread_id"];
-    /// Memory of this NUMA node.
+    /// Memory of this NUMA node in bytes.
     NODE_MEMORY: Gauge = "machine_node_memory_capacity_bytes" base MACHINE ["node_id"];
-    /// Huge pages set aside on this NUMA node, by their size in kB.
+    /// Huge pages reserved on this NUMA node, by page size in kB.
     NODE_HUGE_PAGES: Gauge = "machine_node_hugepages_count" base MACHINE ["node_id", "page_size"];
-    /// How far it is from one NUMA node to the memory of another, where 10 is near.
+    /// Distance from one NUMA node to another, where 10 is local.
     NODE_DISTANCE: Gauge = "machine_node_distance" base MACHINE ["node_id", "target_node_id"];
-    /// Whether CPUs or memory could not be read in this scrape.
+    /// Whether CPUs or memory could not be read in this scrape (1) or could (0).
     MACHINE_ERROR: Gauge = "machine_scrape_error" [];
-    /// Whether the control groups could not be listed in this scrape.
+    /// Whether the cgroups could not be listed in this scrape (1) or could (0).
     CONTAINER_ERROR: Gauge = "container_scrape_error" [];
-    /// Versions of kernel, operating system and Docker. This exporter is not cAdvisor: it gives its own name with its version.
+    /// Versions of kernel, operating system and Docker; the version label names this exporter,
+    /// which is not cAdvisor.
     VERSION: Info = "cadvisor_version_info" ["kernelVersion", "osVersion", "dockerVersion", "cadvisorVersion", "cadvisorRevision"];
 }
 
@@ -80,7 +82,6 @@ pub(super) struct MachineCollectorFlags {
     machine_topology: bool,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct MachineCollector {
     topology: bool,

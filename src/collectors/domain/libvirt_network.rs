@@ -13,15 +13,14 @@ use crate::{
 };
 
 metrics! {
-    /// Virtual networks that are defined, whether they are up or not.
+    /// Defined virtual networks, active or not.
     NETWORKS: Gauge = "libvirt_networks" [];
-    /// A virtual network and its bridge: always 1. Without a bridge where it has none, and while it is down.
+    /// Virtual network and its bridge: always 1; without bridge if it has none or is inactive.
     INFO: Info = "libvirt_network_info" ["network", "uuid", "bridge"];
-    /// Whether the virtual network is up.
+    /// Whether the virtual network is active.
     ACTIVE: Gauge = "libvirt_network_active" ["network"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct LibvirtNetwork;
 

@@ -13,25 +13,24 @@ use crate::{
 };
 
 metrics! {
-    /// What the pool is doing, as libvirt's number: 0 inactive, 1 being built, 2 running, 3 running with a part missing, 4 out of reach.
+    /// State of the storage pool: 0 inactive, 1 building, 2 running, 3 degraded, 4 inaccessible.
     STATE: Gauge = "libvirt_storage_pool_state" ["storage_pool"];
-    /// Bytes that the pool can hold.
+    /// Capacity of the storage pool in bytes.
     CAPACITY: Gauge = "libvirt_storage_pool_capacity_bytes" ["storage_pool"];
-    /// Bytes of the pool in use.
+    /// Allocated bytes of the storage pool.
     ALLOCATION: Gauge = "libvirt_storage_pool_allocation_bytes" ["storage_pool"];
-    /// Bytes of the pool that are left.
+    /// Available bytes of the storage pool.
     AVAILABLE: Gauge = "libvirt_storage_pool_available_bytes" ["storage_pool"];
-    /// Whether the pool did not answer in time: what it holds is absent.
+    /// Whether the request about the pool timed out; its sizes are absent.
     TIMED_OUT: Gauge = "libvirt_storage_pool_timed_out" ["storage_pool"];
-    /// Bytes that the pool can hold.
+    /// Capacity of the storage pool in bytes.
     TINKOFF_CAPACITY: Gauge = "libvirt_pool_info_capacity_bytes" ["pool"];
-    /// Bytes of the pool in use.
+    /// Allocated bytes of the storage pool.
     TINKOFF_ALLOCATION: Gauge = "libvirt_pool_info_allocation_bytes" ["pool"];
-    /// Bytes of the pool that are left.
+    /// Available bytes of the storage pool.
     TINKOFF_AVAILABLE: Gauge = "libvirt_pool_info_available_bytes" ["pool"];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct LibvirtPool {
     inovex: bool,

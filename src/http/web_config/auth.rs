@@ -30,7 +30,6 @@ const CACHE_CAPACITY: usize = 1_000;
 
 type CredentialKey = [u8; 32];
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Authenticator {
     /// Keeps others from knowing our keys.

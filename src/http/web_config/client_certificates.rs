@@ -17,7 +17,6 @@ use rustls::{
 };
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct SanVerifier {
     /// Who checks the chain, if anybody does.

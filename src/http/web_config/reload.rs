@@ -31,7 +31,6 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_SETTLE_CHECKS: usize = 10;
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(in crate::http) struct WebConfigWatcher {
     path: PathBuf,

@@ -17,8 +17,8 @@ use super::{
 /// Of those that are only old, one in so many is read again in one scrape, and one more.
 const REFRESH_DIVISOR: usize = 20;
 
-/// See the module's documentation. Belongs to one connection: what happens before
-/// another is made is not told.
+/// Cached domain definitions. Belongs to one connection, because events between two
+/// connections are lost.
 #[derive(Debug, Default)]
 pub(super) struct DefinitionCache(Mutex<HashMap<Uuid, CachedDefinition>>);
 

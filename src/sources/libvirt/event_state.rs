@@ -27,7 +27,7 @@ const VIR_DOMAIN_EVENT_CRASHED: i32 = 8;
 const VIR_DOMAIN_EVENT_STARTED_WAKEUP: i32 = 4;
 const VIR_DOMAIN_EVENT_STOPPED_CRASHED: i32 = 2;
 
-/// See the module's documentation. Outlives connections.
+/// Domain state maintained from events. Outlives connections.
 #[derive(Debug, Default)]
 pub(super) struct DomainEvents(Mutex<EventState>);
 

@@ -117,7 +117,6 @@ impl FakeState {
     }
 }
 
-/// See the module's documentation.
 pub(super) struct FakeLibvirt {
     pub(super) socket: PathBuf,
     shared: Arc<FakeShared>,

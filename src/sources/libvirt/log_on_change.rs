@@ -8,8 +8,7 @@ use std::{
 
 use tracing::{info, warn};
 
-/// See the module's documentation. Holds whether the log says that it answers, once it
-/// says anything.
+/// Whether the last logged status was up; nothing before the first log line.
 #[derive(Debug, Default)]
 pub(super) struct StatusLog(Mutex<Option<bool>>);
 

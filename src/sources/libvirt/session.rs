@@ -48,7 +48,6 @@ pub(super) enum CallSubject {
     Networks,
 }
 
-/// See the module's documentation.
 pub(super) struct LibvirtSession {
     pub(super) versions: Option<Versions>,
     /// What did not work at the beginning.

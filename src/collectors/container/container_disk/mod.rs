@@ -28,53 +28,62 @@ use crate::{
 metrics! {
     /// Bytes read from this device.
     READ_BYTES: Counter = "container_fs_reads_bytes_total" base CGROUP ["device"];
-    /// Bytes written to this device; those that wait in the page cache are not written yet.
+    /// Bytes written to this device; dirty page cache is not included.
     WRITTEN_BYTES: Counter = "container_fs_writes_bytes_total" base CGROUP ["device"];
-    /// Requests to read from this device.
+    /// Read requests to this device.
     READS: Counter = "container_fs_reads_total" base CGROUP ["device"];
-    /// Requests to write to this device.
+    /// Write requests to this device.
     WRITES: Counter = "container_fs_writes_total" base CGROUP ["device"];
-    /// Bytes by operation, as the kernel names them; Sync, Async and Total, which only version 1 has, are sums over the others.
+    /// Bytes by operation, with the names of the kernel; Sync, Async and Total, which only version
+    /// 1 reports, are sums of the others.
     BYTES_BY_OPERATION: Counter = "container_blkio_device_usage_total" base CGROUP ["device", "major", "minor", "operation"];
-    /// Time of this device that was used, as the blk-iocost controller reckons it.
+    /// Device time used, by the cost model of the blk-iocost controller.
     COST_USAGE: Counter = "container_fs_io_cost_usage_seconds_total" base CGROUP ["device"];
-    /// Time that requests waited for want of budget, as the blk-iocost controller reckons it.
+    /// Time that requests waited for budget of the blk-iocost controller.
     COST_WAIT: Counter = "container_fs_io_cost_wait_seconds_total" base CGROUP ["device"];
-    /// Time spent in debt for requests that could not wait, as the blk-iocost controller reckons it.
+    /// Time spent in debt for requests that could not wait, by the blk-iocost controller.
     COST_INDEBT: Counter = "container_fs_io_cost_indebt_seconds_total" base CGROUP ["device"];
-    /// Time that processes were held back for a debt, as the blk-iocost controller reckons it.
+    /// Time that processes were delayed because of debt, by the blk-iocost controller.
     COST_INDELAY: Counter = "container_fs_io_cost_indelay_seconds_total" base CGROUP ["device"];
-    /// Bytes read from all devices. Loop devices and those made of others (device mapper, md) are left out, as the kernel counts the same bytes below them again.
+    /// Bytes read from all devices, without loop devices and stacked devices (device mapper, md),
+    /// whose bytes the kernel counts again below.
     ALL_READ_BYTES: Counter = "container_disk_read_bytes_total" base CGROUP [];
-    /// Bytes written to all devices. Loop devices and those made of others (device mapper, md) are left out, as the kernel counts the same bytes below them again.
+    /// Bytes written to all devices, without loop devices and stacked devices (device mapper, md),
+    /// whose bytes the kernel counts again below.
     ALL_WRITTEN_BYTES: Counter = "container_disk_write_bytes_total" base CGROUP [];
-    /// Requests to read from all devices but loop devices and those made of others.
+    /// Read requests to all devices, without loop devices and stacked devices.
     ALL_READS: Counter = "container_disk_read_ops_total" base CGROUP [];
-    /// Requests to write to all devices but loop devices and those made of others.
+    /// Write requests to all devices, without loop devices and stacked devices.
     ALL_WRITES: Counter = "container_disk_write_ops_total" base CGROUP [];
-    /// Sectors of 512 bytes read from this device by all of the machine; of the root group only.
+    /// Sectors of 512 bytes read from this device by the whole machine; root cgroup only.
     DEVICE_SECTOR_READS: Counter = "container_fs_sector_reads_total" base CGROUP ["device"];
-    /// Sectors of 512 bytes written to this device by all of the machine; of the root group only.
+    /// Sectors of 512 bytes written to this device by the whole machine; root cgroup only.
     DEVICE_SECTOR_WRITES: Counter = "container_fs_sector_writes_total" base CGROUP ["device"];
-    /// Requests to read that were merged into another because they are neighbours on this device, those of all of the machine; of the root group only.
+    /// Read requests to this device merged with adjacent requests, of the whole machine; root
+    /// cgroup only.
     DEVICE_READS_MERGED: Counter = "container_fs_reads_merged_total" base CGROUP ["device"];
-    /// Requests to write that were merged into another because they are neighbours on this device, those of all of the machine; of the root group only.
+    /// Write requests to this device merged with adjacent requests, of the whole machine; root
+    /// cgroup only.
     DEVICE_WRITES_MERGED: Counter = "container_fs_writes_merged_total" base CGROUP ["device"];
-    /// Seconds that reads from this device took, summed over all of the machine's, of which those side by side count each; of the root group only.
+    /// Time of all read requests to this device, summed over concurrent requests of the whole
+    /// machine; root cgroup only.
     DEVICE_READ_SECONDS: Counter = "container_fs_read_seconds_total" base CGROUP ["device"];
-    /// Seconds that writes to this device took, summed over all of the machine's, of which those side by side count each; of the root group only.
+    /// Time of all write requests to this device, summed over concurrent requests of the whole
+    /// machine; root cgroup only.
     DEVICE_WRITE_SECONDS: Counter = "container_fs_write_seconds_total" base CGROUP ["device"];
-    /// Seconds in which this device had something to do for anybody; of the root group only.
+    /// Time in which this device had requests in flight; root cgroup only.
     DEVICE_IO_SECONDS: Counter = "container_fs_io_time_seconds_total" base CGROUP ["device"];
-    /// Seconds that all requests of the machine to this device took, waiting included; its rate is the mean length of the queue; of the root group only.
+    /// Time of all requests to this device, including the time in the queue; its rate is the mean
+    /// queue length; root cgroup only.
     DEVICE_IO_WEIGHTED_SECONDS: Counter = "container_fs_io_time_weighted_seconds_total" base CGROUP ["device"];
-    /// Requests that this device works on at this moment for anybody; of the root group only.
+    /// Requests in flight on this device; root cgroup only.
     DEVICE_IO_CURRENT: Gauge = "container_fs_io_current" base CGROUP ["device"];
-    /// Whether the kernel counts block I/O of control groups. Version 1 on newer kernels begins to only when a throttle limit is first set for a device; where it does not, there are no container_fs_reads, container_fs_writes and container_disk series.
+    /// Whether the kernel accounts block I/O of cgroups; with version 1, newer kernels start only
+    /// when a throttle limit is set on a device, and without it there are no container_fs_reads,
+    /// container_fs_writes and container_disk series.
     ACCOUNTED: Gauge = "strata_container_block_io_accounted" [];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerDisk {
     excluded_devices: Pattern,

@@ -34,67 +34,61 @@ use crate::{
 use oom::OomKills;
 
 metrics! {
-    /// Memory charged to it: its processes', the page cache it filled and the kernel's for it.
+    /// Memory charged to the cgroup: anonymous memory, page cache and kernel memory.
     USAGE: Gauge = "container_memory_usage_bytes" base CGROUP [];
-    /// Memory less the page cache that was not used lately: about what cannot be reclaimed
-    /// easily, and what Kubernetes evicts by.
+    /// Memory usage less inactive page cache; Kubernetes evicts by this value.
     WORKING_SET: Gauge = "container_memory_working_set_bytes" base CGROUP [];
-    /// Anonymous memory in bytes: heaps, stacks, with cgroup version 1 without shared memory
-    /// that is in no file. Not the RSS of its processes, which counts mapped files.
+    /// Anonymous memory in bytes; with cgroup version 1 without shared memory. Not the RSS of the
+    /// processes, which includes mapped files.
     RSS: Gauge = "container_memory_rss" base CGROUP [];
-    /// Page cache in bytes, tmpfs and shared memory among it.
+    /// Page cache in bytes, including tmpfs and shared memory.
     CACHE: Gauge = "container_memory_cache" base CGROUP [];
-    /// Swap in use in bytes.
+    /// Swap usage in bytes.
     SWAP: Gauge = "container_memory_swap" base CGROUP [];
-    /// Page cache in bytes that is mapped into processes.
+    /// Page cache mapped into processes, in bytes.
     MAPPED_FILE: Gauge = "container_memory_mapped_file" base CGROUP [];
-    /// Memory in bytes that the kernel uses on its behalf: stacks, page tables, slabs, socket
-    /// buffers; absent with cgroup version 2 before Linux 5.18.
+    /// Kernel memory in bytes: stacks, page tables, slabs, socket buffers; absent with cgroup
+    /// version 2 before Linux 5.18.
     KERNEL_USAGE: Gauge = "container_memory_kernel_usage" base CGROUP [];
-    /// The most memory that was ever charged to it; absent with cgroup version 2 before
-    /// Linux 5.19.
+    /// Maximum memory usage in bytes; absent with cgroup version 2 before Linux 5.19.
     MAX_USAGE: Gauge = "container_memory_max_usage_bytes" base CGROUP [];
-    /// Times that its memory was about to go over the limit. Some kernels leave it at 0 with
-    /// cgroup version 1 even where tasks are killed.
+    /// Times that memory usage reached the limit; some kernels leave it at 0 with cgroup version 1
+    /// even when tasks are killed.
     FAILCNT: Counter = "container_memory_failcnt" base CGROUP [];
-    /// Page cache that was used lately.
+    /// Active page cache in bytes.
     ACTIVE_FILE: Gauge = "container_memory_total_active_file_bytes" base CGROUP [];
-    /// Page cache that was not used lately; it goes first when memory is needed.
+    /// Inactive page cache in bytes, which is reclaimed first.
     INACTIVE_FILE: Gauge = "container_memory_total_inactive_file_bytes" base CGROUP [];
-    /// Page faults, pgmajfault being those of them that waited for a disk. The scope hierarchy
-    /// counts the groups below it too, and so does container with cgroup version 2, where it
-    /// is there for containers only.
+    /// Page faults; pgmajfault are those that waited for a disk. The scope hierarchy includes child
+    /// cgroups, as does container with cgroup version 2, which has it for containers only.
     FAILURES: Counter = "container_memory_failures_total" base CGROUP ["failure_type", "scope"];
-    /// Times that tasks were slowed down and made to reclaim because memory.high was exceeded;
+    /// Times that tasks were throttled and forced to reclaim because memory.high was exceeded;
     /// cgroup version 2 only.
     EVENTS_HIGH: Counter = "container_memory_events_high_total" base CGROUP [];
-    /// Times that memory was about to go over memory.max; cgroup version 2 only.
+    /// Times that memory usage was about to exceed memory.max; cgroup version 2 only.
     EVENTS_MAX: Counter = "container_memory_events_max_total" base CGROUP [];
-    /// Page cache that must still be written to disk.
+    /// Dirty page cache in bytes.
     FILE_DIRTY: Gauge = "container_memory_file_dirty_bytes" base CGROUP [];
-    /// Page cache that is being written to disk.
+    /// Page cache under writeback in bytes.
     FILE_WRITEBACK: Gauge = "container_memory_file_writeback_bytes" base CGROUP [];
-    /// Pages that the kernel looked at for reclaiming; cgroup version 2 only.
+    /// Pages scanned for reclaim; cgroup version 2 only.
     PGSCAN: Counter = "container_memory_pgscan_total" base CGROUP [];
-    /// Pages that the kernel reclaimed; cgroup version 2 only.
+    /// Pages reclaimed; cgroup version 2 only.
     PGSTEAL: Counter = "container_memory_pgsteal_total" base CGROUP [];
-    /// Pages of files that were read again soon after they had been reclaimed: the page cache
-    /// is too small.
+    /// Refaults of recently reclaimed file pages: the page cache is too small.
     REFAULT_FILE: Counter = "container_memory_workingset_refault_file_total" base CGROUP [];
-    /// Anonymous pages that were read back soon after they had been swapped out.
+    /// Refaults of recently reclaimed anonymous pages.
     REFAULT_ANON: Counter = "container_memory_workingset_refault_anon_total" base CGROUP [];
-    /// Limit on memory; absent without one.
+    /// Memory limit in bytes; absent without a limit.
     LIMIT: Gauge = "container_memory_limit_bytes" base CGROUP [];
-    /// Memory charged to it, page cache included, in percent of its limit; absent without one.
-    /// Page cache may fill it up without harm, the working set may not.
+    /// Memory usage, including page cache, in percent of the limit; absent without a limit. Page
+    /// cache may fill it without harm, the working set may not.
     USAGE_PERCENT: Gauge = "container_memory_usage_percent" base CGROUP [];
-    /// Tasks killed for want of memory. Of a container it goes on over restarts, and counts
-    /// the events its engine tells of where these grew more, as they do when the first process
-    /// is killed, whose group takes the kernel's count with it.
+    /// Tasks killed by the OOM killer, continued over restarts of a container. Where the count of
+    /// the cgroup is lost because its first process was killed, the OOM events of the engine count.
     OOM_EVENTS: Counter = "container_oom_events_total" base CGROUP [];
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerMemory {
     oom_kills: Mutex<OomKills>,

@@ -32,27 +32,34 @@ use load::GroupLoads;
 use schedstat::GroupSchedStats;
 
 metrics! {
-    /// Processes in the group, not counting those in groups below it.
+    /// Processes in the cgroup, without child cgroups.
     PROCESSES: Gauge = "container_processes" base CGROUP [];
-    /// Files that these processes have open; one that several share counts for each.
+    /// Open file descriptors of the processes; a shared one counts once for each process.
     FILE_DESCRIPTORS: Gauge = "container_file_descriptors" base CGROUP [];
-    /// Sockets that these processes have open; one that several share counts for each.
+    /// Open sockets of the processes; a shared one counts once for each process.
     SOCKETS: Gauge = "container_sockets" base CGROUP [];
-    /// The soft limit of the first process, such as of how many files it may have open; none if unlimited.
+    /// Soft resource limits of the first process; absent if unlimited.
     ULIMITS: Gauge = "container_ulimits_soft" base CGROUP ["ulimit"];
-    /// Threads of these processes by what they do. Those that wait for a disk are among the uninterruptible ones: iowaiting is not told apart.
+    /// Threads by state; those that wait for a disk are uninterruptible, so iowaiting is always
+    /// part of it.
     TASKS: Gauge = "container_tasks_state" base CGROUP ["state"];
-    /// Threads of these processes that run or are ready to, in thousandths and averaged over about 10 seconds. Counted at scrapes, so that if these are farther apart it is little but the last count; threads in groups below are not counted, also not for the root.
+    /// Running and runnable threads in thousandths, averaged over about 10 seconds. Sampled at
+    /// scrapes, so with long intervals close to the last count; child cgroups are not included.
     LOAD: Gauge = "container_cpu_load_average_10s" base CGROUP [];
-    /// Threads of these processes that wait and cannot be interrupted, mostly for a disk, in thousandths and averaged over about 10 seconds. Counted at scrapes, so that if these are farther apart it is little but the last count; threads in groups below are not counted, also not for the root.
+    /// Threads in uninterruptible sleep in thousandths, averaged over about 10 seconds. Sampled at
+    /// scrapes, so with long intervals close to the last count; child cgroups are not included.
     LOAD_UNINTERRUPTIBLE: Gauge = "container_cpu_load_d_average_10s" base CGROUP [];
-    /// Memory of these processes that was used since the kernel last marked it as unused, which it does when memory gets scarce; what several share counts for each.
+    /// Memory referenced since the kernel last cleared the referenced bits, which it does under
+    /// memory pressure; shared memory counts once for each process.
     REFERENCED: Gauge = "container_referenced_bytes" base CGROUP [];
-    /// Time that main threads of processes ran on a CPU, groups below included, also of processes that have ended; other threads, and processes that began and ended between two scrapes, are not counted.
+    /// Time that main threads ran on a CPU, including child cgroups and exited processes; without
+    /// other threads and processes that lived between two scrapes.
     RUN_SECONDS: Counter = "container_cpu_schedstat_run_seconds_total" base CGROUP [];
-    /// Time that main threads of processes were ready to run and waited for a CPU, groups below included, also of processes that have ended; other threads, and processes that began and ended between two scrapes, are not counted.
+    /// Time that main threads waited on a run queue, including child cgroups and exited processes;
+    /// without other threads and processes that lived between two scrapes.
     RUNQUEUE_SECONDS: Counter = "container_cpu_schedstat_runqueue_seconds_total" base CGROUP [];
-    /// Times that main threads of processes were given a CPU, groups below included, also of processes that have ended; other threads, and processes that began and ended between two scrapes, are not counted.
+    /// Time slices of main threads, including child cgroups and exited processes; without other
+    /// threads and processes that lived between two scrapes.
     RUN_PERIODS: Counter = "container_cpu_schedstat_run_periods_total" base CGROUP [];
 }
 
@@ -87,7 +94,6 @@ pub(super) struct ContainerProcessesFlags {
     container_processes_schedstat: bool,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct ContainerProcesses {
     flags: ContainerProcessesFlags,

@@ -8,19 +8,21 @@ use crate::{
 };
 
 metrics! {
-    /// Whether libvirt answered in this scrape.
+    /// Whether libvirt responded in this scrape.
     UP: Gauge = "libvirt_up" [];
-    /// The versions of the hypervisor and of libvirt's daemon: always 1. There is no libvirt_library, as this exporter speaks to the daemon itself.
+    /// Versions of the hypervisor and of the libvirt daemon: always 1; without libvirt_library,
+    /// because this exporter speaks the protocol itself.
     VERSIONS: Info = "libvirt_versions_info" ["hypervisor_running", "libvirtd_running", "libvirt_library"];
-    /// Which libvirt is asked, and the driver that answers there: always 1.
+    /// Connection URI and driver of libvirt: always 1.
     INFO: Info = "strata_libvirt_info" ["uri", "driver"];
-    /// How often this exporter connected to libvirt; after the first time, because the daemon was restarted or a connection was lost or given up.
+    /// Connections opened to libvirt; more than one after a restart of the daemon or a lost
+    /// connection.
     CONNECTIONS: Counter = "strata_libvirt_connections_total" [];
-    /// Requests that were made to libvirt.
+    /// Requests sent to libvirt.
     REQUESTS: Counter = "strata_libvirt_requests_total" [];
-    /// Events that libvirt told of.
+    /// Events received from libvirt.
     EVENTS: Counter = "strata_libvirt_events_total" [];
-    /// Requests that have no answer yet and whose scrapes are over: each is about a guest, or a daemon, that hangs.
+    /// Requests that are still unanswered after their scrape ended: the domain or the daemon hangs.
     STUCK_REQUESTS: Gauge = "strata_libvirt_stuck_requests" [];
 }
 

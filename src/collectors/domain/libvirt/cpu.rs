@@ -4,27 +4,30 @@ use super::labels::{DOMAIN, LabelledDomain};
 use crate::{family::Families, metrics};
 
 metrics! {
-    /// CPU time that the domain used on the host, its virtual CPUs' and that of what serves them.
+    /// CPU time used by the domain on the host, by virtual CPUs and emulator threads.
     TIME: Counter = "libvirt_domain_info_cpu_time_seconds_total" base DOMAIN [];
-    /// CPU time that the domain used on the host in user mode; the guest itself is in this or in the system time, as the kernel counts.
+    /// User CPU time used by the domain on the host; the kernel counts guest time in this or in the
+    /// system time.
     USER: Counter = "libvirt_domain_cpu_user_seconds_total" base DOMAIN [];
-    /// CPU time that the host's kernel used for the domain.
+    /// System CPU time used by the domain on the host.
     SYSTEM: Counter = "libvirt_domain_cpu_system_seconds_total" base DOMAIN [];
-    /// Virtual CPUs that the domain has.
+    /// Virtual CPUs of the domain.
     VIRTUAL_CPUS: Gauge = "libvirt_domain_info_virtual_cpus" base DOMAIN [];
-    /// Virtual CPUs that the domain has.
+    /// Virtual CPUs of the domain.
     VCPU_CURRENT: Gauge = "libvirt_domain_vcpu_current" base DOMAIN [];
-    /// Virtual CPUs that the domain can have without a restart.
+    /// Maximum number of virtual CPUs without a restart of the domain.
     VCPU_MAXIMUM: Gauge = "libvirt_domain_vcpu_maximum" base DOMAIN [];
-    /// What the virtual CPU is doing: 0 offline, 1 running, 2 blocked.
+    /// State of the virtual CPU: 0 offline, 1 running, 2 blocked.
     VCPU_STATE: Gauge = "libvirt_domain_vcpu_state" base DOMAIN ["vcpu"];
-    /// The host's CPU that the virtual CPU ran on last. Absent where its thread is not seen.
+    /// Host CPU on which the virtual CPU ran last; absent where its thread is not visible.
     VCPU_CPU: Gauge = "libvirt_domain_vcpu_cpu" base DOMAIN ["vcpu"];
-    /// CPU time that the virtual CPU used.
+    /// CPU time used by the virtual CPU.
     VCPU_TIME: Counter = "libvirt_domain_vcpu_time_seconds_total" base DOMAIN ["vcpu"];
-    /// Time that the virtual CPU waited for I/O. Absent where the host's kernel does not count it, see kernel.sched_schedstats.
+    /// Time that the virtual CPU waited for I/O; absent unless kernel.sched_schedstats is enabled
+    /// on the host.
     VCPU_WAIT: Counter = "libvirt_domain_vcpu_wait_seconds_total" base DOMAIN ["vcpu"];
-    /// Time that the virtual CPU could have run while the host ran something else: what the guest sees as stolen.
+    /// Time that the virtual CPU was runnable but not running on the host (steal time of the
+    /// guest).
     VCPU_DELAY: Counter = "libvirt_domain_vcpu_delay_seconds_total" base DOMAIN ["vcpu"];
 }
 

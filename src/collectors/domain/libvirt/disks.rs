@@ -16,37 +16,39 @@ use crate::{
 };
 
 metrics! {
-    /// A disk, floppy or CD-ROM of the domain, whether it runs or not: always 1. Without a source_file where it has no medium.
+    /// Disk, floppy or CD-ROM of the domain: always 1; without source_file if no medium is
+    /// inserted.
     INFO: Info = "libvirt_domain_block_stats_info" base DOMAIN ["disk_type", "target_bus", "driver_name", "driver_type", "driver_cache", "driver_discard", "source_file", "source_protocol", "target_device", "serial"];
-    /// A disk, floppy or CD-ROM of the domain, whether it runs or not: always 1.
+    /// Disk, floppy or CD-ROM of the domain: always 1.
     META: Gauge = "libvirt_domain_block_meta" base DOMAIN ["target_device", "source_file", "serial", "bus", "disk_type", "driver_type", "cache", "discard"];
-    /// Bytes that were read.
+    /// Bytes read.
     READ_BYTES: Counter = "libvirt_domain_block_stats_read_bytes_total" base DOMAIN ["target_device"];
-    /// Requests to read.
+    /// Read requests.
     READ_REQUESTS: Counter = "libvirt_domain_block_stats_read_requests_total" base DOMAIN ["target_device"];
-    /// Seconds that all requests to read took together.
+    /// Total time of read requests.
     READ_TIME: Counter = "libvirt_domain_block_stats_read_time_seconds_total" base DOMAIN ["target_device"];
-    /// Bytes that were written.
+    /// Bytes written.
     WRITE_BYTES: Counter = "libvirt_domain_block_stats_write_bytes_total" base DOMAIN ["target_device"];
-    /// Requests to write.
+    /// Write requests.
     WRITE_REQUESTS: Counter = "libvirt_domain_block_stats_write_requests_total" base DOMAIN ["target_device"];
-    /// Seconds that all requests to write took together.
+    /// Total time of write requests.
     WRITE_TIME: Counter = "libvirt_domain_block_stats_write_time_seconds_total" base DOMAIN ["target_device"];
-    /// Requests to write back what is cached.
+    /// Flush requests.
     FLUSH_REQUESTS: Counter = "libvirt_domain_block_stats_flush_requests_total" base DOMAIN ["target_device"];
-    /// Seconds that all requests to write back what is cached took together.
+    /// Total time of flush requests.
     FLUSH_TIME: Counter = "libvirt_domain_block_stats_flush_time_seconds_total" base DOMAIN ["target_device"];
-    /// Errors, where the hypervisor counts them: Xen does, QEMU does not, see libvirt_domain_block_io_errors_total.
+    /// Errors counted by the hypervisor; Xen counts them, QEMU does not (see
+    /// libvirt_domain_block_io_errors_total).
     ERRORS: Counter = "libvirt_domain_block_stats_errors_total" base DOMAIN ["target_device"];
-    /// Errors of the disk that the hypervisor told of since this exporter listens to libvirt.
+    /// I/O error events of the disk since this exporter connected to libvirt.
     IO_ERRORS: Counter = "libvirt_domain_block_io_errors_total" base DOMAIN ["target_device"];
-    /// Bytes that the guest sees.
+    /// Logical size of the disk in bytes.
     CAPACITY: Gauge = "libvirt_domain_block_stats_capacity_bytes" base DOMAIN ["target_device"];
-    /// Bytes in use of what the disk is made of, holes left out.
+    /// Allocated size of the disk image in bytes, without holes.
     ALLOCATION: Gauge = "libvirt_domain_block_stats_allocation_bytes" base DOMAIN ["target_device"];
-    /// Bytes in use of what the disk is made of, holes left out.
+    /// Allocated size of the disk image in bytes, without holes.
     TINKOFF_ALLOCATION: Gauge = "libvirt_domain_block_stats_allocation" base DOMAIN ["target_device"];
-    /// Bytes of the file or device that the disk is made of.
+    /// Size of the file or device behind the disk in bytes.
     PHYSICAL: Gauge = "libvirt_domain_block_stats_physicalsize_bytes" base DOMAIN ["target_device"];
 }
 

@@ -11,25 +11,27 @@ use super::labels::{DOMAIN, LabelledDomain};
 use crate::{family::Families, metrics, pattern::Pattern};
 
 metrics! {
-    /// How long an I/O thread of QEMU polls at most before it sleeps. One series for each thread.
+    /// Maximum polling time of an I/O thread of QEMU before it sleeps, one series per thread.
     POLL_MAX: Gauge = "libvirt_domain_iothread_poll_max_seconds" base DOMAIN ["iothread"];
-    /// How fast the guest writes to memory that it had not written to, as was last measured; nobody measures unless told to.
+    /// Rate at which the guest dirties memory, from the last measurement; absent unless a
+    /// measurement was requested.
     DIRTY_RATE: Gauge = "libvirt_domain_dirty_rate_bytes_per_second" base DOMAIN [];
-    /// What hardware counted for the domain, where that was switched on for it (virsh perf --enable).
+    /// Hardware performance events of the domain that were enabled with virsh perf --enable.
     PERF: Counter = "libvirt_domain_perf_events_total" base DOMAIN ["event"];
-    /// Cache of the CPUs that the domain holds, where that was switched on for it (virsh perf --enable cmt).
+    /// CPU cache occupancy of the domain; only if enabled with virsh perf --enable cmt.
     CACHE_OCCUPANCY: Gauge = "libvirt_domain_perf_cache_occupancy_bytes" base DOMAIN [];
-    /// What KVM counted for the domain as a whole, by KVM's names.
+    /// KVM event counters of the domain, with the names of KVM.
     EVENTS: Counter = "libvirt_domain_kvm_events_total" base DOMAIN ["stat"];
-    /// What KVM has for the domain as a whole at this moment, by KVM's names.
+    /// Current KVM statistics of the domain, with the names of KVM.
     CURRENT: Gauge = "libvirt_domain_kvm_current" base DOMAIN ["stat"];
-    /// The most that KVM ever had for the domain as a whole, by KVM's names.
+    /// Peak KVM statistics of the domain, with the names of KVM.
     PEAK: Gauge = "libvirt_domain_kvm_peak" base DOMAIN ["stat"];
-    /// What KVM counted for the virtual CPU, by KVM's names: exits are the times that the guest gave way to the host.
+    /// KVM event counters of the virtual CPU, with the names of KVM; exits are switches from the
+    /// guest to the host.
     VCPU_EVENTS: Counter = "libvirt_domain_vcpu_kvm_events_total" base DOMAIN ["vcpu", "stat"];
-    /// What KVM has for the virtual CPU at this moment, by KVM's names.
+    /// Current KVM statistics of the virtual CPU, with the names of KVM.
     VCPU_CURRENT: Gauge = "libvirt_domain_vcpu_kvm_current" base DOMAIN ["vcpu", "stat"];
-    /// The most that KVM ever had for the virtual CPU, by KVM's names.
+    /// Peak KVM statistics of the virtual CPU, with the names of KVM.
     VCPU_PEAK: Gauge = "libvirt_domain_vcpu_kvm_peak" base DOMAIN ["vcpu", "stat"];
 }
 

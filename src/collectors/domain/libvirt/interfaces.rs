@@ -13,25 +13,25 @@ use super::{
 use crate::{error::Error, family::Families, metrics, sources::libvirt::InterfaceDef};
 
 metrics! {
-    /// An interface of the domain, whether it runs or not: always 1. Without a target_device where it is no device of the host's.
+    /// Interface of the domain: always 1; without target_device if it is not a device of the host.
     INFO: Info = "libvirt_domain_interface_stats_info" base DOMAIN ["interface_type", "source_bridge", "target_device", "mac_address", "model_type", "mtu_size"];
-    /// An interface of the domain, its bridge and the id of its port on a virtual switch: always 1.
+    /// Interface of the domain with its bridge and virtual switch port id: always 1.
     META: Gauge = "libvirt_domain_interface_meta" base DOMAIN ["source_bridge", "target_device", "virtual_interface"];
-    /// Bytes that the guest received.
+    /// Bytes received by the domain.
     RECEIVE_BYTES: Counter = "libvirt_domain_interface_stats_receive_bytes_total" base DOMAIN ["target_device"];
-    /// Packets that the guest received.
+    /// Packets received by the domain.
     RECEIVE_PACKETS: Counter = "libvirt_domain_interface_stats_receive_packets_total" base DOMAIN ["target_device"];
-    /// Damaged packets on the way to the guest.
+    /// Receive errors of the domain.
     RECEIVE_ERRORS: Counter = "libvirt_domain_interface_stats_receive_errors_total" base DOMAIN ["target_device"];
-    /// Packets on the way to the guest that were dropped, mostly because it did not take them fast enough.
+    /// Packets to the domain that were dropped, mostly because it did not read them fast enough.
     RECEIVE_DROPS: Counter = "libvirt_domain_interface_stats_receive_drops_total" base DOMAIN ["target_device"];
-    /// Bytes that the guest sent.
+    /// Bytes sent by the domain.
     TRANSMIT_BYTES: Counter = "libvirt_domain_interface_stats_transmit_bytes_total" base DOMAIN ["target_device"];
-    /// Packets that the guest sent.
+    /// Packets sent by the domain.
     TRANSMIT_PACKETS: Counter = "libvirt_domain_interface_stats_transmit_packets_total" base DOMAIN ["target_device"];
-    /// Damaged packets from the guest.
+    /// Transmit errors of the domain.
     TRANSMIT_ERRORS: Counter = "libvirt_domain_interface_stats_transmit_errors_total" base DOMAIN ["target_device"];
-    /// Packets from the guest that were dropped.
+    /// Packets from the domain that were dropped.
     TRANSMIT_DROPS: Counter = "libvirt_domain_interface_stats_transmit_drops_total" base DOMAIN ["target_device"];
 }
 

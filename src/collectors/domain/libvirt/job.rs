@@ -4,29 +4,30 @@ use super::labels::{DOMAIN, LabelledDomain};
 use crate::{family::Families, metrics};
 
 metrics! {
-    /// The kind of the domain's job, as libvirt's number: 0 none, 1 one whose end can be foretold, 2 one whose end cannot, 3 completed, 4 failed, 5 cancelled.
+    /// Type of the current job of the domain: 0 none, 1 bounded, 2 unbounded, 3 completed, 4
+    /// failed, 5 cancelled.
     TYPE: Gauge = "libvirt_domain_job_info_type" base DOMAIN [];
-    /// Time since the domain's job began.
+    /// Time since the start of the job.
     ELAPSED: Gauge = "libvirt_domain_job_info_time_elapsed_seconds" base DOMAIN [];
-    /// Time that the domain's job may still take.
+    /// Estimated time until the end of the job.
     REMAINING: Gauge = "libvirt_domain_job_info_time_remaining_seconds" base DOMAIN [];
-    /// Bytes that the domain's job is about in all.
+    /// Total bytes of the job.
     DATA_TOTAL: Gauge = "libvirt_domain_job_info_data_total_bytes" base DOMAIN [];
-    /// Bytes that the domain's job is done with.
+    /// Bytes processed by the job.
     DATA_PROCESSED: Gauge = "libvirt_domain_job_info_data_processed_bytes" base DOMAIN [];
-    /// Bytes that are left for the domain's job.
+    /// Bytes that the job has left to process.
     DATA_REMAINING: Gauge = "libvirt_domain_job_info_data_remaining_bytes" base DOMAIN [];
-    /// Bytes of memory that the domain's job is about in all.
+    /// Total bytes of memory of the job.
     MEMORY_TOTAL: Gauge = "libvirt_domain_job_info_memory_total_bytes" base DOMAIN [];
-    /// Bytes of memory that the domain's job is done with.
+    /// Bytes of memory processed by the job.
     MEMORY_PROCESSED: Gauge = "libvirt_domain_job_info_memory_processed_bytes" base DOMAIN [];
-    /// Bytes of memory that are left for the domain's job.
+    /// Bytes of memory that the job has left to process.
     MEMORY_REMAINING: Gauge = "libvirt_domain_job_info_memory_remaining_bytes" base DOMAIN [];
-    /// Bytes of disks that the domain's job is about in all.
+    /// Total bytes of disks of the job.
     FILE_TOTAL: Gauge = "libvirt_domain_job_info_file_total_bytes" base DOMAIN [];
-    /// Bytes of disks that the domain's job is done with.
+    /// Bytes of disks processed by the job.
     FILE_PROCESSED: Gauge = "libvirt_domain_job_info_file_processed_bytes" base DOMAIN [];
-    /// Bytes of disks that are left for the domain's job.
+    /// Bytes of disks that the job has left to process.
     FILE_REMAINING: Gauge = "libvirt_domain_job_info_file_remaining_bytes" base DOMAIN [];
 }
 

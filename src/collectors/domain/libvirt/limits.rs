@@ -10,43 +10,52 @@ use crate::{
 };
 
 metrics! {
-    /// Bytes that may be read and written together in a second, as the description of the domain limits it. Absent where that is not limited.
+    /// Limit on read and write bytes per second in the definition of the domain; absent without a
+    /// limit.
     TOTAL_BYTES: Gauge = "libvirt_domain_block_stats_limit_total_bytes" base DOMAIN ["target_device"];
-    /// Bytes that may be read in a second, as the description of the domain limits it. Absent where that is not limited.
+    /// Limit on read bytes per second in the definition of the domain; absent without a limit.
     READ_BYTES: Gauge = "libvirt_domain_block_stats_limit_read_bytes" base DOMAIN ["target_device"];
-    /// Bytes that may be written in a second, as the description of the domain limits it. Absent where that is not limited.
+    /// Limit on write bytes per second in the definition of the domain; absent without a limit.
     WRITE_BYTES: Gauge = "libvirt_domain_block_stats_limit_write_bytes" base DOMAIN ["target_device"];
-    /// Requests to read and write together that there may be in a second, as the description of the domain limits it. Absent where that is not limited.
+    /// Limit on read and write requests per second in the definition of the domain; absent without
+    /// a limit.
     TOTAL_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_total_requests" base DOMAIN ["target_device"];
-    /// Requests to read that there may be in a second, as the description of the domain limits it. Absent where that is not limited.
+    /// Limit on read requests per second in the definition of the domain; absent without a limit.
     READ_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_read_requests" base DOMAIN ["target_device"];
-    /// Requests to write that there may be in a second, as the description of the domain limits it. Absent where that is not limited.
+    /// Limit on write requests per second in the definition of the domain; absent without a limit.
     WRITE_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_write_requests" base DOMAIN ["target_device"];
-    /// Bytes that may be read and written together in a second for a while. Absent where there is no such limit.
+    /// Limit on read and write bytes per second during a burst; absent without a limit.
     BURST_TOTAL_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_total_bytes" base DOMAIN ["target_device"];
-    /// Bytes that may be read in a second for a while. Absent where there is no such limit.
+    /// Limit on read bytes per second during a burst; absent without a limit.
     BURST_READ_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_read_bytes" base DOMAIN ["target_device"];
-    /// Bytes that may be written in a second for a while. Absent where there is no such limit.
+    /// Limit on write bytes per second during a burst; absent without a limit.
     BURST_WRITE_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_write_bytes" base DOMAIN ["target_device"];
-    /// Requests to read and write together that there may be in a second for a while. Absent where there is no such limit.
+    /// Limit on read and write requests per second during a burst; absent without a limit.
     BURST_TOTAL_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_total_requests" base DOMAIN ["target_device"];
-    /// Requests to read that there may be in a second for a while. Absent where there is no such limit.
+    /// Limit on read requests per second during a burst; absent without a limit.
     BURST_READ_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_read_requests" base DOMAIN ["target_device"];
-    /// Requests to write that there may be in a second for a while. Absent where there is no such limit.
+    /// Limit on write requests per second during a burst; absent without a limit.
     BURST_WRITE_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_write_requests" base DOMAIN ["target_device"];
-    /// How long as many bytes as libvirt_domain_block_stats_limit_burst_total_bytes says may be read and written together. Absent where the description does not say.
+    /// Maximum duration of a burst at libvirt_domain_block_stats_limit_burst_total_bytes; absent if
+    /// not defined.
     LENGTH_TOTAL_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_total_bytes_length_seconds" base DOMAIN ["target_device"];
-    /// How long as many bytes as libvirt_domain_block_stats_limit_burst_read_bytes says may be read. Absent where the description does not say.
+    /// Maximum duration of a burst at libvirt_domain_block_stats_limit_burst_read_bytes; absent if
+    /// not defined.
     LENGTH_READ_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_read_bytes_length_seconds" base DOMAIN ["target_device"];
-    /// How long as many bytes as libvirt_domain_block_stats_limit_burst_write_bytes says may be written. Absent where the description does not say.
+    /// Maximum duration of a burst at libvirt_domain_block_stats_limit_burst_write_bytes; absent if
+    /// not defined.
     LENGTH_WRITE_BYTES: Gauge = "libvirt_domain_block_stats_limit_burst_write_bytes_length_seconds" base DOMAIN ["target_device"];
-    /// How long there may be as many requests as libvirt_domain_block_stats_limit_burst_total_requests says. Absent where the description does not say.
+    /// Maximum duration of a burst at libvirt_domain_block_stats_limit_burst_total_requests; absent
+    /// if not defined.
     LENGTH_TOTAL_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_length_total_requests_seconds" base DOMAIN ["target_device"];
-    /// How long there may be as many requests as libvirt_domain_block_stats_limit_burst_read_requests says. Absent where the description does not say.
+    /// Maximum duration of a burst at libvirt_domain_block_stats_limit_burst_read_requests; absent
+    /// if not defined.
     LENGTH_READ_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_length_read_requests_seconds" base DOMAIN ["target_device"];
-    /// How long there may be as many requests as libvirt_domain_block_stats_limit_burst_write_requests says. Absent where the description does not say.
+    /// Maximum duration of a burst at libvirt_domain_block_stats_limit_burst_write_requests; absent
+    /// if not defined.
     LENGTH_WRITE_REQUESTS: Gauge = "libvirt_domain_block_stats_limit_burst_length_write_requests_seconds" base DOMAIN ["target_device"];
-    /// Bytes of which each so many count as a request of their own, where a request has more. Absent where each counts as one.
+    /// Size above which a request counts as several toward the limit on requests; absent if each
+    /// counts as one.
     REQUEST_SIZE: Gauge = "libvirt_domain_block_stats_size_iops_bytes" base DOMAIN ["target_device"];
 }
 

@@ -10,45 +10,47 @@ use crate::{
 };
 
 metrics! {
-    /// Memory that the domain may have at most.
+    /// Maximum memory of the domain in bytes.
     MAXIMUM: Gauge = "libvirt_domain_info_maximum_memory_bytes" base DOMAIN [];
-    /// Memory that the domain has been given, whatever the guest makes of it. Absent while it does not run.
+    /// Memory assigned to the domain (balloon) in bytes; absent while it is not running.
     USAGE: Gauge = "libvirt_domain_info_memory_usage_bytes" base DOMAIN [];
-    /// Memory that the domain may have at most.
+    /// Maximum memory of the domain in bytes.
     STATS_MAXIMUM: Gauge = "libvirt_domain_memory_stats_maximum_bytes" base DOMAIN [];
-    /// Memory that the domain has been given, whatever the guest makes of it. Absent while it does not run.
+    /// Memory assigned to the domain (balloon) in bytes; absent while it is not running.
     CURRENT_BALLOON: Gauge = "libvirt_domain_memory_stats_current_balloon_bytes" base DOMAIN [];
-    /// Memory that the domain has been given, whatever the guest makes of it. Absent while it does not run.
+    /// Memory assigned to the domain (balloon) in bytes; absent while it is not running.
     ACTUAL_BALLOON: Gauge = "libvirt_domain_memory_stats_actual_balloon_bytes" base DOMAIN [];
-    /// Memory that the host holds in RAM for the domain, that of QEMU itself included.
+    /// Resident memory of the domain on the host in bytes, including QEMU itself.
     RSS: Gauge = "libvirt_domain_memory_stats_rss_bytes" base DOMAIN [];
-    /// Memory that the guest sees, by its own account.
+    /// Total memory visible to the guest in bytes, reported by the guest.
     AVAILABLE: Gauge = "libvirt_domain_memory_stats_available_bytes" base DOMAIN [];
-    /// Memory that the guest could use without swapping, caches included, by its own account.
+    /// Memory that the guest could use without swapping in bytes, reported by the guest.
     USABLE: Gauge = "libvirt_domain_memory_stats_usable_bytes" base DOMAIN [];
-    /// Memory that the guest uses for nothing at all, by its own account.
+    /// Unused memory of the guest in bytes, reported by the guest.
     UNUSED: Gauge = "libvirt_domain_memory_stats_unused_bytes" base DOMAIN [];
-    /// What of the memory that it sees the guest could not use without swapping, in percent. Absent where the guest does not report.
+    /// Memory of the guest that is not usable without swapping, in percent of the available memory;
+    /// absent if the guest does not report.
     USED_PERCENT: Gauge = "libvirt_domain_memory_stats_used_percent" base DOMAIN [];
-    /// What the guest read back from swap in all, by its own account.
+    /// Total bytes swapped in, reported by the guest.
     SWAP_IN: Gauge = "libvirt_domain_memory_stats_swap_in_bytes" base DOMAIN [];
-    /// What the guest swapped out in all, by its own account.
+    /// Total bytes swapped out, reported by the guest.
     SWAP_OUT: Gauge = "libvirt_domain_memory_stats_swap_out_bytes" base DOMAIN [];
-    /// Page faults of the guest that waited for a disk, by its own account.
+    /// Major page faults, reported by the guest.
     MAJOR_FAULTS: Counter = "libvirt_domain_memory_stats_major_fault_total" base DOMAIN [];
-    /// Other page faults of the guest, by its own account.
+    /// Minor page faults, reported by the guest.
     MINOR_FAULTS: Counter = "libvirt_domain_memory_stats_minor_fault_total" base DOMAIN [];
-    /// Page cache of the guest, by its own account.
+    /// Page cache in bytes, reported by the guest.
     DISK_CACHES: Gauge = "libvirt_domain_memory_stats_disk_caches_bytes" base DOMAIN [];
-    /// Page cache of the guest, by its own account.
+    /// Page cache in bytes, reported by the guest.
     DISK_CACHE: Gauge = "libvirt_domain_memory_stats_disk_cache_bytes" base DOMAIN [];
-    /// Huge pages that the guest got in all, by its own account.
+    /// Successful huge page allocations, reported by the guest.
     HUGETLB_PGALLOC: Gauge = "libvirt_domain_memory_stats_hugetlb_pgalloc_total" base DOMAIN [];
-    /// Huge pages that the guest wanted and did not get in all, by its own account.
+    /// Failed huge page allocations, reported by the guest.
     HUGETLB_PGFAIL: Gauge = "libvirt_domain_memory_stats_hugetlb_pgfail_total" base DOMAIN [];
-    /// When the guest last reported, in seconds since 1970: what it said is as old as that. Absent if it never did.
+    /// Unix time of the last report of the guest; absent without one.
     LAST_UPDATE: Gauge = "libvirt_domain_memory_stats_last_update_timestamp_seconds" base DOMAIN [];
-    /// Time from one report of the guest's to the next, as its description wants it; 0 where the guest is not asked to report, so that what it would say is absent or old.
+    /// Configured interval of the reports of the guest in seconds; 0 if they are not requested, so
+    /// that reported values are absent or old.
     PERIOD: Gauge = "libvirt_domain_memory_stats_period_seconds" base DOMAIN [];
 }
 

@@ -4,11 +4,12 @@ use super::labels::{DOMAIN, LabelledDomain};
 use crate::{family::Families, metrics, sources::libvirt::Nova};
 
 metrics! {
-    /// What the domain is: always 1. The id is libvirt's number for this run and changes with each start; empty where it does not run.
+    /// Properties of the domain: always 1. The id changes with each start and is empty while the
+    /// domain is not running.
     INFO: Info = "libvirt_domain_info" base DOMAIN ["os_type", "os_type_arch", "os_type_machine", "uuid", "id", "title"];
-    /// What OpenStack says of the instance: always 1. Absent where it says nothing.
+    /// OpenStack metadata of the instance: always 1; absent without metadata.
     OPENSTACK_INFO: Info = "libvirt_domain_openstack_info" base DOMAIN ["instance_name", "instance_id", "flavor_name", "user_name", "user_id", "project_name", "project_id"];
-    /// The domain's UUID, and what OpenStack says of the instance, all empty where it says nothing: always 1.
+    /// UUID and OpenStack metadata of the domain, empty without metadata: always 1.
     META: Gauge = "libvirt_domain_info_meta" base DOMAIN ["uuid", "instance_name", "flavor", "user_name", "user_uuid", "project_name", "project_uuid", "root_type", "root_uuid"];
 }
 

@@ -39,9 +39,9 @@ use labels::LabelledDomain;
 use totals::DeviceTotals;
 
 metrics! {
-    /// Domains, whatever they are doing.
+    /// Domains in any state.
     DOMAINS: Gauge = "libvirt_domains" [];
-    /// Domains that run or are paused. With --collector.libvirt.compat=kumina.
+    /// Running and paused domains. With --collector.libvirt.compat=kumina.
     DOMAINS_NUMBER: Gauge = "libvirt_domains_number" [];
 }
 
@@ -93,7 +93,6 @@ pub(super) struct LibvirtCollectorFlags {
     libvirt_kvm_include: Pattern,
 }
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct LibvirtCollector {
     compat: CompatNames,

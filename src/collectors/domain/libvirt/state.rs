@@ -9,33 +9,40 @@ use super::labels::{DOMAIN, DOMAIN_UUID, LabelledDomain};
 use crate::{family::Families, metrics, sources::libvirt::DomainState};
 
 metrics! {
-    /// What the domain is doing, as libvirt's number, and that in words: 0 nothing known, 1 running, 2 blocked, 3 paused, 4 about to be off, 5 off, 6 crashed, 7 asleep.
+    /// State of the domain as a number: 0 no state, 1 running, 2 blocked, 3 paused, 4 shutting
+    /// down, 5 shut off, 6 crashed, 7 suspended by guest power management; and in words.
     INFO_STATE: Gauge = "libvirt_domain_info_state" base DOMAIN ["state_desc"];
-    /// What the domain is doing, as libvirt's number: 0 nothing known, 1 running, 2 blocked, 3 paused, 4 about to be off, 5 off, 6 crashed, 7 asleep.
+    /// State of the domain as a number: 0 no state, 1 running, 2 blocked, 3 paused, 4 shutting
+    /// down, 5 shut off, 6 crashed, 7 suspended by guest power management.
     VSTATE: Gauge = "libvirt_domain_info_vstate" base DOMAIN [];
-    /// What the domain is doing, as libvirt's number: 0 nothing known, 1 running, 2 blocked, 3 paused, 4 about to be off, 5 off, 6 crashed, 7 asleep. With --collector.libvirt.compat=kumina.
+    /// State of the domain as a number: 0 no state, 1 running, 2 blocked, 3 paused, 4 shutting
+    /// down, 5 shut off, 6 crashed, 7 suspended by guest power management. With
+    /// --collector.libvirt.compat=kumina.
     STATE_CODE: Gauge = "libvirt_domain_state_code" base DOMAIN_UUID [];
-    /// Whether the domain is in this state: 1 for one of the eight, else 0.
+    /// Whether the domain is in this state: 1 for one of the eight states, 0 for the others.
     STATE: Gauge = "libvirt_domain_state" base DOMAIN ["state"];
-    /// Why the domain is in its state, as libvirt's number, whose meaning depends on the state, and in words: a disk with an I/O error is state paused and reason ioerror.
+    /// Reason of the state of the domain, as the number of libvirt, whose meaning depends on the
+    /// state, and in words: state paused and reason ioerror after a disk error.
     REASON: Gauge = "libvirt_domain_info_state_reason" base DOMAIN ["state", "reason"];
-    /// Times that the domain was started since this exporter listens to libvirt.
+    /// Starts of the domain since this exporter connected to libvirt.
     STARTS: Counter = "libvirt_domain_starts_total" base DOMAIN [];
-    /// Times that the domain stopped, for whatever reason, since this exporter listens to libvirt.
+    /// Stops of the domain for any reason since this exporter connected to libvirt.
     STOPS: Counter = "libvirt_domain_stops_total" base DOMAIN [];
-    /// Times that the domain crashed since this exporter listens to libvirt.
+    /// Crashes of the domain since this exporter connected to libvirt.
     CRASHES: Counter = "libvirt_domain_crashes_total" base DOMAIN [];
-    /// When the domain was started, in seconds since 1970, by its control group. Absent where this is not seen.
+    /// Unix time of the start of the domain, from its cgroup; absent if the cgroup is not visible.
     START_TIME: Gauge = "libvirt_domain_start_time_seconds" base DOMAIN [];
-    /// Time since the domain was started, by its control group, pauses included. Absent where this is not seen.
+    /// Time since the start of the domain, including pauses, from its cgroup; absent if the cgroup
+    /// is not visible.
     UPTIME: Gauge = "libvirt_domain_uptime_seconds" base DOMAIN [];
-    /// Whether libvirt left out what it could not get without waiting, because the domain is busy or hangs: what is missing is absent.
+    /// Whether libvirt left out statistics that it could not get without waiting, because the
+    /// domain is busy or hangs.
     PARTIAL: Gauge = "libvirt_domain_stats_partial" base DOMAIN [];
-    /// Whether an earlier question about the domain has no answer yet: the guest, or what it depends on, hangs.
+    /// Whether an earlier request about the domain is still unanswered because the domain hangs.
     STUCK: Gauge = "libvirt_domain_stuck" base DOMAIN [];
-    /// Whether the domain did not answer in time: what is missing is absent.
+    /// Whether the request about the domain timed out; its statistics are absent.
     TIMED_OUT: Gauge = "libvirt_domain_timed_out" base DOMAIN [];
-    /// Time that libvirt took to answer about the domain in this scrape. Absent where it did not.
+    /// Time that libvirt took to report the domain in this scrape; absent if it did not respond.
     DURATION: Gauge = "libvirt_domain_scrape_duration_seconds" base DOMAIN [];
 }
 

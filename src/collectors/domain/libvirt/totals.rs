@@ -18,29 +18,31 @@ use crate::{
 };
 
 metrics! {
-    /// Bytes that the guest received on all its interfaces, those that were unplugged since it was started among them.
+    /// Bytes received on all interfaces of the domain, including those unplugged since its start.
     RECEIVE_BYTES: Counter = "libvirt_domain_net_receive_bytes_total" base DOMAIN [];
-    /// Packets that the guest received on all its interfaces, those that were unplugged since it was started among them.
+    /// Packets received on all interfaces of the domain, including those unplugged since its start.
     RECEIVE_PACKETS: Counter = "libvirt_domain_net_receive_packets_total" base DOMAIN [];
-    /// Damaged packets on the way to the guest on all its interfaces, those that were unplugged since it was started among them.
+    /// Receive errors on all interfaces of the domain, including those unplugged since its start.
     RECEIVE_ERRORS: Counter = "libvirt_domain_net_receive_errors_total" base DOMAIN [];
-    /// Packets on the way to the guest that were dropped on all its interfaces, those that were unplugged since it was started among them.
+    /// Packets to the domain dropped on all interfaces of the domain, including those unplugged
+    /// since its start.
     RECEIVE_DROPS: Counter = "libvirt_domain_net_receive_drops_total" base DOMAIN [];
-    /// Bytes that the guest sent on all its interfaces, those that were unplugged since it was started among them.
+    /// Bytes sent on all interfaces of the domain, including those unplugged since its start.
     TRANSMIT_BYTES: Counter = "libvirt_domain_net_transmit_bytes_total" base DOMAIN [];
-    /// Packets that the guest sent on all its interfaces, those that were unplugged since it was started among them.
+    /// Packets sent on all interfaces of the domain, including those unplugged since its start.
     TRANSMIT_PACKETS: Counter = "libvirt_domain_net_transmit_packets_total" base DOMAIN [];
-    /// Damaged packets from the guest on all its interfaces, those that were unplugged since it was started among them.
+    /// Transmit errors on all interfaces of the domain, including those unplugged since its start.
     TRANSMIT_ERRORS: Counter = "libvirt_domain_net_transmit_errors_total" base DOMAIN [];
-    /// Packets from the guest that were dropped on all its interfaces, those that were unplugged since it was started among them.
+    /// Packets from the domain dropped on all interfaces of the domain, including those unplugged
+    /// since its start.
     TRANSMIT_DROPS: Counter = "libvirt_domain_net_transmit_drops_total" base DOMAIN [];
-    /// Bytes that were read from all disks, those that were unplugged since the domain was started among them.
+    /// Bytes read of all disks of the domain, including those unplugged since its start.
     READ_BYTES: Counter = "libvirt_domain_disk_read_bytes_total" base DOMAIN [];
-    /// Requests to read from all disks, those that were unplugged since the domain was started among them.
+    /// Read requests of all disks of the domain, including those unplugged since its start.
     READ_REQUESTS: Counter = "libvirt_domain_disk_read_requests_total" base DOMAIN [];
-    /// Bytes that were written to all disks, those that were unplugged since the domain was started among them.
+    /// Bytes written of all disks of the domain, including those unplugged since its start.
     WRITE_BYTES: Counter = "libvirt_domain_disk_write_bytes_total" base DOMAIN [];
-    /// Requests to write to all disks, those that were unplugged since the domain was started among them.
+    /// Write requests of all disks of the domain, including those unplugged since its start.
     WRITE_REQUESTS: Counter = "libvirt_domain_disk_write_requests_total" base DOMAIN [];
 }
 
