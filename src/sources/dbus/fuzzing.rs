@@ -1,4 +1,4 @@
-//! Foreign bytes for what is said over D-Bus: see [`crate::fuzzing`].
+//! Fuzz target for the D-Bus client: see [`crate::fuzzing`].
 
 use std::{
     io::{Read, Write},
@@ -10,12 +10,12 @@ use std::{
 
 use super::Daemon;
 
-/// Whoever plays the daemon answers at once or goes.
+/// Limit for one run: the fake daemon replies at once or closes the connection.
 const AT_MOST: Duration = Duration::from_secs(8);
 
-/// Lets somebody talk to a daemon that answers as the bytes say: after a byte that says
-/// what it is and two that say how long, the length of a signature, the signature and the
-/// body; or the name of an error; or what is sent as it is.
+/// Connects a client to a daemon scripted by the input. Each step is a byte for its kind and two
+/// for its length; then follow, depending on the kind, the length of a signature, the signature
+/// and the body, or the name of an error, or raw bytes that are sent unchanged.
 pub(crate) fn talk<T>(
     bytes: &[u8],
     socket: &Path,
@@ -25,7 +25,7 @@ pub(crate) fn talk<T>(
     let script = bytes.to_vec();
     let daemon = thread::spawn(move || {
         if let Ok((stream, _)) = listener.accept() {
-            // Whoever asked may have gone.
+            // The client may have disconnected.
             serve(stream, &script);
         }
     });
@@ -35,7 +35,7 @@ pub(crate) fn talk<T>(
         Instant::now() < deadline,
         "somebody waits for what never comes"
     );
-    // Somebody who never connected would leave it waiting.
+    // Without a connection `accept` would block forever.
     UnixStream::connect(socket).ok();
     daemon.join().ok();
     Some(said)
@@ -78,7 +78,7 @@ fn serve(mut stream: UnixStream, script: &[u8]) -> Option<()> {
     }
 }
 
-/// Reads a call; says its serial number.
+/// Reads a method call and returns its serial number.
 fn question(stream: &mut UnixStream) -> Option<[u8; 4]> {
     let mut head = [0; 16];
     stream.read_exact(&mut head).ok()?;
@@ -91,7 +91,7 @@ fn question(stream: &mut UnixStream) -> Option<[u8; 4]> {
     head.get(8..)?.first_chunk().copied()
 }
 
-/// A reply, or an error of this name.
+/// Encodes a method return, or an error with this name.
 fn message(kind: u8, reply_to: [u8; 4], word: &[u8], body: &[u8]) -> Vec<u8> {
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or_default().to_le_bytes();
     let mut fields = vec![5, 1, b'u', 0];

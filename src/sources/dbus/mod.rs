@@ -1,12 +1,10 @@
-//! Daemons that are asked over D-Bus: on the system bus, or where they listen
-//! themselves. The protocol is in the D-Bus specification.
+//! D-Bus client for daemons on the system bus or on their own socket. The protocol is described in
+//! the D-Bus specification.
 //!
-//! Collectors are synchronous, so the asynchronous client runs on a runtime of its
-//! own, which the asking thread drives for as long as it asks: between two scrapes
-//! the connection stays open and nothing runs.
+//! Collectors are synchronous, so the asynchronous client has its own runtime, which the calling
+//! thread drives during a call: between two scrapes the connection stays open and no task runs.
 //!
-//! Nothing is started by asking: where a daemon is not running, the bus is told not
-//! to start it.
+//! Calls never start a daemon: the bus is sent the flag that disables activation.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -34,12 +32,12 @@ use zbus::{
 use self::peer_socket::PeerSocket;
 use crate::error::{Error, Result};
 
-/// How many requests are on their way at once. A bus may refuse more than 128
-/// that nobody answered, which was its default for long.
+/// Maximum number of calls in flight. A bus may reject more than 128 pending replies, which was
+/// its default for a long time.
 const MAX_IN_FLIGHT: usize = 64;
 
-/// What a daemon says when it does not know what it is asked about: it went away
-/// since it was listed, or the daemon is too old to have it.
+/// Errors of a daemon for an unknown object, interface, method or property: it disappeared after
+/// it was listed, or the daemon is too old to have it.
 const NOT_FOUND_ERRORS: &[&str] = &[
     "org.freedesktop.DBus.Error.UnknownObject",
     "org.freedesktop.DBus.Error.UnknownInterface",
@@ -48,45 +46,45 @@ const NOT_FOUND_ERRORS: &[&str] = &[
     "org.freedesktop.systemd1.NoSuchUnit",
     "org.freedesktop.login1.NoSuchSession",
 ];
-/// What the bus says when the daemon is not on it.
+/// Errors of the bus when the daemon is not running.
 const NO_OWNER_ERRORS: &[&str] = &[
     "org.freedesktop.DBus.Error.ServiceUnknown",
     "org.freedesktop.DBus.Error.NameHasNoOwner",
 ];
 
-/// Where a daemon is reached.
+/// How to reach a daemon.
 #[derive(Debug, Clone)]
 enum DbusEndpoint {
-    /// The system bus: what `DBUS_SYSTEM_BUS_ADDRESS` says, else where it always is.
+    /// The system bus, at `DBUS_SYSTEM_BUS_ADDRESS` or its default address.
     SystemBus,
     /// A bus at an address.
     #[cfg(test)]
     Bus(String),
-    /// The daemon's own socket.
+    /// The daemon's own socket, without a bus.
     PeerSocket(PathBuf),
 }
 
-/// One daemon, and the connection to it.
+/// A daemon and the connection to it.
 #[derive(Debug)]
 pub struct Daemon {
-    /// As its users call it: `systemd`.
+    /// Name in error messages: `systemd`.
     name: &'static str,
-    /// What it is called on the bus.
+    /// Well-known name on the bus.
     bus_name: &'static str,
-    /// Where it may be reached; the first that is there is taken.
+    /// In order of preference; the first that exists is used.
     endpoints: Vec<DbusEndpoint>,
     connection: Mutex<Option<DbusConnection>>,
 }
 
 impl Daemon {
-    /// A daemon on the system bus.
+    /// Creates a client for a daemon on the system bus.
     #[must_use]
     pub fn on_system_bus(name: &'static str, bus_name: &'static str) -> Self {
         Self::with_endpoints(name, bus_name, vec![DbusEndpoint::SystemBus])
     }
 
-    /// A daemon on the system bus that is asked at its own socket where there is no
-    /// bus. That takes root.
+    /// Creates a client for a daemon on the system bus that falls back to the daemon's own socket,
+    /// which requires root, where there is no bus.
     #[must_use]
     pub fn on_system_bus_or_socket(
         name: &'static str,
@@ -100,7 +98,7 @@ impl Daemon {
         Self::with_endpoints(name, bus_name, roads)
     }
 
-    /// A daemon that is asked at its own socket.
+    /// Creates a client for a daemon on its own socket.
     #[must_use]
     pub fn on_socket(name: &'static str, socket: impl Into<PathBuf>) -> Self {
         Self::with_endpoints(name, "", vec![DbusEndpoint::PeerSocket(socket.into())])
@@ -119,11 +117,10 @@ impl Daemon {
         }
     }
 
-    /// Talks to the daemon until `deadline`, over the connection that is kept or a
-    /// new one.
+    /// Runs a session with the daemon until `deadline`, on the open connection or a new one.
     ///
-    /// Where the kept connection turns out to be broken, because the daemon or the
-    /// bus was restarted since, the talk begins once more on a new one.
+    /// If the open connection is broken because the daemon or the bus was restarted, the session
+    /// is run once more on a new connection.
     pub fn with_session<T>(
         &self,
         deadline: Instant,
@@ -156,8 +153,8 @@ impl Daemon {
     ) -> Result<T> {
         let link = self.connect(deadline)?;
         let (answer, state) = self.run_session(&link, deadline, run);
-        // At its own socket a daemon sends every signal it has to whoever is connected;
-        // systemd's would pile up in its memory while nobody reads them.
+        // On its own socket a daemon sends every signal to each client; systemd's would accumulate
+        // in its memory while the connection is idle.
         if matches!(state, DbusState::Healthy) && link.is_bus {
             *kept = Some(link);
         }
@@ -212,7 +209,7 @@ impl Daemon {
         })
     }
 
-    /// Opens the connection; says whether it is one to a bus.
+    /// Opens the connection and returns whether it leads to a bus.
     async fn open(&self, endpoint: &DbusEndpoint) -> Result<(Connection, bool)> {
         let (builder, on_bus) = match endpoint {
             DbusEndpoint::SystemBus => (connection::Builder::system(), true),
@@ -250,7 +247,7 @@ impl Daemon {
     }
 }
 
-/// An open connection. The fields are dropped in this order.
+/// An open connection. The order of the fields is the order in which they are dropped.
 #[derive(Debug)]
 struct DbusConnection {
     connection: Connection,
@@ -258,28 +255,28 @@ struct DbusConnection {
     runtime: Runtime,
 }
 
-/// What became of the connection.
+/// State of a connection after a session.
 #[derive(Debug, Clone, Copy)]
 enum DbusState {
     Healthy,
-    /// The other end closed it, or says what nobody can understand.
+    /// The peer closed it or sent data that cannot be parsed.
     Broken,
-    /// An answer did not come in time; it may still come.
+    /// A reply did not arrive in time; it may still arrive.
     TimedOut,
 }
 
-/// A question to a daemon.
+/// A method call.
 #[derive(Debug, Clone, Copy)]
 pub struct MethodCall<'a> {
     path: &'a str,
     interface: &'a str,
     method: &'a str,
-    /// The interface and the name of the property that is asked for.
+    /// Interface and name of the property to read.
     property: Option<(&'a str, &'a str)>,
 }
 
 impl<'a> MethodCall<'a> {
-    /// Calls a method that takes no arguments.
+    /// A call of a method without arguments.
     #[must_use]
     pub fn method(path: &'a str, interface: &'a str, method: &'a str) -> Self {
         Self {
@@ -290,7 +287,7 @@ impl<'a> MethodCall<'a> {
         }
     }
 
-    /// Asks for a property.
+    /// A call that reads a property.
     #[must_use]
     pub fn property(path: &'a str, interface: &'a str, property: &'a str) -> Self {
         Self {
@@ -315,7 +312,7 @@ impl<'a> MethodCall<'a> {
     }
 }
 
-/// A conversation with a daemon, with an end.
+/// A session with a daemon, limited by a deadline.
 #[derive(Debug)]
 pub struct DbusSession<'a> {
     daemon: &'a Daemon,
@@ -325,7 +322,7 @@ pub struct DbusSession<'a> {
 }
 
 impl DbusSession<'_> {
-    /// Asks one question.
+    /// Sends one call and waits for its reply.
     pub fn call(&mut self, call: MethodCall<'_>) -> Result<Reply> {
         let mut replies = self.call_all([call])?;
         replies
@@ -333,8 +330,8 @@ impl DbusSession<'_> {
             .unwrap_or_else(|| Err(Error::api(self.daemon.name, "there was no answer")))
     }
 
-    /// Asks many questions, without waiting for the answer to one before asking the
-    /// next. The answers are in the order of the questions, one each.
+    /// Sends many calls without waiting for one reply before sending the next call. The results
+    /// are in the order of the calls, one each.
     pub fn call_all<'c>(
         &mut self,
         calls: impl IntoIterator<Item = MethodCall<'c>>,
@@ -407,12 +404,12 @@ impl DbusSession<'_> {
     }
 }
 
-/// Sends the messages and waits for an answer to each.
+/// Sends the messages and waits for a reply to each.
 async fn request_all(
     connection: &Connection,
     messages: &[Message],
 ) -> zbus::Result<Vec<Option<Message>>> {
-    // Before sending, so that no answer is missed.
+    // Subscribe before sending, so that no reply is missed.
     let mut incoming = MessageStream::from(connection);
     connection.send_all(messages).await?;
 
@@ -439,7 +436,7 @@ async fn request_all(
 
 const CLOSED: io::ErrorKind = io::ErrorKind::ConnectionAborted;
 
-/// What a daemon answered.
+/// A reply to a method call.
 #[derive(Debug)]
 pub struct Reply {
     daemon: &'static str,
@@ -447,13 +444,13 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Everything it says, as a type of the shape that the method's documentation has.
+    /// Deserializes the whole body; `T` has the shape given by the method's documentation.
     pub fn read<'s, T: DynamicDeserialize<'s>>(&'s self) -> Result<T> {
         let read = self.body.deserialize();
         read.map_err(|error| Error::api(self.daemon, error))
     }
 
-    /// A property that is a text.
+    /// Returns the value of a string property.
     pub fn text(&self) -> Result<String> {
         match self.read()? {
             Variant::Str(text) => Ok(text.as_str().to_owned()),
@@ -461,7 +458,7 @@ impl Reply {
         }
     }
 
-    /// A property that is a count.
+    /// Returns the value of an unsigned integer property.
     pub fn number(&self) -> Result<u64> {
         match self.read()? {
             Variant::U32(number) => Ok(number.into()),
@@ -470,7 +467,7 @@ impl Reply {
         }
     }
 
-    /// A property that is true or false.
+    /// Returns the value of a boolean property.
     pub fn boolean(&self) -> Result<bool> {
         match self.read()? {
             Variant::Bool(truth) => Ok(truth),
@@ -483,7 +480,7 @@ impl Reply {
     }
 }
 
-/// A bus with one daemon on it, for the tests of whatever asks one.
+/// A bus with one daemon on it, for tests.
 #[cfg(test)]
 pub(crate) mod fake_bus {
     use std::sync::{
@@ -498,7 +495,7 @@ pub(crate) mod fake_bus {
 
     type Responder = Arc<dyn Fn(&Message) -> Option<Message> + Send + Sync>;
 
-    /// Listens on a socket of its own until dropped.
+    /// Listens on a temporary socket until dropped.
     pub(crate) struct FakeBus {
         socket: PathBuf,
         accepted: Arc<AtomicUsize>,
@@ -507,7 +504,7 @@ pub(crate) mod fake_bus {
     }
 
     impl FakeBus {
-        /// `answer` may say nothing.
+        /// `answer` may return no reply.
         pub(crate) fn start(
             name: &str,
             answer: impl Fn(&Message) -> Option<Message> + Send + Sync + 'static,
@@ -561,7 +558,7 @@ pub(crate) mod fake_bus {
         }
     }
 
-    /// Object, interface and method that are called.
+    /// Returns the object, interface and method of a call.
     pub(crate) fn called_method(question: &Message) -> (String, String, String) {
         let header = question.header();
         (
@@ -589,7 +586,7 @@ pub(crate) mod fake_bus {
         let Ok(connection) = builder.build().await else {
             return;
         };
-        // Nothing else on this thread ran since.
+        // No other task on this thread has run since.
         let mut incoming = MessageStream::from(&connection);
         let mut next = async || poll_fn(|cx| Pin::new(&mut incoming).poll_next(cx)).await;
         while let Some(Ok(question)) = next().await {
@@ -641,7 +638,7 @@ mod tests {
     }
 
     #[test]
-    fn the_connection_is_kept_and_made_anew_when_the_bus_was_restarted() {
+    fn connection_is_reused_and_reopened_after_bus_restart() {
         let bus = FakeBus::start("restart", echo);
         let daemon = bus.daemon("test", "a.b");
         assert_eq!(call_who(&daemon, far_deadline()).unwrap(), "/a");
@@ -661,7 +658,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_is_asked_at_its_own_socket_over_a_new_connection_each_time() {
+    fn own_socket_gets_a_new_connection_each_time() {
         let bus = FakeBus::start("own", echo);
         let daemon = Daemon::on_socket("test", bus.socket());
         assert_eq!(call_who(&daemon, far_deadline()).unwrap(), "/a");
@@ -670,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn many_questions_are_answered_each_by_its_own_answer() {
+    fn replies_are_matched_to_their_calls() {
         let bus = FakeBus::start("many", echo);
         let daemon = bus.daemon("test", "a.b");
         let paths: Vec<_> = (0..=5 * MAX_IN_FLIGHT).map(|n| format!("/n{n}")).collect();
@@ -683,7 +680,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_comes_too_late_is_not_taken_for_the_next_ones() {
+    fn late_reply_is_not_used_for_the_next_call() {
         let bus = FakeBus::start("late", |question| {
             let (path, ..) = called_method(question);
             (path != "/silent").then(|| echo(question))?
@@ -699,7 +696,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_is_not_on_the_bus_is_absent() {
+    fn missing_bus_name_is_absent() {
         let bus = FakeBus::start("nobody", |question| {
             let name = "org.freedesktop.DBus.Error.NameHasNoOwner";
             let error = Message::error(&question.header(), name);

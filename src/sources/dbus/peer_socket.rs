@@ -1,9 +1,9 @@
-//! A daemon's own socket: D-Bus without a bus between the two.
+//! D-Bus over a daemon's own socket, without a bus.
 //!
-//! Not left to the client alone, because systemd signs what it sends there with the
-//! name it has on a bus, `org.freedesktop.systemd1`, where only a unique name may
-//! stand, and the client takes that for a broken connection. The name's first letter
-//! is replaced by the `:` that makes it unique.
+//! Messages are rewritten before the client parses them: as the sender, systemd sends its
+//! well-known name `org.freedesktop.systemd1`, where only a unique name is allowed, and the client
+//! would close the connection. The first letter of the name is replaced by the `:` that starts a
+//! unique name.
 
 use std::{
     io,
@@ -21,22 +21,23 @@ use zbus::{
     export::async_trait::async_trait,
 };
 
-/// The sender's field of a message: its number, its signature, a length, a name.
+/// Header field SENDER: the field's code, its signature, a length, a name.
 const SENDER: u8 = 7;
 const NAME: &[u8] = b"org.freedesktop.systemd1\0";
-/// The fields of a message are at its beginning, the sender's among the first.
+/// Bytes searched for the sender: header fields are at the start of a message, the sender among
+/// the first.
 const MAX_FIELDS_LEN: usize = 256;
 
-/// A connection that was let in.
+/// An authenticated connection.
 #[derive(Debug)]
 pub(super) struct PeerSocket(UnixStream);
 
 impl PeerSocket {
-    /// Connects as the user this process runs as.
+    /// Connects and authenticates as the user of this process.
     pub(super) async fn connect(socket: &Path) -> io::Result<(Self, OwnedGuid)> {
         let stream = UnixStream::connect(socket).await?;
         let user = rustix::process::geteuid().as_raw().to_string();
-        // In hexadecimal, as the protocol has it.
+        // In hexadecimal, as the protocol requires.
         let user: String = user.chars().flat_map(|digit| ['3', digit]).collect();
         write_all(&stream, format!("\0AUTH EXTERNAL {user}\r\n").as_bytes()).await?;
 
@@ -76,8 +77,8 @@ pub(super) struct PeerReader(OwnedReadHalf);
 
 #[async_trait]
 impl ReadHalf for PeerReader {
-    /// Asked for the first bytes of a message and then for the rest of it, so there
-    /// is always as much to come as is asked for.
+    /// Called for the first bytes of a message and then for the rest of it, so at least as many
+    /// bytes as requested will arrive.
     async fn recvmsg(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
         read_exact(self.0.as_ref(), buffer).await?;
         make_sender_unique(buffer);
@@ -100,7 +101,6 @@ impl WriteHalf for PeerWriter {
     }
 }
 
-/// Fills the buffer.
 async fn read_exact(stream: &UnixStream, mut buffer: &mut [u8]) -> io::Result<()> {
     while !buffer.is_empty() {
         stream.readable().await?;
@@ -114,7 +114,6 @@ async fn read_exact(stream: &UnixStream, mut buffer: &mut [u8]) -> io::Result<()
     Ok(())
 }
 
-/// Writes the buffer.
 async fn write_all(stream: &UnixStream, mut buffer: &[u8]) -> io::Result<()> {
     while !buffer.is_empty() {
         stream.writable().await?;
@@ -149,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_a_sender_becomes_unique_and_a_text_is_left_alone() {
+    fn sender_name_becomes_unique_and_strings_are_unchanged() {
         let call = Message::method_call("/a", "B").sender(":rg.freedesktop.systemd1");
         let right = call.build(&"org.freedesktop.systemd1").unwrap();
         let mut bytes = right.data().to_vec();

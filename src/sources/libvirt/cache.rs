@@ -1,7 +1,8 @@
-//! What the descriptions of domains say, as they were last read.
+//! Cache of domain definitions.
 //!
-//! A description changes seldom and libvirt tells when, so it is read again after an
-//! event, and else every five minutes in case one was missed; not all in the same scrape.
+//! A definition seldom changes and libvirt reports changes with an event, so it is read again
+//! after an event, and otherwise every five minutes in case an event was missed. These refreshes
+//! are spread over several scrapes.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,7 +15,7 @@ use super::{
     wire::{DomainEvent, DomainRef, Uuid},
 };
 
-/// Of those that are only old, one in so many is read again in one scrape, and one more.
+/// Per scrape, at most `domains / REFRESH_DIVISOR + 1` expired definitions are read again.
 const REFRESH_DIVISOR: usize = 20;
 
 /// Cached domain definitions. Belongs to one connection, because events between two
@@ -24,24 +25,23 @@ pub(super) struct DefinitionCache(Mutex<HashMap<Uuid, CachedDefinition>>);
 
 #[derive(Debug)]
 struct CachedDefinition {
-    /// Of which run it is.
+    /// The domain's ID, which identifies its run.
     id: i32,
     definition: Option<Arc<DomainDef>>,
     read_at: Instant,
-    /// When it was last told to have changed.
+    /// When the last change event arrived.
     changed_at: Option<Instant>,
 }
 
 impl DefinitionCache {
-    /// What is known of a domain.
+    /// Returns the cached definition of a domain.
     pub(super) fn get(&self, domain: &DomainRef) -> Option<Arc<DomainDef>> {
         let entries = self.entries();
         let entry = entries.get(&domain.uuid).filter(|it| it.id == domain.id)?;
         entry.definition.clone()
     }
 
-    /// What a domain's description said that was asked for then; nothing if that made no
-    /// sense.
+    /// Stores a definition that was requested at that time; `None` if it could not be parsed.
     pub(super) fn insert(
         &self,
         domain: &DomainRef,
@@ -59,7 +59,7 @@ impl DefinitionCache {
         entries.insert(domain.uuid, entry);
     }
 
-    /// This happened.
+    /// Handles a lifecycle or change event.
     pub(super) fn handle_event(&self, event: &DomainEvent) {
         if let DomainEvent::Lifecycle { domain: guest, .. } | DomainEvent::DefinitionChanged(guest) =
             event
@@ -69,7 +69,8 @@ impl DefinitionCache {
         }
     }
 
-    /// Which of these, all there are, to read again.
+    /// Returns the indexes of the domains whose definition has to be read; drops domains that are
+    /// not in the list.
     pub(super) fn stale(&self, domains: &[DomainRef], ttl: Duration) -> Vec<usize> {
         let mut entries = self.entries();
         if entries.len() > domains.len() {
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_description_is_read_again_when_it_changed_and_in_the_next_run() {
+    fn rereads_definition_after_change_and_in_next_run() {
         let (cache, now) = (DefinitionCache::default(), Instant::now());
         let guests = [domain(1, 1), domain(2, -1)];
         assert_eq!(cache.stale(&guests, LONG), [0, 1]);
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_while_it_was_read_is_read_again() {
+    fn change_during_read_causes_another_read() {
         let (cache, guests) = (DefinitionCache::default(), [domain(1, 1)]);
         let asked = Instant::now();
         cache.insert(&guests[0], asked, Some(titled("a")));
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn old_ones_are_read_again_a_few_at_a_time_the_oldest_first() {
+    fn expired_entries_are_refreshed_gradually_oldest_first() {
         let (cache, now) = (DefinitionCache::default(), Instant::now());
         let guests: Vec<_> = (0..40).map(|number| domain(number, 1)).collect();
         for (n, guest) in guests.iter().enumerate() {
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_are_gone_are_forgotten() {
+    fn missing_domains_are_evicted() {
         let (cache, now) = (DefinitionCache::default(), Instant::now());
         cache.insert(&domain(1, 1), now, Some(titled("a")));
         cache.insert(&domain(2, 1), now, Some(titled("a")));

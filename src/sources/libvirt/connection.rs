@@ -1,10 +1,8 @@
-//! A connection to the daemon: requests go out as they are made, answers find whoever
-//! asked by their serial number.
+//! RPC connection to a libvirt daemon. Calls are pipelined; replies are matched by serial number.
 //!
-//! The daemon reads no more than five requests of a connection that it has not answered
-//! (`max_client_requests`), so four are made at a time. Whoever does not want to wait any
-//! longer goes; its request stays, and its slot is taken, until the answer comes, for
-//! the daemon does not forget it either.
+//! The daemon reads at most five unanswered requests of a connection (`max_client_requests`), so
+//! at most four are sent at a time. A caller that times out leaves its call pending: the call
+//! occupies its slot until the reply arrives, because the daemon does not cancel it either.
 
 use std::{
     collections::HashMap,
@@ -26,31 +24,31 @@ use tokio::{
 
 use super::wire::{self, DecodeError, Message, MessageType, RemoteError};
 
-/// So many requests without an answer.
+/// Maximum number of pending calls.
 const MAX_PENDING_CALLS: usize = 4;
-/// So many of them that may hang: with them the last slot is left.
+/// Maximum number of pending calls that may hang: the last slot stays free for others.
 const MAX_SLOW_CALLS: usize = 3;
-/// So many messages wait to be written: the requests, and answers to pings.
+/// Capacity of the queue of messages to send: calls, and replies to keepalive pings.
 const SEND_QUEUE: usize = 16;
-/// So much is read at a time.
+/// Bytes read at a time.
 const READ_CHUNK: usize = 64 * 1024;
-/// So many events and pings are taken in a second; who tells more has to wait.
+/// Maximum number of events and pings handled per second; further ones are delayed.
 const MAX_EVENTS_PER_SECOND: u32 = 5000;
-/// No reason is longer.
+/// Maximum number of characters of a reason in a log line.
 const MAX_REASON: usize = 300;
 
-/// Why there is no answer.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CallError {
-    /// The daemon says no.
+    /// The daemon returned an error.
     Remote(RemoteError),
-    /// The daemon does not let this user in, for this reason.
+    /// The daemon rejected this user, for this reason.
     PermissionDenied(String),
-    /// There is no connection, or none any more.
+    /// The connection is closed or was never opened, for this reason.
     Closed(String),
-    /// The answer makes no sense.
+    /// The reply could not be decoded.
     Decode(DecodeError),
-    /// It did not come in time.
+    /// The reply did not arrive in time.
     TimedOut,
 }
 
@@ -77,7 +75,7 @@ impl fmt::Display for CallError {
     }
 }
 
-/// What somebody else wrote, made fit for a log.
+/// Formats text of foreign origin as one line for a log.
 pub(super) fn one_line(text: impl fmt::Display) -> String {
     let text = text.to_string();
     let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
@@ -86,13 +84,13 @@ pub(super) fn one_line(text: impl fmt::Display) -> String {
 
 pub(super) type Result<T> = std::result::Result<T, CallError>;
 
-/// What becomes of an answer.
+/// Called with the reply or the error.
 pub(super) type ReplyHandler = Box<dyn FnOnce(Result<Vec<u8>>) + Send>;
 
-/// What becomes of events.
+/// Called with the procedure and body of each event.
 pub(super) type EventHandler = Arc<dyn Fn(u32, &[u8]) + Send + Sync>;
 
-/// What was counted so far.
+/// Counters since the start of the exporter.
 #[derive(Debug, Default)]
 pub(super) struct RpcCounters {
     pub(super) connections: AtomicU64,
@@ -106,25 +104,25 @@ impl RpcCounters {
     }
 }
 
-/// Which slot a request may take.
+/// Which slots a call may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SlotClass {
-    /// Any, for what the daemon answers by itself.
+    /// Any slot, for calls that the daemon answers by itself.
     Any,
-    /// Not the last, for what somebody else has to answer first.
+    /// Any but the last, for calls that may hang in a domain or a storage backend.
     Slow,
 }
 
-/// A question.
+/// A call to be sent.
 #[derive(Debug)]
 pub(super) struct RpcRequest {
     pub(super) procedure: u32,
     pub(super) body: Vec<u8>,
-    /// When whoever asks will have gone.
+    /// When the caller stops waiting.
     pub(super) deadline: Instant,
 }
 
-/// An open connection, closed when it is dropped.
+/// An open connection, closed when dropped.
 pub(super) struct RpcConnection {
     shared: Arc<ConnectionShared>,
     task: AbortHandle,
@@ -143,11 +141,11 @@ struct ConnectionShared {
 struct PendingCalls {
     last_serial: u32,
     calls: HashMap<u32, PendingCall>,
-    /// Why no request can be made any more.
+    /// Set when the connection is closed: the reason.
     closed: Option<String>,
 }
 
-/// A request without an answer.
+/// A call without a reply.
 struct PendingCall {
     on_reply: ReplyHandler,
     procedure: u32,
@@ -191,7 +189,7 @@ impl RpcConnection {
         })
     }
 
-    /// Waits until it is closed, and says why.
+    /// Waits until the connection is closed and returns the reason.
     pub(super) async fn wait_closed(&self) -> String {
         let mut end = self.close_reason.clone();
         let end = end.wait_for(Option::is_some).await;
@@ -199,13 +197,13 @@ impl RpcConnection {
         reason.unwrap_or_default()
     }
 
-    /// Why it is closed, if it is.
+    /// Returns the reason if the connection is closed.
     pub(super) fn close_error(&self) -> Option<CallError> {
         let waiting = self.shared.pending();
         waiting.closed.clone().map(CallError::Closed)
     }
 
-    /// Asks if there is room, else gives back what was to become of the answer.
+    /// Sends a call if a slot is free, else returns the reply handler.
     pub(super) fn try_call(
         &self,
         slot: SlotClass,
@@ -230,13 +228,13 @@ impl RpcConnection {
         }
     }
 
-    /// Asks as soon as there is room, and waits for the answer.
+    /// Sends a call as soon as a slot is free and waits for the reply.
     pub(super) async fn call(&self, request: RpcRequest) -> Result<Vec<u8>> {
         let by = request.deadline;
         let answer = async {
             let slot = Arc::clone(&self.shared.slots).acquire_owned().await;
             let (reply_tx, reply_rx) = oneshot::channel();
-            // Whoever waited may have gone.
+            // The caller may have timed out.
             let then = Box::new(|answer| drop(reply_tx.send(answer)));
             self.shared.send_call(request, then, [slot.ok(), None]);
             reply_rx
@@ -247,8 +245,8 @@ impl RpcConnection {
         answer.unwrap_or(Err(CallError::TimedOut))
     }
 
-    /// Since when a question of this kind waits for its answer that nobody waits for any
-    /// more; or all of them, so that no other can be asked.
+    /// Returns since when an abandoned call of this procedure has been pending, or all slots have
+    /// been occupied by abandoned calls so that no other call can be sent.
     pub(super) fn hung_since(&self, procedure: u32) -> Option<Instant> {
         let now = Instant::now();
         let waiting = self.shared.pending();
@@ -258,7 +256,7 @@ impl RpcConnection {
         hung.map(|asked| asked.sent_at).min()
     }
 
-    /// How many requests have no answer although whoever asked has gone.
+    /// Returns the number of pending calls whose caller has timed out.
     pub(super) fn abandoned_calls(&self) -> u64 {
         let now = Instant::now();
         let waiting = self.shared.pending();
@@ -266,8 +264,8 @@ impl RpcConnection {
         overdue.fold(0, |count, _| count + 1)
     }
 
-    /// Whether all slots for what is slow are taken, and have been for so long or for
-    /// nobody any more.
+    /// Returns whether all slots for slow calls have been occupied for that long, or by abandoned
+    /// calls.
     pub(super) fn is_saturated(&self, timeout: Duration) -> bool {
         let now = Instant::now();
         let waiting = self.shared.pending();
@@ -339,12 +337,12 @@ impl ConnectionShared {
         waiting.calls.insert(serial, asked);
         drop(waiting);
         RpcCounters::increment(&self.counters.requests);
-        // There is room for as many as there are slots; and without a reader all
-        // questions are answered with the reason.
+        // The queue has room for a message per slot; without a reader all calls are completed with
+        // the reason.
         self.outgoing.try_send(message.encode()).ok();
     }
 
-    /// Reads for ever, or says why not.
+    /// Reads messages until the connection fails and returns the reason.
     async fn read_loop(&self, stream: &UnixStream, on_event: &EventHandler) -> String {
         let mut bytes = Vec::new();
         let mut second = (Instant::now(), 0_u32);
@@ -370,7 +368,7 @@ impl ConnectionShared {
             let done = bytes.len() - rest.len();
             bytes.drain(..done);
             if bytes.is_empty() {
-                // A long answer is seldom followed by another.
+                // A long reply is seldom followed by another one.
                 bytes.shrink_to(READ_CHUNK);
             }
             let end = second.0 + Duration::from_secs(1);
@@ -383,7 +381,7 @@ impl ConnectionShared {
         }
     }
 
-    /// Takes a message; whether nobody asked for it.
+    /// Handles a message and returns whether it was unsolicited (an event or a ping).
     fn handle_message(&self, message: &Message<'_>, on_event: &EventHandler) -> bool {
         match (message.program, message.kind) {
             (wire::REMOTE_PROGRAM, MessageType::Reply) => {
@@ -422,8 +420,8 @@ impl ConnectionShared {
                     is_error: false,
                     body: &[],
                 };
-                // Who asks and does not read gets no more answers; the requests' room
-                // stays free.
+                // A peer that sends pings and does not read gets no more replies; the room for
+                // calls stays free.
                 if self.outgoing.capacity() > MAX_PENDING_CALLS {
                     self.outgoing.try_send(pong.encode()).ok();
                 }
@@ -450,7 +448,7 @@ impl ConnectionShared {
     }
 }
 
-/// Reads what is there; 0 at the end.
+/// Reads the available bytes; 0 at the end of the stream.
 async fn read_chunk(stream: &UnixStream, bytes: &mut Vec<u8>) -> io::Result<usize> {
     loop {
         stream.readable().await?;
@@ -462,7 +460,7 @@ async fn read_chunk(stream: &UnixStream, bytes: &mut Vec<u8>) -> io::Result<usiz
     }
 }
 
-/// Writes for ever, or says why not.
+/// Writes messages until the connection fails and returns the reason.
 async fn write_loop(stream: &UnixStream, mut messages: mpsc::Receiver<Vec<u8>>) -> String {
     while let Some(message) = messages.recv().await {
         let mut rest = message.as_slice();

@@ -1,5 +1,4 @@
-//! The words for what is known of a virtual machine, whoever told it. What is not known is
-//! `None`, never 0.
+//! Domain data shared by all libvirt clients. An unknown value is `None`, never 0.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,77 +8,76 @@ use std::{
 
 use crate::sources::LinkTraffic;
 
-/// A virtual machine.
+/// A domain.
 #[derive(Debug, Clone, Default)]
 pub struct Domain {
     /// Its name.
     pub name: String,
-    /// Its UUID, as it is written.
+    /// Its UUID in text form.
     pub uuid: String,
-    /// libvirt's number for this run; only while it runs.
+    /// libvirt's ID of this run; only while the domain is active.
     pub id: Option<u32>,
-    /// What it is doing.
+    /// Its state.
     pub state: Option<DomainState>,
-    /// Why, as libvirt's number: what it means depends on the state.
+    /// Reason for the state, as libvirt's number: its meaning depends on the state.
     pub reason: Option<i32>,
-    /// What its description says, as it was last read.
+    /// The last definition that was read.
     pub definition: Option<Arc<DomainDef>>,
-    /// What it used. Of one that does not run neither CPU time nor memory, whatever libvirt
-    /// says of them.
+    /// Its statistics. An inactive domain has neither CPU time nor current memory here, although
+    /// libvirt reports both.
     pub stats: DomainStats,
-    /// Whether libvirt left out what it could not get without waiting.
+    /// Whether libvirt left out what it could not read without waiting.
     pub is_partial: bool,
-    /// Whether an earlier question about it has no answer yet.
+    /// Whether an earlier call about it is still pending.
     pub is_stuck: bool,
-    /// How long the answer took.
+    /// How long the reply took.
     pub response_time: Option<Duration>,
-    /// When it was started, from 1970 on, by its control group; nothing where that is not
-    /// seen.
+    /// Start time since the Unix epoch, from its cgroup; `None` where the cgroup is not visible.
     pub started: Option<Duration>,
-    /// What became of it since this exporter listens, if anybody tells.
+    /// Lifecycle counts since the exporter started, if the daemon reports events.
     pub lifecycle: Option<LifecycleCounts>,
-    /// Its migration, save or other job, if that was asked for.
+    /// Its migration, save or other job, if jobs are collected.
     pub job: Option<DomainJob>,
 }
 
-/// What is known of a run of a domain without asking libvirt.
+/// Statistics of a running domain that come from the host instead of libvirt.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct HostStats {
-    /// libvirt's number for the run.
+    /// libvirt's ID of the run.
     pub id: u32,
-    /// When it began, from 1970 on.
+    /// Start time since the Unix epoch.
     pub started: Option<Duration>,
-    /// CPU time, all three of it.
+    /// CPU time: total, user and system.
     pub cpu: Option<CpuTimes>,
-    /// The virtual CPUs that it has now.
+    /// Its current virtual CPUs.
     pub vcpus: Option<Vec<Vcpu>>,
-    /// The network interfaces of the host that its process sees.
+    /// The host's network interfaces visible to its process, by name.
     pub links: Option<Arc<HashMap<String, LinkTraffic>>>,
 }
 
-/// What a domain is doing, with libvirt's numbers.
+/// Domain state (`virDomainState`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DomainState {
     /// 0
     NoState,
     /// 1
     Running,
-    /// 2: waits for something.
+    /// 2: waiting for a resource.
     Blocked,
     /// 3
     Paused,
-    /// 4: about to be off.
+    /// 4: being shut down.
     Shutdown,
     /// 5
     Shutoff,
     /// 6
     Crashed,
-    /// 7: the guest sleeps.
+    /// 7: suspended by the guest's power management.
     PmSuspended,
 }
 
 impl DomainState {
-    /// All of them, in the order of their numbers.
+    /// All states, in the order of their numbers.
     pub const ALL: [Self; 8] = [
         Self::NoState,
         Self::Running,
@@ -91,186 +89,185 @@ impl DomainState {
         Self::PmSuspended,
     ];
 
-    /// The one of this number.
+    /// Returns the state with this number.
     #[must_use]
     pub fn from_number(number: i32) -> Option<Self> {
         Self::ALL.get(usize::try_from(number).ok()?).copied()
     }
 
-    /// Whether there is a process for it.
+    /// Whether the domain has a process.
     #[must_use]
     pub fn is_active(self) -> bool {
         !matches!(self, Self::NoState | Self::Shutoff | Self::Crashed)
     }
 }
 
-/// What became of a domain since this exporter listens, by events; or, of those that libvirt
-/// was asked about through its library, since it looks.
+/// Lifecycle counts of a domain, from events since the exporter started; with libvirt's library,
+/// which delivers no events here, from the differences between two scrapes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LifecycleCounts {
-    /// How often it was started.
+    /// Starts.
     pub starts: u64,
-    /// How often it stopped, for whatever reason.
+    /// Stops, for any reason.
     pub stops: u64,
-    /// How often it crashed.
+    /// Crashes.
     pub crashes: u64,
-    /// Errors of its disks, by the name the guest knows them by, if anybody tells.
+    /// I/O errors by target name of the disk, if the daemon reports them.
     pub io_errors: Option<BTreeMap<String, u64>>,
 }
 
-/// What a domain's description says: its XML, documented in libvirt's `formatdomain`.
+/// Parsed domain XML, documented in libvirt's `formatdomain`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DomainDef {
-    /// Its title.
+    /// Title.
     pub title: Option<String>,
-    /// `hvm` and the like.
+    /// Operating system type, such as `hvm`.
     pub os_type: Option<String>,
-    /// `x86_64` and the like.
+    /// Architecture, such as `x86_64`.
     pub arch: Option<String>,
-    /// `pc-q35-7.2` and the like.
+    /// Machine type, such as `pc-q35-7.2`.
     pub machine: Option<String>,
-    /// Virtual CPUs that it can have without a restart.
+    /// Maximum number of virtual CPUs, reachable without a restart.
     pub max_vcpus: Option<u64>,
-    /// Seconds from one report of the guest's about its memory to the next; without it
-    /// the guest is not asked.
+    /// Interval in seconds at which the guest reports its memory statistics; `None` if it does not
+    /// report them.
     pub balloon_period: Option<u32>,
-    /// Its disks, floppies and CD-ROMs, in order.
+    /// Disks, floppies and CD-ROMs, in order.
     pub disks: Vec<DiskDef>,
-    /// Its network interfaces, in order.
+    /// Network interfaces, in order.
     pub interfaces: Vec<InterfaceDef>,
-    /// What `OpenStack` Nova wrote into its metadata.
+    /// Metadata of `OpenStack` Nova.
     pub nova: Option<Nova>,
 }
 
-/// What a domain's description says of a disk.
+/// A disk in the domain XML.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DiskDef {
-    /// The name it has in statistics: `vda`.
+    /// Target name, also used in statistics: `vda`.
     pub target: String,
     /// `disk`, `cdrom`, `floppy` or `lun`.
     pub device: String,
-    /// `file`, `block`, `network`, `volume`, …
+    /// Type: `file`, `block`, `network`, `volume`, …
     pub kind: Option<String>,
-    /// `virtio`, `scsi`, …
+    /// Bus: `virtio`, `scsi`, …
     pub bus: Option<String>,
-    /// `qemu`
+    /// Driver name, such as `qemu`.
     pub driver_name: Option<String>,
-    /// `qcow2`, `raw`, …
+    /// Driver type: `qcow2`, `raw`, …
     pub driver_type: Option<String>,
-    /// How it is cached.
+    /// Cache mode.
     pub cache: Option<String>,
-    /// What becomes of requests to discard.
+    /// Discard mode.
     pub discard: Option<String>,
-    /// The file, device, or name of what it is made of; none without a medium.
+    /// File, device or name of the source; `None` without a medium.
     pub source: Option<String>,
-    /// How it is reached over the network: `rbd`, `nbd`, …
+    /// Network protocol of the source: `rbd`, `nbd`, …
     pub source_protocol: Option<String>,
-    /// Its serial number.
+    /// Serial number.
     pub serial: Option<String>,
-    /// What it is held to, if it is held to anything.
+    /// I/O limits, if there are any.
     pub limits: Option<Box<IoTune>>,
 }
 
-/// What a disk is held to by its description's `<iotune>`. Of what has no limit there is
-/// none here.
+/// I/O limits of a disk from `<iotune>`. A missing or zero limit is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IoTune {
-    /// Bytes.
+    /// Limits in bytes.
     pub bytes: IoTuneLimits,
-    /// Requests.
+    /// Limits in requests.
     pub requests: IoTuneLimits,
-    /// Bytes of which each so many, where a request has more, count as a request.
+    /// Size in bytes above which a request counts as several requests.
     pub request_size: Option<u64>,
 }
 
-/// Limits by what is done.
+/// Limits by direction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IoTuneLimits {
-    /// Of all together.
+    /// Reads and writes together.
     pub total: IoLimit,
-    /// Of what is read.
+    /// Reads.
     pub read: IoLimit,
-    /// Of what is written.
+    /// Writes.
     pub write: IoLimit,
 }
 
-/// A limit.
+/// One limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct IoLimit {
-    /// So many a second.
+    /// Units per second.
     pub rate: Option<u64>,
-    /// So many a second for a while.
+    /// Units per second during a burst.
     pub burst: Option<u64>,
-    /// For so long.
+    /// Maximum duration of a burst.
     pub burst_length: Option<Duration>,
 }
 
-/// What a domain's description says of a network interface.
+/// A network interface in the domain XML.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InterfaceDef {
-    /// The host's name for it; none before the domain runs, and for those that are no
-    /// device of the host's.
+    /// Name of the host's device; `None` before the domain runs, and for interfaces without a host
+    /// device.
     pub target: Option<String>,
-    /// `bridge`, `network`, `ethernet`, `hostdev`, `user`, …
+    /// Type: `bridge`, `network`, `ethernet`, `hostdev`, `user`, …
     pub kind: String,
-    /// The bridge it is on.
+    /// Source bridge.
     pub source_bridge: Option<String>,
-    /// The network it is on.
+    /// Source network.
     pub source_network: Option<String>,
-    /// Its MAC address.
+    /// MAC address.
     pub mac: Option<String>,
-    /// `virtio` and the like.
+    /// Device model, such as `virtio`.
     pub model: Option<String>,
-    /// Its MTU.
+    /// MTU.
     pub mtu: Option<u32>,
-    /// The id of its port on a virtual switch.
+    /// ID of its port on a virtual switch.
     pub virtual_port: Option<String>,
 }
 
-/// What `OpenStack` Nova says of an instance.
+/// Instance metadata of `OpenStack` Nova.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Nova {
-    /// Its name as its users see it.
+    /// Display name.
     pub name: Option<String>,
-    /// The name of its flavor.
+    /// Name of the flavor.
     pub flavor: Option<String>,
-    /// Who owns it.
+    /// Name of the owner.
     pub user_name: Option<String>,
-    /// The same, as an id.
+    /// ID of the owner.
     pub user_id: Option<String>,
-    /// The project it is in.
+    /// Name of the project.
     pub project_name: Option<String>,
-    /// The same, as an id.
+    /// ID of the project.
     pub project_id: Option<String>,
-    /// What its root disk was made from: `image` and the like.
+    /// Type of the root disk's source, such as `image`.
     pub root_type: Option<String>,
-    /// The same, as an id.
+    /// ID of the root disk's source.
     pub root_id: Option<String>,
 }
 
-/// What a domain used.
+/// Statistics of a domain.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DomainStats {
-    /// CPU time of all it runs on the host.
+    /// CPU time of all its processes and threads on the host.
     pub cpu: CpuTimes,
-    /// Memory.
+    /// Memory statistics.
     pub balloon: Balloon,
-    /// How many virtual CPUs it has.
+    /// Current number of virtual CPUs.
     pub vcpu_current: Option<u64>,
-    /// How many it could have.
+    /// Maximum number of virtual CPUs.
     pub vcpu_maximum: Option<u64>,
-    /// Its virtual CPUs that there are, in order.
+    /// Online virtual CPUs, in order.
     pub vcpus: Vec<Vcpu>,
-    /// Its network interfaces that libvirt counts for, in order.
+    /// Network interfaces for which libvirt has counters, in order.
     pub interfaces: Vec<DomainInterface>,
-    /// Its disks, in order.
+    /// Disks, in order.
     pub disks: Vec<DomainDisk>,
-    /// Threads of QEMU's that do I/O, in order.
+    /// QEMU's I/O threads, in order.
     pub io_threads: Vec<IoThread>,
-    /// How fast its memory is written to.
+    /// Rate at which its memory is dirtied.
     pub dirty_rate: Option<DirtyRate>,
-    /// KVM's statistics of the whole domain: the name without `vm.`, such as
-    /// `remote_tlb_flush.sum`, and the value.
+    /// KVM statistics of the whole domain: the name without `vm.`, such as `remote_tlb_flush.sum`,
+    /// and the value.
     pub kvm: Vec<(String, u64)>,
     /// Hardware counters by name: `cache_misses`.
     pub perf: Vec<(String, u64)>,
@@ -279,153 +276,153 @@ pub struct DomainStats {
 /// CPU time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CpuTimes {
-    /// In any mode.
+    /// Total.
     pub time: Option<Duration>,
-    /// In user mode.
+    /// User mode.
     pub user: Option<Duration>,
-    /// In the kernel.
+    /// Kernel mode.
     pub system: Option<Duration>,
 }
 
-/// Memory, in bytes where it is no count.
+/// Memory statistics, in bytes unless they are counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Balloon {
-    /// What it has now.
+    /// Current balloon size.
     pub current: Option<u64>,
-    /// What it may have.
+    /// Maximum memory.
     pub maximum: Option<u64>,
-    /// Read back from swap by the guest.
+    /// Swapped in by the guest.
     pub swap_in: Option<u64>,
     /// Swapped out by the guest.
     pub swap_out: Option<u64>,
-    /// Faults of the guest's that waited for a disk.
+    /// Major page faults in the guest.
     pub major_fault: Option<u64>,
-    /// Other faults of the guest's.
+    /// Minor page faults in the guest.
     pub minor_fault: Option<u64>,
-    /// What the guest does not use at all.
+    /// Memory that the guest does not use at all.
     pub unused: Option<u64>,
-    /// What the guest sees.
+    /// Memory visible to the guest.
     pub available: Option<u64>,
-    /// What the guest could use without swapping.
+    /// Memory that the guest can use without swapping.
     pub usable: Option<u64>,
-    /// The guest's page cache.
+    /// Page cache of the guest.
     pub disk_caches: Option<u64>,
-    /// Huge pages that the guest got.
+    /// Successful huge page allocations in the guest.
     pub hugetlb_pgalloc: Option<u64>,
-    /// Huge pages that the guest did not get.
+    /// Failed huge page allocations in the guest.
     pub hugetlb_pgfail: Option<u64>,
-    /// When the guest last reported, from 1970 on; none if it never did.
+    /// Last report of the guest since the Unix epoch; `None` if there was none.
     pub last_update: Option<Duration>,
-    /// What the host has in RAM for it.
+    /// Resident set size of its process on the host.
     pub rss: Option<u64>,
 }
 
-/// A virtual CPU.
+/// Statistics of a virtual CPU.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Vcpu {
-    /// Its number.
+    /// Index.
     pub number: u32,
-    /// libvirt's number for what it is doing: 0 offline, 1 running, 2 blocked.
+    /// State as libvirt's number: 0 offline, 1 running, 2 blocked.
     pub state: Option<u64>,
-    /// CPU time that it used.
+    /// CPU time.
     pub time: Option<Duration>,
-    /// Time that it waited for I/O.
+    /// Time spent waiting for I/O.
     pub wait: Option<Duration>,
-    /// Time that it could have run and the host ran something else.
+    /// Time spent runnable while the host ran something else.
     pub delay: Option<Duration>,
-    /// The host's CPU that it ran on last.
+    /// The host CPU that it last ran on.
     pub cpu: Option<u32>,
-    /// KVM's statistics of it: the name without `vcpu.N.`, and the value.
+    /// KVM statistics: the name without `vcpu.N.`, and the value.
     pub kvm: Vec<(String, u64)>,
 }
 
-/// A network interface.
+/// Counters of a network interface.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DomainInterface {
-    /// The host's name for it.
+    /// Name of the host's device.
     pub name: String,
-    /// What the guest received.
+    /// Received by the guest.
     pub received: InterfaceTraffic,
-    /// What the guest sent.
+    /// Sent by the guest.
     pub sent: InterfaceTraffic,
 }
 
-/// What went one way.
+/// Traffic in one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InterfaceTraffic {
     /// Bytes.
     pub bytes: Option<u64>,
     /// Packets.
     pub packets: Option<u64>,
-    /// Packets that were damaged.
+    /// Packets with errors.
     pub errors: Option<u64>,
-    /// Packets that were dropped.
+    /// Dropped packets.
     pub drops: Option<u64>,
 }
 
-/// A disk.
+/// Counters of a disk.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DomainDisk {
-    /// The name the guest's description has for it: `vda`.
+    /// Target name in the domain XML: `vda`.
     pub name: String,
-    /// The file or device it is made of; none without a medium.
+    /// File or device of the source; `None` without a medium.
     pub path: Option<String>,
-    /// What was read.
+    /// Reads.
     pub read: DiskOperations,
-    /// What was written.
+    /// Writes.
     pub written: DiskOperations,
-    /// How often it was told to write back what it caches; without bytes.
+    /// Flushes; they have no bytes.
     pub flushed: DiskOperations,
-    /// Errors, where the hypervisor counts them.
+    /// I/O errors, where the hypervisor counts them.
     pub errors: Option<u64>,
-    /// Bytes in use of what it is made of, holes left out.
+    /// Allocated bytes of the source, without holes.
     pub allocation: Option<u64>,
-    /// Bytes that the guest sees.
+    /// Size in bytes as seen by the guest.
     pub capacity: Option<u64>,
-    /// Bytes of the file or device that it is made of.
+    /// Size in bytes of the file or device of the source.
     pub physical: Option<u64>,
 }
 
-/// Requests to a disk of one kind.
+/// Requests of one kind to a disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiskOperations {
-    /// How many.
+    /// Number of requests.
     pub requests: Option<u64>,
-    /// How much.
+    /// Bytes transferred.
     pub bytes: Option<u64>,
-    /// How long they took together.
+    /// Total time of all requests.
     pub time: Option<Duration>,
 }
 
-/// A thread of QEMU's that does I/O.
+/// An I/O thread of QEMU.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IoThread {
-    /// Its number.
+    /// ID.
     pub number: u32,
-    /// How long it polls at most before it sleeps.
+    /// Maximum time to poll before sleeping.
     pub poll_max: Option<Duration>,
 }
 
-/// How fast a domain's memory is written to, as was last measured.
+/// Memory dirty rate from the last measurement.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DirtyRate {
-    /// Bytes per second; none before it was measured.
+    /// Bytes per second; `None` before the first measurement.
     pub bytes_per_second: Option<u64>,
 }
 
-/// A migration, save or dump that goes on.
+/// An active migration, save or dump.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DomainJob {
-    /// libvirt's number for its kind: 0 none, 1 bounded, 2 unbounded, …
+    /// Job type as libvirt's number: 0 none, 1 bounded, 2 unbounded, …
     pub kind: Option<i32>,
-    /// How long it runs.
+    /// Time since the start.
     pub elapsed: Option<Duration>,
-    /// How long it may still run.
+    /// Estimated time to completion.
     pub remaining: Option<Duration>,
-    /// Bytes of everything: in all, done, and left.
+    /// Bytes of memory and disks: total, processed, remaining.
     pub data: [Option<u64>; 3],
-    /// Bytes of memory: in all, done, and left.
+    /// Bytes of memory: total, processed, remaining.
     pub memory: [Option<u64>; 3],
-    /// Bytes of disks: in all, done, and left.
+    /// Bytes of disks: total, processed, remaining.
     pub file: [Option<u64>; 3],
 }

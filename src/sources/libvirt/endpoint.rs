@@ -1,11 +1,11 @@
-//! Where libvirt listens, and what it is asked for there.
+//! Socket paths and connection URIs of libvirt daemons.
 
 use std::{
     env,
     path::{Path, PathBuf},
 };
 
-/// Drivers that have a daemon of their own, and that daemon's name.
+/// Drivers with a modular daemon, and its name.
 const DAEMONS: [(&str, &str); 5] = [
     ("qemu", "virtqemud"),
     ("lxc", "virtlxcd"),
@@ -13,31 +13,31 @@ const DAEMONS: [(&str, &str); 5] = [
     ("vbox", "virtvboxd"),
     ("ch", "virtchd"),
 ];
-/// The daemon of all drivers.
+/// The monolithic daemon, which has all drivers.
 const LIBVIRTD: &str = "libvirt";
 
-/// A socket, and what the daemon behind it is asked to open.
+/// A socket and the URIs to open on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Endpoint {
     pub(super) socket: PathBuf,
-    /// Tried in turn. A daemon of a user's has no `qemu:///system`.
+    /// Tried in order. A user's daemon has no `qemu:///system`.
     pub(super) uris: Vec<String>,
 }
 
-/// Where to look.
+/// Sockets to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Endpoints {
-    /// Tried in turn.
+    /// Tried in order.
     pub(super) list: Vec<Endpoint>,
-    /// Whether somebody said that there is one.
+    /// Whether they are configured rather than defaults.
     pub(super) is_explicit: bool,
 }
 
-/// Where users' daemons listen.
+/// Directories of sockets.
 #[derive(Debug)]
 pub(super) struct SocketPaths<'a> {
     pub(super) rootfs: &'a Path,
-    /// `XDG_RUNTIME_DIR`, or what it would be.
+    /// `XDG_RUNTIME_DIR` or its default.
     pub(super) runtime_dir: PathBuf,
     pub(super) is_root: bool,
 }
@@ -62,13 +62,13 @@ impl<'a> SocketPaths<'a> {
         dir.join(format!("{daemon}-sock-ro"))
     }
 
-    /// There is no read-only socket for oneself.
+    /// A user's daemon has no read-only socket.
     fn session(&self, daemon: &str) -> PathBuf {
         let dir = self.runtime_dir.join("libvirt");
         dir.join(format!("{daemon}-sock"))
     }
 
-    /// Where a daemon for this driver may be.
+    /// Returns the possible sockets of a driver's daemon.
     fn endpoints_for(&self, driver: &str, path: &str) -> Vec<Endpoint> {
         let own = DAEMONS.iter().find(|(name, _)| *name == driver);
         let daemons = own.map(|(_, daemon)| *daemon).into_iter();
@@ -86,8 +86,8 @@ impl<'a> SocketPaths<'a> {
 }
 
 impl Endpoints {
-    /// What a URI means, or those that are looked at where there is none. Nothing for a
-    /// URI that takes more than a local socket.
+    /// Parses a URI, or returns the default sockets if there is none. `None` for a URI that needs
+    /// more than a local socket.
     pub(super) fn from_uri(uri: Option<&str>, paths: &SocketPaths<'_>) -> Option<Self> {
         let Some(uri) = uri else {
             let mut all = paths.endpoints_for("qemu", "/system");
@@ -119,7 +119,7 @@ impl Endpoints {
         let (scheme, rest) = uri.split_once("://")?;
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         if !path.starts_with('/') {
-            // On another machine.
+            // On another host.
             return None;
         }
         let (driver, transport) = match scheme.split_once('+') {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sockets_of_the_system_are_looked_at_and_then_ones_own() {
+    fn default_sockets_are_system_then_session() {
         let system = [
             "/host/run/libvirt/virtqemud-sock-ro qemu:///system",
             "/host/run/libvirt/libvirt-sock-ro qemu:///system",
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_named_as_a_path_or_in_a_uri() {
+    fn accepts_socket_as_path_or_in_uri() {
         let either = ["/a/b qemu:///system qemu:///session"];
         assert_eq!(sockets(Some("/a/b"), true).unwrap(), either);
         assert_eq!(sockets(Some("unix:///a/b"), true).unwrap(), either);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_more_than_a_local_socket_is_not_for_this_client() {
+    fn rejects_uri_that_needs_more_than_local_socket() {
         for uri in [
             "test:///default",
             "test:///default?socket=/a",

@@ -1,4 +1,4 @@
-//! What is known without asking: from the last list of domains, and from events since.
+//! Domain state maintained from the last listing plus lifecycle events.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -11,19 +11,19 @@ use super::{
     wire::{self, DomainEvent, DomainRef, Uuid, format_uuid, string_lossy},
 };
 
-/// No more domains are remembered than the daemon may list.
+/// Maximum number of domains, the same as in libvirt's listing.
 const MAX_DOMAINS: usize = 16_384;
-/// No more disks of a domain are remembered to have had errors.
+/// Maximum number of disks with errors per domain.
 const MAX_DISKS: usize = 64;
-/// No longer name of a disk is remembered.
+/// Maximum length of a disk's name.
 const MAX_NAME: usize = 4096;
 
-/// The numbers of lifecycle events, as in libvirt's header.
+/// Lifecycle event types from libvirt's header.
 const VIR_DOMAIN_EVENT_UNDEFINED: i32 = 1;
 const VIR_DOMAIN_EVENT_STARTED: i32 = 2;
 const VIR_DOMAIN_EVENT_STOPPED: i32 = 5;
 const VIR_DOMAIN_EVENT_CRASHED: i32 = 8;
-/// Details of some.
+/// Details of lifecycle events.
 const VIR_DOMAIN_EVENT_STARTED_WAKEUP: i32 = 4;
 const VIR_DOMAIN_EVENT_STOPPED_CRASHED: i32 = 2;
 
@@ -34,9 +34,9 @@ pub(super) struct DomainEvents(Mutex<EventState>);
 #[derive(Debug, Default)]
 struct EventState {
     lifecycles: HashMap<Uuid, DomainLifecycle>,
-    /// Whether the daemon tells of what becomes of domains.
+    /// Whether the daemon delivers lifecycle events.
     has_lifecycle: bool,
-    /// Whether it tells of errors of disks.
+    /// Whether the daemon delivers I/O error events.
     has_io_errors: bool,
     running: Arc<Vec<RunningDomain>>,
 }
@@ -46,26 +46,26 @@ struct DomainLifecycle {
     starts: u64,
     stops: u64,
     crashes: u64,
-    /// Whether it was told that this run crashed.
+    /// Whether a crash of this run was already counted.
     has_crashed: bool,
-    /// By what the disk is made of and libvirt's name for it.
+    /// By source path of the disk and libvirt's alias for it.
     io_errors: BTreeMap<(Vec<u8>, Vec<u8>), u64>,
 }
 
 impl DomainEvents {
-    /// The domains that run.
+    /// Returns the running domains.
     pub(super) fn running(&self) -> Arc<Vec<RunningDomain>> {
         Arc::clone(&self.state().running)
     }
 
-    /// The daemon that is connected to tells of these events.
+    /// Records which events the connected daemon delivers.
     pub(super) fn set_subscriptions(&self, is_subscribed: impl Fn(u32) -> bool) {
         let mut inner = self.state();
         inner.has_lifecycle = is_subscribed(wire::VIR_DOMAIN_EVENT_ID_LIFECYCLE);
         inner.has_io_errors = is_subscribed(wire::VIR_DOMAIN_EVENT_ID_IO_ERROR);
     }
 
-    /// These are all domains there are.
+    /// Replaces the domains by a complete list.
     pub(super) fn replace_domains(&self, domains: &[DomainRef]) {
         let mut inner = self.state();
         let there: HashSet<_> = domains.iter().map(|guest| guest.uuid).collect();
@@ -76,7 +76,7 @@ impl DomainEvents {
         }
     }
 
-    /// This happened.
+    /// Applies an event.
     pub(super) fn handle_event(&self, event: &DomainEvent) {
         match event {
             DomainEvent::Lifecycle {
@@ -128,8 +128,8 @@ impl DomainEvents {
         }
     }
 
-    /// What became of a domain, whose description names its disks; nothing if nobody
-    /// tells.
+    /// Returns the counts of a domain, with disks named as in its definition; `None` if the daemon
+    /// delivers no lifecycle events.
     pub(super) fn counts_for(
         &self,
         uuid: &Uuid,
@@ -207,8 +207,8 @@ impl EventState {
 }
 
 impl DomainLifecycle {
-    /// libvirt says up to twice that it crashed: when the guest says so, and when it is
-    /// ended for it.
+    /// Counts a crash once: libvirt reports it up to twice, when the guest panics and when the
+    /// domain is stopped because of it.
     fn record_crash(&mut self) {
         if !self.has_crashed {
             self.crashes = self.crashes.saturating_add(1);
@@ -237,7 +237,7 @@ mod tests {
         }
     }
 
-    /// One that is told of everything.
+    /// State with all events subscribed.
     fn all_events() -> DomainEvents {
         let heard = DomainEvents::default();
         heard.set_subscriptions(|_| true);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_runs_from_its_start_to_its_end() {
+    fn domain_is_running_from_start_to_stop() {
         let heard = all_events();
         heard.replace_domains(&[domain(1, 4), domain(2, -1)]);
         assert_eq!(ids(&heard), [4]);
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_is_one_however_often_it_is_told() {
+    fn crash_reported_twice_counts_once() {
         let heard = all_events();
         lifecycle(&heard, domain(1, 4), VIR_DOMAIN_EVENT_CRASHED, 0);
         lifecycle(
@@ -299,11 +299,11 @@ mod tests {
     }
 
     #[test]
-    fn what_became_of_a_domain_is_forgotten_with_it() {
+    fn counts_are_dropped_with_the_domain() {
         let heard = all_events();
         lifecycle(&heard, domain(1, 4), VIR_DOMAIN_EVENT_STARTED, 0);
         lifecycle(&heard, domain(2, 5), VIR_DOMAIN_EVENT_STARTED, 0);
-        // Still runs, and is no longer defined.
+        // Still running, but no longer defined.
         lifecycle(&heard, domain(1, 4), VIR_DOMAIN_EVENT_UNDEFINED, 0);
         let starts = |number| heard.counts_for(&[number; 16], None).unwrap().starts;
         assert_eq!(starts(1), 1);
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_a_disk_are_counted_by_the_guests_name_for_it() {
+    fn disk_errors_are_counted_by_target_name() {
         let heard = all_events();
         let error = |path: &str, alias: &str| {
             heard.handle_event(&DomainEvent::IoError {
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_tells_is_not_known() {
+    fn unsubscribed_events_are_unknown() {
         let heard = DomainEvents::default();
         lifecycle(&heard, domain(1, 4), VIR_DOMAIN_EVENT_STARTED, 0);
         let of = || heard.counts_for(&[1; 16], None);
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_makes_things_up_fills_no_memory() {
+    fn memory_is_bounded_against_invented_domains() {
         let heard = all_events();
         for number in 0..u8::MAX {
             heard.handle_event(&DomainEvent::IoError {

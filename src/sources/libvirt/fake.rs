@@ -1,4 +1,5 @@
-//! A libvirtd for tests, on a real socket, written from what the real one was seen to do.
+//! A fake libvirtd for tests, on a real socket, modelled on the observed behaviour of the real
+//! one.
 
 use std::{
     collections::HashMap,
@@ -13,42 +14,41 @@ use std::{
 
 use super::wire::{self, Message, MessageType, NamedObject, XdrEncoder, procedure};
 
-/// A domain.
 #[derive(Debug, Clone)]
 pub(super) struct FakeDomain {
     pub(super) name: Vec<u8>,
     pub(super) id: i32,
-    /// Whether its monitor answers nobody.
+    /// Whether its monitor does not respond.
     pub(super) is_hung: bool,
-    /// So many times it is busy for somebody else.
+    /// How many statistics replies are partial because the domain is busy with another job.
     pub(super) busy_replies: usize,
     pub(super) title: String,
 }
 
-/// What becomes of a request.
+/// How the daemon responds to a request.
 #[derive(Debug, Clone)]
 pub(super) enum ReplyAction {
     Normal,
     Error(i32),
-    /// These bytes instead of any message.
+    /// These bytes instead of a message.
     Raw(Vec<u8>),
-    /// A reply with this in it.
+    /// A reply with this body.
     Reply(Vec<u8>),
-    /// Only the first bytes of what is in the reply.
+    /// A reply whose body is truncated to this length.
     Truncated(usize),
     NoReply,
 }
 
-/// A request that came.
+/// A received request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ReceivedCall {
-    /// On which connection, by number.
+    /// Number of the connection.
     pub(super) connection: usize,
     pub(super) procedure: u32,
     pub(super) body: Vec<u8>,
 }
 
-/// The groups that no monitor is needed for.
+/// Groups that need no monitor.
 const QUICK_GROUPS: u32 = 0b1_0001;
 
 type DecideFn = Box<dyn FnMut(&ReceivedCall) -> ReplyAction + Send>;
@@ -60,17 +60,17 @@ pub(super) struct FakeState {
     pub(super) networks: Vec<Vec<u8>>,
     pub(super) driver: &'static str,
     pub(super) auths: Vec<u32>,
-    /// Whether it does nothing at all.
+    /// Whether the daemon does not respond at all.
     pub(super) is_hung: bool,
     pub(super) decide: Option<DecideFn>,
-    /// How long each answer takes.
+    /// Delay of each reply.
     pub(super) reply_delay: Duration,
     pub(super) received: Vec<ReceivedCall>,
     pub(super) pongs: usize,
-    /// Requests without an answer, by connection, now and at most.
+    /// Requests without a reply, by connection: now, and the maximum.
     pub(super) outstanding: HashMap<usize, usize>,
     pub(super) max_outstanding: HashMap<usize, usize>,
-    /// Those that wait for a domain to go on: connection, serial, name.
+    /// Requests that wait for a hung domain to resume: connection, serial, name.
     suspended: Vec<(usize, u32, Vec<u8>)>,
     streams: HashMap<usize, UnixStream>,
 }
@@ -110,7 +110,7 @@ impl FakeState {
     }
 
     fn write(&mut self, on: usize, bytes: &[u8]) {
-        // Whoever asked may have gone.
+        // The client may have disconnected.
         if let Some(stream) = self.streams.get_mut(&on) {
             stream.write_all(bytes).ok();
         }
@@ -130,7 +130,7 @@ struct FakeShared {
 }
 
 impl FakeLibvirt {
-    /// One with these domains, which run.
+    /// Starts a daemon with these domains, all running.
     pub(super) fn start(socket: &Path, guests: &[&str]) -> Self {
         let guests = guests.iter().zip(1..).map(|(name, id)| FakeDomain {
             name: name.as_bytes().to_vec(),
@@ -181,7 +181,7 @@ impl FakeLibvirt {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// Lets requests be met by something else than usual.
+    /// Sets a handler that decides how requests are answered.
     pub(super) fn set_handler(
         &self,
         decide: impl FnMut(&ReceivedCall) -> ReplyAction + Send + 'static,
@@ -189,13 +189,13 @@ impl FakeLibvirt {
         self.state().decide = Some(Box::new(decide));
     }
 
-    /// Stops doing anything, or goes on.
+    /// Suspends or resumes the daemon.
     pub(super) fn hang(&self, is_hung: bool) {
         self.state().is_hung = is_hung;
         self.shared.changed.notify_all();
     }
 
-    /// Lets a domain go on.
+    /// Resumes a hung domain.
     pub(super) fn resume_domain(&self, name: &str) {
         let mut world = self.state();
         world.domain(name).is_hung = false;
@@ -217,7 +217,7 @@ impl FakeLibvirt {
         }
     }
 
-    /// Tells something on the first connection.
+    /// Sends a message on the first connection.
     pub(super) fn send_message(&self, program: u32, procedure: u32, body: &[u8]) {
         let message = Message {
             program,
@@ -230,7 +230,7 @@ impl FakeLibvirt {
         self.state().write(0, &message.encode());
     }
 
-    /// Tells something about a domain: the numbers and texts behind it.
+    /// Sends an event about a domain; `rest` follows the domain in the body.
     pub(super) fn send_event(&self, procedure: u32, name: &str, rest: &[u8]) {
         let guest = self.state().domain(name).clone();
         let mut body = put_fake_domain(XdrEncoder::default().put_u32(7), &guest).into_bytes();
@@ -238,7 +238,7 @@ impl FakeLibvirt {
         self.send_message(wire::REMOTE_PROGRAM, procedure, &body);
     }
 
-    /// Waits until this is so.
+    /// Waits until the condition holds.
     pub(super) fn wait_until(&self, is_so: impl Fn(&FakeState) -> bool) {
         for _ in 0..2000 {
             if is_so(&self.state()) {
@@ -261,7 +261,7 @@ impl Drop for FakeLibvirt {
     }
 }
 
-/// A UUID that follows from a name.
+/// A UUID derived from a name.
 pub(super) fn uuid(name: &[u8]) -> [u8; 16] {
     let mut uuid = [0xa5; 16];
     for (byte, of) in uuid.iter_mut().zip(name.iter().rev()) {
@@ -451,7 +451,7 @@ fn normal_reply(world: &mut FakeState, came: &ReceivedCall, serial: u32) -> Opti
     })
 }
 
-/// The groups that are asked for.
+/// Returns the requested groups.
 pub(super) fn requested_groups(body: &[u8]) -> u32 {
     let [.., a, b, c, d, _, _, _, _] = body else {
         return 0;
@@ -482,7 +482,7 @@ pub(super) fn encode_stats_records(guests: &[&FakeDomain], is_quick: bool) -> Ve
         let state: u32 = if is_on { 1 } else { 5 };
         let mut params = vec![("state.state", 1, u64::from(state)), ("state.reason", 1, 1)];
         if !is_quick {
-            // libvirt 9 says this of those that do not run, too.
+            // libvirt 9 also returns this for domains that do not run.
             params.extend([("cpu.time", 4, 7_000_000_000)]);
             params.extend([("balloon.maximum", 4, 2048), ("balloon.current", 4, 1024)]);
             params.extend([("block.count", 2, 1)]);

@@ -1,11 +1,11 @@
-//! Asking about all domains, each by itself and four at a time, so that one that hangs
-//! costs only itself.
+//! Queries each domain with a call of its own, four at a time, so that one hung domain does not
+//! delay the others.
 //!
-//! libvirt is told not to wait for a domain that is busy (`NOWAIT`). That protects all
-//! but the first who asks, whose request waits in the domain's monitor for as long as
-//! that hangs; so it is left there, and while it is, who asks again is answered at once
-//! with what needs no monitor. What is missing because the domain was just busy for
-//! somebody else is asked for again, twice.
+//! Calls set `VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT`, so libvirt does not wait for a busy
+//! domain. That protects every caller but the first, whose call waits in the domain's monitor while
+//! that hangs. This call is left pending; meanwhile, queries of the domain are limited to what needs
+//! no monitor and is returned at once. Statistics that are missing because the domain was only
+//! briefly busy with another job are queried again, twice.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -30,19 +30,18 @@ use super::{
 };
 use crate::sources::LinkTraffic;
 
-/// So many requests at a time that may still be answered soon.
+/// Maximum number of calls in flight that are not overdue.
 const MAX_IN_FLIGHT: usize = 4;
-/// So many domains that do not run are asked about together.
+/// Number of inactive domains per query.
 const INACTIVE_BATCH: usize = 32;
-/// A domain with so many questions without an answer is asked no other.
+/// A domain with this many pending calls is not queried again.
 const MAX_PENDING_PER_DOMAIN: usize = 2;
-/// Interfaces whose other end is the guest's, so that it receives what they send; and that
-/// the kernel counts for, not a virtual switch.
+/// Interface types whose peer is the guest's device, so that the guest receives what the host's
+/// device sends, and which the kernel counts, not a virtual switch.
 const KERNEL_COUNTED_TYPES: [&str; 3] = ["bridge", "ethernet", "network"];
-/// `VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT`
 const VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT: u32 = 1 << 29;
 
-/// What to ask for.
+/// Which statistics to query.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StatsSelection {
     groups: u32,
@@ -52,7 +51,7 @@ pub(super) struct StatsSelection {
 impl StatsSelection {
     pub(super) fn new(groups: &[StatsGroup], has_jobs: bool) -> Self {
         let groups = groups.iter().fold(0, |bits, group| bits | group.bit());
-        // Without its state nobody could tell what the rest means.
+        // The other statistics cannot be interpreted without the state.
         let groups = groups | StatsGroup::State.bit();
         Self { groups, has_jobs }
     }
@@ -61,10 +60,10 @@ impl StatsSelection {
         self.groups & Self::new(groups, false).groups
     }
 
-    /// What is not known without libvirt, of a domain that this is said of.
+    /// Returns the groups of a domain that have to come from libvirt.
     fn groups_to_query(self, host_stats: &HostStats, definition: Option<&DomainDef>) -> u32 {
         let cpu = host_stats.cpu.as_ref().map_or(0, |_| StatsGroup::Cpu.bit());
-        // What KVM says of each comes with them.
+        // KVM's statistics of each virtual CPU come with this group.
         let is_enough = host_stats.vcpus.is_some() && self.groups & StatsGroup::Vm.bit() == 0;
         let vcpus = if is_enough { StatsGroup::Vcpu.bit() } else { 0 };
         let links = definition.and_then(|about| host_links(about, host_stats));
@@ -77,13 +76,13 @@ impl StatsSelection {
         self.groups & !(cpu | vcpus | interfaces)
     }
 
-    /// What libvirt knows without asking a domain's monitor.
+    /// Returns the groups that libvirt answers without the domain's monitor.
     fn groups_without_monitor(self) -> u32 {
         self.restrict_to(&[StatsGroup::State, StatsGroup::Interface])
     }
 
-    /// What there is of a domain that does not run. Disks are looked at for it, which may
-    /// be on a file system that hangs.
+    /// Returns the groups that exist for an inactive domain. For the block group libvirt opens the
+    /// disks, which may be on a hung file system.
     fn groups_for_inactive(self, is_stuck: bool) -> u32 {
         let groups = [
             StatsGroup::State,
@@ -96,14 +95,14 @@ impl StatsSelection {
     }
 }
 
-/// A question.
+/// A query; numbers are indexes of domains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DomainQuery {
-    /// What the domain of this place uses; how often that was asked before.
+    /// Statistics of a domain; the number of earlier attempts.
     Stats(usize, usize),
-    /// What it uses while an earlier question of this scrape hangs.
+    /// Statistics without the monitor, while an earlier query of this scrape hangs.
     FallbackStats(usize),
-    /// What so many from this place on use, which do not run.
+    /// Statistics of a number of inactive domains from this index on.
     InactiveStats(usize, usize),
     Xml(usize),
     Info(usize),
@@ -111,32 +110,32 @@ enum DomainQuery {
     Job(usize),
 }
 
-/// A question that is asked.
+/// A query in flight.
 #[derive(Debug)]
 struct PendingQuery {
     query: DomainQuery,
     sent_at: Instant,
-    /// Whether others are asked meanwhile.
+    /// Whether it no longer occupies a place among the calls in flight.
     is_overdue: bool,
-    /// Whether only what needs no monitor was asked for.
+    /// Whether only groups that need no monitor were requested.
     is_quick: bool,
 }
 
-/// What became known of a domain in this scrape.
+/// Data of a domain collected in this scrape.
 #[derive(Debug, Default)]
 struct PartialDomain {
     host_stats: HostStats,
     stats: Option<(Option<DomainState>, Option<i32>, DomainStats)>,
     id: Option<i32>,
     is_partial: bool,
-    /// Whether it was not answered in an earlier scrape.
+    /// Whether a call of an earlier scrape is still pending.
     was_stuck: bool,
     is_gone: bool,
     response_time: Option<Duration>,
     job: Option<DomainJob>,
 }
 
-/// The domains, sorted by name, and what went wrong although they are there.
+/// Returns the domains, sorted by name, and the first error that did not prevent a result.
 pub(super) async fn fetch_domains(
     session: &Arc<LibvirtSession>,
     selection: StatsSelection,
@@ -158,9 +157,9 @@ struct Fetch<'a> {
     session: &'a Arc<LibvirtSession>,
     selection: StatsSelection,
     deadline: Instant,
-    /// How long a question keeps others waiting.
+    /// After this time a pending query no longer blocks others.
     patience: Duration,
-    /// Those that run first.
+    /// Active domains first.
     domains: Vec<DomainRef>,
     partials: Vec<PartialDomain>,
     queue: VecDeque<DomainQuery>,
@@ -199,7 +198,7 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    /// Takes what need not be asked for.
+    /// Stores the host's statistics, which are not queried from libvirt.
     fn set_host_stats(&mut self, mut host_stats: HostStatsByUuid) {
         for (guest, draft) in self.domains.iter().zip(&mut self.partials) {
             let of_this_run = |it: &HostStats| u32::try_from(guest.id) == Ok(it.id);
@@ -246,7 +245,7 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    /// Asks until all is answered or the time is over.
+    /// Runs until all queries are complete or the deadline has passed.
     async fn run(&mut self) {
         loop {
             let mut room = pin!(self.session.slot_freed());
@@ -277,7 +276,8 @@ impl<'a> Fetch<'a> {
         let later = self.delayed.iter().map(|(at, _)| *at);
         let flights = self.in_flight.values().filter(|flight| !flight.is_overdue);
         let late = flights.map(|flight| flight.sent_at + self.patience);
-        // What finds no room, because others ask too, may find some elsewhere by then.
+        // Queries without a slot, which other callers occupy, may find one on another connection
+        // by then.
         let waits = (!self.queue.is_empty()).then(|| Instant::now() + self.patience);
         later
             .chain(late)
@@ -285,7 +285,7 @@ impl<'a> Fetch<'a> {
             .fold(self.deadline, Instant::min)
     }
 
-    /// Sees to what is due by now.
+    /// Handles expired timers.
     fn handle_timers(&mut self) {
         let now = Instant::now();
         let due = self.delayed.extract_if(.., |(at, _)| *at <= now);
@@ -321,7 +321,7 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    /// Asks; whether there was room for it.
+    /// Sends a query and returns whether a slot was free.
     fn send(&mut self, query: DomainQuery) -> bool {
         let Some((subject, procedure, body)) = self.build_request(query, false) else {
             return true;
@@ -334,13 +334,13 @@ impl<'a> Fetch<'a> {
         };
         let then = || {
             let say = self.reply_tx.clone();
-            // The scrape may be over.
+            // The scrape may have ended.
             Box::new(move |answer| drop(say.send((number, answer))))
         };
         let mut is_quick = false;
         let mut asked = self.session.try_call(subject, request(body), then());
         if asked.is_err() && self.session.is_saturated(self.patience) {
-            // What needs no domain can be had all the same.
+            // Groups that need no monitor can still be read.
             is_quick = matches!(
                 query,
                 DomainQuery::Stats(..) | DomainQuery::FallbackStats(_)
@@ -484,7 +484,7 @@ impl<'a> Fetch<'a> {
                     draft.is_gone = true;
                 }
             }
-            // No job, or no longer there: whoever asked for more is told.
+            // The domain has no job or has disappeared; other queries report that.
             (CallError::Remote(_), DomainQuery::Job(_)) => {}
             (CallError::Remote(refusal), _) if refusal.is_gone() => {}
             _ => {
@@ -529,7 +529,7 @@ impl<'a> Fetch<'a> {
         let is_qemu = self.session.is_qemu();
         let is_partial = pending.is_quick || is_qemu && !params::is_complete(&said.2, said.0);
         if is_partial && draft.stats.is_some() && !draft.is_partial {
-            // An earlier question was answered better meanwhile.
+            // A reply to an earlier query has been more complete.
             return Ok(());
         }
         let lacks_info = !is_qemu && said.2.balloon.maximum.is_none();
@@ -633,7 +633,7 @@ impl<'a> Fetch<'a> {
         Ok(())
     }
 
-    /// The domains as they are known now.
+    /// Returns the domains with the data collected so far.
     fn into_domains(self) -> (Vec<Domain>, Option<String>) {
         let Self {
             session,
@@ -651,7 +651,7 @@ impl<'a> Fetch<'a> {
             .map(|(guest, draft)| build_domain(session, wanted, guest, draft))
             .collect();
         domains.sort_by(|a, b| a.name.cmp(&b.name));
-        // Other bytes may have become the same text.
+        // Different byte strings may have become the same text.
         domains.dedup_by(|a, b| a.name == b.name);
         (domains, error)
     }
@@ -668,7 +668,7 @@ fn build_domain(
     let (state, reason, mut used) = partial.stats.unwrap_or_default();
     let is_off = state.is_some_and(|state| !state.is_active());
     if is_off {
-        // libvirt 9 says what it used itself, and what the domain would get.
+        // libvirt 9 reports the CPU time of the daemon and the memory the domain would get.
         used.cpu = CpuTimes::default();
         used.balloon.current = None;
     } else {
@@ -692,8 +692,8 @@ fn build_domain(
     }
 }
 
-/// Adds what was not asked for. Where it was said all the same, it is not taken from there:
-/// the two are rounded in different ways, and no counter may step back.
+/// Adds the host's statistics. They replace values from libvirt even if it returned some: the two
+/// are rounded differently, and a counter must not decrease.
 fn add_host_stats(
     stats: &mut DomainStats,
     selection: StatsSelection,
@@ -727,13 +727,14 @@ fn add_host_stats(
     }
 }
 
-/// What libvirt would say of its interfaces, if the kernel counts for all that have a name.
+/// Returns the interfaces as libvirt would report them, if the kernel counts for all that have a
+/// name.
 fn host_interfaces(definition: &DomainDef, host_stats: &HostStats) -> Option<Vec<DomainInterface>> {
     let interfaces = host_links(definition, host_stats)?.map(|link| {
         let (name, link) = link?;
         Some(DomainInterface {
             name: name.to_owned(),
-            // What the host sends is what the guest receives.
+            // The guest receives what the host's device sends.
             received: interface_traffic(link.sent),
             sent: interface_traffic(link.received),
         })
@@ -741,7 +742,7 @@ fn host_interfaces(definition: &DomainDef, host_stats: &HostStats) -> Option<Vec
     interfaces.collect()
 }
 
-/// Each interface that has a name, and what the kernel counts for it, if it does.
+/// Returns each interface that has a name, with the kernel's counters if there are some.
 fn host_links<'a>(
     definition: &'a DomainDef,
     host_stats: &'a HostStats,
@@ -771,7 +772,7 @@ fn domain_job(info: &wire::JobInfo) -> DomainJob {
     DomainJob {
         kind: Some(info.kind),
         elapsed: time(info.elapsed),
-        // Nobody knows of a job without bounds.
+        // The remaining time of an unbounded job is unknown.
         remaining: time(info.remaining).filter(|_| info.kind == 1),
         data: three(info.data),
         memory: three(info.memory),
@@ -793,7 +794,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_receives_what_its_interface_sends() {
+    fn guest_receives_what_its_host_interface_sends() {
         let link = LinkTraffic {
             received: [1, 2, 3, 4],
             sent: [5, 6, 7, 8],
@@ -810,7 +811,7 @@ mod tests {
             };
             host_interfaces(&about, &counted)
         };
-        // One that was passed through has no name, and libvirt says nothing of it.
+        // A passed-through interface has no name and no statistics in libvirt.
         let (first, nameless) = (named(Some("vnet0"), "bridge"), named(None, "hostdev"));
         let expected = DomainInterface {
             name: "vnet0".to_owned(),
@@ -821,7 +822,7 @@ mod tests {
         for other in [
             named(Some("vnet7"), "network"),
             named(Some("vnet1"), "vhostuser"),
-            // Counted as the host sees it.
+            // Counted from the host's point of view.
             named(Some("macvtap0"), "direct"),
         ] {
             assert_eq!(known(&[first.clone(), other]), None);

@@ -1,18 +1,18 @@
-//! Which libvirt, and what to ask it.
+//! Command-line flags of the libvirt client.
 
 use clap::ArgAction;
 
-/// The flags about libvirt itself.
+/// Command-line flags of the libvirt client.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[group(skip)]
 pub struct LibvirtFlags {
-    /// Where libvirt is: the path of a socket, or `qemu:///system` and the like; every
-    /// other URI needs a build with the feature virt. Without it, the read-only socket
-    /// that exists.
+    /// Path of the libvirt socket, or a URI such as `qemu:///system`. URIs that need more than a
+    /// local socket require a build with feature `virt`. Default: the read-only socket that
+    /// exists.
     #[arg(long = "libvirt.uri", value_name = "URI")]
     pub libvirt_uri: Option<String>,
-    /// Which groups of statistics to ask for. Of the others, iothread and vm ask each
-    /// domain's monitor one more question and two.
+    /// Groups of statistics to query. Group iothread needs one additional monitor command per
+    /// domain, group vm two.
     #[arg(
         long = "libvirt.stats",
         value_name = "GROUP,...",
@@ -20,12 +20,12 @@ pub struct LibvirtFlags {
         default_value = "state,cpu,balloon,vcpu,interface,block"
     )]
     pub libvirt_stats: Vec<StatsGroup>,
-    /// Ask each domain that runs what migration, save or other job it is at, too.
+    /// Also query the migration, save or other job of each running domain.
     #[arg(long = "libvirt.jobs", default_value_t = false, action = ArgAction::Set)]
     pub libvirt_jobs: bool,
 }
 
-/// A group of statistics, as `virsh domstats` calls it.
+/// Group of statistics, named as in `virsh domstats`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum StatsGroup {
     /// State and reason.
@@ -40,20 +40,20 @@ pub enum StatsGroup {
     Interface,
     /// Disks.
     Block,
-    /// Hardware counters, where they were switched on.
+    /// Hardware counters, where enabled.
     Perf,
-    /// Threads of QEMU's that do I/O.
+    /// QEMU's I/O threads.
     Iothread,
-    /// Memory bandwidth, where it is monitored.
+    /// Memory bandwidth, where monitored.
     Memory,
-    /// How fast memory is written to, where that was measured.
+    /// Memory dirty rate, where measured.
     Dirtyrate,
-    /// KVM's own statistics.
+    /// KVM statistics.
     Vm,
 }
 
 impl StatsGroup {
-    /// Its bit in a request, as in libvirt's header `libvirt-domain.h`.
+    /// Bit of the group in a request, as in libvirt's header `libvirt-domain.h`.
     #[must_use]
     pub fn bit(self) -> u32 {
         match self {

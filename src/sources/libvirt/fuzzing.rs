@@ -1,4 +1,4 @@
-//! Foreign bytes for libvirt's protocol and descriptions: see [`crate::fuzzing`].
+//! Fuzz targets for libvirt's protocol and domain XML: see [`crate::fuzzing`].
 
 use std::{
     path::{Path, PathBuf},
@@ -27,10 +27,10 @@ use super::{
     xml,
 };
 
-/// No answer may take longer, for whoever plays the daemon answers at once or goes.
+/// Limit for one run: the fake daemon replies at once or closes the connection.
 const AT_MOST: Duration = Duration::from_secs(8);
 
-/// What a daemon sends, from the first message to the last; says how many there are.
+/// Parses a stream of messages and returns how many there are.
 pub(crate) fn rpc(bytes: &[u8]) -> usize {
     let mut messages = 0;
     let heard = DomainEvents::default();
@@ -38,7 +38,7 @@ pub(crate) fn rpc(bytes: &[u8]) -> usize {
     let cache = DefinitionCache::default();
     let mut rest = bytes;
     while let Ok(Some((message, behind))) = Message::parse(rest) {
-        // What comes in parts is no message before it is complete.
+        // A truncated message must be reported as incomplete.
         let (first, _) = rest.split_at(rest.len() - behind.len());
         for cut in [1, 4, first.len() / 2, first.len() - 1] {
             let part = first.get(..cut).unwrap_or_default();
@@ -57,10 +57,10 @@ pub(crate) fn rpc(bytes: &[u8]) -> usize {
     messages
 }
 
-/// All that may be in a message; what is listed is bounded by what came.
+/// Parses a body in every possible way; lists are bounded by the length of the input.
 fn body(procedure: u32, body: &[u8], heard: &DomainEvents, cache: &DefinitionCache) {
     if let Ok(refusal) = wire::RemoteError::parse(body) {
-        // Written for a log, in which a byte becomes three at most.
+        // Escaped for a log, where a byte becomes at most three.
         assert!(refusal.to_string().len() <= 3 * body.len() + 32);
     }
     wire::parse_auth_list(body).ok();
@@ -100,13 +100,13 @@ fn body(procedure: u32, body: &[u8], heard: &DomainEvents, cache: &DefinitionCac
     }
 }
 
-/// The description of a domain; says how many devices it has.
+/// Parses the XML of a domain and returns its number of devices.
 pub(crate) fn domain_xml(bytes: &[u8]) -> usize {
     let text = wire::string_lossy(bytes);
     match xml::parse_domain(&text) {
         Ok(about) => {
-            // Each is an element of five bytes at least, and no text of it is longer
-            // than the whole.
+            // Each device is an element of at least five bytes, and no text is longer than the
+            // input.
             let devices = about.disks.len() + about.interfaces.len();
             assert!(5 * devices <= text.len());
             assert!(about.title.is_none_or(|title| title.len() <= text.len()));
@@ -119,7 +119,8 @@ pub(crate) fn domain_xml(bytes: &[u8]) -> usize {
     }
 }
 
-/// What is said to a session: domains, pools and networks, or nothing where it is over.
+/// Runs a session against a scripted daemon; returns domains, pools and networks, or nothing if
+/// the session has ended.
 pub(crate) fn session(
     bytes: &[u8],
     socket: &Path,
@@ -200,7 +201,7 @@ async fn talk(
     (fetched, pools, networks)
 }
 
-/// What is to be answered: after a byte that says what it is and two that say how long.
+/// Scripted replies: each has a byte for its kind and two for its length.
 struct Script(Vec<u8>, usize);
 
 impl Script {
@@ -214,7 +215,7 @@ impl Script {
     }
 }
 
-/// A daemon that lets everybody in and then says what is in the script.
+/// A daemon that accepts every client and sends the scripted replies.
 async fn serve(mut stream: UnixStream, script: Arc<Mutex<Script>>) {
     let mut asked = Vec::new();
     loop {

@@ -1,5 +1,5 @@
-//! What the log is told of libvirt: a line when it goes, and one when it is back, whoever
-//! notices first: who keeps the connection that it is lost, or who asks that nobody answers.
+//! Logs changes of availability: one line when libvirt becomes unavailable and one when it is
+//! available again, whether the connection task or a scrape notices first.
 
 use std::{
     fmt::Display,
@@ -13,14 +13,14 @@ use tracing::{info, warn};
 pub(super) struct StatusLog(Mutex<Option<bool>>);
 
 impl StatusLog {
-    /// It answers, there.
+    /// Logs that the daemon at this URI is available, unless that was the last logged state.
     pub(super) fn log_up(&self, uri: impl Display) {
         if self.is_change(true) {
             info!(%uri, "libvirt answers");
         }
     }
 
-    /// It does not, for this reason.
+    /// Logs that the daemon is unavailable and why, unless that was the last logged state.
     pub(super) fn log_down(&self, error: impl Display) {
         if self.is_change(false) {
             warn!(%error, "libvirt does not answer");
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_log_says_already_is_no_news() {
+    fn logs_only_changes() {
         let news = StatusLog::default();
         let said = [false, false, true, true, false].map(|is_up| news.is_change(is_up));
         assert_eq!(said, [true, false, true, false, true]);

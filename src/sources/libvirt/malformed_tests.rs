@@ -1,5 +1,6 @@
-//! Whatever comes from the socket is read or refused. Recorded answers are damaged at
-//! random, as are descriptions, and no parser may panic or find more than there is.
+//! Property tests: arbitrary bytes from the socket are parsed or rejected. Recorded replies and
+//! domain XML are damaged at random; no parser may panic or return more items than the input
+//! holds.
 
 use std::ops::RangeInclusive;
 
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::fixtures::libvirt_body;
 
-/// The replies and events that were captured: `tests/fixtures/README.md`.
+/// Recorded replies and events: `tests/fixtures/README.md`.
 const RECORDED: [&str; 10] = [
     "device",
     "domains",
@@ -26,7 +27,7 @@ const RECORDED: [&str; 10] = [
     "tunable",
 ];
 
-/// Where the procedures of events are.
+/// Procedure numbers of events.
 const EVENTS: RangeInclusive<u32> = 310..=380;
 
 const DESCRIPTION: &str = r#"<domain type='qemu' id='1'><title>a &quot;b&quot; &amp; c</title>
@@ -38,10 +39,10 @@ const DESCRIPTION: &str = r#"<domain type='qemu' id='1'><title>a &quot;b&quot; &
 <target dev='vnet0'/><mtu size='1500'/></interface>
 <memballoon><stats period='10'/></memballoon></devices></domain>"#;
 
-/// Something with other bytes at some places, and an end anywhere.
+/// Replaces some bytes and truncates at a random position.
 fn corrupted(whole: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
     let length = whole.len();
-    // Lengths and counts are mostly small, so these bytes do the most harm.
+    // Lengths and counts are mostly small, so these bytes do the most damage.
     let byte = prop_oneof![Just(0), Just(1), Just(0x7f), Just(0xff), any::<u8>()];
     let places = prop::collection::vec((0..length, byte), 0..12);
     let end = prop_oneof![3 => Just(length), 1 => 0..=length];
@@ -60,7 +61,7 @@ fn any_body() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![6 => recorded, 1 => prop::collection::vec(any::<u8>(), 0..600)]
 }
 
-/// Of each byte no more than one thing can have been made.
+/// Whether the number of items is at most the number of bytes.
 fn is_bounded_by_input<T, E>(found: &Result<Vec<T>, E>, body: &[u8]) -> bool {
     found.as_ref().map_or(0, Vec::len) <= body.len()
 }
@@ -69,7 +70,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_body_is_read_or_refused(body in any_body()) {
+    fn body_is_parsed_or_rejected(body in any_body()) {
         let records = wire::parse_stats_records(&body);
         prop_assert!(is_bounded_by_input(&records, &body));
         for record in records.into_iter().flatten() {
@@ -95,7 +96,7 @@ proptest! {
     }
 
     #[test]
-    fn every_stream_of_messages_ends_or_is_refused(
+    fn message_stream_ends_or_is_rejected(
         bytes in prop::collection::vec(any_body(), 1..4),
         lengths in prop::collection::vec(any::<u32>(), 4),
     ) {
@@ -116,7 +117,7 @@ proptest! {
     }
 
     #[test]
-    fn every_description_is_read_or_refused(bytes in corrupted(DESCRIPTION.as_bytes().to_vec())) {
+    fn domain_xml_is_parsed_or_rejected(bytes in corrupted(DESCRIPTION.as_bytes().to_vec())) {
         let text = String::from_utf8_lossy(&bytes);
         if let Ok(about) = xml::parse_domain(&text) {
             prop_assert!(about.disks.len() <= 1 && about.interfaces.len() <= 1);
@@ -125,7 +126,7 @@ proptest! {
 }
 
 #[test]
-fn undamaged_they_are_all_understood() {
+fn undamaged_recordings_are_parsed() {
     let [
         device,
         domains,

@@ -1,8 +1,8 @@
-//! Virtual machines as libvirt knows them, over its own protocol on a local socket; or,
-//! with the feature `virt`, through its library.
+//! Domains, storage pools and networks of libvirt, over its RPC protocol on a local socket or,
+//! with feature `virt`, through its library.
 //!
-//! A task keeps the connection, hears of events and remembers what is dear; whoever asks
-//! gets each domain asked about by itself, so that one that hangs costs only itself.
+//! A background task holds the connection, receives events and caches definitions. A fetch queries
+//! each domain with a call of its own, so that a hung domain does not delay the others.
 
 mod cache;
 mod connection;
@@ -57,57 +57,57 @@ use reconnect::{ConnectionManager, ConnectionStatus, Timing};
 use session::LibvirtSession;
 use virt::Virt;
 
-/// What it is called in errors.
+/// Name in errors.
 const NAME: &str = "libvirt";
-/// How much of the time before the deadline is left to expose the answers: a tenth, but
-/// not more than the first and not less than the second.
+/// Time reserved before the deadline for exposing the result: a tenth of the time left, but at
+/// most `MAX_MARGIN` and at least `MIN_MARGIN`.
 const MAX_MARGIN: Duration = Duration::from_millis(500);
 const MIN_MARGIN: Duration = Duration::from_millis(20);
 
-/// What libvirt said in one scrape.
+/// Result of one fetch.
 #[derive(Debug, Clone, Default)]
 pub struct FetchResult {
-    /// How the daemon was reached.
+    /// State of the connection.
     pub connection: ConnectionInfo,
-    /// All domains, running or not, sorted by name, each name once.
+    /// All domains, active or not, sorted by name; names are unique.
     pub domains: Vec<Domain>,
 }
 
-/// How the daemon was reached.
+/// State of the connection to the daemon.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionInfo {
-    /// What was connected to: a socket or a URI.
+    /// The socket or URI.
     pub uri: String,
-    /// Whether the daemon answered in this scrape.
+    /// Whether the daemon answered this fetch.
     pub is_up: bool,
-    /// Why not, or what is missing although it did.
+    /// Why the daemon did not answer, or which data is missing although it did.
     pub error: Option<String>,
-    /// Whether that is because the daemon does not let this user in.
+    /// Whether the error is that the daemon rejects this user.
     pub is_permission_denied: bool,
-    /// How often it was connected to so far.
+    /// Successful connects so far.
     pub connections: u64,
-    /// Requests that were made so far.
+    /// Requests sent so far.
     pub requests: u64,
-    /// Events that were taken in so far.
+    /// Events received so far.
     pub events: u64,
-    /// Requests that have no answer yet and whose scrapes are over.
+    /// Pending requests of earlier scrapes.
     pub abandoned_requests: u64,
-    /// The versions of what is there, once known.
+    /// Versions of the driver, the hypervisor and the daemon, once known.
     pub versions: Option<Versions>,
 }
 
-/// The versions of what is there, such as `9.0.0`.
+/// Versions of the driver, the hypervisor and the daemon, such as `9.0.0`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versions {
-    /// The name of the driver, such as `QEMU`.
+    /// Name of the driver, such as `QEMU`.
     pub driver: String,
-    /// Of the hypervisor, where it says so.
+    /// Version of the hypervisor, where reported.
     pub hypervisor: Option<String>,
-    /// Of the daemon.
+    /// Version of the daemon.
     pub daemon: String,
 }
 
-/// What is known of runs of domains without libvirt, by the domains' UUIDs.
+/// Host statistics of running domains, by UUID.
 pub type HostStatsByUuid = HashMap<String, HostStats>;
 
 /// A storage pool.
@@ -115,16 +115,15 @@ pub type HostStatsByUuid = HashMap<String, HostStats>;
 pub struct StoragePool {
     /// Its name.
     pub name: String,
-    /// libvirt's number for what it is doing: 0 inactive, 1 building, 2 running, 3
-    /// degraded, 4 inaccessible.
+    /// State as libvirt's number: 0 inactive, 1 building, 2 running, 3 degraded, 4 inaccessible.
     pub state: Option<u32>,
-    /// Bytes that it can hold.
+    /// Capacity in bytes.
     pub capacity: Option<u64>,
-    /// Bytes in use.
+    /// Allocated bytes.
     pub allocation: Option<u64>,
-    /// Bytes left.
+    /// Free bytes.
     pub available: Option<u64>,
-    /// Whether it did not answer in time.
+    /// Whether the query of this pool timed out.
     pub timed_out: bool,
 }
 
@@ -135,16 +134,16 @@ pub struct VirtualNetwork {
     pub name: String,
     /// Its UUID.
     pub uuid: String,
-    /// Whether it is up.
+    /// Whether it is active.
     pub is_active: Option<bool>,
-    /// The bridge it is on, while it is up and has one.
+    /// Name of its bridge, while it is active and has one.
     pub bridge: Option<String>,
 }
 
-/// A domain that runs, as far as is known without asking.
+/// A running domain, from the maintained state without a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunningDomain {
-    /// libvirt's number for this run.
+    /// libvirt's ID of this run.
     pub id: u32,
     /// Its name.
     pub name: String,
@@ -152,23 +151,23 @@ pub struct RunningDomain {
     pub uuid: String,
 }
 
-/// The libvirt of this machine.
+/// Client of the host's libvirt.
 #[derive(Debug)]
 pub struct Libvirt {
     selection: StatsSelection,
-    /// Nothing for a URI that this client does not know.
+    /// `None` for a URI that this client does not support.
     manager: Option<Arc<ConnectionManager>>,
-    /// Who asks then, if this build has one.
+    /// Client through libvirt's library for other URIs, if this build has it.
     virt: Option<Virt>,
     status_log: Arc<StatusLog>,
-    /// What was named, or would be looked for first.
+    /// The configured URI or socket, or the first default socket.
     uri: String,
     runtime: OnceLock<Handle>,
 }
 
 impl Libvirt {
-    /// The one that the flags name, else the one whose socket is there, below the host's
-    /// root file system. Nothing is asked before [`watch`](Self::watch).
+    /// Creates a client for the configured URI or else for the default sockets below the host's
+    /// root file system. Does not connect before [`watch`](Self::watch).
     #[must_use]
     pub fn new(flags: LibvirtFlags, rootfs: &Path) -> Self {
         let here = SocketPaths::new(rootfs);
@@ -192,7 +191,7 @@ impl Libvirt {
         }
     }
 
-    /// Why nobody in this build could ask the one that the flags name.
+    /// Returns an error if this build does not support the configured URI.
     pub fn check(&self) -> Result<(), String> {
         if self.manager.is_none() && self.virt.is_none() {
             let uri = &self.uri;
@@ -203,8 +202,8 @@ impl Libvirt {
         Ok(())
     }
 
-    /// The sockets that are looked for, in turn, and whether the flags name them. None
-    /// where it takes more than a socket.
+    /// Returns the sockets that are tried, in order, and whether they are configured. Empty if the
+    /// URI needs more than a local socket.
     #[must_use]
     pub fn sockets(&self) -> (Vec<PathBuf>, bool) {
         let Some(keeper) = &self.manager else {
@@ -218,14 +217,13 @@ impl Libvirt {
         (sockets.collect(), keeper.endpoints.is_explicit)
     }
 
-    /// The URI that libvirt's own library is asked for, if it takes that.
+    /// Returns the URI if it needs libvirt's own library.
     #[must_use]
     pub fn library_uri(&self) -> Option<&str> {
         self.virt.as_ref().map(|_| self.uri.as_str())
     }
 
-    /// Begins to connect and to listen, on the runtime that this is called on, for as
-    /// long as it runs.
+    /// Starts the connection task on the current runtime. It runs as long as the runtime.
     pub fn start(self: &Arc<Self>) {
         if self.runtime.set(Handle::current()).is_err() {
             return;
@@ -235,10 +233,10 @@ impl Libvirt {
         }
     }
 
-    /// Asks about all domains and waits for the answers, not beyond the deadline less a
-    /// margin in which they can be exposed. What was counted of them is not asked for, but
-    /// in the answer. [`Error::Absent`] where there is no libvirt; a
-    /// daemon that is there and does not answer is no error, but said in the answer.
+    /// Queries all domains and waits for the replies until shortly before the deadline, so that
+    /// they can still be exposed. Statistics in `host_stats` are not queried but copied to the
+    /// result. Returns [`Error::NotFound`] where there is no libvirt; a daemon that exists and does
+    /// not answer is reported in the result instead.
     pub fn fetch(&self, deadline: Instant, host_stats: HostStatsByUuid) -> Result<FetchResult> {
         let wanted = self.selection;
         let fetched = match &self.virt {
@@ -257,7 +255,7 @@ impl Libvirt {
         Ok(fetched)
     }
 
-    /// Asks about storage pools, in the same way.
+    /// Queries storage pools, with the same deadline and errors as [`fetch`](Self::fetch).
     pub fn pools(&self, deadline: Instant) -> Result<Vec<StoragePool>> {
         if let Some(virt) = &self.virt {
             return virt.pools(deadline);
@@ -270,7 +268,7 @@ impl Libvirt {
         })
     }
 
-    /// Asks about virtual networks, in the same way.
+    /// Queries virtual networks, with the same deadline and errors as [`fetch`](Self::fetch).
     pub fn networks(&self, deadline: Instant) -> Result<Vec<VirtualNetwork>> {
         if let Some(virt) = &self.virt {
             return virt.networks(deadline);
@@ -283,8 +281,8 @@ impl Libvirt {
         })
     }
 
-    /// The domains that run, as was last heard, without asking anybody. None where it
-    /// takes more than a local socket: that may well be another machine.
+    /// Returns the running domains without a query. Empty if the URI needs more than a local
+    /// socket, because that may be another host.
     #[must_use]
     pub fn running(&self) -> Arc<Vec<RunningDomain>> {
         let keeper = self.manager.as_ref();
@@ -293,7 +291,7 @@ impl Libvirt {
             .unwrap_or_default()
     }
 
-    /// Lets something be asked on the runtime, and waits for it here.
+    /// Runs a query on the runtime and blocks until its result or the deadline.
     fn query<T, F>(
         &self,
         deadline: Instant,
@@ -318,7 +316,7 @@ impl Libvirt {
         let (reply_tx, reply_rx) = std::sync::mpsc::sync_channel(1);
         let answer = request(Arc::clone(keeper), reply_deadline);
         runtime.spawn(async move {
-            // Whoever asked may have gone.
+            // The caller may have timed out.
             reply_tx.try_send(answer.await).ok();
         });
         let left = deadline.saturating_duration_since(Instant::now());
@@ -331,7 +329,7 @@ impl Libvirt {
     }
 }
 
-/// The connection by then.
+/// Returns the session, waiting until the deadline for a connection.
 async fn connected_session(
     manager: &ConnectionManager,
     deadline: Instant,
@@ -390,7 +388,7 @@ async fn fetch_from_daemon(
     Ok(fetched)
 }
 
-/// The domains and what is missing although there are some, or why there are none.
+/// Returns the domains and the first error that did not prevent a result, or why there are none.
 async fn fetch_domains(
     session: &Arc<LibvirtSession>,
     selection: StatsSelection,
@@ -401,7 +399,7 @@ async fn fetch_domains(
         let since = session.listing_hung_for()?;
         Some(format!("no answer for {} s", since.as_secs()))
     };
-    // Nobody is asked twice at a time.
+    // Concurrent fetches are serialized.
     let turn = timeout_at(deadline.into(), session.fetch_lock.lock()).await;
     let _turn = turn.map_err(|_| "another scrape is not done yet".to_owned())?;
     if let Some(reason) = unanswered() {

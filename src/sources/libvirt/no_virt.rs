@@ -1,11 +1,11 @@
-//! What a build without the feature `virt` has for libvirt's library: nothing.
+//! Replaces the client through libvirt's library in builds without feature `virt`.
 
 use std::time::Instant;
 
 use super::{FetchResult, StatsGroup, StoragePool, VirtualNetwork};
 use crate::error::Result;
 
-/// Nobody.
+/// Has no values.
 #[derive(Debug)]
 pub(super) enum Virt {}
 

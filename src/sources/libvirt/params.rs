@@ -1,10 +1,8 @@
-//! What libvirt answers about a domain's statistics: a flat list of names such as
-//! `net.0.rx.bytes` and values. The names are documented with
-//! `virConnectGetAllDomainStats`; the units are not uniform.
+//! Parses the statistics of a domain: a flat list of names such as `net.0.rx.bytes` with typed
+//! values. The names are documented with `virConnectGetAllDomainStats`; the units are not uniform.
 //!
-//! Two things in it are not what their names say. Of a domain that does not run, libvirt
-//! (9.0) says as CPU time what the daemon itself used, and as its memory what it would
-//! have if it ran.
+//! For an inactive domain, libvirt (9.0) returns two misleading values: as CPU time that of the
+//! daemon itself, and as current memory what the domain would have if it ran.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -16,16 +14,16 @@ use super::domain::{
     Vcpu,
 };
 
-/// Of one domain, no more parameters than this are looked at; 500 virtual CPUs with KVM's
-/// statistics have a third of them.
+/// Maximum number of parameters parsed per domain; 500 virtual CPUs with KVM's statistics have a
+/// third of it.
 const MAX_PARAMS: usize = 1 << 16;
-/// Of one kind, no more devices than this are believed.
+/// Maximum number of devices per kind.
 const MAX_DEVICES: usize = 4096;
 
-/// No name of a device and no path is longer.
+/// Maximum length of a device's name and of a path.
 const MAX_TEXT: usize = 4096;
 
-/// A value, as wide as it may come.
+/// A value of any numeric type, widened, or a string.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum TypedParamValue {
     Int(i64),
@@ -36,7 +34,7 @@ pub(super) enum TypedParamValue {
 }
 
 impl TypedParamValue {
-    /// A count. libvirt says -1 where it does not know.
+    /// Returns a count. libvirt returns -1 for an unknown count.
     fn count(&self) -> Option<u64> {
         match *self {
             Self::Int(number) => number.try_into().ok(),
@@ -54,7 +52,7 @@ impl TypedParamValue {
         }
     }
 
-    /// Bytes of a number of units of this many.
+    /// Returns bytes, for a value in units of this many bytes.
     fn bytes(&self, unit: u64) -> Option<u64> {
         self.count()?.checked_mul(unit)
     }
@@ -71,39 +69,37 @@ impl TypedParamValue {
     }
 }
 
-/// What the parameters of a domain say: its state, why, and what it used.
+/// Parses the parameters of a domain: its state, the reason, and its statistics.
 pub(super) fn parse_stats(
     params: impl IntoIterator<Item = (String, TypedParamValue)>,
 ) -> (Option<DomainState>, Option<i32>, DomainStats) {
     let mut taken = StatsParser::default();
     for (name, value) in params.into_iter().take(MAX_PARAMS) {
-        // What is not known here is of a newer libvirt.
+        // Unknown names are from a newer libvirt.
         taken.apply(&name, value);
     }
     taken.finish()
 }
 
-/// Whether nothing is missing that libvirt only has from the guest's process and that it
-/// leaves out when it may not wait for it. What it has without waiting shows that it was
-/// asked for the rest too.
+/// Whether the statistics include those that libvirt reads from QEMU's monitor and leaves out when
+/// it must not wait. The presence of the other values of a group shows that the group was
+/// requested.
 pub(super) fn is_complete(reported: &DomainStats, state: Option<DomainState>) -> bool {
     if !state.is_some_and(DomainState::is_active) {
         return true;
     }
     let (balloon, disks) = (&reported.balloon, &reported.disks);
     let lacks_memory = balloon.current.is_some() && balloon.rss.is_none();
-    // Nobody counts for a disk whose other end is not QEMU (vhost-user), which has no
-    // path. One that has none with QEMU's help is judged by the memory, as libvirt waits
-    // once for both.
+    // A disk that is not served by QEMU (vhost-user) has no path and no counters. A QEMU disk
+    // without a path is judged by the memory statistics, because libvirt waits once for both.
     let is_counted = |disk: &DomainDisk| balloon.rss.is_none() || disk.path.is_some();
     let lacks_disks =
         disks.iter().any(is_counted) && disks.iter().all(|disk| disk.read.requests.is_none());
     !lacks_memory && !lacks_disks
 }
 
-/// What was taken from the parameters so far. Devices are told apart by their numbers,
-/// which have gaps: of virtual CPUs that are offline, of network interfaces that libvirt
-/// cannot count for.
+/// Parameters parsed so far. Devices are indexed by number because numbers have gaps: offline
+/// virtual CPUs, and network interfaces without counters.
 #[derive(Default)]
 struct StatsParser {
     state: Option<DomainState>,
@@ -192,7 +188,7 @@ impl StatsParser {
             "hugetlb_pgfail" => (&mut balloon.hugetlb_pgfail, 1),
             "rss" => (&mut balloon.rss, 1024),
             "last-update" => {
-                // 0 is no moment, but that there was none.
+                // 0 means that the guest has never reported.
                 let moment = value.count().filter(|seconds| *seconds > 0);
                 balloon.last_update = moment.map(Duration::from_secs);
                 return;
@@ -218,13 +214,13 @@ impl StatsParser {
     }
 }
 
-/// A device's number, and what is said of it.
+/// Splits a device's number from the rest of the name.
 fn split_index(name: &str) -> Option<(u32, &str)> {
     let (number, rest) = name.split_once('.')?;
     Some((number.parse().ok()?, rest))
 }
 
-/// The device of this number, which may be new.
+/// Returns the device with this number, inserting it if it is new.
 fn device_mut<T: Default>(devices: &mut BTreeMap<u32, T>, number: u32) -> Option<&mut T> {
     if devices.len() >= MAX_DEVICES && !devices.contains_key(&number) {
         return None;
@@ -232,7 +228,8 @@ fn device_mut<T: Default>(devices: &mut BTreeMap<u32, T>, number: u32) -> Option
     Some(devices.entry(number).or_default())
 }
 
-/// Those with a name, in the order of their numbers; of two with the same name the first.
+/// Returns the devices that have a name, in the order of their numbers; the first of two with the
+/// same name.
 fn named_devices<T>(devices: BTreeMap<u32, T>, name: impl Fn(&T) -> &String) -> Vec<T> {
     let mut seen = HashSet::new();
     let is_new: Vec<_> = devices
@@ -249,10 +246,10 @@ fn apply_vcpu(vcpu: &mut Vcpu, name: &str, value: &TypedParamValue) {
     match name {
         "state" => vcpu.state = value.count(),
         "time" => vcpu.time = value.nanoseconds(),
-        // 0 is also what it says where the kernel does not count.
+        // libvirt also returns 0 where the kernel does not count.
         "wait" => vcpu.wait = value.nanoseconds().filter(|wait| !wait.is_zero()),
         "delay" => vcpu.delay = value.nanoseconds(),
-        // KVM's end in what kind of number they are: `exits.sum`.
+        // KVM's statistics end in the kind of the number: `exits.sum`.
         name if name.contains('.') => {
             vcpu.kvm
                 .extend(value.count().map(|count| (name.to_owned(), count)));
@@ -316,7 +313,7 @@ mod tests {
         *,
     };
 
-    /// libvirt 9.0.0 and QEMU 7.2 about a guest that runs, trimmed.
+    /// libvirt 9.0.0 and QEMU 7.2, a running domain, trimmed.
     const RUNS: &str = "\
         state.state (int) = 1
         state.reason (int) = 2
@@ -392,7 +389,7 @@ mod tests {
         dirtyrate.calc_period (int) = 0
         dirtyrate.calc_mode (string) = page-sampling";
 
-    /// The same about one that was defined and never started.
+    /// The same versions, a domain that was defined and never started.
     const IS_OFF: &str = "\
         state.state (int) = 5
         state.reason (int) = 0
@@ -410,7 +407,7 @@ mod tests {
         block.0.capacity (ullong) = 33554432
         block.0.physical (ullong) = 196616";
 
-    /// The same about one whose QEMU was stopped, when libvirt was not to wait.
+    /// The same versions, a domain whose QEMU was stopped, queried without waiting.
     const HANGS: &str = "\
         state.state (int) = 1
         state.reason (int) = 1
@@ -431,7 +428,7 @@ mod tests {
         block.0.path (string) = /img/lvt05-vda.qcow2
         block.0.backingIndex (uint) = 3";
 
-    /// What a list says, as `virsh domstats` and its like write it.
+    /// Parses a list in the format of `virsh domstats`.
     fn parse_list(list: &str) -> (Option<DomainState>, Option<i32>, DomainStats) {
         parse_stats(list.lines().map(|line| {
             let (name, rest) = line.trim_start().split_once(" (").unwrap();
@@ -448,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_that_runs_says_what_it_does_and_has() {
+    fn parses_running_domain() {
         let (state, reason, used) = parse_list(RUNS);
         assert_eq!((state, reason), (Some(DomainState::Running), Some(2)));
         let cpu = CpuTimes {
@@ -486,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_that_runs_says_what_its_virtual_cpus_and_devices_do() {
+    fn parses_vcpus_and_devices_of_running_domain() {
         let (_, _, used) = parse_list(RUNS);
         let of_vcpu = |number, state, [time, wait, delay]: [u64; 3]| Vcpu {
             number,
@@ -543,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_that_is_off_used_no_cpu_time_and_has_no_memory() {
+    fn inactive_domain_has_no_cpu_time_and_current_memory() {
         let (state, reason, used) = parse_list(IS_OFF);
         assert_eq!((state, reason), (Some(DomainState::Shutoff), Some(0)));
         assert_eq!(used.cpu, CpuTimes::default());
@@ -556,13 +553,13 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_whose_state_is_unknown_may_have_the_daemons_cpu_time() {
+    fn unknown_state_drops_cpu_time() {
         let (state, _, used) = parse_list("cpu.time (ullong) = 290000000");
         assert_eq!((state, used.cpu.time), (None, None));
     }
 
     #[test]
-    fn a_paused_domain_keeps_its_cpu_time_and_has_heard_nothing_of_its_memory() {
+    fn paused_domain_keeps_cpu_time_without_memory_report() {
         let (state, _, used) = parse_list(
             "\
             state.state (int) = 3
@@ -578,13 +575,13 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_that_libvirt_could_not_wait_for_is_not_complete() {
+    fn domain_queried_without_waiting_is_incomplete() {
         let (state, _, mut used) = parse_list(HANGS);
         assert_eq!(used.cpu.user, Some(Duration::from_micros(7_165_776)));
         assert_eq!(used.interfaces[0].received.bytes, Some(866));
         assert_eq!(used.disks[0].read, DiskOperations::default());
         assert!(!is_complete(&used, state));
-        // Its disks alone tell as well, and so does its memory.
+        // Disks alone are enough to detect it, and so is the memory.
         let balloon = std::mem::take(&mut used.balloon);
         assert!(!is_complete(&used, state));
         (used.balloon, used.disks) = (balloon, vec![]);
@@ -594,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_qemu_does_not_serve_has_no_counters_to_wait_for() {
+    fn disk_not_served_by_qemu_needs_no_counters() {
         let (state, _, mut used) = parse_list(
             "\
             state.state (int) = 1
@@ -608,13 +605,13 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_that_only_says_the_state_leaves_nothing_out() {
+    fn driver_that_only_reports_state_is_complete() {
         let (state, _, used) = parse_list("state.state (int) = 1");
         assert!(is_complete(&used, state));
     }
 
     #[test]
-    fn kvm_says_more_of_a_domain_and_its_virtual_cpus() {
+    fn parses_kvm_statistics_of_domain_and_vcpus() {
         let (_, _, used) = parse_list(
             "\
             vm.remote_tlb_flush.sum (ullong) = 17
@@ -637,7 +634,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dirty_rate_is_said_in_mebibytes_once_it_was_measured() {
+    fn dirty_rate_is_in_mebibytes_once_measured() {
         let (_, _, used) = parse_list(
             "\
             dirtyrate.calc_status (int) = 2
@@ -650,7 +647,7 @@ mod tests {
     }
 
     #[test]
-    fn what_libvirt_does_not_know_is_not_said() {
+    fn unknown_values_are_dropped() {
         let (state, reason, used) = parse_list(
             "\
             state.state (int) = 99
@@ -669,7 +666,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_without_a_name_or_with_that_of_another_is_left_out() {
+    fn drops_devices_without_name_or_with_duplicate_name() {
         let (_, _, used) = parse_list(
             "\
             net.count (uint) = 4294967295
@@ -690,7 +687,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_a_newer_libvirt_and_nonsense_are_passed_over() {
+    fn ignores_unknown_and_malformed_names() {
         let names = [
             "",
             ".",
@@ -710,7 +707,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_devices_are_believed_in_than_a_machine_could_have() {
+    fn number_of_devices_and_params_is_bounded() {
         let many = (0..100_000).map(|number| (format!("vcpu.{number}.time"), Unsigned(number)));
         let (_, _, used) = parse_stats(many.rev());
         assert_eq!(used.vcpus.len(), MAX_DEVICES);

@@ -1,7 +1,7 @@
-//! The task that sees to it that there is a connection.
+//! Reconnect loop.
 //!
-//! A daemon that is not there, or not any more, is tried again, ever more seldom; and at
-//! once when somebody asks, if the last try is not just over.
+//! A missing or lost daemon is retried with exponential backoff, and at once when a scrape needs
+//! the connection, unless the last attempt has only just failed.
 
 use std::{
     fs, io,
@@ -25,22 +25,22 @@ use super::{
     session::LibvirtSession,
 };
 
-/// How long is waited for what.
+/// Intervals and timeouts of the connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timing {
-    /// Until a daemon that is not there is tried again, the first time.
+    /// First delay before a missing daemon is retried.
     pub(super) backoff: Duration,
-    /// The same, at most. One that was there for so long is tried anew.
+    /// Maximum of that delay. A connection that lasted this long resets it.
     pub(super) max_backoff: Duration,
-    /// From one try to the next when somebody asks.
+    /// Minimum interval between attempts triggered by scrapes.
     pub(super) min_retry_interval: Duration,
-    /// How long it may take until a connection is of use.
+    /// Timeout for connecting, authenticating and opening.
     pub(super) connect_timeout: Duration,
-    /// From one list of domains to the next while nobody asks.
+    /// Interval between domain lists without scrapes.
     pub(super) list_interval: Duration,
-    /// How long what a description says is good without an event.
+    /// How long a cached definition is valid without an event.
     pub(super) definition_ttl: Duration,
-    /// Until a domain is asked again of which not all was said, each time.
+    /// Delays before the statistics of a busy domain are queried again.
     pub(super) stats_retry_delays: [Duration; 2],
 }
 
@@ -58,26 +58,27 @@ impl Default for Timing {
     }
 }
 
-/// How it stands.
+/// State of the connection.
 #[derive(Debug, Clone)]
 pub(super) enum ConnectionStatus {
-    /// Somebody is connecting.
+    /// An attempt is in progress.
     Connecting,
     Up(Arc<LibvirtSession>),
-    /// There is nobody.
+    /// No socket exists.
     NotFound,
-    /// It did not work, then.
+    /// The last attempt failed, or the connection was lost.
     Down {
         tried_at: Instant,
         reason: String,
-        /// Whether the daemon said no, and should not hear the same question soon.
+        /// Whether the daemon rejected the connection, so that the next attempt waits for the
+        /// backoff.
         is_rejected: bool,
-        /// Whether it was because it does not let this user in.
+        /// Whether the daemon rejected this user.
         is_permission_denied: bool,
     },
 }
 
-/// What the task and those who ask share.
+/// State shared by the reconnect loop and its users.
 #[derive(Debug)]
 pub(super) struct ConnectionManager {
     pub(super) endpoints: Endpoints,
@@ -86,9 +87,9 @@ pub(super) struct ConnectionManager {
     status_log: Arc<StatusLog>,
     timing: Timing,
     status: watch::Sender<ConnectionStatus>,
-    /// Told when somebody would like to have a connection.
+    /// Notified when a scrape needs a connection.
     retry_requested: Notify,
-    /// Whether somebody waited in vain for a connection, and there has been none since.
+    /// Whether a caller has timed out waiting for a connection since the last successful one.
     is_unresponsive: AtomicBool,
 }
 
@@ -110,13 +111,13 @@ impl ConnectionManager {
         self.status.borrow().clone()
     }
 
-    /// Whether there is no connection as the daemon does not let this user in.
+    /// Returns whether the daemon rejected this user.
     pub(super) fn is_permission_denied(&self) -> bool {
         let status = self.status.borrow();
         matches!(&*status, ConnectionStatus::Down { is_permission_denied, .. } if *is_permission_denied)
     }
 
-    /// How it stands by then, after another try if there is need of one.
+    /// Returns the state, waiting until the deadline for an attempt in progress or a new one.
     pub(super) async fn wait_connected(&self, deadline: Instant) -> ConnectionStatus {
         let mut status = self.status.subscribe();
         let now = status.borrow_and_update().clone();
@@ -152,11 +153,11 @@ impl ConnectionManager {
         ConnectionStatus::Connecting
     }
 
-    /// Keeps a connection for ever.
+    /// Runs the reconnect loop forever.
     pub(super) async fn run(self: Arc<Self>) {
         let mut backoff = self.timing.backoff;
         let mut kept = None;
-        // Whether there should be one: none that never was is missed.
+        // Whether a daemon is expected: a default socket that has never existed is not an error.
         let mut is_known = self.endpoints.is_explicit;
         loop {
             self.status.send_replace(ConnectionStatus::Connecting);
@@ -206,7 +207,7 @@ impl ConnectionManager {
         }
     }
 
-    /// Waits until a session is over, and says why.
+    /// Runs a session until it ends and returns the reason.
     async fn run_session(&self, session: Arc<LibvirtSession>) -> String {
         RpcCounters::increment(&self.counters.connections);
         self.is_unresponsive.store(false, Ordering::Relaxed);
@@ -217,7 +218,7 @@ impl ConnectionManager {
             loop {
                 if session.listing_hung_for().is_none() {
                     let by = Instant::now() + self.timing.connect_timeout;
-                    // Whoever asks is told.
+                    // The error is reported to the next scrape.
                     session.list_domains(by).await.ok();
                 }
                 sleep(self.timing.list_interval).await;
@@ -229,9 +230,9 @@ impl ConnectionManager {
         }
     }
 
-    /// Connects to the first place that lets us. Nothing where there is none; else what
-    /// the first that is there says. Once it was one of the system's or of a user's, the
-    /// other is not tried.
+    /// Connects to the first endpoint that accepts. The error is that of the first existing
+    /// endpoint, or `None` if no socket exists. After a system or session connection, only
+    /// endpoints with the same URI are tried.
     async fn connect(
         &self,
         last_uri: Option<&str>,
@@ -252,13 +253,13 @@ impl ConnectionManager {
         Err(first)
     }
 
-    /// Whether there is a socket to connect to.
+    /// Returns whether any of the sockets exists.
     pub(super) fn any_socket_exists(&self) -> bool {
         self.endpoints.list.iter().any(socket_exists)
     }
 }
 
-/// Also where it cannot be seen, for then it can be said why.
+/// Also true if the directory cannot be searched, so that connecting reports why.
 fn socket_exists(endpoint: &Endpoint) -> bool {
     let found = fs::symlink_metadata(&endpoint.socket);
     !found.is_err_and(|error| {
@@ -284,7 +285,7 @@ mod tests {
         std::env::temp_dir().join(file)
     }
 
-    /// Who sees to a connection to this socket, and tries again only when asked to.
+    /// A manager for this socket that retries only on request.
     fn manager(socket: PathBuf, connect_timeout: Duration) -> Arc<ConnectionManager> {
         let place = Endpoint {
             socket,
@@ -317,14 +318,15 @@ mod tests {
         status.wait_for(is_so).await.unwrap();
     }
 
-    /// What whoever has all the time there is hears at once, if anything.
+    /// Returns the status if it is available without waiting.
     async fn poll_now(manager: &ConnectionManager) -> Option<ConnectionStatus> {
         let stands = manager.wait_connected(Instant::now() + LONG);
         timeout(Duration::ZERO, stands).await.ok()
     }
 
+    // The daemon accepts the connection and sends nothing.
     #[test]
-    fn a_daemon_that_takes_a_connection_and_says_nothing_is_waited_for_once() {
+    fn silent_daemon_is_waited_for_once() {
         let socket = socket("silent");
         let daemon = FakeLibvirt::start(&socket, &["a"]);
         daemon.hang(true);
@@ -337,7 +339,7 @@ mod tests {
                 keeper.wait_connected(soon).await,
                 ConnectionStatus::Connecting
             ));
-            // Everybody else has better to do.
+            // Later callers return at once.
             let next = poll_now(&keeper).await;
             assert!(
                 matches!(next, Some(ConnectionStatus::Connecting)),
@@ -350,13 +352,13 @@ mod tests {
                 poll_now(&keeper).await,
                 Some(ConnectionStatus::Up(_))
             ));
-            // Should it be lost, it is waited for again.
+            // After a lost connection, callers wait again.
             assert!(!keeper.is_unresponsive.load(Ordering::Relaxed));
         });
     }
 
     #[test]
-    fn who_gave_up_on_a_silent_daemon_does_not_wait_for_the_next_try() {
+    fn silent_daemon_is_not_waited_for_between_attempts() {
         let socket = socket("tries");
         let daemon = FakeLibvirt::start(&socket, &["a"]);
         daemon.hang(true);
@@ -368,7 +370,7 @@ mod tests {
                 matches!(status, ConnectionStatus::Down { .. })
             })
             .await;
-            // It did say nothing.
+            // The daemon has not sent anything.
             assert!(keeper.is_unresponsive.load(Ordering::Relaxed));
             let next = keeper.wait_connected(Instant::now() + LONG).await;
             assert!(matches!(next, ConnectionStatus::Connecting), "{next:?}");
@@ -376,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_refuses_is_not_silent() {
+    fn rejected_connection_clears_silence() {
         let socket = socket("refuses");
         drop(UnixListener::bind(&socket).unwrap());
         run(async {

@@ -1,10 +1,9 @@
-//! From connecting to the daemon to losing it: one connection on which events come and
-//! domains are listed, and more where requests hang.
+//! The lifetime of a connection to a daemon: a main connection for events and the domain list, and
+//! extra connections where calls hang.
 //!
-//! A request about a domain that hangs takes a slot of its connection, and a worker of
-//! the daemon's, until the domain goes on, and leaving the connection would not free the
-//! worker. So there are never more than three such requests on a connection, and no more
-//! than four connections.
+//! A call about a hung domain occupies a slot of its connection, and a worker of the daemon, until
+//! the domain resumes; closing the connection would not free the worker. So there are at most
+//! three such calls per connection, and at most four connections.
 
 use std::{
     collections::HashMap,
@@ -30,17 +29,17 @@ use super::{
     wire::{self, Auth, DomainRef, Uuid, XdrEncoder, procedure},
 };
 
-/// So many connections, the first one among them.
+/// Maximum number of connections, including the main one.
 pub(super) const MAX_CONNECTIONS: usize = 4;
-/// Opened with `VIR_CONNECT_RO`.
+/// Flag of the open call: a read-only connection.
 const VIR_CONNECT_RO: u32 = 1;
 
-/// What a question is about that may hang.
+/// What a call that may hang is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum CallSubject {
-    /// What a domain does and uses.
+    /// State and statistics of a domain.
     Domain(Uuid),
-    /// What is said of domains that do not run.
+    /// Statistics of inactive domains.
     InactiveDomains,
     DomainXml(Uuid),
     Pools,
@@ -50,22 +49,22 @@ pub(super) enum CallSubject {
 
 pub(super) struct LibvirtSession {
     pub(super) versions: Option<Versions>,
-    /// What did not work at the beginning.
+    /// What failed during setup.
     pub(super) degraded_reason: Option<String>,
     pub(super) cache: Arc<DefinitionCache>,
-    /// Whether statistics of all kinds come in one answer.
+    /// Whether the driver lacks the call that returns statistics of all groups.
     pub(super) lacks_bulk_stats: AtomicBool,
-    /// Whoever asks about all domains.
+    /// Serializes fetches of all domains.
     pub(super) fetch_lock: sync::Mutex<()>,
     timing: Timing,
     endpoint: Endpoint,
-    /// What was opened there.
+    /// URI that was opened.
     uri: String,
     main_connection: RpcConnection,
     extra: Mutex<ExtraConnections>,
-    /// What was asked and has no answer.
+    /// Number of pending calls by subject.
     pending: Mutex<HashMap<CallSubject, usize>>,
-    /// Told when there may be room for a question.
+    /// Notified when a slot may have become free.
     slot_freed: Notify,
     events: Arc<DomainEvents>,
     counters: Arc<RpcCounters>,
@@ -75,7 +74,7 @@ pub(super) struct LibvirtSession {
 struct ExtraConnections {
     connections: Vec<Arc<RpcConnection>>,
     is_opening: bool,
-    /// When one could not be opened.
+    /// When an extra connection last failed to open.
     failed_at: Option<Instant>,
 }
 
@@ -87,7 +86,7 @@ impl fmt::Debug for LibvirtSession {
 }
 
 impl LibvirtSession {
-    /// Connects and begins to listen.
+    /// Connects and subscribes to events.
     pub(super) async fn connect(
         endpoint: Endpoint,
         timing: Timing,
@@ -99,7 +98,7 @@ impl LibvirtSession {
         let told: EventHandler = {
             let (cache, heard) = (Arc::clone(&cache), Arc::clone(&events));
             Arc::new(move |procedure, body: &[u8]| {
-                // What makes no sense tells nothing.
+                // Malformed events are ignored.
                 if let Ok(Some(event)) = wire::parse_event(procedure, body) {
                     cache.handle_event(&event);
                     heard.handle_event(&event);
@@ -144,24 +143,23 @@ impl LibvirtSession {
         &self.events
     }
 
-    /// Whether it is the driver whose statistics are known to be complete or not.
+    /// Whether the driver is QEMU, for which missing statistics can be recognized.
     pub(super) fn is_qemu(&self) -> bool {
         let mut versions = self.versions.iter();
         versions.any(|versions| versions.driver == "QEMU")
     }
 
-    /// Waits until it is over, and says why.
+    /// Waits until the session ends and returns the reason.
     pub(super) async fn wait_closed(&self) -> String {
         self.main_connection.wait_closed().await
     }
 
-    /// Why it is over, if it is.
+    /// Returns the reason if the session has ended.
     pub(super) fn close_error(&self) -> Option<CallError> {
         self.main_connection.close_error()
     }
 
-    /// For how long the daemon has not answered whoever asked for the list of domains and
-    /// went.
+    /// Returns for how long an abandoned list call has been pending.
     pub(super) fn listing_hung_for(&self) -> Option<Duration> {
         let since = self
             .main_connection
@@ -169,11 +167,11 @@ impl LibvirtSession {
         Some(since.elapsed())
     }
 
-    /// All domains, running or not.
+    /// Lists all domains, active or not.
     pub(super) async fn list_domains(&self, deadline: Instant) -> Result<Vec<DomainRef>> {
         let request = RpcRequest {
             procedure: procedure::REMOTE_PROC_CONNECT_LIST_ALL_DOMAINS,
-            // With results; all.
+            // need_results = 1, flags = 0 (all).
             body: XdrEncoder::default().put_u32(1).put_u32(0).into_bytes(),
             deadline,
         };
@@ -184,12 +182,12 @@ impl LibvirtSession {
         Ok(guests)
     }
 
-    /// How many questions about this have no answer yet.
+    /// Returns the number of pending calls about a subject.
     pub(super) fn pending_calls(&self, subject: CallSubject) -> usize {
         self.pending().get(&subject).copied().unwrap_or_default()
     }
 
-    /// Requests whose askers have gone.
+    /// Returns the number of calls whose caller has timed out.
     pub(super) fn abandoned_calls(&self) -> u64 {
         let more = self.extra().connections.iter().fold(0_u64, |sum, line| {
             sum.saturating_add(line.abandoned_calls())
@@ -197,12 +195,12 @@ impl LibvirtSession {
         more.saturating_add(self.main_connection.abandoned_calls())
     }
 
-    /// Waits until there may be room for another question.
+    /// Waits until a slot may be free.
     pub(super) fn slot_freed(&self) -> sync::futures::Notified<'_> {
         self.slot_freed.notified()
     }
 
-    /// Asks what may hang if there is room for it, else gives the question back.
+    /// Sends a call that may hang if a slot is free, else returns it and the reply handler.
     pub(super) fn try_call(
         self: &Arc<Self>,
         subject: CallSubject,
@@ -230,7 +228,7 @@ impl LibvirtSession {
         Err(unasked)
     }
 
-    /// Asks what the daemon answers by itself, if there is room for it.
+    /// Sends a call that the daemon answers by itself, if a slot is free.
     pub(super) fn try_call_quick(
         self: &Arc<Self>,
         subject: CallSubject,
@@ -242,7 +240,7 @@ impl LibvirtSession {
         asked.inspect_err(|_| self.untrack(subject))
     }
 
-    /// Asks what may hang as soon as there is room, and waits for the answer.
+    /// Sends a call that may hang as soon as a slot is free, and waits for the reply.
     pub(super) async fn call(
         self: &Arc<Self>,
         subject: CallSubject,
@@ -251,7 +249,7 @@ impl LibvirtSession {
         deadline: Instant,
     ) -> Result<Vec<u8>> {
         let (reply_tx, reply_rx) = oneshot::channel();
-        // Whoever waited may have gone.
+        // The caller may have timed out.
         let mut then: ReplyHandler = Box::new(|answer| drop(reply_tx.send(answer)));
         let mut request = RpcRequest {
             procedure,
@@ -275,8 +273,8 @@ impl LibvirtSession {
         }
     }
 
-    /// Whether what may hang will find no room, for all there is has been taken for so
-    /// long.
+    /// Returns whether no slot for slow calls will become free: all have been occupied for that
+    /// long, and no further connection can be opened.
     pub(super) fn is_saturated(&self, timeout: Duration) -> bool {
         let more = self.extra();
         let can_open = more.connections.len().saturating_add(1) < MAX_CONNECTIONS
@@ -289,7 +287,7 @@ impl LibvirtSession {
                 .all(|line| line.is_saturated(timeout))
     }
 
-    /// An answer that is known to be on its way while it is.
+    /// Counts the call as pending until its reply arrives.
     fn track(self: &Arc<Self>, subject: CallSubject, on_reply: ReplyHandler) -> ReplyHandler {
         let mut asked = self.pending();
         let count = asked.entry(subject).or_default();
@@ -368,7 +366,7 @@ impl LibvirtSession {
     }
 }
 
-/// Opens the first of these that there is; says which.
+/// Opens the first of these URIs that the daemon supports and returns it.
 async fn open_first_uri(
     connection: &RpcConnection,
     uris: &[String],
@@ -413,7 +411,7 @@ async fn open_first_uri(
     Err(first.unwrap_or(CallError::TimedOut))
 }
 
-/// What is there. Refusals are no failure.
+/// Reads the versions. An error from the daemon yields `None`.
 async fn read_versions(connection: &RpcConnection, deadline: Instant) -> Result<Option<Versions>> {
     let ask = |procedure| {
         connection.call(RpcRequest {
@@ -436,19 +434,19 @@ async fn read_versions(connection: &RpcConnection, deadline: Instant) -> Result<
     }))
 }
 
-/// libvirt has three places for each number.
+/// Formats a version; libvirt uses three decimal digits per component.
 fn format_version(number: u64) -> Option<String> {
     let (major, minor, patch) = (number / 1_000_000, number / 1000 % 1000, number % 1000);
     (number > 0).then(|| format!("{major}.{minor}.{patch}"))
 }
 
-/// Begins to listen for events; says which cannot be listened for, and why.
+/// Subscribes to events; returns those that cannot be subscribed to, with the error.
 async fn subscribe(connection: &RpcConnection, deadline: Instant) -> Result<Vec<(u32, CallError)>> {
     let mut unsubscribed = Vec::new();
     for event in wire::EVENTS {
         let register = connection.call(RpcRequest {
             procedure: procedure::REMOTE_PROC_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY,
-            // Of all domains.
+            // No domain is given: all domains.
             body: XdrEncoder::default().put_u32(event).put_u32(0).into_bytes(),
             deadline,
         });

@@ -1,5 +1,4 @@
-//! Storage pools and networks, as libvirt knows them. Pools are not refreshed: that
-//! would write, and take long.
+//! Storage pools and networks. Pools are not refreshed, because a refresh writes and takes long.
 
 use std::{
     sync::Arc,
@@ -13,10 +12,10 @@ use super::{
     wire::{self, NamedObject, XdrEncoder, format_uuid, procedure, string_lossy},
 };
 
-/// The numbers of a pool's state.
+/// State of an inactive pool.
 const VIR_STORAGE_POOL_INACTIVE: u32 = 0;
 
-/// All pools, running or not.
+/// Returns all pools, active or not.
 pub(super) async fn list_pools(
     session: &Arc<LibvirtSession>,
     deadline: Instant,
@@ -29,7 +28,7 @@ pub(super) async fn list_pools(
     )
     .await?;
     let left = deadline.saturating_duration_since(Instant::now());
-    // One that hangs leaves time for others.
+    // A pool that hangs leaves time for the others.
     let patience = (left / 4).max(Duration::from_millis(50));
     let mut all = Vec::new();
     for pool in pools {
@@ -57,7 +56,7 @@ pub(super) async fn list_pools(
                 .await
         };
         match answer {
-            // One that says nonsense has neither.
+            // A malformed reply yields neither state nor sizes.
             Ok(body) => {
                 if let Ok((state, sizes)) = wire::parse_pool_info(&body) {
                     seen.state = Some(state);
@@ -76,7 +75,7 @@ pub(super) async fn list_pools(
     Ok(all)
 }
 
-/// All networks, up or not.
+/// Returns all networks, active or not.
 pub(super) async fn list_networks(
     session: &Arc<LibvirtSession>,
     deadline: Instant,
@@ -117,7 +116,7 @@ pub(super) async fn list_networks(
     Ok(all)
 }
 
-/// What there is of a kind, sorted by name; nothing where the daemon has no such thing.
+/// Lists objects of a kind, sorted by name; empty if the daemon does not support the kind.
 async fn list_objects(
     session: &Arc<LibvirtSession>,
     subject: CallSubject,
@@ -125,10 +124,10 @@ async fn list_objects(
     deadline: Instant,
 ) -> Result<Vec<NamedObject>> {
     if session.pending_calls(subject) > 0 {
-        // Never asked again before it is answered.
+        // A pending list call is never repeated.
         return Err(CallError::TimedOut);
     }
-    // With results; all.
+    // need_results = 1, flags = 0 (all).
     let body = XdrEncoder::default().put_u32(1).put_u32(0);
     let mut things = match session.call(subject, procedure, body, deadline).await {
         Err(CallError::Remote(refusal)) if refusal.is_unsupported() => return Ok(Vec::new()),

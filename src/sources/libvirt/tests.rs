@@ -1,4 +1,4 @@
-//! The client against a pretended daemon.
+//! Tests of the client against a fake daemon.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -13,7 +13,7 @@ use super::{
     *,
 };
 
-/// A client, the daemon that it asks, and where that listens.
+/// A client, its fake daemon, and the daemon's socket.
 struct TestClient {
     daemon: Option<FakeLibvirt>,
     libvirt: Arc<Libvirt>,
@@ -76,7 +76,7 @@ impl TestClient {
         self.daemon.as_ref().unwrap()
     }
 
-    /// Asks, and has time for it.
+    /// Fetches, with enough time.
     fn fetch(&self) -> FetchResult {
         let deadline = soon();
         let fetched = self
@@ -87,7 +87,7 @@ impl TestClient {
         fetched
     }
 
-    /// Asks in vain.
+    /// Fetches with a deadline that is expected to pass.
     fn fetch_until_timeout(&self) -> FetchResult {
         let deadline = Instant::now() + Duration::from_millis(800);
         self.libvirt
@@ -149,7 +149,7 @@ fn is_complete(domain: &Domain) -> bool {
 }
 
 #[test]
-fn each_domain_is_there_with_what_it_uses_and_what_is_said_of_it() {
+fn returns_each_domain_with_stats_and_definition() {
     let rig = TestClient::new(&["b", "a", "off"]);
     rig.daemon().state().domain("off").id = -1;
     let fetched = rig.fetch();
@@ -199,7 +199,7 @@ fn each_domain_is_there_with_what_it_uses_and_what_is_said_of_it() {
 }
 
 #[test]
-fn what_was_counted_of_this_run_is_not_asked_for() {
+fn host_stats_are_not_queried() {
     let mut flags = LibvirtFlags::with_all_stats();
     flags.libvirt_stats.push(StatsGroup::Vcpu);
     let socket = socket();
@@ -223,7 +223,7 @@ fn what_was_counted_of_this_run_is_not_asked_for() {
         links: None,
     };
     let uuid = |name: &str| format_uuid(&fake::uuid(name.as_bytes()));
-    // They are in runs 1 and 2.
+    // Their IDs are 1 and 2.
     let counts = [("a", 1), ("b", 7), ("off", 3)].map(|(name, id)| (uuid(name), counted(id)));
     let fetched = rig.libvirt.fetch(soon(), counts.into()).unwrap();
     let (a, b) = (domain(&fetched, "a"), domain(&fetched, "b"));
@@ -234,7 +234,7 @@ fn what_was_counted_of_this_run_is_not_asked_for() {
     );
     assert_eq!(a.stats.vcpu_current, Some(1));
     assert!(is_complete(a) && is_complete(b));
-    // What is known of another run is not taken.
+    // Host statistics of another run are ignored.
     assert_eq!(
         (b.stats.cpu.time, b.started),
         (Some(Duration::from_secs(7)), None)
@@ -261,7 +261,7 @@ fn what_was_counted_of_this_run_is_not_asked_for() {
 }
 
 #[test]
-fn what_kvm_says_of_virtual_cpus_is_asked_for_beside_what_was_counted() {
+fn kvm_stats_of_vcpus_are_queried_despite_host_stats() {
     let mut flags = LibvirtFlags::with_all_stats();
     flags
         .libvirt_stats
@@ -288,7 +288,7 @@ fn what_kvm_says_of_virtual_cpus_is_asked_for_beside_what_was_counted() {
 }
 
 #[test]
-fn descriptions_are_not_read_again_without_need() {
+fn definitions_are_cached() {
     let rig = TestClient::new(&["a", "b"]);
     rig.fetch();
     rig.fetch();
@@ -314,8 +314,9 @@ fn descriptions_are_not_read_again_without_need() {
     );
 }
 
+// Only the first scrape waits, and at most two calls about the domain are pending.
 #[test]
-fn a_domain_that_hangs_costs_one_deadline_and_is_asked_no_more_than_twice_at_a_time() {
+fn hung_domain_costs_one_deadline() {
     let rig = TestClient::new(&["a", "b", "c", "d", "e", "f"]);
     rig.daemon().state().domain("b").is_hung = true;
     let first = rig.fetch_until_timeout();
@@ -347,9 +348,9 @@ fn a_domain_that_hangs_costs_one_deadline_and_is_asked_no_more_than_twice_at_a_t
 }
 
 #[test]
-fn a_question_that_hangs_is_not_repeated() {
+fn hung_query_is_not_repeated() {
     let rig = TestClient::new(&["a", "b"]);
-    // Not even what libvirt has without the domain is answered.
+    // Even statistics that need no monitor get no reply.
     let hangs = super::fake::uuid(b"b");
     rig.daemon().set_handler(move |came| {
         let is_it = came.body.windows(16).any(|bytes| bytes == hangs);
@@ -384,7 +385,7 @@ fn a_question_that_hangs_is_not_repeated() {
 }
 
 #[test]
-fn many_that_hang_take_few_slots_of_few_connections_and_others_are_still_there() {
+fn many_hung_domains_leave_slots_for_others() {
     let all: Vec<_> = (10..40).map(|number| format!("g{number}")).collect();
     let all: Vec<_> = all.iter().map(String::as_str).collect();
     let rig = TestClient::new(&all);
@@ -422,7 +423,7 @@ fn many_that_hang_take_few_slots_of_few_connections_and_others_are_still_there()
 }
 
 #[test]
-fn no_more_than_four_requests_are_on_their_way() {
+fn at_most_four_requests_are_in_flight() {
     let all: Vec<_> = (10..40).map(|number| format!("g{number}")).collect();
     let all: Vec<_> = all.iter().map(String::as_str).collect();
     let rig = TestClient::new(&all);
@@ -446,7 +447,7 @@ fn no_more_than_four_requests_are_on_their_way() {
 }
 
 #[test]
-fn what_was_left_out_because_a_domain_was_busy_is_asked_for_again() {
+fn missing_stats_of_busy_domain_are_queried_again() {
     let rig = TestClient::new(&["a", "b"]);
     rig.daemon().state().domain("a").busy_replies = 2;
     let fetched = rig.fetch();
@@ -473,11 +474,11 @@ fn what_was_left_out_because_a_domain_was_busy_is_asked_for_again() {
 }
 
 #[test]
-fn a_daemon_that_hangs_costs_one_deadline_and_is_back_when_it_answers() {
+fn hung_daemon_costs_one_deadline() {
     let rig = TestClient::new(&["a"]);
     rig.fetch();
     rig.daemon().hang(true);
-    // It is already waiting for something to come.
+    // The daemon thread may already be blocked in a read; this suppresses the next reply too.
     rig.daemon().set_handler(|_| ReplyAction::NoReply);
     let fetched = rig.fetch_until_timeout();
     assert!(!fetched.connection.is_up && fetched.domains.is_empty());
@@ -500,14 +501,14 @@ fn a_daemon_that_hangs_costs_one_deadline_and_is_back_when_it_answers() {
 }
 
 #[test]
-fn a_daemon_that_goes_on_is_heard() {
+fn slow_daemon_recovers() {
     let rig = TestClient::new(&["a"]);
     let serials = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&serials);
     rig.fetch();
     let before = rig.daemon().state().received.len();
     rig.daemon().set_handler(move |_| {
-        // The first is answered by what follows, as everything comes in its order.
+        // The daemon replies in order, so the first call is answered before any later one.
         count.fetch_add(1, Ordering::SeqCst);
         thread::sleep(Duration::from_millis(1200));
         ReplyAction::Normal
@@ -522,7 +523,7 @@ fn a_daemon_that_goes_on_is_heard() {
 }
 
 #[test]
-fn a_daemon_that_hangs_from_the_beginning_costs_one_deadline() {
+fn daemon_hung_at_connect_costs_one_deadline() {
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
     daemon.hang(true);
@@ -534,14 +535,14 @@ fn a_daemon_that_hangs_from_the_beginning_costs_one_deadline() {
 }
 
 #[test]
-fn a_daemon_that_is_restarted_is_found_again() {
+fn reconnects_to_restarted_daemon() {
     let mut rig = TestClient::new(&["a", "b"]);
     rig.fetch();
     drop(rig.daemon.take());
     let fetched = rig.fetch();
     assert!(!fetched.connection.is_up && fetched.domains.is_empty());
     let error = fetched.connection.error.unwrap();
-    // Once, not by each who hands it on.
+    // The socket appears once, although the error passes through several layers.
     let socket = rig.socket.display().to_string();
     assert!(error.matches(&socket).count() <= 1, "{error}");
     assert!(!fetched.connection.is_permission_denied);
@@ -554,7 +555,7 @@ fn a_daemon_that_is_restarted_is_found_again() {
 }
 
 #[test]
-fn where_there_is_no_libvirt_nothing_is_missed_until_it_comes() {
+fn missing_libvirt_is_absent_until_it_appears() {
     let rig = TestClient::at(socket(), None, false);
     assert!(matches!(
         rig.libvirt.fetch(soon(), HostStatsByUuid::new()),
@@ -566,12 +567,12 @@ fn where_there_is_no_libvirt_nothing_is_missed_until_it_comes() {
     let fetched = rig.fetch();
     assert_eq!(names(&fetched), ["a"]);
     drop(daemon);
-    // There was one: it is not there now, and that is no absence.
+    // It existed before, so it is down rather than absent.
     assert!(!rig.fetch().connection.is_up);
 }
 
 #[test]
-fn a_socket_that_was_named_and_is_not_there_is_an_error() {
+fn missing_configured_socket_is_an_error() {
     let rig = TestClient::at(socket(), None, true);
     let connection = rig.fetch().connection;
     assert!(!connection.is_up);
@@ -580,7 +581,7 @@ fn a_socket_that_was_named_and_is_not_there_is_an_error() {
 }
 
 #[test]
-fn a_user_is_let_in_by_polkit() {
+fn polkit_authenticates_a_user() {
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
     daemon.state().auths = vec![1, 2];
@@ -594,12 +595,12 @@ fn a_user_is_let_in_by_polkit() {
         procedure::REMOTE_PROC_CONNECT_OPEN,
     ];
     assert!(came.starts_with(&begun), "{came:?}");
-    // Nothing but reading is asked for.
+    // The connection is opened read-only.
     assert!(world.received[2].body.ends_with(&[0, 0, 0, 1]));
 }
 
 #[test]
-fn who_is_not_let_in_says_so() {
+fn permission_denied_is_reported() {
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
     daemon.state().auths = vec![2];
@@ -624,7 +625,7 @@ fn who_is_not_let_in_says_so() {
 }
 
 #[test]
-fn a_users_daemon_is_asked_for_the_users_domains() {
+fn session_daemon_lists_the_users_domains() {
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
     daemon.set_handler(|came| {
@@ -639,7 +640,7 @@ fn a_users_daemon_is_asked_for_the_users_domains() {
 }
 
 #[test]
-fn garbage_ends_the_connection_and_not_more() {
+fn garbage_closes_only_the_connection() {
     let rig = TestClient::new(&["a"]);
     let long = [100_000_000_u32.to_be_bytes().as_slice(), &[0; 64]].concat();
     let short = 27_u32.to_be_bytes().to_vec();
@@ -665,7 +666,7 @@ fn garbage_ends_the_connection_and_not_more() {
 }
 
 #[test]
-fn an_answer_that_ends_too_early_costs_its_domain_only() {
+fn truncated_reply_affects_only_its_domain() {
     let rig = TestClient::new(&["a", "b"]);
     rig.daemon().set_handler(|came| match came.procedure {
         procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS
@@ -692,7 +693,7 @@ fn an_answer_that_ends_too_early_costs_its_domain_only() {
 }
 
 #[test]
-fn a_list_that_makes_no_sense_is_no_list() {
+fn malformed_list_is_an_error() {
     let rig = TestClient::new(&["a"]);
     rig.fetch();
     rig.daemon().set_handler(|came| match came.procedure {
@@ -710,7 +711,7 @@ fn a_list_that_makes_no_sense_is_no_list() {
 }
 
 #[test]
-fn a_domain_that_goes_between_the_list_and_the_question_is_not_there() {
+fn domain_that_disappears_after_listing_is_dropped() {
     let rig = TestClient::new(&["a", "b", "off"]);
     rig.daemon().state().domain("off").id = -1;
     rig.daemon().set_handler(|came| match came.procedure {
@@ -737,7 +738,7 @@ fn a_domain_that_goes_between_the_list_and_the_question_is_not_there() {
 }
 
 #[test]
-fn a_domain_may_be_called_anything() {
+fn domain_names_may_be_arbitrary_bytes() {
     let rig = TestClient::new(&["it's \"a\"\nb\\", "x"]);
     rig.daemon().state().domain("x").name = b"\xff\xfe".to_vec();
     let fetched = rig.fetch();
@@ -751,7 +752,7 @@ fn a_domain_may_be_called_anything() {
 }
 
 #[test]
-fn a_daemon_that_asks_whether_we_are_there_is_told() {
+fn keepalive_ping_is_answered() {
     let rig = TestClient::new(&["a"]);
     rig.fetch();
     rig.daemon()
@@ -763,7 +764,7 @@ fn a_daemon_that_asks_whether_we_are_there_is_told() {
 }
 
 #[test]
-fn what_happens_to_domains_is_counted() {
+fn lifecycle_events_are_counted() {
     let rig = TestClient::new(&["a", "b"]);
     rig.fetch();
     let numbers = |a: u32, b: u32| [a.to_be_bytes(), b.to_be_bytes()].concat();
@@ -777,7 +778,7 @@ fn what_happens_to_domains_is_counted() {
         .into_bytes();
     error.extend(numbers(1, 0));
     daemon.send_event(322, "b", &error);
-    // What nobody listens to, and what makes no sense, does no harm.
+    // Unknown and malformed events are ignored.
     daemon.send_message(wire::REMOTE_PROGRAM, 999, &[1, 2, 3]);
     daemon.send_message(wire::REMOTE_PROGRAM, 318, &[1, 2, 3]);
     while rig.fetch().connection.events < 5 {}
@@ -802,7 +803,7 @@ fn what_happens_to_domains_is_counted() {
 }
 
 #[test]
-fn what_a_daemon_does_not_tell_of_is_not_known() {
+fn undelivered_events_are_unknown() {
     for (event, has_lifecycle, has_io_errors) in [(0, false, false), (4, true, false)] {
         let socket = socket();
         let daemon = FakeLibvirt::start(&socket, &["a"]);
@@ -827,7 +828,7 @@ fn what_a_daemon_does_not_tell_of_is_not_known() {
 }
 
 #[test]
-fn a_daemon_without_statistics_still_says_what_it_knows() {
+fn daemon_without_bulk_stats_still_reports_basics() {
     let rig = TestClient::new(&["a", "off"]);
     rig.daemon().state().domain("off").id = -1;
     rig.daemon().set_handler(|came| match came.procedure {
@@ -859,7 +860,7 @@ fn a_daemon_without_statistics_still_says_what_it_knows() {
 }
 
 #[test]
-fn a_job_is_asked_for_only_if_somebody_wants_it() {
+fn jobs_are_queried_only_if_enabled() {
     let rig = TestClient::new(&["a"]);
     assert_eq!(domain(&rig.fetch(), "a").job, None);
     let socket = socket();
@@ -881,7 +882,7 @@ fn a_job_is_asked_for_only_if_somebody_wants_it() {
 }
 
 #[test]
-fn pools_and_networks_are_there_whether_they_run_or_not() {
+fn lists_active_and_inactive_pools_and_networks() {
     let rig = TestClient::new(&[]);
     rig.daemon().state().pools = vec![b"b".to_vec(), b"a-off".to_vec()];
     rig.daemon().state().networks = vec![b"n".to_vec(), b"n-off".to_vec()];
@@ -914,7 +915,7 @@ fn pools_and_networks_are_there_whether_they_run_or_not() {
 }
 
 #[test]
-fn a_pool_that_says_nonsense_costs_no_other_one() {
+fn malformed_pool_does_not_affect_others() {
     let rig = TestClient::new(&[]);
     rig.daemon().state().pools = vec![b"a".to_vec(), b"b".to_vec()];
     let odd = super::fake::uuid(b"a");
@@ -930,7 +931,7 @@ fn a_pool_that_says_nonsense_costs_no_other_one() {
 }
 
 #[test]
-fn a_pool_that_hangs_is_asked_once_and_keeps_nobody() {
+fn hung_pool_is_queried_once_and_delays_no_other() {
     let rig = TestClient::new(&["g"]);
     rig.daemon().state().pools = vec![b"a".to_vec(), b"b".to_vec()];
     let hangs = super::fake::uuid(b"a");
@@ -958,7 +959,7 @@ fn a_pool_that_hangs_is_asked_once_and_keeps_nobody() {
 }
 
 #[test]
-fn nobody_is_asked_before_somebody_watches() {
+fn nothing_is_queried_before_watch() {
     let libvirt = Libvirt::new(LibvirtFlags::with_all_stats(), Path::new("/"));
     assert!(matches!(
         libvirt.fetch(soon(), HostStatsByUuid::new()),
@@ -968,7 +969,7 @@ fn nobody_is_asked_before_somebody_watches() {
 
 #[cfg(not(feature = "virt"))]
 #[test]
-fn a_uri_that_takes_more_than_a_local_socket_takes_another_build() {
+fn remote_uri_requires_feature_virt() {
     let flags = LibvirtFlags {
         libvirt_uri: Some("qemu+ssh://host/system".to_owned()),
         ..LibvirtFlags::with_all_stats()

@@ -1,40 +1,39 @@
-//! libvirt's remote protocol: messages, and what is in those that are used here.
+//! libvirt's RPC protocol: framing, and encoding and decoding of the messages used here.
 //!
-//! Everything is XDR (RFC 4506). The messages are documented in libvirt's
-//! `virnetprotocol.x`, what is in them in `remote_protocol.x`. Nothing in here does input
-//! or output, and nothing believes a length: what came may be anything.
+//! Everything is XDR (RFC 4506). The framing is documented in libvirt's `virnetprotocol.x`, the
+//! bodies in `remote_protocol.x`. This module does no I/O and trusts no length: the input may be
+//! arbitrary bytes.
 
 use std::{fmt, fmt::Write as _};
 
 use super::params::TypedParamValue;
 
-/// The program that everything but keepalive belongs to.
+/// Program number of all calls and events.
 pub(super) const REMOTE_PROGRAM: u32 = 0x2000_8086;
-/// The program that says that somebody is there.
+/// Program number of keepalive messages.
 pub(super) const KEEPALIVE_PROGRAM: u32 = 0x6b65_6570;
-/// Keepalive's question.
+/// Keepalive request.
 pub(super) const KEEPALIVE_PROC_PING: u32 = 1;
-/// Its answer.
+/// Keepalive response.
 pub(super) const KEEPALIVE_PROC_PONG: u32 = 2;
 
-/// Longer messages are not taken. libvirt itself has 32 MiB; the longest description of a
-/// domain is 4 MiB.
+/// Maximum length of a message. libvirt's own limit is 32 MiB; the longest domain XML is 4 MiB.
 pub(super) const MAX_MESSAGE: usize = 16 << 20;
-/// The length, and what is before the body.
+/// Bytes of the length and of the header before the body.
 const HEADER: usize = 28;
 
-/// No text is longer, says the protocol.
+/// Maximum length of a string in the protocol.
 const REMOTE_STRING_MAX: usize = 4 << 20;
-/// No more things are listed, says the protocol.
+/// Maximum length of a list in the protocol.
 const MAX_LIST: usize = 16_384;
-/// No name is longer.
+/// Maximum length of a name.
 const MAX_NAME: usize = 4096;
-/// More parameters are not taken out of one answer.
+/// Maximum number of parameters parsed from one reply.
 const MAX_PARAMS: usize = 1 << 18;
-/// There are no more ways to authenticate.
+/// Maximum number of authentication types.
 const REMOTE_AUTH_TYPE_LIST_MAX: usize = 20;
 
-/// The numbers of what can be asked, and of what is told by itself.
+/// Procedure numbers of calls and events.
 pub(super) mod procedure {
     pub(in super::super) const REMOTE_PROC_CONNECT_OPEN: u32 = 1;
     pub(in super::super) const REMOTE_PROC_CONNECT_GET_TYPE: u32 = 3;
@@ -66,11 +65,12 @@ pub(super) mod procedure {
     pub(super) const REMOTE_PROC_DOMAIN_EVENT_CALLBACK_METADATA_CHANGE: u32 = 379;
 }
 
-/// The numbers of two events in libvirt's header.
+/// Event IDs from libvirt's header.
 pub(super) const VIR_DOMAIN_EVENT_ID_LIFECYCLE: u32 = 0;
 pub(super) const VIR_DOMAIN_EVENT_ID_IO_ERROR: u32 = 4;
-/// The events that are listened for, by their numbers: lifecycle, I/O errors, and what changes a description: disks and trays, devices removed and added,
-/// block jobs (the second kind, which names the disk), limits of disks, metadata.
+/// IDs of the subscribed events: lifecycle, I/O errors, and those that change a definition: disks
+/// and trays, devices removed and added, block jobs (the second kind, which names the disk), I/O
+/// limits of disks, metadata.
 pub(super) const EVENTS: [u32; 9] = [
     VIR_DOMAIN_EVENT_ID_LIFECYCLE,
     VIR_DOMAIN_EVENT_ID_IO_ERROR,
@@ -83,7 +83,7 @@ pub(super) const EVENTS: [u32; 9] = [
     23,
 ];
 
-/// What is wrong with what came.
+/// Why a message could not be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DecodeError(&'static str);
 
@@ -95,14 +95,14 @@ impl fmt::Display for DecodeError {
 
 type Result<T> = std::result::Result<T, DecodeError>;
 
-/// What a message is.
+/// Type of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MessageType {
     Call,
     Reply,
-    /// What nobody asked for.
+    /// An unsolicited message.
     Event,
-    /// A stream, or one with files: nothing that is used here.
+    /// A stream or a message with file descriptors, which are not used here.
     Other,
 }
 
@@ -125,21 +125,20 @@ impl MessageType {
     }
 }
 
-/// A message.
 #[derive(Debug, PartialEq)]
 pub(super) struct Message<'a> {
     pub(super) program: u32,
     pub(super) procedure: u32,
     pub(super) kind: MessageType,
     pub(super) serial: u32,
-    /// Whether it is an error instead of what was asked for.
+    /// Whether the body is an error instead of the result.
     pub(super) is_error: bool,
     pub(super) body: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// The first message in these bytes and the bytes behind it, or nothing while it is
-    /// not complete.
+    /// Returns the first message and the remaining bytes, or `None` while the message is
+    /// incomplete.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Option<(Self, &'a [u8])>> {
         let Some((length, _)) = bytes.split_first_chunk::<4>() else {
             return Ok(None);
@@ -174,7 +173,7 @@ impl<'a> Message<'a> {
         Ok(Some((message, rest)))
     }
 
-    /// Its bytes.
+    /// Encodes the message.
     pub(super) fn encode(&self) -> Vec<u8> {
         let length = HEADER.saturating_add(self.body.len());
         let mut body = XdrEncoder(Vec::with_capacity(length));
@@ -194,28 +193,27 @@ impl<'a> Message<'a> {
     }
 }
 
-/// A universally unique identifier.
 pub(super) type Uuid = [u8; 16];
 
-/// A UUID as it is written.
+/// Formats a UUID.
 pub(super) fn format_uuid(uuid: &Uuid) -> String {
     let mut text = String::with_capacity(36);
     for (at, byte) in uuid.iter().enumerate() {
         if matches!(at, 4 | 6 | 8 | 10) {
             text.push('-');
         }
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         write!(text, "{byte:02x}").ok();
     }
     text
 }
 
-/// A domain as the protocol names it. Names are bytes, for nobody says that they are UTF-8.
+/// Reference to a domain. Names are bytes, because the protocol does not guarantee UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DomainRef {
     pub(super) name: Vec<u8>,
     pub(super) uuid: Uuid,
-    /// Negative while it does not run.
+    /// Negative if the domain is inactive.
     pub(super) id: i32,
 }
 
@@ -229,19 +227,19 @@ impl DomainRef {
     }
 }
 
-/// A storage pool or a network as the protocol names it.
+/// Reference to a storage pool or a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NamedObject {
     pub(super) name: Vec<u8>,
     pub(super) uuid: Uuid,
 }
 
-/// A text that may be none.
+/// Converts bytes to text, replacing invalid UTF-8.
 pub(super) fn string_lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// What goes into a request.
+/// Encoder of a request body.
 #[derive(Debug, Default)]
 pub(super) struct XdrEncoder(Vec<u8>);
 
@@ -251,7 +249,7 @@ impl XdrEncoder {
         self
     }
 
-    /// Names and nothing longer are sent.
+    /// Only names are encoded, so the length always fits.
     pub(super) fn put_string(self, text: &[u8]) -> Self {
         let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
         let mut body = self.put_u32(length);
@@ -281,7 +279,7 @@ impl XdrEncoder {
     }
 }
 
-/// The rest of what is being read.
+/// Decoder: the bytes that have not been read yet.
 struct XdrDecoder<'a>(&'a [u8]);
 
 impl<'a> XdrDecoder<'a> {
@@ -338,7 +336,7 @@ impl<'a> XdrDecoder<'a> {
         if length > max_len {
             return Err(DecodeError("a list is too long"));
         }
-        // Not made as long as it claims to be, before there is anything in it.
+        // No capacity is reserved for the claimed length.
         let mut list = Vec::new();
         for _ in 0..length {
             list.push(item(self)?);
@@ -375,7 +373,7 @@ impl<'a> XdrDecoder<'a> {
     }
 }
 
-/// Why the daemon did not do what it was asked.
+/// An error returned by the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RemoteError {
     code: i32,
@@ -386,7 +384,7 @@ impl RemoteError {
     pub(super) fn parse(body: &[u8]) -> Result<Self> {
         let mut reader = XdrDecoder(body);
         let code = reader.read_i32()?;
-        // Which part of libvirt says so.
+        // The domain of the error: the part of libvirt that reports it.
         reader.read_i32()?;
         let message = match reader.read_u32()? {
             0 => String::new(),
@@ -395,13 +393,13 @@ impl RemoteError {
         Ok(Self { code, message })
     }
 
-    /// Whether it cannot do such a thing at all.
+    /// Whether the daemon or driver does not support the call.
     pub(super) fn is_unsupported(&self) -> bool {
         // VIR_ERR_NO_SUPPORT, VIR_ERR_ARGUMENT_UNSUPPORTED
         matches!(self.code, 3 | 74)
     }
 
-    /// Whether what was asked about is not there any more.
+    /// Whether the object no longer exists.
     pub(super) fn is_gone(&self) -> bool {
         // VIR_ERR_NO_DOMAIN, VIR_ERR_NO_NETWORK, VIR_ERR_NO_STORAGE_POOL
         matches!(self.code, 42 | 43 | 49)
@@ -417,12 +415,12 @@ impl fmt::Display for RemoteError {
     }
 }
 
-/// How one may authenticate.
+/// Authentication type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Auth {
     None,
     Polkit,
-    /// SASL, or what is not known here.
+    /// SASL or an unknown type.
     Other,
 }
 
@@ -436,17 +434,17 @@ pub(super) fn parse_auth_list(body: &[u8]) -> Result<Vec<Auth>> {
     })
 }
 
-/// An answer that is a number.
+/// Decodes a reply with one 32-bit integer.
 pub(super) fn parse_i32(body: &[u8]) -> Result<i32> {
     XdrDecoder(body).read_i32()
 }
 
-/// An answer that is a longer number.
+/// Decodes a reply with one 64-bit integer.
 pub(super) fn parse_u64(body: &[u8]) -> Result<u64> {
     XdrDecoder(body).read_u64()
 }
 
-/// An answer that is a text.
+/// Decodes a reply with one string.
 pub(super) fn parse_string(body: &[u8]) -> Result<String> {
     XdrDecoder(body).read_string(REMOTE_STRING_MAX)
 }
@@ -459,7 +457,7 @@ pub(super) fn parse_object_list(body: &[u8]) -> Result<Vec<NamedObject>> {
     XdrDecoder(body).read_list(MAX_LIST, XdrDecoder::read_named_object)
 }
 
-/// What is said of a domain.
+/// Statistics of a domain.
 #[derive(Debug, PartialEq)]
 pub(super) struct StatsRecord {
     pub(super) domain: DomainRef,
@@ -486,7 +484,7 @@ pub(super) fn parse_stats_records(body: &[u8]) -> Result<Vec<StatsRecord>> {
     Ok(records)
 }
 
-/// What is said of a domain where there are no statistics.
+/// Basic data of a domain, used where the driver has no statistics.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct DomainInfo {
     pub(super) state: i32,
@@ -510,13 +508,13 @@ pub(super) fn parse_domain_info(body: &[u8]) -> Result<DomainInfo> {
     })
 }
 
-/// State and reason.
+/// Decodes state and reason.
 pub(super) fn parse_domain_state(body: &[u8]) -> Result<(i32, i32)> {
     let mut reader = XdrDecoder(body);
     Ok((reader.read_i32()?, reader.read_i32()?))
 }
 
-/// What is said of a domain's job.
+/// Progress of a domain's job.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct JobInfo {
     pub(super) kind: i32,
@@ -524,7 +522,7 @@ pub(super) struct JobInfo {
     pub(super) elapsed: u64,
     /// Milliseconds.
     pub(super) remaining: u64,
-    /// In all, done, and left.
+    /// Total, processed, remaining.
     pub(super) data: [u64; 3],
     pub(super) memory: [u64; 3],
     pub(super) file: [u64; 3],
@@ -534,7 +532,7 @@ pub(super) fn parse_job_info(body: &[u8]) -> Result<JobInfo> {
     let mut reader = XdrDecoder(body);
     let kind = reader.read_i32()?;
     let mut three = || Ok([reader.read_u64()?, reader.read_u64()?, reader.read_u64()?]);
-    // The times are two, the sizes three times three.
+    // Two times, then three sizes for each of data, memory and file.
     let [elapsed, remaining, total] = three()?;
     let [done, left, memory_total] = three()?;
     let [memory_done, memory_left, file_total] = three()?;
@@ -549,7 +547,7 @@ pub(super) fn parse_job_info(body: &[u8]) -> Result<JobInfo> {
     })
 }
 
-/// What is said of a storage pool: its state, capacity, allocation, and what is left.
+/// Decodes a storage pool's state, capacity, allocation and available bytes.
 pub(super) fn parse_pool_info(body: &[u8]) -> Result<(u32, [u64; 3])> {
     let mut reader = XdrDecoder(body);
     let state = reader.read_u32()?;
@@ -559,32 +557,32 @@ pub(super) fn parse_pool_info(body: &[u8]) -> Result<(u32, [u64; 3])> {
     ))
 }
 
-/// What was told.
+/// An event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DomainEvent {
-    /// By the numbers of libvirt's header.
+    /// Type and detail are numbers from libvirt's header.
     Lifecycle {
         domain: DomainRef,
         kind: i32,
         detail: i32,
     },
-    /// A request of a domain's to a disk failed.
+    /// A request to a disk failed.
     IoError {
         domain: DomainRef,
-        /// What the disk is made of.
+        /// Source path of the disk.
         path: Vec<u8>,
-        /// libvirt's name for it.
+        /// libvirt's alias of the disk.
         alias: Vec<u8>,
     },
-    /// Its description is not what it was.
+    /// The definition has changed.
     DefinitionChanged(DomainRef),
 }
 
-/// An event that was listened for; nothing for others.
+/// Decodes an event; `None` if it is not one of the subscribed events.
 pub(super) fn parse_event(procedure: u32, body: &[u8]) -> Result<Option<DomainEvent>> {
     let mut reader = XdrDecoder(body);
     let mut guest = || {
-        // Which registration it is for.
+        // The callback ID of the subscription.
         reader.read_i32()?;
         reader.read_domain()
     };
@@ -639,7 +637,7 @@ mod tests {
         }
     }
 
-    /// Nothing that ends too early is taken for something, and nothing panics.
+    /// Checks that every truncated body is rejected and that damaged bodies cause no panic.
     fn rejects_truncated_and_damaged<T>(body: &[u8], read: impl Fn(&[u8]) -> Result<T>) {
         assert!(read(body).is_ok());
         for length in 0..body.len() {
@@ -656,7 +654,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_told_apart() {
+    fn splits_stream_into_messages() {
         let first = reply(&[1, 2, 3, 4]).encode();
         assert_eq!(first.len(), 32);
         assert_eq!(first[..8], [0, 0, 0, 32, 0x20, 0, 0x80, 0x86]);
@@ -672,7 +670,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_is_not_believed() {
+    fn claimed_lengths_are_not_trusted() {
         for length in [0, 27, (16 << 20) + 1, u32::MAX] {
             assert!(Message::parse(&length.to_be_bytes()).is_err(), "{length}");
         }
@@ -695,7 +693,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_ends_too_early_is_no_answer() {
+    fn truncated_bodies_are_rejected() {
         let list = [vec![0, 0, 0, 2], domain_bytes(), domain_bytes()].concat();
         rejects_truncated_and_damaged(&list, parse_domain_list);
         assert_eq!(
@@ -747,7 +745,7 @@ mod tests {
     }
 
     #[test]
-    fn what_libvirt_said_is_understood() {
+    fn parses_recorded_messages() {
         let web1 = &parse_domain_list(&libvirt_body("domains")).unwrap()[0];
         assert_eq!(
             (web1.name_lossy().as_str(), web1.is_active()),
@@ -833,7 +831,7 @@ mod tests {
     }
 
     #[test]
-    fn what_libvirt_said_and_did_not_end_is_not_understood() {
+    fn truncated_recordings_are_rejected() {
         rejects_truncated_and_damaged(&libvirt_body("domains")[..32], parse_domain_list);
         rejects_truncated_and_damaged(&libvirt_body("stats"), parse_stats_records);
         rejects_truncated_and_damaged(&libvirt_body("info"), parse_domain_info);
@@ -847,7 +845,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_of_seven_types() {
+    fn parses_all_seven_value_types() {
         let one = |kind: u32, value: &[u8]| {
             let head = XdrEncoder::default()
                 .put_string(b"a")
@@ -875,7 +873,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_is_written_in_five_groups() {
+    fn formats_uuid_in_five_groups() {
         let uuid = std::array::from_fn(|at| u8::try_from(at).unwrap());
         assert_eq!(format_uuid(&uuid), "00010203-0405-0607-0809-0a0b0c0d0e0f");
     }

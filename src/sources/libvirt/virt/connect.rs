@@ -1,4 +1,4 @@
-//! A connection that is made when it is needed, and again when it broke.
+//! A connection that is opened on demand and reopened after it broke.
 
 use std::{
     sync::{
@@ -13,16 +13,16 @@ use ::virt::{connect::Connect, error, event};
 
 use crate::sources::libvirt::{Versions, connection::one_line};
 
-/// From one attempt to connect to the next, at first and at most.
+/// First and maximum delay between attempts to connect.
 const BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
-/// So often, in seconds, a daemon has to show that it is there.
+/// Interval of keepalive messages, in seconds.
 const KEEPALIVE_SECONDS: i32 = 5;
-/// After so many of these without a sign of it, the connection is closed.
+/// Number of unanswered keepalive messages after which the connection is closed.
 const KEEPALIVE_COUNT: u32 = 5;
 
 static EVENT_LOOP: Once = Once::new();
 
-/// What was done so far, by all connections.
+/// Counters of all connections since the start.
 #[derive(Debug, Default)]
 pub(super) struct CallCounters {
     pub(super) connections: AtomicU64,
@@ -30,25 +30,25 @@ pub(super) struct CallCounters {
 }
 
 impl CallCounters {
-    /// One more request.
+    /// Counts a request.
     pub(super) fn count_request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// A connection, or the way to one.
+/// A connection that may be closed.
 #[derive(Debug)]
 pub(super) struct LibraryConnection {
     uri: Arc<str>,
     pub(super) counters: Arc<CallCounters>,
     connect: Option<Connect>,
-    /// Whether nothing was asked over it so far.
+    /// Whether the connection was opened for the current request.
     is_new: bool,
     versions: Option<Versions>,
     last_failure: Option<ConnectFailure>,
 }
 
-/// Why there is no connection, and until when none is tried.
+/// A failed attempt to connect and when it may be repeated.
 #[derive(Debug)]
 struct ConnectFailure {
     reason: String,
@@ -68,9 +68,9 @@ impl LibraryConnection {
         }
     }
 
-    /// The connection, and the versions of what is there; or why there is none.
+    /// Returns the connection, opening it if needed, and the versions of its driver and daemon.
     fn ensure_open(&mut self) -> Result<(&Connect, Option<Versions>), String> {
-        // A driver that does not say lives in this process.
+        // Drivers without support for this check live in this process.
         let is_alive = |connect: &Connect| connect.is_alive().unwrap_or(true);
         let kept = self.connect.take().filter(is_alive);
         self.is_new = kept.is_none();
@@ -78,8 +78,8 @@ impl LibraryConnection {
         Ok((self.connect.insert(connect), self.versions.clone()))
     }
 
-    /// Asks for a list. If that fails, the connection is given up; and if it was an older
-    /// one, which may have broken without a sign, it is asked for over another.
+    /// Requests a list. On failure the connection is closed; if it was not new, it may have been
+    /// broken already, and the list is requested again on a new one.
     pub(super) fn list<T>(
         &mut self,
         list: impl Fn(&Connect) -> Result<T, error::Error>,
@@ -112,7 +112,7 @@ impl LibraryConnection {
             Ok(connect) => {
                 self.last_failure = None;
                 self.counters.connections.fetch_add(1, Ordering::Relaxed);
-                // Those in this process have no need of it.
+                // Drivers in this process need no keepalive.
                 connect
                     .set_keep_alive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT)
                     .ok();
@@ -134,9 +134,9 @@ impl LibraryConnection {
     }
 }
 
-/// Silences the library, and drives what watches over its connections.
+/// Silences the library and starts its event loop, which keepalive needs.
 fn start_event_loop() {
-    // It would write each error to standard error.
+    // The default handler writes each error to standard error.
     error::clear_error_callback();
     if event::event_register_default_impl().is_err() {
         return;
@@ -148,7 +148,7 @@ fn start_event_loop() {
             }
         }
     };
-    // Without it, a daemon that is silent is waited for; nothing else.
+    // Without the event loop, a silent daemon is not detected; everything else works.
     let thread = thread::Builder::new().name("libvirt-events".to_owned());
     thread.spawn(drive).ok();
 }
@@ -162,7 +162,7 @@ fn read_versions(connect: &Connect) -> Option<Versions> {
     })
 }
 
-/// A version as it is written: the number has three digits for each part but the first.
+/// Formats a version; the number has three decimal digits for each part but the first.
 fn format_version(number: u32) -> String {
     let (major, minor, release) = (number / 1_000_000, number / 1000 % 1000, number % 1000);
     format!("{major}.{minor}.{release}")

@@ -1,8 +1,8 @@
-//! Threads that call libvirt's library, which waits as long as it takes.
+//! Worker threads for libvirt's library, whose calls block without a timeout.
 //!
-//! A call that hangs keeps its thread, and nothing can be done about that. If it is about
-//! one domain, another thread goes on with the others; there are few of them. If it is
-//! about all of them, nobody else would fare better.
+//! A call that hangs keeps its thread and cannot be cancelled. If it is about one domain, another
+//! thread serves the other domains, up to a small number of threads. If it is about the
+//! connection, no other thread is started, because it would hang as well.
 
 use std::{
     collections::HashMap,
@@ -16,10 +16,10 @@ use std::{
 
 use super::connect::LibraryConnection;
 
-/// Something to be done over a connection.
+/// A task that uses a connection.
 type Task = Box<dyn FnOnce(&mut LibraryConnection, &Doing) + Send>;
 
-/// What a thread is doing, told to others.
+/// What a thread is doing, visible to other threads.
 #[derive(Debug, Default)]
 pub(super) struct Doing(Mutex<What>);
 
@@ -27,26 +27,26 @@ pub(super) struct Doing(Mutex<What>);
 enum What {
     #[default]
     Nothing,
-    /// Connects, or asks for what is of no domain, since then.
+    /// Connecting or calling about no single domain, since this time.
     Asks(Instant),
-    /// Asks about the domain of this UUID.
+    /// Calling about the domain with this UUID.
     AsksAbout(String),
-    /// Panicked.
+    /// The thread has panicked.
     Gone,
 }
 
 impl Doing {
-    /// Asks for what is of no domain.
+    /// Records a call about no single domain.
     pub(super) fn asks(&self) {
         *locked(&self.0) = What::Asks(Instant::now());
     }
 
-    /// Asks about the domain of this UUID.
+    /// Records calls about the domain with this UUID.
     pub(super) fn asks_about(&self, uuid: &str) {
         *locked(&self.0) = What::AsksAbout(uuid.to_owned());
     }
 
-    /// The UUID of the domain that is asked about.
+    /// Returns the UUID of the domain that the current call is about.
     pub(super) fn about(&self) -> Option<String> {
         match self.what() {
             What::AsksAbout(uuid) => Some(uuid),
@@ -59,7 +59,7 @@ impl Doing {
     }
 }
 
-/// Says that a thread is gone, whatever ended it.
+/// Marks the thread as gone when it ends, even by a panic.
 struct Leaves(Arc<Doing>);
 
 impl Drop for Leaves {
@@ -68,7 +68,7 @@ impl Drop for Leaves {
     }
 }
 
-/// One thread.
+/// A worker thread.
 #[derive(Debug, Clone)]
 pub(super) struct Hand {
     tasks: SyncSender<Task>,
@@ -92,8 +92,8 @@ impl Hand {
         Ok(Self { tasks, doing })
     }
 
-    /// Begins a task. It is for whoever has [engaged](Crew::engage) this one, which can be
-    /// engaged again once the result is told.
+    /// Starts a task. The caller must have [engaged](Crew::engage) the thread, which becomes
+    /// available again before the result is passed to `tell`.
     pub(super) fn begin<T>(
         &self,
         task: impl FnOnce(&mut LibraryConnection, &Doing) -> T + Send + 'static,
@@ -104,12 +104,12 @@ impl Hand {
             *locked(&doing.0) = What::Nothing;
             tell(result);
         };
-        // If it is gone, what would tell is dropped.
+        // If the thread is gone, the task and its sender are dropped.
         self.tasks.try_send(Box::new(task)).ok();
     }
 }
 
-/// Threads for questions of one kind.
+/// Threads for one kind of query.
 #[derive(Debug)]
 pub(super) struct Crew {
     name: &'static str,
@@ -120,7 +120,7 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// No more threads than this, called this.
+    /// Creates a pool with at most this many threads, which get this name.
     pub(super) fn new(name: &'static str, most: usize) -> Self {
         Self {
             name,
@@ -131,7 +131,7 @@ impl Crew {
         }
     }
 
-    /// Waits until nobody else asks, but not longer than that.
+    /// Waits for exclusive use until the deadline; `None` after it.
     pub(super) fn turn(&self, by: Instant) -> Option<Turn<'_>> {
         let left = by.saturating_duration_since(Instant::now());
         let is_taken = locked(&self.is_taken);
@@ -146,7 +146,7 @@ impl Crew {
         Some(Turn(self))
     }
 
-    /// How many threads wait for an answer that nobody waits for any more.
+    /// Returns the number of threads that are still in a call.
     pub(super) fn stuck(&self) -> usize {
         let hands = locked(&self.hands);
         let is_stuck =
@@ -155,7 +155,7 @@ impl Crew {
     }
 }
 
-/// The right to ask, for as long as it is there.
+/// Exclusive use of the pool, until dropped.
 #[derive(Debug)]
 pub(super) struct Turn<'a>(&'a Crew);
 
@@ -167,8 +167,8 @@ impl Drop for Turn<'_> {
 }
 
 impl Turn<'_> {
-    /// A thread that has nothing to do, and how many others hang with which domain, by
-    /// UUID; or why there is none.
+    /// Returns an idle thread, and the number of hung threads by UUID of the domain; or why there
+    /// is no thread.
     pub(super) fn engage(
         &self,
         link: impl FnOnce() -> LibraryConnection,
@@ -179,7 +179,7 @@ impl Turn<'_> {
         let mut is_one_free = false;
         let mut since = None;
         hands.retain(|hand| match hand.doing.what() {
-            // One is enough, once others are back from what they hung with.
+            // One idle thread is enough; others end after their hung call has returned.
             What::Nothing => !std::mem::replace(&mut is_one_free, true),
             What::Asks(then) => {
                 since = Some(then);

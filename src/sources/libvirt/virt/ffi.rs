@@ -1,11 +1,10 @@
-//! The calls of libvirt's that the crate `virt` (0.5.0) lacks or gets wrong: its statistics
-//! of all domains cannot be read and leak, its state of a domain does not say whether the
-//! call failed, and neither does its size of a disk, which then is memory that nobody
-//! wrote.
+//! libvirt calls that the crate `virt` (0.5.0) lacks or gets wrong: its bulk statistics cannot be
+//! read and leak, its domain state does not show whether the call failed, and neither does its
+//! block info, which then is uninitialized memory.
 //!
-//! Everything in here returns plain values.
+//! All functions return plain values.
 
-#![expect(unsafe_code, reason = "there is no safe way to make these calls")]
+#![expect(unsafe_code, reason = "these calls have no safe wrapper")]
 
 use std::{
     ffi::{CStr, CString, c_char},
@@ -16,7 +15,7 @@ use ::virt::{domain::Domain, error::Error, sys};
 
 use crate::sources::libvirt::params::TypedParamValue;
 
-/// libvirt's records, which it allocated.
+/// A list of records allocated by libvirt.
 struct StatsRecordList {
     first: *mut sys::virDomainStatsRecordPtr,
     count: usize,
@@ -24,23 +23,23 @@ struct StatsRecordList {
 
 impl Drop for StatsRecordList {
     fn drop(&mut self) {
-        // SAFETY: the list is libvirt's, ends in a null pointer, and is freed once. A null
-        // pointer is passed over.
+        // SAFETY: the list comes from libvirt, ends in a null pointer, and is freed once. A null
+        // pointer is ignored.
         unsafe { sys::virDomainStatsRecordListFree(self.first) };
     }
 }
 
-/// The groups of statistics of one domain (`virDomainListGetStats`).
+/// Returns the statistics of one domain by group (`virDomainListGetStats`).
 pub(super) fn stats(
     domain: &Domain,
     groups: u32,
     flags: u32,
 ) -> Result<Vec<(String, TypedParamValue)>, Error> {
-    // SAFETY: the pointer is not used any longer than the domain is borrowed.
+    // SAFETY: the pointer is not used beyond the borrow of the domain.
     let mut domains = [unsafe { domain.as_ptr() }, ptr::null_mut()];
     let mut first = ptr::null_mut();
-    // SAFETY: the array ends in a null pointer, and libvirt writes the address of its list
-    // to where there is room for it.
+    // SAFETY: the array ends in a null pointer, and libvirt writes the address of its list to a
+    // valid location.
     let count =
         unsafe { sys::virDomainListGetStats(domains.as_mut_ptr(), groups, &raw mut first, flags) };
     let count = usize::try_from(count).map_err(|_| Error::last_error())?;
@@ -48,17 +47,17 @@ pub(super) fn stats(
     if records.first.is_null() {
         return Ok(vec![]);
     }
-    // SAFETY: there are as many as libvirt said, until they are freed below.
+    // SAFETY: libvirt returned this number of records, and they are freed below.
     let all = unsafe { slice::from_raw_parts(records.first, records.count) };
     let mut named = vec![];
     for record in all.iter().filter(|record| !record.is_null()) {
-        // SAFETY: libvirt wrote a record to where it points.
+        // SAFETY: each pointer refers to a record written by libvirt.
         let record = unsafe { &**record };
         let count = usize::try_from(record.nparams).unwrap_or(0);
         if record.params.is_null() {
             continue;
         }
-        // SAFETY: there are as many as libvirt said, as long as their record is there.
+        // SAFETY: libvirt wrote this number of parameters; they live as long as their record.
         let params = unsafe { slice::from_raw_parts(record.params, count) };
         named.extend(
             params
@@ -69,7 +68,7 @@ pub(super) fn stats(
     Ok(named)
 }
 
-/// A parameter's name, which is as long as its field or ends in a zero.
+/// Returns a parameter's name, which fills its field or ends in NUL.
 fn name(param: &sys::virTypedParameter) -> String {
     let bytes = param
         .field
@@ -82,7 +81,7 @@ fn name(param: &sys::virTypedParameter) -> String {
 fn value(param: &sys::virTypedParameter) -> Option<TypedParamValue> {
     let value = &param.value;
     let kind = u32::try_from(param.type_).ok()?;
-    // SAFETY: the type says which of them libvirt wrote; a text ends in a zero.
+    // SAFETY: the type determines which field of the union libvirt wrote; a string ends in NUL.
     unsafe {
         Some(match kind {
             sys::VIR_TYPED_PARAM_INT => TypedParamValue::Int(value.i.into()),
@@ -101,18 +100,17 @@ fn value(param: &sys::virTypedParameter) -> Option<TypedParamValue> {
 
 /// # Safety
 ///
-/// The bytes end in a zero.
+/// The bytes must end in NUL.
 unsafe fn text(bytes: *const c_char) -> String {
-    // SAFETY: as said above.
+    // SAFETY: see the function's contract.
     let text = unsafe { CStr::from_ptr(bytes) };
     text.to_string_lossy().into_owned()
 }
 
-/// What a domain is doing and why, as numbers (`virDomainGetState`).
+/// Returns a domain's state and reason as numbers (`virDomainGetState`).
 pub(super) fn state(domain: &Domain) -> Result<(i32, i32), Error> {
     let (mut state, mut reason) = (0, 0);
-    // SAFETY: the domain is there as long as it is borrowed, and libvirt writes numbers to
-    // where there are numbers.
+    // SAFETY: the domain is valid while borrowed, and libvirt writes to valid integers.
     let result =
         unsafe { sys::virDomainGetState(domain.as_ptr(), &raw mut state, &raw mut reason, 0) };
     if result < 0 {
@@ -121,7 +119,7 @@ pub(super) fn state(domain: &Domain) -> Result<(i32, i32), Error> {
     Ok((state, reason))
 }
 
-/// A disk's allocation, capacity and physical size in bytes (`virDomainGetBlockInfo`).
+/// Returns a disk's allocation, capacity and physical size in bytes (`virDomainGetBlockInfo`).
 pub(super) fn block_info(domain: &Domain, disk: &str) -> Result<[u64; 3], Error> {
     let disk = CString::new(disk)?;
     let mut sizes = sys::virDomainBlockInfo {
@@ -129,8 +127,8 @@ pub(super) fn block_info(domain: &Domain, disk: &str) -> Result<[u64; 3], Error>
         allocation: 0,
         physical: 0,
     };
-    // SAFETY: the domain and the name are there as long as they are borrowed, and libvirt
-    // writes sizes to where there are some.
+    // SAFETY: the domain and the name are valid while borrowed, and libvirt writes to a valid
+    // struct.
     let result =
         unsafe { sys::virDomainGetBlockInfo(domain.as_ptr(), disk.as_ptr(), &raw mut sizes, 0) };
     if result < 0 {

@@ -1,14 +1,12 @@
-//! Virtual machines through libvirt's own library, for every URI that takes more than a
-//! local socket: `test:///default`, `qemu+ssh://…`, `qemu+tls://…`, drivers that live in
-//! the library.
+//! Client through libvirt's own library, for every URI that needs more than a local socket:
+//! `test:///default`, `qemu+ssh://…`, `qemu+tls://…`, and drivers inside the library.
 //!
-//! Each call waits as long as it takes, so all are made on threads of their own. One that
-//! hangs costs its scrape the deadline and its thread; the next one says at once what
-//! became of it.
+//! Each call blocks without a timeout, so all calls are made on worker threads. A call that hangs
+//! costs its scrape the deadline and occupies its thread; the next scrape reports it at once.
 //!
-//! The crate has no events. So descriptions are read each time, and what became of a
-//! domain is what two looks at it show: of two starts between them, one is counted, and of
-//! errors of disks none is seen.
+//! The `virt` crate has no events. So definitions are read in each scrape, and lifecycle counts
+//! come from the differences between two scrapes: of two starts between them only one is counted,
+//! and I/O errors of disks are not seen.
 
 mod connect;
 mod crew;
@@ -38,20 +36,19 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Whom errors are of.
+/// Name in errors.
 const NAME: &str = "libvirt";
-/// So many domains may hang, less one, before nothing more is learned of the others.
+/// Number of worker threads for domains: when all are hung, no domain can be queried.
 const MAX_THREADS: usize = 4;
-/// A domain that so many threads hang with is not asked anything.
+/// A domain that this many threads hang in is not queried.
 const MAX_THREADS_PER_DOMAIN: usize = 2;
-/// No more domains than this are asked about, and no more pools and networks.
+/// Maximum number of domains, and of pools and networks, per query.
 const MAX_LISTED: usize = 10_000;
-/// So much of the time is left to expose what was learned, at most.
+/// Maximum time reserved before the deadline for exposing the result.
 const MAX_MARGIN: Duration = Duration::from_millis(500);
-/// `VIR_DOMAIN_SHUTOFF_CRASHED`
 const VIR_DOMAIN_SHUTOFF_CRASHED: i32 = 3;
 
-/// What a URI leads to.
+/// Client for one URI.
 #[derive(Debug)]
 pub(super) struct Virt {
     uri: Arc<str>,
@@ -61,11 +58,11 @@ pub(super) struct Virt {
     domains: Crew,
     pools: Crew,
     networks: Crew,
-    /// The domains at the last look, by UUID.
+    /// Domains of the last scrape, by UUID.
     last_seen: Mutex<HashMap<String, LastSeen>>,
 }
 
-/// What is remembered of a domain.
+/// State of a domain in the last scrape.
 #[derive(Debug, Default)]
 struct LastSeen {
     id: Option<u32>,
@@ -73,28 +70,28 @@ struct LastSeen {
     lifecycle: LifecycleCounts,
 }
 
-/// What a thread says of what it learns.
+/// A message from a worker thread.
 enum WorkerMessage<T> {
-    /// What there is, of each as much as takes no further question.
+    /// The list, with the data that needs no further call.
     Listed(Vec<T>, Option<Versions>),
-    /// More about the one of this place in the list; nothing, if it is not there any more.
+    /// Details of the object with this index; `None` if it has disappeared.
     Details(usize, Option<Box<T>>),
     /// Why there is no list.
     Failed(String),
 }
 
-/// What was said in time.
+/// Results received before the deadline.
 struct WorkerResults<T> {
     listed: Vec<T>,
-    /// Of those in the list, which it is more than the list about.
+    /// Whether details have arrived, by index.
     has_details: Vec<bool>,
     gone: HashSet<usize>,
     versions: Option<Versions>,
 }
 
 impl Virt {
-    /// The one at this URI. Nothing is asked yet.
-    #[expect(clippy::unnecessary_wraps, reason = "other builds have none")]
+    /// Creates a client without connecting.
+    #[expect(clippy::unnecessary_wraps, reason = "other builds return None")]
     pub(super) fn new(uri: &str, groups: &[StatsGroup], has_jobs: bool) -> Option<Self> {
         Some(Self {
             uri: uri.into(),
@@ -108,7 +105,7 @@ impl Virt {
         })
     }
 
-    /// Asks about all domains, and waits for the answers.
+    /// Queries all domains and waits for the results.
     pub(super) fn fetch(&self, deadline: Instant) -> FetchResult {
         let mut connection = ConnectionInfo {
             uri: self.uri.to_string(),
@@ -184,7 +181,7 @@ impl Virt {
                 unasked += 1;
             }
             domain.is_partial |= !is_known;
-            // Without a name nothing can be said of it.
+            // A domain without a name cannot be exposed.
             if !heard.gone.contains(&place) && !domain.name.is_empty() {
                 domains.push(domain);
             }
@@ -198,8 +195,7 @@ impl Virt {
         Ok(domains)
     }
 
-    /// Says what became of domains since they were first seen, and forgets those that are
-    /// not there any more.
+    /// Updates and stores lifecycle counts; drops those of missing domains.
     fn update_lifecycles(&self, domains: &mut [Domain]) {
         let mut seen = self
             .last_seen
@@ -214,7 +210,7 @@ impl Virt {
         }
     }
 
-    /// Asks about storage pools, in the same way.
+    /// Queries storage pools, with the same deadline handling.
     pub(super) fn pools(&self, deadline: Instant) -> Result<Vec<StoragePool>> {
         let by = with_margin(deadline);
         let turn = self.pools.turn(by).ok_or_else(timed_out)?;
@@ -263,7 +259,7 @@ impl Virt {
         Ok(pools)
     }
 
-    /// Asks about virtual networks, in the same way.
+    /// Queries virtual networks, with the same deadline handling.
     pub(super) fn networks(&self, deadline: Instant) -> Result<Vec<VirtualNetwork>> {
         let by = with_margin(deadline);
         let turn = self.networks.turn(by).ok_or_else(timed_out)?;
@@ -306,7 +302,7 @@ impl Virt {
     }
 }
 
-/// Begins a task and hears what it says, until it is done or it is time.
+/// Starts a task and collects its messages until it is done or the deadline has passed.
 fn run_task<T: Send + 'static>(
     worker: &Hand,
     deadline: Instant,
@@ -314,7 +310,7 @@ fn run_task<T: Send + 'static>(
     + Send
     + 'static,
 ) -> Result<WorkerResults<T>, String> {
-    // Bounded by the list: whoever asks may be gone before all is said.
+    // Bounded by the length of the list. The receiver may be gone before all is sent.
     let (sender, said) = mpsc::channel();
     let refuses = sender.clone();
     let task = move |link: &mut LibraryConnection, doing: &Doing| {
@@ -322,7 +318,7 @@ fn run_task<T: Send + 'static>(
             sender.send(said).ok();
         })
     };
-    // The last sender is dropped here, not before the thread has nothing to do.
+    // This drops the last sender, after the thread has become idle.
     let tell = move |result: Result<(), String>| {
         if let Err(reason) = result {
             refuses.send(WorkerMessage::Failed(reason)).ok();
@@ -332,7 +328,7 @@ fn run_task<T: Send + 'static>(
     collect_results(&said, deadline).ok_or_else(|| "no answer in time".to_owned())?
 }
 
-/// What is said until then; nothing, if there was no list by then.
+/// Collects messages until the deadline; `None` if no list arrived.
 fn collect_results<T>(
     messages: &Receiver<WorkerMessage<T>>,
     deadline: Instant,
@@ -366,7 +362,7 @@ fn collect_results<T>(
     }
 }
 
-/// What a list says of a domain.
+/// Converts a list entry.
 fn domain_from_handle(handle: &Handle) -> Domain {
     Domain {
         name: handle.name().unwrap_or_default(),
@@ -376,7 +372,7 @@ fn domain_from_handle(handle: &Handle) -> Domain {
     }
 }
 
-/// What became of a domain since it was seen.
+/// Updates lifecycle counts from the last state and the current one.
 fn update_lifecycle(previous: Option<LastSeen>, domain: &Domain) -> LastSeen {
     let is_off_by_crash = (domain.state, domain.reason)
         == (Some(DomainState::Shutoff), Some(VIR_DOMAIN_SHUTOFF_CRASHED));
@@ -394,7 +390,7 @@ fn update_lifecycle(previous: Option<LastSeen>, domain: &Domain) -> LastSeen {
         lifecycle.starts += u64::from(id.is_some());
         lifecycle.stops += u64::from(before.id.is_some());
     }
-    // While nothing is known of it, it did not change.
+    // An unknown state counts as unchanged.
     let is_crashed = is_crashed || domain.state.is_none() && before.is_crashed;
     lifecycle.crashes += u64::from(is_crashed && !before.is_crashed);
     LastSeen {
@@ -404,7 +400,7 @@ fn update_lifecycle(previous: Option<LastSeen>, domain: &Domain) -> LastSeen {
     }
 }
 
-/// The deadline, less what it takes to expose.
+/// Returns the deadline less the time for exposing the result.
 fn with_margin(deadline: Instant) -> Instant {
     let left = deadline.saturating_duration_since(Instant::now());
     let margin = (left / 10).min(MAX_MARGIN);

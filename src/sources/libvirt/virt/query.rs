@@ -1,5 +1,5 @@
-//! Asking about one domain. The statistics come all together where the driver can do that;
-//! what it cannot say so is asked for device by device, and told in the same words.
+//! Queries one domain. If the driver supports bulk statistics, one call returns most of them; the
+//! rest is queried device by device and converted to the same parameter names.
 
 use std::{
     thread,
@@ -18,11 +18,10 @@ use crate::sources::libvirt::{
     xml,
 };
 
-/// `VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT`
 const VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT: u32 = 1 << 29;
-/// When a domain was busy for somebody else, it is asked again after this long.
+/// Delays before a domain that was busy with another job is queried again.
 const RETRY_DELAYS: [Duration; 2] = [Duration::from_millis(30), Duration::from_millis(100)];
-/// What `virDomainMemoryStats` has numbers for, as the statistics have names.
+/// Parameter names of `virDomainMemoryStats`, by number.
 const MEMORY_STAT_NAMES: [&str; 13] = [
     "balloon.swap_in",
     "balloon.swap_out",
@@ -39,7 +38,7 @@ const MEMORY_STAT_NAMES: [&str; 13] = [
     "balloon.hugetlb_pgfail",
 ];
 
-/// What to ask for, and until when.
+/// What to query, and the deadline.
 #[derive(Debug, Clone)]
 pub(super) struct QueryOptions {
     pub(super) groups: Vec<StatsGroup>,
@@ -52,7 +51,7 @@ impl QueryOptions {
         self.groups.contains(&group)
     }
 
-    /// The groups, and the state without which nobody could tell what the rest means.
+    /// Returns the groups, always with the state, without which the others cannot be interpreted.
     fn group_bits(&self) -> u32 {
         let groups = self.groups.iter().chain([&StatsGroup::State]);
         groups.fold(0, |bits, group| bits | group.bit())
@@ -63,7 +62,7 @@ impl QueryOptions {
     }
 }
 
-/// Who is asked.
+/// The domain that is queried, and the parameters so far.
 struct DomainReader<'a> {
     handle: &'a Handle,
     counters: &'a CallCounters,
@@ -71,8 +70,7 @@ struct DomainReader<'a> {
     params: Vec<(String, TypedParamValue)>,
 }
 
-/// What there is to know of a domain, of which the list said only who it is; nothing if it
-/// went away since.
+/// Completes a domain of which only the list entry is known; `None` if it has disappeared.
 pub(super) fn query_domain(
     handle: &Handle,
     listed: &Domain,
@@ -111,8 +109,7 @@ pub(super) fn query_domain(
     })
 }
 
-/// The same of one that an earlier question hangs with: only what no driver has to ask the
-/// guest's process for.
+/// The same for a domain with a pending call: queries only what needs no monitor of the domain.
 pub(super) fn query_domain_quick(
     handle: &Handle,
     listed: &Domain,
@@ -139,8 +136,8 @@ pub(super) fn query_domain_quick(
 }
 
 impl DomainReader<'_> {
-    /// Asks for everything at once, and whether that is all that there is; nothing if
-    /// there is no such domain.
+    /// Queries bulk statistics and returns whether they are complete; `None` if the domain has
+    /// disappeared.
     fn read_all_stats(&mut self) -> Option<bool> {
         let mut waits = RETRY_DELAYS.into_iter();
         loop {
@@ -152,7 +149,7 @@ impl DomainReader<'_> {
             ) {
                 Ok(said) => self.params = said,
                 Err(error) if error.code().is(ErrorNumber::NoDomain) => return None,
-                // A driver without them, or an old daemon's.
+                // Unsupported by the driver or by an old daemon.
                 Err(_) => return Some(true),
             }
             let (state, _, used) = params::parse_stats(self.params.iter().cloned());
@@ -195,8 +192,7 @@ impl DomainReader<'_> {
             .is_some_and(DomainState::is_active)
     }
 
-    /// Asks for each that was not said although it was wanted, and says whether there was
-    /// time for all.
+    /// Queries each requested group that is missing, and returns whether there was time for all.
     fn read_missing(&mut self, definition: Option<&DomainDef>, is_active: bool) -> bool {
         let lacks =
             |group: StatsGroup, prefix: &str| self.options.wants(group) && !self.has_prefix(prefix);
@@ -215,7 +211,7 @@ impl DomainReader<'_> {
             .map(|about| (&*about.disks, &*about.interfaces))
             .unwrap_or_default();
         let interfaces = interfaces.iter().filter(|_| interface);
-        // A device that was handed over to the guest is none of the host's.
+        // A passed-through device has no counters on the host.
         let interfaces = interfaces.filter(|interface| interface.kind != "hostdev");
         let names = interfaces.filter_map(|interface| interface.target.as_deref());
         for (number, name) in names.enumerate() {

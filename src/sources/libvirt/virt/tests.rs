@@ -1,7 +1,7 @@
-//! Asks the drivers for tests that libvirt's library has in it, which have no daemon and
-//! no statistics but the state.
+//! Tests with libvirt's built-in test driver, which needs no daemon and has no statistics but the
+//! state.
 
-#![allow(clippy::disallowed_methods, reason = "tests write files as they are")]
+#![allow(clippy::disallowed_methods, reason = "tests write plain files")]
 
 use std::{
     env, fs,
@@ -23,7 +23,7 @@ const ALL: [StatsGroup; 6] = [
     StatsGroup::Block,
 ];
 
-/// A machine of libvirt's driver for tests.
+/// A host of libvirt's test driver.
 const NODE_XML: &str = r#"<node>
   <domain type='test'>
     <name>a &quot;b&quot;</name>
@@ -102,7 +102,7 @@ fn domain(name: &str) -> Domain {
 }
 
 #[test]
-fn a_driver_without_statistics_is_asked_device_by_device() {
+fn driver_without_bulk_stats_is_queried_per_device() {
     let virt = virt("test:///default");
     let fetched = virt.fetch(soon());
     let connection = &fetched.connection;
@@ -180,7 +180,7 @@ fn a_driver_without_statistics_is_asked_device_by_device() {
 }
 
 #[test]
-fn domains_are_told_apart_by_what_they_do() {
+fn domains_have_their_own_state_and_stats() {
     let machine = TestNode::new("three", NODE_XML);
     let fetched = machine.virt().fetch(soon());
     assert_eq!(fetched.connection.error, None);
@@ -229,7 +229,7 @@ fn domains_are_told_apart_by_what_they_do() {
 }
 
 #[test]
-fn domains_that_may_be_another_machines_lend_no_name_to_what_runs_here() {
+fn remote_domains_are_not_reported_as_running_here() {
     let flags = LibvirtFlags {
         libvirt_uri: Some("test:///default".to_owned()),
         ..LibvirtFlags::default()
@@ -241,7 +241,7 @@ fn domains_that_may_be_another_machines_lend_no_name_to_what_runs_here() {
 }
 
 #[test]
-fn what_was_not_asked_for_is_not_known() {
+fn groups_that_are_not_selected_are_unknown() {
     let virt = Virt::new("test:///default", &[StatsGroup::Cpu], false).unwrap();
     let domain = virt.fetch(soon()).domains.remove(0);
     assert_eq!(domain.state, Some(DomainState::Running));
@@ -254,7 +254,7 @@ fn what_was_not_asked_for_is_not_known() {
 }
 
 #[test]
-fn pools_and_networks_are_listed() {
+fn lists_pools_and_networks() {
     let machine = TestNode::new("storage", NODE_XML);
     let virt = machine.virt();
     let [pool] = &virt.pools(soon()).unwrap()[..] else {
@@ -276,7 +276,7 @@ fn pools_and_networks_are_listed() {
 }
 
 #[test]
-fn where_there_is_no_libvirt_the_answer_says_why_and_is_not_tried_again_at_once() {
+fn failed_connect_is_reported_and_not_retried_at_once() {
     let virt = virt("test:///nowhere/at/all.xml");
     let first = virt.fetch(soon()).connection;
     assert!(!first.is_up);
@@ -290,7 +290,7 @@ fn where_there_is_no_libvirt_the_answer_says_why_and_is_not_tried_again_at_once(
 }
 
 #[test]
-fn a_libvirt_that_comes_later_is_found() {
+fn connects_once_libvirt_becomes_available() {
     let machine = TestNode::new("later", NODE_XML);
     fs::remove_file(&machine.0).unwrap();
     let virt = machine.virt();
@@ -303,7 +303,7 @@ fn a_libvirt_that_comes_later_is_found() {
     }
 }
 
-/// Begins what hangs until the sender that it returns is dropped.
+/// Starts a task that hangs until the returned sender is dropped.
 fn start_hanging_task(virt: &Virt, uuid: Option<&'static str>) -> mpsc::Sender<()> {
     let turn = virt.domains.turn(soon()).unwrap();
     let (hand, _) = turn.engage(|| virt.new_connection()).unwrap();
@@ -321,7 +321,7 @@ fn start_hanging_task(virt: &Virt, uuid: Option<&'static str>) -> mpsc::Sender<(
 }
 
 #[test]
-fn a_domain_that_hangs_costs_the_others_nothing() {
+fn hung_domain_does_not_affect_others() {
     let machine = TestNode::new("hangs", NODE_XML);
     let virt = machine.virt();
     let over = start_hanging_task(&virt, Some("08703303-8a0e-578b-bf0e-f39e6e97a185"));
@@ -340,7 +340,7 @@ fn a_domain_that_hangs_costs_the_others_nothing() {
         (false, false, Some(DomainState::Running))
     );
     assert_eq!(off.state, Some(DomainState::Shutoff));
-    // With two threads it is not tried a third time.
+    // With two hung threads the domain is not queried a third time.
     let again = start_hanging_task(&virt, Some("08703303-8a0e-578b-bf0e-f39e6e97a185"));
     let asleep = virt.fetch(soon()).domains.remove(1);
     assert_eq!((asleep.is_stuck, asleep.state), (true, None));
@@ -361,10 +361,10 @@ fn a_domain_that_hangs_costs_the_others_nothing() {
 }
 
 #[test]
-fn a_daemon_that_hangs_is_not_waited_for_twice() {
+fn hung_daemon_is_not_waited_for_twice() {
     let virt = virt("test:///default");
     let over = start_hanging_task(&virt, None);
-    // With an hour to go: it is answered at once or the test hangs.
+    // The deadline is an hour away: either the error is returned at once or the test hangs.
     let fetched = virt.fetch(Instant::now() + Duration::from_secs(3600));
     assert!(!fetched.connection.is_up && fetched.domains.is_empty());
     let error = fetched.connection.error.unwrap();
@@ -377,7 +377,7 @@ fn a_daemon_that_hangs_is_not_waited_for_twice() {
 }
 
 #[test]
-fn no_more_threads_hang_than_there_may_be() {
+fn number_of_hung_threads_is_limited() {
     let virt = virt("test:///default");
     let hung = ["a", "b", "c", "d"].map(|uuid| start_hanging_task(&virt, Some(uuid)));
     let fetched = virt.fetch(soon());
@@ -391,7 +391,7 @@ fn no_more_threads_hang_than_there_may_be() {
 }
 
 #[test]
-fn a_thread_that_panics_is_replaced() {
+fn panicked_thread_is_replaced() {
     let virt = virt("test:///default");
     let turn = virt.domains.turn(soon()).unwrap();
     let (hand, _) = turn.engage(|| virt.new_connection()).unwrap();
@@ -406,7 +406,7 @@ fn a_thread_that_panics_is_replaced() {
 }
 
 #[test]
-fn two_scrapes_at_a_time_take_turns() {
+fn concurrent_scrapes_take_turns() {
     let virt = virt("test:///default");
     let turn = virt.domains.turn(soon()).unwrap();
     let late = virt.fetch(Instant::now());
@@ -422,7 +422,7 @@ fn two_scrapes_at_a_time_take_turns() {
 }
 
 #[test]
-fn what_is_said_until_the_deadline_is_heard() {
+fn results_before_the_deadline_are_kept() {
     let (sender, said) = mpsc::channel();
     let say = |what| sender.send(what).unwrap();
     say(WorkerMessage::Listed(
@@ -449,7 +449,7 @@ fn what_is_said_until_the_deadline_is_heard() {
 }
 
 #[test]
-fn a_domain_that_got_another_id_was_started_anew() {
+fn changed_id_counts_as_restart() {
     let at = |id, state, reason| Domain {
         id,
         state: Some(state),
