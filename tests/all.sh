@@ -71,7 +71,7 @@ step "format" cargo fmt --all --check
 step "clippy" cargo clippy --workspace --all-targets --all-features -- -D warnings
 step "static build" static_binary
 step "test build" cargo test --workspace --no-run
-step "release build" cargo build --release
+step "release build" cargo build --release -p strata_exporter
 step "tools and virtual machine" wait_for_setup
 trap - EXIT
 # Without advisories: their database is not in a package registry.
