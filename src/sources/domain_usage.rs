@@ -1,9 +1,8 @@
-//! What the kernel counts of virtual machines, by their control groups, QEMU's threads and
-//! the host's network interfaces.
+//! Domain usage read from the host: cgroups, QEMU's threads and the host's network interfaces.
 //!
-//! libvirt could be asked instead, and would say what it reads here. But for CPUs it would
-//! ask each guest's monitor all over again, for nothing; and for each interface it would
-//! read the counters of all. It is asked where this finds nothing.
+//! libvirt reads the same sources, but for CPU statistics it also queries each domain's monitor,
+//! for no gain, and for each interface it reads the counters of all interfaces. It is queried only
+//! where these sources lack data.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,35 +19,35 @@ use super::{
 };
 use crate::error::Result;
 
-/// How long a guest whose process was not found is not looked for again. It is dear, and
-/// some have none that says which threads are its CPUs.
+/// How long a domain whose process was not found is not searched for again. The search is
+/// expensive, and some domains have no process whose threads identify their virtual CPUs.
 const RETRY_INTERVAL: Duration = Duration::from_secs(300);
 
-/// The processes of virtual machines, kept from scrape to scrape.
+/// Processes of domains, cached between scrapes.
 #[derive(Debug, Default)]
 pub(super) struct DomainUsage {
     lookups: Mutex<HashMap<String, QemuLookup>>,
 }
 
-/// What is known of the process of a run.
+/// Result of the search for the process of a domain's run.
 #[derive(Debug)]
 struct QemuLookup {
-    /// libvirt's number for the run.
+    /// libvirt's ID of the run.
     id: u32,
     looked_at: Instant,
     qemu: Option<Qemu>,
 }
 
-/// A process, whose threads have names.
+/// A QEMU process with named threads.
 #[derive(Debug)]
 struct Qemu {
     process: Process,
     network: NetworkNamespace,
-    /// The virtual CPU that each thread is, if it is one.
+    /// Thread IDs, each with the number of its virtual CPU, if it is one.
     threads: BTreeMap<u32, Option<u32>>,
 }
 
-/// A virtual machine that is to be counted.
+/// A domain whose usage is to be read.
 struct DomainTarget<'a> {
     uuid: &'a str,
     domain: &'a WorkloadDomain,
@@ -56,7 +55,7 @@ struct DomainTarget<'a> {
 }
 
 impl DomainUsage {
-    /// What was counted of those that libvirt told of, by UUID.
+    /// Returns the usage of the domains reported by libvirt, by UUID.
     pub(super) fn collect(&self, snapshot: &Snapshot, inventory: &Inventory) -> HostStatsByUuid {
         let wanted = inventory.present().filter_map(|(workload, group)| {
             let guest = workload.domain.as_ref()?;
@@ -80,7 +79,7 @@ impl DomainUsage {
         let counted = wanted.values().map(|wanted| {
             let mut qemu = kept.get_mut(wanted.uuid).and_then(|it| it.qemu.as_mut());
             let vcpus = qemu.as_mut().map(|qemu| qemu.vcpus(counts_wait));
-            // Mostly one sees what all see.
+            // Most processes are in the host's network namespace.
             let links = qemu.and_then(|qemu| {
                 let links = networks.entry(qemu.network);
                 let links = links.or_insert_with(|| qemu.process.link_traffic().ok().map(Arc::new));
@@ -99,7 +98,7 @@ impl DomainUsage {
     }
 }
 
-/// Looks for the processes of those that none is known of.
+/// Searches for the processes of domains without a known process.
 fn find_qemu_processes(
     kept: &mut HashMap<String, QemuLookup>,
     snapshot: &Snapshot,
@@ -131,19 +130,19 @@ fn find_qemu_processes(
             let (Some(run), Ok(pids)) = (run, pids) else {
                 return;
             };
-            // Others help it: with a TPM, a file system, a network.
+            // Helper processes, for example for TPM, file systems or networks, share the cgroup.
             let qemu = pids
                 .into_iter()
                 .filter_map(|pid| Qemu::open(snapshot, pid).ok());
             run.qemu = run.qemu.take().or_else(|| qemu.flatten().next());
         },
     );
-    // libvirt is asked about those that were not found.
+    // For domains that were not found, libvirt is queried.
     walked.ok();
 }
 
 impl Qemu {
-    /// The process of this number, if its threads are virtual CPUs, and are counted.
+    /// Opens a process, if its threads are virtual CPUs and the kernel accounts them.
     fn open(snapshot: &Snapshot, pid: u32) -> Result<Option<Self>> {
         let process = snapshot.process(pid)?;
         let mut qemu = Self {
@@ -161,8 +160,8 @@ impl Qemu {
         Ok(has_vcpus.then_some(qemu))
     }
 
-    /// Threads come and go: those of virtual CPUs as these are plugged in and out, others
-    /// for a moment's work.
+    /// Updates the list of threads: virtual CPUs may be plugged and unplugged, and other threads
+    /// may be short-lived.
     fn refresh_threads(&mut self) -> Result<()> {
         let threads = self.process.threads()?;
         let mut known = std::mem::take(&mut self.threads);
@@ -185,7 +184,7 @@ impl Qemu {
         threads.filter_map(|(tid, vcpu)| vcpu.map(|_| *tid))
     }
 
-    /// The virtual CPUs that are plugged in, by number.
+    /// Returns the plugged virtual CPUs, by number.
     fn vcpus(&mut self, with_wait: bool) -> Result<Vec<Vcpu>> {
         self.refresh_threads()?;
         let mut vcpus = Vec::new();
@@ -201,7 +200,7 @@ impl Qemu {
             let wait = with_wait.then(|| self.process.thread_wait_sum(*tid).ok());
             vcpus.push(Vcpu {
                 number,
-                // What libvirt says of every one that is plugged in.
+                // libvirt reports this state for every plugged virtual CPU.
                 state: Some(1),
                 time: Some(stat.run_time),
                 wait: wait.flatten(),
@@ -215,13 +214,13 @@ impl Qemu {
     }
 }
 
-/// `CPU 3/KVM`: QEMU calls its threads so if libvirt started it.
+/// Parses `CPU 3/KVM`, the name of a virtual CPU's thread if libvirt started QEMU.
 fn parse_vcpu_number(name: &str) -> Option<u32> {
     let (number, _) = name.strip_prefix("CPU ")?.split_once('/')?;
     number.parse().ok()
 }
 
-/// What libvirt would say: all three are from there, too.
+/// Returns the CPU times of a cgroup; libvirt reads all three from there as well.
 fn cpu_times(group: &Cgroup) -> Option<CpuTimes> {
     let cpu = group.cpu().ok()?;
     let times = CpuTimes {
@@ -232,7 +231,7 @@ fn cpu_times(group: &Cgroup) -> Option<CpuTimes> {
     (times.time.is_some() && times.user.is_some() && times.system.is_some()).then_some(times)
 }
 
-/// Whether the kernel counts how long threads wait.
+/// Whether the kernel accounts how long threads wait (`kernel.sched_schedstats`).
 fn is_schedstats_enabled(snapshot: &Snapshot) -> bool {
     let schedstats = snapshot.read_proc("sys/kernel/sched_schedstats");
     schedstats.is_ok_and(|text| text.body().trim() == "1")
@@ -248,7 +247,7 @@ mod tests {
     const GROUP: &str = "sys/fs/cgroup/machine/qemu-7-web.libvirt-qemu";
     const UUID: &str = "5a0877b8-bef9-4f1b-953c-90760c196fdc";
 
-    /// A machine with one guest, in whose group a helper and QEMU run.
+    /// A host with one domain; a helper and QEMU run in its cgroup.
     fn host_tree(name: &str) -> TempTree {
         let tree = TempTree::new(&format!("guests-{name}"));
         tree.write("sys/fs/cgroup/cgroup.controllers", "cpu\n");
@@ -304,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_is_counted_by_its_group_and_the_threads_of_its_qemu() {
+    fn domain_usage_is_from_cgroup_and_qemu_threads() {
         let tree = host_tree("counted");
         let counted = collect(&DomainUsage::default(), &tree, 7).unwrap();
         let times = CpuTimes {
@@ -322,12 +321,12 @@ mod tests {
         };
         let links = HashMap::from([("vnet0".to_owned(), link)]);
         assert_eq!(*counted.links.unwrap(), links);
-        // Another run, that this group is not of.
+        // A different run, to which this cgroup does not belong.
         assert_eq!(collect(&DomainUsage::default(), &tree, 8), None);
     }
 
     #[test]
-    fn virtual_cpus_are_plugged_in_and_out_while_helpers_come_and_go() {
+    fn vcpus_are_hot_plugged_while_helper_threads_change() {
         let (tree, guests) = (host_tree("plugged"), DomainUsage::default());
         collect(&guests, &tree, 7);
         thread(&tree, 41, 44, "CPU 2/KVM", "5 6 7\n");
@@ -338,20 +337,20 @@ mod tests {
     }
 
     #[test]
-    fn libvirt_is_left_what_the_kernel_does_not_say() {
-        // A kernel that does not count.
+    fn missing_kernel_data_is_left_to_libvirt() {
+        // A kernel without scheduler statistics.
         let tree = host_tree("uncounted");
         thread(&tree, 41, 43, "CPU 0/KVM", "0 0 0\n");
         let counted = collect(&DomainUsage::default(), &tree, 7).unwrap();
         assert!(counted.cpu.is_some() && counted.vcpus.is_none());
-        // Virtual CPUs that share one thread, and modes that are not told apart.
+        // Virtual CPUs that share one thread, and CPU time without user and system time.
         let tree = host_tree("shared");
         thread(&tree, 41, 42, "ALL CPUs/TCG", "500 60 7\n");
         thread(&tree, 41, 43, "IO mon_iothread", "500 60 7\n");
         tree.write(&format!("{GROUP}/cpu.stat"), "usage_usec 30\n");
         let counted = collect(&DomainUsage::default(), &tree, 7).unwrap();
         assert_eq!((counted.cpu, counted.vcpus), (None, None));
-        // A QEMU that is gone.
+        // A QEMU process that ended.
         let (tree, guests) = (host_tree("gone"), DomainUsage::default());
         collect(&guests, &tree, 7);
         fs::remove_dir_all(tree.path("proc/41")).unwrap();
@@ -360,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_are_told_where_the_kernel_counts_them() {
+    fn vcpu_wait_requires_schedstats() {
         let tree = host_tree("waits");
         for tid in [42, 43] {
             let sched = "wait_max   :   9.0\nwait_sum   :   2.5\n";

@@ -1,6 +1,6 @@
-//! Which container shows which network: a namespace is shown once. A container in the
-//! host's has none of its own. Of containers that share one, as those of a pod do, the one
-//! that began first shows it, which is the one that was made for it.
+//! Selects the container that exposes each network namespace, so that each is exposed once.
+//! Containers in the host's namespace have none of their own. Of containers that share one, as in
+//! a pod, the one that started first exposes it: it is the one for which it was created.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,36 +11,36 @@ use std::{
 use super::{NetworkNamespace, Process, Snapshot, cgroup::Cgroup, workloads::Workload};
 use crate::error::{Error, Result};
 
-/// Interfaces whose names begin so are the engines' and no container's.
+/// Prefixes of interfaces that belong to the loopback or to engines, not to a container.
 const IGNORED_PREFIXES: [&str; 4] = ["lo", "veth", "docker", "nerdctl"];
 
-/// The first processes of containers, kept from one look to the next.
+/// First processes of containers, cached between scrapes.
 #[derive(Debug, Default)]
 pub struct NetnsOwners {
-    /// By the paths of their groups.
+    /// By cgroup path.
     processes: Mutex<HashMap<String, Arc<Process>>>,
 }
 
-/// What one container sees of a network.
+/// A container and the network namespace it is in.
 #[derive(Debug)]
 pub struct NetnsMember<'a> {
-    /// The container, or the machine.
+    /// The container, or the host.
     pub workload: &'a Workload,
     cgroup: &'a Cgroup,
     /// Its first process.
     pub process: Arc<Process>,
-    /// What that one sees.
+    /// Network namespace of that process.
     pub namespace: NetworkNamespace,
 }
 
 impl NetnsMember<'_> {
-    /// Whether it is the machine.
+    /// Whether it is the host.
     #[must_use]
     pub fn is_host(&self) -> bool {
         self.workload.path == "/"
     }
 
-    /// When it began; what does not say so comes last.
+    /// Start time; unknown start times sort last.
     fn started(&self) -> Duration {
         let container = self.workload.container.as_ref();
         let started = container.and_then(|(_, container)| container.started);
@@ -51,7 +51,7 @@ impl NetnsMember<'_> {
 }
 
 impl NetnsOwners {
-    /// Whether an interface of this name is an engine's, or the loopback.
+    /// Whether an interface of this name is the loopback or belongs to an engine.
     #[must_use]
     pub fn is_engine_interface(interface: &str) -> bool {
         IGNORED_PREFIXES
@@ -59,8 +59,9 @@ impl NetnsOwners {
             .any(|name| interface.starts_with(name))
     }
 
-    /// The machine, and the containers whose network is their own, or that began first of
-    /// those who share it, in the order of their paths. Hears of those that cannot be seen.
+    /// Returns the host and the containers that expose a network namespace, sorted by path: the
+    /// only container in it, or the first one started. Calls `on_error` for containers whose
+    /// namespace cannot be read.
     pub fn owners<'a>(
         &self,
         snapshot: &'a Snapshot,
@@ -69,7 +70,7 @@ impl NetnsOwners {
         Ok(select_owners(self.members(snapshot, on_error)?))
     }
 
-    /// What each container sees, and the machine, in the order of their paths.
+    /// Returns the namespaces of the host and all containers, sorted by path.
     fn members<'a>(
         &self,
         snapshot: &'a Snapshot,
@@ -118,8 +119,9 @@ fn member<'a>(
     })
 }
 
-/// What the first process sees: of a container the one that its engine named, if it is
-/// still in the container's group, else one that is; none of what is no container.
+/// Returns the namespace of a container's first process: the process that its engine reports, if
+/// that is still in its cgroup, else another process of the cgroup. `None` for workloads that are
+/// not containers.
 fn find_member<'a>(
     snapshot: &Snapshot,
     workload: &'a Workload,
@@ -151,7 +153,7 @@ fn find_member<'a>(
     Ok(None)
 }
 
-/// Those whose network is their own, or that began first of those who share it.
+/// Selects the only or first started container of each namespace.
 fn select_owners(views: Vec<NetnsMember<'_>>) -> Vec<NetnsMember<'_>> {
     let keys = views.iter().map(|view| (view.namespace, view.is_host()));
     let keys: Vec<_> = keys.collect();
@@ -162,8 +164,8 @@ fn select_owners(views: Vec<NetnsMember<'_>>) -> Vec<NetnsMember<'_>> {
         .collect()
 }
 
-/// Which of them shows the namespace it is in: the host if it is the host's, else the one
-/// that began first. When that was is asked only where several are in one.
+/// Selects which of them exposes the namespace it is in: the host in the host's namespace, else
+/// the one that started first. Start times are read only where several share a namespace.
 fn owner_flags<N: std::hash::Hash + Eq + Copy>(
     of: &[(N, bool)],
     started: impl Fn(usize) -> Option<Duration>,
@@ -194,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_is_shown_by_the_host_or_by_who_began_first() {
+    fn netns_owner_is_host_or_first_started() {
         let begun = [9, 5, 3, 4, 4, 1].map(Duration::from_secs);
         let when = |at: usize| begun.get(at).copied();
         let shared = [
@@ -209,14 +211,14 @@ mod tests {
             owner_flags(&shared, when),
             [true, false, false, true, false, true]
         );
-        // The host comes last.
+        // The host is last.
         assert_eq!(owner_flags(&[(0, false), (0, true)], when), [false, true]);
-        // And is not among those shown.
+        // The host is not among the candidates.
         assert_eq!(owner_flags(&[(0, false), (1, false)], when), [true, true]);
     }
 
     #[test]
-    fn nobody_is_asked_when_it_began_that_shares_with_nobody() {
+    fn start_times_are_read_only_for_shared_namespaces() {
         let never = |at| panic!("{at} was asked");
         assert_eq!(
             owner_flags(&[(0, true), (0, false), (1, false)], never),

@@ -1,4 +1,4 @@
-//! Who this process is, and what it may do: for those who ask why something is missing.
+//! User and permissions of this process, to diagnose missing data.
 
 use std::path::Path;
 
@@ -10,34 +10,34 @@ use rustix::{
 use super::Snapshot;
 use crate::error::Result;
 
-/// Who this process is.
+/// The user that a process runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// Its number.
+    /// User ID.
     pub uid: u32,
-    /// Its name, where that is known.
+    /// User name, if known.
     pub name: Option<String>,
 }
 
-/// Whether a socket can be connected to.
+/// Whether this process may connect to a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SocketAccess {
-    /// There is none.
+    /// The path does not exist.
     Missing,
-    /// There is something else, or something on the way to it is no directory.
+    /// The path is not a socket, or a parent of it is not a directory.
     NotASocket,
-    /// This user may not; the socket's group may, if there is one to join, which root's is
-    /// not.
+    /// Permission denied; joining the socket's group would grant it, if there is a group other
+    /// than root's.
     Denied {
-        /// The group's name, or its number.
+        /// Name of the group, or its ID.
         group: Option<String>,
     },
-    /// This user may.
+    /// Access is permitted.
     Allowed,
 }
 
 impl Snapshot {
-    /// The user that this process runs as.
+    /// Returns the user that this process runs as.
     #[must_use]
     pub fn user(&self) -> User {
         let uid = rustix::process::geteuid().as_raw();
@@ -45,14 +45,14 @@ impl Snapshot {
         User { uid, name }
     }
 
-    /// Whether processes of others are there for this one. With `hidepid` they are not, but
-    /// for who may trace them.
+    /// Whether processes of other users are visible. With `hidepid` they are not, unless this
+    /// process may trace them.
     #[must_use]
     pub fn can_see_other_processes(&self) -> bool {
         self.proc_dir("1").is_ok_and(|first| first.has("stat"))
     }
 
-    /// Whether this process may connect to a socket. Nobody is connected to.
+    /// Whether this process may connect to a socket. It does not connect.
     #[must_use]
     pub fn socket_access(&self, socket: &Path) -> SocketAccess {
         let stat = match rustix::fs::statat(CWD, socket, AtFlags::empty()) {
@@ -77,7 +77,7 @@ impl Snapshot {
         }
     }
 
-    /// The name that a file such as `/etc/passwd` has for a number.
+    /// Returns the name of an ID in a file such as `/etc/passwd`.
     fn lookup_name(&self, file: &str, number: u32) -> Result<Option<String>> {
         let text = self.read_rootfs(file)?;
         let number = number.to_string();
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_is_told_from_what_is_none() {
+    fn sockets_are_distinguished_from_other_files() {
         let dir = std::env::temp_dir().join(format!("strata-rights-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let machine = Snapshot::for_test_host();

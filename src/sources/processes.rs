@@ -1,7 +1,7 @@
-//! What the kernel says of one process, below `/proc/PID`, documented in `proc(5)`.
+//! Reads `/proc/PID` of one process, documented in `proc(5)`.
 //!
-//! A process is held by an open descriptor of its directory: the number of one that has
-//! ended may soon be another's, but below the descriptor everything is gone.
+//! A process is held by an open descriptor of its directory: once it ends, its number may be
+//! reused, but all reads through the descriptor fail.
 
 use std::{
     collections::HashMap,
@@ -18,49 +18,49 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// How the link to a socket begins.
+/// Prefix of the link target of a socket.
 const SOCKET_LINK_PREFIX: &str = "socket:[";
 
-/// What the scheduler counts of a thread.
+/// Scheduler statistics of a thread.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ThreadSchedStat {
-    /// How long it ran.
+    /// Time spent on CPUs.
     pub run_time: Duration,
-    /// How long it waited for a CPU.
+    /// Time spent waiting for a CPU.
     pub run_delay: Duration,
-    /// How many times it was given a CPU.
+    /// Number of time slices run.
     pub timeslices: u64,
 }
 
-/// A process, or what is left of it.
+/// A process, which may have ended.
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
     dir: Dir,
 }
 
-/// What a network interface received and sent.
+/// Traffic of a network interface.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LinkTraffic {
-    /// Bytes, packets, errors and dropped packets that it received.
+    /// Received bytes, packets, errors and dropped packets.
     pub received: [u64; 4],
-    /// The same of what it sent.
+    /// The same counters for transmission.
     pub sent: [u64; 4],
 }
 
-/// What several network interfaces received and sent together, in bytes.
+/// Sum of the traffic of several network interfaces, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TotalTraffic {
-    /// What they received.
+    /// Received bytes.
     pub received: u64,
-    /// What they sent.
+    /// Transmitted bytes.
     pub sent: u64,
-    /// Made of their names: where it differs, others were counted.
+    /// Hash of the interface names: a different value means that other interfaces were summed.
     pub interfaces_hash: u64,
 }
 
-/// A network namespace. Two that are there at the same time differ; one that is gone may
-/// have had the number of one that is there now.
+/// A network namespace. Two that exist at the same time differ; the number of a removed one may be
+/// reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NetworkNamespace {
     device: u64,
@@ -68,7 +68,7 @@ pub struct NetworkNamespace {
 }
 
 impl Snapshot {
-    /// The process of this number, if there is one.
+    /// Opens the process with this ID, if it exists.
     pub fn process(&self, pid: u32) -> Result<Process> {
         match self.proc_dir(pid.to_string()) {
             Ok(dir) => Ok(Process { pid, dir }),
@@ -80,9 +80,8 @@ impl Snapshot {
         }
     }
 
-    /// Fails where there may be processes that we do not see: procfs, mounted with
-    /// `hidepid=2`, has none for us that are others', as if they had ended. Process 1 is
-    /// always there, and is root's.
+    /// Returns an error if other users' processes may be hidden: with `hidepid=2`, procfs hides
+    /// them as if they had ended. Checked with process 1, which always exists and belongs to root.
     pub fn check_process_visibility(&self) -> Result<()> {
         let proc = self.proc_dir("")?;
         if proc.is_procfs() && !self.can_see_other_processes() {
@@ -91,7 +90,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// How many processes may be held from scrape to scrape, each of which is an open file.
+    /// Maximum number of processes to keep open between scrapes; each takes one descriptor.
     #[must_use]
     pub fn max_process_dirs(&self) -> usize {
         ResourceBudget::for_this_process().process_dirs
@@ -99,7 +98,7 @@ impl Snapshot {
 }
 
 impl Process {
-    /// Its number.
+    /// Its process ID.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
@@ -110,15 +109,15 @@ impl Process {
         self.dir.read(file)
     }
 
-    /// Whether it is in this control group or in one below it.
+    /// Whether it is in this cgroup or in a descendant of it.
     pub fn is_in_cgroup(&self, path: &str) -> Result<bool> {
         Ok(is_in_cgroup(self.read("cgroup")?.body(), path))
     }
 
-    /// Which network it sees.
+    /// Returns its network namespace.
     ///
-    /// The link `ns/net` says the same, but only to those who may trace the process. So
-    /// a file is looked at that every namespace makes for itself and everybody may see.
+    /// The link `ns/net` identifies the namespace as well, but requires ptrace permission.
+    /// Instead, this stats a file that each namespace has for itself and that everyone may access.
     pub fn network_namespace(&self) -> Result<NetworkNamespace> {
         let stat = self.dir.stat("net/dev")?;
         Ok(NetworkNamespace {
@@ -127,21 +126,21 @@ impl Process {
         })
     }
 
-    /// What the kernel counts of the network interfaces that it sees, by name.
+    /// Returns the traffic of the network interfaces in its namespace, by name.
     pub fn link_traffic(&self) -> Result<HashMap<String, LinkTraffic>> {
         parse_link_traffic(&self.read("net/dev")?)
     }
 
-    /// What the network interfaces that count received and sent together. Nothing is
-    /// allocated.
+    /// Returns the summed traffic of the network interfaces that pass the filter. Does not
+    /// allocate.
     pub fn total_traffic(&self, filter: impl Fn(&str) -> bool) -> Result<TotalTraffic> {
         self.dir
             .with_bytes("net/dev", |table| parse_total_traffic(table, filter))
     }
 
-    /// How many files it has open. Before Linux 6.2 only for those who may trace it.
+    /// Number of its open files. Before Linux 6.2, this requires ptrace permission.
     pub fn open_files(&self) -> Result<u64> {
-        // Since then the directory's size says it, to everybody.
+        // Since 6.2, the directory's size is this number and needs no permission.
         match u64::try_from(self.dir.stat("fd")?.st_size) {
             Ok(count) if self.dir.is_procfs() && (count > 0 || fd_dir_size_counts_fds()) => {
                 Ok(count)
@@ -150,14 +149,14 @@ impl Process {
         }
     }
 
-    /// How many of its open files are sockets. Only for those who may trace it.
+    /// Number of its open sockets. Requires ptrace permission.
     pub fn open_sockets(&self) -> Result<u64> {
         let files = self.dir.dir("fd")?;
         let mut sockets = 0;
         for file in files.names()? {
             match files.read_link_name(file) {
                 Ok(target) => sockets += u64::from(target.starts_with(SOCKET_LINK_PREFIX)),
-                // It was closed meanwhile.
+                // It was closed in the meantime.
                 Err(error) if error.is_gone() => {}
                 Err(error) => return Err(error),
             }
@@ -165,7 +164,7 @@ impl Process {
         Ok(sockets)
     }
 
-    /// The states of its threads, as the kernel's letters: `R`, `S`, `D`, `T`, …
+    /// States of its threads, as the kernel's letters: `R`, `S`, `D`, `T`, …
     pub fn thread_states(&self) -> Result<Vec<char>> {
         let (state, threads) = parse_state_and_threads(&self.read("stat")?)?;
         if threads == 1 {
@@ -187,14 +186,14 @@ impl Process {
         Ok(states)
     }
 
-    /// The numbers of its threads.
+    /// IDs of its threads.
     pub fn threads(&self) -> Result<Vec<u32>> {
         let names = self.dir.dir("task")?.names()?;
         let threads = names.iter().filter_map(|name| name.to_str()?.parse().ok());
         Ok(threads.collect())
     }
 
-    /// What one of its threads is called.
+    /// Name of one of its threads.
     pub fn thread_name(&self, tid: u32) -> Result<String> {
         Ok(self
             .read(format!("task/{tid}/comm"))?
@@ -203,50 +202,46 @@ impl Process {
             .to_owned())
     }
 
-    /// What the scheduler counts of one of its threads. All is 0 where the kernel does not
-    /// count.
+    /// Scheduler statistics of one of its threads; all 0 if the kernel does not account them.
     pub fn thread_schedstat(&self, tid: u32) -> Result<ThreadSchedStat> {
         parse_schedstat(&self.read(format!("task/{tid}/schedstat"))?)
     }
 
-    /// The CPU that one of its threads ran on last.
+    /// The CPU on which one of its threads ran last.
     pub fn thread_cpu(&self, tid: u32) -> Result<u32> {
         parse_last_cpu(&self.read(format!("task/{tid}/stat"))?)
     }
 
-    /// How long one of its threads waited, where `kernel.sched_schedstats` is on. It is 0
-    /// where it is off.
+    /// Wait time of one of its threads; 0 unless `kernel.sched_schedstats` is enabled.
     pub fn thread_wait_sum(&self, tid: u32) -> Result<Duration> {
         parse_wait_sum(&self.read(format!("task/{tid}/sched"))?)
     }
 
-    /// When it was started, in ticks of the clock since boot. Two processes that have one
-    /// number differ in this.
+    /// Start time in clock ticks since boot. It distinguishes processes that had the same ID.
     pub fn start_time(&self) -> Result<u64> {
         parse_start_time(&self.read("stat")?)
     }
 
-    /// What the scheduler counts of its main thread; of all threads together it says
-    /// nothing. All is 0 where the kernel does not count.
+    /// Scheduler statistics of its main thread; the kernel has no sum over threads. All 0 if the
+    /// kernel does not account them.
     pub fn schedstat(&self) -> Result<ThreadSchedStat> {
         parse_schedstat(&self.read("schedstat")?)
     }
 
-    /// How many bytes of its memory were used since that was last marked as unused, which
-    /// the kernel does of its own accord when memory gets scarce. The kernel looks at
-    /// every page for it. Only for those who may trace it; kernel threads have none.
+    /// Bytes of its memory that were referenced since they were last marked as unreferenced, which
+    /// the kernel does on its own under memory pressure. The kernel inspects every page for this.
+    /// Requires ptrace permission; kernel threads have no memory.
     pub fn referenced_bytes(&self) -> Result<u64> {
         parse_referenced(&self.read("smaps_rollup")?)
     }
 
-    /// How many files it may open, before it raises the limit itself; nothing where there
-    /// is no limit.
+    /// Soft limit of its open files; `None` if unlimited.
     pub fn open_files_limit(&self) -> Result<Option<u64>> {
         parse_open_files_limit(&self.read("limits")?)
     }
 }
 
-/// Of the lines `hierarchy:controllers:path` one must do.
+/// Whether one of the lines `hierarchy:controllers:path` matches.
 fn is_in_cgroup(cgroup: &str, path: &str) -> bool {
     let path = path.trim_end_matches('/');
     let mut paths = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2));
@@ -256,7 +251,7 @@ fn is_in_cgroup(cgroup: &str, path: &str) -> bool {
     })
 }
 
-/// The third and the twentieth field.
+/// Parses fields 3 and 20 of `stat`.
 fn parse_state_and_threads(stat: &Text) -> Result<(char, u64)> {
     let mut fields = fields_after_comm(stat);
     let state = fields.next().and_then(|state| state.parse().ok());
@@ -265,14 +260,14 @@ fn parse_state_and_threads(stat: &Text) -> Result<(char, u64)> {
     both.ok_or_else(|| stat.error(1, "no state and number of threads behind the name"))
 }
 
-/// The twenty-second field.
+/// Parses field 22 of `stat`.
 fn parse_start_time(stat: &Text) -> Result<u64> {
     let started = fields_after_comm(stat).nth(19);
     let started = started.and_then(|started| started.parse().ok());
     started.ok_or_else(|| stat.error(1, "no time of start behind the name"))
 }
 
-/// The thirty-ninth field.
+/// Parses field 39 of `stat`.
 fn parse_last_cpu(stat: &Text) -> Result<u32> {
     let cpu = fields_after_comm(stat)
         .nth(36)
@@ -280,14 +275,14 @@ fn parse_last_cpu(stat: &Text) -> Result<u32> {
     cpu.ok_or_else(|| stat.error(1, "no CPU behind the name"))
 }
 
-/// The fields from the third on; the second is a name in parentheses that may contain
-/// anything.
+/// Returns the fields of `stat` from the third on. The second is a name in parentheses that may
+/// contain any character.
 fn fields_after_comm(stat: &Text) -> SplitAsciiWhitespace<'_> {
     let fields = stat.body().rsplit_once(')').map(|(_, fields)| fields);
     fields.unwrap_or_default().split_ascii_whitespace()
 }
 
-/// `411948 90210 7`: nanoseconds, nanoseconds, times.
+/// Parses `411948 90210 7`: nanoseconds run, nanoseconds waited, time slices.
 fn parse_schedstat(text: &Text) -> Result<ThreadSchedStat> {
     let mut fields = text.line()?;
     Ok(ThreadSchedStat {
@@ -297,7 +292,7 @@ fn parse_schedstat(text: &Text) -> Result<ThreadSchedStat> {
     })
 }
 
-/// `wait_sum     :     1234.567890`, in milliseconds; with `se.statistics.` in front before
+/// Parses `wait_sum     :     1234.567890`, in milliseconds; prefixed by `se.statistics.` before
 /// Linux 5.16.
 fn parse_wait_sum(sched: &Text) -> Result<Duration> {
     let wait = sched.body().lines().find_map(|line| {
@@ -310,7 +305,7 @@ fn parse_wait_sum(sched: &Text) -> Result<Duration> {
     wait.ok_or_else(|| sched.error(1, "no wait_sum"))
 }
 
-/// All interfaces, or nothing: what counts by them cannot do with some.
+/// Returns all interfaces or an error, because callers need complete data.
 fn parse_link_traffic(table: &Text) -> Result<HashMap<String, LinkTraffic>> {
     let rows = interface_rows(table.body().as_bytes());
     let links = rows.map(|(number, row)| {
@@ -325,7 +320,7 @@ fn parse_link_traffic(table: &Text) -> Result<HashMap<String, LinkTraffic>> {
     links.collect()
 }
 
-/// The sums of those that count.
+/// Sums the interfaces that pass the filter.
 fn parse_total_traffic(
     table: &[u8],
     filter: impl Fn(&str) -> bool,
@@ -340,7 +335,7 @@ fn parse_total_traffic(
         let [received, _, _, _, _, _, _, _, sent, ..] = counters;
         all.received = all.received.saturating_add(received);
         all.sent = all.sent.saturating_add(sent);
-        // FNV-1a, with an end to each name.
+        // FNV-1a, with a terminator after each name.
         for byte in row.name.bytes().chain([b'/']) {
             all.interfaces_hash =
                 (all.interfaces_hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
@@ -349,7 +344,7 @@ fn parse_total_traffic(
     Ok(all)
 }
 
-/// `Referenced:         1234 kB`
+/// Parses `Referenced:         1234 kB`.
 fn parse_referenced(rollup: &Text) -> Result<u64> {
     let mut lines = rollup.lines();
     let found = lines.find_map(|mut line| (line.next_word()? == "Referenced:").then_some(line));
@@ -358,7 +353,7 @@ fn parse_referenced(rollup: &Text) -> Result<u64> {
     Ok(kilobytes.saturating_mul(1024))
 }
 
-/// `Max open files            1024                 524288               files`
+/// Parses `Max open files            1024                 524288               files`.
 fn parse_open_files_limit(limits: &Text) -> Result<Option<u64>> {
     for (number, line) in (1..).zip(limits.body().lines()) {
         let Some(rest) = line.strip_prefix("Max open files") else {
@@ -387,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_in_its_own_group_and_in_those_above_it() {
+    fn process_is_in_its_cgroup_and_all_ancestors() {
         let cgroup = "3:memory:/a/b\n1:name=systemd:/x:y\n0::/u\n";
         for path in ["/", "/a", "/a/b", "/x:y", "/u"] {
             assert!(is_in_cgroup(cgroup, path), "{path}");
@@ -401,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn traffic_is_that_of_the_interfaces_that_count() {
+    fn total_traffic_sums_filtered_interfaces() {
         let table =
             b"head\nhead\n    lo: 9 9 9 9 9 9 9 9 9 9 9 9\n  eth0:100 2 3 4 5 6 7 8 50 10 11 12\n\
                       a:1: 1 2 3 4 5 6 7 8 2 10 11 12\n";
@@ -429,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_parentheses_does_not_hide_the_state() {
+    fn parentheses_in_name_do_not_hide_state() {
         let fields = "D 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 99 18";
         let stat = Text::from(format!("7 (a) R (b) {fields}").as_str());
         assert_eq!(parse_state_and_threads(&stat).unwrap(), ('D', 99));
@@ -439,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_told_from_the_next_of_its_number_by_its_start() {
+    fn start_time_distinguishes_reused_process_ids() {
         let stat = "7 (a) R (b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 99 18 4711 20\n";
         assert_eq!(parse_start_time(&Text::from(stat)).unwrap(), 4711);
         for bad in ["7 (a) R 1\n", ""] {
@@ -456,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_says_where_it_ran_last() {
+    fn parses_last_cpu_of_thread() {
         let fields: Vec<_> = (4..=52).map(|number| number.to_string()).collect();
         let stat = format!("7 (CPU 1/KVM) S {}\n", fields.join(" "));
         assert_eq!(parse_last_cpu(&Text::from(stat.as_str())).unwrap(), 39);
@@ -465,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scheduler_counts_nanoseconds_and_times() {
+    fn parses_schedstat_nanoseconds_and_timeslices() {
         let expected = ThreadSchedStat {
             run_time: Duration::from_nanos(411_948),
             run_delay: Duration::from_nanos(90_210),
@@ -486,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_is_in_milliseconds_under_either_name() {
+    fn parses_wait_sum_under_both_names() {
         let wait = |sched: &str| parse_wait_sum(&Text::from(sched));
         let old = "x (1, #threads: 2)\nse.statistics.wait_sum   :     12.500000\n";
         assert_eq!(wait(old).unwrap(), Duration::from_micros(12_500));
@@ -499,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn each_thread_has_its_own_name_and_counts() {
+    fn threads_have_their_own_names_and_statistics() {
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let (say, said) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("CPU 3/TCG".to_owned());
@@ -532,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn what_interfaces_count_is_in_columns() {
+    fn parses_columns_of_net_dev() {
         let head = "Inter-|   Receive |  Transmit\n face |bytes    packets |bytes\n";
         let table = |rows: &str| parse_link_traffic(&Text::from(format!("{head}{rows}").as_str()));
         let found = table(
@@ -556,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_was_used_is_in_kilobytes() {
+    fn referenced_memory_is_in_kilobytes() {
         let rollup = "55d0-7ffd ---p 0 00:00 0 [rollup]\nRss: 9 kB\nReferenced:   8 kB\n";
         assert_eq!(parse_referenced(&Text::from(rollup)).unwrap(), 8192);
         let error = parse_referenced(&Text::from("Rss: 9 kB\n")).unwrap_err();
@@ -569,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn the_soft_limit_of_open_files_is_the_first_of_two() {
+    fn open_files_limit_is_the_first_column() {
         let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files  1024  524288  files\n";
         let limit = |limits: &str| parse_open_files_limit(&Text::from(limits));
         assert_eq!(limit(limits).unwrap(), Some(1024));
@@ -581,20 +576,20 @@ mod tests {
     }
 
     #[test]
-    fn a_process_counts_its_files_sockets_and_threads() {
+    fn counts_files_sockets_and_threads_of_a_process() {
         let process = current_process();
         let before = process.open_files().unwrap();
         let sockets: Vec<_> = (0..32)
             .map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap())
             .collect();
-        // Other tests open and close theirs meanwhile, but not so many.
+        // Other tests open and close files meanwhile, but not as many.
         assert!(process.open_files().unwrap() > before + 8);
         assert!(process.open_sockets().unwrap() >= sockets.len() as u64);
         assert!(process.thread_states().unwrap().contains(&'R'));
     }
 
     #[test]
-    fn all_threads_of_a_machine_see_the_same_network_unless_told_otherwise() {
+    fn threads_share_a_network_namespace_unless_unshared() {
         let ours = current_process().network_namespace().unwrap();
         let theirs = Snapshot::for_test_host()
             .process(std::os::unix::process::parent_id())
@@ -603,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_has_ended_is_not_taken_for_the_next_of_its_number() {
+    fn ended_process_is_not_confused_with_its_successor() {
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()

@@ -1,11 +1,10 @@
-//! How much memory this process may have, by its own control group, and what is kept from
-//! scrape to scrape under such a limit.
+//! Memory limit of this process from its own cgroup, and the caches that fit into it.
 //!
-//! Kept files make scrapes cheaper and samples are worth having, but neither is worth
-//! being killed for: what the kernel keeps for an open file counts against the limit. So a
-//! share of a small limit is kept, and the rest is opened and closed.
+//! Open files make scrapes cheaper, and samples are useful, but neither is worth an OOM kill: the
+//! kernel's memory for an open file counts against the limit. Under a small limit, only a share of
+//! it is used for caches; other files are opened and closed.
 //!
-//! Read below `/proc/self`, not below `--path.procfs`, for it is about this process.
+//! Read below `/proc/self`, not below `--path.procfs`, because it is about this process.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,61 +16,59 @@ use rustix::process::{Resource, getrlimit};
 use super::{Dir, Text, dir, syscall, text::unescape_octal};
 use crate::error::Result;
 
-/// Files for what is opened to be closed again, and for connections: where there are no more,
-/// nothing is kept.
+/// Descriptors reserved for connections and for files that are opened briefly. If there are no
+/// more than these, none is cached.
 const RESERVED_FILES: u64 = 256;
-/// Kept files of control groups: eight for each of a thousand groups.
+/// Maximum number of cached cgroup files: eight for each of 1,000 cgroups.
 const MAX_CGROUP_FILES: u64 = 8192;
 /// More processes than are worth a descriptor.
 const MAX_PROCESS_DIRS: u64 = 4096;
-/// Of these some are kept in any case: what guests do is read of theirs alone.
+/// Minimum number of cached process directories: domain usage is read only through them.
 const MIN_PROCESS_DIRS: u64 = 64;
-/// What the kernel needs for a kept file, and for a kept directory, where few are kept
-/// among many that are not: each entry and inode holds the page that others were in.
+/// Kernel memory per cached file or directory where few are cached among many that are not: each
+/// entry and inode pins a whole page that it shared with others.
 const FILE_BYTES: u64 = 16 << 10;
 const DIR_BYTES: u64 = 12 << 10;
-/// What it takes without anything that is kept. Only of a limit beyond it a share goes to
-/// kept files and directories.
+/// Memory used without any cache. Only a limit beyond it is shared with cached files and
+/// directories.
 const BASE_BYTES: u64 = 32 << 20;
 const FILES_SHARE: u64 = 4;
 const DIRS_SHARE: u64 = 8;
 const PROCESSES_SHARE: u64 = 8;
-/// The shares of the whole limit for samples, and for answers that nobody takes.
+/// Fractions of the whole limit for samples and for buffered responses.
 const HISTORY_SHARE: u64 = 16;
 const RESPONSE_BUFFER_SHARE: u64 = 8;
-/// What a scrape of a thousand containers needs, and somewhat more.
+/// Memory needed by a scrape of 1,000 containers, with a margin.
 const SCRAPE_BYTES: u64 = 24 << 20;
-/// Answers that are held for whoever is slow to take them: some twelve of a machine with a
-/// thousand containers.
+/// Memory for responses to slow clients: about twelve responses of a host with 1,000 containers.
 const RESPONSE_BUFFER_BYTES: u64 = 64 << 20;
 
-/// How much this process may keep from scrape to scrape.
+/// Limits of what this process may cache or buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResourceBudget {
-    /// Memory that its control group may have, in bytes; `None` for any amount.
+    /// Memory limit of its cgroup in bytes; `None` if unlimited.
     pub memory_limit: Option<u64>,
-    /// Directories of control groups that may be kept open.
+    /// Maximum number of cgroup directories to keep open.
     pub(super) cgroup_dirs: usize,
-    /// Files of control groups that may be kept open.
+    /// Maximum number of cgroup files to keep open.
     pub cgroup_files: usize,
-    /// Processes whose directories may be kept open.
+    /// Maximum number of process directories to keep open.
     pub(super) process_dirs: usize,
-    /// Connections that may be open: who has them all must not leave us without a file to
-    /// read.
+    /// Maximum number of connections, so that clients cannot use up the descriptors needed for
+    /// reading files.
     pub connections: usize,
-    /// Bytes that samples may take; `None` for as many as the flags say.
+    /// Maximum size of samples in bytes; `None` leaves it to the flags.
     pub history_bytes: Option<u64>,
-    /// Bytes of answers that may be held for slow readers.
+    /// Maximum size of responses buffered for slow clients, in bytes.
     pub response_buffer_bytes: usize,
-    /// Scrapes that may be answered at the same time; more have to wait.
+    /// Maximum number of concurrent scrapes; others wait.
     pub concurrent_scrapes: usize,
-    /// Whether the memory limit is why it is not more.
+    /// Whether the memory limit reduced any of these.
     pub is_reduced: bool,
 }
 
 impl ResourceBudget {
-    /// That of this process, as it was when first asked for: once it is open, a file stays
-    /// so.
+    /// Returns the budget of this process, computed at the first call: open files stay open.
     pub fn for_this_process() -> Self {
         static BUDGET: OnceLock<ResourceBudget> = OnceLock::new();
         *BUDGET.get_or_init(|| {
@@ -85,7 +82,7 @@ impl ResourceBudget {
         let share =
             |bytes: Option<u64>, of: u64, each: u64| bytes.map_or(u64::MAX, |it| it / of / each);
         let fewer_files = share(beyond, FILES_SHARE, FILE_BYTES);
-        // The rest of the descriptors is for everybody else.
+        // The remaining descriptors are for everything else.
         let keepable = open_files.saturating_sub(RESERVED_FILES);
         let files = MAX_CGROUP_FILES.min(keepable / 4);
         let dirs = (keepable / 2).min(share(beyond, DIRS_SHARE, DIR_BYTES));
@@ -108,13 +105,13 @@ impl ResourceBudget {
     }
 }
 
-/// Memory that this process may have: the least that its control group, and those that it
-/// is in, may have. `None` without a limit, and where nobody can tell.
+/// Returns the memory limit of this process: the lowest of its cgroup and all ancestors. `None` if
+/// unlimited or unknown.
 fn memory_limit() -> Option<u64> {
     let own = Dir::open(Path::new("/proc/self")).ok()?;
     let (mounts, groups) = (own.read("mountinfo").ok()?, own.read("cgroup").ok()?);
     let places = memory_limit_sources(&mounts, &groups);
-    // Version 1 has a number near the largest for no limit.
+    // Version 1 reports a number close to the maximum for no limit.
     let none = u64::MAX >> 2;
     places
         .iter()
@@ -123,12 +120,12 @@ fn memory_limit() -> Option<u64> {
         .filter(|limit| *limit < none)
 }
 
-/// Where a hierarchy says how much memory this process may have.
+/// Where a hierarchy reports the memory limit of this process.
 #[derive(Debug, PartialEq)]
 enum MemoryLimitSource {
-    /// Its group in version 1, where each group knows the limits of those above.
+    /// Version 1: its cgroup, which reports the lowest limit of all ancestors.
     V1(PathBuf),
-    /// Its groups in version 2, from its own up to the one that is mounted.
+    /// Version 2: its cgroup and all ancestors up to the mounted one.
     V2(Vec<PathBuf>),
 }
 
@@ -137,11 +134,11 @@ impl MemoryLimitSource {
         match self {
             Self::V1(group) => hierarchical_limit(&dir::read(&group.join("memory.stat")).ok()?),
             Self::V2(groups) => {
-                // Above `high` a process is let to starve.
+                // Above `high`, a process is throttled until it hardly runs.
                 let files = groups
                     .iter()
                     .flat_map(|group| ["memory.max", "memory.high"].map(|it| group.join(it)));
-                // `max` is no number.
+                // `max` is not a number and means no limit.
                 let limits = files.filter_map(|file| dir::read(&file).ok()?.parse_number().ok());
                 limits.min()
             }
@@ -149,7 +146,7 @@ impl MemoryLimitSource {
     }
 }
 
-/// `hierarchical_memory_limit 33554432`
+/// Parses `hierarchical_memory_limit 33554432`.
 fn hierarchical_limit(stat: &Text) -> Option<u64> {
     stat.lines().find_map(|mut line| {
         let is_it = line.next_word() == Some("hierarchical_memory_limit");
@@ -157,7 +154,7 @@ fn hierarchical_limit(stat: &Text) -> Option<u64> {
     })
 }
 
-/// Where the groups of a process are mounted, from its `mountinfo` and `cgroup`.
+/// Returns where a process's cgroups are mounted, from its `mountinfo` and `cgroup`.
 fn memory_limit_sources(mounts: &Text, groups: &Text) -> Vec<MemoryLimitSource> {
     let own = |is_it: &dyn Fn(&str) -> bool| {
         groups.body().lines().find_map(|line| {
@@ -187,7 +184,7 @@ fn memory_limit_sources(mounts: &Text, groups: &Text) -> Vec<MemoryLimitSource> 
             "cgroup2" => own(&str::is_empty),
             _ => None,
         };
-        // What is mounted may be a part that the process is not in.
+        // The mounted subtree may not contain the process.
         let Some(below) = group.and_then(|group| group.strip_prefix(Path::new(&*root)).ok()) else {
             continue;
         };
@@ -201,19 +198,18 @@ fn memory_limit_sources(mounts: &Text, groups: &Text) -> Vec<MemoryLimitSource> 
     places
 }
 
-/// Sets how memory is taken and given back, for this process: to be called before there
-/// are other threads.
+/// Configures the memory allocator of this process. Call it before other threads are started.
 ///
-/// A page is made by whichever worker is free. Each would have an arena of its own, which
-/// keeps what the largest page needed: 47 MB were seen at a thousand groups, where 24 are
-/// enough, and no difference in time.
+/// A response is rendered by any free worker thread. By default, each has an arena, which keeps
+/// the memory of its largest response: at 1,000 cgroups, 47 MB were measured where 24 MB suffice,
+/// without a difference in time.
 pub fn tune_malloc() {
     syscall::limit_malloc_arenas();
 }
 
-/// Gives back memory that nothing of late needed: the program's own code, of which the start
-/// uses more than all that comes later, and what was freed. What is needed again the kernel
-/// has at hand.
+/// Releases memory that is currently unused: freed heap memory, and the program's code pages, of
+/// which startup uses more than later operation. Pages that are needed again are still in the page
+/// cache.
 pub fn release_memory() -> Result<()> {
     syscall::malloc_trim();
     syscall::discard_clean_code_pages()
@@ -223,7 +219,7 @@ pub fn release_memory() -> Result<()> {
 mod tests {
     use super::*;
 
-    /// A container that sees version 1 as Docker shows it, and version 2 of the host.
+    /// A container that sees version 1 as Docker mounts it, and version 2 of the host.
     const MOUNTS: &str = "\
 24 1 0:5 / /proc rw - proc proc rw
 30 1 0:26 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory
@@ -233,7 +229,7 @@ mod tests {
 ";
 
     #[test]
-    fn the_groups_of_a_process_are_found_where_they_are_mounted() {
+    fn cgroups_of_a_process_are_found_in_mountinfo() {
         let groups = "9:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc/x\n0::/a.slice/b\n";
         assert_eq!(
             memory_limit_sources(&MOUNTS.into(), &groups.into()),
@@ -254,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_limit_above_a_group_holds() {
+    fn lowest_limit_of_all_ancestors_applies() {
         let dir = std::env::temp_dir().join(format!("strata-own-memory-{}", std::process::id()));
         let inner = dir.join("inner");
         std::fs::create_dir_all(&inner).unwrap();
@@ -276,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn less_is_kept_the_smaller_the_limit() {
+    fn smaller_limits_allow_smaller_caches() {
         let whole = ResourceBudget::from_limits(65_536, None);
         assert_eq!((whole.cgroup_dirs, whole.cgroup_files), (32_640, 8192));
         assert!(!whole.is_reduced && whole.history_bytes.is_none());
@@ -316,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_runs_on_without_its_code_in_memory() {
+    fn program_runs_after_its_code_pages_were_released() {
         release_memory().unwrap();
         let numbers: Vec<u64> = (0..1000).collect();
         assert_eq!(numbers.iter().sum::<u64>(), 499_500);

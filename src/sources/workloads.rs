@@ -1,9 +1,9 @@
-//! What the machine's control groups are: containers, services, slices. A group gets the
-//! identity that an engine has for it, and is shown whether it has one or not.
+//! Workloads: the containers, services and slices that the host's cgroups belong to. A cgroup gets
+//! the identity that an engine reports, and is exposed with or without one.
 //!
-//! A container's group is found through its first process, `/proc/PID/cgroup`, once for
-//! each start: that holds for any driver, version, parent and nesting. Where an engine
-//! does not say which process it is, the id in the group's name will do.
+//! A container's cgroup is found through its first process, `/proc/PID/cgroup`, once per start.
+//! This works for every driver, version, parent and nesting. If no engine reports the process, the
+//! ID in the cgroup's name is used.
 
 mod domain;
 mod unnamed;
@@ -28,27 +28,27 @@ use super::{
 };
 use crate::{duration, error::Result, pattern::Pattern};
 
-/// The groups that are shown beside those of containers: the whole machine, the slices of
-/// system, users and machines, services, and machines, also where libvirt puts them without
-/// systemd-machined, but not those in the machines' slice who look after Podman's
-/// containers.
+/// Cgroups exposed in addition to containers: the whole host; the slices of system, users and
+/// machines; services; and virtual machines, also where libvirt creates their cgroups without
+/// systemd-machined. Cgroups in the machines' slice that supervise Podman's containers are not
+/// included.
 const DEFAULT_INCLUDE: &str = r"^/$|^/(system|user|machine)\.slice$|^/(system|user)\.slice/(.*/)?[^/]+\.service$|^/machine\.slice/(machine-[^/]+\.scope|[^/]+\.service)$|^/machine(/[^/]+\.libvirt-[^/]+)?$";
 
-/// Of groups that are gone, no more than this many are remembered.
+/// Maximum number of removed workloads that are remembered.
 const MAX_GONE: usize = 10_000;
 
-/// Which control groups to show.
+/// Which cgroups to expose.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct Flags {
-    /// Control groups to show beside those of containers, by their paths: a regular
-    /// expression.
+    /// Cgroups to expose in addition to those of containers, as a regular expression for their
+    /// paths.
     #[arg(long = "cgroup.include", value_name = "REGEX", default_value = DEFAULT_INCLUDE)]
     pub cgroup_include: Pattern,
-    /// Control groups never to show, those of containers among them.
+    /// Cgroups never to expose, including those of containers.
     #[arg(long = "cgroup.exclude", value_name = "REGEX", default_value = "")]
     pub cgroup_exclude: Pattern,
-    /// How long to say when a container or service was last seen, once it is gone.
+    /// How long to expose when a container or service was last seen after it is gone.
     #[arg(long = "cgroup.grace", value_name = "DURATION", default_value = "5m", value_parser = duration::parse)]
     pub cgroup_grace: Duration,
 }
@@ -63,36 +63,35 @@ impl Default for Flags {
     }
 }
 
-/// A control group that is shown, or a container that has none now.
+/// A cgroup that is exposed, or a container without one.
 #[derive(Debug)]
 pub struct Workload {
-    /// The path of its group; of a container that does not run, the path that it had or
-    /// would have.
+    /// Path of its cgroup; for a container that is not running, the path it had or would have.
     pub path: String,
-    /// Its group, while there is one.
+    /// Its cgroup, while it exists.
     pub cgroup: Option<Arc<Cgroup>>,
-    /// What an engine says of it, and which.
+    /// The container as reported by an engine, and the kind of engine.
     pub container: Option<(EngineKind, Arc<Container>)>,
-    /// What its path says of it.
+    /// Runtime and ID parsed from the path.
     pub runtime_id: Option<RuntimeId>,
-    /// The virtual machine in it.
+    /// The domain in it.
     pub domain: Option<WorkloadDomain>,
     cached_labels: OnceLock<Arc<str>>,
 }
 
 impl Workload {
-    /// The engine's id, or the path.
+    /// Returns the engine's ID, or the path.
     fn identity(&self) -> &str {
         match (&self.container, &self.runtime_id) {
             (Some((_, container)), _) => &container.id,
-            // LXC's are names.
+            // LXC's IDs are names.
             (None, Some(handle)) if handle.runtime != Runtime::Lxc => &handle.id,
             _ => &self.path,
         }
     }
 
-    /// What is remembered of it when it is gone: its group's open files would go on being
-    /// held, and with them what the kernel still has of the group.
+    /// Returns a copy without the cgroup, to remember it after removal: the cgroup's open files
+    /// would otherwise keep it alive in the kernel.
     fn without_cgroup(&self) -> Self {
         Self {
             path: self.path.clone(),
@@ -104,12 +103,12 @@ impl Workload {
         }
     }
 
-    /// A place for the text that stands for it everywhere, which is made once.
+    /// Returns its rendered labels, which are created once.
     pub fn cached_labels(&self, make: impl FnOnce(&Self) -> Arc<str>) -> &Arc<str> {
         self.cached_labels.get_or_init(|| make(self))
     }
 
-    /// One made of parts, for tests.
+    /// Creates a workload from its parts, for tests.
     #[cfg(test)]
     pub(crate) fn from_parts(
         path: &str,
@@ -126,7 +125,7 @@ impl Workload {
         })
     }
 
-    /// Whether it is what the arguments say.
+    /// Whether it equals a workload of these parts.
     fn is_unchanged(
         &self,
         group: Option<&Arc<Cgroup>>,
@@ -148,34 +147,34 @@ impl Workload {
     }
 }
 
-/// What the path of a control group says of the container in it.
+/// Runtime and ID of a container, parsed from its cgroup path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeId {
-    /// Who made it.
+    /// The runtime that created it.
     pub runtime: Runtime,
-    /// What that one calls it: for most 64 hexadecimal digits, for LXC a name.
+    /// The runtime's ID: 64 hexadecimal digits for most, a name for LXC.
     pub id: String,
 }
 
-/// Who makes containers.
+/// Container runtimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runtime {
     /// Docker.
     Docker,
     /// Podman.
     Podman,
-    /// containerd by itself.
+    /// containerd without Docker.
     Containerd,
     /// CRI-O.
     CriO,
     /// LXC.
     Lxc,
-    /// The path does not tell.
+    /// Not recognizable from the path.
     Unknown,
 }
 
 impl Runtime {
-    /// Its name; nothing where the path does not tell.
+    /// Name of the runtime; `None` if unknown.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         Some(match self {
@@ -190,7 +189,7 @@ impl Runtime {
 }
 
 impl RuntimeId {
-    /// What this path says.
+    /// Parses a cgroup path.
     #[must_use]
     pub fn from_cgroup_path(path: &str) -> Option<Self> {
         let (parent, name) = path.rsplit_once('/')?;
@@ -206,7 +205,7 @@ impl RuntimeId {
             return handle(Runtime::Lxc, name);
         }
         let name = name.strip_suffix(".scope").unwrap_or(name);
-        // Where the kubelet means slices and containerd does not: `SLICE:MAKER:ID`.
+        // The kubelet uses the systemd cgroup driver, containerd does not: `SLICE:MAKER:ID`.
         let (maker, id) = match name.rsplit_once(':') {
             Some((slice, id)) => (slice.rsplit(':').next().unwrap_or_default(), id),
             None => name.rsplit_once('-').unwrap_or(("", name)),
@@ -217,42 +216,41 @@ impl RuntimeId {
         let runtime = match maker {
             "docker" => Runtime::Docker,
             "" if parent == "docker" => Runtime::Docker,
-            // A pod: its containers are in it.
+            // A pod, whose containers are below it.
             "" if parent == "libpod_parent" => return None,
             "libpod" | "libpod-payload" => Runtime::Podman,
             "cri-containerd" | "nerdctl" => Runtime::Containerd,
             "crio" => Runtime::CriO,
             "" => Runtime::Unknown,
-            // Those who look after a container have its id too: `libpod-conmon-…`.
+            // Helpers of a container have its ID too: `libpod-conmon-…`.
             _ => return None,
         };
         handle(runtime, id)
     }
 }
 
-/// Everything that is shown, in one scrape.
+/// All workloads of one scrape.
 #[derive(Debug, Default)]
 pub struct Inventory {
-    /// What is there, and the containers that engines know and that have no group, sorted
-    /// by path.
+    /// Existing workloads, and containers that engines report without a cgroup, sorted by path.
     pub all: Vec<Arc<Workload>>,
-    /// What is gone, and when it was last there, from 1970 on.
+    /// Removed workloads, each with the time it was last seen, since the Unix epoch.
     pub gone: Vec<(Arc<Workload>, Duration)>,
-    /// What the engines said.
+    /// State of the engines.
     pub engines: Arc<Vec<Arc<Engine>>>,
 }
 
 impl Inventory {
-    /// Those that have a group now.
+    /// Returns the workloads that have a cgroup.
     pub fn present(&self) -> impl Iterator<Item = (&Arc<Workload>, &Arc<Cgroup>)> {
         self.all
             .iter()
             .filter_map(|workload| Some((workload, workload.cgroup.as_ref()?)))
     }
 
-    /// Containers and virtual machines that are there, and the id of each in the history:
-    /// the engine's, which is in the path too where the engine cannot be asked; of what no
-    /// engine has an id for, the path. Each id is there once.
+    /// Returns existing containers and virtual machines with their IDs in the history: the
+    /// engine's ID, which the path contains too while the engine is unavailable, or the path where
+    /// no engine has an ID. Each ID occurs once.
     #[must_use]
     pub fn identified(&self) -> Vec<(&str, &Arc<Workload>, &Arc<Cgroup>)> {
         let (known, unknown): (Vec<_>, Vec<_>) = self
@@ -263,13 +261,13 @@ impl Inventory {
             .partition(|(workload, _)| workload.container.is_some());
         let mut seen = BTreeSet::new();
         let all = known.into_iter().chain(unknown);
-        // Of the groups that an earlier run left over there may be several with one id.
+        // Several cgroups may have the same ID if an earlier run left one over.
         all.map(|(workload, group)| (workload.identity(), workload, group))
             .filter(|(id, ..)| seen.insert(*id))
             .collect()
     }
 
-    /// Containers that some engine knows, each once.
+    /// Returns the containers that any engine reports, each once.
     pub fn containers(
         &self,
     ) -> impl Iterator<Item = (&Arc<Workload>, EngineKind, &Arc<Container>)> {
@@ -280,7 +278,7 @@ impl Inventory {
     }
 }
 
-/// Looks at the control groups, and remembers from scrape to scrape.
+/// Discovers workloads, with state kept between scrapes.
 #[derive(Debug)]
 pub(super) struct Workloads {
     flags: Flags,
@@ -289,12 +287,12 @@ pub(super) struct Workloads {
 
 #[derive(Debug, Default)]
 struct WorkloadCache {
-    /// What was there last, by path.
+    /// Workloads of the last scan, by path.
     last: HashMap<String, Arc<Workload>>,
-    /// Where the containers are, by id: the process that was looked up, and the path.
+    /// Cgroup of each container, by ID: the process that was looked up, and its path.
     container_cgroups: HashMap<String, (u32, Option<String>)>,
     gone: BTreeMap<String, GoneWorkload>,
-    /// When it was last looked, from 1970 on.
+    /// Time of the last scan, since the Unix epoch.
     last_scan: Option<Duration>,
 }
 
@@ -313,7 +311,7 @@ impl Workloads {
         }
     }
 
-    /// Everything that is to be shown now.
+    /// Returns all workloads at this time.
     pub(super) fn discover(
         &self,
         roots: &Roots,
@@ -330,7 +328,8 @@ impl Workloads {
         )
     }
 
-    /// What engines know, where control groups cannot be seen. Nothing is waited for.
+    /// Returns the containers that engines report, for hosts whose cgroups cannot be read. Does
+    /// not wait.
     pub(super) fn inventory_from_engines(&self, engines: Arc<Vec<Arc<Engine>>>) -> Inventory {
         let known = dedup_by_id(engines.iter().map(|engine| &**engine));
         let known = known.into_values().map(|(engine, container)| {
@@ -354,24 +353,24 @@ impl Workloads {
         }
     }
 
-    /// How long something is remembered that is gone.
+    /// Returns how long a removed workload is remembered.
     pub(super) fn grace(&self) -> Duration {
         self.flags.cgroup_grace
     }
 
-    /// The paths of the groups of containers that a flag hides.
+    /// Returns the cgroup paths of containers that a flag hides.
     pub(super) fn hidden_cgroups(&self, roots: &Roots) -> Result<Vec<String>> {
         let is_hidden = |path: &str| {
             self.flags.cgroup_exclude.matches(path) && RuntimeId::from_cgroup_path(path).is_some()
         };
-        // Not with those that are kept: of these the walk forgets what it does not want.
+        // A separate reader: a walk drops cached cgroups that do not pass its filter.
         let groups = CgroupReader::new(roots).walk(is_hidden)?;
         Ok(groups.iter().map(|group| group.path().to_owned()).collect())
     }
 
-    /// Joins what engines and libvirt know with the groups that there are: `place` says which group a
-    /// process is in, `walk` lists those that are wanted, and `unknown` hears of ids that
-    /// no engine told of.
+    /// Joins the containers and domains that engines and libvirt report with the host's cgroups:
+    /// `place` returns the cgroup of a process, `walk` lists the cgroups that pass a filter, and
+    /// `unknown` is called with IDs that no engine reported.
     fn join(
         &self,
         known: &Arc<Vec<Arc<Engine>>>,
@@ -405,8 +404,8 @@ impl Workloads {
             let handle = RuntimeId::from_cgroup_path(group.path());
             let entry = at.get(group.path()).copied().or_else(|| {
                 let id = handle.as_ref()?.id.as_str();
-                // Where its process is known, that is where it is; and it is in one
-                // place, even where the groups of an earlier run are left over.
+                // The path of its process takes precedence. A container has one cgroup, even where
+                // an earlier run left others over.
                 let is_elsewhere = kept.container_path(id).is_some() || found.contains(id);
                 containers.get(id).copied().filter(|_| !is_elsewhere)
             });
@@ -429,7 +428,7 @@ impl Workloads {
                 .map(|guest| guest.with_libvirt_identity(domains));
             all.push(kept.reuse_or_create(path, Some(group), container, guest, || handle));
         }
-        // Those that do not run.
+        // Containers without a cgroup.
         for (id, (engine, container)) in &containers {
             if found.contains(*id) {
                 continue;
@@ -461,9 +460,9 @@ impl Workloads {
 }
 
 impl WorkloadCache {
-    /// Looks up where containers are whose process is new. A place is kept when the
-    /// container has ended, for its series to keep their name, and also when it has
-    /// started anew and that process, too, is gone already.
+    /// Looks up the cgroups of containers with a new process. The path is kept after the container
+    /// exits, so that its series keep their name, and also if it restarted and the new process has
+    /// ended as well.
     fn locate_containers(
         &mut self,
         containers: &ContainersById<'_>,
@@ -484,12 +483,12 @@ impl WorkloadCache {
         }
     }
 
-    /// The path of a container's group, if it was ever found.
+    /// Returns the cgroup path of a container, if it was found before.
     fn container_path(&self, id: &str) -> Option<&str> {
         self.container_cgroups.get(id)?.1.as_deref()
     }
 
-    /// What was there last, if it is the same, else a new one.
+    /// Returns the previous workload if it is unchanged, else a new one.
     fn reuse_or_create(
         &self,
         path: String,
@@ -515,7 +514,7 @@ impl WorkloadCache {
         }
     }
 
-    /// Remembers what is there, and of what is not there any more that it was.
+    /// Stores the current workloads, and remembers the ones that were removed.
     fn update(&mut self, all: &[Arc<Workload>], grace: Duration) {
         let now = clock::unix_time().unwrap_or_default();
         let there = all.iter().filter(|workload| workload.cgroup.is_some());
@@ -532,7 +531,7 @@ impl WorkloadCache {
             };
             self.gone.insert(path, gone);
         }
-        // What does not run may have another name by now.
+        // A stopped container may have been renamed.
         for workload in all.iter().filter(|workload| workload.cgroup.is_none()) {
             if let Some(gone) = self.gone.get_mut(&workload.path) {
                 gone.workload = Arc::clone(workload);
@@ -552,19 +551,19 @@ impl WorkloadCache {
     }
 }
 
-/// The control group of a container's first process: `/proc/PID/cgroup`, documented in
-/// `cgroups(7)`. Nothing where the process is gone, or in the root.
+/// Returns the cgroup of a container's first process from `/proc/PID/cgroup`, documented in
+/// `cgroups(7)`. `None` if the process ended or is in the root cgroup.
 fn read_cgroup_path(roots: &Roots, pid: u32, id: &str) -> Option<String> {
     let text = dir::read(&roots.procfs.join(format!("{pid}/cgroup"))).ok()?;
     parse_cgroup_path(text.body(), id)
 }
 
-/// Of the lines `hierarchy:controllers:path` the one that matters, cut off behind the
-/// part with the container's id: below that is what the container made itself.
+/// Selects the relevant one of the lines `hierarchy:controllers:path` and cuts it off after the
+/// component with the container's ID: cgroups below it were created by the container.
 ///
-/// A path without the id is not the container's own: it has none (`--cgroups=disabled`)
-/// and is in somebody else's, or the number is another process's by now, or that of
-/// another PID namespace, as with an engine that runs in a container.
+/// A path without the ID does not belong to the container: it has no cgroup (`--cgroups=disabled`)
+/// and is in another one, or the process ID was reused or belongs to another PID namespace, as
+/// with an engine that runs in a container.
 fn parse_cgroup_path(cgroup: &str, id: &str) -> Option<String> {
     let lines = cgroup.lines().filter_map(|line| {
         let (_, rest) = line.split_once(':')?;
@@ -588,14 +587,14 @@ fn parse_cgroup_path(cgroup: &str, id: &str) -> Option<String> {
         whole.push('/');
         whole.push_str(part);
         if part.contains(id) {
-            // Or it is out of sight, as seen from another namespace.
+            // A path that begins with `/..` is outside of this cgroup namespace.
             return (!whole.starts_with("/..")).then_some(whole);
         }
     }
     None
 }
 
-/// A container that runs and of which nothing else is known, for tests.
+/// A running container with no other data, for tests.
 #[cfg(test)]
 pub(crate) fn container(id: &str, name: &str) -> Container {
     Container {
@@ -618,7 +617,7 @@ pub(crate) fn container(id: &str, name: &str) -> Container {
     }
 }
 
-/// Docker, followed at this moment, with these containers, for tests.
+/// A Docker engine that is up and has these containers, for tests.
 #[cfg(test)]
 pub(crate) fn engine(containers: impl IntoIterator<Item = Container>) -> Engine {
     let containers = containers.into_iter();
@@ -654,7 +653,7 @@ mod tests {
     const ID: &str = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899";
 
     #[test]
-    fn a_container_is_known_by_its_path_whoever_made_it() {
+    fn container_id_is_parsed_from_path_of_each_runtime() {
         for (path, runtime) in [
             (format!("/docker/{ID}"), Some(Runtime::Docker)),
             (
@@ -695,7 +694,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_processs_groups_that_with_the_memory_counts() {
+    fn memory_hierarchy_takes_precedence_in_proc_cgroup() {
         let v1 = format!("9:name=systemd:/x\n4:memory:/docker/{ID}\n2:cpu,cpuacct:/other\n0::/\n");
         assert_eq!(parse_cgroup_path(&v1, ID), Some(format!("/docker/{ID}")));
         let inside = format!("0::/system.slice/docker-{ID}.scope/init.scope\n");
@@ -711,7 +710,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_in_somebody_elses_group_does_not_give_it_the_containers_name() {
+    fn process_in_foreign_cgroup_does_not_name_it() {
         let session = "0::/user.slice/user-1000.slice/session-1.scope\n";
         assert_eq!(parse_cgroup_path(session, ID), None);
         let other = format!("0::/docker/{}\n", ID.replace('3', "4"));
@@ -719,7 +718,7 @@ mod tests {
     }
 
     #[test]
-    fn services_and_slices_are_shown_and_not_what_is_in_them() {
+    fn default_include_matches_services_and_slices_only() {
         let Flags { cgroup_include, .. } = Flags::default();
         for path in [
             "/",
@@ -747,7 +746,7 @@ mod tests {
     }
 
     #[test]
-    fn each_id_is_that_of_one_group_and_an_engines_word_counts_first() {
+    fn history_ids_are_unique_and_prefer_the_engine() {
         let tree = TempTree::new("workloads-identified");
         tree.write("sys/fs/cgroup/cgroup.controllers", "cpu\n");
         let guest = "/machine/qemu-7-web.libvirt-qemu";
@@ -790,7 +789,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_has_its_whole_name_as_soon_as_libvirt_tells() {
+    fn domain_gets_its_full_name_once_libvirt_reports_it() {
         let path = "/machine/qemu-7-web1.libvirt-qemu";
         let mut kept = WorkloadCache::default();
         let look = |kept: &WorkloadCache, domains: &[RunningDomain]| {

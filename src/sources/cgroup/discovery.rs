@@ -1,7 +1,7 @@
-//! Which groups there are: a walk over the directories of one hierarchy.
+//! Discovers cgroups by walking the directories of one hierarchy.
 //!
-//! A directory's count of links is 2 where there is none in it: such a one is not opened,
-//! which spares two thirds of the cost of a walk.
+//! A directory with a link count of 2 has no subdirectories and is not opened, which saves two
+//! thirds of the cost of a walk.
 
 use std::{
     collections::VecDeque,
@@ -16,21 +16,21 @@ use rustix::{
 use super::{Cgroup, DiscoveredCgroups, layout::Hierarchy};
 use crate::error::{Error, Result};
 
-/// Groups deeper than this are left out.
+/// Deeper cgroups are left out.
 const MAX_DEPTH: usize = 32;
-/// Of more groups than this the deepest are left out.
+/// Maximum number of cgroups; beyond it the deepest ones are left out.
 pub(super) const MAX_GROUPS: usize = 100_000;
-/// What is asked for of a directory at once.
+/// Buffer size of one read of a directory.
 const BUFFER: usize = 32 << 10;
 
-/// A directory that has others in it: its path without a slash at the end.
+/// A directory to be walked: its path without a trailing slash.
 struct PendingDir {
     path: String,
     depth: usize,
 }
 
 impl DiscoveredCgroups {
-    /// The groups that are wanted, sorted, and whether some were left out.
+    /// Returns the cgroups that pass the filter, sorted, and whether some were left out.
     pub(super) fn walk(
         &mut self,
         filter: &impl Fn(&str) -> bool,
@@ -61,7 +61,7 @@ impl DiscoveredCgroups {
         Ok((groups, is_partial))
     }
 
-    /// The group that is known by this path, if it is this directory, else a new one.
+    /// Returns the cached cgroup with this path if it still has this inode, else a new one.
     fn get_or_create(&mut self, path: &str, inode: u64) -> Arc<Cgroup> {
         let known = self.groups.get(path);
         let known = known.filter(|group| group.inode == inode && !group.is_stale());
@@ -69,7 +69,7 @@ impl DiscoveredCgroups {
             Arc::clone(group)
         } else {
             let group = Arc::new(self.shared.new_cgroup(path, inode));
-            // Not inserted over the other, whose key would stay.
+            // Replacing the value would keep the old key, which belongs to the old cgroup.
             self.groups.remove(path);
             self.groups
                 .insert(Arc::clone(&group.path), Arc::clone(&group));
@@ -80,8 +80,8 @@ impl DiscoveredCgroups {
     }
 }
 
-/// Goes through all groups but the root, with the numbers of their directories. Says
-/// whether some were left out.
+/// Calls `visit` for all cgroups but the root, with path and inode number. Returns whether some
+/// were left out.
 pub(super) fn walk_descendants(
     hierarchy: &Hierarchy,
     mut visit: impl FnMut(&str, u64),
@@ -92,14 +92,14 @@ pub(super) fn walk_descendants(
     }]);
     let mut buffer = Vec::with_capacity(BUFFER);
     let mut visited = 0;
-    // Level by level, so that a deep mess somewhere does not hide what is near.
+    // Breadth first, so that a deep tree cannot displace shallow cgroups.
     'all: while let Some(parent) = parents.pop_front() {
         let path = parent.path.strip_prefix('/').unwrap_or(".");
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = match rustix::fs::openat(&hierarchy.fd, path, flags, Mode::empty()) {
             Ok(dir) => dir,
             Err(errno) if parent.depth == 0 => return Err(Error::io(&hierarchy.path, errno)),
-            // It vanished, or we may not look into it.
+            // It was removed, or permission is denied.
             Err(_) => continue,
         };
         let mut entries = RawDir::new(&dir, buffer.spare_capacity_mut());
@@ -134,7 +134,7 @@ pub(super) fn walk_descendants(
             path.push('/');
             path.push_str(name);
             visit(&path, stat.st_ino);
-            // Some ordinary file systems do not count links: 1.
+            // Some ordinary file systems do not count links and report 1.
             if stat.st_nlink != 2 && parent.depth < MAX_DEPTH {
                 parents.push_back(PendingDir {
                     path: path.clone(),

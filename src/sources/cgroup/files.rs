@@ -1,9 +1,8 @@
-//! How the files of a group are read: below a kept descriptor of its directory, the hot
-//! ones by kept descriptors of their own, and by their whole path where there are too
-//! many of both.
+//! Reads files of a cgroup: relative to a cached descriptor of its directory, hot files through
+//! cached descriptors of their own, and by full path once the limits of both are reached.
 //!
-//! A kept directory costs the kernel 0.2 KB, a kept file 4.5 KB once it was read. Of a
-//! group that was removed they say so (ENODEV), even if another has its name by then.
+//! A cached directory costs the kernel 0.2 KB, a cached file 4.5 KB once it was read. After a
+//! cgroup is removed, its descriptors return ENODEV, even if another cgroup has its name by then.
 
 use std::{
     cell::RefCell,
@@ -33,21 +32,21 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// More hierarchies than we read in.
+/// More hierarchies than the exporter reads.
 const MAX_HIERARCHIES: usize = 8;
-/// What is asked for at first: more than nearly all files hold.
+/// Initial buffer size: larger than nearly all files.
 const BUFFER: usize = 16 << 10;
-/// More than any of the files holds; what is larger is an error.
+/// Larger than any of these files; a larger one is an error.
 const MAX_FILE: usize = 32 << 20;
 
-/// How much may be kept open for all groups together.
+/// Limits of open descriptors for all cgroups together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DescriptorLimits {
     pub(super) dirs: usize,
     pub(super) files: usize,
 }
 
-/// What of that is left.
+/// Handles that may still be opened.
 #[derive(Debug)]
 pub(super) struct HandleBudget(AtomicUsize);
 
@@ -73,13 +72,13 @@ impl HandleBudget {
     }
 }
 
-/// A file of a group's.
+/// A file of a cgroup.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CgroupFile<'a> {
     pub(super) name: &'a CStr,
     hot: Option<HotFile>,
     setting: Option<Setting>,
-    /// Whether its records come one by one, so that a short read is not the end.
+    /// Whether records are returned one by one, so that a short read is not the end of the file.
     has_short_reads: bool,
 }
 
@@ -112,7 +111,7 @@ impl<'a> CgroupFile<'a> {
     }
 }
 
-/// Files that are worth a descriptor: they are read in each scrape.
+/// Files that are read in each scrape and therefore keep a descriptor.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum HotFile {
     Cpu,
@@ -123,14 +122,14 @@ pub(super) enum HotFile {
     MemoryPressure,
     MemoryStat,
     Pids,
-    /// Of groups that have version 1's files too.
+    /// `cpu.stat` of the unified hierarchy, for cgroups that also have version 1 files.
     UnifiedCpu,
 }
 
-/// How many there are of each group.
+/// Number of hot files of each cgroup.
 const HOT_FILES: usize = HotFile::UnifiedCpu as usize + 1;
 
-/// Files that only change when somebody writes to them, or to one beside them.
+/// Files that change only by a write to them or to another file of their directory.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Setting {
     CpuPeriod,
@@ -142,22 +141,22 @@ pub(super) enum Setting {
     Swap,
 }
 
-/// How many settings there are.
+/// Number of settings of each cgroup.
 const SETTINGS: usize = Setting::Swap as usize + 1;
 
-/// A setting is read anew in one of so many walks even if nobody told of a write: for a
-/// kernel that has other ways to change it.
+/// A setting is read again after this many walks even if no write was reported, in case a kernel
+/// can change it in other ways.
 const MAX_CACHED_WALKS: u32 = 32;
 
-/// What a file of settings said, unless it was long.
+/// Cached content of a settings file, unless it is too long.
 #[derive(Debug, Clone, Copy)]
 struct CachedSetting {
-    /// The walk that it is from.
+    /// The walk in which it was read.
     walk: u32,
-    /// How many writes in its directory it is from.
+    /// Number of writes in its directory when it was read.
     writes: u32,
     len: u8,
-    /// Two numbers of 20 digits.
+    /// Enough for two numbers of 20 digits.
     bytes: [u8; 43],
 }
 
@@ -182,7 +181,7 @@ impl CachedSetting {
     }
 }
 
-/// Files that a kernel may not have; that it does not is remembered.
+/// Files that some kernels lack. A missing file is remembered and not opened again.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum OptionalFile {
     CpuMax,
@@ -194,7 +193,7 @@ pub(super) enum OptionalFile {
     SwapLimit,
 }
 
-/// What is kept of a group.
+/// Descriptors and settings cached for a cgroup.
 #[derive(Debug, Default)]
 pub(super) struct Descriptors {
     dirs: [OnceLock<OwnedFd>; MAX_HIERARCHIES],
@@ -202,7 +201,8 @@ pub(super) struct Descriptors {
     watches: [OnceLock<Option<Watch>>; MAX_HIERARCHIES],
     settings: Mutex<[Option<CachedSetting>; SETTINGS]>,
     missing_optional: AtomicU32,
-    /// Whether a directory was replaced that the walk does not see.
+    /// Whether a directory outside the primary hierarchy, where walks do not notice it, was
+    /// replaced.
     is_stale: AtomicBool,
     pub(super) created: OnceLock<Duration>,
 }
@@ -223,7 +223,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// A group in one hierarchy.
+/// A cgroup in one hierarchy.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CgroupDir<'a> {
     pub(super) cgroup: &'a Cgroup,
@@ -232,7 +232,7 @@ pub(super) struct CgroupDir<'a> {
 }
 
 impl Cgroup {
-    /// Where this is said of the group.
+    /// Returns the directory in the hierarchy that has this controller.
     pub(super) fn dir_for(&self, controller: CgroupController) -> Result<CgroupDir<'_>> {
         match self.shared.layout.hierarchy_for(controller) {
             Some((slot, files)) => Ok(CgroupDir {
@@ -244,7 +244,7 @@ impl Cgroup {
         }
     }
 
-    /// The group in a hierarchy, whose files of this version are asked for.
+    /// Returns the directory in a given hierarchy, to be read with the files of this version.
     pub(super) fn dir_in(&self, slot: usize, files: InterfaceVersion) -> CgroupDir<'_> {
         CgroupDir {
             cgroup: self,
@@ -253,7 +253,7 @@ impl Cgroup {
         }
     }
 
-    /// Whether its descriptors are of something else than what is there.
+    /// Whether its descriptors refer to a directory that was removed or replaced.
     pub(super) fn is_stale(&self) -> bool {
         self.descriptors.is_stale.load(Relaxed)
     }
@@ -271,8 +271,7 @@ impl Cgroup {
 }
 
 impl<'a> CgroupDir<'a> {
-    /// Reads a file that is there if the group is in this hierarchy and its controller is
-    /// on.
+    /// Reads a file that exists if the cgroup is in this hierarchy and its controller is enabled.
     pub(super) fn read<T>(
         self,
         file: CgroupFile<'_>,
@@ -294,8 +293,7 @@ impl<'a> CgroupDir<'a> {
         }
     }
 
-    /// Reads a file of which it is no failure that there is none, or that the kernel does
-    /// not answer.
+    /// Reads a file that may be missing or unsupported by the kernel; `None` then.
     pub(super) fn read_if_available<T>(
         self,
         file: CgroupFile<'_>,
@@ -308,7 +306,7 @@ impl<'a> CgroupDir<'a> {
         }
     }
 
-    /// Reads a file that not all kernels have, after one that all have.
+    /// Reads a file that some kernels lack, after one that all kernels have.
     pub(super) fn read_optional<T>(
         self,
         file: CgroupFile<'_>,
@@ -331,7 +329,7 @@ impl<'a> CgroupDir<'a> {
         }
     }
 
-    /// What is known about its directory.
+    /// Returns the `stat` data of its directory.
     pub(super) fn stat(self) -> Result<Stat> {
         let stat = match self.dir() {
             Ok(Some(dir)) => rustix::fs::fstat(dir),
@@ -351,7 +349,7 @@ impl<'a> CgroupDir<'a> {
         all.get(self.slot).ok_or(Errno::NOENT)
     }
 
-    /// For errors only.
+    /// Returns the full path of a file, for error messages only.
     fn file_path(self, name: &CStr) -> PathBuf {
         let hierarchy = self.hierarchy().map(|it| it.path.as_path());
         let mut path = hierarchy.unwrap_or("".as_ref()).to_owned();
@@ -364,7 +362,7 @@ impl<'a> CgroupDir<'a> {
         path
     }
 
-    /// Its directory, if that is open, or may be opened to stay so.
+    /// Returns the cached descriptor of its directory; opens it if the limit allows.
     fn dir(self) -> Result<Option<BorrowedFd<'a>>, Errno> {
         let hierarchy = self.hierarchy()?;
         if self.cgroup.is_root() {
@@ -384,7 +382,7 @@ impl<'a> CgroupDir<'a> {
         let path = self.cgroup.relative_path();
         match rustix::fs::openat(&hierarchy.fd, path, flags, Mode::empty()) {
             Ok(dir) => {
-                // Somebody else may have been faster.
+                // Another thread may have opened it first.
                 if kept.set(dir).is_err() {
                     left.release(1);
                 }
@@ -431,7 +429,7 @@ impl<'a> CgroupDir<'a> {
         let made = with_bytes(&open, file.has_short_reads, parse)?;
         self.mark_dir_alive();
         let left = &self.cgroup.shared.file_budget;
-        // In an ordinary file system a file that was replaced would never say so.
+        // In an ordinary file system, a descriptor of a replaced file would report no error.
         if let Some(kept) = kept
             && self.hierarchy()?.is_cgroupfs
             && left.try_acquire()
@@ -442,7 +440,7 @@ impl<'a> CgroupDir<'a> {
         Ok(made)
     }
 
-    /// What a setting is, from before if nothing was written since.
+    /// Returns a setting, from the cache if there was no write since.
     fn read_setting<T>(
         self,
         name: &CStr,
@@ -470,8 +468,8 @@ impl<'a> CgroupDir<'a> {
         })
     }
 
-    /// Whether a kept directory was not removed since the walk before, of which nobody
-    /// tells.
+    /// Whether a cached directory still existed at the last walk; its removal is not reported by
+    /// inotify.
     fn is_dir_alive(self, name: &CStr, watch: &Watch) -> bool {
         let walk = self.cgroup.last_walk.load(Relaxed);
         if self.slot == self.cgroup.shared.layout.primary
@@ -489,7 +487,7 @@ impl<'a> CgroupDir<'a> {
         is_there
     }
 
-    /// Another of its files was just read.
+    /// Records that the directory exists, because one of its files was just read.
     fn mark_dir_alive(self) {
         let watch = self.cgroup.descriptors.watches.get(self.slot);
         if let Some(Some(watch)) = watch.and_then(OnceLock::get) {
@@ -499,13 +497,13 @@ impl<'a> CgroupDir<'a> {
         }
     }
 
-    /// Its directory's watch, if it is kept open and can be watched.
+    /// Returns the watch of its directory, if the directory is cached and can be watched.
     fn watch(self) -> Option<&'a Watch> {
         let watch = self.cgroup.descriptors.watches.get(self.slot)?;
         if let Some(watch) = watch.get() {
             return watch.as_ref();
         }
-        // Of writes to an ordinary file system somebody may tell, but not of all.
+        // In an ordinary file system, inotify may miss some writes.
         if !self.hierarchy().ok()?.is_cgroupfs {
             return None;
         }
@@ -514,8 +512,8 @@ impl<'a> CgroupDir<'a> {
         watch.get_or_init(|| changes.watch(dir)).as_ref()
     }
 
-    /// Where a kept directory of a hierarchy that is not walked is gone, the group's may
-    /// be another by now: it is to be opened anew, with the rest of the group.
+    /// Marks the cgroup stale if its directory, in a hierarchy other than the primary one, was
+    /// replaced. The next walk then opens the whole cgroup again.
     fn detect_replacement(self) {
         let descriptors = &self.cgroup.descriptors;
         if self.slot == self.cgroup.shared.layout.primary {
@@ -532,7 +530,7 @@ impl<'a> CgroupDir<'a> {
     }
 }
 
-/// Hands over all that an open file says.
+/// Reads an open file and passes its content to a closure.
 fn with_bytes<T>(
     file: &OwnedFd,
     has_short_reads: bool,
@@ -547,7 +545,7 @@ fn with_bytes<T>(
         }
         let len = fill(buffer, file, has_short_reads);
         let made = len.map(|len| parse(buffer.get(..len).unwrap_or_default()));
-        // What a rare large file needed is not held for ever.
+        // A buffer that grew for a rare large file is released.
         if buffer.len() > 16 * self::BUFFER {
             *buffer = Vec::new();
         }
@@ -555,7 +553,7 @@ fn with_bytes<T>(
     })
 }
 
-/// Reads from start to end; says how much it was.
+/// Reads a file from its start to its end; returns its length.
 fn fill(buffer: &mut Vec<u8>, file: &OwnedFd, has_short_reads: bool) -> Result<usize, Errno> {
     let mut len = 0;
     loop {
@@ -567,7 +565,7 @@ fn fill(buffer: &mut Vec<u8>, file: &OwnedFd, has_short_reads: bool) -> Result<u
             Err(errno) => return Err(errno),
         };
         len += read;
-        // The kernel makes each file at once and hands over all that there is room for.
+        // The kernel generates the whole file at once and fills the buffer as far as it can.
         if read == 0 || (read < wanted && !has_short_reads) {
             return Ok(len);
         }
@@ -580,7 +578,6 @@ fn fill(buffer: &mut Vec<u8>, file: &OwnedFd, has_short_reads: bool) -> Result<u
     }
 }
 
-/// What all groups of a layout share.
 impl CgroupContext {
     pub(super) fn new_cgroup(self: &Arc<Self>, path: &str, inode: u64) -> Cgroup {
         Cgroup {
@@ -598,11 +595,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_setting_is_read_again_after_a_write_and_once_in_a_while() {
+    fn setting_is_read_again_after_write_and_after_max_walks() {
         let said = CachedSetting::new(u32::MAX, 5, b"50000\n").unwrap();
         assert_eq!(said.bytes(), b"50000\n");
         assert!(said.is_fresh(u32::MAX, 5));
-        // The number of the walk begins anew at its end.
+        // The walk number wraps around.
         assert!(said.is_fresh(MAX_CACHED_WALKS - 2, 5));
         assert!(!said.is_fresh(MAX_CACHED_WALKS - 1, 5));
         assert!(!said.is_fresh(u32::MAX, 6));

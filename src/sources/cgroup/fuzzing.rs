@@ -1,8 +1,8 @@
-//! Foreign bytes for the shapes of control groups' files: see [`crate::fuzzing`].
+//! Fuzz target for the parsers of cgroup files: see [`crate::fuzzing`].
 
 use super::parse;
 
-/// One file, read as each of the shapes there are; says in how many it made sense.
+/// Parses one file with every parser; returns the number of parsers that accepted it.
 pub(crate) fn file(bytes: &[u8]) -> usize {
     let number = parse::number(bytes);
     if let Ok(number) = number {

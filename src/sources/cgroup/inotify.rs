@@ -1,11 +1,11 @@
-//! Whether what is set of a group may have changed: writes in its directory, as
-//! `inotify(7)` tells of them.
+//! Detects with `inotify(7)` whether settings of a cgroup may have changed, from writes in its
+//! directory.
 //!
-//! A third of the files of a group are settings, which hardly ever change, and each takes
-//! as long to open and read as a number that counts. So they are read anew only once
-//! something was written beside them. This is not how groups are found: only directories
-//! of which settings were read are watched, and where there are too many of these, or the
-//! kernel has no watch left, settings are read each time.
+//! A third of a cgroup's files are settings, which hardly ever change, yet opening and reading
+//! each takes as long as reading a counter. They are therefore read again only after a write in
+//! their directory. Cgroups are not discovered this way: only directories whose settings were read
+//! are watched. If there are too many of these, or the kernel has no watches left, settings are
+//! read in every scrape.
 
 use std::{
     collections::HashMap,
@@ -25,37 +25,36 @@ use rustix::{
 use super::{Roots, files::HandleBudget};
 use crate::sources::dir;
 
-/// What older kernels allow each user, if it is not said.
+/// Default limit per user in older kernels, for hosts where the limit cannot be read.
 const DEFAULT_MAX_USER_WATCHES: usize = 8192;
-/// The share of the user's watches that may be ours.
+/// Fraction of the user's watches that the exporter may use: one in this many.
 const USER_WATCHES_DIVISOR: usize = 8;
-/// What is asked for of the kernel at once.
+/// Buffer size of one read of events.
 const BUFFER: usize = 4096;
-/// More events than the kernel keeps by default; what is left is told of in the next
-/// scrape.
+/// More events than the kernel queues by default. What is left is read in the next scrape.
 const MAX_EVENTS: usize = 32_768;
 
-/// The writes in the directories that are watched.
+/// Counts writes in the watched directories.
 #[derive(Debug)]
 pub(super) struct InotifyWatcher {
     inotify: Option<OwnedFd>,
     budget: HandleBudget,
-    /// How many there were, by the number of the watch.
+    /// Number of writes by watch descriptor.
     writes: Mutex<HashMap<i32, Arc<AtomicU32>>>,
 }
 
-/// A directory that is watched.
+/// A watched directory.
 #[derive(Debug)]
 pub(super) struct Watch {
     wd: i32,
     writes: Arc<AtomicU32>,
-    /// The walk in which the directory was last known to be there.
+    /// The last walk in which the directory was known to exist.
     pub(super) verified_walk: AtomicU32,
 }
 
 impl Watch {
-    /// How many writes there were until the last walk. They count before anything is read
-    /// in it.
+    /// Number of writes up to the last walk. The caller reads it before it reads files of the
+    /// directory, so a concurrent write is not missed.
     pub(super) fn writes(&self) -> u32 {
         self.writes.load(Relaxed)
     }
@@ -74,15 +73,15 @@ impl InotifyWatcher {
         }
     }
 
-    /// Watches a directory from now on, if that can be.
+    /// Starts to watch a directory, unless watches are unavailable or used up.
     pub(super) fn watch(&self, dir: BorrowedFd<'_>) -> Option<Watch> {
         let inotify = self.inotify.as_ref()?;
-        // Held, so that nobody takes a new watch's first events for those of none.
+        // Locked until the watch is in the map, so that its first events are not discarded.
         let mut writes = self.lock_writes();
         if !self.budget.try_acquire() {
             return None;
         }
-        // The very directory that is open, and not what may have its name by now.
+        // Names the open directory itself, not one that may have replaced it since.
         let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
         let flags = WatchFlags::MODIFY | WatchFlags::ONLYDIR;
         let number = inotify::add_watch(inotify, path, flags);
@@ -97,10 +96,10 @@ impl InotifyWatcher {
         })
     }
 
-    /// Ends a watch, unless the same directory is watched for another.
+    /// Ends a watch, unless another `Watch` of the same directory exists.
     pub(super) fn unwatch(&self, watch: &Watch) {
         let mut writes = self.lock_writes();
-        // One is in the map, one is its own.
+        // One reference is in the map, one in `watch`.
         if Arc::strong_count(&watch.writes) > 2 {
             return;
         }
@@ -111,7 +110,7 @@ impl InotifyWatcher {
         }
     }
 
-    /// Counts the writes since the last time.
+    /// Reads all queued events and counts the writes since the last call.
     pub(super) fn drain_events(&self) {
         let Some(inotify) = &self.inotify else {
             return;
@@ -135,7 +134,7 @@ impl InotifyWatcher {
                 Err(_) => break,
             }
         }
-        // Some were lost.
+        // The queue overflowed: assume a write in every directory.
         if all {
             for writes in writes.values() {
                 writes.fetch_add(1, Relaxed);
@@ -160,7 +159,7 @@ mod tests {
     use super::{super::testing::TempTree, *};
 
     #[test]
-    fn there_are_no_more_watches_than_allowed_and_one_serves_all_of_a_directory() {
+    fn watches_are_limited_and_shared_per_directory() {
         let tree = TempTree::new("changes");
         tree.write("proc/sys/fs/inotify/max_user_watches", "8\n");
         for name in ["a", "b"] {

@@ -1,4 +1,4 @@
-//! Where the hierarchies of control groups are, and which controllers are in them.
+//! Finds the mounted cgroup hierarchies and their controllers.
 
 use std::{
     collections::BTreeMap,
@@ -17,8 +17,7 @@ use crate::{
 /// `CGROUP_SUPER_MAGIC` and `CGROUP2_SUPER_MAGIC`.
 const CGROUP_MAGICS: [i128; 2] = [0x0027_e0eb, 0x6367_7270];
 
-/// Of version 1's controllers those that have files we read, and those that are only
-/// told about.
+/// Version 1 controllers: those whose files are read, and those that are only reported.
 const CONTROLLERS: &[&str] = &[
     "blkio",
     "cpu",
@@ -36,12 +35,12 @@ const CONTROLLERS: &[&str] = &[
     "rdma",
 ];
 
-/// In which hierarchy of version 1 groups are looked for: the first of these that there
-/// is. All engines make their groups in each of them; systemd makes those of services
-/// first of all with `memory` and `pids`, which it accounts by default.
+/// Hierarchies of version 1 in order of preference for walks; the first mounted one is the primary
+/// hierarchy. All engines create their cgroups in each of these; systemd creates those of services
+/// mainly in `memory` and `pids`, which it accounts by default.
 const PRIMARY_CONTROLLERS: &[&str] = &["memory", "cpuacct", "cpu", "pids", "blkio", "hugetlb"];
 
-/// What readings are about.
+/// Controllers whose files are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CgroupController {
     Cpu,
@@ -62,7 +61,7 @@ impl CgroupController {
         Self::Hugetlb,
     ];
 
-    /// Its controller in version 1.
+    /// Name of its controller in version 1.
     fn v1_name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
@@ -74,7 +73,7 @@ impl CgroupController {
         }
     }
 
-    /// Its controller in version 2; time is counted there without one.
+    /// Name of its controller in version 2; `None` for CPU time, which needs no controller there.
     fn v2_name(self) -> Option<&'static str> {
         match self {
             Self::Cpuacct => None,
@@ -84,7 +83,7 @@ impl CgroupController {
     }
 }
 
-/// Which files there are.
+/// Version of the files in a hierarchy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InterfaceVersion {
     V1,
@@ -96,10 +95,10 @@ pub(super) enum InterfaceVersion {
 pub(super) struct Hierarchy {
     pub(super) fd: OwnedFd,
     pub(super) path: PathBuf,
-    /// The number of its root directory.
+    /// Inode number of its root directory.
     pub(super) inode: u64,
     device: u64,
-    /// Whether it is the kernel's, and no copy in an ordinary file system.
+    /// Whether it is a cgroup file system and not a copy in an ordinary file system.
     pub(super) is_cgroupfs: bool,
 }
 
@@ -120,26 +119,26 @@ impl Hierarchy {
     }
 }
 
-/// What is mounted where.
+/// All mounted hierarchies and their controllers.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) version: CgroupVersion,
     /// Names of all controllers, sorted.
     pub(super) controllers: Vec<String>,
     pub(super) hierarchies: Vec<Hierarchy>,
-    /// Which hierarchy groups are looked for in.
+    /// Index of the primary hierarchy, which is walked to find cgroups.
     pub(super) primary: usize,
-    /// Which is the unified one.
+    /// Index of the unified hierarchy.
     pub(super) unified: Option<usize>,
-    /// Where version 1's controller of CPU sets is mounted, from which one file is read if
-    /// that is asked for: no hierarchy of its own, which would have descriptors kept.
+    /// Mount point of version 1's `cpuset` controller, of which one file is read on request. It is
+    /// not in `hierarchies`, for which descriptors are cached.
     pub(super) cpuset: Option<PathBuf>,
     hierarchy_by_controller: [Option<(usize, InterfaceVersion)>; CgroupController::ALL.len()],
 }
 
 impl Layout {
-    /// Looks where hierarchies are mounted by custom, and then, if none is there, where
-    /// the kernel says they are.
+    /// Looks for hierarchies at the customary mount points, then, if there are none, in the mount
+    /// table.
     pub(super) fn find(roots: &Roots) -> Result<Self> {
         let at = roots.sysfs.join("fs/cgroup");
         let by_custom = MountedHierarchies::scan_default_path(&at);
@@ -150,7 +149,7 @@ impl Layout {
         mounted.into_layout()?.ok_or(Error::NotFound(at))
     }
 
-    /// Which hierarchy says something about this, and in which files.
+    /// Returns the hierarchy that has this controller, and the version of its files.
     pub(super) fn hierarchy_for(
         &self,
         controller: CgroupController,
@@ -161,7 +160,7 @@ impl Layout {
     fn open_hierarchy(&mut self, path: &Path) -> Result<usize> {
         let hierarchy = Hierarchy::open(path)?;
         let is_same = |it: &Hierarchy| (it.device, it.inode) == (hierarchy.device, hierarchy.inode);
-        // One that has several controllers has a symbolic link for each.
+        // A hierarchy with several controllers has a symbolic link for each.
         if let Some(slot) = self.hierarchies.iter().position(is_same) {
             return Ok(slot);
         }
@@ -170,11 +169,11 @@ impl Layout {
     }
 }
 
-/// Directories that were found.
+/// Hierarchies found so far.
 #[derive(Debug, Default)]
 struct MountedHierarchies {
     unified: Option<PathBuf>,
-    /// By controller.
+    /// Mount points by controller.
     v1: BTreeMap<String, PathBuf>,
 }
 
@@ -222,7 +221,7 @@ impl MountedHierarchies {
         found
     }
 
-    /// Adds the controllers among these names; the first place of each counts.
+    /// Adds the named controllers; the first mount point of each is used.
     fn add(&mut self, names: &str, path: &Path) {
         for name in names.split(',').filter(|name| CONTROLLERS.contains(name)) {
             let place = self.v1.entry(name.to_owned());
@@ -259,7 +258,7 @@ impl MountedHierarchies {
             let found = if let Some(path) = self.v1.get(subject.v1_name()) {
                 Some((layout.open_hierarchy(path)?, InterfaceVersion::V1))
             } else {
-                // A hybrid machine may have some of its controllers in the unified one.
+                // On hybrid hosts, some controllers may be in the unified hierarchy.
                 let is_there = |name: &str| unified.iter().any(|it| it == name);
                 let slot = layout
                     .unified
@@ -297,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn controllers_that_are_mounted_together_are_one_hierarchy() {
+    fn jointly_mounted_controllers_are_one_hierarchy() {
         let tree = TempTree::new("together");
         tree.write("sys/fs/cgroup/cpu,cpuacct/cpu.shares", "1024\n");
         tree.link("sys/fs/cgroup/cpu", "cpu,cpuacct");
@@ -320,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hybrid_machine_may_have_controllers_in_the_unified_hierarchy() {
+    fn hybrid_hosts_may_have_controllers_in_unified_hierarchy() {
         let tree = TempTree::new("hybrid-layout");
         tree.write("sys/fs/cgroup/cpu/cpu.shares", "1024\n");
         tree.write(
@@ -341,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mounted_elsewhere_is_found_by_the_mounts() {
+    fn custom_mount_points_are_found_in_mountinfo() {
         let tree = TempTree::new("elsewhere");
         tree.write("odd/one/cpu.shares", "1024\n");
         tree.write("odd/two/cgroup.controllers", "\n");
@@ -362,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_control_groups_is_no_failure() {
+    fn host_without_cgroups_is_not_an_error() {
         let tree = TempTree::new("none");
         tree.write("sys/fs/cgroup/other/x", "");
         let error = Layout::find(&tree.roots()).unwrap_err();

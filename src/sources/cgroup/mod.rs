@@ -1,10 +1,10 @@
-//! Control groups: what the kernel counts and limits per container, service and slice.
-//! Documented in `Documentation/admin-guide/cgroup-v1` and `cgroup-v2.rst`.
+//! Statistics and limits of control groups (containers, services, slices) from cgroup v1 and v2,
+//! documented in the kernel's `Documentation/admin-guide/cgroup-v1` and `cgroup-v2.rst`.
 //!
-//! One vocabulary for both versions. What a version, a kernel or a controller does not
-//! say is `None`, never 0. Files are read below kept directory descriptors, the hot
-//! ones by kept descriptors of their own, up to a bound; settings are read when they may
-//! have changed.
+//! Both versions share one set of types. What a version, a kernel or a controller does not report
+//! is `None`, never 0. Files are opened relative to cached directory descriptors; files read in
+//! every scrape keep descriptors of their own, up to a limit; settings are read again only when
+//! they may have changed.
 
 mod discovery;
 mod files;
@@ -41,20 +41,18 @@ use layout::{CgroupController, InterfaceVersion, Layout};
 
 const TASKS: CgroupFile<'_> = CgroupFile::hot(c"pids.current", HotFile::Pids);
 
-/// Which versions of control groups a machine has.
+/// Cgroup versions in use on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupVersion {
-    /// Hierarchies of controllers only.
+    /// Version 1 hierarchies only.
     V1,
-    /// Hierarchies of controllers, and the unified one beside them, mostly without
-    /// controllers.
+    /// Version 1 hierarchies plus the unified hierarchy, mostly without controllers.
     Hybrid,
     /// The unified hierarchy only.
     V2,
 }
 
-/// The control groups of a machine, with the descriptors that are kept from scrape to
-/// scrape.
+/// Reader of a host's cgroups, with the descriptors it keeps open between scrapes.
 #[derive(Debug)]
 pub struct CgroupReader {
     roots: Roots,
@@ -63,7 +61,7 @@ pub struct CgroupReader {
     is_partial: AtomicBool,
 }
 
-/// What was found at the last walk, and is kept.
+/// Layout and cgroups found by the last walk.
 #[derive(Debug)]
 struct DiscoveredCgroups {
     shared: Arc<CgroupContext>,
@@ -71,7 +69,7 @@ struct DiscoveredCgroups {
     walk_count: u32,
 }
 
-/// What all groups share.
+/// State shared by all cgroups of a layout.
 #[derive(Debug)]
 struct CgroupContext {
     layout: Layout,
@@ -80,20 +78,20 @@ struct CgroupContext {
     watcher: InotifyWatcher,
     huge_page_sizes: Vec<HugePageSize>,
     diskstats: PathBuf,
-    /// How version 1 accounts block I/O: one of the numbers of [`accounts`], or the place
-    /// of a file in [`v1::BLOCK_IO`], which stays for ever: another one would count from
-    /// another beginning.
+    /// How version 1 accounts block I/O: a constant of [`block_io_accounting`] or an index into
+    /// [`v1_name::BLOCK_IO`]. A detected index never changes, because another file counts from a
+    /// different start.
     block_io: AtomicU8,
 }
 
-/// How version 1 accounts block I/O, where no file does.
+/// Values of `block_io` when no version 1 file was detected.
 mod block_io_accounting {
     pub(super) const UNDETECTED: u8 = 255;
     pub(super) const UNKNOWN: u8 = 254;
     pub(super) const UNACCOUNTED: u8 = 253;
 }
 
-/// Huge pages of one size, and the names of the files about them.
+/// One huge page size and the names of its files.
 #[derive(Debug)]
 struct HugePageSize {
     name: String,
@@ -115,7 +113,7 @@ struct HugetlbV2Files {
 }
 
 impl CgroupReader {
-    /// Those that are mounted there. Nothing is read before it is asked for.
+    /// Creates a reader of the cgroups mounted at `roots`. Nothing is read until the first call.
     #[must_use]
     pub fn new(roots: &Roots) -> Self {
         let allowance = ResourceBudget::for_this_process();
@@ -130,23 +128,23 @@ impl CgroupReader {
         }
     }
 
-    /// Which versions are mounted.
+    /// Returns which cgroup versions are mounted.
     pub fn version(&self) -> Result<CgroupVersion> {
         self.with_discovered(|found| Ok(found.shared.layout.version))
     }
 
-    /// The names of the controllers that there are, as the kernel calls them, sorted.
+    /// Returns the kernel's names of the available controllers, sorted.
     pub fn controllers(&self) -> Result<Vec<String>> {
         self.with_discovered(|found| Ok(found.shared.layout.controllers.clone()))
     }
 
-    /// All groups whose path is `wanted`, sorted by path. A path begins with `/`, which
-    /// is the root's, and is the group's place in its hierarchy; one that is not UTF-8 is
-    /// left out.
+    /// Returns all cgroups whose path passes the filter, sorted by path. A path begins with `/`,
+    /// which is the root's path, and locates the cgroup in its hierarchy; paths that are not UTF-8
+    /// are left out.
     ///
-    /// Groups that are gone since are forgotten, with their descriptors; one that is
-    /// still there is the same `Arc` as before, and one that was made anew under the same
-    /// name is not.
+    /// Removed cgroups are dropped from the cache and their descriptors closed. A cgroup that
+    /// still exists is returned as the same `Arc` as before; one that was recreated under the same
+    /// name gets a new `Arc`.
     pub fn walk(&self, filter: impl Fn(&str) -> bool) -> Result<Vec<Arc<Cgroup>>> {
         self.with_discovered(|found| {
             let (groups, is_partial) = found.walk(&filter)?;
@@ -155,14 +153,14 @@ impl CgroupReader {
         })
     }
 
-    /// Why groups were left out of the last walk, if they were: there are too many.
+    /// Returns an error if the last walk left out cgroups because there are too many.
     #[must_use]
     pub fn partial_error(&self) -> Option<Error> {
         self.is_partial.load(Relaxed).then(too_many)
     }
 
-    /// The numbers of the processes in each group whose path is `wanted`, those in groups
-    /// below it left out: every process is in one group. Groups are not kept.
+    /// Calls `each` with the process IDs of each cgroup whose path passes the filter, without
+    /// those of its descendants: every process is in exactly one cgroup. Cgroups are not cached.
     pub fn processes(
         &self,
         filter: impl Fn(&str) -> bool,
@@ -183,13 +181,13 @@ impl CgroupReader {
         if is_partial { Err(too_many()) } else { Ok(()) }
     }
 
-    /// The root, which is not the one that walks find.
+    /// Returns the root cgroup. This instance is not the one that [`Self::discovery`] returns.
     pub fn root(&self) -> Result<Cgroup> {
         self.with_discovered(|found| Ok(found.shared.new_cgroup("/", 0)))
     }
 
-    /// A layout that was not found is looked for again the next time; one that was is
-    /// kept while it answers.
+    /// Runs a closure on the layout. A layout is kept until a call on it fails; then, or if none
+    /// was found, the next call looks for it again.
     fn with_discovered<T>(
         &self,
         ask: impl FnOnce(&mut DiscoveredCgroups) -> Result<T>,
@@ -208,7 +206,7 @@ impl CgroupReader {
     }
 }
 
-/// The path of a group, and of those it is in: `/`, `/a`, `/a/b`.
+/// Returns the paths of a cgroup and all its ancestors: `/`, `/a`, `/a/b`.
 pub fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     let root = (path != "/").then_some("/");
     let slashes = path.match_indices('/').skip(1);
@@ -241,7 +239,7 @@ impl DiscoveredCgroups {
 }
 
 impl CgroupContext {
-    /// Groups of a new scrape may find that block I/O is accounted by now.
+    /// Makes the next scrape detect again whether block I/O is accounted by now.
     fn reset_block_io_detection(&self) {
         let again = |how| {
             matches!(
@@ -253,8 +251,8 @@ impl CgroupContext {
         self.block_io.fetch_update(Relaxed, Relaxed, update).ok();
     }
 
-    /// Which of version 1's files has block I/O, as the root's do: that of the whole
-    /// machine. An idle group has no devices in any.
+    /// Detects which version 1 file accounts block I/O, from the files of the root, which cover
+    /// the whole host. An idle cgroup has no devices in any of them.
     fn detect_v1_block_io(self: &Arc<Self>, slot: usize) -> u8 {
         let known = self.block_io.load(Relaxed);
         if known != block_io_accounting::UNDETECTED {
@@ -271,7 +269,7 @@ impl CgroupContext {
         how
     }
 
-    /// Whether a disk was ever read or written, so that the root must have done it.
+    /// Whether a disk was ever read or written; the root's files must then list it.
     fn has_disk_activity(&self) -> bool {
         let Ok(text) = dir::read(&self.diskstats) else {
             return false;
@@ -282,14 +280,14 @@ impl CgroupContext {
                 let virtual_ones = ["loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd"];
                 !virtual_ones.iter().any(|kind| name.starts_with(kind))
             });
-            // Reads and writes that were completed.
+            // Completed reads and writes.
             is_disk && fields.step_by(4).take(2).any(|count| count != "0")
         })
     }
 }
 
 impl HugePageSize {
-    /// All that the kernel has, in order.
+    /// All sizes that the kernel supports, in ascending order.
     fn read_all(roots: &Roots) -> Vec<Self> {
         let names = Dir::open(&roots.sysfs.join("kernel/mm/hugepages")).and_then(|it| it.names());
         let names = names.unwrap_or_default();
@@ -324,32 +322,32 @@ impl HugePageSize {
     }
 }
 
-/// One control group.
+/// A control group.
 #[derive(Debug)]
 pub struct Cgroup {
     path: Arc<str>,
-    /// The number of its directory in the hierarchy that is walked.
+    /// Inode number of its directory in the primary hierarchy.
     inode: u64,
-    /// The walk that saw it last.
+    /// Number of the last walk that found it.
     last_walk: AtomicU32,
     shared: Arc<CgroupContext>,
     descriptors: Descriptors,
 }
 
 impl Cgroup {
-    /// Its place in the hierarchy, which is cAdvisor's `id`.
+    /// Its path in the hierarchy; cAdvisor's `id`.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The number of its directory. Another that has its path later has another number.
+    /// Inode number of its directory. A cgroup that later gets the same path has another number.
     #[must_use]
     pub fn inode(&self) -> u64 {
         self.inode
     }
 
-    /// Time it used of all CPUs: one file, and nothing is allocated.
+    /// CPU time used. Reads one file and does not allocate.
     pub fn cpu_time(&self) -> Result<Option<Duration>> {
         let place = self.dir_for(CgroupController::Cpuacct)?;
         if place.version == InterfaceVersion::V2 {
@@ -363,7 +361,7 @@ impl Cgroup {
         }
     }
 
-    /// Bytes that are charged to it: one file, and nothing is allocated.
+    /// Charged memory in bytes. Reads one file and does not allocate.
     pub fn memory_usage(&self) -> Result<u64> {
         let place = self.dir_for(CgroupController::Memory)?;
         match place.version {
@@ -372,14 +370,14 @@ impl Cgroup {
         }
     }
 
-    /// Processes and threads: one file, and nothing is allocated.
+    /// Number of processes and threads. Reads one file and does not allocate.
     pub fn tasks(&self) -> Result<u64> {
         self.dir_for(CgroupController::Pids)?
             .read(TASKS, parse::number)
     }
 
-    /// Bytes read from and written to the devices that count: one file, and nothing is
-    /// allocated. Nothing where the kernel does not count.
+    /// Bytes read from and written to the devices that pass the filter; `None` where the kernel
+    /// does not account block I/O. Reads one file and does not allocate.
     pub fn disk_bytes(&self, filter: impl FnMut(u32, u32) -> bool) -> Result<Option<(u64, u64)>> {
         let place = self.dir_for(CgroupController::Io)?;
         if place.version == InterfaceVersion::V2 {
@@ -391,8 +389,8 @@ impl Cgroup {
         }
     }
 
-    /// What it used of the CPUs. On hybrid machines the unified hierarchy counts this too,
-    /// and libvirt makes none of version 1's groups for it then.
+    /// CPU usage. On hybrid hosts, the unified hierarchy counts CPU time as well, and libvirt then
+    /// creates none of the version 1 cgroups for it.
     pub fn cpu(&self) -> Result<CgroupCpu> {
         let place = self.dir_for(CgroupController::Cpuacct)?;
         if place.version == InterfaceVersion::V2 {
@@ -409,8 +407,8 @@ impl Cgroup {
         }
     }
 
-    /// Time it used of each CPU, by its number; version 1 only. CPUs that there could be
-    /// and are not have 0.
+    /// CPU time used per CPU number; version 1 only. CPUs that are possible but not present report
+    /// 0.
     pub fn percpu_usage(&self) -> Result<Vec<(u32, Duration)>> {
         let place = self.dir_for(CgroupController::Cpuacct)?;
         match place.version {
@@ -419,7 +417,7 @@ impl Cgroup {
         }
     }
 
-    /// What it may use of the CPUs.
+    /// CPU limits and shares.
     pub fn cpu_limits(&self) -> Result<CpuLimits> {
         let place = self.dir_for(CgroupController::Cpu)?;
         match place.version {
@@ -428,7 +426,7 @@ impl Cgroup {
         }
     }
 
-    /// What it has in memory. The root has what the kernel says of it.
+    /// Memory usage. The root reports only what the kernel has for it.
     pub fn memory(&self) -> Result<CgroupMemory> {
         let place = self.dir_for(CgroupController::Memory)?;
         match place.version {
@@ -437,8 +435,7 @@ impl Cgroup {
         }
     }
 
-    /// What it may have in memory; version 2's root has no such files, and version 1's
-    /// says that there is no limit.
+    /// Memory limits. The root has no such files in version 2 and reports no limit in version 1.
     pub fn memory_limits(&self) -> Result<MemoryLimits> {
         let place = self.dir_for(CgroupController::Memory)?;
         match place.version {
@@ -447,7 +444,7 @@ impl Cgroup {
         }
     }
 
-    /// What it has in memory on each NUMA node; only kernels that know of such nodes say.
+    /// Memory per NUMA node, if the kernel supports NUMA.
     pub fn numa_pages(&self) -> Result<Vec<NumaPages>> {
         let place = self.dir_for(CgroupController::Memory)?;
         match place.version {
@@ -456,7 +453,7 @@ impl Cgroup {
         }
     }
 
-    /// Whether its memory follows it when it is moved to other NUMA nodes; version 1 only.
+    /// Whether its memory migrates when it is moved to other NUMA nodes; version 1 only.
     pub fn memory_migrates(&self) -> Result<bool> {
         let Some(cpuset) = &self.shared.layout.cpuset else {
             return self.not_found();
@@ -466,7 +463,7 @@ impl Cgroup {
         Ok(text.parse_number::<u64>()? != 0)
     }
 
-    /// Its tasks and how many there may be; the root has no such files.
+    /// Number of its tasks and their limit; the root has no such files.
     pub fn pids(&self) -> Result<Pids> {
         let place = self.dir_for(CgroupController::Pids)?;
         Ok(Pids {
@@ -478,20 +475,20 @@ impl Cgroup {
         })
     }
 
-    /// The numbers of the processes in it, not in those below it.
+    /// IDs of its processes, without those of its descendants.
     pub fn processes(&self) -> Result<Vec<u32>> {
         let place = self.primary_dir();
         match place.read(
             CgroupFile::with_short_reads(c"cgroup.procs"),
             parse::processes,
         ) {
-            // Of a group of threads only `cgroup.threads` can be read.
+            // In a threaded cgroup, only `cgroup.threads` can be read.
             Err(error) if error.is_unavailable() => self.not_found(),
             processes => processes,
         }
     }
 
-    /// How long its tasks waited; on hybrid machines as the unified hierarchy says.
+    /// Time its tasks were stalled; on hybrid hosts from the unified hierarchy.
     pub fn pressure(&self) -> Result<CgroupPressure> {
         match self.shared.layout.unified {
             Some(slot) => v2::pressure(self.dir_in(slot, InterfaceVersion::V2)),
@@ -499,7 +496,7 @@ impl Cgroup {
         }
     }
 
-    /// What it did to block devices.
+    /// Its block device I/O.
     pub fn block_io(&self) -> Result<BlockIo> {
         let place = self.dir_for(CgroupController::Io)?;
         if place.version == InterfaceVersion::V2 {
@@ -516,7 +513,7 @@ impl Cgroup {
         }
     }
 
-    /// Its huge pages, by size.
+    /// Its huge page usage, by page size.
     pub fn huge_pages(&self) -> Result<Vec<HugePages>> {
         let place = self.dir_for(CgroupController::Hugetlb)?;
         let mut all = Vec::new();
@@ -525,15 +522,15 @@ impl Cgroup {
                 InterfaceVersion::V1 => v1::huge_pages(place, size)?,
                 InterfaceVersion::V2 => v2::huge_pages(place, size)?,
             };
-            // Where one is missing, the controller is off.
+            // If one file is missing, the controller is disabled.
             let Some(pages) = pages else { break };
             all.push(pages);
         }
         Ok(all)
     }
 
-    /// When it was made, from 1970 on: the earliest time that any of its directories
-    /// shows. The root was not made.
+    /// Creation time since the Unix epoch: the earliest time that any of its directories shows.
+    /// The root has none.
     pub fn created(&self) -> Result<Duration> {
         if self.is_root() {
             return self.not_found();

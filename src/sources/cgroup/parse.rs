@@ -1,13 +1,13 @@
-//! The shapes of control groups' files, from bytes and without allocation.
+//! Parsers for the formats of cgroup files. They read bytes; only lists allocate.
 
 use std::{fmt::Display, time::Duration};
 
 use super::stats::{NumaPages, PageKind, PressureStall};
 
-/// A line that is not what its documentation promises.
+/// A line that does not match its documented format.
 #[derive(Debug, PartialEq)]
 pub(super) struct CgroupParseError {
-    /// Counted from one.
+    /// Line number, counted from one.
     pub(super) line: usize,
     pub(super) reason: String,
 }
@@ -28,7 +28,7 @@ impl CgroupParseError {
     }
 }
 
-/// A number without a sign; nothing if it is anything else or too large.
+/// Parses an unsigned number; `None` if it is anything else or too large.
 pub(super) fn decimal(word: &[u8]) -> Option<u64> {
     if word.is_empty() {
         return None;
@@ -39,13 +39,13 @@ pub(super) fn decimal(word: &[u8]) -> Option<u64> {
     })
 }
 
-/// A file that holds one number.
+/// Parses a file that holds one number.
 pub(super) fn number(bytes: &[u8]) -> CgroupParseResult<u64> {
     let word = bytes.trim_ascii();
     decimal(word).ok_or_else(|| CgroupParseError::not_a_number(1, b"value", word))
 }
 
-/// A file that holds one number, or `max` for no limit.
+/// Parses a file that holds one number, or `max` for no limit.
 pub(super) fn limit(bytes: &[u8]) -> CgroupParseResult<Option<u64>> {
     match bytes.trim_ascii() {
         b"max" => Ok(None),
@@ -53,7 +53,7 @@ pub(super) fn limit(bytes: &[u8]) -> CgroupParseResult<Option<u64>> {
     }
 }
 
-/// A file that holds one number, or a negative one for no limit.
+/// Parses a file that holds one number, negative for no limit.
 pub(super) fn limit_unless_negative(bytes: &[u8]) -> CgroupParseResult<Option<u64>> {
     match bytes.trim_ascii() {
         [b'-', digits @ ..] if decimal(digits).is_some() => Ok(None),
@@ -61,7 +61,7 @@ pub(super) fn limit_unless_negative(bytes: &[u8]) -> CgroupParseResult<Option<u6
     }
 }
 
-/// `cpu.max`: the quota in microseconds or `max`, and the period.
+/// Parses `cpu.max`: the quota in microseconds or `max`, and the period in microseconds.
 pub(super) fn quota_and_period(bytes: &[u8]) -> CgroupParseResult<(Option<u64>, u64)> {
     let mut words = words(bytes);
     let quota = limit(words.next().unwrap_or_default())?;
@@ -72,7 +72,7 @@ pub(super) fn quota_and_period(bytes: &[u8]) -> CgroupParseResult<(Option<u64>, 
     }
 }
 
-/// A file of lines `KEY VALUE`.
+/// Iterates over a file of lines `KEY VALUE`.
 pub(super) fn flat_keyed(bytes: &[u8]) -> impl Iterator<Item = (&[u8], KeyedValue<'_>)> {
     lines(bytes).filter_map(|(number, line)| {
         let space = line.iter().position(|b| *b == b' ')?;
@@ -86,7 +86,7 @@ pub(super) fn flat_keyed(bytes: &[u8]) -> impl Iterator<Item = (&[u8], KeyedValu
     })
 }
 
-/// What stands beside a key.
+/// The value of a key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeyedValue<'a> {
     line: usize,
@@ -109,15 +109,15 @@ impl KeyedValue<'_> {
     }
 }
 
-/// One key's number of a file of lines `KEY VALUE`.
+/// Returns the number of one key in a file of lines `KEY VALUE`.
 pub(super) fn number_for_key(bytes: &[u8], key: &[u8]) -> CgroupParseResult<Option<u64>> {
     let mut all = flat_keyed(bytes);
     let found = all.find(|(name, _)| *name == key);
     found.map(|(_, value)| value.number()).transpose()
 }
 
-/// A `*.pressure` file: `some avg10=0.00 avg60=0.00 avg300=0.00 total=440732`, and the
-/// same for `full`, which older kernels do not have for the CPU.
+/// Parses a `*.pressure` file: `some avg10=0.00 avg60=0.00 avg300=0.00 total=440732`, and the same
+/// for `full`, which older kernels lack for the CPU.
 pub(super) fn pressure(bytes: &[u8]) -> CgroupParseResult<PressureStall> {
     let mut stalls = PressureStall::default();
     for (number, line) in lines(bytes) {
@@ -137,7 +137,7 @@ pub(super) fn pressure(bytes: &[u8]) -> CgroupParseResult<PressureStall> {
     Ok(stalls)
 }
 
-/// `cpuacct.usage_percpu`: nanoseconds of each possible CPU.
+/// Parses `cpuacct.usage_percpu`: nanoseconds of each possible CPU.
 pub(super) fn percpu_usage(bytes: &[u8]) -> CgroupParseResult<Vec<(u32, Duration)>> {
     let each = words(bytes).zip(0..).map(|(word, cpu)| {
         let nanos =
@@ -147,7 +147,7 @@ pub(super) fn percpu_usage(bytes: &[u8]) -> CgroupParseResult<Vec<(u32, Duration
     each.collect()
 }
 
-/// `cgroup.procs`: a process in each line.
+/// Parses `cgroup.procs`: one process ID per line.
 pub(super) fn processes(bytes: &[u8]) -> CgroupParseResult<Vec<u32>> {
     let each = lines(bytes).map(|(number, line)| {
         let process = decimal(line).and_then(|process| process.try_into().ok());
@@ -156,9 +156,9 @@ pub(super) fn processes(bytes: &[u8]) -> CgroupParseResult<Vec<u32>> {
     each.collect()
 }
 
-/// `memory.numa_stat`: lines `file=7 N0=3 N1=4` of version 1, where the sums over the
-/// groups below begin with `hierarchical_`, or `file N0=12288 N1=16384` of version 2,
-/// which has no others. The values are multiples of `size`.
+/// Parses `memory.numa_stat`: in version 1, lines `file=7 N0=3 N1=4`, where the names of
+/// hierarchical sums begin with `hierarchical_`; in version 2, lines `file N0=12288 N1=16384`,
+/// always hierarchical. Values are multiples of `size`.
 pub(super) fn numa_pages(
     bytes: &[u8],
     all_are_hierarchical: bool,
@@ -192,7 +192,7 @@ pub(super) fn numa_pages(
     Ok(all)
 }
 
-/// A device's numbers: `254:0`.
+/// Parses a device number, `254:0`.
 pub(super) fn device(word: &[u8]) -> Option<(u32, u32)> {
     let colon = word.iter().position(|b| *b == b':')?;
     let (major, minor) = word.split_at_checked(colon)?;
@@ -200,7 +200,7 @@ pub(super) fn device(word: &[u8]) -> Option<(u32, u32)> {
     Some((number(major)?, number(minor.strip_prefix(b":")?)?))
 }
 
-/// Lines that are not empty, with their numbers.
+/// Iterates over non-empty lines with their numbers.
 pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let lines = bytes.split(|b| *b == b'\n').zip(1..);
     lines
@@ -208,7 +208,7 @@ pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
         .filter(|(_, line)| !line.is_empty())
 }
 
-/// What stands between white space.
+/// Iterates over words separated by white space.
 pub(super) fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes
         .split(u8::is_ascii_whitespace)
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_all_of_the_file_and_fits() {
+    fn number_must_fill_the_file_and_fit() {
         assert_eq!(number(b"18446744073709551615\n"), Ok(u64::MAX));
         assert_eq!(number(b"0"), Ok(0));
         for bad in ["", "-1", "1 2", "x", "+1", "18446744073709551616"] {
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_is_written_in_two_ways() {
+    fn parses_both_notations_of_no_limit() {
         assert_eq!(limit(b"max\n"), Ok(None));
         assert_eq!(limit(b"4096\n"), Ok(Some(4096)));
         assert!(limit(b"min\n").is_err());
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_has_a_period_even_if_it_is_none() {
+    fn quota_always_has_a_period() {
         assert_eq!(quota_and_period(b"max 100000\n"), Ok((None, 100_000)));
         assert_eq!(
             quota_and_period(b"50000 200000\n"),
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_asked_for_must_be_a_number() {
+    fn only_requested_keys_must_be_numbers() {
         let bytes = b"anon 7\nodd x\nfile 8x\nno_value\n\nlast 9";
         let keys: Vec<_> = flat_keyed(bytes).map(|(key, _)| key).collect();
         assert_eq!(keys, [&b"anon"[..], b"odd", b"file", b"last"]);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_may_have_no_full_stall() {
+    fn cpu_pressure_may_lack_full_line() {
         let line = "some avg10=9.63 avg60=2.66 avg300=4.36 total=1381500003\n";
         let both = format!("{line}full avg10=0.00 avg60=0.00 avg300=0.00 total=12\n");
         let some = Some(Duration::from_micros(1_381_500_003));
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn cpus_are_numbered_by_their_place() {
+    fn percpu_usage_is_numbered_by_position() {
         let each = percpu_usage(b"3111725657869 0 7 \n").unwrap();
         let nanos = Duration::from_nanos;
         assert_eq!(
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_a_number_per_line() {
+    fn parses_one_process_id_per_line() {
         assert_eq!(processes(b"1\n42\n"), Ok(vec![1, 42]));
         assert_eq!(processes(b""), Ok(vec![]));
         assert_eq!(
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_a_node_are_the_groups_own_and_those_below_it() {
+    fn numa_pages_are_own_or_hierarchical() {
         let pages = |node, kind, is_hierarchical, pages| NumaPages {
             node,
             kind,
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_two_numbers() {
+    fn parses_device_numbers() {
         assert_eq!(device(b"254:16"), Some((254, 16)));
         for bad in ["254", "254:", ":0", "a:b", "1:2:3", "(null)"] {
             assert_eq!(device(bad.as_bytes()), None, "{bad}");

@@ -1,136 +1,135 @@
-//! What control groups say, in one vocabulary for both versions.
+//! Statistics and limits of cgroups, in the same types for both versions.
 
 use std::time::Duration;
 
-/// What a group used of the CPUs.
+/// CPU usage of a cgroup.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CgroupCpu {
-    /// Time on all CPUs.
+    /// CPU time on all CPUs.
     pub usage: Option<Duration>,
-    /// Time in user mode.
+    /// CPU time in user mode.
     pub user: Option<Duration>,
-    /// Time in the kernel.
+    /// CPU time in kernel mode.
     pub system: Option<Duration>,
-    /// How its quota held it back; `None` where it has no quota.
+    /// Throttling by its quota; `None` without a quota.
     pub throttling: Option<Throttling>,
 }
 
-/// How a quota of CPU time held a group back.
+/// Throttling of a cgroup by its CPU quota.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Throttling {
-    /// Periods in which it wanted to run.
+    /// Periods in which it was runnable.
     pub periods: Option<u64>,
-    /// Of those, the periods in which it was held back.
+    /// Periods in which it was throttled.
     pub throttled_periods: Option<u64>,
-    /// How long it was held back, summed over CPUs.
+    /// Throttled time, summed over CPUs.
     pub throttled: Option<Duration>,
-    /// Periods in which it ran beyond its quota by a burst.
+    /// Periods in which it exceeded its quota in a burst.
     pub burst_periods: Option<u64>,
-    /// How long it ran beyond its quota.
+    /// Time in which it exceeded its quota in bursts.
     pub burst: Option<Duration>,
 }
 
-/// What a group may use of the CPUs.
+/// CPU limits and shares of a cgroup.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CpuLimits {
-    /// The period of the quota.
+    /// Period of the quota.
     pub period: Option<Duration>,
-    /// Time on all CPUs in each period; `None` where there is no limit.
+    /// CPU time allowed per period on all CPUs; `None` without a limit.
     pub quota: Option<Duration>,
-    /// Its share beside others, 1024 being the default: version 1's `cpu.shares`, or
-    /// version 2's weight as the scheduler scales it, `weight * 1024 / 100`.
+    /// Relative share, 1024 by default: version 1's `cpu.shares`, or version 2's weight as scaled
+    /// by the scheduler, `weight * 1024 / 100`.
     pub shares: Option<u64>,
 }
 
-/// What a group has in memory, in bytes unless said otherwise. Sums over the groups
-/// below it where the kernel has them.
+/// Memory usage of a cgroup, in bytes unless noted otherwise, including its descendants where the
+/// kernel sums them.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CgroupMemory {
-    /// Everything that is charged to it.
+    /// All memory charged to it.
     pub usage: Option<u64>,
-    /// The most that was charged to it.
+    /// Peak of the charged memory.
     pub max_usage: Option<u64>,
-    /// How often its limit was hit.
+    /// Times its limit was hit.
     pub failcnt: Option<u64>,
     /// Anonymous memory.
     pub rss: Option<u64>,
     /// Page cache.
     pub cache: Option<u64>,
-    /// In swap.
+    /// Swap usage.
     pub swap: Option<u64>,
-    /// Files that are mapped.
+    /// Mapped files.
     pub mapped_file: Option<u64>,
-    /// Memory of the kernel's.
+    /// Kernel memory.
     pub kernel: Option<u64>,
-    /// Page cache that was used lately.
+    /// Page cache on the active LRU list.
     pub active_file: Option<u64>,
-    /// Page cache that was not used lately.
+    /// Page cache on the inactive LRU list.
     pub inactive_file: Option<u64>,
-    /// Page cache that must be written.
+    /// Page cache that is not yet written back.
     pub file_dirty: Option<u64>,
-    /// Page cache that is being written.
+    /// Page cache that is being written back.
     pub file_writeback: Option<u64>,
-    /// Page faults of the group and those below it.
+    /// Page faults, including its descendants.
     pub pgfault: Option<u64>,
-    /// Page faults of the group and those below it that had to wait for a disk.
+    /// Major page faults, including its descendants.
     pub pgmajfault: Option<u64>,
-    /// Page faults of the group itself; version 2 does not tell them apart.
+    /// Its own page faults; version 2 does not count these separately.
     pub own_pgfault: Option<u64>,
-    /// Page faults of the group itself that had to wait for a disk.
+    /// Its own major page faults.
     pub own_pgmajfault: Option<u64>,
-    /// Pages that were looked at to be reclaimed.
+    /// Pages scanned for reclaim.
     pub pgscan: Option<u64>,
-    /// Pages that were reclaimed.
+    /// Pages reclaimed.
     pub pgsteal: Option<u64>,
-    /// Pages of files that were read again soon after they had been reclaimed.
+    /// File pages that were read again soon after they were reclaimed.
     pub workingset_refault_file: Option<u64>,
-    /// Anonymous pages that were read again soon after they had been reclaimed.
+    /// Anonymous pages that were read again soon after they were reclaimed.
     pub workingset_refault_anon: Option<u64>,
-    /// How often it was throttled above `memory.high`.
+    /// Times it was throttled above `memory.high`.
     pub events_high: Option<u64>,
-    /// How often its usage was about to go over `memory.max`.
+    /// Times its usage was about to exceed `memory.max`.
     pub events_max: Option<u64>,
-    /// Tasks that the kernel killed for want of memory.
+    /// Tasks killed by the OOM killer.
     pub oom_kills: Option<u64>,
 }
 
 impl CgroupMemory {
-    /// What could not be reclaimed easily, as cAdvisor and Kubernetes reckon it: usage
-    /// less inactive page cache.
+    /// Memory that cannot easily be reclaimed, as cAdvisor and Kubernetes compute it: usage minus
+    /// inactive page cache.
     #[must_use]
     pub fn working_set(&self) -> Option<u64> {
         Some(self.usage?.saturating_sub(self.inactive_file?))
     }
 }
 
-/// How many pages of a kind a group has on one NUMA node.
+/// Number of pages of one kind on one NUMA node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NumaPages {
-    /// The node's number.
+    /// Node number.
     pub node: u32,
-    /// What they hold.
+    /// Kind of memory.
     pub kind: PageKind,
-    /// Whether those of the groups below it are among them; version 2 counts no others.
+    /// Whether descendants are included; always so in version 2.
     pub is_hierarchical: bool,
-    /// How many.
+    /// Number of pages.
     pub pages: u64,
 }
 
-/// What pages hold. Version 1 counts by the lists from which pages are reclaimed: there
-/// shared memory is anonymous, and what cannot be reclaimed is of no other kind. Version
-/// 2 counts shared memory with the files.
+/// Kind of memory. Version 1 counts by LRU list: shared memory is anonymous, and unevictable pages
+/// are of no other kind. Version 2 counts shared memory as file pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageKind {
     /// Page cache.
     File,
-    /// What is in no file.
+    /// Anonymous memory.
     Anon,
-    /// What cannot be reclaimed.
+    /// Unevictable memory.
     Unevictable,
 }
 
 impl PageKind {
-    /// All of them.
+    /// All kinds.
     pub(super) const ALL: [Self; 3] = [Self::File, Self::Anon, Self::Unevictable];
 
     /// Its name in the kernel's files.
@@ -144,59 +143,59 @@ impl PageKind {
     }
 }
 
-/// What a group may have in memory. `Some(None)` is without a limit, `None` unknown.
+/// Memory limits of a cgroup. `Some(None)` is no limit, `None` is unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct MemoryLimits {
-    /// The hard limit in bytes.
+    /// Hard limit in bytes.
     pub limit: Option<Option<u64>>,
-    /// In bytes: version 1's limit of memory and swap together, version 2's of swap.
+    /// Bytes: the limit of memory plus swap in version 1, of swap in version 2.
     pub swap_limit: Option<Option<u64>>,
-    /// What it is left with when memory is scarce, in bytes: version 1's soft limit,
-    /// version 2's `memory.low`.
+    /// Memory left to the cgroup under memory pressure, in bytes: version 1's soft limit, version
+    /// 2's `memory.low`.
     pub reservation: Option<Option<u64>>,
 }
 
-/// Tasks of a group.
+/// Tasks of a cgroup.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Pids {
     /// Processes and threads.
     pub current: Option<u64>,
-    /// How many there may be. `Some(None)` is without a limit.
+    /// Limit of processes and threads. `Some(None)` is no limit.
     pub max: Option<Option<u64>>,
 }
 
-/// How long tasks of a group waited for a resource.
+/// Stall time of a cgroup's tasks on one resource.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct PressureStall {
-    /// Time in which some task waited.
+    /// Time in which at least one task was stalled.
     pub some: Option<Duration>,
-    /// Time in which all tasks waited.
+    /// Time in which all tasks were stalled.
     pub full: Option<Duration>,
 }
 
-/// How long tasks of a group waited, by resource; `None` where it has no such file.
+/// Stall time of a cgroup's tasks by resource; `None` without a file for it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CgroupPressure {
-    /// For a CPU.
+    /// Stalled on CPU.
     pub cpu: Option<PressureStall>,
-    /// For memory.
+    /// Stalled on memory.
     pub memory: Option<PressureStall>,
-    /// For I/O.
+    /// Stalled on I/O.
     pub io: Option<PressureStall>,
 }
 
-/// What a group did to block devices.
+/// Block device I/O of a cgroup.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BlockIo {
     /// By device.
     pub devices: Vec<DeviceIo>,
-    /// Whether the kernel counts at all: version 1 on newer kernels begins to count, for
-    /// all groups, when a limit is first written for a device, and until then every file
-    /// says `Total 0`. `None` where that cannot be told from an idle group.
+    /// Whether the kernel accounts block I/O. In version 1, newer kernels start to count, for all
+    /// cgroups, when a limit is first written for a device; until then every file reads `Total 0`.
+    /// `None` where this cannot be distinguished from an idle cgroup.
     pub is_accounted: Option<bool>,
 }
 
-/// What a group did to one block device.
+/// I/O of a cgroup on one block device.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DeviceIo {
     /// Major number.
@@ -207,37 +206,37 @@ pub struct DeviceIo {
     pub read_bytes: Option<u64>,
     /// Bytes written.
     pub written_bytes: Option<u64>,
-    /// Requests to read.
+    /// Read requests.
     pub reads: Option<u64>,
-    /// Requests to write.
+    /// Write requests.
     pub writes: Option<u64>,
-    /// Bytes by operation as the kernel names them: Read, Write, Sync, Async, Discard,
-    /// Total; version 2 has only the first two, and Discard.
+    /// Bytes by the kernel's operation names: Read, Write, Sync, Async, Discard, Total; version 2
+    /// has only Read, Write and Discard.
     pub bytes_by_operation: Vec<(Operation, u64)>,
-    /// blk-iocost: how long it used the device.
+    /// blk-iocost: device time used.
     pub cost_usage: Option<Duration>,
-    /// blk-iocost: how long its requests waited.
+    /// blk-iocost: time its requests waited.
     pub cost_wait: Option<Duration>,
-    /// blk-iocost: how long it was in debt.
+    /// blk-iocost: time in debt.
     pub cost_indebt: Option<Duration>,
-    /// blk-iocost: how long it was delayed.
+    /// blk-iocost: time it was delayed.
     pub cost_indelay: Option<Duration>,
 }
 
-/// A kind of request, as version 1's files name it.
+/// Kind of request, as named in version 1's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
     /// Reads.
     Read,
     /// Writes.
     Write,
-    /// Requests that somebody waits for.
+    /// Synchronous requests.
     Sync,
-    /// Requests that nobody waits for.
+    /// Asynchronous requests.
     Async,
     /// Discards.
     Discard,
-    /// All of them.
+    /// Sum of all requests.
     Total,
 }
 
@@ -259,12 +258,12 @@ impl Operation {
 /// Huge pages of one size.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct HugePages {
-    /// The size as the files are named: `2MB`.
+    /// Page size as in the file names: `2MB`.
     pub size: String,
     /// Bytes in use.
     pub usage: Option<u64>,
-    /// The most bytes that were in use.
+    /// Peak of the bytes in use.
     pub max_usage: Option<u64>,
-    /// How often the limit was hit.
+    /// Times the limit was hit.
     pub failcnt: Option<u64>,
 }

@@ -1,10 +1,10 @@
-//! Small machines in a directory, for tests.
+//! Small file trees of a host, for tests.
 
 use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
 use crate::sources::Roots;
 
-/// A tree of directories that is gone at the end of the test.
+/// A temporary directory tree, removed at the end of the test.
 pub(crate) struct TempTree(PathBuf);
 
 impl TempTree {
@@ -35,7 +35,7 @@ impl TempTree {
         fs::write(path, body).unwrap();
     }
 
-    /// Many files at once: lines `PATH: BODY`, with `;` for the end of a line.
+    /// Writes several files: lines `PATH: BODY`, with `;` for a line break.
     pub(crate) fn write_files(&self, below: &str, files: &str) {
         for line in files.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let (path, body) = line.split_once(':').unwrap();

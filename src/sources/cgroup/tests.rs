@@ -1,10 +1,11 @@
-//! Whole machines: version 1 mounted singly and together, hybrid, version 2, and this one.
+//! Tests on whole hosts: version 1 with separate and joint mounts, hybrid, version 2, and the test
+//! host.
 
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, path::Path};
 
 use super::{testing::TempTree, *};
 
-/// The readings of which the tests are, of any version.
+/// Returns a reader of a tree, with its own descriptor limits or the default ones.
 fn open_cgroups(tree: &TempTree, limits: Option<DescriptorLimits>) -> CgroupReader {
     let mut cgroups = CgroupReader::new(&tree.roots());
     cgroups.limits = limits.unwrap_or(cgroups.limits);
@@ -31,7 +32,7 @@ fn nanos(n: u64) -> Option<Duration> {
     Some(Duration::from_nanos(n))
 }
 
-/// Controllers mounted singly, with a unified hierarchy beside them.
+/// Controllers mounted separately, plus a unified hierarchy.
 fn hybrid(name: &str) -> TempTree {
     let tree = TempTree::new(name);
     tree.write_files(
@@ -80,9 +81,9 @@ fn hybrid(name: &str) -> TempTree {
 }
 
 #[test]
-fn a_hybrid_machine_says_all_but_what_no_group_has() {
+fn hybrid_host_reports_all_fields_that_exist() {
     let tree = hybrid("hybrid");
-    // With descriptors of directories, and without one.
+    // With cached directory descriptors, and without any.
     for bounds in [None, Some(DescriptorLimits { dirs: 0, files: 0 })] {
         let cgroups = open_cgroups(&tree, bounds);
         assert_eq!(cgroups.version().unwrap(), CgroupVersion::Hybrid);
@@ -150,7 +151,7 @@ fn a_hybrid_machine_says_all_but_what_no_group_has() {
 }
 
 #[test]
-fn a_group_that_has_no_directory_in_a_hierarchy_lacks_only_that() {
+fn missing_directory_in_one_hierarchy_affects_only_it() {
     let tree = hybrid("lacks");
     let cgroups = open_cgroups(&tree, None);
     let b = group(&cgroups, "/docker/b");
@@ -177,7 +178,7 @@ fn a_group_that_has_no_directory_in_a_hierarchy_lacks_only_that() {
 }
 
 #[test]
-fn on_a_hybrid_machine_the_unified_hierarchy_counts_for_who_has_no_other() {
+fn hybrid_cpu_falls_back_to_unified_hierarchy() {
     let tree = hybrid("unified-cpu");
     tree.write_files(
         "sys/fs/cgroup",
@@ -200,7 +201,7 @@ fn on_a_hybrid_machine_the_unified_hierarchy_counts_for_who_has_no_other() {
 }
 
 #[test]
-fn an_error_names_the_file_and_the_line() {
+fn error_names_file_and_line() {
     let tree = hybrid("damaged");
     tree.write(
         "sys/fs/cgroup/memory/docker/b/memory.stat",
@@ -214,7 +215,7 @@ fn an_error_names_the_file_and_the_line() {
 }
 
 #[test]
-fn block_io_that_the_kernel_does_not_count_is_not_called_none() {
+fn unaccounted_block_io_is_not_zero() {
     let tree = hybrid("uncounted");
     let nothing = "sys/fs/cgroup/blkio/blkio.throttle.io_service_bytes_recursive";
     tree.write(nothing, "Total 0\n");
@@ -238,10 +239,10 @@ fn block_io_that_the_kernel_does_not_count_is_not_called_none() {
     }
     let io = group(&cgroups, "/docker/a").block_io().unwrap();
     assert_eq!(io.devices, []);
-    // A limit is written, and counting begins.
+    // A limit is written, and the kernel starts to count.
     tree.write(nothing, "254:0 Read 9\nTotal 9\n");
     assert_eq!(accounted(), Some(true));
-    // What BFQ counts later counts from another beginning.
+    // BFQ appears later and counts from a different start: it is not used.
     tree.write(
         "sys/fs/cgroup/blkio/blkio.bfq.io_service_bytes_recursive",
         "254:0 Read 1\nTotal 1\n",
@@ -287,7 +288,7 @@ fn v2(name: &str) -> TempTree {
 }
 
 #[test]
-fn version_2_says_the_same_in_other_words() {
+fn v2_fills_the_same_fields() {
     let tree = v2("v2");
     for bounds in [None, Some(DescriptorLimits { dirs: 0, files: 0 })] {
         let cgroups = open_cgroups(&tree, bounds);
@@ -345,7 +346,7 @@ fn version_2_says_the_same_in_other_words() {
 }
 
 #[test]
-fn only_what_is_wanted_is_found_at_any_depth_and_in_order() {
+fn walk_filters_and_sorts_at_any_depth() {
     let tree = v2("order");
     let below = "sys/fs/cgroup";
     for path in ["b/x", "b-c", "a/z/y/x", "a/a", "file-only"] {
@@ -379,7 +380,7 @@ fn only_what_is_wanted_is_found_at_any_depth_and_in_order() {
 }
 
 #[test]
-fn every_process_is_in_one_group_and_no_group_is_kept_for_it() {
+fn processes_are_listed_once_and_cgroups_not_cached() {
     let tree = hybrid("processes");
     tree.write_files(
         "sys/fs/cgroup/memory",
@@ -413,7 +414,7 @@ fn every_process_is_in_one_group_and_no_group_is_kept_for_it() {
 }
 
 #[test]
-fn a_group_stays_the_same_until_it_is_removed_or_made_anew() {
+fn cgroup_is_reused_until_removed_or_recreated() {
     let tree = v2("same");
     let slice = tree.path("sys/fs/cgroup/system.slice");
     let cgroups = open_cgroups(&tree, None);
@@ -421,7 +422,7 @@ fn a_group_stays_the_same_until_it_is_removed_or_made_anew() {
     assert!(a.pids().is_ok());
     assert!(Arc::ptr_eq(&a, &group(&cgroups, "/system.slice/a.scope")));
 
-    // Another of the same name, made while the first was there: it has another number.
+    // A cgroup of the same name, created while the first existed: its inode number differs.
     tree.write("sys/fs/cgroup/system.slice/next/pids.current", "77\n");
     fs::remove_dir_all(slice.join("a.scope")).unwrap();
     assert!(a.pids().unwrap_err().is_gone());
@@ -446,7 +447,7 @@ fn a_group_stays_the_same_until_it_is_removed_or_made_anew() {
 }
 
 #[test]
-fn a_directory_that_is_replaced_in_another_hierarchy_is_noticed() {
+fn replaced_directory_in_another_hierarchy_is_noticed() {
     let tree = hybrid("replaced");
     let cgroups = open_cgroups(&tree, None);
     let before = group(&cgroups, "/docker/a");
@@ -463,7 +464,7 @@ fn a_directory_that_is_replaced_in_another_hierarchy_is_noticed() {
 }
 
 #[test]
-fn what_is_kept_is_bounded_and_given_back() {
+fn cached_descriptors_are_limited_and_released() {
     let tree = hybrid("bounded");
     let cgroups = open_cgroups(&tree, Some(DescriptorLimits { dirs: 2, files: 9 }));
     let left = || {
@@ -483,7 +484,7 @@ fn what_is_kept_is_bounded_and_given_back() {
 }
 
 #[test]
-fn hierarchies_that_are_mounted_later_are_found() {
+fn hierarchies_mounted_later_are_found() {
     let tree = TempTree::new("later");
     let cgroups = open_cgroups(&tree, None);
     assert!(cgroups.walk(|_| true).unwrap_err().is_gone());
@@ -492,7 +493,7 @@ fn hierarchies_that_are_mounted_later_are_found() {
 }
 
 #[test]
-fn a_file_longer_than_the_buffer_is_read_to_its_end() {
+fn file_longer_than_buffer_is_read_completely() {
     let tree = v2("long");
     let line = "1\n";
     let body = line.repeat(50_000);
@@ -505,13 +506,13 @@ fn a_file_longer_than_the_buffer_is_read_to_its_end() {
     assert_eq!(a.block_io().unwrap().devices.len(), 2000);
 }
 
-/// This machine's groups, if it shows any.
+/// The test host's cgroups, if any are visible.
 fn host_cgroups() -> Option<CgroupReader> {
     let cgroups = CgroupReader::new(&Roots::for_test_host());
     cgroups.version().is_ok().then_some(cgroups)
 }
 
-/// Says that a test cannot run here, and what it needs.
+/// Reports that a test cannot run here, and what it needs.
 fn skip_or_fail(what: &str) {
     assert!(
         std::env::var_os("STRATA_TEST_REQUIRE").is_none(),
@@ -520,7 +521,7 @@ fn skip_or_fail(what: &str) {
     eprintln!("skipped: needs {what}");
 }
 
-/// A group of this machine's, in the hierarchies of memory and time.
+/// A real cgroup of the test host, in the hierarchies of memory and CPU time.
 struct LiveCgroup(Vec<PathBuf>);
 
 impl LiveCgroup {
@@ -556,7 +557,7 @@ impl Drop for LiveCgroup {
 }
 
 #[test]
-fn a_removed_group_of_the_kernels_says_so_even_if_another_has_its_name() {
+fn removed_cgroup_is_detected_even_if_name_is_reused() {
     let Some(cgroups) = host_cgroups() else {
         return skip_or_fail("control groups");
     };
@@ -571,7 +572,7 @@ fn a_removed_group_of_the_kernels_says_so_even_if_another_has_its_name() {
     assert!(first.processes().unwrap().is_empty());
     let since = first.created().unwrap();
     assert!(since > Duration::from_secs(1_700_000_000));
-    // Twice: the second time from kept descriptors.
+    // Twice: the second time through cached descriptors.
     for _ in 0..2 {
         if let Ok(memory) = first.memory() {
             assert_eq!(memory.oom_kills, Some(0));
@@ -597,7 +598,7 @@ fn a_removed_group_of_the_kernels_says_so_even_if_another_has_its_name() {
 }
 
 #[test]
-fn a_setting_is_read_anew_once_it_was_written_or_its_directory_replaced() {
+fn setting_is_read_again_after_write_or_replacement() {
     let Some(cgroups) = host_cgroups() else {
         return skip_or_fail("control groups");
     };
@@ -615,20 +616,20 @@ fn a_setting_is_read_anew_once_it_was_written_or_its_directory_replaced() {
     for changed in [512, 2048] {
         let before = shares(&first).unwrap();
         fs::write(dir.join("cpu.shares"), changed.to_string()).unwrap();
-        // A walk is what looks for writes: until then nothing is read.
+        // Only a walk reads the inotify events: until then the cached value is used.
         assert_eq!(shares(&first).unwrap(), before);
         assert!(Arc::ptr_eq(&walked(), &first));
         assert_eq!(shares(&first).unwrap(), changed);
     }
 
-    // This is not where groups are looked for.
+    // This hierarchy is not the primary one.
     fs::remove_dir(dir).unwrap();
     fs::create_dir(dir).unwrap();
     assert!(shares(&walked()).unwrap_err().is_gone());
     let second = walked();
     assert!(!Arc::ptr_eq(&second, &first));
     assert_eq!(shares(&second).unwrap(), 1024);
-    // Both watched the same directory of memory; the other one goes on.
+    // Both cgroups watched the same memory directory; the second watch stays active.
     let limit = |group: &Cgroup| group.memory_limits().unwrap().limit.unwrap();
     assert_eq!((limit(&first), limit(&second)), (None, None));
     drop(first);
@@ -645,7 +646,7 @@ fn a_setting_is_read_anew_once_it_was_written_or_its_directory_replaced() {
 }
 
 #[test]
-fn the_root_of_this_machine_is_what_its_files_say() {
+fn root_of_test_host_matches_its_files() {
     let Some(cgroups) = host_cgroups() else {
         return skip_or_fail("control groups");
     };
@@ -673,7 +674,7 @@ fn the_root_of_this_machine_is_what_its_files_say() {
 }
 
 #[test]
-fn a_group_is_in_all_that_its_path_begins_with() {
+fn ancestors_are_all_path_prefixes() {
     let above = |path| ancestors(path).collect::<Vec<_>>();
     assert_eq!(above("/"), ["/"]);
     assert_eq!(above("/a"), ["/", "/a"]);

@@ -1,5 +1,5 @@
-//! Version 1's files, documented in `Documentation/admin-guide/cgroup-v1` and, as far as
-//! they are, in `sched-bwc.rst`.
+//! Reads cgroup v1 files, documented in `Documentation/admin-guide/cgroup-v1` and, in part, in
+//! `sched-bwc.rst`.
 
 use std::time::Duration;
 
@@ -35,12 +35,11 @@ const SWAP_LIMIT: CgroupFile<'_> =
 const SOFT_LIMIT: CgroupFile<'_> =
     CgroupFile::setting(c"memory.soft_limit_in_bytes", Setting::Reservation);
 
-/// Limits above this are none: the kernel's largest is 2^63 less a page.
+/// Larger limits mean no limit: the kernel's maximum is 2^63 minus one page.
 const NO_LIMIT: u64 = 1 << 62;
 
-/// Bytes and requests of block devices, in the order in which cAdvisor looks for them:
-/// BFQ's, those of CFQ, which is gone since 5.0, and those of throttling, with and
-/// without the groups below.
+/// Files of bytes and requests of block devices, in the order in which cAdvisor tries them: BFQ's,
+/// CFQ's, which was removed in 5.0, and those of throttling, with and without descendants.
 pub(super) const BLOCK_IO: [(CgroupFile<'_>, CgroupFile<'_>); 4] = [
     (
         CgroupFile::hot(c"blkio.bfq.io_service_bytes_recursive", HotFile::Io),
@@ -60,8 +59,8 @@ pub(super) const BLOCK_IO: [(CgroupFile<'_>, CgroupFile<'_>); 4] = [
     ),
 ];
 
-/// Time is that of `cpuacct.stat`, which is as fine as a clock tick only, but adds up to
-/// the usage; `cpuacct.usage_user` and `_sys` are finer and do not: they are sampled.
+/// User and system time are from `cpuacct.stat`, which has only clock tick resolution but adds up
+/// to the usage. `cpuacct.usage_user` and `_sys` are finer but sampled, and do not add up.
 pub(super) fn cpu(cpuacct: CgroupDir<'_>, cpu: Option<CgroupDir<'_>>) -> Result<CgroupCpu> {
     let usage = cpuacct.read(USAGE, parse::number)?;
     let (user, system) = cpuacct
@@ -114,7 +113,7 @@ pub(super) fn percpu_usage(cpuacct: CgroupDir<'_>) -> Result<Vec<(u32, Duration)
 
 pub(super) fn cpu_limits(cpu: CgroupDir<'_>) -> Result<CpuLimits> {
     let shares = cpu.read(SHARES, parse::number)?;
-    // Without CONFIG_CFS_BANDWIDTH there are none of these.
+    // Without CONFIG_CFS_BANDWIDTH, none of these files exists.
     let period = cpu.read_if_available(PERIOD, parse::number)?;
     let quota = cpu.read_if_available(QUOTA, parse::limit_unless_negative)?;
     Ok(CpuLimits {
@@ -137,8 +136,8 @@ pub(super) fn memory(group: CgroupDir<'_>) -> Result<CgroupMemory> {
     Ok(memory)
 }
 
-/// The sums over the groups below begin with `total_`; where memory is not charged to
-/// parents they are the group's own numbers.
+/// Names of sums over descendants begin with `total_`; where memory is not charged to parents,
+/// they are the cgroup's own values.
 fn memory_stat(bytes: &[u8]) -> CgroupParseResult<CgroupMemory> {
     let mut memory = CgroupMemory::default();
     for (key, value) in parse::flat_keyed(bytes) {
@@ -181,7 +180,7 @@ pub(super) fn memory_limits(group: CgroupDir<'_>) -> Result<MemoryLimits> {
     })
 }
 
-/// Devices in the file at this place of [`BLOCK_IO`].
+/// Returns the devices in the file with this index in [`BLOCK_IO`].
 pub(super) fn block_io(group: CgroupDir<'_>, index: usize) -> Result<BlockIo> {
     let mut io = BlockIo {
         devices: Vec::new(),
@@ -196,7 +195,7 @@ pub(super) fn block_io(group: CgroupDir<'_>, index: usize) -> Result<BlockIo> {
     Ok(io)
 }
 
-/// The first of [`BLOCK_IO`] in which the root has devices.
+/// Returns the index of the first of [`BLOCK_IO`] in which the root has devices.
 pub(super) fn detect_block_io_files(root: CgroupDir<'_>) -> Option<usize> {
     let has_devices = |bytes: &[u8]| {
         let mut lines = parse::lines(bytes);
@@ -204,7 +203,7 @@ pub(super) fn detect_block_io_files(root: CgroupDir<'_>) -> Option<usize> {
     };
     BLOCK_IO
         .iter()
-        // Not kept open: each would be taken for the first.
+        // The descriptor is not cached: it would be reused for each of the files.
         .position(|(bytes, _)| {
             let once = CgroupFile::new(bytes.name);
             root.read(once, has_devices).unwrap_or(false)
@@ -219,7 +218,7 @@ pub(super) fn memory_usage(group: CgroupDir<'_>) -> Result<u64> {
     group.read(MEMORY, parse::number)
 }
 
-/// Bytes read and written, in the file at this place of [`BLOCK_IO`].
+/// Returns bytes read and written, from the file with this index in [`BLOCK_IO`].
 pub(super) fn disk_bytes(
     group: CgroupDir<'_>,
     index: usize,
@@ -244,10 +243,10 @@ pub(super) fn disk_bytes(
     })
 }
 
-/// Numbers of a device, the name of an operation, and a value.
+/// Device number, name of the operation, value.
 type OperationLine<'a> = ((u32, u32), &'a [u8], &'a [u8]);
 
-/// A line `254:0 Read 4096`; the last one, `Total 4096`, has no device.
+/// Parses a line `254:0 Read 4096`; the last line, `Total 4096`, has no device.
 fn operation_line(line: &[u8]) -> Option<OperationLine<'_>> {
     let mut words = parse::words(line);
     let device = parse::device(words.next()?)?;
@@ -335,7 +334,7 @@ pub(super) fn huge_pages(group: CgroupDir<'_>, size: &HugePageSize) -> Result<Op
 mod tests {
     use super::*;
 
-    /// From a 6.18 kernel, trimmed, with values that differ.
+    /// From a 6.18 kernel, trimmed; each value is different.
     const STAT: &[u8] = b"cache 1\nrss 2\nmapped_file 3\nworkingset_refault_file 4\n\
         pgfault 5\npgmajfault 6\ninactive_file 7\nhierarchical_memory_limit 9223372036854771712\n\
         total_cache 11\ntotal_rss 12\ntotal_shmem 13\ntotal_mapped_file 14\ntotal_dirty 15\n\
@@ -344,7 +343,7 @@ mod tests {
         total_active_file 23\ntotal_unevictable 24\n";
 
     #[test]
-    fn memory_is_that_of_the_groups_below_too() {
+    fn memory_includes_descendants() {
         let expected = CgroupMemory {
             cache: Some(11),
             rss: Some(12),
@@ -366,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_old_kernel_does_not_say_of_memory_is_unknown() {
+    fn memory_missing_in_old_kernels_is_none() {
         let memory = memory_stat(b"pgfault 5\ntotal_cache 1\ntotal_rss 2\n").unwrap();
         assert_eq!((memory.swap, memory.file_dirty), (None, None));
         let damaged = memory_stat(b"pgfault 5\ntotal_cache 1x\n").unwrap_err();
@@ -379,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn throttling_is_in_nanoseconds_and_bursts_are_newer() {
+    fn throttling_is_in_nanoseconds_and_bursts_are_optional() {
         let old = Throttling {
             periods: Some(10),
             throttled_periods: Some(4),
@@ -399,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn time_by_mode_is_in_ticks() {
+    fn user_and_system_time_are_in_ticks() {
         let per_second = rustix::param::clock_ticks_per_second();
         let text = format!("user {}\nsystem 0\n", per_second * 3);
         let seconds = |n| Some(Duration::from_secs(n));
@@ -412,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_a_device_is_the_sum_of_all() {
+    fn line_without_device_is_the_total() {
         let mut devices = Vec::new();
         io_service_bytes(
             b"254:0 Read 1\n254:0 Write 2\n254:0 Sync 3\n254:0 Async 4\n254:0 Discard 5\n\

@@ -1,4 +1,4 @@
-//! Version 2's files, documented in `Documentation/admin-guide/cgroup-v2.rst`.
+//! Reads cgroup v2 files, documented in `Documentation/admin-guide/cgroup-v2.rst`.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ const IO_PRESSURE: CgroupFile<'_> = CgroupFile::hot(c"io.pressure", HotFile::IoP
 
 pub(super) fn cpu(group: CgroupDir<'_>) -> Result<CgroupCpu> {
     let mut cpu = group.read(CPU_STAT, cpu_stat)?;
-    // The numbers are there, and 0, without a quota too.
+    // The counters exist, with value 0, even without a quota.
     let has_quota = cpu.throttling.is_some() && {
         let max = group.read_optional(CPU_MAX, OptionalFile::CpuMax, parse::quota_and_period)?;
         matches!(max, Some((Some(_), _)))
@@ -46,7 +46,7 @@ pub(super) fn cpu(group: CgroupDir<'_>) -> Result<CgroupCpu> {
     Ok(cpu)
 }
 
-/// Of a hierarchy that no controller is on.
+/// Reads CPU usage from a hierarchy without the cpu controller.
 pub(super) fn cpu_without_controller(group: CgroupDir<'_>) -> Result<CgroupCpu> {
     group.read(UNIFIED_CPU_STAT, cpu_stat)
 }
@@ -58,7 +58,7 @@ pub(super) fn cpu_time(group: CgroupDir<'_>) -> Result<Option<Duration>> {
     Ok(micros.map(Duration::from_micros))
 }
 
-/// Of a hierarchy that no controller is on.
+/// Reads CPU time from a hierarchy without the cpu controller.
 pub(super) fn cpu_time_without_controller(group: CgroupDir<'_>) -> Result<Option<Duration>> {
     let micros = group.read(UNIFIED_CPU_STAT, |bytes| {
         parse::number_for_key(bytes, b"usage_usec")
@@ -82,7 +82,7 @@ fn cpu_stat(bytes: &[u8]) -> CgroupParseResult<CgroupCpu> {
             _ => {}
         }
     }
-    // Where the controller is off there are none of them.
+    // Without the controller, none of these counters exists.
     cpu.throttling = throttling.periods.map(|_| throttling);
     Ok(cpu)
 }
@@ -100,7 +100,7 @@ pub(super) fn cpu_limits(group: CgroupDir<'_>) -> Result<CpuLimits> {
 pub(super) fn memory(group: CgroupDir<'_>) -> Result<CgroupMemory> {
     if group.cgroup.is_root() {
         let mut memory = group.read(MEMORY_STAT, memory_stat)?;
-        // Nothing is charged to the root, whose memory is everybody's.
+        // No memory is charged to the root; its `memory.stat` covers the whole host.
         memory.usage = memory.rss.zip(memory.cache).and_then(sum);
         return Ok(memory);
     }
@@ -143,7 +143,7 @@ fn memory_stat(bytes: &[u8]) -> CgroupParseResult<CgroupMemory> {
             b"pgscan" => &mut memory.pgscan,
             b"pgsteal" => &mut memory.pgsteal,
             b"workingset_refault_anon" => &mut memory.workingset_refault_anon,
-            // Before 5.9 only those of files were counted.
+            // Before 5.9, only file pages were counted.
             b"workingset_refault_file" | b"workingset_refault" => {
                 &mut memory.workingset_refault_file
             }
@@ -168,7 +168,7 @@ fn memory_events(bytes: &[u8]) -> CgroupParseResult<CgroupMemory> {
     Ok(memory)
 }
 
-/// In bytes, where version 1 has pages.
+/// Values are in bytes; version 1 counts pages.
 pub(super) fn numa_pages(group: CgroupDir<'_>) -> Result<Vec<NumaPages>> {
     let page = rustix::param::page_size() as u64;
     let file = CgroupFile::new(c"memory.numa_stat");
@@ -183,7 +183,7 @@ pub(super) fn memory_limits(group: CgroupDir<'_>) -> Result<MemoryLimits> {
     })
 }
 
-/// The kernel has all of these files or none, and may refuse them (`psi=0`).
+/// The kernel has all of these files or none, and may fail to open them (`psi=0`).
 pub(super) fn pressure(group: CgroupDir<'_>) -> Result<CgroupPressure> {
     let stalls = |file| group.read_if_available(file, parse::pressure);
     let cpu = stalls(CPU_PRESSURE)?;
@@ -204,7 +204,7 @@ pub(super) fn block_io(group: CgroupDir<'_>) -> Result<BlockIo> {
     })
 }
 
-/// Bytes read and written.
+/// Returns bytes read and written.
 pub(super) fn disk_bytes(
     group: CgroupDir<'_>,
     filter: impl FnMut(u32, u32) -> bool,
@@ -240,8 +240,8 @@ fn io_bytes(
     Ok((read, written))
 }
 
-/// Lines `254:0 rbytes=1 wbytes=2 …`. A device without numbers has no line, or on some
-/// kernels no end of one: `253:0 254:0 rbytes=1`.
+/// Parses lines `254:0 rbytes=1 wbytes=2 …`. A device without counters has no line, or on some
+/// kernels a line that does not end: `253:0 254:0 rbytes=1`.
 fn io_stat(bytes: &[u8]) -> CgroupParseResult<Vec<DeviceIo>> {
     let mut devices = Vec::new();
     for (number, line) in parse::lines(bytes) {
@@ -322,7 +322,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_is_in_microseconds() {
+    fn cpu_time_is_in_microseconds() {
         let cpu = cpu_stat(
             b"usage_usec 7\nuser_usec 4\nsystem_usec 3\nnr_periods 10\nnr_throttled 2\n\
               throttled_usec 5\nnr_bursts 1\nburst_usec 6\n",
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_has_each_number_in_its_place() {
+    fn each_memory_key_fills_its_field() {
         let memory = memory_stat(
             b"anon 1\nfile 2\nkernel 3\nkernel_stack 99\nfile_mapped 4\nfile_dirty 5\n\
               file_writeback 6\nactive_file 7\ninactive_file 8\nworkingset_refault_anon 9\n\
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn kills_are_not_all_times_that_memory_ran_out() {
+    fn oom_kills_differ_from_oom_events() {
         let events = memory_events(b"low 1\nhigh 2\nmax 3\noom 4\noom_kill 5\noom_group_kill 6\n");
         let expected = CgroupMemory {
             events_high: Some(2),
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_without_numbers_is_none() {
+    fn device_without_counters_is_skipped() {
         let devices = io_stat(
             b"7:0 \n254:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6 cost.usage=7 \
               cost.wait=8 cost.indebt=9 cost.indelay=10 new=x\n\
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_disks_are_those_of_devices_that_count() {
+    fn disk_bytes_sum_the_filtered_devices() {
         let text = b"253:0 254:0 rbytes=1 wbytes=2 rios=9\n8:16 rbytes=40 dbytes=7\n7:0 rbytes=5 wbytes=6\n";
         assert_eq!(io_bytes(text, |major, _| major != 7), Ok((41, 2)));
         assert_eq!(io_bytes(b"", |_, _| true), Ok((0, 0)));

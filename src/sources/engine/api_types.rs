@@ -1,9 +1,9 @@
-//! What engines answer, in our words. Nothing they say is believed to be short.
+//! Parses responses of container engines. No text in them is assumed to be short.
 //!
-//! An answer is Docker's, or Podman's in imitation of it: <https://docs.docker.com/reference/api/engine/>.
-//! Containers, images and settings are not read into bollard's models: these refuse a
-//! whole list for one word that they do not know, such as Podman's `stopped`, or for one
-//! that an older API does not have.
+//! Responses are Docker's, or Podman's in its Docker-compatible form:
+//! <https://docs.docker.com/reference/api/engine/>. Containers, images and settings are not parsed
+//! with bollard's models: these reject a whole list for one unknown word, such as Podman's
+//! `stopped`, or one field that an older API lacks.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -17,20 +17,20 @@ use serde_json::value::RawValue;
 use super::{Container, ContainerState, EngineKind, Health, Image, is_container_id, rfc3339};
 use crate::pattern::Pattern;
 
-/// Longer names, references and values of labels are left out.
+/// Longer names, references and label values are dropped.
 const MAX_TEXT_LEN: usize = 1024;
-/// An image may go by more names; the rest are left out.
+/// Maximum number of tags per image; the rest are dropped.
 const MAX_TAGS: usize = 100;
-/// Versions of the API up to this one are known to have what is read here.
+/// The newest API version known to have the fields that are parsed here.
 const MAX_API_VERSION: (u32, u32) = (1, 53);
 
-/// What of an engine's answers is kept of what people chose. The rest is not in the program
-/// at all, so nothing can tell it.
+/// Which user-defined names are kept of an engine's responses. Everything else is dropped while
+/// parsing, so it cannot be exposed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LabelFilter {
-    /// Labels of containers, by their exact names.
+    /// Exact names of container labels.
     pub(super) labels: BTreeSet<String>,
-    /// Names of images.
+    /// Image names.
     pub(super) images: Pattern,
 }
 
@@ -47,12 +47,12 @@ impl LabelFilter {
     }
 }
 
-/// Who an engine is.
+/// Kind and version of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EngineVersion {
     pub(super) kind: EngineKind,
     pub(super) version: Option<String>,
-    /// The version of its API to speak.
+    /// API version to use.
     pub(super) api_version: Option<String>,
 }
 
@@ -81,20 +81,20 @@ impl EngineVersion {
     }
 }
 
-/// An engine's settings, as they are written.
+/// Response of `/info`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct InfoResponse {
     cgroup_driver: Option<String>,
 }
 
-/// Which driver makes the control groups, if it is one of those that are known.
+/// Returns the cgroup driver, if it is a known one.
 pub(super) fn parse_cgroup_driver(response: &[u8]) -> serde_json::Result<Option<String>> {
     let InfoResponse { cgroup_driver } = serde_json::from_slice(response)?;
     Ok(cgroup_driver.filter(|driver| matches!(driver.as_str(), "systemd" | "cgroupfs")))
 }
 
-/// A container as it is in the list of all.
+/// A container as returned by the list of all containers.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ListedContainer {
     pub(super) id: String,
@@ -106,7 +106,7 @@ pub(super) struct ListedContainer {
     pub(super) created: Option<Duration>,
 }
 
-/// One item of the list, as it is written.
+/// One item of the list as serialized.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ContainerSummary {
@@ -121,7 +121,7 @@ struct ContainerSummary {
 }
 
 impl ListedContainer {
-    /// Those in the answer.
+    /// Parses the list of containers.
     pub(super) fn parse_list(
         response: &[u8],
         filter: &LabelFilter,
@@ -133,7 +133,7 @@ impl ListedContainer {
 
     fn from_summary(summary: ContainerSummary, filter: &LabelFilter) -> Option<Self> {
         let names = summary.names.unwrap_or_default();
-        // `/other/alias` is what another one calls it that was linked to it.
+        // `/other/alias` is the alias that another, linked container uses for it.
         let is_own = |name: &&String| !name.trim_start_matches('/').contains('/');
         let name = names.iter().find(is_own).cloned();
         Some(Self {
@@ -148,7 +148,7 @@ impl ListedContainer {
     }
 }
 
-/// The items of a list. What cannot be read costs only itself.
+/// Parses the items of a list. An invalid item is skipped; the others are kept.
 fn parse_items<T: DeserializeOwned>(
     response: &[u8],
 ) -> serde_json::Result<impl Iterator<Item = T>> {
@@ -157,16 +157,16 @@ fn parse_items<T: DeserializeOwned>(
     Ok(items.filter_map(|item| serde_json::from_str(item.get()).ok()))
 }
 
-/// A container as it is when asked for alone.
+/// A container as returned by inspect.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct InspectedContainer {
-    /// Out-of-memory events are not in the answer.
+    /// Without out-of-memory events, which the response does not contain.
     pub(super) container: Container,
-    /// Whether the engine starts it again when it ends.
+    /// Whether the engine restarts it when it exits.
     pub(super) has_restart_policy: bool,
 }
 
-/// One container, as it is written.
+/// Response of `/containers/ID/json`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct InspectResponse {
@@ -219,7 +219,7 @@ struct RestartPolicy {
 }
 
 impl InspectedContainer {
-    /// The container that the answer describes, if it describes one.
+    /// Parses the response; `None` if it describes no container.
     pub(super) fn parse(response: &[u8], filter: &LabelFilter) -> serde_json::Result<Option<Self>> {
         Ok(Self::from_response(
             serde_json::from_slice(response)?,
@@ -234,7 +234,7 @@ impl InspectedContainer {
         let health = health.and_then(|word| self::parse_health(&word));
         let exit_code = process.exit_code.filter(|code| match state {
             ContainerState::Running | ContainerState::Paused => false,
-            // It says 0 before it ever ran, and more if it could not be started.
+            // The code is 0 before the first start, and not 0 if the start failed.
             ContainerState::Created => *code != 0,
             _ => true,
         });
@@ -274,21 +274,21 @@ impl InspectedContainer {
     }
 }
 
-/// What an engine told of unasked.
+/// An event from an engine's event stream.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum EngineEvent {
-    /// Of a container.
+    /// Event of a container.
     Container {
         id: String,
         event: ContainerEvent,
-        /// When, from 1970 on.
+        /// Time since the Unix epoch.
         time: Option<Duration>,
     },
-    /// Of an image.
+    /// Event of an image.
     Image,
-    /// Of the engine: it has new settings.
+    /// The engine reloaded its configuration.
     Reloaded,
-    /// Of no interest.
+    /// Any other event; ignored.
     Other,
 }
 
@@ -304,10 +304,10 @@ pub(super) enum ContainerEvent {
     Paused,
     Unpaused,
     Renamed(String),
-    /// A health check ended, so or somehow.
+    /// A health check ended, with its result if the event contains it.
     HealthChecked(Option<Health>),
     Removed,
-    /// Something that it has to be asked about.
+    /// A change whose details require an inspect.
     Changed,
 }
 
@@ -370,7 +370,7 @@ impl EngineEvent {
     }
 }
 
-/// An image as it is in the list of all, as it is written.
+/// One item of the list of images as serialized.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ImageSummary {
@@ -380,7 +380,7 @@ struct ImageSummary {
     created: Option<i64>,
 }
 
-/// The first images in the answer, at most so many.
+/// Parses a list of images; at most `most` are returned.
 pub(super) fn parse_images(
     response: &[u8],
     most: usize,
@@ -392,7 +392,7 @@ pub(super) fn parse_images(
 
 fn image_from_summary(listed: ImageSummary, filter: &LabelFilter) -> Option<Image> {
     let mut tags = listed.repo_tags.unwrap_or_default();
-    // Docker before 25 calls what has no name so.
+    // Docker before 25 lists an untagged image under this tag.
     tags.retain(|tag| tag != "<none>:<none>" && tag.len() <= MAX_TEXT_LEN);
     let has_name = !tags.is_empty();
     tags.retain(|tag| filter.images.matches(tag));
@@ -406,7 +406,7 @@ fn image_from_summary(listed: ImageSummary, filter: &LabelFilter) -> Option<Imag
     })
 }
 
-/// A state by Docker's word for it, or by Podman's, which are a few more.
+/// Parses a state by Docker's name, or by one of Podman's additional names.
 fn parse_state(word: &str) -> Option<ContainerState> {
     match word {
         "created" | "configured" | "initialized" => Some(ContainerState::Created),
@@ -414,7 +414,7 @@ fn parse_state(word: &str) -> Option<ContainerState> {
         "paused" => Some(ContainerState::Paused),
         "restarting" => Some(ContainerState::Restarting),
         "removing" => Some(ContainerState::Removing),
-        // It ended, and what it leaves has not been cleaned up.
+        // Podman's `stopped`: the process exited, but the container is not cleaned up yet.
         "exited" | "stopped" => Some(ContainerState::Exited),
         "dead" => Some(ContainerState::Dead),
         _ => None,
@@ -430,7 +430,7 @@ fn parse_health(word: &str) -> Option<Health> {
     }
 }
 
-/// A time in seconds, if it ever was.
+/// Converts Unix seconds; `None` unless positive, as other values mean never.
 fn from_unix_seconds(seconds: i64) -> Option<Duration> {
     let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
     seconds.map(Duration::from_secs)
@@ -444,7 +444,7 @@ fn container_name(name: Option<String>) -> String {
     }
 }
 
-/// A text, or nothing if it is too long to be what it should be.
+/// Returns the text, empty if it is too long.
 fn empty_if_too_long(text: Option<String>) -> String {
     text.filter(|text| text.len() <= MAX_TEXT_LEN)
         .unwrap_or_default()
@@ -493,7 +493,7 @@ mod tests {
         )
     }
 
-    /// What happened, by an event of a container.
+    /// Returns the event of a container from its action and attributes.
     fn container_event(action: &str, attributes: &Value) -> Option<ContainerEvent> {
         let event = event(json!({
             "Type": "container", "Action": action,
@@ -512,7 +512,7 @@ mod tests {
         }
     }
 
-    /// As Docker 20.10 describes a container that runs, less what nobody reads.
+    /// Inspect response of Docker 20.10 for a running container, without unused fields.
     fn described() -> Value {
         json!({
             "Id": ID, "Created": "2026-11-21T07:49:23.156801646Z", "Name": "/web",
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_is_asked_in_the_newest_words_that_both_know() {
+    fn newest_common_api_version_is_used() {
         let docker = version(json!({
             "Components": [{"Name": "Engine", "Version": "20.10.24+dfsg1"}],
             "Version": "20.10.24+dfsg1", "ApiVersion": "1.41", "MinAPIVersion": "1.12",
@@ -570,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_is_one_of_two() {
+    fn only_known_cgroup_drivers_are_returned() {
         for (answer, driver) in [
             (
                 json!({"CgroupDriver": "systemd", "CgroupVersion": "2"}),
@@ -592,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_read_as_docker_and_podman_write_it() {
+    fn parses_lists_of_docker_and_podman() {
         let list = json!([
             {
                 "Id": ID, "Names": ["/other/alias", "/web"], "Image": "bb:1",
@@ -628,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_in_a_list_costs_only_itself() {
+    fn invalid_list_item_skips_only_itself() {
         let list = json!([
             {"Id": ID, "Names": "web"}, 7, null, {}, {"Id": "short"}, {"Id": 5},
             {"Id": ID, "State": "hibernating"},
@@ -644,7 +644,7 @@ mod tests {
     }
 
     #[test]
-    fn a_description_is_read_as_docker_writes_it() {
+    fn parses_inspect_response_of_docker() {
         let Some(inspected) = inspected(&described()) else {
             panic!("not read");
         };
@@ -672,7 +672,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_description_says_depends_on_the_state() {
+    fn inspect_fields_depend_on_state() {
         let of = |status: &str, exit_code: i64, health: &str| {
             let mut described = described();
             described["State"]["Status"] = status.into();
@@ -682,7 +682,7 @@ mod tests {
             Some((it.state, it.pid.is_some(), it.exit_code, it.health))
         };
         let (running, exited) = (ContainerState::Running, ContainerState::Exited);
-        // Podman writes an empty word for a container without a health check.
+        // Podman returns an empty status for a container without a health check.
         assert_eq!(of("running", 5, ""), Some((running, true, None, None)));
         assert_eq!(of("running", 0, "none"), Some((running, true, None, None)));
         let well = Some(Health::Healthy);
@@ -698,12 +698,12 @@ mod tests {
             of("stopping", 0, "healthy"),
             Some((running, true, None, well))
         );
-        // A word that nobody knew yet.
+        // A state that is not known yet.
         assert_eq!(
             of("running", 0, "stopped"),
             Some((running, true, None, None))
         );
-        // Of what has ended, Docker says the health that it had.
+        // Of an exited container, Docker still returns the last health.
         assert_eq!(
             of("exited", 0, "unhealthy"),
             Some((exited, false, Some(0), None))
@@ -722,7 +722,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_cannot_be_are_not_believed() {
+    fn impossible_numbers_are_dropped() {
         let mut described = described();
         described["State"]["Pid"] = (-1).into();
         described["RestartCount"] = (-1).into();
@@ -743,7 +743,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_started_again_is_known_by_the_policy() {
+    fn restart_policy_predicts_restart() {
         for (policy, is_restarted) in [
             (json!({"Name": "always"}), true),
             (json!({"Name": "unless-stopped"}), true),
@@ -761,7 +761,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_kept_by_their_exact_names() {
+    fn labels_are_kept_by_exact_name() {
         let labels = [
             ("a", "1"),
             ("ab", "2"),
@@ -775,7 +775,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_read_in_dockers_words_and_in_podmans() {
+    fn parses_events_of_docker_and_podman() {
         let none = || json!({});
         for (action, attributes, what) in [
             ("create", none(), ContainerEvent::Created),
@@ -843,7 +843,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_is_not_of_a_container_is_of_images_or_of_no_interest() {
+    fn other_events_are_of_images_or_ignored() {
         for (answer, expected) in [
             (
                 json!({"Type": "image", "Action": "tag"}),
@@ -880,7 +880,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_of_an_event_is_the_most_exact_one() {
+    fn most_precise_event_time_is_used() {
         let at = |time: &Value| {
             let mut answer = json!({"Type": "container", "Action": "start", "Actor": {"ID": ID}});
             for (name, value) in time.as_object().into_iter().flatten() {
@@ -903,7 +903,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_without_a_name_has_none() {
+    fn untagged_image_has_no_tags() {
         let of = |tags: Value, size: i64| {
             let answer = json!([{
                 "Id": "sha256:11", "ParentId": "", "RepoTags": tags, "RepoDigests": null,
@@ -926,7 +926,7 @@ mod tests {
     }
 
     #[test]
-    fn images_that_are_not_to_be_named_are_not() {
+    fn excluded_image_names_are_hidden() {
         let list = json!([{"Id": ID, "Image": "registry.example/bb:1", "State": "running"}]);
         let image = listed(&list).pop().map(|it| it.image);
         assert_eq!(image.as_deref(), Some(""));
@@ -946,8 +946,8 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_cannot_be_read_costs_only_itself() {
-        // As of 1.24, when there were fewer words.
+    fn invalid_image_skips_only_itself() {
+        // As in API version 1.24, with fewer fields.
         let old = json!({"Id": "a", "RepoTags": ["bb:1"], "Created": 7, "Size": 5});
         let list = json!([
             {"Id": "b", "RepoTags": "bb:1"}, 7, null, {}, {"Id": ""}, old, {"Id": "c"}, {"Id": "d"},

@@ -1,5 +1,5 @@
-//! What becomes of the copy when an engine lists, describes or tells something. Asks
-//! nobody: it says who has to be asked.
+//! Updates the cached containers from lists, inspect responses and events. Makes no requests: it
+//! returns what the watcher has to request.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,43 +12,42 @@ use super::{
     api_types::{ContainerEvent, EngineEvent, InspectedContainer, ListedContainer},
 };
 
-/// Of more containers that nobody has described yet no events are kept.
+/// Maximum number of containers not yet inspected whose out-of-memory events are counted.
 const MAX_PENDING_OOM: usize = 1000;
-/// Containers of one engine; more are left out.
+/// Maximum number of containers of one engine; the rest are dropped.
 pub(super) const MAX_CONTAINERS: usize = 20_000;
 
-/// What is to be done after an event.
+/// What the watcher has to do after an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum NextAction {
     /// Nothing.
     #[default]
     Nothing,
-    /// To ask about a container.
+    /// Inspect the container.
     Inspect(String),
-    /// To ask about a container, but not often: engines tell of this over and over.
+    /// Inspect the container, at a limited rate, because engines repeat this event often.
     InspectThrottled(String),
-    /// To ask no more about a container.
+    /// Cancel pending inspects of the container.
     CancelInspect(String),
-    /// To list the images.
+    /// List the images.
     ListImages,
-    /// To begin anew with everything.
+    /// List and inspect everything again.
     Resync,
 }
 
-/// What is known of containers beside what is shown.
+/// State of containers that is not exposed.
 #[derive(Debug, Default)]
 pub(super) struct ContainerCache {
-    /// Whether the engine starts a container again, by id.
+    /// Whether the engine restarts a container, by ID.
     restart_policies: HashMap<String, bool>,
-    /// Out-of-memory events of containers that nobody has described yet, by id.
+    /// Out-of-memory events of containers not yet inspected, by ID.
     pending_oom_events: HashMap<String, u64>,
-    /// Containers that the last list had and that are not shown.
+    /// Number of containers in the last list that were dropped.
     pub(super) dropped: usize,
 }
 
 impl ContainerCache {
-    /// Takes in a list of all containers. Returns the ids of those to ask about: the new
-    /// and the changed.
+    /// Applies a list of all containers. Returns the IDs to inspect: new and changed ones.
     pub(super) fn apply_list(
         &mut self,
         engine: &mut Engine,
@@ -86,7 +85,7 @@ impl ContainerCache {
         to_ask
     }
 
-    /// Takes in a description.
+    /// Applies an inspect response.
     pub(super) fn apply_inspect(&mut self, engine: &mut Engine, inspected: InspectedContainer) {
         let InspectedContainer {
             mut container,
@@ -100,7 +99,7 @@ impl ContainerCache {
         container.oom_events = known
             .map_or(0, |known| known.oom_events)
             .saturating_add(early);
-        // Docker 20.10 may say of the last end of several that it was before its start.
+        // After several runs, Docker 20.10 may report a last exit earlier than the last start.
         if !container.state.is_alive() && container.finished < container.started {
             let told = known.and_then(|known| known.finished);
             container.finished = container.finished.max(told);
@@ -113,14 +112,14 @@ impl ContainerCache {
         }
     }
 
-    /// Drops a container.
+    /// Removes a container.
     pub(super) fn remove(&mut self, engine: &mut Engine, id: &str) {
         engine.containers.remove(id);
         self.restart_policies.remove(id);
         self.pending_oom_events.remove(id);
     }
 
-    /// Takes in an event.
+    /// Applies an event.
     pub(super) fn apply_event(&mut self, engine: &mut Engine, event: EngineEvent) -> NextAction {
         let (id, what, at) = match event {
             EngineEvent::Container {
@@ -162,7 +161,7 @@ impl ContainerCache {
     }
 }
 
-/// Whether to ask about a container.
+/// Whether, and how soon, to inspect a container.
 enum InspectDecision {
     Skip,
     Immediate,
@@ -170,7 +169,7 @@ enum InspectDecision {
 }
 
 impl Container {
-    /// Changes as something happened, of which an event says less than the engine knows.
+    /// Applies an event. Returns whether an inspect has to fetch the fields that events lack.
     fn apply_event(
         &mut self,
         event: ContainerEvent,
@@ -184,7 +183,7 @@ impl Container {
             ContainerEvent::Started => {
                 self.state = ContainerState::Running;
                 self.exit_code = None;
-                // Until it is asked about, its process is not known.
+                // Unknown until the container is inspected.
                 self.pid = None;
                 self.started = at.or(self.started);
                 InspectDecision::Immediate
@@ -225,13 +224,13 @@ impl Container {
         }
     }
 
-    /// Health says something only while there is a process.
+    /// Sets the health; it applies only while the container has a process.
     fn set_health(&mut self, health: Health) {
         self.health = Some(health).filter(|_| self.state.is_alive());
     }
 }
 
-/// A container of which only the list is known.
+/// Creates a container from its list item alone.
 fn provisional(listed: ListedContainer) -> Option<Container> {
     Some(Container {
         state: listed.state?,
@@ -259,14 +258,14 @@ mod tests {
 
     use super::*;
 
-    /// An engine, and what is known beside it.
+    /// An engine and its cache.
     struct CacheFixture {
         engine: Engine,
         cache: ContainerCache,
     }
 
     impl CacheFixture {
-        /// With one container that runs and has been asked about.
+        /// Creates a fixture with one running, inspected container.
         fn with_web() -> Self {
             let mut world = Self {
                 engine: Engine::new(PathBuf::from("/run/x.sock")),
@@ -352,33 +351,33 @@ mod tests {
     }
 
     #[test]
-    fn of_a_list_only_the_new_and_the_changed_are_asked_about() {
+    fn list_requests_inspects_of_new_and_changed_only() {
         let mut world = CacheFixture::with_web();
         let running = ContainerState::Running;
         assert!(world.apply_list(&[("web", running)]).is_empty());
         let both = [("web", running), ("db", running)];
         assert_eq!(world.apply_list(&both), ["db"]);
-        // Known already, but not yet described.
+        // Listed before, but not inspected yet.
         assert_eq!(world.apply_list(&both), ["db"]);
         let paused = [("web", ContainerState::Paused), ("db", running)];
         assert_eq!(world.apply_list(&paused), ["web", "db"]);
     }
 
     #[test]
-    fn what_a_list_lacks_is_gone() {
+    fn containers_missing_from_list_are_removed() {
         let mut world = CacheFixture::with_web();
         world.apply_list(&[("db", ContainerState::Running)]);
         assert_eq!(world.ids(), ["db"]);
-        // Nothing of it is left: should it come back, it is new.
+        // Nothing of it is left: if it is listed again, it is new.
         let web = [("web", ContainerState::Running)];
         assert_eq!(world.apply_list(&web), ["web"]);
     }
 
     #[test]
-    fn a_listed_container_is_shown_before_it_is_described_and_not_for_longer_than_it_is_true() {
+    fn listed_container_is_exposed_until_inspect_contradicts() {
         let mut world = CacheFixture::with_web();
         world.apply_list(&[("web", ContainerState::Exited)]);
-        // What the list says of a known one is not believed more than its description.
+        // Of an inspected container, the list does not overwrite the inspect response.
         assert_eq!(
             (world.web().state, world.web().pid),
             (ContainerState::Running, Some(7))
@@ -392,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn containers_beyond_the_bound_are_left_out_and_counted() {
+    fn containers_beyond_limit_are_dropped_and_counted() {
         let mut world = CacheFixture::with_web();
         let ids: Vec<String> = (0..MAX_CONTAINERS + 5).map(|n| n.to_string()).collect();
         let list: Vec<_> = ids
@@ -413,20 +412,20 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_somebody_unknown_lets_it_be_asked_about() {
+    fn event_of_unknown_container_requests_inspect() {
         let mut world = CacheFixture::with_web();
         assert_eq!(
             world.apply_event("db", ContainerEvent::Started),
             inspect_action("db")
         );
         assert_eq!(world.ids(), ["web"]);
-        // Who is gone before anybody asked is not asked about.
+        // A container that is removed before its inspect is not inspected.
         let gone = NextAction::CancelInspect("db".to_owned());
         assert_eq!(world.apply_event("db", ContainerEvent::Removed), gone);
     }
 
     #[test]
-    fn a_start_is_known_at_once_and_the_process_when_it_is_asked_about() {
+    fn start_applies_at_once_and_pid_after_inspect() {
         let mut world = CacheFixture::with_web();
         world.inspect("web", ContainerState::Exited, false);
         assert_eq!(
@@ -442,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_says_all_unless_the_engine_starts_it_again() {
+    fn exit_needs_inspect_only_with_restart_policy() {
         let died = |exit_code| ContainerEvent::Died { exit_code };
         let mut world = CacheFixture::with_web();
         assert_eq!(world.apply_event("web", died(Some(3))), NextAction::Nothing);
@@ -458,7 +457,7 @@ mod tests {
             world.apply_event("web", died(Some(3))),
             inspect_action("web")
         );
-        // Of whom nobody knows whether it is.
+        // With an unknown restart policy.
         world.apply_list(&[
             ("web", ContainerState::Running),
             ("db", ContainerState::Running),
@@ -467,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn health_is_that_of_who_runs() {
+    fn health_applies_only_to_running_containers() {
         let mut world = CacheFixture::with_web();
         let well = || ContainerEvent::HealthChecked(Some(Health::Healthy));
         assert_eq!(world.apply_event("web", well()), NextAction::Nothing);
@@ -485,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lack_of_memory_is_counted_whatever_a_description_says() {
+    fn inspect_keeps_the_count_of_oom_events() {
         let mut world = CacheFixture::with_web();
         for _ in 0..2 {
             assert_eq!(
@@ -501,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lack_of_memory_is_counted_before_the_container_is_described() {
+    fn oom_events_before_first_inspect_are_counted() {
         let mut world = CacheFixture::with_web();
         assert_eq!(
             world.apply_event("db", ContainerEvent::OutOfMemory),
@@ -517,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_and_names_are_told_in_full() {
+    fn pause_and_rename_need_no_inspect() {
         let mut world = CacheFixture::with_web();
         assert_eq!(
             world.apply_event("web", ContainerEvent::Paused),
@@ -542,32 +541,32 @@ mod tests {
     }
 
     #[test]
-    fn an_end_before_the_start_is_not_believed() {
+    fn exit_time_before_start_is_replaced() {
         let mut world = CacheFixture::with_web();
         world.apply_event("web", ContainerEvent::Died { exit_code: Some(0) });
         let mut container = CacheFixture::container("web", ContainerState::Exited);
         container.finished = Some(Duration::from_secs(5));
         world.apply_inspect(container.clone(), false);
         assert_eq!(world.web().finished, Some(Duration::from_secs(20)));
-        // Of who runs it is the end of the time before.
+        // Of a running container, it is the exit of the previous run.
         container.state = ContainerState::Running;
         world.apply_inspect(container, false);
         assert_eq!(world.web().finished, Some(Duration::from_secs(5)));
     }
 
     #[test]
-    fn what_did_not_change_stays_the_very_same() {
+    fn unchanged_container_keeps_its_arc() {
         let mut world = CacheFixture::with_web();
         let before = Arc::clone(&world.engine.containers["web"]);
         world.inspect("web", ContainerState::Running, false);
         world.apply_event("web", ContainerEvent::Unpaused);
         world.apply_list(&[("web", ContainerState::Running)]);
-        // What is rendered once for each container need not be made anew.
+        // Labels cached per container stay valid.
         assert!(Arc::ptr_eq(&before, &world.engine.containers["web"]));
     }
 
     #[test]
-    fn what_is_not_of_a_container_changes_none() {
+    fn events_of_other_objects_change_no_container() {
         let mut world = CacheFixture::with_web();
         let mut tell = |event| world.cache.apply_event(&mut world.engine, event);
         assert_eq!(tell(EngineEvent::Image), NextAction::ListImages);

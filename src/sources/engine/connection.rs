@@ -1,8 +1,8 @@
-//! Asking an engine over its Unix socket, with bollard.
+//! HTTP client of an engine's Unix socket, based on bollard.
 //!
-//! bollard reads an answer to its end whatever its length, and then decodes all of it, so
-//! the bound is below it: in the socket, which ends when too much came out of it. Each
-//! request has a connection of its own, and what it may take.
+//! bollard reads a response of any length to its end and then decodes all of it. The limit is
+//! therefore applied below it: the socket reports its end once too much was read. Each request has
+//! a connection and a limit of its own.
 
 use std::{
     collections::HashMap,
@@ -51,8 +51,8 @@ use super::{
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// What an answer may take: bytes, and opening braces among them. What is decoded from
-/// `{}` takes hundreds of bytes.
+/// Maximum size of a response: bytes, and opening braces in them. Decoding `{}` takes hundreds of
+/// bytes.
 #[derive(Debug, Clone, Copy)]
 struct ResponseLimit {
     bytes: u64,
@@ -75,20 +75,20 @@ const LIST_LIMIT: ResponseLimit = ResponseLimit {
     bytes: 64 * MIB,
     braces: 500_000,
 };
-/// From one event to the next.
+/// Between two events.
 const EVENT_LIMIT: ResponseLimit = ResponseLimit {
     bytes: MIB,
     braces: 10_000,
 };
 
-/// No header is longer.
+/// Maximum length of response headers.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
-/// No reason is longer.
+/// Maximum length of an error's reason.
 const MAX_REASON_LEN: usize = 300;
 
-/// What is followed. Docker has `die`, `destroy` and `delete` where Podman has `died` and
-/// `remove`; Podman before 4.4 filters by its own words and yet tells of `die`. What
-/// engines tell of a health check's own process is left out: three events for each.
+/// Subscribed events. Docker has `die`, `destroy` and `delete` where Podman has `died` and
+/// `remove`; Podman before 4.4 filters by its own names and yet sends `die`. Events of a health
+/// check's own process are left out: engines send three for each check.
 const EVENTS: [&str; 28] = [
     "create",
     "start",
@@ -120,12 +120,12 @@ const EVENTS: [&str; 28] = [
     "prune",
 ];
 
-/// Why there is no answer.
+/// A failed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EngineError {
     operation: &'static str,
     reason: String,
-    /// Whether the engine says that there is no such thing.
+    /// Whether the engine responded that the object does not exist.
     is_not_found: bool,
 }
 
@@ -149,11 +149,11 @@ impl fmt::Display for EngineError {
 
 pub(super) type EngineResult<T> = std::result::Result<T, EngineError>;
 
-/// Whom to ask, and how.
+/// Client of one engine.
 #[derive(Debug, Clone)]
 pub(super) struct EngineClient {
     socket: Arc<Path>,
-    /// Before each path: the version of the API that is spoken.
+    /// Path prefix with the API version.
     prefix: String,
     filter: Arc<LabelFilter>,
 }
@@ -167,42 +167,42 @@ impl EngineClient {
         }
     }
 
-    /// Speaks this version of the API from now on.
+    /// Sets the API version of all further requests.
     pub(super) fn set_api_version(&mut self, version: Option<&str>) {
         self.prefix = version
             .map(|version| format!("/v{version}"))
             .unwrap_or_default();
     }
 
-    /// Who is there.
+    /// Requests kind and version of the engine.
     pub(super) async fn version(&self, timeout: Duration) -> EngineResult<EngineVersion> {
         let talk = self.new_request("version", INFO_LIMIT)?;
         let answer = talk.with_timeout(timeout, talk.docker.version()).await?;
         Ok(EngineVersion::from_response(answer))
     }
 
-    /// Which driver makes its control groups.
+    /// Requests the cgroup driver.
     pub(super) async fn cgroup_driver(&self, timeout: Duration) -> EngineResult<Option<String>> {
         let talk = self.new_request("info", INFO_LIMIT)?;
         let answer = talk.get("/info", timeout).await?;
         talk.decode(api_types::parse_cgroup_driver(&answer))
     }
 
-    /// Whether it is well.
+    /// Checks that the engine responds.
     pub(super) async fn ping(&self, timeout: Duration) -> EngineResult<()> {
         let talk = self.new_request("ping", PING_LIMIT)?;
         talk.with_timeout(timeout, talk.docker.ping()).await?;
         Ok(())
     }
 
-    /// All containers.
+    /// Lists all containers.
     pub(super) async fn containers(&self, timeout: Duration) -> EngineResult<Vec<ListedContainer>> {
         let talk = self.new_request("list of containers", LIST_LIMIT)?;
         let answer = talk.get("/containers/json?all=true", timeout).await?;
         talk.decode(ListedContainer::parse_list(&answer, &self.filter))
     }
 
-    /// One container; nothing if there is none of this id.
+    /// Inspects one container; `None` if it does not exist.
     pub(super) async fn container(
         &self,
         id: &str,
@@ -224,14 +224,14 @@ impl EngineClient {
         }
     }
 
-    /// The first images, at most so many.
+    /// Lists images; at most `most` are returned.
     pub(super) async fn images(&self, most: usize, timeout: Duration) -> EngineResult<Vec<Image>> {
         let talk = self.new_request("list of images", LIST_LIMIT)?;
         let answer = talk.get("/images/json", timeout).await?;
         talk.decode(api_types::parse_images(&answer, most, &self.filter))
     }
 
-    /// Room on disk. It takes long.
+    /// Requests disk usage. This is slow.
     pub(super) async fn disk_usage(&self, timeout: Duration) -> EngineResult<EngineDiskUsage> {
         let talk = self.new_request("sizes on disk", LIST_LIMIT)?;
         let asked = Instant::now();
@@ -239,7 +239,7 @@ impl EngineClient {
         talk.decode(EngineDiskUsage::parse(&answer, asked))
     }
 
-    /// Begins to listen. All that happens from then on is told.
+    /// Opens the event stream. It delivers all events from then on.
     pub(super) async fn events(&self, timeout: Duration) -> EngineResult<EventStream> {
         let talk = self.new_request("events", EVENT_LIMIT)?;
         let types = vec!["container", "image", "daemon"];
@@ -290,8 +290,7 @@ impl EngineClient {
         });
         let over = Arc::clone(&line);
         let transport = move |request| Arc::clone(&over).send(request);
-        // Its own time limit is that of the answer's head, in whole seconds; ours is
-        // shorter.
+        // bollard's own timeout covers the response headers, in whole seconds; ours is shorter.
         let docker = Docker::connect_with_custom_transport(
             transport,
             Some("http://localhost"),
@@ -307,7 +306,7 @@ impl EngineClient {
     }
 }
 
-/// What happens, as it is told.
+/// Stream of engine events.
 pub(super) struct EventStream {
     first: Option<EventMessage>,
     stream: Pin<Box<dyn Stream<Item = std::result::Result<EventMessage, Error>> + Send>>,
@@ -315,7 +314,7 @@ pub(super) struct EventStream {
 }
 
 impl EventStream {
-    /// Waits for the next event. Can be given up and begun again.
+    /// Waits for the next event. Cancel safe.
     pub(super) async fn next(&mut self) -> EngineResult<EngineEvent> {
         let next = match self.first.take() {
             Some(first) => Some(Ok(first)),
@@ -332,13 +331,13 @@ impl EventStream {
     }
 }
 
-/// How an engine says what is wrong.
+/// Error response of an engine.
 #[derive(Deserialize)]
 struct EngineErrorBody {
     message: String,
 }
 
-/// One request and its answer.
+/// One request and its response.
 struct EngineRequest {
     operation: &'static str,
     docker: Docker,
@@ -357,7 +356,7 @@ impl EngineRequest {
         }
     }
 
-    /// Asks for what bollard's models are too strict for, or do not have.
+    /// Requests what bollard's models reject or lack.
     async fn get(&self, path: &str, timeout: Duration) -> EngineResult<Bytes> {
         let asked = async {
             let request = Request::get(path).body(bollard::body_full(Bytes::new()))?;
@@ -417,21 +416,21 @@ impl Drop for EngineRequest {
             .driver
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        // hyper itself would only notice when something arrives, which may be never.
+        // hyper notices a dropped response only when more data arrives, which may be never.
         if let Some(driver) = driver.take() {
             driver.abort();
         }
     }
 }
 
-/// The way of one request to the engine.
+/// Transport of one request to the engine.
 struct RequestTransport {
     socket: PathBuf,
     prefix: String,
     budget: Arc<ResponseBudget>,
-    /// Whether the head of the answer is here.
+    /// Whether the response headers were received.
     headers_received: AtomicBool,
-    /// The task that moves the bytes.
+    /// Task that drives the connection.
     driver: Mutex<Option<AbortHandle>>,
 }
 
@@ -450,11 +449,11 @@ impl RequestTransport {
             .handshake(stream)
             .await?;
         let driver = tokio::spawn(async move {
-            // What goes wrong is told to whoever waits for the answer.
+            // Errors are returned to the task that waits for the response.
             connection.await.ok();
         });
         *self.driver.lock().unwrap_or_else(PoisonError::into_inner) = Some(driver.abort_handle());
-        // bollard leaves the version out of the path.
+        // bollard omits the version from the path.
         let path = request.uri().path_and_query();
         let path = path.map(PathAndQuery::as_str).unwrap_or_default();
         let path = match path.split('?').next() {
@@ -470,7 +469,7 @@ impl RequestTransport {
     }
 }
 
-/// What is left of a limit.
+/// What remains of a limit.
 #[derive(Debug)]
 struct ResponseBudget {
     bytes: AtomicU64,
@@ -492,15 +491,15 @@ impl ResponseBudget {
         self.braces.store(limit.braces, Ordering::Relaxed);
     }
 
-    /// Takes for these bytes; whether there was enough.
+    /// Consumes the budget for these bytes; returns whether it sufficed.
     fn consume(&self, bytes: &[u8]) -> bool {
         let take = |left: &AtomicU64, n: usize| {
-            // Nobody else takes, and renewing at the same time is no harm.
+            // There is one consumer, and a concurrent reset does no harm.
             let rest = left.load(Ordering::Relaxed).checked_sub(n as u64);
             left.store(rest.unwrap_or_default(), Ordering::Relaxed);
             rest.is_some()
         };
-        #[expect(clippy::naive_bytecount, reason = "no scrape waits for it")]
+        #[expect(clippy::naive_bytecount, reason = "not on the path of a scrape")]
         let braces = bytes.iter().filter(|byte| **byte == b'{').count();
         let is_enough = take(&self.bytes, bytes.len()) & take(&self.braces, braces);
         if !is_enough {
@@ -514,7 +513,7 @@ impl ResponseBudget {
     }
 }
 
-/// A socket out of which no more comes than is allowed.
+/// A socket that reports its end once a budget is used up.
 struct BoundedStream {
     stream: UnixStream,
     budget: Arc<ResponseBudget>,
@@ -559,7 +558,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_may_have_few_bytes_and_few_objects() {
+    fn response_is_limited_in_bytes_and_objects() {
         let limit = ResponseLimit {
             bytes: 10,
             braces: 2,
@@ -578,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_one_short_line() {
+    fn error_reason_is_one_short_line() {
         let failure = EngineError::new("ping", format!("500: a\nb{}", "x".repeat(1000)));
         let text = failure.to_string();
         assert!(text.starts_with("ping: 500: a bxxx"), "{text}");

@@ -1,8 +1,8 @@
-//! Room on disk, as an engine reckons it when asked for `/system/df`.
+//! Disk usage as reported by an engine's `/system/df`.
 //!
-//! It walks all that containers wrote and all volumes for that, which may take minutes and
-//! hold up others, so it is asked seldom. Docker answers in items up to version 1.51 of
-//! its API, as Podman does, and with sums from 1.52 on.
+//! For this the engine walks all files written by containers and all volumes, which may take
+//! minutes and block other requests, so it is requested rarely. Docker responds with items up to
+//! API version 1.51, as does Podman, and with sums since 1.52.
 
 use std::{
     collections::BTreeMap,
@@ -14,29 +14,29 @@ use serde_json::value::RawValue;
 
 use super::is_container_id;
 
-/// What an engine last said of room on disk.
+/// Last reported disk usage of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineDiskUsage {
-    /// When it was asked: what was written since is not in it.
+    /// Time of the request: later writes are not included.
     pub requested_at: Instant,
-    /// How long it took to answer.
+    /// Duration of the request.
     pub duration: Duration,
-    /// Bytes that each container wrote into its own layer, by id.
+    /// Bytes written to each container's own layer, by ID.
     pub containers: BTreeMap<String, u64>,
-    /// What each kind of thing takes.
+    /// Usage by kind.
     pub by_kind: [(StorageKind, StorageUsage); 4],
 }
 
-/// What engines keep on disk.
+/// Kinds of storage used by engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StorageKind {
-    /// Layers of images, each once.
+    /// Image layers, shared ones counted once.
     Images,
-    /// What containers wrote into their own layers.
+    /// Writable layers of containers.
     Containers,
     /// Volumes.
     Volumes,
-    /// What builds keep for the next build.
+    /// Build cache.
     BuildCache,
 }
 
@@ -53,16 +53,16 @@ impl StorageKind {
     }
 }
 
-/// Bytes on disk.
+/// Disk usage in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StorageUsage {
-    /// All that is taken.
+    /// Used.
     pub used: Option<u64>,
-    /// What of it nothing uses.
+    /// Part of it that is not in use.
     pub reclaimable: Option<u64>,
 }
 
-/// The answer: items, or sums with or without items.
+/// Response: items, or sums with or without items.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct SystemDfResponse<'a> {
@@ -85,7 +85,7 @@ struct SystemDfResponse<'a> {
     build_cache_usage: Option<CategoryUsage<'a>>,
 }
 
-/// What is not in it is 0: Docker leaves that out.
+/// A missing field is 0: Docker omits zeros.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct CategoryUsage<'a> {
@@ -126,7 +126,7 @@ struct DfBuildRecord {
 }
 
 impl EngineDiskUsage {
-    /// The answer to a question of that time.
+    /// Parses the response of a request sent at that time.
     pub(super) fn parse(response: &[u8], requested_at: Instant) -> serde_json::Result<Self> {
         let all: SystemDfResponse<'_> = serde_json::from_slice(response)?;
         let took = requested_at.elapsed();
@@ -150,9 +150,9 @@ impl EngineDiskUsage {
             used: all
                 .layers_size
                 .and_then(non_negative)
-                // Podman says 0 for whatever it has.
+                // Podman reports 0 whatever the size of its images.
                 .filter(|bytes| *bytes > 0 || all.images.as_ref().is_none_or(Vec::is_empty)),
-            // What layers the used ones share is not said.
+            // The layers shared by used images are not reported.
             reclaimable: None,
         };
         let volumes = parse_items(all.volumes.as_ref()).filter_map(|volume: DfVolume| {
@@ -161,10 +161,10 @@ impl EngineDiskUsage {
         });
         let volumes = StorageUsage::sum(volumes, all.volumes.is_some());
         let records = parse_items(all.build_cache.as_ref())
-            // What is shared with images counts there.
+            // Shared records are counted with the images.
             .filter(|record: &DfBuildRecord| !record.shared)
             .filter_map(|record| Some((non_negative(record.size)?, record.in_use)));
-        // Docker says nothing where there is no builder.
+        // Docker omits the build cache where there is no builder.
         let build_cache = StorageUsage::sum(records, all.build_cache.is_some());
         Ok(Self {
             requested_at,
@@ -200,7 +200,7 @@ impl StorageUsage {
         }
     }
 
-    /// Of bytes, and whether they are in use.
+    /// Sums items of bytes and whether they are in use.
     fn sum(items: impl Iterator<Item = (u64, bool)>, is_reported: bool) -> Self {
         let (mut taken, mut reclaimable) = (0_u64, 0_u64);
         for (bytes, is_used) in items {
@@ -217,7 +217,7 @@ impl StorageUsage {
 }
 
 impl DfContainer {
-    /// Docker leaves out what is 0, and all if it does not know.
+    /// Docker omits zeros, and all sizes if it does not know them.
     fn written_bytes(&self) -> Option<u64> {
         match (self.size_rw, self.size_root_fs) {
             (Some(written), _) => non_negative(written),
@@ -226,14 +226,14 @@ impl DfContainer {
         }
     }
 
-    /// As Docker's own sum has it.
+    /// As in Docker's own sum.
     fn is_used(&self) -> bool {
         let state = self.state.as_deref().unwrap_or_default();
         matches!(state, "running" | "paused" | "restarting")
     }
 }
 
-/// Those items that can be read.
+/// Parses the items that are valid.
 fn parse_items<'a, T: Deserialize<'a>>(
     items: Option<&'a Vec<&'a RawValue>>,
 ) -> impl Iterator<Item = T> + 'a {
@@ -241,7 +241,7 @@ fn parse_items<'a, T: Deserialize<'a>>(
     items.filter_map(|item| serde_json::from_str(item.get()).ok())
 }
 
-/// Engines write -1 for what they do not know.
+/// Engines write -1 for an unknown size.
 fn non_negative(number: i64) -> Option<u64> {
     u64::try_from(number).ok()
 }
@@ -266,7 +266,7 @@ mod tests {
         digit.to_string().repeat(64)
     }
 
-    /// As Docker 20.10 answers, less what nobody reads.
+    /// Response of Docker 20.10, without unused fields.
     fn docker() -> Value {
         json!({
             "LayersSize": 1_982_284,
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn docker_up_to_28_lists_what_there_is() {
+    fn parses_item_lists_of_docker_up_to_28() {
         assert_eq!(
             kinds(&docker()),
             [
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_built_counts_where_it_is_not_shared() {
+    fn shared_build_records_are_not_counted() {
         let mut docker = docker();
         docker["BuildCache"] = json!([
             {"ID": "1", "InUse": true, "Shared": false, "Size": 10},
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn docker_from_29_says_sums() {
+    fn parses_sums_of_docker_since_29() {
         let docker = json!({
             "ImageUsage": {"TotalCount": 2, "TotalSize": 500, "Reclaimable": 40},
             "ContainerUsage": {
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn podman_does_not_know_what_its_images_take() {
+    fn podman_image_size_of_zero_is_unknown() {
         let podman = json!({
             "LayersSize": 0,
             "Images": [{"Id": "11", "Containers": 1, "SharedSize": 0, "Size": 1_997_895}],
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_is_not_known() {
+    fn missing_sizes_are_unknown() {
         let nothing = kinds(&json!({}));
         assert!(nothing.iter().all(|kind| (kind.1, kind.2) == (None, None)));
         let odd = json!({"Containers": [7, {"Id": "x", "SizeRw": 5}, {}], "Volumes": [null]});

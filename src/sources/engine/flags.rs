@@ -1,11 +1,11 @@
-//! Which engines to ask, and what to keep of what they say.
+//! Flags of container engines: sockets, and which labels and image names are kept.
 
 use std::{path::PathBuf, time::Duration};
 
 use crate::{duration, pattern::Pattern};
 
-/// The labels that dashboards select containers by: those of Compose, of Swarm, and the
-/// group of label-schema.
+/// Labels that dashboards commonly select containers by: those of Compose and Swarm, and
+/// label-schema's group.
 const DEFAULT_LABELS: &str = "com.docker.compose.project,\
                            com.docker.compose.project.working_dir,\
                            com.docker.compose.service,\
@@ -15,10 +15,10 @@ const DEFAULT_LABELS: &str = "com.docker.compose.project,\
                            com.docker.stack.namespace,\
                            org.label-schema.group";
 
-/// Matches every name.
+/// Regular expression that matches every name.
 const ANY: &str = ".";
 
-/// Where Docker and Podman listen as root, and below the directory of a user.
+/// Default sockets of Docker and Podman, as root and below a user's runtime directory.
 const SYSTEM_SOCKETS: [&str; 3] = [
     "/run/docker.sock",
     "/var/run/docker.sock",
@@ -26,16 +26,15 @@ const SYSTEM_SOCKETS: [&str; 3] = [
 ];
 const USER_SOCKETS: [&str; 2] = ["docker.sock", "podman/podman.sock"];
 
-/// Which engines to ask.
+/// Which engines to connect to, and what to keep of their responses.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct Flags {
-    /// Socket of a container engine, as `unix:///PATH`; repeatable; empty to ask none.
-    /// Without it, those that exist of Docker's and Podman's, root's and the user's.
+    /// Socket of a container engine, as `unix:///PATH`; repeatable; empty to use none. Default:
+    /// the existing sockets of Docker and Podman, of root and of the current user.
     #[arg(long = "engine.socket", value_name = "URI", value_parser = parse_socket)]
     pub engine_socket: Vec<PathBuf>,
-    /// Labels of containers that are kept, by their exact names; values longer than
-    /// 1024 bytes are left out.
+    /// Container labels to keep, by exact name; values longer than 1024 bytes are dropped.
     #[arg(
         long = "engine.label-include",
         value_name = "NAME,...",
@@ -43,22 +42,21 @@ pub struct Flags {
         default_value = DEFAULT_LABELS
     )]
     pub engine_label_include: Vec<String>,
-    /// Images whose names are told: a regular expression; empty to tell none. Those of
-    /// others are left out.
+    /// Images whose names are exposed, as a regular expression; empty to expose none. Other image
+    /// names are hidden.
     #[arg(long = "engine.image-include", value_name = "REGEX", default_value = ANY)]
     pub engine_image_include: Pattern,
-    /// How often they are asked for room on disk, if at all: what the flags of a collector
-    /// say.
+    /// Interval of disk usage requests, if enabled; set from a collector's flags.
     #[arg(skip)]
     pub disk_usage_interval: Option<Duration>,
 }
 
-/// How often engines are asked for what costs them much.
+/// Flags of the expensive requests to engines.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct SizeFlags {
-    /// How often each engine is asked for sizes on disk, in the background; at least 1m,
-    /// and never for more than a tenth of the time.
+    /// Interval of disk usage requests to each engine, in the background; at least 1m. They never
+    /// take more than a tenth of the time.
     #[arg(
         long = "collector.container_size.interval",
         value_name = "DURATION",
@@ -68,7 +66,7 @@ pub struct SizeFlags {
     pub container_size_interval: Duration,
 }
 
-/// The shortest time from one question for sizes to the next.
+/// Minimum interval of disk usage requests.
 const MIN_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Default for Flags {
@@ -83,8 +81,7 @@ impl Default for Flags {
 }
 
 impl Flags {
-    /// The sockets to ask at, and whether they were named: those that were not named
-    /// need not be there.
+    /// Returns the sockets, and whether flags name them. Default sockets may be missing.
     pub(super) fn sockets(&self) -> (Vec<PathBuf>, bool) {
         if !self.engine_socket.is_empty() {
             let named = self.engine_socket.iter();
@@ -108,7 +105,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
-/// A socket as the command line names it.
+/// Parses a socket from the command line.
 fn parse_socket(text: &str) -> Result<PathBuf, String> {
     let path = text.strip_prefix("unix://").unwrap_or(text);
     if path.is_empty() && !text.is_empty() || !path.is_empty() && !path.starts_with('/') {
@@ -122,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_is_a_uri_or_an_absolute_path() {
+    fn socket_is_a_uri_or_an_absolute_path() {
         for (text, path) in [
             ("unix:///run/x.sock", "/run/x.sock"),
             ("/run/x.sock", "/run/x.sock"),
@@ -142,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_asks_for_sizes_more_than_once_a_minute() {
+    fn disk_usage_interval_is_at_least_one_minute() {
         assert_eq!(parse_interval("1m"), Ok(Duration::from_secs(60)));
         assert_eq!(parse_interval("1h"), Ok(Duration::from_secs(3600)));
         for text in ["59s", "0", "1", ""] {
@@ -151,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn who_names_an_empty_socket_asks_nobody() {
+    fn empty_socket_disables_engines() {
         let mut flags = Flags::default();
         assert!(!flags.sockets().0.is_empty());
         flags.engine_socket = vec![PathBuf::new()];

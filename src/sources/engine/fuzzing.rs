@@ -1,4 +1,4 @@
-//! Foreign bytes for what engines answer: see [`crate::fuzzing`].
+//! Fuzz targets for engine responses: see [`crate::fuzzing`].
 
 use std::{
     fmt::Debug,
@@ -23,17 +23,17 @@ use super::{
     rfc3339,
 };
 
-/// No name, image or label that is kept is longer.
+/// Maximum length of the names, images and labels that are kept.
 const MAX_TEXT: usize = 1024;
-/// Whoever plays the engine says all it has to say at once and goes.
+/// Limit for one run: the fake engine sends its response at once and closes.
 const AT_MOST: Duration = Duration::from_secs(8);
-/// More is not heard.
+/// Maximum number of bytes that are read.
 const MAX_HEARD: usize = 4 << 20;
 
-/// Stands for all answers that are none.
+/// Result of all invalid responses.
 const NOTHING: &str = "no answer";
 
-/// Stands behind events that do not go on because of what came.
+/// Suffix of events after which the stream broke because of the input.
 const BROKEN: &str = "broken";
 
 fn kept() -> LabelFilter {
@@ -43,8 +43,8 @@ fn kept() -> LabelFilter {
     }
 }
 
-/// Answers, one in each line, in any order: whatever each may be, it is read as all of
-/// them. Says how many containers there are in the end.
+/// Parses each line as every type of response, in any order. Returns the number of containers in
+/// the end.
 pub(crate) fn json(bytes: &[u8]) -> usize {
     let (kept, mut cache) = (kept(), ContainerCache::default());
     let mut engine = Engine::new("engine".into());
@@ -69,7 +69,7 @@ pub(crate) fn json(bytes: &[u8]) -> usize {
         api_types::parse_cgroup_driver(answer).ok();
         if let Ok(version) = serde_json::from_slice::<SystemVersion>(answer) {
             let version = EngineVersion::from_response(version);
-            // It becomes a part of a path.
+            // The version becomes part of a path.
             let is_number = |c: char| c.is_ascii_digit() || c == '.';
             assert!(
                 version
@@ -99,8 +99,8 @@ fn check(engine: &Engine, container: &Container) {
     assert!(engine.expected_cgroup_path(container).starts_with('/'));
 }
 
-/// The bytes of an answer's head and body, behind a line that says what was asked and in
-/// how long parts they arrive: `containers 7`. Says how long the answer is in words of ours.
+/// Takes a line with the request and the chunk size, such as `containers 7`, then the bytes of a
+/// response's head and body. Returns the length of the parsed response in text form.
 pub(crate) fn http(bytes: &[u8], socket: &Path) -> usize {
     let end = bytes.iter().position(|byte| *byte == b'\n');
     let (line, answer) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
@@ -127,8 +127,8 @@ pub(crate) fn http(bytes: &[u8], socket: &Path) -> usize {
     if whole == NOTHING { 0 } else { whole.len() }
 }
 
-/// Whether that is the same. Of a connection that breaks, more or fewer events may have been
-/// heard; then everything is listed anew.
+/// Whether two results agree. If a connection breaks, more or fewer events may have been received;
+/// everything is then listed again.
 fn agree(one: &str, other: &str) -> bool {
     let begins = |one: &str, other: &str| {
         let heard = one.strip_suffix(BROKEN);
@@ -137,7 +137,7 @@ fn agree(one: &str, other: &str) -> bool {
     one == other || begins(one, other) || begins(other, one)
 }
 
-/// Asks, and what comes of it.
+/// Sends the request and returns the result as text.
 async fn talk(asked: &str, answer: &[u8], part: usize, socket: &Path) -> String {
     std::fs::remove_file(socket).ok();
     let Ok(listener) = UnixListener::bind(socket) else {
@@ -193,8 +193,8 @@ async fn talk(asked: &str, answer: &[u8], part: usize, socket: &Path) -> String 
     said
 }
 
-/// What was answered; of what was not, only that it was not, because how a connection
-/// breaks is a matter of luck.
+/// Returns the response as text. For errors only that there was one, because how a connection
+/// breaks depends on timing.
 fn text<T: Debug>(answer: Result<T, super::connection::EngineError>) -> String {
     match answer {
         Ok(answer) => format!("{answer:?}"),
@@ -207,7 +207,7 @@ fn text<T: Debug>(answer: Result<T, super::connection::EngineError>) -> String {
     }
 }
 
-/// Reads a request, and says what there is to say.
+/// Reads a request and sends the response.
 async fn serve(mut stream: UnixStream, answer: Vec<u8>, part: usize) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
@@ -215,17 +215,17 @@ async fn serve(mut stream: UnixStream, answer: Vec<u8>, part: usize) {
             return;
         }
     }
-    // Not more parts than take a moment.
+    // Limits the number of chunks, so that sending them is fast.
     let part = part.max(answer.len() / 4096);
     for part in answer.chunks(part) {
         if stream.write_all(part).await.is_err() {
             return;
         }
-        // So that it is read before there is more.
+        // Lets the client read each chunk before the next is sent.
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
     }
     stream.shutdown().await.ok();
-    // Closed at once with something unread, it would be a broken connection.
+    // Closing with unread data would reset the connection.
     while matches!(stream.read_buf(&mut request).await, Ok(1..)) {}
 }

@@ -1,8 +1,8 @@
-//! What the container engines know: names, images, states. Docker's API, version 1.24
-//! and later, and Podman's which is like it.
+//! State of container engines: names, images and states of containers. Supports Docker's API,
+//! version 1.24 and later, and Podman's compatible API.
 //!
-//! A task per engine follows its events and keeps a copy of what it knows; who asks
-//! gets the copy, so no scrape waits for an engine.
+//! One task per engine follows its event stream and maintains a cache; callers read the cache, so
+//! no scrape waits for an engine.
 
 mod api_types;
 mod cache;
@@ -30,70 +30,69 @@ pub use disk_usage::{EngineDiskUsage, StorageKind, StorageUsage};
 pub use flags::{Flags, SizeFlags};
 pub use watcher::EngineIntervals;
 
-/// Of containers that no engine told of, no more than this many are remembered to have
-/// been asked about.
+/// Maximum number of containers, unknown to every engine, whose last inspect is remembered.
 const MAX_TRACKED_UNKNOWN: usize = 10_000;
-/// Of those, how many may wait for an engine to be asked.
+/// Maximum number of them that may be queued for an inspect.
 const MAX_QUEUED_INSPECTS: usize = 64;
 
-/// A container as its engine last described it.
+/// A container as last reported by its engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Container {
-    /// The engine's name for it: 64 hexadecimal digits.
+    /// Its ID: 64 hexadecimal digits.
     pub id: String,
-    /// Its name, without a slash before it.
+    /// Its name, without the leading slash.
     pub name: String,
-    /// The image as it was asked for, such as `nginx:1.27`.
+    /// Image reference it was created from, such as `nginx:1.27`.
     pub image: String,
-    /// The image's own id, such as `sha256:…`.
+    /// Image ID, such as `sha256:…`.
     pub image_id: String,
-    /// The labels that are on the list of those to be kept, sorted.
+    /// Its labels that pass the label filter, sorted.
     pub labels: Vec<(String, String)>,
-    /// What it is doing.
+    /// Its state.
     pub state: ContainerState,
-    /// Its first process, as this machine numbers it; only while it runs.
+    /// Host PID of its first process; only while it runs.
     pub pid: Option<u32>,
-    /// The cgroup it was told to be made in, if not the engine's default.
+    /// Configured parent cgroup, if not the engine's default.
     pub cgroup_parent: Option<String>,
-    /// How often the engine restarted it.
+    /// Number of restarts by the engine.
     pub restart_count: Option<u64>,
-    /// What its first process exited with, unless it runs.
+    /// Exit code of its first process, unless it runs.
     pub exit_code: Option<i64>,
-    /// Out-of-memory events that the engine told of since we listen.
+    /// Out-of-memory events received since the exporter follows the engine.
     pub oom_events: u64,
-    /// How its health check ended; `None` where it has none, or does not run.
+    /// Result of its health check; `None` if it has none or does not run.
     pub health: Option<Health>,
-    /// When it was made, from 1970 on.
+    /// Creation time since the Unix epoch.
     pub created: Option<Duration>,
-    /// When it was last started, from 1970 on.
+    /// Last start since the Unix epoch.
     pub started: Option<Duration>,
-    /// When it last ended, from 1970 on.
+    /// Last exit since the Unix epoch.
     pub finished: Option<Duration>,
-    /// Bytes it may have in memory, as it was configured; `None` without a limit.
+    /// Configured memory limit in bytes; `None` without a limit.
     pub memory_limit: Option<u64>,
 }
 
-/// What a container is doing, as Docker calls it.
+/// State of a container, by Docker's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ContainerState {
     /// Never started.
     Created,
-    /// Runs.
+    /// Running.
     Running,
     /// Frozen.
     Paused,
-    /// Between an end and the next start.
+    /// Exited and about to be started again.
     Restarting,
-    /// About to be gone.
+    /// Being removed.
     Removing,
-    /// Ended.
+    /// Exited.
     Exited,
-    /// Could not be removed.
+    /// Removal failed.
     Dead,
 }
 
 impl ContainerState {
-    /// All of them, in the order of the numbers of `container_status`.
+    /// All states, in the order of the values of `container_status`.
     pub const ALL: [Self; 7] = [
         Self::Created,
         Self::Running,
@@ -104,7 +103,7 @@ impl ContainerState {
         Self::Dead,
     ];
 
-    /// Docker's name for it.
+    /// Docker's name of the state.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -118,29 +117,29 @@ impl ContainerState {
         }
     }
 
-    /// Whether it has processes.
+    /// Whether the container has processes.
     #[must_use]
     pub fn is_alive(self) -> bool {
         matches!(self, Self::Running | Self::Paused)
     }
 }
 
-/// How a container's health check ended.
+/// Result of a container's health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// Has not ended yet.
+    /// No result yet.
     Starting,
-    /// Well.
+    /// The check succeeded.
     Healthy,
-    /// Badly, often enough.
+    /// The check failed as often as configured.
     Unhealthy,
 }
 
 impl Health {
-    /// All of them.
+    /// All results.
     pub const ALL: [Self; 3] = [Self::Starting, Self::Healthy, Self::Unhealthy];
 
-    /// As engines call it.
+    /// The engines' name of the result.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -151,22 +150,22 @@ impl Health {
     }
 }
 
-/// An image as its engine last described it.
+/// An image as last reported by its engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image {
-    /// `sha256:…`
+    /// Image ID, `sha256:…`.
     pub id: String,
-    /// Names it goes by, such as `nginx:1.27`; none for a dangling one.
+    /// Its tags, such as `nginx:1.27`; empty for a dangling image.
     pub tags: Vec<String>,
-    /// Whether it has names, of which none is to be told.
+    /// Whether it has tags, all of which are hidden by the image filter.
     pub has_hidden_tags: bool,
-    /// Bytes of all its layers.
+    /// Size of all its layers in bytes.
     pub size: Option<u64>,
-    /// When it was made, from 1970 on.
+    /// Creation time since the Unix epoch.
     pub created: Option<Duration>,
 }
 
-/// Which engine it is.
+/// Kind of engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EngineKind {
     /// Docker.
@@ -186,43 +185,43 @@ impl EngineKind {
     }
 }
 
-/// What is known of one engine.
+/// State of one engine.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    /// Where it listens.
+    /// Path of its socket.
     pub socket: PathBuf,
-    /// What it is, once it said so.
+    /// Its kind, once reported.
     pub kind: Option<EngineKind>,
-    /// Its version, once it said so.
+    /// Its version, once reported.
     pub version: Option<String>,
-    /// The version of its API that is spoken.
+    /// API version in use.
     pub api_version: Option<String>,
-    /// `systemd` or `cgroupfs`, once it said so.
+    /// `systemd` or `cgroupfs`, once reported.
     pub cgroup_driver: Option<String>,
-    /// Whether its events are followed at this moment, and the copy is complete.
+    /// Whether the event stream is open and the cache complete.
     pub up: bool,
-    /// Why not, if it is not.
+    /// Reason why it is not up or not complete.
     pub error: Option<String>,
-    /// When the copy was last known to be current; `None` if there never was one.
+    /// When the cache was last known to be current; `None` before it was first complete.
     pub confirmed: Option<Instant>,
-    /// How often it was connected to.
+    /// Number of connections established.
     pub connections: u64,
-    /// Requests that were made so far.
+    /// Number of requests sent.
     pub requests: u64,
-    /// Events that were taken in so far.
+    /// Number of events received.
     pub events: u64,
-    /// Its containers, by id.
+    /// Its containers, by ID.
     pub containers: BTreeMap<String, Arc<Container>>,
-    /// Its images, once it listed them.
+    /// Its images, once listed.
     pub images: Option<Arc<Vec<Image>>>,
-    /// What it last said of room on disk, if anybody wants to know.
+    /// Its last reported disk usage, if enabled.
     pub disk_usage: Option<Arc<EngineDiskUsage>>,
-    /// How often it was asked for that in vain.
+    /// Number of failed disk usage requests.
     pub disk_usage_failures: u64,
 }
 
 impl Engine {
-    /// One that nobody has asked yet.
+    /// Creates the state of an engine that was not contacted yet.
     fn new(socket: PathBuf) -> Self {
         Self {
             socket,
@@ -243,14 +242,14 @@ impl Engine {
         }
     }
 
-    /// What it is, or is taken for until it says so.
+    /// Returns its kind, or the presumed one until it is reported.
     #[must_use]
     pub fn kind_or_default(&self) -> EngineKind {
         self.kind.unwrap_or(EngineKind::Docker)
     }
 
-    /// The path of the control group that a container would have, by the engine's
-    /// habits: for one that does not run.
+    /// Returns the cgroup path that a container that is not running would have, by the engine's
+    /// conventions.
     #[must_use]
     pub fn expected_cgroup_path(&self, container: &Container) -> String {
         let parent = container.cgroup_parent.as_deref().unwrap_or_default();
@@ -276,11 +275,11 @@ impl Engine {
     }
 }
 
-/// Containers by id, each with an engine that shows it.
+/// Containers by ID, each with the engine it belongs to.
 pub type ContainersById<'a> = BTreeMap<&'a str, (&'a Engine, &'a Arc<Container>)>;
 
-/// The containers of these engines; one that several show is the first one's, of those
-/// that are followed if there is any.
+/// Merges the containers of several engines. A container listed by several belongs to the first
+/// one that is up, or else to the first one.
 #[must_use]
 pub fn dedup_by_id<'a>(engines: impl IntoIterator<Item = &'a Engine>) -> ContainersById<'a> {
     let mut engines: Vec<_> = engines.into_iter().collect();
@@ -294,14 +293,14 @@ pub fn dedup_by_id<'a>(engines: impl IntoIterator<Item = &'a Engine>) -> Contain
     containers
 }
 
-/// Whether two paths are of one socket.
+/// Whether two paths refer to the same socket.
 #[must_use]
 pub fn is_same_socket(one: &Path, other: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
     one == other || real(one).is_some_and(|one| Some(one) == real(other))
 }
 
-/// Where systemd puts a slice: `a-b.slice` is in `a.slice`.
+/// Returns systemd's path of a slice: `a-b.slice` is in `a.slice`.
 fn slice_path(slice: &str) -> String {
     let slice = slice.rsplit('/').next().unwrap_or_default();
     let name = slice.strip_suffix(".slice").unwrap_or(slice);
@@ -313,7 +312,7 @@ fn slice_path(slice: &str) -> String {
     path
 }
 
-/// All engines, each followed by a task of its own.
+/// All engines, each with a watcher task.
 #[derive(Debug)]
 pub struct Engines {
     flags: Flags,
@@ -323,23 +322,23 @@ pub struct Engines {
     unknown_containers: Mutex<UnknownContainers>,
 }
 
-/// Containers that no engine told of.
+/// Containers that no engine reported.
 #[derive(Debug, Default)]
 struct UnknownContainers {
-    /// When they were asked about.
+    /// Time of the last inspect request, by ID.
     queried_at: HashMap<String, Instant>,
-    /// The tasks that ask.
+    /// Senders to the tasks that inspect.
     inspect_senders: Vec<(PathBuf, mpsc::Sender<String>)>,
 }
 
 impl Engines {
-    /// Those that the flags name. Nothing is asked before [`watch`](Self::watch).
+    /// Creates the engines named by flags. Nothing is requested before [`watch`](Self::watch).
     #[must_use]
     pub fn new(flags: Flags) -> Self {
         Self::with_intervals(flags, EngineIntervals::default())
     }
 
-    /// Those that the flags name, asked as often and waited for as long as is said.
+    /// Like [`Self::new`], with other intervals and timeouts.
     #[must_use]
     pub fn with_intervals(flags: Flags, intervals: EngineIntervals) -> Self {
         Self {
@@ -351,29 +350,27 @@ impl Engines {
         }
     }
 
-    /// Where they are asked, and whether flags say so: those that none names need not be
-    /// there.
+    /// Returns the sockets, and whether flags name them. Default sockets may be missing.
     #[must_use]
     pub fn sockets(&self) -> (Vec<PathBuf>, bool) {
         self.flags.sockets()
     }
 
-    /// Begins to follow them, on the runtime that this is called on, for as long as it
-    /// runs.
+    /// Spawns the watcher tasks on the current runtime.
     pub fn watch(self: &Arc<Self>) {
         if !self.is_watched.swap(true, Ordering::Relaxed) {
             tokio::spawn(watcher::discover(Arc::clone(self)));
         }
     }
 
-    /// What is known now, without asking anybody.
+    /// Returns the cached state of all engines, without a request.
     #[must_use]
     pub fn engines(&self) -> Arc<Vec<Arc<Engine>>> {
         Arc::clone(&self.engines.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Says that there is a container of this id, in case its engine did not tell of it.
-    /// It will be asked about once, not now.
+    /// Reports a container ID that was found on the host, in case its engine did not report it.
+    /// The engines inspect it once, in the background.
     pub fn request_inspect(&self, id: &str) {
         if !is_container_id(id) {
             return;
@@ -405,16 +402,16 @@ impl Engines {
         for (_, asker) in askers.iter().filter(|(socket, _)| is_up(socket)) {
             all_told &= asker.try_send(id.to_owned()).is_ok();
         }
-        // Who had no room is told at the next scrape.
+        // A full queue is tried again at the next scrape.
         if all_told {
             asked.insert(id.to_owned(), Instant::now());
         }
     }
 
-    /// Changes what is known of an engine.
+    /// Updates the state of an engine.
     fn update<T>(&self, socket: &Path, change: impl FnOnce(&mut Engine) -> T) -> Option<T> {
         let mut known = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
-        // Copied only if somebody looks at it right now.
+        // Copied only if a reader holds the current state.
         let engine = Arc::make_mut(&mut known)
             .iter_mut()
             .find(|engine| engine.socket == socket)?;
@@ -440,7 +437,7 @@ impl Engines {
     }
 }
 
-/// Whether this is how engines name containers.
+/// Whether the word has the form of a container ID.
 pub(super) fn is_container_id(word: &str) -> bool {
     word.len() == 64 && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -450,7 +447,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slice_is_in_those_that_its_name_begins_with() {
+    fn slice_path_contains_all_parent_slices() {
         assert_eq!(slice_path("system.slice"), "/system.slice");
         assert_eq!(slice_path("a-b-c.slice"), "/a.slice/a-b.slice/a-b-c.slice");
     }

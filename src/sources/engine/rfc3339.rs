@@ -1,12 +1,12 @@
-//! Times as engines write them: RFC 3339, in the years that there are containers in.
+//! Parses timestamps of engines: RFC 3339, for years in which containers exist.
 
 use std::time::Duration;
 
 /// Seconds in a day.
 const DAY: u64 = 86_400;
 
-/// A time from 1970 on. Engines write the year 1 for a time that never was, which is
-/// before that.
+/// Parses a time into the duration since the Unix epoch. Engines write the year 1 for a time that
+/// is not set; it is before the epoch and returns `None`.
 pub(super) fn parse(text: &str) -> Option<Duration> {
     let (date, clock) = text.split_once(['T', 't'])?;
     let [year, month, day] = parse_numbers(date, '-', [4, 2, 2])?;
@@ -42,7 +42,7 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
     Some(Duration::new(seconds, parse_nanoseconds(fraction)?))
 }
 
-/// Numbers of so many digits each, and nothing else.
+/// Parses numbers of exactly these digit counts, separated by one character.
 fn parse_numbers<const N: usize>(
     text: &str,
     separator: char,
@@ -60,7 +60,7 @@ fn parse_numbers<const N: usize>(
     parts.next().is_none().then_some(numbers)
 }
 
-/// What is behind the point of a second; more than nine digits are cut off.
+/// Parses the fraction of a second; digits after the ninth are ignored.
 fn parse_nanoseconds(digits: &str) -> Option<u32> {
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_as_engines_write_them() {
+    fn parses_timestamps_of_engines() {
         for (text, seconds, nanoseconds) in [
             ("1970-01-01T00:00:00Z", 0, 0),
             ("2026-11-21T06:57:09.299047132Z", 1_795_244_229, 299_047_132),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_never_was_is_none() {
+    fn unset_timestamp_is_none() {
         for text in [
             "0001-01-01T00:00:00Z",
             "",

@@ -1,8 +1,8 @@
-//! The tasks: one that looks for engines, and one for each that follows it.
+//! Tasks that discover engines and watch each of them.
 //!
-//! Who follows listens for events first, then lists all containers, then asks about each,
-//! and takes in afterwards what was told meanwhile: so nothing is missed. An engine that
-//! cannot be followed any more keeps its copy, and is tried again, ever more seldom.
+//! A watcher opens the event stream first, then lists all containers, inspects each, and applies
+//! the events received meanwhile, so nothing is missed. If an engine fails, its cache is kept and
+//! the connection is retried with backoff.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -26,49 +26,49 @@ use super::{
     connection::{EngineClient, EngineError, EngineResult, EventStream},
 };
 
-/// So many containers are asked about at a time.
+/// Maximum number of concurrent inspects.
 const MAX_CONCURRENT_INSPECTS: usize = 4;
-/// So many events are kept while a list is on its way; who tells more has to wait.
+/// Maximum number of events buffered while a list is pending; further events are not read.
 const MAX_BUFFERED_EVENTS: usize = 10_000;
-/// So many events are taken in a second; who tells more has to wait.
+/// Maximum number of events read per second; further events are delayed.
 const MAX_EVENTS_PER_SECOND: u32 = 1000;
-/// Of the time, no more than one part in so many goes by with sizes being reckoned.
+/// Disk usage requests take at most one part in this many of the time.
 const DISK_USAGE_MAX_DUTY_DIVISOR: u32 = 10;
-/// More images are left out.
+/// Maximum number of images; the rest are dropped.
 const MAX_IMAGES: usize = 10_000;
-/// So many times of questions are remembered before old ones are forgotten, at least.
+/// Minimum number of remembered inspect times before old ones are pruned.
 const MIN_PRUNE_LEN: usize = 1000;
 
-/// How often engines are asked, and how long they are waited for.
+/// Intervals and timeouts of requests to engines.
 #[derive(Debug, Clone, Copy)]
 pub struct EngineIntervals {
-    /// From one look for sockets to the next.
+    /// Interval of the search for sockets.
     pub discover_every: Duration,
-    /// Until an engine that failed is tried again, the first time.
+    /// Delay before the first retry after a failure.
     pub backoff: Duration,
-    /// The same, at most. Who was followed for so long begins anew.
+    /// Maximum retry delay. An engine that was up for this long starts with the first delay again.
     pub max_backoff: Duration,
-    /// How long an answer may take.
+    /// Timeout of a request.
     pub request_timeout: Duration,
-    /// How long the first list may take.
+    /// Timeout of the first list.
     pub first_list_timeout: Duration,
-    /// How long an engine may be silent before it is asked whether it is there.
+    /// Time without data from an engine after which it is pinged.
     pub ping_after: Duration,
-    /// From one list of containers and images to the next.
+    /// Interval of lists of containers and images.
     pub resync_every: Duration,
-    /// From one question about a container to the next about the same one.
+    /// Minimum time between two inspects of a container.
     pub min_inspect_gap: Duration,
-    /// The same, if all that was told is that its health was checked.
+    /// The same, after events that only report a health check.
     pub min_health_inspect_gap: Duration,
-    /// From what happens to images to a list of them.
+    /// Delay of an image list after image events (debounce).
     pub debounce: Duration,
-    /// From one question about a container that no engine told of to the next.
+    /// Minimum time between inspects of containers that no engine reported.
     pub min_unknown_inspect_gap: Duration,
-    /// How long such a container is not asked about again.
+    /// Time until such a container is inspected again.
     pub unknown_retry_after: Duration,
-    /// From when an engine is followed to the first question for sizes on disk.
+    /// Time between the engine coming up and the first disk usage request.
     pub first_disk_usage_after: Duration,
-    /// How long that answer may take.
+    /// Timeout of a disk usage request.
     pub disk_usage_timeout: Duration,
 }
 
@@ -93,10 +93,10 @@ impl Default for EngineIntervals {
     }
 }
 
-/// Looks for engines for ever, and lets each be followed.
+/// Discovers engines and spawns a watcher for each; ends once every socket has one.
 pub(super) async fn discover(engines: Arc<Engines>) {
     let (sockets, are_named) = engines.flags.sockets();
-    // By where they really are: one may be linked to the other.
+    // By canonical path: one socket path may be a link to the other.
     let mut followed: HashMap<PathBuf, PathBuf> = HashMap::new();
     while !sockets.is_empty() {
         for socket in &sockets {
@@ -120,7 +120,7 @@ pub(super) async fn discover(engines: Arc<Engines>) {
                 continue;
             }
             if followed.values().any(|known| known == socket) {
-                // It is somewhere else now, and followed all the same.
+                // The path resolves to another location now; its watcher already runs.
                 continue;
             }
             followed.insert(place, socket.clone());
@@ -137,47 +137,47 @@ pub(super) async fn discover(engines: Arc<Engines>) {
     }
 }
 
-/// Follows one engine.
+/// Watches one engine.
 struct EngineWatcher {
     engines: Arc<Engines>,
     socket: PathBuf,
     intervals: EngineIntervals,
     filter: Arc<LabelFilter>,
     cache: ContainerCache,
-    /// Containers that somebody saw.
+    /// IDs of containers that were found on the host.
     inspect_requests: mpsc::Receiver<String>,
-    /// Whether the log last said that it is followed.
+    /// Whether the engine was up when this was last logged.
     logged_up: Option<bool>,
     disk_usage: DiskUsageSchedule,
 }
 
-/// When to ask for sizes on disk: from one connection to the next.
+/// Schedule of disk usage requests, kept across connections.
 #[derive(Default)]
 struct DiskUsageSchedule {
-    /// How often, if at all.
+    /// Interval, if enabled.
     interval: Option<Duration>,
-    /// When next, at the earliest.
+    /// Earliest time of the next request.
     due: Option<Instant>,
-    /// Since when it is being asked.
+    /// Start of the pending request.
     started: Option<Instant>,
-    /// Whether the log last said that there is no answer.
+    /// Whether the last logged outcome was a failure.
     failure_logged: bool,
 }
 
 impl DiskUsageSchedule {
-    /// When to ask next, unless it is being asked.
+    /// Returns when to send the next request, unless one is pending.
     fn next_due(&self) -> Option<Instant> {
         self.due.filter(|_| self.started.is_none())
     }
 
-    /// Puts off the next question until this time.
+    /// Delays the next request at least until this time.
     fn delay_until(&mut self, time: Instant) {
         if self.interval.is_some() {
             self.due = self.due.max(Some(time));
         }
     }
 
-    /// Plans the next question after one that was answered or not.
+    /// Schedules the next request after one that ended, successfully or not.
     fn finish(&mut self) {
         let (Some(every), Some(asked)) = (self.interval, self.started.take()) else {
             return;
@@ -234,7 +234,7 @@ impl EngineWatcher {
         }
     }
 
-    /// Follows until that fails.
+    /// Connects and watches until an error.
     async fn watch_until_error(&mut self, up_since: &mut Option<Instant>) -> EngineError {
         let begun = match self.connect().await {
             Ok(begun) => begun,
@@ -263,7 +263,7 @@ impl EngineWatcher {
         Ok((client, events))
     }
 
-    /// Takes in what was said of room on disk. Without an answer the old one stays.
+    /// Stores a disk usage result. After an error, the previous one is kept.
     fn store_disk_usage(&mut self, result: EngineResult<EngineDiskUsage>) {
         self.disk_usage.finish();
         let failure = match result {
@@ -308,7 +308,7 @@ impl EngineWatcher {
     }
 }
 
-/// An answer that was waited for.
+/// The result of a request.
 enum RequestResult {
     Containers(EngineResult<Vec<ListedContainer>>),
     Container(String, EngineResult<Option<Box<InspectedContainer>>>),
@@ -319,7 +319,7 @@ enum RequestResult {
 }
 
 impl RequestResult {
-    /// Whether the engine said something: who gives up waiting has heard nothing.
+    /// Whether the engine responded successfully; a timeout is no sign of life.
     fn is_ok(&self) -> bool {
         match self {
             Self::Containers(answer) => answer.is_ok(),
@@ -332,43 +332,43 @@ impl RequestResult {
     }
 }
 
-/// From connecting to an engine to losing it.
+/// State from connecting to an engine until the connection is lost.
 struct EngineSession<'a> {
     watcher: &'a mut EngineWatcher,
     client: EngineClient,
     events: EventStream,
     up_since: &'a mut Option<Instant>,
     results: JoinSet<RequestResult>,
-    /// Events that came while the list is on its way, to be taken in after it.
+    /// Events received while a list is pending, applied after it.
     buffered_events: Option<VecDeque<EngineEvent>>,
-    /// All are asked about after the next list, changed or not.
+    /// Whether to inspect all containers after the next list, changed or not.
     inspect_all: bool,
-    /// Those that were there at the beginning and have not been asked about.
+    /// Containers of the first list that are not inspected yet.
     initial: HashSet<String>,
-    /// Whether the engine's settings are on their way for the first time.
+    /// Whether the first request for the engine's settings is pending.
     awaiting_info: bool,
-    /// To be asked about.
+    /// Containers to inspect.
     queue: VecDeque<String>,
     queued: HashSet<String>,
     delayed: BTreeMap<String, Instant>,
-    /// Being asked about, and whether to ask again because something happened.
+    /// Pending inspects, and whether to repeat each because of a later event.
     in_flight: HashMap<String, bool>,
-    /// Questions about containers that are on their way, also about those that are gone.
+    /// Number of pending inspects, including those of removed containers.
     in_flight_count: usize,
     inspected_at: HashMap<String, Instant>,
-    /// With how many of those to look for old ones.
+    /// Number of inspect times at which old ones are pruned.
     prune_at_len: usize,
-    /// Those that were asked about in vain, and why.
+    /// Failed inspects and their errors.
     failed_inspects: BTreeMap<String, EngineError>,
     images_error: Option<EngineError>,
     last_activity: Instant,
     pinging: bool,
-    /// Whether the images are on their way, and whether something happened to them since.
+    /// `Some` while the image list is pending; `true` if images changed since.
     listing_images: Option<bool>,
     resync_due: Instant,
     images_due: Option<Instant>,
     next_unknown_inspect: Instant,
-    /// Events of this second.
+    /// Start of the current one-second window and number of its events.
     event_window: (Instant, u32),
 }
 
@@ -440,7 +440,7 @@ impl<'a> EngineSession<'a> {
         }
     }
 
-    /// Asks in the background.
+    /// Spawns a request in the background.
     fn spawn_request<F>(&mut self, request: impl FnOnce(EngineClient) -> F)
     where
         F: Future<Output = RequestResult> + Send + 'static,
@@ -472,7 +472,7 @@ impl<'a> EngineSession<'a> {
         });
     }
 
-    /// Asks about as many containers as may be asked about now.
+    /// Starts as many queued inspects as the limit allows.
     fn start_inspects(&mut self) {
         let within = self.watcher.intervals.request_timeout;
         while self.in_flight_count < MAX_CONCURRENT_INSPECTS {
@@ -489,7 +489,7 @@ impl<'a> EngineSession<'a> {
         }
     }
 
-    /// Lets a container be asked about, not too soon after the last time.
+    /// Queues an inspect of a container, delayed to the minimum gap since the last one.
     fn schedule_inspect(&mut self, id: String, min_gap: Duration) {
         if let Some(again) = self.in_flight.get_mut(&id) {
             *again = true;
@@ -512,7 +512,7 @@ impl<'a> EngineSession<'a> {
         }
     }
 
-    /// Asks no more about a container.
+    /// Cancels inspects of a container.
     fn cancel_inspect(&mut self, id: &str) {
         self.in_flight.remove(id);
         self.delayed.remove(id);
@@ -578,7 +578,7 @@ impl<'a> EngineSession<'a> {
             RequestResult::CgroupDriver(driver) => {
                 self.awaiting_info = false;
                 self.watcher.update(|engine, _| {
-                    // Who does not say it now has said it before, perhaps.
+                    // After an error, the value from an earlier connection is kept.
                     if let Ok(Some(driver)) = driver {
                         engine.cgroup_driver = Some(driver);
                     }
@@ -624,7 +624,7 @@ impl<'a> EngineSession<'a> {
         }
         for event in self.buffered_events.take().into_iter().flatten() {
             match self.buffered_events.as_mut() {
-                // One of them asked for yet another list.
+                // One of these events started another list.
                 Some(events) => events.push_back(event),
                 None => self.apply_event(event),
             }
@@ -650,7 +650,7 @@ impl<'a> EngineSession<'a> {
     }
 
     fn apply_inspect(&mut self, id: String, result: EngineResult<Option<Box<InspectedContainer>>>) {
-        // Who is not waited for any more is gone.
+        // The inspect was cancelled because the container was removed.
         let Some(again) = self.in_flight.remove(&id) else {
             return;
         };
@@ -661,7 +661,7 @@ impl<'a> EngineSession<'a> {
         if self.inspected_at.len() >= self.prune_at_len {
             self.inspected_at
                 .retain(|_, asked| asked.elapsed() < timing.min_health_inspect_gap);
-            // Not with each question, where many are asked at a time.
+            // Doubling the threshold avoids a scan per inspect when there are many containers.
             self.prune_at_len = MIN_PRUNE_LEN.max(self.inspected_at.len() * 2);
         }
         self.inspected_at.insert(id.clone(), now);
@@ -701,7 +701,7 @@ impl<'a> EngineSession<'a> {
         }
     }
 
-    /// The copy is current now, if it is complete.
+    /// Marks the cache as current, if it is complete.
     fn mark_confirmed(&mut self) {
         let (is_up, heard) = (self.up_since.is_some(), self.last_activity);
         let problem = self.degraded_reason();
@@ -713,7 +713,7 @@ impl<'a> EngineSession<'a> {
         });
     }
 
-    /// What is missing although the engine is followed.
+    /// Returns what is missing although the engine is up.
     fn degraded_reason(&self) -> Option<String> {
         if self.watcher.cache.dropped > 0 {
             let left_out = self.watcher.cache.dropped;
@@ -732,7 +732,7 @@ impl<'a> EngineSession<'a> {
         self.images_error.as_ref().map(ToString::to_string)
     }
 
-    /// Says that the copy is complete, once it is.
+    /// Marks the engine up once the cache is complete.
     fn mark_up_if_complete(&mut self) {
         let is_complete = self.buffered_events.is_none()
             && self.initial.is_empty()
@@ -761,7 +761,7 @@ impl<'a> EngineSession<'a> {
         }
     }
 
-    /// When there is something to do, if nothing is heard until then.
+    /// Returns when the next scheduled work is due, if no data arrives before.
     fn next_wake(&self, has_room: bool) -> Instant {
         let mut wake = self.resync_due;
         if !self.pinging {
@@ -782,7 +782,7 @@ impl<'a> EngineSession<'a> {
         others.fold(wake, |wake, at| wake.min(*at))
     }
 
-    /// When to ask for sizes on disk: only who is followed is asked.
+    /// Returns when to request disk usage; only while the engine is up.
     fn disk_usage_due(&self) -> Option<Instant> {
         let next = self.watcher.disk_usage.next_due();
         next.filter(|_| self.up_since.is_some())
@@ -822,7 +822,7 @@ impl<'a> EngineSession<'a> {
     }
 }
 
-/// Somewhat more or less, so that many who lost the same engine do not come back at once.
+/// Returns the time with jitter, so that exporters that lost an engine do not reconnect at once.
 fn jittered(time: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish() % 512;
     let factor = 768 + u32::try_from(random).unwrap_or_default();
@@ -834,7 +834,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_gives_up_waiting_has_heard_nothing() {
+    fn timeout_is_no_sign_of_life() {
         let failure = || EngineError::new("it", "no answer in time");
         assert!(RequestResult::Ping(Ok(())).is_ok());
         assert!(RequestResult::Container(String::new(), Ok(None)).is_ok());
@@ -851,7 +851,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_somewhat_more_or_less_than_it_should_be() {
+    fn jittered_delay_stays_near_its_base() {
         let second = Duration::from_secs(1);
         for _ in 0..1000 {
             let pause = jittered(second);
@@ -865,7 +865,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_asked_for_as_often_as_is_wanted_and_not_for_more_than_a_part_of_the_time() {
+    fn disk_usage_requests_keep_interval_and_time_share() {
         let (minute, now) = (Duration::from_secs(60), Instant::now());
         let Some(earlier) = now.checked_sub(10 * minute) else {
             return;

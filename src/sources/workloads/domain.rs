@@ -1,29 +1,28 @@
-//! Virtual machines by the names of their control groups:
-//! `machine-qemu\x2d7\x2dweb.scope` where systemd-machined makes these, and
-//! `qemu-7-web.libvirt-qemu` where libvirt does so itself.
+//! Domains, identified by the names of their cgroups: `machine-qemu\x2d7\x2dweb.scope` if
+//! systemd-machined creates them, and `qemu-7-web.libvirt-qemu` if libvirt does.
 //!
-//! The name in there is shortened to 64 characters, and lacks those that may not stand in
-//! a host's name. The number of the run leads to the whole name, if libvirt told of it.
+//! The name in the path is truncated to 64 characters and lacks characters that are invalid in a
+//! host name. The ID of the run leads to the full name, if libvirt reported it.
 
 use super::super::libvirt::RunningDomain;
 
-/// The drivers of libvirt's that put their domains into control groups. Of others the
-/// path would say nothing: containers of `systemd-nspawn` have such scopes, too.
+/// libvirt drivers that create cgroups for their domains. For other prefixes the path proves
+/// nothing: `systemd-nspawn` containers have such scopes too.
 const LIBVIRT_DRIVERS: [&str; 3] = ["qemu", "lxc", "ch"];
 
-/// What is known of the virtual machine in a control group.
+/// The domain in a cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkloadDomain {
-    /// libvirt's number for this run.
+    /// libvirt's ID of this run.
     pub id: u32,
-    /// Its name; what there is of it in the path, where libvirt did not tell.
+    /// Its name; the part in the path if libvirt did not report it.
     pub name: String,
-    /// Its UUID, where libvirt told.
+    /// Its UUID, if libvirt reported it.
     pub uuid: Option<String>,
 }
 
 impl WorkloadDomain {
-    /// What this path says.
+    /// Parses a cgroup path.
     pub(super) fn from_cgroup_path(path: &str) -> Option<Self> {
         let (_, group) = path.rsplit_once('/')?;
         let machine = match group.strip_suffix(".scope") {
@@ -40,7 +39,7 @@ impl WorkloadDomain {
         })
     }
 
-    /// With what libvirt told of it.
+    /// Adds the identity that libvirt reports.
     pub(super) fn with_libvirt_identity(self, domains: &[RunningDomain]) -> Self {
         match domains.iter().find(|domain| self.matches(domain)) {
             Some(domain) => Self {
@@ -52,20 +51,20 @@ impl WorkloadDomain {
         }
     }
 
-    /// Whether it is this domain. The number alone would not tell: groups are left over,
-    /// and a libvirt inside a container counts by itself.
+    /// Whether it is this domain. The ID alone is not sufficient: cgroups may be left over, and a
+    /// libvirt in a container has its own IDs.
     fn matches(&self, domain: &RunningDomain) -> bool {
         let mut whole = alphanumeric_chars(&domain.name);
         self.id == domain.id && alphanumeric_chars(&self.name).all(|own| whole.next() == Some(own))
     }
 }
 
-/// What stands in both the domain's name and that of its group.
+/// Returns the characters that occur both in a domain's name and in that of its cgroup.
 fn alphanumeric_chars(name: &str) -> impl Iterator<Item = char> {
     name.chars().filter(char::is_ascii_alphanumeric)
 }
 
-/// A name without systemd's escapes, `\x2d` for `-`, documented in `systemd-escape(1)`.
+/// Decodes systemd's escapes, `\x2d` for `-`, documented in `systemd-escape(1)`.
 fn unescape_systemd(name: &str) -> String {
     let mut parts = name.split(r"\x");
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_is_known_by_its_group_with_and_without_machined() {
+    fn domain_is_parsed_with_and_without_machined() {
         for (path, found) in [
             (
                 r"/machine.slice/machine-qemu\x2d7\x2dweb\x2d1.scope",
@@ -104,7 +103,7 @@ mod tests {
             ),
             ("/machine/qemu-7-web-1.libvirt-qemu", Some((7, "web-1"))),
             ("/machine/lxc-12-a.b.libvirt-lxc", Some((12, "a.b"))),
-            // Cut off within an escape.
+            // Truncated within an escape.
             (
                 r"/machine.slice/machine-qemu\x2d7\x2dweb\x2.scope",
                 Some((7, r"web\x2")),
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_leads_to_the_whole_name() {
+    fn domain_id_leads_to_full_name() {
         let long = "a".repeat(80);
         let domains = [
             running(6, "web"),
@@ -140,7 +139,7 @@ mod tests {
                 .with_libvirt_identity(&domains)
                 .name
         };
-        // As libvirt leaves out what may not stand in a host's name.
+        // libvirt drops characters that are invalid in a host name.
         let path = r"/machine.slice/machine-qemu\x2d7\x2dweb1x.scope";
         assert_eq!(name(path.to_owned()), "web_1 \"x\"");
         let cut = format!("/machine/qemu-8-{}.libvirt-qemu", "a".repeat(57));
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn another_domain_with_the_same_number_does_not_lend_its_name() {
+    fn other_domain_with_same_id_does_not_match() {
         let domains = [running(7, "web"), running(8, "db")];
         let of = |path| {
             WorkloadDomain::from_cgroup_path(path)
@@ -159,7 +158,7 @@ mod tests {
         assert_eq!((guest.name.as_str(), guest.uuid), ("other", None));
         let guest = of("/machine/qemu-8-db.libvirt-qemu");
         assert_eq!(guest.uuid.as_deref(), Some("uuid-of-db"));
-        // Longer than what there is.
+        // Longer than the name in the path.
         assert_eq!(of("/machine/qemu-8-db2.libvirt-qemu").uuid, None);
     }
 }

@@ -1,4 +1,4 @@
-//! Whole machines: engines, processes and control groups that have to find each other.
+//! Tests that join engines, processes and cgroups of whole hosts.
 
 use std::{cell::RefCell, collections::BTreeMap, ffi::OsStr, fs, os::unix::ffi::OsStrExt};
 
@@ -8,13 +8,13 @@ use crate::sources::{cgroup::testing::TempTree, engine::ContainerState};
 const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
-/// A machine of version 2.
+/// A host with cgroup v2.
 struct JoinFixture {
     tree: TempTree,
     cgroups: CgroupReader,
     workloads: Workloads,
     engines: Vec<Engine>,
-    /// Ids that no engine told of, once for each time.
+    /// IDs that no engine reported, once per report.
     unknown: RefCell<Vec<String>>,
 }
 
@@ -43,7 +43,7 @@ impl JoinFixture {
         self
     }
 
-    /// A container that runs, and its first process.
+    /// Creates a running container and its first process.
     fn running(&self, id: &str, name: &str, pid: u32, group: &str) -> Container {
         let line = format!("0::{group}\n");
         self.tree.write(&format!("proc/{pid}/cgroup"), &line);
@@ -71,7 +71,7 @@ impl JoinFixture {
     }
 }
 
-/// Names by path; those of what has no group in brackets.
+/// Returns the names by path; in brackets for workloads without a cgroup.
 fn names(inventory: &Inventory) -> BTreeMap<String, String> {
     let all = inventory.all.iter().map(|workload| {
         let name = workload.container.as_ref().map(|(_, it)| it.name.as_str());
@@ -93,7 +93,7 @@ fn expected<const N: usize>(names: [(&str, &str); N]) -> BTreeMap<String, String
 }
 
 #[test]
-fn a_container_whose_process_is_in_a_group_below_its_own_has_its_own() {
+fn container_with_process_in_child_cgroup_has_its_own() {
     let scope = &format!("/system.slice/docker-{A}.scope");
     let inner = &format!("{scope}/init.scope");
     let custom = &format!("/jobs/night/{B}");
@@ -113,7 +113,7 @@ fn a_container_whose_process_is_in_a_group_below_its_own_has_its_own() {
 }
 
 #[test]
-fn a_users_podman_and_its_pods_are_found_wherever_they_are() {
+fn rootless_podman_and_pods_are_found_at_any_path() {
     let user = "/user.slice/user-1000.slice/user@1000.service/user.slice";
     let pod = "cc".repeat(32);
     let rootless = &format!("{user}/user-libpod_pod_{pod}.slice/libpod-{A}.scope");
@@ -151,7 +151,7 @@ fn a_users_podman_and_its_pods_are_found_wherever_they_are() {
 }
 
 #[test]
-fn containers_of_those_who_are_not_asked_are_there_under_their_ids() {
+fn containers_of_other_engines_appear_by_id() {
     let pod = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice";
     let crio = "cc".repeat(32);
     let misplaced = "dd".repeat(32);
@@ -181,7 +181,7 @@ fn containers_of_those_who_are_not_asked_are_there_under_their_ids() {
 }
 
 #[test]
-fn a_container_in_a_container_keeps_its_own_name() {
+fn nested_container_keeps_its_own_name() {
     let outer = &format!("/docker/{A}");
     let inner = &format!("{outer}/docker/{B}");
     let mut machine = JoinFixture::new("nested-docker", &[inner]);
@@ -191,8 +191,8 @@ fn a_container_in_a_container_keeps_its_own_name() {
     assert_eq!(names(&machine.discover()), expected(all));
     assert_eq!(*machine.unknown.borrow(), [B]);
 
-    // The one inside tells, too, and numbers processes in its own way: what has that
-    // number here is another.
+    // The nested engine reports as well. Its PID numbers are of another namespace: on the host,
+    // this PID is a different process.
     let inside = engine([machine.running(B, "build", 1, "/init.scope")]);
     machine.engines.push(inside);
     let all = [
@@ -204,7 +204,7 @@ fn a_container_in_a_container_keeps_its_own_name() {
 }
 
 #[test]
-fn of_two_engines_that_show_one_container_the_one_that_is_followed_is_believed() {
+fn engine_that_is_up_takes_precedence_for_shared_container() {
     let path = &format!("/docker/{A}");
     let mut machine = JoinFixture::new("two-engines", &[path]);
     let mut lost = engine([machine.running(A, "old", 10, path)]);
@@ -218,7 +218,7 @@ fn of_two_engines_that_show_one_container_the_one_that_is_followed_is_believed()
 }
 
 #[test]
-fn a_group_whose_name_is_no_text_is_left_out_alone() {
+fn non_utf8_cgroup_is_the_only_one_left_out() {
     let path = &format!("/docker/{A}");
     let mut machine = JoinFixture::new("no-text", &[path]);
     let odd = machine.tree.path("sys/fs/cgroup");
@@ -242,7 +242,7 @@ fn a_group_whose_name_is_no_text_is_left_out_alone() {
 }
 
 #[test]
-fn flags_say_what_is_shown_beside_containers_and_what_never() {
+fn flags_select_included_and_excluded_cgroups() {
     let web = &format!("/docker/{A}");
     let secret = &format!("/hidden/{B}");
     let groups = [
@@ -267,7 +267,7 @@ fn flags_say_what_is_shown_beside_containers_and_what_never() {
 }
 
 #[test]
-fn what_stopped_has_its_path_and_is_said_to_be_gone_under_its_present_name() {
+fn stopped_container_keeps_path_and_current_name() {
     let path = &format!("/jobs/{A}");
     let mut machine = JoinFixture::new("stop", &[path, "/system.slice/x.service"]);
     let running = machine.running(A, "web", 10, path);
@@ -288,7 +288,7 @@ fn what_stopped_has_its_path_and_is_said_to_be_gone_under_its_present_name() {
     assert_eq!(names(&seen), expected(all));
     let gone: Vec<_> = seen.gone.iter().map(|(it, _)| it).collect();
     assert_eq!(gone.len(), 2);
-    // Its files would be held open.
+    // They would keep its files open.
     assert!(gone.iter().all(|it| it.cgroup.is_none()));
     let (_, container) = gone[0].container.as_ref().unwrap();
     assert_eq!(
@@ -297,7 +297,7 @@ fn what_stopped_has_its_path_and_is_said_to_be_gone_under_its_present_name() {
     );
     assert_eq!(gone[1].path, "/system.slice/x.service");
 
-    // Removed, it was last seen under the name that it had last.
+    // After removal, it is reported under its last name.
     machine.engines = vec![engine([])];
     let seen = machine.discover();
     assert_eq!(names(&seen), expected([("/", "-"), ("/system.slice", "-")]));
@@ -306,7 +306,7 @@ fn what_stopped_has_its_path_and_is_said_to_be_gone_under_its_present_name() {
 }
 
 #[test]
-fn what_was_left_of_an_earlier_run_is_not_the_container() {
+fn cgroup_left_by_earlier_run_is_not_the_container() {
     let (old, new) = (&format!("/docker/{A}"), &format!("/jobs/{A}"));
     let mut machine = JoinFixture::new("left-over", &[old, new]);
     machine.engines = vec![engine([machine.running(A, "web", 10, new)])];
@@ -318,7 +318,7 @@ fn what_was_left_of_an_earlier_run_is_not_the_container() {
         ])
     };
     assert_eq!(names(&machine.discover()), all("-", "web"));
-    // Nobody says where it is: it is in one place all the same.
+    // No process is reported; the container still has exactly one cgroup.
     machine.workloads = Workloads::new(Flags::default());
     machine.engines = vec![engine([container(A, "web")])];
     assert_eq!(names(&machine.discover()), all("web", "-"));

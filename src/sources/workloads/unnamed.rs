@@ -1,25 +1,25 @@
-//! Why a container goes by its id only.
+//! Reasons why a container is identified by its ID only.
 
 use super::{EngineKind, Inventory, Runtime, Workload};
 
-/// Why no engine's name is known for a container.
+/// Why a container has no name from an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UnnamedCause {
-    /// An engine of its kind is followed and does not know it: another one made it.
+    /// An engine of its kind is up and does not know it: another engine created it.
     UnknownToEngine(EngineKind),
-    /// The engine of its kind does not answer, and what is known of that.
+    /// The engine of its kind is unavailable, with the last error.
     EngineDown(EngineKind, Option<String>),
-    /// No engine of its kind is asked.
+    /// No engine of its kind is configured.
     EngineNotConfigured(EngineKind),
-    /// Who made it is not asked for names.
+    /// Its runtime is not queried for names.
     UnsupportedRuntime(Runtime),
-    /// Its path does not tell who made it.
+    /// The path does not identify its runtime.
     UnknownRuntime,
 }
 
 impl Inventory {
-    /// Why no name is known of the container in this group. Nothing where one is, and of
-    /// what is no container.
+    /// Returns why the container in this cgroup has no name; `None` if it has one or is not a
+    /// container.
     #[must_use]
     pub fn unnamed_cause(&self, workload: &Workload) -> Option<UnnamedCause> {
         if workload.container.is_some() {
@@ -31,7 +31,7 @@ impl Inventory {
             runtime @ (Runtime::Containerd | Runtime::CriO) => {
                 return Some(UnnamedCause::UnsupportedRuntime(runtime));
             }
-            // The path has its name.
+            // The path contains its name.
             Runtime::Lxc => return None,
             Runtime::Unknown => return Some(UnnamedCause::UnknownRuntime),
         };
@@ -39,7 +39,7 @@ impl Inventory {
         if engines.any(|engine| engine.kind == Some(kind) && engine.up) {
             return Some(UnnamedCause::UnknownToEngine(kind));
         }
-        // One that never said what it is may be the one.
+        // An engine of unknown kind may be the one.
         let mut engines = self.engines.iter();
         let down = engines.find(|engine| !engine.up && engine.kind.is_none_or(|it| it == kind));
         Some(match down {
@@ -57,7 +57,7 @@ mod tests {
     use crate::sources::workloads::engine;
 
     #[test]
-    fn the_reason_is_that_of_the_engine_that_should_know() {
+    fn reason_is_that_of_the_responsible_engine() {
         let id = "3f4e5d6c7b8a9988".repeat(4);
         let why = |path: &str, engines: &[(Option<EngineKind>, bool)]| {
             let engines = engines.iter().map(|(kind, up)| {
