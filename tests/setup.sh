@@ -67,6 +67,8 @@ missing() {
 		cloud-init cloud-init
 		caddy caddy
 		openssl openssl
+		zsh zsh
+		fish fish
 		curl curl
 		dpkg-shlibdeps dpkg-dev
 	END
