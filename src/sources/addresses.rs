@@ -1,5 +1,5 @@
-//! The IP addresses of the network interfaces, from rtnetlink, documented in
-//! `rtnetlink(7)` and `linux/if_addr.h`.
+//! IP addresses of network interfaces, from rtnetlink, documented in `rtnetlink(7)` and
+//! `linux/if_addr.h`.
 
 use std::net::IpAddr;
 
@@ -15,14 +15,14 @@ const IFA_LOCAL: u16 = 2;
 /// `struct ifaddrmsg`.
 const HEADER: usize = 8;
 
-/// An address of an interface.
+/// An IP address of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct InterfaceAddress {
-    /// The interface's number.
+    /// Interface index.
     pub ifindex: u32,
-    /// Our own address, not the peer's.
+    /// The local address, not the peer's.
     pub ip: IpAddr,
-    /// How many of its bits are the network's.
+    /// Length of the network prefix in bits.
     pub prefix_len: u8,
 }
 
@@ -36,7 +36,7 @@ impl InterfaceAddress {
         let (mut address, mut local) = (None, None);
         for (kind, value) in attributes(rest) {
             match kind {
-                // On a point-to-point link this is the peer's.
+                // On a point-to-point link, this is the peer's address.
                 IFA_ADDRESS => address = netlink::parse_ip(value),
                 IFA_LOCAL => local = netlink::parse_ip(value),
                 _ => {}
@@ -51,7 +51,7 @@ impl InterfaceAddress {
 }
 
 impl Snapshot {
-    /// The addresses in the exporter's own network namespace, each once.
+    /// Returns the addresses in the exporter's network namespace, without duplicates.
     pub fn addresses(&self) -> Result<Vec<InterfaceAddress>> {
         let dump = Dump {
             name: "RTM_GETADDR",
@@ -60,7 +60,7 @@ impl Snapshot {
             body: &[0; HEADER],
         };
         let mut addresses = dump.fold(self.deadline(), InterfaceAddress::parse_into)?;
-        // One address can lead to several peers.
+        // An address with several peers is listed once per peer.
         addresses.sort_unstable();
         addresses.dedup();
         Ok(addresses)
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_point_to_point_link_has_its_own_address_not_the_peers() {
+    fn point_to_point_address_is_the_local_one() {
         let message = "02200000 07000000 08000100 0a000002 08000200 0a000001";
         let address = InterfaceAddress::parse(&netlink::hex(message)).unwrap();
         let expected = InterfaceAddress {
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_address_stands_alone() {
+    fn ipv6_address_needs_no_local_attribute() {
         let message = "0a400000 02000000 14000100 fe80000000000000 00000000000000fe";
         let address = InterfaceAddress::parse(&netlink::hex(message)).unwrap();
         assert_eq!(address.ip.to_string(), "fe80::fe");

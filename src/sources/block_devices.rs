@@ -1,30 +1,30 @@
-//! What block devices are, by their numbers: `dev/block` in sysfs.
+//! Properties of block devices by device number: `dev/block` in sysfs.
 
 use std::collections::{HashMap, hash_map::Entry};
 
 use super::Snapshot;
 use crate::error::Result;
 
-/// The major number of loop devices.
+/// Major number of loop devices.
 const LOOP: u32 = 7;
 
 /// A block device.
 #[derive(Debug, Clone)]
 pub struct BlockDevice {
-    /// As in `/dev`.
+    /// Name in `/dev`.
     pub name: String,
-    /// Whether what is done to it is done to another device as well.
+    /// Whether its I/O is also counted on a device below it.
     pub is_stacked: bool,
-    /// Whether it is a part of another device.
+    /// Whether it is a partition.
     pub is_partition: bool,
 }
 
-/// Block devices that came up, each looked at once.
+/// Block devices seen so far, each read once.
 #[derive(Debug, Default)]
 pub struct BlockDevices(HashMap<(u32, u32), BlockDevice>);
 
 impl BlockDevices {
-    /// The one with these numbers.
+    /// Returns the device with these numbers.
     pub fn get(&mut self, snapshot: &Snapshot, major: u32, minor: u32) -> &BlockDevice {
         match self.0.entry((major, minor)) {
             Entry::Occupied(known) => known.into_mut(),
@@ -39,7 +39,7 @@ fn read_block_device(snapshot: &Snapshot, major: u32, minor: u32) -> BlockDevice
     let device = devices.as_ref().ok().map(|devices| devices.dir(&numbers));
     let device = device.and_then(Result::ok);
     let name = devices.and_then(|devices| devices.read_link_name(&numbers));
-    // Multipath hands requests on below the place where the kernel counts.
+    // Multipath passes requests on below the layer where the kernel counts.
     let is_multipath = || {
         let id = device.as_ref()?.read_trimmed("dm/uuid").ok()?;
         id.starts_with("mpath-").then_some(())
@@ -53,7 +53,7 @@ fn read_block_device(snapshot: &Snapshot, major: u32, minor: u32) -> BlockDevice
         .is_some_and(|device| device.has("partition"));
     BlockDevice {
         is_partition,
-        // The kernel cannot have a slash in a name here.
+        // The kernel cannot have a slash in a file name here.
         name: match name {
             Ok(name) => format!("/dev/{}", name.replace('!', "/")),
             Err(_) => numbers,
@@ -70,7 +70,7 @@ mod tests {
     use crate::sources::cgroup::testing::TempTree;
 
     #[test]
-    fn devices_have_the_names_they_have_in_dev() {
+    fn devices_have_their_names_in_dev() {
         let machine = TempTree::new("disks-names");
         for (numbers, name) in [
             ("8:16", "sdb"),

@@ -1,4 +1,4 @@
-//! The machine's clock: what it shows, where, and how the kernel keeps it right.
+//! The system clock: time, time zone and the kernel's synchronisation.
 
 use std::{
     env,
@@ -14,20 +14,20 @@ use rustix::{
 use super::{dir, syscall};
 use crate::error::{Error, Result};
 
-/// The local time zone at some time.
+/// The local time zone at a point in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimeZone {
-    /// Its short name, such as `CEST`.
+    /// Abbreviation, such as `CEST`.
     pub name: String,
-    /// How many seconds it is ahead of UTC.
+    /// Offset to UTC in seconds.
     pub offset: i64,
 }
 
-/// How the kernel keeps its clock right, in the words and units of `adjtimex(2)`.
+/// State of the kernel's clock synchronisation, with the names and units of `adjtimex(2)`.
 #[derive(Debug, Clone, Copy, Default)]
-#[expect(missing_docs, reason = "adjtimex(2) has them")]
+#[expect(missing_docs, reason = "documented in adjtimex(2)")]
 pub struct Adjtimex {
-    /// Anything but `TIME_ERROR`.
+    /// Whether the state is not `TIME_ERROR`.
     pub is_synchronised: bool,
     pub status: i32,
     pub offset: i64,
@@ -47,14 +47,13 @@ pub struct Adjtimex {
     pub tai: i32,
 }
 
-/// `STA_NANO`: some fields are in nanoseconds, not in microseconds.
+/// `STA_NANO`: some fields are in nanoseconds instead of microseconds.
 const STA_NANO: i32 = 0x2000;
-/// `TIME_ERROR`, the state of a clock that nothing keeps right.
+/// `TIME_ERROR`: the clock is not synchronised.
 const TIME_ERROR: i32 = 5;
 
 impl Adjtimex {
-    /// In how many parts [`offset`](Self::offset) and [`jitter`](Self::jitter)
-    /// divide a second.
+    /// Units per second of [`offset`](Self::offset) and [`jitter`](Self::jitter).
     #[must_use]
     pub fn units_per_second(&self) -> u32 {
         if self.status & STA_NANO == 0 {
@@ -64,8 +63,7 @@ impl Adjtimex {
         }
     }
 
-    /// Asks the kernel. Where it may not be asked, as in many containers, there is
-    /// nothing here.
+    /// Reads the state from the kernel. An error without permission, as in many containers.
     pub(super) fn read() -> Result<Self> {
         let (state, timex) = syscall::adjtimex().map_err(|error| match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => {
@@ -73,7 +71,7 @@ impl Adjtimex {
             }
             _ => Error::io("adjtimex(2)", error),
         })?;
-        #[allow(clippy::useless_conversion, reason = "are i32 elsewhere")]
+        #[allow(clippy::useless_conversion, reason = "i32 on other platforms")]
         Ok(Self {
             is_synchronised: state != TIME_ERROR,
             status: timex.status,
@@ -96,22 +94,22 @@ impl Adjtimex {
     }
 }
 
-/// What the clock shows, counted from the beginning of 1970; nothing where it shows
-/// an earlier time.
+/// Returns the system time since the Unix epoch; `None` if it is earlier.
 pub(super) fn unix_time() -> Option<Duration> {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .ok()
 }
 
-/// The time zone as `TZ` in the environment says, else `/etc/localtime`.
+/// Returns the time zone from `TZ` in the environment, else from `/etc/localtime`.
 pub(super) fn time_zone() -> Option<TimeZone> {
     let seconds = i64::try_from(unix_time()?.as_secs()).ok()?;
     let (name, offset) = syscall::local_time_zone(seconds)?;
     Some(TimeZone { name, offset })
 }
 
-/// The name of the time zone: see [`Snapshot::time_zone_name`](super::Snapshot::time_zone_name).
+/// Returns the name of the time zone: see
+/// [`Snapshot::time_zone_name`](super::Snapshot::time_zone_name).
 pub(super) fn time_zone_name(rootfs: &Path) -> Result<Option<String>> {
     if let Some(name) = env::var("TZ").ok().as_deref().and_then(parse_tz_variable) {
         return Ok(Some(name));
@@ -125,16 +123,16 @@ pub(super) fn time_zone_name(rootfs: &Path) -> Result<Option<String>> {
     let link = rootfs.join("etc/localtime");
     match readlinkat(CWD, &link, Vec::new()) {
         Ok(target) => Ok(target.to_str().ok().and_then(zone_name_from_path)),
-        // A file, not a link.
+        // A regular file.
         Err(Errno::INVAL) => Ok(None),
-        // Then it is UTC: `tzset(3)`.
+        // The default is UTC: `tzset(3)`.
         Err(Errno::NOENT) => Ok(Some("UTC".to_owned())),
         Err(errno) => Err(Error::io(link, errno)),
     }
 }
 
-/// What `TZ` says, documented in `tzset(3)`: a zone's name, perhaps behind a colon, or a
-/// file, or a rule such as `CET-1CEST`, which is shown as it is.
+/// Parses `TZ`, documented in `tzset(3)`: the name of a zone, optionally after a colon, or a file,
+/// or a rule such as `CET-1CEST`, which is returned unchanged.
 fn parse_tz_variable(value: &str) -> Option<String> {
     let value = value.strip_prefix(':').unwrap_or(value);
     match value {
@@ -144,7 +142,7 @@ fn parse_tz_variable(value: &str) -> Option<String> {
     }
 }
 
-/// The name of the zone that a file below `zoneinfo` describes.
+/// Returns the name of the zone in a file below `zoneinfo`.
 fn zone_name_from_path(path: &str) -> Option<String> {
     let (_, name) = path.rsplit_once("/zoneinfo/")?;
     let name = name.strip_prefix("posix/").unwrap_or(name);
@@ -157,10 +155,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_says_how_it_keeps_its_clock() {
-        // Not allowed in every container.
+    fn adjtimex_values_are_plausible() {
+        // Some containers do not permit the call.
         if let Ok(discipline) = Adjtimex::read() {
-            // 10 ms less or more than a tenth, as the kernel itself makes sure of.
+            // The kernel keeps the tick within 10 % of 10 ms.
             assert!(
                 (9_000..=11_000).contains(&discipline.tick),
                 "{discipline:?}"
@@ -169,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_zone_is_the_one_date_knows() {
+    fn time_zone_matches_date_command() {
         let date = std::process::Command::new("date").arg("+%Z %z").output();
         let date = String::from_utf8(date.unwrap().stdout).unwrap();
         let zone = time_zone().unwrap();
@@ -180,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_goes_by_its_name_however_it_was_chosen() {
+    fn zone_name_is_found_for_every_way_to_set_it() {
         for (file, name) in [
             ("/usr/share/zoneinfo/Europe/Berlin", Some("Europe/Berlin")),
             ("../usr/share/zoneinfo/Etc/UTC", Some("Etc/UTC")),
@@ -202,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_a_time_zone_keeps_utc() {
+    fn host_without_time_zone_uses_utc() {
         let root = env::temp_dir().join(format!("strata-zone-{}", std::process::id()));
         let etc = root.join("etc");
         std::fs::create_dir_all(&etc).unwrap();

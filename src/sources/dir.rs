@@ -1,8 +1,8 @@
-//! Directories and the files in them: the one place that opens files.
+//! Directories and the files in them. All files are opened here.
 //!
-//! Files are opened below an open directory, which spares the kernel the walk from
-//! the root (1.4 to 1.9 times faster over a sysfs tree than `std::fs::read`), and
-//! never blocks on a FIFO that somebody put where a file should be.
+//! Files are opened relative to an open directory, which saves the kernel the path walk from the
+//! root (1.4 to 1.9 times faster over a sysfs tree than `std::fs::read`). Opening never blocks,
+//! even on a FIFO in place of a file.
 
 use std::{
     cell::RefCell,
@@ -24,22 +24,22 @@ use rustix::{
 use super::Text;
 use crate::error::{Error, Result};
 
-/// More than any file of the kernel's holds; what is larger is an error.
+/// Larger than any file of the kernel; a larger file is an error.
 const MAX_FILE: usize = 32 << 20;
-/// More than any directory of the kernel's holds; what is larger is an error.
+/// More than any directory of the kernel contains; a larger directory is an error.
 const MAX_ENTRIES: usize = 1 << 20;
-/// What is asked for at first. Files below `/proc/sys` make the kernel clear as
-/// much memory as is asked for, and an attribute in sysfs is never larger.
+/// Size of the first read. For files below `/proc/sys`, the kernel clears as much memory as is
+/// requested, and attributes in sysfs are never larger.
 const PAGE: usize = 4096;
 
-/// What a file says that a person or a program of theirs wrote.
+/// A file written by a user or a user's program.
 #[derive(Debug)]
 pub struct UserFile {
-    /// Which file it was.
+    /// Path of the file.
     pub path: PathBuf,
-    /// All its bytes, whatever they are.
+    /// Its content, which may be any bytes.
     pub body: Vec<u8>,
-    /// When it was last written, in seconds since 1970.
+    /// Modification time in seconds since the Unix epoch.
     pub modified: i64,
 }
 
@@ -63,20 +63,20 @@ impl Dir {
         }
     }
 
-    /// Its path.
+    /// Path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The last part of its path.
+    /// Last component of its path.
     #[must_use]
     pub fn name(&self) -> String {
         let name = self.path.file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
     }
 
-    /// Opens a directory in this one.
+    /// Opens a subdirectory.
     pub fn dir(&self, name: impl AsRef<Path>) -> Result<Self> {
         let name = name.as_ref();
         Self::open_at(self.fd.as_fd(), name, || self.path.join(name))
@@ -88,7 +88,7 @@ impl Dir {
         read_at(self.fd.as_fd(), name, || self.path.join(name))
     }
 
-    /// Hands over the bytes of a file in this directory, of which nothing is kept.
+    /// Reads a file in this directory and passes its bytes to a closure; keeps nothing.
     pub(super) fn with_bytes<T>(
         &self,
         name: impl AsRef<Path>,
@@ -116,7 +116,7 @@ impl Dir {
         Ok(self.read(name)?.trimmed().to_owned())
     }
 
-    /// The last part of what a symbolic link in this directory points to.
+    /// Returns the last component of a symbolic link's target.
     pub fn read_link_name(&self, name: impl AsRef<Path>) -> Result<String> {
         let name = name.as_ref();
         let target = rustix::fs::readlinkat(&self.fd, name, Vec::new())
@@ -126,19 +126,19 @@ impl Dir {
         Ok(last.to_string_lossy().into_owned())
     }
 
-    /// Where something in this directory really is, all symbolic links followed.
+    /// Returns the path of an entry with all symbolic links resolved.
     pub fn real_path(&self, name: impl AsRef<Path>) -> Result<PathBuf> {
         let path = self.path.join(name);
         std::fs::canonicalize(&path).map_err(|error| Error::io(path, error))
     }
 
-    /// Reads a file that somebody put there for us, if it is one: no device, no FIFO,
-    /// and no more than `max` bytes.
+    /// Reads a file provided by a user. Returns an error unless it is a regular file of at most
+    /// `max` bytes.
     pub fn read_user_file(&self, name: impl AsRef<Path>, max: usize) -> Result<UserFile> {
         let path = self.path.join(&name);
         let read = || -> io::Result<_> {
-            // Asked before it is opened, because to open a device can set it off, and
-            // once more of what was opened.
+            // Checked before opening, because opening a device may have side effects, and again on
+            // the opened file.
             regular_file_size(&rustix::fs::statat(
                 &self.fd,
                 name.as_ref(),
@@ -156,7 +156,7 @@ impl Dir {
             if body.len() > max {
                 return Err(Errno::FBIG.into());
             }
-            // What is written while we read is newer than what we read.
+            // Read afterwards, so that a concurrent write makes it newer than the content.
             let modified = rustix::fs::fstat(&file)?.st_mtime;
             Ok((body, modified))
         };
@@ -170,14 +170,14 @@ impl Dir {
         }
     }
 
-    /// What is known about a file in this directory, following symbolic links.
+    /// Returns the `stat` data of an entry, following symbolic links.
     pub fn stat(&self, name: impl AsRef<Path>) -> Result<Stat> {
         let name = name.as_ref();
         rustix::fs::statat(&self.fd, name, AtFlags::empty())
             .map_err(|errno| Error::io(self.path.join(name), errno))
     }
 
-    /// Whether there is something of this name.
+    /// Whether an entry of this name exists.
     #[must_use]
     pub fn has(&self, name: impl AsRef<Path>) -> bool {
         self.stat(name).is_ok()
@@ -189,17 +189,17 @@ impl Dir {
         rustix::fs::fstatfs(&self.fd).is_ok_and(magic)
     }
 
-    /// The names of everything in this directory, sorted.
+    /// Returns the names of all entries, sorted.
     pub fn names(&self) -> Result<Vec<OsString>> {
         self.list(|_| true)
     }
 
-    /// The directories in this directory and the links to some, as in `/sys/class`,
-    /// sorted by name.
+    /// Opens all subdirectories, including links to directories as in `/sys/class`, sorted by
+    /// name.
     pub fn dirs(&self) -> Result<Vec<Self>> {
         let maybe = |kind| matches!(kind, FileType::Directory | FileType::Symlink);
         let names = self.list(|kind| maybe(kind) || kind == FileType::Unknown)?;
-        // What vanished since, and links to files.
+        // Skips removed entries and links to files.
         Ok(names
             .iter()
             .filter_map(|name| self.dir(name).ok())
@@ -208,7 +208,7 @@ impl Dir {
 
     fn list(&self, wanted: impl Fn(FileType) -> bool) -> Result<Vec<OsString>> {
         let failed = |errno: Errno| Error::io(&self.path, errno);
-        // Opened anew, because a directory's descriptor remembers how far it was read.
+        // A new descriptor, because a directory's descriptor has a read position.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.fd, c".", flags, Mode::empty()).map_err(failed)?;
         let mut buffer = Vec::with_capacity(PAGE);
@@ -229,7 +229,7 @@ impl Dir {
     }
 }
 
-/// The size of a regular file.
+/// Returns the size of a regular file, else an error.
 fn regular_file_size(stat: &Stat) -> io::Result<u64> {
     if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
         return Ok(stat.st_size.try_into().unwrap_or(0));
@@ -241,7 +241,7 @@ pub(super) fn read(path: &Path) -> Result<Text> {
     read_at(CWD, path, || path.to_owned())
 }
 
-/// Reads a file whose bytes matter as they are.
+/// Reads a file as bytes.
 pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let read = with_bytes(CWD, path, <[u8]>::to_vec);
     read.map_err(|errno| Error::io(path, errno))
@@ -265,7 +265,7 @@ fn with_bytes<T>(
         let read =
             rustix::fs::openat(at, name, flags, Mode::empty()).and_then(|file| fill(buffer, &file));
         let read = read.map(|len| parse(&buffer[..len]));
-        // What a rare large file needed is not held for ever.
+        // A buffer that grew for a rare large file is released.
         if buffer.len() > 64 * PAGE {
             *buffer = Vec::new();
         }
@@ -273,14 +273,14 @@ fn with_bytes<T>(
     })
 }
 
-/// Reads a file from start to end; says how much it was.
+/// Reads a file from its start to its end; returns its length.
 fn fill(buffer: &mut Vec<u8>, file: &OwnedFd) -> Result<usize, Errno> {
     let mut len = 0;
     loop {
         if buffer.len() - len < PAGE {
             buffer.resize((buffer.len() * 2).max(2 * PAGE), 0);
         }
-        // The first read asks for a page: see PAGE. Later ones for all there is room for.
+        // The first read requests one page, see PAGE; later reads fill the buffer.
         let end = if len == 0 { PAGE } else { buffer.len() };
         match rustix::io::read(file, &mut buffer[len..end]) {
             Ok(0) => return Ok(len),
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_any_length_is_read_to_its_end() {
+    fn files_of_any_length_are_read_completely() {
         let path = scratch("length");
         let dir = Dir::open(&path).unwrap();
         for len in [0, 1, PAGE - 1, PAGE, PAGE + 1, 200_000] {
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_is_not_waited_for() {
+    fn opening_a_fifo_does_not_block() {
         let path = scratch("fifo");
         rustix::fs::mknodat(CWD, path.join("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
         let dir = Dir::open(&path).unwrap();
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_users_put_there_only_files_of_a_sane_size_are_read() {
+    fn user_files_must_be_regular_and_within_the_size_limit() {
         let path = scratch("user");
         rustix::fs::mknodat(CWD, path.join("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
         std::fs::create_dir_all(path.join("directory")).unwrap();
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_lists_names_in_order_and_only_directories_as_such() {
+    fn entries_are_sorted_and_directories_distinguished() {
         let path = scratch("names");
         for name in ["b", "a"] {
             std::fs::create_dir_all(path.join(name)).unwrap();

@@ -1,43 +1,42 @@
-//! What disks did, from `/proc/diskstats`, documented in the kernel's
+//! Disk statistics from `/proc/diskstats`, documented in the kernel's
 //! `Documentation/admin-guide/iostats.rst`.
 //!
-//! How many columns there are depends on the kernel: 14 at first, 18 with discards
-//! (4.18), 20 with flushes (5.5), and before 2.6.25 only 7 for partitions, with other
-//! meanings. A sector is 512 bytes here, whatever the device's own is.
+//! The number of columns depends on the kernel: 14 at first, 18 with discards (4.18), 20 with
+//! flushes (5.5), and before 2.6.25 only 7 for partitions, with other meanings. A sector is 512
+//! bytes here, whatever the device's own sector size is.
 
 use super::{Snapshot, Text, text::Fields};
 use crate::error::Result;
 
-/// What is no whole disk: RAM disks, loop devices, floppies, partitions. A regular
-/// expression.
+/// Regular expression for devices that are not whole disks: RAM disks, loop devices, floppies and
+/// partitions.
 pub const IGNORED_DEVICES: &str = r"^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$";
 
-/// More columns than these mean nothing to us.
+/// Maximum number of known columns; further ones are ignored.
 const MAX_COLUMNS: usize = 17;
-/// How many every kernel has.
+/// Minimum number of columns in every kernel.
 const MIN_COLUMNS: usize = 11;
-/// How many partitions had before 2.6.25.
+/// Number of columns of a partition before 2.6.25.
 const OLD_PARTITION_COLUMNS: usize = 4;
 
-/// One line: a device.
+/// One line: the counters of a device.
 #[derive(Debug)]
 pub struct DiskCounters<'a> {
-    /// Its major number.
+    /// Major number.
     pub major: &'a str,
-    /// Its minor number.
+    /// Minor number.
     pub minor: &'a str,
-    /// Its name, which may have a slash in it: `cciss/c0d0`.
+    /// Device name, which may contain a slash: `cciss/c0d0`.
     pub name: &'a str,
-    /// What stands behind the name: 11 to 17 columns, or the 4 of a partition before
-    /// 2.6.25.
+    /// The columns after the name: 11 to 17, or the 4 of a partition before 2.6.25.
     pub columns: Vec<u64>,
 }
 
 impl<'a> DiskCounters<'a> {
-    /// Reads one line.
+    /// Parses one line.
     pub fn parse(mut line: Fields<'a>) -> Result<Self> {
         let (major, minor) = (line.word("major number")?, line.word("minor number")?);
-        // Both become part of a file's name.
+        // Both become part of a file name.
         line.parse_word::<u32>(major, "major number")?;
         line.parse_word::<u32>(minor, "minor number")?;
         let name = line.word("device")?;
@@ -60,7 +59,7 @@ impl<'a> DiskCounters<'a> {
 }
 
 impl Snapshot {
-    /// `/proc/diskstats`, a line for each device, to be read with [`DiskCounters::read`].
+    /// Returns `/proc/diskstats`, one device per line, to be parsed with [`DiskCounters::read`].
     pub fn diskstats(&self) -> Result<&Text> {
         self.diskstats.get_or_read(|| self.read_proc("diskstats"))
     }
@@ -77,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn kernels_differ_in_how_many_columns_they_have() {
+    fn number_of_columns_depends_on_the_kernel() {
         let line = |columns: u32| {
             let columns = (1..=columns).map(|column| format!(" {column}"));
             format!("8 0 sda{}\n", columns.collect::<String>())

@@ -1,7 +1,7 @@
-//! What the drivers of network interfaces say about them, asked by `ioctl`,
-//! documented in the kernel's `include/uapi/linux/ethtool.h`.
+//! Data from network interface drivers through `ioctl`, documented in the kernel's
+//! `include/uapi/linux/ethtool.h`.
 //!
-//! It is the interfaces of this process's network namespace that are asked.
+//! Covers the interfaces of this process's network namespace.
 
 use std::{borrow::Cow, os::fd::AsFd, os::fd::OwnedFd, path::PathBuf};
 
@@ -10,36 +10,36 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use super::syscall::{self, EthtoolCommand, GuardedBuffer};
 use crate::error::{Error, Result};
 
-/// More statistics than any driver has (a hundred for each of some hundred queues).
+/// More statistics than any driver has (a hundred for each of several hundred queues).
 const MAX_STATISTICS: usize = 1 << 16;
-/// `ETH_GSTRING_LEN`: what a statistic's name takes.
+/// `ETH_GSTRING_LEN`: length of a statistic's name.
 const NAME_LEN: usize = 32;
-/// `ETH_SS_STATS`: of the sets of names, that of the statistics.
+/// `ETH_SS_STATS`: the string set of statistics.
 const STATISTICS_SET: u32 = 1;
 
-/// A driver, as it introduces itself.
+/// Information about a driver.
 #[derive(Debug, PartialEq, Eq)]
 pub struct DriverInfo {
-    /// Its name.
+    /// Name of the driver.
     pub name: String,
-    /// Its version, which for most is that of the kernel.
+    /// Version of the driver; for most, that of the kernel.
     pub version: String,
-    /// The version of the device's firmware.
+    /// Version of the device's firmware.
     pub firmware_version: String,
-    /// Where the device is, such as its PCI address.
+    /// Bus address of the device, such as its PCI address.
     pub bus_info: String,
-    /// The version of the device's boot firmware.
+    /// Version of the device's boot firmware.
     pub expansion_rom_version: String,
 }
 
-/// What an interface's link could do, and is set to.
+/// Supported and configured properties of a link.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LinkSettings {
-    /// Whether speed and duplex are negotiated with the other end.
+    /// Whether autonegotiation is enabled.
     pub autoneg: bool,
-    /// What the interface is able to do.
+    /// Link modes that the interface supports.
     pub supported: LinkModeSet,
-    /// What the interface offers the other end.
+    /// Link modes that the interface advertises.
     pub advertising: LinkModeSet,
 }
 
@@ -48,7 +48,7 @@ pub struct LinkSettings {
 pub struct LinkModeSet(Vec<u32>);
 
 impl LinkModeSet {
-    /// Whether a mode is in it, given its number in `ethtool_link_mode_bit_indices`.
+    /// Whether the set contains a mode, by its number in `ethtool_link_mode_bit_indices`.
     #[must_use]
     pub fn has(&self, mode: u32) -> bool {
         let word = self.0.get(mode as usize / 32);
@@ -63,7 +63,7 @@ impl<const N: usize> From<[u32; N]> for LinkModeSet {
     }
 }
 
-/// What a driver counts.
+/// Statistics of a driver.
 #[derive(Debug, Default)]
 pub struct Statistics {
     names: Vec<u8>,
@@ -71,7 +71,7 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Names and values, in the driver's order.
+    /// Iterates over names and values, in the driver's order.
     pub fn iter(&self) -> impl Iterator<Item = (Cow<'_, str>, u64)> {
         let (names, _) = self.names.as_chunks::<NAME_LEN>();
         let (values, _) = self.values.as_chunks();
@@ -94,26 +94,26 @@ impl From<&[(&str, u64)]> for Statistics {
     }
 }
 
-/// Asks one interface after the other.
+/// A client for the drivers of network interfaces.
 #[derive(Debug)]
 pub struct EthtoolSocket {
     socket: OwnedFd,
     request: GuardedBuffer,
-    /// How many words a set of link modes has: the kernel says so when first asked.
+    /// Number of words in a set of link modes; reported by the kernel at the first request.
     link_mode_words: i8,
 }
 
 impl EthtoolSocket {
     pub(super) fn open() -> Result<Self> {
         let failed = |error| Error::io("ethtool", error);
-        // Any family does to ask the kernel; this one is allowed where IP is not.
+        // The ioctl works on any family; this one is permitted even where IP is not.
         let socket = rustix::net::socket_with(
             AddressFamily::UNIX,
             SocketType::DGRAM,
             SocketFlags::CLOEXEC,
             None,
         );
-        // Names take the most, and a header before them.
+        // Names need the most space, after a header.
         let request = GuardedBuffer::new(16 + MAX_STATISTICS * NAME_LEN);
         Ok(Self {
             socket: socket.map_err(|errno| failed(errno.into()))?,
@@ -122,13 +122,13 @@ impl EthtoolSocket {
         })
     }
 
-    /// The driver of an interface.
+    /// Requests the driver of an interface.
     pub fn driver_info(&mut self, interface: &str) -> Result<DriverInfo> {
         let answer = self.ioctl(interface, EthtoolCommand::DriverInfo, &[])?;
         parse_driver_info(answer).ok_or_else(|| malformed_response(interface))
     }
 
-    /// The link of an interface.
+    /// Requests the link settings of an interface.
     pub fn link_settings(&mut self, interface: &str) -> Result<LinkSettings> {
         for _ in 0..2 {
             let mut request = [0; 44];
@@ -144,10 +144,10 @@ impl EthtoolSocket {
         Err(malformed_response(interface))
     }
 
-    /// The statistics of an interface's driver, of which there may be none.
+    /// Requests the driver statistics of an interface; there may be none.
     pub fn statistics(&mut self, interface: &str) -> Result<Statistics> {
         let mut set = [0; 12];
-        // After a reserved word, a bit for each set whose size is wanted.
+        // After a reserved word, one bit for each set whose size is requested.
         if let Some(wanted) = set.get_mut(4..) {
             wanted.copy_from_slice(&(1_u64 << STATISTICS_SET).to_ne_bytes());
         }
@@ -164,7 +164,7 @@ impl EthtoolSocket {
         let names = names.to_vec();
         let answer = self.ioctl(interface, EthtoolCommand::Stats, &count)?;
         let values = counted_entries(answer, 4, 8).ok_or_else(|| malformed_response(interface))?;
-        // A queue more or less in between, and every name would be a neighbour's.
+        // If the number of queues changed in between, names and values would not match.
         if names.len() / NAME_LEN != values.len() / 8 {
             return Err(malformed_response(interface));
         }
@@ -174,10 +174,10 @@ impl EthtoolSocket {
         })
     }
 
-    /// Makes a request, given what comes after the question's number.
+    /// Sends a request, given the data after the command.
     fn ioctl(&mut self, interface: &str, cmd: EthtoolCommand, request: &[u8]) -> Result<&[u8]> {
         let bytes = self.request.bytes_mut();
-        // Nothing of an earlier answer may look like part of this one.
+        // Clears the previous response, so that it is not taken for part of this one.
         bytes.iter_mut().take(MAX_HEADER_LEN).for_each(|b| *b = 0);
         for (to, from) in bytes.iter_mut().skip(4).zip(request) {
             *to = *from;
@@ -213,12 +213,12 @@ pub(crate) fn parse_all(answer: &[u8]) -> usize {
     made + count
 }
 
-/// No answer's part of fixed length is longer.
+/// Maximum length of the fixed part of a response.
 const MAX_HEADER_LEN: usize = 512;
-/// Where in `ethtool_link_settings` the number of words is.
+/// Offset of the number of words in `ethtool_link_settings`.
 const LINK_MODE_WORDS_OFFSET: usize = 15;
 
-/// What errors are about.
+/// Path used in errors.
 fn error_path(interface: &str) -> PathBuf {
     format!("ethtool {interface}").into()
 }
@@ -228,7 +228,7 @@ fn malformed_response(interface: &str) -> Error {
     Error::api("ethtool", reason)
 }
 
-/// `ethtool_drvinfo`
+/// Parses `ethtool_drvinfo`.
 fn parse_driver_info(answer: &[u8]) -> Option<DriverInfo> {
     let word = |at: usize| Some(nul_terminated(answer.get(at..at + 32)?).into_owned());
     Some(DriverInfo {
@@ -240,8 +240,8 @@ fn parse_driver_info(answer: &[u8]) -> Option<DriverInfo> {
     })
 }
 
-/// `ethtool_link_settings`; where the request had space for another number of
-/// words, the right one.
+/// Parses `ethtool_link_settings`; if the request had space for a different number of words,
+/// returns the right number as an error.
 fn parse_link_settings(answer: &[u8]) -> Option<Result<LinkSettings, i8>> {
     let words = answer.get(LINK_MODE_WORDS_OFFSET)?.cast_signed();
     if words <= 0 {
@@ -261,7 +261,7 @@ fn parse_link_settings(answer: &[u8]) -> Option<Result<LinkSettings, i8>> {
     }))
 }
 
-/// `ethtool_sset_info`, asked about one set.
+/// Parses `ethtool_sset_info` of a request for one set.
 fn parse_set_size(answer: &[u8]) -> Option<usize> {
     let known = u64::from_ne_bytes(*answer.get(8..)?.first_chunk()?);
     if known == 0 {
@@ -270,7 +270,7 @@ fn parse_set_size(answer: &[u8]) -> Option<usize> {
     read_count(answer, 16)
 }
 
-/// `ethtool_gstrings` and `ethtool_stats`: as many entries as it says there are.
+/// Returns the entries of `ethtool_gstrings` or `ethtool_stats`, as many as the count in it.
 fn counted_entries(answer: &[u8], count_at: usize, len: usize) -> Option<&[u8]> {
     let count = read_count(answer, count_at)?;
     let (_, entries) = answer.split_at_checked(count_at + 4)?;
@@ -282,7 +282,7 @@ fn read_count(answer: &[u8], at: usize) -> Option<usize> {
     usize::try_from(u32::from_ne_bytes(*bytes)).ok()
 }
 
-/// Up to the zero at its end, or all of it.
+/// Decodes a string up to its terminating zero, or all of it.
 fn nul_terminated(bytes: &[u8]) -> Cow<'_, str> {
     let text = bytes.split(|b| *b == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text)
@@ -303,12 +303,12 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_introduces_itself() {
+    fn parses_driver_info() {
         let mut answer = words(&[3]);
         for word in ["virtio_net", "1.0.0", "fw", "0000:00:03.0"] {
             answer.extend(padded(word));
         }
-        // As long as there is space for, without a zero at the end.
+        // As long as the field, without a terminating zero.
         answer.extend([b'x'; 32]);
         let expected = DriverInfo {
             name: "virtio_net".into(),
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_is_asked_again_when_it_has_more_link_modes_than_expected() {
+    fn request_is_repeated_if_kernel_has_more_link_modes() {
         let mut answer = words(&[0x4c, 1000]);
         //           duplex, port, address, autoneg, mdio, mdix, mdix control, words
         answer.extend([1, 0, 0, 1, 0, 0, 0, (-2_i8).cast_unsigned()]);
@@ -345,21 +345,21 @@ mod tests {
     }
 
     #[test]
-    fn modes_beyond_what_the_kernel_knows_are_not_set() {
+    fn link_modes_unknown_to_the_kernel_are_not_set() {
         let modes = LinkModeSet::from([1 << 31, 1]);
         assert!(modes.has(31) && modes.has(32));
         assert!(!modes.has(30) && !modes.has(33) && !modes.has(64));
     }
 
     #[test]
-    fn a_driver_that_counts_nothing_has_no_such_set() {
+    fn driver_without_statistics_has_no_such_set() {
         assert_eq!(parse_set_size(&words(&[0x37, 0, 1 << 1, 0, 70])), Some(70));
         assert_eq!(parse_set_size(&words(&[0x37, 0, 0, 0, 70])), Some(0));
         assert_eq!(parse_set_size(&words(&[0x37, 0, 1 << 1])), None);
     }
 
     #[test]
-    fn an_answer_that_is_shorter_than_it_says_is_none() {
+    fn response_shorter_than_its_count_is_rejected() {
         let answer = words(&[0x1d, 2, 5, 6, 7, 8]);
         assert_eq!(
             counted_entries(&answer, 4, 8),
@@ -371,14 +371,14 @@ mod tests {
     }
 
     #[test]
-    fn names_and_values_belong_together() {
+    fn names_and_values_match() {
         let list: &[(&str, u64)] = &[("rx_drops", 1 << 40), ("tx_drops", 7)];
         let statistics = Statistics::from(list);
         let read: Vec<_> = statistics.iter().collect();
         assert_eq!(read, [("rx_drops".into(), 1 << 40), ("tx_drops".into(), 7)]);
     }
 
-    /// A pair of interfaces, gone when dropped.
+    /// A pair of virtual interfaces, removed when dropped.
     struct VethPair;
 
     impl VethPair {
@@ -401,8 +401,8 @@ mod tests {
     }
 
     #[test]
-    fn a_virtual_interface_says_what_it_is() {
-        // In a network namespace of this thread's own, where nobody else looks.
+    fn virtual_interface_reports_driver_and_statistics() {
+        // In a separate network namespace of this thread, so that no other test is affected.
         std::thread::spawn(|| {
             #[expect(deprecated, reason = "a thread's network namespace is safe to leave")]
             let unshared = rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET);
@@ -410,7 +410,7 @@ mod tests {
                 let needs = "CAP_SYS_ADMIN, CAP_NET_ADMIN, ip(8) and veth";
                 let required = std::env::var_os("STRATA_TEST_REQUIRE").is_some();
                 assert!(!required, "needs {needs}");
-                // Not printed: the harness keeps what is printed by tests that pass.
+                // Not printed with `println!`: the harness hides the output of passing tests.
                 let line = format!("a test of ethtool is skipped: needs {needs}\n");
                 std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
                 return;

@@ -1,5 +1,4 @@
-//! Foreign bytes for what reads bytes of the kernel's that are no file: see
-//! [`crate::fuzzing`].
+//! Fuzz targets for kernel data other than plain files: see [`crate::fuzzing`].
 
 use std::path::Path;
 
@@ -18,7 +17,7 @@ pub(crate) use super::{
     libvirt::fuzzing as libvirt,
 };
 
-/// A machine that is read from a directory, with these virtual machines.
+/// Creates a snapshot of a host in a directory, with these domains.
 pub(crate) fn snapshot(root: &Path, domains: Option<FetchResult>) -> Snapshot {
     let roots = Roots {
         procfs: root.join("proc"),
@@ -29,14 +28,14 @@ pub(crate) fn snapshot(root: &Path, domains: Option<FetchResult>) -> Snapshot {
     let machine: Arc<HostState> = roots.into();
     let snapshot = Snapshot::new(machine, Instant::now() + Duration::from_secs(60));
     if let Some(domains) = domains {
-        // It was made a moment ago: nobody asked yet.
+        // The snapshot is new, so the value is not set yet.
         snapshot.domains.get_or_read(|| Ok(domains)).ok();
     }
     snapshot
 }
 
-/// Answers of the kernel's to a question: the first byte says which question it was, what
-/// follows are datagrams as they arrive, all in one. Says how many things are in them.
+/// Parses a netlink response: the first byte selects the request, the rest are datagrams in one.
+/// Returns the number of parsed objects.
 pub(crate) fn netlink(bytes: &[u8]) -> usize {
     let Some((question, datagram)) = bytes.split_first() else {
         return 0;
@@ -50,7 +49,7 @@ pub(crate) fn netlink(bytes: &[u8]) -> usize {
                 let names: usize = link.altnames.iter().map(String::len).sum();
                 link.name.len() + link.ifalias.len() + link.address.len() + names
             };
-            // A byte becomes three at most: in an address, or as U+FFFD.
+            // One byte becomes at most three: in an address, or as U+FFFD.
             assert!(links.iter().map(text).sum::<usize>() <= 3 * most);
             for link in &links {
                 assert!(!link.name.is_empty() && !link.name.contains('\0'));
@@ -96,7 +95,7 @@ pub(crate) fn netlink(bytes: &[u8]) -> usize {
 
 pub(crate) use ethtool::parse_all as ethtool;
 
-/// `/proc/PID/mountinfo`; says how many mounts there are.
+/// Parses `/proc/PID/mountinfo`; returns the number of mounts.
 pub(crate) fn mountinfo(bytes: &[u8]) -> usize {
     let info = MountInfo::from_bytes(bytes);
     let (mut text, mut mounts) = (0, 0);
@@ -105,7 +104,7 @@ pub(crate) fn mountinfo(bytes: &[u8]) -> usize {
         mounts += 1;
         text += mount.source.len() + mount.fs_type.len() + mount.options.len();
     }
-    // A byte becomes three at most, as U+FFFD.
+    // One byte becomes at most three, as U+FFFD.
     assert!(text <= 3 * bytes.len());
     mounts
 }

@@ -1,16 +1,16 @@
-//! What the machine as a whole uses: CPU time as its root group says, else `/proc/stat`,
-//! whose making is dear; memory, tasks, disks and network from procfs, documented in
-//! `proc(5)`. Nothing is allocated to read it.
+//! Usage of the whole host: CPU time from the root cgroup, or else from `/proc/stat`, which is
+//! expensive to generate; memory, tasks, disks and network from procfs, documented in `proc(5)`.
+//! Reading does not allocate.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{Dir, NetnsOwners, Process, Snapshot, TotalTraffic, cgroup::Cgroup};
 use crate::error::{Error, Result};
 
-/// Sectors of `/proc/diskstats`.
+/// Sector size in `/proc/diskstats`.
 const SECTOR: u64 = 512;
 
-/// What begins so is no disk, or is above one.
+/// Prefixes of devices that are not disks or are stacked on one.
 const IGNORED_DISK_PREFIXES: [&str; 5] = ["ram", "zram", "loop", "fd", "sr"];
 
 /// Reads the CPU, memory, network and disk usage of the host.
@@ -19,13 +19,13 @@ pub struct HostUsage {
     procfs: Dir,
     root: Option<Cgroup>,
     init: Option<Process>,
-    /// The interfaces that have a device, if any has: what goes through others goes through
-    /// them as well.
+    /// Interfaces with a hardware device, if there are any: traffic of other interfaces passes
+    /// through these too.
     physical_interfaces: BTreeSet<String>,
 }
 
 impl Snapshot {
-    /// How the use of the machine as a whole is read, now and later.
+    /// Creates a reader of the host's usage, which can be used repeatedly.
     pub fn host_usage(&self) -> Result<HostUsage> {
         let interfaces = self.sys_dir("class/net");
         let names = interfaces.as_ref().ok().and_then(|it| it.names().ok());
@@ -45,7 +45,7 @@ impl Snapshot {
 }
 
 impl HostUsage {
-    /// Time that was used of all CPUs.
+    /// CPU time used on all CPUs.
     pub fn cpu_time(&self) -> Result<Duration> {
         let root = self.root.as_ref().map(Cgroup::cpu_time);
         if let Some(Ok(Some(time))) = root {
@@ -54,17 +54,17 @@ impl HostUsage {
         self.procfs.with_bytes("stat", parse_cpu_time)
     }
 
-    /// Bytes in memory that are not available any more.
+    /// Memory in bytes that is not available.
     pub fn memory(&self) -> Result<u64> {
         self.procfs.with_bytes("meminfo", parse_used_memory)
     }
 
-    /// Processes and threads.
+    /// Number of processes and threads.
     pub fn tasks(&self) -> Result<u64> {
         self.procfs.with_bytes("loadavg", parse_tasks)
     }
 
-    /// What its network interfaces received and sent.
+    /// Bytes received and transmitted by network interfaces.
     pub fn traffic(&self) -> Result<TotalTraffic> {
         let Some(first) = &self.init else {
             return Err(Error::NotFound(self.procfs.path().join("1")));
@@ -78,7 +78,7 @@ impl HostUsage {
         })
     }
 
-    /// Bytes read from and written to the devices that count.
+    /// Bytes read from and written to the devices that pass the filter.
     pub fn disk_bytes(&self, filter: impl FnMut(u32, u32) -> bool) -> Result<(u64, u64)> {
         self.procfs
             .with_bytes("diskstats", |bytes| parse_disk_bytes(bytes, filter))
@@ -96,7 +96,7 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| *byte == b'\n')
 }
 
-/// `cpu  USER NICE SYSTEM IDLE IOWAIT IRQ SOFTIRQ STEAL …`, in ticks.
+/// Parses `cpu  USER NICE SYSTEM IDLE IOWAIT IRQ SOFTIRQ STEAL …`, in ticks.
 fn parse_cpu_time(stat: &[u8]) -> Result<Duration, &'static str> {
     let mut words = words(lines(stat).next().unwrap_or_default());
     if words.next() != Some("cpu") {
@@ -115,7 +115,7 @@ fn parse_cpu_time(stat: &[u8]) -> Result<Duration, &'static str> {
     ))
 }
 
-/// Before Linux 3.14 nothing says what is available.
+/// Parses used memory. Before Linux 3.14, available memory is not reported.
 fn parse_used_memory(meminfo: &[u8]) -> Result<u64, &'static str> {
     let kilobytes = |wanted: &str| {
         lines(meminfo).find_map(|line| {
@@ -128,7 +128,7 @@ fn parse_used_memory(meminfo: &[u8]) -> Result<u64, &'static str> {
     Ok(total.saturating_sub(available).saturating_mul(1024))
 }
 
-/// `0.01 0.02 0.03 1/234 5678`
+/// Parses `0.01 0.02 0.03 1/234 5678`.
 fn parse_tasks(loadavg: &[u8]) -> Result<u64, &'static str> {
     let tasks = words(loadavg)
         .nth(3)
@@ -137,7 +137,7 @@ fn parse_tasks(loadavg: &[u8]) -> Result<u64, &'static str> {
     all.ok_or("no number of tasks in the fourth column")
 }
 
-/// `MAJOR MINOR NAME READS MERGED SECTORS TIME WRITES MERGED SECTORS …`
+/// Parses `MAJOR MINOR NAME READS MERGED SECTORS TIME WRITES MERGED SECTORS …`.
 fn parse_disk_bytes(
     diskstats: &[u8],
     mut filter: impl FnMut(u32, u32) -> bool,
@@ -153,7 +153,7 @@ fn parse_disk_bytes(
         let minor = number(words.next()).ok_or("the minor number is none")?;
         let name = words.next().ok_or("the name is missing")?;
         let mut number = |skip| words.nth(skip).and_then(|word| word.parse::<u64>().ok());
-        // A partition before 2.6.25 has fewer.
+        // Partitions before 2.6.25 have fewer columns.
         let Some((of_read, of_written)) = number(2).zip(number(3)) else {
             continue;
         };
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpus_that_wait_are_not_busy() {
+    fn iowait_and_idle_are_not_busy() {
         let per_second = rustix::param::clock_ticks_per_second();
         let stat = format!("cpu  {per_second} 0 {per_second} 99 99 0 0 {per_second} 7 7\ncpu0 1\n");
         assert_eq!(parse_cpu_time(stat.as_bytes()), Ok(Duration::from_secs(3)));
@@ -183,20 +183,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_available_is_used() {
+    fn used_memory_is_total_minus_available() {
         let meminfo = b"MemTotal: 100 kB\nMemFree: 10 kB\nMemAvailable: 60 kB\n";
         assert_eq!(parse_used_memory(meminfo), Ok(40 << 10));
         assert!(parse_used_memory(b"MemTotal: 100 kB\nMemFree: 10 kB\n").is_err());
     }
 
     #[test]
-    fn tasks_are_processes_and_threads() {
+    fn tasks_include_threads() {
         assert_eq!(parse_tasks(b"0.01 0.02 0.03 1/234 5678\n"), Ok(234));
         assert!(parse_tasks(b"0.01 0.02 0.03\n").is_err());
     }
 
     #[test]
-    fn disks_are_summed_that_count() {
+    fn disk_bytes_sum_filtered_disks() {
         let text = b"   8 0 sda 1 2 10 4 5 6 20 8 9\n   8 1 sda1 1 2 3 4 5 6 7 8 9\n\
                      7 0 loop0 1 2 3 4 5 6 7 8 9\n 8 2 sda2 1 2 3 4\n 9 0 md0 1 2 1 4 5 6 2 8\n";
         let whole = |major, minor| (major, minor) != (8, 1);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_says_all_but_what_may_be_hidden() {
+    fn test_host_reports_all_visible_usage() {
         let usage = Snapshot::for_test_host().host_usage().unwrap();
         assert!(usage.cpu_time().unwrap() > Duration::ZERO);
         assert!(usage.memory().unwrap() > 0);

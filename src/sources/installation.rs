@@ -1,5 +1,5 @@
-//! A number that tells one installation of this exporter from another, and says nothing of
-//! the machine: it is drawn by lot, once, and kept where the flags allow it.
+//! A random ID of one installation of this exporter. It reveals nothing about the host, and is
+//! stored if the flags name a directory for it.
 
 use std::{
     fs,
@@ -16,21 +16,21 @@ use rustix::{
 use super::dir;
 use crate::error::{Error, Result};
 
-/// The file it is kept in.
+/// Name of the file with the ID.
 const FILE: &str = "installation-id";
 
-/// An id, and whether it is that of the next start too.
+/// An ID, and whether it was stored for the next start.
 #[derive(Debug)]
 pub struct InstallationId {
     /// The id.
     pub id: String,
-    /// Why it could not be kept where it should be.
+    /// Why it could not be stored.
     pub persist_error: Option<Error>,
 }
 
-/// The id that is kept in this directory, drawn anew where there is none. Without a
-/// directory it is another one each time; so it is where the disk takes or gives nothing,
-/// which passes, and is no reason to measure nothing meanwhile.
+/// Returns the ID stored in this directory, or a new one that it stores there. Without a
+/// directory, each start has a new ID. So it is after a storage error, because that is temporary
+/// and no reason not to export metrics.
 pub fn installation_id(state_dir: Option<&Path>) -> Result<InstallationId> {
     let kept = match state_dir {
         Some(dir) => read_or_create(dir),
@@ -54,14 +54,14 @@ fn read_or_create(dir: &Path) -> Result<String> {
     match dir::read(&path) {
         Err(Error::NotFound(_)) => {
             write(dir, &path, &generate_uuid()?)?;
-            // Somebody else's, where two were writing it.
+            // Reads back the stored ID, which may be another process's if two wrote it at once.
             read(&path)
         }
         _ => read(&path),
     }
 }
 
-/// Whether a disk is full, broken or read-only, and not the directory wrong.
+/// Whether the error is about the disk (full, broken or read-only) and not about the directory.
 fn is_storage_error(error: &Error) -> bool {
     let Error::Io { source, .. } = error else {
         return false;
@@ -81,11 +81,11 @@ fn read(path: &Path) -> Result<String> {
     }
 }
 
-/// Writes it whole or not at all, and never over another.
+/// Writes the file atomically, and never overwrites an existing one.
 fn write(dir: &Path, path: &Path, id: &str) -> Result<()> {
     let draft: PathBuf = dir.join(format!(".{FILE}-{}", std::process::id()));
     let wrote = (|| {
-        // Left over from one of our number that did not come to its end.
+        // Left over from a process that had this process ID and was interrupted.
         fs::remove_file(&draft).ok();
         let mut options = fs::File::options();
         let mut file = options
@@ -107,7 +107,7 @@ fn write(dir: &Path, path: &Path, id: &str) -> Result<()> {
     })
 }
 
-/// A UUID of version 4, documented in RFC 9562.
+/// Generates a UUID of version 4, documented in RFC 9562.
 fn generate_uuid() -> Result<String> {
     let mut bytes = [0_u8; 16];
     let got = getrandom(&mut bytes, GetRandomFlags::empty());
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_or_broken_disk_passes_and_a_wrong_directory_does_not() {
+    fn storage_errors_are_tolerated_and_wrong_directories_not() {
         for (errno, passes) in [
             (Errno::NOSPC, true),
             (Errno::DQUOT, true),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_same_for_as_long_as_it_is_kept() {
+    fn stored_id_stays_the_same() {
         let dir = scratch("kept");
         let first = installation_id(Some(&dir)).unwrap();
         assert!(is_id(&first), "{first}");
@@ -181,13 +181,13 @@ mod tests {
             installation_id(None).unwrap(),
             installation_id(None).unwrap()
         );
-        // Nothing else is left there.
+        // No other file remains.
         fs::remove_file(&kept).unwrap();
         fs::remove_dir(&dir).unwrap();
     }
 
     #[test]
-    fn who_comes_second_does_not_write_over_the_first() {
+    fn second_writer_does_not_overwrite_the_first() {
         let dir = scratch("second");
         let path = dir.join(FILE);
         let first = generate_uuid().unwrap();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_is_not_told() {
+    fn invalid_id_is_rejected() {
         let dir = scratch("wrong");
         let path = dir.join(FILE);
         for wrong in ["", "web-1\n", "0123456789abcdef"] {

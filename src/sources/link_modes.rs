@@ -1,8 +1,8 @@
-//! Speed and duplex of the network interfaces, from one dump of generic netlink's
-//! `ethtool` family, documented in the kernel's
-//! `Documentation/networking/ethtool-netlink.rst`.
+//! Speed and duplex of network interfaces, from one dump of generic netlink's `ethtool` family,
+//! documented in the kernel's `Documentation/networking/ethtool-netlink.rst`.
 //!
-//! For 96 interfaces it takes 0.1 ms; two files in sysfs for each take five times that.
+//! For 96 interfaces the dump takes 0.1 ms; reading two sysfs files per interface takes five times
+//! as long.
 
 use std::sync::OnceLock;
 
@@ -29,23 +29,23 @@ const ETHTOOL_A_LINKMODES_SPEED: u16 = 5;
 const ETHTOOL_A_LINKMODES_DUPLEX: u16 = 6;
 const ETHTOOL_A_HEADER_DEV_INDEX: u16 = 1;
 const ETHTOOL_A_HEADER_FLAGS: u16 = 3;
-/// Keeps the names of all link modes out of the answer.
+/// Omits the names of all link modes from the response.
 const ETHTOOL_FLAG_COMPACT_BITSETS: u32 = 1;
 const NLA_F_NESTED: u16 = 0x8000;
 
-/// How an interface talks to its link partner.
+/// Speed and duplex of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkMode {
-    /// The interface's number.
+    /// Interface index.
     pub ifindex: u32,
-    /// Megabits per second; -1 where the driver does not know, as sysfs has it.
+    /// Megabits per second; -1 if the driver does not know it, as in sysfs.
     pub speed: Option<i64>,
-    /// Half or full duplex, as a number; see [`LinkMode::duplex`].
+    /// Half or full duplex as a number; see [`LinkMode::duplex`].
     duplex: Option<u8>,
 }
 
 impl LinkMode {
-    /// The duplex, as sysfs calls it.
+    /// Returns the duplex by its name in sysfs.
     #[must_use]
     pub fn duplex(&self) -> Option<&'static str> {
         match self.duplex? {
@@ -81,11 +81,11 @@ impl LinkMode {
 }
 
 impl Snapshot {
-    /// Speed and duplex of all interfaces in the exporter's own network namespace
-    /// that have them, by number. A kernel before Linux 5.6, or one without the
-    /// `ethtool` family, does not answer.
+    /// Returns the speed and duplex of all interfaces in the exporter's network namespace that
+    /// have them, sorted by index. Kernels before Linux 5.6 or without the `ethtool` family return
+    /// an error.
     pub fn link_modes(&self) -> Result<Vec<LinkMode>> {
-        // The number is good for as long as the kernel runs.
+        // The ID of the family is valid while the kernel runs.
         static FAMILY: OnceLock<Option<u16>> = OnceLock::new();
         let family = if let Some(family) = FAMILY.get() {
             *family
@@ -128,7 +128,7 @@ impl Snapshot {
     }
 }
 
-/// The number of a family, if the message is about the one of that name.
+/// Returns the ID of a family, if the message is about the one with this name.
 fn family(message: &[u8], wanted: &str) -> Option<u16> {
     let (mut id, mut name) = (None, String::new());
     for (kind, value) in attributes(message.get(HEADER..)?) {
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_speed_is_minus_one_as_in_sysfs() {
+    fn unknown_speed_is_minus_one_as_in_sysfs() {
         let header = "04010000 0c000180 08000100 05000000";
         let known = format!("{header} 08000500 10270000 05000600 01000000");
         let mode = LinkMode::parse(&netlink::hex(&known)).unwrap();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_is_found_by_its_whole_name() {
+    fn family_is_matched_by_full_name() {
         let message = netlink::hex("01020000 0c000200 657468746f6f6c00 06000100 15000000");
         assert_eq!(family(&message, "ethtool"), Some(21));
         assert_eq!(family(&message, "eth"), None);

@@ -1,7 +1,7 @@
-//! The network interfaces of the exporter's own network namespace, from one dump of
-//! rtnetlink, documented in `rtnetlink(7)` and `linux/if_link.h`.
+//! Network interfaces of the exporter's network namespace, from one rtnetlink dump, documented in
+//! `rtnetlink(7)` and `linux/if_link.h`.
 //!
-//! The same from sysfs costs some 25 opens per interface: 47 times as much.
+//! Reading the same data from sysfs takes about 25 opens per interface and 47 times the time.
 
 use rustix::net::AddressFamily;
 
@@ -33,8 +33,8 @@ const IFLA_CARRIER_DOWN_COUNT: u16 = 48;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_ALLMULTI: u16 = 61;
-/// Spares us the IPv6 statistics that nobody asked for; the interface's own, despite
-/// the name, come all the same.
+/// Omits the IPv6 statistics, which are not needed. Despite its name, the interface's own
+/// statistics are still included.
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 /// `struct ifinfomsg`.
 const HEADER: usize = 16;
@@ -42,47 +42,47 @@ const HEADER: usize = 16;
 /// A network interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
-    /// Its number.
+    /// Interface index.
     pub ifindex: u32,
-    /// Its name.
+    /// Interface name.
     pub name: String,
-    /// What it is, one of the kernel's `ARPHRD_*`.
+    /// Its type, one of the kernel's `ARPHRD_*`.
     pub kind: u16,
-    /// Its `IFF_*` as `ip link` shows them; see [`Link::sysfs_flags`].
+    /// Its `IFF_*` flags as shown by `ip link`; see [`Link::sysfs_flags`].
     pub flags: u32,
-    /// The number of the interface below it, or its own.
+    /// Index of the lower interface, or its own.
     pub iflink: u32,
-    /// Its hardware address, as sysfs writes it.
+    /// Hardware address in sysfs notation.
     pub address: String,
-    /// Its broadcast address, as sysfs writes it.
+    /// Broadcast address in sysfs notation.
     pub broadcast: String,
-    /// The name that the administrator gave it besides.
+    /// Alias set by the administrator.
     pub ifalias: String,
-    /// Other names it can be found by.
+    /// Alternative names.
     pub altnames: Vec<String>,
-    /// RFC 2863 operational state, as a number; see [`Link::operstate`].
+    /// RFC 2863 operational state as a number; see [`Link::operstate`].
     pub operstate: Option<u8>,
     /// Link mode: 0 default, 1 dormant.
     pub link_mode: Option<u8>,
-    /// Largest packet, in bytes.
+    /// Maximum packet size in bytes.
     pub mtu: Option<u32>,
     /// Length of the transmit queue, in packets.
     pub tx_queue_len: Option<u32>,
-    /// The administrator's group of interfaces.
+    /// Interface group set by the administrator.
     pub group: Option<u32>,
     /// Whether there is a carrier.
     pub carrier: Option<bool>,
-    /// How often the carrier came or went.
+    /// Number of carrier changes.
     pub carrier_changes: Option<u32>,
-    /// How often the carrier came.
+    /// Number of times the carrier came up.
     pub carrier_up_count: Option<u32>,
-    /// How often the carrier went.
+    /// Number of times the carrier went down.
     pub carrier_down_count: Option<u32>,
-    /// How many users want every packet.
+    /// Number of users that require promiscuous mode.
     pub promiscuity: Option<u32>,
-    /// How many users want every multicast packet; since Linux 6.1.
+    /// Number of users that require all multicast packets; since Linux 6.1.
     pub allmulti: Option<u32>,
-    /// What went through it.
+    /// Traffic statistics.
     pub stats: Option<LinkStats>,
 }
 
@@ -118,7 +118,7 @@ pub struct LinkStats {
 }
 
 impl Link {
-    /// The interface is switched on.
+    /// The interface is administratively up.
     pub const UP: u32 = 1;
     const RUNNING: u32 = 0x40;
     const PROMISC: u32 = 0x100;
@@ -126,19 +126,19 @@ impl Link {
     const LOWER_UP: u32 = 0x1_0000;
     const DORMANT: u32 = 0x2_0000;
 
-    /// Whether it is switched on.
+    /// Whether it is administratively up.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.flags & Self::UP != 0
     }
 
-    /// Whether it waits for something, such as a peer that logs in.
+    /// Whether it waits for an external event, such as a peer's login.
     #[must_use]
     pub fn is_dormant(&self) -> bool {
         self.flags & Self::DORMANT != 0
     }
 
-    /// The operational state, as sysfs calls it.
+    /// Returns the operational state by its name in sysfs.
     #[must_use]
     pub fn operstate(&self) -> Option<&'static str> {
         const NAMES: [&str; 7] = [
@@ -153,9 +153,9 @@ impl Link {
         NAMES.get(usize::from(self.operstate?)).copied()
     }
 
-    /// The flags as sysfs has them: not what depends on the operational state, and
-    /// whether packets of others are received, not whether an administrator said so.
-    /// Before Linux 6.1 netlink does not tell.
+    /// Returns the flags as in sysfs: without those that depend on the operational state, and with
+    /// promiscuous and all-multicast mode if in effect, rather than if set by an administrator.
+    /// `None` before Linux 6.1, where netlink does not report these modes.
     #[must_use]
     pub fn sysfs_flags(&self) -> Option<u32> {
         let volatile = Self::RUNNING | Self::LOWER_UP | Self::DORMANT;
@@ -169,7 +169,7 @@ impl Link {
         Some(flags)
     }
 
-    /// The link of that number.
+    /// Returns the link with this index.
     #[must_use]
     pub fn find(links: &[Self], ifindex: u32) -> Option<&Self> {
         let at = links.binary_search_by_key(&ifindex, |link| link.ifindex);
@@ -183,7 +183,7 @@ impl Link {
             ifindex,
             kind: netlink::parse_u16(header.get(2..)?)?,
             flags: netlink::parse_u32(header.get(8..)?)?,
-            // Said only where it is another.
+            // Reported only if it differs.
             iflink: ifindex,
             ..Self::default()
         };
@@ -251,7 +251,7 @@ impl LinkStats {
 }
 
 impl Snapshot {
-    /// The network interfaces of the exporter's own network namespace, by number.
+    /// Returns the network interfaces of the exporter's network namespace, sorted by index.
     pub fn links(&self) -> Result<&[Link]> {
         let links = self.links.get_or_read(|| {
             let mut body = vec![0; HEADER];
@@ -272,7 +272,7 @@ impl Snapshot {
 }
 
 pub(super) fn parse_into(links: &mut Vec<Link>, message: &[u8]) {
-    // Bridges answer in their own family as well, with less.
+    // Bridges also respond in their own family, with less data.
     if netlink::parse_u8(message).map(u16::from) == Some(AddressFamily::UNSPEC.as_raw()) {
         links.extend(Link::parse(message));
     }
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_its_own_lower_link_unless_the_kernel_names_another() {
+    fn iflink_defaults_to_the_links_own_index() {
         let link = parse("");
         assert_eq!((link.name.as_str(), link.ifindex), ("eth0", 5));
         assert_eq!((link.kind, link.iflink, link.mtu), (1, 5, None));
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flags_of_sysfs_say_who_is_listening_not_who_asked_for_it() {
+    fn sysfs_flags_show_effective_not_requested_modes() {
         let promiscuity = "08001e00 00000000";
         let link = parse(promiscuity);
         assert!(link.is_up() && link.is_dormant());
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_names_are_written_as_sysfs_does() {
+    fn addresses_and_names_use_sysfs_notation() {
         let names = "18003480 0a003500 656e7031 73300000 07003500 6c616e00";
         let link = parse(&format!(
             "0a000100 02fc000000050000 05001000 06000000 {names}"
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_of_an_older_kernel_lack_the_newest_number() {
+    fn statistics_of_older_kernels_lack_rx_nohandler() {
         let numbers = |count: u8| (1..=count).map(|n| format!("{n:02x}00000000000000"));
         let stats = |count| LinkStats::parse(&netlink::hex(&numbers(count).collect::<String>()));
         let newest = stats(25).unwrap();
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_was_listed_twice_is_there_once() {
+    fn link_listed_twice_is_returned_once() {
         let link = |ifindex| Link {
             ifindex,
             ..Link::default()

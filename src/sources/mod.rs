@@ -1,4 +1,4 @@
-//! Where readings come from. Nothing in here knows about metrics.
+//! Data sources of the host. This module does not depend on metrics.
 
 mod addresses;
 mod block_devices;
@@ -81,7 +81,7 @@ use engine::{Engine, Engines};
 use libvirt::{FetchResult, Libvirt, StoragePool, VirtualNetwork};
 use workloads::{Inventory, Workloads};
 
-/// Where the machine's file systems are mounted. Tests mount a fixture tree.
+/// Mount points of the host's file systems. Tests use a fixture tree.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct Roots {
@@ -94,7 +94,7 @@ pub struct Roots {
     /// Where the host's root file system is mounted.
     #[arg(long = "path.rootfs", value_name = "DIR", default_value = "/")]
     pub rootfs: PathBuf,
-    /// Where udev keeps what it knows about devices.
+    /// Directory of udev's device database.
     #[arg(
         long = "path.udev.data",
         value_name = "DIR",
@@ -105,7 +105,7 @@ pub struct Roots {
 
 #[cfg(test)]
 impl Roots {
-    /// Those of the machine that the test runs on.
+    /// Returns the mount points of the host that runs the test.
     fn for_test_host() -> Self {
         Self {
             procfs: "/proc".into(),
@@ -116,7 +116,7 @@ impl Roots {
     }
 }
 
-/// The machine, and what is kept of it from scrape to scrape.
+/// A host, with the state kept between scrapes.
 #[derive(Debug)]
 pub struct HostState {
     roots: Roots,
@@ -129,7 +129,7 @@ pub struct HostState {
 }
 
 impl HostState {
-    /// The machine that is mounted there. Nothing is read before it is asked for.
+    /// Creates the state of a host. Nothing is read before the first request.
     #[must_use]
     pub fn new(
         roots: Roots,
@@ -149,14 +149,14 @@ impl HostState {
         }
     }
 
-    /// The engines of its containers.
+    /// Returns its container engines.
     #[must_use]
     pub fn engines(&self) -> &Arc<Engines> {
         &self.engines
     }
 
-    /// Waits until every engine whose socket is there has answered or failed, but no
-    /// longer than this: for who has only just begun to [follow](Engines::watch) them.
+    /// Waits, at most for `limit`, until every engine with an existing socket responded or failed:
+    /// for callers that have just started to [watch](Engines::watch) them.
     pub async fn wait_for_engines(self: &Arc<Self>, limit: Duration) {
         let by = Instant::now() + limit;
         let snapshot = Snapshot::new(Arc::clone(self), by);
@@ -177,26 +177,26 @@ impl HostState {
         }
     }
 
-    /// What was sampled of it and its containers.
+    /// Returns the samples of the host and its containers.
     #[must_use]
     pub fn history(&self) -> &Arc<History> {
         &self.history
     }
 
-    /// How long what is gone is remembered.
+    /// Returns how long removed workloads are remembered.
     #[must_use]
     pub fn grace(&self) -> Duration {
         self.workloads.grace()
     }
 
-    /// The keeper of its virtual machines.
+    /// Returns the libvirt client.
     #[must_use]
     pub fn libvirt(&self) -> &Arc<Libvirt> {
         &self.libvirt
     }
 }
 
-/// A machine whose engines and libvirt nobody asks.
+/// A host whose engines and libvirt are not watched.
 impl From<Roots> for Arc<HostState> {
     fn from(roots: Roots) -> Self {
         let (engines, libvirt, workloads, history) = Default::default();
@@ -204,10 +204,10 @@ impl From<Roots> for Arc<HostState> {
     }
 }
 
-/// The machine as one scrape sees it.
+/// A host during one scrape.
 ///
-/// Files are read when asked for. Readings that several collectors need are
-/// taken once, by whoever asks first, and shared; so is their failure.
+/// Files are read on request. Data needed by several collectors is read once, by the first of
+/// them, and shared, including a failure.
 #[derive(Debug)]
 pub struct Snapshot {
     host: Arc<HostState>,
@@ -222,7 +222,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Begins a snapshot that must be complete by `deadline`.
+    /// Creates a snapshot that must be complete by `deadline`.
     #[must_use]
     pub fn new(host: Arc<HostState>, deadline: Instant) -> Self {
         Self {
@@ -238,20 +238,20 @@ impl Snapshot {
         }
     }
 
-    /// Begins one of the machine that the test runs on.
+    /// Creates a snapshot of the host that runs the test.
     #[cfg(test)]
     pub(crate) fn for_test_host() -> Self {
         let deadline = Instant::now() + Duration::from_secs(10);
         Self::new(Roots::for_test_host().into(), deadline)
     }
 
-    /// When the scrape must be over.
+    /// Deadline of the scrape.
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// Where the machine's file systems are mounted.
+    /// Mount points of the host's file systems.
     #[must_use]
     pub fn roots(&self) -> &Roots {
         &self.host.roots
@@ -277,8 +277,8 @@ impl Snapshot {
         Dir::open(&self.roots().sysfs.join(path))
     }
 
-    /// The directories in one below the sysfs mount; none where that is not there, for
-    /// collectors that have nothing to say then and yet succeed, as `node_exporter`'s do.
+    /// Opens the subdirectories of a directory below the sysfs mount; none if it is missing, for
+    /// collectors that then succeed without data, as `node_exporter`'s do.
     pub fn sys_dirs(&self, path: impl AsRef<Path>) -> Result<Vec<Dir>> {
         match self.sys_dir(path) {
             Ok(dir) => dir.dirs(),
@@ -287,65 +287,64 @@ impl Snapshot {
         }
     }
 
-    /// Reads a file of the host's root file system, given its path from there.
+    /// Reads a file of the host's root file system, by its path there.
     pub fn read_rootfs(&self, path: impl AsRef<Path>) -> Result<Text> {
         dir::read(&join_root(&self.roots().rootfs, path.as_ref()))
     }
 
-    /// Where a file of the host's root file system is, given its path from there.
+    /// Returns the path of a file of the host's root file system, by its path there.
     #[must_use]
     pub fn root_path(&self, path: impl AsRef<Path>) -> PathBuf {
         join_root(&self.roots().rootfs, path.as_ref())
     }
 
-    /// Opens udev's directory of what it knows about devices.
+    /// Opens the directory of udev's device database.
     pub fn udev_data(&self) -> Result<Dir> {
         Dir::open(&self.roots().udev_data)
     }
 
-    /// Opens any directory, such as one that a flag names.
+    /// Opens any directory, such as one from a flag.
     pub fn open_dir(&self, path: impl AsRef<Path>) -> Result<Dir> {
         Dir::open(path.as_ref())
     }
 
-    /// What the machine's clock shows, counted from the beginning of 1970; nothing
-    /// where it shows an earlier time.
+    /// Returns the system time since the Unix epoch; `None` if it is earlier.
     #[must_use]
     pub fn unix_time(&self) -> Option<Duration> {
         clock::unix_time()
     }
 
-    /// The local time zone as `TZ` in the environment says, else `/etc/localtime`.
+    /// Returns the local time zone from `TZ` in the environment, else from `/etc/localtime`.
     #[must_use]
     pub fn time_zone(&self) -> Option<TimeZone> {
         clock::time_zone()
     }
 
-    /// The name of the local time zone, such as `Europe/Berlin`: as `TZ` in the
-    /// environment says, else `/etc/timezone`, else where `/etc/localtime` points to.
-    /// Nothing where that is a file, which does not say what it is called.
+    /// Returns the name of the local time zone, such as `Europe/Berlin`: from `TZ` in the
+    /// environment, else from `/etc/timezone`, else from the target of `/etc/localtime`. `None` if
+    /// that is a regular file, which does not contain the name.
     pub fn time_zone_name(&self) -> Result<Option<String>> {
         clock::time_zone_name(&self.roots().rootfs)
     }
 
-    /// How the kernel keeps its clock right.
+    /// Reads the state of the kernel's clock synchronisation.
     pub fn adjtimex(&self) -> Result<Adjtimex> {
         Adjtimex::read()
     }
 
-    /// The kernel's name and version, and the names the machine gives itself.
+    /// Returns the kernel's name and version, and the host's own names.
     #[must_use]
     pub fn uname(&self) -> Uname {
         rustix::system::uname()
     }
 
-    /// What the drivers of network interfaces say about them.
+    /// Opens a client for the drivers of network interfaces.
     pub fn ethtool(&self) -> Result<EthtoolSocket> {
         EthtoolSocket::open()
     }
 
-    /// The paths that a pattern with `*`, `?` or `[` in it stands for, sorted; a path
-    /// that stands for no other is itself.
+    /// Returns the paths that match a pattern with `*`, `?` or `[`, sorted; a path without any of
+    /// these matches itself.
     #[must_use]
     pub fn glob(&self, pattern: &Path) -> Vec<PathBuf> {
         let text = pattern
@@ -359,37 +358,37 @@ impl Snapshot {
         paths
     }
 
-    /// `/proc/stat`, which several collectors read, and which is dear: the kernel
-    /// sums up every interrupt of every CPU for it.
+    /// Returns `/proc/stat`, which several collectors need and which is expensive: the kernel sums
+    /// every interrupt of every CPU for it.
     pub fn proc_stat(&self) -> Result<&Text> {
         self.proc_stat.get_or_read(|| self.read_proc("stat"))
     }
 
-    /// The control groups, without what is in them.
+    /// Returns the cgroup reader, independent of workloads.
     #[must_use]
     pub fn cgroups(&self) -> &CgroupReader {
         &self.host.cgroups
     }
 
-    /// What was sampled of the machine and its containers.
+    /// Returns the samples of the host and its containers.
     #[must_use]
     pub fn history(&self) -> &Arc<History> {
         &self.host.history
     }
 
-    /// What the engines said last, those that do not answer among them.
+    /// Returns the last known state of all engines, including unavailable ones.
     #[must_use]
     pub fn engines(&self) -> Arc<Vec<Arc<Engine>>> {
         self.host.engines.engines()
     }
 
-    /// Where engines are asked, and whether flags say so.
+    /// Returns the sockets of engines, and whether flags name them.
     #[must_use]
     pub fn engine_sockets(&self) -> (Vec<PathBuf>, bool) {
         self.host.engines.sockets()
     }
 
-    /// Containers, services and other control groups, and what engines say of them.
+    /// Returns containers, services and other cgroups, with the engines' data about them.
     pub fn workloads(&self) -> Result<&Inventory> {
         self.workloads.get_or_read(|| {
             let HostState {
@@ -404,14 +403,14 @@ impl Snapshot {
         })
     }
 
-    /// The containers that engines know, without looking at control groups: for when these
-    /// cannot be listed. Nothing is read or waited for.
+    /// Returns the containers that engines report, without cgroups, for hosts whose cgroups cannot
+    /// be listed. Does not read or wait.
     #[must_use]
     pub fn engine_containers(&self) -> Inventory {
         self.host.workloads.inventory_from_engines(self.engines())
     }
 
-    /// The virtual machines, and how libvirt was reached.
+    /// Returns the domains, and the state of the connection to libvirt.
     pub fn domains(&self) -> Result<&FetchResult> {
         self.domains.get_or_read(|| {
             let HostState {
@@ -419,42 +418,42 @@ impl Snapshot {
                 domain_usage: guests,
                 ..
             } = &*self.host;
-            // Where groups cannot be seen, libvirt can be asked all the same.
+            // Without access to cgroups, libvirt is still queried.
             let seen = (!libvirt.running().is_empty()).then(|| self.workloads().ok());
             let counted = seen.flatten().map(|seen| guests.collect(self, seen));
             libvirt.fetch(self.deadline, counted.unwrap_or_default())
         })
     }
 
-    /// The sockets that libvirt is looked for at, and whether a flag names it. None where
-    /// it takes more than a socket.
+    /// Returns the sockets of libvirt, and whether a flag names one. Empty if the connection needs
+    /// more than a socket.
     pub fn libvirt_sockets(&self) -> (Vec<PathBuf>, bool) {
         self.host.libvirt.sockets()
     }
 
-    /// The URI for which libvirt's own library is used, if it is.
+    /// Returns the URI of the connection through libvirt's own library, if that is used.
     #[must_use]
     pub fn libvirt_library(&self) -> Option<&str> {
         self.host.libvirt.library_uri()
     }
 
-    /// libvirt's storage pools.
+    /// Returns libvirt's storage pools.
     pub fn storage_pools(&self) -> Result<Vec<StoragePool>> {
         self.host.libvirt.pools(self.deadline)
     }
 
-    /// libvirt's networks.
+    /// Returns libvirt's networks.
     pub fn virtual_networks(&self) -> Result<Vec<VirtualNetwork>> {
         self.host.libvirt.networks(self.deadline)
     }
 
-    /// The paths of the groups of containers that a flag hides.
+    /// Returns the cgroup paths of containers that a flag hides.
     pub fn hidden_containers(&self) -> Result<Vec<String>> {
         self.host.workloads.hidden_cgroups(self.roots())
     }
 
-    /// What each workload that is present may have in memory, in their order. Several
-    /// collectors need it, and it takes several files.
+    /// Returns the memory limits of each existing workload, in their order. Shared, because
+    /// several collectors need them and they take several files.
     pub fn memory_limits(&self) -> Result<&Vec<Result<MemoryLimits>>> {
         self.memory_limits.get_or_read(|| {
             let present = self.workloads()?.present();
@@ -463,12 +462,12 @@ impl Snapshot {
     }
 }
 
-/// A path below a root, however absolute it is.
+/// Returns a path below a root, even if the path is absolute.
 fn join_root(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// A reading that is taken at most once.
+/// Data that is read at most once.
 #[derive(Debug)]
 struct OnceResult<T>(OnceLock<Result<T>>);
 
@@ -489,7 +488,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_interface_is_known_by_number_name_and_counters() {
+    fn interfaces_have_index_name_and_counters() {
         let machine = Snapshot::for_test_host();
         let lo = Link::find(machine.links().unwrap(), 1).unwrap();
         assert_eq!((lo.name.as_str(), lo.kind), ("lo", libc::ARPHRD_LOOPBACK));
@@ -509,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_answers_every_question_about_the_network() {
+    fn kernel_answers_all_netlink_requests() {
         let machine = Snapshot::for_test_host();
         let links = machine.links().unwrap();
         let is_link = |ifindex| Link::find(links, ifindex).is_some();
@@ -535,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_listens_is_counted() {
+    fn listening_socket_is_counted() {
         let _listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let sockets = Snapshot::for_test_host().tcp_sockets().unwrap();
         let listening = sockets.states().find(|(state, _)| *state == "listen");
@@ -543,13 +542,13 @@ mod tests {
     }
 
     #[test]
-    fn an_absolute_path_stays_below_the_root() {
+    fn absolute_path_stays_below_root() {
         let path = join_root(Path::new("/host"), Path::new("/etc/os-release"));
         assert_eq!(path, Path::new("/host/etc/os-release"));
     }
 
     #[test]
-    fn a_failure_is_shared_like_a_reading() {
+    fn failure_is_shared_like_a_result() {
         let shared = OnceResult::<u32>::default();
         let absent = || Err(crate::error::Error::NotFound("/x".into()));
         assert!(shared.get_or_read(absent).is_err());

@@ -1,8 +1,7 @@
-//! What is mounted where, from `/proc/PID/mountinfo`, documented in
-//! `proc_pid_mountinfo(5)`.
+//! Mounts from `/proc/PID/mountinfo`, documented in `proc_pid_mountinfo(5)`.
 //!
-//! Names in there are bytes, not text: people call mount points what they like.
-//! The kernel writes white space, `\` and `#` in them as three octal digits.
+//! Names are bytes, not text, because mount points may have any name. The kernel writes white
+//! space, `\` and `#` in them as three octal digits.
 
 use std::{
     borrow::Cow,
@@ -14,7 +13,7 @@ use std::{
 use super::{Snapshot, dir};
 use crate::error::{Error, Result};
 
-/// The mounts that one process sees.
+/// The mounts in the namespace of one process.
 #[derive(Debug)]
 pub struct MountInfo {
     path: PathBuf,
@@ -24,31 +23,29 @@ pub struct MountInfo {
 /// One mount.
 #[derive(Debug)]
 pub struct Mount<'a> {
-    /// Its number, which it keeps for life.
+    /// Mount ID, which never changes.
     pub id: u64,
-    /// The number of the mount it is mounted on.
+    /// ID of the parent mount.
     pub parent_id: u64,
     /// Major number of its device.
     pub major: u32,
     /// Minor number of its device.
     pub minor: u32,
-    /// Where it is mounted.
+    /// Mount point.
     pub mount_point: PathBuf,
-    /// The type of its file system.
+    /// File system type.
     pub fs_type: Cow<'a, str>,
-    /// What is mounted, as it was given to mount(2) and with white space as the
-    /// kernel writes it; may be empty.
+    /// Source as passed to mount(2), with the kernel's escapes of white space; may be empty.
     pub source: Cow<'a, str>,
-    /// Whether nothing can be written to it: by the mount's choice, by the file
-    /// system's, or because the file system shut itself down after an error.
+    /// Whether it is read-only: by a flag of the mount or of the file system, or because the file
+    /// system shut itself down after an error.
     pub read_only: bool,
-    /// The file system's own options, separated by commas; of control groups these name
-    /// the controllers.
+    /// The file system's own options, separated by commas; for cgroups they name the controllers.
     pub options: Cow<'a, str>,
 }
 
 impl MountInfo {
-    /// Reads those of the machine, as [`Snapshot::mounts`] has them.
+    /// Reads the host's mounts, for [`Snapshot::mounts`].
     pub(super) fn read(procfs: &Path) -> Result<Self> {
         let of = |process: &str| {
             let path = procfs.join(process).join("mountinfo");
@@ -58,7 +55,7 @@ impl MountInfo {
         of("1").or_else(|_| of("self"))
     }
 
-    /// What would be in the file.
+    /// Creates it from the content of the file.
     #[cfg(any(test, fuzzing))]
     pub(super) fn from_bytes(bytes: &[u8]) -> Self {
         Self {
@@ -67,13 +64,13 @@ impl MountInfo {
         }
     }
 
-    /// The file as it was read: while it is the same, so are the mounts.
+    /// Returns the content of the file: if it is unchanged, the mounts are unchanged.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The mounts, in the order in which the kernel lists them.
+    /// Iterates over the mounts in the kernel's order.
     pub fn mounts(&self) -> impl Iterator<Item = Result<Mount<'_>>> {
         let lines = self.bytes.split(|b| *b == b'\n').enumerate();
         lines
@@ -91,8 +88,8 @@ impl MountInfo {
 }
 
 impl Snapshot {
-    /// The mounts that process 1 sees, or else those that this process sees, where
-    /// other users' processes are hidden (`hidepid`).
+    /// Returns the mounts of process 1, or of this process if other users' processes are hidden
+    /// (`hidepid`).
     pub fn mounts(&self) -> Result<&MountInfo> {
         let read = || MountInfo::read(&self.roots().procfs);
         self.mounts.get_or_read(read)
@@ -100,7 +97,7 @@ impl Snapshot {
 }
 
 fn parse_mount(line: &[u8]) -> Result<Mount<'_>, &'static str> {
-    // Split at every single space, for a source may be empty.
+    // Split at every single space, because the source may be empty.
     let mut fields = line.split(|b| *b == b' ');
     let mut next = |missing| fields.next().ok_or(missing);
     let id = parse_number(next("mount ID is missing")?).ok_or("mount ID is not a number")?;
@@ -110,11 +107,11 @@ fn parse_mount(line: &[u8]) -> Result<Mount<'_>, &'static str> {
     let _root = next("root is missing")?;
     let point = next("mount point is missing")?;
     let options = next("mount options are missing")?;
-    // Any number of optional fields, ended by a dash.
+    // Any number of optional fields, terminated by a dash.
     while next("the dash is missing")? != b"-" {}
     let kind = next("file system type is missing")?;
     let source = next("source is missing")?;
-    // The last field, in which some file systems write spaces.
+    // The last field; some file systems write spaces in it.
     let own_options = fields.next().unwrap_or_default();
     let read_only = has_option(options, &[b"ro"])
         || std::iter::once(own_options)
@@ -150,7 +147,7 @@ fn has_option(options: &[u8], wanted: &[&[u8]]) -> bool {
     options.split(|b| *b == b',').any(|o| wanted.contains(&o))
 }
 
-/// The bytes that were meant, with `\040` for a space and the like undone.
+/// Decodes octal escapes such as `\040` for a space.
 fn unescape_bytes(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -199,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_has_any_number_of_optional_fields() {
+    fn mount_may_have_any_number_of_optional_fields() {
         assert_eq!(
             mounts(
                 b"27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n\
@@ -213,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_point_is_the_bytes_that_were_meant() {
+    fn escapes_in_mount_point_are_decoded() {
         assert_eq!(
             mounts(
                 b"1 2 3:4 / /a\\040b\\011c\\012d\\134e\\043f\\9g\xff rw - vfat /dev/x\\040y rw\n"
@@ -225,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_source_is_one() {
+    fn source_may_be_empty() {
         assert_eq!(
             mounts(b"1 2 3:4 / /a rw - tmpfs  rw,size=4k\n"),
             [Ok(r#"1<2 3:4 /a tmpfs "" false"#.into())]
@@ -233,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn read_only_is_said_in_three_ways() {
+    fn read_only_has_three_notations() {
         for (options, read_only) in [
             ("rw,relatime - ext4 d rw,errors=remount-ro", false),
             ("ro,relatime - ext4 d rw", true),
@@ -254,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_line_costs_only_itself() {
+    fn invalid_line_skips_only_itself() {
         assert_eq!(
             mounts(
                 b"1 2 3:4 / /a rw\n1 2 3 / /b rw - x y rw\nx 2 3:4 / /b rw - x y rw\n\

@@ -1,5 +1,5 @@
-//! The machines that the kernel knows the hardware address of, from rtnetlink,
-//! documented in `rtnetlink(7)` and `linux/neighbour.h`.
+//! The kernel's neighbour table (known hardware addresses), from rtnetlink, documented in
+//! `rtnetlink(7)` and `linux/neighbour.h`.
 
 use rustix::net::AddressFamily;
 
@@ -14,17 +14,17 @@ const NUD_NOARP: u16 = 0x40;
 /// `struct ndmsg`.
 const HEADER: usize = 12;
 
-/// A line of the ARP table.
+/// An entry of the ARP table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Neighbour {
-    /// The number of the interface behind which it is.
+    /// Index of the interface it is reached through.
     pub ifindex: u32,
-    /// What the kernel knows of it, one or more `NUD_*`.
+    /// Its state: one or more `NUD_*` flags.
     state: u16,
 }
 
 impl Neighbour {
-    /// Whether it is there without having been asked for, such as a broadcast address.
+    /// Whether it needs no address resolution, such as a broadcast address.
     #[must_use]
     pub fn is_noarp(&self) -> bool {
         self.state & NUD_NOARP != 0
@@ -35,7 +35,7 @@ impl Neighbour {
     }
 
     fn parse(message: &[u8]) -> Option<Self> {
-        // A kernel may answer with more families than it was asked for.
+        // A kernel may return more families than requested.
         let family = u16::from(netlink::parse_u8(message)?);
         (family == AddressFamily::INET.as_raw()).then_some(Self {
             ifindex: netlink::parse_u32(message.get(4..)?)?,
@@ -45,7 +45,7 @@ impl Neighbour {
 }
 
 impl Snapshot {
-    /// The IPv4 neighbours in the exporter's own network namespace.
+    /// Returns the IPv4 neighbours in the exporter's network namespace.
     pub fn neighbours(&self) -> Result<Vec<Neighbour>> {
         let mut body = [0; HEADER];
         let [family, _] = AddressFamily::INET.as_raw().to_le_bytes();
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_neighbour_of_another_family_is_not_in_the_arp_table() {
+    fn neighbours_of_other_families_are_skipped() {
         let parse = |message| Neighbour::parse(&netlink::hex(message));
         let reachable = parse("02000000 04000000 0200 00 01").unwrap();
         assert_eq!((reachable.ifindex, reachable.is_noarp()), (4, false));

@@ -1,19 +1,19 @@
-//! `net/dev` of a process: what went through each network interface that it sees,
-//! documented in `proc_pid_net(5)`.
+//! Parser of a process's `net/dev`: traffic of the network interfaces in its namespace, documented
+//! in `proc_pid_net(5)`.
 
-/// How many counters are read of each row; no kernel has fewer.
+/// Number of counters parsed per row; no kernel has fewer.
 const COUNTERS: usize = 12;
 
-/// What is said of one interface.
+/// One row: an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InterfaceRow<'a> {
-    /// Its name.
+    /// Interface name.
     pub name: &'a str,
     columns: &'a str,
 }
 
-/// Its rows, behind two lines of headings, with the numbers of their lines; nothing for a
-/// line that is no row.
+/// Iterates over the rows after the two header lines, with their line numbers; `None` for a line
+/// that is not a row.
 pub fn interface_rows(table: &[u8]) -> impl Iterator<Item = (usize, Option<InterfaceRow<'_>>)> {
     let lines = (1..).zip(table.split(|byte| *byte == b'\n')).skip(2);
     lines
@@ -22,7 +22,7 @@ pub fn interface_rows(table: &[u8]) -> impl Iterator<Item = (usize, Option<Inter
 }
 
 impl<'a> InterfaceRow<'a> {
-    /// `  eth0: 1 2 …`, with no space behind the colon in old kernels, and `a:1: 1 2 …` of
+    /// Parses `  eth0: 1 2 …`, without a space after the colon in old kernels, or `a:1: 1 2 …` for
     /// an alias.
     fn parse(line: &'a [u8]) -> Option<Self> {
         let (name, columns) = std::str::from_utf8(line).ok()?.rsplit_once(':')?;
@@ -30,8 +30,8 @@ impl<'a> InterfaceRow<'a> {
         Some(Self { name, columns })
     }
 
-    /// All of its counters or none: what is received (bytes, packets, errors, dropped and
-    /// four that few drivers count), then what is sent (the same four).
+    /// Returns all counters, or `None` if any is invalid: received bytes, packets, errors, dropped
+    /// packets and four rarely used ones, then the first four for transmission.
     #[must_use]
     pub fn counters(&self) -> Option<[u64; COUNTERS]> {
         let mut counters = [0; COUNTERS];
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_a_name_and_its_counters() {
+    fn row_is_a_name_and_its_counters() {
         let table = b"Inter-|\n face |\n    lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n\
                       eth0:9 9 9 9 9 9 9 9 9 9 9 9\n  a:1: 1 2\n eth1 1 2\n \xff: 1\n";
         let rows: Vec<_> = interface_rows(table)

@@ -1,8 +1,8 @@
-//! Questions to the kernel over netlink, documented in `netlink(7)` and the kernel's
-//! `Documentation/userspace-api/netlink/intro.rst`: one request for a dump, answered
-//! in as many parts as it takes.
+//! Netlink dump requests, documented in `netlink(7)` and the kernel's
+//! `Documentation/userspace-api/netlink/intro.rst`: one request, answered in any number of
+//! datagrams.
 //!
-//! What each message holds is the business of the sources that ask.
+//! The contents of messages are parsed by the individual sources.
 
 use std::time::{Duration, Instant};
 
@@ -16,14 +16,13 @@ use rustix::{
 
 use crate::error::{Error, Result};
 
-/// As much as the kernel ever puts into one part of a dump.
+/// Maximum size of one datagram of a dump.
 const MAX_DATAGRAM: usize = 32 << 10;
-/// More than any dump we ask for, such as that of two million sockets; a longer one is
-/// an error.
+/// Larger than any dump used here, such as that of two million sockets; a longer one is an error.
 const MAX_RESPONSE: usize = 256 << 20;
-/// The shortest timeout a socket can have; it takes zero for no timeout at all.
+/// Minimum timeout of a socket; zero would mean no timeout.
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
-/// How often a dump is asked for again because what it lists changed meanwhile.
+/// Maximum number of attempts if the listed objects change during the dump.
 const MAX_ATTEMPTS: u32 = 3;
 
 // From linux/netlink.h.
@@ -32,31 +31,31 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-/// The first type that is not about netlink itself.
+/// First type that is not reserved for netlink itself.
 const NLMSG_MIN_TYPE: u16 = 16;
 const HEADER: usize = 16;
-/// Leaves out of an attribute's type that it is nested or in network order.
+/// Masks the flags for nested and network byte order out of an attribute's type.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
-/// A request for a list of everything of a kind.
+/// A request for a list of all objects of a kind.
 #[derive(Debug)]
 pub(super) struct Dump<'a> {
-    /// What it is called in the kernel's headers, for errors.
+    /// Its name in the kernel's headers, for errors.
     pub(super) name: &'static str,
-    /// Which subsystem to ask; `None` is rtnetlink.
+    /// Netlink protocol; `None` is rtnetlink.
     pub(super) protocol: Option<Protocol>,
-    /// The message's type.
+    /// Message type.
     pub(super) message_type: u16,
-    /// What stands behind its header.
+    /// Data after the header.
     pub(super) body: &'a [u8],
 }
 
 impl Dump<'_> {
-    /// Asks, and adds up what stands behind the header of each message.
+    /// Sends the request, and folds the payloads of all messages into a result.
     ///
-    /// Begins again where the kernel says that the list changed while it was being
-    /// written down; a list that never stands still is taken as it last was, so that
-    /// something in it may be missing or there twice.
+    /// Repeats the request if the kernel reports that the list changed during the dump. If it
+    /// changes in every attempt, the last result is used; objects may then be missing or listed
+    /// twice.
     pub(super) fn fold<T: Default>(
         &self,
         deadline: Instant,
@@ -69,7 +68,7 @@ impl Dump<'_> {
             self.protocol,
         );
         let socket = socket.map_err(|errno| self.os_error(errno))?;
-        // To a connected socket nobody but the kernel can send.
+        // Only the kernel can send to a connected socket.
         rustix::net::connect(&socket, &SocketAddrNetlink::new(0, 0))
             .map_err(|errno| self.os_error(errno))?;
 
@@ -133,7 +132,7 @@ impl Dump<'_> {
     }
 }
 
-/// What has come of an answer.
+/// The state of a response that is being parsed.
 #[derive(Debug)]
 struct DumpResponse<T> {
     sequence: u32,
@@ -176,11 +175,11 @@ impl<T: Default> DumpResponse<T> {
             self.interrupted |= flags & NLM_F_DUMP_INTR != 0;
             match kind {
                 NLMSG_ERROR | NLMSG_DONE => {
-                    // Both begin with zero or a negated errno; so old a kernel that
-                    // its end of a dump does not has nothing to report.
+                    // Both types begin with zero or a negated errno. Kernels whose end of a dump
+                    // lacks it are too old to report errors there.
                     let code = parse_u32(payload).unwrap_or_default().cast_signed();
                     if code != 0 {
-                        // Not an `Errno`, which panics where it is none.
+                        // Not an `Errno`, which panics on invalid values.
                         let code = code.saturating_neg();
                         return Err(std::io::Error::from_raw_os_error(code).to_string());
                     }
@@ -194,7 +193,7 @@ impl<T: Default> DumpResponse<T> {
     }
 }
 
-/// What comes of a whole answer that is there already.
+/// Parses a complete response.
 #[cfg(any(test, fuzzing))]
 pub(super) fn parse_response<T: Default>(
     datagram: &[u8],
@@ -206,8 +205,8 @@ pub(super) fn parse_response<T: Default>(
     Some(answer.value)
 }
 
-/// The attributes in a message or in another attribute: their type and contents.
-/// Ends where a length makes no sense.
+/// Iterates over the attributes in a message or in another attribute: type and payload. Stops at
+/// an invalid length.
 pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let attribute = rest.get(..usize::from(parse_u16(rest)?))?;
@@ -218,7 +217,7 @@ pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> 
     })
 }
 
-/// An attribute as it is sent.
+/// Encodes an attribute.
 pub(super) fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
     let len = 4 + payload.len();
     let mut attribute = Vec::with_capacity(aligned(len));
@@ -229,38 +228,38 @@ pub(super) fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
     attribute
 }
 
-/// Everything in netlink begins at a multiple of four.
+/// Rounds up to the netlink alignment of four bytes.
 pub(super) fn aligned(len: usize) -> usize {
     len.next_multiple_of(4)
 }
 
-/// The byte at the beginning.
+/// Reads the byte at the start.
 pub(super) fn parse_u8(bytes: &[u8]) -> Option<u8> {
     bytes.first().copied()
 }
 
-/// The 16 bit number at the beginning.
+/// Reads the 16-bit number at the start.
 pub(super) fn parse_u16(bytes: &[u8]) -> Option<u16> {
     bytes.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
 }
 
-/// The 32 bit number at the beginning.
+/// Reads the 32-bit number at the start.
 pub(super) fn parse_u32(bytes: &[u8]) -> Option<u32> {
     bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
-/// The 64 bit number at the beginning.
+/// Reads the 64-bit number at the start.
 pub(super) fn parse_u64(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
 }
 
-/// A text that ends at the first zero.
+/// Reads a string up to the first zero byte.
 pub(super) fn parse_string(bytes: &[u8]) -> String {
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).into_owned()
 }
 
-/// An address, told apart by its length.
+/// Reads an IP address; its length determines the version.
 pub(super) fn parse_ip(bytes: &[u8]) -> Option<std::net::IpAddr> {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         return Some(v4.into());
@@ -268,7 +267,7 @@ pub(super) fn parse_ip(bytes: &[u8]) -> Option<std::net::IpAddr> {
     <[u8; 16]>::try_from(bytes).ok().map(Into::into)
 }
 
-/// What a test was given in hexadecimal digits, as `strace -xx` or `xxd -p` show it.
+/// Parses the hexadecimal input of a test, as printed by `strace -xx` or `xxd -p`.
 #[cfg(test)]
 pub(super) fn hex(digits: &str) -> Vec<u8> {
     let digits: Vec<u32> = digits.chars().filter_map(|c| c.to_digit(16)).collect();
@@ -294,7 +293,7 @@ mod tests {
     const DONE: &str = "14000000 0300 0200 07000000 00000000 00000000";
 
     #[test]
-    fn an_answer_goes_on_until_the_kernel_says_that_it_is_done() {
+    fn response_continues_until_done_message() {
         let one_part = [ONE, FOREIGN].concat();
         let answer = take(&[&one_part, ONE]).unwrap();
         assert_eq!(answer, (vec![0xaa, 0xbb, 0xaa, 0xbb], false, false));
@@ -303,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_the_kernel_answered() {
+    fn error_contains_the_kernels_errno() {
         let refused = "24000000 0200 0000 07000000 00000000 a1ffffff 00000000";
         let cut_short = "24000000 0200 0000 07000000 00000000 a1ff";
         let failed_late = "14000000 0300 0200 07000000 00000000 edffffff";
@@ -317,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_for_no_known_reason_is_one_all_the_same() {
+    fn invalid_errno_is_still_an_error() {
         for code in ["00000080", "01000000", "ffffff7f", "00e0ffff"] {
             let refused = format!("14000000 0200 0000 07000000 00000000 {code}");
             assert!(take(&[&refused]).unwrap_err().contains("os error"));
@@ -325,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_end_where_a_length_makes_no_sense() {
+    fn attributes_stop_at_invalid_length() {
         let bytes = hex("0500 0100 07 000000 0800 0280 01020304 0300 0100 0900 0300 01");
         let all: Vec<_> = attributes(&bytes).collect();
         assert_eq!(all, [(1, &[7][..]), (2, &[1, 2, 3, 4][..])]);
@@ -334,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_deadline_no_answer_is_waited_for() {
+    fn no_response_is_awaited_after_deadline() {
         let dump = Dump {
             name: "late",
             protocol: None,
@@ -346,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_question_is_refused_not_waited_for() {
+    fn unknown_request_fails_without_waiting() {
         let dump = Dump {
             name: "nonsense",
             protocol: None,

@@ -1,11 +1,11 @@
-//! What the operating system calls itself: the file documented in `os-release(5)`.
+//! Name and version of the operating system: the file documented in `os-release(5)`.
 
 use super::{Snapshot, Text};
 use crate::error::{Error, Result};
 
 impl Snapshot {
-    /// The operating system's names and versions: what the machine's owner wrote, else the
-    /// vendor.
+    /// Returns the file of the operating system's names and versions: the administrator's, else
+    /// the vendor's.
     pub fn os_release(&self) -> Result<Text> {
         match self.read_rootfs("etc/os-release") {
             Err(Error::NotFound(_)) => self.read_rootfs("usr/lib/os-release"),
@@ -13,7 +13,7 @@ impl Snapshot {
         }
     }
 
-    /// The operating system's name and version for people to read, if it has such a name.
+    /// Returns the human-readable name and version of the operating system, if there is one.
     pub fn os_name(&self) -> Result<Option<String>> {
         let release = self.os_release()?;
         let mut lines = release.body().lines();
@@ -22,7 +22,7 @@ impl Snapshot {
     }
 }
 
-/// What a shell makes of a value; nothing where a quote is not closed.
+/// Unquotes a value as a shell does; `None` if a quote is not closed.
 #[must_use]
 pub fn unquote(value: &str) -> Option<String> {
     let mut quote = None;
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_quoted_as_in_a_shell() {
+    fn values_are_unquoted_as_in_a_shell() {
         for (quoted, plain) in [
             ("debian", Some("debian")),
             ("", Some("")),

@@ -1,5 +1,5 @@
-//! The queueing disciplines of the network interfaces, from rtnetlink, documented in
-//! `rtnetlink(7)`, `linux/pkt_sched.h` and `linux/gen_stats.h`.
+//! Queueing disciplines of network interfaces, from rtnetlink, documented in `rtnetlink(7)`,
+//! `linux/pkt_sched.h` and `linux/gen_stats.h`.
 
 use super::{
     Snapshot,
@@ -17,10 +17,10 @@ const TCA_STATS_PKT64: u16 = 8;
 /// `struct tcmsg`.
 const HEADER: usize = 20;
 
-/// What decides in which order an interface sends its packets.
+/// Root queueing discipline of an interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Qdisc {
-    /// The interface's number.
+    /// Interface index.
     pub ifindex: u32,
     /// Its kind, such as `fq_codel`.
     pub kind: String,
@@ -28,15 +28,15 @@ pub struct Qdisc {
     pub bytes: u64,
     /// Packets sent.
     pub packets: u64,
-    /// Packets waiting.
+    /// Queued packets.
     pub qlen: u32,
-    /// Bytes waiting.
+    /// Queued bytes.
     pub backlog: u32,
     /// Packets dropped.
     pub drops: u32,
-    /// Packets put back.
+    /// Packets requeued.
     pub requeues: u32,
-    /// How often the limit was reached.
+    /// Number of times the limit was exceeded.
     pub overlimits: u32,
 }
 
@@ -45,7 +45,7 @@ impl Qdisc {
         all.extend(Self::parse(message));
     }
 
-    /// Only the one at the root: those below it count the same packets again.
+    /// Parses root disciplines only: children count the same packets again.
     fn parse(message: &[u8]) -> Option<Self> {
         let (header, rest) = message.split_at_checked(HEADER)?;
         if netlink::parse_u32(header.get(12..)?)? != TC_H_ROOT {
@@ -70,7 +70,8 @@ impl Qdisc {
         let find = |wanted| attributes(stats).find(|(kind, _)| *kind == wanted);
         let (_, basic) = find(TCA_STATS_BASIC)?;
         self.bytes = netlink::parse_u64(basic)?;
-        // Since Linux 5.5; before, or where it would say the same, only 32 bits of it.
+        // Since Linux 5.5. Before, or if the value would be the same, only a 32-bit counter is
+        // reported.
         self.packets = match find(TCA_STATS_PKT64) {
             Some((_, packets)) => netlink::parse_u64(packets)?,
             None => netlink::parse_u32(basic.get(8..)?)?.into(),
@@ -87,8 +88,8 @@ impl Qdisc {
 }
 
 impl Snapshot {
-    /// The interfaces' root queueing disciplines, in the exporter's own network
-    /// namespace, by the interfaces' numbers.
+    /// Returns the root queueing disciplines in the exporter's network namespace, sorted by
+    /// interface index.
     pub fn qdiscs(&self) -> Result<Vec<Qdisc>> {
         let dump = Dump {
             name: "RTM_GETQDISC",
@@ -112,7 +113,7 @@ mod tests {
     const QUEUE: &str = "18000300 01000000 02000000 03000000 04000000 05000000";
 
     #[test]
-    fn every_number_comes_from_its_own_place() {
+    fn each_counter_fills_its_field() {
         let message = format!("{HEAD} 30000700 {BASIC} {QUEUE}");
         let qdisc = Qdisc::parse(&netlink::hex(&message)).unwrap();
         let expected = Qdisc {
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn one_without_numbers_or_below_another_is_left_out() {
+    fn qdiscs_without_counters_or_root_are_skipped() {
         let parse = |message: &str| Qdisc::parse(&netlink::hex(message));
         assert_eq!(parse(HEAD), None);
         let child = format!("{HEAD} 30000700 {BASIC} {QUEUE}").replace("ffffffff", "01000000");

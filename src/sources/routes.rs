@@ -1,5 +1,4 @@
-//! The routing tables, from rtnetlink, documented in `rtnetlink(7)` and
-//! `linux/rtnetlink.h`.
+//! Routing tables, from rtnetlink, documented in `rtnetlink(7)` and `linux/rtnetlink.h`.
 
 use std::net::IpAddr;
 
@@ -25,27 +24,27 @@ const HEADER: usize = 12;
 /// `struct rtnexthop`.
 const NEXT_HOP_HEADER: usize = 8;
 
-/// One way to one destination; a route with several ways is several of these.
+/// One next hop to one destination; a multipath route becomes several of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
-    /// The network it leads to; `None` for the default route.
+    /// Destination network; `None` for the default route.
     pub destination: Option<(IpAddr, u8)>,
-    /// The address that our packets bear.
+    /// Preferred source address.
     pub source: Option<IpAddr>,
-    /// The router; `None` where the destination is on the link.
+    /// Gateway; `None` if the destination is on the link.
     pub gateway: Option<IpAddr>,
-    /// The number of the interface it leaves by.
+    /// Index of the outgoing interface.
     pub ifindex: u32,
-    /// The metric: the lowest is taken.
+    /// Metric; the lowest is preferred.
     pub priority: u32,
-    /// Who put it there; see [`Route::protocol_name`].
+    /// Origin of the route; see [`Route::protocol_name`].
     pub protocol: u8,
-    /// This way's share, where there are several.
+    /// Weight of the next hop in a multipath route.
     pub weight: Option<u16>,
 }
 
 impl Route {
-    /// Who put it there, as in iproute2's `rt_protos`.
+    /// Returns the origin of the route by its name in iproute2's `rt_protos`.
     #[must_use]
     pub fn protocol_name(&self) -> &'static str {
         match self.protocol {
@@ -78,8 +77,8 @@ impl Route {
         Self::try_parse_into(all, message).unwrap_or_default();
     }
 
-    /// Adds what a message says, unless it is of another family than IP, or not about
-    /// a way to somewhere else.
+    /// Adds the routes of a message, unless it is of a family other than IP or not a unicast
+    /// route.
     fn try_parse_into(all: &mut Vec<Self>, message: &[u8]) -> Option<()> {
         let (header, rest) = message.split_at_checked(HEADER)?;
         let [family, dst_len, _, _, _, protocol, _, kind] = *header.first_chunk()?;
@@ -111,7 +110,7 @@ impl Route {
                 _ => {}
             }
         }
-        // A destination that we cannot read must not become the default route.
+        // A destination that cannot be parsed must not become the default route.
         if dst_len > 0 && route.destination.is_none() {
             return None;
         }
@@ -132,10 +131,10 @@ impl Route {
     }
 }
 
-/// Interface, weight less one, router.
+/// Interface index, weight minus one, gateway.
 type NextHop = (u32, u8, Option<IpAddr>);
 
-/// The ways of a route that has several.
+/// The next hops of a multipath route.
 #[derive(Debug)]
 struct NextHops<'a>(&'a [u8]);
 
@@ -160,7 +159,7 @@ impl Iterator for NextHops<'_> {
 }
 
 impl Snapshot {
-    /// The IP unicast routes of all tables in the exporter's own network namespace.
+    /// Returns the IP unicast routes of all tables in the exporter's network namespace.
     pub fn routes(&self) -> Result<Vec<Route>> {
         let dump = Dump {
             name: "RTM_GETROUTE",
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_route_has_a_gateway_and_no_destination() {
+    fn default_route_has_gateway_and_no_destination() {
         let header = "02000000 fe100001 00000000";
         let rest = "08000500 0a000001 08000400 03000000 08000600 64000000 08000700 0a000005";
         let all = parse(&format!("{header} {rest}"));
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_of_a_route_has_its_own_gateway_and_weight() {
+    fn next_hops_have_their_own_gateway_and_weight() {
         let header = "02180000 fe040001 00000000 08000100 0a010200";
         let hops =
             "24000900 10000002 05000000 08000500 0a000001 10000000 06000000 08000500 0a000002";
@@ -208,10 +207,10 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_nowhere_else_is_no_route() {
+    fn non_unicast_routes_are_skipped() {
         assert_eq!(parse("02200000 ff020002 00000000 08000100 7f000001"), []);
         assert_eq!(parse("1c140000 fe040001 00000000"), []);
-        // A destination too short for an address.
+        // Destination too short for an address.
         assert_eq!(parse("02180000 fe040001 00000000 06000100 0a010000"), []);
     }
 }

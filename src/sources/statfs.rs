@@ -1,12 +1,11 @@
-//! How full file systems are, asked with statfs(2), which can hang.
+//! File system usage from statfs(2), which can hang.
 //!
-//! A call to a dead NFS or FUSE server never returns and cannot be cancelled, and no
-//! type of file system is above suspicion: the way to a local one may lead through a
-//! dead one. So all calls are made on a thread of their own. It parks between
-//! scrapes; in the ordinary case nothing is started, and both sides wake up once.
-//! Where one call takes longer than a moment, another thread goes on with the rest,
-//! so that any number of dead servers cost their deadline side by side. A thread that
-//! hangs is left where it is, and what it asks is not asked again until it is back.
+//! A call to a dead NFS or FUSE server never returns and cannot be cancelled. Every type of file
+//! system may be affected, because the path to a local one may lead through a dead one. All calls
+//! are therefore made on separate worker threads. One worker parks between scrapes; normally no
+//! thread is started, and both sides wake up once. If a call stalls, another worker continues with
+//! the rest, so that the timeouts of any number of dead servers run in parallel. A stuck worker is
+//! left alone, and its mount is not queried again until the call returns.
 
 use std::{
     collections::HashSet,
@@ -19,104 +18,104 @@ use std::{
 
 use rustix::io::Errno;
 
-/// How long one call may take before another thread goes on with the rest.
+/// Duration of a call after which another worker continues with the rest.
 const STALL_THRESHOLD: Duration = Duration::from_millis(25);
-/// When so many calls hang, only what answered the last time is asked.
+/// Number of stuck calls from which on only mounts that responded last time are queried.
 const MAX_STUCK: usize = 64;
-/// Room for those that answered and then hang.
+/// Leaves threads for mounts that responded last time and then hang.
 const MAX_THREADS: usize = 2 * MAX_STUCK;
-/// Enough for one system call, and for a panic to say where.
+/// Enough for one system call and for the message of a panic.
 const STACK_SIZE: usize = 128 << 10;
 
-/// What is asked.
+/// A path to query.
 #[derive(Debug)]
 pub struct MountPath {
-    /// The number of the mount that is meant: another mount on the same path is
-    /// not stuck because this one is.
+    /// ID of the mount at the path: a different mount at the same path is not stuck because this
+    /// one is.
     pub mount: u64,
-    /// A path on it.
+    /// A path on the mount.
     pub path: PathBuf,
 }
 
-/// What came of asking.
+/// Result of a query.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StatfsResult {
-    /// How full it is.
+    /// Usage of the file system.
     Space(Space),
-    /// The kernel refused.
+    /// The call failed.
     Failed(Errno),
-    /// There was no answer in time, now or since an earlier scrape.
+    /// The call did not return in time, now or since an earlier scrape.
     TimedOut,
-    /// It was not asked, because so many others hang.
+    /// Not queried, because too many other calls are stuck.
     Skipped,
 }
 
-/// How full a file system is.
+/// Usage of a file system.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Space {
-    /// Bytes in a block.
+    /// Block size in bytes.
     pub block_size: u64,
-    /// Blocks there are.
+    /// Total blocks.
     pub blocks: u64,
-    /// Blocks that hold nothing.
+    /// Free blocks.
     pub free: u64,
-    /// Blocks that anybody may still fill.
+    /// Free blocks available to unprivileged users.
     pub available: u64,
-    /// Inodes there are.
+    /// Total inodes.
     pub files: u64,
-    /// Inodes that are no file.
+    /// Free inodes.
     pub files_free: u64,
 }
 
-/// Asks, on threads that may hang; see the module's documentation.
+/// Queries file systems on worker threads that may hang.
 pub struct Statfs {
-    /// How long a call may take.
+    /// Maximum duration of a call.
     timeout: Duration,
     call: StatfsFn,
-    /// Held by whoever asks.
+    /// Held by the caller of a query; queries run one at a time.
     query_lock: Mutex<()>,
     shared: Arc<StatfsWorkers>,
 }
 
-/// The call that may hang. Tests make their own.
+/// The call that may hang. Tests replace it.
 type StatfsFn = fn(&MountPath) -> Result<Space, Errno>;
 
 #[derive(Default)]
 struct StatfsWorkers {
     state: Mutex<StatfsState>,
-    /// There is something to ask.
+    /// Signals that there is work.
     work_available: Condvar,
-    /// Everything was answered.
+    /// Signals that all results are complete.
     batch_done: Condvar,
 }
 
 #[derive(Default)]
 struct StatfsState {
     batch: StatfsBatch,
-    /// What threads are asking now, in this round or since an earlier one.
+    /// Calls in progress, of this batch or stuck since an earlier one.
     in_flight: Vec<PendingStatfs>,
-    /// The mounts that answered in the round before this one.
+    /// Mounts that responded in the previous batch.
     responsive_mounts: HashSet<u64>,
     threads: usize,
     idle: usize,
     closing: bool,
 }
 
-/// What was asked at once.
+/// The paths of one query.
 #[derive(Default)]
 struct StatfsBatch {
     id: u64,
     paths: Option<Arc<[MountPath]>>,
     results: Vec<Option<StatfsResult>>,
-    /// The first place that was not looked at yet.
+    /// Index of the first path that was not started.
     next: usize,
-    /// How many answers are missing.
+    /// Number of missing results.
     remaining: usize,
-    /// When the last call was begun.
+    /// Start of the last call.
     last_started: Option<Instant>,
 }
 
-/// One place of one round.
+/// One path of one batch.
 #[derive(Clone)]
 struct PendingStatfs {
     batch_id: u64,
@@ -125,7 +124,7 @@ struct PendingStatfs {
 }
 
 impl Statfs {
-    /// Makes an asker that gives up on a call after `timeout`.
+    /// Creates a client whose calls time out after `timeout`.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
         Self::with_statfs_fn(timeout, statfs)
@@ -140,7 +139,7 @@ impl Statfs {
         }
     }
 
-    /// Asks about all the places; answers in their order, and before `deadline`.
+    /// Queries all paths; returns the results in the same order, before `deadline`.
     #[must_use]
     pub fn query(&self, paths: &Arc<[MountPath]>, deadline: Instant) -> Vec<StatfsResult> {
         let _turn = self
@@ -188,7 +187,7 @@ impl Statfs {
             .name("statfs".into())
             .stack_size(STACK_SIZE)
             .spawn(move || shared.run_worker(call));
-        // Where none can be started, the threads there are go on, if any is left.
+        // If no thread can be started, existing ones continue, if any is not stuck.
         if started.is_ok() {
             state.threads += 1;
         }
@@ -215,7 +214,7 @@ impl StatfsWorkers {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A thread's life.
+    /// Main loop of a worker thread.
     fn run_worker(&self, call: StatfsFn) {
         let mut state = self.lock();
         loop {
@@ -259,7 +258,7 @@ impl StatfsState {
         };
     }
 
-    /// Ends the round; what is answered from now on comes too late.
+    /// Ends the batch; later results are discarded.
     fn finish_batch(&mut self) -> Vec<StatfsResult> {
         let round = mem::take(&mut self.batch);
         self.batch.id = round.id + 1;
@@ -286,20 +285,20 @@ impl StatfsState {
         answers
     }
 
-    /// Whether a thread is asking about this place.
+    /// Whether a worker is stuck in a call for this path.
     fn is_stuck(&self, path: &MountPath) -> bool {
         let mut asked = self.in_flight.iter().filter_map(PendingStatfs::path);
         asked.any(|asked| asked.mount == path.mount && asked.path == path.path)
     }
 
-    /// Whether no answer can come any more: every thread there is hangs since an
-    /// earlier round, and no other could be started.
+    /// Whether no more results can arrive: all workers are stuck since an earlier batch, and no
+    /// other could be started.
     fn is_stalled(&self) -> bool {
         let now = self.batch.id;
         self.threads == self.in_flight.len() && self.in_flight.iter().all(|q| q.batch_id != now)
     }
 
-    /// The next place to ask about.
+    /// Takes the next path to query.
     fn next_pending(&mut self) -> Option<PendingStatfs> {
         let round = &mut self.batch;
         let places = round.paths.as_ref()?;
@@ -329,7 +328,7 @@ impl StatfsState {
         None
     }
 
-    /// Keeps an answer, unless it comes too late.
+    /// Stores a result, unless its batch has ended.
     fn complete(&mut self, pending: &PendingStatfs, result: StatfsResult) {
         self.in_flight.retain(|asked| !asked.is_same(pending));
         let round = &mut self.batch;
@@ -358,8 +357,8 @@ impl PendingStatfs {
 }
 
 fn statfs(path: &MountPath) -> Result<Space, Errno> {
-    // Not rustix' `statfs`, for statvfs knows that blocks are counted in `f_frsize`,
-    // which some FUSE servers set to something else than `f_bsize`.
+    // Not rustix's `statfs`: only statvfs accounts for blocks being counted in `f_frsize`, which
+    // some FUSE servers set to a different value than `f_bsize`.
     let space = rustix::io::retry_on_intr(|| rustix::fs::statvfs(&path.path))?;
     Ok(Space {
         block_size: space.f_frsize,
@@ -376,7 +375,7 @@ mod tests {
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_millis(400);
-    /// Far enough for none of the tests to reach.
+    /// Longer than any test runs.
     const FAR: Duration = Duration::from_secs(60);
 
     fn mount_paths(of: impl IntoIterator<Item = (u64, PathBuf)>) -> Arc<[MountPath]> {
@@ -388,7 +387,7 @@ mod tests {
         mount_paths((0..).zip(names.iter().map(PathBuf::from)))
     }
 
-    /// Hangs where there is a file of this name.
+    /// Hangs while a file with this path exists.
     fn hanging(path: &MountPath) -> Result<Space, Errno> {
         while path.path.starts_with("/") && path.path.exists() {
             thread::sleep(Duration::from_millis(2));
@@ -410,7 +409,7 @@ mod tests {
         }
     }
 
-    /// Files that hang are those in here.
+    /// Directory for the files that make calls hang.
     fn scratch(name: &str) -> PathBuf {
         let dir = format!("strata-statfs-{name}-{}", std::process::id());
         let dir = std::env::temp_dir().join(dir);
@@ -429,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn what_answers_is_answered_in_order_on_one_thread() {
+    fn responsive_mounts_are_queried_in_order_on_one_thread() {
         let statfs = Statfs::with_statfs_fn(TIMEOUT, hanging);
         for _ in 0..3 {
             let (answers, _) = query(&statfs, &named(&["a", "odd", "c"]));
@@ -445,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hangs_costs_the_timeout_once_and_a_thread_each_and_recovers() {
+    fn stuck_mounts_cost_one_timeout_and_recover() {
         let dir = scratch("hangs");
         let stuck = [dir.join("x"), dir.join("y")];
         for path in &stuck {
@@ -462,7 +461,7 @@ mod tests {
         let statfs = Statfs::with_statfs_fn(TIMEOUT, hanging);
         let (answers, took) = query(&statfs, &all);
         assert_eq!(answers, hang);
-        // Side by side, not one after the other.
+        // The timeouts run in parallel.
         assert!(TIMEOUT <= took && took < 2 * TIMEOUT, "{took:?}");
         for _ in 0..3 {
             let (answers, took) = query(&statfs, &all);
@@ -480,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_mount_on_the_path_of_a_stuck_one_is_asked() {
+    fn new_mount_on_path_of_stuck_mount_is_queried() {
         let dir = scratch("again");
         let path = dir.join("x");
         std::fs::write(&path, "").unwrap();
@@ -496,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn the_deadline_of_the_scrape_counts_where_it_is_earlier() {
+    fn earlier_deadline_of_scrape_applies() {
         let dir = scratch("deadline");
         let path = dir.join("x");
         std::fs::write(&path, "").unwrap();
@@ -509,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_are_bounded_and_what_answered_before_goes_on_answering() {
+    fn threads_are_bounded_and_responsive_mounts_continue() {
         let dir = scratch("many");
         let path = dir.join("x");
         let of = |n: u64| {
@@ -536,7 +535,7 @@ mod tests {
             );
             assert_eq!(answers[many - 1], StatfsResult::Skipped);
             if round > 0 {
-                // Nobody was waited for again.
+                // There was no further wait.
                 assert!(took < patience, "{took:?}");
             }
         }

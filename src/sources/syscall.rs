@@ -1,10 +1,9 @@
-//! The calls that `rustix` does not have: the only unsafe code of ours, but for what is in
-//! builds with the feature `virt` (`libvirt/virt/raw.rs`).
+//! System and libc calls that `rustix` lacks: the only unsafe code of this crate, apart from
+//! builds with the feature `virt` (`libvirt/virt/ffi.rs`).
 //!
-//! Everything in here either returns plain values or bytes. What the bytes mean is
-//! for others to find out, safely.
+//! All functions return plain values or bytes. Bytes are parsed elsewhere, in safe code.
 
-#![expect(unsafe_code, reason = "there is no safe way to make these calls")]
+#![expect(unsafe_code, reason = "no safe API exists for these calls")]
 
 use std::{
     ffi::CStr,
@@ -19,14 +18,14 @@ use std::{
 use super::{Text, dir};
 use crate::error::{Error, Result};
 
-/// Asks the kernel about the discipline of its clock, changing nothing.
+/// Reads the state of the kernel clock without changing it.
 ///
-/// The number is the state of the clock, `TIME_OK` to `TIME_ERROR`.
+/// The number is the clock state, `TIME_OK` to `TIME_ERROR`.
 pub(super) fn adjtimex() -> io::Result<(libc::c_int, libc::timex)> {
-    // SAFETY: a `timex` is made of integers, for which zero is a value. Zero in
-    // `modes` says that nothing is to be set.
+    // SAFETY: all fields of `timex` are integers, for which zero is valid. Zero in `modes` means
+    // that nothing is set.
     let mut timex: libc::timex = unsafe { mem::zeroed() };
-    // SAFETY: the kernel writes one `timex` to where there is one.
+    // SAFETY: the pointer is valid for the one `timex` that the kernel writes.
     let state = unsafe { libc::adjtimex(&raw mut timex) };
     if state < 0 {
         return Err(io::Error::last_os_error());
@@ -34,40 +33,40 @@ pub(super) fn adjtimex() -> io::Result<(libc::c_int, libc::timex)> {
     Ok((state, timex))
 }
 
-/// The name of the local time zone at a time, given in seconds since 1970, and how
-/// many seconds it is ahead of UTC.
+/// Returns the name of the local time zone at a time in seconds since the Unix epoch, and its
+/// offset to UTC in seconds.
 pub(super) fn local_time_zone(seconds: i64) -> Option<(String, i64)> {
     let time = libc::time_t::try_from(seconds).ok()?;
-    // SAFETY: a `tm` is made of integers and one pointer, which may be null.
+    // SAFETY: all fields of `tm` are integers or a pointer, which may be null.
     let mut parts: libc::tm = unsafe { mem::zeroed() };
-    // SAFETY: both pointers are to what the function expects. It reads the
-    // environment, which nobody in this process writes.
+    // SAFETY: both pointers are valid and of the expected types. The function reads the
+    // environment, which this process never writes.
     let filled = unsafe { libc::localtime_r(&raw const time, &raw mut parts) };
     if filled.is_null() || parts.tm_zone.is_null() {
         return None;
     }
-    // SAFETY: it points to a C string of the library's, which lives until the time
-    // zone is set anew, and that only happens when the environment is changed.
+    // SAFETY: it points to a C string of the library, valid until the time zone is set again,
+    // which happens only when the environment changes.
     let name = unsafe { CStr::from_ptr(parts.tm_zone) };
     let name = name.to_string_lossy().into_owned();
-    #[allow(clippy::useless_conversion, reason = "is an i32 elsewhere")]
+    #[allow(clippy::useless_conversion, reason = "i32 on other platforms")]
     Some((name, i64::from(parts.tm_gmtoff)))
 }
 
-/// Memory with a page behind it that nobody can write to.
+/// A buffer followed by an inaccessible guard page.
 ///
-/// Some requests make the kernel write as much as it then has to say, whatever
-/// it was told about the space there is. Here it stops at the end with `EFAULT`.
+/// Some requests make the kernel write its full response, whatever buffer size was passed. With
+/// the guard, it stops at the end of the buffer with `EFAULT`.
 #[derive(Debug)]
 pub(super) struct GuardedBuffer {
     start: NonNull<u8>,
     len: usize,
-    /// With the guard.
+    /// Length including the guard.
     mapped: usize,
 }
 
 impl GuardedBuffer {
-    /// At least `len` bytes, all zero. What is not written to costs nothing.
+    /// Allocates at least `len` zeroed bytes. Pages that are never written use no memory.
     pub(super) fn new(len: usize) -> io::Result<Self> {
         let page = rustix::param::page_size();
         let (Some(len), Some(mapped)) = (
@@ -78,8 +77,7 @@ impl GuardedBuffer {
             return Err(io::ErrorKind::OutOfMemory.into());
         };
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a new mapping, at an address of the kernel's choice, touches no
-        // other memory.
+        // SAFETY: a new mapping at an address chosen by the kernel affects no other memory.
         let start = unsafe { libc::mmap(ptr::null_mut(), mapped, libc::PROT_NONE, flags, -1, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -89,7 +87,7 @@ impl GuardedBuffer {
         };
         let guarded = Self { start, len, mapped };
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: `len` bytes from `start` lie in the mapping made above.
+        // SAFETY: `len` bytes from `start` are inside of the mapping created above.
         if unsafe { libc::mprotect(start.as_ptr().cast(), len, access) } != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -97,27 +95,27 @@ impl GuardedBuffer {
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: the bytes are mapped for as long as `self` lives, were zero at
-        // first, and are written to through `&mut self` only.
+        // SAFETY: the bytes are mapped while `self` lives, were zeroed, and are written only
+        // through `&mut self`.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and `&mut self` is the only way to them.
+        // SAFETY: as above, and `&mut self` guarantees exclusive access.
         unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 
 impl Drop for GuardedBuffer {
     fn drop(&mut self) {
-        // SAFETY: this is the mapping that `new` made, and nothing borrows from it
-        // any more. There is nothing to be done about an error.
+        // SAFETY: this is the mapping created by `new`, and no borrow of it remains. An error
+        // cannot be handled.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.mapped) };
     }
 }
 
-/// What a network interface can be asked, from `linux/ethtool.h`. All of these
-/// only read, and have everything in the request itself, no pointers.
+/// Requests to a network interface, from `linux/ethtool.h`. All are read-only and contain no
+/// pointers.
 #[derive(Debug, Clone, Copy)]
 #[repr(u32)]
 pub(super) enum EthtoolCommand {
@@ -133,11 +131,11 @@ pub(super) enum EthtoolCommand {
     LinkSettings = 0x4c,
 }
 
-/// Not in every `libc` there is.
+/// Missing in some versions of `libc`.
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
 
-/// Asks about a network interface. The request, and afterwards the answer, are in
-/// `request`, where the question is written to the first four bytes.
+/// Sends a request to a network interface. `request` contains the request and afterwards the
+/// response; the command is written to its first four bytes.
 pub(super) fn ethtool(
     socket: BorrowedFd<'_>,
     interface: &str,
@@ -147,10 +145,10 @@ pub(super) fn ethtool(
     if let Some(command) = request.bytes_mut().first_chunk_mut() {
         *command = (cmd as u32).to_ne_bytes();
     }
-    // SAFETY: an `ifreq` is an array and a union of integers and pointers, for all
-    // of which zero is a value.
+    // SAFETY: `ifreq` is an array and a union of integers and pointers, for all of which zero is
+    // valid.
     let mut ifreq: libc::ifreq = unsafe { mem::zeroed() };
-    // One byte is left for the zero at the end.
+    // One byte remains for the terminating zero.
     if interface.len() >= ifreq.ifr_name.len() {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }
@@ -158,9 +156,9 @@ pub(super) fn ethtool(
         *to = libc::c_char::from_ne_bytes([from]);
     }
     ifreq.ifr_ifru.ifru_data = request.start.as_ptr().cast();
-    // SAFETY: the kernel reads and writes one `ifreq` where there is one, and the
-    // memory from `ifru_data` on: borrowed mutably here, and guarded at its end
-    // however much the answer is.
+    // SAFETY: the pointer is valid for the one `ifreq` that the kernel reads and writes, and so is
+    // the memory at `ifru_data`: it is mutably borrowed here, and its guard page stops a response
+    // of any length.
     let rc = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut ifreq) };
     if rc < 0 {
         return Err(io::Error::last_os_error());
@@ -168,9 +166,10 @@ pub(super) fn ethtool(
     Ok(())
 }
 
-/// Lets all threads take memory from one place, large pieces straight from the kernel.
+/// Makes all threads share one malloc arena, and large allocations come directly from the kernel.
 ///
-/// Told how much that is, the C library does not raise it after the largest piece there was.
+/// Setting that threshold explicitly disables its dynamic increase to the largest allocation
+/// freed.
 pub(super) fn limit_malloc_arenas() {
     const LARGE: libc::c_int = 1 << 20;
     #[cfg(target_env = "gnu")]
@@ -179,26 +178,26 @@ pub(super) fn limit_malloc_arenas() {
         (libc::M_MMAP_THRESHOLD, LARGE),
         (libc::M_TRIM_THRESHOLD, LARGE),
     ] {
-        // SAFETY: it takes two numbers, and at worst does not know what they say.
+        // SAFETY: it takes two integers, and rejects unknown values.
         unsafe { libc::mallopt(what, value) };
     }
 }
 
-/// Gives memory that was freed back to the kernel.
+/// Returns freed memory to the kernel.
 pub(super) fn malloc_trim() {
-    // SAFETY: it touches only what nobody has.
+    // SAFETY: it affects only memory that is not allocated.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::malloc_trim(0)
     };
 }
 
-/// Lets go of the pages of this program's code and of the C library's. The kernel maps them
-/// again, from the file or the memory that it keeps of it, as they are run or read.
+/// Drops the code pages of this program and of the C library. The kernel maps them again, from the
+/// file or the page cache, when they are executed or read.
 pub(super) fn discard_clean_code_pages() -> Result<()> {
     let path = Path::new("/proc/self/smaps");
     let maps = dir::read(path)?;
-    // Where this very function is, and one of the library's: neither file is ever unmapped.
+    // Addresses of this function and of a library function: neither file is ever unmapped.
     let here = discard_clean_code_pages as fn() -> Result<()> as usize;
     let library = libc::getpid as unsafe extern "C" fn() -> libc::pid_t as usize;
     let code = clean_file_mappings(&[here, library], &maps);
@@ -207,10 +206,9 @@ pub(super) fn discard_clean_code_pages() -> Result<()> {
     }
     for part in code {
         let start = ptr::with_exposed_provenance_mut(part.start);
-        // SAFETY: the mapping is of a file, cannot be written to, and has no page that differs
-        // from the file's, so that whoever runs or reads it finds what was there before. It is
-        // of the program itself or of the C library, and so not unmapped or changed since it
-        // was looked for.
+        // SAFETY: the mapping is of a file, is not writable, and has no page that differs from the
+        // file, so later accesses find the same content. It belongs to the program itself or to
+        // the C library, and was therefore not unmapped or changed since it was looked up.
         if unsafe { libc::madvise(start, part.len(), libc::MADV_DONTNEED) } != 0 {
             return Err(Error::io(path, io::Error::last_os_error()));
         }
@@ -218,19 +216,19 @@ pub(super) fn discard_clean_code_pages() -> Result<()> {
     Ok(())
 }
 
-/// A mapping, as a line of `smaps` begins one.
+/// A mapping, from its first line in `smaps`.
 struct Mapping<'a> {
     range: Range<usize>,
-    /// Whether it can only be read or run.
+    /// Whether it is not writable.
     is_read_only: bool,
-    /// The file's device and inode.
+    /// Device and inode of the file.
     file: (&'a str, &'a str),
-    /// Whether no page of it differs from the file's.
+    /// Whether none of its pages differs from the file.
     is_clean: bool,
 }
 
-/// Of the files that are mapped at these addresses all that cannot be written to, and has
-/// no pages of its own, such as those with a debugger's break points.
+/// Returns all mappings, of the files mapped at these addresses, that are not writable and have no
+/// private pages, such as those with a debugger's breakpoints.
 fn clean_file_mappings(addresses: &[usize], smaps: &Text) -> Vec<Range<usize>> {
     let mut mappings: Vec<Mapping<'_>> = Vec::new();
     for mut line in smaps.lines() {
@@ -260,7 +258,7 @@ fn clean_file_mappings(addresses: &[usize], smaps: &Text) -> Vec<Range<usize>> {
     kept.map(|it| it.range.clone()).collect()
 }
 
-/// `55d0c8a00000-55d0c8c00000`
+/// Parses `55d0c8a00000-55d0c8c00000`.
 fn parse_range(text: &str) -> Option<Range<usize>> {
     let (start, end) = text.split_once('-')?;
     let number = |text| usize::from_str_radix(text, 16).ok();
@@ -275,24 +273,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_stops_at_the_guard() {
+    fn kernel_stops_writing_at_the_guard() {
         let mut guarded = GuardedBuffer::new(1).unwrap();
         let len = guarded.bytes().len();
         assert_eq!(len, rustix::param::page_size());
         assert!(guarded.bytes().iter().all(|b| *b == 0));
         guarded.bytes_mut().fill(7);
 
-        // Two pages to write into the one there is.
+        // Two pages of data for a buffer of one page.
         let (read, write) = io::pipe().unwrap();
         rustix::io::write(&write, &vec![9; 2 * len]).unwrap();
-        // SAFETY: the guard is what is being tested; the kernel writes to the
-        // mapping at most.
+        // SAFETY: the kernel writes at most to the mapping; this tests that the guard stops it.
         let n = unsafe { libc::read(read.as_raw_fd(), guarded.start.as_ptr().cast(), 2 * len) };
         assert!(n <= isize::try_from(len).unwrap(), "{n}");
     }
 
     #[test]
-    fn a_name_that_no_interface_can_have_is_no_device() {
+    fn impossible_interface_name_is_no_device() {
         let mut request = GuardedBuffer::new(1).unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         let name = "sixteen.letters.";
@@ -306,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn only_code_as_it_is_in_its_file_is_let_go_of() {
+    fn only_unmodified_code_pages_are_discarded() {
         let code = |rights: &str, inode: u32, own: u32| {
             let text = format!(
                 "1000-2000 r--p 00000000 fe:00 {inode} /x\nAnonymous: 0 kB\n\

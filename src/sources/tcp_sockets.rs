@@ -1,5 +1,5 @@
-//! The TCP sockets, counted, from `sock_diag(7)`: what `ss` asks, and without the
-//! text of `/proc/net/tcp`, of which the kernel writes 150 bytes per socket.
+//! TCP socket counts from `sock_diag(7)`, as in `ss`. This avoids the text of `/proc/net/tcp`, for
+//! which the kernel formats 150 bytes per socket.
 
 use rustix::net::{AddressFamily, netlink::SOCK_DIAG};
 
@@ -11,23 +11,23 @@ use crate::error::Result;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const IPPROTO_TCP: u8 = 6;
-/// Every state that [`TcpSockets::STATES`] names.
+/// All states in [`TcpSockets::STATES`].
 const TCPF_ALL: u32 = 0xfff;
 /// `struct inet_diag_req_v2`.
 const REQUEST_LEN: usize = 56;
 
-/// How many TCP sockets there are, and what waits in them.
+/// Number of TCP sockets, and sizes of their queues.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TcpSockets {
     states: [u64; Self::STATES.len()],
-    /// Bytes received and not read; connections not accepted of a listening socket.
+    /// Received bytes not yet read; for listening sockets, connections not yet accepted.
     pub rx_queue: u64,
-    /// Bytes sent and not acknowledged; the longest queue of a listening socket.
+    /// Sent bytes not yet acknowledged; for listening sockets, the maximum backlog.
     pub tx_queue: u64,
 }
 
 impl TcpSockets {
-    /// The states' names, in the order of the kernel's `enum` in `net/tcp_states.h`.
+    /// Names of the states, in the order of the kernel's `enum` in `net/tcp_states.h`.
     const STATES: [&str; 11] = [
         "established",
         "syn_sent",
@@ -42,7 +42,7 @@ impl TcpSockets {
         "closing",
     ];
 
-    /// The states by name, and how many sockets are in each.
+    /// Iterates over the names of the states and the number of sockets in each.
     pub fn states(&self) -> impl Iterator<Item = (&'static str, u64)> {
         Self::STATES.into_iter().zip(self.states)
     }
@@ -64,7 +64,7 @@ impl TcpSockets {
         let state = usize::from(*message.get(1)?);
         let (rx, tx) = (message.get(56..)?, message.get(60..)?);
         let (rx, tx) = (netlink::parse_u32(rx)?, netlink::parse_u32(tx)?);
-        // They are numbered from one.
+        // States are numbered from one.
         *self.states.get_mut(state.checked_sub(1)?)? += 1;
         self.rx_queue += u64::from(rx);
         self.tx_queue += u64::from(tx);
@@ -73,10 +73,10 @@ impl TcpSockets {
 }
 
 impl Snapshot {
-    /// The TCP sockets of the exporter's own network namespace, IPv4 and IPv6 together.
+    /// Returns the IPv4 and IPv6 TCP sockets of the exporter's network namespace.
     pub fn tcp_sockets(&self) -> Result<TcpSockets> {
         let sockets = self.tcp_sockets_by_family(AddressFamily::INET)?;
-        // A kernel without IPv6 has nobody to answer.
+        // A kernel without IPv6 has no handler for the request.
         if !self.proc_dir("net")?.has("tcp6") {
             return Ok(sockets);
         }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_counted_by_state_and_their_queues_added_up() {
+    fn sockets_are_counted_by_state_and_queues_summed() {
         let mut sockets = TcpSockets::default();
         sockets
             .try_add_message(&message("01", "05000000 07000000"))
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_makes_no_sense_counts_for_nothing() {
+    fn invalid_message_is_not_counted() {
         let mut sockets = TcpSockets::default();
         for (state, queues) in [("00", "05000000 07000000"), ("01", "05000000")] {
             assert_eq!(sockets.try_add_message(&message(state, queues)), None);

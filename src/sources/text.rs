@@ -1,4 +1,4 @@
-//! Text files of the kernel, with errors that say where in which file.
+//! Text files of the kernel, with errors that name the file and line.
 
 use std::{
     borrow::Cow,
@@ -9,10 +9,9 @@ use std::{
 
 use crate::error::{Error, Result};
 
-/// The contents of a file that remember which file it was.
+/// The content of a file, with its path.
 ///
-/// Bytes that are not UTF-8, as in the names people give to mount points, have
-/// become U+FFFD.
+/// Bytes that are not UTF-8, for example in names of mount points, are replaced by U+FFFD.
 #[derive(Debug)]
 pub struct Text {
     path: PathBuf,
@@ -27,33 +26,32 @@ impl Text {
         }
     }
 
-    /// Everything the file says.
+    /// Content of the file.
     #[must_use]
     pub fn body(&self) -> &str {
         &self.body
     }
 
-    /// Everything the file says, without white space around it: what an attribute
-    /// in sysfs means.
+    /// Content of the file without surrounding white space: the value of a sysfs attribute.
     #[must_use]
     pub fn trimmed(&self) -> &str {
         self.body.trim()
     }
 
-    /// The file that was read.
+    /// Path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The whole file as one number.
+    /// Parses the whole file as one number.
     pub fn parse_number<T: FromStr>(&self) -> Result<T> {
         let text = self.trimmed();
         text.parse()
             .map_err(|_| self.error(1, format_args!("not a number: {text:?}")))
     }
 
-    /// The file's lines, each split into fields at white space.
+    /// Iterates over the lines, each split into fields at white space.
     pub fn lines(&self) -> impl Iterator<Item = Fields<'_>> {
         self.body
             .lines()
@@ -61,14 +59,14 @@ impl Text {
             .map(|(i, line)| Fields::new(self, i + 1, line))
     }
 
-    /// The file's first line, split into fields at white space.
+    /// Returns the first line, split into fields at white space.
     pub fn line(&self) -> Result<Fields<'_>> {
         self.lines()
             .next()
             .ok_or_else(|| self.error(1, "the file is empty"))
     }
 
-    /// An error about a line of this file.
+    /// Creates an error about a line of this file.
     pub fn error(&self, line: usize, reason: impl Display) -> Error {
         Error::Parse {
             path: self.path.clone(),
@@ -85,7 +83,7 @@ impl From<&str> for Text {
     }
 }
 
-/// What is left of one line.
+/// The remaining fields of one line.
 #[derive(Debug, Clone)]
 pub struct Fields<'a> {
     text: &'a Text,
@@ -102,13 +100,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// What has not been taken yet, without white space around it.
+    /// Returns the rest of the line without surrounding white space.
     #[must_use]
     pub fn rest(&self) -> &'a str {
         self.rest.trim_ascii()
     }
 
-    /// The next field as it is, if there is one.
+    /// Takes the next field, if there is one.
     pub fn next_word(&mut self) -> Option<&'a str> {
         let rest = self.rest.trim_ascii_start();
         if rest.is_empty() {
@@ -123,19 +121,19 @@ impl<'a> Fields<'a> {
         Some(word)
     }
 
-    /// The next field as it is.
+    /// Takes the next field.
     pub fn word(&mut self, what: &str) -> Result<&'a str> {
         self.next_word()
             .ok_or_else(|| self.error(format_args!("{what} is missing")))
     }
 
-    /// The next field as a number.
+    /// Parses the next field as a number.
     pub fn parse<T: FromStr>(&mut self, what: &str) -> Result<T> {
         let word = self.word(what)?;
         self.parse_word(word, what)
     }
 
-    /// The next field as a number, or nothing where an older kernel ends the line.
+    /// Parses the next field as a number; `None` if the line ends, as in older kernels.
     pub fn parse_opt<T: FromStr>(&mut self, what: &str) -> Result<Option<T>> {
         match self.next_word() {
             Some(word) => self.parse_word(word, what).map(Some),
@@ -143,26 +141,26 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A word of this line as a number.
+    /// Parses a word of this line as a number.
     pub fn parse_word<T: FromStr>(&self, word: &str, what: &str) -> Result<T> {
         word.parse()
             .map_err(|_| self.error(format_args!("{what} is not a number: {word:?}")))
     }
 
-    /// A word of this line as a hexadecimal number, without a `0x` before it.
+    /// Parses a word of this line as a hexadecimal number without `0x`.
     pub fn parse_hex(&self, word: &str, what: &str) -> Result<u64> {
         u64::from_str_radix(word, 16)
             .map_err(|_| self.error(format_args!("{what} is not a hexadecimal number: {word:?}")))
     }
 
-    /// An error about this line.
+    /// Creates an error about this line.
     pub fn error(&self, reason: impl Display) -> Error {
         self.text.error(self.number, reason)
     }
 }
 
-/// A path as it is, of one as the kernel writes it between white space: with white
-/// space and backslashes as octal escapes, such as `\040`.
+/// Decodes a path from a kernel table, where white space and backslashes are octal escapes such as
+/// `\040`.
 #[must_use]
 pub fn unescape_octal(path: &str) -> Cow<'_, str> {
     let mut parts = path.split('\\');
@@ -188,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_taken_one_by_one() {
+    fn fields_are_taken_in_order() {
         let text = Text::from("  a 7\tx y \n\n");
         let mut line = text.line().unwrap();
         assert_eq!(line.word("name").unwrap(), "a");
@@ -198,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_file_and_line() {
+    fn error_names_file_and_line() {
         let text = Text::from("1\n2x 4\n");
         let mut line = text.lines().nth(1).unwrap();
         let error = line.parse::<u64>("size").unwrap_err();
@@ -210,13 +208,13 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_text_do_not_lose_the_rest() {
+    fn non_utf8_bytes_are_replaced() {
         let text = Text::new("test".into(), b"a\xff 1\n");
         assert_eq!(text.body(), "a\u{fffd} 1\n");
     }
 
     #[test]
-    fn only_what_is_an_escape_is_taken_for_one() {
+    fn only_valid_escapes_are_decoded() {
         for (written, path) in [
             ("/plain/ä", "/plain/ä"),
             (r"/my\040swap\011\134x", "/my swap\t\\x"),

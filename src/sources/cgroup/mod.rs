@@ -79,7 +79,7 @@ struct CgroupContext {
     huge_page_sizes: Vec<HugePageSize>,
     diskstats: PathBuf,
     /// How version 1 accounts block I/O: a constant of [`block_io_accounting`] or an index into
-    /// [`v1_name::BLOCK_IO`]. A detected index never changes, because another file counts from a
+    /// `v1::BLOCK_IO`. A detected index never changes, because another file counts from a
     /// different start.
     block_io: AtomicU8,
 }
@@ -181,7 +181,7 @@ impl CgroupReader {
         if is_partial { Err(too_many()) } else { Ok(()) }
     }
 
-    /// Returns the root cgroup. This instance is not the one that [`Self::discovery`] returns.
+    /// Returns the root cgroup. This instance is not the one that `walk` returns.
     pub fn root(&self) -> Result<Cgroup> {
         self.with_discovered(|found| Ok(found.shared.new_cgroup("/", 0)))
     }

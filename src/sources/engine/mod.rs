@@ -332,7 +332,7 @@ struct UnknownContainers {
 }
 
 impl Engines {
-    /// Creates the engines named by flags. Nothing is requested before [`watch`](Self::watch).
+    /// Creates the engines named by flags. Nothing is requested before `watch` is called.
     #[must_use]
     pub fn new(flags: Flags) -> Self {
         Self::with_intervals(flags, EngineIntervals::default())
