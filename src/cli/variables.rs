@@ -5,6 +5,8 @@ use clap::{Args, Command};
 use crate::top;
 
 const PREFIX: &str = "STRATA_";
+/// Variables of the tests of this repository, which the programs that they start inherit.
+const TESTS: &str = "STRATA_TEST_";
 /// More edits than this make another name.
 const MAX_EDITS: usize = 2;
 
@@ -41,7 +43,7 @@ pub(super) fn unknown(server: &Command) -> Vec<UnknownVariable> {
 fn unknown_of(names: Vec<String>, known: &[String]) -> Vec<UnknownVariable> {
     let unknown = names
         .into_iter()
-        .filter(|name| !known.contains(name) && !is_service_link(name));
+        .filter(|name| !known.contains(name) && !is_service_link(name) && !name.starts_with(TESTS));
     let mut unknown: Vec<_> = unknown
         .map(|name| {
             let edits = known
