@@ -291,6 +291,48 @@ fn the_daemon_set_has_no_right_that_it_does_not_need() {
 }
 
 #[test]
+fn image_build_has_every_file_of_the_package() {
+    let build = fs::read_to_string(example("Containerfile")).unwrap();
+    let (build, _) = build.split_once("\nFROM scratch").unwrap();
+    let ignored = fs::read_to_string(example("Containerfile.dockerignore")).unwrap();
+    let dir = TempDir::new("image-build");
+    let lines = build.lines().filter_map(|line| line.strip_prefix("COPY "));
+    for words in lines {
+        let (names, _) = words.rsplit_once(' ').unwrap();
+        for name in names.split(' ') {
+            let is_sent = ignored
+                .lines()
+                .any(|line| line.strip_prefix('!') == Some(name));
+            assert!(is_sent, "{name} is not sent to the build");
+            let copy = Command::new("cp")
+                .arg("-r")
+                .arg(repository().join(name))
+                .arg(&dir.0)
+                .status();
+            assert!(copy.unwrap().success(), "{name}");
+        }
+    }
+    // cargo refuses a workspace with a member that is missing, and finds build.rs by its name.
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--offline", "--no-deps", "--format-version=1"])
+        .current_dir(&dir.0)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut packages = metadata["packages"].as_array().unwrap().iter();
+    let package = packages.find(|it| it["name"] == "strata_exporter").unwrap();
+    let targets = package["targets"].as_array().unwrap().iter();
+    let kinds: Vec<_> = targets
+        .map(|target| target["kind"][0].as_str().unwrap())
+        .collect();
+    for kind in ["lib", "bin", "custom-build"] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
+}
+
+#[test]
 fn every_flag_that_an_example_gives_is_one() {
     let help = Command::new(env!("CARGO_BIN_EXE_strata_exporter"))
         .arg("--help")
