@@ -87,7 +87,7 @@ impl Collector for CensusCollector {
 
     fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let engines = snapshot.engines();
-        // The containers of an engine that never responded are unknown.
+        // Without a complete list, the containers of an engine are unknown.
         let reachable = engines.iter().filter(|engine| engine.confirmed.is_some());
         let reachable: Vec<&Engine> = reachable.map(|engine| &**engine).collect();
         if reachable.is_empty() {
@@ -103,7 +103,7 @@ impl Collector for CensusCollector {
 }
 
 fn add_counts(out: &mut Families, engines: &[&Engine], high_restarts: u64) {
-    // Includes engines without containers, and those whose containers another engine lists first.
+    // Includes engines without containers, or whose containers are counted for another engine.
     let kinds = engines
         .iter()
         .map(|engine| (engine.kind_or_default(), [0; 4]));

@@ -1,7 +1,7 @@
 //! Huge pages of containers: the files `hugetlb.*`, documented in
 //! `Documentation/admin-guide/cgroup-v1/hugetlb.rst` and `cgroup-v2.rst`.
 //!
-//! Off by default, as in cAdvisor: few workloads use huge pages. Version 2 has no maximum;
+//! Off by default, as in cAdvisor: users of huge pages can enable it. Version 2 has no maximum;
 //! cAdvisor exposes 0 for it, here it is absent.
 
 use super::labels::{CGROUP, base_labels};
