@@ -1,10 +1,10 @@
-//! Connections: how long each may take for what, and how many there may be.
+//! Connection limits: time limits for each phase, the number of connections, and the memory of
+//! unsent responses.
 //!
-//! A connection that is too slow is closed, and when there are too many the one that
-//! has been idle longest makes room, or else the one whose answer takes longest to be
-//! taken, and before either is a second old none: somebody who opens connections and asks
-//! for nothing, or reads nothing, cannot keep the scraper out. Nor do answers that nobody
-//! takes fill the memory.
+//! A connection that is too slow is closed. When there are too many connections, the one that has
+//! been idle longest is evicted, otherwise the one whose response has been pending longest.
+//! Connections younger than 1 s are evicted last, so a connection flood, or clients that read
+//! nothing, cannot displace the scraper. Responses that are not read cannot exhaust memory.
 
 use std::{
     collections::BTreeMap,
@@ -28,45 +28,45 @@ use tokio::{
 
 use crate::self_metrics::{CloseReason, SelfMetrics};
 
-/// How long a request may take to arrive, and a handshake to be done.
+/// Maximum time for a request to arrive, and for a handshake to finish.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an answer may wait for its reader to take the next part.
+/// Maximum time without write progress while a response is sent.
 const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long it may take in all to take an answer.
+/// Maximum time for sending a whole response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(300);
-/// How long a connection may stay without a request. Longer than the scrape
-/// intervals people use, so that scrapers can keep theirs.
+/// Maximum time without a request. Longer than common scrape intervals, so that scrapers can reuse
+/// their connections.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// How long anybody is let be before making room for others.
+/// A connection younger than this is evicted last.
 const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
-/// Further away than anybody waits.
+/// Longer than any client waits.
 const FAR_FUTURE: Duration = Duration::from_secs(86400);
 
-/// What is going on.
+/// What the connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The two agree on how to encrypt.
+    /// The TLS handshake is in progress.
     Handshake,
-    /// Nothing.
+    /// No request is in progress.
     Idle,
     /// A request is arriving.
     Reading,
-    /// The answer is being made, which has a deadline of its own.
+    /// The request is processed, which has a deadline of its own.
     Processing,
-    /// The answer is being sent.
+    /// The response is being sent.
     Writing,
 }
 
-/// What is known about one connection.
+/// State of one connection.
 #[derive(Debug)]
 pub(super) struct ConnState {
     phase_state: Mutex<PhaseState>,
-    /// Requests on it at the same time, which HTTP/2 allows.
+    /// Concurrent requests, which HTTP/2 allows.
     requests: Mutex<OpenRequests>,
     requests_changed: Notify,
-    /// Bytes of answers that are still held for it.
+    /// Bytes of responses that are not sent yet.
     unsent_bytes: AtomicUsize,
     evicted: Notify,
 }
@@ -74,29 +74,29 @@ pub(super) struct ConnState {
 #[derive(Debug, Clone, Copy)]
 struct PhaseState {
     phase: Phase,
-    /// Since when, or since when there was no progress.
+    /// Start of the phase, or time of the last progress in it.
     since: Instant,
-    /// When the last answer was there; of several that are being taken, the first.
+    /// Time at which the last response was ready; with several unfinished ones, the first.
     response_started: Instant,
 }
 
-/// Requests by number, with the readers of their answers; None while the answer is being made.
+/// Requests by number, with the progress of their responses; `None` until the response is ready.
 #[derive(Debug, Default)]
 struct OpenRequests {
     next_id: u64,
     open: BTreeMap<u64, Option<ResponseProgress>>,
 }
 
-/// Who takes one of several answers.
+/// Progress of sending one of several responses.
 #[derive(Debug, Clone, Copy)]
 struct ResponseProgress {
-    /// Since when the next part waits.
+    /// Time of the last progress.
     since: Instant,
-    /// When the answer was there.
+    /// Time at which the response was ready.
     started: Instant,
 }
 
-/// One of several requests on a connection, until its answer was taken.
+/// One of several requests on a connection, until its response is sent.
 #[derive(Debug)]
 pub(super) struct RequestSlot {
     conn: Arc<ConnState>,
@@ -115,7 +115,7 @@ impl RequestSlot {
         Self { conn, id }
     }
 
-    /// The answer is there, or another part of it was taken.
+    /// Records that the response is ready, or that another part of it was sent.
     pub(super) fn record_progress(&self) {
         self.conn.update_requests(|turns| {
             let since = Instant::now();
@@ -171,7 +171,7 @@ impl ConnState {
         (now.phase, now.since) = (phase, Instant::now());
     }
 
-    /// Changes the requests at the same time. The slowest reader counts.
+    /// Changes the set of concurrent requests. The slowest response determines the phase.
     fn update_requests(&self, change: impl FnOnce(&mut OpenRequests)) {
         let mut turns = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut turns);
@@ -194,22 +194,19 @@ impl ConnState {
         self.requests_changed.notify_one();
     }
 
-    /// The two begin to agree on how to encrypt.
     pub(super) fn handshake_started(&self) {
         self.set_phase(Phase::Handshake);
     }
 
-    /// They have agreed.
     pub(super) fn handshake_finished(&self) {
         self.set_phase(Phase::Idle);
     }
 
-    /// A request has arrived whole.
+    /// A request has arrived completely.
     pub(super) fn request_received(&self) {
         self.set_phase(Phase::Processing);
     }
 
-    /// Its answer is there.
     pub(super) fn response_ready(&self) {
         self.set_phase(Phase::Writing);
         let mut now = self
@@ -219,7 +216,8 @@ impl ConnState {
         now.response_started = now.since;
     }
 
-    /// Until when the connection may go on as it does, and what it is if it does not.
+    /// The time at which the current phase expires, and the reason for closing the connection
+    /// then.
     fn deadline(&self) -> (Instant, CloseReason) {
         let PhaseState {
             phase,
@@ -239,8 +237,8 @@ impl ConnState {
         }
     }
 
-    /// Returns when the connection should be closed, with the reason. To be polled
-    /// whenever the connection was, for that is when the limit changes.
+    /// Returns when the connection should be closed, with the reason. It must be polled after each
+    /// poll of the connection, because that is when the deadline changes.
     pub(super) async fn wait_overdue(&self) -> CloseReason {
         let alarm = sleep_until(self.deadline().0);
         tokio::pin!(alarm);
@@ -259,25 +257,25 @@ impl ConnState {
                     Phase::Writing => CloseReason::SlowReader,
                     _ => CloseReason::TooManyConnections,
                 },
-                // Not by the connection's own task: look at the limit again.
+                // Changed by another task: check the deadline again.
                 () = self.requests_changed.notified() => {}
             }
         }
     }
 }
 
-/// The connections that are open.
+/// The open connections.
 #[derive(Debug)]
 pub(super) struct Connections {
     max: usize,
-    /// Bytes of answers that may be held for slow readers.
+    /// Maximum bytes of unsent responses over all connections.
     max_unsent_bytes: usize,
-    /// But for those that are on their way out.
+    /// Without those that are being evicted.
     open: Mutex<Vec<Weak<ConnState>>>,
     self_metrics: Arc<SelfMetrics>,
 }
 
-/// One connection's place among them.
+/// A slot for one connection.
 #[derive(Debug)]
 pub(super) struct ConnPermit {
     pub conn: Arc<ConnState>,
@@ -294,8 +292,8 @@ impl Connections {
         }
     }
 
-    /// Makes room for a connection. There is none when all that are open are being
-    /// answered.
+    /// Reserves a slot, evicting a connection if necessary. `None` if all connections are
+    /// processing requests.
     pub(super) fn try_acquire(self: &Arc<Self>) -> Option<ConnPermit> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|pulse| pulse.strong_count() > 0);
@@ -308,7 +306,7 @@ impl Connections {
                     Phase::Writing => (true, now.response_started),
                     Phase::Processing => return None,
                 };
-                // Who has just come goes after all who have been here for a while.
+                // Connections younger than `EVICTION_GRACE` come after all older ones.
                 Some(((since.elapsed() < EVICTION_GRACE, is_writing, since), pulse))
             };
             let waiting = open.iter().filter_map(waiting);
@@ -319,7 +317,7 @@ impl Connections {
                 return None;
             };
             pulse.evicted.notify_one();
-            // It is on its way out, and not to be asked twice.
+            // It is being evicted and must not be selected again.
             open.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&pulse)));
         }
         let conn = Arc::new(ConnState::new());
@@ -333,8 +331,9 @@ impl Connections {
         })
     }
 
-    /// Closes who takes longest to take an answer, until what is held for all is within
-    /// its bound. Whoever has the latest answer goes last, and never for this one alone.
+    /// Evicts connections whose responses have been pending longest, until the unsent bytes of all
+    /// connections are within the limit. The connection with the latest response is evicted last,
+    /// and never because of this response alone.
     fn evict_slow_readers(&self, latest: &Arc<ConnState>, answer: usize) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mut holding: Vec<_> = open
@@ -371,7 +370,7 @@ impl Connections {
     }
 }
 
-/// An answer that is held until all of it was sent.
+/// A response that counts as unsent until it is dropped.
 struct BufferedBody {
     bytes: Bytes,
     conn: Arc<ConnState>,
@@ -391,12 +390,12 @@ impl Drop for BufferedBody {
 }
 
 impl ConnPermit {
-    /// Counts that the connection was closed unasked.
+    /// Counts that the exporter closed the connection.
     pub(super) fn record_close(&self, reason: CloseReason) {
         self.connections.self_metrics.count_closed(reason);
     }
 
-    /// The same bytes, which count as held until they were sent.
+    /// Returns the same bytes, counted as unsent until they are dropped.
     pub(super) fn track_unsent(&self, bytes: Bytes) -> Bytes {
         let len = bytes.len();
         self.conn.unsent_bytes.fetch_add(len, Ordering::Relaxed);
@@ -415,7 +414,7 @@ impl Drop for ConnPermit {
     }
 }
 
-/// A stream that tells its pulse what happens on it.
+/// A stream that records its activity in the connection's state.
 #[derive(Debug)]
 pub(super) struct TimedIo<S> {
     stream: S,
@@ -476,8 +475,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedIo<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        // Flushed only when all of an answer was written, and done when it left: TLS has
-        // a buffer of its own.
+        // Hyper flushes when the whole response is written. The flush is done when everything was
+        // sent, including TLS's own buffer.
         if matches!(flushed, Poll::Ready(Ok(()))) && self.conn.phase_state().phase == Phase::Writing
         {
             self.conn.set_phase(Phase::Idle);
@@ -561,7 +560,7 @@ mod tests {
         slow.record_progress();
         let started = Instant::now();
         let pulse = Arc::clone(&place.conn);
-        // Others come and go, and one answer is made for long.
+        // Other requests come and go, and one is processed for a long time.
         let others = tokio::spawn(async move {
             let _made = RequestSlot::open(&pulse);
             loop {
@@ -595,7 +594,7 @@ mod tests {
         assert!(connections.try_acquire().is_some());
     }
 
-    /// Whether it has to go now.
+    /// Whether it is evicted now.
     async fn is_evicted(permit: &ConnPermit) -> bool {
         let now = tokio::time::timeout(Duration::ZERO, permit.conn.wait_overdue());
         now.await == Ok(CloseReason::SlowReader)
@@ -615,7 +614,7 @@ mod tests {
         let started = Instant::now();
         tokio::select! {
             reason = async { loop {
-                // Polled anew with each progress, as whoever serves it does.
+                // Polled again after each progress, as the server does.
                 let limit = Duration::from_secs(10);
                 if let Ok(reason) = tokio::time::timeout(limit, place.conn.wait_overdue()).await {
                     break reason;
@@ -639,7 +638,7 @@ mod tests {
         let other = connections.try_acquire().unwrap();
         other.conn.response_ready();
         tokio::time::advance(Duration::from_secs(1)).await;
-        // Progress does not help it.
+        // Progress does not prevent eviction.
         slow.conn.set_phase(Phase::Writing);
         let third = connections.try_acquire();
         assert!(third.is_some() && is_evicted(&slow).await && !is_evicted(&other).await);
@@ -655,7 +654,7 @@ mod tests {
         young.conn.handshake_started();
         let next = connections.try_acquire().unwrap();
         assert!(is_evicted(&slow).await && !is_evicted(&young).await);
-        // Where all have, it is the one that is idle all the same.
+        // If all connections are young, the idle one is evicted.
         next.conn.response_ready();
         drop(slow);
         assert!(connections.try_acquire().is_some());
@@ -684,7 +683,7 @@ mod tests {
         }
         assert_eq!(gone, [true, false, false, false]);
         readers.remove(0);
-        // It does not count any more, so that nobody goes for it as well.
+        // It no longer counts, so no other connection is evicted in its place.
         let (place, _) = &readers[2];
         drop(place.track_unsent(answer(10)));
         for (place, _) in &readers[1..] {
@@ -692,7 +691,7 @@ mod tests {
         }
         readers.remove(0);
 
-        // One answer may be larger than all may be together.
+        // A single response may exceed the limit.
         let large = connections.try_acquire().unwrap();
         large.conn.response_ready();
         let held = large.track_unsent(answer(500));
@@ -702,7 +701,7 @@ mod tests {
         }
         assert!(!is_evicted(&large).await);
         drop((readers, held));
-        // But several on one connection may not.
+        // Several responses on one connection may not.
         let several = [
             large.track_unsent(answer(60)),
             large.track_unsent(answer(60)),

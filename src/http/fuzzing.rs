@@ -1,4 +1,4 @@
-//! Foreign bytes for what a request says: see [`crate::fuzzing`].
+//! Fuzz targets for the parts of a request: see [`crate::fuzzing`].
 
 use hyper::{HeaderMap, header::HeaderValue};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{collector::Layer, exposition::Format};
 
-/// The query string of a scrape; says how many collectors it asks for.
+/// Parses the query string of a scrape and returns how many collectors it selects.
 pub(crate) fn query(query: &str) -> usize {
     let all = ["cpu", "stat", "wifi", "containers"];
     let enabled = [("cpu", Layer::Host), ("stat", Layer::Host)];
@@ -22,16 +22,15 @@ pub(crate) fn query(query: &str) -> usize {
                 asked +=
                     wanted.collectors.len() + usize::from(wanted.includes_family("node_load1"));
             }
-            // It is sent back: with what was asked for, in which a byte becomes three at
-            // most.
+            // The error is sent to the client and includes the query, in which a byte may expand
+            // to three.
             Err(reason) => assert!(reason.len() <= 3 * query.len() + 200),
         }
     }
     asked
 }
 
-/// The values of the headers that are read, one in each line; says how many ask for
-/// something.
+/// Parses header values, one per line, and returns how many request something.
 pub(crate) fn headers(bytes: &[u8]) -> usize {
     let mut asked = 0;
     for line in bytes.split(|byte| *byte == b'\n') {
@@ -47,7 +46,7 @@ pub(crate) fn headers(bytes: &[u8]) -> usize {
         let limit = scrape_timeout(&headers);
         assert!(!limit.is_zero() && limit <= MAX_TIMEOUT);
     }
-    // What is asked for packed can be unpacked.
+    // Compressed data can be decompressed.
     let packed = gzip::compress(bytes).unwrap_or_default();
     let mut plain = Vec::with_capacity(bytes.len() + 64);
     let mut gzip = flate2::Decompress::new_gzip(15);

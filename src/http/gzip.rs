@@ -1,19 +1,19 @@
-//! Compression, where it is asked for.
+//! Gzip compression, if the client accepts it.
 //!
-//! Level 1 of zlib-rs: level 6 takes three times as long and saves a third more,
-//! which no link inside a data centre repays. Not zstd: Prometheus never asks for it.
+//! Level 1 of zlib-rs: level 6 takes three times as long and saves a third more, which does not
+//! pay off inside a data centre. No zstd, because Prometheus does not accept it.
 
 use std::{cell::RefCell, io};
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 
-/// Less than this is not worth a header.
+/// Smaller bodies are not worth a header.
 const MIN_SIZE: usize = 1024;
 const LEVEL: u32 = 1;
-/// The sliding window, as a power of two.
+/// Size of the sliding window, as a power of two.
 const WINDOW_BITS: u8 = 15;
 
-/// Whether a client with this `Accept-Encoding` header wants it.
+/// Whether a client with this `Accept-Encoding` header accepts gzip.
 pub(super) fn accepted_by(header: Option<&str>) -> bool {
     let offers = header.unwrap_or_default().split(',');
     let mut best = None;
@@ -32,7 +32,6 @@ pub(super) fn accepted_by(header: Option<&str>) -> bool {
     best.unwrap_or(false)
 }
 
-/// Whether a body of this size is worth compressing.
 pub(super) fn is_worth_compressing(len: usize) -> bool {
     len >= MIN_SIZE
 }
@@ -40,7 +39,7 @@ pub(super) fn is_worth_compressing(len: usize) -> bool {
 /// Compresses a body.
 pub(super) fn compress(body: &[u8]) -> io::Result<Vec<u8>> {
     thread_local! {
-        // Its tables are 300 kB, which are better reset than made anew.
+        // Its tables take 300 kB; resetting them is cheaper than allocating them again.
         static STATE: RefCell<Option<Compress>> = const { RefCell::new(None) };
     }
     STATE.with_borrow_mut(|state| {

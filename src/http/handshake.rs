@@ -1,4 +1,4 @@
-//! The beginning of an encrypted connection.
+//! The TLS handshake, with a plain-text response to clients that send HTTP instead.
 
 use std::{
     io,
@@ -13,26 +13,27 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::self_metrics::HandshakeFailure;
 
-/// How much tells HTTP from TLS: a record's head.
+/// Bytes needed to distinguish HTTP from TLS: the header of a TLS record.
 const PEEK_LEN: usize = 5;
-/// How requests begin, as far as Go looks at them.
+/// Prefixes of HTTP requests that Go recognises.
 const HTTP_PREFIXES: [&[u8; PEEK_LEN]; 5] = [b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO"];
-/// What Go says to them.
+/// Go's response to them.
 const PLAIN_HTTP_RESPONSE: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
-/// What of such a request is read, lest closing the connection take the answer back.
+/// Maximum bytes of such a request that are read before closing: unread data would reset the
+/// connection and the client would lose the response.
 const MAX_DRAIN: u64 = 64 << 10;
 
-/// A stream whose first bytes were looked at, and are still to be read.
+/// A stream whose first bytes were read ahead and are returned again.
 #[derive(Debug)]
 pub(super) struct PeekedStream<S> {
     stream: S,
     peeked: [u8; PEEK_LEN],
-    /// How many of them were read again.
+    /// How many of these bytes were returned again.
     replayed: usize,
 }
 
-/// Agrees with the client on how to encrypt, if it is one.
+/// Performs the handshake, or rejects a plain HTTP request.
 pub(super) async fn accept_tls<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     config: Arc<ServerConfig>,
@@ -41,7 +42,7 @@ pub(super) async fn accept_tls<S: AsyncRead + AsyncWrite + Unpin>(
         .await
         .map_err(|_| HandshakeFailure::Closed)?;
     if HTTP_PREFIXES.iter().any(|head| **head == opened.peeked) {
-        // Whoever asked may have gone.
+        // The client may have closed the connection.
         opened.reject_plain_http().await.ok();
         return Err(HandshakeFailure::PlainHttp);
     }
@@ -55,7 +56,7 @@ fn classify_error(error: &io::Error) -> HandshakeFailure {
         Some(rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_)) => {
             HandshakeFailure::ClientCertificate
         }
-        // Such as one that does not know who signed our certificate.
+        // For example a client that does not trust the issuer of the exporter's certificate.
         Some(rustls::Error::AlertReceived(alert)) if *alert != AlertDescription::CloseNotify => {
             HandshakeFailure::RejectedByClient
         }

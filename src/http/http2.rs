@@ -1,7 +1,8 @@
-//! HTTP/2, which clients may choose where connections are encrypted.
+//! HTTP/2, which clients may negotiate over TLS.
 //!
-//! Everything that `h2` would keep for a client has a bound far below its own: requests have no
-//! bodies worth speaking of, and answers are handed over in pieces, each when there is room for it.
+//! Everything that `h2` would buffer for a client has a limit far below its default: request
+//! bodies are practically empty, and responses are passed on in chunks, each when there is buffer
+//! space for it.
 
 use std::{
     convert::Infallible,
@@ -19,18 +20,18 @@ use hyper_util::rt::TokioExecutor;
 
 use super::{MAX_HEADER_BYTES, connection::RequestSlot, routes::HttpResponse};
 
-/// Requests at the same time on one connection; those beyond are to be asked again.
+/// Concurrent requests on one connection. Clients have to retry further ones.
 const MAX_STREAMS: u32 = 16;
-/// What is read of a request's body before it is refused.
+/// Flow-control window: bytes of a request body that are received before it is refused.
 const WINDOW_SIZE: u32 = 65_535;
-/// What is kept of an answer that is not taken.
+/// Bytes buffered of a response that the client does not read.
 const MAX_SEND_BUFFER: usize = 64 << 10;
-/// What is handed over of an answer at once.
+/// Bytes of a response passed on at once.
 const CHUNK_SIZE: usize = 16 << 10;
-/// Requests that were taken back before they were looked at: more close the connection.
+/// Requests that the client may reset before they are accepted; more close the connection.
 const MAX_PENDING_RESETS: usize = 32;
-/// Requests that were sent away: more close the connection. Clients that do not know the number
-/// of streams yet send a hundred at once.
+/// Requests that the server may refuse; more close the connection. Clients that do not know the
+/// maximum number of streams yet send a hundred at once.
 const MAX_LOCAL_RESETS: usize = 512;
 
 pub(super) fn builder() -> Builder<TokioExecutor> {
@@ -46,7 +47,7 @@ pub(super) fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-/// An answer's body in pieces, whose reader is watched.
+/// A response body in chunks, which records the progress of its reader.
 #[derive(Debug)]
 pub(super) struct ChunkedBody {
     rest: Bytes,
@@ -54,8 +55,8 @@ pub(super) struct ChunkedBody {
 }
 
 impl ChunkedBody {
-    /// An answer with its body in pieces; without, but with its length, where only the head is
-    /// wanted, which over HTTP/1 hyper sees to.
+    /// A response with its body in chunks. For HEAD requests the body is dropped and its length is
+    /// set in the header, which hyper does itself for HTTP/1.
     pub(super) fn response(
         answer: HttpResponse,
         include_body: bool,

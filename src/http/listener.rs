@@ -1,4 +1,4 @@
-//! Where to listen: addresses, Unix sockets, sockets that systemd hands over.
+//! Listeners: TCP addresses, Unix sockets, and sockets passed by systemd.
 
 use std::{
     fmt,
@@ -20,9 +20,9 @@ use tokio::{
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ListenAddress {
-    /// A host and a port; without a host, every address of the machine.
+    /// A host and a port; without a host, all addresses of the machine.
     Tcp {
-        /// A name or an address; IPv6 without brackets.
+        /// A host name or an address; IPv6 without brackets.
         host: Option<String>,
         /// The port.
         port: u16,
@@ -72,16 +72,16 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// Something that connections come from.
+/// A listening socket.
 #[derive(Debug)]
 pub(super) enum Listener {
     /// A TCP socket.
     Tcp(TcpListener),
-    /// A Unix socket; with the path if it is ours to remove.
+    /// A Unix socket, with its path if the exporter created it and has to remove it.
     Unix(UnixListener, Option<PathBuf>),
 }
 
-/// A connection.
+/// An accepted connection.
 #[derive(Debug)]
 pub(super) enum Stream {
     /// Over TCP.
@@ -90,7 +90,7 @@ pub(super) enum Stream {
     Unix(UnixStream),
 }
 
-/// Calls the same method of whichever stream it is.
+/// Calls the same method on either variant.
 macro_rules! either {
     ($this:expr, $stream:ident => $call:expr) => {
         match $this.get_mut() {
@@ -141,19 +141,19 @@ impl AsyncWrite for Stream {
 }
 
 impl Listener {
-    /// Listens on an address.
+    /// Binds to an address.
     pub(super) async fn bind(address: &ListenAddress) -> Result<Self, String> {
         let failed = |error: io::Error| format!("cannot listen on {address}: {error}");
         match address {
             ListenAddress::Tcp { host, port } => {
                 let bound = match host {
                     Some(host) => {
-                        // Not by tokio, which looks names up in a thread that would stay.
+                        // Not with tokio, which resolves names on a thread that would remain.
                         let found = (host.as_str(), *port).to_socket_addrs().map_err(failed)?;
                         let found: Vec<_> = found.collect();
                         TcpListener::bind(found.as_slice()).await
                     }
-                    // Where there is no IPv6, every address means every IPv4 address.
+                    // Without IPv6, all addresses means all IPv4 addresses.
                     None => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).await {
                         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
                             TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).await
@@ -171,7 +171,7 @@ impl Listener {
         }
     }
 
-    /// The sockets that systemd opened for us.
+    /// The sockets passed by systemd.
     pub(super) fn from_systemd() -> Result<Vec<Self>, String> {
         let failed = |error: io::Error| format!("cannot use a socket of systemd's: {error}");
         let mut given = ListenFd::from_env();
@@ -193,7 +193,7 @@ impl Listener {
         Ok(listeners)
     }
 
-    /// The path that is removed in the end, if there is one.
+    /// The path to remove on shutdown, if any.
     pub(super) fn owned_socket(&self) -> Option<&Path> {
         match self {
             Self::Unix(_, path) => path.as_deref(),
@@ -206,7 +206,7 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // An answer is written at once; what is left of it must not wait.
+                // A response is written at once; its last segment must not be delayed.
                 stream.set_nodelay(true).ok();
                 Ok(Stream::Tcp(stream))
             }
@@ -218,7 +218,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Self::Unix(_, Some(path)) = self {
-            // Nobody is left to tell if that fails, and the next start sees to it.
+            // If this fails, the next start removes it.
             std::fs::remove_file(path).ok();
         }
     }
@@ -237,7 +237,7 @@ impl fmt::Display for Listener {
     }
 }
 
-/// Removes a socket that nobody listens on any more, such as after a crash.
+/// Removes a socket without a listener, such as after a crash.
 async fn remove_stale(path: &PathBuf) {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
     if is_socket && UnixStream::connect(path).await.is_err() {

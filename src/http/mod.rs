@@ -1,4 +1,4 @@
-//! The server.
+//! The HTTP server.
 
 mod connection;
 #[cfg(any(test, fuzzing))]
@@ -50,21 +50,21 @@ use query::CollectorFilter;
 use routes::{HttpResponse, Service};
 use web_config::WebConfigWatcher;
 
-/// How long requests may take to finish once the exporter was told to stop.
+/// Maximum time for requests to finish after the exporter was asked to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to wait when no connection can be taken, such as without file descriptors.
+/// Delay before the next attempt if accepting a connection fails, such as without free file
+/// descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
-/// That it could not is logged again after this long.
+/// Interval at which failures to accept are logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(3600);
-/// More than any request for metrics needs. What hyper reads before it looks at the
-/// limit can be as much again.
+/// More than any scrape request needs. Hyper may read as much again before it checks the limit.
 const MAX_HEADER_BYTES: usize = 32 << 10;
 
-/// Where and how to serve.
+/// Flags of the HTTP server.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub struct Flags {
-    /// Where to listen: HOST:PORT, :PORT for every address, or unix:PATH. May be given several times.
+    /// Address to listen on: HOST:PORT, :PORT for all addresses, or unix:PATH. May be repeated.
     #[arg(
         long = "web.listen-address",
         value_name = "ADDRESS",
@@ -72,7 +72,7 @@ pub struct Flags {
         action = ArgAction::Append
     )]
     listen_addresses: Vec<ListenAddress>,
-    /// The path at which the metrics are.
+    /// Path under which metrics are exposed.
     #[arg(
         long = "web.telemetry-path",
         value_name = "PATH",
@@ -80,35 +80,39 @@ pub struct Flags {
         value_parser = parse_telemetry_path
     )]
     telemetry_path: String,
-    /// Most requests for metrics answered at the same time, and of those for JSON; more wait for half their time, then get status 503 (for JSON at once). 0 is no limit.
+    /// Maximum concurrent requests for metrics, and as many for the JSON API and pages; excess
+    /// requests for metrics queue for half their timeout, then get status 503, the others get 503
+    /// at once. 0 means no limit.
     #[arg(long = "web.max-requests", value_name = "N", default_value_t = 40)]
     max_requests: usize,
-    /// Most connections open at the same time, and no more than a quarter of the open files that the system allows; for one more the longest idle one is closed.
+    /// Maximum open connections, at most a quarter of the system's limit of open files; for a
+    /// further one, the connection that has been idle longest is closed.
     #[arg(long = "web.max-connections", value_name = "N", default_value_t = 512)]
     max_connections: usize,
-    /// Leave out the metrics about the exporter itself (process_*, promhttp_*, strata_*).
+    /// Exclude metrics about the exporter itself (process_*, promhttp_*, strata_*).
     #[arg(long = "web.disable-exporter-metrics", default_value_t = false, action = ArgAction::Set)]
     disable_exporter_metrics: bool,
-    /// Listen on the sockets that systemd hands over instead of on addresses.
+    /// Listen on the sockets passed by systemd instead of on addresses.
     #[arg(long = "web.systemd-socket", default_value_t = false, action = ArgAction::Set)]
     systemd_socket: bool,
-    /// A file in YAML that turns on TLS, passwords, headers and a limit of requests, as exporter-toolkit reads it.
+    /// YAML file that enables TLS, passwords, headers and a rate limit, in the format of
+    /// exporter-toolkit.
     #[arg(long = "web.config.file", value_name = "FILE", value_parser = parse_config_file)]
     config_file: Option<ConfigFile>,
 }
 
-/// A file's name, or the empty one: there is no file then, as `node_exporter` has it.
+/// A path, or empty for no file, as in `node_exporter`.
 #[derive(Debug, Clone)]
 struct ConfigFile(Option<PathBuf>);
 
-// No error, but clap wants a result.
+// This never fails, but clap expects a result.
 #[expect(clippy::unnecessary_wraps)]
 fn parse_config_file(path: &str) -> Result<ConfigFile, String> {
     Ok(ConfigFile((!path.is_empty()).then(|| path.into())))
 }
 
 impl Flags {
-    /// The file of `--web.config.file`, if there is one.
+    /// The value of `--web.config.file`, if set.
     #[must_use]
     pub fn config_file(&self) -> Option<&Path> {
         self.config_file.as_ref()?.0.as_deref()
@@ -123,7 +127,7 @@ fn parse_telemetry_path(path: &str) -> Result<String, String> {
     }
 }
 
-/// The server, listening.
+/// A server with bound listeners.
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<Listener>,
@@ -131,17 +135,17 @@ pub struct Server {
     shared: Arc<ServerState>,
 }
 
-/// What all connections have in common.
+/// State shared by all connections.
 #[derive(Debug)]
 struct ServerState {
     service: Service,
-    /// None without a file.
+    /// `None` without a web config file.
     web_config: Option<Arc<WebConfigWatcher>>,
     self_metrics: Arc<SelfMetrics>,
 }
 
 impl ServerState {
-    /// Answers a request, unless the web config refuses it.
+    /// Responds to a request, unless the web config rejects it.
     async fn respond(&self, request: hyper::Request<Incoming>) -> HttpResponse {
         let Some(web_config) = &self.web_config else {
             return self.service.respond(request).await;
@@ -159,7 +163,7 @@ impl ServerState {
 }
 
 impl Server {
-    /// Listens where the flags say; what the error says is for the command line.
+    /// Binds the listeners of the flags. Errors are worded for the command line.
     pub async fn bind(
         flags: Flags,
         scraper: Arc<Scraper>,
@@ -229,7 +233,7 @@ impl Server {
         })
     }
 
-    /// The Unix sockets that are removed in the end.
+    /// The Unix sockets to remove on shutdown.
     pub fn owned_sockets(&self) -> impl Iterator<Item = &Path> {
         self.listeners.iter().filter_map(Listener::owned_socket)
     }
@@ -248,7 +252,7 @@ impl Server {
         });
     }
 
-    /// Serves until `stop` is over, then lets what was asked for be answered.
+    /// Serves until `stop` completes, then waits for requests in progress.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(false);
         let mut accepting = Vec::new();
@@ -265,7 +269,7 @@ impl Server {
         }
         drop(stopped);
         stop.await;
-        // Nobody listens when all connections are gone already.
+        // Fails if all connections are closed already.
         stopping.send(true).ok();
         if time::timeout(DRAIN_TIMEOUT, stopping.closed())
             .await
@@ -276,7 +280,7 @@ impl Server {
     }
 }
 
-/// Takes connections until told to stop.
+/// Accepts connections until the server stops.
 async fn accept(
     listener: Listener,
     connections: Arc<Connections>,
@@ -297,7 +301,7 @@ async fn accept(
                 }
             }
             Err(error) => {
-                // It may fail at every other connection.
+                // Limited, because it may fail for every connection.
                 if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
                     logged = Some(Instant::now());
                     warn!(%error, "cannot take a connection");
@@ -308,7 +312,7 @@ async fn accept(
     }
 }
 
-/// Agrees with a connection on how to talk, and serves it to its end.
+/// Negotiates the protocol of a connection and serves it until it is closed.
 async fn handle_connection(
     stream: Stream,
     permit: ConnPermit,
@@ -318,7 +322,7 @@ async fn handle_connection(
     let permit = Arc::new(permit);
     match &shared.web_config {
         None => serve_http1(stream, &permit, &shared, stopped).await,
-        // In a box: what encrypts takes room, which others need not keep free.
+        // Boxed, so that plain connections do not reserve the memory that TLS needs.
         Some(web_config) => {
             Box::pin(serve_secured(stream, web_config, &permit, &shared, stopped)).await;
         }
@@ -365,7 +369,7 @@ async fn serve_secured(
     }
 }
 
-/// How to talk.
+/// The negotiated transport.
 enum NegotiatedStream {
     Plain(Stream),
     Tls(Box<TlsStream<PeekedStream<Stream>>>),
@@ -388,7 +392,7 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
     let connection = http1::Builder::new()
         .half_close(true)
         .max_buf_size(MAX_HEADER_BYTES)
-        // Ours are kept by the pulse, which knows idle from slow.
+        // `ConnState` has its own timeouts, which distinguish idle from slow.
         .header_read_timeout(None)
         .serve_connection(io, answer);
     let shut_down = |connection: Pin<&mut http1::Connection<_, _>>| connection.graceful_shutdown();
@@ -421,7 +425,7 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin>(
     serve_connection(connection, shut_down, permit, stopped).await;
 }
 
-/// Serves one connection to its end.
+/// Serves one connection until it is closed.
 async fn serve_connection<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     shut_down: impl Fn(Pin<&mut C>),
@@ -434,7 +438,7 @@ async fn serve_connection<C: Future<Output = hyper::Result<()>>>(
     let mut draining = false;
     loop {
         tokio::select! {
-            // The connection first: what happens on it moves the limit.
+            // The connection comes first, because its activity changes the deadline.
             biased;
             served = connection.as_mut() => {
                 if let Err(error) = served {

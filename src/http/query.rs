@@ -1,24 +1,24 @@
-//! What a request asks for: `collect[]`, `exclude[]` and `name[]`, with
-//! `node_exporter`'s answers to wrong ones.
+//! Query parameters of a scrape: `collect[]`, `exclude[]` and `name[]`, with `node_exporter`'s
+//! error responses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::collector::Layer;
 
-/// Which collectors are there to be asked for.
+/// The collectors that a request can select.
 #[derive(Debug)]
 pub(super) struct CollectorFilter {
-    /// Every collector there is, and whether it is on.
+    /// All collectors, and whether each is enabled.
     all: BTreeMap<&'static str, bool>,
-    /// Those that are on, and the layer that each is of.
+    /// The enabled collectors with their layers.
     enabled: Vec<(&'static str, Layer)>,
 }
 
-/// What was asked for.
+/// The collectors and families selected by a request.
 #[derive(Debug, PartialEq)]
 pub(super) struct ScrapeSelection {
     pub collectors: BTreeSet<&'static str>,
-    /// The names of the only families to show; all of them if there is none.
+    /// Names of the families to expose; empty for all.
     family_names: BTreeSet<String>,
 }
 
@@ -44,7 +44,7 @@ impl CollectorFilter {
         }
     }
 
-    /// What a query string asks for, of one layer or of all; or what is wrong with it.
+    /// Evaluates a query string, for one layer or for all. The error is a message for the client.
     pub(super) fn select(
         &self,
         query: &str,

@@ -1,4 +1,4 @@
-//! What is where, and how it is answered.
+//! Routes and their responses.
 
 use std::{
     num::NonZeroUsize,
@@ -38,30 +38,30 @@ use crate::{
     web_ui::{self, WebUi},
 };
 
-/// How long a scrape may take when the scraper does not say.
+/// Timeout of a scrape without a timeout header.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-/// More than any scraper waits.
+/// Longer than any scraper waits.
 pub(super) const MAX_TIMEOUT: Duration = Duration::from_secs(300);
-/// What the answer needs of the scraper's time once everything is collected.
+/// Part of the scraper's timeout that is reserved for the response after all collectors finished.
 const TIMEOUT_MARGIN: Duration = Duration::from_millis(500);
 
 pub(super) type HttpResponse = Response<Bytes>;
 
-/// Everything that answers are made of.
+/// Shared state of all routes.
 #[derive(Debug)]
 pub(super) struct Service {
     pub scraper: Arc<Scraper>,
     pub api: Arc<Api>,
     pub web_ui: WebUi,
-    /// Requests for JSON and pages that are being answered.
+    /// Requests for the JSON API and pages in progress.
     pub api_in_flight: AtomicUsize,
     pub workers: Workers,
     pub self_metrics: Arc<SelfMetrics>,
     pub collector_filter: CollectorFilter,
     pub telemetry_path: String,
-    /// None for no limit.
+    /// `None` for no limit.
     pub max_requests: Option<NonZeroUsize>,
-    /// As many as there may be requests for metrics at the same time.
+    /// As many permits as concurrent requests for metrics are allowed.
     pub scrape_permits: Semaphore,
     pub self_metrics_disabled: bool,
 }
@@ -122,8 +122,8 @@ impl Service {
         answer
     }
 
-    /// Answers in JSON. Its requests have a limit of their own, so that pages which ask
-    /// often do not keep the scraper out.
+    /// Responds with JSON. These requests have a limit of their own, so that pages that poll often
+    /// do not displace the scraper.
     async fn respond_api(&self, path: &str, query: &str, headers: &HeaderMap) -> HttpResponse {
         let in_flight = InFlightGuard::enter(&self.api_in_flight);
         let answered = match self.rejection_reason(&in_flight) {
@@ -138,7 +138,7 @@ impl Service {
         answer
     }
 
-    /// Answers with what is for people, within the limit of what is for programs.
+    /// Responds with a page, within the limit of the JSON API.
     async fn respond_page(&self, path: &str, query: &str, headers: &HeaderMap) -> HttpResponse {
         let in_flight = InFlightGuard::enter(&self.api_in_flight);
         let page = match self.rejection_reason(&in_flight) {
@@ -166,7 +166,7 @@ impl Service {
         answer
     }
 
-    /// An answer, packed where who asked takes that and it is worth it.
+    /// Builds a response, compressed if the client accepts it and the size is worth it.
     async fn encode_response(
         &self,
         status: u16,
@@ -194,8 +194,8 @@ impl Service {
         answer
     }
 
-    /// Waits for others to be answered where there are too many: who asks often is not to
-    /// keep the scraper out, whose turn comes too. Half of its time it waits.
+    /// Waits for a permit if there are too many requests, for at most half of the remaining time.
+    /// Permits are granted in order, so frequent requests do not displace the scraper.
     async fn acquire_permit(
         &self,
         deadline: Instant,
@@ -210,7 +210,7 @@ impl Service {
         }
     }
 
-    /// Why a request is not answered, if there are too many.
+    /// Why a request is rejected, if there are too many.
     fn rejection_reason(&self, in_flight: &InFlightGuard<'_>) -> Option<String> {
         let limit = self.max_requests?;
         (in_flight.count > limit.get()).then(|| limit_reached_message(limit))
@@ -235,7 +235,7 @@ impl Service {
             .self_metrics
             .families(self.workers.threads(), self.self_metrics_disabled);
 
-        // On a worker, because a large page takes longer than others should wait.
+        // On a worker, because encoding a large page would delay other requests.
         let exporter = Arc::clone(&self.self_metrics);
         let write = move || encode(scraped, own, &selection, format, pack, &exporter);
         let Some(Some(body)) = self.workers.call(write).await else {
@@ -254,7 +254,7 @@ impl Service {
     }
 }
 
-/// The answer to a request that the web config refuses.
+/// The response to a request that the web config rejects.
 pub(super) fn rejection(reason: RejectReason) -> HttpResponse {
     let (status, message) = match reason {
         RejectReason::RateLimit => (
@@ -287,7 +287,7 @@ fn limit_reached_message(limit: NonZeroUsize) -> String {
     format!("Limit of concurrent requests reached ({limit}), try again later.")
 }
 
-/// A body as it will be sent.
+/// A body in the form in which it is sent.
 #[derive(Default)]
 struct EncodedBody {
     bytes: Bytes,
@@ -323,7 +323,7 @@ fn encode(
     }));
     let text = page.encode(format).ok()?;
     let (len, series, clashes) = (text.len(), page.series_count(), page.conflicts());
-    // What is written down need not be there a second time while it is packed.
+    // The page is encoded now; free it before compressing.
     drop(page);
     let is_packed = pack && gzip::is_worth_compressing(len);
     let bytes: Bytes = if is_packed {
@@ -339,10 +339,10 @@ fn encode(
     })
 }
 
-/// A request that is being answered.
+/// Counts a request in progress.
 struct InFlightGuard<'a> {
     counter: &'a AtomicUsize,
-    /// Which one of those at the same time it is.
+    /// Number of requests in progress, including this one.
     count: usize,
 }
 
@@ -362,7 +362,7 @@ impl Drop for InFlightGuard<'_> {
     }
 }
 
-/// How long collecting may take for the scraper to get an answer in time.
+/// Time limit for collecting, so that the response reaches the scraper before its timeout.
 pub(super) fn scrape_timeout(headers: &HeaderMap) -> Duration {
     let timeout = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
     let given = header(headers, &timeout)

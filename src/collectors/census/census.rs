@@ -1,6 +1,6 @@
-//! Containers by state, and what they use, limit and restart, over all of them.
+//! Containers by state, with their total usage, limits and restarts.
 //!
-//! CPU usage is a rate, so it takes two readings: this collector remembers the last one.
+//! CPU usage is a rate and needs two samples, so this collector keeps the previous one.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -39,15 +39,15 @@ metrics! {
     HIGH_RESTARTS: Gauge = "census_containers_high_restarts" [];
 }
 
-/// A shorter time than this says nothing about how much CPU is used: what was seen over
-/// the last longer one is said again.
+/// A shorter interval is too short to measure CPU usage; the result of the last longer interval is
+/// returned instead.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The flags of this collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct CensusCollectorFlags {
-    /// More restarts than this are many.
+    /// Number of restarts above which a container counts as restarting often.
     #[arg(
         long = "collector.census.high-restarts",
         value_name = "N",
@@ -62,12 +62,12 @@ pub(super) struct CensusCollector {
     last_sample: Mutex<Option<CpuUsageSample>>,
 }
 
-/// CPU time of the groups of running containers, by path.
+/// CPU time of the cgroups of running containers, by path.
 #[derive(Debug, Default)]
 struct CpuUsageSample {
     taken_at: Option<Instant>,
     usage: HashMap<String, Duration>,
-    /// What came of it and the one before, in percent of a core.
+    /// Result of the interval that ends with this sample, in percent of a core.
     percent: Option<f64>,
 }
 
@@ -87,7 +87,7 @@ impl Collector for CensusCollector {
 
     fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let engines = snapshot.engines();
-        // Of others, what they have is not known.
+        // Without a complete list, the containers of an engine are unknown.
         let reachable = engines.iter().filter(|engine| engine.confirmed.is_some());
         let reachable: Vec<&Engine> = reachable.map(|engine| &**engine).collect();
         if reachable.is_empty() {
@@ -103,7 +103,7 @@ impl Collector for CensusCollector {
 }
 
 fn add_counts(out: &mut Families, engines: &[&Engine], high_restarts: u64) {
-    // Also of an engine with no container, or with none of its own.
+    // Includes engines without containers, or whose containers are counted for another engine.
     let kinds = engines
         .iter()
         .map(|engine| (engine.kind_or_default(), [0; 4]));
@@ -171,7 +171,7 @@ impl CensusCollector {
         }
     }
 
-    /// What containers used of a core on average since the last reading, in percent.
+    /// Average CPU usage per container since the previous sample, in percent of a core.
     fn cpu_percent(&self, usage: HashMap<String, Duration>, now: Instant) -> Option<f64> {
         let mut last_sample = self
             .last_sample
@@ -187,7 +187,7 @@ impl CensusCollector {
             return last_sample.percent;
         }
         let percent = interval.and_then(|interval| {
-            // One that was started anew since has used less than it had.
+            // The CPU time of a container that restarted is lower than before: left out.
             let used = usage
                 .iter()
                 .filter_map(|(path, used)| used.checked_sub(*last_sample.usage.get(path)?));
@@ -246,7 +246,7 @@ mod tests {
             container
         });
         let docker = engine(containers);
-        // Docker's socket under another name, and an engine with nothing in it.
+        // The same Docker behind another socket, and an engine without containers.
         let again = docker.clone();
         let mut podman = engine([]);
         podman.kind = Some(EngineKind::Podman);
@@ -286,10 +286,10 @@ mod tests {
             census.cpu_percent(usage.collect(), start + seconds(after))
         };
         assert_eq!(at(0, &[("/a", 100), ("/b", 50), ("/c", 7)]), None);
-        // a used 20 s of 10, b none; c was started anew and d is new.
+        // In 10 s, a used 20 s and b none; c restarted and d is new.
         let later = [("/a", 120), ("/b", 50), ("/c", 2), ("/d", 9)];
         assert_eq!(at(10, &later), Some(100.0));
-        // Again at once, as when two Prometheis scrape.
+        // A second sample at once, as with two Prometheus servers.
         assert_eq!(at(10, &[("/a", 121)]), Some(100.0));
         assert_eq!(at(20, &[("/a", 125)]), Some(50.0));
         assert_eq!(at(30, &[("/z", 1)]), None);

@@ -1,10 +1,9 @@
-//! Images, as the engines last listed them. One image that several engines have, or that
-//! has several names, is one.
+//! Images from the last list of each engine. An image that several engines have, or that has
+//! several names, counts once.
 //!
-//! An image goes by the first of its names. Those without one, left over when their name
-//! went to a newer image, are counted together as `<none>`, which is Docker's word; those
-//! beyond the bound and those whose names are not to be told as `<other>`: sums over the
-//! images stay right.
+//! An image is exposed under the first of its names. Images without a name, left when a newer
+//! image took it, are counted together as `<none>`, Docker's word. Images beyond the limit, or
+//! with names that are hidden, are counted as `<other>`, so sums over the images stay right.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +39,7 @@ metrics! {
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct CensusImagesFlags {
-    /// Show no more images than this by their names.
+    /// Maximum number of images exposed by name.
     #[arg(
         long = "collector.census_images.max",
         value_name = "N",
@@ -67,7 +66,7 @@ impl Collector for CensusImages {
 
     fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let engines = snapshot.engines();
-        // Of others, what they have is not known.
+        // The images of an engine that never listed them are unknown.
         let has_images = |engine: &&Engine| engine.confirmed.is_some() && engine.images.is_some();
         let engines = engines.iter().map(|engine| &**engine);
         let with_images: Vec<&Engine> = engines.filter(has_images).collect();
@@ -80,12 +79,12 @@ impl Collector for CensusImages {
     }
 }
 
-/// What goes by one name.
+/// The images exposed under one name.
 #[derive(Debug, Default)]
 struct ImageGroup<'a> {
     ids: Vec<&'a str>,
     containers: u64,
-    /// Of those whose size is known; `None` if it is of none.
+    /// Sum over the images of known size; `None` if no size is known.
     size: Option<u64>,
 }
 
@@ -93,7 +92,7 @@ fn families(engines: &[&Engine], max: usize) -> Families {
     let mut images: BTreeMap<&str, &Image> = BTreeMap::new();
     for engine in engines {
         for image in engine.images.iter().flat_map(|images| images.iter()) {
-            // Of two engines' the one that has a name for it.
+            // If two engines have the image, the entry with a name wins.
             let known = images.entry(strip_algorithm(&image.id)).or_insert(image);
             if known.tags.is_empty() {
                 *known = image;
@@ -137,7 +136,7 @@ fn families(engines: &[&Engine], max: usize) -> Families {
 
     let mut out = Families::default();
     out.add(&IMAGES, [], images.len());
-    // With no image at all there are no bytes.
+    // Without images the size is 0, not unknown.
     if let Some(bytes) = bytes.or(images.is_empty().then_some(0)) {
         out.add(&BYTES, [], bytes);
     }
@@ -155,7 +154,7 @@ fn families(engines: &[&Engine], max: usize) -> Families {
     out
 }
 
-/// The id without what it is made with, which Podman leaves out in places.
+/// The id without its algorithm prefix, which Podman omits in some places.
 fn strip_algorithm(id: &str) -> &str {
     id.strip_prefix("sha256:").unwrap_or(id)
 }
@@ -177,7 +176,7 @@ mod tests {
         }
     }
 
-    /// An engine with these images, and a container for each of the image ids.
+    /// An engine with these images and one container for each of these image ids.
     fn with(images: Vec<Image>, used: &[&str]) -> Engine {
         let containers = used.iter().enumerate().map(|(at, image_id)| {
             let mut container = container(&format!("{at}-of-{}", images.len()), "secret-name");

@@ -1,6 +1,5 @@
-//! The machine's time zone, by name: from `TZ`, `/etc/timezone` or `/etc/localtime`,
-//! documented in `tzset(3)` and `localtime(5)`. `node_time_zone_offset_seconds` has only
-//! the offset that holds now.
+//! The host's time zone by name, from `TZ`, `/etc/timezone` or `/etc/localtime`, documented in
+//! `tzset(3)` and `localtime(5)`. `node_time_zone_offset_seconds` has only the current offset.
 
 use std::path::PathBuf;
 

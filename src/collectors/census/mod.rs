@@ -1,9 +1,12 @@
-//! What runs on the machine, in a few series that can be summed over a fleet. None of
-//! them names a container or virtual machine.
+//! An inventory of the host in a few series that can be summed over a fleet. None of them names a
+//! container or virtual machine.
 //!
-//! To add a collector, write its module and name it here, twice.
+//! To add a collector, write its module and list it here twice.
 
-#[expect(clippy::module_inception, reason = "a file is named as its collector")]
+#[expect(
+    clippy::module_inception,
+    reason = "the file has the name of its collector"
+)]
 mod census;
 mod census_domains;
 mod census_images;
@@ -11,7 +14,7 @@ mod census_timezone;
 
 use crate::collector::{Entry, Layer::Census};
 
-/// Every collector of this layer.
+/// All collectors of this layer.
 pub(super) const ALL: &[Entry] = &[
     Entry::new::<census::CensusCollector>(Census),
     Entry::new::<census_domains::CensusDomains>(Census),

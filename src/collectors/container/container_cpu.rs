@@ -1,8 +1,8 @@
-//! What containers use of the CPUs: `cpu.stat`, and version 1's `cpuacct.*`.
+//! CPU usage of containers: `cpu.stat`, and `cpuacct.*` of cgroup version 1.
 //!
-//! cAdvisor leaves a usage of 0 out; here it is there, because it is known. Its series per
-//! CPU, which only version 1 has, come by a flag and then in place of the total, as there:
-//! a sum over the label cpu is the same either way, and never counts twice.
+//! cAdvisor leaves out a usage of 0; here it is exposed, because it is known. The series per CPU,
+//! which only version 1 has, are enabled by a flag and replace the total, as in cAdvisor: a sum
+//! over the label cpu is the same either way and never counts twice.
 
 use std::{fmt::Write, time::Duration};
 
@@ -45,7 +45,7 @@ metrics! {
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct ContainerCpuFlags {
-    /// Expose the usage of each CPU instead of the total, where cgroup version 1 has it.
+    /// Expose the usage of each CPU instead of the total; cgroup version 1 only.
     #[arg(long = "collector.container_cpu.per-cpu", default_value_t = false, action = ArgAction::Set)]
     container_cpu_per_cpu: bool,
 }
@@ -88,12 +88,12 @@ impl Collector for ContainerCpu {
     }
 }
 
-/// `each` is the usage of each CPU; where there is none, the total takes its place.
+/// `per_cpu` is the usage of each CPU; if it is empty, the total is exposed.
 fn add_cpu(out: &mut Families, base: &BaseLabels, cpu: &CgroupCpu, per_cpu: &[(u32, Duration)]) {
     let mut label = String::new();
     for (number, usage) in per_cpu {
         label.clear();
-        // As cAdvisor numbers them. Writing to a string does not fail.
+        // cAdvisor's numbering. Writing to a string does not fail.
         if write!(label, "cpu{number:02}").is_ok() {
             out.add_with(&USAGE, base, [label.as_str()], *usage);
         }

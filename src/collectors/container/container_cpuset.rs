@@ -1,8 +1,8 @@
-//! What is set beside the CPUs of containers: `cpuset.memory_migrate`, documented in
+//! Memory migration of containers: `cpuset.memory_migrate`, documented in
 //! `Documentation/admin-guide/cgroup-v1/cpusets.rst`.
 //!
-//! Off by default, as in cAdvisor, which says 0 with version 2, where memory always
-//! follows; here that is left out.
+//! Off by default, as in cAdvisor. With version 2, where memory always migrates, cAdvisor exposes
+//! 0; here the metric is absent.
 
 use super::labels::{CGROUP, base_labels};
 use crate::{

@@ -1,5 +1,5 @@
-//! How the exporter gets on with container engines, from its own copy of what they said,
-//! and which version of control groups the machine has.
+//! State of the connections to container engines, from the exporter's cache, and the cgroup
+//! version of the host.
 
 use crate::{
     collector::{Collector, NoFlags},
@@ -70,7 +70,7 @@ impl Collector for ContainerEngine {
     }
 }
 
-/// The name of the version in the label.
+/// Label value of the version.
 fn version_name(version: CgroupVersion) -> &'static str {
     match version {
         CgroupVersion::V1 => "v1",

@@ -1,8 +1,8 @@
-//! How full the machine's disks are, as cAdvisor says it of the group `/`: one mount of
-//! each block device is asked, guarded against those that do not answer.
+//! Disk space of the host, which cAdvisor reports for the cgroup `/`: one mount of each block
+//! device is read, with a guard against mounts that do not respond.
 //!
-//! Other file systems (overlay, tmpfs, network) are left to `node_filesystem_*`: as
-//! devices of a group they mean nothing. What a container has written is not here.
+//! Other file systems (overlay, tmpfs, network) are left to `node_filesystem_*`: they mean nothing
+//! as devices of a cgroup. What a container has written is not here.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -30,14 +30,14 @@ metrics! {
     INODES_FREE: Gauge = "container_fs_inodes_free" base CGROUP ["device"];
 }
 
-/// What the names of real devices begin with.
+/// Prefix of the names of real devices.
 const DEVICE_PREFIX: &str = "/dev/";
 
 /// The flags of the `container_filesystem` collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct ContainerFilesystemFlags {
-    /// How long a mount may take to answer, once, before it counts as stuck.
+    /// Time limit for reading a mount, after which it counts as stuck.
     #[arg(
         long = "collector.container_filesystem.mount-timeout",
         value_name = "DURATION",
@@ -50,7 +50,7 @@ pub(super) struct ContainerFilesystemFlags {
 #[derive(Debug)]
 pub(super) struct ContainerFilesystem {
     excluded_types: Pattern,
-    /// By the name of the device.
+    /// Keyed by the device name.
     mount_usage: MountUsage<String>,
 }
 
@@ -92,9 +92,9 @@ impl Collector for ContainerFilesystem {
     }
 }
 
-/// Whether a mount is the first of its block device. Subvolumes of btrfs have numbers of
-/// their own, but the device's name; a root file system may have a name of its own, but
-/// the device's number.
+/// Returns a predicate that is true for the first mount of each block device. Btrfs subvolumes
+/// have their own device numbers but share the device's name; a root file system may have its own
+/// name but shares the device's number.
 fn first_mount_per_device() -> impl FnMut(&Mount<'_>) -> bool {
     let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
     move |mount| {
@@ -104,7 +104,7 @@ fn first_mount_per_device() -> impl FnMut(&Mount<'_>) -> bool {
     }
 }
 
-/// Of what does not answer nothing is known.
+/// Adds nothing for a mount that does not respond.
 fn add_space(out: &mut Families, base: &BaseLabels, device: &str, result: &StatfsResult) {
     let StatfsResult::Space(space) = result else {
         return;
@@ -194,7 +194,7 @@ mod tests {
         ];
         let expected = lines_of.map(|(name, value)| format!("container_fs_{name}{of} {value}"));
         assert_eq!(lines(&StatfsResult::Space(space.clone())), expected);
-        // Such as btrfs.
+        // Btrfs, for example.
         let without_inodes = Space { files: 0, ..space };
         assert_eq!(lines(&StatfsResult::Space(without_inodes)).len(), 2);
     }

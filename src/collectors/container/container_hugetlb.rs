@@ -1,8 +1,8 @@
-//! Huge pages that containers hold: the files `hugetlb.*`, documented in
+//! Huge pages of containers: the files `hugetlb.*`, documented in
 //! `Documentation/admin-guide/cgroup-v1/hugetlb.rst` and `cgroup-v2.rst`.
 //!
-//! Off by default, as in cAdvisor: one who uses huge pages knows it. There a maximum of 0
-//! is shown with version 2, which keeps none; here it is left out.
+//! Off by default, as in cAdvisor: users of huge pages can enable it. Version 2 has no maximum;
+//! cAdvisor exposes 0 for it, here it is absent.
 
 use super::labels::{CGROUP, base_labels};
 use crate::{

@@ -1,9 +1,9 @@
-//! What became of containers, those among them that do not run, as their engine says; of
-//! other control groups when they were made. No file is read for it.
+//! State of containers, including those that do not run, as reported by their engine, and the
+//! creation time of other cgroups. It reads no file.
 //!
-//! cAdvisor has the times, and health frozen at the start of the container; the rest it
-//! leaves to labels or does not have. It gives explicit timestamps, which keep a container
-//! that is gone on the boards for five minutes; here is none.
+//! cAdvisor has the times, and the health frozen at the start of the container; the rest is in
+//! labels or missing. cAdvisor sets explicit timestamps, which keep a removed container on
+//! dashboards for five minutes; here there are none.
 
 use std::time::Duration;
 
@@ -101,15 +101,14 @@ fn families(inventory: &Inventory, now: Option<Duration>) -> Families {
     out
 }
 
-/// Whether what is known of a container still holds: its group is there, or its engine
-/// would have said that it is not.
+/// Whether the data of a container is current: its cgroup exists, or a connected engine lists it.
 fn is_confirmed(inventory: &Inventory, workload: &Workload, container: &Container) -> bool {
     let mut reachable = inventory.engines.iter().filter(|engine| engine.up);
     workload.cgroup.is_some()
         || reachable.any(|engine| engine.containers.contains_key(&container.id))
 }
 
-/// What an engine says of a container; `now` for those that are there for sure.
+/// Adds what the engine reports about a container; `now` is set if the data is current.
 fn add_container(
     out: &mut Families,
     base: &BaseLabels,
@@ -133,7 +132,7 @@ fn add_container(
         out.add_with(&STATE, base, [each.name()], each == state);
     }
     if state.is_alive() {
-        // By a clock that was set back it may have been started in the future.
+        // If the clock was set back, the start time may be in the future.
         if let (Some(now), Some(started)) = (now, container.started)
             && let Some(uptime) = now.checked_sub(started)
         {
@@ -142,7 +141,7 @@ fn add_container(
         add_health(out, base, container.health);
         return;
     }
-    // Before it ever ran Docker says that it ended well, long ago.
+    // For a container that never ran, Docker reports exit code 0 and an end long ago.
     let has_run = state != ContainerState::Created;
     if let Some(finished) = container.finished.filter(|_| has_run) {
         out.add_with(&FINISH_TIME, base, [], finished);
@@ -175,12 +174,15 @@ mod tests {
 
     const NOW: Option<Duration> = Some(Duration::from_secs(10_000));
 
-    #[expect(clippy::unnecessary_wraps, reason = "as all times of a container")]
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "the fields of a container are options"
+    )]
     fn seconds(seconds: u64) -> Option<Duration> {
         Some(Duration::from_secs(seconds))
     }
 
-    /// One container, of which the test says more. There is no engine that is up.
+    /// An inventory of one container, changed by the test; no engine is up.
     fn inventory(change: impl FnOnce(&mut Container)) -> Inventory {
         let mut web = container("0abc", "web");
         change(&mut web);
@@ -190,8 +192,7 @@ mod tests {
         }
     }
 
-    /// The lines without the labels that all of them have, and without those of states
-    /// that it is not in.
+    /// The lines without the labels that all have, and without the states that are 0.
     fn lines(inventory: &Inventory) -> Vec<String> {
         let of_all = r#"id="/docker/0abc",name="web""#;
         let lines = families(inventory, NOW).lines();
@@ -307,7 +308,7 @@ mod tests {
         add_container(&mut out, block, container, NOW);
         let uptime = r#"container_uptime_seconds{id="/docker/0abc",name="web"} 1000"#;
         assert!(out.lines().contains(&uptime.to_owned()));
-        // The clock was set back since.
+        // The clock was set back after the start.
         let mut out = Families::default();
         add_container(&mut out, block, container, seconds(8_000));
         assert!(!out.lines().iter().any(|line| line.contains("uptime")));

@@ -1,9 +1,9 @@
-//! What containers send and receive: `net/dev` of the first process of each, documented
-//! in `proc_pid_net(5)`, and `net/dev` of process 1 for the machine as a whole.
+//! Network traffic of containers: `net/dev` of the first process of each, documented in
+//! `proc_pid_net(5)`, and `net/dev` of process 1 for the whole machine.
 //!
-//! The numbers are those of a network namespace, and a namespace is shown once. A
-//! container in the host's has none of its own. Of containers that share one, as those of
-//! a pod do, the one that began first shows it, which is the one that was made for it.
+//! The counters belong to a network namespace, and each namespace is exposed once. A container in
+//! the host's namespace has none of its own. If containers share a namespace, as in a pod, the one
+//! that started first exposes it: the namespace was created for it.
 
 use clap::ArgAction;
 
@@ -51,7 +51,7 @@ metrics! {
     ADVANCED_TCP: Gauge = "container_network_advance_tcp_stats_total" base CGROUP ["tcp_state"];
 }
 
-/// Columns of `net/dev`, and what they count. Without those that cAdvisor never had.
+/// Columns of `net/dev` and their metrics, without those that cAdvisor never had.
 const COLUMNS: [(usize, &Metric<1>); 8] = [
     (0, &RECEIVE_BYTES),
     (1, &RECEIVE_PACKETS),
@@ -63,7 +63,7 @@ const COLUMNS: [(usize, &Metric<1>); 8] = [
     (11, &TRANSMIT_DROPPED),
 ];
 
-/// The states of TCP sockets by the kernel's numbers, from 1 on.
+/// The states of TCP sockets by the kernel's numbers, starting at 1.
 const TCP_STATES: [&str; 11] = [
     "established",
     "synsent",
@@ -78,7 +78,7 @@ const TCP_STATES: [&str; 11] = [
     "closing",
 ];
 
-/// The state of a UDP socket that is not connected.
+/// State of a UDP socket that is not connected.
 const UNCONNECTED: &str = "07";
 
 /// The flags of the `container_network` collector.
@@ -88,10 +88,10 @@ pub(super) struct ContainerNetworkFlags {
     /// Count the TCP sockets of each container by state.
     #[arg(long = "collector.container_network.tcp", default_value_t = false, action = ArgAction::Set)]
     container_network_tcp: bool,
-    /// Count the UDP sockets of each container, and what waits in them.
+    /// Count the UDP sockets of each container, and the bytes queued in them.
     #[arg(long = "collector.container_network.udp", default_value_t = false, action = ArgAction::Set)]
     container_network_udp: bool,
-    /// Show all of the kernel's TCP counters for each container.
+    /// Expose all of the kernel's TCP counters for each container.
     #[arg(long = "collector.container_network.advanced-tcp", default_value_t = false, action = ArgAction::Set)]
     container_network_advanced_tcp: bool,
 }
@@ -184,14 +184,14 @@ fn add_interfaces(out: &mut Families, base: &BaseLabels, text: &Text) {
     }
 }
 
-/// Sockets in each state; all of the file or nothing, as a sum that lacks a part is wrong.
+/// Sockets in each state. An invalid line fails the whole file, because a partial sum is wrong.
 fn count_tcp_states(text: &Text) -> Result<[u64; TCP_STATES.len()]> {
     let mut counts = [0_u64; TCP_STATES.len()];
     for (number, line) in (1..).zip(text.body().lines()).skip(1) {
         let state = line.split_ascii_whitespace().nth(3);
         let state = state.and_then(|state| usize::from_str_radix(state, 16).ok());
         let state = state.ok_or_else(|| text.error(number, "no state in the fourth column"))?;
-        // States still to come have no name.
+        // States added by future kernels have no name.
         if let Some(count) = counts.get_mut(state.wrapping_sub(1)) {
             *count += 1;
         }
@@ -199,7 +199,7 @@ fn count_tcp_states(text: &Text) -> Result<[u64; TCP_STATES.len()]> {
     Ok(counts)
 }
 
-/// What cAdvisor says of UDP sockets, under its names for it.
+/// UDP socket values under cAdvisor's names.
 fn sum_udp_sockets(text: &Text) -> Result<[(&'static str, u64); 4]> {
     let [mut listen, mut dropped, mut received, mut sent] = [0_u64; 4];
     for (number, line) in (1..).zip(text.body().lines()).skip(1) {
@@ -227,7 +227,7 @@ fn sum_udp_sockets(text: &Text) -> Result<[(&'static str, u64); 4]> {
     ])
 }
 
-/// A line of names, and one of numbers, both behind the same word.
+/// Adds a table of two lines, names and numbers, that start with the same word.
 fn add_table(out: &mut Families, base: &BaseLabels, text: &Text, table: &str) {
     let mut rows = text
         .body()

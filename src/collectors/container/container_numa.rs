@@ -1,9 +1,9 @@
-//! On which NUMA nodes containers have their memory: `memory.numa_stat`, documented in
+//! Memory of containers by NUMA node: `memory.numa_stat`, documented in
 //! `Documentation/admin-guide/cgroup-v1/memory.rst` and `cgroup-v2.rst`.
 //!
-//! Off by default, as in cAdvisor: on a machine with one node `container_memory` says as
-//! much. Version 2 tells nothing of a group by itself, so that there the scope is always
-//! `hierarchy`; cAdvisor shows nothing with version 2.
+//! Off by default, as in cAdvisor: with one node, `container_memory` reports the same. Version 2
+//! has no numbers of a cgroup without its children, so the scope is always `hierarchy`; cAdvisor
+//! exposes nothing with version 2.
 
 use super::labels::{CGROUP, base_labels};
 use crate::{

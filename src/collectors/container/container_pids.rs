@@ -1,7 +1,7 @@
-//! How many tasks containers have and may have: `pids.current` and `pids.max`.
+//! Number of tasks of containers and its limit: `pids.current` and `pids.max`.
 //!
-//! Where there is no limit cAdvisor says 0. Tasks divided by 0 are infinitely many, which
-//! is above every threshold, so here the limit is left out.
+//! Without a limit cAdvisor exposes 0. Tasks divided by 0 are infinite, which exceeds every alert
+//! threshold, so here the limit is absent.
 
 use super::labels::{CGROUP, base_labels};
 use crate::{

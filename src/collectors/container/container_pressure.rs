@@ -1,9 +1,9 @@
-//! How long tasks of containers waited: the files `*.pressure`, documented in the kernel's
-//! `accounting/psi.rst`.
+//! Time that tasks of containers waited for resources: the files `*.pressure`, documented in the
+//! kernel's `accounting/psi.rst`.
 //!
-//! On hybrid machines they are in the unified hierarchy beside those of version 1, where
-//! cAdvisor does not look: it says 0 there. The root's are those of `/proc/pressure`, whose
-//! line `full` for the CPU is a 0 that means nothing.
+//! On hybrid hosts they are in the unified hierarchy beside those of version 1, where cAdvisor
+//! does not look: it exposes 0. The root cgroup has those of `/proc/pressure`, whose line `full`
+//! for the CPU is a meaningless 0.
 
 use super::labels::{CGROUP, base_labels};
 use crate::{

@@ -1,8 +1,8 @@
-//! Room on disk that containers, images, volumes and builds take, as engines reckon it.
+//! Disk space used by containers, images, volumes and builds, as computed by engines.
 //!
-//! An engine walks all that containers wrote to answer this, so it is asked in the
-//! background, seldom, and never for a scrape: each value is as old as its age says. It is
-//! not `container_fs_usage_bytes`, for which cAdvisor counts logs too.
+//! For this request an engine walks all files that containers wrote, so it is sent in the
+//! background, rarely, and never for a scrape: each value is as old as its age metric reports. It
+//! is not `container_fs_usage_bytes`, in which cAdvisor includes logs.
 
 use super::labels::{CGROUP, base_labels};
 use crate::{
@@ -48,7 +48,7 @@ impl Collector for ContainerSize {
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = SizeFlags;
 
-    /// The engines are told by the command line itself: they are asked before any scrape.
+    /// The flags are read by the engine client, which sends the requests before any scrape.
     fn new(_: SizeFlags) -> Result<Self, String> {
         Ok(Self)
     }

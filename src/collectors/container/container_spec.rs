@@ -1,13 +1,12 @@
-//! What containers may use, as cAdvisor's `container_spec_*` have it: in microseconds, in
-//! shares of which 1024 are the default, and with 0 for memory without a limit, which boards
-//! take for that.
+//! Resource limits of containers, in the form of cAdvisor's `container_spec_*`: microseconds,
+//! shares with a default of 1024, and 0 for unlimited memory, as dashboards expect.
 //!
-//! The files change rarely, but `docker update` changes them at any time and the kernel does
-//! not tell, so they are read at each scrape: the memory's, about a microsecond each, once
-//! for all collectors.
+//! The files change rarely, but `docker update` can change them at any time without a notification
+//! from the kernel, so they are read at each scrape: those of memory, about a microsecond each,
+//! once for all collectors.
 //!
-//! cAdvisor turns version 2's weight of 100 into 2597 shares instead of 1024, and reads the
-//! reservation from `memory.min`, where no engine writes it.
+//! cAdvisor converts version 2's weight of 100 to 2597 shares instead of 1024, and reads the
+//! reservation from `memory.min`, which no engine writes.
 
 use std::time::Duration;
 
@@ -99,7 +98,7 @@ fn add_memory_limits(out: &mut Families, base: &BaseLabels, limits: &MemoryLimit
     }
 }
 
-/// The machine's memory in bytes, from `/proc/meminfo`.
+/// Total memory of the machine in bytes, from `/proc/meminfo`.
 fn parse_mem_total(text: &Text) -> Result<u64> {
     for mut line in text.lines() {
         if line.next_word() == Some("MemTotal:") {

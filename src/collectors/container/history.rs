@@ -1,8 +1,7 @@
-//! What containers and virtual machines did between two scrapes, from the samples that the
-//! sampler takes of them every few seconds: see [`crate::history`]. Without this collector
-//! nothing is sampled.
+//! Usage of containers and virtual machines between two scrapes, from samples that the sampler
+//! takes every few seconds: see [`crate::history`]. Without this collector nothing is sampled.
 //!
-//! No file is read for it. What was not sampled lately, or only once, has no series.
+//! It reads no file. A workload that was not sampled recently, or only once, has no series.
 
 use std::time::Duration;
 
@@ -56,14 +55,14 @@ metrics! {
     SKIPPED: Counter = "strata_history_skipped_samples_total" ["reason"];
 }
 
-/// After so many intervals without a sample the last one is none of now any more.
+/// Number of intervals without a sample after which the last sample is stale.
 const MAX_AGE_INTERVALS: u32 = 3;
 
 /// The flags of the history collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct HistoryCollectorFlags {
-    /// Over which windows of time to show peaks.
+    /// Windows over which to expose peaks.
     #[arg(
         long = "collector.history.windows",
         value_name = "DURATION,...",
@@ -72,18 +71,18 @@ pub(super) struct HistoryCollectorFlags {
         value_parser = parse_window
     )]
     history_windows: Vec<HistoryWindow>,
-    /// Show the least of each window, too.
+    /// Also expose the minimum of each window.
     #[arg(long = "collector.history.minima", default_value_t = false, action = ArgAction::Set)]
     history_minima: bool,
-    /// Show the average of each window, too.
+    /// Also expose the average of each window.
     #[arg(long = "collector.history.averages", default_value_t = false, action = ArgAction::Set)]
     history_averages: bool,
 }
 
-/// A window of time that reaches until now.
+/// A time window that ends now.
 #[derive(Debug, Clone)]
 struct HistoryWindow {
-    /// As the flag has it.
+    /// The value of the flag.
     name: String,
     length: Duration,
 }
@@ -111,7 +110,7 @@ impl Collector for HistoryCollector {
     type Flags = HistoryCollectorFlags;
 
     fn new(mut flags: HistoryCollectorFlags) -> Result<Self, String> {
-        // One series each.
+        // One series for each window.
         flags.history_windows.sort_by(|a, b| a.name.cmp(&b.name));
         flags.history_windows.dedup_by(|a, b| a.name == b.name);
         Ok(Self { flags })
@@ -218,7 +217,7 @@ mod tests {
         machine
     }
 
-    /// A sample that was taken so many seconds ago.
+    /// Adds a sample that is `ago` seconds old.
     fn push(snapshot: &Snapshot, ago: u64, cpu_seconds: u64, memory: u64) {
         let history = snapshot.history();
         history.mark_sampled();
@@ -233,7 +232,7 @@ mod tests {
         kept[0].as_ref().unwrap().push(at, &sample);
     }
 
-    /// The lines about containers, without their labels but the window.
+    /// The container lines, with the window as their only label.
     fn lines(collector: &HistoryCollector, snapshot: &Snapshot) -> Vec<String> {
         let lines = collector.collect(snapshot).unwrap().lines().into_iter();
         let lines = lines.filter(|line| line.starts_with("container_"));
@@ -246,7 +245,7 @@ mod tests {
             .collect()
     }
 
-    /// Lines whose values cannot be told to the last digit, by what stands before them.
+    /// Compares a value approximately, because its last digits vary; `name` is the text before it.
     fn close(lines: &[String], name: &str, expected: f64) {
         let line = lines.iter().find_map(|line| line.strip_prefix(name));
         let value: f64 = line

@@ -1,7 +1,7 @@
-//! The labels that every metric of a container or other control group has, as cAdvisor
-//! names them. Virtual machines have the label that exporters for libvirt have.
+//! The base labels of all container and cgroup metrics, under cAdvisor's names. Virtual machines
+//! have the label of the libvirt exporters.
 //!
-//! Labels that would be empty are left out: to `PromQL` that is the same.
+//! Empty labels are left out: for `PromQL` that is equivalent.
 
 use std::collections::BTreeSet;
 
@@ -10,15 +10,14 @@ use crate::{
     sources::workloads::{Runtime, Workload},
 };
 
-/// The names of the labels; `name` and `image` are empty for what is no container,
-/// `domain` for what is no virtual machine.
+/// The label names. `name` and `image` are empty if the cgroup is not a container, `domain` if it
+/// is not a virtual machine.
 pub(super) const CGROUP: &[&str] = &["id", "image", "name", "domain", "container_label_*"];
 
-/// Before the name of a container's own label.
+/// Prefix of the labels that a container defines.
 const CONTAINER_LABEL_PREFIX: &str = "container_label_";
 
-/// The labels of a control group or container, rendered once until something about it
-/// changes.
+/// The base labels of a cgroup or container, rendered once until its properties change.
 pub(super) fn base_labels(workload: &Workload) -> &BaseLabels {
     workload.cached_labels(render_base_labels)
 }
@@ -28,7 +27,7 @@ fn render_base_labels(workload: &Workload) -> BaseLabels {
     if let Some((_, container)) = &workload.container {
         labels.push(("image".to_owned(), &container.image));
         labels.push(("name".to_owned(), &container.name));
-        // Two names may become one on the wire: the first of them is shown.
+        // Two label names may be equal after sanitizing: the first one is exposed.
         let mut seen = BTreeSet::new();
         for (name, value) in &container.labels {
             let sanitize = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
@@ -41,8 +40,8 @@ fn render_base_labels(workload: &Workload) -> BaseLabels {
             }
         }
     } else if let Some(handle) = &workload.runtime_id {
-        // Docker's and Podman's will have names once these can be asked. Of the others
-        // cAdvisor, too, knows the id alone.
+        // Docker's and Podman's containers get their names from the engine once it is connected.
+        // For other runtimes cAdvisor has only the id, too.
         if !matches!(
             handle.runtime,
             Runtime::Docker | Runtime::Podman | Runtime::Unknown

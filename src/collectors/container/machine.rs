@@ -1,10 +1,10 @@
-//! What the machine has, as cAdvisor says it, and of the exporter itself what cAdvisor
-//! says of itself. From `devices/system/{cpu,node,edac}` in sysfs, documented in the
-//! kernel's `ABI/stable/sysfs-devices-system-cpu` and `-node`, and `/proc/meminfo`.
+//! Hardware of the machine under cAdvisor's names, and the metrics that cAdvisor exposes about
+//! itself. From `devices/system/{cpu,node,edac}` in sysfs, documented in the kernel's
+//! `ABI/stable/sysfs-devices-system-cpu` and `-node`, and `/proc/meminfo`.
 //!
-//! Cores and sockets are counted by the lists of CPUs that share one: their numbers need
-//! not differ from socket to socket. What is not there, such as `machine_nvm_*`, which
-//! takes Intel's library to ask, has no series where cAdvisor has a 0.
+//! Cores and sockets are counted by their lists of CPUs, because their numbers may repeat across
+//! sockets. Values that are unavailable, such as `machine_nvm_*`, which need Intel's library, have
+//! no series, where cAdvisor exposes 0.
 
 use std::{
     collections::BTreeSet,
@@ -22,7 +22,7 @@ use crate::{
     sources::{Dir, Snapshot, Text, engine},
 };
 
-/// The labels of all metrics about the machine; those that are not known are left out.
+/// The labels of all metrics about the machine. Unknown ones are left out.
 const MACHINE: &[&str] = &["machine_id", "system_uuid", "boot_id"];
 
 metrics! {
@@ -64,20 +64,20 @@ metrics! {
     VERSION: Info = "cadvisor_version_info" ["kernelVersion", "osVersion", "dockerVersion", "cadvisorVersion", "cadvisorRevision"];
 }
 
-/// More CPUs than any machine has; a longer list is an error.
+/// More CPUs than any machine has. A longer list is an error.
 const MAX_CPUS: u32 = 1 << 16;
 
-/// Who is in a CPU's core: the file's name, and that before Linux 5.3.
+/// Files that list the CPUs of a CPU's core: the current name, and the one before Linux 5.3.
 const CORE_CPUS_FILES: &[&str] = &["topology/core_cpus_list", "topology/thread_siblings_list"];
 
-/// What stands for cAdvisor's version.
+/// Exposed in the place of cAdvisor's version.
 const OWN_VERSION: &str = concat!(env!("CARGO_PKG_NAME"), "-", env!("CARGO_PKG_VERSION"));
 
 /// The flags of the machine collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct MachineCollectorFlags {
-    /// Show caches, threads of cores, and NUMA nodes.
+    /// Expose caches, threads per core, and NUMA nodes.
     #[arg(long = "collector.machine.topology", default_value_t = false, action = ArgAction::Set)]
     machine_topology: bool,
 }
@@ -85,7 +85,7 @@ pub(super) struct MachineCollectorFlags {
 #[derive(Debug)]
 pub(super) struct MachineCollector {
     topology: bool,
-    /// The CPUs of an earlier scrape, which are the same while the list of those online is.
+    /// The CPUs of an earlier scrape, valid while the list of online CPUs is the same.
     cache: Mutex<Option<(String, Arc<CpuTopology>)>>,
 }
 
@@ -155,12 +155,12 @@ impl Collector for MachineCollector {
     }
 }
 
-/// The value, or nothing and a note; what is not there should have been, too.
+/// Like `Families::ok_or_skip`, but a missing file is an error, too.
 fn ok_or_record_error<T>(out: &mut Families, read: Result<T>) -> Option<T> {
     read.map_err(|error| out.record_error(error)).ok()
 }
 
-/// Who the machine is, as far as it says so; its UUID it says to root only.
+/// The identity of the machine; only root may read its UUID.
 fn identity_labels(snapshot: &Snapshot) -> BaseLabels {
     let word = |text: Result<Text>| Some(text.ok()?.trimmed().to_owned());
     let id = word(snapshot.read_rootfs("etc/machine-id")).filter(|id| !id.is_empty());
@@ -176,8 +176,7 @@ fn identity_labels(snapshot: &Snapshot) -> BaseLabels {
     }))
 }
 
-/// The CPUs that are online. What the kernel does not say of one of them is not known of
-/// all.
+/// The online CPUs. A property that is missing for one CPU is unknown for all.
 #[derive(Debug, Default)]
 struct CpuTopology {
     online: usize,
@@ -185,7 +184,7 @@ struct CpuTopology {
     sockets: Option<usize>,
     books: Option<usize>,
     drawers: Option<usize>,
-    /// Of each CPU, where the flags want it.
+    /// Caches and siblings of each CPU, if enabled.
     details: Vec<LogicalCpu>,
 }
 
@@ -193,7 +192,7 @@ struct CpuTopology {
 struct LogicalCpu {
     number: u32,
     core_id: String,
-    /// The CPUs of its core, as the kernel lists them.
+    /// The CPUs of its core, in the kernel's list format.
     thread_siblings: String,
     caches: Vec<CpuCache>,
 }
@@ -203,7 +202,7 @@ struct CpuCache {
     level: String,
     kind: String,
     bytes: Value,
-    /// The CPUs that share it, as the kernel lists them.
+    /// The CPUs that share it, in the kernel's list format.
     shared_cpu_list: String,
 }
 
@@ -226,7 +225,7 @@ impl MachineCollector {
 fn read_topology(dir: &Dir, numbers: &[u32], with_details: bool) -> CpuTopology {
     let open = |number: &u32| dir.dir(format!("cpu{number}")).ok();
     let dirs: Vec<(u32, Option<Dir>)> = numbers.iter().map(|n| (*n, open(n))).collect();
-    // One for each list of those that are together.
+    // The number of distinct lists of CPUs.
     let groups = |files: &[&str]| {
         let lists = dirs.iter().map(|(_, dir)| {
             let dir = dir.as_ref()?;
@@ -269,7 +268,7 @@ fn read_cpu(number: u32, dir: &Dir) -> Option<LogicalCpu> {
     })
 }
 
-/// `32K` and the like in bytes.
+/// Parses a size such as `32K` into bytes.
 fn parse_size(text: &str) -> Option<Value> {
     let (number, unit) = match text.strip_suffix('K') {
         Some(number) => (number, 1 << 10),
@@ -278,7 +277,7 @@ fn parse_size(text: &str) -> Option<Value> {
     Some(Value::product(number.parse().ok()?, unit))
 }
 
-/// The numbers of a list such as `0-3,8`.
+/// Parses a list such as `0-3,8`.
 fn parse_cpu_list(text: &str) -> Option<Vec<u32>> {
     let mut numbers = Vec::new();
     for range in text.split(',') {
@@ -320,8 +319,8 @@ fn parse_memory(text: &Text) -> Result<(Value, Value)> {
     Ok((kilobytes("MemTotal:")?, kilobytes("SwapTotal:")?))
 }
 
-/// Memory modules by type: how many, and how many bytes they hold. One that cannot be
-/// read costs them all.
+/// Memory modules by type: their number and capacity in bytes. If one cannot be read, the call
+/// fails.
 fn read_dimms(snapshot: &Snapshot) -> Result<Vec<(String, u64, Value)>> {
     let mut types: Vec<(String, u64, u64)> = Vec::new();
     for controller in snapshot.sys_dirs("devices/system/edac/mc")? {
@@ -352,7 +351,6 @@ fn is_numbered(name: &str, kind: &str) -> bool {
     number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
-/// The NUMA nodes, sorted by their numbers.
 fn read_nodes(snapshot: &Snapshot) -> Result<Vec<(u32, Dir)>> {
     let dirs = snapshot.sys_dirs("devices/system/node")?.into_iter();
     let mut nodes: Vec<_> = dirs
@@ -402,7 +400,7 @@ fn add_node(
     }
 }
 
-/// `Node 0 MemTotal: 16420536 kB`
+/// Parses `Node 0 MemTotal: 16420536 kB`.
 fn parse_node_memory(text: &Text) -> Result<Value> {
     for mut line in text.lines() {
         if line.clone().rest().contains(" MemTotal:") {
@@ -413,7 +411,7 @@ fn parse_node_memory(text: &Text) -> Result<Value> {
     Err(Error::NotFound(text.path().to_owned()))
 }
 
-/// `10 21`
+/// Parses `10 21`.
 fn parse_distances(nodes: &[u32], text: &Text) -> Result<Vec<u64>> {
     let words = text.body().split_ascii_whitespace();
     let distances: Option<Vec<u64>> = words.map(|word| word.parse().ok()).collect();
@@ -421,8 +419,8 @@ fn parse_distances(nodes: &[u32], text: &Text) -> Result<Vec<u64>> {
     distances.ok_or_else(|| text.error(1, "not a number for each node"))
 }
 
-/// Caches and threads of one node's cores. A core that has the number of another, on
-/// another socket of the same node, has its caches' labels too, which are shown once.
+/// Adds caches and threads of one node's cores. Cores with the same number on two sockets of a
+/// node have the same cache labels, which are exposed once.
 fn add_cores(
     out: &mut Families,
     base: &BaseLabels,
@@ -629,7 +627,7 @@ mod tests {
                 r#"{node_id="0",core_id="",type="Unified",level="3"} 8388608"#,
                 r#"{node_id="0",core_id="1",type="Unified",level="1"} 32768"#,
                 r#"{node_id="2",core_id="0",type="Unified",level="1"} 32768"#,
-                // Of a core that is a whole node all caches are its own.
+                // If a core is a whole node, all caches belong to the core.
                 r#"{node_id="2",core_id="0",type="Unified",level="3"} 8388608"#,
             ]
         );

@@ -1,7 +1,7 @@
-//! Containers, services and other control groups: cAdvisor's families, under their old
-//! names, and what cAdvisor never had.
+//! Containers, services and other cgroups: cAdvisor's families under their names, and families
+//! that cAdvisor does not have.
 //!
-//! To add a collector, write its module and name it here, twice.
+//! To add a collector, write its module and list it here twice.
 
 mod container_cpu;
 mod container_cpuset;
@@ -24,7 +24,7 @@ mod machine;
 
 use crate::collector::{Entry, Layer::Containers};
 
-/// Every collector of this layer.
+/// All collectors of this layer.
 pub(super) const ALL: &[Entry] = &[
     Entry::new::<container_cpu::ContainerCpu>(Containers),
     Entry::new::<container_cpuset::ContainerCpuset>(Containers),

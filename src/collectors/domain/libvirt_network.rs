@@ -1,5 +1,5 @@
-//! libvirt's virtual networks. What goes over them the host collectors say, by the names
-//! of their bridges.
+//! libvirt's virtual networks. Their traffic is in the host collectors, under the names of their
+//! bridges.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! libvirt's storage pools, as they last were: nobody refreshes them for it.
+//! libvirt's storage pools, as of their last refresh: this collector does not refresh them.
 
 use std::collections::BTreeSet;
 

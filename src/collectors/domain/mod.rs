@@ -1,7 +1,7 @@
-//! The machine's virtual machines, as libvirt knows them. Names and labels are those of
-//! the exporters for libvirt that boards are made for.
+//! The host's virtual machines, from libvirt. Names and labels are those of the libvirt exporters
+//! for which dashboards exist.
 //!
-//! To add a collector, write its module and name it here, twice.
+//! To add a collector, write its module and list it here twice.
 
 mod libvirt;
 mod libvirt_network;
@@ -9,7 +9,7 @@ mod libvirt_pool;
 
 use crate::collector::{Entry, Layer::Domains};
 
-/// Every collector of this layer.
+/// All collectors of this layer.
 pub(super) const ALL: &[Entry] = &[
     Entry::new::<libvirt::LibvirtCollector>(Domains),
     Entry::new::<libvirt_network::LibvirtNetwork>(Domains),

@@ -1,15 +1,15 @@
-//! Work that takes long, or hangs, away from the threads that serve and collect.
+//! Runs jobs that take long, or hang, on threads other than those that serve and collect.
 
 use std::thread;
 
 use tokio::sync::oneshot;
 use tracing::error;
 
-/// Enough for the file at its deepest, and little of it is ever touched.
+/// Enough for the deepest nesting of a file; little of it is ever touched.
 const STACK: usize = 512 << 10;
 
-/// Runs a job on a thread of its own and waits for what it gives; None if there is no thread to be
-/// had. Whoever calls sees to it that there are few at a time.
+/// Runs a job on a thread of its own and returns its result; `None` if the thread cannot be
+/// started or the job panics. Callers must limit the number of concurrent jobs.
 pub(super) async fn aside<T: Send + 'static>(
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
@@ -17,7 +17,7 @@ pub(super) async fn aside<T: Send + 'static>(
     let started = thread::Builder::new()
         .name("web config".into())
         .stack_size(STACK)
-        // Whoever called may have gone.
+        // The caller may have been dropped.
         .spawn(move || drop(give.send(job())));
     if let Err(error) = started {
         error!(%error, "cannot start a thread");

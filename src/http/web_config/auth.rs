@@ -1,10 +1,10 @@
-//! Names and passwords in requests.
+//! HTTP basic authentication.
 //!
-//! Bcrypt is slow by intent: it takes 50 ms of CPU time and more. It runs on no thread that serves
-//! or collects, one comparison at a time, and few may wait for theirs; what came of one is
-//! remembered, so that a scraper waits once. What is right and what is wrong are remembered apart:
-//! no number of guesses drives out who knew the password. A name that nobody has costs as much as
-//! one that somebody has.
+//! Bcrypt is slow by design: a comparison takes 50 ms of CPU time or more. Comparisons run one at
+//! a time on threads that neither serve nor collect, with few requests in the queue. Results are
+//! cached, so a scraper waits only once. Accepted and rejected credentials have separate caches,
+//! so no number of guesses evicts valid credentials. An unknown user name costs as much as a known
+//! one.
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
@@ -23,16 +23,16 @@ use tokio::sync::Semaphore;
 use super::{aside::aside, password_hash::PasswordHash};
 use crate::self_metrics::RejectReason;
 
-/// How many may wait for a comparison, with the one that is under way.
+/// Maximum number of pending comparisons, including the one in progress.
 const MAX_PENDING: usize = 16;
-/// How many results are remembered, of right ones and of wrong ones.
+/// Maximum number of cached results, for accepted and for rejected credentials each.
 const CACHE_CAPACITY: usize = 1_000;
 
 type CredentialKey = [u8; 32];
 
 #[derive(Debug)]
 pub(super) struct Authenticator {
-    /// Keeps others from knowing our keys.
+    /// Makes the cache keys unpredictable.
     salt: [u8; 16],
     accepted: Mutex<CredentialCache>,
     rejected: Mutex<CredentialCache>,
@@ -40,7 +40,7 @@ pub(super) struct Authenticator {
     pending: AtomicUsize,
 }
 
-/// The last so many keys.
+/// The most recent keys.
 #[derive(Debug, Default)]
 struct CredentialCache {
     keys: HashSet<CredentialKey>,
@@ -61,14 +61,14 @@ impl CredentialCache {
     }
 }
 
-/// One of those who wait.
+/// Counts one pending comparison.
 struct PendingGuard<'a>(&'a AtomicUsize);
 
 impl<'a> PendingGuard<'a> {
-    /// None if there are too many.
+    /// `None` if there are too many.
     fn try_enter(all: &'a AtomicUsize) -> Option<Self> {
         let before = all.fetch_add(1, Ordering::Relaxed);
-        // Counted before the look, so that it is counted down in either case.
+        // Created before the check, so that the counter is decremented in either case.
         let waiting = Self(all);
         (before < MAX_PENDING).then_some(waiting)
     }
@@ -94,7 +94,7 @@ impl Authenticator {
         })
     }
 
-    /// Whether the request has the name and the password of one of these users.
+    /// Checks that the request has the name and password of one of these users.
     pub(super) async fn authenticate(
         self: &Arc<Self>,
         users: &BTreeMap<String, PasswordHash>,
@@ -112,7 +112,7 @@ impl Authenticator {
         }
         let waiting = PendingGuard::try_enter(&self.pending).ok_or(RejectReason::Busy)?;
         let turn = Arc::clone(&self.verify_permits).acquire_owned().await;
-        // Another request with the same may have been before.
+        // A previous request may have had the same credentials.
         if let Some(result) = self.cached_result(key) {
             return result;
         }
@@ -127,7 +127,8 @@ impl Authenticator {
             list.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .insert(key);
-            // Not before: whoever asked may have gone, and the next must still wait.
+            // Not earlier: if the request is dropped, the next one must still wait for this
+            // comparison.
             drop(turn);
             is_right
         });
@@ -151,8 +152,8 @@ impl Authenticator {
         has(&self.rejected).then_some(Err(RejectReason::WrongPassword))
     }
 
-    /// A hash of nothing that somebody knows, as costly as that of one of the users: always the
-    /// same one for the same name.
+    /// A hash that matches no known password, with the cost of one of the users' hashes. The same
+    /// name always gets the same hash.
     fn decoy(&self, users: &BTreeMap<String, PasswordHash>, name: &[u8]) -> PasswordHash {
         let drawn = self.key(&[name]);
         let drawn = drawn.iter().fold(0usize, |sum, byte| {
@@ -174,7 +175,7 @@ impl Authenticator {
     }
 }
 
-/// What the request has for Basic authentication: a name and a password.
+/// The name and password of the request's basic authentication header.
 fn credentials(headers: &HeaderMap) -> Option<(Vec<u8>, Vec<u8>)> {
     let given = headers.get(AUTHORIZATION)?.as_bytes();
     let (scheme, rest) = given.split_at_checked(6)?;
@@ -241,7 +242,7 @@ mod tests {
     async fn only_correct_password_is_accepted() {
         let logins = Arc::new(Authenticator::new().unwrap());
         let users = users(&[("a", "one"), ("b", "two")]);
-        // Twice: what is remembered is the same.
+        // The cached result is the same as the first one.
         for _ in 0..2 {
             for (name, password, result) in [
                 ("a", "one", Ok(())),

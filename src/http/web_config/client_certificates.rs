@@ -1,7 +1,8 @@
-//! Whose connections are taken: the certificates that clients show.
+//! Verification of client certificates.
 //!
-//! `webpki` does the checking of chains. Of certificates that need not be signed by anybody, only
-//! that the client has their key is checked, as exporter-toolkit does; and of all of them, if a
+//! `webpki` verifies certificate chains. If certificates need not be signed by a CA, only
+//! possession of the private key is verified, as in exporter-toolkit. If a list of names is
+//! configured, any certificate must contain one of them.
 //! list is given, that a name in them is on it.
 
 use std::{net::IpAddr, sync::Arc};
@@ -19,11 +20,11 @@ use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
 #[derive(Debug)]
 pub(super) struct SanVerifier {
-    /// Who checks the chain, if anybody does.
+    /// Verifies the chain, if it has to be verified.
     pub chain: Option<Arc<dyn ClientCertVerifier>>,
-    /// Whether a client may show nothing.
+    /// Whether a client may omit its certificate.
     pub is_optional: bool,
-    /// None for all.
+    /// `None` allows all names.
     pub allowed_sans: Option<Vec<String>>,
     pub algorithms: WebPkiSupportedAlgorithms,
 }
@@ -44,7 +45,7 @@ impl SanVerifier {
     }
 }
 
-/// Says that no name of the certificate is on the list.
+/// Error for a certificate with no name on the list.
 #[derive(Debug)]
 struct SanNotAllowed;
 
@@ -58,7 +59,7 @@ impl std::error::Error for SanNotAllowed {}
 
 impl ClientCertVerifier for SanVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        // Whoever shows nothing has no name that is on the list.
+        // A client without a certificate has no name on the list.
         !self.is_optional || self.allowed_sans.is_some()
     }
 
@@ -110,7 +111,7 @@ impl ClientCertVerifier for SanVerifier {
     }
 }
 
-/// The alternative names in a certificate, written as Go writes them.
+/// The subject alternative names of a certificate, in Go's notation.
 pub(super) fn subject_alt_names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, Error> {
     let unread = || Error::InvalidCertificate(CertificateError::BadEncoding);
     let (_, certificate) = parse_x509_certificate(certificate).map_err(|_| unread())?;

@@ -1,4 +1,4 @@
-//! For `src/fuzzing`: any bytes as a web config, and as the certificate that a client shows.
+//! Fuzz targets: any bytes as a web config, and as a client certificate.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::{client_certificates, parse};
 
-/// A file; says how much it sets.
+/// Parses a file and returns the number of settings in it.
 pub(crate) fn file(bytes: &[u8]) -> usize {
     match parse(bytes, Path::new("/etc/strata")) {
         Ok(config) => {
@@ -14,11 +14,12 @@ pub(crate) fn file(bytes: &[u8]) -> usize {
             let said = [config.tls.is_some(), config.rate_limit.is_some()];
             let said = said.into_iter().filter(|it| *it).count();
             let said = said + config.headers.len() + config.users.len();
-            // What sets something is not taken for an empty file, which opens no door.
+            // A file with settings must not count as empty, because an empty one disables
+            // protection.
             assert!(said == 0 || !config.is_empty());
             said
         }
-        // It goes to a log.
+        // The error goes to the log.
         Err(wrong) => {
             let said = wrong.to_string();
             assert!(!said.contains('\n') && said.len() <= 8 * bytes.len() + 2000);
@@ -27,13 +28,13 @@ pub(crate) fn file(bytes: &[u8]) -> usize {
     }
 }
 
-/// A certificate; says how many names it has.
+/// Parses a certificate and returns the number of names in it.
 pub(crate) fn certificate(bytes: &[u8]) -> usize {
     let names = client_certificates::subject_alt_names(&CertificateDer::from_slice(bytes));
     let Ok(names) = names else {
         return 0;
     };
-    // An address is written in up to 39 bytes.
+    // An address is formatted with up to 39 bytes.
     let written: usize = names.iter().map(String::len).sum();
     assert!(written <= 20 * bytes.len());
     names.len()

@@ -1,6 +1,6 @@
-//! Cipher suites and curves by the names that Go gives them, as far as `rustls` with
-//! `ring` has them. What it does not have is old or rare, and named as such in the error: a
-//! server that quietly did without could not be reached, or by more than its owner thinks.
+//! Go's names of cipher suites and curves that `rustls` with `ring` supports. Unsupported ones are
+//! old or rare and cause an error that names them: if they were ignored, the server could be
+//! unreachable, or reachable by more clients than intended.
 
 use rustls::{
     CipherSuite, NamedGroup, SupportedCipherSuite,
@@ -10,15 +10,14 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::config_file::TlsVersion;
 
-/// A cipher suite.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Suite(pub SupportedCipherSuite);
 
-/// A curve for the exchange of keys.
+/// A key exchange group.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Curve(pub &'static dyn SupportedKxGroup);
 
-/// Those there are, in Go's order of preference.
+/// The supported suites, in Go's order of preference.
 const SUITES: [(&str, CipherSuite); 9] = [
     (
         "TLS_AES_128_GCM_SHA256",
@@ -58,7 +57,7 @@ const SUITES: [(&str, CipherSuite); 9] = [
     ),
 ];
 
-/// Those that Go has beside them.
+/// The suites that only Go supports.
 const UNSUPPORTED_SUITES: [&str; 8] = [
     "TLS_RSA_WITH_AES_128_CBC_SHA",
     "TLS_RSA_WITH_AES_256_CBC_SHA",
@@ -70,7 +69,7 @@ const UNSUPPORTED_SUITES: [&str; 8] = [
     "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
 ];
 
-/// Those there are, in Go's order of preference.
+/// The supported curves, in Go's order of preference.
 const CURVES: [(&str, NamedGroup); 3] = [
     ("X25519", NamedGroup::X25519),
     ("CurveP256", NamedGroup::secp256r1),
@@ -83,7 +82,6 @@ impl Suite {
         all.copied().find(|suite| suite.suite() == id).map(Self)
     }
 
-    /// All there are.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         SUITES.iter().filter_map(|(_, id)| Self::from_id(*id))
     }
@@ -102,7 +100,6 @@ impl Curve {
         all.copied().find(|group| group.name() == id).map(Self)
     }
 
-    /// All there are.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         CURVES.iter().filter_map(|(_, id)| Self::from_id(*id))
     }

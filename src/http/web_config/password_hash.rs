@@ -1,11 +1,11 @@
-//! What is kept of passwords.
+//! Bcrypt hashes of passwords.
 
 use std::fmt;
 
-/// More than this takes seconds of CPU time for each guess of anybody's.
+/// A higher cost takes seconds of CPU time for each guess.
 const MAX_COST: u32 = 16;
 
-/// What is kept of a password, as bcrypt writes it.
+/// A password hash in bcrypt's format.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct PasswordHash {
     text: String,
@@ -19,7 +19,7 @@ impl fmt::Debug for PasswordHash {
 }
 
 impl PasswordHash {
-    /// Reads one; the error does not show it.
+    /// Parses a hash. The error does not contain it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let parts: bcrypt::HashParts = text.parse().map_err(|_| {
             "not a hash of bcrypt's, which begins with $2a$, $2b$ or $2y$ and is 60 characters long"
@@ -35,7 +35,7 @@ impl PasswordHash {
 }
 
 impl PasswordHash {
-    /// What nobody's password is, as costly as another.
+    /// A hash that matches no known password, with the same cost as another.
     pub(super) fn decoy(like: Option<&Self>) -> Self {
         let cost = like.map_or(10, |like| like.cost);
         let text = format!("$2b${cost:02}$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi");
@@ -51,7 +51,7 @@ impl PasswordHash {
         self.cost
     }
 
-    /// Whether it is this password's. Slow by intent, and as slow for any password.
+    /// Whether the password matches. Slow by design, and equally slow for any password.
     pub(super) fn verify(&self, password: &[u8]) -> bool {
         bcrypt::verify(password, &self.text).unwrap_or(false)
     }

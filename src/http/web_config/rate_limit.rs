@@ -1,4 +1,4 @@
-//! How many requests are answered.
+//! Rate limit of requests.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::schema::RateLimit;
 
-/// A bucket of as many tokens as may be taken at once, into which another falls after every
-/// interval; kept as the moment at which it is full again.
+/// A token bucket with `burst` tokens that refills by one token per interval. Its state is the
+/// time at which it is full again.
 #[derive(Debug)]
 pub(super) struct TokenBucket {
     interval: Duration,

@@ -1,7 +1,7 @@
-//! The file's text: exporter-toolkit's schema, whose names and rules these are.
+//! Schema of the web config file, with the names and rules of exporter-toolkit.
 //!
-//! Not read are numbers where a duration is expected, which the toolkit's reader takes without a
-//! word.
+//! Unlike the toolkit, which silently accepts them, numbers are rejected where a duration is
+//! expected.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     duration,
 };
 
-/// Which headers may be set, and to what: to anything, if nothing is named.
+/// The headers that may be set, with their allowed values; an empty list allows any value.
 const ALLOWED_HEADERS: [(&str, &[&str]); 5] = [
     ("Content-Security-Policy", &[]),
     ("Strict-Transport-Security", &[]),
@@ -29,37 +29,37 @@ const ALLOWED_HEADERS: [(&str, &[&str]); 5] = [
     ("X-XSS-Protection", &[]),
 ];
 
-/// What the file says.
+/// The settings of a web config file.
 #[derive(Debug)]
 pub struct WebServerConfig {
-    /// None for plain HTTP.
+    /// `None` for plain HTTP.
     pub(super) tls: Option<TlsServerConfig>,
     pub(super) http2: bool,
-    /// Set on every answer.
+    /// Set on every response.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    /// Nobody is asked for a password if there are none.
+    /// If empty, no password is required.
     pub(super) users: BTreeMap<String, PasswordHash>,
     pub(super) rate_limit: Option<RateLimit>,
 }
 
-/// How connections are encrypted, and whose are taken.
+/// TLS settings and client authentication.
 #[derive(Debug)]
 pub(super) struct TlsServerConfig {
     pub cert: InlineOrFile,
     pub key: InlineOrFile,
     pub client_ca: Option<InlineOrFile>,
     pub client_auth: ClientAuth,
-    /// None for all.
+    /// `None` allows all names.
     pub allowed_sans: Option<Vec<String>>,
     pub min_version: TlsVersion,
     pub max_version: TlsVersion,
-    /// In order of preference; all there are, if none is named.
+    /// In order of preference; if empty, all supported suites.
     pub cipher_suites: Vec<Suite>,
     pub prefer_server_cipher_suites: bool,
     pub curve_preferences: Vec<Curve>,
 }
 
-/// What clients have to show.
+/// Which certificate a client has to present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientAuth {
     NoClientCert,
@@ -76,7 +76,7 @@ pub(super) struct RateLimit {
     pub burst: u32,
 }
 
-/// The whole file, as it is written.
+/// The structure of the whole file.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WebConfigDocument {
@@ -147,7 +147,8 @@ impl WebServerConfig {
     }
 }
 
-/// Reads the file's bytes. What it names is not opened; relative names are below `dir`.
+/// Parses the file's bytes. Referenced files are not opened; relative paths are resolved against
+/// `dir`.
 pub fn parse(bytes: &[u8], dir: &Path) -> Result<WebServerConfig, ConfigError> {
     let document: Option<WebConfigDocument> = parse_yaml(bytes)?;
     let document = document.unwrap_or_default();
@@ -293,7 +294,7 @@ fn parse_users(
     Ok(users)
 }
 
-/// None if the interval is 0, as it is without one.
+/// `None` if the interval is 0 or missing.
 fn parse_rate_limit(fields: RateLimitSection) -> Result<Option<RateLimit>, ConfigError> {
     let Some(interval) = fields.interval else {
         return Ok(None);
@@ -315,7 +316,7 @@ fn parse_rate_limit(fields: RateLimitSection) -> Result<Option<RateLimit>, Confi
 }
 
 impl ClientAuth {
-    /// Whether certificates that are shown have to be signed by the client CA.
+    /// Whether presented certificates have to be signed by the client CA.
     pub(super) fn verifies_chain(self) -> bool {
         matches!(
             self,
@@ -409,7 +410,7 @@ mod tests {
         );
     }
 
-    /// Files, and how what is said of them begins.
+    /// Invalid files, and the start of the error for each.
     const INVALID_CONFIGS: &[(&str, &str)] = &[
         ("tls_config: {}", "1:1: unknown field `tls_config`"),
         (

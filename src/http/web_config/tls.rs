@@ -1,7 +1,8 @@
-//! What `rustls` serves with, made of the file.
+//! The `rustls` configuration of a web config file.
 //!
-//! Sessions are not resumed: whoever scrapes keeps its connection, nothing is remembered of those
-//! who come and go, and a certificate that was taken off the list is looked at anew each time.
+//! Sessions are not resumed: scrapers keep their connections, no state is kept for clients that
+//! come and go, and a certificate that was removed from the list is checked again at each
+//! handshake.
 
 use std::sync::Arc;
 
@@ -20,15 +21,15 @@ use super::{
 };
 use crate::config_file::{ConfigError, ConfigReader, TlsVersion, certificates, certified_key};
 
-/// How to serve.
+/// TLS configuration of the server.
 #[derive(Debug, Clone)]
 pub(super) struct ServerTls {
     pub config: Arc<ServerConfig>,
-    /// Until when our own certificate holds, in seconds since 1970.
+    /// Expiry of the server's certificate, in seconds since 1970.
     pub cert_expires: i64,
 }
 
-/// Reads what the file names.
+/// Loads the files that the settings refer to.
 pub(super) fn load_server_tls(
     tls: &TlsServerConfig,
     http2: bool,
@@ -67,7 +68,7 @@ pub(super) fn load_server_tls(
     })
 }
 
-/// The suites of TLS 1.3 are all there, whatever is named: Go does so.
+/// All suites of TLS 1.3 are enabled regardless of the configured list, as in Go.
 fn crypto_provider(tls: &TlsServerConfig) -> CryptoProvider {
     let mut provider = ring::default_provider();
     let suites: Vec<Suite> = if tls.cipher_suites.is_empty() {
@@ -93,7 +94,7 @@ fn crypto_provider(tls: &TlsServerConfig) -> CryptoProvider {
     provider
 }
 
-/// Whose connections are taken; None for everybody's.
+/// The verifier of client certificates; `None` if clients are not asked for one.
 fn client_verifier(
     tls: &TlsServerConfig,
     provider: &Arc<CryptoProvider>,

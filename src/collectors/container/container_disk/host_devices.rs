@@ -1,16 +1,15 @@
-//! What whole devices did, whoever asked for it, from `/proc/diskstats`, documented in the
-//! kernel's `Documentation/admin-guide/iostats.rst`.
+//! I/O of whole devices by the whole machine, from `/proc/diskstats`, documented in the kernel's
+//! `Documentation/admin-guide/iostats.rst`.
 //!
-//! Shown as the root group's, to which all of the machine belongs; cAdvisor shows it as
-//! each container's too, and divides the milliseconds by 10^9. The devices are those that
-//! the collector `diskstats` takes by default: without partitions, so that a sum over
-//! devices has no request twice that the disk's own line has.
+//! The series belong to the root cgroup, which contains all of the machine. cAdvisor repeats them
+//! for each container, too, and divides the milliseconds by 10^9. The devices are those that the
+//! collector `diskstats` includes by default: without partitions, so that a sum over devices
+//! counts no request twice.
 //!
-//! `container_fs_reads_total` and `container_fs_writes_total`, and the bytes, are not taken
-//! from here where the kernel does not account block I/O of groups. They would not mean
-//! the same: a group's are counted as they are asked for, those of a device as they are
-//! done, after many were merged into one. And they would fall back when the kernel begins
-//! to account.
+//! `container_fs_reads_total`, `container_fs_writes_total` and the bytes are not taken from here
+//! if the kernel does not account block I/O of cgroups, because their meaning differs: a cgroup's
+//! requests are counted when they are submitted, a device's when they complete, after many were
+//! merged. The counters would also drop when the kernel starts to account.
 
 use super::{
     DEVICE_IO_CURRENT, DEVICE_IO_SECONDS, DEVICE_IO_WEIGHTED_SECONDS, DEVICE_READ_SECONDS,
@@ -23,7 +22,7 @@ use crate::{
     sources::{DiskCounters, Text},
 };
 
-/// What a column counts.
+/// The unit of a column.
 #[derive(Clone, Copy)]
 enum DeviceColumnUnit {
     Count,
@@ -31,7 +30,7 @@ enum DeviceColumnUnit {
 }
 use DeviceColumnUnit::{Count, Millisecond};
 
-/// The columns after the device's name; those of completed requests are left out.
+/// The columns after the device's name. Those of completed requests are left out.
 const COLUMNS: [Option<(&Metric<1>, DeviceColumnUnit)>; 11] = [
     None,
     Some((&DEVICE_READS_MERGED, Count)),
@@ -46,7 +45,7 @@ const COLUMNS: [Option<(&Metric<1>, DeviceColumnUnit)>; 11] = [
     Some((&DEVICE_IO_WEIGHTED_SECONDS, Millisecond)),
 ];
 
-/// Adds what the devices did that are disks.
+/// Adds the counters of the devices that are disks.
 pub(super) fn add_devices(
     out: &mut Families,
     root_base: &BaseLabels,
@@ -58,7 +57,7 @@ pub(super) fn add_devices(
         let Some(disk) = disk.filter(|disk| is_disk(disk.name)) else {
             continue;
         };
-        // A partition of a very old kernel has other columns.
+        // Partitions have other columns on very old kernels.
         if disk.columns.len() < COLUMNS.len() {
             continue;
         }

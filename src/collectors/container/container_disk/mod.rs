@@ -1,13 +1,12 @@
-//! What containers read from and write to block devices: `io.stat`, or version 1's
-//! `blkio.*`.
+//! Block I/O of containers: `io.stat`, or `blkio.*` of cgroup version 1.
 //!
-//! Only what the group itself did, where cAdvisor mixes in what `/proc/diskstats` says of
-//! whole devices. That is the machine's, and stands in families that have nothing else, of
-//! the root alone: see [`devices`].
+//! A cgroup's series include only its own I/O, whereas cAdvisor mixes in the counters of whole
+//! devices from `/proc/diskstats`. Those concern the whole machine and have families of their own,
+//! exposed for the root cgroup alone: see [`host_devices`].
 //!
-//! What version 1's files of the BFQ scheduler know beyond bytes and requests
-//! (merged requests, sectors, queues, times) is not read: they are empty unless the
-//! kernel was built to debug that scheduler.
+//! Of the BFQ scheduler's files in version 1, only bytes and requests are read. The others (merged
+//! requests, sectors, queues, times) are empty unless the kernel was built to debug that
+//! scheduler.
 
 mod host_devices;
 
@@ -110,7 +109,7 @@ impl Collector for ContainerDisk {
                 add_block_io(&mut out, base_labels(workload), &io, |major, minor| {
                     disks.get(snapshot, major, minor).clone()
                 });
-                // One that counts shows that the kernel does.
+                // One cgroup with counters proves that the kernel accounts block I/O.
                 accounted = accounted.max(io.is_accounted);
             }
             if group.path() == "/"
@@ -136,7 +135,7 @@ fn add_block_io(
     if io.is_accounted == Some(false) {
         return;
     }
-    // Without a device the group was idle, if that can be told.
+    // No devices means that the cgroup was idle, if the kernel is known to account block I/O.
     let is_accounted = io.is_accounted == Some(true) || !io.devices.is_empty();
     let mut sums = [is_accounted.then_some(0_u64); 4];
     for device in &io.devices {
@@ -176,7 +175,7 @@ fn add_block_io(
     }
 }
 
-/// What was done to one device, in the order of the sums.
+/// The counters of one device, in the order of the sums.
 fn counts(device: &DeviceIo) -> [(&'static Metric<1>, Option<u64>); 4] {
     [
         (&READ_BYTES, device.read_bytes),

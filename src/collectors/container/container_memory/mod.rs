@@ -1,15 +1,15 @@
-//! What containers have in memory: `memory.stat` and the files beside it, documented in
+//! Memory of containers: `memory.stat` and the files beside it, documented in
 //! `Documentation/admin-guide/cgroup-v1/memory.rst` and `cgroup-v2.rst`.
 //!
-//! Where cAdvisor says 0 for what a version or kernel does not tell, here is nothing.
+//! Values that a version or kernel does not report are absent, where cAdvisor exposes 0.
 //!
-//! Page faults are the one family whose label needs a decision. cAdvisor shows one number
-//! as scope `container` and as `hierarchy`. Version 1 has two, and each goes where it
-//! belongs. Version 2 has that of the hierarchy alone. It is shown as `container` too where
-//! the group is a container, because all that runs in a container belongs to it, and boards
-//! select that scope; for slices and services, where it could be wrong, it is not.
+//! Page faults need a decision about their label. cAdvisor exposes one number both as scope
+//! `container` and as `hierarchy`. Version 1 has two numbers, and each is exposed under its own
+//! scope. Version 2 has only the number of the hierarchy. If the cgroup is a container, it is
+//! exposed as `container`, too, because everything that runs in a container belongs to it and
+//! dashboards select that scope. For slices and services, where it could be wrong, it is not.
 //!
-//! OOM kills are counted in here, for they come from the same reading.
+//! OOM kills are counted here because they come from the same files.
 
 mod oom;
 
@@ -110,7 +110,7 @@ impl Collector for ContainerMemory {
         let mut out = Families::default();
         let inventory = snapshot.workloads()?;
         let mut limits = snapshot.memory_limits()?.iter();
-        // Held while reading, so that of two scrapes at a time none sees counts step back.
+        // Held while reading, so that concurrent scrapes never see a count decrease.
         let mut oom_kills = self
             .oom_kills
             .lock()
@@ -184,7 +184,7 @@ fn add_memory(out: &mut Families, base: &BaseLabels, memory: &CgroupMemory, is_c
     }
 }
 
-/// The limit, and how much of it is used.
+/// Adds the limit and its utilization.
 #[expect(
     clippy::cast_precision_loss,
     reason = "Prometheus stores every value as a float anyway"

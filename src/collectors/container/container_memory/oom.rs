@@ -1,13 +1,13 @@
-//! OOM kills of a container, over its restarts.
+//! OOM kills of a container, accumulated over its restarts.
 //!
-//! The kernel's count dies with the group, and the group dies with the container's first
-//! process, which is often the one that is killed. So growth of that count is added up
-//! here, and so are the engine's out-of-memory events, but for those that tell of what the
-//! kernel has counted: they come a little later.
+//! The kernel's count is lost with the cgroup, and the cgroup is removed when the container's
+//! first process ends, which is often the one that is killed. So this module adds up the growth of
+//! the kernel's count and the engine's out-of-memory events, except events for kills that the
+//! kernel has already counted: the events arrive a little later.
 //!
-//! A restart shows in a count that falls back, or in a scrape in which there is no group.
-//! One between two scrapes, after which the count is as high as before, shows only in what
-//! the engine says. Podman says nothing.
+//! A restart is detected by a count that decreases, or by a scrape without a cgroup. A restart
+//! between two scrapes, after which the count is as high as before, shows only in the engine's
+//! events. Podman sends none.
 
 use std::{
     collections::HashMap,
@@ -16,11 +16,10 @@ use std::{
 
 use crate::sources::{engine, workloads::Workload};
 
-/// How long after the kernel an engine may tell of a kill.
+/// Maximum delay of an engine's event after the kernel counted the kill.
 const MAX_EVENT_DELAY: Duration = Duration::from_secs(10);
 
-/// The containers that had a count, by id. There are as many as are known or not gone for
-/// long.
+/// Counts by container id, for current containers and those that went a short time ago.
 #[derive(Debug)]
 pub(super) struct OomKills {
     by_id: HashMap<String, KillCount>,
@@ -31,18 +30,19 @@ pub(super) struct OomKills {
 #[derive(Debug)]
 struct KillCount {
     total: u64,
-    /// The kernel's count when last read; 0 once the group is gone.
+    /// The kernel's count at the last read; 0 once the cgroup is gone.
     last_kernel: u64,
-    /// The most that the engine told of.
+    /// The highest number of events that the engine reported.
     engine_events: u64,
-    /// Kills that the kernel counted and the engine may still tell of, until when.
+    /// Kills that the kernel counted and for which an engine event may still arrive, and until
+    /// when.
     pending: (u64, Instant),
-    /// When it was last seen.
+    /// Number of the scrape that last counted it.
     generation: u64,
 }
 
 impl KillCount {
-    /// Takes in what both say now.
+    /// Adds the growth of both counts.
     fn update(&mut self, has_group: bool, kernel: Option<u64>, engine_events: u64, now: Instant) {
         if let Some(count) = kernel {
             let grown = count.checked_sub(self.last_kernel).unwrap_or(count);
@@ -55,7 +55,7 @@ impl KillCount {
                 self.pending = (self.pending.0.saturating_add(grown), now + MAX_EVENT_DELAY);
             }
         } else if has_group {
-            // What the engine tells of now the kernel may have counted: later.
+            // The kernel may have counted the kills behind new events: left for a later scrape.
             return;
         } else {
             self.last_kernel = 0;
@@ -81,14 +81,13 @@ impl OomKills {
         }
     }
 
-    /// Begins a scrape.
     pub(super) fn begin_scrape(&mut self, now: Instant) {
         self.generation = self.generation.wrapping_add(1);
         self.now = now;
     }
 
-    /// How many there were, given what the kernel says now; nothing where nobody said
-    /// anything. For what is no container that is what the kernel says.
+    /// Total kills, updated with the kernel's current count; `None` if neither the kernel nor the
+    /// engine reports a count. For a cgroup that is not a container, the kernel's count.
     pub(super) fn count(&mut self, workload: &Workload, kernel: Option<u64>) -> Option<u64> {
         let Some(id) = container_id(workload) else {
             return kernel;
@@ -126,8 +125,8 @@ impl OomKills {
         Some(total)
     }
 
-    /// Ends a scrape: forgets the containers that were not counted in it and are not among
-    /// those that went a short time ago, which may come back.
+    /// Ends a scrape: removes containers that were not counted in it, unless they went a short
+    /// time ago and may come back.
     pub(super) fn end_scrape<'a>(&mut self, gone: impl Iterator<Item = &'a Workload>) {
         for id in gone.filter_map(container_id) {
             if let Some(kills) = self.by_id.get_mut(id)
@@ -142,7 +141,7 @@ impl OomKills {
     }
 }
 
-/// The id of the container that it is.
+/// The container id of the workload, if it is a container.
 fn container_id(workload: &Workload) -> Option<&str> {
     match (&workload.container, &workload.runtime_id) {
         (Some((_, container)), _) => Some(&container.id),
@@ -151,7 +150,7 @@ fn container_id(workload: &Workload) -> Option<&str> {
     }
 }
 
-/// The events that its engine told of. Podman tells of none, so that its 0 says nothing.
+/// OOM events reported by the engine. Podman reports none, so its 0 means unknown.
 fn engine_events(workload: &Workload) -> Option<u64> {
     let (kind, container) = workload.container.as_ref()?;
     let events = container.oom_events;
@@ -165,7 +164,7 @@ mod tests {
     const RUNS: bool = true;
     const ENDED: bool = false;
 
-    /// What is counted in one scrape after the other, a second apart.
+    /// The totals of consecutive scrapes, one second apart.
     fn counted(scrapes: &[(bool, Option<u64>, Option<u64>)]) -> Vec<Option<u64>> {
         counted_every(Duration::from_secs(1), scrapes)
     }
@@ -228,7 +227,7 @@ mod tests {
             (RUNS, Some(1), Some(1)),
         ]);
         assert_eq!(child, [0, 1, 1].map(Some));
-        // Not even if it was seen first when the engine had not told of it yet.
+        // The same if the first scrape saw the kill before the engine reported it.
         let fresh = counted(&[(RUNS, Some(1), Some(0)), (RUNS, Some(1), Some(1))]);
         assert_eq!(fresh, [1, 1].map(Some));
         let unread = counted(&[

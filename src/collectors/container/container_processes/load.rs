@@ -1,9 +1,8 @@
-//! How many threads of a group run or wait for a disk, averaged over about 10 seconds, by
-//! cAdvisor's formula: with each count what was before fades by `exp(-interval / 10 s)`.
+//! Threads of a cgroup that run or wait for a disk, averaged over about 10 seconds by cAdvisor's
+//! formula: with each count, the previous average decays by `exp(-interval / 10 s)`.
 //!
-//! cAdvisor counts in its own beat and takes the interval for granted. Here the beat is
-//! that of the scrapes, and the interval what it was. At the first sight of a group there
-//! is a count and no average.
+//! cAdvisor counts at its own fixed interval. Here scrapes set the interval, and the formula uses
+//! the measured one. The first scrape of a cgroup has a count but no average.
 
 use std::{sync::Arc, time::Instant};
 
@@ -13,28 +12,27 @@ use crate::{
     sources::cgroup::Cgroup,
 };
 
-/// The time in which what was fades to 1/e.
+/// The time in which the previous average decays to 1/e.
 const DECAY_SECONDS: f64 = 10.0;
 
-/// The averages of all groups that are shown.
+/// The averages of all exposed cgroups.
 #[derive(Debug, Default)]
 pub(super) struct GroupLoads(PerGroup<Option<GroupLoad>>);
 
 #[derive(Debug, Clone, Copy)]
 struct GroupLoad {
-    /// When it was counted last.
+    /// Time of the last count.
     counted_at: Instant,
     running: f64,
     uninterruptible: f64,
 }
 
 impl GroupLoads {
-    /// Begins a scrape.
     pub(super) fn begin_scrape(&mut self) {
         self.0.begin_scrape();
     }
 
-    /// Adds the averages of a group whose threads are in these states.
+    /// Adds the averages of a cgroup whose threads are in these states.
     pub(super) fn add_load(
         &mut self,
         out: &mut Families,
@@ -53,7 +51,7 @@ impl GroupLoads {
         }
     }
 
-    /// Ends a scrape: forgets the groups that had no count in it.
+    /// Ends a scrape: removes the cgroups that were not counted in it.
     pub(super) fn end_scrape(&mut self) {
         self.0.remove_unused();
     }
@@ -70,7 +68,7 @@ impl GroupLoad {
         }
     }
 
-    /// The average, given what it was before.
+    /// The new average from this count and the previous average.
     fn averaged_with(self, before: &Self) -> Self {
         let interval = self.counted_at.saturating_duration_since(before.counted_at);
         let decay = (-interval.as_secs_f64() / DECAY_SECONDS).exp();
@@ -108,7 +106,7 @@ mod tests {
         is(idle(0).averaged_with(&busy), [3000, 2000]);
         is(idle(10).averaged_with(&busy), [1104, 736]);
         is(idle(600).averaged_with(&busy), [0, 0]);
-        // Counting more often comes to the same.
+        // Counting more often gives the same result.
         let often = idle(10).averaged_with(&idle(7).averaged_with(&idle(3).averaged_with(&busy)));
         is(often, [1104, 736]);
         let steady = GroupLoad::from_thread_states(&['R'], at(9))

@@ -1,12 +1,12 @@
-//! What the processes of containers are and have open: `cgroup.procs`, and of each
-//! process its files below `/proc/PID`, documented in `proc(5)`.
+//! Processes of containers and what they have open: `cgroup.procs`, and for each process its files
+//! below `/proc/PID`, documented in `proc(5)`.
 //!
-//! Off unless asked for: every process is looked at. A sum that lacks one of its parts
-//! would be wrong, so what one process must not tell costs the sum of its group.
+//! Off by default, because it reads every process. A partial sum would be wrong, so if one process
+//! may not be read, its cgroup has no sum.
 //!
-//! `container_referenced_bytes` is from `smaps_rollup`, for which the kernel visits every
-//! page. cAdvisor can be told to write to `clear_refs` now and then, so that the number
-//! begins anew; we only read.
+//! `container_referenced_bytes` comes from `smaps_rollup`, for which the kernel visits every page.
+//! cAdvisor can be configured to write to `clear_refs` periodically to reset the value; this
+//! collector only reads.
 
 mod load;
 mod per_group;
@@ -63,8 +63,8 @@ metrics! {
     RUN_PERIODS: Counter = "container_cpu_schedstat_run_periods_total" base CGROUP [];
 }
 
-/// States as cAdvisor names them, and the kernel's letters for them. Others are those of
-/// idle kernel threads and of what has ended.
+/// cAdvisor's names of thread states, and the kernel's letters for them. The other letters belong
+/// to idle kernel threads and to threads that ended.
 const STATES: [(&str, &[char]); 4] = [
     ("sleeping", &['S']),
     ("running", &['R']),
@@ -77,19 +77,21 @@ const STATES: [(&str, &[char]); 4] = [
 #[group(skip)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct ContainerProcessesFlags {
-    /// Count the files that processes of containers have open.
+    /// Count the open file descriptors of the processes.
     #[arg(long = "collector.container_processes.file-descriptors", default_value_t = true, action = ArgAction::Set)]
     container_processes_file_descriptors: bool,
-    /// Count the sockets that they have open, looking at each open file.
+    /// Count the open sockets of the processes, which reads each open file descriptor.
     #[arg(long = "collector.container_processes.sockets", default_value_t = false, action = ArgAction::Set)]
     container_processes_sockets: bool,
-    /// Count their threads by state, and average those that run or wait for a disk, looking at each thread.
+    /// Count the threads of the processes by state, and average those that run or wait for a disk,
+    /// which reads each thread.
     #[arg(long = "collector.container_processes.tasks-state", default_value_t = false, action = ArgAction::Set)]
     container_processes_tasks_state: bool,
-    /// Add up the memory that they used lately; dear, as the kernel looks at every page.
+    /// Add up the memory that the processes referenced recently; expensive, as the kernel visits
+    /// every page.
     #[arg(long = "collector.container_processes.referenced", default_value_t = false, action = ArgAction::Set)]
     container_processes_referenced: bool,
-    /// Add up how their main threads ran and waited for a CPU.
+    /// Add up the run time and CPU wait time of the main threads of the processes.
     #[arg(long = "collector.container_processes.schedstat", default_value_t = false, action = ArgAction::Set)]
     container_processes_schedstat: bool,
 }
@@ -141,8 +143,7 @@ impl Collector for ContainerProcesses {
 }
 
 impl ContainerProcesses {
-    /// Adds what is said of the processes. Returns the states of their threads, if these
-    /// were to be counted and could be.
+    /// Adds the metrics of the processes. Returns the states of their threads if enabled and read.
     fn add_processes(
         &self,
         out: &mut Families,
@@ -151,7 +152,7 @@ impl ContainerProcesses {
         pids: &[u32],
     ) -> Option<Vec<char>> {
         out.add_with(&PROCESSES, base, [], pids.len());
-        // Such as are in no namespace that we see.
+        // Pid 0 stands for a process outside the PID namespaces visible to the exporter.
         if pids.contains(&0) {
             return None;
         }
@@ -196,7 +197,7 @@ impl ContainerProcesses {
     }
 }
 
-/// What has ended meanwhile is no part of any sum.
+/// Drops a process that ended meanwhile from the sum.
 fn ignore_gone<T>(read: Result<T>) -> Option<Result<T>> {
     match read {
         Err(error) if error.is_gone() => None,
@@ -212,7 +213,7 @@ fn sum_over(processes: &[Process], read: impl Fn(&Process) -> Result<u64>) -> Re
         .try_fold(0_u64, |sum, count| Ok(sum.saturating_add(count?)))
 }
 
-/// Nothing where no process says it, as on kernels before 4.14 and of kernel threads.
+/// `None` if no process reports the value, as on kernels before 4.14 and for kernel threads.
 fn sum_referenced(processes: &[Process], deadline: Instant) -> Result<Option<u64>> {
     let mut sum = processes.is_empty().then_some(0_u64);
     for process in processes {

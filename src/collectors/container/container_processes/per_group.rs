@@ -1,4 +1,4 @@
-//! What is kept of groups from scrape to scrape.
+//! State of cgroups that persists between scrapes.
 
 use std::{
     collections::HashMap,
@@ -7,14 +7,14 @@ use std::{
 
 use crate::sources::cgroup::Cgroup;
 
-/// Something of each group. It goes with the group: of one that was made anew under the
-/// same name nothing is kept.
+/// A value for each cgroup, dropped with the cgroup: one recreated under the same name starts with
+/// the default.
 #[derive(Debug)]
 pub(super) struct PerGroup<T>(HashMap<usize, PerGroupEntry<T>>);
 
 #[derive(Debug)]
 struct PerGroupEntry<T> {
-    /// While this is held, no other group is in its place, by which it is known.
+    /// Keeps the allocation, so that no other cgroup gets its address, which is the key.
     _group: Weak<Cgroup>,
     is_used: bool,
     value: T,
@@ -27,7 +27,7 @@ impl<T> Default for PerGroup<T> {
 }
 
 impl<T: Default> PerGroup<T> {
-    /// What is kept of this one.
+    /// The value of this cgroup, created if missing.
     pub(super) fn get_or_default(&mut self, group: &Arc<Cgroup>) -> &mut T {
         let entry = self.0.entry(Arc::as_ptr(group).addr());
         let entry = entry.or_insert_with(|| PerGroupEntry {
@@ -39,19 +39,18 @@ impl<T: Default> PerGroup<T> {
         &mut entry.value
     }
 
-    /// Begins a scrape.
+    /// Marks all entries as unused.
     pub(super) fn begin_scrape(&mut self) {
         for entry in self.0.values_mut() {
             entry.is_used = false;
         }
     }
 
-    /// Forgets the groups that were not asked for since the scrape began.
+    /// Removes the cgroups that were not used since the scrape began.
     pub(super) fn remove_unused(&mut self) {
         self.0.retain(|_, kept| kept.is_used);
     }
 
-    /// What is kept of all.
     pub(super) fn values(&self) -> impl Iterator<Item = &T> {
         self.0.values().map(|kept| &kept.value)
     }
@@ -79,7 +78,7 @@ mod tests {
         kept.begin_scrape();
         assert_eq!(*kept.get_or_default(&group()), 7);
         let dir = scrapes().roots().sysfs.join("fs/cgroup/a");
-        // Made before the other is gone, so that it cannot have its number.
+        // Created before the other is removed, so that it cannot reuse the inode number.
         fs::create_dir(dir.with_file_name("b")).unwrap();
         fs::remove_dir_all(&dir).unwrap();
         fs::rename(dir.with_file_name("b"), &dir).unwrap();

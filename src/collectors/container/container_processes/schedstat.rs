@@ -1,13 +1,13 @@
-//! How processes of containers came by the CPUs: `/proc/PID/schedstat`, documented in
+//! Scheduler statistics of processes of containers: `/proc/PID/schedstat`, documented in
 //! `Documentation/scheduler/sched-stats.rst`.
 //!
-//! As cAdvisor has it: a sum over the processes of a group and of those below it, of each
-//! its main thread, as the file knows no other, and over what processes had that have
-//! ended, as far as a scrape saw them. So the sums never step back.
+//! As in cAdvisor, the sum covers the processes of a cgroup and its descendants, and of each
+//! process only the main thread, the only one in that file. It also includes the last values of
+//! processes that ended, as far as a scrape saw them, so sums never decrease.
 //!
-//! A process that is not found in its group any more has not always ended: it may have
-//! moved away, also while we looked, and would be counted twice if it were found again.
-//! As long as it lives, what it last had stands for it.
+//! A process that is missing from its cgroup has not always ended: it may have moved, even during
+//! the scan, and would count twice if it were found again. While it lives, its last values are
+//! used.
 
 use std::{
     cell::Cell,
@@ -29,40 +29,40 @@ use crate::{
     },
 };
 
-/// No more processes than this are remembered, each once for every group that it is in or
-/// below.
+/// Maximum number of remembered processes; each counts once for every cgroup that contains it
+/// directly or through a descendant.
 const MAX_PROCESSES: usize = 1 << 17;
 
-/// What is remembered of all groups that are shown.
+/// The state of all exposed cgroups.
 #[derive(Debug, Default)]
 pub(super) struct GroupSchedStats {
     groups: PerGroup<TrackedGroup>,
-    /// How many processes are remembered.
+    /// Number of remembered processes.
     process_count: usize,
     generation: u64,
 }
 
-/// What is remembered of a group.
+/// The state of one cgroup.
 #[derive(Debug, Default)]
 struct TrackedGroup {
-    /// What processes had that have ended.
+    /// Sum of the last values of processes that ended.
     ended_total: ThreadSchedStat,
     living: HashMap<u32, TrackedProcess>,
-    /// Whether there are processes that could not be read in this scrape.
+    /// Whether a process could not be read in this scrape.
     is_partial: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct TrackedProcess {
-    /// When it was started, in ticks since boot.
+    /// Start time in ticks since boot.
     started: u64,
     stat: ThreadSchedStat,
-    /// The scrape that saw it last.
+    /// Number of the last scrape that saw it.
     generation: u64,
 }
 
 impl GroupSchedStats {
-    /// Adds the sums of all groups that are there.
+    /// Adds the sums of all current cgroups.
     pub(super) fn add_totals(
         &mut self,
         out: &mut Families,
@@ -91,7 +91,8 @@ impl GroupSchedStats {
                         return;
                     }
                     match read_process(snapshot, pid) {
-                        // Such as are in no namespace that we see.
+                        // Pid 0 stands for a process outside the PID namespaces visible to the
+                        // exporter.
                         _ if pid == 0 => self.mark_partial(out, &groups, None),
                         Ok((started, stat)) => self.record(out, &groups, pid, started, stat),
                         Err(error) if error.is_gone() => {}
@@ -111,7 +112,7 @@ impl GroupSchedStats {
             let total = tracked.total(self.generation, |pid, started| {
                 is_alive(snapshot, pid, started)
             });
-            // Of no process, or of a kernel that does not count: it is not known to be 0.
+            // No process, or a kernel that does not count: unknown, not 0.
             if tracked.is_partial || total == ThreadSchedStat::default() {
                 continue;
             }
@@ -122,7 +123,7 @@ impl GroupSchedStats {
         }
     }
 
-    /// Begins a scrape in which there are these groups.
+    /// Begins a scrape with these cgroups.
     fn begin_scrape<'a>(&mut self, groups: impl Iterator<Item = &'a Arc<Cgroup>>) {
         self.generation = self.generation.wrapping_add(1);
         self.groups.begin_scrape();
@@ -133,7 +134,7 @@ impl GroupSchedStats {
         self.process_count = self.groups.values().map(|known| known.living.len()).sum();
     }
 
-    /// Notes what a process has, of all groups that it is in or below.
+    /// Records the values of a process for all cgroups that contain it.
     fn record(
         &mut self,
         out: &mut Families,
@@ -160,7 +161,7 @@ impl GroupSchedStats {
         }
     }
 
-    /// Notes that sums of these groups would lack something.
+    /// Marks the sums of these cgroups as incomplete, and records the error once.
     fn mark_partial(&mut self, out: &mut Families, groups: &[&Arc<Cgroup>], error: Option<Error>) {
         let mut is_new = false;
         for group in groups {
@@ -173,7 +174,8 @@ impl GroupSchedStats {
 }
 
 impl TrackedGroup {
-    /// Notes what a process has, and says whether it is new; nothing if there is no room.
+    /// Records the values of a process. Returns whether it is new, or `None` if there is no
+    /// capacity.
     fn record(&mut self, pid: u32, process: TrackedProcess, has_capacity: bool) -> Option<bool> {
         match self.living.entry(pid) {
             Entry::Occupied(mut known) => {
@@ -191,7 +193,7 @@ impl TrackedGroup {
         }
     }
 
-    /// What all had that were ever seen, once those of this scrape were.
+    /// Sum over all processes ever seen, after those of this scrape were recorded.
     fn total(&mut self, generation: u64, is_alive: impl Fn(u32, u64) -> bool) -> ThreadSchedStat {
         let ended_total = &mut self.ended_total;
         let mut total = ThreadSchedStat::default();
@@ -210,9 +212,9 @@ impl TrackedGroup {
 }
 
 impl TrackedProcess {
-    /// Whether it is the same that was seen before. Where another thread than the main one
-    /// executes a program it takes the main one's place, number and time of start, but
-    /// counts for itself.
+    /// Whether this is the process that was seen before. If a thread other than the main one
+    /// executes a program, it takes over the main thread's place, pid and start time, but has
+    /// counters of its own.
     fn is_continuation_of(&self, before: &Self) -> bool {
         let (now, then) = (&self.stat, &before.stat);
         self.started == before.started
@@ -235,7 +237,7 @@ fn read_process(snapshot: &Snapshot, pid: u32) -> Result<(u64, ThreadSchedStat)>
     Ok((process.start_time()?, process.schedstat()?))
 }
 
-/// What cannot be read has not ended for sure.
+/// A process that cannot be read may still be alive.
 fn is_alive(snapshot: &Snapshot, pid: u32, started: u64) -> bool {
     match snapshot
         .process(pid)
@@ -297,7 +299,7 @@ mod tests {
         record_one(&mut known, 1, 7, 70, 3);
         record_one(&mut known, 2, 7, 71, 4);
         assert_eq!(known.total(2, GONE), stat(7));
-        // The place of its main thread was taken.
+        // Another thread took the place of the main thread.
         record_one(&mut known, 3, 7, 71, 1);
         assert_eq!(known.total(3, GONE), stat(8));
     }
@@ -370,7 +372,7 @@ mod tests {
                 r#"container_cpu_schedstat_run_periods_total{id="/"} 327"#,
             ]
         );
-        // One ends, one is another's number by now, and one moves out of sight.
+        // One process ends, one pid is reused, and one process moves out of sight.
         machine.remove("proc/3");
         write(&machine, 2, 10, "1 1 1\n");
         machine.write(&procs(""), "");
@@ -387,13 +389,13 @@ mod tests {
         write(&machine, 1, 9, "1000000001 6 8\n");
         assert_eq!(lines(&mut stats, &scrapes()), both(329, 321));
         assert_eq!(stats.process_count, 1 + 3 + 1 - 1);
-        // What cannot be read costs the sums that it is part of.
+        // A process that cannot be read removes the sums that would include it.
         write(&machine, 2, 10, "x\n");
         let root = (vec![], 1);
         assert_eq!(lines(&mut stats, &scrapes()), root);
         write(&machine, 2, 10, "2 2 2\n");
         assert_eq!(lines(&mut stats, &scrapes()), both(330, 322));
-        // The groups go, and all that was known of them.
+        // When cgroups are removed, their state is removed.
         machine.remove("sys/fs/cgroup/system.slice");
         machine.remove("proc/2");
         lines(&mut stats, &scrapes());

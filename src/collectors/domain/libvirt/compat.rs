@@ -1,31 +1,32 @@
-//! Whose names and labels there are where exporters for libvirt differ.
+//! Selection of metric names and labels where libvirt exporters differ.
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-/// The names of one exporter.
+/// A libvirt exporter whose names can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Compat {
-    /// Those of inovex's exporter, version 2.
+    /// Names of inovex's exporter, version 2.
     Inovex,
-    /// Those of Tinkoff's exporter that differ.
+    /// Names of Tinkoff's exporter that differ from inovex's.
     Tinkoff,
-    /// Those of kumina's exporter, 0.2.0, whose labels exclude all others.
+    /// Names and labels of kumina's exporter, 0.2.0; excludes the others.
     Kumina,
 }
 
-/// Which names there are beside those that all have in common.
+/// The names that are exposed in addition to the common ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct CompatNames {
-    /// Those that inovex has, and others have otherwise.
+    /// inovex's names for metrics that other exporters name differently.
     pub inovex: bool,
-    /// Those that Tinkoff has for what inovex has, too.
+    /// Tinkoff's names for metrics that inovex's exporter has, too.
     pub tinkoff: bool,
-    /// Those that kumina alone has; and its labels on those that all have.
+    /// Names that only kumina's exporter has, and its labels on the common metrics.
     pub kumina: bool,
 }
 
 impl CompatNames {
-    /// Those that a flag asks for. What kumina does not have is called as inovex calls it.
+    /// The names for the values of the flag. Metrics that kumina's exporter does not have get
+    /// inovex's names.
     pub(super) fn from_compat(compat: &[Compat]) -> Result<Self, String> {
         let kumina = compat.contains(&Compat::Kumina);
         if kumina && compat.iter().any(|each| *each != Compat::Kumina) {
@@ -39,7 +40,7 @@ impl CompatNames {
     }
 }
 
-/// The flag of the `libvirt` collector, for another that heeds it and has none itself.
+/// The flag of the `libvirt` collector, for another collector that depends on it.
 #[derive(Debug)]
 pub(in super::super) struct SharedFlags(Vec<Compat>);
 

@@ -1,4 +1,4 @@
-//! How libvirt was reached, and what was there.
+//! State of the connection to libvirt, and the versions and host it reports.
 
 use crate::{
     error::Error,

@@ -1,4 +1,4 @@
-//! CPU time of a virtual machine: of all it runs on the host, and of each virtual CPU.
+//! CPU time of a virtual machine: of everything it runs on the host, and of each virtual CPU.
 
 use super::labels::{DOMAIN, LabelledDomain};
 use crate::{family::Families, metrics};
@@ -96,7 +96,7 @@ mod tests {
                     cpu: Some(6),
                     kvm: Vec::new(),
                 },
-                // What libvirt says while the monitor is busy.
+                // libvirt returns this while the monitor is busy.
                 Vcpu {
                     number: 3,
                     delay: time(500),

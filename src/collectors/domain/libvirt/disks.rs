@@ -1,6 +1,6 @@
 //! Disks of a virtual machine.
 //!
-//! A drive without a medium is described and not counted: libvirt says 0 of it.
+//! A drive without a medium has an info series but no counters: libvirt reports 0 for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -79,13 +79,13 @@ pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {
     add_io_errors(out, labelled, &counted);
 }
 
-/// Errors, where anybody tells of them.
+/// I/O errors, if the daemon reports them.
 fn add_io_errors(out: &mut Families, labelled: &LabelledDomain<'_>, counted: &[&str]) {
     let lifecycle = labelled.domain.lifecycle.as_ref();
     let Some(io_errors) = lifecycle.and_then(|lifecycle| lifecycle.io_errors.as_ref()) else {
         return;
     };
-    // Of those that never had an error it is 0, for a rate to begin from.
+    // Disks without errors start at 0, so that a rate has a first value.
     let without_errors = counted.iter().filter(|_| labelled.is_active());
     let mut errors: BTreeMap<&str, u64> = without_errors.map(|name| (*name, 0)).collect();
     errors.extend(
@@ -98,7 +98,7 @@ fn add_io_errors(out: &mut Families, labelled: &LabelledDomain<'_>, counted: &[&
     }
 }
 
-/// Whether it is a drive without a medium.
+/// Whether the disk is a drive without a medium.
 fn is_empty_drive(disk: &DomainDisk, description: Option<&DiskDef>) -> bool {
     let is_fixed = |it: &DiskDef| !matches!(it.device.as_str(), "cdrom" | "floppy");
     disk.path.is_none() && disk.capacity.is_none() && !description.is_some_and(is_fixed)
@@ -293,7 +293,7 @@ mod tests {
         let about = vec![
             described("hdc", "cdrom"),
             described("fda", "floppy"),
-            // Such as one over the network that has no path.
+            // For example a network disk without a path.
             described("vda", "disk"),
         ];
         let domain = domain(about, vec![zeros("hdc"), zeros("fda"), zeros("vda")]);

@@ -1,9 +1,9 @@
-//! What the hypervisor says of itself: QEMU's I/O threads, how fast a guest writes to its
-//! memory, hardware counters, and KVM's own statistics, documented in the kernel's
+//! Statistics of the hypervisor: QEMU's I/O threads, the rate at which a guest dirties its memory,
+//! hardware counters, and KVM's own statistics, documented in the kernel's
 //! `Documentation/virt/kvm/api.rst` and named in `arch/*/kvm`.
 //!
-//! libvirt ends the names of KVM's statistics in `.sum` where they count up, `.cur` where
-//! they go up and down, `.max` for peaks. The rest, histograms, is not shown.
+//! In libvirt, the names of KVM statistics end in `.sum` for counters, `.cur` for gauges and
+//! `.max` for peaks. The others, histograms, are not exposed.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -35,12 +35,12 @@ metrics! {
     VCPU_PEAK: Gauge = "libvirt_domain_vcpu_kvm_peak" base DOMAIN ["vcpu", "stat"];
 }
 
-/// KVM's statistics that are shown: with all, each virtual CPU would have forty series.
+/// Default selection of KVM statistics: with all, each virtual CPU would have forty series.
 pub(super) const DEFAULT_KVM_INCLUDE: &str =
     "exits$|injections$|^remote_tlb_flush$|^pages_|^halt_(successful|wakeup)|^preemption_";
 
-/// Which of KVM's statistics are shown. Each virtual CPU has the same ones, so that each
-/// name is looked at once in a scrape.
+/// Selects KVM statistics by name. All virtual CPUs have the same names, so the decision for each
+/// name is cached during a scrape.
 #[derive(Debug)]
 pub(super) struct KvmFilter<'a> {
     include: &'a Pattern,
@@ -55,7 +55,7 @@ impl<'a> KvmFilter<'a> {
         }
     }
 
-    /// The statistic's own name and what it is, if it is to be shown.
+    /// The statistic's name without suffix and its kind, if it is selected.
     fn classify(&mut self, name: &'a str) -> Option<(&'a str, KvmStatKind)> {
         let (stat, kind) = name.rsplit_once('.')?;
         let kind = match kind {
@@ -120,7 +120,7 @@ pub(super) fn collect_into<'a>(
     }
 }
 
-/// What a statistic of KVM's is.
+/// The kind of a KVM statistic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KvmStatKind {
     Sum,
@@ -128,7 +128,7 @@ enum KvmStatKind {
     Peak,
 }
 
-/// Each name once, whatever libvirt says.
+/// The first entry of each name, in case libvirt repeats one.
 fn dedup_by_name(list: &[(String, u64)]) -> impl Iterator<Item = (&str, u64)> {
     let mut seen = BTreeSet::new();
     list.iter()

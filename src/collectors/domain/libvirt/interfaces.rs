@@ -1,8 +1,9 @@
-//! Network interfaces of a virtual machine, seen from the guest: what it receives is what
-//! the host sends into the interface.
+//! Network interfaces of a virtual machine, from the guest's perspective: it receives what the
+//! host sends into the interface.
 //!
-//! libvirt counts for interfaces that are a device of the host's. Those that are not, such
-//! as a virtual function of a card or user-mode networking, are described and not counted.
+//! libvirt counts traffic only for interfaces that are a device of the host. Others, such as a
+//! virtual function of a network card or user-mode networking, have an info series but no
+//! counters.
 
 use std::collections::BTreeSet;
 
@@ -103,7 +104,7 @@ fn add_description<'a>(
         ];
         out.add_with(&INFO, &labelled.base, labels, true);
     }
-    // Without a name it would be the same series as the next one without.
+    // Two interfaces without a name would be the same series.
     if labelled.compat.tinkoff && !target.is_empty() {
         let labels = [bridge, target, text_or_empty(&interface.virtual_port)];
         out.add_with(&META, &labelled.base, labels, true);

@@ -1,4 +1,4 @@
-//! The job of a virtual machine: a migration, save or dump that goes on.
+//! The active job of a virtual machine: a migration, save or dump.
 
 use super::labels::{DOMAIN, LabelledDomain};
 use crate::{family::Families, metrics};

@@ -1,7 +1,7 @@
-//! The labels that every metric of a virtual machine has.
+//! The base labels of all metrics of a virtual machine.
 //!
-//! The metrics that kumina's exporter has, too, have its labels by a flag: the domain's
-//! UUID, and of a device what it is made of or connected to.
+//! A flag adds the labels of kumina's exporter to the metrics that it has, too: the domain's UUID,
+//! and for a device its source or target.
 
 use std::{collections::BTreeSet, fmt::Debug};
 
@@ -13,10 +13,10 @@ use crate::{
     sources::libvirt::{Domain, DomainState},
 };
 
-/// The names of the labels.
+/// The label names.
 pub(super) const DOMAIN: &[&str] = &["domain"];
 
-/// The names of the labels of what kumina's exporter alone has.
+/// The label names of metrics that only kumina's exporter has.
 pub(super) const DOMAIN_UUID: &[&str] = &["domain", "uuid"];
 
 /// A domain with its labels, rendered once for all its samples.
@@ -24,9 +24,9 @@ pub(super) const DOMAIN_UUID: &[&str] = &["domain", "uuid"];
 pub(super) struct LabelledDomain<'a> {
     pub domain: &'a Domain,
     pub compat: CompatNames,
-    /// The labels of the metrics that kumina does not have.
+    /// Labels of the metrics that kumina's exporter does not have.
     pub base: BaseLabels,
-    /// The labels of the metrics that all exporters have.
+    /// Labels of the metrics that all exporters have.
     shared_base: BaseLabels,
 }
 
@@ -45,8 +45,8 @@ impl<'a> LabelledDomain<'a> {
         }
     }
 
-    /// Adds a sample of a metric that kumina has, too. That has none of a domain that is
-    /// off, and sums over them would be others.
+    /// Adds a sample of a metric that kumina's exporter has, too. That exporter has no samples of
+    /// inactive domains; with its names they are left out, so that sums are the same.
     pub(super) fn add_shared(
         &self,
         out: &mut Families,
@@ -58,7 +58,7 @@ impl<'a> LabelledDomain<'a> {
         }
     }
 
-    /// The labels of the metrics that all exporters have of a device: kumina has one more.
+    /// Labels of a device metric that all exporters have; kumina's exporter has one label more.
     pub(super) fn shared_device_base(&self, kumina_label: &str, value: &str) -> BaseLabels {
         if self.compat.kumina {
             let Domain { name, uuid, .. } = self.domain;
@@ -72,14 +72,14 @@ impl<'a> LabelledDomain<'a> {
         }
     }
 
-    /// Whether there is a process for it, as far as is known.
+    /// Whether the domain has a process, as far as is known.
     pub(super) fn is_active(&self) -> bool {
         let state = self.domain.state;
         state.map_or(self.domain.id.is_some(), DomainState::is_active)
     }
 
-    /// Whether this name is the first of its like. Another would be the same series
-    /// again: it is noted as left out.
+    /// Whether this key is the first of its kind. A second one would be a duplicate series: it is
+    /// recorded as an error.
     pub(super) fn is_first<K: Ord + Debug>(
         &self,
         out: &mut Families,

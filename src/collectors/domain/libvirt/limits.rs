@@ -1,5 +1,5 @@
-//! What a disk of a virtual machine is held to, by its description: there is no request
-//! for it. The names are Tinkoff's, which has 0 where there is no limit.
+//! I/O limits of a virtual machine's disks, from the domain XML, because libvirt has no statistics
+//! for them. The names are Tinkoff's, whose exporter has 0 where there is no limit.
 
 use super::labels::{DOMAIN, LabelledDomain};
 use crate::{
@@ -133,7 +133,7 @@ mod tests {
     use super::{super::testing, *};
     use crate::sources::libvirt::IoTune;
 
-    /// With numbers that all differ.
+    /// Limits with a different number in each field.
     fn limited(first: u64) -> IoTuneLimits {
         let limit = |first| IoLimit {
             rate: Some(first),

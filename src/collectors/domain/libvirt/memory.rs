@@ -1,6 +1,5 @@
-//! Memory of a virtual machine: what it has, what it takes on the host, and what the guest
-//! reports, if it has a driver for that and is asked to (`<stats period='…'/>` of its
-//! `<memballoon>`).
+//! Memory of a virtual machine: its size, its usage on the host, and the statistics of the guest,
+//! if it has a balloon driver that is polled (`<stats period='…'/>` of its `<memballoon>`).
 
 use super::labels::{DOMAIN, LabelledDomain};
 use crate::{
@@ -95,7 +94,7 @@ pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {
     }
 }
 
-/// By the formula of both exporters that have it.
+/// The formula of both exporters that have this metric.
 fn used_percent(balloon: &Balloon) -> Option<Value> {
     let available = balloon.available.filter(|available| *available > 0)?;
     let used = available.checked_sub(balloon.usable?)?;
@@ -195,7 +194,7 @@ mod tests {
             testing::lines(&domain, "inovex", collect_into),
             [shared, own]
         );
-        // Which has no domains that are off.
+        // kumina's exporter has no inactive domains.
         assert_eq!(testing::lines(&domain, "kumina", collect_into), [own]);
     }
 

@@ -1,4 +1,4 @@
-//! What a virtual machine is: its description, and what `OpenStack` wrote into it.
+//! Properties of a virtual machine from its domain XML, including `OpenStack`'s metadata.
 
 use super::labels::{DOMAIN, LabelledDomain};
 use crate::{family::Families, metrics, sources::libvirt::Nova};
@@ -57,8 +57,8 @@ pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {
     }
 }
 
-/// A label's value, empty where nothing is known.
-#[expect(clippy::ref_option, reason = "that is what descriptions have")]
+/// The label value, empty if unknown.
+#[expect(clippy::ref_option, reason = "the domain XML has this type")]
 pub(super) fn text_or_empty(text: &Option<String>) -> &str {
     text.as_deref().unwrap_or_default()
 }

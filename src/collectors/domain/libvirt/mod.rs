@@ -1,9 +1,9 @@
-//! Virtual machines: what they are, do and use.
+//! State, resource usage and properties of virtual machines.
 //!
-//! One collector, for all of it comes in one answer per domain; a file for each subject.
-//! There are several exporters for libvirt. The names here are those of inovex's (v2), and
-//! by a flag those of Tinkoff's that differ, or those of the older kumina's (0.2.0). What
-//! only one of them has is always there.
+//! This is one collector, because libvirt returns all of it in one response per domain, with a
+//! file for each subject. Exporters for libvirt differ in names. The names here are inovex's (v2),
+//! and by a flag Tinkoff's where they differ, or those of kumina's older exporter (0.2.0). Metrics
+//! that only one of them has are always exposed.
 
 mod compat;
 mod connection;
@@ -45,7 +45,6 @@ metrics! {
     DOMAINS_NUMBER: Gauge = "libvirt_domains_number" [];
 }
 
-/// The metrics of all subjects.
 const ALL_METRICS: &[&Desc] = &metric::concat_tables::<METRIC_COUNT>(METRICS_BY_MODULE);
 
 const METRICS_BY_MODULE: &[&[&Desc]] = &[
@@ -76,7 +75,7 @@ const METRIC_COUNT: usize = {
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct LibvirtCollectorFlags {
-    /// Whose names to use where exporters for libvirt differ.
+    /// Libvirt exporters whose names are used where they differ.
     #[arg(
         long = "collector.libvirt.compat",
         value_name = "NAME,...",
@@ -84,7 +83,7 @@ pub(super) struct LibvirtCollectorFlags {
         default_value = "inovex,tinkoff"
     )]
     libvirt_compat: Vec<Compat>,
-    /// Which of KVM's own statistics to show, by their names: a regular expression.
+    /// Regular expression for the KVM statistics to expose, matched against their names.
     #[arg(
         long = "collector.libvirt.kvm-include",
         value_name = "REGEX",

@@ -1,7 +1,7 @@
-//! What a virtual machine is doing and why, what became of it, and how well it could be
-//! asked.
+//! State of a virtual machine with its reason, its lifecycle events, and how it responded to the
+//! last request.
 //!
-//! Reasons are numbered within their state; libvirt's header `libvirt-domain.h` has them.
+//! Reason numbers are per state; they are defined in `libvirt-domain.h`.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ metrics! {
     DURATION: Gauge = "libvirt_domain_scrape_duration_seconds" base DOMAIN [];
 }
 
-/// `now` is what the clock shows, from 1970 on.
+/// `now` is the time since 1970.
 pub(super) fn collect_into(
     out: &mut Families,
     labelled: &LabelledDomain<'_>,
@@ -84,14 +84,14 @@ pub(super) fn collect_into(
     }
     if let Some(started) = domain.started {
         out.add_with(&START_TIME, &labelled.base, [], started);
-        // By a clock that was set back it may have been started in the future.
+        // If the clock was set back, the start time may be in the future.
         if let Some(uptime) = now.and_then(|now| now.checked_sub(started)) {
             out.add_with(&UPTIME, &labelled.base, [], uptime);
         }
     }
     out.add_with(&PARTIAL, &labelled.base, [], domain.is_partial);
     out.add_with(&STUCK, &labelled.base, [], domain.is_stuck);
-    // Of those that are off many are asked about at once: nobody knows how long one took.
+    // Inactive domains are requested in batches, so their own response time is unknown.
     let timed_out = domain.is_stuck || domain.response_time.is_none() && domain.state.is_none();
     out.add_with(&TIMED_OUT, &labelled.base, [], timed_out);
     if let Some(took) = domain.response_time {
@@ -99,7 +99,7 @@ pub(super) fn collect_into(
     }
 }
 
-/// As libvirt's constants are called.
+/// The name of libvirt's constant.
 fn state_name(state: DomainState) -> &'static str {
     match state {
         DomainState::NoState => "nostate",
@@ -113,7 +113,7 @@ fn state_name(state: DomainState) -> &'static str {
     }
 }
 
-/// As inovex's exporter describes them, whoever paused it.
+/// inovex's description of the state; the real cause of a pause may differ.
 fn state_description(state: DomainState) -> &'static str {
     match state {
         DomainState::NoState => "no state",
@@ -127,7 +127,7 @@ fn state_description(state: DomainState) -> &'static str {
     }
 }
 
-/// As libvirt's constants are called; `unknown` also where they are newer than this.
+/// The name of libvirt's constant; `unknown` also for constants newer than this list.
 fn reason_name(state: DomainState, number: i32) -> &'static str {
     let names: &[&str] = match state {
         DomainState::Running => &[

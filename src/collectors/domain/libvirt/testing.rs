@@ -1,4 +1,4 @@
-//! What the tests of all subjects need.
+//! Test support for all subjects.
 
 use super::{
     compat::{Compat, CompatNames},
@@ -8,7 +8,7 @@ use crate::{family::Families, sources::libvirt::Domain};
 
 pub(super) const UUID: &str = "65264178-ac37-5d9a-9d66-bc590fddde8d";
 
-/// A domain of which only name and UUID are known.
+/// A domain of which only the name and UUID are known.
 pub(super) fn domain(name: &str) -> Domain {
     Domain {
         name: name.to_owned(),
@@ -17,7 +17,7 @@ pub(super) fn domain(name: &str) -> Domain {
     }
 }
 
-/// What a subject says of a domain, by these names.
+/// The families of a subject with these names.
 pub(super) fn families(
     domain: &Domain,
     names: &str,
@@ -37,7 +37,7 @@ pub(super) fn families(
     out
 }
 
-/// The same, as lines.
+/// The same as lines.
 pub(super) fn lines(
     domain: &Domain,
     names: &str,

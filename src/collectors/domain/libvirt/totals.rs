@@ -1,8 +1,7 @@
-//! What all interfaces and all disks of a virtual machine did together, since it was
-//! started.
+//! Totals over all interfaces and over all disks of a virtual machine since it was started.
 //!
-//! A device that is unplugged takes its counters with it. What it had counted is kept here
-//! for as long as the domain runs, so that the totals do not step back.
+//! The counters of a device are lost when it is unplugged. This module keeps them while the domain
+//! runs, so that totals do not decrease.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -46,8 +45,7 @@ metrics! {
     WRITE_REQUESTS: Counter = "libvirt_domain_disk_write_requests_total" base DOMAIN [];
 }
 
-/// Of devices that are not there any more, no more than this many are remembered by name,
-/// for each domain.
+/// Maximum number of removed devices remembered by name, per domain.
 const MAX_REMOVED: usize = 64;
 
 static INTERFACE_METRICS: [&Metric<0>; 8] = [
@@ -63,11 +61,11 @@ static INTERFACE_METRICS: [&Metric<0>; 8] = [
 
 static DISK_METRICS: [&Metric<0>; 4] = [&READ_BYTES, &READ_REQUESTS, &WRITE_BYTES, &WRITE_REQUESTS];
 
-/// What is kept of the domains that run.
+/// Totals of the running domains.
 #[derive(Debug, Default)]
 pub(super) struct DeviceTotals(Mutex<HashMap<DomainRun, RunTotals>>);
 
-/// One run of a domain: its UUID, and libvirt's number.
+/// One run of a domain: its UUID and libvirt's id.
 type DomainRun = (String, u32);
 
 #[derive(Debug, Default)]
@@ -76,12 +74,12 @@ struct RunTotals {
     disks: CounterSums<4>,
 }
 
-/// What devices of one kind counted, in `N` ways.
+/// Sums of `N` counters over the devices of one kind.
 #[derive(Debug)]
 struct CounterSums<const N: usize> {
-    /// What each had counted when it was last seen, by name.
+    /// The last counters of each device, by name.
     last_counters: BTreeMap<String, [Option<u64>; N]>,
-    /// What those had counted that others took the names of, or that are forgotten.
+    /// Sum over removed devices whose name is reused or no longer remembered.
     removed: [Option<u64>; N],
 }
 
@@ -116,7 +114,7 @@ impl DeviceTotals {
         }
     }
 
-    /// Forgets all domains but these, and those that were started anew.
+    /// Removes domains that are missing from this list or were restarted.
     pub(super) fn retain(&self, domains: &[Domain]) {
         let runs = domains
             .iter()
@@ -163,8 +161,8 @@ fn disk_counters(disk: &DomainDisk) -> [Option<u64>; 4] {
     ]
 }
 
-/// Nothing where one has no name or another's: which is which from one scrape to the next
-/// could not be told.
+/// `None` if a device has no name or a duplicate one, because it could not be recognised in the
+/// next scrape.
 fn index_by_name<'a, T>(
     devices: impl Iterator<Item = (&'a str, T)>,
 ) -> Option<BTreeMap<&'a str, T>> {
@@ -187,11 +185,10 @@ impl<const N: usize> Default for CounterSums<N> {
 }
 
 impl<const N: usize> CounterSums<N> {
-    /// Takes in what the devices have counted now, and sums up what all counted.
+    /// Updates the counters of the devices and returns their sums.
     ///
-    /// What is not known of one is not known of the sum, unless the device is not there:
-    /// then it stays what it was. That is to be told apart only where the answer
-    /// `is_complete`.
+    /// If a counter is unknown for one device, the sum is unknown. If the device was removed, its
+    /// last value counts. The two cases can be distinguished only if the response `is_complete`.
     fn update(
         &mut self,
         now: &BTreeMap<&str, [Option<u64>; N]>,
@@ -201,7 +198,7 @@ impl<const N: usize> CounterSums<N> {
             if let Some(last) = self.last_counters.get_mut(*name) {
                 let mut fields = last.iter().zip(now);
                 if fields.any(|(last, now)| now.is_some() && now < last) {
-                    // It is another device of the same name.
+                    // Another device reuses the name.
                     add_counters(&mut self.removed, last);
                     *last = *now;
                 } else {
@@ -232,7 +229,7 @@ impl<const N: usize> CounterSums<N> {
         total
     }
 
-    /// Of devices that are not there, keeps what they counted, and not all of their names.
+    /// Folds the counters of removed devices into their sum once too many names are remembered.
     fn fold_removed(&mut self, now: &BTreeMap<&str, [Option<u64>; N]>, is_complete: bool) {
         if !is_complete || self.last_counters.len() <= now.len() + MAX_REMOVED {
             return;
@@ -289,7 +286,7 @@ mod tests {
         }
     }
 
-    /// Bytes that were read from all disks by now.
+    /// Total bytes read from all disks.
     fn read(totals: &DeviceTotals, domain: &Domain) -> Option<String> {
         totals.retain(std::slice::from_ref(domain));
         let lines = testing::lines(domain, "inovex", |out, of| totals.collect_into(out, of));
@@ -339,7 +336,7 @@ mod tests {
         let read = |disks| read(&totals, &running(1, disks)).unwrap();
         assert_eq!(read(vec![disk("vda", 10), disk("vdb", 20)]), "30");
         assert_eq!(read(vec![disk("vda", 11)]), "31");
-        // A new one under the old name.
+        // Another device under the old name.
         assert_eq!(read(vec![disk("vda", 12), disk("vdb", 3)]), "35");
         assert_eq!(read(vec![disk("vdb", 4)]), "36");
         assert_eq!(read(vec![]), "36");
@@ -352,7 +349,7 @@ mod tests {
         assert_eq!(run(1, 10).as_deref(), Some("10"));
         assert_eq!(run(2, 3).as_deref(), Some("3"));
         assert_eq!(totals.0.lock().unwrap().len(), 1);
-        // And one that is off is forgotten.
+        // A domain that is shut off is removed.
         totals.retain(&[testing::domain("web")]);
         assert!(totals.0.lock().unwrap().is_empty());
     }
