@@ -1,5 +1,5 @@
 //! JSON API tests through the command line: the exporter runs on a fixture machine with a fake
-//! engine. Every response is validated against the OpenAPI description that the exporter serves.
+//! engine. Every response is validated against the `OpenAPI` description that the exporter serves.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -163,7 +163,7 @@ fn engine(name: &str) -> FakeEngine {
     engine
 }
 
-/// The OpenAPI description, and which of its fields have not been seen in a response.
+/// The `OpenAPI` description, and which of its fields have not been seen in a response.
 struct Described {
     description: Value,
     unseen: BTreeSet<String>,

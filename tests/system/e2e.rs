@@ -94,7 +94,7 @@ fn prometheus_scrapes_both_formats() {
     }
     assert_metadata(&prometheus, "openmetrics", "node_cpu_seconds", "counter");
 
-    // The scrapes are seconds apart, so a container may have started in between.
+    // Not scraped in the same second, so a container may have started in between.
     let (open_metrics, text) =
         server_process::wait_until("as many samples in both formats", || {
             let [open_metrics, text] =

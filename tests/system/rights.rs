@@ -41,7 +41,7 @@ const SWITCHES: &[&str] = &[
     "--collector.systemd.private",
     "--libvirt.jobs",
 ];
-/// Those of them that read other users' processes.
+/// Flags that make collectors look into other processes.
 const TRACING: &[&str] = &[
     "--collector.container_processes.referenced",
     "--collector.container_processes.sockets",

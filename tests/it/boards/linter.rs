@@ -33,7 +33,7 @@ const UNITS: &[&str] = &[
     "watt",
 ];
 
-/// PromQL functions that require a counter.
+/// `PromQL` functions that require a counter.
 const OF_COUNTERS: &[&str] = &["rate", "irate", "increase"];
 
 /// A violation of a rule.

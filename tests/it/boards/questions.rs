@@ -1,4 +1,4 @@
-//! Dashboard queries are valid PromQL, and `dashboards/query.py` runs them all.
+//! Dashboard queries are valid `PromQL`, and `dashboards/query.py` runs them all.
 
 use std::{fs, path::Path, process::Command};
 

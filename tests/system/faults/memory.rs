@@ -37,7 +37,7 @@ fn thousand_containers_fit_in_32_mb() {
             name: "32 MB of memory, 1,000 containers",
             stays: "everything",
             from_start: true,
-            // It logs its memory limit at startup.
+            // Logged once at startup.
             log_lines: 1,
             scrapes: 50,
             ..Fault::default()
