@@ -71,8 +71,8 @@ struct Stack {
 /// A shell that runs [`DISK_LOAD`] until dropped.
 struct DiskLoad(Child);
 
-/// A small file system, mounted in the machine's namespace until dropped, because the exporter reads
-/// the mounts of process 1, not its own.
+/// A small file system, mounted in the machine's namespace until dropped, because the exporter
+/// reads the mounts of process 1, not its own.
 struct Disk(PathBuf);
 
 /// A daemon with a domain.
