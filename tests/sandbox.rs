@@ -1,10 +1,14 @@
-//! What is forbidden in the sandbox fails in it and works outside, and what is needed
-//! works in both.
+//! Forbidden operations fail in the sandbox and succeed outside; required operations succeed in
+//! both.
 //!
-//! A process cannot leave it, so this program starts itself, once inside and once outside,
-//! and compares. It is its own harness, as threads of another's would be outside.
+//! A process cannot leave the sandbox, so this program starts itself once inside and once outside
+//! and compares the results. It has its own harness, because threads of another harness would be
+//! outside.
 
-#![allow(clippy::disallowed_methods, reason = "tests use files as they are")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests read and write files directly"
+)]
 
 mod support;
 
@@ -35,21 +39,21 @@ use strata_exporter::{
 };
 use support::{server_process::TempDir, skip};
 
-/// The directory that the child tries things in; it is the child that has it.
+/// Directory for the child's attempts; only the child has this variable.
 const DIR: &str = "STRATA_TEST_SANDBOX_DIR";
-/// What the child is to be in.
+/// The child's sandbox mode.
 const MODE: &str = "STRATA_TEST_SANDBOX_MODE";
 /// A port that the parent listens on.
 const PORT: &str = "STRATA_TEST_SANDBOX_PORT";
 
-/// Who refuses it.
+/// What rejects an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
-    /// Nobody: it is needed.
+    /// Nothing: the operation is required.
     Nobody,
-    /// Both, or the filter alone on a kernel without Landlock.
+    /// The seccomp filter and Landlock, or the filter alone on a kernel without Landlock.
     Filter,
-    /// Landlock alone.
+    /// Only Landlock.
     Landlock,
 }
 
@@ -82,7 +86,7 @@ fn main() {
     if let Some(dir) = env::var_os(DIR) {
         return child(Path::new(&dir));
     }
-    // Some ask what tests there are before they run one.
+    // nextest lists the tests before it runs one.
     if env::args().any(|arg| arg == "--list") {
         return;
     }
@@ -131,7 +135,7 @@ fn a_strict_sandbox_that_cannot_be_had_is_an_error() {
     assert!(sandbox::active().is_none());
 }
 
-/// What a child says that is in this mode.
+/// Results of a child in this mode.
 fn tried(mode: Mode, port: &TcpListener) -> BTreeMap<String, String> {
     let dir = TempDir::new("sandbox");
     let abstract_socket = SocketAddr::from_abstract_name(abstract_name()).unwrap();
@@ -155,7 +159,7 @@ fn tried(mode: Mode, port: &TcpListener) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Of the parent, whoever asks.
+/// Name of the parent's abstract socket, in the parent and in the child.
 fn abstract_name() -> String {
     let is_child = env::var_os(DIR).is_some();
     let parent = if is_child {
@@ -179,7 +183,7 @@ fn machine() -> Snapshot {
     Snapshot::new(Arc::new(machine), Instant::now())
 }
 
-/// Enters the sandbox, tries everything and says what came of it.
+/// Enters the sandbox, attempts every operation and prints the results.
 fn child(dir: &Path) {
     let mode = match env::var(MODE).unwrap().as_str() {
         "None" => Mode::None,

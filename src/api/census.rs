@@ -1,9 +1,8 @@
-//! The census as one report, for who gathers it from many machines: the numbers of the
-//! census metrics, by the same collectors, and so with their flags. It names no container,
-//! no label, no address and no host.
+//! The census as a single report, for aggregation over many machines. It has the values of the
+//! census metrics, from the same collectors with the same flags, and names no container, label,
+//! address or host.
 //!
-//! The report has a fixed form: of what is not known there is a null, where other answers
-//! have nothing.
+//! The report's format is fixed: an unknown value is null, while other responses omit it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,34 +26,33 @@ use crate::{
     sources::{HostState, installation_id},
 };
 
-/// How long engines may take to say what they have.
+/// Timeout of the first connection to the engines.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the collectors may take.
+/// Timeout of the collectors.
 const COLLECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Use of CPU is told from two readings, this far apart.
+/// CPU use needs two readings, this far apart.
 const CPU_SAMPLE_INTERVAL: Duration = Duration::from_millis(1100);
 
-/// How the census is told.
+/// Flags of the census.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[group(skip)]
 pub struct Flags {
-    /// Directory to keep the installation's random id in; without it a new one is drawn at
-    /// each start.
+    /// Directory to store the random installation ID in; without it, each start generates a new ID.
     #[arg(long = "census.state-directory", value_name = "DIR")]
     pub census_state_directory: Option<PathBuf>,
-    /// Tell images by the SHA-256 of their names only.
+    /// Report images only by the SHA-256 of their names.
     #[arg(long = "census.hash-images", default_value_t = false, action = ArgAction::Set)]
     pub census_hash_images: bool,
 }
 
-/// Who tells it, and how.
+/// Creates census reports.
 #[derive(Debug)]
 pub struct Census {
     installation_id: String,
     hash_images: bool,
 }
 
-/// What is told. The names are those that others expect.
+/// The report. Consumers depend on the field names.
 #[derive(Debug, Serialize)]
 pub struct CensusReport {
     installation_id: String,
@@ -78,7 +76,7 @@ pub struct CensusReport {
     image_stats: Option<Vec<ImageStat>>,
 }
 
-/// Of an image how many containers there are, and how large it is.
+/// Number of containers of an image, and its size.
 #[derive(Debug, Serialize)]
 struct ImageStat {
     image: String,
@@ -87,8 +85,8 @@ struct ImageStat {
 }
 
 impl Census {
-    /// As the flags say. Fails where the installation's id cannot be kept, but not for a disk
-    /// that is full.
+    /// Creates the census from its flags. Fails if the installation ID cannot be stored, except on
+    /// a full disk.
     pub fn new(flags: &Flags) -> Result<Self, String> {
         let dir = flags.census_state_directory.as_deref();
         let found = installation_id(dir);
@@ -102,7 +100,7 @@ impl Census {
         })
     }
 
-    /// The report, made within about this time.
+    /// Collects the report within about this time.
     pub async fn report(&self, scraper: &Scraper, limit: Duration) -> CensusReport {
         let of_census = scraper.collectors().filter(|(_, of)| *of == Layer::Census);
         let names: BTreeSet<&str> = of_census.map(|(name, _)| name).collect();
@@ -110,7 +108,7 @@ impl Census {
         self.report_from_families(&families)
     }
 
-    /// The report, asked for once by who has not followed the engines until now.
+    /// Collects a single report, for callers that have not followed the engines before.
     pub async fn report_once(&self, machine: &Arc<HostState>, scraper: &Scraper) -> CensusReport {
         machine.engines().watch();
         machine.wait_for_engines(ENGINE_TIMEOUT).await;
@@ -185,14 +183,14 @@ impl Census {
         stats.collect()
     }
 
-    /// An image's name as it is told. What stands for those without a name is none.
+    /// The image's name, or its hash if configured. Placeholders are not hashed.
     fn displayed_image(&self, image: String) -> String {
         if !self.hash_images || matches!(image.as_str(), "<none>" | "<other>") {
             return image;
         }
         let mut told = "sha256:".to_owned();
         for byte in Sha256::digest(image) {
-            // Cannot fail: a String takes everything.
+            // Writing to a String cannot fail.
             write!(told, "{byte:02x}").ok();
         }
         told
@@ -200,14 +198,14 @@ impl Census {
 }
 
 impl CensusReport {
-    /// As JSON, for people as well.
+    /// The report as indented JSON.
     pub fn to_json(&self) -> Result<String, String> {
         let json = serde_json::to_string_pretty(self);
         json.map(|json| json + "\n")
             .map_err(|error| error.to_string())
     }
 
-    /// As a table.
+    /// The report as a table.
     #[must_use]
     pub fn to_table(&self) -> String {
         let known = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
@@ -240,7 +238,7 @@ impl CensusReport {
             }
             let (count, size) = (stat.count, count(stat.size_bytes));
             let image = stat.image.replace(char::is_control, " ");
-            // Cannot fail: a String takes everything.
+            // Writing to a String cannot fail.
             writeln!(text, "{count:>10}  {size:>12}  {image}").ok();
         }
         text
@@ -249,16 +247,16 @@ impl CensusReport {
 
 fn row(text: &mut String, [name, value]: &[&str; 2]) {
     let value = value.replace(char::is_control, " ");
-    // Cannot fail: a String takes everything.
+    // Writing to a String cannot fail.
     writeln!(text, "{name:<22}  {value}").ok();
 }
 
-/// The value of a family that has one sample.
+/// Value of a family that has a single sample.
 fn single_value(family: &Family) -> Option<Value> {
     family.samples().next().map(|(.., value)| value)
 }
 
-/// A count; nothing where it is none.
+/// The value as a count; `None` if it is not one.
 fn count(value: Value) -> Option<u64> {
     match value {
         Value::Unsigned(value) => Some(value),
@@ -267,10 +265,7 @@ fn count(value: Value) -> Option<u64> {
     }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "numbers in JSON are floats anyway"
-)]
+#[expect(clippy::cast_precision_loss, reason = "JSON numbers are floats")]
 fn float(value: Value) -> f64 {
     match value {
         Value::Unsigned(value) => value as f64,
@@ -285,15 +280,15 @@ mod tests {
     use crate::metrics;
 
     metrics! {
-        /// As the census collector has it.
+        /// Like the metric of the census collector.
         CONTAINERS: Gauge = "census_containers" ["engine", "state"];
-        /// As the census collector has it.
+        /// Like the metric of the census collector.
         CPU: Gauge = "census_container_cpu_percent_avg" [];
-        /// As the images' collector has it.
+        /// Like the metric of the images collector.
         IMAGES: Gauge = "census_images" [];
-        /// As the images' collector has it.
+        /// Like the metric of the images collector.
         USERS: Gauge = "census_image_containers" ["image"];
-        /// As the images' collector has it.
+        /// Like the metric of the images collector.
         SIZE: Gauge = "census_image_size_bytes" ["image"];
     }
 
@@ -330,7 +325,7 @@ mod tests {
         ];
         assert_eq!(sums, [129, 25, 3, 1, 100].map(Some));
         assert_eq!(report.avg_cpu_percent, Some(12.5));
-        // Nobody said anything of images.
+        // There is no data about images.
         assert_eq!(report.unique_images, None);
         assert!(report.image_stats.is_none());
         assert!(

@@ -1,5 +1,4 @@
-//! The collectors, and what became of each when it was last asked for: by a scrape, or for
-//! the census.
+//! The collectors, and the outcome of each one's last run, for a scrape or for the census.
 
 use std::time::{Duration, SystemTime};
 
@@ -69,7 +68,7 @@ fn last_run(last: &LastRun) -> CollectorRun {
         Outcome::Panicked(panic) => Some(panic.clone()),
         Outcome::TimedOut => Some("did not end in time".to_owned()),
         Outcome::StillRunning => Some("has not ended since an earlier scrape".to_owned()),
-        // Why the first of the parts was left out.
+        // The error of the first part that was dropped.
         Outcome::Collected | Outcome::Unsupported => {
             last.first_error.as_ref().map(ToString::to_string)
         }

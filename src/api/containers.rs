@@ -1,7 +1,7 @@
-//! Containers, and other control groups: what is known of each but what it uses.
+//! Containers and other cgroups: everything that is known of them except resource usage.
 //!
-//! Where control groups cannot be listed, the containers that engines know are there all
-//! the same. Labels are those that the metrics have, too: what `--engine.label-include` allows.
+//! If cgroups cannot be listed, the containers known to engines are returned. Labels are the same
+//! as in metrics: those selected by `--engine.label-include`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,10 +30,10 @@ use crate::{
     },
 };
 
-/// `all`: whether to list services, slices and other control groups, too.
+/// `all`: whether to include services, slices and other cgroups.
 pub(super) const PARAMETERS: &[&str] = &["all"];
 
-/// Of what a word may mean, no more than this many are named.
+/// Maximum number of candidates in the error for an ambiguous name.
 const MAX_CANDIDATES: usize = 20;
 
 #[derive(Debug)]
@@ -51,13 +51,13 @@ impl ContainerReads {
     }
 }
 
-/// What was seen, by the snapshot that saw it or without.
+/// The listed workloads, and the snapshot that they are from, if any.
 #[derive(Debug)]
 struct ContainerListing {
     source: ListingSource,
-    /// When those that no engine knows were made, in their order.
+    /// Creation times of cgroups that no engine knows, in the same order.
     created: Vec<Option<Duration>>,
-    /// Why groups are missing, if some are.
+    /// The error if some cgroups are missing.
     skipped: Option<Error>,
 }
 
@@ -72,7 +72,7 @@ impl ContainerListing {
         let inventory = snapshot.workloads()?;
         let made = |workload: &Arc<Workload>| {
             let group = workload.cgroup.as_ref();
-            // An engine's times say more.
+            // An engine's timestamps are more accurate.
             let group = group.filter(|_| workload.container.is_none());
             group?.created().ok()
         };
@@ -85,19 +85,19 @@ impl ContainerListing {
 
     fn inventory(&self) -> Option<&Inventory> {
         match &self.source {
-            // Was read before, or it would not be here.
+            // Was read before this value was created.
             ListingSource::Cgroups(machine) => machine.workloads().ok(),
             ListingSource::Engines(seen) => Some(seen),
         }
     }
 }
 
-/// What there is, and what is missing of it.
+/// The listed containers, and the missing parts.
 struct ContainerView {
     history: Arc<History>,
     time: Option<Duration>,
     listing: Arc<ContainerListing>,
-    /// Whether there would be more if everything could be read.
+    /// Whether the listing is incomplete.
     is_partial: bool,
     missing: Vec<MissingPart>,
 }
@@ -138,7 +138,7 @@ impl ContainerView {
         })
     }
 
-    /// Those that are gone and still remembered, each once.
+    /// Removed containers with a retained history, each once.
     fn gone(&self) -> impl Iterator<Item = ContainerRow<'_>> {
         let seen = self.listing.inventory();
         let all = seen.into_iter().flat_map(|seen| {
@@ -152,8 +152,7 @@ impl ContainerView {
         })
     }
 
-    /// That there is none; or, where it may be among those that could not be listed, that
-    /// nobody knows.
+    /// Turns "not found" into 503 if the listing is incomplete, because the container may exist.
     fn explain(&self, problem: ApiError) -> ApiError {
         match self.missing.first() {
             Some(MissingPart { part, reason }) if problem.is_not_found() => {
@@ -165,7 +164,7 @@ impl ContainerView {
     }
 }
 
-/// Every container.
+/// Lists all containers.
 pub(super) async fn list(
     api: &Api,
     snapshot: Arc<Snapshot>,
@@ -190,7 +189,7 @@ pub(super) async fn list(
     .await
 }
 
-/// The one that is meant.
+/// Returns a single container.
 pub(super) async fn detail(
     api: &Api,
     snapshot: Arc<Snapshot>,
@@ -208,8 +207,8 @@ pub(super) async fn detail(
     .await
 }
 
-/// Which container is meant, and its samples if there are some. One that is there comes
-/// before one that is gone.
+/// Finds a container and its samples, if any. Existing containers take precedence over removed
+/// ones.
 pub(super) async fn find_series(
     api: &Api,
     snapshot: &Arc<Snapshot>,
@@ -233,7 +232,7 @@ pub(super) async fn find_series(
     found.await.unwrap_or_else(lost)
 }
 
-/// What the container of these samples is called, as far as memory tells.
+/// ID, name and cgroup of the container that these samples are of, from cached state.
 pub(super) fn describe_series(snapshot: &Snapshot, series: &Series) -> Candidate {
     let handle = RuntimeId::from_cgroup_path(series.path());
     let has_path = series.id() == series.path();
@@ -253,8 +252,7 @@ pub(super) fn describe_series(snapshot: &Snapshot, series: &Series) -> Candidate
     }
 }
 
-/// The row that a word means: the one with this id or control group, else with this name,
-/// else the one whose id begins so.
+/// Finds the row with this ID or cgroup path, else with this name, else with this ID prefix.
 fn find<'a>(
     rows: impl Iterator<Item = ContainerRow<'a>>,
     name_or_id: &str,
@@ -306,7 +304,7 @@ struct ContainerResponse<'a> {
     missing: &'a [MissingPart],
 }
 
-/// How an engine is reached.
+/// Connection status of an engine.
 #[derive(Serialize)]
 struct EngineStatus<'a> {
     socket: String,
@@ -335,7 +333,7 @@ impl<'a> EngineStatus<'a> {
     }
 }
 
-/// Written one by one, without being gathered before.
+/// Serialized row by row, without collecting them first.
 struct ContainerRows<'a> {
     view: &'a ContainerView,
     all: bool,
@@ -381,10 +379,10 @@ struct ContainerRow<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_limit_bytes: Option<u64>,
     cgroup: &'a str,
-    /// Not known where it was not found and not all groups could be listed.
+    /// Unknown if not found in an incomplete listing.
     #[serde(skip_serializing_if = "Option::is_none")]
     has_cgroup: Option<bool>,
-    /// Whether what the engine said still holds.
+    /// Whether the engine's state is up to date.
     #[serde(skip_serializing_if = "Option::is_none")]
     is_current: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -397,7 +395,7 @@ struct ContainerRow<'a> {
     container: Option<&'a Container>,
 }
 
-/// The virtual machine in a control group.
+/// The libvirt domain in a cgroup.
 #[derive(Serialize)]
 struct ContainerDomain<'a> {
     id: u32,
@@ -429,7 +427,7 @@ impl<'a> ContainerRow<'a> {
             _ => "container",
         };
         let is_alive = container.is_some_and(|it| it.state.is_alive());
-        // Where it never ran, it says of its end that it was in the year 1.
+        // For a container that never ran, the engine reports the year 1 as its end.
         let ended = container.filter(|it| !is_alive && it.state != ContainerState::Created);
         let non_empty = |text: &'a String| Some(text.as_str()).filter(|text| !text.is_empty());
         Self {
@@ -439,7 +437,7 @@ impl<'a> ContainerRow<'a> {
                 .or_else(|| Some(handle?.id.as_str())),
             name: match (container, handle) {
                 (Some(it), _) => non_empty(&it.name),
-                // Its id is its name.
+                // The ID is the name.
                 (None, Some(it)) if it.runtime == Runtime::Lxc => non_empty(&it.id),
                 _ => None,
             },
@@ -480,7 +478,7 @@ impl<'a> ContainerRow<'a> {
         }
     }
 
-    /// What the history knows of it.
+    /// The container's samples.
     fn series(&self, history: &History) -> Option<Arc<Series>> {
         history.find_container(self.id, self.cgroup)
     }
@@ -532,7 +530,7 @@ impl UnnamedReason {
     }
 }
 
-/// A row, and what is too long for a list.
+/// A row, and fields that are too long for a list.
 #[derive(Serialize)]
 struct ContainerDetail<'a> {
     #[serde(flatten)]

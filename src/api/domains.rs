@@ -1,5 +1,5 @@
-//! Virtual machines, as libvirt says of them in this moment: each is asked about, as in a
-//! scrape. Disks and network interfaces go by their names; where disks are is not said.
+//! Domains as libvirt reports them at the time of the request: each is queried, as in a scrape.
+//! Disks and network interfaces have their device names; paths of disks are not returned.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
 
 #[derive(Debug)]
 pub(super) struct DomainReads {
-    /// The snapshot that has them.
+    /// Snapshots whose domains have been read.
     domains: Reading<Arc<Snapshot>>,
 }
 
@@ -129,7 +129,7 @@ pub(super) async fn respond(api: &Api, snapshot: Arc<Snapshot>) -> Result<Vec<u8
     api.run_on_worker(move || {
         let mut missing = Vec::new();
         let read = ok_or_missing(&mut missing, what, read);
-        // Was read before, or it would not be here.
+        // Was read before the snapshot was returned.
         let fetched = read.as_ref().and_then(|snapshot| snapshot.domains().ok());
         to_json(&DomainsResponse {
             time,
@@ -152,14 +152,14 @@ fn connection(connection: &libvirt::ConnectionInfo) -> ConnectionStatus<'_> {
     }
 }
 
-/// All of them, or nothing where the daemon did not answer.
+/// All domains, or `None` if the daemon did not answer.
 fn domains<'a>(
     fetched: &'a FetchResult,
     part: &'static str,
     missing: &mut Vec<MissingPart>,
 ) -> Option<Vec<DomainStatus<'a>>> {
     let connection = &fetched.connection;
-    // Also of a daemon that answered something is missing then.
+    // A daemon that is up may report an error, too; then some data is missing.
     let reason = connection.error.as_deref();
     let reason = reason.or((!connection.is_up).then_some("no answer"));
     missing.extend(reason.map(|reason| MissingPart {
@@ -337,7 +337,7 @@ mod tests {
         crate::api::assert_matches_schema("Domains", &answer);
         let said = serde_json::to_string(&answer).unwrap();
         assert!(!said.contains("secret-path"));
-        // Every field that is described is there.
+        // Every described field is present.
         let first = serde_json::to_value(&answer).unwrap()["domains"][0].clone();
         let description: serde_json::Value = serde_json::from_slice(crate::api::OPENAPI).unwrap();
         let described = &description["components"]["schemas"]["Domain"]["properties"];

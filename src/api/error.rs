@@ -1,4 +1,4 @@
-//! Why a request has no other answer.
+//! Error responses.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::ApiResponse;
 
-/// A request that is wrong, or cannot be answered now.
+/// An invalid request, or one that cannot be answered now.
 #[derive(Debug)]
 pub(super) struct ApiError {
     status: u16,
@@ -16,12 +16,12 @@ pub(super) struct ApiError {
 #[derive(Debug, Serialize)]
 struct ErrorBody {
     error: String,
-    /// What may have been meant.
+    /// Containers that an ambiguous name matches.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     candidates: Vec<Candidate>,
 }
 
-/// What a word that means several things may have meant.
+/// A container that an ambiguous name matches.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Candidate {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,7 +42,7 @@ impl ApiError {
         }
     }
 
-    /// That a word means several things.
+    /// The name matches several containers.
     pub(super) fn ambiguous(reason: impl Into<String>, candidates: Vec<Candidate>) -> Self {
         let mut problem = Self::new(409, reason);
         problem.body.candidates = candidates;
@@ -74,7 +74,7 @@ impl From<ApiError> for ApiResponse {
     fn from(problem: ApiError) -> Self {
         Self {
             status: problem.status,
-            // Cannot fail: it is made of text.
+            // Serializing strings cannot fail.
             json: serde_json::to_vec(&problem.body).unwrap_or_default(),
         }
     }

@@ -1,4 +1,4 @@
-//! Foreign bytes for what is asked of the API: see [`crate::fuzzing`].
+//! Fuzz target for API requests: see [`crate::fuzzing`].
 
 use super::{
     containers,
@@ -7,19 +7,19 @@ use super::{
     query::QueryParams,
 };
 
-/// The path and the query string of a request; says whether there is something there.
+/// Parses a request's path and query string; returns 1 if the path exists.
 pub(crate) fn request(path: &str, query: &str) -> usize {
     let most = 3 * (path.len() + query.len()) + 500;
     let routed = match_route(path);
     if let Ok((_, named)) = &routed {
-        // A part of the path, with its escapes undone.
+        // A path segment, percent-decoded.
         assert!(named.len() <= 3 * path.len());
     }
     for known in [containers::PARAMETERS, WINDOW_PARAMETERS, POINTS_PARAMETERS] {
         let query = match QueryParams::parse(query, known) {
             Ok(query) => query,
             Err(problem) => {
-                // It is sent back with what was asked for in it, as JSON.
+                // The error quotes the request, escaped for JSON.
                 assert!(super::ApiResponse::from(problem).json.len() <= 6 * most);
                 continue;
             }

@@ -1,8 +1,7 @@
-//! What the history knows of a container, or of the machine: over a window of time, or
-//! sample by sample.
+//! The history of a container or of the host: aggregated over a window, or sample by sample.
 //!
-//! It comes from memory alone. Only a container that is asked for by less than its whole
-//! id or the path of its control group is looked for among those that are there.
+//! It is read from memory. Only a container that is given by something other than its full ID or
+//! cgroup path is looked up among the existing containers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,10 +24,10 @@ pub(super) const POINTS_PARAMETERS: &[&str] = &["last"];
 
 const DEFAULT_WINDOW: Duration = Duration::from_secs(300);
 const DEFAULT_POINTS: usize = 100;
-/// Some two megabytes of JSON.
+/// About 2 MB of JSON.
 const MAX_POINTS: usize = 10_000;
 
-/// What is to be told.
+/// The requested form.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum HistoryQuery {
     Window(Duration),
@@ -49,7 +48,7 @@ impl HistoryQuery {
     }
 }
 
-/// Of the machine.
+/// History of the host.
 pub(super) async fn host(
     api: &Api,
     snapshot: Arc<Snapshot>,
@@ -68,7 +67,7 @@ pub(super) async fn host(
     .await
 }
 
-/// Of the container that is meant, be it there or gone.
+/// History of a container, existing or removed.
 pub(super) async fn container(
     api: &Api,
     snapshot: Arc<Snapshot>,
@@ -97,7 +96,7 @@ pub(super) async fn container(
     .await
 }
 
-/// The history, if there is one.
+/// The history, or an error if it is not sampled.
 fn require_history(api: &Api) -> Result<Arc<History>, ApiError> {
     let history = api.machine.history();
     if history.is_sampled() {
@@ -115,7 +114,7 @@ struct HistoryResponse {
     interval_seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     container: Option<Candidate>,
-    /// Not known of what was never sampled.
+    /// Unknown for a container that was never sampled.
     #[serde(skip_serializing_if = "Option::is_none")]
     is_gone: Option<bool>,
     #[serde(flatten)]
@@ -130,7 +129,7 @@ enum HistoryData {
 }
 
 impl HistoryData {
-    /// Where there is no ring there are no samples.
+    /// Without a series there are no samples.
     fn from_series(series: Option<&Series>, query: HistoryQuery) -> Self {
         match query {
             HistoryQuery::Window(window) => {
@@ -150,7 +149,7 @@ impl HistoryData {
     }
 }
 
-/// What the samples of a window say together.
+/// Aggregates of the samples in a window.
 #[derive(Debug, Serialize)]
 struct WindowStats {
     window_seconds: f64,
@@ -173,7 +172,7 @@ struct WindowStats {
     written_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pids: Option<ValueRange<u64>>,
-    /// Between two samples, or not known.
+    /// Restarts between the first and the last sample, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     restarts: Option<u64>,
 }

@@ -1,5 +1,5 @@
-//! The machine itself at a glance. Each file is read by itself, so that one that hangs or
-//! makes no sense costs only what it says.
+//! Summary of the host. Each file is read separately, so one that hangs or is invalid affects only
+//! its own fields.
 
 use std::{sync::Arc, time::Duration};
 
@@ -90,7 +90,7 @@ struct HostMemory {
     swap_free_bytes: Option<u64>,
 }
 
-/// Of `/proc/stat` what does not change while the machine runs, or not often.
+/// Values of `/proc/stat` that change rarely or never while the host runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct BootStat {
     boot_time: u64,
@@ -172,7 +172,7 @@ fn parse_stat(text: &Text) -> Result<BootStat> {
     })
 }
 
-/// Whether a line is of one CPU; `cpu` alone is of all.
+/// Whether the line is about one CPU; `cpu` without a number is the sum of all.
 fn is_cpu_line(word: &str) -> bool {
     let number = word.strip_prefix("cpu");
     number.is_some_and(|it| !it.is_empty() && it.bytes().all(|b| b.is_ascii_digit()))

@@ -1,4 +1,4 @@
-//! What the history knows last of a container, or of the machine.
+//! The latest sample of a container or of the host.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::seconds;
 use crate::history::{Increase, Point, Series};
 
-/// The last sample, and what changed since the one before.
+/// The last sample, and rates since the one before.
 #[derive(Debug, Serialize)]
 pub(super) struct LatestSample {
     #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
@@ -29,7 +29,7 @@ pub(super) struct LatestSample {
 }
 
 impl LatestSample {
-    /// Of what is still there.
+    /// `None` if the container was removed.
     pub(super) fn from_series(series: &Series) -> Option<Self> {
         let there = Some(series).filter(|series| !series.is_gone());
         there?.latest().map(Self::from)

@@ -1,13 +1,12 @@
-//! What the machine is doing, as JSON for programs and pages: read-only, versioned,
-//! described by `openapi.json` beside this file.
+//! JSON API for programs and the status page: read-only, versioned, and described by `openapi.json`
+//! in this directory.
 //!
-//! What holds for a scrape holds here: files are read by the workers and by a deadline, a
-//! source that hangs costs only its part of the answer, which says why, and nothing hung is
-//! asked again. Requests at the same time share what is read.
+//! Requests follow the rules of a scrape: workers read files within a deadline, a source that hangs
+//! costs only its own part of the response, which contains the reason, and a source that still
+//! hangs is not read again. Concurrent requests share reads.
 //!
-//! In every answer but the census, which has the form that others expect of it: times are
-//! seconds since 1970, values are in base units, and what is not known is left out, never
-//! null and never 0.
+//! Except in the census, whose format its consumers define, times are seconds since the Unix epoch,
+//! values are in base units, and unknown values are omitted: they are neither null nor 0.
 
 pub mod census;
 mod collectors;
@@ -40,10 +39,10 @@ use error::ApiError;
 use history::HistoryQuery;
 use query::QueryParams;
 
-/// The description of all answers.
+/// The `OpenAPI` description.
 const OPENAPI: &[u8] = include_bytes!("openapi.json");
 
-/// What is there to be asked for.
+/// Resources of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Resource {
     Containers,
@@ -59,7 +58,7 @@ enum Resource {
     OpenApi,
 }
 
-/// Where each of them is, in the description's words: `{…}` is any one part of a path.
+/// Path templates as in the description: `{…}` matches one path segment.
 const ROUTES: &[(&str, Resource)] = &[
     ("/api/v1/census", Resource::Census),
     ("/api/v1/collectors", Resource::Collectors),
@@ -80,7 +79,7 @@ const ROUTES: &[(&str, Resource)] = &[
     ("/api/v1/openapi.json", Resource::OpenApi),
 ];
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub struct ApiResponse {
     /// The HTTP status.
@@ -90,20 +89,20 @@ pub struct ApiResponse {
 }
 
 impl ApiResponse {
-    /// Why there is no other.
+    /// An error response.
     #[must_use]
     pub fn error(status: u16, reason: &str) -> Self {
         ApiError::new(status, reason).into()
     }
 }
 
-/// Everything that answers are made of.
+/// Everything that responses are created from.
 #[derive(Debug)]
 pub struct Api {
     machine: Arc<HostState>,
     workers: Workers,
     scraper: Arc<Scraper>,
-    /// The collectors there are.
+    /// All collectors, including disabled ones.
     entries: &'static [Entry],
     census: Census,
     containers: containers::ContainerReads,
@@ -112,8 +111,8 @@ pub struct Api {
 }
 
 impl Api {
-    /// Makes one that reads this machine. Of the collectors that there are the scraper has
-    /// those that are on.
+    /// Creates the API for this machine. The scraper has the enabled ones of the collectors in
+    /// `entries`.
     #[must_use]
     pub fn new(
         machine: Arc<HostState>,
@@ -134,20 +133,20 @@ impl Api {
         }
     }
 
-    /// The machine that it reads.
+    /// The machine that the API reads.
     #[must_use]
     pub fn machine(&self) -> &Arc<HostState> {
         &self.machine
     }
 
-    /// Whether a path is one of this module's, be there anything or not.
+    /// Whether a path belongs to the API, even if nothing exists there.
     #[must_use]
     pub fn is_api_path(path: &str) -> bool {
         let below = path.strip_prefix("/api");
         below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
     }
 
-    /// Answers within about this time.
+    /// Answers a request within about this time.
     pub async fn respond(&self, path: &str, query: &str, limit: Duration) -> ApiResponse {
         let answered = self.dispatch(path, query, limit).await;
         match answered {
@@ -214,7 +213,7 @@ impl Api {
         }
     }
 
-    /// Writes an answer down on a worker, for it may be long.
+    /// Serializes a response on a worker, because it may be large.
     async fn run_on_worker(
         &self,
         write: impl FnOnce() -> Result<Vec<u8>, ApiError> + Send + 'static,
@@ -224,7 +223,7 @@ impl Api {
     }
 }
 
-/// A part of an answer that is not there.
+/// A missing part of a response.
 #[derive(Debug, Clone, Serialize)]
 struct MissingPart {
     part: &'static str,
@@ -238,7 +237,7 @@ impl MissingPart {
     }
 }
 
-/// What was read, or nothing and a note why.
+/// The value, or `None` after recording the error as a missing part.
 fn ok_or_missing<T>(
     missing: &mut Vec<MissingPart>,
     part: &'static str,
@@ -253,7 +252,7 @@ fn ok_or_missing<T>(
     }
 }
 
-/// What is at a path, and what stands in place of its `{…}`.
+/// The resource at a path, and the segment that matches `{…}`.
 fn match_route(path: &str) -> Result<(Resource, String), ApiError> {
     for (template, resource) in ROUTES {
         if *template == path {
@@ -279,8 +278,8 @@ fn to_json(answer: &impl Serialize) -> Result<Vec<u8>, ApiError> {
     serde_json::to_vec(answer).map_err(|error| ApiError::new(500, error.to_string()))
 }
 
-/// A time from 1970 on, or how long something took, as it is written.
-#[expect(clippy::ref_option, reason = "as serde calls what writes a field")]
+/// Serializes a duration, or a time since the Unix epoch, as seconds.
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
 fn seconds<S: serde::Serializer>(
     time: &Option<Duration>,
     serializer: S,
@@ -290,8 +289,7 @@ fn seconds<S: serde::Serializer>(
         .serialize(serializer)
 }
 
-/// Holds an answer, or a part of one, against its description; what that does not know
-/// may not be there.
+/// Validates a response, or a part of one, against its schema, which must describe all fields.
 #[cfg(test)]
 fn assert_matches_schema(schema: &str, answer: &impl Serialize) {
     fn close(schema: &mut serde_json::Value) {

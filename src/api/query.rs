@@ -1,11 +1,11 @@
-//! Parameters of a request. A wrong one is refused: who misspelt it would take the answer
-//! for another.
+//! Query parameters. An unknown or invalid one is an error, because the client might mistake the
+//! response for what it meant to request.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use super::error::ApiError;
 
-/// The parameters of a request, each known and there once.
+/// Query parameters, each known and present once.
 #[derive(Debug, Default)]
 pub(super) struct QueryParams(BTreeMap<String, String>);
 
@@ -31,12 +31,12 @@ impl QueryParams {
         Ok(Self(all))
     }
 
-    /// A parameter as it stands there.
+    /// The raw value of a parameter.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    /// A parameter that is a whole number within these bounds.
+    /// An integer parameter within these bounds.
     pub(super) fn parse_number(
         &self,
         name: &str,
@@ -53,7 +53,7 @@ impl QueryParams {
         })
     }
 
-    /// A parameter that is true or false; false where it is not there.
+    /// A boolean parameter; false if absent.
     pub(super) fn parse_bool(&self, name: &str) -> Result<bool, ApiError> {
         match self.get(name) {
             None | Some("false") => Ok(false),

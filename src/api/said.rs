@@ -1,6 +1,6 @@
-//! What the API says, as those read it who show it to people: the page and `top`. They
-//! know nothing else of the machine, so that what the page shows without a script is what
-//! the script refreshes, and `top` can be anywhere.
+//! Responses of the API as its clients parse them: the status page and `top`. These have no other
+//! source, so that the page without the script has the same content as the script's updates, and
+//! `top` works remotely.
 
 use serde::Deserialize;
 
@@ -44,7 +44,7 @@ pub(crate) struct Memory {
     pub available_bytes: Option<f64>,
 }
 
-/// What was sampled last.
+/// The last sample.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Latest {
@@ -57,7 +57,7 @@ pub(crate) struct Latest {
     pub pids: Option<f64>,
 }
 
-/// What could not be read.
+/// A part that could not be read.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Missing {
@@ -86,7 +86,7 @@ pub(crate) struct Engine {
     pub containers: Option<u64>,
 }
 
-/// `/api/v1/containers/{container}`, or why there is none.
+/// `/api/v1/containers/{container}`, or the error.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct One {
@@ -133,7 +133,7 @@ pub(crate) struct Container {
     pub oom_events: Option<u64>,
 }
 
-/// Why no name is known.
+/// Why the name is unknown.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Unnamed {
@@ -212,19 +212,19 @@ pub(crate) struct Run {
 }
 
 impl Container {
-    /// By what it goes in paths, and in the table.
+    /// Identifies the container in paths and in the table.
     pub(crate) fn key(&self) -> &str {
         self.id.as_deref().unwrap_or(&self.cgroup)
     }
 
-    /// By what people know it.
+    /// Display name.
     pub(crate) fn title(&self) -> &str {
         let of_domain = self.domain.as_ref().map(|domain| domain.name.as_str());
         let name = self.name.as_deref().or(of_domain);
         name.unwrap_or_else(|| short(self.key()))
     }
 
-    /// Why it goes by nothing better.
+    /// Why the display name is only an ID or path.
     pub(crate) fn why_unnamed(&self) -> Option<String> {
         let unnamed = self.unnamed.as_ref()?;
         let why = match unnamed.reason.as_str() {
@@ -242,7 +242,7 @@ impl Container {
     }
 }
 
-/// The beginning of an id that nobody reads to its end; the script does the same.
+/// Shortens a full ID; the script does the same.
 fn short(key: &str) -> &str {
     let is_id = key.len() == 64 && key.bytes().all(|b| b.is_ascii_hexdigit());
     if is_id {

@@ -1,4 +1,4 @@
-//! Where an axis has its marks, and what stands at them.
+//! Positions and labels of axis ticks.
 
 use std::ops::Range;
 
@@ -6,8 +6,8 @@ use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 
 use super::PlotUnit;
 
-/// An axis of plotters' with marks of our own: plotters itself knows neither times nor
-/// steps by 1024.
+/// A plotters axis with given tick positions, because plotters supports neither times nor steps of
+/// 1024.
 #[derive(Debug, Clone)]
 pub(super) struct Axis {
     range: Range<f64>,
@@ -27,7 +27,10 @@ impl Ranged for Axis {
     type ValueType = f64;
     type FormatOption = DefaultFormatting;
 
-    #[expect(clippy::cast_possible_truncation, reason = "pixels are few")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "pixel coordinates are small"
+    )]
     fn map(&self, value: &f64, (first, last): (i32, i32)) -> i32 {
         let share = (value - self.range.start) / (self.range.end - self.range.start);
         (f64::from(first) + share * f64::from(last.saturating_sub(first))).round() as i32
@@ -46,14 +49,14 @@ impl Ranged for Axis {
     }
 }
 
-/// Marks of an axis: where they are and how far it goes.
+/// Tick positions and the end of an axis.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct AxisTicks {
     pub positions: Vec<f64>,
     pub end: f64,
 }
 
-/// Marks from nothing to at least `most`, in round steps of the unit, about `count` of them.
+/// About `count` ticks from 0 to at least `most`, in round steps of the unit.
 pub(super) fn value_ticks(most: f64, unit: PlotUnit, count: usize) -> AxisTicks {
     let most = if most.is_finite() && most > 0.0 {
         most
@@ -75,7 +78,7 @@ pub(super) fn value_ticks(most: f64, unit: PlotUnit, count: usize) -> AxisTicks 
     }
 }
 
-/// The least round step that is not below `least`.
+/// The smallest round step that is at least `least`.
 fn round_step(least: f64, unit: PlotUnit) -> f64 {
     let mut scale = 1.0;
     if let Some(base) = unit.scale_base() {
@@ -83,14 +86,14 @@ fn round_step(least: f64, unit: PlotUnit) -> f64 {
             scale *= base;
         }
         if unit == PlotUnit::Bytes {
-            // Steps by two, so that marks are whole numbers of KiB, MiB and so on.
+            // Powers of two, so that ticks are whole numbers of KiB, MiB and so on.
             let mut step = scale;
             while step < least {
                 step *= 2.0;
             }
             return step;
         }
-        // There is no part of a byte.
+        // Fractions of a byte do not exist.
         return round_decimal(least.max(1.0));
     }
     round_decimal(least)
@@ -110,8 +113,8 @@ const STEPS: [u32; 20] = [
     172_800, 604_800,
 ];
 
-/// Times between `from` and `to`, in seconds since 1970, at most `count` of them, and the
-/// step between them.
+/// At most `count` times between `from` and `to`, in seconds since the Unix epoch, and the step
+/// between them.
 pub(super) fn time_ticks(from: f64, to: f64, count: usize) -> (Vec<f64>, f64) {
     let least = (to - from) / to_f64(count.max(1));
     let steps = STEPS.iter().map(|step| f64::from(*step));
@@ -126,10 +129,10 @@ pub(super) fn time_ticks(from: f64, to: f64, count: usize) -> (Vec<f64>, f64) {
     (at, step)
 }
 
-/// A time of day in UTC where steps are that long; the date for steps of days.
+/// Time of day in UTC, or the date for steps of whole days.
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "times that are drawn are near"
+    reason = "plotted times are near the present"
 )]
 pub(super) fn format_time(time: f64, step: f64) -> String {
     let seconds = time.round() as i64;
@@ -145,7 +148,7 @@ pub(super) fn format_time(time: f64, step: f64) -> String {
     }
 }
 
-/// Month and day of the month of a day since 1970, by Howard Hinnant's
+/// Month and day of a day number since the Unix epoch, by Howard Hinnant's
 /// [days_from_civil](https://howardhinnant.github.io/date_algorithms.html).
 fn month_and_day(day: i64) -> (i64, i64) {
     let of_era = (day + 719_468).rem_euclid(146_097);
@@ -156,7 +159,7 @@ fn month_and_day(day: i64) -> (i64, i64) {
     (if month < 10 { month + 3 } else { month - 9 }, of_month)
 }
 
-/// A small number.
+/// Converts a small number.
 fn to_f64(number: usize) -> f64 {
     u32::try_from(number).map_or(f64::from(u32::MAX), f64::from)
 }

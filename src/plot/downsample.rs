@@ -1,13 +1,13 @@
-//! Points thinned to what can be seen: of each column of pixels the first, the least, the
-//! most and the last, so that a peak of one sample stays a peak.
+//! Downsampling to what is visible: per pixel column the first, minimum, maximum and last point, so
+//! that peaks of a single sample remain visible.
 
 use std::time::Duration;
 
-/// A value at a time, in seconds since 1970.
+/// Time in seconds since the Unix epoch, and value.
 pub(super) type TimedValue = (f64, f64);
 
-/// The stretches of a line without gaps, thinned. There are gaps where a value is missing,
-/// and where points are further from each other than `gap`; one within a column is none.
+/// Downsampled segments of a line between gaps. A gap is a missing value, or two points further
+/// apart than `gap`, unless it lies within one pixel column.
 pub(super) fn segments(
     points: &[(Duration, Option<f64>)],
     (from, to): (f64, f64),
@@ -43,7 +43,7 @@ pub(super) fn segments(
 struct Segment {
     points: Vec<TimedValue>,
     column: Option<f64>,
-    /// Of the column: in the order of their times when it is done.
+    /// Points of the current column, sorted by time when it is complete.
     first: TimedValue,
     min: TimedValue,
     max: TimedValue,
@@ -122,7 +122,7 @@ mod tests {
             all.iter().map(Vec::len).collect()
         };
         assert_eq!(lengths(50), [2, 1, 1]);
-        // What is narrower than a pixel is not there.
+        // Gaps narrower than a pixel are ignored.
         assert_eq!(lengths(1), [2]);
     }
 

@@ -1,14 +1,13 @@
 //! Plots of values over time, as SVG.
 //!
 //! ```text
-//! Plot { title, unit, from, to, gap, lines, size, theme }.svg()   a whole picture
-//! sparkline(values)                                               a line as small as a word
-//! Unit::Bytes.text(n)                                             a number with its unit
+//! Plot { title, unit, from, to, gap, lines, size, theme }.svg()   a plot with axes
+//! sparkline(values, slots, size)                                  a word-sized line
+//! PlotUnit::Bytes.format(n)                                       a number with its unit
 //! ```
 //!
-//! Axes and lines are drawn by `plotters`. It knows one colour for each thing; that a
-//! picture is light or dark as its reader likes comes from a style sheet around what it
-//! draws, which replaces colours by what they are.
+//! `plotters` draws axes and lines with one fixed colour per element. The preferred colour scheme
+//! of the reader is applied by a style sheet around its output, which replaces colours by value.
 
 mod axis;
 mod downsample;
@@ -36,36 +35,36 @@ use axis::Axis;
 
 /// The longest title, in characters.
 const MAX_TITLE_CHARS: usize = 80;
-/// How wide a character is, as a share of the size of its font, in a wide one.
+/// Width of a character relative to the font size, for a wide font.
 const CHAR_WIDTH_RATIO: f64 = 0.64;
 
-/// A picture of lines over time.
+/// A plot of lines over time.
 #[derive(Debug, Clone)]
 pub struct Plot<'a> {
-    /// What it shows, and of what.
+    /// Metric and target.
     pub title: &'a str,
-    /// What its values are.
+    /// The unit of the values.
     pub unit: PlotUnit,
-    /// Where it begins, counted from 1970 on.
+    /// Start, as time since the Unix epoch.
     pub from: Duration,
-    /// Where it ends.
+    /// End, as time since the Unix epoch.
     pub to: Duration,
-    /// Points that are further from each other are not connected.
+    /// Points further apart are not connected.
     pub gap: Duration,
-    /// At most as many as there are colours: four.
+    /// Lines; at most four, as there are four colours.
     pub lines: Vec<PlotLine<'a>>,
-    /// How large it is.
+    /// Size of the image.
     pub size: PlotSize,
-    /// Its colours.
+    /// Colour theme.
     pub theme: Theme,
 }
 
 /// One line of a plot.
 #[derive(Debug, Clone)]
 pub struct PlotLine<'a> {
-    /// What it stands for.
+    /// Name in the legend.
     pub name: &'a str,
-    /// Its values, the oldest first, counted from 1970 on.
+    /// Values since the Unix epoch, oldest first.
     pub points: Vec<(Duration, Option<f64>)>,
 }
 
@@ -73,10 +72,10 @@ pub struct PlotLine<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlotSize(u32, u32);
 
-/// Which colours.
+/// A colour theme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Theme {
-    /// Those that the reader prefers.
+    /// The reader's preferred colour scheme.
     Auto,
     /// Dark on light.
     Light,
@@ -85,19 +84,19 @@ pub enum Theme {
 }
 
 impl PlotSize {
-    /// The nearest size that can be read and drawn.
+    /// The nearest permitted size.
     #[must_use]
     pub fn clamped(width: u32, height: u32) -> Self {
         Self(width.clamp(240, 2000), height.clamp(120, 1200))
     }
 
-    /// The width.
+    /// Width in pixels.
     #[must_use]
     pub const fn width(self) -> u32 {
         self.0
     }
 
-    /// The height.
+    /// Height in pixels.
     #[must_use]
     pub const fn height(self) -> u32 {
         self.1
@@ -110,8 +109,8 @@ impl Default for PlotSize {
     }
 }
 
-/// The colours of a picture. No two of one palette may be the same: dark ones are found by
-/// the light ones.
+/// Colours of a plot. They must differ within a palette: the style sheet maps light colours to dark
+/// ones by value.
 struct Palette {
     background: RGBColor,
     foreground: RGBColor,
@@ -154,7 +153,7 @@ impl Palette {
 }
 
 impl Plot<'_> {
-    /// The picture.
+    /// Renders the plot.
     pub fn svg(&self) -> Result<String> {
         let palette = match self.theme {
             Theme::Dark => &DARK,
@@ -162,7 +161,7 @@ impl Plot<'_> {
         };
         let mut drawn = String::new();
         self.draw(&mut drawn, palette).map_err(plot_error)?;
-        // What plotters begins with says nothing to who cannot see it.
+        // Replaces the opening tag by plotters, which has no text alternative.
         let (_, body) = drawn
             .split_once('>')
             .ok_or_else(|| plot_error("is not a picture"))?;
@@ -181,7 +180,7 @@ impl Plot<'_> {
         Ok(svg)
     }
 
-    /// What the lines say, in words.
+    /// Text alternative: the lines' values in words.
     fn description(&self) -> String {
         let of = self.lines.iter().map(|line| {
             let values: Vec<f64> = self.visible_values(line).collect();
@@ -197,13 +196,13 @@ impl Plot<'_> {
         of.collect::<Vec<_>>().join(" ")
     }
 
-    /// The values of a line that are in the picture.
+    /// Known values of a line within the plot's time range.
     fn visible_values(&self, line: &PlotLine<'_>) -> impl Iterator<Item = f64> {
         let values = self.samples_in_range(line).flatten();
         values.filter(|value| value.is_finite())
     }
 
-    /// What was sampled of a line in the time of the picture, known or not.
+    /// Samples of a line within the plot's time range, including unknown values.
     fn samples_in_range(&self, line: &PlotLine<'_>) -> impl Iterator<Item = Option<f64>> {
         let points = line.points.iter();
         let points = points.filter(|(at, _)| (self.from..=self.to).contains(at));
@@ -221,7 +220,7 @@ impl Plot<'_> {
     fn draw(&self, into: &mut String, palette: &Palette) -> Result<(), String> {
         let PlotSize(width, height) = self.size;
         let (from, to) = (self.from.as_secs_f64(), self.to.as_secs_f64());
-        // A picture has to have a width.
+        // The time range must not be empty.
         let to = to.max(from + 1.0);
         let most = self.lines.iter().flat_map(|line| self.visible_values(line));
         let most = most.fold(0.0_f64, f64::max);
@@ -233,7 +232,7 @@ impl Plot<'_> {
         self.draw_header(&root, palette)?;
         let mut chart = ChartBuilder::on(&root)
             .margin_top(34)
-            // Half of the last time may stand beyond the end.
+            // Half of the last time label may be beyond the end of the axis.
             .margin_right(30)
             .margin_bottom(4)
             .margin_left(4)
@@ -287,7 +286,7 @@ impl Plot<'_> {
         (self.size.0, self.size.1)
     }
 
-    /// The title at the left, the lines' names at the right.
+    /// The title on the left, the legend on the right.
     fn draw_header(&self, root: &SvgArea<'_>, palette: &Palette) -> Result<(), String> {
         let mut right = f64::from(self.size.0) - 16.0;
         for (line, colour) in self.lines.iter().zip(palette.lines).rev() {
@@ -319,19 +318,19 @@ impl Plot<'_> {
 
 type SvgArea<'a> = plotters::drawing::DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
-/// A font of that many pixels. plotters makes fonts smaller by 1.24 than it is told.
+/// A font of this size in pixels. plotters divides font sizes by 1.24.
 fn font(pixels: u32, colour: &RGBColor) -> TextStyle<'_> {
     let font = ("sans-serif", f64::from(pixels) * 1.24).into_font();
     TextStyle::from(font).color(colour)
 }
 
-/// How wide a text is, about.
+/// Estimated width of a text.
 fn text_width(text: &str, size: f64) -> f64 {
     let count = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
     f64::from(count) * size * CHAR_WIDTH_RATIO
 }
 
-/// What replaces each light colour by the dark one for who prefers that.
+/// A style sheet that replaces each light colour by its dark one for readers who prefer dark.
 fn dark_mode_css() -> String {
     let mut rules = String::from("<style>@media (prefers-color-scheme: dark) {");
     for (light, dark) in LIGHT.colors().zip(DARK.colors()) {
@@ -343,10 +342,10 @@ fn dark_mode_css() -> String {
     rules + " }</style>\n"
 }
 
-/// A name without what is no text, and no longer than that.
+/// Replaces control characters and truncates the text.
 fn sanitize_text(text: &str, longest: usize) -> String {
     let is_text = |c: char| {
-        // Of what XML does not know, and what turns the direction of the text around it.
+        // Characters that XML forbids, and those that change the text direction.
         let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         !(c.is_control() || turns || matches!(c, '\u{fffe}' | '\u{ffff}'))
     };
@@ -408,7 +407,7 @@ mod tests {
         }
     }
 
-    /// The text of all elements with that name.
+    /// Text content of all elements with this name.
     fn texts(svg: &str, name: &str) -> Vec<String> {
         let svg = roxmltree::Document::parse(svg).unwrap();
         let all = svg.descendants().filter(|it| it.has_tag_name(name));

@@ -1,10 +1,10 @@
-//! A line of the last values, as small as a word.
+//! Sparklines: a word-sized line of the last values.
 
 use std::fmt::Write;
 
-/// The `d` of an SVG path through values that are equally far from each other, in a box of
-/// that size, from nothing at the bottom to the most at the top. The last one is at the
-/// right edge, `slots` values fill the width, and there are gaps where nothing is known.
+/// The `d` attribute of an SVG path through equidistant values in a box of this size, from 0 at the
+/// bottom to the maximum at the top. The last value is at the right edge, `slots` values fill the
+/// width, and unknown values leave gaps.
 #[must_use]
 pub fn sparkline(values: &[Option<f64>], slots: u32, (width, height): (f64, f64)) -> String {
     let last = values.len().min(slots as usize);
@@ -23,10 +23,10 @@ pub fn sparkline(values: &[Option<f64>], slots: u32, (width, height): (f64, f64)
         let left = u32::try_from(left).map_or(0.0, f64::from);
         let (x, y) = (width - left * step, height - value.max(0.0) * scale);
         let order = if is_on { 'L' } else { 'M' };
-        // Cannot fail: a String takes everything.
+        // Writing to a String cannot fail.
         write!(path, "{order}{x:.1} {y:.1}").ok();
         if !is_on {
-            // A point by itself is seen, too.
+            // Makes an isolated point visible.
             path.push_str("h.1");
         }
         is_on = true;
@@ -43,7 +43,7 @@ mod tests {
         let values = [Some(1.0), Some(4.0), None, Some(2.0)];
         let path = sparkline(&values, 5, (40.0, 16.0));
         assert_eq!(path, "M10.0 12.0h.1L20.0 0.0M40.0 8.0h.1");
-        // Of too many the newest.
+        // Of too many values, the newest are kept.
         assert_eq!(sparkline(&values, 2, (40.0, 16.0)), "M40.0 0.0h.1");
     }
 

@@ -1,15 +1,15 @@
-//! Numbers as people read them.
+//! Formatting of numbers with units.
 
-/// What a number counts.
+/// The unit of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlotUnit {
-    /// Percent, of one core for CPU time.
+    /// Percent; for CPU time, of one core.
     Percent,
-    /// Bytes, by steps of 1024 as memory is sold.
+    /// Bytes, with binary prefixes as for memory.
     Bytes,
-    /// Bytes in a second, by steps of 1000 as lines are sold.
+    /// Bytes per second, with decimal prefixes as for network links.
     BytesPerSecond,
-    /// Something counted.
+    /// A count.
     Count,
 }
 
@@ -17,7 +17,7 @@ const BINARY: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 const DECIMAL: [&str; 7] = ["B/s", "kB/s", "MB/s", "GB/s", "TB/s", "PB/s", "EB/s"];
 
 impl PlotUnit {
-    /// A number with its unit, by three digits.
+    /// The number with its unit, in three significant digits.
     #[must_use]
     pub fn format(self, number: f64) -> String {
         let (number, name) = match self {
@@ -29,7 +29,7 @@ impl PlotUnit {
         format!("{} {name}", three_digits(number))
     }
 
-    /// From what on the next greater name is used: 1024 or 1000, where there is one.
+    /// Factor between prefixes: 1024 or 1000, if the unit has prefixes.
     pub(super) fn scale_base(self) -> Option<f64> {
         match self {
             Self::Percent | Self::Count => None,
@@ -39,11 +39,11 @@ impl PlotUnit {
     }
 }
 
-/// The number by the greatest name that leaves something before the point.
+/// The number with the largest prefix that leaves an integer part.
 fn scaled(mut number: f64, base: f64, names: &[&'static str]) -> (f64, &'static str) {
     let mut names = names.iter();
     let mut name = names.next();
-    // What is shown as 1000 by three digits has the next name already.
+    // A value that would be rounded to the base takes the next prefix.
     while number.abs() >= base - 0.5 {
         let Some(next) = names.next() else { break };
         number /= base;
@@ -61,7 +61,7 @@ fn three_digits(number: f64) -> String {
     let text = format!("{number:.decimals$}");
     if text.contains('.') {
         let short = text.trim_end_matches('0').trim_end_matches('.');
-        // What rounds to nothing is nothing, not less than it.
+        // A small negative number rounds to 0, not to -0.
         return if short == "-0" { "0" } else { short }.to_owned();
     }
     text

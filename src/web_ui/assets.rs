@@ -1,5 +1,5 @@
-//! The files that pages bring. Their path changes with what is in them, so that browsers
-//! may keep them for ever.
+//! Static files of pages. Their path contains a hash of their content, so browsers may cache them
+//! forever.
 
 use sha2::{Digest, Sha256};
 
@@ -29,7 +29,7 @@ const ASSETS: [Asset; 3] = [
     },
 ];
 
-/// All of them, by the hash of what is in them.
+/// All assets, below the hash of their content.
 #[derive(Debug)]
 pub(super) struct Assets {
     hash: String,
@@ -48,12 +48,12 @@ impl Assets {
         }
     }
 
-    /// The path of one of them.
+    /// Path of an asset.
     pub(super) fn path(&self, name: &str) -> String {
         format!("/page/{}/{name}", self.hash)
     }
 
-    /// The answer at a path behind `/page/`.
+    /// The response at a path below `/page/`.
     pub(super) fn respond(&self, path: &str) -> Option<PageResponse> {
         let (hash, name) = path.split_once('/')?;
         let asset = ASSETS.iter().find(|asset| asset.name == name)?;
@@ -61,7 +61,7 @@ impl Assets {
             status: 200,
             content_type: asset.content_type,
             content_security_policy: PAGE_CSP,
-            // One of another version is answered, but not for ever.
+            // Requests for another version get this one, but must not cache it forever.
             is_immutable: hash == self.hash,
             body: asset.text.as_bytes().to_vec(),
         })

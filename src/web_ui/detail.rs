@@ -1,4 +1,4 @@
-//! The page of one thing: what it is, what it used in a window of time, and four plots.
+//! Page of the host or of one container: facts, usage over a window, and four plots.
 
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ pub(super) fn container(
     layout.page(it.title(), "detail", &body)
 }
 
-/// That there is none, or which may be meant.
+/// Page for an unknown container, or with the candidates of an ambiguous name.
 pub(super) fn not_found(layout: &PageLayout, response: &One) -> Markup {
     let body = html! {
         h1 { "No such container" }
@@ -141,7 +141,7 @@ fn window_nav(window: Duration) -> Markup {
     }
 }
 
-/// What was used in the window, in numbers.
+/// Usage over the window, in numbers.
 fn usage_table(series: Option<&Series>, window: Duration) -> Markup {
     let stats = series.map(|series| series.window(window));
     let Some(stats) = stats.filter(|it| it.samples > 0) else {
@@ -174,7 +174,7 @@ fn totals_list(totals: &Aggregates) -> Markup {
         ("Read from disks", totals.read),
         ("Written to disks", totals.written),
     ];
-    #[expect(clippy::cast_precision_loss, reason = "it is shown by three digits")]
+    #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
     let bytes = |it: Option<u64>| format_value(PlotUnit::Bytes, it.map(|it| it as f64));
     html! {
         dl.facts {
@@ -193,7 +193,7 @@ fn range_cells(unit: PlotUnit, of: Option<MinAvgMax<f64>>) -> Markup {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "it is shown by three digits")]
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
 fn range_as_f64(of: Option<MinAvgMax<u64>>) -> Option<MinAvgMax<f64>> {
     of.map(|it| MinAvgMax {
         average: it.average,
@@ -202,7 +202,7 @@ fn range_as_f64(of: Option<MinAvgMax<u64>>) -> Option<MinAvgMax<f64>> {
     })
 }
 
-/// The plots, each a link to itself.
+/// The plots, each with a link to itself.
 fn plot_images(of: &str, name: &str, window: Duration) -> Markup {
     html! {
         div.plots {
@@ -210,7 +210,7 @@ fn plot_images(of: &str, name: &str, window: Duration) -> Markup {
                 @let src = plots::plot_path(of, what, window);
                 a href=(src) {
                     picture {
-                        // On a phone text would be too small in the large one.
+                        // On a phone the text of the large plot would be too small.
                         source media="(max-width: 40rem)" width="380" height="200"
                             srcset={ (src) "&width=380&height=200" };
                         img src=(src) width="640" height="220" decoding="async"

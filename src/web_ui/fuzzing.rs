@@ -1,9 +1,9 @@
-//! Foreign bytes for what is asked of the pages: see [`crate::fuzzing`].
+//! Fuzz target for the web pages' requests: see [`crate::fuzzing`].
 
 use super::plots::{PlotRequest, PlotTarget, format_window, parse_window_query, render};
 use crate::history::{History, HistoryFlags};
 
-/// The query string of a plot or a page; says how long the plot is.
+/// Parses the query string of a plot or a page; returns the length of the plot.
 pub(crate) fn query(query: &str) -> usize {
     if let Ok(window) = parse_window_query(query) {
         assert!(!window.is_zero() && !format_window(window).is_empty());
@@ -17,7 +17,7 @@ pub(crate) fn query(query: &str) -> usize {
         &asked,
     );
     let svg = drawn.unwrap_or_default();
-    // Whatever its size, nothing is in it; and it is drawn well.
+    // A plot without data is small at any size, and is valid.
     assert!(svg.len() <= 64 << 10 && svg.starts_with("<svg"));
     svg.len()
 }

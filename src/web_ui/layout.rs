@@ -1,4 +1,4 @@
-//! What is around every page.
+//! Common layout of all pages.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::assets::Assets;
 #[derive(Debug)]
 pub(super) struct PageLayout {
     telemetry_path: String,
-    /// How often there is something new.
+    /// Sampling interval: how often new values exist.
     interval: Duration,
     style: String,
     script: String,
@@ -27,9 +27,9 @@ impl PageLayout {
         }
     }
 
-    /// A page; `live` is how the script refreshes it.
+    /// Renders a page; `live` selects how the script refreshes it.
     pub(super) fn page(&self, title: &str, live: &str, body: &Markup) -> Markup {
-        // Faster than people look it need not be.
+        // More frequent updates have no use for readers.
         let seconds = self.interval.as_secs().max(5);
         html! {
             (DOCTYPE)

@@ -1,20 +1,19 @@
-//! What people see: the machine at a glance, its containers and virtual machines, plots.
+//! Status pages: an overview of the host, its containers and domains, and plots.
 //!
 //! ```text
-//! /                             everything in tables
-//! /host, /containers/ID         one thing: what it is, what it used, four plots
+//! /                             overview tables
+//! /host, /containers/ID         facts, usage and four plots
 //! /plot/host.svg                one plot: ?what=cpu|memory|network|disk&window=1h
 //! /plot/containers/ID.svg       &width=640&height=220&theme=auto|light|dark
-//! /check                        what is missing, why, and how to mend it
-//! /page/HASH/…                  the style sheet and the script
+//! /check                        what is missing, why, and how to fix it
+//! /page/HASH/…                  style sheet, script and icon
 //! ```
+//! Pages are complete without the script. The script only refreshes, sorts and filters, with the
+//! API responses that pages are created from. Pages cause no collection apart from the API's
+//! listings: values come from the history.
 //!
-//! Pages are whole without a script; the script only refreshes, sorts and filters, from
-//! the same answers of the API that pages are made of. Nothing is collected for them but
-//! what the API reads to list what is there: values come from the history.
-//!
-//! HTML is written by `maud`, which escapes whatever it is given and is checked when it is
-//! compiled. A page's numbers are text made here and in the script, by the same rules.
+//! HTML is written with `maud`, which checks templates at compile time and escapes all values. The
+//! page and the script format numbers by the same rules.
 
 mod assets;
 mod check_page;
@@ -42,26 +41,26 @@ use check_page::CheckCache;
 use layout::PageLayout;
 use said::{Collectors, Containers, Domains, Host, Missing, One};
 
-/// Only what the page itself brings, from this server.
+/// Only the page's own files, from this server.
 const PAGE_CSP: &str = "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
-/// Nothing but a picture's own style sheet.
+/// Only the image's own style sheet.
 const SVG_CSP: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
-/// People wait no longer than this for what hangs.
+/// Timeout of the API requests behind a page.
 const API_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub struct PageResponse {
     /// The HTTP status.
     pub status: u16,
-    /// What the body is.
+    /// The MIME type of the body.
     pub content_type: &'static str,
-    /// What it may bring with it.
+    /// The value of the `Content-Security-Policy` header.
     pub content_security_policy: &'static str,
-    /// Whether it never changes.
+    /// Whether browsers may cache it forever.
     pub is_immutable: bool,
     /// The body.
     pub body: Vec<u8>,
@@ -78,7 +77,7 @@ impl PageResponse {
         }
     }
 
-    /// A line of text.
+    /// A line of plain text.
     #[must_use]
     pub fn from_text(status: u16, reason: &str) -> Self {
         Self {
@@ -101,7 +100,7 @@ impl PageResponse {
     }
 }
 
-/// Everything that pages are made of.
+/// Everything that pages are created from.
 #[derive(Debug)]
 pub struct WebUi {
     api: Arc<Api>,
@@ -112,7 +111,7 @@ pub struct WebUi {
 }
 
 impl WebUi {
-    /// Makes those of the machine that the API reads; the metrics are at that path.
+    /// Creates the pages for the API's machine; `telemetry_path` is the path of the metrics.
     #[must_use]
     pub fn new(
         api: Arc<Api>,
@@ -133,7 +132,7 @@ impl WebUi {
         }
     }
 
-    /// The answer at a path, if it is one of a page.
+    /// The response at a path, or `None` if the path belongs to no page.
     pub async fn respond(&self, path: &str, query: &str) -> Option<PageResponse> {
         if let Some(named) = path.strip_prefix("/containers/") {
             return Some(self.container(named, query).await);
@@ -185,7 +184,7 @@ impl WebUi {
             .await
     }
 
-    /// `named` as it stands in the path.
+    /// `name_or_id` is percent-encoded as in the path.
     async fn container(&self, name_or_id: &str, query: &str) -> PageResponse {
         let window = match plots::parse_window_query(query) {
             Ok(window) => window,
@@ -204,7 +203,7 @@ impl WebUi {
         .await
     }
 
-    /// `path` as it stands behind `/plot/`.
+    /// `path` is the part after `/plot/`.
     async fn plot(&self, path: &str, query: &str) -> PageResponse {
         let request = match plots::PlotRequest::parse(query) {
             Ok(asked) => asked,
@@ -232,7 +231,7 @@ impl WebUi {
         }
     }
 
-    /// What is remembered of a container that a path names, and what to call it.
+    /// Display name and samples of the container in a path.
     async fn series(
         &self,
         name_or_id: &str,
@@ -252,7 +251,7 @@ impl WebUi {
         Ok((response.container.title().to_owned(), series))
     }
 
-    /// The name of what is remembered by a key, from what engines said.
+    /// Name of the container with this key, from cached engine state.
     fn container_title(&self, key: &str) -> String {
         let engines = self.api.machine().engines().engines();
         let mut known = engines.iter().filter_map(|it| it.containers.get(key));
@@ -267,7 +266,7 @@ impl WebUi {
             .await
     }
 
-    /// What the API says at a path, with the status.
+    /// Status and content of an API response.
     async fn fetch<T: DeserializeOwned + Default + Send + 'static>(&self, path: &str) -> (u16, T) {
         let answer = self.api.respond(path, "", API_TIMEOUT).await;
         let read = self
@@ -276,7 +275,7 @@ impl WebUi {
         (answer.status, read.await.flatten().unwrap_or_default())
     }
 
-    /// Writes a page on a worker, for it may be long.
+    /// Renders a page on a worker, because it may be large.
     async fn render(&self, write: impl FnOnce() -> (u16, Markup) + Send + 'static) -> PageResponse {
         match self.workers.call(write).await {
             Some((status, page)) => PageResponse::from_markup(status, page),
@@ -285,7 +284,7 @@ impl WebUi {
     }
 }
 
-/// What is missing, one after the other.
+/// Missing parts, one per line.
 fn missing_lines<'a>(of: impl IntoIterator<Item = &'a Missing>) -> Vec<String> {
     let lines = of.into_iter();
     let lines = lines.map(|it| format!("{}: {}", it.part, it.reason));

@@ -1,4 +1,4 @@
-//! The page at `/`: everything at a glance.
+//! The overview at `/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use crate::{
     plot::PlotUnit,
 };
 
-/// What is shown.
+/// API responses shown on the page.
 pub(super) struct Overview {
     pub host: Host,
     pub containers: Containers,
@@ -45,7 +45,7 @@ pub(super) fn host_title(host: &Host) -> &str {
     }
 }
 
-/// The machine in a few numbers.
+/// The host in a few numbers.
 fn host_section(history: &History, host: &Host) -> Markup {
     let (latest, memory) = (&host.latest, &host.memory);
     let used = memory.total_bytes.zip(memory.available_bytes);
@@ -90,7 +90,7 @@ fn host_section(history: &History, host: &Host) -> Markup {
     }
 }
 
-/// What the machine is.
+/// Facts about the host.
 pub(super) fn host_facts(host: &Host) -> Markup {
     let up = host.time.zip(host.boot_time).map(|(now, boot)| now - boot);
     html! {
@@ -111,7 +111,7 @@ pub(super) fn host_facts(host: &Host) -> Markup {
     }
 }
 
-/// What is missing and why.
+/// Missing parts and their reasons.
 fn missing_section(history: &History, all: &Overview) -> Markup {
     let mut lines = missing_lines(&all.host.missing);
     lines.extend(missing_lines(&all.containers.missing));
@@ -199,7 +199,7 @@ fn containers_section(history: &History, response: &Containers) -> Markup {
     }
 }
 
-/// A container or guest as a row.
+/// The row of a container or domain.
 fn container_row<'a>(
     history: &History,
     container: &'a Container,
@@ -265,7 +265,7 @@ fn domains_section(history: &History, all: &Overview) -> Markup {
         })
         .collect();
     let named: BTreeSet<&str> = rows.iter().map(|row| row.key).collect();
-    // Those that are only known by their control groups.
+    // Domains known only by their cgroups.
     let others = domain_containers
         .iter()
         .filter(|(name, _)| !named.contains(**name));
@@ -288,8 +288,7 @@ fn domains_section(history: &History, all: &Overview) -> Markup {
     }
 }
 
-/// A table that the script refreshes, sorts and filters, with the row that it makes new
-/// ones of.
+/// A table that the script refreshes, sorts and filters, with a template for new rows.
 fn render_table(
     name: &str,
     title: &str,
@@ -370,7 +369,7 @@ fn format_millis(seconds: Option<f64>) -> String {
     )
 }
 
-/// What is for programs.
+/// Links for programs.
 fn links_section(layout: &PageLayout) -> Markup {
     let path = layout.metrics_path();
     let base = path.trim_end_matches('/');

@@ -1,4 +1,4 @@
-//! Plots of what the history knows.
+//! Plots of the history.
 
 use std::{
     sync::Arc,
@@ -12,7 +12,7 @@ use crate::{
     plot::{Plot, PlotLine, PlotSize, PlotUnit, Theme},
 };
 
-/// The windows that are linked.
+/// Windows offered as links.
 pub(super) const WINDOWS: [(&str, Duration); 4] = [
     ("1m", Duration::from_secs(60)),
     ("5m", Duration::from_secs(300)),
@@ -20,13 +20,13 @@ pub(super) const WINDOWS: [(&str, Duration); 4] = [
     ("1h", Duration::from_secs(3600)),
 ];
 const DEFAULT_WINDOW: Duration = Duration::from_secs(3600);
-/// What is further apart than this many intervals is not connected.
+/// Points further apart than this many intervals are not connected.
 const MAX_GAP_INTERVALS: f64 = 2.5;
 
-/// A value of a sample.
+/// Value of a sample.
 type PointValue = fn(&Point) -> Option<f64>;
 
-/// What a plot shows.
+/// The metric that a plot shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PlotMetric {
     Cpu,
@@ -64,7 +64,7 @@ impl PlotMetric {
         }
     }
 
-    /// Its lines: what each is called, and its value of a sample.
+    /// The lines: name, and value of a sample.
     fn series(self) -> &'static [(&'static str, PointValue)] {
         match self {
             Self::Cpu => &[("CPU", |point| point.cpu_percent)],
@@ -81,15 +81,15 @@ impl PlotMetric {
     }
 }
 
-/// Of what.
+/// What is plotted.
 #[derive(Debug)]
 pub(super) enum PlotTarget {
     Host,
-    /// What it is called, and what is remembered of it.
+    /// Display name and samples.
     Container(String, Option<Arc<Series>>),
 }
 
-/// What a request for a plot says.
+/// A plot's query parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PlotRequest {
     metric: PlotMetric,
@@ -131,7 +131,7 @@ impl PlotRequest {
                         _ => return Err(format!("theme is not auto, light or dark: {value:?}")),
                     }
                 }
-                // What makes a browser ask again.
+                // Defeats the browser's cache.
                 "at" => {}
                 _ => {
                     return Err(format!(
@@ -144,7 +144,7 @@ impl PlotRequest {
     }
 }
 
-/// The window that a page is asked for.
+/// The window in a page's query string.
 pub(super) fn parse_window_query(query: &str) -> Result<Duration, String> {
     let mut pairs = form_urlencoded::parse(query.as_bytes());
     match pairs.find(|(name, _)| name == "window") {
@@ -153,7 +153,7 @@ pub(super) fn parse_window_query(query: &str) -> Result<Duration, String> {
     }
 }
 
-/// A window as it is written in links.
+/// A window as written in links.
 pub(super) fn format_window(window: Duration) -> String {
     let known = WINDOWS.iter().find(|(_, it)| *it == window);
     known.map_or_else(
@@ -162,7 +162,7 @@ pub(super) fn format_window(window: Duration) -> String {
     )
 }
 
-/// The path of a plot; `of` is `host` or `containers/ID` with what paths need escaped.
+/// Path of a plot; `target` is `host` or `containers/ID`, percent-encoded.
 pub(super) fn plot_path(target: &str, what: PlotMetric, window: Duration) -> String {
     let (what, window) = (what.name(), format_window(window));
     format!("/plot/{target}.svg?what={what}&window={window}")

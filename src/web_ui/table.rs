@@ -1,5 +1,5 @@
-//! The cells of tables, as the script `page.js` fills them, too: each has the number by
-//! which rows are sorted beside its text.
+//! Table cells, which the script `page.js` fills in the same way. Each has its sort key beside its
+//! text.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use crate::{
     plot::{PlotUnit, sparkline},
 };
 
-/// Stands where nothing is known.
+/// Text of an unknown value.
 pub(super) const UNKNOWN: &str = "–";
-/// How many values a sparkline shows; the script keeps to it.
+/// Number of values in a sparkline; the script uses the same.
 const SPARKLINE_POINTS: usize = 48;
 const SPARKLINE_SIZE: (f64, f64) = (96.0, 20.0);
 
-/// What may stand in a part of a path as it is.
+/// Characters that are percent-encoded in a path segment.
 const PATH_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -63,7 +63,7 @@ pub(super) const DOMAIN_COLUMNS: &[TableColumn] = &[
 pub(super) struct TableRow<'a> {
     pub key: &'a str,
     pub title: &'a str,
-    /// Nothing for what has no page of its own.
+    /// `None` for rows without a page of their own.
     pub href: Option<String>,
     pub note: Option<String>,
     pub image: Option<&'a str>,
@@ -72,7 +72,7 @@ pub(super) struct TableRow<'a> {
     pub health: Option<&'a str>,
     pub latest: Option<&'a Latest>,
     pub restarts: Option<u64>,
-    /// How long it has run, in seconds.
+    /// Uptime in seconds.
     pub uptime: Option<f64>,
     pub series: Option<Arc<Series>>,
 }
@@ -155,18 +155,18 @@ fn sparkline_cell(cell: &str, unit: PlotUnit, value: Option<f64>, line: &Markup)
     }
 }
 
-/// The samples that a sparkline shows.
+/// Samples of a sparkline.
 pub(super) fn sparkline_points(series: &Series) -> Vec<Point> {
     series.points(SPARKLINE_POINTS)
 }
 
-/// Bytes in memory, as they are drawn.
-#[expect(clippy::cast_precision_loss, reason = "it is drawn")]
+/// Memory in bytes, for drawing.
+#[expect(clippy::cast_precision_loss, reason = "precise enough for drawing")]
 pub(super) fn memory_bytes(point: &Point) -> Option<f64> {
     point.memory.map(|bytes| bytes as f64)
 }
 
-/// A line of values, with the values for the script to go on with.
+/// A sparkline, with its values for the script to continue.
 pub(super) fn sparkline_svg(points: &[Point], of: impl Fn(&Point) -> Option<f64>) -> Markup {
     let values: Vec<_> = points.iter().map(of).collect();
     let slots = u32::try_from(SPARKLINE_POINTS).unwrap_or(u32::MAX);
@@ -216,12 +216,12 @@ fn rate_pair_cell(cell: &str, one: LabeledRate, other: LabeledRate) -> Markup {
     }
 }
 
-/// A number with its unit, or that it is not known.
+/// A value with its unit, or the text for unknown values.
 pub(super) fn format_value(unit: PlotUnit, number: Option<f64>) -> String {
     number.map_or_else(|| UNKNOWN.to_owned(), |number| unit.format(number))
 }
 
-/// How long something takes or has been.
+/// A duration or an age.
 pub(super) fn format_age(seconds: Option<f64>) -> String {
     let Some(seconds) = seconds.filter(|it| it.is_finite()) else {
         return UNKNOWN.to_owned();
@@ -229,7 +229,7 @@ pub(super) fn format_age(seconds: Option<f64>) -> String {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "it is not negative, and saturates"
+        reason = "not negative, and the cast saturates"
     )]
     let seconds = seconds.max(0.0) as u64;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
@@ -241,7 +241,7 @@ pub(super) fn format_age(seconds: Option<f64>) -> String {
     }
 }
 
-/// A state, and what its health check says.
+/// State and health status.
 pub(super) fn state_text(state: &str, health: Option<&str>) -> String {
     match health {
         Some(health) => format!("{state}, {health}"),
@@ -254,17 +254,17 @@ pub(super) fn container_href(key: &str) -> String {
     format!("/containers/{}", percent_encode(key))
 }
 
-/// A key as one part of a path.
+/// Percent-encodes a key as one path segment.
 pub(super) fn percent_encode(key: &str) -> String {
     utf8_percent_encode(key, PATH_ESCAPES).to_string()
 }
 
-/// What is remembered of a container.
+/// The samples of a container.
 pub(super) fn container_series(history: &History, container: &Container) -> Option<Arc<Series>> {
     history.find_container(container.id.as_deref(), &container.cgroup)
 }
 
-/// The head of a table; without a script nothing in it can be clicked.
+/// Table header; the script adds buttons for sorting.
 pub(super) fn table_head(columns: &[TableColumn]) -> Markup {
     html! {
         thead {

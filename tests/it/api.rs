@@ -1,5 +1,5 @@
-//! The JSON API as its users meet it: the real binary on a fixture machine, with a made-up
-//! engine. Every answer is held against the description that is served with it.
+//! JSON API tests through the command line: the exporter runs on a fixture machine with a fake
+//! engine. Every response is validated against the `OpenAPI` description that the exporter serves.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,16 +20,16 @@ use crate::support::{
 use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
-/// A container of the fixture machine.
+/// Container of the fixture machine.
 const WEB: &str = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899";
-/// One that no engine knows.
+/// Container of the fixture machine that the engine does not list.
 const NAMELESS: &str = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90";
 
-/// For who does not want to wait for what hangs.
+/// Header that limits a request to 1 s, for tests in which something hangs.
 const SOON: &str = "X-Prometheus-Scrape-Timeout-Seconds: 1\r\n";
 
-/// What is described and no answer in here has: libvirt's, which has a test beside the code,
-/// and what takes more than a made-up engine.
+/// Described fields that no response in this file has: libvirt's, which are tested beside the code,
+/// and those that need more than the fake engine.
 const ELSEWHERE: &[&str] = &[
     "ContainerDetail.cgroup_parent",
     "ContainerDetail.domain",
@@ -60,7 +60,7 @@ impl Answer {
     }
 }
 
-/// An exporter on the fixture machine, and the engine it asks.
+/// An exporter on the fixture machine, and its engine.
 struct Here {
     engine: FakeEngine,
     exporter: ServerProcess,
@@ -77,7 +77,7 @@ impl Here {
         let dir = TempDir::new(&format!("api-{name}"));
         command.args(machine(&engine)).args(flags);
         let here = Self {
-            // The page would ask whatever a test has hang.
+            // The status page would query what a test makes hang.
             exporter: ServerProcess::start_and_wait_for_path(&mut command, &dir.0, "/-/healthy"),
             engine,
             _dir: dir,
@@ -96,7 +96,7 @@ impl Here {
     fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
         let mut stream = TcpStream::connect(self.exporter.address).unwrap();
         stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
-        // In HTTP/1.0 the end of the body is the end of the connection.
+        // In HTTP/1.0 the end of the connection ends the body.
         let request = format!("{method} {path} HTTP/1.0\r\nHost: x\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut all = Vec::new();
@@ -108,7 +108,7 @@ impl Here {
         Answer { status, head, body }
     }
 
-    /// Waits until so many samples were taken of the host, or a container.
+    /// Waits until at least `count` samples of the host or of a container exist.
     fn sampled(&self, of: &str, count: u64) -> Value {
         wait_until("samples", || {
             let said = self.get(&format!("/api/v1/{of}/history")).json();
@@ -123,7 +123,7 @@ impl Here {
     }
 }
 
-/// The flags for the fixture machine and this engine.
+/// Flags for the fixture machine and this engine.
 fn machine(engine: &FakeEngine) -> Vec<String> {
     let root = fixture("vm-v2");
     let path = |flag: &str, dir: &str| format!("--path.{flag}={}", root.join(dir).display());
@@ -137,8 +137,8 @@ fn machine(engine: &FakeEngine) -> Vec<String> {
     ]
 }
 
-/// Docker with the fixture machine's container, one whose id begins as its, and two whose
-/// names are alike but for their case.
+/// Docker with the fixture machine's container, a container whose ID begins with the same digits,
+/// and two whose names differ only in case.
 fn engine(name: &str) -> FakeEngine {
     let engine = FakeEngine::docker(&format!("api-{name}"));
     let mut web = FakeContainer::running('3', "web");
@@ -163,7 +163,7 @@ fn engine(name: &str) -> FakeEngine {
     engine
 }
 
-/// The description, and what of it was seen.
+/// The `OpenAPI` description, and which of its fields have not been seen in a response.
 struct Described {
     description: Value,
     unseen: BTreeSet<String>,
@@ -185,7 +185,7 @@ impl Described {
         }
     }
 
-    /// Holds an answer against what is described for its path and status.
+    /// Validates a response against the description of its path and status.
     fn assert(&mut self, path: &str, answer: &Answer) {
         let said = answer.json();
         let described = &self.description["paths"][path]["get"]["responses"];
@@ -199,7 +199,7 @@ impl Described {
         assert!(errors.is_empty(), "{path}: {errors:#?}");
     }
 
-    /// Notes which fields of which schemas are there.
+    /// Marks the fields in a response as seen.
     fn see(&mut self, schema: &Value, said: &Value) {
         if let Some(name) = schema["$ref"].as_str() {
             let name = name.rsplit('/').next().unwrap().to_owned();
@@ -216,7 +216,7 @@ impl Described {
     }
 }
 
-/// Has nothing pass that is not described.
+/// Forbids properties that are not described.
 fn close(schema: &mut Value) {
     if let Some(object) = schema.as_object_mut() {
         if object.contains_key("properties") {
@@ -228,9 +228,9 @@ fn close(schema: &mut Value) {
 }
 
 #[test]
-fn every_answer_is_as_it_is_described_and_all_that_is_described_is_answered() {
+fn responses_match_openapi_and_every_field_is_covered() {
     let mut here = Here::new("described", &["--history.interval=100ms"]);
-    // So that collectors have something to tell.
+    // Runs the collectors once.
     here.exporter.metrics_text();
     for of in ["host", "containers/web"] {
         here.sampled(of, 2);
@@ -273,19 +273,19 @@ fn every_answer_is_as_it_is_described_and_all_that_is_described_is_answered() {
         (list.json()["engines"][0]["is_up"] == json!(false)).then_some(list)
     });
     described.assert("/api/v1/containers", &down);
-    // The names stay, with a word of caution.
+    // The last known state stays, marked as not current.
     let web = here.get("/api/v1/containers/web").json();
     assert_eq!(web["container"]["is_current"], false);
 
     let unseen = described.unseen.iter().map(String::as_str);
-    // Of domains there is a test of its own, and what is sampled takes its time.
+    // Domains have their own test, and samples take a while.
     let is_elsewhere = |it: &&str| it.starts_with("Domain.") || it.starts_with("Latest.");
     let unseen: Vec<_> = unseen.filter(|it| !is_elsewhere(it)).collect();
     assert_eq!(unseen, ELSEWHERE);
 }
 
 #[test]
-fn a_container_is_found_by_what_people_call_it() {
+fn container_is_found_by_name_id_prefix_or_cgroup() {
     let here = Here::new("found", &[]);
     let id = |named: &str| {
         let answer = here.get(&format!("/api/v1/containers/{named}"));
@@ -319,7 +319,7 @@ fn a_container_is_found_by_what_people_call_it() {
 }
 
 #[test]
-fn what_was_sampled_is_told_together_and_one_by_one() {
+fn history_matches_in_summary_and_points() {
     let here = Here::new("sampled", &["--history.interval=100ms"]);
     let host = here.sampled("host", 3);
     assert!(host.get("container").is_none() && host.get("is_gone").is_none());
@@ -329,7 +329,7 @@ fn what_was_sampled_is_told_together_and_one_by_one() {
     assert_eq!(web["container"]["id"], WEB);
     assert_eq!(web["container"]["name"], "web");
     assert_eq!(web["is_gone"], false);
-    // The files of a fixture stand still.
+    // Fixture files do not change.
     assert_eq!(web["cpu_percent"]["peak"], 0.0);
     assert_eq!(web["restarts"], 0);
     let root = fixture("vm-v2");
@@ -345,7 +345,7 @@ fn what_was_sampled_is_told_together_and_one_by_one() {
     assert_eq!(points.len(), 2);
     assert!(points[0]["time"].as_f64() < points[1]["time"].as_f64());
     assert_eq!(points[1]["memory_bytes"], memory);
-    // By whatever a container is called; the last of these is answered from memory.
+    // By ID prefix, cgroup path and full ID; the last is found in the cache.
     let path = format!("%2Fsystem.slice%2Fdocker-{WEB}.scope");
     for named in [WEB.split_at(20).0, path.as_str(), WEB] {
         let said = here.get(&format!("/api/v1/containers/{named}/history?window=1h"));
@@ -353,7 +353,7 @@ fn what_was_sampled_is_told_together_and_one_by_one() {
         assert_eq!(said["container"], web["container"], "{named}");
         assert_eq!(said["window_seconds"], 3600.0);
     }
-    // What does not run has no samples, and what they would say is not there.
+    // A container that is not running has no samples, so these fields are absent.
     let db = here.get("/api/v1/containers/db/history").json();
     let fields: BTreeSet<_> = db.as_object().unwrap().keys().map(String::as_str).collect();
     let known = [
@@ -374,7 +374,7 @@ fn what_was_sampled_is_told_together_and_one_by_one() {
 }
 
 #[test]
-fn without_the_sampler_it_is_said_that_there_is_no_history() {
+fn history_is_unavailable_without_the_sampler() {
     let here = Here::new("unsampled", &["--no-collector.history"]);
     let paths = ["host", "containers/web", "containers/none"];
     for path in paths.map(|of| format!("/api/v1/{of}")) {
@@ -388,7 +388,7 @@ fn without_the_sampler_it_is_said_that_there_is_no_history() {
     }
 }
 
-/// Copies a directory with everything in it but links.
+/// Copies a directory recursively, without symbolic links.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -402,7 +402,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_container_that_is_gone_is_remembered_by_all_its_names() {
+fn removed_container_keeps_history_under_all_names() {
     let sysfs = TempDir::new("api-gone-sys");
     copy(
         &fixture("vm-v2").join("sys/fs/cgroup"),
@@ -437,7 +437,7 @@ fn a_container_that_is_gone_is_remembered_by_all_its_names() {
 }
 
 #[test]
-fn what_is_wrong_with_a_request_is_said_in_json() {
+fn invalid_requests_get_json_errors() {
     let here = Here::new("wrong", &[]);
     for (path, status, said) in [
         ("/api", 404, "there is nothing at this path"),
@@ -496,7 +496,7 @@ fn what_is_wrong_with_a_request_is_said_in_json() {
 }
 
 #[test]
-fn containers_are_told_with_why_some_have_no_name() {
+fn containers_list_why_names_are_missing() {
     let here = Here::new("told", &[]);
     let list = here.get("/api/v1/containers").json();
     let by_id: BTreeMap<&str, &Value> = list["containers"]
@@ -522,7 +522,7 @@ fn containers_are_told_with_why_some_have_no_name() {
     assert!(nameless.get("name").is_none() && nameless.get("state").is_none());
     assert_eq!(by_id.len(), 4);
     assert_eq!(list["missing"], json!([]));
-    // Labels are told as far as metrics have them, and only of one at a time.
+    // Labels are returned as filtered for metrics, and only for a single container.
     let text = list.to_string();
     assert!(!text.contains("labels"), "{text}");
     let one = here.get("/api/v1/containers/web").json();
@@ -535,7 +535,7 @@ fn containers_are_told_with_why_some_have_no_name() {
 }
 
 #[test]
-fn without_control_groups_there_is_what_engines_know() {
+fn without_cgroups_engine_state_is_returned() {
     let empty = TempDir::new("api-no-groups");
     let sysfs = format!("--path.sysfs={}", empty.0.display());
     let here = Here::new("no-groups", &[&sysfs]);
@@ -545,7 +545,7 @@ fn without_control_groups_there_is_what_engines_know() {
     assert!(containers.iter().all(|it| it.get("has_cgroup").is_none()));
     assert_eq!(list["missing"][0]["part"], "control groups");
     assert_eq!(here.get("/api/v1/containers/web").status, 200);
-    // It may be there.
+    // The container may exist, so this is not a 404.
     let (status, said) = here.error("/api/v1/containers/a1b2");
     assert_eq!(status, 503, "{said}");
     assert!(
@@ -554,13 +554,13 @@ fn without_control_groups_there_is_what_engines_know() {
     );
 }
 
-/// Mounts a FUSE file system whose server, the shell and what it becomes, does nothing.
+/// Mounts a FUSE file system whose server (the shell, later the exporter) never replies.
 const MOUNT: &str = r#"exec 7<>/dev/fuse
 mount -i -t fuse -o fd=7,rootmode=40000,user_id=0,group_id=0 nobody "$0"
 exec "$@""#;
 
 #[test]
-fn control_groups_that_hang_are_asked_once_and_cost_nothing_else() {
+fn hanging_cgroups_are_read_once_and_isolated() {
     if !crate::support::can_mount_fuse() {
         return;
     }
@@ -590,7 +590,7 @@ fn control_groups_that_hang_are_asked_once_and_cost_nothing_else() {
 }
 
 #[test]
-fn the_host_is_told_from_its_files_and_one_that_is_missing_costs_only_itself() {
+fn host_is_read_from_files_and_missing_parts_are_isolated() {
     let here = Here::new("host", &[]);
     let host = here.get("/api/v1/host").json();
     let loadavg = fs::read_to_string(fixture("vm-v2").join("proc/loadavg")).unwrap();
@@ -611,10 +611,10 @@ fn the_host_is_told_from_its_files_and_one_that_is_missing_costs_only_itself() {
 }
 
 #[test]
-fn a_libvirt_that_hangs_costs_its_own_answer_only() {
+fn hanging_libvirt_affects_only_domains() {
     let dir = TempDir::new("api-hung");
     let socket = dir.0.join("libvirt-sock");
-    // Connections wait to be accepted, for ever.
+    // Connections stay in the backlog and are never accepted.
     let _listener = UnixListener::bind(&socket).unwrap();
     let uri = format!(
         "--libvirt.uri=qemu+unix:///system?socket={}",
@@ -634,7 +634,7 @@ fn a_libvirt_that_hangs_costs_its_own_answer_only() {
 }
 
 #[test]
-fn json_has_a_limit_of_its_own() {
+fn json_requests_have_their_own_limit() {
     let dir = TempDir::new("api-limit");
     let socket = dir.0.join("libvirt-sock");
     let _listener = UnixListener::bind(&socket).unwrap();
@@ -645,7 +645,7 @@ fn json_has_a_limit_of_its_own() {
     let here = Here::new("limit", &[&uri, "--web.max-requests=1"]);
     thread::scope(|scope| {
         let soon = "X-Prometheus-Scrape-Timeout-Seconds: 3\r\n";
-        // It may come while the other one below is answered.
+        // This request may itself be rejected while the request below is being served.
         let hung = scope.spawn(|| {
             wait_until("an answer", || {
                 let domains = here.ask("GET", "/api/v1/domains", soon);
@@ -661,12 +661,12 @@ fn json_has_a_limit_of_its_own() {
         assert_eq!(here.get("/metrics?collect[]=loadavg").status, 200);
         assert_eq!(hung.join().unwrap().status, 200);
     });
-    // There is room again.
+    // The slot is free again.
     assert_eq!(here.get("/api/v1/host").status, 200);
 }
 
 #[test]
-fn collectors_say_what_became_of_them() {
+fn collectors_report_their_last_outcome() {
     let here = Here::new("collectors", &["--no-collector.loadavg"]);
     let collector = |name: &str| {
         let all = here.get("/api/v1/collectors").json();
@@ -691,7 +691,7 @@ fn collectors_say_what_became_of_them() {
     assert!(said.ends_with("proc/mdstat does not exist"), "{said}");
 }
 
-/// What the census says on the command line.
+/// Output of the `census` subcommand.
 fn census(engine: &FakeEngine, flags: &[&str]) -> String {
     let output = Command::new(BINARY)
         .arg("census")
@@ -706,7 +706,7 @@ fn census(engine: &FakeEngine, flags: &[&str]) -> String {
 }
 
 #[test]
-fn the_census_names_nothing_and_keeps_its_number() {
+fn census_is_anonymous_and_its_id_is_stable() {
     let engine = engine("census");
     let dir = TempDir::new("api-census");
     let state = format!("--census.state-directory={}", dir.0.display());
@@ -766,13 +766,13 @@ fn the_census_names_nothing_and_keeps_its_number() {
     assert!(!table.contains("nginx"), "{table}");
 }
 
-/// What top says where it goes to no terminal, and whether all is well.
+/// Exit code and output of `top` without a terminal.
 fn top(words: &[&str]) -> (Option<i32>, String) {
     crate::support::server_process::run_with_input(Command::new(BINARY).arg("top").args(words), "")
 }
 
 #[test]
-fn top_prints_one_table_where_nobody_watches() {
+fn top_without_a_terminal_prints_one_table() {
     let dir = TempDir::new("api-top");
     let socket = dir.0.join("socket");
     let listen = format!("--web.listen-address=unix:{}", socket.display());
@@ -802,14 +802,14 @@ fn top_prints_one_table_where_nobody_watches() {
             line("db")[1..],
             ["docker", "paused", "–", "–", "–", "–", "–"]
         );
-        // As engines show it.
+        // The short ID, as engines print it.
         let short = NAMELESS.split_at(12).0;
         assert_eq!(line(short)[1], "podman");
     }
 }
 
 #[test]
-fn top_says_why_there_is_nothing_to_show() {
+fn top_reports_why_it_has_no_data() {
     let dir = TempDir::new("api-top-away");
     let nobody = format!("unix://{}/nobody", dir.0.display());
     let (status, said) = top(&[&nobody]);
@@ -829,7 +829,7 @@ fn top_says_why_there_is_nothing_to_show() {
 }
 
 #[test]
-fn a_number_that_cannot_be_kept_is_said_at_the_start() {
+fn unstorable_id_is_logged_at_startup() {
     let refuse = |task: &str, flags: &[&str]| {
         let output = Command::new(BINARY).arg(task).args(flags).output().unwrap();
         assert_eq!(output.status.code(), Some(2));

@@ -343,7 +343,7 @@ fn manual_page_has_all_subcommands_and_flags() {
     for flag in [r"\-\-collector.loadavg", r"\-\-quiet", r"\-\-top.interval"] {
         assert!(page.contains(flag), "{flag}");
     }
-    assert!(page.contains("Most requests for metrics answered at the same time"));
+    assert!(page.contains("Maximum concurrent requests for metrics"));
     // Pages that do not exist.
     assert!(!page.contains(r"\-check(1)"), "{page}");
 }

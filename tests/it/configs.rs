@@ -1,5 +1,5 @@
-//! Prometheus' own checker accepts the configurations in `prometheus/` and of
-//! `examples/compose.yaml`; Caddy accepts what they scrape.
+//! promtool accepts the configurations in `prometheus/` and of `examples/compose.yaml`, and Caddy
+//! accepts `examples/Caddyfile`.
 
 use std::{
     fs,
@@ -9,12 +9,11 @@ use std::{
 
 use crate::support::server_process::{self, TempDir};
 
-/// What the configurations name that only their machine has: files with secrets,
-/// which must be there to pass.
+/// Directories of files with secrets that only the target machine has, but that must exist for the
+/// check to pass.
 const ELSEWHERE: [&str; 2] = ["/etc/prometheus/", "/etc/caddy/"];
 
-/// What Prometheus' documentation says of pods; Debian's Prometheus is built without
-/// Kubernetes.
+/// Pod labels in Prometheus' documentation; Debian builds Prometheus without Kubernetes support.
 const OF_PODS: &[&str] = &[
     "__meta_kubernetes_namespace",
     "__meta_kubernetes_pod_container_port_name",
@@ -25,7 +24,7 @@ const OF_PODS: &[&str] = &[
 ];
 
 #[test]
-fn prometheus_accepts_every_configuration() {
+fn promtool_accepts_every_configuration() {
     if !crate::support::is_installed("promtool") {
         return crate::support::skip("promtool");
     }
@@ -36,7 +35,7 @@ fn prometheus_accepts_every_configuration() {
         let (code, said) = check(&copy.path);
         let without_kubernetes = said.contains("field kubernetes_sd_configs not found");
         let (code, said) = if without_kubernetes {
-            // All but that part.
+            // Everything except Kubernetes service discovery.
             fs::write(&copy.path, without_pods(&copy.text)).unwrap();
             check(&copy.path)
         } else {
@@ -47,7 +46,7 @@ fn prometheus_accepts_every_configuration() {
 }
 
 #[test]
-fn a_configuration_that_is_wrong_is_not_accepted() {
+fn promtool_rejects_broken_configurations() {
     if !crate::support::is_installed("promtool") {
         return crate::support::skip("promtool");
     }
@@ -70,7 +69,7 @@ fn a_configuration_that_is_wrong_is_not_accepted() {
 }
 
 #[test]
-fn pods_are_told_by_what_prometheus_says_of_them() {
+fn pod_labels_exist_in_prometheus() {
     let text = fs::read_to_string(prometheus().join("kubernetes.yml")).unwrap();
     let (_, part) = text.split_once("kubernetes_sd_configs:\n").unwrap();
     assert!(part.trim_start().starts_with("- role: pod\n"), "{part}");
@@ -84,7 +83,7 @@ fn pods_are_told_by_what_prometheus_says_of_them() {
 }
 
 #[test]
-fn every_path_that_is_scraped_is_there() {
+fn every_scraped_path_exists() {
     let dir = TempDir::new("configs");
     let exporter = server_process::ServerProcess::start_exporter(&[], &dir.0);
     let mut found = Vec::new();
@@ -103,7 +102,7 @@ fn every_path_that_is_scraped_is_there() {
 }
 
 #[test]
-fn caddy_accepts_what_is_scraped_through_it() {
+fn caddy_accepts_the_proxy_configurations() {
     if !crate::support::is_installed("caddy") || !crate::support::is_installed("openssl") {
         return crate::support::skip("caddy and openssl");
     }
@@ -138,7 +137,7 @@ fn caddy_accepts_what_is_scraped_through_it() {
     assert!(!is_valid, "{said}");
 }
 
-/// A configuration in a directory of its own, with the files that it names.
+/// A configuration in its own directory, with the files it refers to.
 struct Copy {
     dir: TempDir,
     path: PathBuf,
@@ -182,7 +181,7 @@ fn check(path: &Path) -> (Option<i32>, String) {
     (output.status.code(), said)
 }
 
-/// The text with a target that stands there in the place of pods.
+/// The text with Kubernetes service discovery replaced by a static target.
 fn without_pods(text: &str) -> String {
     let mut out = String::new();
     let mut is_pods = false;

@@ -1,5 +1,5 @@
-//! What every collector promises: names that fit together, help that can be read, and
-//! metrics that are described and exercised.
+//! What every collector guarantees: valid, consistent names, readable help, and metrics that are
+//! all described and covered by a fixture.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,13 +14,12 @@ use strata_exporter::{
     scrape, self_metrics,
 };
 
-/// The one name that two collectors have, because `node_exporter` has it twice, and
-/// which two.
+/// The only metric name that two collectors share, because `node_exporter` has it in both.
 const SHARED: (&str, [&str; 2]) = ("node_cpu_frequency_hertz", ["cpu", "cpufreq"]);
 
-/// What no fixture machine can show, because the kernel says it over netlink only, because
-/// only mainframes have it, because a flag that another family needs rules it out,
-/// because it takes two scrapes or because nobody samples. Each has a test beside its collector.
+/// Metrics that no fixture machine exposes: they come from netlink, exist only on mainframes, need
+/// a flag that excludes another family, need two scrapes, or need the sampler. Each is tested
+/// beside its collector.
 const ELSEWHERE: &[&str] = &[
     "container_cpu_load_average_10s",
     "container_cpu_load_d_average_10s",
@@ -56,8 +55,8 @@ const ELSEWHERE: &[&str] = &[
     "node_rapl_joules_total",
 ];
 
-/// Every described metric, and the collector that has it; none for what the exporter
-/// says of itself.
+/// Every described metric with its collector's name, which is empty for metrics of the exporter
+/// itself.
 fn described() -> impl Iterator<Item = (&'static str, &'static Desc)> {
     let own = scrape::SCRAPE_METRICS
         .iter()
@@ -71,14 +70,14 @@ fn of_collectors() -> impl Iterator<Item = (&'static str, &'static Desc)> {
         .flat_map(|entry| entry.metrics.iter().map(|desc| (entry.name, *desc)))
 }
 
-/// Whether it is a name as Prometheus and `OpenMetrics` want it, short of colons, which
-/// are for recording rules.
+/// Whether the name is valid in Prometheus and `OpenMetrics`. Colons are rejected because they are
+/// reserved for recording rules.
 fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// The name as `OpenMetrics` has it in a family's head.
+/// The family name in the `OpenMetrics` format.
 fn stem(desc: &Desc) -> &str {
     match desc.kind {
         MetricType::Counter => desc.name.strip_suffix("_total"),
@@ -89,7 +88,7 @@ fn stem(desc: &Desc) -> &str {
 }
 
 #[test]
-fn collectors_have_each_their_own_name() {
+fn collector_names_are_unique() {
     let mut seen = BTreeSet::new();
     for entry in collectors::ALL {
         assert!(seen.insert(entry.name), "{} is there twice", entry.name);
@@ -98,14 +97,14 @@ fn collectors_have_each_their_own_name() {
 }
 
 #[test]
-fn a_name_belongs_to_one_collector() {
+fn each_metric_belongs_to_one_collector() {
     let mut owners = BTreeMap::new();
     for (collector, desc) in described() {
         let Some((other, first)) = owners.insert(desc.name, (collector, desc)) else {
             continue;
         };
         if collector == other && desc.name.contains('*') {
-            // The kernel's words differ, or the labels do.
+            // The `*` stands for different words, or the labels differ.
             assert_eq!(first.kind, desc.kind, "{}", desc.name);
             continue;
         }
@@ -122,7 +121,7 @@ fn a_name_belongs_to_one_collector() {
 }
 
 #[test]
-fn names_of_metrics_and_labels_are_well_formed() {
+fn metric_and_label_names_are_valid() {
     for (_, desc) in described() {
         let name = desc.name;
         assert!(name.matches('*').count() <= 1, "{name}");
@@ -143,7 +142,7 @@ fn names_of_metrics_and_labels_are_well_formed() {
 }
 
 #[test]
-fn help_is_a_sentence_that_needs_no_escapes() {
+fn help_is_one_sentence_without_escapes() {
     for (_, Desc { name, help, .. }) in described() {
         assert!(help.ends_with('.'), "{name}: {help}");
         assert_eq!(help.trim(), *help, "{name}: {help}");
@@ -151,10 +150,10 @@ fn help_is_a_sentence_that_needs_no_escapes() {
     }
 }
 
-/// `OpenMetrics` keeps the suffix of a counter out of its head, where it would meet a
-/// gauge of that name. Where the kernel chooses the word, the fixtures must tell.
+/// `OpenMetrics` strips the suffix of a counter from the family name, which must then not equal a
+/// gauge's. Names that end in a word from the kernel are checked on the fixtures instead.
 #[test]
-fn stems_do_not_clash() {
+fn openmetrics_family_names_are_unique() {
     let mut stems = BTreeMap::new();
     for (_, desc) in described().filter(|(_, desc)| !desc.name.contains('*')) {
         if let Some(other) = stems.insert(stem(desc), desc.name) {
@@ -163,7 +162,7 @@ fn stems_do_not_clash() {
     }
 }
 
-/// A metric that no fixture exercises is a metric nobody has seen.
+/// A metric that no fixture exposes has never been tested.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_described_metric_is_exercised() {
     let mut seen = BTreeSet::new();
@@ -171,7 +170,7 @@ async fn every_described_metric_is_exercised() {
         let families = scrape(machine).await;
         let descs = families.iter().flat_map(|families| families.iter());
         let descs = descs.filter(|family| !family.is_empty());
-        // With the labels, which tell the two of a shared name apart.
+        // Labels distinguish the two metrics that share a name.
         seen.extend(descs.filter_map(|f| f.desc.map(|desc| (desc.name, desc.labels))));
     }
     let missing: Vec<_> = of_collectors()
@@ -184,11 +183,11 @@ async fn every_described_metric_is_exercised() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_series_is_collected_twice() {
+async fn series_are_unique() {
     for machine in crate::support::MACHINES {
         let mut seen = BTreeSet::new();
         for families in scrape(machine).await {
-            // What text files say is their writers'; the page has each series once.
+            // Families from text files may repeat a series; the exposition has each series once.
             for family in families.iter().filter(|family| family.desc.is_some()) {
                 for (part, labels, _) in family.samples() {
                     let series = format!("{}{}{{{labels}}}", family.name, part.suffix());
@@ -204,9 +203,9 @@ async fn no_series_is_collected_twice() {
     }
 }
 
-/// Whatever words the kernel chose for the names.
+/// This includes families whose names contain words from the kernel.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_family_has_one_head() {
+async fn every_family_has_one_header() {
     for machine in crate::support::MACHINES {
         for format in [Format::Text, Format::OpenMetrics] {
             let body = crate::support::fixture_exposition(machine, format).await;

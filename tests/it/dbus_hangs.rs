@@ -1,5 +1,5 @@
-//! A system bus that takes connections and never answers costs its own collectors
-//! one deadline a scrape, and nothing else.
+//! A system bus that accepts connections but never replies costs its own collectors one deadline
+//! per scrape and affects nothing else.
 
 use std::{
     collections::BTreeSet,
@@ -18,14 +18,13 @@ use strata_exporter::{
 
 const ADDRESS: &str = "DBUS_SYSTEM_BUS_ADDRESS";
 const DEADLINE: Duration = Duration::from_millis(300);
-/// The test that the child process runs.
-const NAME: &str =
-    "dbus_hangs::a_bus_that_never_answers_costs_a_deadline_and_leaves_nothing_behind";
+/// Path of the test that the child process runs.
+const NAME: &str = "dbus_hangs::hanging_bus_costs_one_deadline_and_leaks_nothing";
 
-/// Where the bus is comes from the environment, which only a new process can be
-/// given; and its threads and descriptors are counted, which only it may have.
+/// Runs in a child process: the bus address comes from the environment, and threads and file
+/// descriptors are counted per process.
 #[test]
-fn a_bus_that_never_answers_costs_a_deadline_and_leaves_nothing_behind() {
+fn hanging_bus_costs_one_deadline_and_leaks_nothing() {
     if std::env::var_os(ADDRESS).is_some() {
         scrape_six_times();
         return;
@@ -46,7 +45,7 @@ fn a_bus_that_never_answers_costs_a_deadline_and_leaves_nothing_behind() {
     fs::remove_file(socket).unwrap();
     let said = String::from_utf8_lossy(&child.stdout);
     assert!(child.status.success(), "{said}");
-    // Six scrapes by two collectors, none of which gave up for good.
+    // Six scrapes of two collectors, each of which connected in every scrape.
     assert_eq!(connections.try_iter().count(), 12);
 }
 
@@ -81,7 +80,7 @@ fn scrape_six_times() {
             .iter()
             .any(|of| of.iter().any(|family| family.name == "node_load1"));
         assert!(load, "the bus took the others with it");
-        // The collectors are not done the moment the scrape stops waiting.
+        // The collectors finish shortly after the scrape stops waiting.
         thread::sleep(DEADLINE);
     };
     scrape();
@@ -102,7 +101,7 @@ fn open_files() -> io::Result<Vec<String>> {
     let mut files = Vec::new();
     for entry in fs::read_dir("/proc/self/fd")? {
         let entry = entry?;
-        // The listing's own descriptor is gone by now.
+        // The descriptor of the directory listing itself is already closed.
         if let Ok(target) = fs::read_link(entry.path()) {
             let kind = target.to_string_lossy();
             let kind = kind.split_once(':').map_or(&*kind, |(kind, _)| kind);

@@ -1,5 +1,5 @@
-//! Engines that misbehave, and what becomes of the copy of what they said: against a
-//! made-up engine on a real socket.
+//! Misbehaving container engines, and the state that the exporter keeps of them: a fake engine on a
+//! real socket.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,14 +19,14 @@ use tokio::runtime::{Builder, Runtime};
 
 use serde_json::json;
 
-/// What never comes in a test.
+/// Never elapses during a test.
 const LONG: Duration = Duration::from_secs(3600);
-/// What a test does not want to wait for.
+/// Elapses soon enough for a test to wait for it.
 const SHORT: Duration = Duration::from_millis(100);
-/// How long who is well takes at most to answer, nearly always.
+/// Time in which a working engine nearly always replies.
 const SOON: Duration = Duration::from_millis(300);
 
-/// Waits long for answers, but not before it tries again.
+/// Waits long for replies and before it reconnects.
 const PATIENT: EngineIntervals = EngineIntervals {
     discover_every: SHORT,
     backoff: Duration::from_millis(10),
@@ -44,14 +44,14 @@ const PATIENT: EngineIntervals = EngineIntervals {
     disk_usage_timeout: LONG,
 };
 
-/// Waits for no answer for long.
+/// Short timeouts for replies.
 const IMPATIENT: EngineIntervals = EngineIntervals {
     request_timeout: SOON,
     first_list_timeout: SOON,
     ..PATIENT
 };
 
-/// Engines that are followed until the test is over.
+/// Engines that are followed until the end of the test.
 struct Followed {
     engines: Arc<Engines>,
     runtime: Option<Runtime>,
@@ -84,7 +84,7 @@ impl Followed {
         Self::at(&[&fake.socket_path()], timing)
     }
 
-    /// The only engine, if it is known at all.
+    /// The only engine, if it is known yet.
     fn engine(&self) -> Option<Arc<Engine>> {
         let known = self.engines.engines();
         assert!(known.len() < 2, "{known:#?}");
@@ -99,7 +99,7 @@ impl Followed {
         self.until("an engine that is followed", |engine| engine.up)
     }
 
-    /// Why the engine is not followed.
+    /// Waits until the engine is down for this reason.
     fn until_down(&self, reason: &str) -> Arc<Engine> {
         self.until(reason, |engine| {
             let error = engine.error.as_deref();
@@ -133,13 +133,13 @@ fn names(engine: &Engine) -> Vec<&str> {
     all.map(|container| container.name.as_str()).collect()
 }
 
-/// What an engine must answer before it counts as followed.
+/// Paths that an engine must answer before it counts as up.
 const FIRST: [&str; 4] = ["/version", "/events", "/containers/json", "/info"];
 
-// Bad answers.
+// Invalid responses.
 
 #[test]
-fn an_engine_that_answers_500_is_not_followed_until_it_is_well() {
+fn engine_with_status_500_is_down_until_it_recovers() {
     for path in ["/version", "/events", "/containers/json"] {
         let fake = FakeEngine::docker("500");
         fake.set_containers(&[FakeContainer::running('a', "web")]);
@@ -157,7 +157,7 @@ fn an_engine_that_answers_500_is_not_followed_until_it_is_well() {
 }
 
 #[test]
-fn an_engine_that_answers_garbage_is_not_followed() {
+fn engine_with_garbage_replies_is_down() {
     let garbage: [&[u8]; 4] = [
         b"\x00\xff\x00\xfe garbage \r\n\r\n",
         b"SSH-2.0-OpenSSH_9.2\r\n",
@@ -178,7 +178,7 @@ fn an_engine_that_answers_garbage_is_not_followed() {
 }
 
 #[test]
-fn an_engine_that_says_half_a_line_is_not_followed() {
+fn engine_with_truncated_response_is_down() {
     for half in [
         "HTTP/1.1 20".to_owned(),
         RESPONSE_HEAD.to_owned(),
@@ -193,7 +193,7 @@ fn an_engine_that_says_half_a_line_is_not_followed() {
 }
 
 #[test]
-fn an_engine_that_never_answers_is_not_followed() {
+fn engine_that_never_replies_is_down() {
     for path in ["/version", "/events", "/containers/json"] {
         let fake = FakeEngine::docker("never");
         fake.set_reply(path, Reply::Hang);
@@ -202,7 +202,7 @@ fn an_engine_that_never_answers_is_not_followed() {
         wait_until("other tries", || {
             (fake.request_count(path) > 5).then_some(())
         });
-        // What nobody waits for any more is let go.
+        // Abandoned connections are closed.
         wait_until("few connections", || {
             (fake.open_connections() < 4).then_some(())
         });
@@ -210,7 +210,7 @@ fn an_engine_that_never_answers_is_not_followed() {
 }
 
 #[test]
-fn an_engine_that_does_not_say_what_nobody_needs_is_followed() {
+fn optional_endpoints_may_fail() {
     for path in ["/info", "/images/json"] {
         for reply in [Reply::Hang, Reply::raw(""), Reply::Status(500, "no".into())] {
             let fake = FakeEngine::docker("partly");
@@ -220,7 +220,7 @@ fn an_engine_that_does_not_say_what_nobody_needs_is_followed() {
             let engine = followed.until_up();
             assert_eq!(names(&engine), ["web"], "{path}");
             if path == "/images/json" {
-                // It may have any.
+                // Unknown, not zero.
                 assert_eq!(engine.images, None);
             }
         }
@@ -228,7 +228,7 @@ fn an_engine_that_does_not_say_what_nobody_needs_is_followed() {
 }
 
 #[test]
-fn an_engine_that_never_accepts_is_not_followed() {
+fn engine_that_never_accepts_is_down() {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
     let dir = crate::support::server_process::TempDir::new("fake-backlog");
     let path = dir.0.join("sock");
@@ -241,7 +241,7 @@ fn an_engine_that_never_accepts_is_not_followed() {
     rustix::net::bind(&listener, &address).unwrap();
     rustix::net::listen(&listener, 0).unwrap();
 
-    // There is room for one who is never let in, and for nobody else.
+    // The backlog holds the first connection, which is never accepted, and no other.
     let followed = Followed::at(&[&path], IMPATIENT);
     followed.until_down("temporarily unavailable");
 
@@ -252,7 +252,7 @@ fn an_engine_that_never_accepts_is_not_followed() {
 }
 
 #[test]
-fn an_answer_of_100_mb_is_not_read_to_its_end() {
+fn response_of_100_mb_is_not_read_to_the_end() {
     const MUCH: u64 = 100 << 20;
     let list = [
         ("/version", "{\"Version\":\"", 2 << 20),
@@ -287,7 +287,7 @@ fn an_answer_of_100_mb_is_not_read_to_its_end() {
 // Events.
 
 #[test]
-fn events_that_end_are_listened_to_again_and_the_copy_is_made_anew() {
+fn ended_event_stream_reconnects_and_resyncs() {
     let (web, db) = (
         FakeContainer::running('a', "web"),
         FakeContainer::running('b', "db"),
@@ -313,7 +313,7 @@ fn events_that_end_are_listened_to_again_and_the_copy_is_made_anew() {
             engine.up && engine.connections == 2
         });
         assert_eq!(names(&engine), ["db"], "way {at}");
-        // Nothing is left over of the old one.
+        // The old connection is closed.
         wait_until("one listener", || {
             (fake.event_listener_count() == 1).then_some(())
         });
@@ -321,7 +321,7 @@ fn events_that_end_are_listened_to_again_and_the_copy_is_made_anew() {
 }
 
 #[test]
-fn an_event_in_pieces_is_one_event() {
+fn split_event_is_reassembled() {
     let fake = FakeEngine::docker("pieces");
     let web = FakeContainer::running('a', "web");
     fake.set_containers(std::slice::from_ref(&web));
@@ -336,7 +336,7 @@ fn an_event_in_pieces_is_one_event() {
 }
 
 #[test]
-fn an_event_without_end_is_not_waited_for() {
+fn unterminated_event_closes_the_connection() {
     let fake = FakeEngine::docker("endless-event");
     let followed = Followed::one(&fake, PATIENT);
     followed.until_up();
@@ -347,7 +347,7 @@ fn an_event_without_end_is_not_waited_for() {
 }
 
 #[test]
-fn an_engine_that_hangs_is_noticed_and_followed_when_it_goes_on() {
+fn hanging_engine_is_detected_and_recovers() {
     let fake = FakeEngine::docker("hangs");
     fake.set_containers(&[FakeContainer::running('a', "web")]);
     let timing = EngineIntervals {
@@ -361,7 +361,7 @@ fn an_engine_that_hangs_is_noticed_and_followed_when_it_goes_on() {
     }
     let engine = followed.until_down("no answer in time");
     assert_eq!(names(&engine), ["web"]);
-    // What nobody listens to any more is let go.
+    // The abandoned event stream is closed.
     wait_until("no listener", || {
         (fake.event_listener_count() == 0).then_some(())
     });
@@ -372,10 +372,10 @@ fn an_engine_that_hangs_is_noticed_and_followed_when_it_goes_on() {
     assert_eq!(names(&followed.until_up()), ["db"]);
 }
 
-// Engines that come and go.
+// Starting and stopping engines.
 
 #[test]
-fn an_engine_that_begins_later_is_found() {
+fn engine_started_later_is_discovered() {
     let mut fake = FakeEngine::not_listening("later");
     fake.set_containers(&[FakeContainer::running('a', "web")]);
     let followed = Followed::one(&fake, PATIENT);
@@ -386,7 +386,7 @@ fn an_engine_that_begins_later_is_found() {
 }
 
 #[test]
-fn what_an_engine_said_is_kept_while_it_is_away_and_mended_when_it_is_back() {
+fn state_survives_an_outage_and_is_resynced() {
     let mut fake = FakeEngine::docker("away");
     let (gone, old) = (
         FakeContainer::running('a', "gone"),
@@ -422,13 +422,13 @@ fn what_an_engine_said_is_kept_while_it_is_away_and_mended_when_it_is_back() {
     assert_eq!(names(&back), ["new", "stays", "young"]);
     assert_eq!(back.error, None);
     assert_eq!(back.connections, 2);
-    // It is in the same state and has the same name, and yet it was asked about.
+    // Name and state are unchanged, but the container was inspected again.
     let stays = &back.containers[&restarted.id];
     assert_eq!((stays.pid, stays.restart_count), (Some(4002), Some(3)));
 }
 
 #[test]
-fn a_socket_that_is_a_link_to_another_is_the_same_engine() {
+fn symlinked_socket_is_the_same_engine() {
     let fake = FakeEngine::docker("link");
     let link = fake.dir().join("link");
     std::os::unix::fs::symlink(fake.socket_path(), &link).unwrap();
@@ -438,7 +438,7 @@ fn a_socket_that_is_a_link_to_another_is_the_same_engine() {
     assert_eq!(followed.until_up().socket, link);
     assert_eq!(fake.request_count("/version"), 1);
 
-    // Both are known by their names until the link leads somewhere.
+    // Two engines until the dangling symbolic link resolves to the other's socket.
     let followed = Followed::at(&[&fake.socket_path(), &dangling], PATIENT);
     wait_until("two engines", || {
         let known = followed.engines.engines();
@@ -453,7 +453,7 @@ fn a_socket_that_is_a_link_to_another_is_the_same_engine() {
 }
 
 #[test]
-fn one_engine_that_fails_is_nothing_to_the_other() {
+fn failing_engine_does_not_affect_another() {
     let (well, sick) = (FakeEngine::docker("well"), FakeEngine::docker("sick"));
     let web = FakeContainer::running('a', "web");
     well.set_containers(std::slice::from_ref(&web));
@@ -482,7 +482,7 @@ fn two_engines_may_have_the_same_container() {
         let all_up = known.len() == 2 && known.iter().all(|it| it.up);
         all_up.then(|| assert!(known.iter().all(|it| names(it) == ["web"])))
     });
-    // What one tells is nothing to the other.
+    // Events of one engine do not affect the other's container.
     one.send_event(&web.event_json("pause", &[]));
     wait_until("a pause", || {
         let known = followed.engines.engines();
@@ -494,10 +494,10 @@ fn two_engines_may_have_the_same_container() {
     });
 }
 
-// What happens to containers.
+// Container events.
 
 #[test]
-fn what_happens_to_a_container_is_known_from_events() {
+fn container_state_follows_events() {
     let fake = FakeEngine::docker("lifecycle");
     let mut web = FakeContainer::running('a', "web");
     fake.set_containers(std::slice::from_ref(&web));
@@ -529,7 +529,7 @@ fn what_happens_to_a_container_is_known_from_events() {
         (Some(137), None, None)
     );
     assert_eq!(dead.finished.map(|at| at.as_secs()), Some(1_795_244_300));
-    // All that was told; nobody had to ask.
+    // Everything came from events; no request was sent.
     assert_eq!(
         fake.request_count(&format!("/containers/{}/json", web.id)),
         1
@@ -553,7 +553,7 @@ fn what_happens_to_a_container_is_known_from_events() {
 }
 
 #[test]
-fn a_container_that_is_made_is_asked_about() {
+fn created_container_is_inspected() {
     let fake = FakeEngine::docker("made");
     let followed = Followed::one(&fake, PATIENT);
     followed.until_up();
@@ -567,7 +567,7 @@ fn a_container_that_is_made_is_asked_about() {
 }
 
 #[test]
-fn what_the_engine_restarts_by_itself_is_asked_about_at_each_end() {
+fn container_restarted_by_engine_is_inspected_each_time() {
     let fake = FakeEngine::docker("policy");
     let mut web = FakeContainer::running('a', "web");
     web.restart_policy = "always";
@@ -584,7 +584,7 @@ fn what_the_engine_restarts_by_itself_is_asked_about_at_each_end() {
 }
 
 #[test]
-fn a_container_that_goes_between_list_and_question_is_gone() {
+fn container_removed_before_inspect_is_dropped() {
     let fake = FakeEngine::docker("vanishes");
     let (web, gone) = (
         FakeContainer::running('a', "web"),
@@ -604,7 +604,7 @@ fn a_container_that_goes_between_list_and_question_is_gone() {
 }
 
 #[test]
-fn a_container_that_cannot_be_described_costs_only_itself() {
+fn failed_inspect_affects_only_its_container() {
     let fake = FakeEngine::docker("undescribed");
     let (web, odd) = (
         FakeContainer::running('a', "web"),
@@ -612,7 +612,7 @@ fn a_container_that_cannot_be_described_costs_only_itself() {
     );
     fake.set_containers(&[web.clone(), odd.clone()]);
     let path = format!("/containers/{}/json", odd.id);
-    // Another's description is none.
+    // A response about a different container is invalid, too.
     for reply in [
         Reply::Status(500, "broken".to_owned()),
         Reply::raw("garbage"),
@@ -634,7 +634,7 @@ fn a_container_that_cannot_be_described_costs_only_itself() {
 }
 
 #[test]
-fn what_happens_while_the_list_is_on_its_way_is_not_lost() {
+fn events_during_the_listing_are_applied() {
     let fake = FakeEngine::docker("meanwhile");
     let (web, gone) = (
         FakeContainer::running('a', "web"),
@@ -661,7 +661,7 @@ fn what_happens_while_the_list_is_on_its_way_is_not_lost() {
 }
 
 #[test]
-fn a_list_now_and_then_mends_what_was_missed() {
+fn periodic_resync_corrects_missed_events() {
     let fake = FakeEngine::docker("refresh");
     let mut web = FakeContainer::running('a', "web");
     fake.set_containers(&[web.clone(), FakeContainer::running('b', "gone")]);
@@ -680,7 +680,7 @@ fn a_list_now_and_then_mends_what_was_missed() {
 }
 
 #[test]
-fn an_unknown_container_that_was_seen_is_asked_about_once() {
+fn unknown_container_is_inspected_once() {
     let fake = FakeEngine::docker("seen");
     let followed = Followed::one(&fake, PATIENT);
     followed.until_up();
@@ -711,7 +711,7 @@ fn an_unknown_container_that_was_seen_is_asked_about_once() {
 }
 
 #[test]
-fn an_engine_that_is_slow_gets_few_questions_whatever_it_tells() {
+fn slow_engine_gets_few_requests_despite_many_events() {
     let fake = FakeEngine::docker("slow");
     let web = FakeContainer::running('a', "web");
     fake.set_containers(std::slice::from_ref(&web));
@@ -725,12 +725,12 @@ fn an_engine_that_is_slow_gets_few_questions_whatever_it_tells() {
         fake.hold_replies(&format!("/containers/{}/json", young.id));
         fake.send_event(&young.event_json("create", &[]));
         fake.send_event(&json!({"Type": "image", "Action": "tag"}));
-        // Who is gone is not waited for, but the question is still there.
+        // The removed container is not waited for, but its request is still pending.
         fake.send_event(&young.event_json("destroy", &[]));
         let pause = if at % 2 == 0 { "pause" } else { "unpause" };
         fake.send_event(&web.event_json(pause, &[]));
     }
-    // Each event after the one before, and each round has had its time.
+    // Events are applied in order; each batch of requests had its time.
     followed.until("all events", |engine| engine.events == 400);
     wait_until("questions", || {
         (fake.requests().len() > asked).then_some(())
@@ -742,7 +742,7 @@ fn an_engine_that_is_slow_gets_few_questions_whatever_it_tells() {
         images <= 1 && containers.len() - images <= 4,
         "{containers:#?}"
     );
-    // What happened meanwhile is not forgotten.
+    // The image events received meanwhile still cause a new listing.
     fake.set_reply("/images/json", Reply::json(&json!([])));
     let listed = fake.request_count("/images/json");
     fake.release_replies("/images/json");
@@ -754,7 +754,7 @@ fn an_engine_that_is_slow_gets_few_questions_whatever_it_tells() {
 // Labels.
 
 #[test]
-fn labels_are_kept_if_they_are_wanted_and_of_bearable_length() {
+fn labels_are_kept_if_selected_and_not_too_long() {
     let fake = FakeEngine::docker("labels");
     let mut web = FakeContainer::running('a', "web");
     let odd = "say \"hi\"\nand \\ go\u{0}";
@@ -784,16 +784,16 @@ fn labels_are_kept_if_they_are_wanted_and_of_bearable_length() {
     assert_eq!(*labels, [project]);
 }
 
-// Docker and Podman, old and new.
+// Docker and Podman, old and new versions.
 
 #[test]
-fn the_version_of_the_api_is_one_that_both_speak() {
+fn api_version_is_negotiated() {
     for (most, least, spoken) in [
         ("1.41", "1.12", "1.41"),
         ("1.52", "1.44", "1.52"),
-        // Newer than we know, but it still speaks what we know,
+        // Newer than this client, but still supports the client's version,
         ("1.99", "1.40", "1.53"),
-        // or no more.
+        // or no longer does.
         ("1.99", "1.60", "1.60"),
         ("1.24", "1.12", "1.24"),
     ] {
@@ -814,7 +814,7 @@ fn the_version_of_the_api_is_one_that_both_speak() {
 }
 
 #[test]
-fn who_does_not_say_what_it_speaks_is_asked_without_a_version() {
+fn engine_without_api_version_gets_unversioned_paths() {
     let fake = FakeEngine::docker("api-none");
     fake.set_version(&json!({}));
     let followed = Followed::one(&fake, PATIENT);
@@ -824,7 +824,7 @@ fn who_does_not_say_what_it_speaks_is_asked_without_a_version() {
     assert!(all.iter().all(|it| !it.starts_with("/v1.")), "{all:#?}");
 }
 
-/// What Podman says of itself.
+/// Podman's response to `/version`.
 fn podman(version: &str) -> serde_json::Value {
     json!({
         "Platform": {"Name": "linux/amd64/debian-12"},
@@ -837,7 +837,7 @@ fn podman(version: &str) -> serde_json::Value {
 }
 
 #[test]
-fn podman_has_words_of_its_own() {
+fn podman_dialect_is_understood() {
     for version in ["4.3.1", "5.4.0"] {
         let fake = FakeEngine::docker(&format!("podman-{version}"));
         fake.set_version(&podman(version));
@@ -857,16 +857,16 @@ fn podman_has_words_of_its_own() {
         assert_eq!(engine.containers[&web.id].health, None);
         assert_eq!(engine.containers[&odd.id].state, ContainerState::Exited);
 
-        // Health without saying which: it is asked about.
+        // A health event without the status causes an inspect.
         web.health = Some(json!({"Status": "unhealthy", "FailingStreak": 3, "Log": null}));
         fake.set_containers(&[web.clone(), odd.clone()]);
         fake.send_event(&web.event_json("health_status", &[("containerExitCode", "0")]));
         followed.until_container("health", &web, |it| it.health == Some(Health::Unhealthy));
-        // And where it says which.
+        // Here the event contains it.
         fake.send_event(&web.event_json("health_status", &[("health_status", "healthy")]));
         followed.until_container("health", &web, |it| it.health == Some(Health::Healthy));
 
-        // A new name, without the old one.
+        // The event has the new name, but not the old one.
         fake.send_event(&web.event_json("rename", &[("name", "shop")]));
         followed.until_container("a name", &web, |it| it.name == "shop");
         fake.send_event(&web.event_json("exec_died", &[("containerExitCode", "0")]));
@@ -883,7 +883,7 @@ fn podman_has_words_of_its_own() {
 }
 
 #[test]
-fn a_word_that_nobody_knew_costs_only_what_it_says() {
+fn unknown_words_affect_only_their_field() {
     let fake = FakeEngine::docker("words");
     fake.set_version(&json!({
         "Version": "35.0", "ApiVersion": "1.70", "MinAPIVersion": "1.50",
@@ -913,9 +913,9 @@ fn a_word_that_nobody_knew_costs_only_what_it_says() {
     assert_eq!(followed.engine().unwrap().connections, 1);
 }
 
-// Sizes on disk.
+// Disk usage.
 
-/// An engine's answer, with so many bytes in its volumes.
+/// An engine's response with this size of its volumes.
 fn disk(bytes: u64) -> Reply {
     Reply::json(&json!({
         "LayersSize": 5, "Images": [], "Containers": [],
@@ -923,7 +923,7 @@ fn disk(bytes: u64) -> Reply {
     }))
 }
 
-/// What the volumes of an engine take, as last known.
+/// Last known size of an engine's volumes.
 fn volumes(engine: &Engine) -> Option<u64> {
     let kinds = engine.disk_usage.as_ref()?.by_kind;
     kinds
@@ -948,7 +948,7 @@ fn followed_for_sizes(fake: &FakeEngine, every: Duration, within: Duration) -> F
 }
 
 #[test]
-fn sizes_are_asked_for_again_and_the_last_answer_stays() {
+fn disk_usage_is_refreshed_and_survives_failures() {
     let fake = FakeEngine::docker("sizes");
     fake.set_reply("/system/df", disk(7));
     let followed = followed_for_sizes(&fake, SHORT, LONG);
@@ -970,7 +970,7 @@ fn sizes_are_asked_for_again_and_the_last_answer_stays() {
 }
 
 #[test]
-fn sizes_are_not_waited_for_for_ever_and_asked_for_once_at_a_time() {
+fn disk_usage_request_has_a_timeout_and_runs_once() {
     let fake = FakeEngine::docker("sizes-late");
     let web = FakeContainer::running('a', "web");
     fake.set_containers(std::slice::from_ref(&web));
@@ -980,7 +980,7 @@ fn sizes_are_not_waited_for_for_ever_and_asked_for_once_at_a_time() {
     wait_until("a question", || {
         (fake.request_count("/system/df") == 1).then_some(())
     });
-    // Meanwhile everything else goes on, and nobody asks again.
+    // Meanwhile events are processed and no second request is sent.
     for at in 0..50 {
         let (action, state) = match at % 2 {
             0 => ("pause", ContainerState::Paused),
@@ -1006,7 +1006,7 @@ fn sizes_are_not_waited_for_for_ever_and_asked_for_once_at_a_time() {
 }
 
 #[test]
-fn an_engine_that_is_lost_over_its_sizes_is_not_asked_at_once_again() {
+fn disk_usage_is_not_retried_at_once_after_reconnect() {
     let fake = FakeEngine::docker("sizes-lost");
     fake.set_reply("/system/df", Reply::Hang);
     let followed = followed_for_sizes(&fake, LONG, LONG);
@@ -1027,7 +1027,7 @@ fn an_engine_that_is_lost_over_its_sizes_is_not_asked_at_once_again() {
 }
 
 #[test]
-fn sizes_are_not_asked_for_unless_somebody_wants_them() {
+fn disk_usage_is_not_requested_unless_enabled() {
     let fake = FakeEngine::docker("sizes-unwanted");
     fake.set_reply("/system/df", disk(7));
     let timing = EngineIntervals {
@@ -1043,7 +1043,7 @@ fn sizes_are_not_asked_for_unless_somebody_wants_them() {
     assert!(followed.engine().unwrap().disk_usage.is_none());
 }
 
-// The whole exporter.
+// The exporter's binary.
 
 /// The exporter on a fixture machine, with this engine.
 fn exporter(fake: &FakeEngine) -> ServerProcess {
@@ -1071,9 +1071,9 @@ fn value(page: &str, series: &str) -> Option<String> {
 }
 
 #[test]
-fn a_scrape_asks_no_engine() {
+fn scrape_makes_no_engine_request() {
     let fake = FakeEngine::docker("scrape");
-    // Both have groups on this machine; the engine knows one.
+    // Both have cgroups on this machine; the engine knows one.
     let mut web = FakeContainer::running('a', "web");
     web.id = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899".to_owned();
     let other = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90";
@@ -1085,7 +1085,7 @@ fn a_scrape_asks_no_engine() {
         let has_images = value(&page, "census_images ").is_some();
         (up == "1" && has_images && page.contains("name=\"web\"")).then_some(())
     });
-    // The first scrape saw a container that the engine had not told of.
+    // The first scrape found the cgroup of a container that the engine had not listed.
     let path = format!("/containers/{other}/json");
     wait_until("a question about it", || {
         exporter.metrics_text();
@@ -1102,7 +1102,7 @@ fn a_scrape_asks_no_engine() {
 }
 
 #[test]
-fn an_engine_that_fails_costs_nothing_but_names() {
+fn failing_engine_costs_only_names() {
     let golden = crate::support::golden("vm-v2.prom");
     let golden = std::fs::read_to_string(golden).unwrap();
     for (at, reply) in [
@@ -1139,7 +1139,7 @@ fn an_engine_that_fails_costs_nothing_but_names() {
 }
 
 #[test]
-fn labels_of_containers_come_out_as_they_went_in() {
+fn container_labels_are_exposed_unchanged() {
     let fake = FakeEngine::docker("page");
     let mut web = FakeContainer::running('a', "web");
     web.id = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899".to_owned();

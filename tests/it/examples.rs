@@ -1,4 +1,4 @@
-//! What is in `examples/` is accepted by those it is for.
+//! The files in `examples/` are accepted by the programs that they are for.
 
 use std::{
     fs,
@@ -9,10 +9,10 @@ use std::{
 use crate::support::server_process::{self, TempDir};
 use serde_json::Value;
 
-/// The most that systemd may say a service is exposed, of 10, times 10.
+/// Maximum exposure level from `systemd-analyze security`, in tenths; the scale ends at 10.
 const EXPOSURE: u32 = 20;
 
-/// What the specification of Compose says may be said of a service; of it, what is used.
+/// Service keys of the Compose specification that are in use here.
 const OF_SERVICES: &[&str] = &[
     "build",
     "cap_drop",
@@ -32,7 +32,7 @@ const OF_SERVICES: &[&str] = &[
 ];
 
 #[test]
-fn systemd_understands_the_units() {
+fn systemd_accepts_the_units() {
     if !crate::support::is_installed("systemd-analyze") {
         return crate::support::skip("systemd-analyze");
     }
@@ -47,7 +47,7 @@ fn systemd_understands_the_units() {
 }
 
 #[test]
-fn systemd_complains_about_a_unit_that_is_wrong() {
+fn systemd_rejects_a_broken_unit() {
     if !crate::support::is_installed("systemd-analyze") {
         return crate::support::skip("systemd-analyze");
     }
@@ -58,7 +58,7 @@ fn systemd_complains_about_a_unit_that_is_wrong() {
 }
 
 #[test]
-fn the_service_is_hardly_exposed() {
+fn service_exposure_level_is_low() {
     if !crate::support::is_installed("systemd-analyze") {
         return crate::support::skip("systemd-analyze");
     }
@@ -97,7 +97,7 @@ fn cloud_init_accepts_the_user_data() {
 }
 
 #[test]
-fn the_scripts_of_the_user_data_are_scripts() {
+fn user_data_scripts_have_valid_syntax() {
     let data = documents(&example("cloud-init/user-data.yaml"));
     let files = data[0]["write_files"].as_array().unwrap();
     let mut scripts = Vec::new();
@@ -115,9 +115,9 @@ fn the_scripts_of_the_user_data_are_scripts() {
     }
 }
 
-/// What a machine says of itself comes over the network.
+/// The registration request comes over the network and is not trusted.
 #[test]
-fn only_the_machine_itself_is_registered_and_only_as_what_it_may_be() {
+fn registration_accepts_only_the_sender_with_valid_labels() {
     if !crate::support::is_installed("bash") {
         return crate::support::skip("bash");
     }
@@ -157,7 +157,7 @@ fn only_the_machine_itself_is_registered_and_only_as_what_it_may_be() {
 }
 
 #[test]
-fn compose_starts_what_is_pinned_with_files_that_are_there() {
+fn compose_pins_images_and_mounts_existing_files() {
     let path = example("compose.yaml");
     let documents = documents(&path);
     let [compose] = documents.as_slice() else {
@@ -201,7 +201,7 @@ fn compose_starts_what_is_pinned_with_files_that_are_there() {
     let exporter = &services["exporter"];
     assert_eq!(exporter["cap_drop"][0], "ALL");
     assert!(exporter.get("privileged").is_none());
-    // Compose itself, where it is.
+    // With Compose itself, if installed.
     let docker = Command::new("docker").args(["compose", "version"]).output();
     if docker.is_ok_and(|it| it.status.success()) {
         let mut command = Command::new("docker");
@@ -213,7 +213,7 @@ fn compose_starts_what_is_pinned_with_files_that_are_there() {
 }
 
 #[test]
-fn grafana_is_provisioned_with_this_prometheus_and_these_boards() {
+fn grafana_is_provisioned_with_prometheus_and_boards() {
     let sources = documents(&example("compose/grafana/datasources/prometheus.yaml"));
     let boards = documents(&example("compose/grafana/dashboards/strata.yaml"));
     let compose = documents(&example("compose.yaml"));
@@ -236,7 +236,7 @@ fn grafana_is_provisioned_with_this_prometheus_and_these_boards() {
 }
 
 #[test]
-fn the_daemon_set_has_no_right_that_it_does_not_need() {
+fn daemon_set_has_minimal_privileges() {
     let documents = documents(&example("kubernetes/daemonset.yaml"));
     let of_kind = |kind: &str| documents.iter().find(|it| it["kind"] == kind).unwrap();
     let set = of_kind("DaemonSet");
@@ -268,7 +268,7 @@ fn the_daemon_set_has_no_right_that_it_does_not_need() {
     };
     assert_eq!(mount["readOnly"], true);
     assert_eq!(mount["name"], pod["volumes"][0]["name"]);
-    // The flags are the exporter's, in the image's words and these.
+    // The exporter's flags are those of the image plus these arguments.
     let path = mount["mountPath"].as_str().unwrap();
     let image = fs::read_to_string(example("Containerfile")).unwrap();
     assert!(image.contains(&format!("--path.rootfs={path}\"")));
@@ -333,7 +333,7 @@ fn image_build_has_every_file_of_the_package() {
 }
 
 #[test]
-fn every_flag_that_an_example_gives_is_one() {
+fn example_flags_exist() {
     let help = Command::new(env!("CARGO_BIN_EXE_strata_exporter"))
         .arg("--help")
         .output()
@@ -366,7 +366,7 @@ fn every_flag_that_an_example_gives_is_one() {
     assert!(checked > 10, "only {checked}");
 }
 
-/// The units in a directory, with the program that was built.
+/// The units in a directory, with the path of the built program.
 struct Units(TempDir);
 
 impl Units {
@@ -414,7 +414,7 @@ impl Units {
     }
 }
 
-/// The documents of a YAML file.
+/// Documents of a YAML file.
 fn documents(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();
     let documents = serde_saphyr::from_multiple(&text);

@@ -1,23 +1,23 @@
-//! A scrape of a fixture machine is, byte for byte, the files in `tests/golden`.
+//! A scrape of each fixture machine equals the files in `tests/golden` byte for byte.
 
 use std::{collections::BTreeSet, path::Path};
 
 use strata_exporter::{collectors, exposition::Format};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_machine_in_the_text_format() {
+async fn text_format_matches_golden_files() {
     for machine in crate::support::MACHINES {
         is_golden(machine, Format::Text, "prom").await;
     }
 }
 
-/// The other machines have no kind of sample that this one does not have.
+/// One machine is enough: the others have no further sample types.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_machine_in_openmetrics() {
+async fn openmetrics_matches_golden_file() {
     is_golden("hardware", Format::OpenMetrics, "openmetrics").await;
 }
 
-/// `cargo xtask fixtures pack --collector NAME` takes any name.
+/// `cargo xtask fixtures pack --collector NAME` accepts any name.
 #[test]
 fn archives_are_named_after_collectors() {
     let hardware = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hardware");

@@ -1,4 +1,4 @@
-//! Whether anybody samples is what the command line says.
+//! The command line decides whether the sampler runs.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::support::{
     text_format::Scrape,
 };
 
-/// The names of the threads of whoever listens there.
+/// Names of the exporter's threads.
 fn threads(exporter: &ServerProcess) -> Vec<String> {
     let process = format!("/proc/{}/task", exporter.pid());
     let tasks = fs::read_dir(process).unwrap().map(Result::unwrap);
@@ -15,7 +15,7 @@ fn threads(exporter: &ServerProcess) -> Vec<String> {
     names.map(|name| name.trim().to_owned()).collect()
 }
 
-/// How many samples were taken, if that is said.
+/// Number of samples, if the metric is exposed.
 fn samples(exporter: &ServerProcess) -> Option<f64> {
     let page = Scrape::parse(&exporter.metrics_text());
     page.value("strata_history_samples_total", &[])
@@ -27,7 +27,7 @@ fn exporter(dir: &TempDir, flag: &str) -> ServerProcess {
 }
 
 #[test]
-fn the_machine_is_sampled_between_scrapes() {
+fn machine_is_sampled_between_scrapes() {
     let dir = TempDir::new("history-on");
     let exporter = exporter(&dir, "--history.points=20");
     let first = wait_until("a sample", || samples(&exporter));
@@ -39,7 +39,7 @@ fn the_machine_is_sampled_between_scrapes() {
 }
 
 #[test]
-fn without_the_collector_nobody_samples() {
+fn sampler_is_off_without_the_collector() {
     let dir = TempDir::new("history-off");
     let exporter = exporter(&dir, "--no-collector.history");
     assert_eq!(samples(&exporter), None);

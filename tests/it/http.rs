@@ -1,4 +1,4 @@
-//! The server as its users meet it: the real binary, over real sockets.
+//! HTTP server tests over real sockets, against the exporter's binary.
 
 use std::{
     fs,
@@ -18,12 +18,12 @@ use std::{
 use rustix::process::{Pid, Signal};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
-/// When a test gives up waiting.
+/// Timeout of a test's wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
-/// Two collectors that cost nothing and work everywhere.
+/// Two collectors that are cheap and work everywhere.
 const FEW: &[&str] = &[
     "--collector.disable-defaults",
     "--collector.loadavg",
@@ -31,7 +31,7 @@ const FEW: &[&str] = &[
 ];
 const ANY_PORT: &str = "--web.listen-address=127.0.0.1:0";
 
-/// A directory that is gone with the test.
+/// A temporary directory, removed at the end of the test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -53,10 +53,10 @@ impl Drop for Scratch {
     }
 }
 
-/// The exporter, running; stopped at the latest when the test is over.
+/// A running exporter, stopped at the end of the test at the latest.
 struct Exporter {
     child: Child,
-    /// Where it says that it listens.
+    /// Listen addresses from the log.
     addresses: Vec<String>,
     log: Receiver<String>,
 }
@@ -68,7 +68,7 @@ impl Exporter {
         Self::spawn(command, 1)
     }
 
-    /// Waits until it listens at so many addresses.
+    /// Starts the exporter and waits until it has logged `listening` addresses.
     fn spawn(mut command: Command, listening: usize) -> Self {
         let mut child = command
             .stdin(Stdio::null())
@@ -80,7 +80,7 @@ impl Exporter {
         let (say, log) = mpsc::channel();
         thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
-                // The test may have heard enough.
+                // The test may have dropped the receiver.
                 drop(say.send(line));
             }
         });
@@ -143,7 +143,7 @@ impl Drop for Exporter {
     }
 }
 
-/// One connection.
+/// A client connection.
 struct Client<S>(BufReader<S>);
 
 #[derive(Debug)]
@@ -231,7 +231,7 @@ impl<S: Read + Write> Client<S> {
 
     fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
-        // A connection that is reset is as closed as one that is ended.
+        // A reset counts as closed, too.
         let read = self.0.read_to_end(&mut rest);
         rest.is_empty() && !read.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
     }
@@ -241,7 +241,7 @@ fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n")
 }
 
-/// A system bus that never answers, so that what asks it takes all its time.
+/// A system bus that never replies, so that its collectors take all of their time.
 struct HungBus {
     _socket: Scratch,
     path: PathBuf,
@@ -281,7 +281,7 @@ impl HungBus {
         Exporter::spawn(command, 1)
     }
 
-    /// Waits until a scrape waits for an answer.
+    /// Waits until a collector has connected to the bus.
     fn is_asked(&self) -> UnixStream {
         self.asked.recv_timeout(PATIENCE).unwrap()
     }
@@ -290,7 +290,7 @@ impl HungBus {
 const SOON: &str = "X-Prometheus-Scrape-Timeout-Seconds: 2\r\n";
 
 #[test]
-fn the_format_is_the_one_the_scraper_likes_best() {
+fn format_is_the_one_the_scraper_prefers() {
     let exporter = Exporter::start(&[]);
     let mut client = exporter.connect();
     let om = "application/openmetrics-text";
@@ -307,7 +307,7 @@ fn the_format_is_the_one_the_scraper_likes_best() {
             OPEN_METRICS,
         ),
         (format!("Accept: {om};q=0.4,text/plain;q=0.5\r\n"), PLAIN),
-        // As Prometheus 3 sends it.
+        // The header of Prometheus 3.
         (
             format!(
                 "Accept: {om};version=1.0.0;escaping=allow-utf-8;q=0.5,{om};version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1\r\n"
@@ -330,9 +330,9 @@ fn the_format_is_the_one_the_scraper_likes_best() {
 }
 
 #[test]
-fn head_answers_as_get_does_without_the_body() {
+fn head_matches_get_without_body() {
     let exporter = Exporter::start(&[]);
-    // One connection, in which a body would be taken for the next answer.
+    // One connection: a body would be parsed as the next response.
     let mut client = exporter.connect();
     for path in [
         "/metrics",
@@ -347,7 +347,7 @@ fn head_answers_as_get_does_without_the_body() {
         assert!(!full.body.is_empty(), "{path}");
         let headers = |answer: &Answer| {
             let mut headers = answer.headers.clone();
-            // What scrapes and the page bring differs from one to the next.
+            // The content of /metrics and of the page differs between requests.
             let differs = ["/metrics", "/"].contains(&path);
             headers.retain(|(n, _)| n != "date" && (n != "content-length" || !differs));
             headers
@@ -358,7 +358,7 @@ fn head_answers_as_get_does_without_the_body() {
 }
 
 #[test]
-fn only_what_reads_is_allowed() {
+fn only_get_and_head_are_allowed() {
     let exporter = Exporter::start(&[]);
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
         for path in ["/metrics", "/", "/-/healthy", "/nothing"] {
@@ -372,7 +372,7 @@ fn only_what_reads_is_allowed() {
 }
 
 #[test]
-fn what_is_not_metrics_has_its_place_too() {
+fn other_paths_are_served_or_not_found() {
     let exporter = Exporter::start(&[]);
     exporter
         .get("/-/healthy")
@@ -416,7 +416,7 @@ fn what_is_not_metrics_has_its_place_too() {
 }
 
 #[test]
-fn collectors_and_families_are_chosen_by_the_query() {
+fn query_selects_collectors_and_families() {
     let exporter = Exporter::start(&[]);
     for (query, load, load5, uname) in [
         ("", true, true, true),
@@ -440,7 +440,7 @@ fn collectors_and_families_are_chosen_by_the_query() {
             assert_eq!(answer.status, 200, "{path}{query}");
             let has = ["node_load1", "node_load5", "node_uname_info"].map(|n| answer.has(n));
             assert_eq!(has, [load, load5, uname], "{path}{query}");
-            // What the scrape says of itself is chosen by name alone.
+            // Metrics of the scrape itself are filtered by `name[]` only.
             let named = query.contains("name[]");
             assert_eq!(answer.has("strata_build_info"), !named, "{path}{query}");
         }
@@ -470,7 +470,7 @@ fn collectors_and_families_are_chosen_by_the_query() {
 }
 
 #[test]
-fn answers_are_compressed_for_those_who_ask() {
+fn responses_are_compressed_on_request() {
     let exporter = Exporter::start(&[]);
     let mut client = exporter.connect();
     for (accept, is_packed) in [
@@ -500,7 +500,7 @@ fn answers_are_compressed_for_those_who_ask() {
 }
 
 #[test]
-fn a_page_brings_its_files_and_they_are_kept_by_browsers() {
+fn page_assets_are_cacheable() {
     let exporter = Exporter::start(&[]);
     let page = exporter.get("/");
     assert_eq!(page.header("cache-control"), Some("no-store"));
@@ -528,7 +528,7 @@ fn a_page_brings_its_files_and_they_are_kept_by_browsers() {
 }
 
 #[test]
-fn the_machine_and_each_container_have_a_page_and_plots() {
+fn host_and_containers_have_pages_and_plots() {
     let exporter = Exporter::start(&[]);
     let page = exporter.get("/host?window=5m");
     assert_eq!(page.status, 200);
@@ -558,7 +558,7 @@ fn the_machine_and_each_container_have_a_page_and_plots() {
 }
 
 #[test]
-fn the_check_can_be_read_in_a_browser() {
+fn check_page_is_served() {
     let exporter = Exporter::start(&["--collector.disable-defaults", "--collector.loadavg"]);
     let page = exporter.get("/check");
     assert_eq!(page.status, 200);
@@ -566,7 +566,7 @@ fn the_check_can_be_read_in_a_browser() {
 }
 
 #[test]
-fn the_metrics_may_be_elsewhere() {
+fn metrics_path_is_configurable() {
     let exporter = Exporter::start(&["--web.telemetry-path=/else/where"]);
     assert!(exporter.get("/else/where").has("node_load1"));
     assert!(exporter.get("/else/where/host").has("node_load1"));
@@ -582,7 +582,7 @@ fn the_metrics_may_be_elsewhere() {
 }
 
 #[test]
-fn what_the_exporter_says_of_itself_can_be_left_out() {
+fn exporter_metrics_can_be_disabled() {
     let own = |answer: &Answer| {
         let lines = answer.text().lines().map(str::to_owned);
         let of_itself = |line: &String| {
@@ -606,7 +606,7 @@ fn what_the_exporter_says_of_itself_can_be_left_out() {
 }
 
 #[test]
-fn too_many_requests_at_once_are_told_so() {
+fn excess_requests_get_503() {
     let bus = HungBus::new("many");
     let exporter = bus.exporter(&["--web.max-requests=1"]);
     let mut slow = exporter.connect();
@@ -614,7 +614,7 @@ fn too_many_requests_at_once_are_told_so() {
     slow.send(&get("/metrics", &within(8)));
     let _waiting = bus.is_asked();
     let said = "Limit of concurrent requests reached (1), try again later.\n";
-    // Whoever has more time waits for the other.
+    // A request with a longer timeout queues.
     let mut hurried = exporter.connect();
     let hurried = hurried.ask(&get("/metrics", &within(1)));
     hurried.assert_is(503, TEXT, said);
@@ -629,21 +629,21 @@ fn too_many_requests_at_once_are_told_so() {
     let failed = "node_scrape_collector_success{collector=\"logind\"} 0\n";
     assert!(answer.text().contains(failed), "{}", answer.text());
     assert_eq!(patient.answer(true).unwrap().status, 200);
-    // There is room again.
+    // The slot is free again.
     let answer = exporter.get("/metrics?exclude[]=logind");
     let counted = "promhttp_metric_handler_requests_total{code=\"503\"} 1\n";
     assert!(answer.text().contains(counted), "{}", answer.text());
 
-    // As with node_exporter, 0 is no limit.
+    // As in node_exporter, 0 means unlimited.
     let unlimited = Exporter::start(&["--web.max-requests=0"]);
     assert_eq!(unlimited.get("/metrics").status, 200);
 }
 
 #[test]
-fn there_may_be_many_addresses_and_unix_sockets() {
+fn listens_on_several_addresses_and_unix_sockets() {
     let scratch = Scratch::new("unix");
     let socket = scratch.path("socket");
-    // Left by somebody who crashed.
+    // A stale socket of a crashed process.
     drop(UnixListener::bind(&socket).unwrap());
     let unix = format!("--web.listen-address=unix:{}", socket.display());
     let mut command = Command::new(BINARY);
@@ -662,7 +662,7 @@ fn there_may_be_many_addresses_and_unix_sockets() {
         assert!(answer.has("node_load1"));
     }
 
-    // A socket in use is left alone, and so is what is no socket.
+    // A socket in use, or a file that is not a socket, is not replaced.
     assert_refused(&[&unix], &["cannot listen on unix:", "in use"]);
     let file = scratch.path("file");
     fs::write(&file, "mine").unwrap();
@@ -677,7 +677,7 @@ fn there_may_be_many_addresses_and_unix_sockets() {
 }
 
 #[test]
-fn systemd_may_open_the_sockets() {
+fn sockets_can_be_passed_by_systemd() {
     if !crate::support::is_installed("python3") {
         return crate::support::skip("python3");
     }
@@ -703,7 +703,7 @@ os.execv(sys.argv[2], sys.argv[2:])
     drop(unix);
     exporter.tell_to_stop();
     assert!(exporter.end().success());
-    // It is systemd's.
+    // The socket belongs to systemd and is not removed.
     assert!(path.exists());
     assert_refused(
         &["--web.systemd-socket"],
@@ -721,7 +721,7 @@ fn run(flags: &[&str]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It should not stay, but would not be waited for in vain.
+    // It should exit at once; if it does not, dropping this stops it.
     let mut exporter = Exporter {
         child,
         addresses: Vec::new(),
@@ -741,7 +741,7 @@ fn run(flags: &[&str]) -> Output {
     output
 }
 
-/// The exporter does not start, and says why in one line.
+/// The exporter exits and logs the reason in one line.
 #[track_caller]
 fn assert_refused(flags: &[&str], words: &[&str]) {
     let output = run(flags);
@@ -756,7 +756,7 @@ fn assert_refused(flags: &[&str], words: &[&str]) {
 }
 
 #[test]
-fn what_is_wrong_at_the_start_is_said_in_one_line() {
+fn startup_errors_are_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = format!("--web.listen-address={}", taken_address(&taken));
     for (flags, words) in [
@@ -808,7 +808,7 @@ fn what_is_wrong_at_the_start_is_said_in_one_line() {
             &["--collector.netclass.ignored-devices=["],
             &["--collector.netclass.ignored-devices"],
         ),
-        // Whether the collector is on or not.
+        // Whether the collector is enabled or not.
         (
             &[
                 "--collector.diskstats.device-exclude=a",
@@ -840,7 +840,7 @@ fn taken_address(listener: &TcpListener) -> SocketAddr {
 }
 
 #[test]
-fn the_environment_sets_flags_and_the_command_line_overrules_it() {
+fn command_line_overrides_environment() {
     let with = |flags: &[&str]| {
         let mut command = Command::new(BINARY);
         command
@@ -862,7 +862,7 @@ fn the_environment_sets_flags_and_the_command_line_overrules_it() {
 }
 
 #[test]
-fn who_asked_before_the_end_is_answered() {
+fn requests_before_shutdown_are_answered() {
     let bus = HungBus::new("drain");
     let mut exporter = bus.exporter(&[]);
     let mut idle = exporter.connect();
@@ -872,7 +872,7 @@ fn who_asked_before_the_end_is_answered() {
     let _waiting = bus.is_asked();
     exporter.tell_to_stop();
     assert!(idle.is_closed());
-    // Nobody else is let in.
+    // New connections are rejected.
     let refused = TcpStream::connect(exporter.tcp());
     let refused = refused.is_err() || {
         let stream = refused.unwrap();
@@ -887,7 +887,7 @@ fn who_asked_before_the_end_is_answered() {
     assert_eq!(exporter.end().code(), Some(0));
 }
 
-/// A directory whose text file makes a page that no socket's buffer holds.
+/// A directory with a text file too large for the buffer of any socket.
 fn large_page(name: &str) -> (Scratch, String) {
     let scratch = Scratch::new(name);
     let label = "x".repeat(64 << 10);
@@ -900,12 +900,12 @@ fn large_page(name: &str) -> (Scratch, String) {
 }
 
 #[test]
-fn who_reads_slowly_at_the_end_still_gets_it_all() {
+fn slow_reader_gets_full_response_during_shutdown() {
     let (_scratch, flag) = large_page("slow");
     let mut exporter = Exporter::start(&["--collector.textfile", &flag]);
     let mut slow = exporter.connect();
     slow.send(&get("/metrics", ""));
-    // The answer has begun.
+    // The response has started.
     slow.0.fill_buf().unwrap();
     exporter.tell_to_stop();
     thread::sleep(Duration::from_millis(100));
@@ -916,7 +916,7 @@ fn who_reads_slowly_at_the_end_still_gets_it_all() {
 }
 
 #[test]
-fn who_asks_for_much_and_goes_costs_nothing() {
+fn client_that_disconnects_midway_costs_nothing() {
     let (_scratch, flag) = large_page("gone");
     let exporter = Exporter::start(&["--collector.textfile", &flag]);
     for _ in 0..3 {
@@ -929,7 +929,7 @@ fn who_asks_for_much_and_goes_costs_nothing() {
 }
 
 #[test]
-fn requests_in_a_row_are_answered_in_their_order() {
+fn pipelined_requests_are_answered_in_order() {
     let exporter = Exporter::start(&[]);
     let mut client = exporter.connect();
     let requests = ["/-/healthy", "/metrics", "/nothing", "/-/ready"].map(|path| get(path, ""));
@@ -947,7 +947,7 @@ fn requests_in_a_row_are_answered_in_their_order() {
 }
 
 #[test]
-fn who_says_no_more_is_answered_all_the_same() {
+fn half_closed_client_is_answered() {
     let exporter = Exporter::start(&[]);
     let mut client = exporter.connect();
     client.send(&get("/metrics", ""));
@@ -957,7 +957,7 @@ fn who_says_no_more_is_answered_all_the_same() {
 }
 
 #[test]
-fn nonsense_is_refused_and_hurts_nobody() {
+fn malformed_requests_are_rejected() {
     let mut exporter = Exporter::start(&[]);
     let huge = get(
         "/metrics",
@@ -975,7 +975,7 @@ fn nonsense_is_refused_and_hurts_nobody() {
     ] {
         let mut client = exporter.connect();
         let start: String = request.chars().take(40).collect();
-        // The server may hang up before it has heard it all.
+        // The server may close the connection before it has read everything.
         drop(client.0.get_mut().write_all(request.as_bytes()));
         match client.answer(true) {
             Ok(answer) => assert!(
@@ -997,10 +997,10 @@ fn nonsense_is_refused_and_hurts_nobody() {
 }
 
 #[test]
-fn who_asks_for_nothing_cannot_keep_the_scraper_out() {
+fn idle_connections_do_not_displace_the_scraper() {
     let exporter = Exporter::start(&["--web.max-connections=3"]);
     let mut idle: Vec<_> = (0..5).map(|_| exporter.connect()).collect();
-    // Some have begun to ask.
+    // Two have sent the start of a request.
     for client in &mut idle[3..] {
         client.send("GET /metrics HTTP/1.1\r\n");
     }
@@ -1008,14 +1008,14 @@ fn who_asks_for_nothing_cannot_keep_the_scraper_out() {
     assert!(answer.has("node_load1"));
     let closed = "strata_http_connections_closed_total{reason=\"too_many\"} 3\n";
     assert!(answer.text().contains(closed), "{}", answer.text());
-    // Those that were idle longest made room.
+    // The connections that were idle longest were evicted.
     for client in &mut idle[..3] {
         assert!(client.is_closed());
     }
 }
 
 #[test]
-fn the_log_is_json_where_that_is_wanted() {
+fn log_format_json() {
     if !crate::support::is_installed("python3") {
         return crate::support::skip("python3");
     }

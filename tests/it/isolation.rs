@@ -1,4 +1,4 @@
-//! What one collector does to the others, and to the scrapes after it: nothing.
+//! A failing, panicking or hanging collector affects neither other collectors nor later scrapes.
 
 use std::{
     collections::BTreeSet,
@@ -23,18 +23,18 @@ use tokio::time;
 use tracing_subscriber::layer::SubscriberExt;
 
 metrics! {
-    /// How often a collector was started.
+    /// Number of starts of a collector.
     STARTS: Gauge = "test_starts" ["collector"];
 }
 
-/// What a scrape gets that must not get all it waits for.
+/// Time limit of a scrape that must not receive everything it waits for.
 const SHORT: Duration = Duration::from_secs(2);
-/// What no scrape needs. Where one takes this long, it waited for what hangs.
+/// Longer than any scrape needs: reaching it means that a scrape waited for something hanging.
 const LONG: Duration = Duration::from_secs(600);
-/// When a test gives up.
+/// Timeout of a test's wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Something that hangs until it is let go, at the latest when the test is over.
+/// Blocks collectors until it is opened, at the latest at the end of the test.
 #[derive(Clone, Default)]
 struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
@@ -50,7 +50,7 @@ impl Gate {
     }
 }
 
-/// Opens a gate when the test is over, however it ends.
+/// Opens the gate when dropped, also when the test panics.
 struct Opener(Gate);
 
 impl Drop for Opener {
@@ -59,7 +59,7 @@ impl Drop for Opener {
     }
 }
 
-/// Collectors that are made up, and the threads they run on.
+/// Fake collectors, and the threads that run them.
 #[derive(Default)]
 struct Machine {
     collectors: Vec<(&'static str, Layer, CollectFn)>,
@@ -67,7 +67,7 @@ struct Machine {
 }
 
 impl Machine {
-    /// Adds a collector that does this; says how often it was started.
+    /// Adds a collector that runs this function; returns the counter of its starts.
     fn with(
         &mut self,
         name: &'static str,
@@ -86,7 +86,7 @@ impl Machine {
         starts
     }
 
-    /// Adds one that hangs at the gate.
+    /// Adds a collector that blocks at the gate.
     fn with_hanging(&mut self, name: &'static str, gate: &Gate) -> Arc<AtomicUsize> {
         let gate = gate.clone();
         self.with(name, move |_| {
@@ -139,7 +139,7 @@ fn assert_has(page: &str, line: &str) {
     assert!(page.lines().any(|l| l == line), "{line} is not in {page}");
 }
 
-/// Scrapes until the page shows what is waited for.
+/// Scrapes until the page meets the condition.
 async fn until(scraper: &Scraper, shows: impl Fn(&str) -> bool) -> String {
     for _ in 0..600 {
         let page = scrape(scraper, SHORT).await;
@@ -152,7 +152,7 @@ async fn until(scraper: &Scraper, shows: impl Fn(&str) -> bool) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_becomes_of_one_collector_the_others_are_collected() {
+async fn each_outcome_is_isolated_to_its_collector() {
     let gate = Gate::default();
     let _opener = Opener(gate.clone());
     let mut machine = Machine::default();
@@ -198,7 +198,7 @@ async fn whatever_becomes_of_one_collector_the_others_are_collected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_panics_is_asked_again() {
+async fn panicked_collector_is_started_again() {
     let mut machine = Machine::default();
     machine.with("odd", |start| {
         assert!(start % 2 == 0, "odd");
@@ -213,7 +213,7 @@ async fn a_collector_that_panics_is_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_hangs_is_not_started_again_until_it_is_done() {
+async fn hanging_collector_is_not_started_twice() {
     let gate = Gate::default();
     let _opener = Opener(gate.clone());
     let mut machine = Machine::default();
@@ -224,7 +224,7 @@ async fn a_collector_that_hangs_is_not_started_again_until_it_is_done() {
     let page = scrape(&scraper, SHORT).await;
     assert_eq!(outcome(&page, "hanging"), "timed_out");
     for n in 2..8 {
-        // Nobody waits for it any more.
+        // Later scrapes do not wait for it.
         let page = scrape(&scraper, LONG).await;
         assert_eq!(outcome(&page, "hanging"), "still_running");
         assert_has(
@@ -238,12 +238,12 @@ async fn a_collector_that_hangs_is_not_started_again_until_it_is_done() {
 
     gate.open();
     let page = until(&scraper, |page| outcome(page, "hanging") == "collected").await;
-    // What it saw so long ago is not shown as if it were of now.
+    // The old result is discarded: the collector ran a second time.
     assert_has(&page, "test_starts{collector=\"hanging\"} 2");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scraper_that_hangs_up_changes_nothing() {
+async fn cancelled_scrapes_change_nothing() {
     let gate = Gate::default();
     let _opener = Opener(gate.clone());
     let mut machine = Machine::default();
@@ -263,7 +263,7 @@ async fn a_scraper_that_hangs_up_changes_nothing() {
         }
     }
     let page = scrape(&scraper, SHORT).await;
-    // There is time left for the one, and others may wait with it; not so the other.
+    // The first run has time left and can be shared; the second is past its limit.
     assert_eq!(outcome(&page, "early"), "timed_out");
     assert_eq!(outcome(&page, "overdue"), "still_running");
     assert_eq!(early.load(Ordering::SeqCst), 1);
@@ -278,14 +278,14 @@ async fn a_scraper_that_hangs_up_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn scrapes_at_the_same_time_share_what_is_collected() {
+async fn concurrent_scrapes_share_a_run() {
     let gate = Gate::default();
     let _opener = Opener(gate.clone());
     let mut machine = Machine::default();
     let one = machine.with_hanging("one", &gate);
     let two = machine.with_hanging("two", &gate);
     let scraper = machine.scraper();
-    // Each is polled once, in this order, before the gate is opened.
+    // Each is polled once, in this order, before the gate opens.
     let (a, b, c, d, ()) = tokio::join!(
         scrape_some(&scraper, &["one"], LONG),
         scrape_some(&scraper, &["one", "two"], LONG),
@@ -307,15 +307,15 @@ async fn scrapes_at_the_same_time_share_what_is_collected() {
     for starts in [&one, &two] {
         assert_eq!(starts.load(Ordering::SeqCst), 1);
     }
-    // A scrape after them sees what is then.
+    // A later scrape starts a new run.
     let page = scrape(&scraper, LONG).await;
     assert_has(&page, "test_starts{collector=\"one\"} 2");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn forty_collectors_that_hang_cost_a_thread_each_and_hold_up_nobody() {
+async fn hanging_collectors_cost_one_thread_each() {
     const HANGING: usize = 40;
-    /// The threads that ordinary scrapes need.
+    /// Threads that ordinary scrapes need.
     const STAYING: usize = 2;
     let gate = Gate::default();
     let _opener = Opener(gate.clone());
@@ -326,7 +326,7 @@ async fn forty_collectors_that_hang_cost_a_thread_each_and_hold_up_nobody() {
             machine.with_hanging(name, &gate)
         })
         .collect();
-    // The last to be started.
+    // Started last.
     machine.with("steady", |_| Ok(()));
     let workers = machine.workers.clone();
     let scraper = machine.scraper();
@@ -361,7 +361,7 @@ async fn forty_collectors_that_hang_cost_a_thread_each_and_hold_up_nobody() {
     panic!("{} threads stay", workers.threads());
 }
 
-/// What was logged.
+/// Log output.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -375,9 +375,9 @@ impl io::Write for Log {
     }
 }
 
-/// On one thread, because only what it logs is listened to.
+/// Single-threaded, because the subscriber captures only this thread's log.
 #[tokio::test]
-async fn a_trouble_is_logged_when_it_comes_and_when_it_is_over() {
+async fn failure_is_logged_when_it_starts_and_ends() {
     let log = Log::default();
     let lines = log.clone();
     let layer = tracing_subscriber::fmt::layer().with_writer(move || log.clone());

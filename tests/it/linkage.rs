@@ -1,10 +1,10 @@
-//! What the binary needs of the machine that it starts on.
+//! Shared libraries that the binary needs.
 
 #![cfg(not(feature = "virt"))]
 
 use std::process::Command;
 
-/// glibc's and the compiler's, which every machine has.
+/// Libraries of glibc and the compiler, which every machine has.
 const EVERYWHERE: [&str; 5] = [
     "linux-vdso.so",
     "libc.so",
@@ -14,7 +14,7 @@ const EVERYWHERE: [&str; 5] = [
 ];
 
 #[test]
-fn it_starts_where_there_is_no_library_of_libvirts() {
+fn binary_does_not_link_libvirt() {
     let binary = env!("CARGO_BIN_EXE_strata_exporter");
     let needs = Command::new("ldd").arg(binary).output().unwrap();
     let needs = String::from_utf8(needs.stdout).unwrap();

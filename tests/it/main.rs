@@ -1,10 +1,13 @@
 //! Tests that need neither root nor a container engine or libvirt: the exporter's library and
-//! command line, on fixtures, with fakes, and against programs that validate its files. A program
-//! that is not installed skips the tests that run it.
+//! command line, on fixtures, with fakes, and with programs that validate its files. A test is
+//! skipped if a program that it runs is not installed.
 //!
-//! `tests/system` has the tests on real daemons.
+//! Tests on real daemons are in `tests/system`.
 
-#![allow(clippy::disallowed_methods, reason = "tests read files as they are")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests read and write files directly"
+)]
 
 mod api;
 mod boards;

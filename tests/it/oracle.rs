@@ -1,17 +1,17 @@
-//! What the procfs crate, which others wrote, reads from a file, we read too.
+//! The parsers agree with the independent procfs crate.
 //!
-//! It is no part of the exporter: it is several times slower and loses whole files for
-//! one line it does not know. As a second opinion it is welcome.
+//! The exporter does not use that crate: it is several times slower and drops a whole file for one
+//! unknown line. It serves as a second implementation to compare with.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use procfs::{FromRead, process::MountInfos};
 use strata_exporter::exposition::Format;
 
-/// The captured machines; the hand-made one has odd lines that procfs does not bear.
+/// Captured machines; the synthetic one has unusual lines that procfs rejects.
 const CAPTURED: [&str; 2] = ["vm-v1", "vm-v2"];
 
-/// The series of a machine and their values.
+/// Series of a machine and their values.
 async fn series(machine: &str) -> BTreeMap<String, f64> {
     let body = crate::support::fixture_exposition(machine, Format::Text).await;
     let samples = body.lines().filter(|line| !line.starts_with('#'));
@@ -27,14 +27,14 @@ fn file(machine: &str, path: &str) -> PathBuf {
     crate::support::fixture(machine).join("proc").join(path)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "as on the wire")]
+#[expect(clippy::cast_precision_loss, reason = "samples are floats")]
 fn assert_value(series: &BTreeMap<String, f64>, name: &str, expected: u64) {
     let value = series.get(name).copied();
     assert_eq!(value, Some(expected as f64), "{name}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn memory_is_what_procfs_reads() {
+async fn meminfo_matches_procfs() {
     for machine in CAPTURED {
         let series = series(machine).await;
         let memory = procfs::Meminfo::from_file(file(machine, "meminfo")).unwrap();
@@ -54,7 +54,7 @@ async fn memory_is_what_procfs_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn disks_are_what_procfs_reads() {
+async fn diskstats_match_procfs() {
     for machine in CAPTURED {
         let series = series(machine).await;
         let disks = procfs::DiskStats::from_file(file(machine, "diskstats")).unwrap();
@@ -62,7 +62,7 @@ async fn disks_are_what_procfs_reads() {
         for disk in disks.0 {
             let of = |name: &str| format!("node_disk_{name}{{device=\"{}\"}}", disk.name);
             if !series.contains_key(&of("io_now")) {
-                continue; // left out by the filter
+                continue; // excluded by the filter
             }
             seen += 1;
             assert_value(&series, &of("reads_completed_total"), disk.reads);
@@ -78,7 +78,7 @@ async fn disks_are_what_procfs_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_field_of_vmstat_that_is_chosen_is_what_procfs_reads() {
+async fn vmstat_fields_match_procfs() {
     for machine in CAPTURED {
         let series = series(machine).await;
         let all = procfs::VmStat::from_file(file(machine, "vmstat")).unwrap();
@@ -89,7 +89,7 @@ async fn every_field_of_vmstat_that_is_chosen_is_what_procfs_reads() {
         let ours: Vec<_> = ours.collect();
         assert!(ours.len() > 5, "{machine}: {ours:?}");
         for (field, value) in ours {
-            #[expect(clippy::cast_precision_loss, reason = "as on the wire")]
+            #[expect(clippy::cast_precision_loss, reason = "samples are floats")]
             let expected = all.0.get(field).map(|value| *value as f64);
             assert_eq!(Some(value), expected, "{field}");
         }
@@ -97,7 +97,7 @@ async fn every_field_of_vmstat_that_is_chosen_is_what_procfs_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn processes_and_boot_time_are_what_procfs_reads() {
+async fn process_counts_and_boot_time_match_procfs() {
     let ticks = procfs::ExplicitSystemInfo {
         boot_time_secs: 0,
         ticks_per_second: 100,
@@ -118,7 +118,7 @@ async fn processes_and_boot_time_are_what_procfs_reads() {
 }
 
 #[test]
-fn mounts_are_those_that_procfs_reads() {
+fn mounts_match_procfs() {
     use strata_exporter::sources::{Roots, Snapshot};
     for machine in CAPTURED {
         let path = file(machine, "1/mountinfo");

@@ -1,5 +1,4 @@
-//! Whatever is in the files, or is no longer there: a scrape goes on, and says nothing
-//! that is wrong.
+//! Damaged or vanished files: the scrape continues and exposes no wrong value.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,8 +25,8 @@ use strata_exporter::{
     scrape::{Scraper, Workers},
 };
 
-/// Of the collectors that `support::command_line` leaves out, those that read files all
-/// the same; and files instead of what the kernel says by other means.
+/// Enables collectors that `support::fixture_args` leaves out although they read files, and
+/// replaces netlink by files.
 const MORE: &[&str] = &[
     "--collector.filesystem",
     "--collector.time",
@@ -37,7 +36,7 @@ const MORE: &[&str] = &[
 const LIMIT: Duration = Duration::from_secs(60);
 const OVERFLOWING: &str = "99999999999999999999999";
 
-/// A copy of a fixture machine, gone with the test.
+/// A copy of a fixture machine, removed at the end of the test.
 struct Copy {
     root: PathBuf,
     scraper: Scraper,
@@ -67,8 +66,7 @@ impl Copy {
         self.scraper.collectors().map(|(name, _)| name).collect()
     }
 
-    /// What these collectors say, in both formats; the second is the same as the first
-    /// but for its form.
+    /// Scrapes these collectors in both formats, which must have the same samples.
     fn scrape(&self, wanted: &BTreeSet<&str>) -> Scrape {
         let families = self
             .runtime
@@ -96,7 +94,7 @@ impl Copy {
         files
     }
 
-    /// Which collectors open each file.
+    /// The collectors that open each file, found with inotify.
     fn readers(&self) -> BTreeMap<PathBuf, BTreeSet<&'static str>> {
         let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap();
         let mut directories = BTreeMap::new();
@@ -151,7 +149,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Everything below a directory, itself included, in order.
+/// Everything below a directory, including the directory itself, in order.
 fn walk(dir: &Path, see: &mut impl FnMut(&Path, fs::FileType)) {
     see(dir, fs::symlink_metadata(dir).unwrap().file_type());
     let mut entries: Vec<_> = fs::read_dir(dir).unwrap().map(Result::unwrap).collect();
@@ -166,7 +164,7 @@ fn walk(dir: &Path, see: &mut impl FnMut(&Path, fs::FileType)) {
     }
 }
 
-/// A page in the plain format.
+/// An exposition in the text format.
 struct Scrape(String);
 
 impl Scrape {
@@ -174,7 +172,7 @@ impl Scrape {
         samples(&self.0)
     }
 
-    /// What became of each collector.
+    /// Outcome of each collector.
     fn outcomes(&self) -> BTreeMap<&str, &str> {
         let lines = self.0.lines();
         let of = lines.filter_map(|line| {
@@ -192,7 +190,7 @@ impl Scrape {
     }
 }
 
-/// The series of a page and their values, of which each line must be well-formed.
+/// Series of an exposition and their values; every line must be well-formed.
 fn samples(page: &str) -> Vec<(&str, f64)> {
     assert!(page.ends_with('\n'));
     let mut samples = Vec::new();
@@ -219,7 +217,7 @@ fn is_name(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':')
 }
 
-/// Whether this is `a="b",c="d"}`, with what needs it escaped.
+/// Whether this is `a="b",c="d"}`, with escapes where necessary.
 fn are_labels(mut rest: &str) -> bool {
     loop {
         if rest == "}" {
@@ -244,24 +242,24 @@ fn are_labels(mut rest: &str) -> bool {
     }
 }
 
-/// What can happen to a file.
+/// Kinds of damage to a file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Damage {
-    /// Only so many thirds of it are there.
+    /// Truncated to this many thirds.
     Cut(usize),
-    /// Its last byte, most often the end of the line, is not there.
+    /// Without the last byte, usually a newline.
     Short,
-    /// Only its first byte is there.
+    /// Only the first byte.
     Begun,
     Empty,
     Junk,
     /// A line of 5 MiB.
     Huge,
-    /// Other numbers.
+    /// All numbers replaced.
     Numbers(&'static str),
-    /// Some bits are others.
+    /// Some bits flipped.
     Flipped,
-    /// Some bytes are none of UTF-8.
+    /// Some bytes invalid in UTF-8.
     NotText,
     Directory,
     Gone,
@@ -314,14 +312,14 @@ impl Damage {
         match self {
             Self::Gone => {}
             Self::Directory => fs::remove_dir(path).unwrap(),
-            // The others would be written to otherwise.
+            // Removed first, because the write below would go through the hard link of `Huge`.
             _ => fs::remove_file(path).unwrap(),
         }
         fs::write(path, body).unwrap();
     }
 }
 
-/// The same bytes each time, in no order.
+/// Deterministic pseudo-random bytes.
 struct Noise(u64);
 
 impl Noise {
@@ -356,8 +354,11 @@ fn with_numbers(body: &[u8], number: &str) -> Vec<u8> {
     out
 }
 
-/// What numbers become that do not fit.
-#[expect(clippy::cast_precision_loss, reason = "so they would be exposed")]
+/// Values that out-of-range numbers become by wrapping or saturation.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "they would be exposed in this form"
+)]
 const WRAPPED: [f64; 8] = [
     u64::MAX as f64,
     i64::MAX as f64,
@@ -388,8 +389,8 @@ fn walk_damages(machine: &str) {
         let is_swamped = swamped.insert(readers.clone());
         damaged += 1;
         for (n, damage) in DAMAGES.into_iter().enumerate() {
-            // Each file suffers a part of it, and its neighbours the others. What takes
-            // long each collector suffers once.
+            // Each file gets a quarter of the damages, its neighbours the others. The slow one is
+            // applied once per set of collectors.
             let suffers = match damage {
                 Damage::Huge => is_swamped,
                 _ => n % 4 == damaged % 4,
@@ -422,28 +423,28 @@ fn walk_damages(machine: &str) {
         }
     }
     assert!(damaged > 80, "{damaged}");
-    // All is as it was.
+    // Everything has recovered.
     assert_eq!(copy.scrape(&all).outcomes(), before);
 }
 
 #[test]
-fn damaged_files_of_a_hardware_machine_cost_only_themselves() {
+fn damaged_file_affects_only_its_readers_hardware() {
     walk_damages("hardware");
 }
 
 #[test]
-fn damaged_files_of_a_v1_machine_cost_only_themselves() {
+fn damaged_file_affects_only_its_readers_v1() {
     walk_damages("vm-v1");
 }
 
 #[test]
-fn damaged_files_of_a_v2_machine_cost_only_themselves() {
+fn damaged_file_affects_only_its_readers_v2() {
     walk_damages("vm-v2");
 }
 
 #[test]
-fn a_number_that_does_not_fit_is_absent_and_not_another() {
-    /// Not counted with, and so shown as it is.
+fn out_of_range_number_is_dropped() {
+    /// Exposed as it is read, without arithmetic.
     const COPIED: &str = "node_context_switches_total";
     let copy = Copy::of("vm-v1", "numbers");
     let proc = |file: &str| copy.root.join("proc").join(file);
@@ -504,7 +505,7 @@ fn a_number_that_does_not_fit_is_absent_and_not_another() {
                 "{series} {damage}"
             );
         }
-        // The neighbours are as they were.
+        // Other series of the same files are unchanged.
         for series in [
             "node_memory_MemFree_bytes".to_owned(),
             "node_disk_io_now{device=\"vdb\"}".to_owned(),
@@ -528,9 +529,9 @@ fn a_number_that_does_not_fit_is_absent_and_not_another() {
     }
 }
 
-/// Directories that come and go while somebody looks.
+/// Another thread moves directories away and back during the scrapes.
 #[test]
-fn what_vanishes_between_listing_and_reading_costs_only_itself() {
+fn directory_that_vanishes_after_listing_costs_only_itself() {
     let copy = Copy::of("hardware", "vanishing");
     let all = copy.collectors();
     let healthy = copy.scrape(&all);
@@ -567,7 +568,7 @@ fn what_vanishes_between_listing_and_reading_costs_only_itself() {
         for _ in 0..60 {
             let answer = copy.scrape(&all);
             for (collector, outcome) in answer.outcomes() {
-                // What is the only one of its kind may be away.
+                // The only directory of its kind may be away.
                 let bearable = outcome == before[collector] || outcome == "no_data";
                 assert!(bearable, "{collector} {outcome}");
             }
@@ -577,7 +578,7 @@ fn what_vanishes_between_listing_and_reading_costs_only_itself() {
     assert_eq!(copy.scrape(&all).outcomes(), before);
 }
 
-/// Ends a thread's loop when the test is over, however it ends.
+/// Ends a thread's loop when dropped, also when the test panics.
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -587,7 +588,7 @@ impl Drop for Ends<'_> {
 }
 
 #[test]
-fn names_of_any_bytes_and_any_length_are_shown() {
+fn names_of_any_bytes_and_length_are_exposed() {
     let machine = Copy::of("hardware", "names");
     let all = machine.collectors();
     let before = machine.scrape(&all);
@@ -656,7 +657,7 @@ fn names_of_any_bytes_and_any_length_are_shown() {
             samples.any(|(series, _)| series.starts_with(family) && series.contains('\u{fffd}'));
         assert!(odd, "{family}");
     }
-    // What was there before is there still.
+    // All earlier series are still exposed.
     let after: BTreeSet<&str> = answer
         .samples()
         .into_iter()

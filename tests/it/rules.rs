@@ -1,4 +1,4 @@
-//! The rules for Prometheus say what they should, and each of them is tested.
+//! The Prometheus rules follow their conventions, and each rule has a test.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -74,7 +74,7 @@ fn runbooks() -> String {
     fs::read_to_string(repo_root().join("docs/operations/runbooks.md")).unwrap()
 }
 
-/// The sections of the runbooks, by their headings.
+/// Sections of the runbooks, by heading.
 fn sections() -> BTreeMap<String, String> {
     let text = runbooks();
     let sections = text.split("\n### ").skip(1);
@@ -110,7 +110,7 @@ fn promtool(args: &[&str], files: &[PathBuf]) {
 }
 
 #[test]
-fn promtool_finds_nothing_wrong_with_the_rules() {
+fn promtool_accepts_the_rules() {
     let files = rule_files();
     promtool(&["check", "rules", "--lint=all", "--lint-fatal"], &files);
     let there = fs::read_dir(rules_dir()).unwrap();
@@ -119,7 +119,7 @@ fn promtool_finds_nothing_wrong_with_the_rules() {
 }
 
 #[test]
-fn alerts_fire_in_trouble_and_are_silent_otherwise() {
+fn promtool_rule_tests_pass() {
     let files = LAYERS
         .iter()
         .map(|(layer, _)| rules_dir().join(format!("tests/{layer}.yml")));
@@ -128,7 +128,7 @@ fn alerts_fire_in_trouble_and_are_silent_otherwise() {
 }
 
 #[test]
-fn every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() {
+fn every_alert_has_a_firing_and_a_silent_case() {
     let (mut firing, mut silent) = (BTreeSet::new(), BTreeSet::new());
     for (layer, _) in LAYERS {
         let cases = worlds(layer)
@@ -140,7 +140,7 @@ fn every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() {
                 .iter()
                 .flat_map(|alert| &alert.exp_annotations);
             for (name, text) in annotations {
-                // As `<no value>`, or `<error expanding template>`.
+                // `<no value>` and `<error expanding template>` are failed templates.
                 assert!(!text.contains('<'), "{name}: {text}");
             }
             let kind = if case.exp_alerts.is_empty() {
@@ -157,7 +157,7 @@ fn every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() {
 }
 
 #[test]
-fn every_recorded_series_has_a_value_that_a_test_expects() {
+fn every_recording_rule_has_a_test() {
     let name = Regex::new(r#"^\{__name__="([^"]+)""#).unwrap();
     let mut expected = BTreeSet::new();
     for (layer, _) in LAYERS {
@@ -172,7 +172,7 @@ fn every_recorded_series_has_a_value_that_a_test_expects() {
 }
 
 #[test]
-fn every_alert_says_how_bad_it_is_what_happened_and_where_to_read_on() {
+fn alerts_have_severity_texts_and_runbook() {
     let sections = sections();
     for (layer_name, prefix) in LAYERS {
         let groups = read_groups(layer_name);
@@ -201,7 +201,7 @@ fn every_alert_says_how_bad_it_is_what_happened_and_where_to_read_on() {
 }
 
 #[test]
-fn every_section_of_the_runbooks_is_about_an_alert() {
+fn every_runbook_section_is_about_an_alert() {
     let sections: BTreeSet<_> = sections().into_keys().collect();
     let alerts: BTreeSet<_> = alerts().into_keys().collect();
     assert_eq!(sections, alerts);
@@ -210,7 +210,7 @@ fn every_section_of_the_runbooks_is_about_an_alert() {
 }
 
 #[test]
-fn runbooks_name_alerts_metrics_and_rules_that_exist() {
+fn runbooks_name_existing_alerts_metrics_and_rules() {
     let text = runbooks();
     let (alerts, known) = (alerts(), MetricCatalog::new(recorded_names()));
     let name = Regex::new(r"\b(Host|Container|Domain|Exporter)[A-Z]\w+").unwrap();
@@ -235,7 +235,7 @@ fn runbooks_name_alerts_metrics_and_rules_that_exist() {
 }
 
 #[test]
-fn thresholds_are_at_the_top_and_alerts_compare_with_nothing_else() {
+fn alerts_compare_only_with_thresholds_defined_at_the_top() {
     for (name, _) in LAYERS {
         let groups = read_groups(name);
         let names: Vec<_> = groups.iter().map(|group| group.name.as_str()).collect();
@@ -271,7 +271,7 @@ fn thresholds_are_at_the_top_and_alerts_compare_with_nothing_else() {
             for (at, token) in found {
                 let before = |by: usize| at.checked_sub(by).map_or("", |at| tokens[at].as_str());
                 if token.starts_with("strata_threshold:") {
-                    // With a label, or without one, it would be another series.
+                    // Without `scalar` the labels of both sides would have to match.
                     assert_eq!((before(2), before(1)), ("scalar", "("), "{}", rule.expr);
                     used.insert(token.clone());
                 }
@@ -288,7 +288,7 @@ fn thresholds_are_at_the_top_and_alerts_compare_with_nothing_else() {
 }
 
 #[test]
-fn recordings_over_a_time_are_named_after_it() {
+fn recording_names_contain_their_range() {
     let over = Regex::new(r"\[(\w+)\]").unwrap();
     let named = Regex::new("(?:rate|increase|changes)([0-9]+[mh])$").unwrap();
     let mut count = 0;
@@ -305,7 +305,7 @@ fn recordings_over_a_time_are_named_after_it() {
 }
 
 #[test]
-fn rules_ask_for_metrics_and_labels_that_collectors_describe() {
+fn rules_use_described_metrics_and_labels() {
     let known = MetricCatalog::new(recorded_names());
     let mut count = 0;
     let mut check = |expr: &str, of: &str| {

@@ -1,4 +1,4 @@
-//! `strata_exporter targets` as an operator runs it, beside the Prometheus and promtool that
+//! `strata_exporter targets` on the command line, compared with the Prometheus and promtool that
 //! read its files.
 
 use std::{
@@ -19,15 +19,15 @@ use crate::support::{
 use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
-/// A user without rights.
+/// UID of an unprivileged user.
 const NOBODY: u32 = 65_534;
 
-/// Runs `targets TASK --file FILE WORDS…`: the exit code and what was said.
+/// Runs `targets TASK --file FILE WORDS…`; returns exit code and output.
 fn targets(task: &str, file: &Path, words: &[&str]) -> (Option<i32>, String) {
     targets_of(task, file, words, "")
 }
 
-/// The same, which has to be done.
+/// Like `targets`, but must succeed; returns the output.
 fn done(task: &str, file: &Path, words: &[&str]) -> String {
     let (code, said) = targets(task, file, words);
     assert_eq!(code, Some(0), "{task} {words:?}: {said}");
@@ -47,12 +47,12 @@ fn command(task: &str, file: &Path, words: &[&str]) -> Command {
     command
 }
 
-/// The groups of a JSON file.
+/// Target groups of a JSON file.
 fn groups(file: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
 }
 
-/// Whether promtool takes a configuration with this file of targets.
+/// Whether promtool accepts a configuration with this target file.
 fn is_taken_by_promtool(dir: &Path, file: &Path) -> bool {
     let config = dir.join("promtool.yml");
     fs::write(&config, configuration(file)).unwrap();
@@ -62,7 +62,7 @@ fn is_taken_by_promtool(dir: &Path, file: &Path) -> bool {
     code == Some(0)
 }
 
-/// A job for each of the files `….json` and `….yml`, where the name ends in `*`, or one for all.
+/// One job each for the files `….json` and `….yml` if the name ends in `*`, else a single job.
 fn configuration(file: &Path) -> String {
     let file = file.display().to_string();
     let job = |name: &str, file: String| {
@@ -78,7 +78,7 @@ fn configuration(file: &Path) -> String {
 }
 
 #[test]
-fn prometheus_takes_up_what_is_added_and_drops_what_is_removed() {
+fn prometheus_follows_added_and_removed_targets() {
     if !is_installed("prometheus") {
         return skip("prometheus");
     }
@@ -108,7 +108,7 @@ fn prometheus_takes_up_what_is_added_and_drops_what_is_removed() {
     assert!(!log.contains("Error reading file"), "{log}");
 }
 
-/// Waits until Prometheus scrapes these addresses and no others, each from both files.
+/// Waits until Prometheus scrapes exactly these addresses, each from both files.
 fn wait_for(prometheus: &ServerProcess, addresses: &[&str]) -> Vec<Value> {
     let mut wanted: Vec<_> = addresses
         .iter()
@@ -134,7 +134,7 @@ fn wait_for(prometheus: &ServerProcess, addresses: &[&str]) -> Vec<Value> {
     })
 }
 
-/// Addresses, with no labels.
+/// Addresses without labels.
 const ADDRESSES: &[&str] = &[
     "h:9100",
     "h",
@@ -160,7 +160,7 @@ const ADDRESSES: &[&str] = &[
     "//h",
     "-h",
 ];
-/// Names of labels.
+/// Label names.
 const NAMES: &[&str] = &[
     "a",
     "A9",
@@ -189,7 +189,7 @@ const NAMES: &[&str] = &[
     "__param_x-y",
     "a\"",
 ];
-/// Values of labels.
+/// Label values.
 const VALUES: &[&str] = &[
     "", " ", "~", "null", "yes", "1e3", "ä\n\"\\", "\u{1b}", "\u{7f}", "\u{85}", "\u{feff}",
 ];
@@ -218,7 +218,7 @@ const SCHEMES: &[(&str, &str)] = &[
     ("[a]:b:c", "ftp"),
     ("[a:b]", "ftp"),
 ];
-/// Intervals between scrapes.
+/// Scrape intervals.
 const INTERVALS: &[&str] = &[
     "",
     "1m",
@@ -243,7 +243,7 @@ const INTERVALS: &[&str] = &[
     "01m",
     "+1m",
 ];
-/// Times that a scrape may take, of 20 s between two.
+/// Scrape timeouts, for an interval of 20 s.
 const TIMEOUTS: &[&str] = &["", "5s", "0s", "x", "20s", "21s"];
 
 type Case = (&'static str, Vec<(&'static str, &'static str)>);
@@ -257,7 +257,7 @@ fn cases() -> Vec<Case> {
     let scheme = |(address, scheme): &(_, _)| (*address, vec![("__scheme__", *scheme)]);
     cases.extend(SCHEMES.iter().map(scheme));
     for interval in INTERVALS {
-        // Within what Prometheus has for the other one by default.
+        // Otherwise Prometheus' default timeout may exceed the interval.
         let timeout = ("__scrape_timeout__", "1ms");
         cases.push(("h:1", vec![("__scrape_interval__", interval), timeout]));
     }
@@ -269,7 +269,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[test]
-fn what_promtool_refuses_is_refused_and_nothing_else() {
+fn targets_are_rejected_exactly_as_by_promtool() {
     if !is_installed("promtool") {
         return skip("promtool");
     }
@@ -296,7 +296,7 @@ fn what_promtool_refuses_is_refused_and_nothing_else() {
             assert_eq!(code == Some(0), expected, "{address:?} {labels:?}: {said}");
             assert_eq!(ours.exists(), expected, "{address:?} {labels:?}");
             if expected {
-                // And it is what was meant.
+                // The file contains exactly the given target.
                 let said = done("list", &ours, &["--json"]);
                 let listed: Value = serde_json::from_str(&said).unwrap();
                 assert_eq!(listed[0]["targets"], json!([address]));
@@ -312,7 +312,8 @@ fn what_promtool_refuses_is_refused_and_nothing_else() {
     );
 }
 
-/// Files that promtool takes and we do not: writing them anew would change what they mean.
+/// Files that promtool accepts but this exporter rejects: rewriting them would change their
+/// meaning.
 const STRICTER: &[(&str, &[u8])] = &[
     ("twice.json", br#"[{"targets":["h:1"],"targets":["g:1"]}]"#),
     ("case.json", br#"[{"Targets":["h:1"]}]"#),
@@ -327,12 +328,12 @@ const STRICTER: &[(&str, &[u8])] = &[
     ("documents.yml", b"- targets: [h]\n---\n- targets: [g]\n"),
     ("null.yml", b"- targets: [h]\n  labels: {null: x}\n"),
 ];
-/// Files that promtool refuses for what is in them, while Prometheus drops these targets alone.
+/// Files that promtool rejects, while Prometheus drops only the invalid targets.
 const TOLERATED: &[(&str, &[u8])] = &[
     ("address.json", br#"[{"targets":["http://h","g:1"]}]"#),
     ("none.yml", b"- targets: [~, g]\n"),
 ];
-/// Files that both take, or both refuse.
+/// Files that both accept or both reject.
 const SAME: &[(&str, &[u8])] = &[
     ("empty.json", b""),
     ("null.json", b"null"),
@@ -397,7 +398,7 @@ const SAME: &[(&str, &[u8])] = &[
 ];
 
 #[test]
-fn files_that_promtool_refuses_are_refused() {
+fn files_are_rejected_as_by_promtool() {
     if !is_installed("promtool") {
         return skip("promtool");
     }
@@ -429,7 +430,7 @@ fn files_that_promtool_refuses_are_refused() {
 }
 
 #[test]
-fn examples_are_taken_and_written_as_they_are() {
+fn examples_are_accepted_and_rewritten_unchanged() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("prometheus/targets");
     let dir = TempDir::new("targets-examples");
     for name in ["machines.json", "machines.yml"] {
@@ -457,7 +458,7 @@ fn examples_are_taken_and_written_as_they_are() {
 }
 
 #[test]
-fn writers_at_once_lose_nothing() {
+fn concurrent_writers_lose_nothing() {
     const WRITERS: usize = 8;
     const EACH: usize = 12;
     let dir = TempDir::new("targets-writers");
@@ -468,7 +469,7 @@ fn writers_at_once_lose_nothing() {
                 let address = format!("host-{writer}-{number}:9100");
                 let label = format!("--label=writer={writer}");
                 done("add", &file, &[&label, &address]);
-                // And somebody else is taken out again.
+                // A target that other writers add and remove, too.
                 let (code, said) = targets("add", &file, &[&label, "gone"]);
                 assert!(code == Some(0) || said.contains("--replace"), "{said}");
                 done("remove", &file, &["gone"]);
@@ -493,7 +494,7 @@ fn writers_at_once_lose_nothing() {
 }
 
 #[test]
-fn a_writer_that_is_killed_leaves_a_whole_file() {
+fn killed_writer_leaves_a_complete_file() {
     const ROUNDS: u64 = 50;
     let dir = TempDir::new("targets-killed");
     let file = dir.0.join("targets.json");
@@ -510,7 +511,7 @@ fn a_writer_that_is_killed_leaves_a_whole_file() {
         match round % 3 {
             // While the new text is being written.
             0 => while writer.try_wait().unwrap().is_none() && !new.exists() {},
-            // At another moment each time.
+            // At a different time in each round.
             1 => thread::sleep(Duration::from_millis(round * 3 % 97)),
             _ => assert!(writer.wait().unwrap().success()),
         }
@@ -526,7 +527,7 @@ fn a_writer_that_is_killed_leaves_a_whole_file() {
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o644);
     }
     assert!(while_writing > 0);
-    // The next one is not held up by what they left.
+    // Files left by killed writers do not block the next one.
     done("add", &file, &["--label=all=1", "last"]);
     let names = fs::read_dir(&dir.0)
         .unwrap()
@@ -537,7 +538,7 @@ fn a_writer_that_is_killed_leaves_a_whole_file() {
 }
 
 #[test]
-fn mode_and_owner_stay() {
+fn mode_and_owner_are_preserved() {
     if !rustix::process::geteuid().is_root() {
         return skip("root");
     }
@@ -557,7 +558,7 @@ fn mode_and_owner_stay() {
 }
 
 #[test]
-fn whoever_cannot_keep_the_owner_changes_nothing() {
+fn file_is_unchanged_if_its_owner_cannot_be_kept() {
     use std::os::unix::process::CommandExt;
     if !rustix::process::geteuid().is_root() {
         return skip("root");
@@ -581,10 +582,10 @@ fn whoever_cannot_keep_the_owner_changes_nothing() {
 }
 
 #[test]
-fn nothing_is_written_when_nothing_changes() {
+fn unchanged_targets_cause_no_write() {
     let dir = TempDir::new("targets-same");
     let file = dir.0.join("targets.json");
-    // Not as it would be written.
+    // Not formatted as the exporter would write it.
     let text = r#"[{"labels":{"b":"2","a":"1"},"targets":["h:1"]}]"#;
     fs::write(&file, text).unwrap();
     let before = fs::metadata(&file).unwrap();
@@ -618,7 +619,7 @@ fn nothing_is_written_when_nothing_changes() {
 }
 
 #[test]
-fn a_link_stays_one() {
+fn symbolic_link_is_preserved() {
     let dir = TempDir::new("targets-link");
     let (real, link) = (dir.0.join("real.json"), dir.0.join("sub/link.json"));
     fs::create_dir(dir.0.join("sub")).unwrap();
@@ -633,12 +634,12 @@ fn a_link_stays_one() {
     done("add", &link, &["h:1"]);
     assert!(link.is_symlink() && !real.is_symlink());
     assert_eq!(groups(&real), json!([{"targets": ["h:1"]}]));
-    // Beside the real one, where those who come by its own name look.
+    // Beside the link's target, where users of that path look for it.
     assert!(dir.0.join(".real.json.lock").exists());
 }
 
 #[test]
-fn sync_reads_lists_and_does_not_take_silence_for_an_answer() {
+fn sync_reads_lists_and_rejects_empty_input() {
     let dir = TempDir::new("targets-sync");
     let file = dir.0.join("targets.yml");
     let list = dir.0.join("list");
@@ -661,7 +662,7 @@ fn sync_reads_lists_and_does_not_take_silence_for_an_answer() {
 }
 
 #[test]
-fn exit_codes_tell_a_wrong_command_line_from_what_could_not_be_done() {
+fn exit_codes_distinguish_usage_errors_from_failures() {
     let dir = TempDir::new("targets-codes");
     let file = dir.0.join("targets.json");
     for (task, words, code, said) in [

@@ -1,4 +1,4 @@
-//! Whatever lies in a directory of text files, the good ones are read at once.
+//! Hostile files in a text file directory neither delay nor affect valid ones.
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
@@ -14,7 +14,7 @@ use strata_exporter::{
     scrape::{Scraper, Workers},
 };
 
-/// A directory that is gone with the test.
+/// A temporary directory, removed at the end of the test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -38,7 +38,7 @@ impl Drop for Scratch {
     }
 }
 
-/// What a scrape answers of these directories, and how many series clashed.
+/// Result of a scrape of these directories, and the number of clashing series.
 async fn scrape(directories: &[&Path]) -> (String, usize) {
     let mut line = vec![
         "strata_exporter".to_owned(),
@@ -62,7 +62,7 @@ async fn scrape(directories: &[&Path]) -> (String, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_read_costs_only_itself_and_no_time() {
+async fn unreadable_files_cost_only_themselves_and_no_time() {
     let scratch = Scratch::new("hostile");
     let dir = scratch.0.as_path();
     rustix::fs::mknodat(CWD, dir.join("a.prom"), FileType::Fifo, Mode::RUSR, 0).unwrap();
@@ -95,13 +95,13 @@ async fn what_cannot_be_read_costs_only_itself_and_no_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn directories_are_many_and_may_be_patterns() {
+async fn directories_may_be_several_and_patterns() {
     let scratch = Scratch::new("patterns");
     scratch.file("one/x.prom", "x{of=\"one\"} 1\n");
     scratch.file("two/x.prom", "x{of=\"two\"} 2\nx{of=\"one\"} 3\n");
     scratch.file("[odd]/x.prom", "x{of=\"odd\"} 4\n");
     let (odd, some) = (scratch.0.join("[odd]"), scratch.0.join("*o*"));
-    // One that two patterns name is read once.
+    // A directory that matches two patterns is read once.
     let (body, clashes) = scrape(&[&odd, &some, &scratch.0.join("[o]ne"), Path::new("")]).await;
     assert!(body.contains("\nnode_textfile_scrape_error 0\n"), "{body}");
     for sample in ["x{of=\"one\"} 1", "x{of=\"two\"} 2", "x{of=\"odd\"} 4"] {
@@ -115,7 +115,7 @@ async fn directories_are_many_and_may_be_patterns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_directory_there_is_no_error() {
+async fn missing_directory_is_no_error() {
     for directories in [&[][..], &[Path::new("")]] {
         let (body, _) = scrape(directories).await;
         assert!(body.contains("\nnode_textfile_scrape_error 0\n"), "{body}");

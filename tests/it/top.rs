@@ -23,7 +23,7 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
-/// What is kept of the password `one`, at bcrypt's least cost.
+/// Hash of the password `one`, at bcrypt's minimum cost.
 const ONE: &str = "$2y$04$TMlH9aNYQmNkfzzjC5Pzuu3F3NcAkAq8tb.zAu51Y0pg3hCeM6mLi";
 
 const NAMES: &str = "subjectAltName=DNS:localhost,IP:127.0.0.1";
@@ -37,13 +37,13 @@ struct Place {
     scratch: TempDir,
 }
 
-/// An exporter, running.
+/// A running exporter.
 struct Server {
     program: ServerProcess,
     socket: String,
 }
 
-/// What top said.
+/// Exit code and output of `top`.
 #[derive(Debug)]
 struct Said {
     status: Option<i32>,
@@ -51,9 +51,9 @@ struct Said {
 }
 
 impl Place {
-    /// `ca.crt`, which signed `web.crt` for a server and `own.crt` for a client; `guide.crt`, made
-    /// as `node_exporter`'s guide makes one, for localhost alone; `other.crt` as an authority that
-    /// signed nothing.
+    /// Creates `ca.crt`, which signed `web.crt` for a server and `own.crt` for a client;
+    /// `guide.crt`, created as in `node_exporter`'s guide, for localhost only; `other.crt` of an
+    /// authority that signed nothing.
     fn new(name: &str) -> Option<Self> {
         if !crate::support::is_installed("openssl") {
             crate::support::skip("openssl");
@@ -76,7 +76,7 @@ impl Place {
         &self.scratch.0
     }
 
-    /// An exporter with this web config.
+    /// Starts an exporter with this web config.
     fn serve(&self, config: &str) -> Server {
         static SERVED: AtomicUsize = AtomicUsize::new(0);
         let number = SERVED.fetch_add(1, Ordering::Relaxed);
@@ -94,12 +94,12 @@ impl Place {
         Server { program, socket }
     }
 
-    /// What top says with these settings; with none if they are empty.
+    /// Runs `top` with these settings, or without a settings file if they are empty.
     fn top(&self, url: &str, settings: &str) -> Said {
         self.top_where(url, settings, "/dev/null")
     }
 
-    /// The same, where the system trusts those in a file.
+    /// Like `top`, where the system trusts the certificates in this file.
     fn top_where(&self, url: &str, settings: &str, trusted: &str) -> Said {
         let mut command = server_process::exporter_command();
         command.args(["top", url]).current_dir("/");
@@ -116,7 +116,7 @@ impl Place {
 }
 
 impl Server {
-    /// Its URL, by this scheme and host.
+    /// The exporter's URL with this scheme and host.
     fn url(&self, before: &str) -> String {
         format!("{before}:{}", self.program.address.port())
     }
@@ -130,13 +130,13 @@ impl Said {
         assert_eq!(self.status, Some(0), "{self:?}");
     }
 
-    /// Why there is none, in one line: the exporter's answer is missing.
+    /// Asserts that `top` failed with this one-line reason, because there was no usable response.
     #[track_caller]
     fn is(&self, reason: &str) {
         self.is_refused(1, reason);
     }
 
-    /// The command line is wrong, or a file that it names.
+    /// Asserts that the command line, or a file that it names, was rejected.
     #[track_caller]
     fn is_wrong_line(&self, reason: &str) {
         self.is_refused(2, reason);
@@ -159,7 +159,7 @@ fn ca(name: &str) -> String {
 }
 
 #[test]
-fn who_is_signed_by_a_named_authority_is_trusted_and_nobody_else() {
+fn only_certificates_of_configured_authorities_are_trusted() {
     let Some(place) = Place::new("ca") else {
         return;
     };
@@ -179,7 +179,7 @@ fn who_is_signed_by_a_named_authority_is_trusted_and_nobody_else() {
     place.top(&by_name, &ca("other")).is(UNTRUSTED);
     place.top(&by_name, "").is(UNTRUSTED);
     place.top_where(&by_name, "", "ca.crt").is_table();
-    // Not beside those that are named.
+    // Configured authorities replace those of the system.
     place
         .top_where(&by_name, &ca("other"), "ca.crt")
         .is(UNTRUSTED);
@@ -195,7 +195,7 @@ fn who_is_signed_by_a_named_authority_is_trusted_and_nobody_else() {
 }
 
 #[test]
-fn the_certificate_of_node_exporters_guide_is_trusted_if_it_is_named_itself() {
+fn self_signed_certificate_is_trusted_if_configured() {
     let Some(place) = Place::new("guide") else {
         return;
     };
@@ -213,7 +213,7 @@ fn the_certificate_of_node_exporters_guide_is_trusted_if_it_is_named_itself() {
 }
 
 #[test]
-fn a_certificate_that_is_named_has_to_be_good_all_the_same() {
+fn configured_certificate_must_still_be_valid() {
     let Some(place) = Place::new("named") else {
         return;
     };
@@ -221,7 +221,7 @@ fn a_certificate_that_is_named_has_to_be_good_all_the_same() {
     certificates::ca_signed(dir, "expired", "ec", "ca", "-1", NAMES);
     let client = format!("{NAMES}\nextendedKeyUsage=clientAuth");
     certificates::ca_signed(dir, "backwards", "ec", "ca", "30", &client);
-    // By one that is no authority.
+    // Signed by a certificate that is not an authority.
     let leaf = format!("{NAMES}\nbasicConstraints=CA:FALSE");
     certificates::ca_signed(dir, "leaf", "ec", "ca", "30", &leaf);
     certificates::ca_signed(dir, "forged", "ec", "leaf", "30", &leaf);
@@ -242,7 +242,7 @@ fn a_certificate_that_is_named_has_to_be_good_all_the_same() {
 }
 
 #[test]
-fn whoever_skips_verification_trusts_anybody() {
+fn skipped_verification_accepts_any_certificate() {
     let Some(place) = Place::new("skip") else {
         return;
     };
@@ -256,12 +256,12 @@ fn whoever_skips_verification_trusts_anybody() {
     }
 }
 
-/// Serves with a certificate whose key it does not have.
+/// A server that presents a certificate whose key it does not have.
 fn impostor(dir: &Path) -> SocketAddr {
     let chain = CertificateDer::from_pem_file(dir.join("guide.crt")).unwrap();
     let key = PrivateKeyDer::from_pem_file(dir.join("other.key")).unwrap();
     let key = ring::sign::any_supported_type(&key).unwrap();
-    // Without a look at whether they go together.
+    // Skips the check that certificate and key match.
     let certified = CertifiedKey::new(vec![chain], key);
     let config = ServerConfig::builder_with_provider(ring::default_provider().into())
         .with_safe_default_protocol_versions()
@@ -275,7 +275,7 @@ fn impostor(dir: &Path) -> SocketAddr {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let mut connection = ServerConnection::new(Arc::clone(&config)).unwrap();
-            // Until the client has gone.
+            // Until the client disconnects.
             while let Ok((1.., _) | (_, 1..)) = connection.complete_io(&mut stream) {}
         }
     });
@@ -283,7 +283,7 @@ fn impostor(dir: &Path) -> SocketAddr {
 }
 
 #[test]
-fn who_does_not_have_the_certificates_key_is_trusted_by_nobody() {
+fn server_without_the_certificates_key_is_rejected() {
     let Some(place) = Place::new("impostor") else {
         return;
     };
@@ -296,7 +296,7 @@ fn who_does_not_have_the_certificates_key_is_trusted_by_nobody() {
 }
 
 #[test]
-fn a_client_certificate_is_shown_to_those_that_want_one() {
+fn client_certificate_is_sent_on_request() {
     let Some(place) = Place::new("clients") else {
         return;
     };
@@ -325,7 +325,7 @@ fn a_client_certificate_is_shown_to_those_that_want_one() {
 }
 
 #[test]
-fn a_password_opens_where_it_is_right() {
+fn correct_password_is_accepted() {
     let Some(place) = Place::new("password") else {
         return;
     };
@@ -350,7 +350,7 @@ fn a_password_opens_where_it_is_right() {
 }
 
 #[test]
-fn lines_of_a_prometheus_yml_can_be_copied() {
+fn settings_can_be_copied_from_prometheus_yml() {
     let Some(place) = Place::new("copied") else {
         return;
     };
@@ -375,7 +375,7 @@ fn lines_of_a_prometheus_yml_can_be_copied() {
 }
 
 #[test]
-fn versions_of_tls_are_those_of_the_settings() {
+fn tls_versions_follow_the_settings() {
     let Some(place) = Place::new("versions") else {
         return;
     };
@@ -389,7 +389,7 @@ fn versions_of_tls_are_those_of_the_settings() {
 }
 
 #[test]
-fn who_speaks_the_other_protocol_is_told_apart() {
+fn wrong_protocol_is_reported() {
     let Some(place) = Place::new("other") else {
         return;
     };
@@ -400,7 +400,7 @@ fn who_speaks_the_other_protocol_is_told_apart() {
     place
         .top(&plain.url("https://localhost"), &ca("ca"))
         .is("ask for http://");
-    // It closes the connection without a word.
+    // A server that closes the connection without a reply.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -413,7 +413,7 @@ fn who_speaks_the_other_protocol_is_told_apart() {
 }
 
 #[test]
-fn settings_that_are_wrong_are_said_with_their_place_before_anybody_is_asked() {
+fn settings_errors_name_their_position_before_connecting() {
     let Some(place) = Place::new("wrong") else {
         return;
     };

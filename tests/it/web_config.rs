@@ -1,6 +1,6 @@
-//! `--web.config.file` as clients meet it: openssl and curl against this exporter and, with the
-//! same file, against Debian's `node_exporter`, whose exporter-toolkit is what the file is for.
-//! Where the two differ, the difference stands here with its reason.
+//! `--web.config.file` as clients see it: openssl and curl against this exporter and, with the same
+//! file, against Debian's `node_exporter`, whose exporter-toolkit defines the file's format. Every
+//! difference between the two is listed here with its reason.
 
 use std::{
     collections::BTreeMap,
@@ -19,19 +19,19 @@ use crate::support::{
 };
 
 const ORACLE: &str = "prometheus-node-exporter";
-/// What both answer at little cost.
+/// A path that both serve cheaply.
 const PATH: &str = "/metrics?collect[]=loadavg";
-/// What is kept of the password `one`, at bcrypt's least cost.
+/// Hash of the password `one`, at bcrypt's minimum cost.
 const ONE: &str = "$2y$04$TMlH9aNYQmNkfzzjC5Pzuu3F3NcAkAq8tb.zAu51Y0pg3hCeM6mLi";
 
-/// A certificate and its key, in a directory of the test.
+/// Certificate authorities and their certificates, in a directory of the test.
 struct Authority {
     dir: PathBuf,
 }
 
 impl Authority {
-    /// `ca.crt`, which signed `web.crt`, `next.crt`, `known.crt` and `expired.crt`; `other.crt` of
-    /// another authority and `self.crt` of its own.
+    /// Creates `ca.crt`, which signed `web.crt`, `next.crt`, `known.crt` and `expired.crt`;
+    /// `other.crt`, signed by another authority; and the self-signed `self.crt`.
     fn new(dir: &Path) -> Self {
         let this = Self {
             dir: dir.to_owned(),
@@ -61,7 +61,7 @@ impl Authority {
     }
 }
 
-/// A server, running.
+/// A running server.
 struct Server {
     program: ServerProcess,
     config: PathBuf,
@@ -90,7 +90,7 @@ impl Server {
         Self::start(command, dir, config)
     }
 
-    /// Puts another file in the config's place.
+    /// Replaces the config file.
     fn change(&self, config: &str) {
         let new = self.config.with_extension("new");
         fs::write(&new, config).unwrap();
@@ -105,7 +105,7 @@ impl Server {
         self.curl("https", PATH, words)
     }
 
-    /// A sample, by its name and labels.
+    /// A sample's value, by name and labels.
     fn sample(&self, scheme: &str, words: &[&str], name: &str) -> Option<String> {
         let body = self.curl(scheme, "/metrics", words).body;
         let mut lines = body.lines().filter_map(|line| line.rsplit_once(' '));
@@ -124,10 +124,10 @@ fn curl(dir: &Path, words: &[&str]) -> Command {
     command
 }
 
-/// What became of a request of curl's.
+/// Result of a curl request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Curled {
-    /// 0 if there was no answer.
+    /// 0 if there was no response.
     status: u16,
     version: String,
     headers: BTreeMap<String, String>,
@@ -155,8 +155,8 @@ impl Curled {
     }
 }
 
-/// What became of a connection of openssl's: protocol, cipher, ALPN and status of an answer, or
-/// that there was none.
+/// Result of an openssl connection: protocol, cipher, ALPN and the response's status, or that there
+/// was none.
 fn s_client(server: &Server, words: &[&str]) -> String {
     let mut client = Command::new("openssl")
         .args(["s_client", "-CAfile", "ca.crt", "-ign_eof", "-connect"])
@@ -169,7 +169,7 @@ fn s_client(server: &Server, words: &[&str]) -> String {
         .spawn()
         .unwrap();
     let request = format!("GET {PATH} HTTP/1.0\r\n\r\n");
-    // It may be over by now.
+    // openssl may have exited already.
     let mut stdin = client.stdin.take().unwrap();
     let _gone = stdin.write_all(request.as_bytes());
     let output = client.wait_with_output().unwrap();
@@ -179,7 +179,7 @@ fn s_client(server: &Server, words: &[&str]) -> String {
         let found = text.split_once(mark).map(|(_, rest)| rest);
         found.and_then(|rest| rest.lines().next()).unwrap_or("none")
     };
-    // It may stand in the middle of a line, behind what openssl prints meanwhile.
+    // It may follow other output of openssl on the same line.
     let status = ["HTTP/1.0 ", "HTTP/1.1 "]
         .iter()
         .find_map(|version| text.split_once(version)?.1.lines().next());
@@ -195,7 +195,7 @@ fn s_client(server: &Server, words: &[&str]) -> String {
     )
 }
 
-/// Whether what is needed is there.
+/// Whether the required programs are installed.
 fn can_run() -> bool {
     let lacking = ["openssl", "curl", ORACLE, "promtool"];
     let lacking = lacking
@@ -217,10 +217,11 @@ fn with_certificates(name: &str) -> Option<(TempDir, Authority)> {
 
 const PAIR: &str = "tls_server_config:\n  cert_file: web.crt\n  key_file: web.key\n";
 
-/// A difference that is meant: of which file, for which client, what we do, and why.
+/// An intended difference: the client, our result, and why.
 type Meant = (&'static str, &'static str, &'static str);
 
-/// What each client meets at both servers.
+/// Asserts that each client gets the same result from both servers, apart from intended
+/// differences.
 fn compare(
     dir: &Path,
     config: &str,
@@ -247,7 +248,7 @@ fn compare(
 }
 
 #[test]
-fn protocols_and_ciphers_are_those_of_node_exporter() {
+fn protocols_and_ciphers_match_node_exporter() {
     let Some((scratch, _authority)) = with_certificates("ciphers") else {
         return;
     };
@@ -312,7 +313,7 @@ fn protocols_and_ciphers_are_those_of_node_exporter() {
 }
 
 #[test]
-fn client_certificates_are_asked_for_as_node_exporter_asks() {
+fn client_certificates_match_node_exporter() {
     let Some((scratch, _authority)) = with_certificates("clients") else {
         return;
     };
@@ -348,7 +349,7 @@ fn client_certificates_are_asked_for_as_node_exporter_asks() {
 }
 
 #[test]
-fn names_in_client_certificates_are_looked_at() {
+fn names_in_client_certificates_are_verified() {
     let Some((scratch, _authority)) = with_certificates("sans") else {
         return;
     };
@@ -376,7 +377,7 @@ fn names_in_client_certificates_are_looked_at() {
             assert_eq!(server.https(refused).status, 0, "{san} {refused:?}");
         }
     }
-    // The list holds for certificates that nobody verifies, too.
+    // The list also applies to certificates that are not verified.
     let config =
         format!("{PAIR}  client_auth_type: RequestClientCert\n  client_allowed_sans: [10.1.2.3]\n");
     let server = Server::ours(&scratch.0, &config);
@@ -393,7 +394,7 @@ fn names_in_client_certificates_are_looked_at() {
     assert_eq!(server.sample("https", &other, failed).as_deref(), Some("2"));
 }
 
-/// What curl is told, less what differs from one exporter to the other by right.
+/// curl's result without headers that rightly differ between the exporters.
 fn told(server: &Server, scheme: &str, path: &str, words: &[&str]) -> String {
     let got = server.curl(scheme, path, words);
     let ours = [
@@ -415,7 +416,7 @@ fn told(server: &Server, scheme: &str, path: &str, words: &[&str]) -> String {
 }
 
 #[test]
-fn passwords_are_asked_for_as_node_exporter_asks() {
+fn passwords_match_node_exporter() {
     if !can_run() {
         return;
     }
@@ -488,7 +489,7 @@ fn passwords_are_asked_for_as_node_exporter_asks() {
 }
 
 #[test]
-fn headers_are_set_as_node_exporter_sets_them_and_http2_is_there_as_it_is_there() {
+fn headers_and_http2_match_node_exporter() {
     let Some((scratch, _authority)) = with_certificates("headers") else {
         return;
     };
@@ -511,7 +512,7 @@ fn headers_are_set_as_node_exporter_sets_them_and_http2_is_there_as_it_is_there(
     let config = format!("{headers}{users}");
     let ask = |server: &Server, words: &[&str]| told(server, "http", PATH, words);
     compare(&scratch.0, &config, &clients, ask, &[]);
-    // Ours stand on every answer, also where the page has its own.
+    // They are set on every response, also where the page sets its own.
     let server = Server::ours(&scratch.0, &config);
     for (path, status) in [("/", 200), ("/nothing", 404), ("/api/v1/nothing", 404)] {
         let got = server.curl("http", path, &["-u", "a:one"]);
@@ -525,12 +526,12 @@ fn headers_are_set_as_node_exporter_sets_them_and_http2_is_there_as_it_is_there(
 }
 
 #[test]
-fn many_requests_share_a_connection_of_http2() {
+fn http2_connection_serves_many_requests() {
     let Some((scratch, _authority)) = with_certificates("http2") else {
         return;
     };
     let server = Server::ours(&scratch.0, PAIR);
-    // More than may be on it at the same time.
+    // More than the maximum number of concurrent streams.
     let url = format!("https://{}/-/healthy?[1-60]", server.program.address);
     let output = Command::new("curl")
         .args([
@@ -569,7 +570,7 @@ fn many_requests_share_a_connection_of_http2() {
 }
 
 #[test]
-fn http_at_a_port_for_tls_is_told_so_as_go_tells_it() {
+fn plain_http_on_tls_port_gets_go_error() {
     let Some((scratch, _authority)) = with_certificates("plain") else {
         return;
     };
@@ -588,7 +589,7 @@ fn http_at_a_port_for_tls_is_told_so_as_go_tells_it() {
     ask(&server, &[]);
     let untrusting = server.curl("https", PATH, &["--cacert", "ca2.crt"]);
     assert_eq!(untrusting.status, 0);
-    // The one that started the server was the first to go away.
+    // The first `closed` is the connection that waited for the server to start.
     for (reason, count) in [
         ("plain_http", 1),
         ("protocol", 1),
@@ -605,7 +606,7 @@ fn http_at_a_port_for_tls_is_told_so_as_go_tells_it() {
 }
 
 #[test]
-fn a_handshake_that_does_not_end_is_ended() {
+fn stalled_handshake_is_aborted() {
     let Some((scratch, _authority)) = with_certificates("slow") else {
         return;
     };
@@ -626,7 +627,7 @@ fn a_handshake_that_does_not_end_is_ended() {
 }
 
 #[test]
-fn who_makes_room_for_others_may_be_shaking_hands() {
+fn connections_in_handshake_can_be_evicted() {
     let Some((scratch, _authority)) = with_certificates("room") else {
         return;
     };
@@ -642,7 +643,7 @@ fn who_makes_room_for_others_may_be_shaking_hands() {
 }
 
 #[test]
-fn the_limit_of_requests_comes_before_passwords() {
+fn rate_limit_precedes_passwords() {
     if !can_run() {
         return;
     }
@@ -666,7 +667,7 @@ fn the_limit_of_requests_comes_before_passwords() {
 }
 
 #[test]
-fn certificates_and_keys_may_stand_in_the_file() {
+fn certificates_and_keys_may_be_inline() {
     let Some((scratch, authority)) = with_certificates("inline") else {
         return;
     };
@@ -694,12 +695,12 @@ fn certificates_and_keys_may_stand_in_the_file() {
 }
 
 #[test]
-fn guesses_do_not_keep_out_who_is_known() {
+fn password_guesses_do_not_block_known_users() {
     if !can_run() {
         return;
     }
     let scratch = TempDir::new("web-config-guesses");
-    // The other one takes a second or more of a debug build.
+    // Verifying this hash takes a second or more in a debug build.
     let dear = ONE.replace("$04$", "$12$");
     let config = format!("basic_auth_users: {{a: {ONE}, dear: {dear}}}\n");
     let server = Server::ours(&scratch.0, &config);
@@ -725,7 +726,7 @@ fn guesses_do_not_keep_out_who_is_known() {
     for _ in 0..20 {
         assert_eq!(server.curl("http", PATH, &["-u", "a:one"]).status, 200);
     }
-    // Those that were sent away are back; the others are not waited for.
+    // Rejected guesses have finished; the others are not waited for.
     let mut sent_away = 0;
     for mut guess in guesses {
         if guess.try_wait().unwrap().is_none() {
@@ -744,7 +745,7 @@ fn guesses_do_not_keep_out_who_is_known() {
     assert!(sent_away > 0);
 }
 
-/// Which certificate a server shows: its serial number.
+/// The subject of the server's certificate.
 fn serial(server: &Server) -> String {
     let output = Command::new("openssl")
         .args(["s_client", "-connect", &server.program.address.to_string()])
@@ -768,7 +769,7 @@ fn serial(server: &Server) -> String {
 
 const TAKEN: &str = "strata_web_config_last_reload_successful";
 
-/// Waits until the metric says so.
+/// Waits until the config's state metric has this value.
 fn until_taken(server: &Server, scheme: &str, words: &[&str], taken: &str) {
     wait_until(&format!("{TAKEN} {taken}"), || {
         let got = server.sample(scheme, words, TAKEN)?;
@@ -777,7 +778,7 @@ fn until_taken(server: &Server, scheme: &str, words: &[&str], taken: &str) {
 }
 
 #[test]
-fn a_file_that_changed_is_read_again_and_one_that_is_wrong_is_not_taken() {
+fn changed_file_is_reloaded_unless_invalid() {
     let Some((scratch, _authority)) = with_certificates("again") else {
         return;
     };
@@ -786,7 +787,7 @@ fn a_file_that_changed_is_read_again_and_one_that_is_wrong_is_not_taken() {
     let server = Server::ours(dir, &users("a"));
     let as_user = |name: &str| server.https(&["-u", &format!("{name}:one")]).status;
     assert_eq!((as_user("a"), as_user("b")), (200, 401));
-    // A connection that is kept meets the change, too.
+    // A persistent connection gets the new settings, too.
     let url = format!("https://{}{PATH}", server.program.address);
     let kept = Command::new("curl")
         .args([
@@ -845,7 +846,7 @@ fn a_file_that_changed_is_read_again_and_one_that_is_wrong_is_not_taken() {
         until_taken(&server, "https", &["-u", "b:one"], "1");
     }
 
-    // Not a file at all.
+    // Missing, and not a regular file.
     fs::remove_file(&server.config).unwrap();
     until_taken(&server, "https", &["-u", "b:one"], "0");
     let made = Command::new("mkfifo").arg(&server.config).status().unwrap();
@@ -871,7 +872,7 @@ fn a_file_that_changed_is_read_again_and_one_that_is_wrong_is_not_taken() {
 }
 
 #[test]
-fn certificates_that_were_renewed_are_shown_and_authorities_that_changed_hold() {
+fn renewed_certificates_and_authorities_are_reloaded() {
     let Some((scratch, authority)) = with_certificates("renewed") else {
         return;
     };
@@ -896,7 +897,7 @@ fn certificates_that_were_renewed_are_shown_and_authorities_that_changed_hold() 
         (200, 0)
     );
 
-    // The key comes later: until then the old pair stays.
+    // Until the key follows, the old pair is served.
     fs::copy(dir.join("next.crt"), dir.join("s.crt")).unwrap();
     until_taken(&server, "https", &[], "0");
     assert_eq!(serial(&server), "subject=CN = web");
@@ -917,7 +918,7 @@ fn certificates_that_were_renewed_are_shown_and_authorities_that_changed_hold() 
     });
     assert_eq!(server.https(&known).status, 0);
 
-    // One that ran out is shown all the same, and said to have.
+    // An expired certificate is served nevertheless, and its expiry is exposed.
     authority.sign(
         "late",
         "rsa:2048",
@@ -937,7 +938,7 @@ fn certificates_that_were_renewed_are_shown_and_authorities_that_changed_hold() 
 }
 
 #[test]
-fn a_new_file_does_not_turn_tls_on_and_an_empty_one_does_not_let_everybody_in() {
+fn reload_neither_enables_tls_nor_drops_passwords() {
     let Some((scratch, _authority)) = with_certificates("on") else {
         return;
     };
@@ -950,7 +951,7 @@ fn a_new_file_does_not_turn_tls_on_and_an_empty_one_does_not_let_everybody_in() 
         server.change(&users);
         until_taken(&server, "http", &["-u", "a:one"], "1");
     }
-    // Whoever says so lets everybody in.
+    // A non-empty file without users does remove the password.
     server.change("http_server_config: {headers: {X-Frame-Options: deny}}\n");
     wait_until("an open door", || {
         (server.curl("http", PATH, &[]).status == 200).then_some(())
@@ -958,7 +959,7 @@ fn a_new_file_does_not_turn_tls_on_and_an_empty_one_does_not_let_everybody_in() 
 }
 
 #[test]
-fn nothing_is_said_of_a_web_config_that_is_not_there() {
+fn no_web_config_metrics_without_a_file() {
     if !can_run() {
         return;
     }
@@ -974,7 +975,7 @@ fn nothing_is_said_of_a_web_config_that_is_not_there() {
 }
 
 #[test]
-fn a_file_that_is_wrong_keeps_the_exporter_from_starting_and_check_says_so() {
+fn invalid_file_prevents_startup_and_fails_check() {
     let scratch = TempDir::new("web-config-wrong");
     let file = scratch.0.join("web.yml");
     fs::write(&file, "http_server_config:\n  http3: true\n").unwrap();
@@ -1011,8 +1012,8 @@ fn a_file_that_is_wrong_keeps_the_exporter_from_starting_and_check_says_so() {
     assert!(text.contains("good, without TLS"), "{text}");
 }
 
-/// Files that both find good, or both find wrong. PAIR stands for a certificate and its key, HERE for
-/// the directory, REST for what follows the cost in a hash.
+/// Files that both accept or both reject. PAIR stands for a certificate and its key, HERE for the
+/// directory, REST for what follows the cost in a hash.
 const ALIKE: &[&str] = &[
     "",
     "{}",
@@ -1090,7 +1091,7 @@ const ALIKE: &[&str] = &[
     "text",
 ];
 
-/// Files that promtool takes and we do not, and why.
+/// Files that promtool accepts but this exporter rejects, and why.
 const REFUSED: &[(&str, &str)] = &[
     (
         "tls_server_config: {PAIR, min_version: TLS10}",
@@ -1151,7 +1152,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
 ];
 
-/// Files that Debian's promtool does not know yet.
+/// Files with settings newer than Debian's promtool.
 const LATER: &[&str] = &[
     "rate_limit: {interval: 1s, burst: 5}",
     "rate_limit: {interval: 0, burst: 5}",
@@ -1160,7 +1161,7 @@ const LATER: &[&str] = &[
 ];
 
 #[test]
-fn files_are_good_or_wrong_as_promtool_finds_them() {
+fn files_are_judged_as_by_promtool() {
     let Some((scratch, _authority)) = with_certificates("files") else {
         return;
     };
@@ -1201,7 +1202,7 @@ fn files_are_good_or_wrong_as_promtool_finds_them() {
     }
 }
 
-/// Whether `web-config check` finds the file good, and what it says.
+/// Whether `web-config check` accepts the file, and its output.
 fn checks_out(dir: &Path, text: &str) -> (bool, String) {
     let file = dir.join("checked.yml");
     fs::write(&file, text).unwrap();
@@ -1215,7 +1216,7 @@ fn checks_out(dir: &Path, text: &str) -> (bool, String) {
         String::from_utf8(output.stderr).unwrap(),
     );
     let is_good = output.status.code() == Some(0);
-    // One line, on the one side or the other, that begins with the file's name.
+    // One line, on stdout or stderr, that begins with the file's name.
     let (said, silent) = if is_good { (out, err) } else { (err, out) };
     assert!(said.starts_with(&file.display().to_string()), "{said}");
     assert_eq!((said.lines().count(), silent.as_str()), (1, ""), "{said}");
@@ -1260,7 +1261,7 @@ fn several_files_are_checked_at_once() {
 }
 
 #[test]
-fn the_example_is_good() {
+fn example_is_valid() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/web-config.yml");
     if !crate::support::is_installed("openssl") {
         return crate::support::skip("openssl");

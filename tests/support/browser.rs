@@ -1,4 +1,4 @@
-//! Chromium without a window, driven by its own chromedriver over `WebDriver`.
+//! Headless Chromium, driven by its chromedriver over `WebDriver`.
 
 use std::{
     fs::File,
@@ -20,13 +20,13 @@ use super::{
 pub struct Browser {
     driver: Child,
     address: SocketAddr,
-    /// The path of the session.
+    /// Path of the `WebDriver` session.
     session: String,
     dir: TempDir,
 }
 
 impl Browser {
-    /// Starts one; `None`, which is said, where there can be none.
+    /// Starts a browser. Skips the test and returns `None` where Chromium is missing.
     pub fn start(test: &str) -> Option<Self> {
         for program in ["chromium", "chromedriver"] {
             if !is_installed(program) {
@@ -69,7 +69,8 @@ impl Browser {
                         "--headless=new",
                         "--no-sandbox",
                         "--disable-dev-shm-usage",
-                        // The driver clicks where it has scrolled to, at once.
+                        // The driver clicks at once after scrolling, which smooth scrolling would
+                        // delay.
                         "--force-prefers-reduced-motion",
                         profile,
                     ],
@@ -77,18 +78,18 @@ impl Browser {
             }}}),
         );
         browser.session = format!("/session/{}", made["sessionId"].as_str().unwrap());
-        // Debian's begins with a page from elsewhere.
+        // Debian's Chromium starts with a page from the network.
         browser.navigate("about:blank");
         browser.requested_urls();
         Some(browser)
     }
 
-    /// Opens a page and waits until it is there.
+    /// Opens a page and waits until it is loaded.
     pub fn navigate(&self, url: &str) {
         self.session_request("POST", "/url", &json!({ "url": url }));
     }
 
-    /// What a function of this body returns in the page.
+    /// Runs the body of a function in the page and returns its result.
     pub fn execute(&self, script: &str) -> Value {
         self.session_request(
             "POST",
@@ -97,7 +98,7 @@ impl Browser {
         )
     }
 
-    /// Presses a key where the focus is.
+    /// Presses a key on the focused element.
     pub fn press(&self, key: &str) {
         let actions = [("keyDown", key), ("keyUp", key)];
         let actions = actions.map(|(kind, key)| json!({"type": kind, "value": key}));
@@ -111,14 +112,14 @@ impl Browser {
         self.session_request("POST", &format!("{element}/click"), &json!({}));
     }
 
-    /// What is seen of an element, as text.
+    /// Screenshot of an element, in base64.
     pub fn element_screenshot(&self, selector: &str) -> String {
         let element = self.element(selector);
         let picture = self.session_request("GET", &format!("{element}/screenshot"), &Value::Null);
         picture.as_str().unwrap().to_owned()
     }
 
-    /// The path of the first element.
+    /// Path of the first matching element.
     fn element(&self, selector: &str) -> String {
         let using = json!({"using": "css selector", "value": selector});
         let found = self.session_request("POST", "/element", &using);
@@ -126,7 +127,7 @@ impl Browser {
         format!("/element/{}", id.and_then(Value::as_str).unwrap())
     }
 
-    /// How wide, how high, how dark; what is narrow is a phone.
+    /// Sets size and colour scheme; a narrow viewport emulates a phone.
     pub fn set_viewport(&self, width: u32, height: u32, theme: &str) {
         let phone = width < 600;
         self.send_cdp_command(
@@ -139,13 +140,13 @@ impl Browser {
         );
     }
 
-    /// Asks the browser itself, by the protocol of its developer tools.
+    /// Sends a command of the Chrome `DevTools` protocol.
     pub fn send_cdp_command(&self, command: &str, parameters: &Value) -> Value {
         let ask = json!({"cmd": command, "params": parameters});
         self.session_request("POST", "/goog/cdp/execute", &ask)
     }
 
-    /// What went wrong in the pages since it was last asked.
+    /// Console errors of the pages since the last call.
     pub fn console_errors(&self) -> Vec<String> {
         let log = self.session_request("POST", "/se/log", &json!({"type": "browser"}));
         let log = log.as_array().unwrap();
@@ -153,7 +154,7 @@ impl Browser {
         all.map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// What pages asked anyone for since it was last asked.
+    /// URLs that pages requested since the last call.
     pub fn requested_urls(&self) -> Vec<String> {
         let log = self.session_request("POST", "/se/log", &json!({"type": "performance"}));
         let mut urls = Vec::new();
@@ -193,7 +194,7 @@ impl Browser {
              Content-Type: application/json\r\nContent-Length: {len}\r\n\r\n{body}"
         )
         .ok()?;
-        // The driver leaves the connection open, whatever it is told.
+        // The driver never closes the connection, whatever the request's header.
         let mut answer = BufReader::new(stream);
         let mut len = 0;
         let mut line = String::new();
@@ -210,12 +211,12 @@ impl Browser {
         Some(reply["value"].take())
     }
 
-    /// Keeps a picture of the page as it is seen.
+    /// Saves a screenshot of the visible part of the page.
     pub fn screenshot(&self, file: &Path) {
         self.save_screenshot(file, &json!({}));
     }
 
-    /// Keeps a picture of all of the page.
+    /// Saves a screenshot of the whole page.
     pub fn full_page_screenshot(&self, file: &Path) {
         let size = "const it = document.documentElement;
             return {x: 0, y: 0, scale: 1, width: it.scrollWidth, height: it.scrollHeight}";
@@ -232,7 +233,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends the browser with the session.
+        // Ending the session makes the driver close the browser.
         if !self.session.is_empty() {
             let _gone = self.try_request("DELETE", &self.session.clone(), &Value::Null);
         }
@@ -241,7 +242,7 @@ impl Drop for Browser {
     }
 }
 
-/// The bytes that base64 stands for.
+/// Decodes base64.
 fn decode_base64(base64: &str) -> Vec<u8> {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let digits = base64.bytes().filter(|byte| *byte != b'=');

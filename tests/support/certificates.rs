@@ -1,4 +1,4 @@
-//! Certificates and their keys, made by openssl as `NAME.crt` and `NAME.key` of a directory.
+//! Certificates and keys, created with openssl as `NAME.crt` and `NAME.key` in a directory.
 
 use std::{fs, path::Path, process::Command};
 
@@ -14,7 +14,7 @@ fn openssl(dir: &Path, words: &[&str]) {
     assert!(output.status.success(), "openssl {words:?}: {stderr}");
 }
 
-/// One that is signed by itself, which openssl makes an authority's.
+/// Creates a self-signed certificate, which openssl makes an authority by default.
 pub fn self_signed(dir: &Path, name: &str, subject: &str, more: &[&str]) {
     let (key, crt) = (format!("{name}.key"), format!("{name}.crt"));
     let mut words = vec!["req", "-x509", "-newkey", "ec", "-pkeyopt", CURVE, "-nodes"];
@@ -24,7 +24,7 @@ pub fn self_signed(dir: &Path, name: &str, subject: &str, more: &[&str]) {
     openssl(dir, &words);
 }
 
-/// One that is signed by another, for a key of this kind: `ec` or, for example, `rsa:2048`.
+/// Creates a certificate signed by `ca`, for a key of this kind: `ec` or, for example, `rsa:2048`.
 pub fn ca_signed(dir: &Path, name: &str, kind: &str, ca: &str, days: &str, extensions: &str) {
     let file = |ending: &str| format!("{name}.{ending}");
     let (key, csr, crt) = (file("key"), file("csr"), file("crt"));

@@ -1,5 +1,5 @@
-//! What the kernel says of a container in the files of its control group, found and
-//! read as plainly as can be, for what the exporter says to be held against.
+//! The kernel's view of a container: its cgroup files, found and parsed independently of the
+//! exporter, to compare the exporter's metrics with.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 
 use super::text_format::Scrape;
 
-/// Of what was charged to a control group the kernel keeps some per CPU.
+/// Charges to a cgroup's memory are batched per CPU, so counters differ by up to this.
 const CHARGE_BATCH_SLACK: f64 = 512.0 * 1024.0;
 
 const PRESSURE: [(&str, &str, &str); 6] = [
@@ -37,7 +37,7 @@ const PRESSURE: [(&str, &str, &str); 6] = [
     ("container_pressure_io_stalled_seconds_total", "io", "full"),
 ];
 
-/// What only version 2 says, or says elsewhere: the family, the file, the word in it.
+/// Metrics that only v2 has, or that are elsewhere in v2: family, file, key and tolerance.
 const V2_ONLY: &[(&str, &str, &str, f64)] = &[
     (
         "container_memory_events_high_total",
@@ -107,17 +107,17 @@ const V2_ONLY: &[(&str, &str, &str, f64)] = &[
     ),
 ];
 
-/// What one family should say of a control group.
+/// Expected value of a family for a cgroup.
 #[derive(Debug, Clone)]
 pub struct ExpectedSample {
     pub family: &'static str,
-    /// `None` for what should not be there.
+    /// `None` if the series must be absent.
     pub value: Option<f64>,
-    /// How far off the kernel's own files may be from each other.
+    /// By how much the kernel's own files may differ from each other.
     pub tolerance: f64,
 }
 
-/// Holds what a page says of a container against what the kernel said before and after.
+/// Compares a container's metrics with the kernel's values before and after the scrape.
 pub fn assert_usage(
     page: &Scrape,
     name: &str,
@@ -138,7 +138,7 @@ pub fn assert_usage(
     }
 }
 
-/// Compares what is said with what was so before and after.
+/// Asserts that the exposed value lies between the values before and after.
 pub fn assert_between(what: &str, exposed: Option<f64>, before: f64, after: f64, slack: f64) {
     let exposed = exposed.unwrap_or_else(|| panic!("{what} is missing"));
     let (least, most) = (before.min(after) - slack, before.max(after) + slack);
@@ -148,7 +148,7 @@ pub fn assert_between(what: &str, exposed: Option<f64>, before: f64, after: f64,
     );
 }
 
-/// Holds the block I/O that a page tells of a container against what the kernel said.
+/// Compares a container's block I/O metrics with the kernel's values.
 pub fn assert_block_io(
     page: &Scrape,
     name: &str,
@@ -196,17 +196,17 @@ pub fn assert_block_io(
     }
 }
 
-/// A container's control group: that of its first process.
+/// A container's cgroup, found by its first process.
 #[derive(Debug, Clone)]
 pub enum CgroupReader {
-    /// Version 1: the hierarchies' directory, and the path below each of them.
+    /// v1: the directory of the hierarchies, and the path below each of them.
     V1(PathBuf, String),
-    /// Version 2: the directory, or a copy of it.
+    /// v2: the directory, or a copy of it.
     V2(PathBuf),
 }
 
 impl CgroupReader {
-    /// That of a process on this machine.
+    /// The cgroup of a process on this machine.
     pub fn for_pid(pid: u32) -> Self {
         let lines = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
         let path = |controller: &str| {
@@ -224,7 +224,7 @@ impl CgroupReader {
         }
     }
 
-    /// The label `id` of its metrics; of a copy there is none.
+    /// Its `id` label; a copy has none.
     pub fn id(&self) -> String {
         match self {
             Self::V1(_, path) => path.clone(),
@@ -238,7 +238,7 @@ impl CgroupReader {
     fn file(&self, one: &str, two: &str) -> PathBuf {
         match self {
             Self::V1(root, path) => {
-                // Nearly everything is called after its controller.
+                // Nearly every file's name starts with its controller's.
                 let controller = match one {
                     "cpu.stat" => "cpu",
                     "cgroup.procs" => "pids",
@@ -257,14 +257,14 @@ impl CgroupReader {
         fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
     }
 
-    /// The first number of a file; `None` for what stands for no limit.
+    /// First number of a file; `None` for the values that mean no limit.
     fn read_number(&self, one: &str, two: &str) -> Option<f64> {
         let text = self.read(one, two);
         let number: f64 = text.split_whitespace().next()?.parse().ok()?;
         (0.0..4e18).contains(&number).then_some(number)
     }
 
-    /// The number behind a word.
+    /// The number after a key.
     fn read_keyed(&self, files: (&str, &str), one: &str, two: &str) -> f64 {
         let text = self.read(files.0, files.1);
         let key = if self.is_v1() { one } else { two };
@@ -280,7 +280,7 @@ impl CgroupReader {
         matches!(self, Self::V1(..))
     }
 
-    /// What a page should say of it, by family.
+    /// Expected values by family.
     pub fn expected_samples(&self) -> Vec<ExpectedSample> {
         let sample = |family, value: Option<f64>, slack| ExpectedSample {
             family,
@@ -375,7 +375,7 @@ impl CgroupReader {
         all
     }
 
-    /// How many files its processes have open, and how many of these are sockets.
+    /// Numbers of open files of its processes, and of sockets among them.
     pub fn open_files(&self) -> (f64, f64) {
         let mut counts = [0_u32; 2];
         for pid in self.read("cgroup.procs", "cgroup.procs").lines() {
@@ -388,12 +388,12 @@ impl CgroupReader {
         (counts[0].into(), counts[1].into())
     }
 
-    /// Whether the kernel says how long its tasks wait.
+    /// Whether the kernel provides pressure stall information.
     pub fn has_pressure(&self) -> bool {
         self.pressure("cpu", "some").is_some()
     }
 
-    /// Seconds for which some tasks, or all, waited.
+    /// Seconds for which some or all tasks were stalled.
     fn pressure(&self, resource: &str, who: &str) -> Option<f64> {
         let file = format!("{resource}.pressure");
         let file = match self {
@@ -409,8 +409,8 @@ impl CgroupReader {
         Some(total.parse::<f64>().unwrap() / 1e6)
     }
 
-    /// Bytes and requests, read and written, by the numbers of the device; `None` where the
-    /// kernel does not count them.
+    /// Bytes and requests, read and written, by device number; `None` if the kernel does not count
+    /// them.
     pub fn block_io(&self) -> Option<BTreeMap<String, [f64; 4]>> {
         let mut all = BTreeMap::<String, [f64; 4]>::new();
         if self.is_v1() {
@@ -419,7 +419,7 @@ impl CgroupReader {
                 "blkio.throttle.io_service_bytes",
                 "blkio.throttle.io_serviced",
             );
-            // The root has read something, or nothing is counted.
+            // The root cgroup has certainly read something, so 0 means that nothing is counted.
             if root.read(bytes, "").trim() == "Total 0" {
                 return None;
             }
@@ -461,7 +461,7 @@ impl CgroupReader {
         }
     }
 
-    /// Microseconds that it may run in a period, and the period.
+    /// Quota per period in microseconds, and the period.
     pub fn quota(&self) -> (Option<f64>, f64) {
         if let Self::V1(..) = self {
             let period = self.read_number("cpu.cfs_period_us", "").unwrap();

@@ -1,4 +1,4 @@
-//! The Debian package of the program that was built.
+//! Builds the Debian package of the tested program.
 
 use std::{
     env, fs,
@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-/// What makes it, where there is one.
+/// Path of cargo-deb, if installed.
 fn cargo_deb() -> Option<PathBuf> {
     let built = Path::new(env!("CARGO_BIN_EXE_strata_exporter"));
     let tools = built.parent()?.parent()?.join("tools/bin/cargo-deb");
@@ -14,8 +14,8 @@ fn cargo_deb() -> Option<PathBuf> {
     own.or_else(|| super::find_program("cargo-deb"))
 }
 
-/// The program to package: the release build that `STRATA_TEST_RELEASE` names, else that of the
-/// tests.
+/// The program to package: the release build that `STRATA_TEST_RELEASE` names, else the tests'
+/// build.
 pub fn program() -> PathBuf {
     env::var_os("STRATA_TEST_RELEASE").map_or_else(
         || env!("CARGO_BIN_EXE_strata_exporter").into(),
@@ -23,7 +23,7 @@ pub fn program() -> PathBuf {
     )
 }
 
-/// Builds the package in this directory; `None` where a tool for it is missing.
+/// Builds the package in this directory; `None` if a tool is missing.
 pub fn build(dir: &Path) -> Option<PathBuf> {
     let Some(cargo_deb) = cargo_deb() else {
         super::skip("cargo-deb");

@@ -1,7 +1,7 @@
-//! Docker and Podman, each started in a directory, a network and mounts of its own, so
-//! that what they leave goes when they go, and that none is in another's way.
+//! Docker and Podman daemons, each with its own directory, network namespace and mount namespace:
+//! they neither interfere with each other nor leave anything behind.
 //!
-//! Their containers are in the control groups of this machine, as always.
+//! Their containers use the cgroups of this machine as usual.
 
 use std::{
     fs::{self, File},
@@ -21,11 +21,11 @@ use super::{
     skip,
 };
 
-/// What Podman would like is more than some machines have to give.
+/// Podman's default limits exceed what some machines allow.
 const CONTAINERS_CONF: &str =
     "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n";
 
-/// With /run of its own an engine finds nothing of its like, and leaves nothing.
+/// A private /run hides other engines from this one and keeps nothing of it.
 const UNSHARE_SCRIPT: &str = "
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /dev/shm
@@ -33,36 +33,36 @@ ip link set lo up
 exec \"$@\"
 ";
 
-/// The image that all containers are made of.
+/// Image of all containers.
 pub const IMAGE: &str = "strata-box:1";
 
-/// How many engines there are.
+/// Number of running engines.
 static RUNNING_ENGINES: AtomicUsize = AtomicUsize::new(0);
 
 /// A running engine.
 pub struct Engine {
     process: Child,
-    /// What it is started by, where it has its mounts and its network already.
+    /// Starts the daemon again inside its existing namespaces.
     command: Command,
-    /// These.
+    /// Mount and network namespaces.
     namespaces: [File; 2],
     dir: TempDir,
     name: &'static str,
 }
 
 impl Engine {
-    /// A Docker daemon; `None`, which is said, where there can be none.
+    /// Starts a Docker daemon. Skips the test and returns `None` where that is impossible.
     pub fn docker(test: &str) -> Option<Self> {
         Self::docker_dir(test).map(Self::start_docker_in)
     }
 
-    /// A directory for a Docker daemon that is started later.
+    /// Directory for a Docker daemon that is started later.
     pub fn docker_dir(test: &str) -> Option<TempDir> {
         let needed = ["docker", "dockerd", "containerd", "runc", "iptables"];
         Self::prepare_dir("docker", test, &needed)
     }
 
-    /// A Docker daemon in this directory.
+    /// Starts a Docker daemon in this directory.
     pub fn start_docker_in(dir: TempDir) -> Self {
         let mut command = Command::new("dockerd");
         command
@@ -73,7 +73,7 @@ impl Engine {
         Self::start("docker", dir, command)
     }
 
-    /// Podman, listening as Docker does.
+    /// Starts Podman's Docker-compatible service.
     pub fn podman(test: &str) -> Option<Self> {
         let dir = Self::prepare_dir("podman", test, &["docker", "podman", "runc"])?;
         fs::write(dir.0.join("containers.conf"), CONTAINERS_CONF).unwrap();
@@ -82,7 +82,7 @@ impl Engine {
             .args(["--root".into(), dir.0.join("root")])
             .args(["--runroot".into(), dir.0.join("run")])
             .args(["--tmpdir".into(), dir.0.join("tmp")])
-            // Debian's crun will have none of version 1 with controllers in version 2.
+            // Debian's crun rejects cgroup v1 with controllers in v2.
             .args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"])
             .args(["--events-backend", "file"])
             .args(["system", "service", "-t", "0", &socket_url(&dir.0)])
@@ -111,7 +111,7 @@ impl Engine {
             skip("the right to mount, and to make bridges");
             return None;
         }
-        // Sockets have short names.
+        // The path of a socket must be short.
         Some(TempDir::new(&format!("{name}-{test}")))
     }
 
@@ -142,7 +142,7 @@ impl Engine {
         engine
     }
 
-    /// Waits until it answers.
+    /// Waits until the API answers.
     fn wait_ready(&mut self) {
         wait_until("an engine that answers", || {
             let ended = self.process.try_wait().unwrap();
@@ -151,13 +151,13 @@ impl Engine {
         });
     }
 
-    /// Ends the daemon by a signal; what it does for its containers is its own affair.
+    /// Ends the daemon with a signal; its containers are left to it.
     pub fn stop_with(&mut self, signal: Signal) {
         self.signal(signal);
         self.process.wait().unwrap();
     }
 
-    /// Starts it again after that, with what it had.
+    /// Starts it again with its old data.
     pub fn restart(&mut self) {
         let [mounts, net] = &self.namespaces;
         let namespace = |file: &File| {
@@ -171,7 +171,7 @@ impl Engine {
         self.wait_ready();
     }
 
-    /// Makes the image: a static busybox, under all its names.
+    /// Imports the image: a static busybox with links for all its applets.
     fn import_image(&self) {
         let image = self.dir.0.join("image");
         fs::create_dir_all(image.join("bin")).unwrap();
@@ -195,27 +195,27 @@ impl Engine {
         self.run(&["import", tar.to_str().unwrap(), IMAGE]);
     }
 
-    /// Where it listens, as the exporter is told.
+    /// Socket URL for the exporter's flag.
     pub fn socket_url(&self) -> String {
         socket_url(&self.dir.0)
     }
 
-    /// What it said so far.
+    /// Log output so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.0.join("log")).unwrap_or_default()
     }
 
-    /// What Docker's command line says to these words, which it must like.
+    /// Output of a Docker command, which must succeed.
     pub fn run(&self, words: &[&str]) -> String {
         self.try_run(words)
             .unwrap_or_else(|said| panic!("{} {words:?}: {said}\n{}", self.name, self.log()))
     }
 
-    /// What it says, or what is wrong.
+    /// Output of a Docker command, or its error.
     pub fn try_run(&self, words: &[&str]) -> Result<String, String> {
         let output = Command::new("docker")
             .args(["--host", &self.socket_url()])
-            // Whatever is set up for the user is not meant.
+            // Ignores the user's own configuration.
             .env("DOCKER_CONFIG", &self.dir.0)
             .env_remove("DOCKER_CONTEXT")
             .args(words)
@@ -230,7 +230,7 @@ impl Engine {
         }
     }
 
-    /// Starts a container of the image in the background; its id.
+    /// Starts a container in the background and returns its ID.
     pub fn start_container(&self, name: &str, flags: &[&str], command: &[&str]) -> String {
         let words = [
             &["run", "--detach", "--name", name],
@@ -241,25 +241,25 @@ impl Engine {
         self.run(&words.concat())
     }
 
-    /// What the engine says of a container, by a template of Docker's.
+    /// A container's state, by a Go template.
     pub fn inspect(&self, container: &str, template: &str) -> String {
         self.run(&["inspect", "--format", template, container])
     }
 
-    /// The first process of a container.
+    /// PID of a container's first process.
     pub fn pid(&self, container: &str) -> u32 {
         let pid = self.inspect(container, "{{.State.Pid}}").parse().unwrap();
         assert_ne!(pid, 0, "{container} does not run");
         pid
     }
 
-    /// Has the daemon itself hang, or go on; its containers do not notice.
+    /// Stops or continues the daemon itself, without its containers.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
-    /// All processes that were started in its directory and its mounts: the daemon's
-    /// helpers, but not whoever else was told where it listens.
+    /// Processes that name its directory and run in its mounts: the daemon's helpers, but not
+    /// exporters that only have its socket in a flag.
     fn helper_pids(&self) -> Vec<Pid> {
         let dir = self.dir.0.to_str().unwrap();
         let ours = fs::read_link("/proc/self/ns/mnt").unwrap();
@@ -277,7 +277,7 @@ impl Engine {
         found
     }
 
-    /// Ends it in its own way, as far as it will.
+    /// Removes the containers and ends the daemon, gracefully if possible.
     fn shut_down(&mut self) {
         let _anyhow = kill_process(Pid::from_child(&self.process), Signal::CONT);
         if let Ok(all) = self.try_run(&["ps", "--all", "--quiet"]) {
@@ -305,11 +305,11 @@ impl Drop for Engine {
         for helper in self.helper_pids() {
             let _gone = kill_process(helper, Signal::KILL);
         }
-        // Another test's engine may be about to make a container.
+        // Another test's engine may be creating a container.
         if RUNNING_ENGINES.fetch_sub(1, Ordering::Relaxed) > 1 {
             return;
         }
-        // Where nobody else has a container in it, the group of them all goes too.
+        // Removes the common parent cgroups, if no other container is in them.
         for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten() {
             let Ok(hierarchy) = hierarchy else { continue };
             for parent in ["docker", "libpod_parent/conmon", "libpod_parent"] {
@@ -319,7 +319,7 @@ impl Drop for Engine {
     }
 }
 
-/// Starts a command by another; what it says is added to the log.
+/// Starts a command through a wrapper; its output is appended to the log.
 fn spawn_wrapped(mut by: Command, command: &Command, dir: &Path) -> Child {
     let mut options = File::options();
     let log = options.create(true).append(true);
@@ -343,9 +343,9 @@ fn socket_url(dir: &Path) -> String {
     format!("unix://{}", socket.display())
 }
 
-/// What a time of an engine's is, from 1970 on.
+/// Seconds since the Unix epoch of an engine's timestamp.
 pub fn parse_unix_seconds(time: &str) -> f64 {
-    // Podman writes what Go prints: with a zone's name behind its offset.
+    // Podman prints Go's default format: with the zone's name after the offset.
     let time = time.trim_end_matches(" UTC");
     let date = Command::new("date")
         .args(["-d", time, "+%s.%N"])

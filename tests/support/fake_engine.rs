@@ -1,5 +1,5 @@
-//! A container engine that is made up: on a real socket it answers what a test says, and
-//! counts what it is asked.
+//! A fake container engine: on a real socket it sends the replies that a test sets, and counts
+//! requests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,24 +17,24 @@ use serde_json::{Value, json};
 
 use super::server_process::TempDir;
 
-/// What begins an answer whose end is the end of the connection.
+/// Header of a response that ends with the connection.
 pub const RESPONSE_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n";
-/// What begins an answer in pieces.
+/// Header of a chunked response.
 const CHUNKED_HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// How the engine answers.
+/// How the engine replies.
 #[derive(Clone)]
 pub enum Reply {
-    /// With this status and body.
+    /// A response with this status and body.
     Status(u16, String),
-    /// With these bytes, and the end of the connection.
+    /// These bytes, then the end of the connection.
     Raw(Vec<u8>),
-    /// With this over and over, as many bytes as are taken up to so many.
+    /// This text repeatedly, up to this many bytes.
     Flood(&'static str, u64),
-    /// Not at all, and the connection stays open.
+    /// No reply, on a connection that stays open.
     Hang,
-    /// With what is told from then on.
+    /// The stream of events sent from then on.
     Events,
 }
 
@@ -59,13 +59,13 @@ pub struct FakeContainer {
     pub pid: u32,
     pub restarts: u64,
     pub exit_code: i64,
-    /// What is said of its health, if anything.
+    /// The health object, if present.
     pub health: Option<Value>,
     pub restart_policy: &'static str,
 }
 
 impl FakeContainer {
-    /// One that runs. Its id is this digit, 64 times.
+    /// A running container, whose ID is this digit 64 times.
     pub fn running(digit: char, name: &str) -> Self {
         Self {
             id: digit.to_string().repeat(64),
@@ -112,7 +112,7 @@ impl FakeContainer {
         described
     }
 
-    /// What is told when this happens to it.
+    /// The event of this action.
     pub fn event_json(&self, action: &str, attributes: &[(&str, &str)]) -> Value {
         let mut actor = json!({"name": self.name, "image": self.image});
         for (name, value) in attributes {
@@ -126,25 +126,25 @@ impl FakeContainer {
     }
 }
 
-/// What a running engine says and hears.
+/// State shared with the connections' threads.
 #[derive(Default)]
 struct FakeEngineState {
-    /// By path, without the version of the API and the query.
+    /// By path, without API version and query.
     replies: BTreeMap<String, Reply>,
-    /// Paths that are not answered until they are let go.
+    /// Paths whose replies are held back until released.
     held_paths: BTreeSet<String>,
-    /// What was asked, as it came.
+    /// Requested paths as received.
     requests: Vec<String>,
-    /// Whoever listens for events, and the number of the connection.
+    /// Event streams, with the number of the connection.
     event_listeners: Vec<(usize, UnixStream)>,
     connections: usize,
-    /// Connections that the other side has not ended.
+    /// Connections that the client has not closed.
     open_connections: usize,
-    /// All that were ever connected.
+    /// All accepted connections.
     streams: Vec<UnixStream>,
-    /// Bytes of floods that were taken.
+    /// Bytes of floods that were accepted.
     flooded: u64,
-    /// How often somebody went away in the middle of a flood.
+    /// Number of floods that the client aborted.
     aborted_floods: usize,
     is_stopped: bool,
 }
@@ -161,7 +161,7 @@ impl SharedState {
     }
 }
 
-/// The engine. It ends with the test.
+/// A fake engine, stopped when dropped.
 pub struct FakeEngine {
     dir: TempDir,
     shared: Arc<SharedState>,
@@ -169,14 +169,14 @@ pub struct FakeEngine {
 }
 
 impl FakeEngine {
-    /// Docker 20.10 without any container, listening.
+    /// Docker 20.10 without containers, listening.
     pub fn docker(test: &str) -> Self {
         let mut engine = Self::not_listening(test);
         engine.listen();
         engine
     }
 
-    /// The same, before it listens for the first time.
+    /// Docker 20.10 without containers, not listening yet.
     pub fn not_listening(test: &str) -> Self {
         let engine = Self {
             dir: TempDir::new(&format!("fake-{test}")),
@@ -199,12 +199,12 @@ impl FakeEngine {
         self.set_reply("/version", Reply::json(version));
     }
 
-    /// Answers so from now on.
+    /// Sets the reply for a path.
     pub fn set_reply(&self, path: &str, reply: Reply) {
         self.shared.lock().replies.insert(path.to_owned(), reply);
     }
 
-    /// Has these containers from now on, and tells nobody.
+    /// Sets the containers without sending events.
     pub fn set_containers(&self, containers: &[FakeContainer]) {
         let mut state = self.shared.lock();
         state
@@ -221,7 +221,7 @@ impl FakeEngine {
         state.replies.insert("/containers/json".to_owned(), list);
     }
 
-    /// Lets whoever asks for this wait for the answer that there is at that moment.
+    /// Holds back replies for this path; when released, the then current reply is sent.
     pub fn hold_replies(&self, path: &str) {
         self.shared.lock().held_paths.insert(path.to_owned());
     }
@@ -231,7 +231,7 @@ impl FakeEngine {
         self.shared.changed.notify_all();
     }
 
-    /// Tells everybody who listens.
+    /// Sends an event to all event streams.
     pub fn send_event(&self, event: &Value) {
         self.send_event_bytes(format!("{event}\n").as_bytes());
     }
@@ -243,14 +243,14 @@ impl FakeEngine {
         state.event_listeners.retain_mut(|(_, to)| is_taken(to));
     }
 
-    /// Ends all streams of events as HTTP would have it.
+    /// Ends all event streams as HTTP specifies.
     pub fn end_events(&self) {
         for (_, mut to) in self.shared.lock().event_listeners.drain(..) {
             let _gone = to.write_all(b"0\r\n\r\n");
         }
     }
 
-    /// Cuts all connections.
+    /// Closes all connections.
     pub fn drop_connections(&self) {
         let mut state = self.shared.lock();
         state.event_listeners.clear();
@@ -259,7 +259,7 @@ impl FakeEngine {
         }
     }
 
-    /// Begins to listen, at first or again.
+    /// Starts or resumes listening.
     pub fn listen(&mut self) {
         let listener = UnixListener::bind(self.socket_path()).unwrap();
         self.shared.lock().is_stopped = false;
@@ -287,7 +287,7 @@ impl FakeEngine {
         }));
     }
 
-    /// Goes away: the socket too.
+    /// Stops listening and removes the socket.
     pub fn stop(&mut self) {
         let Some(acceptor) = self.acceptor.take() else {
             return;
@@ -309,12 +309,12 @@ impl FakeEngine {
         &self.dir.0
     }
 
-    /// What was asked so far, as it came.
+    /// Requests so far, as received.
     pub fn requests(&self) -> Vec<String> {
         self.shared.lock().requests.clone()
     }
 
-    /// How often this was asked so far.
+    /// Number of requests for this path so far.
     pub fn request_count(&self, path: &str) -> usize {
         let requests = self.requests();
         requests
@@ -323,17 +323,17 @@ impl FakeEngine {
             .count()
     }
 
-    /// How many connections there are.
+    /// Number of open connections.
     pub fn open_connections(&self) -> usize {
         self.shared.lock().open_connections
     }
 
-    /// How many listen for events.
+    /// Number of event streams.
     pub fn event_listener_count(&self) -> usize {
         self.shared.lock().event_listeners.len()
     }
 
-    /// Bytes of floods that were taken, and how often somebody went away meanwhile.
+    /// Bytes of floods that were accepted, and the number of aborted floods.
     pub fn flooded(&self) -> (u64, usize) {
         let state = self.shared.lock();
         (state.flooded, state.aborted_floods)
@@ -346,7 +346,7 @@ impl Drop for FakeEngine {
     }
 }
 
-/// The path without the version of the API and the query.
+/// The path without API version and query.
 fn strip_version_and_query(path: &str) -> &str {
     let path = path.split('?').next().unwrap();
     match path.strip_prefix("/v1.") {
@@ -355,7 +355,7 @@ fn strip_version_and_query(path: &str) -> &str {
     }
 }
 
-/// Answers on one connection for as long as it lasts.
+/// Serves one connection until it ends.
 fn serve(number: usize, mut stream: &UnixStream, shared: &SharedState) {
     while let Some(path) = read_request_path(stream) {
         let route = strip_version_and_query(&path).to_owned();
@@ -393,7 +393,7 @@ fn serve(number: usize, mut stream: &UnixStream, shared: &SharedState) {
     }
 }
 
-/// Reads the head of a request; its path. None of those that come has a body.
+/// Reads the head of a request and returns its path. Requests of the exporter have no body.
 fn read_request_path(mut stream: &UnixStream) -> Option<String> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -410,7 +410,7 @@ fn read_request_path(mut stream: &UnixStream) -> Option<String> {
 
 fn send_flood(mut stream: &UnixStream, shared: &SharedState, text: &str, most: u64) {
     let piece = text.repeat(65_536_usize.div_ceil(text.len()));
-    // Who neither reads nor hangs up is not waited for.
+    // Does not wait for a client that neither reads nor disconnects.
     stream
         .set_write_timeout(Some(Duration::from_secs(30)))
         .unwrap();

@@ -1,8 +1,8 @@
-//! What faults cost, measured: the table in `docs/faults.md`, a row for each fault.
+//! Measured cost of faults: the table in `docs/faults.md`, with one row per fault.
 //!
-//! Each test holds its own row against the table: what stays in the answer, threads and
-//! descriptors in the same words, and times and memory as they were last measured.
-//! `UPDATE=1 cargo test --test faults --test v2_machine` writes what is measured there.
+//! Each test compares its row with the table: the description, threads and descriptors must be
+//! equal, while times and memory are those of the last update. To write the measured values, run
+//! `UPDATE=1 cargo test --test system -- faults v2_machine`.
 
 use std::{
     fmt::Write,
@@ -13,11 +13,11 @@ use std::{
     time::Duration,
 };
 
-/// What every scrape must end within, whatever is wrong: the deadline where the scraper names
-/// none, and ample time for a machine with other things to do.
+/// Maximum duration of every scrape, whatever the fault: the deadline of scrapers that send none,
+/// with ample time for a busy machine.
 pub const MAX_SCRAPE_DURATION: Duration = Duration::from_secs(30);
 
-/// The faults that are tested, in the order of the table.
+/// The tested faults, in the order of the table.
 pub const FAULTS: &[&str] = &[
     "a mount that never answers",
     "a FIFO among the text files",
@@ -39,7 +39,7 @@ pub const FAULTS: &[&str] = &[
     "everything read-only",
 ];
 
-/// What of a process may grow.
+/// Resources of a process that may grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resources {
     pub threads: usize,
@@ -49,9 +49,9 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Those of a process once it has nothing to do: threads and descriptors that are only
-    /// needed while a scrape lasts are not counted. Nor are descriptors of control groups
-    /// that have none of these words in their path: other tests make some, too.
+    /// Resources of an idle process: threads and descriptors used only during a scrape are not
+    /// counted. Descriptors of cgroups count only if their path contains one of these words,
+    /// because other tests create cgroups, too.
     pub fn when_idle(pid: u32, ours: &[String]) -> Self {
         let mut least = Self::sample(pid, ours);
         for _ in 0..20 {
@@ -87,26 +87,26 @@ impl Resources {
     }
 }
 
-/// What a fault was seen to cost.
+/// Measured cost of a fault.
 #[derive(Debug)]
 pub struct Cost {
     pub first: Duration,
     pub tenth: Duration,
     pub longest: Duration,
-    /// Before there was the fault.
+    /// Before the fault.
     pub baseline: Resources,
     pub after_ten: Resources,
     pub after_all: Resources,
-    /// Lines that were logged while it lasted.
+    /// Number of log lines during the fault.
     pub log_lines: usize,
 }
 
 impl Cost {
-    /// Holds against the table what it is, what stays in the answer, and how many threads
-    /// and descriptors more it may take, which it does not exceed.
+    /// Compares the fault with its row: what remains exposed, and the maximum of additional threads
+    /// and descriptors, which must not be exceeded.
     pub fn assert_matches_docs(&self, fault: &str, stays: &str, threads: usize, fds: usize) {
         let (well, all) = (self.baseline, self.after_all);
-        // The second of two workers is started when it is first needed.
+        // The second of two workers is started when first needed.
         let most = well.threads + threads + 1;
         assert!(all.threads <= most, "{fault}: {self:#?}");
         assert!(
@@ -152,7 +152,7 @@ fn format_millis(duration: Duration) -> String {
     }
 }
 
-/// What has to be the same each time.
+/// Columns that must not change.
 const STABLE_COLUMNS: [(usize, &str); 3] = [
     (1, "what stays in the answer"),
     (3, "threads"),
@@ -191,7 +191,7 @@ fn check_row(cells: &[String; 7]) {
     }
 }
 
-/// The faults that the table names, in its order.
+/// Faults in the table, in order.
 pub fn documented_faults() -> Vec<String> {
     let text = fs::read_to_string(docs_path()).unwrap();
     let mut rows = text

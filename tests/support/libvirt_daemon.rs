@@ -1,5 +1,5 @@
-//! libvirt's daemon with virtual machines, in directories and a network of its own: no
-//! other libvirt on the machine is touched, and no packet leaves it.
+//! A libvirt daemon with domains, in its own directories and network namespace: it does not touch
+//! the machine's libvirt, and no packet leaves it.
 
 use std::{
     collections::BTreeMap,
@@ -19,8 +19,8 @@ use super::{
     synthetic_cgroups::remove_domain_cgroups,
 };
 
-/// What the daemon sees of its own instead of the machine's. libvirt looks for the user
-/// although it is told another.
+/// Gives the daemon its own files and directories. passwd and group are replaced because libvirt
+/// looks up its default user even if another is configured.
 const SETUP: &str = "
     cd $0
     mount --bind passwd /etc/passwd
@@ -36,10 +36,10 @@ const SETUP: &str = "
     touch ready
     exec sleep infinity";
 
-/// A bridge, for guests to be connected to: 10.77.0.1 is its.
+/// Bridge for guests, with the address 10.77.0.1.
 pub const BRIDGE: &str = "strata-br";
 
-/// What a guest's kernel needs to see its devices, in this order.
+/// Kernel modules that a guest needs for its devices, in load order.
 const MODULES: &[&str] = &[
     "drivers/virtio/virtio_ring",
     "drivers/virtio/virtio",
@@ -53,16 +53,16 @@ const MODULES: &[&str] = &[
     "drivers/block/virtio_blk",
 ];
 
-/// libvirt's daemon. It ends with the test, and all its guests with it.
+/// A libvirt daemon, stopped with all its domains when dropped.
 pub struct LibvirtDaemon {
     pub dir: TempDir,
-    /// Whose directories and network it has.
+    /// Process that holds its namespaces.
     namespace: Child,
     process: Child,
 }
 
 impl LibvirtDaemon {
-    /// Or what this machine lacks for one.
+    /// Starts the daemon, or returns what this machine lacks.
     pub fn start(name: &str) -> Result<Self, &'static str> {
         if !rustix::process::geteuid().is_root() {
             return Err("root");
@@ -115,23 +115,23 @@ impl LibvirtDaemon {
         Ok(daemon)
     }
 
-    /// Waits until it answers.
+    /// Waits until the daemon answers.
     fn wait_ready(&self) {
         wait_until("a daemon", || self.virsh(&["version"]).ok());
     }
 
-    /// Ends it; its guests stay.
+    /// Stops the daemon; its domains keep running.
     pub fn stop(&mut self) {
         self.stop_with(Signal::TERM);
     }
 
-    /// The same by another signal.
+    /// Stops the daemon with this signal.
     pub fn stop_with(&mut self, signal: Signal) {
         self.signal(signal);
         self.process.wait().unwrap();
     }
 
-    /// Starts it again after that.
+    /// Starts the daemon again.
     pub fn restart(&mut self) {
         self.process = spawn_libvirtd(&self.dir.0, &self.namespace);
         self.wait_ready();
@@ -158,7 +158,7 @@ impl LibvirtDaemon {
         Ok(stdout)
     }
 
-    /// Defines a guest.
+    /// Defines a domain.
     pub fn define_domain(&self, name: &str, xml: &str) {
         let file = self.dir.0.join(format!("{name}.xml"));
         fs::write(&file, xml).unwrap();
@@ -166,7 +166,7 @@ impl LibvirtDaemon {
             .unwrap();
     }
 
-    /// All guests that were.
+    /// Names of all domains that were defined.
     fn defined_domains(&self) -> Vec<String> {
         let files = fs::read_dir(&self.dir.0).into_iter().flatten().flatten();
         let names = files.filter_map(|file| file.file_name().into_string().ok());
@@ -174,7 +174,7 @@ impl LibvirtDaemon {
         guests.collect()
     }
 
-    /// Defines a guest with nothing but 32 MiB of memory and a CPU.
+    /// Defines a domain with only 32 MiB of memory and one CPU.
     pub fn define_minimal_domain(&self, name: &str) {
         let xml = format!(
             "<domain type='qemu'><name>{name}</name><memory unit='MiB'>32</memory>\
@@ -183,7 +183,7 @@ impl LibvirtDaemon {
         self.define_domain(name, &xml);
     }
 
-    /// Makes the image of a disk with so many megabytes, and says where it is.
+    /// Creates a disk image of this size in MB and returns its path.
     pub fn create_disk_image(&self, name: &str, format: &str, megabytes: u32) -> String {
         let path = self.dir.0.join(format!("{name}.{format}"));
         let path = path.display().to_string();
@@ -200,13 +200,13 @@ impl LibvirtDaemon {
         path
     }
 
-    /// The process of a guest that runs.
+    /// PID of a running domain.
     pub fn domain_pid(&self, domain: &str) -> Option<Pid> {
         let pid = fs::read_to_string(self.socket("qemu").join(format!("{domain}.pid"))).ok()?;
         Pid::from_raw(pid.trim().parse().ok()?)
     }
 
-    /// What the kernel counted for the devices of its network, as in `/proc/net/dev`.
+    /// Counters of its network devices, as in `/proc/net/dev`.
     pub fn network_devices(&self) -> BTreeMap<String, Vec<f64>> {
         let file = format!("/proc/{}/net/dev", self.namespace.id());
         let text = fs::read_to_string(file).unwrap();
@@ -221,7 +221,7 @@ impl LibvirtDaemon {
     }
 }
 
-/// Starts the daemon where it belongs.
+/// Starts the daemon in its namespaces.
 fn spawn_libvirtd(dir: &Path, place: &Child) -> Child {
     Command::new("nsenter")
         .args(["--target", &place.id().to_string(), "--mount", "--net"])
@@ -238,16 +238,16 @@ fn spawn_libvirtd(dir: &Path, place: &Child) -> Child {
 
 impl Drop for LibvirtDaemon {
     fn drop(&mut self) {
-        // One that is over gets no signal.
+        // Fails if the daemon has exited.
         let _over = kill_process(Pid::from_child(&self.process), Signal::CONT);
         let domains = self.virsh(&["list", "--name"]).unwrap_or_default();
         for guest in domains.lines().filter(|line| !line.is_empty()) {
-            // One that stopped meanwhile cannot be stopped.
+            // Fails if the domain has stopped meanwhile.
             let _stopped = self.virsh(&["destroy", guest]);
         }
         let _gone = self.process.kill();
         let _gone = self.process.wait();
-        // What is left where the daemon could not be told, or was ended meanwhile.
+        // Kills what remains if the daemon was unreachable or was killed.
         for guest in self.defined_domains() {
             if let Some(pid) = self.domain_pid(&guest) {
                 let _gone = kill_process(pid, Signal::KILL);
@@ -259,7 +259,7 @@ impl Drop for LibvirtDaemon {
     }
 }
 
-/// What a guest boots.
+/// Kernel and initrd of a guest.
 pub struct DomainKernel {
     pub image: PathBuf,
     /// An archive with a busybox, drivers and a script.
@@ -267,8 +267,8 @@ pub struct DomainKernel {
 }
 
 impl DomainKernel {
-    /// That of `tests/machine`'s machine, with a script that runs once devices are there;
-    /// or what this machine lacks for that.
+    /// Takes the kernel of `tests/machine` and adds a script that runs once the devices exist.
+    /// Fails with the name of what this machine lacks.
     pub fn new(dir: &Path, script: &str) -> Result<Self, &'static str> {
         let machine = env::var_os("STRATA_MACHINE_DIR").map_or_else(
             || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/machine"),
@@ -332,7 +332,7 @@ fn module_file(module: &str) -> String {
     format!("{}.ko", module.rsplit('/').next().unwrap())
 }
 
-/// What these commands say of a file system in a file.
+/// Output of debugfs commands on a file system image.
 fn debugfs(image: &Path, commands: &str) -> String {
     let mut debugfs = Command::new("debugfs");
     let (code, output) = run_with_input(debugfs.args(["-f", "-"]).arg(image), commands);

@@ -1,7 +1,10 @@
-//! Fixture machines, and what every test in here does with them.
+//! Fixture machines, and helpers that all tests share.
 
-#![allow(dead_code, reason = "each test uses its own part of this")]
-#![allow(clippy::disallowed_methods, reason = "tests read files as they are")]
+#![allow(dead_code, reason = "each test uses only a part of this module")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests read and write files directly"
+)]
 
 pub mod browser;
 pub mod certificates;
@@ -39,8 +42,8 @@ use strata_exporter::{
 /// The machines in `tests/fixtures`.
 pub const MACHINES: &[&str] = &["hardware", "vm-v1", "vm-v2"];
 
-/// What a fixture tree cannot answer for, because the kernel or a daemon is asked
-/// by other means than files.
+/// Collectors that fixture files cannot serve, because they query the kernel or a daemon by other
+/// means.
 pub const NOT_IN_FIXTURES: &[&str] = &[
     "census",
     "census_domains",
@@ -65,29 +68,28 @@ pub const NOT_IN_FIXTURES: &[&str] = &[
     "uname",
 ];
 
-/// Says that a test cannot run here, and what it needs. Where `STRATA_TEST_REQUIRE` is
-/// set that is a failure.
+/// Reports that a test cannot run here, and what it needs. With `STRATA_TEST_REQUIRE` set, this is
+/// a failure.
 pub fn skip(what: &str) {
     assert!(
         std::env::var_os("STRATA_TEST_REQUIRE").is_none(),
         "needs {what}"
     );
-    // Not printed: the harness keeps what is printed by tests that pass.
+    // Not printed: the harness hides the output of tests that pass.
     let test = std::thread::current();
     let test = test.name().unwrap_or_default();
     let line = format!("{test} is skipped: needs {what}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
-/// `unshare(1)`: what it runs has mounts of its own.
+/// `unshare(1)` with a new mount namespace.
 pub fn unshare_mounts() -> Command {
     let mut unshare = Command::new("unshare");
     unshare.args(["--mount", "--propagation", "private"]);
     unshare
 }
 
-/// Whether a test can mount a file system of FUSE that nobody else sees. What it lacks for
-/// that is said.
+/// Whether a test can mount a private FUSE file system. Skips the test if not.
 pub fn can_mount_fuse() -> bool {
     if !can_mount() {
         return false;
@@ -99,7 +101,7 @@ pub fn can_mount_fuse() -> bool {
     there
 }
 
-/// Whether a test can mount what nobody else sees. What it lacks for that is said.
+/// Whether a test can mount file systems in a private namespace. Skips the test if not.
 pub fn can_mount() -> bool {
     if !rustix::process::geteuid().is_root() {
         skip("root, to mount");
@@ -113,7 +115,7 @@ pub fn can_mount() -> bool {
     true
 }
 
-/// Starts what mounts something, says so, and stays: returns once it has.
+/// Starts a command that mounts something, prints a line and stays; returns after that line.
 pub fn spawn_mount_server(command: &mut Command) -> Child {
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut server = piped.spawn().unwrap();
@@ -124,20 +126,20 @@ pub fn spawn_mount_server(command: &mut Command) -> Child {
     server
 }
 
-/// Whether there is a program of this name.
+/// Whether a program of this name is installed.
 pub fn is_installed(program: &str) -> bool {
     find_program(program).is_some()
 }
 
-/// The file of a program, if there is one of this name.
+/// Path of a program in `PATH`.
 pub fn find_program(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut files = std::env::split_paths(&path).map(|dir| dir.join(program));
     files.find(|file| file.is_file())
 }
 
-/// The unpacked files of a machine in `tests/fixtures`. All tests share them: a test that
-/// writes needs a copy.
+/// The unpacked files of a machine in `tests/fixtures`. All tests share them: a test that writes
+/// needs a copy.
 pub fn fixture(machine: &str) -> PathBuf {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fixtures");
@@ -152,8 +154,8 @@ pub fn golden(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// The command line for a fixture machine: every collector that can look at one,
-/// and the flags in its `flags` file.
+/// The command line for a fixture machine: every collector that can read one, and the flags in its
+/// `flags` file.
 pub fn fixture_args(root: &Path) -> Vec<String> {
     let path = |flag: &str, dir: &str| format!("--path.{flag}={}", root.join(dir).display());
     let mut line = vec![
@@ -162,7 +164,7 @@ pub fn fixture_args(root: &Path) -> Vec<String> {
         path("sysfs", "sys"),
         path("rootfs", "root"),
         path("udev.data", "udev"),
-        // The kernel would answer for the machine that the test runs on.
+        // Netlink would return data of the machine that the test runs on.
         "--no-collector.arp.netlink".to_owned(),
         "--no-collector.netdev.netlink".to_owned(),
     ];
@@ -201,13 +203,13 @@ pub async fn scrape_all(scraper: &Scraper) -> Vec<Arc<Families>> {
         .into_families()
 }
 
-/// What differs from one scrape of a fixture machine, or one copy of it, to the next.
+/// Metrics that differ between scrapes of a fixture machine or between copies of it.
 const NONDETERMINISTIC: &[&str] = &[
     "node_scrape_collector_duration_seconds",
     "node_textfile_mtime_seconds",
 ];
 
-/// What a scrape of a fixture machine answers, less what is unsteady.
+/// Exposition of a fixture machine, without nondeterministic metrics.
 pub async fn fixture_exposition(machine: &str, format: Format) -> String {
     let families = scrape_all(&fixture_scraper(&fixture(machine))).await;
     let page = Exposition::new(families, |name| !NONDETERMINISTIC.contains(&name));
@@ -216,7 +218,7 @@ pub async fn fixture_exposition(machine: &str, format: Format) -> String {
     body.replace(&fixture(machine).display().to_string(), "ROOT")
 }
 
-/// Compares with a file that is kept in the repository; `UPDATE=1` rewrites it.
+/// Compares with a file in the repository; `UPDATE=1` rewrites it.
 pub fn assert_matches_file(path: &Path, actual: &str) {
     let expected = fs::read_to_string(path).unwrap_or_default();
     if expected == actual {

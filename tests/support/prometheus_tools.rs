@@ -1,4 +1,4 @@
-//! Who reads pages: Prometheus, promtool, the strict parser of `OpenMetrics`.
+//! Consumers of expositions: Prometheus, promtool and the strict `OpenMetrics` parser.
 
 use std::{fmt::Write, fs, process::Command};
 
@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 print(sum(len(family.samples) for family in text_string_to_metric_families(sys.stdin.read())))
 ";
 
-/// What promtool would like otherwise, and why it stays.
+/// Lint findings of promtool that are accepted, and why.
 pub const TOLERATED_LINTS: &[(&str, &str, &str)] = &[
     (
         "node_memory_",
@@ -60,7 +60,7 @@ pub const TOLERATED_LINTS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Prometheus, with this configuration.
+/// Starts Prometheus with this configuration.
 pub fn start_prometheus(dir: &TempDir, config: &str) -> ServerProcess {
     let path = dir.0.join("prometheus.yml");
     fs::write(&path, config).unwrap();
@@ -71,7 +71,7 @@ pub fn start_prometheus(dir: &TempDir, config: &str) -> ServerProcess {
             "--storage.tsdb.path={}",
             dir.0.join("data").display()
         ))
-        // Lines that cannot be read are logged as "debug".
+        // Prometheus logs lines that it cannot parse at debug level.
         .arg("--log.level=debug");
     let prometheus = ServerProcess::start(&mut command, &dir.0);
     wait_until("Prometheus is ready", || {
@@ -80,7 +80,7 @@ pub fn start_prometheus(dir: &TempDir, config: &str) -> ServerProcess {
     prometheus
 }
 
-/// What Prometheus answers to a query at this moment: the values, one by one.
+/// Current values of a `PromQL` query.
 pub fn query_values(prometheus: &ServerProcess, promql: &str) -> Vec<f64> {
     let mut path = "/api/v1/query?query=".to_owned();
     for byte in promql.bytes() {
@@ -98,12 +98,12 @@ pub fn query_values(prometheus: &ServerProcess, promql: &str) -> Vec<f64> {
     numbers.collect()
 }
 
-/// The lines of Prometheus' log that find fault with what a job scraped.
+/// Log lines in which Prometheus complains about a job's exposition.
 pub fn scrape_warnings(prometheus: &ServerProcess, job: &str) -> Vec<String> {
     let log = prometheus.log();
     let pool = format!("scrape_pool={job} ");
     let lines = log.lines().filter(|line| line.contains(&pool));
-    // Whether there was an answer in time is not about its text.
+    // Timeouts and connection errors are not about the content.
     let lines = lines.filter(|line| !line.contains("msg=\"Scrape failed\""));
     let is_bad = |line: &&str| {
         let signs = ["level=warn", "level=error", "err="];
@@ -112,10 +112,10 @@ pub fn scrape_warnings(prometheus: &ServerProcess, job: &str) -> Vec<String> {
     lines.filter(is_bad).map(str::to_owned).collect()
 }
 
-/// Has promtool find nothing that is not tolerated.
+/// Asserts that promtool reports only tolerated findings.
 pub fn assert_promtool_lint(page: &str, tolerated: &[(&str, &str, &str)], whose: &str) {
     let (code, output) = run_promtool(page);
-    // It was read, be it liked or not.
+    // It could be parsed: 3 means lint findings.
     assert!(matches!(code, Some(0 | 3)), "{whose}: {output}");
     let is_tolerated = |line: &&str| {
         let mut known = tolerated.iter();
@@ -126,19 +126,19 @@ pub fn assert_promtool_lint(page: &str, tolerated: &[(&str, &str, &str)], whose:
     assert!(new.is_empty(), "{whose}: {new:#?}");
 }
 
-/// What promtool says to a page, and its exit code.
+/// Output and exit code of promtool for a page.
 pub fn run_promtool(page: &str) -> (Option<i32>, String) {
     server_process::run_with_input(Command::new("promtool").args(["check", "metrics"]), page)
 }
 
-/// Whether there is a strict parser.
+/// Whether the strict parser is installed.
 pub fn has_strict_parser() -> bool {
     let import = ["-c", "import prometheus_client.openmetrics.parser"];
     let import = Command::new(SYSTEM_PYTHON).args(import).output();
     import.is_ok_and(|it| it.status.success())
 }
 
-/// Has the strict parser read every sample.
+/// Asserts that the strict parser reads every sample.
 pub fn assert_strict_parse(page: &str, whose: &str) {
     let (code, output) = run_strict_parser(page);
     assert_eq!(code, Some(0), "{whose}: {output}");
@@ -147,7 +147,7 @@ pub fn assert_strict_parse(page: &str, whose: &str) {
     assert!(lines > 300, "{whose}: {lines} samples");
 }
 
-/// What the strict parser says to a page, and its exit code.
+/// Output and exit code of the strict parser for a page.
 pub fn run_strict_parser(page: &str) -> (Option<i32>, String) {
     server_process::run_with_input(
         Command::new(SYSTEM_PYTHON).args(["-c", COUNT_SAMPLES]),

@@ -1,5 +1,5 @@
-//! What an expression of `PromQL` asks for: metrics, how it matches and counts them, and
-//! the labels of its answer.
+//! Analyses `PromQL` expressions: metrics, matchers and functions in use, and the labels of the
+//! result.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -9,7 +9,7 @@ use promql_parser::{
 };
 use strata_exporter::{collector::Entry, collectors, metric::Desc, scrape, self_metrics};
 
-/// What Prometheus says of each target itself.
+/// Metrics that Prometheus itself adds for each target.
 const SCRAPE_METRICS: &[&str] = &[
     "up",
     "scrape_duration_seconds",
@@ -21,7 +21,7 @@ const SCRAPE_METRICS: &[&str] = &[
 /// Labels that every target's series have.
 const TARGET_LABELS: [&str; 2] = ["job", "instance"];
 
-/// The labels of some series. `None` is any: nobody here knows.
+/// Label names of some series. `None` means unknown: any label is possible.
 pub type LabelNames = Option<BTreeSet<String>>;
 
 /// A metric in an expression.
@@ -30,15 +30,15 @@ pub struct MetricUse {
     pub metric: String,
     pub matchers: Vec<Matcher>,
     pub range: Option<Duration>,
-    /// What it is given to directly.
+    /// The function applied directly to it.
     pub function: Option<&'static str>,
 }
 
-/// All that is asked.
+/// Everything that an expression refers to.
 #[derive(Debug, Default)]
 pub struct PromqlQuery {
     pub uses: Vec<MetricUse>,
-    /// Labels that are grouped or joined by, and the metrics of which one must have them.
+    /// Labels used for grouping or joining, and the metrics of which at least one must have them.
     pub grouped: Vec<(String, Vec<String>)>,
 }
 
@@ -50,7 +50,7 @@ impl PromqlQuery {
         Ok((question, parsed))
     }
 
-    /// Returns the metrics below.
+    /// Returns the metrics in the subexpression.
     fn visit(&mut self, expr: &Expr, function: Option<&'static str>) -> Vec<String> {
         match expr {
             Expr::Aggregate(it) => {
@@ -107,10 +107,10 @@ impl PromqlQuery {
     }
 }
 
-/// What is known of metrics.
+/// Known metrics.
 pub struct MetricCatalog {
     descs: Vec<&'static Desc>,
-    /// Names that rules give to what they record.
+    /// Names of recording rules.
     recorded: BTreeSet<String>,
 }
 
@@ -130,7 +130,7 @@ impl MetricCatalog {
         }
     }
 
-    /// All descriptions that a name can be of: the kernel chooses parts of some.
+    /// All descriptions that a name matches: some contain words from the kernel.
     pub fn descriptions(&self, metric: &str) -> Vec<&'static Desc> {
         let exact = self.descs.iter().filter(|it| it.name == metric);
         let exact: Vec<_> = exact.copied().collect();
@@ -143,12 +143,12 @@ impl MetricCatalog {
             .collect()
     }
 
-    /// Whether there is such a metric.
+    /// Whether the metric exists.
     pub fn has_metric(&self, metric: &str) -> bool {
         self.labels(metric).is_ok()
     }
 
-    /// What is wrong with the names and labels in a question.
+    /// Errors in the metric and label names of a query.
     pub fn validate(&self, question: &PromqlQuery) -> Vec<String> {
         let mut wrong = Vec::new();
         for used in &question.uses {
@@ -163,7 +163,7 @@ impl MetricCatalog {
             }
         }
         for (label, metrics) in &question.grouped {
-            // What is not known was told above.
+            // Unknown metrics were reported above.
             let has_it =
                 |metric: &String| self.labels(metric).map_or(true, |it| has_label(&it, label));
             if !metrics.iter().any(has_it) {
@@ -173,7 +173,7 @@ impl MetricCatalog {
         wrong
     }
 
-    /// Or that there is no such metric.
+    /// The metric's labels, or an error if it does not exist.
     fn labels(&self, metric: &str) -> Result<LabelNames, ()> {
         let of_targets = TARGET_LABELS.iter().map(|&label| label.to_owned());
         if metric == "ALERTS" || self.recorded.contains(metric) {
@@ -193,7 +193,7 @@ impl MetricCatalog {
         Ok(Some(of_targets.chain(own).collect()))
     }
 
-    /// The labels of an answer.
+    /// Labels of an expression's result.
     pub fn result_labels(&self, expr: &Expr) -> LabelNames {
         match expr {
             Expr::Aggregate(it) => {
@@ -248,14 +248,14 @@ impl MetricCatalog {
     }
 }
 
-/// Whether there can be such a label: `container_label_*` stands for many.
+/// Whether the label can exist: `container_label_*` matches many.
 pub fn has_label(labels: &LabelNames, label: &str) -> bool {
     labels
         .as_ref()
         .is_none_or(|labels| labels.iter().any(|it| matches_pattern(it, label)))
 }
 
-/// Whether a word is meant by a pattern with at most one `*`, which is never nothing.
+/// Whether a word matches a pattern with at most one `*`, which matches one or more characters.
 fn matches_pattern(pattern: &str, word: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else {
         return pattern == word;

@@ -1,4 +1,4 @@
-//! The rules in `prometheus/rules`, as they are written.
+//! Parses the rule files in `prometheus/rules`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-/// Their files, and how the names of alerts in each begin.
+/// The files, and the prefix of the alerts' names in each.
 pub const LAYERS: &[(&str, &str)] = &[
     ("host", "Host"),
     ("containers", "Container"),
@@ -74,7 +74,7 @@ pub fn all_rules() -> Vec<Rule> {
     groups.flat_map(|group| group.rules).collect()
 }
 
-/// What they record.
+/// Names of all recording rules.
 pub fn recorded_names() -> BTreeSet<String> {
     all_rules()
         .into_iter()

@@ -1,4 +1,4 @@
-//! Programs that run beside a test and end with it.
+//! Programs that run during a test and are stopped at its end.
 
 use std::{
     env, fs,
@@ -12,10 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// When something that should happen counts as never to happen.
+/// Timeout of waiting for a condition.
 pub const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits until there is something, or until it will never be.
+/// Polls until a value is returned; panics after the timeout.
 pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
@@ -27,7 +27,7 @@ pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A directory that is gone with the test.
+/// A temporary directory, removed when dropped.
 pub struct TempDir(pub PathBuf);
 
 impl TempDir {
@@ -52,18 +52,17 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts it and waits until it answers. What it says is kept in a file of the
-    /// directory.
+    /// Starts the program and waits until it answers. Its output goes to a file in the directory.
     pub fn start(command: &mut Command, dir: &Path) -> Self {
         Self::start_and_wait_for_path(command, dir, "/")
     }
 
-    /// Starts it and waits until it answers at this path.
+    /// Starts the program and waits until it answers at this path.
     pub fn start_and_wait_for_path(command: &mut Command, dir: &Path, path: &str) -> Self {
         Self::start_and_wait_for(command, dir, |program| program.get(path, "").is_ok())
     }
 
-    /// Starts it and waits until it answers, in whatever way that is seen.
+    /// Starts the program and waits until this check succeeds.
     pub fn start_and_wait_for(
         command: &mut Command,
         dir: &Path,
@@ -96,8 +95,8 @@ impl ServerProcess {
         program
     }
 
-    /// Starts it with this in a file for `--web.config.file`, which is said as well, and waits
-    /// until it takes connections.
+    /// Starts the program with this content in a file for `--web.config.file` and waits until it
+    /// accepts connections. Also returns the path of the file.
     pub fn start_with_web_config(
         command: &mut Command,
         dir: &Path,
@@ -114,27 +113,27 @@ impl ServerProcess {
         (program, file)
     }
 
-    /// This exporter.
+    /// Starts this exporter.
     pub fn start_exporter(flags: &[String], dir: &Path) -> Self {
-        // The page asks whatever may hang.
+        // The status page would query parts that may hang.
         Self::start_and_wait_for_path(exporter_command().args(flags), dir, "/-/healthy")
     }
 
-    /// Its number.
+    /// Its process ID.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// What it said so far.
+    /// Output so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// The body of an answer, which must be a good one.
+    /// Body of a successful response.
     pub fn get(&self, path: &str, accept: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(WAIT_TIMEOUT))?;
-        // In HTTP/1.0 the end of the body is the end of the connection.
+        // In HTTP/1.0 the end of the connection ends the body.
         let host = self.address;
         write!(
             stream,
@@ -144,7 +143,7 @@ impl ServerProcess {
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
         let status = head.split(' ').nth(1).unwrap_or_default();
-        // Prometheus sends whoever asks for "/" elsewhere.
+        // Prometheus redirects "/".
         if !status.starts_with(['2', '3']) {
             return Err(io::Error::other(format!("{path}: {answer}")));
         }
@@ -168,18 +167,18 @@ impl Drop for ServerProcess {
     }
 }
 
-/// This exporter's program.
+/// Command of this exporter.
 pub fn exporter_command() -> Command {
     Command::new(env!("CARGO_BIN_EXE_strata_exporter"))
 }
 
-/// An address that nobody listened on a moment ago.
+/// An address that was free a moment ago.
 pub fn free_address() -> SocketAddr {
     let probe = TcpListener::bind("127.0.0.1:0").unwrap();
     probe.local_addr().unwrap()
 }
 
-/// What a command says to an input, and its exit code.
+/// Output and exit code of a command with this input.
 pub fn run_with_input(command: &mut Command, input: &str) -> (Option<i32>, String) {
     let mut child = command
         .stdin(Stdio::piped())
@@ -189,7 +188,7 @@ pub fn run_with_input(command: &mut Command, input: &str) -> (Option<i32>, Strin
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
-    // Who stops reading at a wrong line says so itself.
+    // A command that stops reading at an error reports that error itself.
     let writer = thread::spawn(move || stdin.write_all(input.as_bytes()).ok());
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();

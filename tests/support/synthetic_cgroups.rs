@@ -1,5 +1,4 @@
-//! Control groups made by hand, as Docker makes them for containers: in every hierarchy, and
-//! without a process.
+//! Cgroups without processes, laid out like Docker's containers in every hierarchy.
 
 use std::{
     fs, io,
@@ -14,20 +13,20 @@ use super::{
     text_format::{Labels, Scrape},
 };
 
-/// What containers need of version 2, where its controllers are.
+/// v2 controllers that containers need, where v2 has them.
 const CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];
 
-/// Groups that are gone with the test.
+/// A set of cgroups, removed when dropped.
 pub struct SyntheticCgroups {
     roots: Vec<PathBuf>,
     /// Below each root.
     parent: String,
-    /// No two containers have the same id.
+    /// Makes IDs unique across sets.
     set_id: usize,
 }
 
 impl SyntheticCgroups {
-    /// Makes so many; `None`, which is said, where that cannot be.
+    /// Creates a set of this size. Skips the test and returns `None` where that is impossible.
     pub fn new(test: &str, number: usize) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             skip("root, to make control groups");
@@ -45,7 +44,7 @@ impl SyntheticCgroups {
             set_id: made,
         };
         for root in &groups.roots {
-            // Where somebody may not, nobody may.
+            // Without the right in one hierarchy there is none in the others.
             if let Err(error) = fs::create_dir_all(groups.parent_in(root)) {
                 skip(&format!("the right to make control groups: {error}"));
                 return None;
@@ -62,7 +61,7 @@ impl SyntheticCgroups {
         Some(groups)
     }
 
-    /// Makes one more.
+    /// Creates one more.
     pub fn create(&self, number: usize) {
         for root in &self.roots {
             let group = self.parent_in(root).join(self.name(number));
@@ -76,14 +75,14 @@ impl SyntheticCgroups {
         }
     }
 
-    /// The flag that has the exporter pass over all others, of which this machine may have
-    /// thousands while other tests run: those of these begin with letters of their own.
+    /// The flag that excludes all cgroups except these, because concurrent tests may create
+    /// thousands. The path of each set starts with its own letter.
     pub fn exclude_others_flag(all: &[&Self]) -> String {
         let letters: String = all.iter().map(|it| set_letter(it.set_id)).collect();
         format!("--cgroup.exclude=^/[^{letters}]")
     }
 
-    /// What is in all their paths.
+    /// Common part of their paths.
     pub fn path_prefix(&self) -> String {
         format!("/{}/docker/", self.parent)
     }
@@ -92,23 +91,23 @@ impl SyntheticCgroups {
     pub fn add_process(&self, number: usize, pid: u32) {
         for root in &self.roots {
             let group = self.parent_in(root).join(self.name(number));
-            // One that has no CPU yet takes nobody.
+            // Fails in a cpuset without CPUs.
             let _taken = fs::write(group.join("cgroup.procs"), pid.to_string());
         }
     }
 
-    /// Whether a series is about one of them.
+    /// Whether a series belongs to one of them.
     pub fn is_own_series(&self) -> impl Fn(&Labels) -> bool + Sync + use<> {
         let within = self.path_prefix();
         move |labels| labels.get("id").is_some_and(|id| id.starts_with(&within))
     }
 
-    /// Of how many a page tells.
+    /// Number of them in a page.
     pub fn count_exposed(&self, page: &Scrape) -> usize {
         self.count_series("container_memory_usage_bytes", page)
     }
 
-    /// Of how many a page tells what was sampled, which is not from the first scrape on.
+    /// Number of them with sampled metrics, which are absent in the first scrapes.
     pub fn count_sampled(&self, page: &Scrape) -> usize {
         self.count_series("container_memory_usage_bytes_max", page)
     }
@@ -119,7 +118,7 @@ impl SyntheticCgroups {
         all.filter(|(labels, _)| is_ours(labels)).count()
     }
 
-    /// Of 64 digits, as containers' are.
+    /// 64 digits, like a container's ID.
     fn name(&self, number: usize) -> String {
         let process = std::process::id();
         format!("{process:08x}{:08x}{number:048x}", self.set_id)
@@ -143,14 +142,14 @@ impl Drop for SyntheticCgroups {
     }
 }
 
-/// A control group that may use only so much memory.
+/// A cgroup with a memory limit.
 pub struct MemoryLimitedCgroup {
     dir: PathBuf,
     is_v2: bool,
 }
 
 impl MemoryLimitedCgroup {
-    /// `None`, which is said, where there can be none.
+    /// Creates the cgroup. Skips the test and returns `None` where that is impossible.
     pub fn new(test: &str, bytes: u64) -> Option<Self> {
         let name = format!("strata-{test}-{}", std::process::id());
         let limits = hierarchies().into_iter().flat_map(|root| {
@@ -171,12 +170,12 @@ impl MemoryLimitedCgroup {
         None
     }
 
-    /// Where processes are moved into it.
+    /// File to which processes are written to join.
     pub fn procs_path(&self) -> String {
         self.dir.join("cgroup.procs").display().to_string()
     }
 
-    /// How many of its processes were ended for want of memory.
+    /// Number of its processes that were killed at the memory limit.
     pub fn oom_kills(&self) -> u64 {
         let text = self.read("memory.oom_control", "memory.events");
         let mut lines = text.lines();
@@ -184,7 +183,7 @@ impl MemoryLimitedCgroup {
         count.map_or(0, |count| count.parse().unwrap())
     }
 
-    /// The most memory that it used, and how often it wanted more than it may.
+    /// Peak memory use, and how often the limit was hit.
     pub fn usage_summary(&self) -> String {
         let most = self.read("memory.max_usage_in_bytes", "memory.peak");
         let wanted = self.read("memory.failcnt", "memory.events");
@@ -203,8 +202,8 @@ impl Drop for MemoryLimitedCgroup {
     }
 }
 
-/// Removes the groups of a guest that is over: libvirt leaves them where it was ended while the
-/// guest ran.
+/// Removes the cgroups of a domain that has ended: libvirt leaves them if it was killed while the
+/// domain ran.
 pub fn remove_domain_cgroups(domain: &str) {
     let ending = format!("-{domain}.libvirt-qemu");
     for group in hierarchies()
@@ -220,17 +219,17 @@ pub fn remove_domain_cgroups(domain: &str) {
     }
 }
 
-/// The groups in a group, if there is any such.
+/// Child cgroups, if any.
 fn child_groups(group: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(group).into_iter().flatten().flatten();
     let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     groups.map(|group| group.path()).collect()
 }
 
-/// How many there are of these.
+/// Number of sets created so far.
 static CREATED_SETS: AtomicUsize = AtomicUsize::new(0);
 
-/// The hierarchies that can be read.
+/// The mounted hierarchies that are readable.
 fn hierarchies() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let mut found = Vec::new();
@@ -248,7 +247,7 @@ fn set_letter(number: usize) -> char {
     char::from(b'A' + u8::try_from(number).unwrap())
 }
 
-/// Lets groups below have the controllers of version 2 that there are.
+/// Enables the available v2 controllers for the children.
 fn delegate(dir: &Path) {
     let there = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
     for controller in CONTROLLERS {
@@ -263,7 +262,7 @@ fn remove(group: &Path) {
     loop {
         match fs::remove_dir(group) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                // The kernel may still be about a process that was in it.
+                // The kernel may still be cleaning up a process.
                 if started.elapsed() > Duration::from_secs(10) {
                     return;
                 }

@@ -1,15 +1,15 @@
-//! Reads the text format back, as far as tests need it.
+//! A minimal parser of the text format.
 
 use std::collections::BTreeMap;
 
 pub type Labels = BTreeMap<String, String>;
 
-/// What an exporter said.
+/// A parsed exposition.
 #[derive(Debug, Default)]
 pub struct Scrape {
     /// By family.
     pub types: BTreeMap<String, String>,
-    /// By the name of the series.
+    /// By series name.
     pub series: BTreeMap<String, BTreeMap<Labels, f64>>,
 }
 
@@ -29,13 +29,13 @@ impl Scrape {
         scrape
     }
 
-    /// The series of a name; none if there is no such name.
+    /// Series of this name.
     pub fn series_named(&self, name: &str) -> impl Iterator<Item = (&Labels, f64)> {
         let series = self.series.get(name).into_iter().flatten();
         series.map(|(labels, value)| (labels, *value))
     }
 
-    /// The value of the only series with these labels, whatever others it has.
+    /// Value of the only series with these labels; it may have more labels.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let has = |of: &Labels| {
             labels
@@ -49,7 +49,7 @@ impl Scrape {
     }
 }
 
-/// Reads `name{a="b"} 1` and `name 1`, each perhaps with a time after it.
+/// Parses `name{a="b"} 1` and `name 1`, with an optional timestamp.
 fn parse_sample(line: &str) -> (&str, Labels, f64) {
     let (name, mut rest) = line.split_at(line.find(['{', ' ']).unwrap());
     let mut labels = Labels::new();

@@ -1,10 +1,9 @@
-//! Side by side on this machine, whatever Debian's `node_exporter` says by default,
-//! this exporter says by default too: families, types, labels, series, and the values
-//! of what stands still.
+//! Debian's `node_exporter` and this exporter run side by side with default settings: this exporter
+//! has the same families, types, labels and series, and the same values where they do not change.
 
 #![allow(
     clippy::float_cmp,
-    reason = "what stands still is the same to the last bit"
+    reason = "values that do not change are equal to the last bit"
 )]
 
 use std::{
@@ -20,8 +19,8 @@ use strata_exporter::collectors;
 
 const ANCHOR: &str = "prometheus-node-exporter";
 
-/// Debian's defaults, and those of version 1.5, are not today's upstream's; ours are,
-/// and it is given no flags at all.
+/// Debian's defaults and those of version 1.5 differ from today's upstream, so these flags set
+/// upstream's. This exporter has upstream's defaults and gets no flags.
 const UPSTREAM: &[&str] = &[
     "--no-collector.systemd",
     "--collector.netdev.device-exclude=",
@@ -34,7 +33,7 @@ const UPSTREAM: &[&str] = &[
         pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|erofs|sysfs|tracefs)$",
 ];
 
-/// Families of the anchor's that ours does not have, or has with other labels.
+/// Families of `node_exporter` that this exporter lacks or has with other labels.
 const OTHERWISE: &[(&str, &str)] = &[
     ("go_", "there is no Go runtime"),
     ("promhttp_", "that is Go's library for metrics"),
@@ -43,13 +42,13 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("node_scrape_collector_duration_seconds", "its own time"),
 ];
 
-/// Labels that upstream added since.
+/// Labels that upstream has added since.
 const NEWER_LABELS: &[(&str, &str)] = &[
     ("node_disk_info", "rotational"),
     ("node_network_info", "adminstate"),
 ];
 
-/// What asking changes, so that it may stand still for one asker and not the other.
+/// Metrics that scraping itself changes, so they may be constant for one exporter only.
 const CHANGED_BY_ASKING: &[&str] = &[
     "node_filefd_allocated",
     "node_forks_total",
@@ -60,8 +59,7 @@ const CHANGED_BY_ASKING: &[&str] = &[
     "node_tcp_connection_states",
 ];
 
-/// What every machine has and what does not move, so that its value must have been
-/// compared.
+/// Metrics that every machine has and that do not change, so their values must have been compared.
 const STEADY: &[&str] = &[
     "node_boot_time_seconds",
     "node_filefd_maximum",
@@ -75,14 +73,14 @@ const STEADY: &[&str] = &[
 ];
 
 #[test]
-fn nothing_that_node_exporter_says_by_default_is_missing() {
+fn default_metrics_include_those_of_node_exporter() {
     if !crate::support::is_installed(ANCHOR) {
         return crate::support::skip(ANCHOR);
     }
     let dir = TempDir::new("compare");
     let anchor = ServerProcess::start(Command::new(ANCHOR).args(UPSTREAM), &dir.0);
     let ours = ServerProcess::start_exporter(&[], &dir.0);
-    // What differs in every round differs; what does not was only late.
+    // Only differences found in every round are real; others are changes during a round.
     let rounds = [(); 3].map(|()| {
         let [before, ours, after] = [&anchor, &ours, &anchor].map(scrape);
         Round::compare(&before, &ours, &after)
@@ -109,7 +107,7 @@ fn scrape(program: &ServerProcess) -> Scrape {
         let alike = std::mem::take(series)
             .into_iter()
             .map(|(mut labels, value)| {
-                // To Prometheus an empty label is none.
+                // Prometheus treats an empty label as absent.
                 labels.retain(|label, value| {
                     !value.is_empty() && !NEWER_LABELS.contains(&(name.as_str(), label.as_str()))
                 });
@@ -122,7 +120,7 @@ fn scrape(program: &ServerProcess) -> Scrape {
 
 #[derive(Default)]
 struct Round {
-    /// By what they are about.
+    /// By what differs.
     differences: BTreeMap<String, String>,
     /// Names whose values were compared.
     compared: BTreeSet<String>,
@@ -187,7 +185,7 @@ impl Round {
     }
 }
 
-/// The same but for the last bits: Go's client multiplies by 0.001 where ours divides.
+/// Equal except for the last bits: Go's client multiplies by 0.001, this exporter divides.
 fn is_close(a: f64, b: f64) -> bool {
     a == b || (a - b).abs() <= 1e-12 * a.abs().max(b.abs())
 }

@@ -1,9 +1,9 @@
-//! Fifty containers on one page: Prometheus scrapes it, promtool and the strict parser
-//! accept it, and the queries of the usual boards and alerts have an answer.
+//! Fifty containers in one exposition: Prometheus scrapes it, promtool and the strict parser accept
+//! it, and the queries of widely used dashboards and alerts return data.
 //!
-//! The queries are written after widely used boards for cAdvisor, named by their numbers on
-//! grafana.com or their projects: the families, labels and functions that these ask with,
-//! not copies of every panel. Variables are filled in as Grafana does.
+//! The queries follow popular cAdvisor dashboards, which are named by their number on grafana.com
+//! or their project. They use the same families, labels and functions, but do not copy every panel.
+//! Variables are substituted as Grafana does.
 
 use std::thread;
 
@@ -17,10 +17,10 @@ use crate::support::{
     server_process::{ServerProcess, TempDir, wait_until},
 };
 
-/// How many containers there are.
+/// Number of containers.
 const CONTAINERS: usize = 50;
 
-/// What a board asks, and what should have an answer.
+/// Queries of a dashboard, all of which should return data.
 const QUERIES: &[(&str, &[&str])] = &[
     (
         "193, Docker monitoring",
@@ -186,8 +186,8 @@ const QUERIES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Queries that have no answer here, and why. Where the kernel gives what they ask for
-/// they have one.
+/// Queries that return no data here, and why. If the kernel provides the data, they must return
+/// some.
 const UNANSWERED: &[(&str, &str)] = &[
     (
         r#"sum(container_fs_usage_bytes{name=~".+"}) by (name)"#,
@@ -211,8 +211,7 @@ const UNANSWERED: &[(&str, &str)] = &[
     ),
 ];
 
-/// Those that ask for block I/O, which version 1 on newer kernels does not count before a
-/// limit on it is set.
+/// Queries for block I/O, which cgroup v1 on newer kernels does not count before a limit is set.
 const BLOCK_IO: &[&str] = &[
     r#"sum(rate(container_fs_reads_bytes_total{id="/"}[5m]))"#,
     r#"sum(rate(container_fs_writes_bytes_total{id="/"}[5m]))"#,
@@ -220,7 +219,7 @@ const BLOCK_IO: &[&str] = &[
     r#"sum(rate(container_fs_writes_total{id="/"}[5m]))"#,
 ];
 
-/// Those that ask for pressure, which the kernel must have been told to count.
+/// Queries for pressure, which must be enabled in the kernel.
 const PRESSURE: &[&str] = &[
     r#"sum(rate(container_pressure_cpu_waiting_seconds_total{name=~".+"}[5m])) by (name)"#,
     r#"sum(rate(container_pressure_cpu_stalled_seconds_total{name=~".+"}[5m])) by (name)"#,
@@ -229,7 +228,7 @@ const PRESSURE: &[&str] = &[
 ];
 
 #[test]
-fn the_usual_boards_show_fifty_containers() {
+fn common_dashboards_show_fifty_containers() {
     for program in ["prometheus", "promtool"] {
         if !crate::support::is_installed(program) {
             return crate::support::skip(program);
@@ -277,7 +276,7 @@ fn the_usual_boards_show_fifty_containers() {
     let log = exporter.log();
     assert!(!log.contains("level=error"), "{log}");
 
-    // As many as there are, each once, whichever way a board tells containers from others.
+    // Each container exactly once, for both usual selectors of containers.
     for ours in [r#"name=~"box-.+""#, r#"image!="", name=~"box-.*""#] {
         for family in ["container_last_seen", "container_memory_usage_bytes"] {
             let count = query_values(&prometheus, &format!("count({family}{{{ours}}})"));
@@ -306,7 +305,7 @@ fn the_usual_boards_show_fifty_containers() {
     }
 }
 
-/// Starts the containers, a few at a time: all limited, and with the labels that boards
+/// Starts the containers a few at a time, all with limits and with the labels that dashboards
 /// select by.
 fn start_containers(docker: &Engine) {
     const AT_A_TIME: usize = 4;

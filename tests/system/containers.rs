@@ -1,11 +1,12 @@
-//! Containers of real engines, from the command line to the page: what is said of them is
-//! held against what the engine, the control groups' files and the load itself say.
+//! Containers of real engines, tested through the command line: metrics are compared with the
+//! engine, the cgroup files and the known load.
 //!
-//! These tests need root, Docker, Podman and a static busybox, and start all by themselves.
+//! These tests need root, Docker, Podman and a static busybox, and start everything else
+//! themselves.
 
 #![allow(
     clippy::float_cmp,
-    reason = "what the kernel says is copied, not computed"
+    reason = "values are copied from the kernel, not computed"
 )]
 
 use std::{
@@ -28,7 +29,7 @@ const BUSY: &[&str] = &["sh", "-c", "while :; do :; done"];
 
 const MEMORY: &str = "container_memory_usage_bytes";
 
-/// Takes all the memory that there is.
+/// Allocates memory without end.
 const GREEDY: &str = "tail /dev/zero";
 
 fn exporter(dir: &TempDir, engines: &[&Engine], flags: &[&str]) -> ServerProcess {
@@ -42,12 +43,12 @@ fn scrape(exporter: &ServerProcess) -> Scrape {
     Scrape::parse(&exporter.metrics_text())
 }
 
-/// Of the container of this name.
+/// A family's value for the container of this name.
 fn of(scrape: &Scrape, family: &str, name: &str) -> Option<f64> {
     scrape.value(family, &[("name", name)])
 }
 
-/// The state that a container is said to be in.
+/// The exposed state of a container.
 fn state(scrape: &Scrape, name: &str) -> Option<String> {
     let mut states = scrape
         .series_named("container_state")
@@ -57,19 +58,19 @@ fn state(scrape: &Scrape, name: &str) -> Option<String> {
     Some(labels["state"].clone())
 }
 
-/// Waits for a scrape that is like this.
+/// Waits for a scrape that meets the condition.
 fn scraped_when(what: &str, exporter: &ServerProcess, is_so: impl Fn(&Scrape) -> bool) -> Scrape {
     wait_until(what, || Some(scrape(exporter)).filter(|page| is_so(page)))
 }
 
-/// What time it is, from 1970 on.
+/// Seconds since the Unix epoch.
 fn now() -> f64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.unwrap().as_secs_f64()
 }
 
 #[test]
-fn limits_and_usage_are_what_engine_and_kernel_say() {
+fn limits_and_usage_match_engine_and_kernel() {
     let (Some(docker), Some(podman)) = (Engine::docker("usage"), Engine::podman("usage")) else {
         return;
     };
@@ -107,7 +108,7 @@ fn limits_and_usage_are_what_engine_and_kernel_say() {
         let group = CgroupReader::for_pid(engine.pid(limited));
         let said = |family: &str, name: &str| of(&page, family, name);
 
-        // As it was asked for, as the engine has it, and as the kernel has it.
+        // As requested, as the engine reports it, and as the kernel has it.
         assert_eq!(group.memory_limit(), Some(64.0 * MIB));
         let limit = engine.inspect(limited, "{{.HostConfig.Memory}}");
         assert_eq!(limit.parse(), Ok(64.0 * MIB));
@@ -127,14 +128,14 @@ fn limits_and_usage_are_what_engine_and_kernel_say() {
         assert_eq!(said("container_spec_cpu_shares", limited), Some(512.0));
         assert_eq!(group.pids_limit(), Some(23.0));
         assert_eq!(said("container_threads_max", limited), Some(23.0));
-        // What is not limited has no limit, or cAdvisor's 0 for it.
+        // Unlimited: no series, or 0 in cAdvisor's families.
         assert_eq!(said("container_memory_limit_bytes", free), None);
         let spec = said("container_spec_memory_limit_bytes", free);
         assert_eq!(spec, Some(0.0));
         assert_eq!(said("container_spec_cpu_quota", free), None);
         assert_eq!(said("container_cpu_cfs_periods_total", free), None);
 
-        // Who it is.
+        // Identifying labels.
         let usage = "container_cpu_usage_seconds_total";
         let mut of_it = page
             .series_named(usage)
@@ -157,7 +158,7 @@ fn limits_and_usage_are_what_engine_and_kernel_say() {
             assert_between(family, said(family, limited), time, time, 1e-3);
         }
     }
-    // Groups without a name are there beside them, and no label is of a container.
+    // Cgroups without a container are exposed, too, without container labels.
     let page = scrape(&exporter);
     let root = page.value("container_memory_usage_bytes", &[("id", "/")]);
     assert!(root.is_some_and(|bytes| bytes > 10.0 * MIB), "{root:?}");
@@ -170,7 +171,7 @@ fn limits_and_usage_are_what_engine_and_kernel_say() {
     }
 }
 
-/// Holds what moves against the kernel's files just before and after; the page.
+/// Compares usage with the kernel's files just before and after the scrape; returns the page.
 fn assert_usage_now(engine: &Engine, name: &str, exporter: &ServerProcess) -> Scrape {
     let group = CgroupReader::for_pid(engine.pid(name));
     let before = group.expected_samples();
@@ -180,7 +181,7 @@ fn assert_usage_now(engine: &Engine, name: &str, exporter: &ServerProcess) -> Sc
 }
 
 #[test]
-fn a_load_is_counted_as_it_is() {
+fn known_load_is_counted() {
     let (Some(docker), Some(podman)) = (Engine::docker("load"), Engine::podman("load")) else {
         return;
     };
@@ -204,20 +205,20 @@ fn a_load_is_counted_as_it_is() {
         });
         scraped_when("a name", &exporter, |page| of(page, MEMORY, name).is_some());
         let group = CgroupReader::for_pid(engine.pid(name));
-        // Until what was executed there has gone, and what is to stay has settled.
+        // Until processes of `docker exec` have exited and the rest has settled.
         let page = wait_until("as many processes and files", || {
             let page = assert_usage_now(engine, name, &exporter);
             let (open, sockets) = group.open_files();
             let said = |family| of(&page, family, name).unwrap();
-            // The kernel counts the number that is set aside for whom nc waits for.
+            // The kernel counts the descriptor that is reserved for nc's accept(2).
             let waited_for = said("container_file_descriptors") - open;
             let is_same = [0.0, 1.0].contains(&waited_for) && said("container_sockets") == sockets;
             let all = said("container_processes") == 4.0 && sockets == 1.0;
             (is_same && all).then_some(page)
         });
         let said = |family: &str| of(&page, family, name).unwrap_or_else(|| panic!("{family}"));
-        // What was written, to a tmpfs and to a file, is in the page cache: 28 MiB, less what
-        // the CPUs have not added to the group's count yet.
+        // The data written to a tmpfs and to a file is in the page cache: 28 MiB, less what CPUs
+        // have not added to the cgroup's counter yet.
         let cache = said("container_memory_cache");
         assert!((26.0 * MIB..34.0 * MIB).contains(&cache), "{cache}");
         assert!(said("container_memory_max_usage_bytes") >= 28.0 * MIB);
@@ -228,33 +229,32 @@ fn a_load_is_counted_as_it_is() {
     }
 }
 
-/// The name of a block device by its numbers.
+/// Name of a block device by its numbers.
 fn disk(numbers: &str) -> String {
     let link = fs::read_link(format!("/sys/dev/block/{numbers}")).unwrap();
     format!("/dev/{}", link.file_name().unwrap().to_str().unwrap())
 }
 
 #[test]
-fn the_life_of_a_container_is_told() {
+fn container_lifecycle_is_exposed() {
     let Some(docker) = Engine::docker("life") else {
         return;
     };
     let dir = TempDir::new("life");
     let exporter = exporter(&dir, &[&docker], &["--cgroup.grace=4s"]);
-    // Ends by itself, and is started again.
+    // Exits by itself and is restarted.
     docker.start_container(
         "loop",
         &["--restart=on-failure:3"],
         &["sh", "-c", "sleep 0.2; exit 3"],
     );
-    // Takes more than it may have (which is more than runc needs to start it), and with
-    // it goes everything.
+    // Exceeds its limit, which is more than runc needs to start it, and is killed as a whole.
     docker.start_container(
         "whole",
         &["--memory=32m"],
         &["sh", "-c", &format!("exec {GREEDY}")],
     );
-    // Has a child that does, and lives on.
+    // Its child exceeds the limit; the container keeps running.
     docker.start_container(
         "child",
         &["--memory=32m"],
@@ -282,12 +282,12 @@ fn the_life_of_a_container_is_told() {
     assert_end(&docker, &exporter, "grown");
 }
 
-/// Whether a container is said to be in this state.
+/// Whether a container is exposed in this state.
 fn is(page: &Scrape, name: &str, expected: &str) -> bool {
     state(page, name).is_some_and(|state| state == expected)
 }
 
-/// Of one that ends with 3 and may be started three times more.
+/// Checks a container that exits with 3 and may be restarted three times.
 fn assert_crash_loop(docker: &Engine, exporter: &ServerProcess, name: &str) {
     let page = scraped_when("the loop is over", exporter, |page| {
         is(page, name, "exited") && of(page, "container_restarts_total", name) == Some(3.0)
@@ -302,12 +302,12 @@ fn assert_crash_loop(docker: &Engine, exporter: &ServerProcess, name: &str) {
         of(&page, "container_finish_time_seconds", name),
         finished,
         finished,
-        // An event of it may be told a little later than it was.
+        // Docker's event may be slightly later than the recorded time.
         0.5,
     );
 }
 
-/// Of one that was killed as a whole, and one of which a child was.
+/// Checks a container that was killed as a whole, and one that lost only a child.
 fn assert_out_of_memory(docker: &Engine, exporter: &ServerProcess, whole: &str, child: &str) {
     let page = scraped_when("both are out of memory", exporter, |page| {
         is(page, whole, "exited")
@@ -322,7 +322,7 @@ fn assert_out_of_memory(docker: &Engine, exporter: &ServerProcess, whole: &str, 
     assert_eq!(docker.inspect(whole, "{{.State.OOMKilled}}"), "true");
 }
 
-/// Of one with a health check, and one without.
+/// Checks a container with a health check, and one without.
 fn assert_health(docker: &Engine, exporter: &ServerProcess, name: &str, without: &str) {
     let health = |page: &Scrape| of(page, "container_health_state", name);
     let page = scraped_when("it is well", exporter, |page| health(page) == Some(1.0));
@@ -355,11 +355,11 @@ fn assert_renaming(docker: &Engine, exporter: &ServerProcess, old: &str, new: &s
     assert_eq!(state(&page, old), None);
     assert!(of(&page, MEMORY, new).is_some());
     assert_eq!(of(&page, MEMORY, old), None);
-    // What was counted goes with it.
+    // Counters continue under the new name.
     assert_eq!(of(&page, "container_oom_events_total", new), Some(1.0));
 }
 
-/// When it is stopped, when it was stopped for some time, and when it is removed.
+/// Checks a container that is stopped, stays stopped for some time, and is removed.
 fn assert_end(docker: &Engine, exporter: &ServerProcess, name: &str) {
     let page = scrape(exporter);
     let seen = of(&page, "container_last_seen", name).unwrap();
@@ -385,14 +385,14 @@ fn assert_end(docker: &Engine, exporter: &ServerProcess, name: &str) {
 }
 
 #[test]
-fn a_load_on_the_network_is_counted_byte_by_byte() {
+fn network_load_is_counted_to_the_byte() {
     let Some(docker) = Engine::docker("net") else {
         return;
     };
     let dir = TempDir::new("net");
     let exporter = exporter(&dir, &[&docker], &[]);
     let load = 20_000_000;
-    // With nothing more to come from its own input, nc would hear no more either.
+    // nc stops receiving when its standard input ends, so that is kept open.
     docker.start_container(
         "receiver",
         &[],
@@ -425,7 +425,7 @@ fn a_load_on_the_network_is_counted_byte_by_byte() {
         };
         assert_between("bytes", said("bytes"), before.0, after.0, 0.0);
         assert_between("packets", said("packets"), before.1, after.1, 0.0);
-        // Beside the load there are its headers, and little else.
+        // Apart from the load there are its headers and little else.
         let load = f64::from(load);
         assert_between("the load", said("bytes"), load, load * 1.1, 0.0);
         assert_eq!(said("errors"), Some(0.0));
@@ -449,13 +449,13 @@ fn eth0(pid: u32, column: usize) -> f64 {
 }
 
 #[test]
-fn no_scrape_asks_an_engine_and_none_waits_for_one() {
+fn scrape_neither_queries_nor_waits_for_an_engine() {
     let Some(later) = Engine::docker_dir("asks") else {
         return;
     };
     let dir = TempDir::new("asks");
     let socket = format!("--engine.socket=unix://{}", later.0.join("sock").display());
-    // It is there before the engine is.
+    // The socket's directory exists before the engine.
     let exporter = ServerProcess::start_exporter(&[socket], &dir.0);
     let up = |page: &Scrape| page.value("strata_engine_up", &[]);
     let page = scrape(&exporter);
@@ -470,7 +470,7 @@ fn no_scrape_asks_an_engine_and_none_waits_for_one() {
         is_named(page) && up(page) == Some(1.0)
     });
 
-    // What is asked at the start is asked by then.
+    // Requests at startup have completed by then.
     let requests = |page: &Scrape| page.value("strata_engine_requests_total", &[]);
     let settled = wait_until("nothing is asked any more", || {
         let before = requests(&scrape(&exporter));
@@ -483,7 +483,7 @@ fn no_scrape_asks_an_engine_and_none_waits_for_one() {
         assert_eq!(requests(&scrape(&exporter)), settled);
     }
 
-    // The engine hangs: numbers go on, with names, as fast as ever.
+    // The engine hangs: metrics and names stay, without delay.
     docker.signal(Signal::STOP);
     let started = std::time::Instant::now();
     for _ in 0..20 {
@@ -493,7 +493,7 @@ fn no_scrape_asks_an_engine_and_none_waits_for_one() {
     assert!(took < Duration::from_secs(10), "{took:?}");
     docker.signal(Signal::CONT);
 
-    // The engine is gone, which is said; the container has gone with it.
+    // The engine is gone, which is exposed; its container is gone, too.
     drop(docker);
     let page = scraped_when("that it is gone", &exporter, |page| up(page) == Some(0.0));
     let age = page.value("strata_engine_cache_age_seconds", &[]);

@@ -1,12 +1,12 @@
-//! Virtual machines of a real libvirt, from the command line to the page: what is said of
-//! them is held against what libvirt, the kernel and the guests themselves say.
+//! Domains of a real libvirt, tested through the command line: metrics are compared with libvirt,
+//! the kernel and the guest systems themselves.
 //!
-//! These tests need root, libvirt, QEMU and the machine of `tests/machine`, whose kernel
-//! the guests boot, and start all by themselves.
+//! These tests need root, libvirt, QEMU and the machine of `tests/machine`, whose kernel the guests
+//! boot, and start everything else themselves.
 
 #![allow(
     clippy::float_cmp,
-    reason = "what libvirt says is copied, not computed"
+    reason = "values are copied from libvirt, not computed"
 )]
 
 use std::{collections::BTreeMap, fs, path::Path, time::SystemTime};
@@ -25,9 +25,8 @@ use rustix::process::{Signal, kill_process};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// What a guest does: on each disk it writes and reads as much as [`DISKS`] says, over the
-/// first interface it has an answer to each ping, over the second to none. Then it stays
-/// busy.
+/// Init script of a guest: it writes and reads as much as [`DISKS`] says on each disk, gets a reply
+/// to every ping on the first interface and to none on the second, then stays busy.
 const WORK: &str = "
 ip addr add 10.77.0.2/24 dev eth0
 ip addr add 10.78.0.2/24 dev eth1
@@ -50,24 +49,23 @@ while :; do
 done
 ";
 
-/// The last thing that it says before that.
+/// The guest's last output before that.
 const DONE: &str = "WORK DONE";
 
-/// A disk, its format, its megabytes, the bytes that are written to it, and those that
-/// are read at least.
+/// A disk, its format, its size in MB, the bytes written to it, and the minimum of bytes read.
 const DISKS: [(&str, &str, u32, f64, f64); 3] = [
     ("vda", "qcow2", 32, 64.0 * 4096.0, 8.0 * 65_536.0),
     ("vdb", "raw", 48, 128.0 * 4096.0, 16.0 * 65_536.0),
     ("vdc", "qcow2", 64, 32.0 * 4096.0, 24.0 * 65_536.0),
 ];
 
-/// What five answers to pings take at least.
+/// Minimum size of five replies to pings.
 const PINGED: f64 = 5.0 * (14.0 + 20.0 + 8.0 + 1000.0);
 
-/// A daemon and three guests: one that runs, one that is paused and one that is off.
+/// A daemon and three domains: running, paused and shut off.
 struct World {
     daemon: LibvirtDaemon,
-    /// What they boot.
+    /// Kernel and initrd.
     _boot: TempDir,
     busy: String,
     paused: String,
@@ -75,7 +73,7 @@ struct World {
 }
 
 impl World {
-    /// `None`, which is said, where that cannot be.
+    /// Starts all of them. Skips the test and returns `None` where that is impossible.
     fn new(name: &str) -> Option<Self> {
         let boot = TempDir::new(&format!("{name}-boot"));
         let kernel = match DomainKernel::new(&boot.0, WORK) {
@@ -86,7 +84,7 @@ impl World {
             Ok(daemon) => daemon,
             Err(what) => return say(what),
         };
-        // Their control groups are not their daemon's alone.
+        // The parent cgroup is shared with other daemons, so names are unique.
         let own = |it: &str| format!("{it}-{}-{name}", std::process::id());
         let world = Self {
             busy: own("busy"),
@@ -144,7 +142,7 @@ impl World {
         said.unwrap_or_else(|error| panic!("{line:?}: {error}"))
     }
 
-    /// Waits until the busy guest has worked, and has reported on its memory.
+    /// Waits until the busy guest has done its work and reported its memory.
     fn worked(&self) {
         wait_until("what a guest does", || {
             let said = fs::read(self.console(&self.busy)).unwrap_or_default();
@@ -155,7 +153,7 @@ impl World {
         });
     }
 
-    /// What `virsh domstats` says of a guest, numbers only; devices by their names.
+    /// Numbers from `virsh domstats` for a domain, with devices by name.
     fn stats(&self, guest: &str) -> BTreeMap<String, f64> {
         let said = self.virsh(&["domstats", "--raw", guest]);
         let pairs = said
@@ -179,7 +177,7 @@ impl World {
         stats
     }
 
-    /// A line of what `virsh dominfo` says.
+    /// A line of `virsh dominfo`.
     fn info(&self, guest: &str, key: &str) -> Option<String> {
         let said = self.virsh(&["dominfo", guest]);
         let mut lines = said.lines().filter_map(|line| line.split_once(':'));
@@ -208,24 +206,24 @@ fn scrape(exporter: &ServerProcess) -> Scrape {
     Scrape::parse(&exporter.metrics_text())
 }
 
-/// Of the domain of this name.
+/// A family's value for the domain of this name.
 fn of(scrape: &Scrape, family: &str, domain: &str) -> Option<f64> {
     scrape.value(family, &[("domain", domain)])
 }
 
-/// Waits for a scrape that is like this.
+/// Waits for a scrape that meets the condition.
 fn scraped_when(what: &str, exporter: &ServerProcess, is_so: impl Fn(&Scrape) -> bool) -> Scrape {
     wait_until(what, || Some(scrape(exporter)).filter(|page| is_so(page)))
 }
 
-/// What time it is, from 1970 on.
+/// Seconds since the Unix epoch.
 fn now() -> f64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.unwrap().as_secs_f64()
 }
 
-/// What is said of each interface, the same by libvirt, and its column in `/proc/net/dev`
-/// of the host, which receives what the guest sends.
+/// Interface metrics, their names in libvirt, and their columns in the host's `/proc/net/dev`. The
+/// host receives what the guest sends.
 const OF_INTERFACES: [(&str, &str, usize); 8] = [
     ("receive_bytes", "rx.bytes", 8),
     ("receive_packets", "rx.pkts", 9),
@@ -237,7 +235,7 @@ const OF_INTERFACES: [(&str, &str, usize); 8] = [
     ("transmit_drops", "tx.drop", 3),
 ];
 
-/// What is said of each disk, the same by libvirt, and in what unit.
+/// Disk metrics, their names in libvirt, and the factor between the units.
 const OF_DISKS: [(&str, &str, f64); 11] = [
     ("read_bytes_total", "rd.bytes", 1.0),
     ("read_requests_total", "rd.reqs", 1.0),
@@ -252,7 +250,7 @@ const OF_DISKS: [(&str, &str, f64); 11] = [
     ("physicalsize_bytes", "physical", 1.0),
 ];
 
-/// What is said of memory, in KiB where libvirt does.
+/// Memory metrics; libvirt reports KiB.
 const OF_MEMORY: [(&str, &str, f64); 13] = [
     ("info_maximum_memory_bytes", "maximum", 1024.0),
     ("info_memory_usage_bytes", "current", 1024.0),
@@ -273,7 +271,7 @@ const OF_MEMORY: [(&str, &str, f64); 13] = [
     ),
 ];
 
-/// CPU time.
+/// CPU time metrics.
 const OF_CPU: [(&str, &str); 3] = [
     ("libvirt_domain_info_cpu_time_seconds_total", "cpu.time"),
     ("libvirt_domain_cpu_user_seconds_total", "cpu.user"),
@@ -281,14 +279,14 @@ const OF_CPU: [(&str, &str); 3] = [
 ];
 
 #[test]
-fn what_is_said_of_guests_is_what_libvirt_and_the_guests_say() {
+fn metrics_match_libvirt_and_guests() {
     let began = now();
     let Some(world) = World::new("said") else {
         return;
     };
     let exporter = world.exporter(&[]);
     world.worked();
-    // The guest reports each second: that must not be in between.
+    // The balloon driver reports every second: no report may fall between the readings.
     let (before, page, after) = wait_until("no report in between", || {
         let before = world.stats(&world.busy);
         let devices = world.daemon.network_devices();
@@ -354,7 +352,7 @@ fn assert_interfaces(
     };
     assert!(bytes("bridged0", "receive") >= PINGED);
     assert!(bytes("bridged0", "transmit") >= PINGED);
-    // It asked who is there, and nobody was.
+    // It sent ARP requests, which nothing answered.
     let (received, sent) = (bytes("alone0", "receive"), bytes("alone0", "transmit"));
     assert!(sent > 0.0 && received < PINGED, "{received} {sent}");
     for way in ["receive", "transmit"] {
@@ -400,7 +398,7 @@ fn assert_memory(page: &Scrape, world: &World, before: &Stats, after: &Stats) {
         let (one, other) = (before[&key] * unit, after[&key] * unit);
         assert_between(&family, of(page, &family, guest), one, other, 0.0);
     }
-    // Pages come and go.
+    // Resident pages change all the time.
     let rss = "libvirt_domain_memory_stats_rss_bytes";
     let [one, other] = [before, after].map(|stats| stats["balloon.rss"] * 1024.0);
     assert_between(rss, of(page, rss, guest), one, other, 16.0 * MIB);
@@ -433,7 +431,7 @@ fn assert_cpu(page: &Scrape, guest: &str, before: &Stats, after: &Stats) {
         assert_between(family, said, one, other, 1e-6);
     }
     for (family, key, rounded) in [
-        // libvirt adds up ticks of user and of system time.
+        // libvirt adds user and system time in ticks.
         (
             "libvirt_domain_vcpu_time_seconds_total",
             "vcpu.0.time",
@@ -498,7 +496,7 @@ fn assert_states(page: &Scrape, world: &World, began: f64) {
             assert_eq!(of(page, family, guest).is_some(), is_on, "{family} {guest}");
         }
         if is_on {
-            // By the kernel's clock for files, which lags a tick.
+            // By the kernel's coarse file clock, which lags by up to a tick.
             let started = of(page, "libvirt_domain_start_time_seconds", guest).unwrap();
             assert!((began - 0.1..now()).contains(&started), "{guest}");
             let uptime = of(page, "libvirt_domain_uptime_seconds", guest).unwrap();
@@ -531,11 +529,11 @@ fn assert_states(page: &Scrape, world: &World, began: f64) {
     }
 }
 
-/// The control group that libvirt made for the guest has its name.
+/// The cgroup that libvirt created for the domain is exposed with the domain's name.
 fn assert_group(exporter: &ServerProcess, world: &World) {
     let pid = world.daemon.domain_pid(&world.busy).unwrap();
     let group = CgroupReader::for_pid(pid.as_raw_nonzero().get().unsigned_abs());
-    // There may be more groups inside.
+    // It may contain nested cgroups.
     let is_its = |name: &str| name.contains("qemu") && !name.contains('/');
     let group = match group {
         CgroupReader::V1(root, path) => CgroupReader::V1(root, up_to(Path::new(&path), is_its)),
@@ -553,7 +551,7 @@ fn assert_group(exporter: &ServerProcess, world: &World) {
         after,
         4.0 * MIB,
     );
-    // As libvirt says, too, and again.
+    // CPU time also agrees with libvirt, in the same scrape and in the next.
     for page in [page, scrape(exporter)] {
         let family = "container_cpu_usage_seconds_total";
         let usage = page.value(family, &[("domain", &world.busy), ("id", &group.id())]);
@@ -566,7 +564,7 @@ fn assert_group(exporter: &ServerProcess, world: &World) {
     }
 }
 
-/// The path to the first group with such a name.
+/// The path up to the first component that matches.
 fn up_to(path: &Path, is_its: impl Fn(&str) -> bool) -> String {
     let all = path.ancestors().filter(|it| {
         let name = it.file_name().and_then(|name| name.to_str());
@@ -638,7 +636,7 @@ fn assert_readable(exporter: &ServerProcess) {
 }
 
 #[test]
-fn what_becomes_of_guests_and_of_libvirt_is_seen() {
+fn domain_and_daemon_changes_are_exposed() {
     let Some(mut world) = World::new("becomes") else {
         return;
     };
@@ -677,7 +675,7 @@ fn disks_come_and_go(exporter: &ServerProcess, world: &World) {
     assert_eq!(page.value(family, &disk), None);
     let image = world.daemon.create_disk_image("hot", "raw", 16);
     world.virsh(&["attach-disk", guest, &image, "vdd", "--live"]);
-    // The guest looks for partitions.
+    // The guest reads the partition table.
     let read = wait_until("a disk that is read", || {
         let page = scraped();
         let read = page.value(family, &disk).filter(|read| *read > 0.0)?;
@@ -690,7 +688,7 @@ fn disks_come_and_go(exporter: &ServerProcess, world: &World) {
         });
         of_disks.iter().sum::<f64>()
     };
-    // Whether a slow guest did it in time for virsh does not matter.
+    // virsh may time out if the guest is slow, which does not matter.
     let _done = world.daemon.virsh(&["detach-disk", guest, "vdd", "--live"]);
     let page = wait_until("no such disk", || {
         let page = scraped();
@@ -699,13 +697,13 @@ fn disks_come_and_go(exporter: &ServerProcess, world: &World) {
             .all(|it| page.value(it, &disk).is_none());
         is_gone.then_some(page)
     });
-    // What it counted is in there still.
+    // Totals keep what the removed disk had counted.
     let [read_in_all, ..] = TOTALS.map(|it| of(&page, it, guest).unwrap());
     assert!(read_in_all >= others(&page) + read);
 }
 
-/// By its event: without one it would be seen after five minutes, which is longer than is
-/// waited here.
+/// The change must arrive by its event: the periodic refresh is after five minutes, longer than the
+/// test waits.
 fn descriptions_change(exporter: &ServerProcess, world: &World) {
     let guest = world.busy.as_str();
     world.virsh(&["desc", guest, "--live", "--title", "another title"]);
@@ -789,7 +787,7 @@ fn a_stuck_guest_costs_only_itself(exporter: &ServerProcess, world: &World) {
         others_are_complete(&page);
         (of(&page, stuck, guest) == Some(1.0)).then_some(page)
     });
-    // What its process does not say is not made up.
+    // Metrics that need the process are absent, not invented.
     assert_eq!(
         of(&page, "libvirt_domain_disk_read_bytes_total", guest),
         None
@@ -828,7 +826,7 @@ fn a_daemon_is_restarted(exporter: &ServerProcess, world: &mut World) {
     assert!(page.value(connections, &[]) > before);
 }
 
-/// Waits until there is everything about all guests.
+/// Waits until all metrics of all domains are exposed.
 fn is_all_there(exporter: &ServerProcess, world: &World) -> Scrape {
     scraped_when("all guests", exporter, |page| {
         let running = [&world.busy, &world.paused].iter().all(|guest| {

@@ -1,9 +1,9 @@
-//! Those who read what this exporter says, read it: Prometheus scrapes it, promtool
-//! and Python's strict parser of `OpenMetrics` accept it.
+//! Consumers of the exposition accept it: Prometheus, promtool and Python's strict `OpenMetrics`
+//! parser.
 
 #![allow(
     clippy::float_cmp,
-    reason = "what the kernel says is copied, not computed"
+    reason = "values are copied from the kernel, not computed"
 )]
 
 use std::{
@@ -25,7 +25,7 @@ use crate::support::{
 };
 use strata_exporter::collectors;
 
-/// What the text files of the fixture machines say is their writers'.
+/// Lint findings in the text files of the fixture machines, which have other authors.
 const TOLERATED_IN_FIXTURES: &[(&str, &str, &str)] = &[
     ("", "no help text", "a text file need not say"),
     (
@@ -40,7 +40,7 @@ const TOLERATED_IN_FIXTURES: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Every collector that is built.
+/// Every implemented collector.
 fn all_collectors() -> Vec<String> {
     let built = collectors::ALL.iter().filter(|it| !it.is_planned());
     let mut flags: Vec<String> = built.map(|it| format!("--collector.{}", it.name)).collect();
@@ -49,7 +49,7 @@ fn all_collectors() -> Vec<String> {
 }
 
 #[test]
-fn prometheus_scrapes_it_in_both_formats() {
+fn prometheus_scrapes_both_formats() {
     if !crate::support::is_installed("prometheus") {
         return crate::support::skip("prometheus");
     }
@@ -82,7 +82,7 @@ fn prometheus_scrapes_it_in_both_formats() {
         let up = prometheus.get(&query, "").unwrap();
         assert!(up.contains(",\"1\"]"), "{up}");
     }
-    // Which format it was shows in what is known about the names.
+    // The metadata shows which format was used.
     assert_metadata(&prometheus, "openmetrics", "node_uname", "info");
     assert_metadata(&prometheus, "text", "node_uname_info", "gauge");
     for (name, kind) in [
@@ -94,7 +94,7 @@ fn prometheus_scrapes_it_in_both_formats() {
     }
     assert_metadata(&prometheus, "openmetrics", "node_cpu_seconds", "counter");
 
-    // Not the same second, so that a container may have come in between.
+    // Not scraped in the same second, so a container may have started in between.
     let (open_metrics, text) =
         server_process::wait_until("as many samples in both formats", || {
             let [open_metrics, text] =
@@ -110,7 +110,7 @@ fn prometheus_scrapes_it_in_both_formats() {
         assert_is_kernels(scrape, &before, &after);
     }
 
-    // Prometheus says so when it cannot read something.
+    // Prometheus reports what it cannot parse.
     server_process::wait_until("a complaint", || {
         scrape_warnings(&prometheus, "broken").pop()
     });
@@ -133,7 +133,7 @@ fn assert_metadata(prometheus: &ServerProcess, job: &str, name: &str, kind: &str
     );
 }
 
-/// All that a job of Prometheus' last scraped, without what the job adds.
+/// All series of a job's last scrape, without the labels that the job adds.
 fn federated(prometheus: &ServerProcess, job: &str) -> Scrape {
     let path = format!("/federate?match[]=%7Bjob%3D%22{job}%22%7D");
     let mut scrape = Scrape::parse(&prometheus.get(&path, "").unwrap());
@@ -157,7 +157,7 @@ fn names(scrape: &Scrape) -> BTreeSet<(&str, &Labels)> {
         .collect()
 }
 
-/// What the kernel says of the same things.
+/// The kernel's values for the same metrics.
 struct Kernel {
     memory: f64,
     boot_time: f64,
@@ -211,7 +211,7 @@ fn assert_is_kernels(scrape: &Scrape, before: &Kernel, after: &Kernel) {
     assert_eq!(value("node_filefd_maximum"), after.files);
     let switches = value("node_context_switches_total");
     assert!((before.switches..=after.switches).contains(&switches));
-    // It moves by less than one each five seconds for every task that could run.
+    // It changes by less than one in five seconds for every runnable task.
     let load = value("node_load1");
     assert!(load >= 0.0 && (load - after.load).abs() < 64.0, "{load}");
 
@@ -236,12 +236,12 @@ fn assert_is_kernels(scrape: &Scrape, before: &Kernel, after: &Kernel) {
     assert!((before.received..=after.received).contains(&received.unwrap()));
 }
 
-/// The address of somebody who asks for others, but not for a format.
+/// Address of a proxy that forwards requests without the `Accept` header.
 fn without_accept(target: SocketAddr) -> SocketAddr {
     serve(move |connection| pass_on(connection, target))
 }
 
-/// The address of somebody who has one answer.
+/// Address of a server that always sends this body.
 fn always(body: &'static str) -> SocketAddr {
     serve(move |mut connection| {
         let mut request = BufReader::new(connection.try_clone()?).lines();
@@ -257,13 +257,13 @@ fn always(body: &'static str) -> SocketAddr {
     })
 }
 
-/// Serves one connection after the other for as long as the test runs.
+/// Serves one connection after the other until the test ends.
 fn serve(answer: impl Fn(TcpStream) -> io::Result<()> + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for connection in listener.incoming() {
-            // Whoever asked asks again.
+            // The client tries again after an error.
             connection.and_then(&answer).ok();
         }
     });
@@ -298,13 +298,13 @@ fn promtool_accepts_the_text_format() {
         let tolerated = [TOLERATED_LINTS, TOLERATED_IN_FIXTURES].concat();
         assert_promtool_lint(&page, &tolerated, &path.display().to_string());
     }
-    // But it does look.
+    // promtool does reject invalid input.
     let (code, said) = run_promtool("x{ 1\n");
     assert_eq!(code, Some(1), "{said}");
 }
 
 #[test]
-fn the_strict_parser_reads_every_sample_of_openmetrics() {
+fn strict_parser_reads_every_openmetrics_sample() {
     if !prometheus_tools::has_strict_parser() {
         return crate::support::skip("Debian's python3-prometheus-client");
     }
@@ -314,12 +314,12 @@ fn the_strict_parser_reads_every_sample_of_openmetrics() {
     for (path, page) in golden("openmetrics") {
         assert_strict_parse(&page, &path.display().to_string());
     }
-    // But it does look.
+    // The parser does reject invalid input.
     let (code, said) = run_strict_parser("# TYPE x counter\nx 1\n# EOF\n");
     assert_eq!(code, Some(1), "{said}");
 }
 
-/// The golden files of one format.
+/// Golden files of one format.
 fn golden(extension: &str) -> Vec<(PathBuf, String)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let machines = crate::support::MACHINES.iter();

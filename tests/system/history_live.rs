@@ -1,7 +1,8 @@
-//! What the history says of real containers under a known load, held against what their
-//! control groups counted over the same time.
+//! The history of real containers under a known load, compared with the counters of their cgroups
+//! over the same time.
 //!
-//! These tests need root, Docker, Podman and a static busybox, and start all by themselves.
+//! These tests need root, Docker, Podman and a static busybox, and start everything else
+//! themselves.
 
 use std::{
     fs,
@@ -25,13 +26,13 @@ use serde_json::Value;
 const INTERVAL: Duration = Duration::from_millis(250);
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// A control group that goes before others.
+/// A cgroup with a higher CPU weight than others.
 const FIRST: &str = "strata-first";
 
 /// A busy loop.
 const BUSY: &[&str] = &["sh", "-c", "while :; do :; done"];
 
-/// Does nothing until it is told; then it is busy for two seconds.
+/// Waits for a signal, then is busy for two seconds.
 const BURST: &str = "
 trap : USR1
 sleep 1000 & wait $!
@@ -39,7 +40,7 @@ timeout 2 sh -c 'while :; do :; done'
 touch /done
 sleep 1000";
 
-/// Does nothing until it is told; then it has 64 MiB, until it is told again.
+/// Waits for a signal, then holds 64 MiB until the next signal.
 const HOARD: &str = "
 trap : USR1
 sleep 1000 & wait $!
@@ -57,7 +58,7 @@ fn exporter(dir: &TempDir, engine: &Engine) -> ServerProcess {
     ServerProcess::start_exporter(&flags, &dir.0)
 }
 
-/// What is said of a container: now, and over the last minute.
+/// Values of a container: current, and over the last minute.
 #[derive(Debug)]
 struct Said {
     now: f64,
@@ -67,14 +68,14 @@ struct Said {
 }
 
 impl Said {
-    /// Nothing before it was sampled twice.
+    /// `None` before the second sample.
     fn cpu(exporter: &ServerProcess, name: &str) -> Option<Self> {
         let page = Scrape::parse(&exporter.metrics_text());
         let now = page.value("container_cpu_usage_percent", &[("name", name)])?;
         Self::of(&page, "container_cpu_usage_percent", name, now)
     }
 
-    /// What it has now is in the JSON.
+    /// The current value comes from the JSON API.
     fn memory(exporter: &ServerProcess, name: &str) -> Option<Self> {
         let said = exporter.get(&format!("/api/v1/containers/{name}"), "");
         let said: Value = serde_json::from_str(&said.ok()?).unwrap();
@@ -95,19 +96,19 @@ impl Said {
     }
 }
 
-/// What the JSON says of a container at a path below its own.
+/// JSON at a path below the container's.
 fn json(exporter: &ServerProcess, name: &str, path: &str) -> Value {
     let path = format!("/api/v1/containers/{name}/{path}");
     serde_json::from_str(&exporter.get(&path, "").unwrap()).unwrap()
 }
 
-/// What time it is, from 1970 on.
+/// Seconds since the Unix epoch.
 fn now() -> f64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.unwrap().as_secs_f64()
 }
 
-/// The CPU time that a control group counts, looked at all the while.
+/// Records the CPU time of a cgroup continuously.
 struct Watch {
     is_over: Arc<AtomicBool>,
     thread: JoinHandle<Vec<(f64, f64)>>,
@@ -134,11 +135,11 @@ impl Watch {
     }
 }
 
-/// Times, and the CPU time until then.
+/// Times, and the CPU time up to each.
 struct Watched(Vec<(f64, f64)>);
 
 impl Watched {
-    /// Between two times, in percent of one core.
+    /// CPU use between two times, in percent of one core.
     fn percent(&self, start: f64, end: f64) -> f64 {
         100.0 * (self.until(end) - self.until(start)) / (end - start)
     }
@@ -151,11 +152,12 @@ impl Watched {
     }
 }
 
-/// Is there to remove the group after whoever made it has gone.
+/// Removes the cgroup when dropped, after the engine that created it.
 struct First;
 
 impl First {
-    /// With many tasks on few CPUs each gets less than it may have: these do not.
+    /// Raises the weight: on a machine with many runnable tasks a container would not reach its
+    /// limit.
     fn favour() {
         let root = Path::new("/sys/fs/cgroup");
         let one = root.join("cpu").join(FIRST).join("cpu.shares");
@@ -200,7 +202,7 @@ fn half_a_core_is_fifty_percent() {
     });
     thread::sleep(INTERVAL);
     let watched = watch.end();
-    // A quarter of a second has parts of the tenths of which it may have half.
+    // A sample of 250 ms contains a fraction of the 100 ms quota periods, so it deviates from 50 %.
     assert!(said.minimum <= said.average, "{said:?}");
     assert!(
         (said.average..110.0).contains(&said.peak),
@@ -224,7 +226,7 @@ fn half_a_core_is_fifty_percent() {
 }
 
 #[test]
-fn a_peak_between_two_scrapes_is_in_the_most_of_the_minute() {
+fn peak_between_scrapes_is_in_the_minutes_maximum() {
     let Some(docker) = Engine::docker("peak") else {
         return;
     };
@@ -247,17 +249,17 @@ fn a_peak_between_two_scrapes_is_in_the_most_of_the_minute() {
     });
     let seconds = ended - begun;
     println!("{before:?}, {after:?}: {used} s in {seconds} s");
-    // The intervals in which it was busy are longer than it was by two at most, and by as
-    // much again on a machine that is late. One of them has their mean or more.
+    // The busy intervals together are up to two intervals longer than the busy time, and twice that
+    // on a slow machine. At least one of them reaches their mean.
     let interval = INTERVAL.as_secs_f64();
     let mean = 100.0 * used / (seconds + 4.0 * interval);
     assert!(after.peak >= mean, "{after:?}: {mean} % at least");
-    // What is read may be later than the clock.
+    // The counter may be read later than the clock.
     assert!(after.peak < 150.0, "{after:?}: it has one thread");
     assert!(after.average < after.peak, "{after:?}");
     assert!(after.minimum < 10.0, "{after:?}");
 
-    // One by one: the most is where it was busy.
+    // Sample by sample: the maximum is within the busy time.
     let said = json(&exporter, "peak", "points?last=720");
     let points = said["points"].as_array().unwrap().iter();
     let known = points.filter_map(|it| Some((it["cpu_percent"].as_f64()?, it["time"].as_f64()?)));
@@ -269,7 +271,7 @@ fn a_peak_between_two_scrapes_is_in_the_most_of_the_minute() {
 }
 
 #[test]
-fn memory_is_there_while_it_is_held_and_in_the_most_of_the_minute_after() {
+fn memory_peak_is_in_the_minutes_maximum() {
     let Some(podman) = Engine::podman("hoard") else {
         return;
     };
@@ -286,7 +288,7 @@ fn memory_is_there_while_it_is_held_and_in_the_most_of_the_minute_after() {
     });
     let counted = group.memory();
     println!("{before:?}, {held:?}: {counted} as counted");
-    // What a CPU was given in advance it may give back.
+    // CPUs charge memory in batches and may return a part.
     assert!((held.now - counted).abs() < MIB, "{held:?}: {counted}");
     assert!(held.now < 80.0 * MIB, "{held:?}");
     assert!(held.minimum < 16.0 * MIB, "{held:?}");

@@ -1,8 +1,8 @@
-//! The image of `examples/Containerfile` is built, and what it says of the machine is what
-//! the program says outside.
+//! The image of `examples/Containerfile` is built, and its exporter exposes the same series as the
+//! program outside.
 //!
-//! Its base cannot be fetched by everyone, so the program is not built in there: it is
-//! the static one that `tests/all.sh` builds.
+//! The base image cannot be downloaded everywhere, so the program is not compiled in the image: it
+//! is the static build of `tests/all.sh`.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ use std::{
 
 use crate::support::server_process::{self, ServerProcess, TempDir};
 
-/// How the Containerfile says to run it.
+/// Options to run it, as documented in the Containerfile.
 const RUN: [&str; 7] = [
     "run",
     "--network=host",
@@ -24,19 +24,18 @@ const RUN: [&str; 7] = [
     "--volume=/:/host:ro,rslave",
 ];
 
-/// What Podman would like is more than some machines have to give.
+/// Replaces defaults of Podman that some machines cannot provide.
 const CONTAINERS_CONF: &str =
     "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n";
 
-/// Collectors whose series do not come and go with what else runs here, nor show more to
-/// root.
+/// Collectors whose series do not depend on other activity on this machine nor on being root.
 const STEADY: &str = "/metrics?collect[]=cpu&collect[]=diskstats&collect[]=loadavg\
                       &collect[]=machine&collect[]=meminfo&collect[]=netstat&collect[]=os\
                       &collect[]=pressure&collect[]=softnet&collect[]=stat&collect[]=timex\
                       &collect[]=uname&collect[]=vmstat";
 
 #[test]
-fn the_image_shows_the_machine_and_not_itself() {
+fn image_shows_the_host_not_the_container() {
     let Some(podman) = Podman::new() else {
         return;
     };
@@ -72,7 +71,7 @@ fn the_image_shows_the_machine_and_not_itself() {
         let wanted = regex::Regex::new(&wanted.replace('{', r"\{").replace('}', r"\}"));
         assert!(wanted.unwrap().is_match(&page), "{page}");
     }
-    // Nobody, with nothing that it may do.
+    // An unprivileged user without capabilities.
     let pid = podman.run(&["inspect", "--format", "{{.State.Pid}}", "strata-image"]);
     let status = fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap();
     let field = |name: &str| {
@@ -85,7 +84,7 @@ fn the_image_shows_the_machine_and_not_itself() {
     assert_eq!(field("NoNewPrivs:"), "1");
 }
 
-/// Names and labels, less those of the exporter itself.
+/// Names and labels, without the exporter's own.
 fn series(page: &str) -> BTreeSet<String> {
     let lines = page.lines().filter(|line| !line.starts_with('#'));
     let lines = lines.filter(|line| {
@@ -100,7 +99,7 @@ fn series(page: &str) -> BTreeSet<String> {
     series
 }
 
-/// Podman with images and containers of its own, and a program to make an image of.
+/// Podman with its own images and containers, and the program to build an image from.
 struct Podman {
     dir: TempDir,
 }
@@ -142,7 +141,7 @@ impl Podman {
             .arg(place("run"))
             .arg("--tmpdir")
             .arg(place("tmp"))
-            // Debian's crun will have none of version 1 with controllers in version 2.
+            // Debian's crun rejects cgroup v1 with controllers in v2.
             .args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"])
             .args(["--events-backend", "none"])
             .args(words)
@@ -163,7 +162,7 @@ impl Drop for Podman {
         let _gone = self
             .command(&["rm", "--force", "--all", "--time=0"])
             .output();
-        // What it mounted to keep images in.
+        // The mount of its image storage.
         let _gone = Command::new("umount")
             .args(["-R", "-l"])
             .arg(self.dir.0.join("root/overlay"))

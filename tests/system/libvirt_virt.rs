@@ -1,11 +1,11 @@
-//! What a build with libvirt's library can do, and that one without it has none of it.
+//! The `virt` feature, which uses libvirt's library, and a build without it.
 
 use std::fs;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_strata_exporter");
 
 #[test]
-fn only_a_build_with_the_feature_needs_the_library() {
+fn library_is_linked_only_with_the_feature() {
     let program = fs::read(PROGRAM).unwrap();
     let names_it = program.windows(10).any(|bytes| bytes == b"libvirt.so");
     assert_eq!(names_it, cfg!(feature = "virt"));
@@ -13,7 +13,7 @@ fn only_a_build_with_the_feature_needs_the_library() {
 
 #[cfg(not(feature = "virt"))]
 #[test]
-fn a_uri_that_takes_the_library_is_an_error_at_the_start() {
+fn uri_that_needs_the_library_is_a_startup_error() {
     for uri in ["test:///default", "qemu+ssh://host/system"] {
         let mut program = std::process::Command::new(PROGRAM);
         program.arg(format!("--libvirt.uri={uri}"));
@@ -46,7 +46,7 @@ mod with {
     };
 
     #[test]
-    fn a_driver_in_the_library_is_scraped() {
+    fn driver_in_the_library_is_scraped() {
         let scratch = TempDir::new("virt-scraped");
         let flags = [
             "--collector.disable-defaults",
@@ -61,7 +61,7 @@ mod with {
         has(r#"libvirt_domain_info_vstate{domain="test"} 1"#);
     }
 
-    /// Defines a guest that finds nothing to boot on its disks.
+    /// Defines a domain that finds nothing to boot on its disks.
     fn define(daemon: &LibvirtDaemon, name: &str, number: u32) {
         let mut disks = String::new();
         for disk in ["vda", "vdb"] {
@@ -113,7 +113,7 @@ mod with {
     }
 
     #[test]
-    fn both_ways_say_the_same_of_the_same_guests() {
+    fn both_clients_return_the_same_domains() {
         let daemon = match LibvirtDaemon::start("virt-same") {
             Ok(daemon) => daemon,
             Err(what) => return skip(what),
@@ -131,13 +131,13 @@ mod with {
                 .find(|line| line.contains("read operations"))?;
             (!reads.trim_end().ends_with(" 0")).then_some(())
         });
-        // From here on it stays as it is.
+        // From here on its statistics do not change.
         daemon.virsh(&["suspend", "a \"b\""]).unwrap();
 
         let runtime = Runtime::new().unwrap();
         let socket = daemon.socket("libvirt-sock-ro").display().to_string();
         let ours = libvirt(&socket, &runtime);
-        // Our own client does not know the transport in capitals.
+        // Only the library accepts the transport in capitals.
         let theirs = libvirt(&format!("qemu+UNIX:///system?socket={socket}"), &runtime);
         let (first, between, last) = (fetch(&ours), fetch(&theirs), fetch(&ours));
         assert_eq!(first.connection.versions, between.connection.versions);
@@ -172,7 +172,7 @@ mod with {
         );
     }
 
-    /// What is said between two answers lies between them; what does not move is equal.
+    /// Counters in between must lie between the first and the last; constant values must be equal.
     fn same(first: &Domain, between: &Domain, last: &Domain) {
         let times = |domain: &Domain| {
             let CpuTimes { time, user, system } = domain.stats.cpu;

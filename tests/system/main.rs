@@ -1,7 +1,10 @@
-//! Tests on the real system: Docker, Podman, libvirt with guests, Chromium, Prometheus, a
-//! cgroup v2 machine in QEMU, faults and load. Most need root.
+//! Tests on the real system: Docker, Podman, libvirt with domains, Chromium, Prometheus, a cgroup
+//! v2 machine in QEMU, faults and load. Most need root.
 
-#![allow(clippy::disallowed_methods, reason = "tests read files as they are")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests read and write files directly"
+)]
 
 mod compare;
 mod container_boards;

@@ -1,6 +1,7 @@
-//! `cargo deb` packs the program, its units, its settings and what is to be read about it.
+//! `cargo deb` packages the program, its units, its settings and its documents.
 //!
-//! That it installs, starts and goes away is seen in the machine of `tests/v2_machine`.
+//! Installing, starting and removing the package is tested in the machine of
+//! `tests/system/v2_machine`.
 
 use std::process::Command;
 
@@ -22,7 +23,7 @@ const FILES: &[&str] = &[
 ];
 
 #[test]
-fn the_package_has_everything_and_starts_the_service() {
+fn package_is_complete_and_starts_the_service() {
     let dir = TempDir::new("package");
     let Some(package) = deb_package::build(&dir.0) else {
         return;
@@ -50,7 +51,7 @@ fn the_package_has_everything_and_starts_the_service() {
     assert_eq!(field("Package").trim(), "strata-exporter");
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(field("Version").trim(), format!("{version}-1"));
-    // Of the machine that it was built on; nothing of libvirt's.
+    // The build machine's libc; libvirt's library is not a dependency.
     assert!(field("Depends").contains("libc6 (>= "));
     assert!(!field("Depends").contains("libvirt"));
 

@@ -1,6 +1,6 @@
-//! The page in a browser, with containers of a real Docker.
+//! The status page in a browser, with containers of a real Docker.
 //!
-//! Pictures of what was seen are left in `target/tmp/page`, for people to look at.
+//! Screenshots are left in `target/tmp/page`, for review.
 
 use std::{fs, path::PathBuf};
 
@@ -25,7 +25,7 @@ fn exporter(engine: &Engine, dir: &TempDir) -> ServerProcess {
     ServerProcess::start_exporter(&flags, &dir.0)
 }
 
-/// The names in the table of containers that are seen, of those that begin so.
+/// Visible names in the table of containers that have this prefix.
 fn names(browser: &Browser) -> Vec<String> {
     let all = browser.execute(NAMES);
     let all = all
@@ -52,7 +52,7 @@ fn pictures() -> PathBuf {
 }
 
 #[test]
-fn the_page_shows_what_comes_and_goes_and_sorts_and_filters_it() {
+fn container_table_updates_sorts_and_filters() {
     let Some(browser) = Browser::start("live") else {
         return;
     };
@@ -79,7 +79,7 @@ fn the_page_shows_what_comes_and_goes_and_sorts_and_filters_it() {
         is_true(&browser.execute(values))
     });
 
-    // By the keyboard.
+    // With the keyboard.
     browser.execute(
         "document.querySelector('[data-table=containers] [data-cell=cpu] button').focus()",
     );
@@ -126,7 +126,7 @@ fn the_page_shows_what_comes_and_goes_and_sorts_and_filters_it() {
 }
 
 #[test]
-fn a_plot_goes_on_while_it_is_looked_at() {
+fn plot_is_refreshed_while_displayed() {
     let Some(browser) = Browser::start("plot") else {
         return;
     };
@@ -162,7 +162,7 @@ fn a_plot_goes_on_while_it_is_looked_at() {
 }
 
 #[test]
-fn without_a_script_the_page_is_whole() {
+fn page_is_complete_without_script() {
     let Some(browser) = Browser::start("plain") else {
         return;
     };
@@ -182,7 +182,7 @@ fn without_a_script_the_page_is_whole() {
         let root = &page["root"]["nodeId"];
         let html = browser.send_cdp_command("DOM.getOuterHTML", &json!({"nodeId": root}));
         let html = html["outerHTML"].as_str().unwrap();
-        // What only the script can do is not offered.
+        // Controls that need the script are absent.
         assert!(!html.contains("<button"));
         assert!(html.contains("<p class=\"filter\" hidden"));
         let row = html.contains(">page-busy</a>");

@@ -1,7 +1,7 @@
-//! The manners of the page, in a browser and with containers of a real Docker: whom it asks
-//! and how often, whether it lets people read, and whether it needs a script.
+//! Behaviour of the status page in a browser, with containers of a real Docker: which requests it
+//! sends and how often, whether it is readable, and whether it needs the script.
 //!
-//! Pictures of whole pages are left in the directory that `STRATA_TEST_SHOTS` names.
+//! Screenshots of whole pages are left in the directory that `STRATA_TEST_SHOTS` names.
 
 use std::{env, path::Path};
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 const BUSY: &[&str] = &["sh", "-c", "while :; do :; done"];
 
-/// The rows of containers of ours that are seen: name, image, state, restarts.
+/// Visible rows of the test's containers: name, image, state, restarts.
 const ROWS: &str = "
 const rows = [...document.querySelectorAll('[data-table=containers] tbody tr')];
 const texts = rows.filter((row) => row.checkVisibility()).map((row) =>
@@ -22,7 +22,7 @@ const texts = rows.filter((row) => row.checkVisibility()).map((row) =>
         row.querySelector(`[data-cell=${cell}]`).textContent.trim()).join(' | '));
 return texts.filter((text) => text.startsWith('manners-')).sort();";
 
-/// Texts that are hard to read, by the rule of WCAG: below 4.5 to 1.
+/// Texts with a WCAG contrast ratio below 4.5:1.
 const FAINT: &str = "
 const parts = (color) => color.match(/[\\d.]+/g).map(Number);
 const linear = (part) => part <= 10 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4;
@@ -45,7 +45,7 @@ while (texts.nextNode()) {
 }
 return [...faint];";
 
-/// What reaches over the right edge of the page, but what is scrolled by itself.
+/// Elements beyond the right edge of the page, except inside scrollable ones.
 const TOO_WIDE: &str = "
 const edge = document.documentElement.clientWidth;
 if (document.documentElement.scrollWidth <= edge) return [];
@@ -53,7 +53,7 @@ return [...document.querySelectorAll('body *')]
     .filter((it) => !it.closest('.scroll, pre') && it.getBoundingClientRect().right > edge + 1)
     .map((it) => it.outerHTML.slice(0, 120)).concat('the page');";
 
-/// Has what moves without having been told to be remembered from here on.
+/// Records layout shifts that no recent input has caused.
 const WATCH_SHIFTS: &str = "
 window.shifts = [];
 new PerformanceObserver((list) => {
@@ -108,7 +108,7 @@ impl Scene {
         said.unwrap_or_else(|error| panic!("{script}: {error}"))
     }
 
-    /// Asked so far, all of this exporter: their paths.
+    /// Paths requested so far; all must be on this exporter.
     fn requests(&self) -> Vec<String> {
         let base = format!("http://{}", self.exporter.address);
         let all = self.browser.requested_urls().into_iter();
@@ -119,7 +119,7 @@ impl Scene {
         paths.collect()
     }
 
-    /// Keeps a picture of all of the page, if anyone wants to see it.
+    /// Saves a screenshot of the whole page if a directory is set.
     fn keep(&self, name: &str) {
         if let Some(dir) = env::var_os("STRATA_TEST_SHOTS") {
             let file = Path::new(&dir).join(format!("{name}.png"));
@@ -134,7 +134,7 @@ fn polls(requests: &[String]) -> usize {
 }
 
 #[test]
-fn what_starts_is_there_within_two_polls_and_nothing_else_moves() {
+fn new_container_appears_within_two_polls_without_shifts() {
     let Some(scene) = Scene::start("polls") else {
         return;
     };
@@ -164,7 +164,7 @@ fn what_starts_is_there_within_two_polls_and_nothing_else_moves() {
 }
 
 #[test]
-fn what_is_typed_and_clicked_is_found_and_a_plot_moves() {
+fn filter_links_and_live_plots_work() {
     let Some(scene) = Scene::start("clicks") else {
         return;
     };
@@ -193,7 +193,7 @@ fn what_is_typed_and_clicked_is_found_and_a_plot_moves() {
         (scene.browser.execute(drawn) == true).then_some(())
     });
     scene.browser.execute(WATCH_SHIFTS);
-    // What people see, not only what is asked for.
+    // The rendered image, not only its address.
     let picture = || scene.browser.element_screenshot(".plots img");
     let first = wait_until("a plot that is all drawn", || {
         let drawn = picture();
@@ -210,7 +210,7 @@ fn what_is_typed_and_clicked_is_found_and_a_plot_moves() {
 }
 
 #[test]
-fn every_page_can_be_read_in_both_themes_on_desks_and_phones() {
+fn pages_are_readable_in_both_themes_on_desktop_and_phone() {
     let Some(scene) = Scene::start("themes") else {
         return;
     };
@@ -234,7 +234,7 @@ fn every_page_can_be_read_in_both_themes_on_desks_and_phones() {
             }
         }
     }
-    // All of it came from here. That there is no such container is no fault of the page's.
+    // All requests went to this exporter. The 404 of the missing container is expected.
     scene.requests();
     let complaints = scene.browser.console_errors();
     let others = complaints.iter().filter(|it| !it.contains("manners-none"));
@@ -242,12 +242,12 @@ fn every_page_can_be_read_in_both_themes_on_desks_and_phones() {
 }
 
 #[test]
-fn without_a_script_there_are_the_same_rows_links_and_plots() {
+fn page_without_script_has_the_same_rows_links_and_plots() {
     let Some(scene) = Scene::start("plain") else {
         return;
     };
     scene.open("/");
-    // By the script as it made them of the first poll's answer.
+    // The rows as the script created them from the first poll.
     let mut asked = Vec::new();
     wait_until("two polls", || {
         asked.extend(scene.requests());

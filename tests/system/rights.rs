@@ -1,7 +1,7 @@
-//! What this program does, and what it may: on a machine with a Docker, a container, a
-//! libvirt and a guest, with all collectors, as root, in the sandbox and as nobody.
+//! Privileges that the exporter uses and needs: on a machine with Docker, a container, libvirt and
+//! a domain, with all collectors, as root, in the sandbox and as an unprivileged user.
 //!
-//! These tests need root, Docker, libvirt and strace, and start all by themselves.
+//! These tests need root, Docker, libvirt and strace, and start everything else themselves.
 
 use std::{
     collections::BTreeSet,
@@ -29,7 +29,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
 const NOBODY: u32 = 65_534;
 const CONTAINER: &str = "seen";
 
-/// Switches that are off and read more than their collectors do otherwise.
+/// Flags that are off by default and make collectors read more.
 const SWITCHES: &[&str] = &[
     "--collector.container_network.advanced-tcp",
     "--collector.container_network.tcp",
@@ -41,17 +41,17 @@ const SWITCHES: &[&str] = &[
     "--collector.systemd.private",
     "--libvirt.jobs",
 ];
-/// Those that look into processes of others.
+/// Flags that make collectors look into other processes.
 const TRACING: &[&str] = &[
     "--collector.container_processes.referenced",
     "--collector.container_processes.sockets",
 ];
 
-/// Containers of another test that come and go would be told by one exporter and not by
-/// another that was started later.
+/// Containers of a concurrent test could be seen by one exporter and not by another that was
+/// started later.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// What there is to see.
+/// An engine with a container and a daemon with a domain.
 struct World {
     engine: Engine,
     daemon: LibvirtDaemon,
@@ -61,7 +61,7 @@ struct World {
 }
 
 impl World {
-    /// `None`, which is said, where that cannot be.
+    /// Starts all of them. Skips the test and returns `None` where that is impossible.
     fn new(name: &str) -> Option<Self> {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = Engine::docker(name)?;
@@ -80,7 +80,7 @@ impl World {
         let dir = TempDir::new(&format!("rights-{name}"));
         let open = fs::Permissions::from_mode(0o755);
         fs::set_permissions(&dir.0, open).unwrap();
-        // Where the binary is, others may have no right to go.
+        // An unprivileged user may have no access to the directory of the binary.
         fs::copy(BINARY, dir.0.join("strata_exporter")).unwrap();
         Some(Self {
             engine,
@@ -91,7 +91,7 @@ impl World {
         })
     }
 
-    /// Everything on.
+    /// Enables everything.
     fn flags(&self, more: &[&str]) -> Vec<String> {
         let built = collectors::ALL.iter().filter(|it| !it.is_planned());
         let mut flags: Vec<_> = built
@@ -116,7 +116,7 @@ impl World {
         ServerProcess::start_and_wait_for_path(command, &self.dir.0, "/-/healthy")
     }
 
-    /// Waits until it knows the container and the guest.
+    /// Waits until the exporter knows the container and the domain.
     fn knows_all(&self, exporter: &ServerProcess) {
         wait_until("a container and a guest", || {
             let page = Scrape::parse(&exporter.metrics_text());
@@ -133,7 +133,7 @@ type Series = BTreeSet<(String, Labels)>;
 fn series(exporter: &ServerProcess) -> Series {
     let page = Scrape::parse(&exporter.metrics_text()).series.into_iter();
     let series = page.flat_map(|(name, of)| of.into_keys().map(move |it| (name.clone(), it)));
-    // Which say what differs, and what each process and thread does at this moment.
+    // The first shows the sandbox itself, the others the momentary state of threads.
     let unsteady = [
         "strata_sandbox_info",
         "node_processes_state",
@@ -145,7 +145,7 @@ fn series(exporter: &ServerProcess) -> Series {
 }
 
 #[test]
-fn the_sandbox_hides_no_series() {
+fn sandbox_hides_no_series() {
     let Some(world) = World::new("sandbox") else {
         return;
     };
@@ -161,8 +161,8 @@ fn the_sandbox_hides_no_series() {
     if page.value("strata_sandbox_info", &[landlock]).is_none() {
         return skip("a kernel with Landlock of version 6");
     }
-    // What was there all the time, against what was there at any time. Containers of others
-    // come and go meanwhile, and each exporter needs two looks for what it computes of them.
+    // Series in both scrapes of one exporter must be in a scrape of the other. Containers of others
+    // come and go meanwhile, and each exporter needs two scrapes for computed values.
     let mut differing = Vec::new();
     for _ in 0..10 {
         let (before, inside) = (series(&free), series(&locked));
@@ -183,7 +183,7 @@ fn the_sandbox_hides_no_series() {
     }
     assert!(differing.is_empty(), "{differing:#?}");
 
-    // What the engine has to say later is heard from inside.
+    // Later engine events still arrive in the sandbox.
     world.engine.run(&["rename", CONTAINER, "renamed"]);
     wait_until("news of the engine", || {
         let page = Scrape::parse(&locked.metrics_text());
@@ -192,7 +192,7 @@ fn the_sandbox_hides_no_series() {
 }
 
 #[test]
-fn landlock_is_left_out_where_flags_look_into_processes() {
+fn landlock_is_omitted_if_flags_read_other_processes() {
     let dir = TempDir::new("rights-tracing");
     let mut flags = vec!["--sandbox=auto", "--collector.container_processes"];
     flags.extend(TRACING);
@@ -214,7 +214,7 @@ fn landlock_is_left_out_where_flags_look_into_processes() {
     assert!(said.contains("--sandbox=strict: no Landlock: "), "{said}");
 }
 
-/// A file system in a directory that is closed to others.
+/// A file system in a directory that other users cannot enter.
 struct Closed(PathBuf);
 
 impl Closed {
@@ -237,11 +237,11 @@ impl Drop for Closed {
 }
 
 #[test]
-fn each_missing_right_costs_what_the_check_names_and_nothing_else() {
+fn missing_rights_cost_exactly_what_check_reports() {
     let Some(world) = World::new("nobody") else {
         return;
     };
-    // A mount that the process of number 1 does not see is none.
+    // The exporter reads the mounts of process 1.
     let closed = Closed::below(&world.dir.0);
     let private = fs::Permissions::from_mode(0o600);
     fs::set_permissions(world.libvirt(), private).unwrap();
@@ -279,7 +279,7 @@ fn each_missing_right_costs_what_the_check_names_and_nothing_else() {
     let before = series(&root);
     let inside = [series(&nobody), series(&nobody)].concat_sets();
     let after = series(&root);
-    // Names and images are lost with the engine, which is named, and all else stays.
+    // Without the engine, names and images are missing, as `check` reports; all else stays.
     let nameless = |(name, labels): &(String, Labels)| {
         let lost = |label: &str| {
             label == "name"
@@ -297,7 +297,7 @@ fn each_missing_right_costs_what_the_check_names_and_nothing_else() {
     let inside: Series = inside.iter().map(nameless).collect();
     let always = before.intersection(&after).map(nameless);
     let hidden: Series = always.filter(|it| !inside.contains(it)).collect();
-    // Its account of itself.
+    // The exporter's own metrics.
     let own = ["strata_", "node_scrape_collector_", "process_", "promhttp_"];
     let hidden = hidden
         .iter()
@@ -305,7 +305,7 @@ fn each_missing_right_costs_what_the_check_names_and_nothing_else() {
     let unnamed: BTreeSet<_> = hidden.clone().filter(|(name, _)| !is_named(name)).collect();
     assert!(unnamed.is_empty(), "{unnamed:#?}\n{rights}");
     let hidden: BTreeSet<&str> = hidden.map(|(name, _)| name.as_str()).collect();
-    // That something was hidden by each of them.
+    // Each missing right did hide something.
     let files = ["slabinfo"].map(|file| Path::new("/proc").join(file).exists());
     for (is_there, family) in [
         (files[0], "node_slabinfo_objects"),
@@ -322,7 +322,7 @@ fn each_missing_right_costs_what_the_check_names_and_nothing_else() {
     assert!(rights.contains(closed.0.to_str().unwrap()), "{rights}");
 }
 
-/// Sets as one.
+/// The union of sets.
 trait ConcatSets {
     fn concat_sets(self) -> Series;
 }
@@ -333,7 +333,7 @@ impl<const N: usize> ConcatSets for [Series; N] {
     }
 }
 
-/// What is traced: whatever starts, changes or reaches something.
+/// Traced system calls: those that start, change or connect to something.
 const CALLS: &str = "execve,execveat,fork,vfork,clone,clone3,ptrace,kill,\
     process_vm_readv,process_vm_writev,mount,umount2,\
     open,openat,openat2,creat,truncate,ftruncate,unlink,unlinkat,rename,renameat,renameat2,\
@@ -341,11 +341,11 @@ const CALLS: &str = "execve,execveat,fork,vfork,clone,clone3,ptrace,kill,\
     chown,fchown,lchown,fchownat,utimensat,setxattr,fsetxattr,removexattr,memfd_create,\
     socket,connect,bind,sendto,sendmsg,sendmmsg";
 
-/// A program that is traced from its start to its end.
+/// A program that is traced from start to end.
 fn trace(world: &World, log: &str) -> (PathBuf, Command) {
     let log = world.dir.0.join(log);
     let mut command = Command::new("strace");
-    // As a grandchild, so that the child is who is traced.
+    // strace runs as a grandchild, so that the child's PID is the traced program's.
     command
         .args(["-D", "-f", "-q", "-s", "256", "-e", "signal=none", "-o"])
         .arg(&log)
@@ -354,7 +354,7 @@ fn trace(world: &World, log: &str) -> (PathBuf, Command) {
     (log, command)
 }
 
-/// The calls that were made, in order, without numbers of threads.
+/// System calls in order, without thread IDs.
 fn calls(log: &Path) -> Vec<String> {
     let text = wait_until("the end of a trace", || {
         let text = fs::read_to_string(log).ok()?;
@@ -373,7 +373,7 @@ fn calls(log: &Path) -> Vec<String> {
 }
 
 #[test]
-fn nothing_is_started_written_or_reached_but_what_is_named() {
+fn starts_writes_and_connects_only_to_configured_paths() {
     if !is_installed("strace") {
         return skip("strace");
     }
@@ -407,7 +407,7 @@ fn nothing_is_started_written_or_reached_but_what_is_named() {
         "/api/v1/host/history",
         "/api/v1/openapi.json",
     ] {
-        // What is no page is an answer, too.
+        // Error responses count, too.
         let _answer = exporter.get(path, "*/*");
     }
     let pid = i32::try_from(exporter.pid()).unwrap();
@@ -440,13 +440,13 @@ fn nothing_is_started_written_or_reached_but_what_is_named() {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .status();
-        // A check of this machine may well find something.
+        // `check` of this machine may report problems.
         assert!(matches!(ended.unwrap().code(), Some(0 | 1)), "{task}");
         allowed.assert_holds_for(&calls_of(&log));
     }
 }
 
-/// Those of a program that may have ended with 1.
+/// System calls of a program that may have exited with 1.
 fn calls_of(log: &Path) -> Vec<String> {
     let text = wait_until("the end of a trace", || {
         let text = fs::read_to_string(log).ok()?;
@@ -456,23 +456,23 @@ fn calls_of(log: &Path) -> Vec<String> {
     calls(log)
 }
 
-/// What is named, and so may be written to or connected to.
+/// Configured paths, which may be written or connected to.
 struct Allowed {
-    /// `--census.state-directory`: the id is written to a draft, once, and gets its name by a
-    /// link, so that it is there whole or not at all.
+    /// `--census.state-directory`: the ID is written to a temporary file once and gets its name by
+    /// link(2), so it is complete or missing.
     state: String,
-    /// `--web.listen-address=unix:`: made by bind(2), and removed when the exporter ends.
+    /// `--web.listen-address=unix:`: created by bind(2) and removed at exit.
     own: String,
     /// `--engine.socket` and `--libvirt.uri`.
     sockets: Vec<String>,
 }
 
-/// Sockets that are connected to and are in no flag.
+/// Sockets that are used without a flag that names them.
 const REACHED: &[&str] = &[
-    // The system's bus, for the collectors systemd and logind.
+    // The system bus, for the collectors systemd and logind.
     "/run/dbus/system_bus_socket",
     "/var/run/dbus/system_bus_socket",
-    // systemd's own, for --collector.systemd.private.
+    // systemd's private socket, for `--collector.systemd.private`.
     "/run/systemd/private",
 ];
 
@@ -488,7 +488,7 @@ impl Allowed {
 
     fn allows(&self, name: &str, arguments: &str) -> bool {
         match name {
-            // To read: each flag of another kind has its name.
+            // Only for reading: other access modes have their own flags.
             "open" | "openat" => {
                 let writes = ["O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_APPEND"];
                 let is_written = writes.iter().any(|flag| arguments.contains(flag));
@@ -506,7 +506,7 @@ impl Allowed {
             }
             "socket" => {
                 let kinds = ["AF_UNIX, ", "AF_NETLINK, "];
-                // To listen on.
+                // Listening sockets.
                 let listens = ["AF_INET, SOCK_STREAM", "AF_INET6, SOCK_STREAM"];
                 let mut all = kinds.iter().chain(&listens);
                 all.any(|kind| arguments.starts_with(kind))
@@ -521,17 +521,17 @@ impl Allowed {
                     || REACHED.iter().any(|it| path(it))
                     || self.sockets.iter().any(|it| path(it))
             }
-            // To whom it is connected, never to an address.
+            // Only to the connected peer, never to an address.
             "sendto" => arguments.contains(", NULL, 0") || arguments.contains("AF_NETLINK"),
             "sendmsg" => arguments.contains("msg_name=NULL") || arguments.contains("AF_NETLINK"),
-            // All else that is traced.
+            // All other traced calls.
             _ => false,
         }
     }
 }
 
 #[test]
-fn what_is_not_allowed_is_seen() {
+fn forbidden_calls_are_detected() {
     let allowed = Allowed {
         state: "/state".to_owned(),
         own: "/own".to_owned(),

@@ -1,8 +1,8 @@
-//! Everything around the exporter at once: Prometheus finds it by a file that `targets`
-//! wrote, loads all rules, answers what the boards ask, and fires alerts for what goes wrong
-//! with real containers, a real guest and a real file system.
+//! The whole stack: Prometheus finds the exporter by a file that `targets` wrote, loads all rules,
+//! answers all dashboard queries, and fires alerts for faults of real containers, a real domain and
+//! a real file system.
 //!
-//! It needs root, Docker, libvirt, Prometheus and the machine of `tests/machine`, whose
+//! This test needs root, Docker, libvirt, Prometheus and the machine of `tests/machine`, whose
 //! kernel the guest boots.
 
 use std::{
@@ -29,7 +29,7 @@ use crate::support::{
     skip,
 };
 
-/// What the guest does as long as it lives.
+/// The guest's endless load.
 const WORK: &str = "
 ip link set eth0 up
 while :; do
@@ -39,12 +39,12 @@ while :; do
 done
 ";
 
-/// What a container does as long as it lives: some work, some rest, some bytes.
+/// A container's endless load: some CPU, some sleep, some I/O.
 const WEB: &str = "dd if=/dev/zero of=/file bs=64k count=16 conv=fsync
 while :; do dd if=/dev/zero of=/dev/null bs=64k count=200; sleep 0.2; done";
 
-/// Reads and writes on the disk of the target directory until its shell is killed: the page cache
-/// would answer reads, so that panels about them had no data on a machine with enough memory.
+/// Reads and writes on the disk of the target directory until its shell is killed. The page cache
+/// would answer plain reads, so that panels about them had no data on a machine with enough memory.
 const DISK_LOAD: &str = r#"
 trap 'rm -f "$1"' EXIT
 while :; do
@@ -54,10 +54,10 @@ while :; do
     sleep 0.5
 done"#;
 
-/// When a rule of minutes counts as never to come true, or a rate over one never to be known.
+/// Timeout for rules that need minutes and for rates over minutes.
 const NEVER: Duration = Duration::from_secs(240);
 
-/// Prometheus, and all that it hears of.
+/// Prometheus and everything that it scrapes.
 struct Stack {
     prometheus: ServerProcess,
     exporter: ServerProcess,
@@ -68,14 +68,14 @@ struct Stack {
     _disk_load: DiskLoad,
 }
 
-/// A shell that runs [`DISK_LOAD`] as long as this lives.
+/// A shell that runs [`DISK_LOAD`] until dropped.
 struct DiskLoad(Child);
 
-/// A small file system, mounted as long as this lives: the exporter reads the mounts of
-/// process 1, not its own.
+/// A small file system, mounted in the machine's namespace until dropped, because the exporter
+/// reads the mounts of process 1, not its own.
 struct Disk(PathBuf);
 
-/// A daemon with a guest.
+/// A daemon with a domain.
 struct Guests {
     daemon: LibvirtDaemon,
     _boot: TempDir,
@@ -83,13 +83,13 @@ struct Guests {
 }
 
 #[test]
-fn boards_have_answers_and_what_goes_wrong_is_told() {
+fn boards_have_data_and_faults_fire_alerts() {
     let Some(stack) = Stack::new() else { return };
     stack.assert_rules();
-    // It takes some of their time to go wrong: meanwhile there is something to ask.
+    // The faults take a while to show; meanwhile the dashboards are queried.
     stack.break_things();
     stack.assert_boards();
-    // Of a guest that stands still boards have less to say.
+    // Suspended only now, because a suspended guest has less data for dashboards.
     stack.guests.virsh(&["suspend", &stack.guests.name]);
     for (alert, labels) in [
         ("ContainerOomKilled", r#"name="stack-greedy""#.to_owned()),
@@ -107,13 +107,13 @@ fn boards_have_answers_and_what_goes_wrong_is_told() {
         let firing = format!(r#"ALERTS{{alertstate="firing",alertname="{alert}",{labels}}}"#);
         stack.await_value(&firing, 1.0);
     }
-    // Nothing is told of what is well.
+    // Healthy containers cause no alert.
     let well = r#"ALERTS{alertname=~"Container.*",name="stack-web"}"#;
     assert_eq!(
         prometheus_tools::query_values(&stack.prometheus, well),
         [0.0; 0]
     );
-    // Nor of the exporter, which sees all of that.
+    // The exporter causes no alert either.
     let own = r#"ALERTS{alertname=~"Exporter(Down|CollectorFailed|EngineDown|LibvirtDown)"}"#;
     assert_eq!(
         prometheus_tools::query_values(&stack.prometheus, own),
@@ -129,7 +129,7 @@ fn boards_have_answers_and_what_goes_wrong_is_told() {
 }
 
 impl Stack {
-    /// `None`, which is said, where that cannot be.
+    /// Starts all of it. Skips the test and returns `None` where that is impossible.
     fn new() -> Option<Self> {
         let docker = Engine::docker("stack")?;
         for program in ["prometheus", "python3", "mke2fs", "losetup"] {
@@ -174,7 +174,7 @@ impl Stack {
         Some(stack)
     }
 
-    /// Runs `strata_exporter targets` on the file that Prometheus reads.
+    /// Runs `strata_exporter targets` on Prometheus' target file.
     fn targets(&self, task: &str, flags: &[&str]) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_strata_exporter"));
         command
@@ -199,7 +199,7 @@ impl Stack {
         panic!("never: {promql}: {value}, but {seen:?}; alerts: {alerts}");
     }
 
-    /// All that are in the files are loaded, and none fails on what there is.
+    /// All rules are loaded, and their evaluation does not fail.
     fn assert_rules(&self) {
         let mut written = 0;
         for file in rules::rule_files() {
@@ -227,9 +227,9 @@ impl Stack {
         });
     }
 
-    /// Makes everything happen that is to be told of.
+    /// Causes everything that the alerts should report.
     fn break_things(&self) {
-        // A child of it takes too much, and it lives on.
+        // A child exceeds the memory limit; the container keeps running.
         let greedy = ["sh", "-c", "sleep 5; tail /dev/zero; sleep 9999"];
         self.docker
             .start_container("stack-greedy", &["--memory=32m"], &greedy);
@@ -246,12 +246,12 @@ impl Stack {
         self.disk.fill();
     }
 
-    /// Each question of each board has an answer, but those with a reason not to.
+    /// Every dashboard query returns data, except those listed with a reason.
     fn assert_boards(&self) {
         let dashboards = repo_root().join("dashboards");
         let mut said = String::new();
         let started = Instant::now();
-        // Rates are known after two scrapes, recorded ones later.
+        // Rates need two scrapes, recording rules more time.
         while started.elapsed() < NEVER {
             let mut query = Command::new("python3");
             query.arg(dashboards.join("query.py")).arg("--prometheus");
@@ -270,7 +270,7 @@ impl Stack {
 }
 
 impl Guests {
-    /// Or what this machine lacks for one.
+    /// Fails with the name of what this machine lacks.
     fn new() -> Result<Self, &'static str> {
         let boot = TempDir::new("stack-boot");
         let kernel = DomainKernel::new(&boot.0, WORK)?;
@@ -309,7 +309,7 @@ impl Guests {
 }
 
 impl Disk {
-    /// Or what this machine lacks for one.
+    /// Fails with the name of what this machine lacks.
     fn mount(dir: &Path) -> Result<Self, &'static str> {
         let (image, path) = (dir.join("disk.img"), dir.join("disk"));
         fs::create_dir(&path).unwrap();
@@ -352,7 +352,7 @@ impl Drop for DiskLoad {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // At once, whoever still looks at it.
+        // Lazily, because the exporter may still have it open.
         let _gone = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
@@ -366,7 +366,7 @@ fn exporter(dir: &TempDir, docker: &Engine, guests: &Guests) -> ServerProcess {
     ServerProcess::start_exporter(&flags, &dir.0)
 }
 
-/// Prometheus with all rules, which wait for no longer than a moment.
+/// Prometheus with all rules, whose `for` durations are shortened.
 fn prometheus(dir: &TempDir) -> ServerProcess {
     let rules = dir.0.join("rules");
     fs::create_dir(&rules).unwrap();

@@ -1,8 +1,8 @@
-//! A mount whose server never answers costs its timeout once, and nobody else anything.
+//! A mount whose server never replies costs its timeout once and affects nothing else.
 //!
-//! The servers are FUSE connections that nobody serves: statfs(2) on them waits for
-//! the first word of the protocol. They are mounted in a mount namespace that the
-//! test is started in anew, so that nothing of them is left on the machine.
+//! The servers are FUSE connections that are never served, so statfs(2) waits for the protocol's
+//! first message. They are mounted in a mount namespace in which the test is started again, so
+//! nothing remains on the machine.
 
 use std::{
     collections::BTreeSet,
@@ -19,15 +19,15 @@ use strata_exporter::{
     scrape::{Scraper, Workers},
 };
 
-const NAME: &str = "stuck_mount::a_stuck_mount_costs_its_timeout_once_and_nobody_else_anything";
-/// Set in the test's second life.
+const NAME: &str = "stuck_mount::hanging_mount_costs_its_timeout_once_and_is_isolated";
+/// Set when the test is started again in the namespace.
 const INSIDE: &str = "STRATA_TEST_IN_NAMESPACE";
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// What a scrape may take on a machine with other things to do.
+/// Time limit of a scrape on a busy machine.
 const AT_ONCE: Duration = Duration::from_millis(700);
 
 #[test]
-fn a_stuck_mount_costs_its_timeout_once_and_nobody_else_anything() {
+fn hanging_mount_costs_its_timeout_once_and_is_isolated() {
     if env::var_os(INSIDE).is_some() {
         return inside();
     }
@@ -51,7 +51,7 @@ fn inside() {
         Server::start(&dir.join("stuck b")),
     ];
     let after = Mount::tmpfs(&dir.join("after"));
-    // What process 1 would see, were it in this namespace.
+    // What process 1 would see if it were in this namespace.
     let mountinfo = fs::read("/proc/self/mountinfo").unwrap();
     fs::write(dir.join("proc/1/mountinfo"), mountinfo).unwrap();
 
@@ -103,10 +103,10 @@ fn inside() {
         }
         assert!(took < AT_ONCE, "{took:?}");
     }
-    // One for each stuck mount and one for the rest.
+    // One for each hanging mount, and one for the rest.
     assert!(comes_down_to(3), "{} threads", threads());
 
-    // One server goes away; the mount answers again, with an error of its own.
+    // One server exits; the mount replies again, with an error.
     stuck[0].stop();
     let answers = (0..100).any(|_| {
         std::thread::sleep(Duration::from_millis(20));
@@ -120,7 +120,7 @@ fn inside() {
     assert!(answers, "{}", scrape().0);
     assert!(comes_down_to(2), "{} threads", threads());
 
-    // The other one is taken away altogether.
+    // The other mount is removed.
     stuck[1].stop();
     drop(Mount(dir.join("stuck b")));
     let mountinfo = fs::read("/proc/self/mountinfo").unwrap();
@@ -139,7 +139,7 @@ fn scraper(dir: &Path) -> Scraper {
         format!("--path.procfs={}", dir.join("proc").display()),
         "--collector.disable-defaults".to_owned(),
         "--collector.filesystem".to_owned(),
-        // Not by their types, for the root of a container may be an overlay.
+        // Not selected by type, because a container's root may be an overlay.
         format!(
             "--collector.filesystem.mount-points-include=^{}/",
             dir.display()
@@ -162,14 +162,14 @@ async fn page(scraper: &Scraper) -> String {
     Arc::new(page).encode(Format::Text).unwrap()
 }
 
-/// How many threads this process has for asking.
+/// Number of threads of this process that query mounts.
 fn threads() -> usize {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
     names.filter(|name| name == "statfs\n").count()
 }
 
-/// A thread that was too many may need a moment to end.
+/// Whether the number of threads falls to this; surplus threads end after a moment.
 fn comes_down_to(wanted: usize) -> bool {
     (0..100).any(|_| {
         std::thread::sleep(Duration::from_millis(5));
@@ -177,13 +177,13 @@ fn comes_down_to(wanted: usize) -> bool {
     })
 }
 
-/// A FUSE mount whose server does nothing at all.
+/// A FUSE mount whose server does nothing.
 struct Server(Child);
 
 impl Server {
     fn start(at: &Path) -> Self {
         fs::create_dir_all(at).unwrap();
-        // Without a helper, which would want to start a server.
+        // Without a mount helper, which would try to start a server.
         let script = r#"exec 7<>/dev/fuse &&
             mount -i -t fuse -o fd=7,rootmode=40000,user_id=0,group_id=0 nobody "$0" &&
             echo mounted && read never"#;
@@ -200,7 +200,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // So that a failed test does not leave one behind.
+        // A failed test leaves no process behind.
         let _gone = self.0.kill();
         let _gone = self.0.wait();
     }

@@ -1,4 +1,4 @@
-//! Where panels lie.
+//! Positions of dashboard panels.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{boards, panels};
 
 #[test]
-fn no_panel_lies_over_another_and_none_is_there_twice() {
+fn panels_neither_overlap_nor_repeat() {
     for (name, board) in boards() {
         let mut ids = BTreeSet::new();
         let mut places = Vec::new();

@@ -1,5 +1,5 @@
-//! The rules of Grafana's dashboard-linter, which cannot be had everywhere, and a few more.
-//! What is an exception to one is in `dashboards/lint-exceptions.txt`.
+//! The rules of Grafana's dashboard-linter, reimplemented because it is not packaged everywhere,
+//! and a few more. Exceptions are listed in `dashboards/lint-exceptions.txt`.
 
 use std::{collections::BTreeSet, fmt, fs};
 
@@ -13,7 +13,7 @@ use crate::support::{
     rules::recorded_names,
 };
 
-/// Units that Grafana knows (`valueFormats` of @grafana/data) and that are used here.
+/// Grafana units (`valueFormats` of @grafana/data) in use here.
 const UNITS: &[&str] = &[
     "Bps",
     "bps",
@@ -33,10 +33,10 @@ const UNITS: &[&str] = &[
     "watt",
 ];
 
-/// Functions that make something of a counter.
+/// `PromQL` functions that require a counter.
 const OF_COUNTERS: &[&str] = &["rate", "irate", "increase"];
 
-/// Something that a rule does not like.
+/// A violation of a rule.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Finding {
     rule: &'static str,
@@ -62,7 +62,7 @@ impl Findings {
     }
 }
 
-/// Exceptions to rules: the rule, where, and whether it was met with.
+/// Exceptions: rule, panel pattern, and whether the exception was used.
 fn exceptions() -> Vec<(String, glob::Pattern)> {
     let file = fs::read_to_string(root().join("dashboards/lint-exceptions.txt")).unwrap();
     let lines = file
@@ -79,7 +79,7 @@ fn exceptions() -> Vec<(String, glob::Pattern)> {
 }
 
 #[test]
-fn boards_keep_the_rules_of_the_linter() {
+fn boards_pass_the_linter() {
     let known = MetricCatalog::new(recorded_names());
     let mut findings = Findings::default();
     for (name, board) in boards() {
@@ -221,7 +221,7 @@ fn about_variables(findings: &mut Findings, name: &str, board: &Value) {
             }
         }
     }
-    // Grafana fills them in order.
+    // Grafana evaluates variables in order.
     for (position, variable) in variables.iter().enumerate() {
         let query = variable["query"]["query"].as_str().unwrap_or_default();
         for later in &variables[position..] {
@@ -242,7 +242,7 @@ fn about_panel(findings: &mut Findings, place: &Place<'_>, known: &MetricCatalog
     findings.unless(!title.is_empty(), "panel-title", at, "has none");
     let description = text(&panel["description"]);
     let is_sentence = description.ends_with('.') && description.starts_with(char::is_uppercase);
-    // libvirt is written small.
+    // The name libvirt starts with a lower-case letter.
     let is_sentence = is_sentence || description.starts_with("libvirt");
     findings.unless(is_sentence, "panel-description", at, "no sentence");
     let source = &panel["datasource"]["uid"];
@@ -286,7 +286,7 @@ fn about_panel(findings: &mut Findings, place: &Place<'_>, known: &MetricCatalog
     }
 }
 
-/// Columns have the labels that are asked for, and all of them.
+/// Table columns must be exactly the labels of the query's result.
 fn about_columns(findings: &mut Findings, place: &Place<'_>, known: &MetricCatalog) {
     let transformations = place.panel["transformations"].as_array().unwrap();
     let organize = &transformations.last().unwrap()["options"];
@@ -307,7 +307,7 @@ fn about_columns(findings: &mut Findings, place: &Place<'_>, known: &MetricCatal
         &place.name,
         format!("{columns:?} and {there:?}"),
     );
-    // What is said of a column is said of one that is there.
+    // Two columns must not have the same title.
     let titles: BTreeSet<_> = renamed.values().map(text).collect();
     findings.unless(
         titles.len() == renamed.len(),
@@ -370,7 +370,7 @@ fn about_target(findings: &mut Findings, at: &str, target: &Value, known: &Metri
             );
         }
         if let Some(range) = used.range {
-            // What is to be counted for one look may be counted over all that is shown.
+            // `increase` in an instant query may cover the whole dashboard range.
             let for_all = target["instant"] == true && used.function == Some("increase");
             let is_right = range == RATE_INTERVAL || for_all && range == RANGE;
             findings.unless(is_right, "target-rate-interval", at, format!("{range:?}"));

@@ -1,5 +1,5 @@
-//! The boards in `dashboards/` are what their generator makes, are boards to Grafana, and
-//! ask for what there is.
+//! The dashboards in `dashboards/` match their generator, are valid for Grafana, and query existing
+//! metrics.
 
 mod grid;
 mod linter;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 const PYTHON: &str = "/usr/bin/python3";
 
-/// The boards that there must be, by their files.
+/// File names of the expected dashboards.
 const BOARDS: &[&str] = &[
     "census",
     "containers",
@@ -23,7 +23,8 @@ const BOARDS: &[&str] = &[
     "host",
 ];
 
-/// What `$__rate_interval` and `$__range` are to the rules: as nobody would write them.
+/// Values substituted for `$__rate_interval` and `$__range`: unusual ones, which no expression
+/// contains itself.
 const RATE_INTERVAL: Duration = Duration::from_secs(257);
 const RANGE: Duration = Duration::from_secs(4211);
 
@@ -45,7 +46,7 @@ fn boards() -> BTreeMap<String, Value> {
     boards
 }
 
-/// An expression as Prometheus takes it.
+/// An expression with Grafana's variables replaced, so that Prometheus can parse it.
 fn without_variables(expr: &str) -> String {
     let seconds = |it: Duration| format!("{}s", it.as_secs());
     expr.replace("$__rate_interval", &seconds(RATE_INTERVAL))
@@ -54,7 +55,7 @@ fn without_variables(expr: &str) -> String {
         .replace("$top", "10")
 }
 
-/// A panel and where it is.
+/// A panel and its location.
 struct Place<'a> {
     name: String,
     panel: &'a Value,
@@ -67,7 +68,7 @@ impl Place<'_> {
     }
 }
 
-/// All panels, those in rows that are closed among them; without the rows.
+/// All panels including those in collapsed rows, but not the rows themselves.
 fn panels<'a>(board: &str, model: &'a Value) -> Vec<Place<'a>> {
     let mut places = Vec::new();
     let mut row = "";
@@ -94,7 +95,7 @@ fn text(value: &Value) -> &str {
 }
 
 #[test]
-fn committed_boards_are_what_the_generator_makes() {
+fn committed_boards_match_the_generator() {
     if !Path::new(PYTHON).exists() {
         return skip(PYTHON);
     }

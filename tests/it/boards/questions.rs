@@ -1,4 +1,4 @@
-//! Whether Prometheus takes what boards ask, and `dashboards/query.py`, which asks it.
+//! Dashboard queries are valid `PromQL`, and `dashboards/query.py` runs them all.
 
 use std::{fs, path::Path, process::Command};
 
@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 #[test]
-fn promtool_takes_every_expression() {
+fn promtool_accepts_every_expression() {
     if !is_installed("promtool") {
         return skip("promtool");
     }
@@ -30,7 +30,7 @@ fn promtool_takes_every_expression() {
     }
     assert!(rules.len() > 100);
     let scratch = TempDir::new("boards-promtool");
-    // JSON is YAML.
+    // JSON is valid YAML.
     let file = scratch.0.join("rules.yml");
     let group = json!({ "groups": [{ "name": "boards", "rules": rules }] });
     fs::write(&file, group.to_string()).unwrap();
@@ -43,9 +43,9 @@ fn promtool_takes_every_expression() {
     assert!(said.status.success(), "{why}");
 }
 
-/// Where nothing is scraped nothing has an answer, but what needs none.
+/// Without scrape targets only queries that need no data return a result.
 #[test]
-fn every_question_is_asked_and_what_has_no_answer_is_told() {
+fn query_script_runs_every_query_and_reports_missing_data() {
     if !is_installed("prometheus") || !Path::new(PYTHON).exists() {
         return skip("Prometheus and Python");
     }
@@ -73,7 +73,7 @@ fn every_question_is_asked_and_what_has_no_answer_is_told() {
     assert!((1..10).contains(&answered), "{said}");
     assert!(of("variable").contains(&"host".to_owned()));
 
-    // What is excused is not told, unless there is data where there never is.
+    // An excused query is not reported, unless it is marked `never` and returns data.
     let excused = "may host / CPU / * -- nothing is scraped\n\
                    never host / State / Alerts firing / A -- to see that it is told\n\
                    may host / Nowhere / * -- to see that it is told\n";
@@ -91,7 +91,7 @@ fn every_question_is_asked_and_what_has_no_answer_is_told() {
     assert!(!told("excuse", "host / CPU / *"));
 }
 
-/// What `query.py` says with these excuses, and its exit status.
+/// Output and exit code of `query.py` with these excuses.
 fn questions(prometheus: &ServerProcess, dir: &TempDir, excuses: &str) -> (Option<i32>, Value) {
     let file = dir.0.join("no-data.txt");
     fs::write(&file, excuses).unwrap();
@@ -115,7 +115,7 @@ fn questions(prometheus: &ServerProcess, dir: &TempDir, excuses: &str) -> (Optio
 }
 
 #[test]
-fn excuses_for_missing_data_are_of_questions_that_are_asked() {
+fn excuses_refer_to_existing_queries() {
     let places: Vec<_> = boards()
         .iter()
         .flat_map(|(name, board)| {

@@ -1,4 +1,4 @@
-//! Grafana's own types of boards, as a JSON schema.
+//! Dashboards match Grafana's published TypeScript types, converted to a JSON schema.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -9,7 +9,7 @@ use super::{boards, root};
 use crate::support::{is_installed, skip};
 
 #[test]
-fn boards_are_what_grafanas_types_say() {
+fn boards_match_grafana_types() {
     for program in ["npm", "node"] {
         if !is_installed(program) {
             return skip(program);
@@ -17,7 +17,7 @@ fn boards_are_what_grafanas_types_say() {
     }
     let schema = match schema() {
         Ok(schema) => schema,
-        // Without a network there are none.
+        // npm cannot download the packages without a network.
         Err(why) => return skip(&format!("npm's packages: {why}")),
     };
     let validator = jsonschema::validator_for(&schema).unwrap();
@@ -29,13 +29,13 @@ fn boards_are_what_grafanas_types_say() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // It would say so otherwise.
+    // The schema does reject an unknown option.
     let mut other = boards["host"].clone();
     other["panels"][1]["options"]["colourMode"] = json!("value");
     assert!(!validator.is_valid(&other));
 }
 
-/// Of all that would have to be otherwise, what is furthest inside: of what was meant.
+/// The most deeply nested errors: for `anyOf` they belong to the intended alternative.
 fn deepest(error: &ValidationError<'_>) -> String {
     fn leaves<'a>(error: &'a ValidationError<'a>, found: &mut Vec<&'a ValidationError<'a>>) {
         match error.kind() {
@@ -58,8 +58,8 @@ fn deepest(error: &ValidationError<'_>) -> String {
     said.into_iter().collect::<Vec<_>>().join("\n")
 }
 
-/// The JSON schema of `tests/it/boards/schema/board.ts`, made once; or why npm has not what
-/// makes it.
+/// The JSON schema of `tests/it/boards/schema/board.ts`, built once, or the reason why npm cannot
+/// install its generator.
 fn schema() -> Result<Value, String> {
     let from = root().join("tests/it/boards/schema");
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("board_schema");

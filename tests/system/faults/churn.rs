@@ -1,4 +1,4 @@
-//! Control groups that come and go while the exporter looks for them.
+//! Cgroups that are created and removed while the exporter looks for them.
 
 use super::exporter::{Exporter, Fault, flags, started_by};
 use crate::support::{
@@ -7,11 +7,11 @@ use crate::support::{
 };
 
 const NUMBER: usize = 10_000;
-/// As many are there at any time.
+/// Number of cgroups that exist at any time.
 const AT_ONCE: usize = 50;
 
 #[test]
-fn ten_thousand_groups_that_come_and_go_leave_nothing() {
+fn ten_thousand_short_lived_cgroups_leak_nothing() {
     let (Some(staying), Some(passing)) = (
         SyntheticCgroups::new("staying", 3),
         SyntheticCgroups::new("passing", 0),
@@ -25,7 +25,7 @@ fn ten_thousand_groups_that_come_and_go_leave_nothing() {
         "container_lifecycle",
         "history",
     ];
-    // Pages of ten thousand that went are read slowly.
+    // With the default grace, ten thousand removed cgroups would make pages slow to parse.
     let grace = "--cgroup.grace=2s".to_owned();
     let exporter = Exporter::start(
         started_by(&[]),

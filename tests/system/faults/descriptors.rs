@@ -1,5 +1,5 @@
-//! No more files may be open: others keep connections to the exporter until it has no
-//! descriptor left, and control groups want one each.
+//! File descriptors run out: clients hold connections until the exporter has none left, while each
+//! cgroup needs one.
 
 use std::{net::TcpStream, thread, time::Duration};
 
@@ -11,11 +11,11 @@ use crate::support::{
     synthetic_cgroups::SyntheticCgroups,
 };
 
-/// More than there are files for.
+/// More cgroups than there are descriptors for.
 const NUMBER: usize = 20;
 
 #[test]
-fn who_takes_all_descriptors_costs_nobody_anything() {
+fn descriptor_exhaustion_is_survived() {
     if !is_installed("prlimit") {
         return skip("prlimit");
     }

@@ -1,21 +1,21 @@
-//! A full disk, with all that the exporter has on one: its state, files of text, its log.
+//! A full disk that holds the exporter's state, text files and log.
 
 use super::exporter::{AS_FIRST, Exporter, Fault, flags, made, with_mounts};
 use crate::support::{can_mount, server_process::TempDir};
 
-/// An own file system, with a text on it.
+/// A separate file system with a text file.
 const DISK: &str = "mount -i -t tmpfs -o size=1m ours disk
     mkdir -p disk/state disk/texts
     echo 'good 1' >disk/texts/good.prom";
 const FILL: &str = r#"! dd if=/dev/zero of="$0/disk/much" bs=64k 2>/dev/null
     ! echo 'late 1' >"$0/disk/texts/late.prom" || exit 1"#;
-/// A second one, with nothing kept from an earlier start, that logs where there is no room.
+/// A second one without earlier state, where even the log has no space.
 const FULL: &str = "
     dd if=/dev/zero of=disk/much bs=64k 2>/dev/null || true
     exec 2>disk/log 1>&2";
 
 #[test]
-fn a_full_disk_costs_nothing() {
+fn full_disk_costs_nothing() {
     if !can_mount() {
         return;
     }
@@ -59,7 +59,7 @@ fn a_full_disk_costs_nothing() {
     assert_eq!(page.value("late", &[]), None);
     assert_eq!(id(), before);
 
-    // One that is started there now, where even its log finds no room.
+    // A second exporter, started while the disk is full.
     let script = format!("{AS_FIRST}{DISK}\n{FULL}");
     let other = Exporter::start(with_mounts(&scratch.0, &script, &[]), &flags, &scratch.0);
     let page = other.scrape();

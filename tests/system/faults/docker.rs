@@ -1,5 +1,5 @@
-//! A Docker daemon that starts late, hangs, is killed, is restarted: of its containers the
-//! kernel tells, and the exporter's copy of what the daemon said is kept.
+//! A Docker daemon that starts late, hangs, is killed and is restarted. Its containers are still
+//! read from the kernel, and the cached engine state is kept.
 
 use rustix::process::Signal;
 
@@ -19,7 +19,7 @@ const COLLECTORS: [&str; 4] = [
 const USAGE: &str = "container_memory_usage_bytes";
 
 #[test]
-fn whatever_becomes_of_dockerd_costs_nobody_anything() {
+fn docker_daemon_faults_are_isolated() {
     let Some(later) = Engine::docker_dir("fault") else {
         return;
     };
@@ -27,7 +27,7 @@ fn whatever_becomes_of_dockerd_costs_nobody_anything() {
     let socket = format!("--engine.socket=unix://{}", later.0.join("sock").display());
     let others = "--cgroup.exclude=^/[^d]".to_owned();
     let flags = flags(&COLLECTORS, &[socket, others, SANDBOXED.to_owned()]);
-    // A name that nobody else's container has.
+    // A name that no other test's container has.
     let name = format!("web-{}", std::process::id());
     let is_ours = {
         let name = name.clone();
@@ -92,7 +92,7 @@ fn whatever_becomes_of_dockerd_costs_nobody_anything() {
     });
     exporter.recovers(&well);
 
-    // Its containers end with it, and begin again.
+    // The containers stop with the daemon and are started again.
     let of_running =
         |name: &str, labels: &Labels| labels.contains_key("id") && !name.starts_with("container_l");
     exporter.suffers_while(

@@ -1,4 +1,4 @@
-//! The exporter as a process, looked at from outside while something is wrong.
+//! The exporter's process, observed from outside during a fault.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,57 +15,57 @@ use crate::support::{
     unshare_mounts,
 };
 
-/// How often each exporter is scraped while something is wrong.
+/// Number of scrapes during each fault.
 pub const SCRAPES: usize = 1000;
-/// What memory may grow by from the tenth scrape to the last, for all that an allocator does:
-/// a leak of 10 kB a scrape is more.
+/// Maximum growth of memory between the tenth and the last scrape. It allows for the allocator, but
+/// not for a leak of 10 kB per scrape.
 const GROWTH: u64 = 8 << 20;
 
-/// Lines that it logs wherever it is started.
+/// Number of log lines of every start.
 const START: usize = 2;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_strata_exporter");
 
-/// Collectors that no fault in here is about.
+/// Collectors that no fault affects.
 pub const OTHERS: [&str; 3] = ["loadavg", "meminfo", "stat"];
 
-/// For exporters that ask daemons, which are found again from inside, too.
+/// For exporters that use daemons, because reconnecting must work inside the sandbox, too.
 pub const SANDBOXED: &str = "--sandbox=auto";
 
-/// A series: its name, and its labels.
+/// Name and labels of a series.
 type Series = (String, Labels);
 
 pub struct Exporter {
     pub program: ServerProcess,
-    /// The control groups and the like that are the test's; others come and go.
+    /// Selects the test's own cgroups and the like; others come and go.
     ours: Box<dyn Fn(&Labels) -> bool + Sync>,
-    /// What is in the paths of these.
+    /// Parts of their paths.
     words: Vec<String>,
 }
 
-/// What it said and used before anything was wrong.
+/// Series and resources before the fault.
 pub struct Well {
     pub series: BTreeSet<Series>,
     resources: Resources,
 }
 
-/// What is wrong, and what becomes of it.
+/// A fault and its permitted effects.
 pub struct Fault<'a> {
     pub name: &'a str,
-    /// What the answer keeps, in the words of the table.
+    /// What remains in the exposition, in the words of the docs' table.
     pub stays: &'a str,
     /// Series that may be lost.
     pub costs: &'a (dyn Fn(&str, &Labels) -> bool + Sync),
-    /// Collectors that may not succeed.
+    /// Collectors that may fail.
     pub fails: &'a [&'a str],
-    /// How many threads and descriptors more it may take.
+    /// Permitted additional threads and descriptors.
     pub threads: usize,
     pub fds: usize,
-    /// How many lines may be logged.
+    /// Permitted number of log lines.
     pub log_lines: usize,
-    /// How often the exporter is scraped.
+    /// Number of scrapes.
     pub scrapes: usize,
-    /// Whether it was there when the exporter was started.
+    /// Whether the fault existed when the exporter was started.
     pub from_start: bool,
 }
 
@@ -85,7 +85,7 @@ impl Default for Fault<'_> {
     }
 }
 
-/// A command line: these collectors besides those that nothing is about, and these flags.
+/// Command line with these collectors, the unaffected ones, and these flags.
 pub fn flags(collectors: &[&str], others: &[String]) -> Vec<String> {
     let all = collectors.iter().chain(&OTHERS);
     let mut line = vec!["--collector.disable-defaults".to_owned()];
@@ -94,10 +94,10 @@ pub fn flags(collectors: &[&str], others: &[String]) -> Vec<String> {
     line
 }
 
-/// Has the exporter, which looks at the mounts of process 1, look at its own.
+/// Makes the exporter, which reads the mounts of process 1, read its own mounts instead.
 pub const AS_FIRST: &str = "mount --bind /proc/$$ /proc/1\n";
 
-/// The exporter's program with mounts of its own, which a script makes in a directory.
+/// The exporter's program in its own mount namespace, which a script sets up in a directory.
 pub fn with_mounts(dir: &Path, script: &str, prefix: &[&str]) -> Command {
     let script = format!("cd \"$0\"\n{script}\ncd /\nexec \"$@\"");
     let mut command = unshare_mounts();
@@ -106,7 +106,7 @@ pub fn with_mounts(dir: &Path, script: &str, prefix: &[&str]) -> Command {
     command
 }
 
-/// The exporter's program, started by another.
+/// The exporter's program, started by another program.
 pub fn started_by(prefix: &[&str]) -> Command {
     let mut words = prefix.iter().copied().chain([PROGRAM]);
     let mut command = Command::new(words.next().unwrap());
@@ -125,7 +125,7 @@ impl Exporter {
         }
     }
 
-    /// Of what is told of control groups only this is looked at.
+    /// Restricts the compared cgroups to these.
     pub fn looking_at(
         mut self,
         word: String,
@@ -136,7 +136,7 @@ impl Exporter {
         self
     }
 
-    /// A script that runs in its mounts.
+    /// A script that runs in the exporter's mount namespace.
     pub fn beside(&self, dir: &Path, script: &str) -> Command {
         let mut command = Command::new("nsenter");
         let pid = self.program.pid().to_string();
@@ -145,7 +145,7 @@ impl Exporter {
         command
     }
 
-    /// Runs it to its end, which must be a good one.
+    /// Runs such a script, which must succeed.
     pub fn run_beside(&self, dir: &Path, script: &str) {
         let ran = self.beside(dir, script).output().unwrap();
         let said = String::from_utf8_lossy(&ran.stderr);
@@ -164,11 +164,11 @@ impl Exporter {
         (Scrape::parse(&text), took)
     }
 
-    /// What of a page is there each time, as long as nothing happens.
+    /// Series of a page that are constant without a fault.
     fn series(&self, page: &Scrape) -> BTreeSet<Series> {
         let mut all = BTreeSet::new();
         for (name, series) in &page.series {
-            // They say in their labels what differs at any time.
+            // Labels of these change all the time.
             let changing = [
                 "node_processes_state",
                 "node_processes_threads_state",
@@ -183,7 +183,7 @@ impl Exporter {
         all
     }
 
-    /// Waits until it says what it will say from then on.
+    /// Waits until all series are exposed and stable.
     pub fn well(&self, what: &str, is_all: impl Fn(&Scrape) -> bool) -> Well {
         let began = Instant::now();
         let series = loop {
@@ -205,7 +205,7 @@ impl Exporter {
         Well { series, resources }
     }
 
-    /// Waits until everything is back.
+    /// Waits until all series are back.
     pub fn recovers(&self, well: &Well) {
         let mut missing = Vec::new();
         let started = Instant::now();
@@ -225,19 +225,19 @@ impl Exporter {
         Resources::when_idle(self.program.pid(), &self.words)
     }
 
-    /// Counts the descriptors of more control groups.
+    /// Also counts the descriptors of cgroups with this word in their path.
     pub fn counting(mut self, word: String) -> Self {
         self.words.push(word);
         self
     }
 
-    /// Scrapes it while something is wrong, and holds that against the docs. The page at the
-    /// end is for the test to look at.
+    /// Scrapes the exporter during the fault and compares the effects with the docs. Returns the
+    /// last page for further checks.
     pub fn suffers(&self, well: &Well, fault: &Fault<'_>) -> Scrape {
         self.suffers_while(well, fault, || ())
     }
 
-    /// The same while something goes on, which begins after the tenth scrape.
+    /// Like `suffers`, with an action that starts after the tenth scrape.
     pub fn suffers_while(
         &self,
         well: &Well,
@@ -319,7 +319,7 @@ impl Exporter {
     }
 }
 
-/// The collectors that did not succeed, and what became of each.
+/// Collectors that failed, with their outcome.
 pub fn failing(page: &Scrape) -> BTreeMap<String, String> {
     let success = page.series_named("node_scrape_collector_success");
     let failed = success.filter(|(_, value)| *value < 1.0);
@@ -332,7 +332,7 @@ pub fn failing(page: &Scrape) -> BTreeMap<String, String> {
     failed.map(|name| (name.clone(), outcome(&name))).collect()
 }
 
-/// A directory below the test's, which is made.
+/// Creates a directory below the test's.
 pub fn made(dir: &Path, name: &str) -> PathBuf {
     let path = dir.join(name);
     std::fs::create_dir_all(&path).unwrap();

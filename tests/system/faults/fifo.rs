@@ -1,5 +1,4 @@
-//! A FIFO that nobody writes to, where files of text are expected: opening it would wait for
-//! a writer.
+//! A FIFO without a writer among text files: opening it would block.
 
 use std::fs;
 
@@ -9,7 +8,7 @@ use super::exporter::{Exporter, Fault, flags, made, started_by};
 use crate::support::server_process::TempDir;
 
 #[test]
-fn a_fifo_among_text_files_costs_nothing_but_itself() {
+fn fifo_among_text_files_costs_only_itself() {
     let scratch = TempDir::new("fault-fifo");
     let texts = made(&scratch.0, "texts");
     fs::write(texts.join("good.prom"), "good 1\n").unwrap();

@@ -1,5 +1,5 @@
-//! A libvirt daemon that starts late, hangs, is killed, is restarted: its guests are told of
-//! by nobody else.
+//! A libvirt daemon that starts late, hangs, is killed and is restarted. Only libvirt knows the
+//! domains, so only they are affected.
 
 use rustix::process::Signal;
 
@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[test]
-fn whatever_becomes_of_libvirtd_costs_nobody_else_anything() {
+fn libvirt_daemon_faults_are_isolated() {
     let mut daemon = match LibvirtDaemon::start("fault-libvirt") {
         Ok(daemon) => daemon,
         Err(what) => return skip(what),

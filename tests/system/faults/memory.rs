@@ -1,5 +1,5 @@
-//! Little memory and many containers: the exporter in a control group that may have 32 MB,
-//! on a machine with 1,000 containers.
+//! Little memory and many containers: the exporter in a cgroup limited to 32 MB, on a machine with
+//! 1,000 containers.
 
 use super::exporter::{Exporter, Fault, flags, started_by};
 use crate::support::{
@@ -11,7 +11,7 @@ const CONTAINERS: usize = 1000;
 const LIMIT: u64 = 32 << 20;
 
 #[test]
-fn a_thousand_containers_are_told_of_in_32_mb() {
+fn thousand_containers_fit_in_32_mb() {
     let Some(groups) = SyntheticCgroups::new("memory", CONTAINERS) else {
         return;
     };
@@ -37,7 +37,7 @@ fn a_thousand_containers_are_told_of_in_32_mb() {
             name: "32 MB of memory, 1,000 containers",
             stays: "everything",
             from_start: true,
-            // It says so when it starts.
+            // Logged once at startup.
             log_lines: 1,
             scrapes: 50,
             ..Fault::default()

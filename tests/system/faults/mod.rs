@@ -1,10 +1,10 @@
-//! What is wrong with a machine costs what is concerned, and nothing else: each fault is a
-//! real one, and the exporter is a process that is asked over HTTP and looked at in `/proc`.
+//! A fault affects only what depends on the faulty part. The faults are real, and the exporter is a
+//! process that is scraped over HTTP and observed through `/proc`.
 //!
-//! What each costs stands in `docs/faults.md`, which these tests hold to be so. The clock
-//! that steps back is that of the machine in `tests/v2_machine`.
+//! `docs/faults.md` lists the cost of each fault; these tests verify it. The clock that
+//! steps back is in `tests/system/v2_machine`.
 
-#![allow(clippy::float_cmp, reason = "what is compared is copied, not computed")]
+#![allow(clippy::float_cmp, reason = "values are copied, not computed")]
 
 mod churn;
 mod descriptors;
@@ -19,7 +19,7 @@ mod rights;
 mod stuck_mount;
 
 #[test]
-fn the_docs_name_the_faults_that_are_tested_and_no_others() {
+fn docs_list_exactly_the_tested_faults() {
     assert_eq!(
         crate::support::faults::documented_faults(),
         crate::support::faults::FAULTS

@@ -1,9 +1,9 @@
-//! A machine on which nothing can be written: every mount that the exporter sees is read-only.
+//! A machine on which every mount that the exporter sees is read-only.
 
 use super::exporter::{Exporter, Fault, flags, made, with_mounts};
 use crate::support::{can_mount, server_process::TempDir, synthetic_cgroups::SyntheticCgroups};
 
-/// Innermost first, for a mount that hides another.
+/// Innermost first, because a mount may hide another.
 const READ_ONLY: &str = r#"mount --bind /proc/$$ /proc/1
     mount -i -t tmpfs -o size=1m ours disk
     mkdir disk/texts
@@ -14,7 +14,7 @@ const READ_ONLY: &str = r#"mount --bind /proc/$$ /proc/1
     if touch disk/x || touch /x || mkdir /sys/fs/cgroup/memory/x; then exit 1; fi 2>/dev/null"#;
 
 #[test]
-fn where_nothing_can_be_written_nothing_is_missing() {
+fn read_only_mounts_cost_nothing() {
     if !can_mount() {
         return;
     }
@@ -56,7 +56,7 @@ fn where_nothing_can_be_written_nothing_is_missing() {
     let command = with_mounts(&scratch.0, READ_ONLY, &[]);
     let exporter = Exporter::start(command, &flags_with_state, &scratch.0);
     let exporter = exporter.looking_at(groups.path_prefix(), groups.is_own_series());
-    // It may be scraped before it has sampled anything.
+    // The first scrapes may precede the first sample.
     exporter.recovers(&well);
     let page = exporter.suffers(
         &well,

@@ -1,5 +1,5 @@
-//! Nobody's rights: no capability, a user that owns nothing, and a procfs that hides others'
-//! processes from it.
+//! An unprivileged exporter: no capabilities, a user that owns nothing, and a procfs that hides
+//! other users' processes.
 
 use std::{
     fs,
@@ -19,11 +19,11 @@ const NOBODY: [&str; 6] = [
     "--bounding-set=-all",
     "--no-new-privs",
 ];
-/// What shows processes.
+/// Collectors that show processes.
 const PROCESSES: [&str; 2] = ["processes", "container_processes"];
 
 #[test]
-fn without_capabilities_what_needs_them_is_missing() {
+fn missing_capabilities_cost_only_what_needs_them() {
     let Some(groups) = groups("nobody") else {
         return;
     };
@@ -52,7 +52,7 @@ fn without_capabilities_what_needs_them_is_missing() {
 }
 
 #[test]
-fn where_procfs_hides_processes_they_are_missing_and_not_fewer() {
+fn hidden_processes_are_absent_not_miscounted() {
     if !can_mount() {
         return;
     }
@@ -85,7 +85,7 @@ fn where_procfs_hides_processes_they_are_missing_and_not_fewer() {
             ..Fault::default()
         },
     );
-    // Of the process in the group it is known that there is one.
+    // The cgroup's process count comes from the cgroup, not from procfs.
     let is_ours = groups.is_own_series();
     let of = |family: &str| {
         let all = page
@@ -107,7 +107,7 @@ fn where_procfs_hides_processes_they_are_missing_and_not_fewer() {
     drop(process);
 }
 
-/// A process of root's.
+/// A process of root.
 struct Sleeper(Child);
 
 impl Sleeper {
@@ -133,7 +133,7 @@ fn groups(test: &str) -> Option<SyntheticCgroups> {
     SyntheticCgroups::new(test, 3)
 }
 
-/// The command line, and a directory of texts.
+/// The command line, and a directory of text files.
 fn line(scratch: &TempDir, groups: &SyntheticCgroups) -> (Vec<String>, std::path::PathBuf) {
     let texts = made(&scratch.0, "texts");
     fs::write(texts.join("good.prom"), "good 1\n").unwrap();

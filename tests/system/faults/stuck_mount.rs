@@ -1,4 +1,4 @@
-//! A file system of FUSE whose server never answers: statfs(2) waits for it.
+//! A FUSE file system whose server never replies: statfs(2) blocks.
 
 use super::exporter::{AS_FIRST, Exporter, Fault, flags, made, with_mounts};
 use crate::support::{can_mount_fuse, server_process::TempDir, spawn_mount_server};
@@ -10,7 +10,7 @@ const SERVE: &str = r#"exec 7<>/dev/fuse
     read never"#;
 
 #[test]
-fn a_mount_that_never_answers_costs_its_timeout_once() {
+fn hanging_mount_costs_its_timeout_once() {
     if !can_mount_fuse() {
         return;
     }

@@ -1,9 +1,9 @@
-//! Clients that ask too much, too slowly, or for nothing, and many of them: the scraper that
-//! comes meanwhile is answered each time, memory stays within a bound, and afterwards all
-//! is as it was before.
+//! Many clients that request too much, read too slowly or send nothing. Meanwhile every scrape must
+//! succeed, memory must stay within a bound, and afterwards the exporter must return to its initial
+//! state.
 //!
-//! Each test is one case, on each road that there is to the exporter. With
-//! `STRATA_LOAD_TABLE=FILE` it adds its row to the table for `docs/operations/load.md`.
+//! Each test is one case, on every transport. With `STRATA_LOAD_TABLE=FILE` it appends its row to
+//! the table for `docs/operations/load.md`.
 
 mod roads;
 
@@ -23,11 +23,11 @@ use crate::support::server_process::{ServerProcess, TempDir, exporter_command, w
 use roads::{Road, Wire};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What a scraper waits for its answer, and says so.
+/// Scrape timeout, also sent in the scraper's header.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// When whoever is not the scraper is not waited for any more.
+/// Timeout of every client except the scraper.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What is asked for beside the large page.
+/// Collectors that are enabled beside the large text file.
 const COLLECTORS: &[&str] = &[
     "cpu",
     "diskstats",
@@ -40,7 +40,7 @@ const COLLECTORS: &[&str] = &[
     "uname",
     "vmstat",
 ];
-/// Bytes of the page that no socket's buffers hold.
+/// Size of the large text file; no socket buffer holds it.
 const LARGE: usize = 12 << 20;
 const MEGABYTE: u64 = 1 << 20;
 
@@ -55,7 +55,7 @@ impl Wire {
         self.stream.write_all(bytes.as_ref())
     }
 
-    /// Reads until there is no more, or for so long.
+    /// Reads to the end, or for this time.
     fn rest(&mut self, limit: Duration) -> io::Result<Vec<u8>> {
         let (started, mut all) = (Instant::now(), Vec::new());
         let mut buffer = vec![0; 64 << 10];
@@ -69,14 +69,14 @@ impl Wire {
                 Ok(0) => return Ok(all),
                 Ok(read) => all.extend_from_slice(&buffer[..read]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // TLS's end was not said before that of TCP.
+                // TCP was closed without a TLS close_notify.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(all),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Whether the other end hung up, or does so in time.
+    /// Whether the server closes the connection, in time.
     fn is_closed(&mut self) -> bool {
         match self.rest(PATIENCE) {
             Ok(_) => true,
@@ -87,7 +87,7 @@ impl Wire {
         }
     }
 
-    /// The answer to a request after which the connection ends.
+    /// Response to a request with `Connection: close`.
     fn ask(&mut self, path: &str, headers: &str, limit: Duration) -> io::Result<Answer> {
         self.send(get(path, &format!("Connection: close\r\n{headers}")))?;
         let answers = answers(&self.rest(limit)?);
@@ -100,7 +100,7 @@ fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n")
 }
 
-/// All whole answers in what was read.
+/// All complete responses in these bytes.
 fn answers(mut bytes: &[u8]) -> Vec<Answer> {
     let mut all = Vec::new();
     while let Some(end) = bytes.windows(4).position(|it| it == b"\r\n\r\n") {
@@ -126,28 +126,28 @@ fn answers(mut bytes: &[u8]) -> Vec<Answer> {
     all
 }
 
-/// The exporter under load, with a scraper that comes all the while.
+/// The exporter under load, with a scraper that runs all the time.
 struct Load {
     program: ServerProcess,
     road: &'static Road,
     before: State,
     scraper: Option<JoinHandle<Scrapes>>,
-    /// How often the scraper came.
+    /// Number of scrapes.
     came: Arc<AtomicU32>,
     is_over: Arc<AtomicBool>,
     _page: TempDir,
 }
 
-/// What the process has of the machine.
+/// Resources of the process.
 #[derive(Debug, Clone, Copy)]
 struct State {
     threads: u64,
     fds: usize,
-    /// The most memory that it had, in bytes.
+    /// Peak resident memory, in bytes.
     peak: u64,
 }
 
-/// What the scraper saw.
+/// Results of the scraper.
 #[derive(Debug, Default)]
 struct Scrapes {
     count: u32,
@@ -178,11 +178,11 @@ impl Load {
             ServerProcess::start_and_wait_for(exporter_command().args(line), &page.0, |program| {
                 answer(program, "/-/healthy").is_ok()
             });
-        // What comes with the first scrapes does not count.
+        // Resources allocated by the first scrapes do not count.
         for _ in 0..5 {
             assert_eq!(answer(&program, SCRAPE).unwrap().status, 200);
         }
-        // The most memory it had until now is forgotten.
+        // Resets the peak resident memory.
         fs::write(format!("/proc/{}/clear_refs", program.pid()), "5").unwrap();
         let before = wait_until("idle connections end", || {
             let state = State::of(program.pid());
@@ -201,7 +201,7 @@ impl Load {
         load
     }
 
-    /// Comes again and again until it is over.
+    /// Scrapes repeatedly until the end of the test.
     fn start_scraper(&self) -> JoinHandle<Scrapes> {
         let (address, connect) = (self.program.address, self.road.connect);
         let (is_over, came) = (Arc::clone(&self.is_over), Arc::clone(&self.came));
@@ -235,19 +235,19 @@ impl Load {
         (0..number).map(|_| self.connect().unwrap()).collect()
     }
 
-    /// What the exporter counts.
+    /// Value of one of the exporter's own series.
     fn value(&self, series: &str) -> u64 {
         value(&self.program, self.road, series)
     }
 
-    /// Connections that were closed unasked.
+    /// Connections closed by the server for this reason.
     fn closed(&self, reason: &str) -> u64 {
         self.value(&format!(
             "strata_http_connections_closed_total{{reason=\"{reason}\"}}"
         ))
     }
 
-    /// Does it again and again, until the scraper came some times meanwhile.
+    /// Repeats an action until ten more scrapes were done.
     fn meanwhile(&self, mut again: impl FnMut()) {
         let before = self.came.load(Ordering::SeqCst);
         let started = Instant::now();
@@ -260,12 +260,13 @@ impl Load {
         }
     }
 
-    /// Lets the scraper see the exporter as it is now.
+    /// Keeps the current state for ten scrapes.
     fn stay(&self) {
         self.meanwhile(|| thread::sleep(Duration::from_millis(10)));
     }
 
-    /// All clients have gone: everything is as it was, and was well in between.
+    /// After all clients have gone: every scrape succeeded, and resources are back to their initial
+    /// values.
     fn over(mut self, case: &str, most: u64, said: &str) {
         self.is_over.store(true, Ordering::SeqCst);
         let scrapes = self.scraper.take().unwrap().join().unwrap();
@@ -336,8 +337,8 @@ impl State {
     }
 }
 
-/// This process needs a descriptor for its end of each connection, and the exporter
-/// inherits the limit.
+/// This process needs a descriptor for its end of each connection, and the exporter inherits the
+/// limit.
 fn allow_many_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.unwrap_or(20_000).min(20_000);
@@ -352,7 +353,7 @@ fn allow_many_files() {
 }
 
 #[test]
-fn a_thousand_idle_connections_keep_no_scraper_out() {
+fn thousand_idle_connections_do_not_block_the_scraper() {
     for road in roads::all() {
         let load = Load::on(road, "idle", &[]);
         let idle = load.many(1000);
@@ -362,7 +363,7 @@ fn a_thousand_idle_connections_keep_no_scraper_out() {
             load.closed("too_many"),
         );
         assert!(open <= 512, "{open} are open");
-        // Of a thousand and the scraper's at most 512 are there.
+        // Of 1,000 connections and the scraper's at most 512 are open.
         assert!(closed >= 488, "{closed} were closed");
         drop(idle);
         load.over(
@@ -374,7 +375,7 @@ fn a_thousand_idle_connections_keep_no_scraper_out() {
 }
 
 #[test]
-fn requests_that_come_a_byte_at_a_time_are_ended() {
+fn requests_sent_byte_by_byte_are_closed() {
     for road in roads::all() {
         let load = Load::on(road, "bytes", &[]);
         let mut slow = load.many(200);
@@ -402,30 +403,30 @@ fn requests_that_come_a_byte_at_a_time_are_ended() {
     }
 }
 
-/// Clients that ask for a large page and take nothing, with a small window.
+/// Clients with a small receive window that request a large page and do not read it.
 fn slow_readers(load: &Load, number: usize) -> Vec<Wire> {
     let begin = || {
         let mut client = load.connect().ok()?;
         rustix::net::sockopt::set_socket_recv_buffer_size(&client.tcp, 4096).ok()?;
         client.tcp.set_read_timeout(Some(PATIENCE)).ok()?;
         client.send(get("/metrics?collect[]=textfile", "")).ok()?;
-        // Its answer is there, so that there are no more at once than may be.
+        // Its response has started, so the number of concurrent requests stays within the limit.
         client.stream.read_exact(&mut [0; 8]).ok()?;
         Some(client)
     };
-    // Where places are few, the scraper may have taken its place before it asked.
+    // With few connections allowed, the scraper may evict it before its request.
     (0..number)
         .map(|_| wait_until("an answer", begin))
         .collect()
 }
 
 #[test]
-fn answers_that_nobody_takes_do_not_fill_the_memory() {
+fn unread_responses_do_not_fill_memory() {
     for road in roads::all() {
         let load = Load::on(road, "readers", &[]);
         let slow = slow_readers(&load, 20);
         load.stay();
-        // No more than five of 12 MB are held at a time.
+        // At most five responses of 12 MB are buffered at a time.
         let closed = load.closed("slow_reader");
         assert!(closed >= 15, "{closed} were closed");
         drop(slow);
@@ -438,13 +439,13 @@ fn answers_that_nobody_takes_do_not_fill_the_memory() {
 }
 
 #[test]
-fn those_who_read_a_byte_at_a_time_do_not_take_all_places() {
+fn slow_readers_do_not_occupy_all_connections() {
     for road in roads::all() {
         let load = Load::on(road, "places", &["--web.max-connections=4"]);
         let mut slow = slow_readers(&load, 4);
         for _ in 0..20 {
             for client in &mut slow {
-                // Those that had to go have gone.
+                // Evicted connections are closed.
                 let _gone = client.stream.read(&mut [0]);
             }
             thread::sleep(Duration::from_millis(50));
@@ -460,10 +461,10 @@ fn those_who_read_a_byte_at_a_time_do_not_take_all_places() {
     }
 }
 
-/// A request over HTTP/2 for a large page, whose answer begins and is not taken.
+/// Requests a large page over HTTP/2 and waits for its response to start, without reading it.
 fn ask_in_vain(client: &mut Wire, stream: u8, authority: &str) -> io::Result<()> {
-    // `:method: GET` and `:scheme: https` of the static table; names of `:path` and
-    // `:authority` from it, with values as they are: RFC 7541.
+    // `:method: GET` and `:scheme: https` from the static table; names of `:path` and `:authority`
+    // from the table, with literal values: RFC 7541.
     let mut block = vec![0x82, 0x87];
     for (name, value) in [(0x04, "/metrics?collect[]=textfile"), (0x01, authority)] {
         block.extend([name, u8::try_from(value.len()).unwrap()]);
@@ -485,7 +486,7 @@ fn ask_in_vain(client: &mut Wire, stream: u8, authority: &str) -> io::Result<()>
 }
 
 #[test]
-fn answers_that_nobody_takes_over_http2_do_not_fill_the_memory() {
+fn unread_http2_responses_do_not_fill_memory() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     const EMPTY_SETTINGS: &[u8] = &[0, 0, 0, 0x4, 0, 0, 0, 0, 0];
     let Some(road) = roads::over_tls() else {
@@ -497,7 +498,7 @@ fn answers_that_nobody_takes_over_http2_do_not_fill_the_memory() {
         let mut client = roads::http2(address).unwrap();
         client.tcp.set_read_timeout(Some(PATIENCE)).unwrap();
         client.send([PREFACE, EMPTY_SETTINGS].concat()).unwrap();
-        // Streams of clients have odd numbers.
+        // Client streams have odd numbers.
         let mut streams = (1..32).step_by(2);
         let error = streams.find_map(|at| ask_in_vain(&mut client, at, &address.to_string()).err());
         (client, error)
@@ -516,7 +517,7 @@ fn answers_that_nobody_takes_over_http2_do_not_fill_the_memory() {
 }
 
 #[test]
-fn requests_in_a_row_are_all_answered() {
+fn pipelined_requests_are_all_answered() {
     const ROW: usize = 100;
     for road in roads::all() {
         let load = Load::on(road, "row", &[]);
@@ -551,7 +552,7 @@ fn requests_in_a_row_are_all_answered() {
 }
 
 #[test]
-fn a_row_of_requests_whose_answers_nobody_takes_stops_being_read() {
+fn pipeline_is_not_read_while_responses_are_unread() {
     for road in roads::all() {
         let load = Load::on(road, "deaf", &[]);
         let clients: Vec<_> = (0..10)
@@ -562,7 +563,7 @@ fn a_row_of_requests_whose_answers_nobody_takes_stops_being_read() {
                 let row = get("/metrics?collect[]=textfile", "").repeat(2000);
                 thread::spawn(move || {
                     let mut sent = 0;
-                    // Far more than all buffers between them hold.
+                    // Far more than all buffers together hold.
                     while sent < 64 << 20 {
                         match client.stream.write(row.as_bytes()) {
                             Ok(written) => sent += written,
@@ -586,7 +587,7 @@ fn a_row_of_requests_whose_answers_nobody_takes_stops_being_read() {
 }
 
 #[test]
-fn who_says_no_more_is_answered_or_let_go() {
+fn half_closed_clients_are_answered_or_closed() {
     for road in roads::all() {
         let load = Load::on(road, "half", &[]);
         let (whole, part) = (get("/-/healthy", ""), "GET /metrics HTTP/1.1\r\nHost:");
@@ -613,7 +614,7 @@ fn who_says_no_more_is_answered_or_let_go() {
 }
 
 #[test]
-fn two_hundred_scrapes_at_once_are_answered_one_after_the_other() {
+fn two_hundred_concurrent_scrapes_queue() {
     for road in roads::all() {
         let load = Load::on(road, "at-once", &[]);
         load.meanwhile(|| {
@@ -647,7 +648,7 @@ fn two_hundred_scrapes_at_once_are_answered_one_after_the_other() {
 }
 
 #[test]
-fn headers_without_end_are_refused() {
+fn endless_headers_are_rejected() {
     for road in roads::all() {
         let load = Load::on(road, "headers", &[]);
         let endless = format!("GET /metrics HTTP/1.1\r\nX-Large: {}", "x".repeat(4 << 20));
@@ -655,7 +656,7 @@ fn headers_without_end_are_refused() {
         load.meanwhile(|| {
             for request in [&endless, &many] {
                 for mut client in load.many(50) {
-                    // It hangs up before it has heard it all.
+                    // The server closes the connection before it has read everything.
                     let sent = client.send(request);
                     let answers = client.rest(PATIENCE).map(|it| answers(&it));
                     let statuses: Vec<_> = answers.iter().flatten().map(|it| it.status).collect();
@@ -673,7 +674,7 @@ fn headers_without_end_are_refused() {
 }
 
 #[test]
-fn bodies_are_not_waited_for() {
+fn request_bodies_are_not_read() {
     for road in roads::all() {
         let load = Load::on(road, "bodies", &[]);
         let long = "Content-Length: 1000000000\r\n";
@@ -698,7 +699,7 @@ fn bodies_are_not_waited_for() {
             ] {
                 for mut client in load.many(25) {
                     client.send(&head).unwrap();
-                    // It may have answered and hung up.
+                    // It may have answered and closed the connection.
                     let _heard = client.send(body);
                     let mut start = [0; 12];
                     client.tcp.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -715,7 +716,7 @@ fn bodies_are_not_waited_for() {
     }
 }
 
-/// Bytes that are nothing, and the same each time.
+/// Deterministic random bytes.
 fn noise() -> Vec<u8> {
     let numbers = 0..10_000_u32;
     numbers
@@ -723,12 +724,12 @@ fn noise() -> Vec<u8> {
         .collect()
 }
 
-/// What a client of TLS says first, to a port without it.
+/// A TLS `ClientHello`, sent to a port without TLS.
 const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03\
     0123456789abcdef0123456789abcdef\x00\x00\x04\x13\x01\x00\x2f\x01\x00";
 
 #[test]
-fn what_is_no_http_is_ended() {
+fn non_http_input_is_closed() {
     for road in roads::all() {
         let load = Load::on(road, "nonsense", &[]);
         let noise = noise();
@@ -760,7 +761,7 @@ fn what_is_no_http_is_ended() {
 }
 
 #[test]
-fn handshakes_that_do_not_go_on_keep_no_scraper_out() {
+fn stalled_handshakes_do_not_block_the_scraper() {
     let Some(road) = roads::over_tls() else {
         return;
     };
@@ -768,7 +769,7 @@ fn handshakes_that_do_not_go_on_keep_no_scraper_out() {
     let begun: Vec<_> = (0..1000)
         .map(|_| {
             let mut tcp = TcpStream::connect(load.program.address).unwrap();
-            // It may have had to make room.
+            // It may have been evicted.
             let _heard = tcp.write_all(&CLIENT_HELLO[..20]);
             tcp
         })
@@ -785,16 +786,16 @@ fn handshakes_that_do_not_go_on_keep_no_scraper_out() {
 }
 
 #[test]
-fn what_is_no_tls_is_ended() {
+fn non_tls_input_is_closed() {
     let Some(road) = roads::over_tls() else {
         return;
     };
     let load = Load::on(road, "no-tls", &[]);
     let noise = noise();
-    // A record of application data before any key.
+    // A record of application data before the handshake.
     let early = [b"\x17\x03\x03\x40\x00".as_slice(), &[b'x'; 1 << 14]].concat();
     let plain = get("/metrics", "");
-    // A first message that says it has 16 MB.
+    // A handshake message with a declared length of 16 MB.
     let mut endless = b"\x16\x03\x01\x40\x00\x01\xff\xff\xff".to_vec();
     endless.resize(1 << 20, 3);
     load.meanwhile(|| {
@@ -812,7 +813,7 @@ fn what_is_no_tls_is_ended() {
                     matches!(is_over, Ok(_) | Err(ErrorKind::ConnectionReset)),
                     "{is_over:?}"
                 );
-                // An alert, or what Go says.
+                // A TLS alert, or Go's error for plain HTTP.
                 let is_told = heard.first().is_none_or(|it| *it == 0x15)
                     || heard.starts_with(b"HTTP/1.0 400 ");
                 assert!(is_told, "{heard:?}");

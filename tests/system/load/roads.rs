@@ -1,4 +1,4 @@
-//! The ways to the exporter, on which all cases are tried.
+//! Transports on which all load cases run.
 
 use std::{
     fs,
@@ -16,15 +16,15 @@ use rustls::{
 
 use crate::support::{certificates, is_installed, server_process::TempDir, skip};
 
-/// How long the other end may take for its part of a handshake.
+/// Timeout of the peer's part of a handshake.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What it is started with, and how one connects.
+/// The exporter's flags for a transport, and how to connect.
 pub struct Road {
     pub name: &'static str,
-    /// What the name of a case says of it.
+    /// Suffix for the case's name in the table.
     pub said: &'static str,
-    /// The flags; what they name is written to a directory.
+    /// The flags; files that they name are written to the directory.
     pub flags: fn(&Path) -> Vec<String>,
     pub connect: fn(SocketAddr) -> io::Result<Wire>,
 }
@@ -53,17 +53,17 @@ static TLS: Road = Road {
     connect: |address| encrypted(address, &tls().unwrap().client),
 };
 
-/// Those that there are.
+/// All available transports.
 pub fn all() -> Vec<&'static Road> {
     [Some(&PLAIN), over_tls()].into_iter().flatten().collect()
 }
 
-/// The one over TLS; `None`, which is said, where it cannot be had.
+/// Transport over TLS. Skips it and returns `None` where openssl is missing.
 pub fn over_tls() -> Option<&'static Road> {
     tls().map(|_| &TLS)
 }
 
-/// A connection on which HTTP/2 was agreed.
+/// A connection that negotiated HTTP/2.
 pub fn http2(address: SocketAddr) -> io::Result<Wire> {
     let mut client = ClientConfig::clone(&tls().unwrap().client);
     client.alpn_protocols = vec![b"h2".to_vec()];
@@ -73,12 +73,12 @@ pub fn http2(address: SocketAddr) -> io::Result<Wire> {
 /// A connection.
 pub struct Wire {
     pub stream: Box<dyn Stream>,
-    /// What is below it.
+    /// The underlying TCP connection.
     pub tcp: TcpStream,
 }
 
 pub trait Stream: Read + Write + Send {
-    /// Says that nothing more comes, and goes on listening.
+    /// Closes the sending side; reading still works.
     fn end(&mut self) -> io::Result<()>;
 }
 
@@ -88,7 +88,7 @@ impl Stream for TcpStream {
     }
 }
 
-/// Unlike rustls' own stream it can be read where nothing can be written any more.
+/// Unlike rustls' own stream it can be read after writing has become impossible.
 struct Encrypted(StreamOwned<ClientConnection, TcpStream>);
 
 impl Read for Encrypted {
@@ -138,13 +138,13 @@ fn encrypted(address: SocketAddr, client: &Arc<ClientConfig>) -> io::Result<Wire
     })
 }
 
-/// What is needed at both ends.
+/// Settings of both ends.
 struct Tls {
     web_config: String,
     client: Arc<ClientConfig>,
 }
 
-/// Made once for all tests.
+/// Created once for all tests.
 fn tls() -> Option<&'static Tls> {
     static MADE: OnceLock<Option<Tls>> = OnceLock::new();
     MADE.get_or_init(|| {
@@ -159,7 +159,7 @@ fn tls() -> Option<&'static Tls> {
 
 fn make_tls() -> Tls {
     let dir = TempDir::new("load-certificate");
-    // It stands for itself, and for nobody else.
+    // Self-signed, and not an authority.
     let more = [
         "subjectAltName=IP:127.0.0.1",
         "basicConstraints=critical,CA:FALSE",

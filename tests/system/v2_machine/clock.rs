@@ -1,5 +1,5 @@
-//! A clock that steps back by a day, and is set right again: what counts goes on counting,
-//! and nothing is missing.
+//! The system clock steps back by a day and is corrected later: counters stay correct, and no
+//! series is missing.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -9,15 +9,15 @@ use crate::support::{
     text_format::{Labels, Scrape},
 };
 
-/// How far, in seconds.
+/// The step in seconds.
 const DAY: f64 = 86_400.0;
 const UPTIME: &str = "container_uptime_seconds";
 const STAYS: &str = "everything but `container_uptime_seconds`, which would be negative";
-/// What everything in between may take in the machine.
+/// Upper bound of the time that everything in between takes in the machine.
 const MEANWHILE: f64 = 900.0;
 
 #[test]
-fn a_clock_that_steps_back_costs_nothing() {
+fn clock_step_back_costs_nothing() {
     let Some(out) = booted() else { return };
     let out = out.join("clock");
     let page = |name: &str| {
@@ -47,7 +47,7 @@ fn a_clock_that_steps_back_costs_nothing() {
         let started = |page: &Scrape| page.value("process_start_time_seconds", &[]);
         assert_eq!(started(later), started(&before), "{when}");
     }
-    // A container that will be started tomorrow is up for no time that is right.
+    // A container that starts in the future has no valid uptime.
     assert!(
         before.series_named(UPTIME).next().is_some() && after.series_named(UPTIME).next().is_some()
     );
@@ -67,7 +67,7 @@ fn a_clock_that_steps_back_costs_nothing() {
     cost.assert_matches_docs("the clock steps back", STAYS, 0, 2);
 }
 
-/// Of what is there in each scrape: containers and the host, not each service.
+/// Containers and the host, which are in each scrape, unlike services.
 fn is_container(labels: &Labels) -> bool {
     labels.contains_key("name")
 }

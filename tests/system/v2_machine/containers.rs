@@ -1,5 +1,4 @@
-//! What is said of Docker's containers under systemd is what Docker and the files of
-//! their control groups say.
+//! Metrics of Docker containers under systemd match Docker and the files of their cgroups.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -12,11 +11,11 @@ use crate::support::{
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// The containers that ran to the end.
+/// Containers that ran to the end.
 const RUNNING: &[&str] = &["limited", "load", "child", "checked", "sender"];
 
 #[test]
-fn containers_are_what_docker_and_the_kernel_say() {
+fn containers_match_docker_and_kernel() {
     let Some(out) = booted() else { return };
     let out = out.join("containers");
     let read = |name: &str| {
@@ -44,7 +43,7 @@ fn containers_are_what_docker_and_the_kernel_say() {
     assert_limits(&page, &out.join("before/limited"));
     assert_loads(&page);
     assert_lives(&page, &read("inspect"));
-    // The kernel's count is gone with the first process, so that Docker's is what is left.
+    // The kernel's counter is gone with the container, so Docker's events are counted.
     let ooms = read("ooms").lines().filter(|name| *name == "whole").count();
     assert_eq!(
         of(&page, "container_oom_events_total", "whole"),
@@ -55,7 +54,7 @@ fn containers_are_what_docker_and_the_kernel_say() {
     assert_eq!(about("strata_cgroup_info", &[("version", "v2")]), Some(1.0));
     let engine = [("engine", "docker"), ("cgroup_driver", "systemd")];
     assert_eq!(about("strata_engine_info", &engine), Some(1.0));
-    // Services are there beside them, without a name.
+    // Services are exposed, too, without a name.
     let daemon = [("id", "/system.slice/docker.service")];
     assert!(about("container_memory_usage_bytes", &daemon) > Some(10.0 * MIB));
     for (labels, _) in page.series_named("container_memory_usage_bytes") {
@@ -65,12 +64,12 @@ fn containers_are_what_docker_and_the_kernel_say() {
     }
 }
 
-/// Of the container of this name.
+/// A family's value for the container of this name.
 fn of(page: &Scrape, family: &str, name: &str) -> Option<f64> {
     page.value(family, &[("name", name)])
 }
 
-/// What came and went by its only interface, whose columns are those of `net/dev`.
+/// Traffic of its only interface, by the columns of `net/dev`.
 fn assert_network(page: &Scrape, name: &str, out: &Path) {
     let column = |when: &str, column: usize| -> f64 {
         let text = fs::read_to_string(out.join(when).join(name).join("net-dev")).unwrap();
@@ -101,7 +100,7 @@ fn assert_network(page: &Scrape, name: &str, out: &Path) {
     }
 }
 
-/// As it was asked for, and as the kernel has it.
+/// Limits as requested and as the kernel has them.
 fn assert_limits(page: &Scrape, group: &Path) {
     let name = "limited";
     let kernel = |file: &str| fs::read_to_string(group.join(file)).unwrap();
@@ -113,7 +112,7 @@ fn assert_limits(page: &Scrape, group: &Path) {
     for (family, expected) in [
         ("container_spec_cpu_quota", 20000.0),
         ("container_spec_cpu_period", 100_000.0),
-        // The default weight of 100 is the default of 1024 shares.
+        // The default weight of 100 corresponds to the default of 1024 shares.
         ("container_spec_cpu_shares", (weight * 10.24).floor()),
         ("container_spec_memory_limit_bytes", 64.0 * MIB),
         ("container_spec_memory_reservation_limit_bytes", 32.0 * MIB),
@@ -122,7 +121,7 @@ fn assert_limits(page: &Scrape, group: &Path) {
     ] {
         assert_eq!(of(page, family, name), Some(expected), "{family}");
     }
-    // What is not limited.
+    // Unlimited.
     let family = "container_spec_memory_limit_bytes";
     assert_eq!(of(page, family, "load"), Some(0.0));
     assert_eq!(of(page, "container_spec_cpu_quota", "load"), None);
@@ -130,24 +129,24 @@ fn assert_limits(page: &Scrape, group: &Path) {
     assert_eq!(default, Some(1024.0));
 }
 
-/// What each load must have left behind, whatever the kernel's files say.
+/// Known effects of each load, independent of the kernel's files.
 fn assert_loads(page: &Scrape) {
     let said = |family: &str, name: &str| {
         of(page, family, name).unwrap_or_else(|| panic!("no {family} of {name}"))
     };
-    // It was held up nearly all the time, and waited meanwhile.
+    // It was throttled most of the time and waited meanwhile.
     let throttled = said("container_cpu_cfs_throttled_periods_total", "limited");
     let periods = said("container_cpu_cfs_periods_total", "limited");
     assert!(throttled > 0.5 * periods, "{throttled} of {periods}");
     assert!(said("container_cpu_cfs_throttled_seconds_total", "limited") > 1.0);
     assert!(said("container_pressure_cpu_waiting_seconds_total", "limited") > 1.0);
-    // What was written, to a tmpfs and to a file, is in the page cache.
+    // The data written to a tmpfs and to a file is in the page cache.
     let cache = said("container_memory_cache", "load");
     assert!((28.0 * MIB..34.0 * MIB).contains(&cache), "{cache}");
     assert!(said("container_memory_max_usage_bytes", "load") >= 28.0 * MIB);
     let written = said("container_disk_write_bytes_total", "load");
     assert!((8.0 * MIB..12.0 * MIB).contains(&written), "{written}");
-    // It ran into its limit, and had to wait for memory.
+    // It hit its limit and had to wait for memory.
     assert!(said("container_memory_events_max_total", "child") > 0.0);
     assert!(said("container_memory_max_usage_bytes", "child") >= 30.0 * MIB);
     assert!(said("container_pressure_memory_waiting_seconds_total", "child") > 0.0);
@@ -158,7 +157,7 @@ fn assert_loads(page: &Scrape) {
     }
 }
 
-/// What became of all, those that do not run among them.
+/// States of all containers, including those that are not running.
 fn assert_lives(page: &Scrape, inspected: &str) {
     let lives = inspected.lines().map(|line| {
         let words: Vec<&str> = line.split(' ').collect();
@@ -209,7 +208,7 @@ fn assert_lives(page: &Scrape, inspected: &str) {
         ] {
             if is_there {
                 let time = parse_unix_seconds(time);
-                // The event may arrive later, on an emulated machine by several seconds.
+                // The event may be late, by several seconds on an emulated machine.
                 let slack = if is_running { 1e-3 } else { 30.0 };
                 assert_between(family, about(family), time, time, slack);
             } else {
@@ -236,7 +235,7 @@ fn assert_lives(page: &Scrape, inspected: &str) {
     ] {
         assert_eq!(of(page, family, name), Some(expected), "{family}");
     }
-    // It was seen, and is gone for less than the grace.
+    // It is still exposed, because it ended less than the grace period ago.
     let ended = of(page, "container_finish_time_seconds", "ended").unwrap();
     let seen = of(page, "container_last_seen", "ended");
     assert_between("last seen", seen, ended - 60.0, ended, 1.0);

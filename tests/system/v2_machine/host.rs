@@ -1,7 +1,7 @@
-//! `node_exporter` as Debian has it and this exporter say the same.
+//! Debian's `node_exporter` and this exporter have the same metrics.
 //!
-//! The anchor is scraped before and after ours: what stands still in between must be the
-//! same, what counts must lie in between. What differs in each of three rounds differs.
+//! `node_exporter` is scraped before and after this exporter: constant values must be equal,
+//! counters must lie in between. Only what differs in each of three rounds counts as a difference.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,8 +13,7 @@ use strata_exporter::collectors;
 use super::booted;
 use crate::support::text_format::{Labels, Scrape};
 
-/// What both are started with. Debian's defaults are not upstream's, so those that
-/// differ are given.
+/// Flags of both. Debian's defaults differ from upstream's, so these are set explicitly.
 pub(super) const FLAGS: &[&str] = &[
     "--collector.systemd",
     r"--collector.systemd.unit-exclude=.+\.(automount|device|scope|slice)",
@@ -50,7 +49,7 @@ pub(super) const FLAGS: &[&str] = &[
     "--collector.textfile.directory=",
 ];
 
-/// Families of the anchor's that ours does not have, or has with other labels.
+/// Families of `node_exporter` that this exporter lacks or has with other labels.
 const OTHERWISE: &[(&str, &str)] = &[
     ("go_", "there is no Go runtime"),
     ("promhttp_", "that is Go's library for metrics"),
@@ -59,7 +58,7 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("node_scrape_collector_duration_seconds", "its own time"),
 ];
 
-/// Families, and series of them, that only ours has.
+/// Families and series that only this exporter has.
 const NEWER: &[(&str, &str)] = &[
     ("strata_", "what node_exporter does not say"),
     ("cadvisor_", "cAdvisor's"),
@@ -98,14 +97,14 @@ const NEWER: &[(&str, &str)] = &[
     ),
 ];
 
-/// Labels that only ours has.
+/// Labels that only this exporter has.
 const NEWER_LABELS: &[(&str, &str, &str)] = &[
     ("node_disk_info", "rotational", "upstream's since"),
     ("node_filesystem_", "device_error", "upstream's since"),
     ("node_network_info", "adminstate", "upstream's since"),
 ];
 
-/// What asking changes, so that it may stand still for one asker and not the other.
+/// Metrics that scraping itself changes, so they may be constant for one exporter only.
 const CHANGED_BY_ASKING: &[&str] = &[
     "node_filefd_allocated",
     "node_memory_",
@@ -117,11 +116,11 @@ const CHANGED_BY_ASKING: &[&str] = &[
     "node_zoneinfo_",
 ];
 
-/// States that may have nobody but the asker in them: `node_exporter`'s first thread runs
-/// while it reads, and ours sleeps while another does.
+/// States that may contain only the exporter itself: `node_exporter`'s main thread runs while it
+/// reads, this exporter's sleeps while another thread reads.
 const OF_THE_ASKER: &[&str] = &["node_processes_state", "node_processes_threads_state"];
 
-/// What an exporter has to say whoever it runs as.
+/// Metrics that an exporter must have under every user.
 const BASICS: &[&str] = &[
     "cpu",
     "diskstats",
@@ -132,11 +131,11 @@ const BASICS: &[&str] = &[
     "stat",
 ];
 
-/// What became of a collector that has a bug, or hangs.
+/// Outcomes of a collector that has a bug or hangs.
 const BROKEN: &[&str] = &["panicked", "timed_out", "still_running"];
 
 #[test]
-fn ours_says_what_node_exporter_says() {
+fn metrics_match_node_exporter() {
     let Some(out) = booted() else { return };
     let read = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_default();
     let mut wrong = Vec::new();
@@ -166,7 +165,7 @@ fn ours_says_what_node_exporter_says() {
     );
 }
 
-/// What a page says, without labels that the anchor is too old for.
+/// Parses a page, without labels that Debian's `node_exporter` is too old for.
 fn scraped(page: &str) -> Scrape {
     let mut scrape = Scrape::parse(page);
     for (name, series) in &mut scrape.series {
@@ -186,12 +185,12 @@ fn scraped(page: &str) -> Scrape {
     scrape
 }
 
-/// The value of a series.
+/// Value of a series.
 fn value(scrape: &Scrape, name: &str, labels: &Labels) -> Option<f64> {
     scrape.series.get(name)?.get(labels).copied()
 }
 
-/// The collectors of ours with this outcome.
+/// This exporter's collectors with this outcome.
 fn collectors_with<'a>(scrape: &'a Scrape, outcome: &str) -> impl Iterator<Item = &'a str> {
     let outcomes = scrape
         .series_named("strata_collector_outcome")
@@ -202,7 +201,7 @@ fn collectors_with<'a>(scrape: &'a Scrape, outcome: &str) -> impl Iterator<Item 
         .filter_map(|labels| labels.get("collector").map(String::as_str))
 }
 
-/// What no exporter may say of itself.
+/// Outcomes that must not occur.
 fn broken(ours: &Scrape) -> impl Iterator<Item = String> {
     let broken = BROKEN.iter().flat_map(|outcome| {
         let collectors = collectors_with(ours, outcome);
@@ -213,7 +212,7 @@ fn broken(ours: &Scrape) -> impl Iterator<Item = String> {
     broken.chain(basics.map(|it| format!("{it} was not collected")))
 }
 
-/// What differs, by what it is about.
+/// Differences, by what differs.
 fn differences(before: &Scrape, ours: &Scrape, after: &Scrape) -> BTreeMap<String, String> {
     let to_come: BTreeSet<&str> = collectors::ALL
         .iter()
@@ -234,7 +233,7 @@ fn differences(before: &Scrape, ours: &Scrape, after: &Scrape) -> BTreeMap<Strin
         }
         for (labels, before) in series {
             let collector = labels.get("collector").map_or("", String::as_str);
-            // Gone since, or nobody's yet.
+            // Gone since, or of a planned collector.
             let (Some(later), false) = (value(after, name, labels), to_come.contains(collector))
             else {
                 continue;
@@ -272,7 +271,7 @@ fn differences(before: &Scrape, ours: &Scrape, after: &Scrape) -> BTreeMap<Strin
     found
 }
 
-/// Whether a value of ours can be true between two of the anchor's.
+/// Whether this exporter's value is plausible between two of `node_exporter`'s.
 fn agrees(name: &str, kind: &str, [before, ours, after]: [f64; 3]) -> bool {
     let (least, most) = (before.min(after), before.max(after));
     if is_close(before, ours) || is_close(after, ours) || (least..=most).contains(&ours) {
@@ -282,7 +281,7 @@ fn agrees(name: &str, kind: &str, [before, ours, after]: [f64; 3]) -> bool {
     if kind == "counter" || stands_still {
         return false;
     }
-    // What goes up and down may have been elsewhere in between, though not far away.
+    // A gauge may have had another value in between, but not a very different one.
     let little: f64 = if name.contains("bytes") { 4e6 } else { 16.0 };
     let slack = little.max(most.abs() / 4.0);
     (least - slack..=most + slack).contains(&ours)
@@ -293,7 +292,7 @@ fn is_close(a: f64, b: f64) -> bool {
 }
 
 #[test]
-fn what_moves_may_be_a_little_off_and_what_counts_may_not() {
+fn gauges_have_tolerance_and_counters_have_none() {
     for (name, kind, values, expected) in [
         ("node_x_total", "counter", [5.0, 5.0, 7.0], true),
         ("node_x_total", "counter", [5.0, 6.0, 7.0], true),

@@ -1,12 +1,10 @@
-//! A machine with cgroup v2, systemd and Docker, booted once for all that is looked at in
-//! it.
+//! A machine with cgroup v2, systemd and Docker, booted once for all tests in it.
 //!
-//! The machine is `tests/machine`'s: these tests need root to build it and QEMU to boot
-//! it.
+//! The machine is that of `tests/machine`: these tests need root to build it and QEMU to boot it.
 
 #![allow(
     clippy::float_cmp,
-    reason = "what stands still is the same to the last bit"
+    reason = "values that do not change are equal to the last bit"
 )]
 
 mod clock;
@@ -22,12 +20,12 @@ use std::{
     sync::OnceLock,
 };
 
-/// What the machine has to do: all of it, one after the other. The package is gone before
-/// others need its port, and nobody needs the clock any more when that is set.
+/// The tasks in the machine, one after the other. The package is removed before its port is needed
+/// again, and the clock is set last.
 const TASK: &str = "#!/bin/sh\nset -e\n./package.sh\n./compare.sh\n./containers.sh\n./clock.sh\n";
 const TASK_WITHOUT_PACKAGE: &str = "#!/bin/sh\nset -e\n./compare.sh\n./containers.sh\n./clock.sh\n";
 
-/// The directory of what the tasks wrote in the machine; `None` where it cannot be booted.
+/// Directory of the tasks' output; `None` if the machine cannot be booted.
 fn booted() -> Option<&'static Path> {
     static OUT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -37,7 +35,7 @@ fn booted() -> Option<&'static Path> {
         crate::support::skip("the machine that tests/machine/build.sh builds");
         return None;
     }
-    // Each boot creates a directory there.
+    // Each boot creates its own directory there.
     let test = std::thread::current();
     let probe = format!("probe-{}-{:?}", std::process::id(), test.id());
     let probe = machine.join(probe);
@@ -54,8 +52,8 @@ fn booted() -> Option<&'static Path> {
     Some(out.as_ref().unwrap_or_else(|error| panic!("{error}")))
 }
 
-/// Boots the machine once per test run: nextest runs each test in a process of its own, so the
-/// first one boots and leaves its result in a file for the others.
+/// Boots the machine once per test run. nextest runs each test in its own process, so the first
+/// boots it and leaves the result in a file for the others.
 fn boot_once(scripts: &Path, machine: &Path) -> Result<PathBuf, String> {
     let task = Path::new(env!("CARGO_TARGET_TMPDIR")).join("machine-task");
     let run = env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| std::process::id().to_string());
@@ -77,7 +75,7 @@ fn boot_once(scripts: &Path, machine: &Path) -> Result<PathBuf, String> {
     booted
 }
 
-/// Boots it and runs the tasks. What they wrote stays until the next boot.
+/// Boots the machine and runs the tasks. Their output stays until the next boot.
 fn boot(scripts: &Path, machine: &Path, task: &Path) -> Result<PathBuf, String> {
     let _missing = fs::remove_dir_all(task);
     fs::create_dir_all(task).unwrap();

@@ -1,28 +1,28 @@
-//! The Debian package installs, its service starts, and its limits hide nothing: it is
-//! scraped between two scrapes of the same program as root without limits.
+//! The Debian package installs, its service starts, and the service's restrictions hide nothing: it
+//! is scraped between two scrapes of the same program as root without restrictions.
 //!
-//! `tests/machine/package.sh` does what can only be done there, and fails if the package
-//! leaves something behind, or the service does not go on after a change of its unit.
+//! `tests/machine/package.sh` does what must run in the machine. It fails if the package leaves
+//! files behind or the service does not restart after a change of its unit.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use super::booted;
 use crate::support::text_format::{Labels, Scrape};
 
-/// The most that systemd may say the service is exposed, of 10.
+/// Maximum exposure level from `systemd-analyze security`, of 10.
 const EXPOSURE: f64 = 2.0;
 
 type Series = BTreeSet<(String, Labels)>;
 
 #[test]
-fn the_limits_of_the_unit_hide_nothing() {
+fn unit_restrictions_hide_no_series() {
     let Some(out) = out() else {
         return;
     };
     let of = |name: &str| -> Series {
         let page = fs::read_to_string(out.join(name)).unwrap();
         let page = Scrape::parse(&page);
-        // Which says what differs.
+        // These describe the difference itself.
         let names = page.series.into_iter();
         let names = names.filter(|(name, _)| name != "strata_sandbox_info");
         let series = names.flat_map(|(name, of)| {
@@ -35,7 +35,7 @@ fn the_limits_of_the_unit_hide_nothing() {
         let rounds = (1..=2).map(|round| of(&format!("{name}-{round}.prom")));
         rounds.collect()
     };
-    // What was there all the time, and what was there at any time.
+    // Series in all scrapes, and series in any scrape.
     let always = |all: &[Series]| {
         let (first, rest) = all.split_first().unwrap();
         let is_always = |it: &&_| rest.iter().all(|other| other.contains(it));
@@ -52,7 +52,7 @@ fn the_limits_of_the_unit_hide_nothing() {
 }
 
 #[test]
-fn the_unit_sees_what_is_mounted_as_it_is() {
+fn unit_sees_mounts_unchanged() {
     let Some(out) = out() else {
         return;
     };
@@ -67,7 +67,7 @@ fn the_unit_sees_what_is_mounted_as_it_is() {
     for (labels, value) in page.series_named("node_filesystem_readonly") {
         assert_eq!(value, 0.0, "{labels:?}");
     }
-    // Its neighbours are seen, with the names that Docker gave them.
+    // Other containers are exposed with their Docker names.
     assert!(
         page.value("container_memory_usage_bytes", &[("name", "seen")])
             .is_some()
@@ -76,7 +76,7 @@ fn the_unit_sees_what_is_mounted_as_it_is() {
 }
 
 #[test]
-fn the_service_locks_itself_in_as_far_as_its_kernel_can() {
+fn service_sandbox_is_as_strict_as_the_kernel_allows() {
     let Some(out) = out() else {
         return;
     };
@@ -88,7 +88,7 @@ fn the_service_locks_itself_in_as_far_as_its_kernel_can() {
 }
 
 #[test]
-fn systemd_says_that_the_running_service_is_hardly_exposed() {
+fn running_service_exposure_level_is_low() {
     let Some(out) = out() else {
         return;
     };
@@ -98,9 +98,9 @@ fn systemd_says_that_the_running_service_is_hardly_exposed() {
     assert!(level <= EXPOSURE, "{said}");
 }
 
-/// Where that is which the package's script wrote.
+/// Directory of the package script's output.
 fn out() -> Option<PathBuf> {
     let out = booted()?.join("package");
-    // Without a package it was not run, which was said.
+    // It was not run, and reported so, if no package could be built.
     out.is_dir().then_some(out)
 }
