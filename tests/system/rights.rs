@@ -23,6 +23,7 @@ use crate::support::{
     text_format::{Labels, Scrape},
 };
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use strata_exporter::{collectors, sandbox::MAX_LANDLOCK_ABI};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
@@ -260,14 +261,20 @@ fn missing_rights_cost_exactly_what_check_reports() {
             .next()
             .map(drop)
     });
-    let mut said = as_nobody();
-    let said = said.arg("check").args(world.flags(TRACING)).output();
-    let said = String::from_utf8(said.unwrap().stdout).unwrap();
-    let words: Vec<_> = said.split_whitespace().collect();
-    let said = words.join(" ");
-    let (_, rights) = said.split_once(" RIGHTS ").unwrap();
+    let mut check = as_nobody();
+    let output = check
+        .args(["check", "--json"])
+        .args(world.flags(TRACING))
+        .output();
+    let report: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap().iter();
+    let rights: Vec<_> = findings
+        .filter(|finding| finding["area"] == "rights")
+        .map(|finding| finding["text"].as_str().unwrap())
+        .collect();
+    let rights = rights.join("\n");
     let is_named = |family: &str| {
-        let mut names = rights.split([' ', ',', ':', '.']);
+        let mut names = rights.split([' ', ',', ':', '.', '\n']);
         names.any(|name| match name.split_once('*') {
             Some((start, end)) if start.len() > 5 => {
                 family.starts_with(start) && family.ends_with(end)
