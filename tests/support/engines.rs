@@ -108,7 +108,7 @@ impl Engine {
             .output()
             .unwrap();
         if !unshared.status.success() {
-            skip("the right to mount, and to make bridges");
+            skip("permission to mount and to create bridges");
             return None;
         }
         // The path of a socket must be short.
@@ -122,18 +122,18 @@ impl Engine {
             .args(["sh", "-ec", UNSHARE_SCRIPT, "sh"]);
         let process = spawn_wrapped(first, &command, &dir.0);
         RUNNING_ENGINES.fetch_add(1, Ordering::Relaxed);
-        let place = wait_until("a place for an engine", || {
+        let namespaces = wait_until("the namespaces of an engine", || {
             let of = |of: &str| File::open(format!("/proc/{}/ns/{of}", process.id()));
             let ours = |of: &str| fs::read_link(format!("/proc/self/ns/{of}")).unwrap();
             let its = |of: &str| fs::read_link(format!("/proc/{}/ns/{of}", process.id()));
             let moved = |of: &str| its(of).is_ok_and(|its| its != ours(of));
-            let place = [of("mnt").ok()?, of("net").ok()?];
-            (moved("mnt") && moved("net")).then_some(place)
+            let namespaces = [of("mnt").ok()?, of("net").ok()?];
+            (moved("mnt") && moved("net")).then_some(namespaces)
         });
         let mut engine = Self {
             process,
             command,
-            namespaces: place,
+            namespaces,
             dir,
             name,
         };
@@ -142,9 +142,9 @@ impl Engine {
         engine
     }
 
-    /// Waits until the API answers.
+    /// Waits until the API responds.
     fn wait_ready(&mut self) {
-        wait_until("an engine that answers", || {
+        wait_until("the engine API responds", || {
             let ended = self.process.try_wait().unwrap();
             assert!(ended.is_none(), "{}: {}", self.name, self.log());
             self.try_run(&["version"]).ok()
@@ -208,7 +208,7 @@ impl Engine {
     /// Output of a Docker command, which must succeed.
     pub fn run(&self, words: &[&str]) -> String {
         self.try_run(words)
-            .unwrap_or_else(|said| panic!("{} {words:?}: {said}\n{}", self.name, self.log()))
+            .unwrap_or_else(|error| panic!("{} {words:?}: {error}\n{}", self.name, self.log()))
     }
 
     /// Output of a Docker command, or its error.

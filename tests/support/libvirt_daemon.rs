@@ -90,7 +90,7 @@ impl LibvirtDaemon {
         fs::write(dir.join("passwd"), users).unwrap();
         fs::write(dir.join("group"), groups).unwrap();
 
-        let mut place = Command::new("unshare")
+        let mut namespace = Command::new("unshare")
             .args(["--mount", "--net", "--propagation", "private"])
             .args(["sh", "-ec", SETUP])
             .arg(dir)
@@ -99,25 +99,25 @@ impl LibvirtDaemon {
             .stderr(File::create(dir.join("log/setup")).unwrap())
             .spawn()
             .unwrap();
-        wait_until("directories and a network for libvirt", || {
-            let ended = place.try_wait().unwrap();
+        wait_until("the namespaces of libvirtd", || {
+            let ended = namespace.try_wait().unwrap();
             let stderr = fs::read_to_string(dir.join("log/setup")).unwrap();
             assert!(ended.is_none(), "{stderr}");
             dir.join("ready").exists().then_some(())
         });
-        let process = spawn_libvirtd(dir, &place);
+        let process = spawn_libvirtd(dir, &namespace);
         let daemon = Self {
             dir: scratch,
-            namespace: place,
+            namespace,
             process,
         };
         daemon.wait_ready();
         Ok(daemon)
     }
 
-    /// Waits until the daemon answers.
+    /// Waits until the daemon responds.
     fn wait_ready(&self) {
-        wait_until("a daemon", || self.virsh(&["version"]).ok());
+        wait_until("libvirtd responds", || self.virsh(&["version"]).ok());
     }
 
     /// Stops the daemon; its domains keep running.
@@ -222,9 +222,9 @@ impl LibvirtDaemon {
 }
 
 /// Starts the daemon in its namespaces.
-fn spawn_libvirtd(dir: &Path, place: &Child) -> Child {
+fn spawn_libvirtd(dir: &Path, namespace: &Child) -> Child {
     Command::new("nsenter")
-        .args(["--target", &place.id().to_string(), "--mount", "--net"])
+        .args(["--target", &namespace.id().to_string(), "--mount", "--net"])
         .args(["libvirtd", "--timeout", "0", "-f"])
         .arg(dir.join("libvirtd.conf"))
         .arg("-p")
