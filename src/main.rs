@@ -142,13 +142,13 @@ fn run(settings: Settings) -> Result<(), String> {
     let unknown_variables = settings.unknown_variables;
     let runtime = runtime()?;
     let workers = Workers::default();
-    let machine = machine(&settings.flags);
-    machine.libvirt().check()?;
+    let host = host_state(&settings.flags);
+    host.libvirt().check()?;
     let census = Census::new(&settings.flags.census)?;
-    let scraper = Scraper::new(Arc::clone(&machine), settings.collectors, workers.clone());
+    let scraper = Scraper::new(Arc::clone(&host), settings.collectors, workers.clone());
     let scraper = Arc::new(scraper);
     let api = Api::new(
-        Arc::clone(&machine),
+        Arc::clone(&host),
         Arc::clone(&scraper),
         workers.clone(),
         collectors::ALL,
@@ -165,7 +165,7 @@ fn run(settings: Settings) -> Result<(), String> {
         // After everything that only the start requires, and while there is only one thread.
         let own_sockets = server.owned_sockets().map(Path::to_owned).collect();
         let mode = settings.flags.sandbox.sandbox;
-        let active = drop_privileges(mode, &machine, settings.ptrace_flags, own_sockets)?;
+        let active = drop_privileges(mode, &host, settings.ptrace_flags, own_sockets)?;
         server.reload_on(hangup);
         // Only once the start can no longer fail: a failed start logs its reason and nothing else.
         log_start(enabled, &planned);
@@ -174,13 +174,13 @@ fn run(settings: Settings) -> Result<(), String> {
             log_sandbox(active);
         }
         if needs_engines {
-            machine.engines().watch();
+            host.engines().watch();
         }
         if needs_libvirt {
-            machine.libvirt().start();
+            host.libvirt().start();
         }
         if is_sampling {
-            sampler::start(&machine);
+            sampler::start(&host);
         }
         server.serve(stop).await;
         Ok::<_, String>(())
@@ -194,13 +194,13 @@ fn run(settings: Settings) -> Result<(), String> {
 /// Drops the privileges that are no longer needed, or never were.
 fn drop_privileges(
     mode: Mode,
-    machine: &Arc<HostState>,
+    host: &Arc<HostState>,
     ptrace_flags: Vec<&'static str>,
     own_sockets: Vec<PathBuf>,
 ) -> Result<&'static ActiveSandbox, String> {
-    let machine = Snapshot::new(Arc::clone(machine), Instant::now());
-    let (engines, engines_are_configured) = machine.engine_sockets();
-    let (libvirt_sockets, libvirt_is_configured) = machine.libvirt_sockets();
+    let snapshot = Snapshot::new(Arc::clone(host), Instant::now());
+    let (engines, engines_are_configured) = snapshot.engine_sockets();
+    let (libvirt_sockets, libvirt_is_configured) = snapshot.libvirt_sockets();
     let engines = engines.into_iter().map(|it| (it, engines_are_configured));
     let libvirt_sockets = libvirt_sockets
         .into_iter()
@@ -209,9 +209,9 @@ fn drop_privileges(
         sockets: engines.chain(libvirt_sockets).collect(),
         own_sockets,
         ptrace_flags,
-        libvirt_library_uri: machine.libvirt_library().map(str::to_owned),
+        libvirt_library_uri: snapshot.libvirt_library().map(str::to_owned),
     };
-    sandbox::enter(mode, &needs, &machine)
+    sandbox::enter(mode, &needs, &snapshot)
 }
 
 fn log_sandbox(active: &ActiveSandbox) {
@@ -229,20 +229,20 @@ fn log_sandbox(active: &ActiveSandbox) {
 fn check(settings: Settings, flags: check::Flags) -> Result<ExitCode, String> {
     sources::raise_open_files_limit();
     let runtime = runtime()?;
-    let machine = machine(&settings.flags);
-    machine.libvirt().check()?;
+    let host = host_state(&settings.flags);
+    host.libvirt().check()?;
     let collectors = settings.collectors;
-    let scraper = Scraper::new(Arc::clone(&machine), collectors, Workers::default());
+    let scraper = Scraper::new(Arc::clone(&host), collectors, Workers::default());
     // Read with all privileges, as at the start of a server.
     let web_config = settings.flags.web.config_file().map(web_config::check_file);
     // In the same sandbox as a server, so that the findings apply to it.
     drop_privileges(
         settings.flags.sandbox.sandbox,
-        &machine,
+        &host,
         settings.ptrace_flags,
         Vec::new(),
     )?;
-    let checked = check::run(machine, &scraper, collectors::ALL, web_config);
+    let checked = check::run(host, &scraper, collectors::ALL, web_config);
     let checked = runtime.block_on(checked);
     // Not dropped: that would wait for threads blocked in the kernel.
     runtime.shutdown_background();
@@ -262,17 +262,17 @@ fn check(settings: Settings, flags: check::Flags) -> Result<ExitCode, String> {
 /// Prints the census of this machine.
 fn census(settings: Settings, flags: CensusFlags) -> Result<(), String> {
     let runtime = runtime()?;
-    let machine = machine(&settings.flags);
+    let host = host_state(&settings.flags);
     let census = Census::new(&settings.flags.census)?;
     let collectors = settings.collectors;
-    let scraper = Scraper::new(Arc::clone(&machine), collectors, Workers::default());
+    let scraper = Scraper::new(Arc::clone(&host), collectors, Workers::default());
     drop_privileges(
         settings.flags.sandbox.sandbox,
-        &machine,
+        &host,
         settings.ptrace_flags,
         Vec::new(),
     )?;
-    let report = runtime.block_on(census.report_once(&machine, &scraper));
+    let report = runtime.block_on(census.report_once(&host, &scraper));
     // Not dropped: that would wait for threads blocked in the kernel.
     runtime.shutdown_background();
     let text = if flags.json {
@@ -323,7 +323,7 @@ fn runtime() -> Result<Runtime, String> {
 }
 
 /// Creates the host state as configured by the flags.
-fn machine(flags: &Flags) -> Arc<HostState> {
+fn host_state(flags: &Flags) -> Arc<HostState> {
     let history = flags.history.clone();
     let history = match ResourceBudget::for_this_process().history_bytes {
         Some(bytes) => history.capped_to(bytes),

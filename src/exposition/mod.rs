@@ -281,7 +281,7 @@ x_failcnt 0.5
 # TYPE x_read_bytes counter
 # UNIT x_read_bytes bytes
 x_read_bytes_total{path="C:\\\"\n"} 1925173784
-# HELP x_thing A thing.
+# HELP x_thing Information.
 # TYPE x_thing info
 x_thing_info{version="1"} 1
 # HELP y_seconds One \\ two\nthree \"four\".
@@ -306,7 +306,7 @@ x_failcnt 0.5
 # HELP x_read_bytes_total A counter.
 # TYPE x_read_bytes_total counter
 x_read_bytes_total{path="C:\\\"\n"} 1925173784
-# HELP x_thing_info A thing.
+# HELP x_thing_info Information.
 # TYPE x_thing_info gauge
 x_thing_info{version="1"} 1
 # HELP y_seconds One \\ two\nthree "four".

@@ -206,7 +206,7 @@ fn seeds(target: &str) -> Vec<Seed> {
     }
     assert!(!seeds.is_empty(), "{target} has no seed in its directory");
     let derived = seeds_from_fixtures();
-    for (_, name, bytes) in derived.into_iter().filter(|(of, ..)| of == target) {
+    for (_, name, bytes) in derived.into_iter().filter(|(it, ..)| it == target) {
         assert_eq!(seeds.insert(name.clone(), bytes), None, "{target}/{name}");
     }
     for (name, bytes) in &seeds {

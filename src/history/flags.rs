@@ -80,8 +80,8 @@ mod tests {
     fn rejects_interval_out_of_range() {
         assert_eq!(interval("1m"), Ok(Duration::from_secs(60)));
         assert_eq!(interval("100ms"), Ok(Duration::from_millis(100)));
-        for wrong in ["99ms", "61s", "0", "x"] {
-            assert!(interval(wrong).is_err(), "{wrong}");
+        for invalid in ["99ms", "61s", "0", "x"] {
+            assert!(interval(invalid).is_err(), "{invalid}");
         }
     }
 }

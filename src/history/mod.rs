@@ -190,7 +190,8 @@ impl History {
             max_bytes: self.flags.history_max_bytes,
             dropped: self.dropped.load(Relaxed),
             samples: self.samples.load(Relaxed),
-            skipped: SkipReason::ALL.map(|why| (why, self.skip_counter(why).load(Relaxed))),
+            skipped: SkipReason::ALL
+                .map(|reason| (reason, self.skip_counter(reason).load(Relaxed))),
             bytes: 0,
             series: 0,
             points: 0,

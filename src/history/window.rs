@@ -405,13 +405,16 @@ mod tests {
         let max = [31, 39, 39, 32, 32].map(|bits| (1 << bits) - 3);
         let sum = |counter: usize| {
             let steps = steps(all, counter, max[counter]);
-            let sum = steps.iter().map(|(grew, _)| grew * UNITS[counter]).sum();
+            let sum = steps
+                .iter()
+                .map(|(increase, _)| increase * UNITS[counter])
+                .sum();
             (!steps.is_empty()).then_some(sum)
         };
         let cpu = steps(all, 0, max[0]);
         let rates = cpu
             .iter()
-            .map(|(grew, millis)| *grew as f64 / *millis as f64);
+            .map(|(increase, millis)| *increase as f64 / *millis as f64);
         let totals = cpu
             .iter()
             .fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
@@ -479,8 +482,8 @@ mod tests {
             prop_assert_eq!(latest(&ring, now), points.last().copied());
             let read: Vec<_> = points.iter().filter_map(|point| point.read).collect();
             let expected: Vec<_> = steps(&all, 3, (1 << 32) - 3);
-            let expected: Vec<_> = expected.iter().map(|(grew, millis)| Increase {
-                amount: grew * 512,
+            let expected: Vec<_> = expected.iter().map(|(increase, millis)| Increase {
+                amount: increase * 512,
                 over: Duration::from_millis(*millis),
             }).collect();
             prop_assert_eq!(read, expected);

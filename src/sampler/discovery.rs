@@ -21,7 +21,7 @@ const REFRESH_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Discovery {
-    machine: Arc<HostState>,
+    host: Arc<HostState>,
     /// The engine state at the last call of `engines_changed`.
     last_engines: Mutex<Arc<Vec<Arc<Engine>>>>,
     state: Mutex<DiscoveryState>,
@@ -93,9 +93,9 @@ impl ContainerRun {
 }
 
 impl Discovery {
-    pub(super) fn new(machine: &Arc<HostState>) -> Self {
+    pub(super) fn new(host: &Arc<HostState>) -> Self {
         Self {
-            machine: Arc::clone(machine),
+            host: Arc::clone(host),
             last_engines: Mutex::default(),
             state: Mutex::default(),
         }
@@ -103,7 +103,7 @@ impl Discovery {
 
     /// Whether the engine state changed since the last call.
     pub(super) fn engines_changed(&self) -> bool {
-        let engines = self.machine.engines().engines();
+        let engines = self.host.engines().engines();
         let mut last_engines = self
             .last_engines
             .lock()
@@ -120,12 +120,12 @@ impl Discovery {
             Err(TryLockError::Poisoned(state)) => state.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        let machine = Snapshot::new(Arc::clone(&self.machine), Instant::now() + REFRESH_TIMEOUT);
-        let history = self.machine.history();
-        let mut targets: Vec<_> = state.host_target(&machine, history).into_iter().collect();
+        let snapshot = Snapshot::new(Arc::clone(&self.host), Instant::now() + REFRESH_TIMEOUT);
+        let history = self.host.history();
+        let mut targets: Vec<_> = state.host_target(&snapshot, history).into_iter().collect();
         // Without cgroups only the host is sampled.
-        if machine.workloads().is_ok() {
-            targets.extend(state.container_targets(&machine, history, self.machine.grace()));
+        if snapshot.workloads().is_ok() {
+            targets.extend(state.container_targets(&snapshot, history, self.host.grace()));
         }
         Some(targets)
     }

@@ -39,9 +39,9 @@ const MAX_HUNG_THREADS: usize = 8;
 const STACK_SIZE: usize = 512 << 10;
 
 /// Starts the sampler threads, which run until the process ends.
-pub fn start(machine: &Arc<HostState>) {
-    let sampler = Sampler::new(machine);
-    machine.history().mark_sampled();
+pub fn start(host: &Arc<HostState>) {
+    let sampler = Sampler::new(host);
+    host.history().mark_sampled();
     if let Err(error) = spawn("sampler", move || sampler.run_ticker()) {
         warn!(%error, "cannot start the sampler thread, the history is disabled");
     }
@@ -50,19 +50,19 @@ pub fn start(machine: &Arc<HostState>) {
 /// State shared by all threads.
 #[derive(Debug, Clone)]
 struct Sampler {
-    machine: Arc<HostState>,
+    host: Arc<HostState>,
     history: Arc<History>,
     queue: Arc<Desk>,
     discovery: Arc<Discovery>,
 }
 
 impl Sampler {
-    fn new(machine: &Arc<HostState>) -> Self {
+    fn new(host: &Arc<HostState>) -> Self {
         Self {
-            history: Arc::clone(machine.history()),
+            history: Arc::clone(host.history()),
             queue: Arc::default(),
-            discovery: Arc::new(Discovery::new(machine)),
-            machine: Arc::clone(machine),
+            discovery: Arc::new(Discovery::new(host)),
+            host: Arc::clone(host),
         }
     }
 
@@ -125,7 +125,7 @@ impl Sampler {
             worker_id,
         };
         // Only used for block devices, which are read again in each refresh.
-        let machine = Snapshot::new(Arc::clone(&self.machine), Instant::now());
+        let snapshot = Snapshot::new(Arc::clone(&self.host), Instant::now());
         let mut disks = BlockDevices::default();
         while let Some(job) = self.queue.next(worker_id) {
             match job {
@@ -137,7 +137,7 @@ impl Sampler {
                 }
                 Job::Sample(target) => {
                     let outcome = target.sample(|major, minor| {
-                        let disk = disks.get(&machine, major, minor);
+                        let disk = disks.get(&snapshot, major, minor);
                         !disk.is_stacked && !disk.is_partition
                     });
                     match outcome {

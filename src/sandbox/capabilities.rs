@@ -44,8 +44,8 @@ pub(super) fn drop_privileges(needs: &Requirements, snapshot: &Snapshot) -> Vec<
         retained |= CapabilitySet::DAC_OVERRIDE;
     }
     drop_all_except(retained, initial);
-    let left = capabilities(None).map_or(initial.effective, |left| left.effective);
-    left.iter_names().map(|(name, _)| name).collect()
+    let remaining = capabilities(None).map_or(initial.effective, |remaining| remaining.effective);
+    remaining.iter_names().map(|(name, _)| name).collect()
 }
 
 fn needs_dac_override(needs: &Requirements, snapshot: &Snapshot) -> bool {
@@ -79,10 +79,10 @@ fn drop_all_except(retained: CapabilitySet, initial: CapabilitySets) {
         remove_capability_from_bounding_set(capability).ok();
     }
     clear_ambient_capability_set().ok();
-    let left = CapabilitySets {
+    let remaining = CapabilitySets {
         effective: initial.effective & retained,
         permitted: initial.permitted & retained,
         inheritable: CapabilitySet::empty(),
     };
-    set_capabilities(None, left).ok();
+    set_capabilities(None, remaining).ok();
 }

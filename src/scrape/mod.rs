@@ -129,7 +129,7 @@ impl ScrapeResult {
 /// The enabled collectors and the host state they read.
 #[derive(Debug)]
 pub struct Scraper {
-    machine: Arc<HostState>,
+    host: Arc<HostState>,
     slots: Vec<Arc<CollectorSlot>>,
     workers: Workers,
 }
@@ -138,7 +138,7 @@ impl Scraper {
     /// Creates a scraper of these collectors.
     #[must_use]
     pub fn new(
-        machine: impl Into<Arc<HostState>>,
+        host: impl Into<Arc<HostState>>,
         collectors: impl IntoIterator<Item = (&'static str, Layer, CollectFn)>,
         workers: Workers,
     ) -> Self {
@@ -157,7 +157,7 @@ impl Scraper {
             .collect();
         slots.sort_by_key(|slot| slot.name);
         Self {
-            machine: machine.into(),
+            host: host.into(),
             slots,
             workers,
         }
@@ -183,14 +183,14 @@ impl Scraper {
     /// share its result.
     pub async fn scrape(&self, selected: &BTreeSet<&str>, timeout: Duration) -> ScrapeResult {
         let deadline = Instant::now() + timeout;
-        let machine = Arc::new(Snapshot::new(Arc::clone(&self.machine), deadline));
+        let snapshot = Arc::new(Snapshot::new(Arc::clone(&self.host), deadline));
         let wait_group = WaitGroup::new();
         let slots = self
             .slots
             .iter()
             .filter(|slot| selected.contains(slot.name));
         let runs: Vec<_> = slots
-            .map(|slot| (slot, slot.join_or_start(&machine, &self.workers)))
+            .map(|slot| (slot, slot.join_or_start(&snapshot, &self.workers)))
             .collect();
         for (_, handle) in &runs {
             if let RunHandle::Pending(run) = handle {
@@ -265,7 +265,7 @@ impl RunHandle {
 }
 
 impl CollectorSlot {
-    fn join_or_start(self: &Arc<Self>, machine: &Arc<Snapshot>, workers: &Workers) -> RunHandle {
+    fn join_or_start(self: &Arc<Self>, snapshot: &Arc<Snapshot>, workers: &Workers) -> RunHandle {
         let mut current = self
             .current_run
             .lock()
@@ -280,9 +280,9 @@ impl CollectorSlot {
             // It waited for a worker until its deadline because all workers were busy. Start it
             // again: workers are only added while a scrape waits for one.
         }
-        let run = Arc::new(CollectorRun::new(machine.deadline()));
+        let run = Arc::new(CollectorRun::new(snapshot.deadline()));
         *current = Some(Arc::clone(&run));
-        let (slot, machine, started) = (Arc::clone(self), Arc::clone(machine), Arc::clone(&run));
+        let (slot, snapshot, started) = (Arc::clone(self), Arc::clone(snapshot), Arc::clone(&run));
         workers.spawn(move || {
             let current = || {
                 slot.current_run
@@ -298,7 +298,7 @@ impl CollectorSlot {
                 }
                 started.mark_started();
             }
-            started.execute(&slot.collect, &machine);
+            started.execute(&slot.collect, &snapshot);
             // Scrapes that wait for the result have their own reference to it.
             current().take_if(|run| is_this_run(run));
         });

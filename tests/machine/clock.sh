@@ -31,7 +31,7 @@ timed() {
     echo "$2 $((($(hundredths) - before) * 10))" >>$out/figures
 }
 
-# rest NAME: records the resources used while idle.
+# record_idle NAME: records the resources used while idle.
 record_idle() {
     sleep 1
     set -- "$1" /proc/$exporter/fd/*

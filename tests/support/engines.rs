@@ -123,12 +123,14 @@ impl Engine {
         let process = spawn_wrapped(first, &command, &dir.0);
         RUNNING_ENGINES.fetch_add(1, Ordering::Relaxed);
         let namespaces = wait_until("the namespaces of an engine", || {
-            let of = |of: &str| File::open(format!("/proc/{}/ns/{of}", process.id()));
-            let ours = |of: &str| fs::read_link(format!("/proc/self/ns/{of}")).unwrap();
-            let its = |of: &str| fs::read_link(format!("/proc/{}/ns/{of}", process.id()));
-            let moved = |of: &str| its(of).is_ok_and(|its| its != ours(of));
-            let namespaces = [of("mnt").ok()?, of("net").ok()?];
-            (moved("mnt") && moved("net")).then_some(namespaces)
+            let open = |kind: &str| File::open(format!("/proc/{}/ns/{kind}", process.id()));
+            let own = |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+            let entered = |kind: &str| {
+                let link = fs::read_link(format!("/proc/{}/ns/{kind}", process.id()));
+                link.is_ok_and(|link| link != own(kind))
+            };
+            let namespaces = [open("mnt").ok()?, open("net").ok()?];
+            (entered("mnt") && entered("net")).then_some(namespaces)
         });
         let mut engine = Self {
             process,
@@ -161,8 +163,8 @@ impl Engine {
     pub fn restart(&mut self) {
         let [mounts, net] = &self.namespaces;
         let namespace = |file: &File| {
-            let of = std::process::id();
-            format!("/proc/{of}/fd/{}", file.as_raw_fd())
+            let pid = std::process::id();
+            format!("/proc/{pid}/fd/{}", file.as_raw_fd())
         };
         let mut enter = Command::new("nsenter");
         enter.arg(format!("--mount={}", namespace(mounts)));
@@ -262,11 +264,11 @@ impl Engine {
     /// exporters that only have its socket in a flag.
     fn helper_pids(&self) -> Vec<Pid> {
         let dir = self.dir.0.to_str().unwrap();
-        let ours = fs::read_link("/proc/self/ns/mnt").unwrap();
+        let own = fs::read_link("/proc/self/ns/mnt").unwrap();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let pid = entry.file_name().to_str().and_then(|it| it.parse().ok());
-            if fs::read_link(entry.path().join("ns/mnt")).is_ok_and(|its| its == ours) {
+            if fs::read_link(entry.path().join("ns/mnt")).is_ok_and(|link| link == own) {
                 continue;
             }
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();

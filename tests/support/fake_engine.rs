@@ -281,7 +281,7 @@ impl FakeEngine {
                     serve(number, &stream, &shared);
                     let mut state = shared.lock();
                     state.open_connections -= 1;
-                    state.event_listeners.retain(|(of, _)| *of != number);
+                    state.event_listeners.retain(|(it, _)| *it != number);
                 });
             }
         }));

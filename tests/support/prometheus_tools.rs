@@ -86,11 +86,11 @@ pub fn query_values(prometheus: &ServerProcess, promql: &str) -> Vec<f64> {
     for byte in promql.bytes() {
         write!(path, "%{byte:02x}").unwrap();
     }
-    let answer = prometheus.get(&path, "");
-    let answer = answer.unwrap_or_else(|error| panic!("{promql}: {error}"));
+    let response = prometheus.get(&path, "");
+    let response = response.unwrap_or_else(|error| panic!("{promql}: {error}"));
     // `"value":[1700000000.5,"1"]`, or the same as the "result" of a scalar.
-    let values = answer.split("\"value\":[").skip(1);
-    let scalar = answer.split("\"scalar\",\"result\":[").nth(1).into_iter();
+    let values = response.split("\"value\":[").skip(1);
+    let scalar = response.split("\"scalar\",\"result\":[").nth(1).into_iter();
     let numbers = values.chain(scalar).map(|rest| {
         let quoted = rest.split('"').nth(1).unwrap();
         quoted.parse().unwrap()
@@ -118,11 +118,11 @@ pub fn assert_promtool_lint(exposition: &str, tolerated: &[(&str, &str, &str)], 
     // It could be parsed: 3 means lint findings.
     assert!(matches!(code, Some(0 | 3)), "{source}: {output}");
     let is_tolerated = |line: &&str| {
-        let mut known = tolerated.iter();
-        known.any(|(prefix, problem, _)| line.starts_with(prefix) && line.ends_with(problem))
+        let mut lints = tolerated.iter();
+        lints.any(|(prefix, problem, _)| line.starts_with(prefix) && line.ends_with(problem))
     };
-    let (known, new): (Vec<_>, Vec<_>) = output.lines().partition(is_tolerated);
-    println!("tolerated for {source}: {known:#?}");
+    let (accepted, new): (Vec<_>, Vec<_>) = output.lines().partition(is_tolerated);
+    println!("tolerated for {source}: {accepted:#?}");
     assert!(new.is_empty(), "{source}: {new:#?}");
 }
 
