@@ -372,7 +372,7 @@ mod tests {
             });
             match base.and_then(|base| new.checked_sub(base)) {
                 Some(increase) if increase <= max => {
-                    steps.push((increase, now.millis_since(*then)))
+                    steps.push((increase, now.millis_since(*then)));
                 }
                 _ => {}
             }

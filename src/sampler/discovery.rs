@@ -243,7 +243,7 @@ impl KnownContainer {
             // The namespace of a pod, which outlived the run, or a new one with a reused inode
             // number.
             Some(_) if run.cgroup != self.run.cgroup => {
-                changes.traffic_baseline = Baseline::Unknown
+                changes.traffic_baseline = Baseline::Unknown;
             }
             _ => {}
         }

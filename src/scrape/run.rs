@@ -146,7 +146,7 @@ pub(super) fn catch_panic<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     result.map_err(|_| message)
 }
 
-/// Suppresses the default message of panics that [`catch_panic`] catches, which would be repeated
+/// Suppresses the default message of panics that `catch_panic` catches, which would be repeated
 /// in every scrape. Other panics are printed as usual.
 pub fn install_panic_hook() {
     let print = panic::take_hook();
