@@ -53,9 +53,9 @@ while read -r number; do
         done
         after=$(ticks)
         echo "$number scrapes $((after - before)) $((each * user_hz))"
-        for how in open keep; do
-            if nanoseconds=$(./floor $how $each <out/groups 2>out/floor.log); then
-                echo "$number $how $nanoseconds"
+        for mode in open keep; do
+            if nanoseconds=$(./floor $mode $each <out/groups 2>out/floor.log); then
+                echo "$number $mode $nanoseconds"
             fi
         done
     done
@@ -65,8 +65,8 @@ while read -r number; do
     after=$(ticks)
     echo "$number idle $((after - before)) $((10 * user_hz))"
     gunzip <out/page.gz >out/page
-    shown=$(grep -c '^container_memory_usage_bytes{id="/strata-bench/docker/' out/page)
-    echo "$number page $(grep -vc '^#' out/page) $resident $shown"
+    exposed=$(grep -c '^container_memory_usage_bytes{id="/strata-bench/docker/' out/page)
+    echo "$number page $(grep -vc '^#' out/page) $resident $exposed"
     kill $exporter
     wait $exporter || true
     find $top -depth -type d -exec rmdir {} \;

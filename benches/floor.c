@@ -19,19 +19,19 @@
 #include <unistd.h>
 
 struct file {
-    int dir, kept;
+    int dir, keep_fd;
     const char *name;
 };
 
 static struct file *files;
-static size_t count, room;
+static size_t count, capacity;
 static char buffer[1 << 16];
 
 static void add(int dir, const char *name, int keep)
 {
-    if (count == room) {
-        room = room ? room * 2 : 1024;
-        files = realloc(files, room * sizeof *files);
+    if (count == capacity) {
+        capacity = capacity ? capacity * 2 : 1024;
+        files = realloc(files, capacity * sizeof *files);
         if (!files)
             err(1, "files");
     }
@@ -45,13 +45,13 @@ static void add(int dir, const char *name, int keep)
 
 static void read_all(const struct file *file)
 {
-    int opened = file->kept;
+    int opened = file->keep_fd;
     if (opened < 0 && (opened = openat(file->dir, file->name, O_RDONLY | O_CLOEXEC)) < 0)
         err(1, "%s", file->name);
-    /* The kernel makes each file at once; none of these is larger. */
+    /* The kernel generates each file in one read; none of these is larger. */
     if (pread(opened, buffer, sizeof buffer, 0) < 0)
         err(1, "%s", file->name);
-    if (file->kept < 0)
+    if (file->keep_fd < 0)
         close(opened);
 }
 

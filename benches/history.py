@@ -63,11 +63,11 @@ def measure_history(arguments, number):
             try:
                 for _ in range(900):
                     time.sleep(FASTEST)
-                    kept = value(exporter.scrape(), "strata_history_points")
-                    if len(memory) == 0 or kept >= points * (number + 1):
+                    points_stored = value(exporter.scrape(), "strata_history_points")
+                    if len(memory) == 0 or points_stored >= points * (number + 1):
                         break
                 else:
-                    sys.exit(f"{kept} points of {number} cgroups: rings not full")
+                    sys.exit(f"{points_stored} points of {number} cgroups: rings not full")
                 # Anonymous memory only: file pages of the binary are reclaimed after some scrapes.
                 memory.append(exporter.memory("RssAnon"))
             finally:

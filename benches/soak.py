@@ -65,7 +65,7 @@ class Groups:
     def __init__(self):
         first, second = hierarchies()
         self.roots = sorted(set(first.values()) | ({second} if second else set())) if os.geteuid() == 0 else []
-        self.existing, self.made = [], 0
+        self.existing, self.created = [], 0
 
     def isolated(self, command):
         """A command in a mount namespace with only these cgroups."""
@@ -79,8 +79,8 @@ class Groups:
         for _ in range(number if self.roots else 0):
             if len(self.existing) >= GROUPS:
                 self.remove(self.existing.pop(0))
-            name = f"{PARENT}/docker/{self.made:064x}"
-            self.made += 1
+            name = f"{PARENT}/docker/{self.created:064x}"
+            self.created += 1
             for root in self.roots:
                 (root / name).mkdir(parents=True)
             self.existing.append(name)
@@ -194,10 +194,10 @@ def judge(samples, scrapes, seconds, margins):
         print("| " + " | ".join(cells) + " |")
     second, last = medians[1], medians[-1]
     grown = []
-    for name, (share, much) in margins.items():
-        most = second[name] * (1 + share) + much
-        if last[name] > most:
-            grown.append(f"{name}: {second[name]:.2f} in the second tenth, {last[name]:.2f} in the last, at most {most:.2f}")
+    for name, (share, margin) in margins.items():
+        limit = second[name] * (1 + share) + margin
+        if last[name] > limit:
+            grown.append(f"{name}: {second[name]:.2f} in the second tenth, {last[name]:.2f} in the last, at most {limit:.2f}")
     print(f"\n{scrapes:,} scrapes in {seconds:.0f} s: {'flat' if not grown else 'NOT flat: ' + '; '.join(grown)}.")
     return not grown
 

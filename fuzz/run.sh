@@ -1,11 +1,11 @@
 #!/bin/bash
 # Builds all fuzz targets and runs each for a while, two at a time: see docs/development/fuzzing.md.
 #
-#     run.sh [SECONDS [TARGET...]]     30 seconds and all, unless told otherwise
+#     run.sh [SECONDS [TARGET...]]     default: 30 seconds, all targets
 #
-# Needs cargo-fuzz (tests/setup.sh tools). What is found is printed in base64 and kept in
-# fuzz/artifacts, and makes this fail. What was thought of is kept in STRATA_FUZZ_CORPUS, if that
-# is a directory, and goes on from there the next time.
+# Needs cargo-fuzz (tests/setup.sh tools). Failing inputs are printed in base64 and stored in fuzz/artifacts,
+# and make this script fail. The corpus is stored in STRATA_FUZZ_CORPUS, if that is a directory, and reused by
+# later runs.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -16,20 +16,20 @@ target_dir=${CARGO_TARGET_DIR:-$PWD/target}
 host=$(rustc -vV | sed -n 's/^host: //p')
 export PATH="$target_dir/tools/bin:$PATH"
 
-# Files and sockets are made for each input: in memory, where that can be had.
+# Every input creates files and sockets: use memory if possible.
 scratch=$(mktemp -d -p "$([[ -w /dev/shm ]] && echo /dev/shm || echo "${TMPDIR:-/tmp}")" strata-fuzz.XXXXXX)
 trap 'rm -rf "$scratch"' EXIT
 mkdir -p "$scratch/tmp" "$scratch/logs" fuzz/artifacts
 
 started=$SECONDS
-# No sanitizer: it takes nightly Rust, and what it looks for is not in safe code. The exporter in
-# parts, where cargo-fuzz would have it in one, which one CPU takes two minutes for.
+# No sanitizer: it requires nightly Rust, and safe code does not have the errors it detects. Several codegen
+# units instead of cargo-fuzz's one, which takes one CPU two minutes.
 RUSTFLAGS="${RUSTFLAGS-} -Ccodegen-units=16" CARGO_INCREMENTAL=0 CARGO_TARGET_DIR="$target_dir/fuzz" \
     cargo fuzz build --sanitizer none
 STRATA_FUZZ_SEEDS="$scratch/seeds" cargo test --quiet --lib seeds_are_written >/dev/null
 echo "built in $((SECONDS - started)) s"
 
-# fuzz TARGET: runs one, and says in a line what came of it.
+# fuzz TARGET: runs one target and prints the result in a line.
 fuzz() {
     local target=$1 corpus log=$scratch/logs/$1 code=0
     corpus=${STRATA_FUZZ_CORPUS:-$scratch/corpus}/$target
@@ -49,13 +49,13 @@ fuzz() {
     if ((code)); then
         echo "== $target failed with $code"
         grep -av '^#[0-9]' "$log" | tail -n 60
-        # What it failed with, and how to have that again.
-        local found
-        found=$(sed -n 's/.*Test unit written to //p' "$log" | head -n 1)
-        if [[ -f $found ]]; then
+        # Print the failing input and how to run it again.
+        local failing_input
+        failing_input=$(sed -n 's/.*Test unit written to //p' "$log" | head -n 1)
+        if [[ -f $failing_input ]]; then
             echo "== as base64:"
-            base64 "$found"
-            echo "== again: $target_dir/fuzz/$host/release/$target $found"
+            base64 "$failing_input"
+            echo "== to reproduce: $target_dir/fuzz/$host/release/$target $failing_input"
         fi
         return 1
     fi
@@ -68,5 +68,5 @@ else
 fi
 export -f fuzz
 export seconds scratch target_dir host
-# shellcheck disable=SC2016 # it is the inner shell's to expand
+# shellcheck disable=SC2016 # expanded by the inner shell
 printf '%s\n' "${targets[@]}" | xargs -P 2 -I{} bash -c 'set -uo pipefail; fuzz "$1"' fuzz {}

@@ -1,4 +1,4 @@
-//! What a collector is, and how one is registered.
+//! The trait of collectors, and the entries of their registry.
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
@@ -9,38 +9,35 @@ use crate::{
     sources::Snapshot,
 };
 
-/// One subject, one module: describes its metrics and fills them from a snapshot.
+/// Describes the metrics of one subject and fills them from a snapshot.
 ///
-/// A collector is plain synchronous code. It runs on a thread where blocking is
-/// fine, may panic without hurting its neighbours, and is abandoned when it
-/// outlives the scrape. Beside its flags it holds only what must outlive a
-/// scrape, such as the counters that may not step back.
+/// A collector is synchronous code. It runs on a thread that may block, a panic does not affect
+/// other collectors, and a run that exceeds the scrape's deadline is abandoned. Beside its flags it
+/// holds only state that must outlive a scrape, such as counters that must not decrease.
 pub trait Collector: Send + Sync + Sized + 'static {
     /// The name in `--collector.<name>` and in the `collector` label.
     const NAME: &'static str;
-    /// What it is about, in a few words without a full stop, to be read after
-    /// "Collects".
+    /// Short description without a full stop, displayed after "Collects".
     const ABOUT: &'static str;
-    /// Whether it runs unless told otherwise.
+    /// Whether it is enabled by default.
     const ENABLED: bool = true;
-    /// Every metric it can expose; `metrics!` writes this table.
+    /// Every metric it can expose; `metrics!` generates this table.
     const METRICS: &'static [&'static Desc];
-    /// Its own flags, all named `--collector.<name>.*`; [`NoFlags`] for none.
+    /// Its own flags, all named `--collector.<name>.*`; [`NoFlags`] if it has none.
     type Flags: Args;
 
-    /// Makes the collector. A value that is wrong by itself is rejected by its
-    /// flag's own parser; what is left to fail here is flags that clash, with one
-    /// line that says which.
+    /// Creates the collector. An invalid value of one flag is rejected by that flag's parser; an
+    /// error here means that flags conflict, and is one line that names them.
     fn new(flags: Self::Flags) -> Result<Self, String>;
 
-    /// Reads the machine and says what it saw.
+    /// Reads the machine and returns the samples.
     ///
-    /// An error means that nothing is exposed. Where parts are independent of each
-    /// other, one that fails is left out and noted with [`Families::keep`].
+    /// On an error nothing is exposed. If parts are independent of each other, a part that fails is
+    /// left out and recorded with [`Families::ok_or_skip`].
     fn collect(&self, snapshot: &Snapshot) -> Result<Families>;
 }
 
-/// The flags of a collector that has none.
+/// The flags of a collector without flags.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub struct NoFlags {}
@@ -50,16 +47,16 @@ pub struct NoFlags {}
 pub enum Layer {
     /// The machine itself: `node_*`.
     Host,
-    /// Its containers and other control groups: `container_*`, `machine_*`.
+    /// Containers and other cgroups: `container_*`, `machine_*`.
     Containers,
-    /// Its virtual machines: `libvirt_*`.
+    /// Libvirt domains: `libvirt_*`.
     Domains,
-    /// What runs on it, in a few series: `census_*`.
+    /// Workloads of the machine in a few series: `census_*`.
     Census,
 }
 
 impl Layer {
-    /// All of them.
+    /// All layers.
     pub const ALL: [Self; 4] = [Self::Host, Self::Containers, Self::Domains, Self::Census];
 
     /// The name in the path.
@@ -73,7 +70,7 @@ impl Layer {
         }
     }
 
-    /// What it is about, in a few words.
+    /// Short description.
     #[must_use]
     pub const fn about(self) -> &'static str {
         match self {
@@ -84,24 +81,23 @@ impl Layer {
         }
     }
 
-    /// Whether it takes container engines to say all of it.
+    /// Whether its metrics need data of the container engines.
     #[must_use]
     pub const fn needs_engines(self) -> bool {
         matches!(self, Self::Containers | Self::Census)
     }
 
-    /// Whether it takes libvirt to say all of it: to name the control groups of virtual
-    /// machines, too.
+    /// Whether its metrics need data of libvirt, including the names of the domains' cgroups.
     #[must_use]
     pub const fn needs_libvirt(self) -> bool {
         matches!(self, Self::Containers | Self::Domains | Self::Census)
     }
 }
 
-/// A made collector, with its type forgotten.
+/// A collector with its flags, type-erased.
 pub type CollectFn = Box<dyn Fn(&Snapshot) -> Result<Families> + Send + Sync>;
 
-/// A collector in the list of all collectors.
+/// An entry in the registry of collectors.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
     /// [`Collector::NAME`].
@@ -110,16 +106,16 @@ pub struct Entry {
     pub about: &'static str,
     /// [`Collector::ENABLED`].
     pub enabled: bool,
-    /// What part of the machine it looks at.
+    /// The layer it belongs to.
     pub layer: Layer,
     /// [`Collector::METRICS`].
     pub metrics: &'static [&'static Desc],
-    /// Of a collector still to come, the flags that are taken already, without
-    /// `collector.` and its name.
+    /// For a planned collector, its flags that are already accepted, without `collector.` and its
+    /// name.
     pub reserved_flags: &'static [&'static str],
     /// Adds the collector's own flags to the command line.
     pub(crate) add_flags: fn(Command) -> Command,
-    /// Makes the collector from the parsed command line.
+    /// Creates the collector from the parsed command line.
     pub(crate) make: fn(&ArgMatches) -> Result<CollectFn, clap::Error>,
 }
 
@@ -139,13 +135,13 @@ impl Entry {
                 let collector = C::new(C::Flags::from_arg_matches(matches)?).map_err(|clash| {
                     clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, clash)
                 })?;
-                Ok(Box::new(move |machine| collector.collect(machine)))
+                Ok(Box::new(move |snapshot| collector.collect(snapshot)))
             },
         }
     }
 
-    /// Holds the place of a collector of `node_exporter`'s that is still to come, so
-    /// that unit files and scrape configurations which name it go on working.
+    /// Registers a collector of `node_exporter` that is not implemented yet, so that unit files and
+    /// scrape configurations that name it keep working.
     #[must_use]
     pub const fn planned(
         name: &'static str,
@@ -154,7 +150,7 @@ impl Entry {
     ) -> Self {
         Self {
             name,
-            about: "nothing yet: not built",
+            about: "nothing: not implemented yet",
             enabled,
             layer: Layer::Host,
             metrics: &[],
@@ -164,7 +160,7 @@ impl Entry {
         }
     }
 
-    /// Whether the collector is still to come.
+    /// Whether the collector is not implemented yet.
     #[must_use]
     pub const fn is_planned(&self) -> bool {
         self.metrics.is_empty()

@@ -1,8 +1,8 @@
-//! Durations given by flags, as Go writes them: `5s`, `1m30s`, `1.5h`, `500ms`.
+//! Durations in flags, in Go's format: `5s`, `1m30s`, `1.5h`, `500ms`.
 
 use std::time::Duration;
 
-/// Nanoseconds in each unit; what begins like another stands before it.
+/// Nanoseconds in each unit. A unit precedes units that are a prefix of it.
 const UNITS: [(&str, f64); 8] = [
     ("ns", 1.0),
     ("us", 1e3),
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parses_what_go_formats() {
+    fn parses_go_durations() {
         for (text, milliseconds) in [
             ("5s", 5000),
             ("1m30s", 90_000),

@@ -1,44 +1,43 @@
-//! What a source or a collector can fail with.
+//! Errors of sources and collectors.
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
 /// The result of reading or parsing something.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a reading could not be had.
+/// Why data could not be read or parsed.
 ///
-/// Cloning is cheap: one failed reading is shared by every collector that asked
-/// for it during the scrape.
+/// Cloning is cheap: all collectors that share a read during a scrape share its error.
 #[derive(Debug, Clone)]
 pub enum Error {
-    /// There is nothing to read here: the file, device or socket does not exist.
+    /// The file, device or socket does not exist on this machine.
     NotFound(PathBuf),
     /// The kernel refused the read.
     Io {
-        /// The file that was being read.
+        /// The file that could not be read.
         path: PathBuf,
-        /// What the kernel answered.
+        /// The error of the system call.
         source: Arc<io::Error>,
     },
-    /// The file was read but does not have the shape its documentation promises.
+    /// The file was read, but its content does not match the documented format.
     Parse {
-        /// The file that was being parsed.
+        /// The file that could not be parsed.
         path: PathBuf,
-        /// The line at fault, counted from one.
+        /// The number of the line, from 1.
         line: usize,
         /// What was expected there.
         reason: String,
     },
-    /// A daemon or the kernel, asked by message, refused or failed a request.
+    /// A daemon, or the kernel over netlink, rejected or failed a request.
     Api {
-        /// Whom we asked, as its users call it: `systemd`, `netlink`.
+        /// The name of the API in error messages: `systemd`, `netlink`.
         api: &'static str,
-        /// What it answered.
+        /// The error it returned.
         reason: String,
     },
-    /// What we asked did not answer before the scrape's deadline.
+    /// No response before the scrape's deadline.
     TimedOut(String),
-    /// A collector of `node_exporter`'s that this exporter does not have yet.
+    /// A collector of `node_exporter` that is not implemented yet.
     Unsupported,
 }
 
@@ -61,11 +60,11 @@ impl Error {
         }
     }
 
-    /// Whether the thing being read went away between listing it and reading it.
+    /// Whether the object disappeared between listing and reading.
     ///
-    /// Processes, cgroups and devices come and go under a scrape, and the kernel
-    /// has a different answer for each of them. The raw number is matched because
-    /// `ErrorKind` has no stable name for the last two.
+    /// Processes, cgroups and devices may disappear during a scrape, and the kernel returns a
+    /// different error for each. The errno is matched because `ErrorKind` has no stable name for
+    /// the last two.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         match self {
@@ -77,10 +76,10 @@ impl Error {
         }
     }
 
-    /// Whether this is how the kernel says that an attribute has no value.
+    /// Whether the kernel reported that the attribute has no value.
     ///
-    /// Drivers answer a read of what their device lacks, or cannot tell just now,
-    /// with one of these; none of them is a fault of ours or of the machine.
+    /// Drivers return one of these errors for an attribute that the device does not support or that
+    /// is temporarily unavailable; none of them is a fault.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         match self {
@@ -104,7 +103,7 @@ impl Error {
         }
     }
 
-    /// Whether the kernel shows this only to users with more rights than ours.
+    /// Whether reading requires more privileges than the exporter has.
     #[must_use]
     pub fn is_permission_denied(&self) -> bool {
         match self {
@@ -124,7 +123,7 @@ impl fmt::Display for Error {
             }
             Self::Api { api, reason } => write!(f, "{api}: {reason}"),
             Self::TimedOut(what) => write!(f, "{what} did not answer in time"),
-            Self::Unsupported => write!(f, "this collector of node_exporter's is not built yet"),
+            Self::Unsupported => write!(f, "node_exporter collector not implemented yet"),
         }
     }
 }
@@ -136,21 +135,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_removed_cgroup_or_process_counts_as_vanished() {
-        for (errno, vanished) in [(2, true), (3, true), (19, true), (5, false), (13, false)] {
+    fn removed_cgroup_or_process_is_gone() {
+        for (errno, gone) in [(2, true), (3, true), (19, true), (5, false), (13, false)] {
             let error = Error::io("/x", io::Error::from_raw_os_error(errno));
-            assert_eq!(error.is_gone(), vanished, "errno {errno}: {error}");
+            assert_eq!(error.is_gone(), gone, "errno {errno}: {error}");
         }
     }
 
     #[test]
-    fn a_missing_right_is_not_the_kernel_having_nothing_to_say() {
-        for (errno, unsaid) in [(2, true), (22, true), (61, true), (1, false), (13, false)] {
+    fn permission_denied_is_not_unavailable() {
+        for (errno, unavailable) in [(2, true), (22, true), (61, true), (1, false), (13, false)] {
             let error = Error::io("/x", io::Error::from_raw_os_error(errno));
-            assert_eq!(error.is_unavailable(), unsaid, "errno {errno}: {error}");
+            assert_eq!(
+                error.is_unavailable(),
+                unavailable,
+                "errno {errno}: {error}"
+            );
             assert_eq!(
                 error.is_permission_denied(),
-                !unsaid,
+                !unavailable,
                 "errno {errno}: {error}"
             );
         }

@@ -1,4 +1,4 @@
-//! What collectors produce: samples, gathered into families by metric name.
+//! Samples produced by collectors, grouped into families by metric name.
 
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc, time::Duration};
 
@@ -7,20 +7,20 @@ use crate::{
     metric::{Desc, Metric, MetricType},
 };
 
-/// The value of one sample. Integers stay integers all the way to the wire.
+/// The value of one sample. Integers are not converted to floats.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value {
-    /// A count or a size.
+    /// A non-negative integer.
     Unsigned(u64),
-    /// A count that may be negative.
+    /// An integer that may be negative.
     Signed(i64),
-    /// Anything measured.
+    /// A float.
     Float(f64),
 }
 
 impl Value {
-    /// `count` things of `size` each, such as bytes in sectors. A product too
-    /// large for an integer goes on as a float, which is what Prometheus keeps.
+    /// Multiplies a count by a size, such as sectors by bytes per sector. A product that overflows
+    /// becomes a float, which is how Prometheus stores it.
     #[must_use]
     #[expect(
         clippy::cast_precision_loss,
@@ -32,7 +32,7 @@ impl Value {
             .map_or_else(|| Self::Float(count as f64 * size as f64), Self::Unsigned)
     }
 
-    /// `count` things of which `per_unit` make a base unit, such as ticks in seconds.
+    /// Divides a count by the number of counts per base unit, such as ticks by ticks per second.
     #[must_use]
     #[expect(
         clippy::cast_precision_loss,
@@ -42,13 +42,13 @@ impl Value {
         Self::Float(count as f64 / per_unit as f64)
     }
 
-    /// Writes the value as the older text format has it.
+    /// Writes the value in the Prometheus text format.
     pub fn write_to(self, out: &mut String) {
         match self {
             Self::Unsigned(value) => out.push_str(itoa::Buffer::new().format(value)),
             Self::Signed(value) => out.push_str(itoa::Buffer::new().format(value)),
             Self::Float(value) if value.is_finite() => {
-                // Parsers read `24.0` and `24` alike; the shorter is what Go writes.
+                // Parsers read `24.0` and `24` alike; Go writes the shorter one.
                 let mut buffer = ryu::Buffer::new();
                 let text = buffer.format_finite(value);
                 out.push_str(text.strip_suffix(".0").unwrap_or(text));
@@ -59,12 +59,12 @@ impl Value {
     }
 }
 
-/// Why a text is no value.
+/// The text is not a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotANumber;
 
-/// As the kernel writes numbers: an integer if it is one, else a float. `nan` and `inf`
-/// are no numbers, and what is too large for a float is none.
+/// Parses a number as the kernel writes it: an integer if possible, else a float. `nan`, `inf` and
+/// numbers too large for a float are rejected.
 impl FromStr for Value {
     type Err = NotANumber;
 
@@ -124,11 +124,11 @@ impl From<Duration> for Value {
     }
 }
 
-/// What stands between a family's name and its labels in one sample. Everything
-/// a collector of ours makes has [`Plain`](Part::Plain) samples only.
+/// The suffix between a family's name and its labels in one sample. Collectors other than
+/// `textfile` use only [`None`](Self::None).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SampleSuffix {
-    /// Nothing.
+    /// No suffix.
     None,
     /// `_bucket` of a histogram.
     Bucket,
@@ -143,7 +143,7 @@ pub enum SampleSuffix {
 }
 
 impl SampleSuffix {
-    /// As it is written.
+    /// The suffix as text.
     #[must_use]
     pub fn suffix(self) -> &'static str {
         match self {
@@ -157,22 +157,21 @@ impl SampleSuffix {
     }
 }
 
-/// One line of the exposition; its labels are in its family's `labels`.
+/// One sample; its labels are in the `labels` of its family.
 #[derive(Debug)]
 struct FamilySample {
-    /// Labels that are rendered already, before those in the family's text.
+    /// Labels that are already rendered, written before those in the family's text.
     base_labels: Option<BaseLabels>,
-    /// Where its labels end in the family's text.
+    /// End of its labels in the family's text.
     labels_end: usize,
     suffix: SampleSuffix,
     value: Value,
 }
 
-/// Labels as they go on the wire, rendered once for many samples.
+/// Labels in the exposition format, rendered once for many samples.
 pub type BaseLabels = Arc<str>;
 
-/// Renders labels as they go on the wire. What may not stand in a label's name
-/// becomes `_`.
+/// Renders labels in the exposition format. Characters that are invalid in a label name become `_`.
 #[must_use]
 pub fn render_labels<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> BaseLabels {
     let mut text = String::new();
@@ -186,7 +185,7 @@ pub fn render_labels<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -
     text.into()
 }
 
-/// The labels of one sample as they go on the wire, without braces.
+/// The labels of one sample in the exposition format, without braces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LabelText<'a> {
     base: &'a str,
@@ -194,14 +193,14 @@ pub struct LabelText<'a> {
 }
 
 impl<'a> LabelText<'a> {
-    /// Its pieces, to be written one after the other; all empty if there is no label.
+    /// The parts to write in sequence; all are empty if there is no label.
     #[must_use]
     pub fn pieces(self) -> [&'a str; 3] {
         let comma = !self.base.is_empty() && !self.own.is_empty();
         [self.base, if comma { "," } else { "" }, self.own]
     }
 
-    /// The value of a label, as it was before it was written.
+    /// The value of a label, unescaped.
     #[must_use]
     pub fn value(self, name: &str) -> Option<String> {
         [self.base, self.own].into_iter().find_map(|mut text| {
@@ -233,11 +232,11 @@ impl<'a> LabelText<'a> {
         self.base.is_empty() && self.own.is_empty()
     }
 
-    /// All in one.
+    /// All labels as one string.
     #[must_use]
     pub fn joined(self) -> Cow<'a, str> {
         match (self.base, self.own) {
-            ("", one) | (one, "") => one.into(),
+            ("", labels) | (labels, "") => labels.into(),
             _ => self.pieces().concat().into(),
         }
     }
@@ -246,22 +245,22 @@ impl<'a> LabelText<'a> {
 /// All samples of one metric.
 #[derive(Debug)]
 pub struct Family {
-    /// The full name, as the older text format writes it.
+    /// The full name, as in the Prometheus text format.
     pub name: Cow<'static, str>,
-    /// What the metric means.
+    /// The HELP text.
     pub help: Cow<'static, str>,
-    /// What its values mean.
+    /// The type.
     pub kind: MetricType,
-    /// The description it was made from; `None` for one read from a text file.
+    /// The description it was created from; `None` if it was read from a text file.
     pub desc: Option<&'static Desc>,
-    /// The labels of all samples, one after the other, as they go on the wire:
-    /// both formats write them alike, so they are rendered once, here.
+    /// The labels of all samples, concatenated, in the exposition format: it is the same in both
+    /// formats, so they are rendered once, here.
     labels: String,
     samples: Vec<FamilySample>,
 }
 
 impl Family {
-    /// A family that no collector describes, such as one from a text file.
+    /// Creates a family without a description, such as one from a text file.
     #[must_use]
     pub fn new(name: String, help: String, kind: MetricType) -> Self {
         Self {
@@ -306,7 +305,7 @@ impl Family {
         });
     }
 
-    /// The samples: which part of the metric, the labels, the value.
+    /// The samples: suffix, labels and value.
     pub fn samples(&self) -> impl Iterator<Item = (SampleSuffix, LabelText<'_>, Value)> {
         let mut start = 0;
         self.samples.iter().map(move |sample| {
@@ -322,7 +321,7 @@ impl Family {
         })
     }
 
-    /// How many samples there are.
+    /// Number of samples.
     #[must_use]
     pub fn len(&self) -> usize {
         self.samples.len()
@@ -366,13 +365,13 @@ fn write_escaped(out: &mut String, value: &str) {
     }
 }
 
-/// Everything one collector saw, and what it had to leave out.
+/// The samples of one collector run, and the errors that caused parts to be left out.
 #[derive(Debug, Default)]
 pub struct Families {
     list: Vec<Family>,
-    /// Where the last sample went. Collectors add one device's samples after the
-    /// other's, in the same order, so the next family is nearly always the one
-    /// after it: a search from here takes one step where a map would hash.
+    /// Index of the family of the last sample. Collectors add the samples of one device after the
+    /// other in the same order, so the next family is nearly always the next in the list: a search
+    /// from here takes one step and needs no hashing.
     last: usize,
     error_count: usize,
     first_error: Option<Error>,
@@ -391,8 +390,8 @@ impl Families {
         family.push(SampleSuffix::None, label_pairs(desc, &labels), value.into());
     }
 
-    /// Adds a sample of a thing whose labels are rendered already: those of the
-    /// metric's `block`. It takes only a hold on them.
+    /// Adds a sample with labels that are already rendered: those of the metric's `base_labels`.
+    /// Only a reference to them is stored.
     pub fn add_with<const N: usize>(
         &mut self,
         metric: &'static Metric<N>,
@@ -401,19 +400,23 @@ impl Families {
         value: impl Into<Value>,
     ) {
         let desc = metric.desc();
-        debug_assert!(!desc.base_labels.is_empty(), "{} has no block", desc.name);
+        debug_assert!(
+            !desc.base_labels.is_empty(),
+            "{} has no base labels",
+            desc.name
+        );
         let family = self.get_or_insert(desc, desc.name, || desc.name.into());
-        let block = Some(BaseLabels::clone(base_labels));
+        let base = Some(BaseLabels::clone(base_labels));
         family.push_with(
-            block,
+            base,
             SampleSuffix::None,
             label_pairs(desc, &labels),
             value.into(),
         );
     }
 
-    /// Adds a sample whose metric's name has `word` in place of the `*`. What may
-    /// not stand in a name becomes `_`.
+    /// Adds a sample whose metric name has `word` in place of the `*`. Characters that are invalid
+    /// in a name become `_`.
     pub fn add_named<const N: usize>(
         &mut self,
         metric: &'static Metric<N>,
@@ -436,8 +439,8 @@ impl Families {
         family.push(SampleSuffix::None, label_pairs(desc, &labels), value.into());
     }
 
-    /// Adds a sample with labels that only the machine knows the names of. What
-    /// may not stand in a label's name becomes `_`.
+    /// Adds a sample with additional labels whose names are only known at run time. Characters that
+    /// are invalid in a label name become `_`.
     pub fn add_dynamic<const N: usize>(
         &mut self,
         metric: &'static Metric<N>,
@@ -455,15 +458,15 @@ impl Families {
         family.push(SampleSuffix::None, all, value.into());
     }
 
-    /// Adds a whole family that no collector describes.
+    /// Adds a family without a description.
     pub fn push(&mut self, family: Family) {
         self.list.push(family);
     }
 
-    /// The value, or nothing and a note that a part was left out.
+    /// Returns the value, or `None` after recording the error.
     ///
-    /// Where the kernel just has nothing to say ([`Error::is_unsaid`]), nothing
-    /// was left out and nothing is noted.
+    /// If the kernel reported that there is no value ([`Error::is_unavailable`]), no error is
+    /// recorded.
     pub fn ok_or_skip<T>(&mut self, read: Result<T>) -> Option<T> {
         match read {
             Ok(value) => Some(value),
@@ -476,19 +479,19 @@ impl Families {
         }
     }
 
-    /// Notes that a part was left out.
+    /// Records an error that caused a part to be left out.
     pub fn record_error(&mut self, error: Error) {
         self.error_count += 1;
         self.first_error.get_or_insert(error);
     }
 
-    /// How many parts were left out, and why the first of them.
+    /// The number of recorded errors, and the first of them.
     #[must_use]
     pub fn errors(&self) -> (usize, Option<&Error>) {
         (self.error_count, self.first_error.as_ref())
     }
 
-    /// Whether there is no sample at all.
+    /// Whether there is no sample.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
@@ -499,13 +502,13 @@ impl Families {
         self.list.iter()
     }
 
-    /// One of the families, by its place in the order.
+    /// The family at this index.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&Family> {
         self.list.get(index)
     }
 
-    /// Takes a family out.
+    /// Removes a family and returns it.
     pub fn remove(&mut self, name: &str) -> Option<Family> {
         let at = self.list.iter().position(|family| family.name == name)?;
         self.last = 0;
@@ -516,20 +519,20 @@ impl Families {
         &mut self,
         desc: &'static Desc,
         name: &str,
-        make_name: impl FnOnce() -> Cow<'static, str>,
+        new_name: impl FnOnce() -> Cow<'static, str>,
     ) -> &mut Family {
-        let is_it = |family: &Family| {
+        let matches = |family: &Family| {
             family.desc.is_some_and(|d| std::ptr::eq(d, desc)) && family.name == name
         };
         let (before, after) = self.list.split_at(self.last.min(self.list.len()));
         let found = after
             .iter()
-            .position(is_it)
+            .position(matches)
             .map(|at| before.len() + at)
-            .or_else(|| before.iter().position(is_it));
+            .or_else(|| before.iter().position(matches));
         self.last = found.unwrap_or_else(|| {
             self.list.push(Family {
-                name: make_name(),
+                name: new_name(),
                 help: desc.help.into(),
                 kind: desc.kind,
                 desc: Some(desc),
@@ -544,7 +547,7 @@ impl Families {
 
 #[cfg(test)]
 impl Families {
-    /// Every sample as the older text format writes it, for the collectors' tests.
+    /// Every sample in the Prometheus text format, for the collectors' tests.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for family in &self.list {
@@ -580,16 +583,16 @@ mod tests {
         FIELD: Gauge = "x_*_bytes" ["device"];
         /// Another.
         OTHER: Counter = "x_other_total" ["device"];
-        /// Of a thing.
-        OF_THING: Gauge = "x_thing_bytes" base THING ["cpu"];
+        /// Bytes per CPU.
+        WITH_BASE: Gauge = "x_thing_bytes" base BASE ["cpu"];
         /// Things.
-        BARE_OF_THING: Gauge = "x_things" base THING [];
+        ONLY_BASE: Gauge = "x_things" base BASE [];
     }
 
-    const THING: &[&str] = &["id", "label_*"];
+    const BASE: &[&str] = &["id", "label_*"];
 
     #[test]
-    fn what_is_no_number_is_no_value() {
+    fn rejects_non_numeric_text() {
         for text in ["nan", "-NaN", "inf", "-infinity", "1e999", "", " 1", "0x1"] {
             assert_eq!(text.parse::<Value>(), Err(NotANumber), "{text}");
         }
@@ -599,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_find_their_family_whatever_the_order() {
+    fn samples_join_their_family_in_any_order() {
         let mut out = Families::default();
         for device in ["a", "b\"\\\n"] {
             out.add(&OTHER, [device], 1_u64);
@@ -621,10 +624,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_as_a_label_is_read_as_it_was() {
+    fn label_value_is_unescaped() {
         let mut out = Families::default();
-        let things = render_labels([("id", "/a\\,x=\"y\""), ("e", "")]);
-        out.add_with(&OF_THING, &things, ["7\n8"], 1_u64);
+        let base = render_labels([("id", "/a\\,x=\"y\""), ("e", "")]);
+        out.add_with(&WITH_BASE, &base, ["7\n8"], 1_u64);
         let (_, labels, _) = out.iter().next().unwrap().samples().next().unwrap();
         for (name, value) in [
             ("id", Some("/a\\,x=\"y\"")),
@@ -638,11 +641,11 @@ mod tests {
     }
 
     #[test]
-    fn the_labels_of_a_block_come_first_and_are_escaped() {
+    fn base_labels_come_first_and_are_escaped() {
         let mut out = Families::default();
-        let block = render_labels([("id", "/a"), ("label_x.y", "\"q\"\n")]);
-        out.add_with(&OF_THING, &block, ["0"], 1_u64);
-        out.add_with(&BARE_OF_THING, &block, [], 2_u64);
+        let base = render_labels([("id", "/a"), ("label_x.y", "\"q\"\n")]);
+        out.add_with(&WITH_BASE, &base, ["0"], 1_u64);
+        out.add_with(&ONLY_BASE, &base, [], 2_u64);
         assert_eq!(
             out.lines(),
             [
@@ -653,28 +656,28 @@ mod tests {
     }
 
     #[test]
-    fn a_product_too_large_for_an_integer_is_not_wrong() {
+    fn overflowing_product_becomes_float() {
         assert_eq!(Value::product(3, 512), Value::Unsigned(1536));
         let huge = Value::product(u64::MAX, 512);
         assert_eq!(huge, Value::Float(9_444_732_965_739_290_427_392.0));
     }
 
     #[test]
-    fn only_what_should_have_worked_counts_as_left_out() {
+    fn unavailable_value_is_not_an_error() {
         let mut out = Families::default();
         assert_eq!(
             out.ok_or_skip::<u64>(Err(Error::NotFound("/x".into()))),
             None
         );
         assert_eq!(out.errors().0, 0);
-        let refused = Error::io("/y", std::io::Error::from_raw_os_error(libc::EACCES));
-        assert_eq!(out.ok_or_skip::<u64>(Err(refused)), None);
+        let denied = Error::io("/y", std::io::Error::from_raw_os_error(libc::EACCES));
+        assert_eq!(out.ok_or_skip::<u64>(Err(denied)), None);
         assert_eq!(out.errors().0, 1);
         assert!(out.errors().1.unwrap().to_string().starts_with("/y"));
     }
 
     #[test]
-    fn numbers_are_kept_as_the_kernel_writes_them() {
+    fn parses_kernel_numbers() {
         for (text, value) in [
             ("18446744073709551615", Value::Unsigned(u64::MAX)),
             ("-1", Value::Signed(-1)),

@@ -1,4 +1,4 @@
-//! The files in `tests/fixtures` and `fuzz/seeds`, for unit tests.
+//! Access to the files in `tests/fixtures` and `fuzz/seeds` in unit tests.
 
 #![allow(clippy::disallowed_methods, reason = "tests read files as they are")]
 
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The unpacked files of a machine in `tests/fixtures`. All tests share them.
+/// Returns the unpacked fixture files of a machine. All tests share them.
 pub(crate) fn fixture(machine: &str) -> PathBuf {
     let archives = ttar::archive_files(&manifest_dir().join("tests/fixtures").join(machine));
     // Unit tests have no CARGO_TARGET_TMPDIR. They run in target/PROFILE/deps.
@@ -18,9 +18,9 @@ pub(crate) fn fixture(machine: &str) -> PathBuf {
     ttar::unpacked(machine, &archives.unwrap(), &parent).unwrap()
 }
 
-/// A reply or an event as libvirt sent it, without the header of its message.
+/// Returns a reply or an event that libvirt sent, without the message header.
 pub(crate) fn libvirt_body(name: &str) -> Vec<u8> {
-    /// The length, and the six numbers that `remote_protocol.x` puts before each body.
+    /// The length and the six numbers that `remote_protocol.x` defines before each body.
     const HEADER: usize = 28;
     let path = format!("fuzz/seeds/libvirt_rpc/{name}.hex");
     let text = std::fs::read_to_string(manifest_dir().join(&path));
@@ -28,7 +28,7 @@ pub(crate) fn libvirt_body(name: &str) -> Vec<u8> {
     message.split_off(HEADER)
 }
 
-/// Bytes from hexadecimal digits, with white space between them and comments after `#`.
+/// Decodes hexadecimal digits, with white space between them and comments after `#`.
 pub(crate) fn from_hex(text: &str) -> Vec<u8> {
     let lines = text
         .lines()

@@ -2,7 +2,7 @@
 //!
 //! `ARCHITECTURE.md` lists the layers of these modules, what each does, and the rule which
 //! module may use which; `tests/it/layers.rs` enforces it. A scrape runs through
-//! [`http`], [`scrape`], [`collectors`] and [`sources`], and its answer through [`family`] and
+//! [`http`], [`scrape`], [`collectors`] and [`sources`], and its response through [`family`] and
 //! [`exposition`].
 
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]

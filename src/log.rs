@@ -1,22 +1,22 @@
-//! Log lines on standard error, as logfmt or JSON.
+//! Logging to standard error, as logfmt or JSON.
 
 use clap::ValueEnum;
 use tracing_subscriber::{filter::LevelFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// How important a line must be.
+/// Minimum severity of the lines to log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Level {
     /// Everything.
     Debug,
-    /// What happens rarely, too.
+    /// Also rare events, such as starts and reconnects.
     Info,
-    /// What somebody should look at.
+    /// Warnings and errors.
     Warn,
-    /// What does not work.
+    /// Errors only.
     Error,
 }
 
-/// How lines are written.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// `key=value` pairs.
@@ -25,7 +25,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging; for the whole process, once.
+/// Initializes logging for the process. Must be called once.
 pub fn init(level: Level, format: LogFormat) {
     let level = match level {
         Level::Debug => LevelFilter::DEBUG,

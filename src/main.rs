@@ -1,4 +1,4 @@
-//! Exposes what the machine, its containers and its virtual machines are doing.
+//! The command line of `strata_exporter`.
 
 use std::{
     io::{IsTerminal, Write},
@@ -29,9 +29,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-/// The exit code for a wrong command line or a failed start.
+/// Exit code for an invalid command line or a failed start.
 const USAGE: u8 = 2;
-/// The exit code of a check that found something wrong, and of whatever could not be done.
+/// Exit code of `check` if it found an error, and of any subcommand that failed.
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Ok(subcommand) => subcommand,
         Err(error) => return command_line_error(&error),
     };
-    // The others do no more than their user may.
+    // The other subcommands need no privileges beyond those of their user.
     if matches!(
         subcommand,
         Subcommand::Serve(_) | Subcommand::Check(..) | Subcommand::Census(..)
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
             log::init(settings.flags.log_level, settings.flags.log_format);
             run(*settings).map(|()| ExitCode::SUCCESS)
         }
-        // Without a log: what is wrong is in what is printed.
+        // Without logging: all findings are in the printed report.
         Subcommand::Check(settings, flags) => check(*settings, flags),
         Subcommand::Census(settings, flags) => census(*settings, flags).map(|()| ExitCode::SUCCESS),
         Subcommand::Top(exporter, flags) => top(exporter, &flags),
@@ -78,7 +78,7 @@ fn print(text: &str) {
     anstream::stdout().write_all(text.as_bytes()).ok();
 }
 
-/// Prints help, the version, or what is wrong with the command line.
+/// Prints help, the version, or an error of the command line.
 fn command_line_error(error: &clap::Error) -> ExitCode {
     if matches!(
         error.kind(),
@@ -91,7 +91,7 @@ fn command_line_error(error: &clap::Error) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-/// Edits or prints a file of targets.
+/// Edits or prints a targets file.
 fn targets(flags: targets::Flags) -> ExitCode {
     match targets::run(flags) {
         Ok(done) => {
@@ -138,114 +138,116 @@ fn man() -> Result<ExitCode, String> {
 
 fn run(settings: Settings) -> Result<(), String> {
     sources::raise_open_files_limit();
-    let (enabled, to_come) = (settings.collectors.len(), settings.to_come);
+    let (enabled, planned) = (settings.collectors.len(), settings.to_come);
     let unknown_variables = settings.unknown_variables;
     let runtime = runtime()?;
     let workers = Workers::default();
-    let machine = machine(&settings.flags);
-    machine.libvirt().check()?;
+    let host = host_state(&settings.flags);
+    host.libvirt().check()?;
     let census = Census::new(&settings.flags.census)?;
-    let scraper = Scraper::new(Arc::clone(&machine), settings.collectors, workers.clone());
+    let scraper = Scraper::new(Arc::clone(&host), settings.collectors, workers.clone());
     let scraper = Arc::new(scraper);
     let api = Api::new(
-        Arc::clone(&machine),
+        Arc::clone(&host),
         Arc::clone(&scraper),
         workers.clone(),
         collectors::ALL,
         census,
     );
-    let asks_engines = scraper.collectors().any(|(_, layer)| layer.needs_engines());
-    let asks_libvirt = scraper.collectors().any(|(_, layer)| layer.needs_libvirt());
-    let samples = scraper.collectors().any(|(name, _)| name == "history");
+    let needs_engines = scraper.collectors().any(|(_, layer)| layer.needs_engines());
+    let needs_libvirt = scraper.collectors().any(|(_, layer)| layer.needs_libvirt());
+    let is_sampling = scraper.collectors().any(|(name, _)| name == "history");
     runtime.block_on(async {
         let stop = stop_signal()?;
         let hangup = hangup_signal()?;
         let server =
             Server::bind(settings.flags.web, scraper, api, collectors::ALL, workers).await?;
-        // After all that only the start needs, and before there is any other thread.
+        // After everything that only the start requires, and while there is only one thread.
         let own_sockets = server.owned_sockets().map(Path::to_owned).collect();
         let mode = settings.flags.sandbox.sandbox;
-        let in_force = give_up(mode, &machine, settings.ptrace_flags, own_sockets)?;
+        let active = drop_privileges(mode, &host, settings.ptrace_flags, own_sockets)?;
         server.reload_on(hangup);
-        // Not before the start is certain: a reason not to start is the only line then.
-        started(enabled, &to_come);
-        warn_of_variables(&unknown_variables);
+        // Only once the start can no longer fail: a failed start logs its reason and nothing else.
+        log_start(enabled, &planned);
+        warn_unknown_variables(&unknown_variables);
         if mode != Mode::None {
-            sandboxed(in_force);
+            log_sandbox(active);
         }
-        if asks_engines {
-            machine.engines().watch();
+        if needs_engines {
+            host.engines().watch();
         }
-        if asks_libvirt {
-            machine.libvirt().start();
+        if needs_libvirt {
+            host.libvirt().start();
         }
-        if samples {
-            sampler::start(&machine);
+        if is_sampling {
+            sampler::start(&host);
         }
         server.serve(stop).await;
         Ok::<_, String>(())
     })?;
-    info!("strata_exporter stops");
-    // Not dropped: that would wait for what hangs in the kernel.
+    info!("stopping strata_exporter");
+    // Not dropped: that would wait for threads blocked in the kernel.
     runtime.shutdown_background();
     Ok(())
 }
 
-/// Gives up what is not needed any more, and never was.
-fn give_up(
+/// Drops the privileges that are no longer needed, or never were.
+fn drop_privileges(
     mode: Mode,
-    machine: &Arc<HostState>,
+    host: &Arc<HostState>,
     ptrace_flags: Vec<&'static str>,
     own_sockets: Vec<PathBuf>,
 ) -> Result<&'static ActiveSandbox, String> {
-    let machine = Snapshot::new(Arc::clone(machine), Instant::now());
-    let (engines, engines_are_named) = machine.engine_sockets();
-    let (libvirts, libvirt_is_named) = machine.libvirt_sockets();
-    let engines = engines.into_iter().map(|it| (it, engines_are_named));
-    let libvirts = libvirts.into_iter().map(|it| (it, libvirt_is_named));
+    let snapshot = Snapshot::new(Arc::clone(host), Instant::now());
+    let (engines, engines_are_configured) = snapshot.engine_sockets();
+    let (libvirt_sockets, libvirt_is_configured) = snapshot.libvirt_sockets();
+    let engines = engines.into_iter().map(|it| (it, engines_are_configured));
+    let libvirt_sockets = libvirt_sockets
+        .into_iter()
+        .map(|it| (it, libvirt_is_configured));
     let needs = Requirements {
-        sockets: engines.chain(libvirts).collect(),
+        sockets: engines.chain(libvirt_sockets).collect(),
         own_sockets,
         ptrace_flags,
-        libvirt_library_uri: machine.libvirt_library().map(str::to_owned),
+        libvirt_library_uri: snapshot.libvirt_library().map(str::to_owned),
     };
-    sandbox::enter(mode, &needs, &machine)
+    sandbox::enter(mode, &needs, &snapshot)
 }
 
-fn sandboxed(in_force: &ActiveSandbox) {
-    let (landlock, seccomp) = (in_force.landlock_label(), in_force.seccomp_label());
+fn log_sandbox(active: &ActiveSandbox) {
+    let (landlock, seccomp) = (active.landlock_label(), active.seccomp_label());
     info!(landlock, seccomp, "sandboxed");
-    if let Err(why) = &in_force.landlock {
-        warn!(why, "not restricted by Landlock");
+    if let Err(error) = &active.landlock {
+        warn!(error, "not restricted by Landlock");
     }
-    if let Err(why) = &in_force.seccomp {
-        warn!(why, "system calls are not filtered");
+    if let Err(error) = &active.seccomp {
+        warn!(error, "system calls are not filtered");
     }
 }
 
-/// Prints what will be collected here and what is wrong.
+/// Prints what will be collected on this machine, and the errors found.
 fn check(settings: Settings, flags: check::Flags) -> Result<ExitCode, String> {
     sources::raise_open_files_limit();
     let runtime = runtime()?;
-    let machine = machine(&settings.flags);
-    machine.libvirt().check()?;
+    let host = host_state(&settings.flags);
+    host.libvirt().check()?;
     let collectors = settings.collectors;
-    let scraper = Scraper::new(Arc::clone(&machine), collectors, Workers::default());
-    // Read with all rights, as at the start of a server.
+    let scraper = Scraper::new(Arc::clone(&host), collectors, Workers::default());
+    // Read with all privileges, as at the start of a server.
     let web_config = settings.flags.web.config_file().map(web_config::check_file);
-    // As a server would, which holds for what is found.
-    give_up(
+    // In the same sandbox as a server, so that the findings apply to it.
+    drop_privileges(
         settings.flags.sandbox.sandbox,
-        &machine,
+        &host,
         settings.ptrace_flags,
         Vec::new(),
     )?;
-    let checked = check::run(machine, &scraper, collectors::ALL, web_config);
+    let checked = check::run(host, &scraper, collectors::ALL, web_config);
     let checked = runtime.block_on(checked);
-    // Not dropped: that would wait for what hangs in the kernel.
+    // Not dropped: that would wait for threads blocked in the kernel.
     runtime.shutdown_background();
     let text = match (flags.json, flags.quiet) {
-        (true, only_wrong) => checked.json(only_wrong)?,
+        (true, quiet) => checked.json(quiet)?,
         (false, true) => checked.wrong(),
         (false, false) => checked.text(),
     };
@@ -260,18 +262,18 @@ fn check(settings: Settings, flags: check::Flags) -> Result<ExitCode, String> {
 /// Prints the census of this machine.
 fn census(settings: Settings, flags: CensusFlags) -> Result<(), String> {
     let runtime = runtime()?;
-    let machine = machine(&settings.flags);
+    let host = host_state(&settings.flags);
     let census = Census::new(&settings.flags.census)?;
     let collectors = settings.collectors;
-    let scraper = Scraper::new(Arc::clone(&machine), collectors, Workers::default());
-    give_up(
+    let scraper = Scraper::new(Arc::clone(&host), collectors, Workers::default());
+    drop_privileges(
         settings.flags.sandbox.sandbox,
-        &machine,
+        &host,
         settings.ptrace_flags,
         Vec::new(),
     )?;
-    let report = runtime.block_on(census.report_once(&machine, &scraper));
-    // Not dropped: that would wait for what hangs in the kernel.
+    let report = runtime.block_on(census.report_once(&host, &scraper));
+    // Not dropped: that would wait for threads blocked in the kernel.
     runtime.shutdown_background();
     let text = if flags.json {
         report.to_json()?
@@ -283,7 +285,7 @@ fn census(settings: Settings, flags: CensusFlags) -> Result<(), String> {
     Ok(())
 }
 
-/// Shows live what an exporter reports, or prints it once where the output is no terminal.
+/// Displays live what an exporter reports, or prints it once if standard output is not a terminal.
 fn top(exporter: ExporterUrl, flags: &top::Flags) -> Result<ExitCode, String> {
     let runtime = runtime()?;
     let client = top::Client::new(exporter, flags.http_config_file.as_deref())?;
@@ -298,7 +300,7 @@ fn top(exporter: ExporterUrl, flags: &top::Flags) -> Result<ExitCode, String> {
         }
         top::render_once(&client).await
     });
-    // Not dropped: that would wait for names that no server resolves.
+    // Not dropped: that would wait for pending DNS lookups.
     runtime.shutdown_background();
     Ok(match shown {
         Ok(text) => {
@@ -313,15 +315,15 @@ fn top(exporter: ExporterUrl, flags: &top::Flags) -> Result<ExitCode, String> {
     })
 }
 
-/// One thread serves; what blocks is the workers'.
+/// Creates the runtime. One thread serves; blocking work runs on the worker threads.
 fn runtime() -> Result<Runtime, String> {
     let mut builder = runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().build();
-    runtime.map_err(|error| format!("cannot start: {error}"))
+    runtime.map_err(|error| format!("cannot start the async runtime: {error}"))
 }
 
-/// The machine as the flags describe it.
-fn machine(flags: &Flags) -> Arc<HostState> {
+/// Creates the host state as configured by the flags.
+fn host_state(flags: &Flags) -> Arc<HostState> {
     let history = flags.history.clone();
     let history = match ResourceBudget::for_this_process().history_bytes {
         Some(bytes) => history.capped_to(bytes),
@@ -336,30 +338,27 @@ fn machine(flags: &Flags) -> Arc<HostState> {
     ))
 }
 
-fn started(collectors: usize, to_come: &[&str]) {
+fn log_start(collectors: usize, planned: &[&str]) {
     let version = env!("CARGO_PKG_VERSION");
-    info!(version, collectors, "strata_exporter starts");
-    let allowance = ResourceBudget::for_this_process();
-    if let Some(memory_limit) = allowance.memory_limit.filter(|_| allowance.is_reduced) {
+    info!(version, collectors, "starting strata_exporter");
+    let budget = ResourceBudget::for_this_process();
+    if let Some(memory_limit) = budget.memory_limit.filter(|_| budget.is_reduced) {
         let ResourceBudget {
-            cgroup_files: kept_files,
+            cgroup_files,
             history_bytes,
             ..
-        } = allowance;
+        } = budget;
         info!(
             memory_limit,
-            kept_files, history_bytes, "keeps less for the memory limit of its control group"
+            cgroup_files, history_bytes, "limits reduced to fit the memory limit of the cgroup"
         );
     }
-    for collector in to_come {
-        warn!(
-            collector,
-            "this collector of node_exporter's is not built yet"
-        );
+    for collector in planned {
+        warn!(collector, "node_exporter collector not implemented yet");
     }
 }
 
-fn warn_of_variables(unknown: &[UnknownVariable]) {
+fn warn_unknown_variables(unknown: &[UnknownVariable]) {
     for UnknownVariable { name, suggestion } in unknown {
         let variable = name.as_str();
         if let Some(suggestion) = suggestion {
@@ -370,9 +369,9 @@ fn warn_of_variables(unknown: &[UnknownVariable]) {
     }
 }
 
-/// SIGHUP. From here on neither it nor SIGUSR1 ends the process.
+/// Handles SIGHUP. From here on neither SIGHUP nor SIGUSR1 ends the process.
 fn hangup_signal() -> Result<Signal, String> {
-    // Once there is a handler it stays, even if the stream is dropped.
+    // A handler stays installed even if its stream is dropped.
     drop(handle(SignalKind::user_defined1())?);
     handle(SignalKind::hangup())
 }

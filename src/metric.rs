@@ -1,48 +1,48 @@
-//! How a metric is described: once, next to the code that fills it.
+//! Metric descriptions, defined once next to the code that fills them.
 
-/// What a metric's value means.
+/// Type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricType {
-    /// Only ever grows, until whatever counts it restarts.
+    /// Only increases, until its source restarts.
     Counter,
-    /// Goes up and down.
+    /// Increases and decreases.
     Gauge,
-    /// Always 1; what it says is in its labels.
+    /// Always 1; the information is in the labels.
     Info,
-    /// The source does not say, or the name is too old to say it properly.
+    /// The source does not report the type, or the name breaks the naming rules of its type.
     Unknown,
-    /// Counts observations in buckets. Comes only from text files.
+    /// Observations counted in buckets. Only from text files.
     Histogram,
-    /// Quantiles of observations. Comes only from text files.
+    /// Quantiles of observations. Only from text files.
     Summary,
-    /// Buckets that may also empty again. Comes only from `OpenMetrics` text files.
+    /// Buckets whose counts may decrease. Only from `OpenMetrics` text files.
     GaugeHistogram,
-    /// One series per state, 1 for those that hold. Comes only from `OpenMetrics` text files.
+    /// One series per state, 1 for those that are active. Only from `OpenMetrics` text files.
     StateSet,
 }
 
-/// The description of one metric, as `docs/metrics` and the answers show it.
+/// The description of one metric, as in `docs/metrics` and in expositions.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Desc {
-    /// The name as it appears on the wire. A `*` stands for a word the kernel
-    /// chooses, as in `node_memory_*_bytes`.
+    /// The name in the exposition. A `*` stands for a word chosen by the kernel, as in
+    /// `node_memory_*_bytes`.
     pub name: &'static str,
     /// The text of the `# HELP` line.
     pub help: &'static str,
-    /// What the value means.
+    /// The type.
     pub kind: MetricType,
-    /// The label names, in the order the collector gives their values.
+    /// The label names, in the order of the values in
+    /// [`Families::add`](crate::family::Families::add).
     pub labels: &'static [&'static str],
-    /// The names of labels that stand before those, the same for all metrics of a
-    /// thing: they are rendered once for each, as a block. A `*` stands for words
-    /// that people choose.
+    /// The names of the labels that precede those, the same for all metrics of an object: they are
+    /// rendered once per object. A `*` stands for words chosen by users.
     pub base_labels: &'static [&'static str],
 }
 
 /// A described metric with `N` labels.
 ///
-/// The count is in the type so that a sample with a label too few or too many
-/// does not compile.
+/// The number is part of the type, so that a sample with too few or too many labels does not
+/// compile.
 #[derive(Debug)]
 pub struct Metric<const N: usize>(Desc);
 
@@ -51,7 +51,7 @@ impl<const N: usize> Metric<N> {
     ///
     /// # Panics
     ///
-    /// Where the name breaks the naming rules, at compile time.
+    /// At compile time, if the name breaks the naming rules.
     #[must_use]
     pub const fn new(
         kind: MetricType,
@@ -60,13 +60,13 @@ impl<const N: usize> Metric<N> {
         labels: &'static [&'static str; N],
         base_labels: &'static [&'static str],
     ) -> Self {
-        // Not the other way round: node_exporter has gauges named *_total, and
-        // dashboards that rely on them. cAdvisor has counters named *_failcnt.
+        // The converse does not hold: node_exporter has gauges named *_total, which dashboards use.
+        // cAdvisor has counters named *_failcnt.
         assert!(
             !matches!(kind, MetricType::Counter)
                 || ends_with(name, "_total")
                 || ends_with(name, "_failcnt"),
-            "counters are named *_total; one that must not be is Unknown"
+            "counters are named *_total; others are Unknown"
         );
         assert!(
             matches!(kind, MetricType::Info) == ends_with(name, "_info"),
@@ -82,18 +82,18 @@ impl<const N: usize> Metric<N> {
         })
     }
 
-    /// The description, with the number of labels forgotten.
+    /// The description, without the number of labels in its type.
     #[must_use]
     pub const fn desc(&self) -> &Desc {
         &self.0
     }
 }
 
-/// The tables of several modules as one, for a collector that is more than one file.
+/// Concatenates the tables of several modules, for a collector in more than one file.
 ///
 /// # Panics
 ///
-/// Where `N` is not the sum of their lengths, at compile time.
+/// At compile time, if `N` is not the sum of their lengths.
 #[must_use]
 pub const fn concat_tables<const N: usize>(tables: &[&[&'static Desc]]) -> [&'static Desc; N] {
     let mut all = [tables[0][0]; N];
@@ -107,7 +107,7 @@ pub const fn concat_tables<const N: usize>(tables: &[&[&'static Desc]]) -> [&'st
         }
         table += 1;
     }
-    assert!(at == N, "the tables have another length");
+    assert!(at == N, "the lengths of the tables do not add up to N");
     all
 }
 
@@ -133,8 +133,8 @@ const fn ends_with(text: &str, suffix: &str) -> bool {
 
 /// Describes the metrics of one collector.
 ///
-/// The doc comment is the help text, so it is written once and read by rustdoc,
-/// by `docs/metrics` and by users of Prometheus:
+/// The doc comment is the HELP text, so it is written once, and used by rustdoc, `docs/metrics` and
+/// Prometheus:
 ///
 /// ```
 /// strata_exporter::metrics! {

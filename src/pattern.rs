@@ -1,13 +1,13 @@
-//! Regular expressions given by flags, and the pairs of them that choose devices.
+//! Regular expressions in flags, and pairs of them that select devices.
 
 use std::str::FromStr;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-/// A regular expression as `node_exporter` takes it: found anywhere in the text
-/// unless it says `^` and `$`, with ASCII classes.
+/// A regular expression with `node_exporter`'s semantics: not anchored unless it contains `^` and
+/// `$`, with ASCII character classes.
 ///
-/// The empty one matches nothing: that is how a default is switched off.
+/// The empty pattern matches nothing, so that it disables a default.
 #[derive(Debug, Clone, Default)]
 pub struct Pattern(Option<Regex>);
 
@@ -26,11 +26,11 @@ impl Pattern {
         self.0.is_none()
     }
 
-    /// The same pattern, but for the whole text.
+    /// The same pattern, anchored to match the whole text.
     #[must_use]
     pub fn anchored(&self) -> Self {
-        let whole = |regex: &Regex| compile(&format!("^(?:{})$", regex.as_str())).ok();
-        Self(self.0.as_ref().and_then(whole))
+        let anchored = |regex: &Regex| compile(&format!("^(?:{})$", regex.as_str())).ok();
+        Self(self.0.as_ref().and_then(anchored))
     }
 }
 
@@ -46,23 +46,23 @@ impl FromStr for Pattern {
 }
 
 fn compile(pattern: &str) -> Result<Regex, String> {
-    // Of bytes, for only there can `\d` be ASCII and `.` still be anything.
+    // On bytes: only there can `\d` be ASCII while `.` matches any character.
     let compiled = RegexBuilder::new(pattern)
         .unicode(false)
         .size_limit(1 << 20)
         .build();
     compiled.map_err(|error| {
-        // The parser draws an arrow below the pattern; its last line says what is wrong.
+        // The parser draws an arrow below the pattern; the last line has the reason.
         let text = error.to_string();
         let reason = text.lines().last().unwrap_or_default();
         format!(
-            "not a regular expression: {}",
+            "invalid regular expression: {}",
             reason.trim_start_matches("error: ")
         )
     })
 }
 
-/// Chooses devices, or whatever has a name, by one pattern or its opposite.
+/// Selects devices or other names by an include or an exclude pattern.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     include: Pattern,
@@ -70,10 +70,10 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Makes a filter of the values of two flags, of which one may be given.
+    /// Creates a filter from the values of two flags, of which at most one may be set.
     ///
-    /// `default` is what is excluded when neither is; giving `include` drops it.
-    /// The flags' names are for the error.
+    /// `default` is excluded if neither is set; setting `include` disables it. The names of the
+    /// flags are used in the error.
     pub fn new(
         (include_flag, include): (&str, Option<Pattern>),
         (exclude_flag, exclude): (&str, Option<Pattern>),
@@ -89,11 +89,11 @@ impl Filter {
             return Ok(Self { include, exclude });
         }
         Err(format!(
-            "--{include_flag} and --{exclude_flag} exclude each other: give one of them"
+            "--{include_flag} and --{exclude_flag} are mutually exclusive"
         ))
     }
 
-    /// Whether this one was chosen.
+    /// Whether this name is selected.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         !self.exclude.matches(name) && (self.include.is_empty() || self.include.matches(name))
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_searched_for_not_anchored() {
+    fn pattern_is_not_anchored() {
         let veth: Pattern = "veth".parse().unwrap();
         assert!(veth.matches("myveth0"));
         assert!(!veth.anchored().matches("myveth0"));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_ascii_and_a_dot_is_anything() {
+    fn classes_are_ascii_and_dot_matches_any_character() {
         let partition: Pattern = r"^nvme\d+n\d+p\d+$".parse().unwrap();
         assert!(partition.matches("nvme0n1p2") && !partition.matches("nvme0n1p\u{662}"));
         let anything: Pattern = "^/mnt/.+[^a]\u{e9}$".parse().unwrap();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn including_something_drops_the_default() {
+    fn include_disables_default_exclude() {
         let neither = Filter::new(("i", None), ("e", None), "^loop").unwrap();
         assert!(neither.matches("sda") && !neither.matches("loop0"));
         let include = Filter::new(("i", pattern("^loop")), ("e", None), "^loop").unwrap();
@@ -135,18 +135,15 @@ mod tests {
     }
 
     #[test]
-    fn both_flags_are_one_clear_line() {
+    fn include_and_exclude_conflict() {
         let error = Filter::new(("a.b", pattern("x")), ("a.c", pattern("y")), "").unwrap_err();
-        assert_eq!(
-            error,
-            "--a.b and --a.c exclude each other: give one of them"
-        );
+        assert_eq!(error, "--a.b and --a.c are mutually exclusive");
         assert!(Filter::new(("i", pattern("x")), ("e", pattern("")), "").is_ok());
     }
 
     #[test]
-    fn a_broken_pattern_says_so_in_one_line() {
+    fn error_of_invalid_pattern_is_one_line() {
         let error = "a(b".parse::<Pattern>().unwrap_err();
-        assert_eq!(error, "not a regular expression: unclosed group");
+        assert_eq!(error, "invalid regular expression: unclosed group");
     }
 }

@@ -1,4 +1,4 @@
-//! What the exporter says about itself in every answer, filtered or not.
+//! Metrics of the exporter itself, exposed in every scrape, filtered or not.
 
 use std::{
     collections::BTreeMap,
@@ -19,29 +19,32 @@ use crate::{
 };
 
 metrics! {
-    /// Which exporter this is: always 1.
+    /// Version of strata_exporter, always 1.
     BUILD_INFO: Info = "strata_build_info" ["version"];
-    /// What stands in node_exporter's place here, for boards that ask for it: always 1. The labels say that this is strata_exporter, and no Go.
+    /// Stands in for node_exporter's build info, for dashboards that query it; always 1. The labels
+    /// identify strata_exporter instead of a Go build.
     NODE_EXPORTER_BUILD_INFO: Info = "node_exporter_build_info" ["branch", "goarch", "goos", "goversion", "revision", "tags", "version"];
-    /// What the exporter gave up by --sandbox, if anything: always 1. The labels say which version of Landlock restricts it, and whether a filter of system calls does; off where one is not in force, whatever the flag says.
+    /// Active sandbox restrictions, always 1. landlock: version of the Landlock ABI in force;
+    /// seccomp: whether system calls are filtered. off: not in force, whatever --sandbox requests.
     SANDBOX_INFO: Info = "strata_sandbox_info" ["landlock", "seccomp"];
-    /// Threads that collectors run on. More than two were needed because something hung; each thing that still hangs holds one.
+    /// Worker threads for collectors. More than two: collectors are blocked in the kernel, one
+    /// thread each.
     WORKER_THREADS: Gauge = "strata_worker_threads" [];
-    /// Series in all answers so far.
+    /// Series in all responses.
     SERIES: Counter = "strata_exposition_series_total" [];
-    /// Bytes of all answers so far, before compression.
+    /// Bytes of all responses before compression.
     BYTES: Counter = "strata_exposition_bytes_total" [];
-    /// Bytes of all answers so far, as they were sent.
+    /// Bytes of all responses as sent.
     SENT_BYTES: Counter = "strata_exposition_sent_bytes_total" [];
-    /// Time spent on writing answers down and compressing them, without collecting.
+    /// Time spent encoding and compressing responses in seconds, without collecting.
     ENCODE_SECONDS: Counter = "strata_exposition_encode_seconds_total" [];
-    /// Connections to the exporter that are open now.
+    /// Open connections to the exporter.
     CONNECTIONS: Gauge = "strata_http_connections" [];
     /// Connections closed by the server, by reason: idle or slow beyond the limits, or evicted at the connection limit.
     CONNECTIONS_CLOSED: Counter = "strata_http_connections_closed_total" ["reason"];
-    /// Requests for metrics that were answered, by HTTP status code; named as by the Go client library.
+    /// Responses to scrape requests by HTTP status code; named as in the Go client library.
     REQUESTS: Counter = "promhttp_metric_handler_requests_total" ["code"];
-    /// Requests for metrics that are being answered, including this one.
+    /// Scrape requests in flight, including this one.
     REQUESTS_IN_FLIGHT: Gauge = "promhttp_metric_handler_requests_in_flight" [];
     /// Families and series dropped because of a conflicting name (gathering), and responses that could not be encoded (encoding).
     ERRORS: Counter = "promhttp_metric_handler_errors_total" ["cause"];
@@ -75,27 +78,27 @@ metrics! {
     VIRTUAL_MEMORY_MAX: Gauge = "process_virtual_memory_max_bytes" [];
 }
 
-/// The answers after which all code that scrapes need has been run.
+/// Number of responses after which all code that scrapes need has run.
 const WARMUP_EXPOSITIONS: u64 = 3;
-/// How often what only rare requests needed is given back.
+/// Interval between releases of memory that only rare requests needed.
 const TRIM_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// How the kernel, and so `node_exporter`, says that there is none: `RLIM_INFINITY`.
+/// The kernel's value for no limit, which `node_exporter` exposes: `RLIM_INFINITY`.
 const NO_LIMIT: u64 = u64::MAX;
 
-/// What the exporter exposes about itself.
+/// Descriptions of the metrics of the exporter itself.
 pub const SELF_METRICS: &[&Desc] = METRICS;
 
-/// Why a connection was closed unasked.
+/// Why the server closed a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CloseReason {
-    /// Nothing was asked for too long.
+    /// No request within the idle timeout.
     Idle,
-    /// A request did not come to its end.
+    /// A request was not completed in time.
     SlowRequest,
-    /// An answer was not taken in time, or before others needed its place or its memory.
+    /// The client read too slowly, or was evicted to free a slot or buffer memory.
     SlowReader,
-    /// Others needed the place.
+    /// Evicted at the connection limit.
     TooManyConnections,
 }
 
@@ -117,20 +120,20 @@ impl CloseReason {
     }
 }
 
-/// Why a handshake failed.
+/// Why a TLS handshake failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandshakeFailure {
-    /// It did not come to its end.
+    /// It was not completed in time.
     Slow,
-    /// The client spoke HTTP.
+    /// The client sent plain HTTP.
     PlainHttp,
-    /// The client had no certificate that is taken.
+    /// The client's certificate was missing or rejected.
     ClientCertificate,
-    /// The client refused, such as for our certificate.
+    /// The client sent an alert, for example because it rejected the server certificate.
     RejectedByClient,
-    /// The client went away.
+    /// The client disconnected.
     Closed,
-    /// The two have nothing in common.
+    /// No common protocol version or cipher suite.
     Protocol,
 }
 
@@ -156,16 +159,16 @@ impl HandshakeFailure {
     }
 }
 
-/// Why the web config refused a request.
+/// Why a request was rejected by the web config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RejectReason {
-    /// There were too many.
+    /// The rate limit was exceeded.
     RateLimit,
-    /// It had no name and password.
+    /// It had no credentials.
     NoPassword,
-    /// Name and password are nobody's.
+    /// Its credentials are wrong.
     WrongPassword,
-    /// Too many passwords are being checked.
+    /// Too many password checks were in progress.
     Busy,
 }
 
@@ -187,18 +190,18 @@ impl RejectReason {
     }
 }
 
-/// What became of the web config.
+/// State of the web config.
 #[derive(Debug, Default)]
 struct WebConfigMetrics {
     is_current: bool,
     last_reload: Duration,
-    /// With TLS only, in seconds since 1970.
+    /// Only with TLS, in seconds since 1970.
     certificate_expiry: Option<i64>,
     handshake_failures: [u64; HandshakeFailure::ALL.len()],
     rejected: [u64; RejectReason::ALL.len()],
 }
 
-/// What is counted while serving.
+/// Counters and gauges of the server.
 #[derive(Debug)]
 pub struct SelfMetrics {
     started: SystemTime,
@@ -206,7 +209,7 @@ pub struct SelfMetrics {
     pub connections: AtomicUsize,
     connections_closed: Mutex<BTreeMap<CloseReason, u64>>,
     requests: Mutex<BTreeMap<u16, u64>>,
-    /// Requests for metrics that are being answered.
+    /// Scrape requests that are being answered.
     pub in_flight: AtomicUsize,
     conflicts: AtomicU64,
     encode_errors: AtomicU64,
@@ -214,21 +217,21 @@ pub struct SelfMetrics {
     bytes: AtomicU64,
     sent_bytes: AtomicU64,
     encode_nanos: AtomicU64,
-    /// None without one.
+    /// `None` without a web config.
     web_config: Mutex<Option<WebConfigMetrics>>,
     expositions: AtomicU64,
     last_trim: Mutex<Option<Instant>>,
 }
 
 impl SelfMetrics {
-    /// Starts counting.
+    /// Creates the counters.
     #[must_use]
     pub fn start() -> Self {
         Self {
             started: SystemTime::now(),
             connections: AtomicUsize::new(0),
             connections_closed: Mutex::default(),
-            // There from the start, so that the first one is seen to count.
+            // Present from the start, so that an increase from 0 is visible to rate().
             requests: Mutex::new([(200, 0), (500, 0), (503, 0)].into()),
             in_flight: AtomicUsize::new(0),
             conflicts: AtomicU64::new(0),
@@ -243,13 +246,13 @@ impl SelfMetrics {
         }
     }
 
-    /// Counts an answer to a request for metrics.
+    /// Counts a response to a scrape request.
     pub fn count_response(&self, status: u16) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         *requests.entry(status).or_default() += 1;
     }
 
-    /// Counts a connection that was closed unasked.
+    /// Counts a connection that the server closed.
     pub fn count_closed(&self, reason: CloseReason) {
         let mut closed = self
             .connections_closed
@@ -258,8 +261,8 @@ impl SelfMetrics {
         *closed.entry(reason).or_default() += 1;
     }
 
-    /// Says that the web config was read and is served with; `expires` is the end of its
-    /// certificate, in seconds since 1970.
+    /// Records a successful reload of the web config; `certificate_expiry` is in seconds since
+    /// 1970.
     pub fn web_config_reloaded(&self, certificate_expiry: Option<i64>) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let mut web_config = self.web_config();
@@ -269,12 +272,12 @@ impl SelfMetrics {
         web_config.certificate_expiry = certificate_expiry;
     }
 
-    /// Says that the web config was changed to something wrong.
+    /// Records a failed reload of the web config.
     pub fn web_config_reload_failed(&self) {
         self.web_config().get_or_insert_default().is_current = false;
     }
 
-    /// Counts a connection that did not become an encrypted one.
+    /// Counts a failed TLS handshake.
     pub fn count_handshake_failure(&self, reason: HandshakeFailure) {
         let mut web_config = self.web_config();
         let counts = &mut web_config.get_or_insert_default().handshake_failures;
@@ -287,7 +290,7 @@ impl SelfMetrics {
         }
     }
 
-    /// Counts a request that the web config refused.
+    /// Counts a request rejected by the web config.
     pub fn count_rejected(&self, reason: RejectReason) {
         let mut web_config = self.web_config();
         let counts = &mut web_config.get_or_insert_default().rejected;
@@ -306,7 +309,7 @@ impl SelfMetrics {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts what was written down, and how long that took.
+    /// Counts an encoded response and the time spent on it.
     pub fn count_exposition(
         &self,
         series: usize,
@@ -324,15 +327,15 @@ impl SelfMetrics {
         self.encode_nanos.fetch_add(nanos, Ordering::Relaxed);
     }
 
-    /// Gives back memory that only the start needed, once some answers were written, and
-    /// then each hour. To be called for each, where it may take a millisecond.
+    /// Releases memory that only the start needed, after the first few responses, and then every
+    /// hour. Must be called after every response, where a millisecond does not matter.
     pub fn trim_memory(&self) {
-        let written = self.expositions.fetch_add(1, Ordering::Relaxed) + 1;
+        let responses = self.expositions.fetch_add(1, Ordering::Relaxed) + 1;
         let mut last = self
             .last_trim
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let is_time = last.map_or(written >= WARMUP_EXPOSITIONS, |last| {
+        let is_time = last.map_or(responses >= WARMUP_EXPOSITIONS, |last| {
             last.elapsed() >= TRIM_INTERVAL
         });
         if !is_time {
@@ -341,17 +344,16 @@ impl SelfMetrics {
         *last = Some(Instant::now());
         drop(last);
         if let Err(error) = sources::release_memory() {
-            debug!(%error, "no memory was given back");
+            debug!(%error, "cannot release unused memory");
         }
     }
 
-    /// Counts an answer that could not be written.
+    /// Counts a response that could not be encoded.
     pub fn count_encode_error(&self) {
         self.encode_errors.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Everything the exporter says about itself; of `disabled` metrics only which
-    /// exporter it is.
+    /// Returns the metrics of the exporter itself; if they are disabled, only the build info.
     pub fn families(&self, worker_threads: usize, is_disabled: bool) -> Families {
         let mut out = Families::default();
         let version = env!("CARGO_PKG_VERSION");
@@ -369,11 +371,11 @@ impl SelfMetrics {
             out.add(&SANDBOX_INFO, [&landlock, sandbox.seccomp_label()], true);
         }
         out.add(&WORKER_THREADS, [], worker_threads);
-        let allowance = ResourceBudget::for_this_process();
-        if let Some(limit) = allowance.memory_limit {
+        let budget = ResourceBudget::for_this_process();
+        if let Some(limit) = budget.memory_limit {
             out.add(&MEMORY_LIMIT, [], limit);
         }
-        out.add(&CGROUP_MAX_OPEN_FILES, [], allowance.cgroup_files);
+        out.add(&CGROUP_MAX_OPEN_FILES, [], budget.cgroup_files);
         let usage = ProcessUsage::read();
         if let Some(usage) = out.ok_or_skip(usage) {
             add_process_metrics(&mut out, &usage);
@@ -444,7 +446,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_counted_is_said() {
+    fn exposes_counters() {
         let exporter = SelfMetrics::start();
         exporter.count_response(200);
         exporter.count_response(418);
@@ -472,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn without_its_own_metrics_it_still_says_who_it_is() {
+    fn disabled_metrics_still_include_build_info() {
         let lines = SelfMetrics::start().families(2, true).lines();
         assert_eq!(lines.len(), 2);
         assert!(lines[0].starts_with("strata_build_info{version="));

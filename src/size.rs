@@ -1,4 +1,4 @@
-//! Sizes given by flags: a number of bytes, or a number with a unit.
+//! Sizes in flags: a number of bytes, or a number with a unit.
 
 /// Bytes in each unit. Single letters are rejected: `m` is 1024 * 1024 for Docker, `M` is
 /// 1000 * 1000 in SI.

@@ -48,38 +48,38 @@ const PORT: &str = "STRATA_TEST_SANDBOX_PORT";
 
 /// What rejects an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum By {
+enum RejectedBy {
     /// Nothing: the operation is required.
-    Nobody,
-    /// The seccomp filter and Landlock, or the filter alone on a kernel without Landlock.
-    Filter,
+    Nothing,
+    /// The seccomp filter and Landlock, or seccomp alone on a kernel without Landlock.
+    Seccomp,
     /// Only Landlock.
     Landlock,
 }
 
-const TRIED: &[(&str, By)] = &[
-    ("read a file", By::Nobody),
-    ("start a thread", By::Nobody),
-    ("connect to a Unix socket", By::Nobody),
-    ("accept a connection", By::Nobody),
-    ("remove the own socket", By::Nobody),
-    ("start a program", By::Filter),
-    ("make a file", By::Filter),
-    ("write to a file", By::Filter),
-    ("empty a file", By::Filter),
-    ("append to a file", By::Filter),
-    ("remove a file elsewhere", By::Landlock),
-    ("rename a file", By::Filter),
-    ("make a directory", By::Filter),
-    ("link to a file", By::Filter),
-    ("change a mode", By::Filter),
-    ("connect over TCP", By::Filter),
-    ("listen over TCP", By::Filter),
-    ("send over UDP", By::Filter),
-    ("listen on a Unix socket", By::Filter),
-    ("connect to an abstract socket", By::Landlock),
-    ("signal another process", By::Filter),
-    ("raise a limit", By::Filter),
+const OPERATIONS: &[(&str, RejectedBy)] = &[
+    ("read a file", RejectedBy::Nothing),
+    ("start a thread", RejectedBy::Nothing),
+    ("connect to a Unix socket", RejectedBy::Nothing),
+    ("accept a connection", RejectedBy::Nothing),
+    ("remove the own socket", RejectedBy::Nothing),
+    ("start a program", RejectedBy::Seccomp),
+    ("create a file", RejectedBy::Seccomp),
+    ("write to a file", RejectedBy::Seccomp),
+    ("truncate a file", RejectedBy::Seccomp),
+    ("append to a file", RejectedBy::Seccomp),
+    ("remove a file elsewhere", RejectedBy::Landlock),
+    ("rename a file", RejectedBy::Seccomp),
+    ("create a directory", RejectedBy::Seccomp),
+    ("link to a file", RejectedBy::Seccomp),
+    ("change a mode", RejectedBy::Seccomp),
+    ("connect over TCP", RejectedBy::Seccomp),
+    ("listen over TCP", RejectedBy::Seccomp),
+    ("send over UDP", RejectedBy::Seccomp),
+    ("listen on a Unix socket", RejectedBy::Seccomp),
+    ("connect to an abstract socket", RejectedBy::Landlock),
+    ("signal another process", RejectedBy::Seccomp),
+    ("raise a limit", RejectedBy::Seccomp),
 ];
 
 fn main() {
@@ -90,53 +90,53 @@ fn main() {
     if env::args().any(|arg| arg == "--list") {
         return;
     }
-    println!("what_is_forbidden_fails_inside_and_works_outside");
-    what_is_forbidden_fails_inside_and_works_outside();
-    println!("a_strict_sandbox_that_cannot_be_had_is_an_error");
-    a_strict_sandbox_that_cannot_be_had_is_an_error();
+    println!("forbidden_operations_fail_only_in_sandbox");
+    forbidden_operations_fail_only_in_sandbox();
+    println!("unavailable_strict_sandbox_is_an_error");
+    unavailable_strict_sandbox_is_an_error();
 }
 
-fn what_is_forbidden_fails_inside_and_works_outside() {
+fn forbidden_operations_fail_only_in_sandbox() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap();
-    let outside = tried(Mode::None, &port);
-    let inside = tried(Mode::Auto, &port);
-    assert_eq!(outside.len(), TRIED.len() + 1, "{outside:#?}");
+    let outside = run_child(Mode::None, &port);
+    let inside = run_child(Mode::Auto, &port);
+    assert_eq!(outside.len(), OPERATIONS.len() + 1, "{outside:#?}");
     let landlocked = inside["sandbox"].contains(&format!("abi {MAX_LANDLOCK_ABI}"));
     if !landlocked {
-        skip("a kernel with Landlock of version 6");
+        skip("a kernel with Landlock ABI 6");
     }
-    for (what, by) in TRIED {
+    for (what, rejected_by) in OPERATIONS {
         assert_eq!(outside[*what], "ok", "outside: {what}");
-        let refused = match by {
-            By::Nobody => false,
-            By::Filter => true,
-            By::Landlock => landlocked,
+        let is_rejected = match rejected_by {
+            RejectedBy::Nothing => false,
+            RejectedBy::Seccomp => true,
+            RejectedBy::Landlock => landlocked,
         };
-        let said = &inside[*what];
-        if refused {
-            let denied = said.contains("os error 1)") || said.contains("os error 13)");
-            assert!(denied, "inside: {what}: {said}");
+        let result = &inside[*what];
+        if is_rejected {
+            let denied = result.contains("os error 1)") || result.contains("os error 13)");
+            assert!(denied, "inside: {what}: {result}");
         } else {
-            assert_eq!(said, "ok", "inside: {what}");
+            assert_eq!(result, "ok", "inside: {what}");
         }
     }
 }
 
-fn a_strict_sandbox_that_cannot_be_had_is_an_error() {
+fn unavailable_strict_sandbox_is_an_error() {
     let needs = Requirements {
         libvirt_library_uri: Some("xen+ssh://elsewhere/".to_owned()),
         ..Requirements::default()
     };
-    let said = sandbox::enter(Mode::Strict, &needs, &machine()).unwrap_err();
+    let error = sandbox::enter(Mode::Strict, &needs, &machine()).unwrap_err();
     assert!(
-        said.starts_with("--sandbox=strict: no Landlock: "),
-        "{said}"
+        error.starts_with("--sandbox=strict: no Landlock: "),
+        "{error}"
     );
     assert!(sandbox::active().is_none());
 }
 
 /// Results of a child in this mode.
-fn tried(mode: Mode, port: &TcpListener) -> BTreeMap<String, String> {
+fn run_child(mode: Mode, port: &TcpListener) -> BTreeMap<String, String> {
     let dir = TempDir::new("sandbox");
     let abstract_socket = SocketAddr::from_abstract_name(abstract_name()).unwrap();
     let _listening = UnixListener::bind_addr(&abstract_socket).unwrap();
@@ -145,17 +145,17 @@ fn tried(mode: Mode, port: &TcpListener) -> BTreeMap<String, String> {
     for name in ["read", "written", "renamed", "elsewhere/removed"] {
         fs::write(dir.0.join(name), "text").unwrap();
     }
-    let said = Command::new(env::current_exe().unwrap())
+    let output = Command::new(env::current_exe().unwrap())
         .env(DIR, &dir.0)
         .env(MODE, format!("{mode:?}"))
         .env(PORT, port.local_addr().unwrap().port().to_string())
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&said.stdout);
-    assert!(said.status.success(), "{said:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
     let lines = text.lines().filter_map(|line| line.split_once(": "));
     lines
-        .map(|(what, said)| (what.to_owned(), said.to_owned()))
+        .map(|(what, result)| (what.to_owned(), result.to_owned()))
         .collect()
 }
 
@@ -199,17 +199,17 @@ fn child(dir: &Path) {
         ..Requirements::default()
     };
     sandbox::set_no_new_privs();
-    let in_force = sandbox::enter(mode, &needs, &machine()).unwrap();
+    let active = sandbox::enter(mode, &needs, &machine()).unwrap();
     println!(
         "sandbox: {}, {}",
-        in_force.landlock_label(),
-        in_force.seccomp_label()
+        active.landlock_label(),
+        active.seccomp_label()
     );
     let port = format!("127.0.0.1:{}", env::var(PORT).unwrap());
     let file = |name: &str| dir.join(name);
     let open = |options: &mut fs::OpenOptions| options.open(file("written")).map(drop);
-    let of_rustix = |done: rustix::io::Result<()>| done.map_err(io::Error::from);
-    for (what, _) in TRIED {
+    let into_io = |done: rustix::io::Result<()>| done.map_err(io::Error::from);
+    for (what, _) in OPERATIONS {
         let done: io::Result<()> = match *what {
             "read a file" => fs::read(file("read")).map(drop),
             "start a thread" => thread::Builder::new().spawn(|| ()).map(drop),
@@ -217,28 +217,28 @@ fn child(dir: &Path) {
             "accept a connection" => own_socket.accept().map(drop),
             "remove the own socket" => fs::remove_file(&own),
             "start a program" => Command::new("true").status().map(drop),
-            "make a file" => fs::File::create(file("made")).map(drop),
+            "create a file" => fs::File::create(file("created")).map(drop),
             "write to a file" => open(fs::OpenOptions::new().write(true)),
-            "empty a file" => open(fs::OpenOptions::new().write(true).truncate(true)),
+            "truncate a file" => open(fs::OpenOptions::new().write(true).truncate(true)),
             "append to a file" => open(fs::OpenOptions::new().append(true)),
             "remove a file elsewhere" => fs::remove_file(file("elsewhere/removed")),
-            "rename a file" => fs::rename(file("renamed"), file("anew")),
-            "make a directory" => fs::create_dir(file("directory")),
+            "rename a file" => fs::rename(file("renamed"), file("renamed-to")),
+            "create a directory" => fs::create_dir(file("directory")),
             "link to a file" => std::os::unix::fs::symlink("read", file("link")),
             "change a mode" => fs::set_permissions(file("read"), fs::Permissions::from_mode(0o600)),
             "connect over TCP" => TcpStream::connect(&port).map(drop),
             "listen over TCP" => TcpListener::bind("127.0.0.1:0").map(drop),
             "send over UDP" => UdpSocket::bind("127.0.0.1:0").map(drop),
-            "listen on a Unix socket" => UnixListener::bind(file("made-socket")).map(drop),
+            "listen on a Unix socket" => UnixListener::bind(file("created-socket")).map(drop),
             "connect to an abstract socket" => SocketAddr::from_abstract_name(abstract_name())
                 .and_then(|address| UnixStream::connect_addr(&address))
                 .map(drop),
             "signal another process" => {
                 let parent = i32::try_from(parent_id()).unwrap();
-                of_rustix(test_kill_process(Pid::from_raw(parent).unwrap()))
+                into_io(test_kill_process(Pid::from_raw(parent).unwrap()))
             }
-            "raise a limit" => of_rustix(raise()),
-            other => panic!("nobody knows how to {other}"),
+            "raise a limit" => into_io(raise()),
+            other => panic!("unknown operation: {other}"),
         };
         match done {
             Ok(()) => println!("{what}: ok"),

@@ -1,7 +1,7 @@
-//! Such a file and those it names: read with bounds, and watched.
+//! Reads configuration files and the files they refer to, with limits, and detects changes.
 //!
-//! Nothing but a regular file is read, and no more than a megabyte of it: a FIFO, a device or a
-//! log in its place neither hangs nor fills the memory.
+//! Only regular files are read, up to a megabyte: a FIFO, a device or a log file in place of the
+//! configuration neither blocks nor fills the memory.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
@@ -12,15 +12,15 @@ use std::{
 
 use super::{MAX_SIZE, too_large};
 
-/// A file as it was when it was looked at.
+/// State of a file at the time it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileVersion {
     pub path: PathBuf,
-    /// None if it could not be looked at.
+    /// `None` if stat failed.
     stamp: Option<FileStamp>,
 }
 
-/// What changes when somebody writes a file, or puts another in its place.
+/// Attributes that change when a file is written or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileStamp {
     device: u64,
@@ -43,7 +43,7 @@ impl FileStamp {
 }
 
 impl FileVersion {
-    /// Looks at a file, or at what a link leads to.
+    /// Returns the state of a file, following links.
     pub(crate) fn stat(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -54,22 +54,22 @@ impl FileVersion {
         }
     }
 
-    /// Whether it looks now as it did.
+    /// Whether the file is unchanged.
     pub(crate) fn is_current(&self) -> bool {
         Self::stat(&self.path) == *self
     }
 }
 
-/// Reads files, and remembers how they looked before.
+/// Reads files and records their state.
 #[derive(Debug, Default)]
 pub(crate) struct ConfigReader {
     pub versions: Vec<FileVersion>,
 }
 
 impl ConfigReader {
-    /// What is in a file. The error is without the file's name.
+    /// Reads a file. The error does not include the path.
     pub(crate) fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
-        // A FIFO that nobody writes to is not waited for.
+        // Don't wait for a writer of a FIFO.
         let opened = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
@@ -120,21 +120,21 @@ mod tests {
         let small = path("small");
         fs::write(&small, "x").unwrap();
         assert_eq!(read(&small), Ok(b"x".to_vec()));
-        for (path, said) in [
+        for (path, expected) in [
             (fifo.as_str(), "is not a regular file"),
             (&large, "is larger than 1 MiB"),
             (&path(""), "is not a regular file"),
             ("/dev/zero", "is not a regular file"),
             (&path("missing"), "No such file or directory (os error 2)"),
         ] {
-            assert_eq!(read(path), Err(said.to_owned()), "{path}");
+            assert_eq!(read(path), Err(expected.to_owned()), "{path}");
         }
         fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
     fn detects_rewritten_and_replaced_files() {
-        let path = std::env::temp_dir().join(format!("strata-seen-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("strata-versions-{}", std::process::id()));
         let mut reader = ConfigReader::default();
         assert!(reader.read(&path).is_err());
         assert!(reader.versions[0].is_current());

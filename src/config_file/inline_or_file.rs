@@ -1,4 +1,4 @@
-//! What is given in the file itself, or in one that it names.
+//! Values that are set inline or in a separate file.
 
 use std::path::{Path, PathBuf};
 
@@ -6,22 +6,22 @@ use serde_saphyr::Spanned;
 
 use super::{ConfigError, ConfigReader, Position, Secret};
 
-/// A text, such as certificates, a key or a password, and where in the file it stands.
+/// A value such as certificates, a key or a password, and its position in the configuration file.
 #[derive(Debug)]
 pub(crate) struct InlineOrFile {
     pub source: ValueSource,
     pub position: Position,
 }
 
-/// Where a text is.
+/// Source of a value.
 #[derive(Debug)]
 pub(crate) enum ValueSource {
     Inline(Secret),
     File(PathBuf),
 }
 
-/// What is given inline or by file, not by both. What is empty is not given. Relative names are
-/// below `dir`.
+/// Returns the value set inline or by file; setting both is an error. Empty values count as not
+/// set. Relative paths are relative to `dir`.
 pub(crate) fn parse_inline_or_file(
     inline: Option<Spanned<Secret>>,
     file: Option<Spanned<String>>,
@@ -52,12 +52,12 @@ pub(crate) fn parse_inline_or_file(
 }
 
 impl InlineOrFile {
-    /// Whether it is in a file of its own.
+    /// Whether the value is in a separate file.
     pub(crate) fn is_file(&self) -> bool {
         matches!(self.source, ValueSource::File(_))
     }
 
-    /// Reads it, or what is in the file.
+    /// Reads and parses the value.
     pub(crate) fn read<T>(
         &self,
         reader: &mut ConfigReader,
@@ -67,13 +67,13 @@ impl InlineOrFile {
             ValueSource::Inline(Secret(text)) => parse(text.as_bytes()),
             ValueSource::File(path) => reader.read(path).and_then(|bytes| parse(&bytes)),
         };
-        read.map_err(|said| self.error(&said))
+        read.map_err(|message| self.error(&message))
     }
 
-    /// Says what is wrong with it.
+    /// Creates an error about the value.
     pub(crate) fn error(&self, message: &str) -> ConfigError {
         let message = match &self.source {
-            ValueSource::Inline(_) => format!("what stands here {message}"),
+            ValueSource::Inline(_) => format!("inline value {message}"),
             ValueSource::File(path) => format!("{}: {message}", path.display()),
         };
         ConfigError::at(self.position, message)

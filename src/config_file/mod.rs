@@ -1,9 +1,8 @@
-//! Files of settings by Prometheus's schemas, for the servers and the clients of its exporters:
-//! what they have in common.
+//! Common parts of configuration files with Prometheus's schemas, for servers and clients.
 //!
-//! Read with `serde-saphyr`, which is bounded in depth, nodes and aliases; it says line and column
-//! of what it refuses, and of what is refused later. Not read is a second document, which
-//! Prometheus's reader takes without a word.
+//! Files are parsed with `serde-saphyr`, which limits depth, nodes and aliases and provides line
+//! and column for errors, including those detected later. A file with a second document is
+//! rejected; Prometheus ignores the second document.
 
 mod files;
 mod inline_or_file;
@@ -22,12 +21,12 @@ pub(crate) use inline_or_file::{InlineOrFile, parse_inline_or_file};
 pub(crate) use pem::{certificates, certified_key};
 pub(crate) use tls_version::TlsVersion;
 
-/// More than any such file needs, with certificates and their keys in it.
+/// Maximum size of a file; enough for inline certificates and keys.
 const MAX_SIZE: u64 = 1 << 20;
-/// Users, addresses in `client_allowed_sans` and the like: none needs more.
+/// Maximum number of YAML nodes; enough for users, `client_allowed_sans` and the like.
 const MAX_NODES: usize = 20_000;
 
-/// A text that stands in no log.
+/// A value that must not be logged.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Secret(pub String);
@@ -38,14 +37,14 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where in the file: line and column, counted from one; 0 is nowhere in particular.
+/// Position in the file: line and column, from 1; line 0 for the whole file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Position {
     pub line: u64,
     pub column: u64,
 }
 
-/// What is wrong with a file.
+/// An error in a configuration file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigError {
     pub(crate) position: Position,
@@ -90,7 +89,7 @@ impl<T> From<&Spanned<T>> for Position {
     }
 }
 
-/// What a file's bytes say; None if that is nothing.
+/// Parses a file; `None` if it is empty.
 pub(crate) fn parse_yaml<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, ConfigError> {
     if bytes.len() as u64 > MAX_SIZE {
         return Err(ConfigError::without_position(too_large()));
@@ -117,11 +116,11 @@ fn too_large() -> String {
     format!("is larger than {} MiB", MAX_SIZE >> 20)
 }
 
-/// What the reader of YAML says. Its place stands before it, not in it.
+/// Converts a parser error. The position is a prefix of the message, not a part of it.
 fn yaml_error(error: &serde_saphyr::Error) -> ConfigError {
     let position = error.location().as_ref().map(Position::from);
-    // What follows is a place again, or advice for programmers.
-    let ends = [
+    // Suffixes to remove: the position, and advice for programmers.
+    let suffixes = [
         " (defined at line ",
         " at line ",
         " (line ",
@@ -129,8 +128,10 @@ fn yaml_error(error: &serde_saphyr::Error) -> ConfigError {
         "; use from_str_multiple",
     ];
     let message = error.to_string();
-    let message = ends.iter().fold(message.as_str(), |said, end| {
-        said.split_once(end).map_or(said, |(said, _)| said)
+    let message = suffixes.iter().fold(message.as_str(), |message, suffix| {
+        message
+            .split_once(suffix)
+            .map_or(message, |(message, _)| message)
     });
     ConfigError::at(position.unwrap_or_default(), message)
 }

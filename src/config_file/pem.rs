@@ -11,27 +11,27 @@ use rustls::{
 
 use super::{ConfigError, ConfigReader, InlineOrFile};
 
-/// More than any chain, or set of authorities, has.
+/// More than any chain or set of certificate authorities has.
 const MAX_CERTIFICATES: usize = 1_000;
 
-/// All certificates that are given, of which there is one at least.
+/// Parses all certificates; at least one is required.
 pub(crate) fn certificates(
     pem: &InlineOrFile,
     reader: &mut ConfigReader,
 ) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     pem.read(reader, |bytes| {
-        let found = CertificateDer::pem_slice_iter(bytes);
-        let found: Result<Vec<_>, _> = found.take(MAX_CERTIFICATES + 1).collect();
-        let found = found.map_err(|error| pem_error(&error, "certificate"))?;
-        match found.len() {
+        let certificates = CertificateDer::pem_slice_iter(bytes);
+        let certificates: Result<Vec<_>, _> = certificates.take(MAX_CERTIFICATES + 1).collect();
+        let certificates = certificates.map_err(|error| pem_error(&error, "certificate"))?;
+        match certificates.len() {
             0 => Err("has no certificate in PEM format".to_owned()),
-            1..=MAX_CERTIFICATES => Ok(found),
+            1..=MAX_CERTIFICATES => Ok(certificates),
             _ => Err(format!("has more than {MAX_CERTIFICATES} certificates")),
         }
     })
 }
 
-/// A certificate, with its chain behind it, and its key.
+/// Parses a certificate, followed by its chain, and its key.
 pub(crate) fn certified_key(
     cert: &InlineOrFile,
     key: &InlineOrFile,
@@ -43,10 +43,8 @@ pub(crate) fn certified_key(
         PrivateKeyDer::from_pem_slice(bytes).map_err(|error| pem_error(&error, "private key"))
     })?;
     CertifiedKey::from_der(chain, der, provider).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => key.error("is not the key of the certificate"),
-        rustls::Error::InvalidCertificate(error) => {
-            cert.error(&format!("cannot be shown: {error:?}"))
-        }
+        rustls::Error::InconsistentKeys(_) => key.error("does not match the certificate"),
+        rustls::Error::InvalidCertificate(error) => cert.error(&format!("is invalid: {error:?}")),
         error => key.error(&error.to_string()),
     })
 }
@@ -54,6 +52,6 @@ pub(crate) fn certified_key(
 fn pem_error(error: &PemError, what: &str) -> String {
     match error {
         PemError::NoItemsFound => format!("has no {what} in PEM format"),
-        error => format!("has no {what} that can be read: {error}"),
+        error => format!("has an invalid {what}: {error}"),
     }
 }

@@ -1,4 +1,4 @@
-//! Versions of TLS, by the names that Go gives them.
+//! TLS versions, by the names used in Go.
 
 use rustls::{
     SupportedProtocolVersion,
@@ -17,7 +17,7 @@ pub(crate) enum TlsVersion {
 }
 
 impl TlsVersion {
-    /// The least and the greatest that are taken, of what a section at this place says of them.
+    /// Returns the minimum and maximum version of a section; `at` is its position.
     pub(crate) fn parse_range(
         min: Option<Spanned<Self>>,
         max: Option<Self>,
@@ -32,14 +32,14 @@ impl TlsVersion {
         Ok((min, max))
     }
 
-    /// Those from one to another, the better ones first.
+    /// The versions in a range, the newest first.
     pub(crate) fn protocol_versions(
         min: Self,
         max: Self,
     ) -> Vec<&'static SupportedProtocolVersion> {
-        let known = [(Self::Tls13, &TLS13), (Self::Tls12, &TLS12)].into_iter();
-        let known = known.filter(|(version, _)| (min..=max).contains(version));
-        known.map(|(_, version)| version).collect()
+        let supported = [(Self::Tls13, &TLS13), (Self::Tls12, &TLS12)].into_iter();
+        let supported = supported.filter(|(version, _)| (min..=max).contains(version));
+        supported.map(|(_, version)| version).collect()
     }
 }
 
@@ -50,10 +50,10 @@ impl<'de> Deserialize<'de> for TlsVersion {
             "TLS12" => Ok(Self::Tls12),
             "TLS13" => Ok(Self::Tls13),
             "TLS10" | "TLS11" => Err(D::Error::custom(format!(
-                "{name} is not offered, for it is broken: there are TLS12 and TLS13"
+                "{name} is not supported because it is insecure: use TLS12 or TLS13"
             ))),
             _ => Err(D::Error::custom(format!(
-                "unknown TLS version {name:?}: there are TLS12 and TLS13"
+                "unknown TLS version {name:?}: use TLS12 or TLS13"
             ))),
         }
     }

@@ -1,5 +1,5 @@
-//! Families as text: `OpenMetrics` 1.0 and, for those who do not ask for it,
-//! the older Prometheus format.
+//! Encodes families as text: `OpenMetrics` 1.0 if the client requests it, otherwise the Prometheus
+//! text format.
 
 mod open_metrics;
 mod text_format;
@@ -8,25 +8,25 @@ use std::{collections::HashSet, fmt, sync::Arc};
 
 use crate::family::{Families, Family, LabelText, SampleSuffix, Value};
 
-/// The two formats.
+/// The exposition formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// `OpenMetrics` 1.0.
     OpenMetrics,
-    /// Prometheus 0.0.4.
+    /// Prometheus text format 0.0.4.
     Text,
 }
 
 impl Format {
-    /// The format that a scraper with this `Accept` header likes better.
+    /// The format preferred by the client's `Accept` header.
     #[must_use]
     pub fn from_accept(header: Option<&str>) -> Self {
         let offers = || header.unwrap_or_default().split(',').map(str::trim);
-        let liking = |wanted: fn(&str) -> bool| {
-            let liked = offers().filter(|offer| wanted(offer));
-            liked.map(weight).fold(0.0, f32::max)
+        let preference = |matches: fn(&str) -> bool| {
+            let matching = offers().filter(|offer| matches(offer));
+            matching.map(weight).fold(0.0, f32::max)
         };
-        // Without a version it may be any; of the versions we have only this one.
+        // An offer without a version accepts any; of the versions, only 1.0 is implemented.
         let open_metrics = |offer: &str| {
             let mut parts = offer.split(';').map(str::trim);
             parts.next() == Some("application/openmetrics-text")
@@ -35,14 +35,14 @@ impl Format {
                     version.is_none_or(|version| version.starts_with("1.0"))
                 })
         };
-        if liking(open_metrics) > liking(|offer| offer.starts_with("text/plain")) {
+        if preference(open_metrics) > preference(|offer| offer.starts_with("text/plain")) {
             Self::OpenMetrics
         } else {
             Self::Text
         }
     }
 
-    /// The `Content-Type` to answer with.
+    /// The `Content-Type` of the response.
     #[must_use]
     pub fn content_type(self) -> &'static str {
         match self {
@@ -52,17 +52,17 @@ impl Format {
     }
 }
 
-/// The `q` of one offer in an `Accept` header.
+/// The `q` value of an offer in an `Accept` header.
 fn weight(offer: &str) -> f32 {
     let mut parameters = offer.split(';').skip(1).map(str::trim);
     let q = parameters.find_map(|parameter| parameter.strip_prefix("q="));
     q.map_or(1.0, |q| q.trim().parse().unwrap_or(0.0))
 }
 
-/// Room for a value, and what stands around it and the labels in a line.
+/// Bytes per line beside the name and the labels: the value and separators.
 const SAMPLE_OVERHEAD: usize = 24;
 
-/// What is about to be written: families by name, each of them once.
+/// Families to encode, sorted by name, each name once.
 #[derive(Debug)]
 pub struct Exposition {
     sources: Vec<Arc<Families>>,
@@ -70,14 +70,13 @@ pub struct Exposition {
     conflicts: usize,
 }
 
-/// The families of one name: more than one where several collectors, or text
-/// files, have series of it. Each is its source's place in the page and its own in
-/// the source.
+/// The families with one name: more than one if several collectors or text files have series of it.
+/// Each is the index of its source in the exposition, and its index in the source.
 #[derive(Debug)]
 struct FamilyRefs(Vec<(usize, usize)>);
 
 impl Exposition {
-    /// Puts the families in order. Those whose names are not `wanted` are left out.
+    /// Sorts the families. Families whose name is not selected are left out.
     #[must_use]
     pub fn new(sources: Vec<Arc<Families>>, is_selected: impl Fn(&str) -> bool) -> Self {
         let mut all: Vec<(usize, usize, &Family)> = sources
@@ -86,11 +85,11 @@ impl Exposition {
             .flat_map(|(i, source)| source.iter().enumerate().map(move |(j, f)| (i, j, f)))
             .filter(|(.., family)| !family.is_empty() && is_selected(&family.name))
             .collect();
-        // Ours come before those from text files, which must fit in with them.
+        // The collectors' families precede those of text files, which are dropped on conflicts.
         all.sort_by_key(|(.., family)| (family.name.as_ref(), family.desc.is_none()));
 
         let mut groups: Vec<FamilyRefs> = Vec::with_capacity(all.len());
-        let mut clashes = 0;
+        let mut conflicts = 0;
         let mut stems = HashSet::with_capacity(all.len());
         let mut first: Option<&Family> = None;
         for (i, j, family) in all {
@@ -99,11 +98,11 @@ impl Exposition {
                     if first.kind == family.kind {
                         group.push((i, j));
                     } else {
-                        clashes += 1;
+                        conflicts += 1;
                     }
                 }
-                // `x` beside a counter `x_total` is the same name twice in OpenMetrics.
-                _ if !stems.insert(open_metrics::stem(&family.name, family.kind)) => clashes += 1,
+                // `x` and a counter `x_total` have the same name in OpenMetrics.
+                _ if !stems.insert(open_metrics::stem(&family.name, family.kind)) => conflicts += 1,
                 _ => {
                     first = Some(family);
                     groups.push(FamilyRefs(vec![(i, j)]));
@@ -111,32 +110,31 @@ impl Exposition {
             }
         }
         drop(stems);
-        let mut page = Self {
+        let mut exposition = Self {
             sources,
             groups,
-            conflicts: clashes,
+            conflicts,
         };
-        page.conflicts += page.duplicate_series();
-        page
+        exposition.conflicts += exposition.duplicate_series();
+        exposition
     }
 
-    /// How many families and series cannot be shown because others have the same
-    /// name.
+    /// Number of families and series that were dropped because of a conflicting name or labels.
     #[must_use]
     pub fn conflicts(&self) -> usize {
         self.conflicts
     }
 
-    /// How many series there are.
+    /// Number of series.
     #[must_use]
     pub fn series_count(&self) -> usize {
         let groups = self.groups();
         groups.map(|group| group.samples().count()).sum()
     }
 
-    /// Writes everything down.
+    /// Encodes the exposition.
     pub fn encode(self: &Arc<Self>, format: Format) -> Result<String, fmt::Error> {
-        // Grown in steps it would leave holes of many times its size.
+        // Growing it in steps would fragment the heap by many times its size.
         let mut body = String::with_capacity(self.estimated_len());
         match format {
             Format::OpenMetrics => open_metrics::encode(&mut body, self)?,
@@ -145,9 +143,9 @@ impl Exposition {
         Ok(body)
     }
 
-    /// About how long it will be, and hardly less.
+    /// Estimated length of the encoded text, rarely too low.
     fn estimated_len(&self) -> usize {
-        let of_group = |group: MergedFamily<'_>| {
+        let group_len = |group: MergedFamily<'_>| {
             let head = 128 + 3 * group.first.name.len() + group.first.help.len();
             let samples = group.all_samples().map(|(_, labels, _)| {
                 let labels: usize = labels.pieces().into_iter().map(str::len).sum();
@@ -155,13 +153,13 @@ impl Exposition {
             });
             head + samples.sum::<usize>()
         };
-        self.groups().map(of_group).sum()
+        self.groups().map(group_len).sum()
     }
 
     fn groups(&self) -> impl Iterator<Item = MergedFamily<'_>> {
-        self.groups.iter().filter_map(|FamilyRefs(places)| {
+        self.groups.iter().filter_map(|FamilyRefs(indexes)| {
             let family = |(i, j): &(usize, usize)| self.sources.get(*i)?.get(*j);
-            let families: Vec<&Family> = places.iter().filter_map(family).collect();
+            let families: Vec<&Family> = indexes.iter().filter_map(family).collect();
             let first = *families.first()?;
             Some(MergedFamily { first, families })
         })
@@ -175,9 +173,9 @@ impl Exposition {
     }
 }
 
-/// A group, looked up.
+/// The families with one name, resolved.
 struct MergedFamily<'a> {
-    /// Whose name, help and type hold for all.
+    /// The family that defines name, HELP and type.
     first: &'a Family,
     families: Vec<&'a Family>,
 }
@@ -187,18 +185,19 @@ impl<'a> MergedFamily<'a> {
         self.families.iter().flat_map(|family| family.samples())
     }
 
-    /// Whether a series may be there more than once: where families are put together,
-    /// and in text files, which may say anything.
+    /// Whether it may contain a series more than once: if families are merged, or come from text
+    /// files, which are not trusted.
     fn may_have_duplicates(&self) -> bool {
         self.families.len() > 1 || self.first.desc.is_none()
     }
 
-    /// Every series once: of those that repeat, the first.
+    /// Every series once; of duplicates, the first.
     fn samples(&self) -> impl Iterator<Item = (SampleSuffix, LabelText<'a>, Value)> {
-        let mut seen = self.may_have_duplicates().then(HashSet::new);
+        let mut emitted = self.may_have_duplicates().then(HashSet::new);
         self.all_samples().filter(move |(part, labels, _)| {
-            seen.as_mut()
-                .is_none_or(|seen| seen.insert((part.suffix(), labels.joined())))
+            emitted
+                .as_mut()
+                .is_none_or(|emitted| emitted.insert((part.suffix(), labels.joined())))
         })
     }
 }
@@ -211,8 +210,8 @@ mod tests {
     metrics! {
         /// A counter.
         COUNTER: Counter = "x_read_bytes_total" ["path"];
-        /// A thing.
-        THING: Info = "x_thing_info" ["version"];
+        /// Information.
+        INFO: Info = "x_thing_info" ["version"];
         /// An old name.
         OLD: Unknown = "x_failcnt" [];
     }
@@ -220,7 +219,7 @@ mod tests {
     fn families() -> Families {
         let mut families = Families::default();
         families.add(&COUNTER, ["C:\\\"\n"], 1_925_173_784_u64);
-        families.add(&THING, ["1"], true);
+        families.add(&INFO, ["1"], true);
         families.add(&OLD, [], 0.5);
         assert_eq!(METRICS.len(), 3);
         families
@@ -237,12 +236,12 @@ mod tests {
 
     fn encode(format: Format, families: Vec<Families>) -> String {
         let sources = families.into_iter().map(Arc::new).collect();
-        let page = Arc::new(Exposition::new(sources, |_| true));
-        page.encode(format).unwrap()
+        let exposition = Arc::new(Exposition::new(sources, |_| true));
+        exposition.encode(format).unwrap()
     }
 
     #[test]
-    fn the_scraper_says_which_format_it_likes() {
+    fn accept_header_selects_format() {
         let om = "application/openmetrics-text;version=1.0.0";
         for (accept, format) in [
             (None, Format::Text),
@@ -270,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn open_metrics() {
+    fn encodes_open_metrics() {
         let mut text_file = Families::default();
         text_file.push(histogram("y_seconds"));
         assert_eq!(
@@ -282,7 +281,7 @@ x_failcnt 0.5
 # TYPE x_read_bytes counter
 # UNIT x_read_bytes bytes
 x_read_bytes_total{path="C:\\\"\n"} 1925173784
-# HELP x_thing A thing.
+# HELP x_thing Information.
 # TYPE x_thing info
 x_thing_info{version="1"} 1
 # HELP y_seconds One \\ two\nthree \"four\".
@@ -296,7 +295,7 @@ y_seconds_count 3
     }
 
     #[test]
-    fn plain() {
+    fn encodes_text_format() {
         let mut text_file = Families::default();
         text_file.push(histogram("y_seconds"));
         assert_eq!(
@@ -307,7 +306,7 @@ x_failcnt 0.5
 # HELP x_read_bytes_total A counter.
 # TYPE x_read_bytes_total counter
 x_read_bytes_total{path="C:\\\"\n"} 1925173784
-# HELP x_thing_info A thing.
+# HELP x_thing_info Information.
 # TYPE x_thing_info gauge
 x_thing_info{version="1"} 1
 # HELP y_seconds One \\ two\nthree "four".
@@ -320,47 +319,47 @@ y_seconds_count 3
     }
 
     #[test]
-    fn series_of_one_name_are_put_together_and_stand_there_once() {
-        let mut theirs = Families::default();
+    fn families_of_one_name_are_merged_without_duplicates() {
+        let mut text_file = Families::default();
         let mut same = Family::new("x_failcnt".into(), "Other.".into(), MetricType::Unknown);
         same.push(SampleSuffix::None, [], Value::Unsigned(9));
         same.push(SampleSuffix::None, [("a", "b")], Value::Unsigned(7));
-        theirs.push(same);
-        let sources = vec![Arc::new(theirs), Arc::new(families())];
-        let page = Arc::new(Exposition::new(sources, |name| name == "x_failcnt"));
+        text_file.push(same);
+        let sources = vec![Arc::new(text_file), Arc::new(families())];
+        let exposition = Arc::new(Exposition::new(sources, |name| name == "x_failcnt"));
         assert_eq!(
-            page.encode(Format::Text).unwrap(),
+            exposition.encode(Format::Text).unwrap(),
             "# HELP x_failcnt An old name.\n# TYPE x_failcnt untyped\nx_failcnt 0.5\nx_failcnt{a=\"b\"} 7\n"
         );
-        assert_eq!((page.conflicts(), page.series_count()), (1, 2));
+        assert_eq!((exposition.conflicts(), exposition.series_count()), (1, 2));
     }
 
     #[test]
-    fn what_a_text_file_says_twice_is_shown_once() {
-        let mut theirs = Families::default();
-        let mut twice = Family::new("x".into(), "Other.".into(), MetricType::Gauge);
-        twice.push(SampleSuffix::None, [("a", "b")], Value::Unsigned(1));
-        twice.push(SampleSuffix::None, [("a", "b")], Value::Unsigned(2));
-        theirs.push(twice);
-        let page = Exposition::new(vec![Arc::new(theirs)], |_| true);
-        assert_eq!((page.conflicts(), page.series_count()), (1, 1));
+    fn duplicate_series_of_text_file_is_dropped() {
+        let mut text_file = Families::default();
+        let mut duplicated = Family::new("x".into(), "Other.".into(), MetricType::Gauge);
+        duplicated.push(SampleSuffix::None, [("a", "b")], Value::Unsigned(1));
+        duplicated.push(SampleSuffix::None, [("a", "b")], Value::Unsigned(2));
+        text_file.push(duplicated);
+        let exposition = Exposition::new(vec![Arc::new(text_file)], |_| true);
+        assert_eq!((exposition.conflicts(), exposition.series_count()), (1, 1));
     }
 
     #[test]
-    fn a_family_that_would_break_the_page_is_left_out() {
-        let mut theirs = Families::default();
+    fn conflicting_family_is_dropped() {
+        let mut text_file = Families::default();
         for (name, kind) in [
             ("x_failcnt", MetricType::Gauge),
             ("x_read_bytes", MetricType::Gauge),
         ] {
             let mut family = Family::new(name.into(), "Other.".into(), kind);
             family.push(SampleSuffix::None, [], Value::Unsigned(9));
-            theirs.push(family);
+            text_file.push(family);
         }
-        let sources = vec![Arc::new(families()), Arc::new(theirs)];
-        let page = Arc::new(Exposition::new(sources, |_| true));
-        assert_eq!(page.conflicts(), 2);
-        let body = page.encode(Format::OpenMetrics).unwrap();
+        let sources = vec![Arc::new(families()), Arc::new(text_file)];
+        let exposition = Arc::new(Exposition::new(sources, |_| true));
+        assert_eq!(exposition.conflicts(), 2);
+        let body = exposition.encode(Format::OpenMetrics).unwrap();
         assert!(body.contains("x_failcnt 0.5\n"));
     }
 }

@@ -1,5 +1,5 @@
-//! `OpenMetrics` 1.0, by `prometheus-client`, and by hand for the few types that it
-//! does not have and that only text files bring.
+//! `OpenMetrics` 1.0, encoded by `prometheus-client`. Types it does not support, which only text
+//! files have, are encoded here.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -19,12 +19,12 @@ use crate::{
     metric::MetricType,
 };
 
-pub(super) fn encode(body: &mut String, page: &Arc<Exposition>) -> fmt::Result {
-    // A registry per page: it is dropped with it, so scrapes share nothing.
+pub(super) fn encode(body: &mut String, exposition: &Arc<Exposition>) -> fmt::Result {
+    // A registry per exposition, dropped with it: scrapes share no state.
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Arc::clone(page)));
+    registry.register_collector(Box::new(Arc::clone(exposition)));
     text::encode_registry(body, &registry)?;
-    for group in page.groups() {
+    for group in exposition.groups() {
         if let Encoding::Manual(kind) = Encoding::for_family(&group.first.name, group.first.kind) {
             encode_manually(body, &group, kind);
         }
@@ -32,11 +32,11 @@ pub(super) fn encode(body: &mut String, page: &Arc<Exposition>) -> fmt::Result {
     text::encode_eof(body)
 }
 
-/// How a family is written.
+/// How a family is encoded.
 enum Encoding {
-    /// As one of the library's types.
+    /// By the library, as this type.
     Library(WireType),
-    /// By hand, under this name of the type.
+    /// By this module, with this type name.
     Manual(&'static str),
 }
 
@@ -46,7 +46,7 @@ impl Encoding {
             MetricType::Counter if name.ends_with("_total") => Self::Library(WireType::Counter),
             MetricType::Gauge => Self::Library(WireType::Gauge),
             MetricType::Info => Self::Library(WireType::Info),
-            // A counter of an older name keeps the name and loses the type.
+            // A counter without the suffix keeps its name and loses its type.
             MetricType::Unknown | MetricType::Counter => Self::Library(WireType::Unknown),
             MetricType::Histogram => Self::Manual("histogram"),
             MetricType::Summary => Self::Manual("summary"),
@@ -56,8 +56,7 @@ impl Encoding {
     }
 }
 
-/// The name in `OpenMetrics`' own header lines, where the suffix of the type is not
-/// part of it.
+/// The name in the header lines of `OpenMetrics`, which does not include the suffix of the type.
 pub(super) fn stem(name: &str, kind: MetricType) -> &str {
     match kind {
         MetricType::Counter => name.strip_suffix("_total").unwrap_or(name),
@@ -70,13 +69,13 @@ impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for group in self.groups() {
             let (name, kind) = (group.first.name.as_ref(), group.first.kind);
-            if let Encoding::Library(kind_on_wire) = Encoding::for_family(name, kind) {
+            if let Encoding::Library(wire_type) = Encoding::for_family(name, kind) {
                 let (stem, unit) = split_unit(stem(name, kind));
                 let help = escape_help(&group.first.help);
                 let mut metric =
-                    encoder.encode_descriptor(stem, &help, unit.as_ref(), kind_on_wire)?;
+                    encoder.encode_descriptor(stem, &help, unit.as_ref(), wire_type)?;
                 for (_, labels, value) in group.samples() {
-                    encode_sample(&mut metric, kind_on_wire, RenderedLabels(labels), value)?;
+                    encode_sample(&mut metric, wire_type, RenderedLabels(labels), value)?;
                 }
             }
         }
@@ -107,15 +106,15 @@ fn encode_value(metric: &mut MetricEncoder<'_>, kind: WireType, value: Value) ->
     }
 }
 
-/// Labels that are written as they will stand on the wire.
+/// Labels that are already in the exposition format.
 #[derive(Debug, Clone, Copy)]
 struct RenderedLabels<'a>(LabelText<'a>);
 
 impl EncodeLabelSet for RenderedLabels<'_> {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
         use fmt::Write;
-        // The key's writer escapes nothing, so it takes them all at once: a third of
-        // the time that it takes one by one.
+        // The writer of the key does not escape, so all labels are written through it at once: a
+        // third of the time of writing them one by one.
         let mut label = encoder.encode_label();
         let mut key = label.encode_label_key()?;
         self.0
@@ -130,7 +129,7 @@ impl EncodeCounterValue for Value {
     fn encode(&self, encoder: &mut CounterValueEncoder<'_>) -> fmt::Result {
         match *self {
             Self::Unsigned(value) => EncodeCounterValue::encode(&value, encoder),
-            #[expect(clippy::cast_precision_loss, reason = "Prometheus keeps no more")]
+            #[expect(clippy::cast_precision_loss, reason = "Prometheus stores floats")]
             Self::Signed(value) => EncodeCounterValue::encode(&(value as f64), encoder),
             Self::Float(value) => EncodeCounterValue::encode(&value, encoder),
         }
@@ -147,7 +146,7 @@ impl EncodeGaugeValue for Value {
     }
 }
 
-/// A name without its unit, which `prometheus-client` puts back.
+/// Splits the unit off a name; `prometheus-client` appends it again.
 fn split_unit(stem: &str) -> (&str, Option<Unit>) {
     for unit in [
         Unit::Seconds,

@@ -1,10 +1,10 @@
-//! The older format, version 0.0.4, as `node_exporter` writes it.
+//! The Prometheus text format, version 0.0.4.
 
 use super::{Exposition, MergedFamily};
 use crate::metric::MetricType;
 
-pub(super) fn encode(body: &mut String, page: &Exposition) {
-    for group in page.groups() {
+pub(super) fn encode(body: &mut String, exposition: &Exposition) {
+    for group in exposition.groups() {
         let name = group.first.name.as_ref();
         body.push_str("# HELP ");
         body.push_str(name);
@@ -17,8 +17,8 @@ pub(super) fn encode(body: &mut String, page: &Exposition) {
     }
 }
 
-/// Writes a family's samples, which for what is written by hand are the same in
-/// both formats.
+/// Writes a family's samples. Used for both formats: those written by this crate are the same in
+/// both.
 pub(super) fn write_samples(body: &mut String, group: &MergedFamily<'_>) {
     for (part, labels, value) in group.samples() {
         body.push_str(&group.first.name);

@@ -1,15 +1,15 @@
 //! Fuzz targets, one for each parser of untrusted bytes: `docs/development/fuzzing.md`.
 //!
-//! A target takes arbitrary bytes. It panics where the parser panics, and where the parsed value
-//! breaks an invariant. `fuzz/` runs the targets under libFuzzer; `seeds` runs them in
-//! `cargo test` on the seeds in `fuzz/seeds` and on damaged copies of them.
+//! A target takes arbitrary bytes. It panics if the parser panics, or if the parsed value breaks an
+//! invariant. `fuzz/` runs the targets under libFuzzer; `seeds` runs them in `cargo test` on the
+//! seeds in `fuzz/seeds` and on damaged copies of them.
 //!
 //! The targets are compiled for tests and with `--cfg fuzzing`, which cargo-fuzz sets. They are
 //! not part of the exporter.
 
 #![expect(
     clippy::must_use_candidate,
-    reason = "to panic is how a target says that something is wrong; a fuzzer needs no more"
+    reason = "targets report failures by panicking, so the fuzzer ignores their result"
 )]
 
 mod exposed;
@@ -33,15 +33,15 @@ use crate::{
     targets, top, web_ui,
 };
 
-use exposed::Has;
+use exposed::Invariants;
 use tree::collected;
 
-/// A target: its name, and a function that returns how much it could parse, in any unit. A target
-/// that returns 0 for all its seeds tests nothing.
+/// A target: its name, and a function that returns how much it parsed, in any unit. A target that
+/// returns 0 for all its seeds tests nothing.
 #[cfg(test)]
 type Target = (&'static str, fn(&[u8]) -> usize);
 
-/// All of them.
+/// All targets.
 #[cfg(test)]
 const TARGETS: &[Target] = &[
     ("cgroup_file", cgroup_file),
@@ -65,102 +65,102 @@ const TARGETS: &[Target] = &[
     ("web_config", web_config),
 ];
 
-/// A file of a control group's: `cpu.stat`, `memory.numa_stat` and the like.
+/// A cgroup file: `cpu.stat`, `memory.numa_stat` and the like.
 pub fn cgroup_file(bytes: &[u8]) -> usize {
     sources::cgroup_files::file(bytes)
 }
 
-/// The certificate that a client shows.
+/// A client certificate.
 pub fn client_certificate(bytes: &[u8]) -> usize {
     http::web_config::fuzzing::certificate(bytes)
 }
 
-/// Files below `/proc` and `/sys`, and a collector that reads them: [`Tree`].
+/// Files below `/proc` and `/sys`, and a collector that reads them: see `tree`.
 pub fn collectors(bytes: &[u8]) -> usize {
     tree::collect(bytes)
 }
 
-/// What systemd or, behind an odd byte, logind answers.
+/// Replies of systemd or, after an odd byte, of logind.
 pub fn dbus(bytes: &[u8]) -> usize {
-    let Some((whom, script)) = bytes.split_first() else {
+    let Some((daemon_kind, script)) = bytes.split_first() else {
         return 0;
     };
-    let socket = place();
-    let said = sources::dbus::talk(script, &socket, |daemon, deadline| match whom % 2 {
+    let socket = unique_path();
+    let result = sources::dbus::talk(script, &socket, |daemon, deadline| match daemon_kind % 2 {
         0 => systemd::of(daemon, deadline),
         _ => logind::of(&daemon, deadline),
     });
     std::fs::remove_file(socket).ok();
-    let Some(Ok(families)) = said else {
+    let Some(Ok(families)) = result else {
         return 0;
     };
     // Each seat is in sixty series.
-    let most = (64 << 10) + 400 * bytes.len();
-    let has = Has {
+    let max_len = (64 << 10) + 400 * bytes.len();
+    let invariants = Invariants {
         series_once: false,
         finite_values: true,
     };
-    exposed::check(families, most, has)
+    exposed::check(families, max_len, invariants)
 }
 
-/// An engine's answer, as it comes over the wire.
+/// An HTTP response of an engine.
 pub fn engine_http(bytes: &[u8]) -> usize {
-    let socket = place();
-    let said = sources::engine::http(bytes, &socket);
+    let socket = unique_path();
+    let result = sources::engine::http(bytes, &socket);
     std::fs::remove_file(socket).ok();
-    said
+    result
 }
 
-/// What is in an engine's answers and events.
+/// JSON of an engine's responses and events.
 pub fn engine_json(bytes: &[u8]) -> usize {
     sources::engine::json(bytes)
 }
 
-/// What a network driver says.
+/// Replies of a network driver.
 pub fn ethtool(bytes: &[u8]) -> usize {
     sources::ethtool(bytes)
 }
 
-/// A file of targets, in JSON.
+/// A targets file in JSON.
 pub fn file_sd_json(bytes: &[u8]) -> usize {
     targets::fuzzing::file(bytes, true)
 }
 
-/// A file of targets, in YAML.
+/// A targets file in YAML.
 pub fn file_sd_yaml(bytes: &[u8]) -> usize {
     targets::fuzzing::file(bytes, false)
 }
 
-/// Headers of a request.
+/// Request headers.
 pub fn headers(bytes: &[u8]) -> usize {
     http::fuzzing::headers(bytes)
 }
 
-/// Messages of libvirt's.
+/// Libvirt RPC messages.
 pub fn libvirt_rpc(bytes: &[u8]) -> usize {
     sources::libvirt::rpc(bytes)
 }
 
-/// What libvirt answers from question to question, and the metrics that come of it.
+/// Libvirt's replies in a session, and the metrics collected from them.
 pub fn libvirt_session(bytes: &[u8]) -> usize {
-    let socket = place();
+    let socket = unique_path();
     let (fetched, pools, networks) = sources::libvirt::session(bytes, &socket);
     std::fs::remove_file(socket).ok();
-    let beside = pools.map_or(0, |it| it.len()) + networks.map_or(0, |it| it.len());
+    let others = pools.map_or(0, |it| it.len()) + networks.map_or(0, |it| it.len());
     if fetched.domains.is_empty() {
-        return beside;
+        return others;
     }
     let snapshot = sources::snapshot(&scratch(), Some(fetched));
-    // A name stands in every series of its domain.
-    let most = (64 << 10) + 300 * bytes.len() + bytes.len() * bytes.len();
-    let has = Has {
+    // The name of a domain is in each of its series.
+    let max_len = (64 << 10) + 300 * bytes.len() + bytes.len() * bytes.len();
+    let invariants = Invariants {
         series_once: true,
         finite_values: true,
     };
-    beside + exposed::check(collected("libvirt", &snapshot), most, has)
+    others + exposed::check(collected("libvirt", &snapshot), max_len, invariants)
 }
 
-/// A domain's description.
+/// The XML of a domain.
 pub fn libvirt_xml(bytes: &[u8]) -> usize {
     sources::libvirt::domain_xml(bytes)
 }
@@ -170,7 +170,7 @@ pub fn mountinfo(bytes: &[u8]) -> usize {
     sources::mountinfo(bytes)
 }
 
-/// What the kernel answers over netlink.
+/// Netlink responses of the kernel.
 pub fn netlink(bytes: &[u8]) -> usize {
     sources::netlink(bytes)
 }
@@ -182,42 +182,42 @@ pub fn query(bytes: &[u8]) -> usize {
     http::fuzzing::query(query) + api::fuzzing::request(path, query) + web_ui::fuzzing::query(query)
 }
 
-/// Files of the textfile collector's.
+/// Files of the `textfile` collector.
 pub fn textfile(bytes: &[u8]) -> usize {
     let families = textfile::fuzzing::files(bytes);
-    // A help is there for each family, and an escape may take two bytes for one.
-    let most = (4 << 10) + 100 * bytes.len();
-    exposed::check(families, most, Has::default())
+    // Every family gets a HELP line, and an escaped byte takes two.
+    let max_len = (4 << 10) + 100 * bytes.len();
+    exposed::check(families, max_len, Invariants::default())
 }
 
-/// What an exporter answers to `top`.
+/// Responses of an exporter to `top`.
 pub fn top(bytes: &[u8]) -> usize {
-    let socket = place();
-    let said = top::fuzzing::answers(bytes, &socket);
+    let socket = unique_path();
+    let result = top::fuzzing::answers(bytes, &socket);
     std::fs::remove_file(socket).ok();
-    said
+    result
 }
 
-/// The file of `--web.config.file`, and of `--http.config.file`.
+/// A file for `--web.config.file` and `--http.config.file`.
 pub fn web_config(bytes: &[u8]) -> usize {
     http::web_config::fuzzing::file(bytes) + top::fuzzing::settings(bytes)
 }
 
-/// Where something may be made that nobody else makes at the same time.
-fn place() -> PathBuf {
+/// A path that no other target uses at the same time.
+fn unique_path() -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     scratch().join(count.to_string())
 }
 
-/// A directory for this process; it stays.
+/// The scratch directory of this process; it is not removed.
 fn scratch() -> PathBuf {
     static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
-    let made = SCRATCH.get_or_init(|| {
+    let dir = SCRATCH.get_or_init(|| {
         let name = format!("strata-fuzzing-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).ok();
         path
     });
-    made.clone()
+    dir.clone()
 }

@@ -1,5 +1,5 @@
 //! Runs each target on its seeds and on damaged copies of them, without libFuzzer: see
-//! `docs/development/fuzzing.md`. Inputs that a fuzzer found are seeds.
+//! `docs/development/fuzzing.md`. Inputs found by a fuzzer are added to the seeds.
 //!
 //! `STRATA_FUZZ_SEEDS=DIR cargo test --lib seeds_are_written` writes the seeds to `DIR/TARGET`,
 //! for `fuzz/run.sh`.
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::fixtures::{from_hex, manifest_dir};
 
-/// How many truncated copies of each seed are tried, and how many with one bit flipped.
+/// Number of truncated copies of each seed, and of copies with one bit flipped.
 const DAMAGED: usize = 400;
 /// The same for targets that create files and sockets.
 const DAMAGED_SLOW: usize = 24;
@@ -38,7 +38,7 @@ const SLOW: [&str; 5] = [
     "libvirt_session",
     "top",
 ];
-/// Seeds are small enough to read.
+/// Maximum length of a seed, so that it can be read.
 const MAX_SEED: usize = 32 << 10;
 
 /// A seed: its name, and its bytes.
@@ -143,8 +143,8 @@ fn targets_tests_programs_and_seeds_have_the_same_names() {
 #[test]
 fn each_target_parses_one_of_its_seeds() {
     for (target, run) in TARGETS {
-        let made: usize = seeds(target).iter().map(|(_, bytes)| run(bytes)).sum();
-        assert!(made > 0, "{target} parses none of its seeds");
+        let parsed: usize = seeds(target).iter().map(|(_, bytes)| run(bytes)).sum();
+        assert!(parsed > 0, "{target} parses none of its seeds");
     }
 }
 
@@ -206,8 +206,8 @@ fn seeds(target: &str) -> Vec<Seed> {
     }
     assert!(!seeds.is_empty(), "{target} has no seed in its directory");
     let derived = seeds_from_fixtures();
-    for (of, name, bytes) in derived.into_iter().filter(|(of, ..)| of == target) {
-        assert_eq!(seeds.insert(name.clone(), bytes), None, "{of}/{name}");
+    for (_, name, bytes) in derived.into_iter().filter(|(it, ..)| it == target) {
+        assert_eq!(seeds.insert(name.clone(), bytes), None, "{target}/{name}");
     }
     for (name, bytes) in &seeds {
         assert!(bytes.len() <= MAX_SEED, "{target}/{name} is too long");

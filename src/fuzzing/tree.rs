@@ -1,4 +1,4 @@
-//! A machine made of a few files, and what a collector makes of it.
+//! A host emulated by a few files, and the metrics a collector reads from it.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 use clap::{ArgMatches, Command};
 
 use super::{
-    exposed::{self, Has},
+    exposed::{self, Invariants},
     sources,
 };
 use crate::{
@@ -20,12 +20,12 @@ use crate::{
     sources::Snapshot,
 };
 
-/// More files and longer ones are not made.
+/// Further files and longer paths are ignored.
 const MAX_FILES: usize = 256;
 const MAX_PATH: usize = 300;
 
-/// The collectors that read files which somebody else writes. The others ask the kernel or
-/// a daemon, which have targets of their own, or count what was asked.
+/// The collectors that read files. The others query the kernel or a daemon, which have their own
+/// targets, or count requests.
 pub(super) const COLLECTORS: &[&str] = &[
     "bonding",
     "btrfs",
@@ -88,7 +88,7 @@ pub(super) const COLLECTORS: &[&str] = &[
     "zoneinfo",
 ];
 
-/// Those flags that make collectors read more.
+/// Flags that make collectors read more files.
 const FLAGS: &[&str] = &[
     "--collector.container_network.advanced-tcp=true",
     "--collector.container_network.tcp=true",
@@ -106,27 +106,27 @@ const FLAGS: &[&str] = &[
     "--collector.sysctl.include-info=kernel.core_pattern",
 ];
 
-/// A directory in which files are made as bytes say, until it is dropped.
+/// A directory of files described by the input, removed when dropped.
 ///
-/// The bytes are parted by lines `#### PATH`, behind which a file's contents are, and lines
-/// `#### PATH -> TARGET` for symbolic links, which do not lead out. The path begins with
-/// `proc`, `sys`, `root` or `udev`. What cannot be made so is not.
+/// The input consists of lines `#### PATH`, each followed by the content of a file, and lines `####
+/// PATH -> TARGET` for symbolic links, which may not leave the directory. The path begins with
+/// `proc`, `sys`, `root` or `udev`. Invalid entries are ignored.
 #[derive(Debug)]
 pub(super) struct Tree(PathBuf);
 
 impl Tree {
-    /// Makes the files.
+    /// Creates the files.
     #[must_use]
     pub(super) fn new(bytes: &[u8]) -> Self {
-        let tree = Self(super::place());
+        let tree = Self(super::unique_path());
         fs::create_dir_all(&tree.0).ok();
         for (head, body) in files(bytes).take(MAX_FILES) {
-            tree.make(head, body);
+            tree.create(head, body);
         }
         tree
     }
 
-    fn make(&self, head: &[u8], body: &[u8]) -> Option<()> {
+    fn create(&self, head: &[u8], body: &[u8]) -> Option<()> {
         let arrow = head.windows(4).position(|it| it == b" -> ");
         let (path, target) = match arrow {
             Some(at) => (head.get(..at)?, head.get(at + 4..)),
@@ -138,19 +138,19 @@ impl Tree {
         if !path.components().all(is_plain) {
             return None;
         }
-        let whole = self.0.join(path);
-        fs::create_dir_all(whole.parent()?).ok()?;
+        let full_path = self.0.join(path);
+        fs::create_dir_all(full_path.parent()?).ok()?;
         match target {
             Some(target) => {
                 let target = Path::new(std::ffi::OsStr::from_bytes(target));
                 depth(&path.parent()?.join(target))?;
-                symlink(target, whole).ok()
+                symlink(target, full_path).ok()
             }
-            None => fs::write(whole, body).ok(),
+            None => fs::write(full_path, body).ok(),
         }
     }
 
-    /// The machine that it is.
+    /// A snapshot of the emulated host.
     #[must_use]
     pub(super) fn snapshot(&self) -> Snapshot {
         sources::snapshot(&self.0, None)
@@ -163,7 +163,7 @@ impl Drop for Tree {
     }
 }
 
-/// How deep below the tree's root a path is, if it never leaves it and is not too long.
+/// Depth of a path below the tree's root; `None` if it leaves the tree or is too long.
 fn depth(path: &Path) -> Option<usize> {
     if path.as_os_str().len() > MAX_PATH {
         return None;
@@ -177,7 +177,7 @@ fn depth(path: &Path) -> Option<usize> {
         })
 }
 
-/// What stands in the lines that part the files, and what stands behind these.
+/// Splits the input into pairs of the separator line and the content after it.
 fn files(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut files: Vec<(&[u8], &[u8])> = Vec::new();
     let mut body = bytes;
@@ -203,8 +203,8 @@ fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
     (line, rest.get(1..).unwrap_or_default())
 }
 
-/// The first line names the collector; the rest is a [`Tree`]. Says how many families there
-/// are.
+/// Runs the collector named by the first line on a [`Tree`] of the rest. Returns the number of
+/// series.
 pub(super) fn collect(bytes: &[u8]) -> usize {
     let (name, files) = split_line(bytes);
     let Some(name) = COLLECTORS.iter().find(|it| it.as_bytes() == name) else {
@@ -212,49 +212,49 @@ pub(super) fn collect(bytes: &[u8]) -> usize {
     };
     let tree = Tree::new(files);
     let families = collected(name, &tree.snapshot());
-    // A name may stand in each of the series of a thing, and escapes make more of it.
-    let most = (64 << 10) + 400 * bytes.len();
-    // The kernel lists nothing twice; if it did, so would we.
-    let has = Has {
+    // A name may be in each series of an object, and escapes lengthen it.
+    let max_len = (64 << 10) + 400 * bytes.len();
+    // The kernel lists nothing twice; otherwise series would be duplicated.
+    let invariants = Invariants {
         series_once: false,
         finite_values: true,
     };
-    exposed::check(families, most, has)
+    exposed::check(families, max_len, invariants)
 }
 
-/// What a collector says of a machine; nothing if it fails.
+/// The metrics of a collector; none if it fails.
 #[must_use]
 pub(super) fn collected(name: &str, snapshot: &Snapshot) -> Families {
     let Some((entry, flags)) = entries().iter().find(|(entry, _)| entry.name == name) else {
         return Families::default();
     };
-    let made: Result<CollectFn, clap::Error> = (entry.make)(flags);
-    match made.map(|collect| collect(snapshot)) {
+    let collect: Result<CollectFn, clap::Error> = (entry.make)(flags);
+    match collect.map(|collect| collect(snapshot)) {
         Ok(Ok(families)) => families,
         Ok(Err(error)) => {
             assert!(!error.to_string().is_empty());
             Families::default()
         }
-        // Flags that clash.
+        // Conflicting flags.
         Err(_) => Families::default(),
     }
 }
 
-/// Every collector, with its flags read.
+/// Every collector, with its parsed flags.
 fn entries() -> &'static [(&'static Entry, ArgMatches)] {
     static ENTRIES: OnceLock<Vec<(&'static Entry, ArgMatches)>> = OnceLock::new();
     ENTRIES.get_or_init(|| {
         let entry = |entry: &'static Entry| {
             let command = Command::new("fuzzing").no_binary_name(true);
-            let of_it = format!("--collector.{}", entry.name);
-            let is_its = |flag: &&&str| {
-                flag.strip_prefix(of_it.as_str())
+            let prefix = format!("--collector.{}", entry.name);
+            let belongs_to_collector = |flag: &&&str| {
+                flag.strip_prefix(prefix.as_str())
                     .is_some_and(|rest| rest.starts_with('.'))
             };
-            let flags = FLAGS.iter().filter(is_its);
+            let flags = FLAGS.iter().filter(belongs_to_collector);
             let flags = (entry.add_flags)(command).try_get_matches_from(flags);
-            let wrong = flags.as_ref().err().map(ToString::to_string);
-            assert!(wrong.is_none(), "{wrong:?}");
+            let error = flags.as_ref().err().map(ToString::to_string);
+            assert!(error.is_none(), "{error:?}");
             Some((entry, flags.ok()?))
         };
         ALL.iter().filter_map(entry).collect()

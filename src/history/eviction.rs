@@ -1,6 +1,6 @@
-//! Who gives way when all rings together reach their bound: the oldest containers, those
-//! that are gone before those that are there. All are halved before one is quartered, and
-//! of those that are gone whole rings are given up last.
+//! Eviction when all rings together reach the memory limit. The oldest containers lose samples
+//! first, and containers that are gone before those that are present. All rings are halved before
+//! one is quartered; whole rings are evicted last, and only of containers that are gone.
 
 use std::{
     collections::BTreeMap,
@@ -9,16 +9,16 @@ use std::{
 
 use super::{BootInstant, HistoryFlags, Series, packed::PACKED_SIZE};
 
-/// No ring gets shorter than this.
+/// Minimum capacity of a ring.
 const MIN_POINTS: usize = 12;
 
-/// How many points there may be in all.
+/// Maximum number of points in all rings.
 pub(super) fn max_points(flags: &HistoryFlags) -> usize {
     let bytes = usize::try_from(flags.history_max_bytes).unwrap_or(usize::MAX);
     bytes / PACKED_SIZE
 }
 
-/// The rings, and what is left beside them.
+/// The rings, and the number of unallocated points.
 #[derive(Debug)]
 pub(super) struct RingAllocator<'a> {
     series: &'a mut BTreeMap<Arc<str>, Arc<Series>>,
@@ -27,29 +27,29 @@ pub(super) struct RingAllocator<'a> {
 }
 
 impl<'a> RingAllocator<'a> {
-    /// Of rings that may have so many points together, and each so many.
+    /// Creates an allocator for rings with `max_points` in total and `points_per_ring` each.
     pub(super) fn new(
         series: &'a mut BTreeMap<Arc<str>, Arc<Series>>,
         max_points: usize,
         points_per_ring: usize,
     ) -> Self {
-        let taken: usize = series.values().map(|it| it.ring().capacity()).sum();
+        let allocated: usize = series.values().map(|it| it.ring().capacity()).sum();
         Self {
             series,
-            free_points: max_points.saturating_sub(taken),
+            free_points: max_points.saturating_sub(allocated),
             points_per_ring,
         }
     }
 
-    /// The one of this id, made if there is room.
+    /// Returns the series of this id, or creates it if there is space.
     pub(super) fn get_or_create(
         &mut self,
         id: &str,
         path: &str,
         now: BootInstant,
     ) -> Option<Arc<Series>> {
-        if let Some(known) = self.series.get(id) {
-            return Some(Arc::clone(known));
+        if let Some(series) = self.series.get(id) {
+            return Some(Arc::clone(series));
         }
         if self.free_points < self.points_per_ring {
             self.evict();
@@ -65,7 +65,8 @@ impl<'a> RingAllocator<'a> {
         Some(series)
     }
 
-    /// Those that are gone, the longest first, then the others, the oldest first.
+    /// All series in order of eviction: those that are gone, the longest first, then the others,
+    /// the oldest first.
     fn eviction_order(&self) -> Vec<Arc<Series>> {
         let mut all: Vec<_> = self.series.values().map(Arc::clone).collect();
         all.sort_by_key(|it| {
@@ -79,7 +80,7 @@ impl<'a> RingAllocator<'a> {
         all
     }
 
-    /// Makes room for a whole ring, as far as that can be.
+    /// Frees as many points as possible, up to a full ring.
     fn evict(&mut self) {
         let oldest = self.eviction_order();
         let mut points = self.points_per_ring;
@@ -90,10 +91,10 @@ impl<'a> RingAllocator<'a> {
                     return;
                 }
                 let mut ring = series.ring();
-                let spared = ring.capacity().saturating_sub(points);
-                if spared > 0 {
+                let freed = ring.capacity().saturating_sub(points);
+                if freed > 0 {
                     ring.resize(points);
-                    self.free_points += spared;
+                    self.free_points += freed;
                 }
             }
         }
@@ -106,17 +107,17 @@ impl<'a> RingAllocator<'a> {
         }
     }
 
-    /// Gives back what was taken, to the youngest first, where there is room again.
+    /// Restores the capacity of shortened rings while there is space, the youngest first.
     pub(super) fn regrow(&mut self) {
         if self.free_points == 0 {
             return;
         }
         for series in self.eviction_order().iter().rev() {
             let mut ring = series.ring();
-            let lacks = self.points_per_ring.saturating_sub(ring.capacity());
-            if lacks > 0 && lacks <= self.free_points {
+            let missing = self.points_per_ring.saturating_sub(ring.capacity());
+            if missing > 0 && missing <= self.free_points {
                 ring.resize(self.points_per_ring);
-                self.free_points -= lacks;
+                self.free_points -= missing;
             }
         }
     }

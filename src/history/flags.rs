@@ -1,4 +1,4 @@
-//! How much is remembered, and how often it is looked.
+//! Flags of the sample history.
 
 use std::time::Duration;
 
@@ -6,32 +6,32 @@ use clap::builder::RangedU64ValueParser;
 
 use crate::{duration, size};
 
-/// Shorter than this it is no sampling any more.
+/// Minimum value of `--history.interval`.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
-/// In a longer time counters may grow by more than a point holds.
+/// Over longer intervals counters may increase by more than a point can store.
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The smallest value of `--history.max-bytes`.
+/// Minimum value of `--history.max-bytes`.
 const MIN_BYTES: u64 = 64 << 10;
 
-/// The flags about the history.
+/// The flags of the history.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct HistoryFlags {
-    /// How often to sample containers and the machine, from 100ms to 1m.
+    /// Interval between samples of containers and the host, from 100ms to 1m.
     #[arg(long = "history.interval", value_name = "DURATION", default_value = "5s", value_parser = interval)]
     pub history_interval: Duration,
-    /// How many samples to keep of each, of 32 bytes.
+    /// Samples to store per container, 32 bytes each.
     #[arg(long = "history.points", value_name = "N", default_value = "720", value_parser = points())]
     pub history_points: usize,
-    /// How many bytes all samples may take together, at least 64KiB; beyond it the oldest
-    /// containers keep fewer.
+    /// Maximum memory of all samples, at least 64KiB; at the limit the oldest containers store
+    /// fewer.
     #[arg(long = "history.max-bytes", value_name = "SIZE", default_value = "32MiB", value_parser = max_bytes)]
     pub history_max_bytes: u64,
 }
 
 impl HistoryFlags {
-    /// The same, with samples that take no more than so many bytes.
+    /// The same flags, with at most this many bytes for samples.
     #[must_use]
     pub fn capped_to(self, bytes: u64) -> Self {
         Self {
@@ -58,7 +58,7 @@ fn points() -> RangedU64ValueParser<usize> {
 fn max_bytes(text: &str) -> Result<u64, String> {
     let bytes = size::parse(text)?;
     if bytes < MIN_BYTES {
-        return Err("less than 64KiB".to_owned());
+        return Err("must be at least 64KiB".to_owned());
     }
     Ok(bytes)
 }
@@ -68,7 +68,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     if (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
         Ok(interval)
     } else {
-        Err("not from 100ms to 1m".to_owned())
+        Err("must be between 100ms and 1m".to_owned())
     }
 }
 
@@ -77,11 +77,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interval_is_neither_a_moment_nor_an_hour() {
+    fn rejects_interval_out_of_range() {
         assert_eq!(interval("1m"), Ok(Duration::from_secs(60)));
         assert_eq!(interval("100ms"), Ok(Duration::from_millis(100)));
-        for wrong in ["99ms", "61s", "0", "x"] {
-            assert!(interval(wrong).is_err(), "{wrong}");
+        for invalid in ["99ms", "61s", "0", "x"] {
+            assert!(interval(invalid).is_err(), "{invalid}");
         }
     }
 }

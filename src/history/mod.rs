@@ -1,14 +1,14 @@
-//! What containers and the machine did lately: a ring of samples for each, and what they
-//! say over any window of time. Whoever samples hands them in; nothing is read here.
+//! Recent samples of containers and of the host: one ring per series, and aggregates over any time
+//! window. The sampler adds the samples; nothing is read here.
 //!
 //! ```text
-//! history.containers()       each Series that is remembered, those gone lately among them
+//! history.containers()       all series, including those of containers that are gone
 //! history.container(id)      one of them
-//! history.host()             that of the machine
+//! history.host()             the series of the host
 //! series.latest()            the last sample
 //! series.window(duration)    average, peak, minimum, sums
-//! series.points(100)         the last samples one by one
-//! history.status()           what is remembered, and what could not be sampled
+//! series.points(100)         the last samples
+//! history.status()           stored samples, and samples that were not taken
 //! ```
 
 mod eviction;
@@ -37,7 +37,7 @@ use monotonic::ClockReading;
 use packed::PACKED_SIZE;
 use ring::Ring;
 
-/// The samples of all containers and of the machine.
+/// The samples of all containers and of the host.
 #[derive(Debug)]
 pub struct History {
     flags: HistoryFlags,
@@ -47,11 +47,11 @@ pub struct History {
     is_full: AtomicBool,
     samples: AtomicU64,
     skipped: [AtomicU64; SkipReason::ALL.len()],
-    /// Containers that there is no room for.
+    /// Number of containers without a ring for lack of memory.
     dropped: AtomicU64,
 }
 
-/// The samples of one container, or of the machine.
+/// The samples of one container, or of the host.
 #[derive(Debug)]
 pub struct Series {
     id: Arc<str>,
@@ -61,47 +61,47 @@ pub struct Series {
     ring: Mutex<Ring>,
 }
 
-/// Why there is no sample where there should be one.
+/// Why a sample was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SkipReason {
-    /// Nothing of it could be read.
+    /// None of its files could be read.
     Failed,
-    /// It was not read in time, or still is not since an earlier sample.
+    /// It was not read in time, or an earlier read is still blocked.
     Slow,
-    /// All were late: the time for a round of samples had passed.
+    /// The whole round was skipped because its time had passed.
     Late,
 }
 
-/// How much is remembered.
+/// State of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryStatus {
-    /// From one sample to the next.
+    /// Time between two samples.
     pub interval: Duration,
-    /// How many samples of one thing there may be.
+    /// Maximum number of samples per series.
     pub max_points: usize,
-    /// Bytes that rings take.
+    /// Bytes allocated for rings.
     pub bytes: u64,
-    /// Bytes that they may take.
+    /// Maximum number of bytes for rings.
     pub max_bytes: u64,
-    /// How many rings there are, that of the machine among them.
+    /// Number of rings, including that of the host.
     pub series: usize,
-    /// How many samples there are in them.
+    /// Number of stored samples.
     pub points: usize,
-    /// How many rings are shorter than they should be.
+    /// Number of rings below their full capacity.
     pub truncated: usize,
-    /// How many containers have no ring for want of room.
+    /// Number of containers without a ring for lack of memory.
     pub dropped: u64,
-    /// How many samples were taken so far.
+    /// Number of samples taken since the start.
     pub samples: u64,
-    /// How many were not, and why not.
+    /// Number of samples that were not taken, by reason.
     pub skipped: [(SkipReason, u64); SkipReason::ALL.len()],
 }
 
 impl SkipReason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 3] = [Self::Failed, Self::Slow, Self::Late];
 
-    /// Its name.
+    /// The name in label values and JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -113,12 +113,17 @@ impl SkipReason {
 }
 
 impl History {
-    /// An empty one.
+    /// Creates an empty history.
     #[must_use]
     pub fn new(flags: HistoryFlags) -> Self {
-        let room = eviction::max_points(&flags) / 2;
+        let max_points = eviction::max_points(&flags) / 2;
         Self {
-            host: Series::new("/", "/", flags.history_points.min(room), BootInstant::now()),
+            host: Series::new(
+                "/",
+                "/",
+                flags.history_points.min(max_points),
+                BootInstant::now(),
+            ),
             flags,
             containers: RwLock::default(),
             is_sampled: AtomicBool::new(false),
@@ -129,20 +134,19 @@ impl History {
         }
     }
 
-    /// How often it is to be sampled.
+    /// Interval at which it must be sampled.
     #[must_use]
     pub fn interval(&self) -> Duration {
         self.flags.history_interval
     }
 
-    /// The samples of the machine.
+    /// The samples of the host.
     #[must_use]
     pub fn host(&self) -> &Series {
         &self.host
     }
 
-    /// The samples of one container, or virtual machine, by the id that
-    /// [`Series::id`] explains.
+    /// The samples of one container, or domain, by the id that [`Series::id`] explains.
     #[must_use]
     pub fn container(&self, id: &str) -> Option<Arc<Series>> {
         let containers = self.containers.read();
@@ -150,15 +154,14 @@ impl History {
         containers.get(id).cloned()
     }
 
-    /// The same by its engine's id, where it has one, or else by the path of its control
-    /// group.
+    /// The same by the engine's container id, or else by the path of the cgroup.
     #[must_use]
     pub fn find_container(&self, id: Option<&str>, path: &str) -> Option<Arc<Series>> {
         let by_id = id.and_then(|id| self.container(id));
         by_id.or_else(|| self.container(path))
     }
 
-    /// Those of all containers and virtual machines, in the order of their ids.
+    /// The samples of all containers and domains, ordered by id.
     #[must_use]
     pub fn containers(&self) -> Vec<Arc<Series>> {
         let containers = self.containers.read();
@@ -166,19 +169,19 @@ impl History {
         containers.values().cloned().collect()
     }
 
-    /// Whether anybody samples; else there is nothing and will be nothing.
+    /// Whether the sampler runs; otherwise the history stays empty.
     #[must_use]
     pub fn is_sampled(&self) -> bool {
         self.is_sampled.load(Relaxed)
     }
 
-    /// Whether containers have a shorter ring than they should have, or none.
+    /// Whether containers have a ring below its full capacity, or none.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.is_full.load(Relaxed)
     }
 
-    /// How much is remembered.
+    /// Current usage and limits.
     #[must_use]
     pub fn status(&self) -> HistoryStatus {
         let mut status = HistoryStatus {
@@ -187,7 +190,8 @@ impl History {
             max_bytes: self.flags.history_max_bytes,
             dropped: self.dropped.load(Relaxed),
             samples: self.samples.load(Relaxed),
-            skipped: SkipReason::ALL.map(|why| (why, self.skip_counter(why).load(Relaxed))),
+            skipped: SkipReason::ALL
+                .map(|reason| (reason, self.skip_counter(reason).load(Relaxed))),
             bytes: 0,
             series: 0,
             points: 0,
@@ -206,14 +210,14 @@ impl History {
         status
     }
 
-    /// Says that somebody samples from now on.
+    /// Records that the sampler runs.
     pub fn mark_sampled(&self) {
         self.is_sampled.store(true, Relaxed);
     }
 
-    /// Makes place for the samples of those that are there, given by id and path, in that
-    /// order: a ring for each, or nothing where there is no room. Those that are not there
-    /// any more are remembered for `grace`.
+    /// Updates the set of present containers, by id and path, and returns their series in the same
+    /// order; `None` for lack of memory. Containers that are no longer present are remembered for
+    /// `grace`.
     pub fn update_containers<'a>(
         &self,
         present: impl Iterator<Item = (&'a str, &'a str)>,
@@ -235,26 +239,28 @@ impl History {
         for series in containers.values() {
             series.is_gone.store(true, Relaxed);
         }
-        let there: Vec<_> = present.collect();
-        for (id, _) in &there {
-            if let Some(known) = containers.get(*id) {
-                known.is_gone.store(false, Relaxed);
+        let present: Vec<_> = present.collect();
+        for (id, _) in &present {
+            if let Some(series) = containers.get(*id) {
+                series.is_gone.store(false, Relaxed);
             }
         }
         containers.retain(|_, it| !it.is_gone() || now.duration_since(it.last_sampled()) < grace);
-        let all = eviction::max_points(&self.flags).saturating_sub(self.host.ring().capacity());
-        let mut room = RingAllocator::new(&mut containers, all, self.flags.history_points);
-        let kept: Vec<_> = there
+        let max_points =
+            eviction::max_points(&self.flags).saturating_sub(self.host.ring().capacity());
+        let mut allocator =
+            RingAllocator::new(&mut containers, max_points, self.flags.history_points);
+        let series: Vec<_> = present
             .iter()
-            .map(|(id, path)| room.get_or_create(id, path, now))
+            .map(|(id, path)| allocator.get_or_create(id, path, now))
             .collect();
-        room.regrow();
-        let without = kept.iter().filter(|it| it.is_none()).count();
-        self.dropped.store(without as u64, Relaxed);
-        let mut all = containers.values();
-        let is_short = all.any(|it| it.ring().capacity() < self.flags.history_points);
-        self.is_full.store(is_short || without > 0, Relaxed);
-        kept
+        allocator.regrow();
+        let dropped = series.iter().filter(|it| it.is_none()).count();
+        self.dropped.store(dropped as u64, Relaxed);
+        let mut rings = containers.values();
+        let is_truncated = rings.any(|it| it.ring().capacity() < self.flags.history_points);
+        self.is_full.store(is_truncated || dropped > 0, Relaxed);
+        series
     }
 
     /// Counts a sample that was taken.
@@ -288,20 +294,20 @@ impl Series {
         }
     }
 
-    /// Whose it is: an engine's container by the engine's id, which it keeps over restarts;
-    /// everything else by the path of its control group.
+    /// The engine's container id, which is stable across restarts; without one, the path of the
+    /// cgroup.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The path of its control group, when it was first seen.
+    /// The path of the cgroup when it was first seen.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Whether it was not there any more when it was last looked for.
+    /// Whether it was missing from the last update.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.is_gone.load(Relaxed)
@@ -313,7 +319,7 @@ impl Series {
         window::latest(&self.ring(), ClockReading::now())
     }
 
-    /// What the samples say together that were taken in the last so long.
+    /// Aggregates of the samples in the last `window`.
     #[must_use]
     pub fn window(&self, window: Duration) -> Aggregates {
         let ring = self.ring();
@@ -321,7 +327,7 @@ impl Series {
         window::aggregates(ring.since(now.boot.saturating_sub(window)), now)
     }
 
-    /// The last so many samples one by one, the newest last.
+    /// The last `count` samples, the newest last.
     #[must_use]
     pub fn points(&self, count: usize) -> Vec<Point> {
         let ring = self.ring();
@@ -330,12 +336,12 @@ impl Series {
         points.skip(before).collect()
     }
 
-    /// Adds a sample. One that is not later than the last is none.
+    /// Adds a sample; it is dropped unless it is later than the last one.
     pub fn push(&self, at: BootInstant, sample: &Sample) {
         self.ring().push(at, sample);
     }
 
-    /// When it was last sampled, or made.
+    /// When it was last sampled, or else created.
     fn last_sampled(&self) -> BootInstant {
         self.ring().newest().unwrap_or(self.created)
     }

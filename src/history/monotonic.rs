@@ -1,5 +1,5 @@
-//! When a sample was taken, by a clock that nobody sets and that goes on while the machine
-//! sleeps: `CLOCK_BOOTTIME`. What is shown is in the time of day, reckoned back from now.
+//! Timestamps of samples by `CLOCK_BOOTTIME`, which cannot be set and continues during suspend.
+//! They are converted to wall-clock time relative to the current time.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,22 +10,22 @@ use rustix::time::{ClockId, clock_gettime};
 pub struct BootInstant(u64);
 
 impl BootInstant {
-    /// Now.
+    /// The current time.
     #[must_use]
     pub fn now() -> Self {
         let now = clock_gettime(ClockId::Boottime);
-        let whole = u64::try_from(now.tv_sec).unwrap_or_default();
+        let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
         let millis = u64::try_from(now.tv_nsec / 1_000_000).unwrap_or_default();
-        Self(whole.saturating_mul(1000).saturating_add(millis))
+        Self(seconds.saturating_mul(1000).saturating_add(millis))
     }
 
-    /// So many milliseconds after boot.
+    /// This many milliseconds after boot.
     #[cfg(test)]
     pub(crate) const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// How long after `earlier` it is; nothing if it is before.
+    /// The time since `earlier`; zero if that is later.
     #[must_use]
     pub fn duration_since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.millis_since(earlier))
@@ -43,27 +43,27 @@ impl BootInstant {
         Self(self.0.saturating_sub(millis))
     }
 
-    /// So long before this one; the boot, if that was later.
+    /// This instant minus the duration; boot, if that is later.
     #[must_use]
     pub fn saturating_sub(self, span: Duration) -> Self {
         self.minus_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
     }
 }
 
-/// This moment by both clocks.
+/// The current time by both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClockReading {
     pub(super) boot: BootInstant,
-    /// The time of day, counted from 1970 on.
+    /// Wall-clock time, since the Unix epoch.
     wall: Duration,
 }
 
 impl ClockReading {
     pub(super) fn now() -> Self {
-        let day = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Self {
             boot: BootInstant::now(),
-            wall: day.unwrap_or_default(),
+            wall: wall.unwrap_or_default(),
         }
     }
 
@@ -72,9 +72,9 @@ impl ClockReading {
         Self { boot, wall }
     }
 
-    /// What the clock would have shown then, had it always gone as it does now.
-    pub(super) fn wall_time_at(self, moment: BootInstant) -> Duration {
-        self.wall.saturating_sub(self.boot.duration_since(moment))
+    /// The wall-clock time at this instant, assuming that the clock was never set since.
+    pub(super) fn wall_time_at(self, at: BootInstant) -> Duration {
+        self.wall.saturating_sub(self.boot.duration_since(at))
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_of_day_is_reckoned_back_from_now() {
+    fn wall_time_is_relative_to_now() {
         let now = ClockReading::new(
             BootInstant::from_millis(10_000),
             Duration::from_secs(1_000_000),

@@ -1,30 +1,30 @@
-//! One point in 32 bytes: how much counters grew since the point before, and what there
-//! is of the rest.
+//! One point in 32 bytes: the increases of counters since the previous point, and the values of
+//! gauges.
 //!
-//! | what | unit | bits | up to, in 5 s |
+//! | value | unit | bits | maximum, in 5 s |
 //! | --- | --- | --- | --- |
-//! | time since the point before | 1 ms | 25 | 9 hours |
+//! | time since the previous point | 1 ms | 25 | 9 hours |
 //! | CPU time | 10 µs | 31 | 4,294 CPUs |
 //! | memory | 4 KiB | 33 | 32 TiB |
 //! | received, sent | 1 byte | 39 each | 880 Gbit/s |
 //! | read, written | 512 bytes | 32 each | 440 GB/s |
 //! | tasks | 1 | 22 | all that Linux allows |
-//! | restarts since the point before | 1 | 3 | 7 |
+//! | restarts since the previous point | 1 | 3 | 7 |
 //!
-//! The kernel counts memory of groups in whole pages and their I/O in sectors, so that only
-//! CPU time loses something, and never adds that up: counters are divided, not what they
-//! grew by. What does not fit is unknown, as what could not be read is, but of restarts.
+//! The kernel counts memory of cgroups in whole pages and their I/O in sectors, so only CPU time
+//! loses precision, and that does not accumulate: counters are divided, not their increases. Values
+//! that do not fit are stored as missing, like those that could not be read, except restarts.
 
-/// How many bytes a point takes.
+/// Size of a point in bytes.
 pub(super) const PACKED_SIZE: usize = size_of::<PackedSample>();
 
-const _: () = assert!(PACKED_SIZE == 32, "a point takes 32 bytes");
+const _: () = assert!(PACKED_SIZE == 32, "a point must take 32 bytes");
 
-/// A point; see the module's documentation.
+/// A point in the layout described above.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct PackedSample([u64; 4]);
 
-/// Where in a point a number is.
+/// Position of a value in a point.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BitField {
     word: usize,
@@ -32,12 +32,12 @@ pub(super) struct BitField {
     bits: u32,
 }
 
-/// Milliseconds since the point before.
+/// Milliseconds since the previous point.
 pub(super) const ELAPSED_MILLIS: BitField = BitField::new(0, 39, 25);
-/// How often it was started since the point before.
+/// Number of restarts since the previous point.
 pub(super) const RESTARTS: BitField = BitField::new(1, 61, 3);
 
-/// What goes up and down.
+/// A value that increases and decreases.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GaugeField {
     field: BitField,
@@ -53,16 +53,16 @@ pub(super) const PIDS: GaugeField = GaugeField {
     unit: 1,
 };
 
-/// What only grows.
+/// A value that only increases.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CounterField {
-    /// Its place among the counters.
+    /// Its index among the counters.
     pub(super) index: usize,
     field: BitField,
     pub(super) unit: u64,
 }
 
-/// How many counters there are.
+/// Number of counters.
 pub(super) const COUNTER_COUNT: usize = 5;
 
 /// In microseconds.
@@ -72,14 +72,14 @@ pub(super) const SENT: CounterField = CounterField::new(2, BitField::new(1, 0, 3
 pub(super) const READ: CounterField = CounterField::new(3, BitField::new(2, 0, 32), 512);
 pub(super) const WRITTEN: CounterField = CounterField::new(4, BitField::new(2, 32, 32), 512);
 
-/// What became of a counter since it was last known.
+/// Increase of a counter since its last known value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CounterDelta {
-    /// It is not known.
+    /// The counter could not be read.
     Missing,
-    /// It is known, but not by how much it grew.
+    /// The counter was read, but its increase is unknown.
     NoBaseline,
-    /// It grew by so much, in its unit.
+    /// The counter increased by this many units.
     Increased(u64),
 }
 
@@ -99,7 +99,7 @@ impl PackedSample {
         (word >> field.shift) & field.max()
     }
 
-    /// The number must fit.
+    /// Stores a value, which must fit.
     pub(super) fn set(&mut self, field: BitField, value: u64) {
         if let Some(word) = self.0.get_mut(field.word) {
             *word &= !(field.max() << field.shift);
@@ -107,15 +107,15 @@ impl PackedSample {
         }
     }
 
-    pub(super) fn gauge(&self, level: GaugeField) -> Option<u64> {
-        let value = self.get(level.field);
-        (value != level.field.max()).then(|| value.saturating_mul(level.unit))
+    pub(super) fn gauge(&self, gauge: GaugeField) -> Option<u64> {
+        let value = self.get(gauge.field);
+        (value != gauge.field.max()).then(|| value.saturating_mul(gauge.unit))
     }
 
-    pub(super) fn set_gauge(&mut self, level: GaugeField, value: Option<u64>) {
-        let value = value.map(|value| value / level.unit);
-        let value = value.filter(|value| *value < level.field.max());
-        self.set(level.field, value.unwrap_or(level.field.max()));
+    pub(super) fn set_gauge(&mut self, gauge: GaugeField, value: Option<u64>) {
+        let value = value.map(|value| value / gauge.unit);
+        let value = value.filter(|value| *value < gauge.field.max());
+        self.set(gauge.field, value.unwrap_or(gauge.field.max()));
     }
 
     pub(super) fn delta(&self, counter: CounterField) -> CounterDelta {
@@ -151,7 +151,7 @@ mod tests {
     const ALL_COUNTERS: [CounterField; COUNTER_COUNT] = [CPU, RECEIVED, SENT, READ, WRITTEN];
 
     #[test]
-    fn no_number_stands_in_anothers_place() {
+    fn fields_do_not_overlap() {
         let fields = ALL_COUNTERS.map(|counter| counter.field);
         let all = [ELAPSED_MILLIS, RESTARTS, MEMORY.field, PIDS.field];
         let fields = [fields.as_slice(), &all].concat();
@@ -173,29 +173,29 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_unknown_and_not_another_number() {
+    fn values_that_do_not_fit_are_missing() {
         let mut point = PackedSample::default();
-        for level in [MEMORY, PIDS] {
-            let most = (level.field.max() - 1) * level.unit;
-            point.set_gauge(level, Some(most));
-            assert_eq!(point.gauge(level), Some(most));
-            for unknown in [None, Some(most + level.unit), Some(u64::MAX)] {
-                point.set_gauge(level, unknown);
-                assert_eq!(point.gauge(level), None);
+        for gauge in [MEMORY, PIDS] {
+            let max = (gauge.field.max() - 1) * gauge.unit;
+            point.set_gauge(gauge, Some(max));
+            assert_eq!(point.gauge(gauge), Some(max));
+            for unrepresentable in [None, Some(max + gauge.unit), Some(u64::MAX)] {
+                point.set_gauge(gauge, unrepresentable);
+                assert_eq!(point.gauge(gauge), None);
             }
         }
         for counter in ALL_COUNTERS {
-            let most = counter.field.max() - 2;
-            for step in [
+            let max = counter.field.max() - 2;
+            for delta in [
                 CounterDelta::Missing,
                 CounterDelta::NoBaseline,
                 CounterDelta::Increased(0),
-                CounterDelta::Increased(most),
+                CounterDelta::Increased(max),
             ] {
-                point.set_delta(counter, step);
-                assert_eq!(point.delta(counter), step);
+                point.set_delta(counter, delta);
+                assert_eq!(point.delta(counter), delta);
             }
-            point.set_delta(counter, CounterDelta::Increased(most + 1));
+            point.set_delta(counter, CounterDelta::Increased(max + 1));
             assert_eq!(point.delta(counter), CounterDelta::NoBaseline);
         }
     }

@@ -1,4 +1,4 @@
-//! The last so many samples of one thing, each packed into 32 bytes.
+//! Ring buffer of the last samples of one series, each packed into 32 bytes.
 
 use std::time::Duration;
 
@@ -10,42 +10,40 @@ use super::{
     },
 };
 
-/// What was seen of a container, or of the machine, at one moment. What is not known is
-/// `None`, and never 0.
+/// The state of a container, or of the host, at one time. Unknown values are `None`, never 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sample {
-    /// Time on all CPUs so far.
+    /// CPU time on all CPUs.
     pub cpu: Option<Duration>,
-    /// Bytes in memory.
+    /// Memory usage in bytes.
     pub memory: Option<u64>,
-    /// Bytes received so far.
+    /// Bytes received.
     pub received: Option<u64>,
-    /// Bytes sent so far.
+    /// Bytes sent.
     pub sent: Option<u64>,
-    /// Bytes read from disks so far.
+    /// Bytes read from disks.
     pub read: Option<u64>,
-    /// Bytes written to disks so far.
+    /// Bytes written to disks.
     pub written: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
-    /// How often it was started since the sample before.
+    /// Number of restarts since the previous sample.
     pub restarts: u64,
-    /// What CPU time and disks are counted since.
+    /// Baseline of CPU time and disk I/O.
     pub usage_baseline: Baseline,
-    /// What is received and sent is counted since.
+    /// Baseline of network traffic.
     pub traffic_baseline: Baseline,
 }
 
-/// Since when something is counted.
+/// The value that a counter's increase is relative to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Baseline {
-    /// As in the sample before. A counter that is less than it was counts from nobody
-    /// knows when.
+    /// The previous sample. If the counter is below it, the increase is unknown.
     #[default]
     Previous,
-    /// From 0 on, after the sample before.
+    /// Zero: the counter was reset after the previous sample.
     Zero,
-    /// It is not what was counted before.
+    /// Unknown: another counter than that of the previous sample.
     Unknown,
 }
 
@@ -53,15 +51,15 @@ pub enum Baseline {
 pub(super) struct Ring {
     points: Vec<PackedSample>,
     capacity: usize,
-    /// Where the oldest is, once there are as many as there may be.
+    /// Index of the oldest point once the ring is full.
     head: usize,
     newest: BootInstant,
-    /// What counters were when they were last known, in their units.
+    /// Last known values of the counters, in their units.
     last_values: [Option<u64>; COUNTER_COUNT],
 }
 
 impl Ring {
-    /// An empty one. All it will ever need is taken now.
+    /// Creates an empty ring and allocates all its memory.
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             points: Vec::with_capacity(capacity),
@@ -80,41 +78,41 @@ impl Ring {
         self.capacity
     }
 
-    /// When the last sample was taken, if there is one.
+    /// The time of the last sample, if there is one.
     pub(super) fn newest(&self) -> Option<BootInstant> {
         (!self.points.is_empty()).then_some(self.newest)
     }
 
-    /// Adds a sample, which must be later than the last one by a millisecond or more.
+    /// Adds a sample; it is dropped unless it is at least a millisecond later than the last one.
     pub(super) fn push(&mut self, at: BootInstant, sample: &Sample) {
-        let mut after = at.millis_since(self.newest);
-        if !self.points.is_empty() && after == 0 {
+        let mut elapsed = at.millis_since(self.newest);
+        if !self.points.is_empty() && elapsed == 0 {
             return;
         }
-        if after > ELAPSED_MILLIS.max() {
+        if elapsed > ELAPSED_MILLIS.max() {
             self.points.clear();
             self.head = 0;
             self.last_values = [None; COUNTER_COUNT];
         }
         if self.points.is_empty() {
-            after = 0;
+            elapsed = 0;
         }
         let mut point = PackedSample::default();
-        point.set(ELAPSED_MILLIS, after);
+        point.set(ELAPSED_MILLIS, elapsed);
         point.set(RESTARTS, sample.restarts.min(RESTARTS.max()));
         point.set_gauge(MEMORY, sample.memory);
         point.set_gauge(PIDS, sample.pids);
         let cpu = sample.cpu.map(|cpu| cpu.as_micros());
         let cpu = cpu.and_then(|cpu| u64::try_from(cpu).ok());
-        for (counter, since, value) in [
+        for (counter, baseline, value) in [
             (CPU, sample.usage_baseline, cpu),
             (RECEIVED, sample.traffic_baseline, sample.received),
             (SENT, sample.traffic_baseline, sample.sent),
             (READ, sample.usage_baseline, sample.read),
             (WRITTEN, sample.usage_baseline, sample.written),
         ] {
-            let step = self.delta(counter, since, value);
-            point.set_delta(counter, step);
+            let delta = self.delta(counter, baseline, value);
+            point.set_delta(counter, delta);
         }
         self.newest = at;
         self.push_packed(point);
@@ -137,9 +135,9 @@ impl Ring {
         let Some(value) = value.map(|value| value / counter.unit) else {
             return CounterDelta::Missing;
         };
-        let grew = last.and_then(|last| value.checked_sub(last));
+        let increase = last.and_then(|last| value.checked_sub(last));
         *last = Some(value);
-        grew.map_or(CounterDelta::NoBaseline, CounterDelta::Increased)
+        increase.map_or(CounterDelta::NoBaseline, CounterDelta::Increased)
     }
 
     fn push_packed(&mut self, point: PackedSample) {
@@ -158,7 +156,7 @@ impl Ring {
         self.tail(self.points.len())
     }
 
-    /// The last so many.
+    /// The last `count` points.
     pub(super) fn tail(&self, count: usize) -> impl Iterator<Item = (BootInstant, &PackedSample)> {
         let count = count.min(self.points.len());
         let later = self.ordered().rev().take(count.saturating_sub(1));
@@ -166,7 +164,7 @@ impl Ring {
         self.iter_last(count, self.newest.minus_millis(millis))
     }
 
-    /// Those that were taken at this moment or later.
+    /// The points taken at `from` or later.
     pub(super) fn since(
         &self,
         from: BootInstant,
@@ -182,7 +180,7 @@ impl Ring {
         self.iter_last(count, first)
     }
 
-    /// The last so many, of which the first was taken at this moment.
+    /// The last `count` points, of which the first was taken at `first`.
     fn iter_last(
         &self,
         count: usize,
@@ -203,7 +201,7 @@ impl Ring {
         old.iter().chain(new)
     }
 
-    /// Lets it keep more, or fewer: of what there is the newest.
+    /// Changes the capacity; the newest points are retained.
     pub(super) fn resize(&mut self, capacity: usize) {
         let mut points = Vec::with_capacity(capacity);
         points.extend(self.tail(capacity).map(|(_, point)| *point));
@@ -248,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_ring_forgets_the_oldest_and_knows_when_the_rest_was() {
+    fn full_ring_drops_oldest_points() {
         assert_eq!(timestamps_and_pages(&filled(5, 3)), expected(1..=3));
         assert_eq!(timestamps_and_pages(&filled(5, 5)), expected(1..=5));
         assert_eq!(timestamps_and_pages(&filled(5, 13)), expected(9..=13));
@@ -260,25 +258,28 @@ mod tests {
     }
 
     #[test]
-    fn the_last_ones_are_found_from_their_end() {
+    fn tail_and_since_return_newest_points() {
         for ring in [filled(13, 13), filled(5, 13)] {
-            let seen = |it: &mut dyn Iterator<Item = (BootInstant, &PackedSample)>| {
+            let timestamps = |it: &mut dyn Iterator<Item = (BootInstant, &PackedSample)>| {
                 it.map(|(at, _)| at).collect::<Vec<_>>()
             };
             let at = |n: u64| BootInstant::from_millis(1000 * n + n * n);
-            assert_eq!(seen(&mut ring.tail(2)), [at(12), at(13)]);
-            assert_eq!(seen(&mut ring.since(at(12))), [at(12), at(13)]);
-            assert_eq!(seen(&mut ring.since(at(12).plus_millis(1))), [at(13)]);
-            assert!(seen(&mut ring.since(at(14))).is_empty());
-            assert!(seen(&mut ring.tail(0)).is_empty());
-            let all = seen(&mut ring.iter());
-            assert_eq!(seen(&mut ring.tail(99)), all);
-            assert_eq!(seen(&mut ring.since(BootInstant::from_millis(0))), all);
+            assert_eq!(timestamps(&mut ring.tail(2)), [at(12), at(13)]);
+            assert_eq!(timestamps(&mut ring.since(at(12))), [at(12), at(13)]);
+            assert_eq!(timestamps(&mut ring.since(at(12).plus_millis(1))), [at(13)]);
+            assert!(timestamps(&mut ring.since(at(14))).is_empty());
+            assert!(timestamps(&mut ring.tail(0)).is_empty());
+            let all = timestamps(&mut ring.iter());
+            assert_eq!(timestamps(&mut ring.tail(99)), all);
+            assert_eq!(
+                timestamps(&mut ring.since(BootInstant::from_millis(0))),
+                all
+            );
         }
     }
 
     #[test]
-    fn a_ring_that_shrinks_keeps_the_newest_and_grows_again() {
+    fn shrunk_ring_retains_newest_and_grows_again() {
         let mut ring = filled(5, 13);
         ring.resize(3);
         assert_eq!(timestamps_and_pages(&ring), expected(11..=13));
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn no_memory_is_taken_once_a_ring_is_made() {
+    fn push_does_not_allocate() {
         let mut ring = Ring::new(5);
         let before = ring.points.as_ptr();
         for n in 1..50 {
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_from_the_past_is_none() {
+    fn rejects_samples_from_the_past() {
         let mut ring = filled(5, 3);
         ring.push(BootInstant::from_millis(3009), &memory_sample(9));
         ring.push(BootInstant::from_millis(1), &memory_sample(9));
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn after_half_a_day_a_ring_begins_anew() {
+    fn long_gap_clears_the_ring() {
         let mut ring = filled(5, 3);
         let later = BootInstant::from_millis(3009 + ELAPSED_MILLIS.max() + 1);
         ring.push(later, &memory_sample(7));

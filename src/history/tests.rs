@@ -2,7 +2,7 @@ use super::*;
 
 const GRACE: Duration = Duration::from_secs(300);
 
-/// A history with room for so many points beside those of the machine.
+/// Creates a history with space for this many points in addition to those of the host.
 fn history(points: usize, extra_points: usize) -> History {
     History::new(HistoryFlags {
         history_points: points,
@@ -11,12 +11,12 @@ fn history(points: usize, extra_points: usize) -> History {
     })
 }
 
-/// Those of these ids are there; says how long their rings are, 0 for none.
+/// Sets the present containers and returns the capacities of their rings, 0 for none.
 fn update_containers(history: &History, seconds: u64, ids: &[&str]) -> Vec<usize> {
     let now = BootInstant::from_millis(seconds * 1000);
-    let kept = history.update_containers_at(now, ids.iter().map(|id| (*id, *id)), GRACE);
+    let series = history.update_containers_at(now, ids.iter().map(|id| (*id, *id)), GRACE);
     let capacity = |it: &Option<Arc<Series>>| it.as_ref().map_or(0, |it| it.ring().capacity());
-    kept.iter().map(capacity).collect()
+    series.iter().map(capacity).collect()
 }
 
 fn push(history: &History, id: &str, seconds: u64) {
@@ -26,7 +26,7 @@ fn push(history: &History, id: &str, seconds: u64) {
 }
 
 #[test]
-fn the_oldest_rings_shrink_first_and_all_of_them_before_one_shrinks_twice() {
+fn oldest_rings_shrink_first_and_evenly() {
     let history = history(100, 200);
     assert_eq!(update_containers(&history, 1, &["z"]), [100]);
     assert_eq!(update_containers(&history, 2, &["z", "y"]), [100, 100]);
@@ -45,20 +45,20 @@ fn the_oldest_rings_shrink_first_and_all_of_them_before_one_shrinks_twice() {
 }
 
 #[test]
-fn a_ring_that_shrank_grows_again_when_there_is_room() {
+fn shrunk_ring_regrows_when_there_is_space() {
     let history = history(100, 200);
     assert_eq!(
         update_containers(&history, 1, &["a", "b", "c"]),
         [50, 50, 100]
     );
-    // What was not sampled yet was there when its ring was made.
+    // Without samples, the time of creation counts.
     update_containers(&history, 301, &["a", "b"]);
     assert_eq!(update_containers(&history, 302, &["a", "b"]), [100, 100]);
     assert_eq!(history.status().truncated, 0);
 }
 
 #[test]
-fn rings_that_are_gone_give_way_to_those_that_are_there() {
+fn rings_of_gone_containers_are_evicted_first() {
     let history = history(24, 60);
     update_containers(&history, 1, &["a", "b"]);
     push(&history, "a", 10);
@@ -73,7 +73,7 @@ fn rings_that_are_gone_give_way_to_those_that_are_there() {
         [12, 12, 12, 24]
     );
     assert!(history.container("b").is_none());
-    // Nobody is left who could give anything.
+    // There is nothing left to evict.
     let ids = ["a", "c", "d", "e", "f", "g"];
     assert_eq!(
         update_containers(&history, 15, &ids),
@@ -84,7 +84,7 @@ fn rings_that_are_gone_give_way_to_those_that_are_there() {
 }
 
 #[test]
-fn what_is_gone_is_remembered_for_a_while() {
+fn gone_containers_are_remembered_for_the_grace_period() {
     let history = history(10, 100);
     update_containers(&history, 1, &["a"]);
     push(&history, "a", 100);
@@ -95,7 +95,7 @@ fn what_is_gone_is_remembered_for_a_while() {
 }
 
 #[test]
-fn what_comes_back_has_its_samples_still() {
+fn returning_container_has_its_samples() {
     let history = history(10, 100);
     update_containers(&history, 1, &["a"]);
     push(&history, "a", 100);
@@ -107,7 +107,7 @@ fn what_comes_back_has_its_samples_still() {
 }
 
 #[test]
-fn the_last_samples_are_the_newest() {
+fn points_returns_the_newest_samples() {
     let history = history(10, 100);
     for n in 1..=14 {
         let sample = Sample {
@@ -120,22 +120,22 @@ fn the_last_samples_are_the_newest() {
             .push(BootInstant::from_millis(n * 1000), &sample);
     }
     let points = history.host().points(2);
-    let of = |point: &Point| (point.pids, point.received.map(|it| it.amount));
+    let values = |point: &Point| (point.pids, point.received.map(|it| it.amount));
     let expected = [(Some(13), Some(25)), (Some(14), Some(27))];
-    assert_eq!(points.iter().map(of).collect::<Vec<_>>(), expected);
+    assert_eq!(points.iter().map(values).collect::<Vec<_>>(), expected);
     assert_eq!(history.host().latest().unwrap().pids, Some(14));
     assert_eq!(history.host().points(1000).len(), 10);
 }
 
 #[test]
-fn skips_are_counted_by_their_reason() {
+fn counts_skipped_samples_by_reason() {
     let history = history(10, 10);
-    for (count, why) in (1..).zip(SkipReason::ALL) {
-        history.record_skipped(why, count);
+    for (count, reason) in (1..).zip(SkipReason::ALL) {
+        history.record_skipped(reason, count);
     }
     let skipped = history.status().skipped;
     assert_eq!(
-        skipped.map(|(why, n)| (why.name(), n)),
+        skipped.map(|(reason, n)| (reason.name(), n)),
         [("failed", 1), ("slow", 2), ("late", 3)]
     );
 }

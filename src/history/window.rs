@@ -1,9 +1,9 @@
-//! What samples say: one by one, and together over a window of time.
+//! Samples as points, and aggregates over a time window.
 //!
-//! A counter says something between two samples that know it. What it grew by counts where
-//! both are in the window, and so does the time between them, in which a container that
-//! was gone used nothing. After a start it counts from 0; one that steps back without one
-//! says nothing of that time.
+//! The increase of a counter is known between two samples that have it. It is counted if both are
+//! in the window, and so is the time between them, during which a container that was gone used
+//! nothing. After a restart a counter starts from 0; the increase of one that decreased without a
+//! restart is unknown.
 
 use std::time::Duration;
 
@@ -17,62 +17,62 @@ use super::{
 };
 use crate::duration;
 
-/// A sample, and what changed since the one before.
+/// A sample, and the changes since the previous one.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Point {
-    /// When it was taken, counted from 1970 on by the clock as it goes now.
+    /// When it was taken, since the Unix epoch by the current setting of the clock.
     pub at: Duration,
-    /// How long ago that was.
+    /// Time since it was taken.
     pub age: Duration,
-    /// CPU time in percent of the time since it was last known: 100 is one core.
+    /// CPU usage in percent since the last known value: 100 is one core.
     pub cpu_percent: Option<f64>,
-    /// Bytes in memory, in pages of 4 KiB.
+    /// Memory usage in bytes, in pages of 4 KiB.
     pub memory: Option<u64>,
-    /// Bytes received since that was last known.
+    /// Bytes received since the last known value.
     pub received: Option<Increase>,
-    /// Bytes sent since that was last known.
+    /// Bytes sent since the last known value.
     pub sent: Option<Increase>,
-    /// Bytes read from disks since that was last known.
+    /// Bytes read from disks since the last known value.
     pub read: Option<Increase>,
-    /// Bytes written to disks since that was last known.
+    /// Bytes written to disks since the last known value.
     pub written: Option<Increase>,
     /// Processes and threads.
     pub pids: Option<u64>,
-    /// How often it was started since the sample before; 7 stands for more.
+    /// Number of restarts since the previous sample, at most 7.
     pub restarts: u64,
 }
 
-/// What a counter grew by.
+/// Increase of a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Increase {
-    /// How much.
+    /// The increase.
     pub amount: u64,
-    /// In how long.
+    /// The time in which it occurred.
     pub over: Duration,
 }
 
 impl Increase {
-    /// How much in a second.
+    /// The increase per second.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a rate is no count")]
+    #[expect(clippy::cast_precision_loss, reason = "a rate is approximate")]
     pub fn per_second(self) -> f64 {
         self.amount as f64 / self.over.as_secs_f64()
     }
 }
 
-/// What the samples of a window say together. What none of them knows is `None`.
+/// Aggregates of the samples in a window. Values that no sample has are `None`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Aggregates {
-    /// How many samples there are.
+    /// Number of samples.
     pub samples: u64,
-    /// When the first was taken, counted from 1970 on.
+    /// When the first was taken, since the Unix epoch.
     pub start: Option<Duration>,
     /// When the last was taken.
     pub end: Option<Duration>,
-    /// CPU time in percent: 100 is one core. The average is over the time in which it is
-    /// known, peak and minimum are between two samples.
+    /// CPU usage in percent: 100 is one core. The average is over the time in which it is known;
+    /// peak and minimum are between two samples.
     pub cpu_percent: Option<MinAvgMax<f64>>,
-    /// Bytes in memory. The average is that of the samples.
+    /// Memory usage in bytes. The average is over the samples.
     pub memory: Option<MinAvgMax<u64>>,
     /// Bytes received.
     pub received: Option<u64>,
@@ -82,49 +82,49 @@ pub struct Aggregates {
     pub read: Option<u64>,
     /// Bytes written to disks.
     pub written: Option<u64>,
-    /// Processes and threads. The average is that of the samples.
+    /// Processes and threads. The average is over the samples.
     pub pids: Option<MinAvgMax<u64>>,
-    /// How often it was started between the first sample and the last.
+    /// Number of restarts between the first sample and the last.
     pub restarts: u64,
 }
 
-/// How something spreads over a window.
+/// Distribution of a value over a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MinAvgMax<T> {
-    /// The mean.
+    /// Mean.
     pub average: f64,
-    /// The most.
+    /// Maximum.
     pub peak: T,
-    /// The least.
+    /// Minimum.
     pub minimum: T,
 }
 
-/// Longer than rings are.
+/// Maximum length of a window; longer than any ring.
 const MAX_WINDOW: Duration = Duration::from_secs(31 * 86400);
 
-/// Reads a window as it is asked for: a duration within reason.
+/// Parses a window parameter and checks its range.
 pub fn parse_window(text: &str) -> Result<Duration, String> {
     let window = duration::parse(text).map_err(|error| format!("window: {error}"))?;
     if window < Duration::from_secs(1) || window > MAX_WINDOW {
-        return Err(format!("window is not from 1s to 744h: {text:?}"));
+        return Err(format!("window must be between 1s and 744h: {text:?}"));
     }
     Ok(window)
 }
 
 const ALL_COUNTERS: [CounterField; COUNTER_COUNT] = [CPU, RECEIVED, SENT, READ, WRITTEN];
 
-/// Percent of one core: 10 µs in each ms.
-#[expect(clippy::cast_precision_loss, reason = "a rate is no count")]
+/// Percent of one core: 10 µs per ms.
+#[expect(clippy::cast_precision_loss, reason = "a rate is approximate")]
 fn percent(amount: u64, millis: u64) -> f64 {
     amount as f64 / millis as f64
 }
 
-/// When counters were last known.
+/// When each counter was last known.
 #[derive(Debug, Default)]
 struct LastKnown([Option<BootInstant>; COUNTER_COUNT]);
 
 impl LastKnown {
-    /// What a counter grew by since it was last known, in its unit, and in how many
+    /// The increase of a counter since it was last known, in its unit, and the time in
     /// milliseconds.
     fn increase(
         &mut self,
@@ -132,27 +132,27 @@ impl LastKnown {
         at: BootInstant,
         point: &PackedSample,
     ) -> Option<(u64, u64)> {
-        let known = self.0.get_mut(counter.index)?;
-        let grew = match point.delta(counter) {
+        let last = self.0.get_mut(counter.index)?;
+        let increase = match point.delta(counter) {
             CounterDelta::Missing => return None,
             CounterDelta::NoBaseline => None,
-            CounterDelta::Increased(amount) => known.map(|then| (amount, at.millis_since(then))),
+            CounterDelta::Increased(amount) => last.map(|then| (amount, at.millis_since(then))),
         };
-        *known = Some(at);
-        grew
+        *last = Some(at);
+        increase
     }
 }
 
-/// The points one by one.
+/// Converts packed samples to points.
 pub(super) fn points<'a>(
     samples: impl Iterator<Item = (BootInstant, &'a PackedSample)>,
     now: ClockReading,
 ) -> impl Iterator<Item = Point> {
-    let mut known = LastKnown::default();
+    let mut last_known = LastKnown::default();
     samples.map(move |(at, packed)| {
-        let cpu = known.increase(CPU, at, packed);
+        let cpu = last_known.increase(CPU, at, packed);
         let mut increase = |counter: CounterField| {
-            let (amount, millis) = known.increase(counter, at, packed)?;
+            let (amount, millis) = last_known.increase(counter, at, packed)?;
             Some(Increase {
                 amount: amount.saturating_mul(counter.unit),
                 over: Duration::from_millis(millis),
@@ -175,14 +175,14 @@ pub(super) fn points<'a>(
 
 /// The last point.
 pub(super) fn latest(ring: &Ring, now: ClockReading) -> Option<Point> {
-    // Mostly the one before it knew all that it knows.
+    // Usually the previous point has all counters that the newest has.
     let (_, newest) = ring.tail(1).next()?;
-    let knows = |point: &PackedSample, counter| point.delta(counter) != CounterDelta::Missing;
+    let has = |point: &PackedSample, counter| point.delta(counter) != CounterDelta::Missing;
     let mut before = ring.tail(2).map(|(_, point)| point);
     let before = before.next().filter(|_| ring.len() > 1);
     let is_enough = before.is_some_and(|before| {
         let mut counters = ALL_COUNTERS.into_iter();
-        counters.all(|counter| knows(before, counter) || !knows(newest, counter))
+        counters.all(|counter| has(before, counter) || !has(newest, counter))
     });
     let count = if is_enough { 2 } else { ring.len() };
     points(ring.tail(count), now).last()
@@ -223,7 +223,7 @@ impl CounterStats {
     }
 }
 
-/// What goes up and down over a window.
+/// A gauge over a window.
 #[derive(Debug, Default)]
 struct GaugeStats {
     count: u64,
@@ -241,7 +241,7 @@ impl GaugeStats {
         }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a mean is no count")]
+    #[expect(clippy::cast_precision_loss, reason = "a mean is approximate")]
     fn min_avg_max(&self) -> Option<MinAvgMax<u64>> {
         let (peak, minimum) = self.min_max?;
         Some(MinAvgMax {
@@ -252,14 +252,14 @@ impl GaugeStats {
     }
 }
 
-/// The points together.
+/// Aggregates the samples.
 pub(super) fn aggregates<'a>(
     samples: impl Iterator<Item = (BootInstant, &'a PackedSample)>,
     now: ClockReading,
 ) -> Aggregates {
     let mut all = Aggregates::default();
-    let mut known = LastKnown::default();
-    let mut tallies: [CounterStats; COUNTER_COUNT] = Default::default();
+    let mut last_known = LastKnown::default();
+    let mut counter_stats: [CounterStats; COUNTER_COUNT] = Default::default();
     let (mut memory, mut pids) = (GaugeStats::default(), GaugeStats::default());
     for (at, point) in samples {
         if all.samples > 0 {
@@ -268,13 +268,13 @@ pub(super) fn aggregates<'a>(
         all.samples += 1;
         all.start = all.start.or_else(|| Some(now.wall_time_at(at)));
         all.end = Some(now.wall_time_at(at));
-        for (tally, counter) in tallies.iter_mut().zip(ALL_COUNTERS) {
-            tally.add(known.increase(counter, at, point));
+        for (stats, counter) in counter_stats.iter_mut().zip(ALL_COUNTERS) {
+            stats.add(last_known.increase(counter, at, point));
         }
         memory.add(point.gauge(MEMORY));
         pids.add(point.gauge(PIDS));
     }
-    let [cpu, received, sent, read, written] = &tallies;
+    let [cpu, received, sent, read, written] = &counter_stats;
     Aggregates {
         cpu_percent: cpu.min_avg_max(),
         memory: memory.min_avg_max(),
@@ -291,7 +291,7 @@ pub(super) fn aggregates<'a>(
 #[expect(
     clippy::cast_precision_loss,
     clippy::float_cmp,
-    reason = "the oracle divides the same numbers"
+    reason = "the oracle computes the same quotients"
 )]
 mod tests {
     use proptest::prelude::*;
@@ -301,17 +301,17 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(1_000_000);
 
-    /// How many bytes or microseconds a unit is, in the order of the counters.
+    /// Bytes or microseconds per unit, in the order of the counters.
     const UNITS: [u64; COUNTER_COUNT] = [10, 1, 1, 512, 512];
 
-    /// A sample, and how many milliseconds after the one before it was taken.
+    /// Milliseconds since the previous sample, and the sample.
     type TimedSample = (u64, Sample);
 
-    fn since() -> impl Strategy<Value = Baseline> {
+    fn baseline() -> impl Strategy<Value = Baseline> {
         prop_oneof![8 => Just(Baseline::Previous), 1 => Just(Baseline::Zero), 1 => Just(Baseline::Unknown)]
     }
 
-    /// Mostly what moves as counters do, and now and then anything.
+    /// Mostly realistic counter values, sometimes any number.
     fn number() -> impl Strategy<Value = Option<u64>> {
         prop_oneof![
             8 => (0_u64..1 << 20).prop_map(Some),
@@ -321,17 +321,17 @@ mod tests {
     }
 
     prop_compose! {
-        fn taken()(
+        fn timed_sample()(
             after in prop_oneof![9 => 1_u64..10_000, 1 => 1_u64..10_000_000],
             [cpu, memory, received, sent, read, written, pids] in
                 [number(), number(), number(), number(), number(), number(), number()],
             restarts in prop_oneof![4 => Just(0), 1 => 0_u64..12],
-            usage_since in since(),
-            traffic_since in since(),
+            usage_baseline in baseline(),
+            traffic_baseline in baseline(),
         ) -> TimedSample {
             let sample = Sample {
                 cpu: cpu.map(Duration::from_micros),
-                memory, received, sent, read, written, pids, restarts, usage_baseline: usage_since, traffic_baseline: traffic_since,
+                memory, received, sent, read, written, pids, restarts, usage_baseline, traffic_baseline,
             };
             (after, sample)
         }
@@ -348,9 +348,9 @@ mod tests {
         ]
     }
 
-    /// By how much a counter grew between each two samples that know it, in its unit, and
-    /// in how many milliseconds; as slowly and plainly as can be.
-    fn steps(all: &[(BootInstant, Sample)], counter: usize, most: u64) -> Vec<(u64, u64)> {
+    /// Increases of a counter between each two samples that have it, in its unit, and the
+    /// milliseconds between them; implemented as simply as possible.
+    fn steps(all: &[(BootInstant, Sample)], counter: usize, max: u64) -> Vec<(u64, u64)> {
         let unit = UNITS[counter];
         let mut steps = Vec::new();
         for (n, (then, before)) in all.iter().enumerate() {
@@ -358,34 +358,36 @@ mod tests {
                 continue;
             };
             let later = all.iter().enumerate().skip(n + 1);
-            let mut known = later.filter(|(_, (_, s))| counters(s)[counter].0.is_some());
-            let Some((m, (now, after))) = known.next() else {
+            let mut later = later.filter(|(_, (_, s))| counters(s)[counter].0.is_some());
+            let Some((m, (now, after))) = later.next() else {
                 continue;
             };
             let new = counters(after)[counter].0.unwrap() / unit;
-            // What was said on the way from one to the other.
-            let mut said = all[n + 1..=m].iter().map(|(_, s)| counters(s)[counter].1);
-            let base = said.try_fold(old / unit, |base, since| match since {
+            // The baselines from one sample to the other.
+            let mut baselines = all[n + 1..=m].iter().map(|(_, s)| counters(s)[counter].1);
+            let base = baselines.try_fold(old / unit, |base, since| match since {
                 Baseline::Previous => Some(base),
                 Baseline::Zero => Some(0),
                 Baseline::Unknown => None,
             });
             match base.and_then(|base| new.checked_sub(base)) {
-                Some(grew) if grew <= most => steps.push((grew, now.millis_since(*then))),
+                Some(increase) if increase <= max => {
+                    steps.push((increase, now.millis_since(*then)));
+                }
                 _ => {}
             }
         }
         steps
     }
 
-    /// The numbers that fit into a point.
+    /// The values that fit into a point.
     fn levels(
         all: &[(BootInstant, Sample)],
         unit: u64,
         bits: u32,
-        of: fn(&Sample) -> Option<u64>,
+        value_of: fn(&Sample) -> Option<u64>,
     ) -> Vec<u64> {
-        let values = all.iter().filter_map(|(_, sample)| of(sample));
+        let values = all.iter().filter_map(|(_, sample)| value_of(sample));
         let values = values.filter(|value| value / unit < (1 << bits) - 1);
         values.map(|value| value / unit * unit).collect()
     }
@@ -400,16 +402,19 @@ mod tests {
     }
 
     fn oracle(all: &[(BootInstant, Sample)], now: ClockReading) -> Aggregates {
-        let most = [31, 39, 39, 32, 32].map(|bits| (1 << bits) - 3);
+        let max = [31, 39, 39, 32, 32].map(|bits| (1 << bits) - 3);
         let sum = |counter: usize| {
-            let steps = steps(all, counter, most[counter]);
-            let sum = steps.iter().map(|(grew, _)| grew * UNITS[counter]).sum();
+            let steps = steps(all, counter, max[counter]);
+            let sum = steps
+                .iter()
+                .map(|(increase, _)| increase * UNITS[counter])
+                .sum();
             (!steps.is_empty()).then_some(sum)
         };
-        let cpu = steps(all, 0, most[0]);
+        let cpu = steps(all, 0, max[0]);
         let rates = cpu
             .iter()
-            .map(|(grew, millis)| *grew as f64 / *millis as f64);
+            .map(|(increase, millis)| *increase as f64 / *millis as f64);
         let totals = cpu
             .iter()
             .fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
@@ -434,7 +439,7 @@ mod tests {
     }
 
     proptest! {
-        // What it once failed with is no part of the sources.
+        // Failures are not persisted in the source tree.
         #![proptest_config(ProptestConfig {
             cases: 512,
             failure_persistence: None,
@@ -442,8 +447,8 @@ mod tests {
         })]
 
         #[test]
-        fn a_window_says_what_whoever_kept_every_sample_would_say(
-            taken in prop::collection::vec(taken(), 0..60),
+        fn aggregates_match_the_oracle(
+            samples in prop::collection::vec(timed_sample(), 0..60),
             capacity in 2_usize..40,
             resized in prop::option::of((0_usize..60, 2_usize..40)),
             window in prop_oneof![1_u64..100_000, Just(u64::MAX >> 32)],
@@ -452,33 +457,33 @@ mod tests {
             let mut ring = Ring::new(capacity);
             let mut all = Vec::new();
             let mut at = BootInstant::from_millis(1_000_000);
-            let mut kept = capacity;
-            for (n, (after, sample)) in taken.iter().enumerate() {
+            let mut retained = capacity;
+            for (n, (after, sample)) in samples.iter().enumerate() {
                 at = at.plus_millis(*after);
                 ring.push(at, sample);
                 all.push((at, *sample));
-                let forget = all.len().saturating_sub(kept);
-                all.drain(..forget);
+                let excess = all.len().saturating_sub(retained);
+                all.drain(..excess);
                 if let Some((when, capacity)) = resized && when == n {
                     ring.resize(capacity);
-                    kept = capacity;
-                    let forget = all.len().saturating_sub(kept);
-                    all.drain(..forget);
+                    retained = capacity;
+                    let excess = all.len().saturating_sub(retained);
+                    all.drain(..excess);
                 }
             }
             let now = ClockReading::new(at.plus_millis(late), NOW);
             let from = now.boot.saturating_sub(Duration::from_millis(window));
-            let seen: Vec<_> = all.iter().copied().filter(|(at, _)| *at >= from).collect();
-            prop_assert_eq!(aggregates(ring.since(from), now), oracle(&seen, now));
+            let in_window: Vec<_> = all.iter().copied().filter(|(at, _)| *at >= from).collect();
+            prop_assert_eq!(aggregates(ring.since(from), now), oracle(&in_window, now));
 
-            // And one by one.
+            // The same for the individual points.
             let points: Vec<_> = points(ring.iter(), now).collect();
             prop_assert_eq!(points.len(), all.len());
             prop_assert_eq!(latest(&ring, now), points.last().copied());
             let read: Vec<_> = points.iter().filter_map(|point| point.read).collect();
             let expected: Vec<_> = steps(&all, 3, (1 << 32) - 3);
-            let expected: Vec<_> = expected.iter().map(|(grew, millis)| Increase {
-                amount: grew * 512,
+            let expected: Vec<_> = expected.iter().map(|(increase, millis)| Increase {
+                amount: increase * 512,
                 over: Duration::from_millis(*millis),
             }).collect();
             prop_assert_eq!(read, expected);
@@ -506,8 +511,8 @@ mod tests {
     }
 
     #[test]
-    fn one_core_is_100_percent_and_a_peak_is_between_two_samples() {
-        let said = window(&[
+    fn cpu_peak_is_between_two_samples() {
+        let aggregates = window(&[
             (10, cpu(0)),
             (15, cpu(2500)),
             (20, cpu(12_500)),
@@ -518,54 +523,58 @@ mod tests {
             peak: 200.0,
             minimum: 10.0,
         };
-        assert_eq!(said.cpu_percent, Some(spread));
+        assert_eq!(aggregates.cpu_percent, Some(spread));
         let (start, end) = (Duration::from_secs(999_950), Duration::from_secs(999_965));
         assert_eq!(
-            (said.samples, said.start, said.end),
+            (aggregates.samples, aggregates.start, aggregates.end),
             (4, Some(start), Some(end))
         );
     }
 
     #[test]
-    fn one_sample_says_how_much_memory_there_was_and_nothing_of_cpu_time() {
+    fn one_sample_has_gauges_but_no_increases() {
         let sample = Sample {
             memory: Some(8192),
             received: Some(7),
             restarts: 3,
             ..cpu(500)
         };
-        let said = window(&[(10, sample)]);
+        let aggregates = window(&[(10, sample)]);
         assert_eq!(
-            (said.cpu_percent, said.received, said.restarts),
+            (
+                aggregates.cpu_percent,
+                aggregates.received,
+                aggregates.restarts
+            ),
             (None, None, 0)
         );
-        let memory = said.memory.unwrap();
+        let memory = aggregates.memory.unwrap();
         assert_eq!((memory.peak, memory.minimum), (8192, 8192));
         assert_eq!(window(&[]), Aggregates::default());
     }
 
     #[test]
-    fn a_container_that_was_started_anew_counts_from_0() {
-        let anew = Sample {
+    fn restarted_container_counts_from_zero() {
+        let restarted = Sample {
             usage_baseline: Baseline::Zero,
             restarts: 1,
             ..cpu(1000)
         };
-        // Its second run has used more than the first.
-        let said = window(&[(10, cpu(900)), (20, anew)]);
-        assert_eq!(said.cpu_percent.unwrap().peak, 10.0);
-        assert_eq!(said.restarts, 1);
-        // Nobody knows why.
-        let said = window(&[(10, cpu(900)), (20, cpu(100)), (30, cpu(1100))]);
-        let spread = said.cpu_percent.unwrap();
+        // The second run used more than the first.
+        let aggregates = window(&[(10, cpu(900)), (20, restarted)]);
+        assert_eq!(aggregates.cpu_percent.unwrap().peak, 10.0);
+        assert_eq!(aggregates.restarts, 1);
+        // Without a known restart the increase is unknown.
+        let aggregates = window(&[(10, cpu(900)), (20, cpu(100)), (30, cpu(1100))]);
+        let spread = aggregates.cpu_percent.unwrap();
         assert_eq!((spread.average, spread.minimum), (10.0, 10.0));
     }
 
     #[test]
-    fn what_a_sample_lacks_is_counted_in_the_next() {
-        let said = window(&[(10, cpu(0)), (15, Sample::default()), (20, cpu(5000))]);
-        assert_eq!(said.cpu_percent.unwrap().average, 50.0);
-        assert_eq!(said.samples, 3);
-        assert_eq!((said.memory, said.read), (None, None));
+    fn missing_values_are_counted_in_the_next_sample() {
+        let aggregates = window(&[(10, cpu(0)), (15, Sample::default()), (20, cpu(5000))]);
+        assert_eq!(aggregates.cpu_percent.unwrap().average, 50.0);
+        assert_eq!(aggregates.samples, 3);
+        assert_eq!((aggregates.memory, aggregates.read), (None, None));
     }
 }

@@ -1,4 +1,4 @@
-//! Which containers there are, and which of them began anew.
+//! Discovery of containers, and detection of their restarts.
 
 use std::{
     collections::HashMap,
@@ -16,18 +16,18 @@ use crate::{
     },
 };
 
-/// What a look at engines and groups is given, which ask nobody: they are known.
+/// Deadline of a refresh, which uses engine state that is already known and makes no API calls.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Discovery {
-    machine: Arc<HostState>,
-    /// What the engines had said when it was last asked whether they have news.
+    host: Arc<HostState>,
+    /// The engine state at the last call of `engines_changed`.
     last_engines: Mutex<Arc<Vec<Arc<Engine>>>>,
     state: Mutex<DiscoveryState>,
 }
 
-/// What is kept from one look to the next.
+/// State retained from one refresh to the next.
 #[derive(Debug, Default)]
 struct DiscoveryState {
     networks: NetnsOwners,
@@ -35,7 +35,7 @@ struct DiscoveryState {
     containers: HashMap<String, KnownContainer>,
 }
 
-/// A container that was seen.
+/// State of a container at the last refresh.
 #[derive(Debug)]
 struct KnownContainer {
     target: Option<Arc<SampleTarget>>,
@@ -43,89 +43,89 @@ struct KnownContainer {
     namespace: Option<NetworkNamespace>,
 }
 
-/// What tells one run of a container from the next.
+/// Identifies one run of a container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct ContainerRun {
-    /// The number of its group's directory.
-    group: u64,
-    /// How often its engine had restarted it, and when it was last started.
+    /// Inode number of the cgroup's directory.
+    cgroup: u64,
+    /// The engine's restart count, and the time of the last start.
     restarts: Option<u64>,
     started: Option<Duration>,
-    /// How many new groups its engine did not tell of yet.
-    unreported_groups: u64,
+    /// Number of new cgroups that the engine has not reported as a restart yet.
+    unreported_cgroups: u64,
 }
 
 impl ContainerRun {
-    fn new(group: u64, container: Option<&Container>) -> Self {
+    fn new(cgroup: u64, container: Option<&Container>) -> Self {
         Self {
-            group,
+            cgroup,
             restarts: container.and_then(|container| container.restart_count),
             started: container.and_then(|container| container.started),
-            unreported_groups: 0,
+            unreported_cgroups: 0,
         }
     }
 
-    /// How often it was started anew since. A new group tells at once; the engine tells of
-    /// several, but mostly later, and not twice of one.
+    /// Number of restarts since then. A new cgroup is visible at once; the engine may report
+    /// several restarts, but mostly later, and a restart must not be counted twice.
     fn restarts_since(self, later: &mut Self) -> u64 {
         let count = self.restarts.zip(later.restarts);
-        let told = count.map_or(0, |(old, new)| new.saturating_sub(old));
+        let reported = count.map_or(0, |(old, new)| new.saturating_sub(old));
         let times = self.started.zip(later.started);
-        let is_told = told > 0 || times.is_some_and(|(old, new)| old != new);
-        let told = told.max(is_told.into());
-        let is_new = later.group != self.group;
-        // An engine that cannot be asked just now has forgotten nothing.
+        let is_reported = reported > 0 || times.is_some_and(|(old, new)| old != new);
+        let reported = reported.max(is_reported.into());
+        let is_new_cgroup = later.cgroup != self.cgroup;
+        // An engine that is temporarily unavailable does not reset the counts.
         later.restarts = later.restarts.or(self.restarts);
         later.started = later.started.or(self.started);
-        later.unreported_groups = match (is_new, is_told) {
+        later.unreported_cgroups = match (is_new_cgroup, is_reported) {
             (_, true) => 0,
-            (true, false) => self.unreported_groups + 1,
-            (false, false) => self.unreported_groups,
+            (true, false) => self.unreported_cgroups + 1,
+            (false, false) => self.unreported_cgroups,
         };
-        if is_told {
-            told.saturating_sub(self.unreported_groups)
-                .max(is_new.into())
+        if is_reported {
+            reported
+                .saturating_sub(self.unreported_cgroups)
+                .max(is_new_cgroup.into())
         } else {
-            is_new.into()
+            is_new_cgroup.into()
         }
     }
 }
 
 impl Discovery {
-    pub(super) fn new(machine: &Arc<HostState>) -> Self {
+    pub(super) fn new(host: &Arc<HostState>) -> Self {
         Self {
-            machine: Arc::clone(machine),
+            host: Arc::clone(host),
             last_engines: Mutex::default(),
             state: Mutex::default(),
         }
     }
 
-    /// Whether engines told of something since this was last asked.
+    /// Whether the engine state changed since the last call.
     pub(super) fn engines_changed(&self) -> bool {
-        let known = self.machine.engines().engines();
-        let mut heard = self
+        let engines = self.host.engines().engines();
+        let mut last_engines = self
             .last_engines
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let is_new = !Arc::ptr_eq(&heard, &known);
-        *heard = known;
-        is_new
+        let is_changed = !Arc::ptr_eq(&last_engines, &engines);
+        *last_engines = engines;
+        is_changed
     }
 
-    /// Everything that is to be sampled, the machine first; nothing where that cannot be
-    /// seen, or somebody still looks.
+    /// Everything to be sampled, the host first; `None` while another refresh is in progress.
     pub(super) fn refresh(&self) -> Option<Vec<Arc<SampleTarget>>> {
-        let mut seen = match self.state.try_lock() {
-            Ok(seen) => seen,
-            Err(TryLockError::Poisoned(seen)) => seen.into_inner(),
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        let machine = Snapshot::new(Arc::clone(&self.machine), Instant::now() + REFRESH_TIMEOUT);
-        let history = self.machine.history();
-        let mut targets: Vec<_> = seen.host_target(&machine, history).into_iter().collect();
-        // Where there are no groups there is the machine.
-        if machine.workloads().is_ok() {
-            targets.extend(seen.container_targets(&machine, history, self.machine.grace()));
+        let snapshot = Snapshot::new(Arc::clone(&self.host), Instant::now() + REFRESH_TIMEOUT);
+        let history = self.host.history();
+        let mut targets: Vec<_> = state.host_target(&snapshot, history).into_iter().collect();
+        // Without cgroups only the host is sampled.
+        if snapshot.workloads().is_ok() {
+            targets.extend(state.container_targets(&snapshot, history, self.host.grace()));
         }
         Some(targets)
     }
@@ -137,7 +137,7 @@ impl DiscoveryState {
         snapshot: &Snapshot,
         history: &Arc<History>,
     ) -> Option<Arc<SampleTarget>> {
-        // One that hangs is not waited for by another one.
+        // Another read of a host that is blocked would block as well.
         let is_busy = self.host.as_ref().is_some_and(|host| host.is_busy());
         let usage = (!is_busy).then(|| snapshot.host_usage().ok());
         let Some(usage) = usage.flatten() else {
@@ -157,59 +157,59 @@ impl DiscoveryState {
         history: &History,
         grace: Duration,
     ) -> Vec<Arc<SampleTarget>> {
-        let Ok(there) = snapshot.workloads() else {
+        let Ok(workloads) = snapshot.workloads() else {
             return Vec::new();
         };
-        let there = there.identified();
-        // What has no network that can be seen has one that is not known.
+        let workloads = workloads.identified();
+        // A workload without a visible network namespace has unknown traffic.
         let owners = self.networks.owners(snapshot, |_| {}).unwrap_or_default();
         let networks: HashMap<&str, (Arc<Process>, NetworkNamespace)> = owners
             .into_iter()
-            .map(|view| {
-                let network = (Arc::clone(&view.process), view.namespace);
-                (view.workload.path.as_str(), network)
+            .map(|owner| {
+                let network = (Arc::clone(&owner.process), owner.namespace);
+                (owner.workload.path.as_str(), network)
             })
             .collect();
-        let ids = there
+        let ids = workloads
             .iter()
             .map(|(id, workload, _)| (*id, workload.path.as_str()));
-        let rings = history.update_containers(ids, grace);
-        let mut targets = Vec::with_capacity(there.len());
-        for ((id, workload, group), series) in there.into_iter().zip(rings) {
+        let series = history.update_containers(ids, grace);
+        let mut targets = Vec::with_capacity(workloads.len());
+        for ((id, workload, cgroup), series) in workloads.into_iter().zip(series) {
             let Some(series) = series else {
                 continue;
             };
             let network = networks.get(workload.path.as_str());
             let process = network.map(|(process, _)| process);
-            let run = ContainerRun::new(group.inode(), container(workload));
-            let known = self
-                .containers
-                .entry(id.to_owned())
-                .or_insert_with(|| KnownContainer {
-                    target: None,
-                    run,
-                    namespace: None,
-                });
-            let changes = known.update(run, network.map(|(_, namespace)| *namespace));
-            let target = match &known.target {
-                Some(target) if target.is_busy() || target.matches(&series, group, process) => {
+            let run = ContainerRun::new(cgroup.inode(), container_of(workload));
+            let container =
+                self.containers
+                    .entry(id.to_owned())
+                    .or_insert_with(|| KnownContainer {
+                        target: None,
+                        run,
+                        namespace: None,
+                    });
+            let changes = container.update(run, network.map(|(_, namespace)| *namespace));
+            let target = match &container.target {
+                Some(target) if target.is_busy() || target.matches(&series, cgroup, process) => {
                     Arc::clone(target)
                 }
                 _ => Arc::new(SampleTarget::new(TargetKind::Container {
                     series,
-                    group: Arc::clone(group),
+                    cgroup: Arc::clone(cgroup),
                     process: process.cloned(),
                 })),
             };
             target.set_changes(changes);
-            known.target = Some(Arc::clone(&target));
+            container.target = Some(Arc::clone(&target));
             targets.push(target);
         }
-        self.containers.retain(|id, known| {
+        self.containers.retain(|id, container| {
             let series = history.container(id);
-            // What is gone is not kept open.
+            // Don't hold files of a container that is gone open.
             if series.as_ref().is_some_and(|series| series.is_gone()) {
-                known.target = None;
+                container.target = None;
             }
             series.is_some()
         });
@@ -217,7 +217,7 @@ impl DiscoveryState {
     }
 }
 
-fn container(workload: &Workload) -> Option<&Container> {
+fn container_of(workload: &Workload) -> Option<&Container> {
     workload
         .container
         .as_ref()
@@ -225,7 +225,7 @@ fn container(workload: &Workload) -> Option<&Container> {
 }
 
 impl KnownContainer {
-    /// What changed that no sample has yet.
+    /// Updates the state of the container and returns the changes that no sample includes yet.
     fn update(
         &mut self,
         mut run: ContainerRun,
@@ -235,13 +235,16 @@ impl KnownContainer {
         let mut changes = target.map(|target| target.changes()).unwrap_or_default();
         let restarts = self.run.restarts_since(&mut run);
         changes.restarts = changes.restarts.saturating_add(restarts);
-        if run.group != self.run.group {
+        if run.cgroup != self.run.cgroup {
             changes.usage_baseline = Baseline::Zero;
         }
         match self.namespace.zip(namespace) {
             Some((old, new)) if old != new => changes.traffic_baseline = Baseline::Zero,
-            // A pod's, that outlived the run, or another that got its number.
-            Some(_) if run.group != self.run.group => changes.traffic_baseline = Baseline::Unknown,
+            // The namespace of a pod, which outlived the run, or a new one with a reused inode
+            // number.
+            Some(_) if run.cgroup != self.run.cgroup => {
+                changes.traffic_baseline = Baseline::Unknown;
+            }
             _ => {}
         }
         self.run = run;
@@ -254,16 +257,16 @@ impl KnownContainer {
 mod tests {
     use super::*;
 
-    fn run(group: u64, restarts: u64, started: u64) -> ContainerRun {
+    fn run(cgroup: u64, restarts: u64, started: u64) -> ContainerRun {
         ContainerRun {
-            group,
+            cgroup,
             restarts: Some(restarts),
             started: Some(Duration::from_secs(started)),
-            unreported_groups: 0,
+            unreported_cgroups: 0,
         }
     }
 
-    /// How often it was started anew from one to the next.
+    /// Number of restarts between each two successive runs.
     fn restarts(runs: &[ContainerRun]) -> Vec<u64> {
         let mut last = runs[0];
         let counts = runs.iter().skip(1).map(|run| {
@@ -276,21 +279,26 @@ mod tests {
     }
 
     #[test]
-    fn a_new_group_is_a_restart_and_what_the_engine_says_later_is_the_same_one() {
+    fn new_cgroup_and_later_engine_report_are_one_restart() {
         assert_eq!(
             restarts(&[run(1, 0, 9), run(2, 0, 9), run(2, 1, 10), run(2, 1, 10)]),
             [1, 0, 0]
         );
-        // Nobody but the groups tells.
-        let alone = |group| ContainerRun::new(group, None);
+        // Without an engine, only cgroups show restarts.
+        let without_engine = |cgroup| ContainerRun::new(cgroup, None);
         assert_eq!(
-            restarts(&[alone(1), alone(1), alone(2), alone(3)]),
+            restarts(&[
+                without_engine(1),
+                without_engine(1),
+                without_engine(2),
+                without_engine(3)
+            ]),
             [0, 1, 1]
         );
     }
 
     #[test]
-    fn restarts_that_nobody_saw_are_those_that_the_engine_counted() {
+    fn missed_restarts_are_taken_from_the_engine_count() {
         assert_eq!(restarts(&[run(1, 0, 9), run(4, 3, 12)]), [3]);
         assert_eq!(
             restarts(&[run(1, 0, 9), run(4, 0, 9), run(4, 3, 12)]),
@@ -299,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_by_hand_begins_the_engines_count_anew() {
+    fn manual_restart_resets_the_engine_count() {
         assert_eq!(
             restarts(&[run(1, 5, 9), run(2, 0, 10), run(3, 1, 11)]),
             [1, 1]
@@ -311,10 +319,10 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_cannot_be_asked_for_a_while_restarted_nothing() {
-        let silent = ContainerRun::new(1, None);
+    fn unavailable_engine_is_not_a_restart() {
+        let unavailable = ContainerRun::new(1, None);
         assert_eq!(
-            restarts(&[run(1, 5, 9), silent, run(1, 5, 9), run(1, 6, 10)]),
+            restarts(&[run(1, 5, 9), unavailable, run(1, 5, 9), run(1, 6, 10)]),
             [0, 0, 1]
         );
     }

@@ -1,14 +1,13 @@
-//! Samples containers, virtual machines and the machine into the history, every so often.
+//! Periodically samples containers, domains and the host into the history.
 //!
-//! Two threads: one watches the clock, the other reads. A read that hangs in the kernel
-//! cannot be cancelled, so whoever watches gives up that one sample, lets another thread go
-//! on with the rest, and leaves that container out until the first one is back. A few may
-//! hang so; beyond that sampling stops until one is back. A scrape waits for none of them,
-//! but where it has to look for groups that the kernel does not show just then either.
+//! There are two threads: a ticker and a reader. A read that blocks in the kernel cannot be
+//! cancelled, so the ticker abandons that sample, starts another reader for the remaining targets,
+//! and skips the blocked target until its reader returns. The number of blocked readers is limited;
+//! at the limit sampling pauses until one returns. A scrape waits for none of them, except if it
+//! has to list cgroups while the kernel does not return the listing of a refresh either.
 //!
-//! Which containers there are is looked for when engines tell of a change, when one is
-//! gone, and every 15 s; between that a round is some reads of each and nothing else. No
-//! engine is asked.
+//! Targets are refreshed when engines report a change, when a container is gone, and every 15 s; in
+//! between a round only reads a few files per target. No engine is queried.
 
 mod desk;
 mod discovery;
@@ -30,72 +29,73 @@ use desk::{Desk, Job, Waited};
 use discovery::Discovery;
 use target::SampleOutcome;
 
-/// How often containers are looked for even if nobody told of a change.
+/// Interval between refreshes without a reported change.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(15);
-/// How long one container's files may take, at most.
+/// Timeout for reading the files of one target.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
-/// How many threads may hang.
+/// Maximum number of blocked reader threads.
 const MAX_HUNG_THREADS: usize = 8;
-/// Enough for the deepest reader, and little of it is ever touched.
+/// Enough for the deepest reader; most of it is never touched.
 const STACK_SIZE: usize = 512 << 10;
 
-/// Samples for ever, on threads of its own.
-pub fn start(machine: &Arc<HostState>) {
-    let sampler = Sampler::new(machine);
-    machine.history().mark_sampled();
+/// Starts the sampler threads, which run until the process ends.
+pub fn start(host: &Arc<HostState>) {
+    let sampler = Sampler::new(host);
+    host.history().mark_sampled();
     if let Err(error) = spawn("sampler", move || sampler.run_ticker()) {
-        warn!(%error, "there will be no history");
+        warn!(%error, "cannot start the sampler thread, the history is disabled");
     }
 }
 
-/// What all threads share.
+/// State shared by all threads.
 #[derive(Debug, Clone)]
 struct Sampler {
-    machine: Arc<HostState>,
+    host: Arc<HostState>,
     history: Arc<History>,
     queue: Arc<Desk>,
     discovery: Arc<Discovery>,
 }
 
 impl Sampler {
-    fn new(machine: &Arc<HostState>) -> Self {
+    fn new(host: &Arc<HostState>) -> Self {
         Self {
-            history: Arc::clone(machine.history()),
+            history: Arc::clone(host.history()),
             queue: Arc::default(),
-            discovery: Arc::new(Discovery::new(machine)),
-            machine: Arc::clone(machine),
+            discovery: Arc::new(Discovery::new(host)),
+            host: Arc::clone(host),
         }
     }
 
-    /// Watches the clock.
+    /// Starts a round at every interval.
     fn run_ticker(self) {
         let interval = self.history.interval();
         let mut next = Instant::now();
-        let mut looked: Option<Instant> = None;
+        let mut last_refresh: Option<Instant> = None;
         let mut has_warned = false;
         loop {
             thread::sleep(next.saturating_duration_since(Instant::now()));
             let engines_changed = self.discovery.engines_changed();
-            let is_due = looked.is_none_or(|looked| looked.elapsed() >= DISCOVERY_INTERVAL);
-            let looks = is_due || engines_changed || self.queue.wants_look();
-            if looks {
-                looked = Some(Instant::now());
+            let is_due = last_refresh
+                .is_none_or(|last_refresh| last_refresh.elapsed() >= DISCOVERY_INTERVAL);
+            let refresh = is_due || engines_changed || self.queue.wants_look();
+            if refresh {
+                last_refresh = Some(Instant::now());
             }
-            self.sample_all(looks, interval.min(READ_TIMEOUT));
+            self.sample_all(refresh, interval.min(READ_TIMEOUT));
             if !has_warned && self.history.is_full() {
                 has_warned = true;
-                warn!("the history is full: the oldest containers are remembered for less long");
+                warn!("history is full: storing fewer samples of the oldest containers");
             }
-            let late;
-            (next, late) = next_round(next, Instant::now(), interval);
-            if late > 0 {
-                let samples = late.saturating_mul(self.queue.targets() as u64);
+            let skipped;
+            (next, skipped) = next_round(next, Instant::now(), interval);
+            if skipped > 0 {
+                let samples = skipped.saturating_mul(self.queue.targets() as u64);
                 self.history.record_skipped(SkipReason::Late, samples);
             }
         }
     }
 
-    /// Lets each be sampled once.
+    /// Samples every target once.
     fn sample_all(&self, refresh: bool, timeout: Duration) {
         self.queue.begin(refresh);
         loop {
@@ -117,15 +117,15 @@ impl Sampler {
         }
     }
 
-    /// Reads what there is to read, until another does.
+    /// Reads targets until another reader takes over.
     fn run_worker(&self, worker_id: u64) {
-        // Also where it panics.
+        // Also on a panic.
         let _leaves = WorkerExitGuard {
             queue: &self.queue,
             worker_id,
         };
-        // Of devices only, which are read anew each time.
-        let machine = Snapshot::new(Arc::clone(&self.machine), Instant::now());
+        // Only used for block devices, which are read again in each refresh.
+        let snapshot = Snapshot::new(Arc::clone(&self.host), Instant::now());
         let mut disks = BlockDevices::default();
         while let Some(job) = self.queue.next(worker_id) {
             match job {
@@ -137,7 +137,7 @@ impl Sampler {
                 }
                 Job::Sample(target) => {
                     let outcome = target.sample(|major, minor| {
-                        let disk = disks.get(&machine, major, minor);
+                        let disk = disks.get(&snapshot, major, minor);
                         !disk.is_stacked && !disk.is_partition
                     });
                     match outcome {
@@ -145,7 +145,7 @@ impl Sampler {
                         SampleOutcome::Gone => self.queue.want_look(),
                         SampleOutcome::Failed => self.history.record_skipped(SkipReason::Failed, 1),
                         SampleOutcome::Busy => self.history.record_skipped(SkipReason::Slow, 1),
-                        // It was counted when it was given up.
+                        // Already counted when it was abandoned.
                         SampleOutcome::Abandoned => {}
                     }
                 }
@@ -154,7 +154,7 @@ impl Sampler {
     }
 }
 
-/// Says that a reader is gone.
+/// Removes a reader from the queue when it exits.
 struct WorkerExitGuard<'a> {
     queue: &'a Desk,
     worker_id: u64,
@@ -173,17 +173,17 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()>
     thread.spawn(run).map(drop)
 }
 
-/// When the round after this one begins, and how many are left out: time that has passed
-/// is not made up for, and the rest keep the beat.
+/// The start of the next round, and the number of skipped rounds: missed rounds are not made up
+/// for, and later rounds stay on the schedule.
 fn next_round(last: Instant, now: Instant, interval: Duration) -> (Instant, u64) {
     let next = last + interval;
     let behind = now.saturating_duration_since(next).as_nanos();
     if behind == 0 {
         return (next, 0);
     }
-    let left_out = behind.div_ceil(interval.as_nanos().max(1));
-    let left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
-    (next + interval.saturating_mul(left_out), left_out.into())
+    let skipped = behind.div_ceil(interval.as_nanos().max(1));
+    let skipped = u32::try_from(skipped).unwrap_or(u32::MAX);
+    (next + interval.saturating_mul(skipped), skipped.into())
 }
 
 #[cfg(test)]

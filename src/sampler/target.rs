@@ -1,4 +1,4 @@
-//! What is sampled: a container, a virtual machine, or the machine itself.
+//! Targets of the sampler: a container, a domain, or the host.
 
 use std::{
     sync::{
@@ -17,11 +17,11 @@ use crate::{
     sources::{HostUsage, NetnsOwners, Process, TotalTraffic, cgroup::Cgroup},
 };
 
-/// Nobody samples it.
+/// Not being sampled.
 const IDLE: u8 = 0;
-/// Somebody does.
+/// Being sampled.
 const BUSY: u8 = 1;
-/// Somebody does, and nobody waits for it any more.
+/// Being sampled, but the sampler no longer waits for it.
 const ABANDONED: u8 = 2;
 
 #[derive(Debug)]
@@ -36,33 +36,33 @@ pub(super) struct SampleTarget {
 pub(super) enum TargetKind {
     Container {
         series: Arc<Series>,
-        group: Arc<Cgroup>,
-        /// One that sees its network, if that is shown as its own.
+        cgroup: Arc<Cgroup>,
+        /// A process in its network namespace, if that can be attributed to it.
         process: Option<Arc<Process>>,
     },
     Host(Arc<History>, Box<HostUsage>),
 }
 
-/// What changed since the last sample.
+/// Changes since the last sample.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct PendingChanges {
     pub(super) restarts: u64,
     pub(super) usage_baseline: Baseline,
     pub(super) traffic_baseline: Baseline,
-    /// The interfaces that were counted last.
+    /// Hash of the interfaces in the last sample.
     interfaces: Option<u64>,
 }
 
-/// What came of a sample.
+/// Outcome of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SampleOutcome {
-    /// It was taken.
+    /// The sample was stored.
     Sampled,
-    /// There was nothing to sample any more.
+    /// The target no longer exists.
     Gone,
     /// Nothing could be read.
     Failed,
-    /// An earlier sample of it still hangs.
+    /// An earlier sample of it is still blocked.
     Busy,
     /// It took too long.
     Abandoned,
@@ -78,31 +78,31 @@ impl SampleTarget {
         }
     }
 
-    /// Whether this is what it samples.
+    /// Whether it samples this series, cgroup and process.
     pub(super) fn matches(
         &self,
         series: &Arc<Series>,
-        group: &Arc<Cgroup>,
+        cgroup: &Arc<Cgroup>,
         process: Option<&Arc<Process>>,
     ) -> bool {
         match &self.kind {
             TargetKind::Container {
                 series: its_series,
-                group: its_group,
+                cgroup: its_cgroup,
                 process: its_process,
             } => {
                 let same_process = match (its_process, process) {
-                    (Some(its), Some(one)) => Arc::ptr_eq(its, one),
+                    (Some(its_process), Some(process)) => Arc::ptr_eq(its_process, process),
                     (None, None) => true,
                     _ => false,
                 };
-                same_process && Arc::ptr_eq(its_series, series) && Arc::ptr_eq(its_group, group)
+                same_process && Arc::ptr_eq(its_series, series) && Arc::ptr_eq(its_cgroup, cgroup)
             }
             TargetKind::Host(..) => false,
         }
     }
 
-    /// What changed and is in no sample yet.
+    /// Changes that no sample includes yet.
     pub(super) fn changes(&self) -> PendingChanges {
         *self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,29 +111,30 @@ impl SampleTarget {
         *self.changes.lock().unwrap_or_else(PoisonError::into_inner) = changes;
     }
 
-    /// Whether somebody samples it, who may hang.
+    /// Whether it is being sampled, possibly by a blocked thread.
     pub(super) fn is_busy(&self) -> bool {
         self.state.load(Acquire) != IDLE
     }
 
-    /// Gives up the sample that is being taken; whether there was one.
+    /// Abandons the sample in progress and returns whether there was one.
     pub(super) fn abandon(&self) -> bool {
-        let given_up = self
+        let result = self
             .state
             .compare_exchange(BUSY, ABANDONED, AcqRel, Acquire);
-        given_up.is_ok()
+        result.is_ok()
     }
 
-    /// Takes a sample. The disks that count are those that are above no other.
+    /// Takes a sample. `is_counted` selects the disks, those that are not stacked on others, to
+    /// avoid counting I/O twice.
     pub(super) fn sample(&self, is_counted: impl FnMut(u32, u32) -> bool) -> SampleOutcome {
-        let taken = self.state.compare_exchange(IDLE, BUSY, AcqRel, Acquire);
-        if taken.is_err() {
+        let started = self.state.compare_exchange(IDLE, BUSY, AcqRel, Acquire);
+        if started.is_err() {
             return SampleOutcome::Busy;
         }
         let read = match &self.kind {
-            TargetKind::Container { group, process, .. } => {
-                read_group(group, process.as_deref(), is_counted)
-            }
+            TargetKind::Container {
+                cgroup, process, ..
+            } => read_cgroup(cgroup, process.as_deref(), is_counted),
             TargetKind::Host(_, usage) => read_host(usage, is_counted),
         };
         if self.state.swap(IDLE, AcqRel) != BUSY {
@@ -144,7 +145,7 @@ impl SampleTarget {
             self.push(read.at, sample, read.traffic);
             return SampleOutcome::Sampled;
         }
-        // One that is found again and again, and never there, is no ordinary end.
+        // A target that is listed again and again, but never readable, is a failure.
         if read.is_gone && !self.was_gone.swap(true, AcqRel) {
             return SampleOutcome::Gone;
         }
@@ -155,17 +156,17 @@ impl SampleTarget {
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let PendingChanges {
             restarts,
-            usage_baseline: usage_since,
-            traffic_baseline: traffic_since,
+            usage_baseline,
+            traffic_baseline,
             interfaces,
         } = &mut *changes;
         sample.restarts = std::mem::take(restarts);
-        sample.usage_baseline = std::mem::take(usage_since);
-        sample.traffic_baseline = std::mem::take(traffic_since);
+        sample.usage_baseline = std::mem::take(usage_baseline);
+        sample.traffic_baseline = std::mem::take(traffic_baseline);
         if let Some(traffic) = traffic {
-            let others = interfaces.replace(traffic.interfaces_hash);
-            // One that came may have counted before it did.
-            if others.is_some_and(|others| others != traffic.interfaces_hash)
+            let last_hash = interfaces.replace(traffic.interfaces_hash);
+            // An added interface may have counted traffic before it was added.
+            if last_hash.is_some_and(|last| last != traffic.interfaces_hash)
                 && sample.traffic_baseline == Baseline::Previous
             {
                 sample.traffic_baseline = Baseline::Unknown;
@@ -179,16 +180,16 @@ impl SampleTarget {
     }
 }
 
-/// What was read.
+/// Result of reading a target.
 struct SampleRead {
     at: BootInstant,
-    /// Nothing if nothing could be read.
+    /// `None` if nothing could be read.
     sample: Option<Sample>,
     traffic: Option<TotalTraffic>,
     is_gone: bool,
 }
 
-/// Keeps what could be read, and why not what could not.
+/// Tracks whether reads succeeded, and whether any failed other than by disappearing.
 #[derive(Default)]
 struct ReadTracker {
     has_read: bool,
@@ -219,19 +220,19 @@ impl ReadTracker {
     }
 }
 
-fn read_group(
-    group: &Cgroup,
+fn read_cgroup(
+    cgroup: &Cgroup,
     process: Option<&Process>,
     is_counted: impl FnMut(u32, u32) -> bool,
 ) -> SampleRead {
     let mut reader = ReadTracker::default();
     let at = BootInstant::now();
-    let cpu = reader.record(group.cpu_time()).flatten();
-    let memory = reader.record(group.memory_usage());
-    let pids = reader.record(group.tasks());
-    let disks = reader.record(group.disk_bytes(is_counted)).flatten();
+    let cpu = reader.record(cgroup.cpu_time()).flatten();
+    let memory = reader.record(cgroup.memory_usage());
+    let pids = reader.record(cgroup.tasks());
+    let disks = reader.record(cgroup.disk_bytes(is_counted)).flatten();
     let (read, written) = disks.unzip();
-    // Its process may end before the others of its group, and the group is what counts.
+    // The process may end before others of its cgroup; the sample of the cgroup is still valid.
     let traffic = process.and_then(|it| {
         it.total_traffic(|name| !NetnsOwners::is_engine_interface(name))
             .ok()

@@ -13,23 +13,26 @@ use crate::{
 };
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-const GROUPS: &str = "sys/fs/cgroup";
-/// More than any read takes that does not hang.
+const CGROUPS: &str = "sys/fs/cgroup";
+/// Longer than any read that is not blocked.
 const LONG: Duration = Duration::from_secs(60);
 
-fn group() -> String {
-    format!("{GROUPS}/docker/{ID}")
+fn cgroup() -> String {
+    format!("{CGROUPS}/docker/{ID}")
 }
 
-/// What the container did so far: CPU time in µs, bytes in memory, received and written.
+/// Writes the container's counters: CPU time in µs, bytes in memory, received and written.
 fn write_usage(tree: &TempTree, [cpu, memory, received, written]: [u64; 4]) {
-    let group = group();
-    tree.write(&format!("{group}/cpu.stat"), &format!("usage_usec {cpu}\n"));
-    tree.write(&format!("{group}/memory.current"), &format!("{memory}\n"));
-    tree.write(&format!("{group}/pids.current"), "3\n");
+    let cgroup = cgroup();
+    tree.write(
+        &format!("{cgroup}/cpu.stat"),
+        &format!("usage_usec {cpu}\n"),
+    );
+    tree.write(&format!("{cgroup}/memory.current"), &format!("{memory}\n"));
+    tree.write(&format!("{cgroup}/pids.current"), "3\n");
     let io = format!("8:16 rbytes=512 wbytes={written}\n7:0 rbytes=999999 wbytes=9999999\n");
-    tree.write(&format!("{group}/io.stat"), &io);
-    tree.write(&format!("{group}/cgroup.procs"), "40\n");
+    tree.write(&format!("{cgroup}/io.stat"), &io);
+    tree.write(&format!("{cgroup}/cgroup.procs"), "40\n");
     let table = format!(
         "head\nhead\n lo: 9 9 9 9 9 9 9 9 9 9 9 9\n eth0: {received} 2 3 4 5 6 7 8 50 10 11 12\n"
     );
@@ -39,10 +42,10 @@ fn write_usage(tree: &TempTree, [cpu, memory, received, written]: [u64; 4]) {
 fn host_tree(name: &str) -> TempTree {
     let tree = TempTree::new(&format!("sampler-{name}"));
     tree.write(
-        &format!("{GROUPS}/cgroup.controllers"),
+        &format!("{CGROUPS}/cgroup.controllers"),
         "cpu io memory pids\n",
     );
-    tree.write(&format!("{GROUPS}/cpu.stat"), "usage_usec 5000000\n");
+    tree.write(&format!("{CGROUPS}/cpu.stat"), "usage_usec 5000000\n");
     tree.write("proc/meminfo", "MemTotal: 100 kB\nMemAvailable: 60 kB\n");
     tree.write("proc/loadavg", "0 0 0 1/77 9\n");
     write_usage(&tree, [1_000_000, 8192, 100, 1024]);
@@ -62,7 +65,7 @@ impl SamplerFixture {
     }
 
     fn round(&self, refresh: bool) {
-        // Two samples in one millisecond would be one.
+        // Two samples in the same millisecond would be stored as one.
         thread::sleep(Duration::from_millis(3));
         self.sampler.sample_all(refresh, LONG);
     }
@@ -71,14 +74,14 @@ impl SamplerFixture {
         self.history.container(ID).unwrap()
     }
 
-    fn skipped(&self, why: SkipReason) -> u64 {
+    fn skipped(&self, reason: SkipReason) -> u64 {
         let skipped = self.history.status().skipped;
-        skipped.iter().find(|(it, _)| *it == why).unwrap().1
+        skipped.iter().find(|(it, _)| *it == reason).unwrap().1
     }
 }
 
 #[test]
-fn what_a_container_does_between_two_looks_is_seen() {
+fn samples_changes_between_discoveries() {
     let tree = host_tree("seen");
     let samples = SamplerFixture::new(&tree);
     samples.round(true);
@@ -89,7 +92,7 @@ fn what_a_container_does_between_two_looks_is_seen() {
     let all = samples.container().window(LONG);
     assert_eq!((all.samples, all.restarts), (3, 0));
     assert_eq!((all.received, all.sent), (Some(75), Some(0)));
-    // A loop device's writes are those of what it lies on.
+    // Writes of a loop device are also counted by the device below it.
     assert_eq!((all.read, all.written), (Some(0), Some(4096)));
     let memory = all.memory.unwrap();
     assert_eq!((memory.peak, memory.minimum), (3 << 20, 4096));
@@ -106,28 +109,28 @@ fn what_a_container_does_between_two_looks_is_seen() {
 }
 
 #[test]
-fn a_container_that_was_made_anew_has_restarted_and_counts_from_0() {
-    let tree = host_tree("anew");
+fn recreated_container_has_restarted_and_counts_from_zero() {
+    let tree = host_tree("recreated");
     let samples = SamplerFixture::new(&tree);
     samples.round(true);
-    let old = format!("{}-old", group());
-    fs::rename(tree.path(&group()), tree.path(&old)).unwrap();
+    let old = format!("{}-old", cgroup());
+    fs::rename(tree.path(&cgroup()), tree.path(&old)).unwrap();
     write_usage(&tree, [2_000_000, 4096, 100, 1024]);
     samples.round(true);
     let all = samples.container().window(LONG);
     assert_eq!((all.samples, all.restarts), (2, 1));
-    // Not only what it is more than before.
+    // Not only the increase over the previous value.
     assert_eq!((all.read, all.written), (Some(512), Some(1024)));
-    // Its namespace has the old one's number: nobody knows which it is.
+    // Its namespace has the inode number of the old one, so the baseline is unknown.
     assert_eq!(all.received, None);
 }
 
 #[test]
-fn what_cannot_be_read_is_missing_and_what_is_gone_is_looked_for_and_no_failure() {
+fn unreadable_values_are_missing_and_gone_is_no_failure() {
     let tree = host_tree("gone");
     let samples = SamplerFixture::new(&tree);
     samples.round(true);
-    tree.write(&format!("{}/memory.current", group()), "x\n");
+    tree.write(&format!("{}/memory.current", cgroup()), "x\n");
     samples.round(false);
     let latest = samples.container().latest().unwrap();
     assert_eq!(latest.memory, None);
@@ -136,13 +139,13 @@ fn what_cannot_be_read_is_missing_and_what_is_gone_is_looked_for_and_no_failure(
         (Some(3), 0)
     );
     for file in ["cpu.stat", "memory.current", "pids.current", "io.stat"] {
-        tree.write(&format!("{}/{file}", group()), "rbytes x\n8:0 rbytes=x\n");
+        tree.write(&format!("{}/{file}", cgroup()), "rbytes x\n8:0 rbytes=x\n");
     }
-    tree.write(&format!("{}/cpu.stat", group()), "usage_usec x\n");
+    tree.write(&format!("{}/cpu.stat", cgroup()), "usage_usec x\n");
     samples.round(false);
     assert_eq!(samples.container().points(9).len(), 2);
     assert_eq!(samples.skipped(SkipReason::Failed), 1);
-    fs::remove_dir_all(tree.path(&group())).unwrap();
+    fs::remove_dir_all(tree.path(&cgroup())).unwrap();
     samples.round(false);
     assert!(samples.sampler.queue.wants_look());
     assert_eq!(samples.skipped(SkipReason::Failed), 1);
@@ -152,66 +155,66 @@ fn what_cannot_be_read_is_missing_and_what_is_gone_is_looked_for_and_no_failure(
     assert_eq!(samples.container().points(9).len(), 2);
 }
 
-/// A reader whose disks are not known before it is told so.
+/// A reader that is blocked until it is released.
 fn slow_reader(
     queue: &Arc<Desk>,
     worker_id: u64,
     release: Receiver<()>,
 ) -> Receiver<SampleOutcome> {
     let desk = Arc::clone(queue);
-    let (say, said) = mpsc::channel();
+    let (send_outcome, outcomes) = mpsc::channel();
     let read = move || {
         while let Some(Job::Sample(target)) = desk.next(worker_id) {
             let outcome = target.sample(|_, _| {
                 release.recv().ok();
                 true
             });
-            say.send(outcome).unwrap();
+            send_outcome.send(outcome).unwrap();
         }
         desk.leave(worker_id);
     };
     thread::spawn(read);
-    said
+    outcomes
 }
 
 fn targets(tree: &TempTree, history: &History) -> Vec<Arc<SampleTarget>> {
-    let groups = CgroupReader::new(&tree.roots());
-    let groups = groups.walk(|path| path.contains("/docker/")).unwrap();
-    let ids = groups.iter().map(|group| (group.path(), group.path()));
+    let cgroups = CgroupReader::new(&tree.roots());
+    let cgroups = cgroups.walk(|path| path.contains("/docker/")).unwrap();
+    let ids = cgroups.iter().map(|cgroup| (cgroup.path(), cgroup.path()));
     let series = history.update_containers(ids, LONG);
-    let target = |(group, series): (&Arc<_>, Option<_>)| {
+    let target = |(cgroup, series): (&Arc<_>, Option<_>)| {
         Arc::new(SampleTarget::new(TargetKind::Container {
             series: series.unwrap(),
-            group: Arc::clone(group),
+            cgroup: Arc::clone(cgroup),
             process: None,
         }))
     };
-    groups.iter().zip(series).map(target).collect()
+    cgroups.iter().zip(series).map(target).collect()
 }
 
 #[test]
-fn one_that_hangs_is_left_out_until_it_is_back_and_the_others_are_sampled() {
+fn blocked_target_is_skipped_and_others_are_sampled() {
     let tree = host_tree("hangs");
-    let other = format!("{GROUPS}/docker/{}", ID.replace('0', "f"));
+    let other = format!("{CGROUPS}/docker/{}", ID.replace('0', "f"));
     tree.write(&format!("{other}/pids.current"), "5\n");
     let history = History::new(crate::history::HistoryFlags::default());
     let desk = Arc::new(Desk::default());
     desk.found(targets(&tree, &history));
-    let hung = history.container(&format!("/docker/{ID}")).unwrap();
+    let blocked_series = history.container(&format!("/docker/{ID}")).unwrap();
 
     desk.begin(false);
     assert_eq!(desk.wait(LONG), Waited::Nobody);
-    let (release, told): (Sender<()>, _) = mpsc::channel();
-    let first = slow_reader(&desk, desk.hire(2).unwrap(), told);
+    let (release, blocked): (Sender<()>, _) = mpsc::channel();
+    let first = slow_reader(&desk, desk.hire(2).unwrap(), blocked);
     assert_eq!(desk.wait(Duration::from_millis(50)), Waited::Hung(true));
     assert_eq!(desk.wait(LONG), Waited::Nobody);
-    let (go, told) = mpsc::channel();
+    let (go, blocked) = mpsc::channel();
     drop(go);
-    let second = slow_reader(&desk, desk.hire(2).unwrap(), told);
+    let second = slow_reader(&desk, desk.hire(2).unwrap(), blocked);
     assert_eq!(desk.wait(LONG), Waited::Done);
     assert_eq!(second.recv().unwrap(), SampleOutcome::Sampled);
 
-    // It hangs still.
+    // Still blocked.
     desk.begin(false);
     assert_eq!(desk.wait(LONG), Waited::Done);
     let outcomes: Vec<_> = second.iter().take(2).collect();
@@ -222,19 +225,19 @@ fn one_that_hangs_is_left_out_until_it_is_back_and_the_others_are_sampled() {
             .count(),
         1
     );
-    assert_eq!(hung.points(9).len(), 0);
+    assert_eq!(blocked_series.points(9).len(), 0);
 
-    // It is back, and too late.
+    // It returns, but too late.
     drop(release);
     assert_eq!(first.recv().unwrap(), SampleOutcome::Abandoned);
-    assert_eq!(hung.points(9).len(), 0);
+    assert_eq!(blocked_series.points(9).len(), 0);
     desk.begin(false);
     assert_eq!(desk.wait(LONG), Waited::Done);
-    assert_eq!(hung.points(9).len(), 1);
+    assert_eq!(blocked_series.points(9).len(), 1);
 }
 
 #[test]
-fn a_round_begins_on_the_beat_and_none_is_made_up_for() {
+fn rounds_stay_on_schedule_and_are_not_made_up_for() {
     let last = Instant::now();
     let interval = Duration::from_secs(5);
     let at = |millis| last + Duration::from_millis(millis);

@@ -1,7 +1,7 @@
-//! The capabilities of root that nothing here needs, documented in `capabilities(7)`.
+//! Drops the capabilities of root that are not needed; see `capabilities(7)`.
 //!
-//! Whoever has none loses none. Three may stay, of which none lets anybody change a thing
-//! that the sandbox does not forbid: the reasons stand beside them.
+//! Without capabilities nothing changes. At most three are retained; none of them permits a
+//! modification that the rest of the sandbox does not forbid. The reasons are given below.
 
 use std::path::{Path, PathBuf};
 
@@ -16,54 +16,55 @@ use rustix::{
 use super::Requirements;
 use crate::sources::{Snapshot, SocketAccess};
 
-/// Gives up all but what is needed, and says what is left.
+/// Drops all capabilities that are not needed and returns the retained ones.
 pub(super) fn drop_privileges(needs: &Requirements, snapshot: &Snapshot) -> Vec<&'static str> {
-    let Ok(had) = capabilities(None) else {
+    let Ok(initial) = capabilities(None) else {
         return Vec::new();
     };
-    // Reads what is closed to all but another user: mount points in closed directories,
-    // directories of text files.
-    let mut kept = CapabilitySet::DAC_READ_SEARCH;
+    // To read mount points and textfile directories that only another user may access.
+    let mut retained = CapabilitySet::DAC_READ_SEARCH;
     let sees_others = snapshot.can_see_other_processes();
-    // What is not in force can be taken up again, as long as it is permitted.
+    // A capability that is permitted but not effective can be enabled again.
     let without = |dropped: CapabilitySet| {
         let sets = CapabilitySets {
-            effective: had.effective.difference(dropped),
-            ..had
+            effective: initial.effective.difference(dropped),
+            ..initial
         };
         set_capabilities(None, sets).is_ok()
     };
-    // Looks at what processes have open, and at processes at all where procfs hides them.
-    let hides =
+    // To see open files of other processes, and processes at all if procfs is mounted with hidepid.
+    let needs_ptrace =
         without(CapabilitySet::SYS_PTRACE) && sees_others && !snapshot.can_see_other_processes();
-    if hides || !needs.ptrace_flags.is_empty() {
-        kept |= CapabilitySet::SYS_PTRACE;
+    if needs_ptrace || !needs.ptrace_flags.is_empty() {
+        retained |= CapabilitySet::SYS_PTRACE;
     }
-    // Connects to sockets that are closed to all but another user, as those of engines that
-    // users run, and removes the own socket from a directory of another's.
+    // To connect to sockets that only another user may access, such as those of rootless engines,
+    // and to remove the exporter's own socket from another user's directory.
     if without(CapabilitySet::DAC_OVERRIDE) && needs_dac_override(needs, snapshot) {
-        kept |= CapabilitySet::DAC_OVERRIDE;
+        retained |= CapabilitySet::DAC_OVERRIDE;
     }
-    drop_all_except(kept, had);
-    let left = capabilities(None).map_or(had.effective, |left| left.effective);
-    left.iter_names().map(|(name, _)| name).collect()
+    drop_all_except(retained, initial);
+    let remaining = capabilities(None).map_or(initial.effective, |remaining| remaining.effective);
+    remaining.iter_names().map(|(name, _)| name).collect()
 }
 
 fn needs_dac_override(needs: &Requirements, snapshot: &Snapshot) -> bool {
-    let closed = |(socket, is_named): &(PathBuf, bool)| match snapshot.socket_access(socket) {
+    let is_denied = |(socket, is_configured): &(PathBuf, bool)| match snapshot.socket_access(socket)
+    {
         SocketAccess::Allowed | SocketAccess::NotASocket => false,
         SocketAccess::Denied { .. } => true,
-        SocketAccess::Missing => *is_named && is_owned_by_another_user(socket),
+        SocketAccess::Missing => *is_configured && is_owned_by_another_user(socket),
     };
-    let unwritable = |socket: &Path| {
+    let is_unwritable = |socket: &Path| {
         let dir = socket.parent().filter(|dir| !dir.as_os_str().is_empty());
         let dir = dir.unwrap_or(Path::new("."));
         rustix::fs::accessat(CWD, dir, Access::WRITE_OK, AtFlags::EACCESS).is_err()
     };
-    needs.sockets.iter().any(closed) || needs.own_sockets.iter().any(|socket| unwritable(socket))
+    needs.sockets.iter().any(is_denied)
+        || needs.own_sockets.iter().any(|socket| is_unwritable(socket))
 }
 
-/// Whether what there will be at this path will probably be another user's.
+/// Whether a file created at this path later will probably belong to another user.
 fn is_owned_by_another_user(path: &Path) -> bool {
     let user = rustix::process::geteuid().as_raw();
     let mut above = path.ancestors().skip(1);
@@ -71,16 +72,17 @@ fn is_owned_by_another_user(path: &Path) -> bool {
     nearest.is_some_and(|dir| dir.st_uid != user)
 }
 
-fn drop_all_except(kept: CapabilitySet, had: CapabilitySets) {
-    // Takes a capability itself, and matters only to who is executed, which nobody is.
-    for capability in CapabilitySet::all().difference(kept) {
+fn drop_all_except(retained: CapabilitySet, initial: CapabilitySets) {
+    // Requires a capability itself, and only matters for executed programs, which there are none
+    // of.
+    for capability in CapabilitySet::all().difference(retained) {
         remove_capability_from_bounding_set(capability).ok();
     }
     clear_ambient_capability_set().ok();
-    let left = CapabilitySets {
-        effective: had.effective & kept,
-        permitted: had.permitted & kept,
+    let remaining = CapabilitySets {
+        effective: initial.effective & retained,
+        permitted: initial.permitted & retained,
         inheritable: CapabilitySet::empty(),
     };
-    set_capabilities(None, left).ok();
+    set_capabilities(None, remaining).ok();
 }

@@ -1,9 +1,8 @@
-//! What the kernel's Landlock forbids: to write, make, move or remove any file, to execute
-//! one, to connect or listen over TCP, to connect to abstract sockets and to signal others.
-//! Reading is all that this program is for, and stays allowed everywhere. Documented in
-//! the kernel's `Documentation/userspace-api/landlock.rst`.
+//! Landlock restrictions: no file may be written, created, moved, removed or executed, no TCP
+//! connection or listener opened, no abstract socket connected to, and no other process signalled.
+//! Reading stays allowed everywhere. See the kernel's `Documentation/userspace-api/landlock.rst`.
 //!
-//! What older kernels do not know is left out.
+//! Restrictions that an older kernel does not support are left out.
 
 use std::path::Path;
 
@@ -14,11 +13,11 @@ use landlock::{
 
 use super::Requirements;
 
-/// The newest version that is made use of: Linux 6.12.
+/// The newest supported ABI version: Linux 6.12.
 pub(super) const MAX_ABI: u32 = 6;
 const ABI: ABI = ABI::V6;
 
-/// Restricts this thread and those that it starts, and says which version does it.
+/// Restricts this thread and threads it starts; returns the ABI version in force.
 pub(super) fn restrict(needs: &Requirements) -> Result<u32, String> {
     let failed = |error: RulesetError| error.to_string();
     let mut rules = Ruleset::default()
@@ -36,16 +35,18 @@ pub(super) fn restrict(needs: &Requirements) -> Result<u32, String> {
     let status = rules.restrict_self().map_err(failed)?;
     match status.landlock {
         LandlockStatus::NotImplemented => Err(
-            "the kernel has none, or something else, such as the profile of a container, forbids \
-             to ask for it"
+            "not supported by the kernel, or blocked, for example by a container's seccomp \
+             profile"
                 .to_owned(),
         ),
-        LandlockStatus::NotEnabled => Err("the kernel has it, but not in its list lsm=".to_owned()),
+        LandlockStatus::NotEnabled => {
+            Err("not enabled in the kernel, add landlock to the lsm= boot parameter".to_owned())
+        }
         LandlockStatus::Available { effective_abi, .. }
             if status.ruleset != RulesetStatus::NotEnforced =>
         {
             Ok(effective_abi as u32)
         }
-        LandlockStatus::Available { .. } => Err("the kernel enforces none of it".to_owned()),
+        LandlockStatus::Available { .. } => Err("not enforced by the kernel".to_owned()),
     }
 }

@@ -1,9 +1,10 @@
-//! What this program gives up before it serves: what it never needs always, and by flag
-//! what a program that was taken over would like to do.
+//! Sandbox: privileges that the process drops before it serves. Capabilities it never needs are
+//! always dropped; Landlock and a seccomp filter, which limit a compromised process, are enabled by
+//! flag.
 //!
-//! Nothing in here adds a right, and what is given up cannot be had again. It holds for
-//! threads that are started later, so it is done before there are any, and after everything
-//! is done that only the start needs: ports and sockets are open, the state is written.
+//! Dropping cannot be undone and never adds a privilege. It applies to threads started later, so it
+//! happens while there is only one thread, and after everything that only the start requires: ports
+//! and sockets are open, the state is written.
 
 mod capabilities;
 #[cfg_attr(
@@ -23,73 +24,73 @@ use clap::ValueEnum;
 
 use crate::sources::{Snapshot, thread_count};
 
-/// How to lock this program in.
+/// The sandbox flags.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct SandboxFlags {
-    /// Give up, once it listens, whatever is not needed for reading and answering, as far as
-    /// the kernel can (auto), or start only where all of it can be given up (strict).
+    /// Restrict the process by Landlock and seccomp after the start, as far as the kernel supports
+    /// it (auto), or refuse to start unless fully supported (strict).
     #[arg(long = "sandbox", value_name = "HOW", default_value = "none")]
     pub sandbox: Mode,
 }
 
-/// How much of the sandbox there is to be.
+/// Sandbox mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// None of it.
+    /// No sandbox.
     None,
-    /// What can be had.
+    /// As far as supported.
     Auto,
-    /// All of it, or there is no start.
+    /// Fully, or the start fails.
     Strict,
 }
 
-/// What is still needed inside.
+/// What the process still needs inside the sandbox.
 #[derive(Debug, Default)]
 pub struct Requirements {
-    /// Unix sockets that are connected to, and whether flags name them.
+    /// Unix sockets it connects to, and whether they are configured by flags.
     pub sockets: Vec<(PathBuf, bool)>,
-    /// Unix sockets that are removed in the end.
+    /// Unix sockets it removes at exit.
     pub own_sockets: Vec<PathBuf>,
-    /// Flags that are on and look into processes of others, as who may trace them does.
+    /// Enabled flags that need ptrace access to other processes.
     pub ptrace_flags: Vec<&'static str>,
-    /// A URI that libvirt's own library is asked for, which may do anything.
+    /// The URI opened with the libvirt library, which may run and open anything.
     pub libvirt_library_uri: Option<String>,
 }
 
-/// What is in force.
+/// The active restrictions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActiveSandbox {
-    /// Landlock's version, or why it is off.
+    /// The Landlock ABI version, or why it is off.
     pub landlock: Result<u32, String>,
-    /// The filter of system calls, or why it is off.
+    /// The seccomp filter, or why it is off.
     pub seccomp: Result<(), String>,
-    /// The capabilities that are left, by the kernel's names.
+    /// The retained capabilities, by their kernel names.
     pub capabilities: Vec<&'static str>,
 }
 
-/// The newest version of Landlock that is made use of.
+/// The newest supported Landlock ABI version.
 pub const MAX_LANDLOCK_ABI: u32 = landlock::MAX_ABI;
 
-/// What the flag does where it is not given.
+/// Reason reported if the sandbox is disabled.
 const DISABLED_REASON: &str = "--sandbox=none";
 
 static ACTIVE: OnceLock<ActiveSandbox> = OnceLock::new();
 
-/// Makes sure that nothing that is ever executed has more rights. The first thing to do.
+/// Ensures that no executed program gains privileges. Must be called first.
 pub fn set_no_new_privs() {
-    // Linux has it since 3.5.
+    // Since Linux 3.5.
     rustix::thread::set_no_new_privs(true).ok();
 }
 
-/// What was given up; nothing before anything was.
+/// The active sandbox; `None` before `enter`.
 #[must_use]
 pub fn active() -> Option<&'static ActiveSandbox> {
     ACTIVE.get()
 }
 
-/// Gives up what the flags say, for as long as the process lives. What the error says is for
-/// the command line.
+/// Drops privileges and enters the sandbox, for the lifetime of the process. The error is for the
+/// command line.
 pub fn enter(
     mode: Mode,
     needs: &Requirements,
@@ -109,17 +110,17 @@ pub fn enter(
             ("Landlock", landlock.as_ref().err().cloned()),
             ("seccomp", seccomp.as_ref().err().cloned()),
         ];
-        for (name, why) in missing {
-            if let Some(why) = why {
-                return Err(format!("--sandbox=strict: no {name}: {why}"));
+        for (name, error) in missing {
+            if let Some(error) = error {
+                return Err(format!("--sandbox=strict: no {name}: {error}"));
             }
         }
         if let Ok(version) = landlock
             && version < MAX_LANDLOCK_ABI
         {
             return Err(format!(
-                "--sandbox=strict: this kernel's Landlock has version {version}, and all of it \
-                 takes {MAX_LANDLOCK_ABI}"
+                "--sandbox=strict: the kernel supports Landlock ABI {version}, {MAX_LANDLOCK_ABI} is \
+                 required"
             ));
         }
     }
@@ -130,11 +131,13 @@ pub fn enter(
     }))
 }
 
-/// Landlock first: the filter of system calls forbids what it takes.
+/// Applies Landlock first: the seccomp filter forbids the system calls it needs.
 fn apply(needs: &Requirements, snapshot: &Snapshot) -> (Result<u32, String>, Result<(), String>) {
     if let Some(uri) = &needs.libvirt_library_uri {
-        let why = format!("libvirt's library, which {uri} takes, may start programs and connect");
-        return (Err(why.clone()), Err(why));
+        let reason = format!(
+            "the libvirt library, required for {uri}, may start programs and open connections"
+        );
+        return (Err(reason.clone()), Err(reason));
     }
     (
         apply_landlock(needs, snapshot),
@@ -143,42 +146,43 @@ fn apply(needs: &Requirements, snapshot: &Snapshot) -> (Result<u32, String>, Res
 }
 
 fn apply_landlock(needs: &Requirements, snapshot: &Snapshot) -> Result<u32, String> {
-    // It holds for one thread and those that this one starts.
+    // Landlock applies to the calling thread and threads it starts.
     match thread_count() {
         Ok(1) => {}
-        Ok(many) => return Err(format!("{many} threads are running already")),
+        Ok(count) => return Err(format!("{count} threads are already running")),
         Err(error) => return Err(error.to_string()),
     }
-    // Whoever is inside may not trace who is outside, not even as root.
+    // A restricted process may not trace unrestricted ones, not even as root.
     if !needs.ptrace_flags.is_empty() {
         let flags = needs.ptrace_flags.join(" and ");
         return Err(format!(
-            "it would forbid what {flags} asks for, to look into processes"
+            "incompatible with {flags}, which needs ptrace access to other processes"
         ));
     }
     if snapshot.can_see_other_processes() && !sees_processes_under_landlock(needs, snapshot)? {
         return Err(
-            "procfs is mounted with hidepid, so with Landlock no process would be seen".to_owned(),
+            "procfs is mounted with hidepid: with Landlock no other process would be visible"
+                .to_owned(),
         );
     }
     landlock::restrict(needs)
 }
 
-/// Whether the processes of others are seen by a thread that Landlock holds for.
+/// Whether other users' processes are visible to a thread restricted by Landlock.
 fn sees_processes_under_landlock(
     needs: &Requirements,
     snapshot: &Snapshot,
 ) -> Result<bool, String> {
-    let seen = std::thread::scope(|scope| {
+    let is_visible = std::thread::scope(|scope| {
         let probe =
             scope.spawn(|| landlock::restrict(needs).map(|_| snapshot.can_see_other_processes()));
         probe.join()
     });
-    seen.map_err(|_| "the thread that looks what it costs ended".to_owned())?
+    is_visible.map_err(|_| "probe thread panicked".to_owned())?
 }
 
 impl ActiveSandbox {
-    /// For a label: the version, or `off`.
+    /// Label value: the ABI version, or `off`.
     #[must_use]
     pub fn landlock_label(&self) -> String {
         self.landlock
@@ -186,7 +190,7 @@ impl ActiveSandbox {
             .map_or_else(|_| "off".to_owned(), |version| format!("abi {version}"))
     }
 
-    /// For a label: `on` or `off`.
+    /// Label value: `on` or `off`.
     #[must_use]
     pub fn seccomp_label(&self) -> &'static str {
         if self.seccomp.is_ok() { "on" } else { "off" }

@@ -1,14 +1,14 @@
-//! A filter of system calls: what is on this list fails with `EPERM`.
+//! Seccomp filter with a deny list: system calls on it fail with `EPERM`.
 //!
-//! It lists what is forbidden, not what is allowed. Which calls a C library makes changes
-//! with its version, and a call that is missing in a list of allowed ones takes series away
-//! after an upgrade of the machine; `SystemCallFilter=` in the unit is such a list, kept by
-//! systemd for the machine that it is on. A call that the kernel gets after this was written
-//! is not forbidden here, but Landlock, no new privileges and the capabilities hold for it.
+//! It is a deny list, not an allow list, because the calls a C library makes change with its
+//! version, and a call missing from an allow list loses series after an upgrade of the machine.
+//! `SystemCallFilter=` in the unit is an allow list, maintained by systemd for its machine. Calls
+//! added to the kernel later are not forbidden here, but no-new-privileges, Landlock and the
+//! dropped capabilities apply to them.
 //!
-//! What the filter sees of a call are its numbers, not what its pointers point to. So
-//! `clone3` and `openat2`, whose flags lie in memory, do not exist (`ENOSYS`): callers go on
-//! with `clone` and `openat`, whose flags are seen.
+//! A filter sees the arguments of a call, not memory that they point to. `clone3` and `openat2`
+//! have their flags in memory, so they fail with `ENOSYS`, and callers fall back to `clone` and
+//! `openat`.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use seccompiler::{
 
 use super::Requirements;
 
-/// Answered as if the kernel did not have them.
+/// Calls that fail as if the kernel did not support them.
 const ENOSYS_CALLS: &[c_long] = &[libc::SYS_clone3, libc::SYS_openat2];
 
 /// Start a program.
@@ -34,8 +34,8 @@ const PROGRAMS: &[c_long] = &[
     libc::SYS_vfork,
 ];
 
-/// Look into another process, change it or signal it. Signals to the own threads are among
-/// those with conditions.
+/// Access, modify or signal another process. Signals to the process itself are among the
+/// conditional rules.
 const PROCESSES: &[c_long] = &[
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
@@ -50,7 +50,7 @@ const PROCESSES: &[c_long] = &[
     libc::SYS_rt_tgsigqueueinfo,
 ];
 
-/// Change, make, move or remove files. Opening and removing are among those with conditions.
+/// Modify, create, move or remove files. Opening and removing are among the conditional rules.
 const FILES: &[c_long] = &[
     libc::SYS_truncate,
     libc::SYS_ftruncate,
@@ -102,17 +102,17 @@ const FILES: &[c_long] = &[
     libc::SYS_futimesat,
 ];
 
-/// Remove a file; allowed where the own socket is to be removed.
+/// Remove a file; allowed if there is an own socket to remove.
 const REMOVE: &[c_long] = &[
     libc::SYS_unlinkat,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_unlink,
 ];
 
-/// Listen: all that is listened on is open by now.
+/// Listen: all listeners are already open.
 const LISTENING: &[c_long] = &[libc::SYS_bind, libc::SYS_listen];
 
-/// Mount, and see other mounts.
+/// Mount, and change the mount namespace.
 const MOUNTS: &[c_long] = &[
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -129,7 +129,7 @@ const MOUNTS: &[c_long] = &[
     libc::SYS_unshare,
 ];
 
-/// Become somebody.
+/// Change the user or group.
 const USERS: &[c_long] = &[
     libc::SYS_setuid,
     libc::SYS_setgid,
@@ -143,7 +143,7 @@ const USERS: &[c_long] = &[
     libc::SYS_capset,
 ];
 
-/// Change the machine, or reach parts of the kernel in which faults were found before.
+/// Administer the system, or reach parts of the kernel with a history of vulnerabilities.
 const KERNEL: &[c_long] = &[
     libc::SYS_init_module,
     libc::SYS_finit_module,
@@ -181,19 +181,19 @@ const KERNEL: &[c_long] = &[
     libc::SYS_modify_ldt,
 ];
 
-/// Not in every `libc` there is; the same number everywhere.
+/// Missing in some versions of `libc`; the same number on every architecture.
 const SYS_FCHMODAT2: c_long = 452;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Filters the calls of all threads from now on.
+/// Installs the filter for all threads.
 pub(super) fn install_filter(needs: &Requirements) -> Result<(), String> {
     let failed = |error: BackendError| error.to_string();
-    // Two, as each has one answer for all that is on its list.
-    let missing = compile(unconditional(ENOSYS_CALLS.iter()), libc::ENOSYS).map_err(failed)?;
-    let forbidden = denied_rules(needs).map_err(failed)?;
-    let forbidden = compile(forbidden, libc::EPERM).map_err(failed)?;
-    for program in [missing, forbidden] {
+    // Two filters, because each has one errno for all its calls.
+    let unsupported = compile(unconditional(ENOSYS_CALLS.iter()), libc::ENOSYS).map_err(failed)?;
+    let denied = denied_rules(needs).map_err(failed)?;
+    let denied = compile(denied, libc::EPERM).map_err(failed)?;
+    for program in [unsupported, denied] {
         apply_filter_all_threads(&program).map_err(|error| error.to_string())?;
     }
     Ok(())
@@ -201,9 +201,9 @@ pub(super) fn install_filter(needs: &Requirements) -> Result<(), String> {
 
 fn compile(rules: Rules, errno: libc::c_int) -> Result<BpfProgram, BackendError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-    let answer = SeccompAction::Errno(errno.unsigned_abs());
-    // Calls of another architecture end the process.
-    SeccompFilter::new(rules, SeccompAction::Allow, answer, arch)?.try_into()
+    let on_match = SeccompAction::Errno(errno.unsigned_abs());
+    // Calls of another architecture kill the process.
+    SeccompFilter::new(rules, SeccompAction::Allow, on_match, arch)?.try_into()
 }
 
 fn unconditional<'a>(calls: impl Iterator<Item = &'a c_long>) -> Rules {
@@ -214,18 +214,17 @@ fn unconditional<'a>(calls: impl Iterator<Item = &'a c_long>) -> Rules {
     rules
 }
 
-/// Under the call's own number and, where the kernel lets programs call by those of x32, by
-/// that one, too.
-fn insert(rules: &mut Rules, call: c_long, when: Vec<SeccompRule>) {
+/// Adds rules for the call's number and, if the kernel supports the x32 ABI, for its x32 number.
+fn insert(rules: &mut Rules, call: c_long, conditions: Vec<SeccompRule>) {
     #[cfg(target_arch = "x86_64")]
     rules.insert(X32_SYSCALL_BIT | call, Vec::new());
-    rules.insert(call, when);
+    rules.insert(call, conditions);
 }
 
-/// `__X32_SYSCALL_BIT`. Nothing here calls so.
+/// `__X32_SYSCALL_BIT`. The exporter makes no such calls.
 #[cfg(target_arch = "x86_64")]
 const X32_SYSCALL_BIT: i64 = 0x4000_0000;
-/// Numbers that only x32 has, `execve` among them.
+/// Numbers that only x32 has, including `execve`.
 #[cfg(target_arch = "x86_64")]
 const X32_ONLY: std::ops::Range<i64> = 512..548;
 
@@ -239,45 +238,45 @@ fn denied_rules(needs: &Requirements) -> Result<Rules, BackendError> {
     if needs.own_sockets.is_empty() {
         rules.append(&mut unconditional(REMOVE.iter()));
     }
-    let mut on = |call, when| insert(&mut rules, call, when);
+    let mut deny = |call, conditions| insert(&mut rules, call, conditions);
 
-    // A new process, not a thread.
+    // Creating a process instead of a thread.
     let threads = libc::CLONE_THREAD.unsigned_abs().into();
-    let no_thread = condition(0, SeccompCmpOp::MaskedEq(threads), 0)?;
-    on(libc::SYS_clone, vec![all_of(vec![no_thread])?]);
-    // Anything but reading.
-    on(libc::SYS_openat, open_for_writing(2)?);
+    let is_process = condition(0, SeccompCmpOp::MaskedEq(threads), 0)?;
+    deny(libc::SYS_clone, vec![all_of(vec![is_process])?]);
+    // Opening a file other than for reading.
+    deny(libc::SYS_openat, open_for_writing(2)?);
     #[cfg(target_arch = "x86_64")]
-    on(libc::SYS_open, open_for_writing(1)?);
-    // Any socket but those of the machine itself and of the kernel.
+    deny(libc::SYS_open, open_for_writing(1)?);
+    // Sockets other than Unix and netlink.
     let families = [libc::AF_UNIX, libc::AF_NETLINK].map(|family| {
         let family = family.unsigned_abs().into();
         condition(0, SeccompCmpOp::Ne, family)
     });
     let others = families.into_iter().collect::<Result<_, _>>()?;
-    on(libc::SYS_socket, vec![all_of(others)?]);
-    // A signal to anybody else. The C library ends the process by one to itself.
+    deny(libc::SYS_socket, vec![all_of(others)?]);
+    // Signals to other processes. The C library aborts by signalling its own process.
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let not_own = condition(0, SeccompCmpOp::Ne, own.unsigned_abs().into())?;
-    on(libc::SYS_tgkill, vec![all_of(vec![not_own])?]);
-    // A limit of anybody else, or any new one.
+    deny(libc::SYS_tgkill, vec![all_of(vec![not_own])?]);
+    // Limits of other processes, and setting a limit.
     let others = condition(0, SeccompCmpOp::Ne, 0)?;
     let new = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
     let limits = vec![all_of(vec![others])?, all_of(vec![new])?];
-    on(libc::SYS_prlimit64, limits);
-    // To type into a terminal that somebody else reads.
-    let typing = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| {
-        let is_it = condition(1, SeccompCmpOp::Eq, ioctl_number(request))?;
-        all_of(vec![is_it])
+    deny(libc::SYS_prlimit64, limits);
+    // Injecting input into a terminal.
+    let inject_input = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| {
+        let is_request = condition(1, SeccompCmpOp::Eq, ioctl_number(request))?;
+        all_of(vec![is_request])
     });
-    on(
+    deny(
         libc::SYS_ioctl,
-        typing.into_iter().collect::<Result<_, _>>()?,
+        inject_input.into_iter().collect::<Result<_, _>>()?,
     );
     Ok(rules)
 }
 
-/// Opening for anything but reading, where the flags are this argument.
+/// Rules for opening other than for reading, with the flags in this argument.
 fn open_for_writing(argument: u8) -> Result<Vec<SeccompRule>, BackendError> {
     let flags = [libc::O_WRONLY, libc::O_RDWR, libc::O_CREAT, libc::O_TRUNC];
     let rules = flags.map(|flag| {
@@ -288,7 +287,7 @@ fn open_for_writing(argument: u8) -> Result<Vec<SeccompRule>, BackendError> {
     rules.into_iter().collect()
 }
 
-/// On the lower half of an argument, which is all that the kernel looks at there.
+/// A condition on the lower half of an argument; the kernel ignores the upper half there.
 fn condition(argument: u8, op: SeccompCmpOp, value: u64) -> Result<SeccompCondition, BackendError> {
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, value)
 }
@@ -297,7 +296,7 @@ fn all_of(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, BackendError
     SeccompRule::new(conditions)
 }
 
-/// A C library has it signed, another one not.
+/// The type is signed in one C library and unsigned in another.
 fn ioctl_number(request: libc::Ioctl) -> u64 {
     u64::from(u32::from_ne_bytes(
         request
@@ -313,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_filters_are_small_enough_and_every_call_is_listed_once() {
+    fn filter_is_small_and_calls_are_unique() {
         let rules = denied_rules(&Requirements::default()).unwrap();
         let program = compile(rules, libc::EPERM).unwrap();
         assert!(program.len() < 2048, "{}", program.len());

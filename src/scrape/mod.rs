@@ -1,4 +1,4 @@
-//! Runs the collectors of one scrape, keeping them out of each other's way.
+//! Runs the collectors of a scrape concurrently and isolated from each other.
 
 mod reading;
 mod run;
@@ -42,24 +42,24 @@ metrics! {
     PARTIAL_ERRORS: Gauge = "strata_collector_partial_errors" ["collector"];
 }
 
-/// What every scrape exposes about itself, whatever the collectors.
+/// Descriptions of the metrics about collectors, part of every scrape.
 pub const SCRAPE_METRICS: &[&Desc] = METRICS;
 
-/// The same trouble of the same collector is logged again after this long.
+/// Interval at which a persistent problem of a collector is logged again.
 const LOG_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// What became of a collector in one scrape.
+/// Outcome of a collector in one scrape.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// It saw something, or everything.
+    /// It returned samples.
     Collected,
-    /// There is nothing here for it to see.
+    /// There is nothing to collect on this machine.
     NotFound(Error),
-    /// `node_exporter` has it and this exporter does not yet.
+    /// A collector of `node_exporter` that is not implemented yet.
     Unsupported,
-    /// What it needs should have been there.
+    /// It returned an error.
     Failed(Error),
-    /// It has a bug, which said this.
+    /// It panicked with this message.
     Panicked(String),
     /// It did not return before the deadline.
     TimedOut,
@@ -68,7 +68,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Its name in the label.
+    /// The name in the label.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -83,37 +83,37 @@ impl Outcome {
     }
 }
 
-/// What became of a collector when it was last asked for.
+/// The last run of a collector.
 #[derive(Debug, Clone)]
 pub struct LastRun {
-    /// What became of it.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// How long it ran; for one that still ran, how long until then.
+    /// How long it ran; for a run that is still in progress, how long so far.
     pub duration: Duration,
-    /// How many parts it left out.
+    /// Number of errors that caused parts to be left out.
     pub error_count: usize,
-    /// Why the first of them.
+    /// The first of these errors.
     pub first_error: Option<Error>,
-    /// When that was.
+    /// When it was reported.
     pub at: SystemTime,
 }
 
-/// What one scrape brought.
+/// The result of one scrape.
 #[derive(Debug)]
 pub struct ScrapeResult {
-    /// About the collectors themselves.
+    /// The metrics about the collectors.
     scrape_metrics: Families,
     reports: Vec<(&'static str, Layer, Arc<CollectorReport>)>,
 }
 
 impl ScrapeResult {
-    /// What became of each collector.
+    /// The reports of the collectors.
     pub fn reports(&self) -> impl Iterator<Item = (&'static str, Layer, &CollectorReport)> {
         let reports = self.reports.iter();
         reports.map(|(name, layer, report)| (*name, *layer, &**report))
     }
 
-    /// Everything that was collected, by collector.
+    /// All families, those about the collectors first.
     #[must_use]
     pub fn into_families(self) -> Vec<Arc<Families>> {
         let collected = self
@@ -126,19 +126,19 @@ impl ScrapeResult {
     }
 }
 
-/// The collectors that are enabled, and what they read from.
+/// The enabled collectors and the host state they read.
 #[derive(Debug)]
 pub struct Scraper {
-    machine: Arc<HostState>,
+    host: Arc<HostState>,
     slots: Vec<Arc<CollectorSlot>>,
     workers: Workers,
 }
 
 impl Scraper {
-    /// Makes a scraper of these collectors.
+    /// Creates a scraper of these collectors.
     #[must_use]
     pub fn new(
-        machine: impl Into<Arc<HostState>>,
+        host: impl Into<Arc<HostState>>,
         collectors: impl IntoIterator<Item = (&'static str, Layer, CollectFn)>,
         workers: Workers,
     ) -> Self {
@@ -157,19 +157,19 @@ impl Scraper {
             .collect();
         slots.sort_by_key(|slot| slot.name);
         Self {
-            machine: machine.into(),
+            host: host.into(),
             slots,
             workers,
         }
     }
 
-    /// The names and layers of the collectors, in order.
+    /// The names and layers of the collectors, sorted by name.
     pub fn collectors(&self) -> impl Iterator<Item = (&'static str, Layer)> {
         self.slots.iter().map(|slot| (slot.name, slot.layer))
     }
 
-    /// The names and layers of the collectors, in order, and what became of each when it
-    /// was last asked for, if it ever was.
+    /// The names and layers of the collectors, sorted by name, with the last run of each, if there
+    /// was one.
     pub fn last_runs(&self) -> impl Iterator<Item = (&'static str, Layer, Option<LastRun>)> {
         self.slots.iter().map(|slot| {
             let last = slot.last_run.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,54 +177,54 @@ impl Scraper {
         })
     }
 
-    /// Runs the collectors whose name is `wanted`, for no longer than `limit`.
+    /// Runs the selected collectors for at most `timeout`.
     ///
-    /// A collector that is running already, for another scrape, is not started
-    /// again: both scrapes get what it sees.
+    /// If a collector is already running for another scrape, it is not started again: both scrapes
+    /// share its result.
     pub async fn scrape(&self, selected: &BTreeSet<&str>, timeout: Duration) -> ScrapeResult {
         let deadline = Instant::now() + timeout;
-        let machine = Arc::new(Snapshot::new(Arc::clone(&self.machine), deadline));
-        let latch = WaitGroup::new();
+        let snapshot = Arc::new(Snapshot::new(Arc::clone(&self.host), deadline));
+        let wait_group = WaitGroup::new();
         let slots = self
             .slots
             .iter()
             .filter(|slot| selected.contains(slot.name));
         let runs: Vec<_> = slots
-            .map(|slot| (slot, slot.join_or_start(&machine, &self.workers)))
+            .map(|slot| (slot, slot.join_or_start(&snapshot, &self.workers)))
             .collect();
-        for (_, started) in &runs {
-            if let RunHandle::Pending(run) = started {
-                run.add_waiter(&latch);
+        for (_, handle) in &runs {
+            if let RunHandle::Pending(run) = handle {
+                run.add_waiter(&wait_group);
             }
         }
-        latch.done();
-        // At the deadline, what is there is there.
-        let opened = self.workers.wait_for(latch.wait());
-        drop(time::timeout_at(deadline.into(), opened).await);
+        wait_group.done();
+        // At the deadline the scrape continues with the results so far.
+        let all_done = self.workers.wait_for(wait_group.wait());
+        drop(time::timeout_at(deadline.into(), all_done).await);
 
-        let mut own = Families::default();
+        let mut scrape_metrics = Families::default();
         let mut reports = Vec::with_capacity(runs.len());
-        for (slot, started) in runs {
-            let report = started.report();
+        for (slot, handle) in runs {
+            let report = handle.report();
             slot.log(&report);
             slot.record_last_run(&report);
-            own.add(&DURATION, [slot.name], report.duration);
+            scrape_metrics.add(&DURATION, [slot.name], report.duration);
             let success = matches!(report.outcome, Outcome::Collected);
-            own.add(&SUCCESS, [slot.name], success);
-            own.add(&OUTCOME, [slot.name, report.outcome.name()], true);
+            scrape_metrics.add(&SUCCESS, [slot.name], success);
+            scrape_metrics.add(&OUTCOME, [slot.name, report.outcome.name()], true);
             if success {
-                own.add(&PARTIAL_ERRORS, [slot.name], report.families.errors().0);
+                scrape_metrics.add(&PARTIAL_ERRORS, [slot.name], report.families.errors().0);
             }
             reports.push((slot.name, slot.layer, report));
         }
         ScrapeResult {
-            scrape_metrics: own,
+            scrape_metrics,
             reports,
         }
     }
 }
 
-/// One collector's place in every scrape.
+/// A collector and its state across scrapes.
 struct CollectorSlot {
     name: &'static str,
     layer: Layer,
@@ -235,11 +235,11 @@ struct CollectorSlot {
     log_state: Mutex<LogState>,
 }
 
-/// What a scrape got when it asked for a collector to be run.
+/// A scrape's handle to a collector run.
 enum RunHandle {
     /// A run to wait for.
     Pending(Arc<CollectorRun>),
-    /// A run that nobody should wait for any more.
+    /// A run that exceeded an earlier deadline and must not be waited for.
     Overdue(Arc<CollectorRun>),
 }
 
@@ -265,7 +265,7 @@ impl RunHandle {
 }
 
 impl CollectorSlot {
-    fn join_or_start(self: &Arc<Self>, machine: &Arc<Snapshot>, workers: &Workers) -> RunHandle {
+    fn join_or_start(self: &Arc<Self>, snapshot: &Arc<Snapshot>, workers: &Workers) -> RunHandle {
         let mut current = self
             .current_run
             .lock()
@@ -277,30 +277,30 @@ impl CollectorSlot {
             if run.is_started() {
                 return RunHandle::Overdue(Arc::clone(run));
             }
-            // Every thread was busy for all its time. That is not its fault, and
-            // somebody has to wait for it, or no thread is started for it.
+            // It waited for a worker until its deadline because all workers were busy. Start it
+            // again: workers are only added while a scrape waits for one.
         }
-        let run = Arc::new(CollectorRun::new(machine.deadline()));
+        let run = Arc::new(CollectorRun::new(snapshot.deadline()));
         *current = Some(Arc::clone(&run));
-        let (slot, machine, started) = (Arc::clone(self), Arc::clone(machine), Arc::clone(&run));
+        let (slot, snapshot, started) = (Arc::clone(self), Arc::clone(snapshot), Arc::clone(&run));
         workers.spawn(move || {
             let current = || {
                 slot.current_run
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
             };
-            let is_it = |run: &Arc<CollectorRun>| Arc::ptr_eq(run, &started);
+            let is_this_run = |run: &Arc<CollectorRun>| Arc::ptr_eq(run, &started);
             {
                 let current = current();
-                if !current.as_ref().is_some_and(is_it) {
-                    // It waited for a thread so long that another took its place.
+                if !current.as_ref().is_some_and(is_this_run) {
+                    // It waited for a worker so long that it was replaced.
                     return;
                 }
                 started.mark_started();
             }
-            started.execute(&slot.collect, &machine);
-            // Whoever waits for the result has its own hold on it.
-            current().take_if(|run| is_it(run));
+            started.execute(&slot.collect, &snapshot);
+            // Scrapes that wait for the result have their own reference to it.
+            current().take_if(|run| is_this_run(run));
         });
         RunHandle::Pending(run)
     }
@@ -317,21 +317,17 @@ impl CollectorSlot {
         *self.last_run.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
     }
 
-    /// Logs what became of the collector if that is news.
+    /// Logs the outcome if it changed, or if the problem persists.
     fn log(&self, report: &CollectorReport) {
         let (skipped, reason) = report.families.errors();
         let outcome = report.outcome.name();
-        let trouble = if skipped > 0 {
-            "left parts out"
-        } else {
-            outcome
-        };
+        let problem = if skipped > 0 { "partial" } else { outcome };
         let mut logged = self
             .log_state
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let before = logged.problem;
-        if before == trouble
+        if before == problem
             && logged
                 .logged_at
                 .is_none_or(|at| at.elapsed() < LOG_INTERVAL)
@@ -339,19 +335,19 @@ impl CollectorSlot {
             return;
         }
         *logged = LogState {
-            problem: trouble,
+            problem,
             logged_at: Some(Instant::now()),
         };
         drop(logged);
         let (collector, duration) = (self.name, report.duration);
         match &report.outcome {
             Outcome::Collected => match reason {
-                Some(error) => warn!(collector, skipped, %error, "collector left parts out"),
+                Some(error) => warn!(collector, skipped, %error, "collector returned partial data"),
                 None if matches!(before, "" | "no_data") => debug!(collector, "collected"),
-                None => info!(collector, "collector works again"),
+                None => info!(collector, "collector recovered"),
             },
             Outcome::NotFound(error) => debug!(collector, %error, "nothing to collect"),
-            Outcome::Unsupported => debug!(collector, "collector is not built yet"),
+            Outcome::Unsupported => debug!(collector, "collector not implemented yet"),
             Outcome::Failed(error) => warn!(collector, %error, "collector failed"),
             Outcome::Panicked(panic) => warn!(collector, panic, "collector panicked"),
             Outcome::TimedOut => warn!(collector, ?duration, "collector timed out"),
@@ -359,14 +355,14 @@ impl CollectorSlot {
                 warn!(
                     collector,
                     ?duration,
-                    "collector still runs since an earlier scrape"
+                    "collector still running since an earlier scrape"
                 );
             }
         }
     }
 }
 
-/// What the log says about a collector.
+/// The last logged state of a collector.
 #[derive(Debug, Default)]
 struct LogState {
     problem: &'static str,
@@ -375,7 +371,7 @@ struct LogState {
 
 impl fmt::Debug for CollectorSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slot")
+        f.debug_struct("CollectorSlot")
             .field("name", &self.name)
             .finish_non_exhaustive()
     }

@@ -1,4 +1,4 @@
-//! One run of one collector, which any number of scrapes can wait for.
+//! A collector run shared by concurrent scrapes (single-flight).
 
 use std::{
     any::Any,
@@ -17,14 +17,14 @@ use tokio::sync::Notify;
 use super::Outcome;
 use crate::{collector::CollectFn, error::Error, family::Families, sources::Snapshot};
 
-/// What a collector did with the time it took.
+/// Result of a collector run.
 #[derive(Debug)]
 pub struct CollectorReport {
-    /// What became of it.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// How long it ran; for one that still runs, how long so far.
+    /// How long it ran; for a run that is still in progress, how long so far.
     pub duration: Duration,
-    /// What it saw. Empty unless it succeeded.
+    /// Its samples. Empty unless it succeeded.
     pub families: Arc<Families>,
 }
 
@@ -38,12 +38,12 @@ impl CollectorReport {
     }
 }
 
-/// A run that was started.
+/// A run in progress or completed.
 pub(super) struct CollectorRun {
     pub started: Instant,
-    /// When the scrape that started it gave up waiting.
+    /// The deadline of the scrape that started it.
     pub deadline: Instant,
-    /// Whether a thread has taken it up.
+    /// Whether a worker has started it.
     is_started: AtomicBool,
     state: Mutex<RunState>,
 }
@@ -63,18 +63,18 @@ impl CollectorRun {
         }
     }
 
-    /// Whether it should have returned by now. A read that hangs in the kernel
-    /// cannot be cancelled, only kept from piling up.
+    /// Whether it exceeded its deadline. A read that is blocked in the kernel cannot be cancelled;
+    /// no further run is started meanwhile, so that blocked threads do not accumulate.
     pub(super) fn is_overdue(&self) -> bool {
         self.report().is_none() && self.deadline <= Instant::now()
     }
 
-    /// A thread takes it up.
+    /// Records that a worker started it.
     pub(super) fn mark_started(&self) {
         self.is_started.store(true, Ordering::SeqCst);
     }
 
-    /// Whether a thread has taken it up, and it is not only waiting for one.
+    /// Whether a worker has started it; otherwise it is still queued.
     pub(super) fn is_started(&self) -> bool {
         self.is_started.load(Ordering::SeqCst)
     }
@@ -86,15 +86,15 @@ impl CollectorRun {
         }
     }
 
-    /// Lets a latch wait for this run too.
+    /// Adds a wait group that is notified when this run is done.
     pub(super) fn add_waiter(&self, wait_group: &Arc<WaitGroup>) {
-        if let RunState::Running(latches) = &mut *self.lock() {
+        if let RunState::Running(wait_groups) = &mut *self.lock() {
             wait_group.pending.fetch_add(1, Ordering::SeqCst);
-            latches.push(Arc::clone(wait_group));
+            wait_groups.push(Arc::clone(wait_group));
         }
     }
 
-    /// Runs the collector to its end, on a thread where that may take long.
+    /// Runs the collector. May block for long.
     pub(super) fn execute(&self, collect: &CollectFn, snapshot: &Snapshot) {
         let started = Instant::now();
         let collected = catch_panic(|| collect(snapshot));
@@ -109,9 +109,9 @@ impl CollectorRun {
             Err(panic) => CollectorReport::without_result(Outcome::Panicked(panic), duration),
         };
         let done = RunState::Done(Arc::new(report));
-        if let RunState::Running(latches) = mem::replace(&mut *self.lock(), done) {
-            for latch in latches {
-                latch.done();
+        if let RunState::Running(wait_groups) = mem::replace(&mut *self.lock(), done) {
+            for wait_group in wait_groups {
+                wait_group.done();
             }
         }
     }
@@ -132,31 +132,31 @@ impl From<Error> for Outcome {
 }
 
 thread_local! {
-    /// Set while a panic is caught, to what it said and where.
+    /// `Some` while panics are caught; then the message and location of the panic.
     static CAUGHT_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Runs code that may panic; the error is what the panic said and where.
+/// Runs code that may panic; the error is the message and location of the panic.
 pub(super) fn catch_panic<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     CAUGHT_PANIC.set(Some(String::new()));
-    // What the code holds is either made anew for each scrape or behind locks that
-    // bear being poisoned.
+    // State captured by the code is either created per scrape or behind locks that tolerate
+    // poisoning.
     let result = panic::catch_unwind(AssertUnwindSafe(code));
-    let said = CAUGHT_PANIC.take().unwrap_or_default();
-    result.map_err(|_| said)
+    let message = CAUGHT_PANIC.take().unwrap_or_default();
+    result.map_err(|_| message)
 }
 
-/// Keeps the panics that [`catch`] catches off standard error, where they would
-/// stand again with every scrape. Other panics are printed as ever.
+/// Suppresses the default message of panics that `catch_panic` catches, which would be repeated
+/// in every scrape. Other panics are printed as usual.
 pub fn install_panic_hook() {
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         let caught = CAUGHT_PANIC.with_borrow_mut(|caught| match caught {
-            Some(said) => {
-                let place = panic.location().map(ToString::to_string);
-                *said = format!(
+            Some(message) => {
+                let location = panic.location().map(ToString::to_string);
+                *message = format!(
                     "{}: {}",
-                    place.unwrap_or_default(),
+                    location.unwrap_or_default(),
                     panic_message(panic.payload())
                 );
                 true
@@ -172,11 +172,11 @@ pub fn install_panic_hook() {
 fn panic_message(payload: &dyn Any) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without a message")
+        .unwrap_or("panic without a message")
 }
 
-/// Opens when all the runs it waits for are done, so that a scrape of fifty
-/// collectors is woken once and not fifty times.
+/// Notified when all added runs are done, so that a scrape of fifty collectors is woken once
+/// instead of fifty times.
 #[derive(Debug)]
 pub(super) struct WaitGroup {
     pending: AtomicUsize,
@@ -184,7 +184,7 @@ pub(super) struct WaitGroup {
 }
 
 impl WaitGroup {
-    /// Held by whoever sets it up, until [`release`](Self::release)d.
+    /// Held by its creator until the first call of [`done`](Self::done).
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             pending: AtomicUsize::new(1),

@@ -1,10 +1,9 @@
-//! The threads that blocking work runs on.
+//! Thread pool for blocking work.
 //!
-//! Two do all the work of an ordinary scrape: a collector takes less time than
-//! waking a thread of its own. A thread that hangs in the kernel cannot be
-//! cancelled, so when all of them are busy for longer than a moment another is
-//! started. Each hung piece of work so costs one thread, once, and no thread waits
-//! in a loop.
+//! Two threads do all the work of an ordinary scrape: a collector takes less time than waking a
+//! thread of its own. A thread that is blocked in the kernel cannot be cancelled, so another is
+//! started when all are busy for longer than a short timeout. Each blocked job therefore costs one
+//! thread, once, and no thread polls.
 
 use std::{
     collections::VecDeque,
@@ -19,19 +18,19 @@ use std::{
 use tokio::{sync::oneshot, time};
 use tracing::error;
 
-/// How many threads stay.
+/// Number of threads that are never stopped.
 const CORE_THREADS: usize = 2;
-/// More than the collectors there are, each of which can hang once.
+/// More than the number of collectors, each of which can block at most one thread.
 const MAX_THREADS: usize = 256;
-/// Enough for the deepest collector, and little of it is ever touched.
+/// Enough for the deepest collector; most of it is never touched.
 const STACK_SIZE: usize = 512 << 10;
 
-/// How long work may wait for a thread while none is taken.
+/// How long jobs may be queued while none is started.
 const STALL_TIMEOUT: Duration = Duration::from_millis(25);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A handful of threads; see the module's documentation.
+/// The thread pool.
 #[derive(Clone, Default)]
 pub struct Workers {
     shared: Arc<WorkersShared>,
@@ -46,30 +45,29 @@ struct WorkersShared {
 #[derive(Default)]
 struct WorkersState {
     queue: VecDeque<Job>,
-    /// How many jobs were taken from the queue so far.
+    /// Number of jobs started since the pool was created.
     jobs_started: u64,
-    /// What `taken` was when somebody last asked whether work is waiting too long.
+    /// `jobs_started` at the last check for a stall.
     jobs_started_at_last_check: u64,
     threads: usize,
     idle: usize,
 }
 
 impl Workers {
-    /// Runs a job and waits for what it gives; `None` if it panicked. It goes before
-    /// what is waiting for a thread, for somebody waits for it who has a deadline.
+    /// Runs a job and waits for its result; `None` if it panicked. The job is queued before others
+    /// because a client with a deadline waits for it.
     pub async fn call<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let (give, given) = oneshot::channel();
-        // Whoever called may have gone.
-        let job = Box::new(move || drop(give.send(job())));
+        let (sender, receiver) = oneshot::channel();
+        // The caller may have been cancelled.
+        let job = Box::new(move || drop(sender.send(job())));
         self.enqueue(|queue| queue.push_front(job));
-        self.wait_for(given).await.ok()
+        self.wait_for(receiver).await.ok()
     }
 
-    /// Waits for something that jobs will bring about, and sees to it that they are
-    /// not held up by others that hang.
+    /// Waits for the result of jobs, and starts another thread if they are delayed by blocked ones.
     pub async fn wait_for<F: Future>(&self, result: F) -> F::Output {
         let mut result = pin!(result);
         loop {
@@ -80,7 +78,7 @@ impl Workers {
         }
     }
 
-    /// Runs a job soon.
+    /// Queues a job.
     pub fn spawn(&self, job: impl FnOnce() + Send + 'static) {
         self.enqueue(|queue| queue.push_back(Box::new(job)));
     }
@@ -96,8 +94,7 @@ impl Workers {
         }
     }
 
-    /// Starts another thread if work is waiting and none was taken since this was
-    /// last called.
+    /// Starts another thread if jobs are queued and none was started since the last call.
     fn grow_if_stalled(&self) {
         let mut state = self.shared.lock();
         let stuck = !state.queue.is_empty()
@@ -109,7 +106,7 @@ impl Workers {
         }
     }
 
-    /// How many threads there are.
+    /// Current number of threads.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.shared.lock().threads
@@ -123,7 +120,7 @@ impl Workers {
             .spawn(move || shared.run_worker());
         match started {
             Ok(_) => state.threads += 1,
-            // The work stays in the queue for the threads there are.
+            // The job stays queued for the existing threads.
             Err(error) => log_spawn_error(&error),
         }
     }
@@ -138,14 +135,14 @@ impl WorkersShared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A thread's life.
+    /// The main loop of a thread.
     fn run_worker(&self) {
         let mut state = self.lock();
         loop {
             if let Some(job) = state.queue.pop_front() {
                 state.jobs_started += 1;
                 drop(state);
-                // A job that panics has its own ways to say so; the thread goes on.
+                // A panicking job reports that itself; the thread continues.
                 drop(panic::catch_unwind(AssertUnwindSafe(job)));
                 state = self.lock();
             } else if state.threads > CORE_THREADS {
@@ -175,22 +172,22 @@ mod tests {
     use std::sync::mpsc;
 
     #[test]
-    fn work_that_hangs_costs_a_thread_each_and_holds_up_nothing() {
+    fn blocked_jobs_cost_one_thread_each() {
         let workers = Workers::default();
-        let (release, hang) = mpsc::channel::<()>();
-        let hang = Arc::new(Mutex::new(hang));
+        let (release, blocked) = mpsc::channel::<()>();
+        let blocked = Arc::new(Mutex::new(blocked));
         for _ in 0..4 {
-            let hang = Arc::clone(&hang);
-            workers.spawn(move || assert!(hang.lock().unwrap().recv().is_err()));
+            let blocked = Arc::clone(&blocked);
+            workers.spawn(move || assert!(blocked.lock().unwrap().recv().is_err()));
         }
-        let (done, answer) = mpsc::channel();
+        let (done, result) = mpsc::channel();
         workers.spawn(move || done.send(7).unwrap());
-        // Each call may notice only that work was taken since the call before.
+        // Each call detects a stall only if no job was started since the previous call.
         for _ in 0..10 {
             workers.grow_if_stalled();
             thread::sleep(Duration::from_millis(20));
         }
-        assert_eq!(answer.try_recv(), Ok(7));
+        assert_eq!(result.try_recv(), Ok(7));
         assert_eq!(
             workers.threads(),
             5 - 1 + usize::from(workers.threads() == 5)
@@ -199,26 +196,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_panics_costs_no_thread() {
+    async fn panicking_job_does_not_stop_its_thread() {
         let workers = Workers::default();
-        let panics = || assert_eq!(1, 2, "this panic is meant to be");
+        let panics = || assert_eq!(1, 2, "intended panic");
         assert_eq!(workers.call(panics).await, None);
         assert_eq!(workers.call(|| 3).await, Some(3));
         assert!(workers.threads() <= CORE_THREADS);
     }
 
     #[test]
-    fn an_ordinary_scrape_needs_no_more_than_the_threads_that_stay() {
+    fn ordinary_load_does_not_start_more_threads() {
         let workers = Workers::default();
-        let (done, answer) = mpsc::channel();
+        let (done, result) = mpsc::channel();
         for n in 0..100 {
             let done = done.clone();
             workers.spawn(move || done.send(n).unwrap());
         }
-        let mut answers: Vec<i32> = (0..100).map(|_| answer.recv().unwrap()).collect();
-        answers.sort_unstable();
-        assert_eq!(answers, (0..100).collect::<Vec<_>>());
-        // One is enough if it is quick.
+        let mut results: Vec<i32> = (0..100).map(|_| result.recv().unwrap()).collect();
+        results.sort_unstable();
+        assert_eq!(results, (0..100).collect::<Vec<_>>());
+        // One thread may be enough.
         assert!(workers.threads() <= CORE_THREADS);
     }
 }

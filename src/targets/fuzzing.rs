@@ -1,4 +1,4 @@
-//! Foreign bytes for files of targets: see [`crate::fuzzing`].
+//! Fuzz target for targets files: see [`crate::fuzzing`].
 
 use super::{
     document::Format,
@@ -6,8 +6,8 @@ use super::{
     target_group::{TargetLabel, TargetLabels, escape_control},
 };
 
-/// A file in one of the formats that is changed and changed back; says how many targets
-/// are in it.
+/// Parses a file in one of the formats, adds a target and removes it again; returns the number of
+/// targets in the file.
 pub(crate) fn file(bytes: &[u8], is_json: bool) -> usize {
     let format = if is_json { Format::Json } else { Format::Yaml };
     let Ok(text) = String::from_utf8(bytes.to_vec()) else {
@@ -41,12 +41,12 @@ pub(crate) fn file(bytes: &[u8], is_json: bool) -> usize {
     let mut edit = Edit::new(&document.groups);
     assert!(edit.add(address, &labels, false).is_ok());
     let Ok(written) = document.write(&edit.groups) else {
-        // Said so, and nothing was changed.
+        // Rejected with an error; nothing was changed.
         return before.len();
     };
-    // What it says now is what it said and the new one, in whatever order.
+    // The targets are now those of before and the new one, in any order.
     let read = format.read(written.text);
-    assert!(read.is_ok(), "what was written cannot be read: {read:?}");
+    assert!(read.is_ok(), "the written file cannot be parsed: {read:?}");
     let Ok(document) = read else {
         return before.len();
     };
@@ -54,9 +54,9 @@ pub(crate) fn file(bytes: &[u8], is_json: bool) -> usize {
     let added = after.iter().position(|(target, _)| target == address);
     let added = added.map(|at| after.remove(at));
     let is_there = added.is_some_and(|(_, added)| added.have_same_labels(&labels));
-    assert!(is_there, "what was added is not there");
-    assert!(after == before, "others are not what they were");
-    // And away with it again: groups without targets go, too.
+    assert!(is_there, "the added target is missing");
+    assert!(after == before, "other targets changed");
+    // Remove it again: groups without targets are removed, too.
     let mut edit = Edit::new(&document.groups);
     edit.remove(|_, target| target == address);
     if let Ok(written) = document.write(&edit.groups) {

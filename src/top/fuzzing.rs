@@ -1,4 +1,4 @@
-//! Foreign bytes for who asks an exporter: see [`crate::fuzzing`].
+//! Fuzz targets for the client of `top`: see [`crate::fuzzing`].
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,10 @@ use tokio::{
 use super::{Client, TopApp, http_config, view};
 use std::path::Path;
 
-/// Whoever plays the exporter says all it has to say at once and goes.
+/// Limit for one run: the fake exporter sends its response at once and closes.
 const AT_MOST: Duration = Duration::from_secs(4);
 
-/// What an exporter answers, head and body, whatever it is asked; says whether it is an
-/// answer.
+/// Sends the input, a head and a body, as the response to every request; returns 1 if it is valid.
 pub(crate) fn answers(bytes: &[u8], socket: &Path) -> usize {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -39,7 +38,7 @@ pub(crate) fn answers(bytes: &[u8], socket: &Path) -> usize {
         let said = client.ask().await;
         assert!(
             began.elapsed() < AT_MOST,
-            "somebody waits for what never comes"
+            "the request did not end before its timeout"
         );
         exporter.abort();
         Some(said)
@@ -50,11 +49,17 @@ pub(crate) fn answers(bytes: &[u8], socket: &Path) -> usize {
         Ok(said) => {
             let text = view::render_text(said);
             let is_safe = |c: char| c == '\n' || !c.is_control();
-            assert!(text.chars().all(is_safe), "it steers the terminal");
+            assert!(
+                text.chars().all(is_safe),
+                "output contains control characters"
+            );
         }
         Err(reason) => {
-            assert!(!reason.contains(char::is_control), "it steers the terminal");
-            assert!(reason.len() < 4096, "a reason is for a line");
+            assert!(
+                !reason.contains(char::is_control),
+                "output contains control characters"
+            );
+            assert!(reason.len() < 4096, "the error is too long for a line");
         }
     }
     let mut top = TopApp::default();
@@ -66,7 +71,7 @@ pub(crate) fn answers(bytes: &[u8], socket: &Path) -> usize {
     is_answer.into()
 }
 
-/// Reads a request, and says what there is to say.
+/// Reads a request and sends the response.
 async fn serve(mut stream: UnixStream, answer: Vec<u8>) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
@@ -79,7 +84,7 @@ async fn serve(mut stream: UnixStream, answer: Vec<u8>) {
     while matches!(stream.read_buf(&mut request).await, Ok(1..)) {}
 }
 
-/// The file of `--http.config.file`; says how much it sets.
+/// Parses a file for `--http.config.file`; returns the number of settings.
 pub(crate) fn settings(bytes: &[u8]) -> usize {
     match http_config::parse(bytes, Path::new("/etc/strata")) {
         Ok(config) => {
@@ -91,7 +96,7 @@ pub(crate) fn settings(bytes: &[u8]) -> usize {
             ];
             said.into_iter().filter(|it| *it).count()
         }
-        // It goes to a line.
+        // The error is printed in one line.
         Err(wrong) => {
             let said = wrong.to_string();
             assert!(!said.contains('\n') && said.len() <= 8 * bytes.len() + 2000);

@@ -338,7 +338,7 @@ mod tests {
             ),
             (
                 "tls_config: {min_version: TLS10}",
-                "1:27: TLS10 is not offered",
+                "1:27: TLS10 is not supported",
             ),
             (
                 "tls_config: {min_version: TLS13, max_version: TLS12}",
@@ -395,7 +395,7 @@ mod tests {
             ),
             (
                 "username: 'a:b'",
-                "1:24: what stands here is a name with a colon, which cannot be sent".to_owned(),
+                "1:24: inline value is a name with a colon, which cannot be sent".to_owned(),
             ),
         ] {
             assert_eq!(header(text), Err(said), "{text}");

@@ -472,7 +472,7 @@ fn invalid_requests_get_json_errors() {
         (
             "/api/v1/host/history?window=745h",
             400,
-            "window is not from 1s to 744h: \"745h\"",
+            "window must be between 1s and 744h: \"745h\"",
         ),
         (
             "/api/v1/host/points?last=0",

@@ -278,7 +278,7 @@ fn sizes_and_durations_have_units_and_errors_list_them() {
             "--history.max-bytes=1X",
             "MB, GB (powers of 1000) or KiB, MiB, GiB",
         ),
-        ("--history.max-bytes=1kB", "less than 64KiB"),
+        ("--history.max-bytes=1kB", "must be at least 64KiB"),
         ("--history.interval=5", "a unit (ns, us, ms, s, m or h)"),
         ("--cgroup.grace=5 minutes", "a unit (ns, us, ms, s, m or h)"),
     ] {

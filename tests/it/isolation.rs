@@ -397,7 +397,7 @@ async fn failure_is_logged_when_it_starts_and_ends() {
     for (what, times) in [
         ("collector failed", 2),
         ("it did not answer in time", 2),
-        ("collector works again", 2),
+        ("collector recovered", 2),
         ("collector panicked", 1),
     ] {
         assert_eq!(said.matches(what).count(), times, "{what} in {said}");

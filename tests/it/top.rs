@@ -436,7 +436,7 @@ fn settings_errors_name_their_position_before_connecting() {
         ),
         (
             "tls_config: {cert_file: own.crt, key_file: web.key}",
-            format!("{file}:1:44: {there}/web.key: is not the key of the certificate"),
+            format!("{file}:1:44: {there}/web.key: does not match the certificate"),
         ),
         (
             "basic_auth: {username: me, password_file: /dev/zero}",

@@ -828,7 +828,7 @@ fn changed_file_is_reloaded_unless_invalid() {
         ("", "TLS cannot be turned off"),
         (off.as_str(), "TLS cannot be turned off"),
         (no_key.as_str(), "no.key: No such file"),
-        (other_key.as_str(), "is not the key of the certificate"),
+        (other_key.as_str(), "does not match the certificate"),
     ] {
         let logged = server.program.log().len();
         server.change(wrong);

@@ -1,15 +1,14 @@
 #!/bin/bash
-# Builds the cgroup v2 machine that run.sh boots: Debian with systemd, Docker and
-# Debian's node_exporter, as a kernel, an initial ram disk and an image of its root
-# file system.
+# Builds the cgroup v2 virtual machine that run.sh boots: Debian with systemd, Docker and Debian's
+# node_exporter, as a kernel, an initial RAM disk and a root file system image.
 #
-# Needs root. Installs what it lacks with apt, and takes some minutes. What is built
-# is kept in $STRATA_MACHINE_DIR (default: target/machine) until this script changes.
+# Requires root. Installs missing tools with apt and takes some minutes. The result is cached in
+# $STRATA_MACHINE_DIR (default: target/machine) until this script changes.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${STRATA_MACHINE_DIR:-$here/../../target/machine}
-# Where packages come from, if not from where debootstrap takes them.
+# Package mirror, if not debootstrap's default.
 mirror=${STRATA_MACHINE_MIRROR-}
 suite=bookworm
 packages=(
@@ -24,8 +23,8 @@ die() {
     exit 1
 }
 
-# Installs the packages of those commands that are not there.
-need() {
+# Installs the packages of missing commands.
+install_missing_tools() {
     local missing=()
     command -v debootstrap >/dev/null || missing+=(debootstrap)
     command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86)
@@ -35,13 +34,13 @@ need() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
 }
 
-# Sets up a fresh root file system to run /task/run.sh and switch off.
+# Configures a fresh root file system to run /task/run.sh and power off.
 configure() {
     local root=$1
 
     echo strata >"$root/etc/hostname"
     printf '127.0.0.1 localhost\n127.0.1.1 strata\n' >"$root/etc/hosts"
-    # The same machine at each boot, and no questions at the first one.
+    # The same machine ID at each boot, and no first-boot prompts.
     echo 00000000000000000000000000000001 >"$root/etc/machine-id"
     sed -i 's/^root:[^:]*:/root::/' "$root/etc/shadow"
 
@@ -54,8 +53,8 @@ configure() {
 
     cat >"$root/etc/systemd/system/task.service" <<-'END'
 		[Unit]
-		Description=The task this machine was booted for
-		# Not "starting" any more by then.
+		Description=Task of this virtual machine
+		# After startup: system state "running".
 		After=multi-user.target docker.service
 		[Service]
 		Type=exec
@@ -90,7 +89,7 @@ configure() {
 
 build() {
     local root=$cache/root
-    # What an earlier run left half done, perhaps with its mounts.
+    # Remains of an interrupted run, possibly with its mounts.
     if [[ -d $root ]]; then
         umount -R "$root/proc" "$root/sys" "$root/dev" 2>/dev/null || true
         rm -rf --one-file-system "$root"
@@ -117,6 +116,6 @@ checksum=$(sha256sum <"${BASH_SOURCE[0]}")
 if [[ -f $cache/stamp && $(<"$cache/stamp") == "$checksum" ]]; then
     exit 0
 fi
-need
+install_missing_tools
 build
 echo "$checksum" >"$cache/stamp"

@@ -4,11 +4,9 @@
 #     capture.sh ROOT
 #     cargo xtask fixtures pack MACHINE ROOT    # in the repository: writes MACHINE.ttar
 #
-# Makes ROOT/{proc,sys,root,udev}, with the attributes' values as regular files and
-# symbolic links as such where they stay inside. What would tell whose machine it is
-# (MAC and IP addresses, UUIDs, serial numbers, names of processes) is replaced, and
-# mounts where people mount things of their own are left out. Look at the result all
-# the same before it is committed.
+# Creates ROOT/{proc,sys,root,udev}, with attributes as regular files and symbolic links as links if their
+# target is inside. Identifying data (MAC and IP addresses, UUIDs, serial numbers, process names) is replaced,
+# and mounts of user data are left out. Review the result before committing it.
 set -euo pipefail
 shopt -s nullglob extglob
 
@@ -19,16 +17,16 @@ shopt -s nullglob extglob
 mkdir -p "$1"
 out=$(realpath "$1")
 
-# No file of the kernel's gets longer in a fixture.
+# Longer kernel files are truncated in the fixture.
 max_lines=400
 
-# copy FILE DEST: a file's value, unless the kernel has none. No command is started
-# for a file: in an emulated machine each takes longer than all the rest.
+# copy FILE DEST: copies a file, unless the kernel returns no value. No command is started per file: in an
+# emulated machine that would take longer than everything else.
 copy() {
     local lines
     [[ -f $1 && -r $1 ]] || return 0
     mapfile -n "$max_lines" lines 2>/dev/null <"$1" || return 0
-    # Empty, or not to be read?
+    # Empty, or an error?
     if ((${#lines[@]} == 0)); then
         cat "$1" >/dev/null 2>&1 || return 0
     fi
@@ -36,8 +34,7 @@ copy() {
     (IFS=; printf '%s' "${lines[*]}" >"$2")
 }
 
-# link PATH: the links on the way to a path below /sys, and what they lead to.
-# Sets $real to the path without links.
+# link PATH: copies the symbolic links in a path below /sys. Sets $real to the path without links.
 link() {
     local path=/sys part rest=${1#/sys/}
     while [[ -n $rest ]]; do
@@ -54,7 +51,7 @@ link() {
     real=$path
 }
 
-# attributes DIRECTORY PATTERN...: those files of a directory below /sys.
+# attributes DIRECTORY PATTERN...: copies the matching files of a directory below /sys.
 attributes() {
     local directory=$1 pattern file real
     shift
@@ -85,7 +82,7 @@ proc() {
     for file in "${files[@]}"; do
         copy "/proc/$file" "$out/proc/$file"
     done
-    # Few processes, the first of them with threads.
+    # A few processes, the first of them with threads.
     for pid in 1 2 $$; do
         copy "/proc/$pid/stat" "$out/proc/$pid/stat"
         for file in "/proc/$pid/task/"*; do
@@ -166,11 +163,11 @@ other() {
     done
 }
 
-# Puts neutral values where whose machine it is could be read.
+# Replaces identifying data by neutral values.
 scrub() {
     local files file n=0 value id
     mapfile -t files < <(find "$out" -type f)
-    # Numbers that are one machine's own, the same one everywhere alike.
+    # Unique identifiers: equal values are replaced by the same value everywhere.
     local mac='[0-9a-f]{2}(:[0-9a-f]{2}){5}'
     local uuid='[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}'
     while read -r value; do
@@ -181,8 +178,8 @@ scrub() {
         esac
         sed -i "s/$value/$id/g" "${files[@]}"
     done < <(grep -hoE "$mac|$uuid" "${files[@]}" | sort -u)
-    # Numbers of interfaces that are not this machine's: netlink's answers would be taken
-    # for the fixture's where the test runs on the machine that was captured.
+    # Change interface indexes, because netlink's responses would match the fixture if the test runs on the
+    # captured machine.
     while read -r file; do
         value=$(<"$file")
         ((value <= 1)) || echo $((value + 100)) >"$file"
@@ -193,7 +190,7 @@ scrub() {
     done
     [[ -d $out/udev ]] && find "$out/udev" -type f \
         -exec sed -i -E '/SERIAL|WWN|DISKSEQ|by-(id|uuid|partuuid|diskseq)/d' {} +
-    # Addresses: in hexadecimal where sockets are listed, else as ever.
+    # Addresses: hexadecimal in socket lists, otherwise dotted.
     sed -i -E 's/\b[0-9A-F]{8}:([0-9A-F]{4})\b/0100007F:\1/g' "$out"/proc/net/udp
     [[ -f $out/proc/net/udp6 ]] && sed -i -E \
         's/\b[0-9A-F]{32}:([0-9A-F]{4})\b/00000000000000000000000001000000:\1/g' \

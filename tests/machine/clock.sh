@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs in the machine, beside ./strata_exporter, when all else is done: sets the clock back
-# by a day while it is scraped, and then right again, for tests/v2_machine/clock.rs to look
-# at. A container runs since compare.sh.
+# Runs in the virtual machine, next to ./strata_exporter, after the other scripts: sets the clock back by a
+# day while the exporter is scraped, and forward again. tests/system/v2_machine/clock.rs checks the results.
+# The container of compare.sh is still running.
 set -eu
 
 port=9107
@@ -18,21 +18,21 @@ scrape() {
     timeout 60 busybox wget -q -O "$out/$1" "http://127.0.0.1:$port/metrics"
 }
 
-# hundredths: seconds since boot, which nobody sets.
+# hundredths: time since boot in hundredths of a second, which setting the clock does not change.
 hundredths() {
     read -r up _ </proc/uptime
     echo "${up%.*}${up#*.}"
 }
 
-# timed FILE NAME: how many milliseconds that took.
+# timed FILE NAME: scrapes and records the duration in milliseconds.
 timed() {
     before=$(hundredths)
     scrape "$1"
     echo "$2 $((($(hundredths) - before) * 10))" >>$out/figures
 }
 
-# rest NAME: what it uses when it has nothing to do.
-rest() {
+# record_idle NAME: records the resources used while idle.
+record_idle() {
     sleep 1
     set -- "$1" /proc/$exporter/fd/*
     echo "$1-fds $(($# - 1))" >>$out/figures
@@ -41,9 +41,9 @@ rest() {
     wc -l <$out/log | sed "s/^/$1-lines /" >>$out/figures
 }
 
-# set_clock SECONDS: by so many.
+# set_clock SECONDS: changes the clock by this many seconds.
 set_clock() {
-    busybox date -s "@$(($(date +%s) + $1))" >/dev/null || die "the clock cannot be set"
+    busybox date -s "@$(($(date +%s) + $1))" >/dev/null || die "cannot set the clock"
 }
 
 ./strata_exporter --web.listen-address=127.0.0.1:$port --collector.disable-defaults \
@@ -56,19 +56,19 @@ for _ in $(seq 60); do
     if scrape before.prom 2>/dev/null && grep -q '^container_cpu_usage_percent_max{.*name=' $out/before.prom; then
         break
     fi
-    kill -0 $exporter || die "the exporter ended"
+    kill -0 $exporter || die "the exporter exited"
     sleep 1
 done
 scrape before.prom
-rest well
+record_idle well
 set_clock -86400
 timed back.prom first
 for _ in $(seq 8); do
     scrape back.prom
 done
 timed back.prom tenth
-rest ten
-# In a row, on one connection.
+record_idle ten
+# Pipelined on one connection.
 {
     for _ in $(seq 89); do
         printf 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'
@@ -78,7 +78,7 @@ rest ten
 echo "answers $(grep -c '^HTTP/1.1 200 ' $out/row)" >>$out/figures
 rm $out/row
 scrape back.prom
-rest all
+record_idle all
 set_clock 86400
 scrape after.prom
 kill $exporter

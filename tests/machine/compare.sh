@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs in the machine, beside ./strata_exporter: scrapes it and Debian's node_exporter
-# in turns, with the flags of ./flags, as root and as nobody, for tests/v2_machine
-# to compare. Then has systemd start it at the first request.
+# Runs in the virtual machine, next to ./strata_exporter: alternately scrapes it and Debian's node_exporter
+# with the flags in ./flags, as root and as nobody, for tests/system/v2_machine to compare. Then tests systemd
+# socket activation.
 set -eu
 
 die() {
@@ -14,7 +14,7 @@ scrape() {
     timeout 60 busybox wget -q -O "out/$2" "http://127.0.0.1:$1/metrics"
 }
 
-# await PORT PROCESS: until it answers there.
+# await PORT PROCESS: waits until the exporter responds.
 await() {
     while kill -0 "$2"; do
         if busybox wget -q -O /dev/null "http://127.0.0.1:$1/metrics" 2>/dev/null; then
@@ -22,12 +22,12 @@ await() {
         fi
         sleep 1
     done
-    die "nobody will answer at port $1"
+    die "exporter on port $1 exited"
 }
 
-# turns USER ANCHOR-PORT PORT: what differs in every round differs; what does not was
-# only late.
-turns() {
+# alternate USER ANCHOR-PORT PORT: scrapes three rounds. A difference in all rounds is real; one in a single
+# round may be due to timing.
+alternate() {
     for round in 1 2 3; do
         scrape "$2" "$1-before-$round.prom"
         scrape "$3" "$1-ours-$round.prom"
@@ -35,13 +35,13 @@ turns() {
     done
 }
 
-# Something to see: a container, a login session, a unit that failed.
+# Create what collectors report: a container, a login session, a failed unit.
 tar c -C / bin/busybox | docker import - bb >out/image
 docker run -d --rm bb /bin/busybox sleep 3600 >out/container
 systemd-run --quiet --property=PAMName=login --uid=root sleep 3600
 systemd-run --quiet --unit=broken.service false || true
 
-# Debian's own file of arguments is not read: it belongs to the unit.
+# Debian's arguments file is not used: it belongs to the unit.
 as_nobody="setpriv --reuid=nobody --regid=nogroup --clear-groups"
 xargs prometheus-node-exporter --web.listen-address=127.0.0.1:9101 \
     <flags >out/anchor.log 2>&1 &
@@ -60,24 +60,24 @@ await 9101 "$anchor"
 await 9100 "$ours"
 await 9103 "$nobody_anchor"
 await 9102 "$nobody_ours"
-turns root 9101 9100
-turns nobody 9103 9102
+alternate root 9101 9100
+alternate nobody 9103 9102
 
-# Three turns and one to begin with were scraped already.
+# Three rounds and one initial scrape were made already.
 for _ in $(seq 26); do
     scrape 9100 last.prom
 done &
 soak=$!
 
-# Without a bus systemd is asked at its own socket.
+# Without the bus, through systemd's private socket.
 ./strata_exporter --web.listen-address=127.0.0.1:9104 --collector.disable-defaults \
     --collector.systemd --collector.systemd.private >>out/ours.log 2>&1 &
 await 9104 "$!"
 scrape 9104 private.prom
 grep -q '^node_systemd_unit_state{name="broken.service",state="failed".* 1$' out/private.prom ||
-    die "systemd's own socket does not tell what failed"
+    die "no failed unit reported through systemd's private socket"
 
-# Started by the first request, with a user of its own.
+# Socket activation, with a dynamic user.
 units=/run/systemd/system
 printf '%s\n' '[Socket]' 'ListenStream=127.0.0.1:9105' >$units/strata.socket
 printf '%s\n' '[Service]' 'DynamicUser=yes' \
@@ -87,10 +87,10 @@ systemctl start strata.socket
 state() {
     systemctl show --value --property="$1" strata.service
 }
-[ "$(state ActiveState)" = inactive ] || die "nobody asked, and strata.service started"
+[ "$(state ActiveState)" = inactive ] || die "strata.service was started without a request"
 scrape 9105 socket.prom || die "strata.service does not serve"
 [ "$(state ActiveState)" = active ] || die "strata.service is $(state ActiveState)"
-grep -q '^node_load1 ' out/socket.prom || die "strata.service serves nothing"
+grep -q '^node_load1 ' out/socket.prom || die "strata.service returned no metrics"
 first=$(state MainPID)
 systemctl stop strata.service
 [ "$(state Result)" = success ] || die "strata.service stopped with $(state Result)"

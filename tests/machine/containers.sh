@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs in the machine, beside ./strata_exporter: has Docker run containers of all kinds,
-# and scrapes. What kernel and Docker say of them before and after is copied, for
-# tests/v2_machine/containers.rs to compare.
+# Runs in the virtual machine, next to ./strata_exporter: runs containers of all kinds with Docker and
+# scrapes. The kernel's and Docker's data before and after the scrape are copied for
+# tests/system/v2_machine/containers.rs to compare.
 set -eu
 
 out=out/containers
@@ -19,7 +19,7 @@ scrape() {
     timeout 60 busybox wget -q -O "$out/$1" "http://127.0.0.1:$port/metrics${2-}"
 }
 
-# start NAME [FLAG...] -- COMMAND...: a container in the background.
+# start NAME [FLAG...] -- COMMAND...: starts a container in the background.
 start() {
     name=$1
     shift
@@ -33,7 +33,7 @@ start() {
     docker run --detach --name "$name" $flags $image "$@" >/dev/null
 }
 
-# await WHAT COMMAND...: until it succeeds.
+# await WHAT COMMAND...: waits until the command succeeds.
 await() {
     what=$1
     shift
@@ -43,10 +43,10 @@ await() {
         fi
         sleep 1
     done
-    die "never: $what"
+    die "timed out waiting for $what"
 }
 
-# In the image everything is one static program.
+# The image contains one static binary.
 mkdir -p /tmp/image/bin
 cp "$(command -v busybox)" /tmp/image/bin/busybox
 for applet in sh sleep head tail dd nc wc true; do
@@ -56,7 +56,7 @@ tar c -C /tmp/image . | docker import - $image >/dev/null
 
 ./strata_exporter --web.listen-address=127.0.0.1:$port >out/containers.log 2>&1 &
 
-# Everything takes its time here: what can go on at the same time does.
+# Everything is slow here: run in parallel what is independent.
 start load -- sh -c '
     head -c 20971520 /dev/zero >/dev/shm/cached
     dd if=/dev/zero of=/written bs=1M count=8 conv=fsync
@@ -64,7 +64,7 @@ start load -- sh -c '
     sleep 9999'
 start checked "--health-cmd=true" --health-interval=3s --health-timeout=60s \
     -- sleep 9999 &
-# As much as runc needs to start one, and more: it is in the group for a while.
+# More memory than runc needs to start a container: runc joins the cgroup for a while.
 start whole --memory=32m -- tail /dev/zero &
 start child --memory=32m -- sh -c 'tail /dev/zero; sleep 9999' &
 start ended -- sleep 9999 &
@@ -77,25 +77,25 @@ start limited --memory=64m --memory-reservation=32m --cpus=0.2 --cpu-shares=512 
     --label=com.docker.compose.service=till --label=secret=x \
     -- sh -c 'while :; do :; done'
 
-# says FAMILY NAME VALUE: whether that is on the page, which only who waits asks for.
-says() {
+# has_sample FAMILY NAME VALUE: whether the exposition has this sample.
+has_sample() {
     scrape poll.prom '?collect[]=container_lifecycle&collect[]=container_memory' &&
         grep -q "^$1{.*name=\"$2\".*} $3\$" "$out/poll.prom"
 }
-await 'health' says container_health_state checked 1
+await 'health' has_sample container_health_state checked 1
 docker pause checked >/dev/null
-await 'the pause' says container_status checked 2
-await 'the one to end' says container_memory_usage_bytes ended '[0-9.e+]*'
+await 'the paused container' has_sample container_status checked 2
+await 'the container to stop' has_sample container_memory_usage_bytes ended '[0-9.e+]*'
 docker stop --time=0 ended >/dev/null
-await 'the stop' says container_status ended 5
-await 'the restart' says container_restarts_total loop 1
-await 'the end of the loop' says container_status loop 5
-await 'the end of the greedy one' says container_status whole 5
-await 'the end of the greedy child' says container_oom_events_total child 1
-has_come() {
+await 'the stopped container' has_sample container_status ended 5
+await 'the restart' has_sample container_restarts_total loop 1
+await 'the exited loop' has_sample container_status loop 5
+await 'the OOM-killed container' has_sample container_status whole 5
+await 'the OOM-killed child process' has_sample container_oom_events_total child 1
+has_received() {
     [ "$(docker logs load 2>/dev/null)" = 5000000 ]
 }
-await 'what was sent' has_come
+await 'the received data' has_received
 
 running='limited load child checked sender'
 # shellcheck disable=SC2086 # words
@@ -107,7 +107,7 @@ while read -r name pid; do
     cut -d: -f3 "/proc/$pid/cgroup" >"$out/before/$name/path"
 done <$out/pids
 
-# copy WHEN: the files of the control groups, which have no sizes for cp to go by.
+# copy WHEN: copies the files of the cgroups, line by line because their size is 0.
 copy() {
     for name in $running; do
         group=/sys/fs/cgroup$(cat "$out/before/$name/path")
@@ -127,7 +127,7 @@ copy after
 
 docker inspect --format '{{.Name}} {{.Id}} {{.State.Status}} {{.RestartCount}} {{.State.ExitCode}} {{.State.OOMKilled}} {{.Created}} {{.State.StartedAt}} {{.State.FinishedAt}} {{.HostConfig.Memory}} {{.Config.Image}}' \
     limited load loop whole child checked ended sender >$out/inspect
-# One that ends with its control group may get lost on its way to Docker.
+# Docker may miss the event of a container that ends with its cgroup.
 docker events --since 1h --until 0s --filter event=oom \
     --format '{{.Actor.Attributes.name}}' >$out/ooms
 for disk in /sys/block/*; do

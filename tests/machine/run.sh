@@ -1,15 +1,15 @@
 #!/bin/bash
-# Boots the machine that build.sh built and has it run TASKDIR/run.sh.
+# Boots the virtual machine that build.sh built and runs TASKDIR/run.sh in it.
 #
 #     run.sh TASKDIR
 #
-# TASKDIR is what the machine sees as /task. What the task writes to /task/out comes
-# back as TASKDIR/out. Prints the machine's console; the exit code is the task's, or
-# 125 where there is none. Nothing else that the machine writes is kept.
+# TASKDIR is visible in the machine as /task. Files that the task writes to /task/out are copied to
+# TASKDIR/out. Prints the machine's console. The exit code is that of the task, or 125 if the task did not
+# run. Nothing else that the machine writes is preserved.
 #
-# STRATA_MACHINE_DIR      where build.sh keeps the machine (default: target/machine)
-# STRATA_MACHINE_TIMEOUT  how many seconds it may take (default: 900)
-# STRATA_MACHINE_PORT     a port here that reaches the machine's port 9100
+# STRATA_MACHINE_DIR      cache directory of build.sh (default: target/machine)
+# STRATA_MACHINE_TIMEOUT  timeout in seconds (default: 900)
+# STRATA_MACHINE_PORT     local port to forward to the machine's port 9100
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -23,7 +23,7 @@ die() {
 (($# == 1)) || die "usage: run.sh TASKDIR"
 task=$1
 [[ -f $task/run.sh ]] || die "$task/run.sh does not exist"
-[[ -f $cache/stamp ]] || die "no machine in $cache: run build.sh"
+[[ -f $cache/stamp ]] || die "no virtual machine in $cache: run build.sh"
 
 scratch=$(mktemp -d "$cache/run.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
@@ -32,11 +32,11 @@ disk=$scratch/task.img
 chmod +x "$task/run.sh"
 rm -rf "$task/out"
 megabytes=$(($(du -sm "$task" | cut -f1) + 64))
-# No journal: what the task wrote is read from the image itself.
+# No journal: the task's output is read from the image itself.
 truncate -s "${megabytes}M" "$disk"
 mke2fs -q -t ext4 -O ^has_journal -d "$task" "$disk"
 
-# KVM is not asked for: where it is offered inside a virtual machine it may hang.
+# Does not use KVM: nested in a virtual machine it may hang.
 network=user,id=net,restrict=on
 if [[ -n ${STRATA_MACHINE_PORT:-} ]]; then
     network+=,hostfwd=tcp:127.0.0.1:$STRATA_MACHINE_PORT-:9100
@@ -50,9 +50,9 @@ TMPDIR=$scratch timeout --kill-after=10 "${STRATA_MACHINE_TIMEOUT:-900}" \
     -drive "file=$cache/root.img,if=virtio,format=raw,cache=unsafe,snapshot=on" \
     -drive "file=$disk,if=virtio,format=raw,cache=unsafe" \
     -netdev "$network" -device virtio-net,netdev=net \
-    </dev/null || die "the machine did not come to its end (exit code $?)"
+    </dev/null || die "the virtual machine failed or timed out (exit code $?)"
 
 debugfs -R "rdump /out $task" "$disk" 2>/dev/null
 code=$(debugfs -R "cat /exit-code" "$disk" 2>/dev/null)
-[[ $code =~ ^[0-9]+$ ]] || die "the machine did not finish the task"
+[[ $code =~ ^[0-9]+$ ]] || die "the task did not finish"
 exit "$code"

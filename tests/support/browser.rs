@@ -51,13 +51,13 @@ impl Browser {
             session: String::new(),
             dir,
         };
-        wait_until("a driver that is ready", || {
+        wait_until("chromedriver is ready", || {
             let status = browser.try_request("GET", "/status", &Value::Null)?;
             status["ready"].as_bool().filter(|ready| *ready)
         });
         let profile = browser.dir.0.join("profile");
         let profile = format!("--user-data-dir={}", profile.display());
-        let made = browser.request(
+        let created = browser.request(
             "POST",
             "/session",
             &json!({"capabilities": {"alwaysMatch": {
@@ -77,7 +77,7 @@ impl Browser {
                 },
             }}}),
         );
-        browser.session = format!("/session/{}", made["sessionId"].as_str().unwrap());
+        browser.session = format!("/session/{}", created["sessionId"].as_str().unwrap());
         // Debian's Chromium starts with a page from the network.
         browser.navigate("about:blank");
         browser.requested_urls();
@@ -142,8 +142,8 @@ impl Browser {
 
     /// Sends a command of the Chrome `DevTools` protocol.
     pub fn send_cdp_command(&self, command: &str, parameters: &Value) -> Value {
-        let ask = json!({"cmd": command, "params": parameters});
-        self.session_request("POST", "/goog/cdp/execute", &ask)
+        let command_json = json!({"cmd": command, "params": parameters});
+        self.session_request("POST", "/goog/cdp/execute", &command_json)
     }
 
     /// Console errors of the pages since the last call.
@@ -175,7 +175,7 @@ impl Browser {
 
     fn request(&self, method: &str, path: &str, body: &Value) -> Value {
         let reply = self.try_request(method, path, body);
-        let reply = reply.unwrap_or_else(|| panic!("{method} {path}: no answer"));
+        let reply = reply.unwrap_or_else(|| panic!("{method} {path}: no response"));
         assert!(reply.get("error").is_none(), "{method} {path}: {reply}");
         reply
     }
@@ -195,10 +195,10 @@ impl Browser {
         )
         .ok()?;
         // The driver never closes the connection, whatever the request's header.
-        let mut answer = BufReader::new(stream);
+        let mut response = BufReader::new(stream);
         let mut len = 0;
         let mut line = String::new();
-        while answer.read_line(&mut line).ok()? > 2 {
+        while response.read_line(&mut line).ok()? > 2 {
             let (name, value) = line.split_once(':').unwrap_or_default();
             if name.eq_ignore_ascii_case("content-length") {
                 len = value.trim().parse().unwrap();
@@ -206,7 +206,7 @@ impl Browser {
             line.clear();
         }
         let mut body = vec![0; len];
-        answer.read_exact(&mut body).ok()?;
+        response.read_exact(&mut body).ok()?;
         let mut reply: Value = serde_json::from_slice(&body).ok()?;
         Some(reply["value"].take())
     }
@@ -224,8 +224,8 @@ impl Browser {
         self.save_screenshot(file, &json!({"captureBeyondViewport": true, "clip": clip}));
     }
 
-    fn save_screenshot(&self, file: &Path, how: &Value) {
-        let picture = self.send_cdp_command("Page.captureScreenshot", how);
+    fn save_screenshot(&self, file: &Path, options: &Value) {
+        let picture = self.send_cdp_command("Page.captureScreenshot", options);
         let encoded = picture["data"].as_str().unwrap();
         std::fs::write(file, decode_base64(encoded)).unwrap();
     }
@@ -247,13 +247,13 @@ fn decode_base64(base64: &str) -> Vec<u8> {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let digits = base64.bytes().filter(|byte| *byte != b'=');
     let digits = digits.map(|byte| DIGITS.iter().position(|it| *it == byte).unwrap());
-    let (mut bytes, mut bits, mut kept) = (Vec::new(), 0_usize, 0);
+    let (mut bytes, mut bits, mut bit_count) = (Vec::new(), 0_usize, 0);
     for digit in digits {
-        (bits, kept) = ((bits << 6) | digit, kept + 6);
-        if kept >= 8 {
-            kept -= 8;
-            bytes.push((bits >> kept).to_le_bytes()[0]);
-            bits &= (1 << kept) - 1;
+        (bits, bit_count) = ((bits << 6) | digit, bit_count + 6);
+        if bit_count >= 8 {
+            bit_count -= 8;
+            bytes.push((bits >> bit_count).to_le_bytes()[0]);
+            bits &= (1 << bit_count) - 1;
         }
     }
     bytes

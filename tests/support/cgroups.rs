@@ -119,7 +119,7 @@ pub struct ExpectedSample {
 
 /// Compares a container's metrics with the kernel's values before and after the scrape.
 pub fn assert_usage(
-    page: &Scrape,
+    scrape: &Scrape,
     name: &str,
     before: &[ExpectedSample],
     after: &[ExpectedSample],
@@ -127,10 +127,10 @@ pub fn assert_usage(
     for (before, after) in before.iter().zip(after) {
         let family = before.family;
         let what = format!("{family} of {name}");
-        let exposed = page.value(family, &[("name", name)]);
+        let exposed = scrape.value(family, &[("name", name)]);
         match (before.value, after.value) {
-            (Some(one), Some(other)) => {
-                assert_between(&what, exposed, one, other, before.tolerance);
+            (Some(before_value), Some(after_value)) => {
+                assert_between(&what, exposed, before_value, after_value, before.tolerance);
             }
             (None, None) => assert_eq!(exposed, None, "{what}"),
             mixed => panic!("{what}: {mixed:?}"),
@@ -141,16 +141,16 @@ pub fn assert_usage(
 /// Asserts that the exposed value lies between the values before and after.
 pub fn assert_between(what: &str, exposed: Option<f64>, before: f64, after: f64, slack: f64) {
     let exposed = exposed.unwrap_or_else(|| panic!("{what} is missing"));
-    let (least, most) = (before.min(after) - slack, before.max(after) + slack);
+    let (min, max) = (before.min(after) - slack, before.max(after) + slack);
     assert!(
-        (least..=most).contains(&exposed),
-        "{what} is {exposed}, not from {least} to {most}"
+        (min..=max).contains(&exposed),
+        "{what} is {exposed}, expected {min} to {max}"
     );
 }
 
 /// Compares a container's block I/O metrics with the kernel's values.
 pub fn assert_block_io(
-    page: &Scrape,
+    scrape: &Scrape,
     name: &str,
     before: &CgroupReader,
     after: &CgroupReader,
@@ -171,11 +171,14 @@ pub fn assert_block_io(
             "container_disk_write_ops_total",
         ),
     ];
-    let accounted = page.value("strata_container_block_io_accounted", &[]);
+    let accounted = scrape.value("strata_container_block_io_accounted", &[]);
     let (Some(before), Some(after)) = (before.block_io(), after.block_io()) else {
         assert_eq!(accounted, Some(0.0));
-        for family in FAMILIES.iter().flat_map(|(one, all)| [one, all]) {
-            assert_eq!(page.series_named(family).next(), None, "{family}");
+        for family in FAMILIES
+            .iter()
+            .flat_map(|(per_disk, total)| [per_disk, total])
+        {
+            assert_eq!(scrape.series_named(family).next(), None, "{family}");
         }
         return;
     };
@@ -183,15 +186,16 @@ pub fn assert_block_io(
     for (numbers, counts) in &before {
         let disk = disk(numbers);
         for (at, (family, _)) in FAMILIES.iter().enumerate() {
-            let exposed = page.value(family, &[("name", name), ("device", &disk)]);
+            let exposed = scrape.value(family, &[("name", name), ("device", &disk)]);
             assert_between(family, exposed, counts[at], after[numbers][at], 0.0);
         }
     }
     if before.len() == 1 {
         for (at, (_, family)) in FAMILIES.iter().enumerate() {
-            let of = |of: &BTreeMap<String, [f64; 4]>| of.values().map(|it| it[at]).sum();
-            let exposed = page.value(family, &[("name", name)]);
-            assert_between(family, exposed, of(&before), of(&after), 0.0);
+            let total =
+                |counts: &BTreeMap<String, [f64; 4]>| counts.values().map(|it| it[at]).sum();
+            let exposed = scrape.value(family, &[("name", name)]);
+            assert_between(family, exposed, total(&before), total(&after), 0.0);
         }
     }
 }
@@ -235,39 +239,39 @@ impl CgroupReader {
         }
     }
 
-    fn file(&self, one: &str, two: &str) -> PathBuf {
+    fn file(&self, v1: &str, v2: &str) -> PathBuf {
         match self {
             Self::V1(root, path) => {
                 // Nearly every file's name starts with its controller's.
-                let controller = match one {
+                let controller = match v1 {
                     "cpu.stat" => "cpu",
                     "cgroup.procs" => "pids",
-                    _ => one.split('.').next().unwrap(),
+                    _ => v1.split('.').next().unwrap(),
                 };
                 root.join(controller)
                     .join(path.trim_start_matches('/'))
-                    .join(one)
+                    .join(v1)
             }
-            Self::V2(dir) => dir.join(two),
+            Self::V2(dir) => dir.join(v2),
         }
     }
 
-    fn read(&self, one: &str, two: &str) -> String {
-        let file = self.file(one, two);
+    fn read(&self, v1: &str, v2: &str) -> String {
+        let file = self.file(v1, v2);
         fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
     }
 
     /// First number of a file; `None` for the values that mean no limit.
-    fn read_number(&self, one: &str, two: &str) -> Option<f64> {
-        let text = self.read(one, two);
+    fn read_number(&self, v1: &str, v2: &str) -> Option<f64> {
+        let text = self.read(v1, v2);
         let number: f64 = text.split_whitespace().next()?.parse().ok()?;
         (0.0..4e18).contains(&number).then_some(number)
     }
 
     /// The number after a key.
-    fn read_keyed(&self, files: (&str, &str), one: &str, two: &str) -> f64 {
+    fn read_keyed(&self, files: (&str, &str), v1: &str, v2: &str) -> f64 {
         let text = self.read(files.0, files.1);
-        let key = if self.is_v1() { one } else { two };
+        let key = if self.is_v1() { v1 } else { v2 };
         let mut words = text.split_whitespace();
         let value = words.find(|word| *word == key).and_then(|_| words.next());
         value
@@ -287,14 +291,14 @@ impl CgroupReader {
             value,
             tolerance: slack,
         };
-        let cpu = |one, two| match self {
+        let cpu = |v1, v2| match self {
             // Clock ticks.
-            Self::V1(..) => self.read_keyed(("cpuacct.stat", ""), one, "") / 100.0,
-            Self::V2(_) => self.read_keyed(("", "cpu.stat"), "", two) / 1e6,
+            Self::V1(..) => self.read_keyed(("cpuacct.stat", ""), v1, "") / 100.0,
+            Self::V2(_) => self.read_keyed(("", "cpu.stat"), "", v2) / 1e6,
         };
-        let cfs = |one: &str, two: &str, scale: f64| {
+        let cfs = |v1: &str, v2: &str, scale: f64| {
             let is_limited = self.quota().0.is_some();
-            is_limited.then(|| self.read_keyed(("cpu.stat", "cpu.stat"), one, two) / scale)
+            is_limited.then(|| self.read_keyed(("cpu.stat", "cpu.stat"), v1, v2) / scale)
         };
         let throttled = if self.is_v1() { 1e9 } else { 1e6 };
         let mut all = vec![
@@ -369,8 +373,8 @@ impl CgroupReader {
                 all.push(sample(family, Some(self.read_keyed(file, "", key)), *slack));
             }
         }
-        for (family, resource, who) in PRESSURE {
-            all.push(sample(family, self.pressure(resource, who), 1e-6));
+        for (family, resource, scope) in PRESSURE {
+            all.push(sample(family, self.pressure(resource, scope), 1e-6));
         }
         all
     }
@@ -394,7 +398,7 @@ impl CgroupReader {
     }
 
     /// Seconds for which some or all tasks were stalled.
-    fn pressure(&self, resource: &str, who: &str) -> Option<f64> {
+    fn pressure(&self, resource: &str, scope: &str) -> Option<f64> {
         let file = format!("{resource}.pressure");
         let file = match self {
             Self::V1(root, path) => root
@@ -404,7 +408,7 @@ impl CgroupReader {
             Self::V2(dir) => dir.join(file),
         };
         let text = fs::read_to_string(file).ok()?;
-        let line = text.lines().find(|line| line.starts_with(who))?;
+        let line = text.lines().find(|line| line.starts_with(scope))?;
         let (_, total) = line.rsplit_once("total=")?;
         Some(total.parse::<f64>().unwrap() / 1e6)
     }
@@ -439,14 +443,14 @@ impl CgroupReader {
         } else {
             for line in self.read("", "io.stat").lines() {
                 let mut words = line.split(' ');
-                let of = all.entry(words.next().unwrap().to_owned()).or_default();
+                let counts = all.entry(words.next().unwrap().to_owned()).or_default();
                 for word in words {
                     let (key, value) = word.split_once('=').unwrap();
                     if let Some(at) = ["rbytes", "wbytes", "rios", "wios"]
                         .iter()
                         .position(|it| *it == key)
                     {
-                        of[at] = value.parse().unwrap();
+                        counts[at] = value.parse().unwrap();
                     }
                 }
             }
@@ -479,8 +483,8 @@ impl CgroupReader {
             .unwrap()
     }
 
-    pub fn memory_stat(&self, one: &str, two: &str) -> f64 {
-        self.read_keyed(("memory.stat", "memory.stat"), one, two)
+    pub fn memory_stat(&self, v1: &str, v2: &str) -> f64 {
+        self.read_keyed(("memory.stat", "memory.stat"), v1, v2)
     }
 
     pub fn working_set(&self) -> f64 {

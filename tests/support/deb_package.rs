@@ -43,7 +43,7 @@ pub fn build(dir: &Path) -> Option<PathBuf> {
         .status();
     assert!(generated.unwrap().success());
     let package = dir.join("strata_exporter.deb");
-    let made = Command::new(cargo_deb)
+    let output = Command::new(cargo_deb)
         .args(["deb", "--no-build", "--fast", "--offline", "--output"])
         .arg(&package)
         .arg("--manifest-path")
@@ -52,8 +52,8 @@ pub fn build(dir: &Path) -> Option<PathBuf> {
         .output()
         .unwrap();
     fs::remove_dir_all(target).unwrap();
-    let stderr = String::from_utf8_lossy(&made.stderr);
-    assert!(made.status.success(), "{stderr}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
     assert!(!stderr.contains("warning"), "{stderr}");
     Some(package)
 }

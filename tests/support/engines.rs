@@ -108,7 +108,7 @@ impl Engine {
             .output()
             .unwrap();
         if !unshared.status.success() {
-            skip("the right to mount, and to make bridges");
+            skip("permission to mount and to create bridges");
             return None;
         }
         // The path of a socket must be short.
@@ -122,18 +122,20 @@ impl Engine {
             .args(["sh", "-ec", UNSHARE_SCRIPT, "sh"]);
         let process = spawn_wrapped(first, &command, &dir.0);
         RUNNING_ENGINES.fetch_add(1, Ordering::Relaxed);
-        let place = wait_until("a place for an engine", || {
-            let of = |of: &str| File::open(format!("/proc/{}/ns/{of}", process.id()));
-            let ours = |of: &str| fs::read_link(format!("/proc/self/ns/{of}")).unwrap();
-            let its = |of: &str| fs::read_link(format!("/proc/{}/ns/{of}", process.id()));
-            let moved = |of: &str| its(of).is_ok_and(|its| its != ours(of));
-            let place = [of("mnt").ok()?, of("net").ok()?];
-            (moved("mnt") && moved("net")).then_some(place)
+        let namespaces = wait_until("the namespaces of an engine", || {
+            let open = |kind: &str| File::open(format!("/proc/{}/ns/{kind}", process.id()));
+            let own = |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+            let entered = |kind: &str| {
+                let link = fs::read_link(format!("/proc/{}/ns/{kind}", process.id()));
+                link.is_ok_and(|link| link != own(kind))
+            };
+            let namespaces = [open("mnt").ok()?, open("net").ok()?];
+            (entered("mnt") && entered("net")).then_some(namespaces)
         });
         let mut engine = Self {
             process,
             command,
-            namespaces: place,
+            namespaces,
             dir,
             name,
         };
@@ -142,9 +144,9 @@ impl Engine {
         engine
     }
 
-    /// Waits until the API answers.
+    /// Waits until the API responds.
     fn wait_ready(&mut self) {
-        wait_until("an engine that answers", || {
+        wait_until("the engine API responds", || {
             let ended = self.process.try_wait().unwrap();
             assert!(ended.is_none(), "{}: {}", self.name, self.log());
             self.try_run(&["version"]).ok()
@@ -161,8 +163,8 @@ impl Engine {
     pub fn restart(&mut self) {
         let [mounts, net] = &self.namespaces;
         let namespace = |file: &File| {
-            let of = std::process::id();
-            format!("/proc/{of}/fd/{}", file.as_raw_fd())
+            let pid = std::process::id();
+            format!("/proc/{pid}/fd/{}", file.as_raw_fd())
         };
         let mut enter = Command::new("nsenter");
         enter.arg(format!("--mount={}", namespace(mounts)));
@@ -208,7 +210,7 @@ impl Engine {
     /// Output of a Docker command, which must succeed.
     pub fn run(&self, words: &[&str]) -> String {
         self.try_run(words)
-            .unwrap_or_else(|said| panic!("{} {words:?}: {said}\n{}", self.name, self.log()))
+            .unwrap_or_else(|error| panic!("{} {words:?}: {error}\n{}", self.name, self.log()))
     }
 
     /// Output of a Docker command, or its error.
@@ -262,11 +264,11 @@ impl Engine {
     /// exporters that only have its socket in a flag.
     fn helper_pids(&self) -> Vec<Pid> {
         let dir = self.dir.0.to_str().unwrap();
-        let ours = fs::read_link("/proc/self/ns/mnt").unwrap();
+        let own = fs::read_link("/proc/self/ns/mnt").unwrap();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let pid = entry.file_name().to_str().and_then(|it| it.parse().ok());
-            if fs::read_link(entry.path().join("ns/mnt")).is_ok_and(|its| its == ours) {
+            if fs::read_link(entry.path().join("ns/mnt")).is_ok_and(|link| link == own) {
                 continue;
             }
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();

@@ -281,7 +281,7 @@ impl FakeEngine {
                     serve(number, &stream, &shared);
                     let mut state = shared.lock();
                     state.open_connections -= 1;
-                    state.event_listeners.retain(|(of, _)| *of != number);
+                    state.event_listeners.retain(|(it, _)| *it != number);
                 });
             }
         }));
@@ -381,9 +381,9 @@ fn serve(number: usize, mut stream: &UnixStream, shared: &SharedState) {
                 let _gone = stream.shutdown(Shutdown::Both);
                 return;
             }
-            Some(Reply::Flood(text, most)) => return send_flood(stream, shared, text, most),
+            Some(Reply::Flood(text, limit)) => return send_flood(stream, shared, text, limit),
             Some(Reply::Hang | Reply::Events) => continue,
-            None => (404, json!({"message": "no such thing"}).to_string()),
+            None => (404, json!({"message": "not found"}).to_string()),
         };
         let head = format!(
             "HTTP/1.1 {status} It\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -408,20 +408,20 @@ fn read_request_path(mut stream: &UnixStream) -> Option<String> {
     Some(head.split(' ').nth(1).unwrap().to_owned())
 }
 
-fn send_flood(mut stream: &UnixStream, shared: &SharedState, text: &str, most: u64) {
+fn send_flood(mut stream: &UnixStream, shared: &SharedState, text: &str, limit: u64) {
     let piece = text.repeat(65_536_usize.div_ceil(text.len()));
     // Does not wait for a client that neither reads nor disconnects.
     stream
         .set_write_timeout(Some(Duration::from_secs(30)))
         .unwrap();
-    let mut taken = 0;
+    let mut sent = 0;
     let mut rest = RESPONSE_HEAD.as_bytes();
-    while taken < most {
+    while sent < limit {
         let Ok(written) = stream.write(rest) else {
             shared.lock().aborted_floods += 1;
             return;
         };
-        taken += written as u64;
+        sent += written as u64;
         shared.lock().flooded += written as u64;
         rest = &rest[written..];
         if rest.is_empty() {

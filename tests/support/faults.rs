@@ -52,19 +52,19 @@ impl Resources {
     /// Resources of an idle process: threads and descriptors used only during a scrape are not
     /// counted. Descriptors of cgroups count only if their path contains one of these words,
     /// because other tests create cgroups, too.
-    pub fn when_idle(pid: u32, ours: &[String]) -> Self {
-        let mut least = Self::sample(pid, ours);
+    pub fn when_idle(pid: u32, own_words: &[String]) -> Self {
+        let mut min = Self::sample(pid, own_words);
         for _ in 0..20 {
             thread::sleep(Duration::from_millis(20));
-            let now = Self::sample(pid, ours);
-            least.threads = least.threads.min(now.threads);
-            least.fds = least.fds.min(now.fds);
-            least.resident_bytes = now.resident_bytes;
+            let now = Self::sample(pid, own_words);
+            min.threads = min.threads.min(now.threads);
+            min.fds = min.fds.min(now.fds);
+            min.resident_bytes = now.resident_bytes;
         }
-        least
+        min
     }
 
-    fn sample(pid: u32, ours: &[String]) -> Self {
+    fn sample(pid: u32, own_words: &[String]) -> Self {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let number = |key: &str| -> u64 {
             let line = status.lines().find_map(|line| line.strip_prefix(key));
@@ -74,7 +74,7 @@ impl Resources {
                 .unwrap()
         };
         let counts = |file: &str| {
-            !file.starts_with("/sys/fs/cgroup/") || ours.iter().any(|word| file.contains(word))
+            !file.starts_with("/sys/fs/cgroup/") || own_words.iter().any(|word| file.contains(word))
         };
         let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
         let fds = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
@@ -105,15 +105,15 @@ impl Cost {
     /// Compares the fault with its row: what remains exposed, and the maximum of additional threads
     /// and descriptors, which must not be exceeded.
     pub fn assert_matches_docs(&self, fault: &str, stays: &str, threads: usize, fds: usize) {
-        let (well, all) = (self.baseline, self.after_all);
+        let (baseline, after_all) = (self.baseline, self.after_all);
         // The second of two workers is started when first needed.
-        let most = well.threads + threads + 1;
-        assert!(all.threads <= most, "{fault}: {self:#?}");
+        let max_threads = baseline.threads + threads + 1;
+        assert!(after_all.threads <= max_threads, "{fault}: {self:#?}");
         assert!(
-            all.threads <= self.after_ten.threads + 1,
+            after_all.threads <= self.after_ten.threads + 1,
             "{fault}: {self:#?}"
         );
-        assert!(all.fds <= well.fds + fds, "{fault}: {self:#?}");
+        assert!(after_all.fds <= baseline.fds + fds, "{fault}: {self:#?}");
         let more = |count| match count {
             0 => "no more".to_owned(),
             count => format!("at most {count} more"),

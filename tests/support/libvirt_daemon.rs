@@ -36,7 +36,7 @@ const SETUP: &str = "
     touch ready
     exec sleep infinity";
 
-/// Bridge for guests, with the address 10.77.0.1.
+/// Bridge for domains, with the address 10.77.0.1.
 pub const BRIDGE: &str = "strata-br";
 
 /// Kernel modules that a guest needs for its devices, in load order.
@@ -90,7 +90,7 @@ impl LibvirtDaemon {
         fs::write(dir.join("passwd"), users).unwrap();
         fs::write(dir.join("group"), groups).unwrap();
 
-        let mut place = Command::new("unshare")
+        let mut namespace = Command::new("unshare")
             .args(["--mount", "--net", "--propagation", "private"])
             .args(["sh", "-ec", SETUP])
             .arg(dir)
@@ -99,25 +99,25 @@ impl LibvirtDaemon {
             .stderr(File::create(dir.join("log/setup")).unwrap())
             .spawn()
             .unwrap();
-        wait_until("directories and a network for libvirt", || {
-            let ended = place.try_wait().unwrap();
+        wait_until("the namespaces of libvirtd", || {
+            let ended = namespace.try_wait().unwrap();
             let stderr = fs::read_to_string(dir.join("log/setup")).unwrap();
             assert!(ended.is_none(), "{stderr}");
             dir.join("ready").exists().then_some(())
         });
-        let process = spawn_libvirtd(dir, &place);
+        let process = spawn_libvirtd(dir, &namespace);
         let daemon = Self {
             dir: scratch,
-            namespace: place,
+            namespace,
             process,
         };
         daemon.wait_ready();
         Ok(daemon)
     }
 
-    /// Waits until the daemon answers.
+    /// Waits until the daemon responds.
     fn wait_ready(&self) {
-        wait_until("a daemon", || self.virsh(&["version"]).ok());
+        wait_until("libvirtd responds", || self.virsh(&["version"]).ok());
     }
 
     /// Stops the daemon; its domains keep running.
@@ -170,8 +170,8 @@ impl LibvirtDaemon {
     fn defined_domains(&self) -> Vec<String> {
         let files = fs::read_dir(&self.dir.0).into_iter().flatten().flatten();
         let names = files.filter_map(|file| file.file_name().into_string().ok());
-        let guests = names.filter_map(|name| name.strip_suffix(".xml").map(str::to_owned));
-        guests.collect()
+        let domains = names.filter_map(|name| name.strip_suffix(".xml").map(str::to_owned));
+        domains.collect()
     }
 
     /// Defines a domain with only 32 MiB of memory and one CPU.
@@ -222,9 +222,9 @@ impl LibvirtDaemon {
 }
 
 /// Starts the daemon in its namespaces.
-fn spawn_libvirtd(dir: &Path, place: &Child) -> Child {
+fn spawn_libvirtd(dir: &Path, namespace: &Child) -> Child {
     Command::new("nsenter")
-        .args(["--target", &place.id().to_string(), "--mount", "--net"])
+        .args(["--target", &namespace.id().to_string(), "--mount", "--net"])
         .args(["libvirtd", "--timeout", "0", "-f"])
         .arg(dir.join("libvirtd.conf"))
         .arg("-p")
@@ -241,18 +241,18 @@ impl Drop for LibvirtDaemon {
         // Fails if the daemon has exited.
         let _over = kill_process(Pid::from_child(&self.process), Signal::CONT);
         let domains = self.virsh(&["list", "--name"]).unwrap_or_default();
-        for guest in domains.lines().filter(|line| !line.is_empty()) {
+        for domain in domains.lines().filter(|line| !line.is_empty()) {
             // Fails if the domain has stopped meanwhile.
-            let _stopped = self.virsh(&["destroy", guest]);
+            let _stopped = self.virsh(&["destroy", domain]);
         }
         let _gone = self.process.kill();
         let _gone = self.process.wait();
         // Kills what remains if the daemon was unreachable or was killed.
-        for guest in self.defined_domains() {
-            if let Some(pid) = self.domain_pid(&guest) {
+        for domain in self.defined_domains() {
+            if let Some(pid) = self.domain_pid(&domain) {
                 let _gone = kill_process(pid, Signal::KILL);
             }
-            remove_domain_cgroups(&guest);
+            remove_domain_cgroups(&domain);
         }
         let _gone = self.namespace.kill();
         let _gone = self.namespace.wait();

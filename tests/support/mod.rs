@@ -94,22 +94,22 @@ pub fn can_mount_fuse() -> bool {
     if !can_mount() {
         return false;
     }
-    let there = fs::File::open("/dev/fuse").is_ok();
-    if !there {
+    let is_available = fs::File::open("/dev/fuse").is_ok();
+    if !is_available {
         skip("/dev/fuse");
     }
-    there
+    is_available
 }
 
 /// Whether a test can mount file systems in a private namespace. Skips the test if not.
 pub fn can_mount() -> bool {
     if !rustix::process::geteuid().is_root() {
-        skip("root, to mount");
+        skip("root to mount");
         return false;
     }
     let allowed = unshare_mounts().arg("true").status();
     if !allowed.is_ok_and(|status| status.success()) {
-        skip("unshare(1), and the right to a mount namespace");
+        skip("unshare(1) and permission to create a mount namespace");
         return false;
     }
     true
@@ -212,8 +212,8 @@ const NONDETERMINISTIC: &[&str] = &[
 /// Exposition of a fixture machine, without nondeterministic metrics.
 pub async fn fixture_exposition(machine: &str, format: Format) -> String {
     let families = scrape_all(&fixture_scraper(&fixture(machine))).await;
-    let page = Exposition::new(families, |name| !NONDETERMINISTIC.contains(&name));
-    let body = Arc::new(page).encode(format).unwrap();
+    let exposition = Exposition::new(families, |name| !NONDETERMINISTIC.contains(&name));
+    let body = Arc::new(exposition).encode(format).unwrap();
     // Some labels contain the path of the unpacked files.
     body.replace(&fixture(machine).display().to_string(), "ROOT")
 }
@@ -231,9 +231,9 @@ pub fn assert_matches_file(path: &Path, actual: &str) {
     let mut differing = expected.lines().zip(actual.lines()).enumerate();
     let first = differing.find(|(_, (e, a))| e != a);
     panic!(
-        "{} is out of date; run `UPDATE=1 cargo test` and look at what changed. First difference: {}",
+        "{} is out of date; run `UPDATE=1 cargo test` and review the changes. First difference: {}",
         path.display(),
-        first.map_or("one is longer".to_owned(), |(line, (e, a))| {
+        first.map_or("one file is longer".to_owned(), |(line, (e, a))| {
             format!("line {}\n  file   {e}\n  actual {a}", line + 1)
         })
     );

@@ -16,17 +16,17 @@ pub const TOLERATED_LINTS: &[(&str, &str, &str)] = &[
     (
         "node_memory_",
         "metric names should be written in 'snake_case' not 'camelCase'",
-        "the kernel's words, and node_exporter's names",
+        "names of the kernel and of node_exporter",
     ),
     (
         "node_netstat_",
         "metric names should be written in 'snake_case' not 'camelCase'",
-        "the kernel's words, and node_exporter's names",
+        "names of the kernel and of node_exporter",
     ),
     (
         "node_entropy_",
         "use base unit \"bytes\" instead of \"bits\"",
-        "entropy is counted in bits, and node_exporter's names",
+        "entropy is counted in bits, as in node_exporter",
     ),
     (
         "cadvisor_version_info",
@@ -86,11 +86,11 @@ pub fn query_values(prometheus: &ServerProcess, promql: &str) -> Vec<f64> {
     for byte in promql.bytes() {
         write!(path, "%{byte:02x}").unwrap();
     }
-    let answer = prometheus.get(&path, "");
-    let answer = answer.unwrap_or_else(|error| panic!("{promql}: {error}"));
+    let response = prometheus.get(&path, "");
+    let response = response.unwrap_or_else(|error| panic!("{promql}: {error}"));
     // `"value":[1700000000.5,"1"]`, or the same as the "result" of a scalar.
-    let values = answer.split("\"value\":[").skip(1);
-    let scalar = answer.split("\"scalar\",\"result\":[").nth(1).into_iter();
+    let values = response.split("\"value\":[").skip(1);
+    let scalar = response.split("\"scalar\",\"result\":[").nth(1).into_iter();
     let numbers = values.chain(scalar).map(|rest| {
         let quoted = rest.split('"').nth(1).unwrap();
         quoted.parse().unwrap()
@@ -113,22 +113,25 @@ pub fn scrape_warnings(prometheus: &ServerProcess, job: &str) -> Vec<String> {
 }
 
 /// Asserts that promtool reports only tolerated findings.
-pub fn assert_promtool_lint(page: &str, tolerated: &[(&str, &str, &str)], whose: &str) {
-    let (code, output) = run_promtool(page);
+pub fn assert_promtool_lint(exposition: &str, tolerated: &[(&str, &str, &str)], source: &str) {
+    let (code, output) = run_promtool(exposition);
     // It could be parsed: 3 means lint findings.
-    assert!(matches!(code, Some(0 | 3)), "{whose}: {output}");
+    assert!(matches!(code, Some(0 | 3)), "{source}: {output}");
     let is_tolerated = |line: &&str| {
-        let mut known = tolerated.iter();
-        known.any(|(prefix, problem, _)| line.starts_with(prefix) && line.ends_with(problem))
+        let mut lints = tolerated.iter();
+        lints.any(|(prefix, problem, _)| line.starts_with(prefix) && line.ends_with(problem))
     };
-    let (known, new): (Vec<_>, Vec<_>) = output.lines().partition(is_tolerated);
-    println!("tolerated for {whose}: {known:#?}");
-    assert!(new.is_empty(), "{whose}: {new:#?}");
+    let (accepted, new): (Vec<_>, Vec<_>) = output.lines().partition(is_tolerated);
+    println!("tolerated for {source}: {accepted:#?}");
+    assert!(new.is_empty(), "{source}: {new:#?}");
 }
 
-/// Output and exit code of promtool for a page.
-pub fn run_promtool(page: &str) -> (Option<i32>, String) {
-    server_process::run_with_input(Command::new("promtool").args(["check", "metrics"]), page)
+/// Output and exit code of promtool for an exposition.
+pub fn run_promtool(exposition: &str) -> (Option<i32>, String) {
+    server_process::run_with_input(
+        Command::new("promtool").args(["check", "metrics"]),
+        exposition,
+    )
 }
 
 /// Whether the strict parser is installed.
@@ -139,18 +142,21 @@ pub fn has_strict_parser() -> bool {
 }
 
 /// Asserts that the strict parser reads every sample.
-pub fn assert_strict_parse(page: &str, whose: &str) {
-    let (code, output) = run_strict_parser(page);
-    assert_eq!(code, Some(0), "{whose}: {output}");
-    let lines = page.lines().filter(|line| !line.starts_with('#')).count();
-    assert_eq!(output.trim().parse(), Ok(lines), "{whose}");
-    assert!(lines > 300, "{whose}: {lines} samples");
+pub fn assert_strict_parse(exposition: &str, source: &str) {
+    let (code, output) = run_strict_parser(exposition);
+    assert_eq!(code, Some(0), "{source}: {output}");
+    let lines = exposition
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .count();
+    assert_eq!(output.trim().parse(), Ok(lines), "{source}");
+    assert!(lines > 300, "{source}: {lines} samples");
 }
 
-/// Output and exit code of the strict parser for a page.
-pub fn run_strict_parser(page: &str) -> (Option<i32>, String) {
+/// Output and exit code of the strict parser for an exposition.
+pub fn run_strict_parser(exposition: &str) -> (Option<i32>, String) {
     server_process::run_with_input(
         Command::new(SYSTEM_PYTHON).args(["-c", COUNT_SAMPLES]),
-        page,
+        exposition,
     )
 }

@@ -45,29 +45,32 @@ pub struct PromqlQuery {
 impl PromqlQuery {
     pub fn new(expr: &str) -> Result<(Self, Expr), String> {
         let parsed = parser::parse(expr).map_err(|error| format!("{error}: {expr}"))?;
-        let mut question = Self::default();
-        question.visit(&parsed, None);
-        Ok((question, parsed))
+        let mut query = Self::default();
+        query.visit(&parsed, None);
+        Ok((query, parsed))
     }
 
     /// Returns the metrics in the subexpression.
     fn visit(&mut self, expr: &Expr, function: Option<&'static str>) -> Vec<String> {
         match expr {
             Expr::Aggregate(it) => {
-                let below = self.visit(&it.expr, None);
-                self.record_grouping(it.modifier.as_ref(), &below);
-                below
+                let metrics = self.visit(&it.expr, None);
+                self.record_grouping(it.modifier.as_ref(), &metrics);
+                metrics
             }
             Expr::Binary(it) => {
-                let mut below = self.visit(&it.lhs, None);
-                below.extend(self.visit(&it.rhs, None));
+                let mut metrics = self.visit(&it.lhs, None);
+                metrics.extend(self.visit(&it.rhs, None));
                 if let Some(modifier) = &it.modifier {
-                    self.record_grouping(modifier.matching.as_ref(), &below);
+                    self.record_grouping(modifier.matching.as_ref(), &metrics);
                     if let Some(joined) = modifier.card.labels() {
-                        self.record_grouping(Some(&LabelModifier::Include(joined.clone())), &below);
+                        self.record_grouping(
+                            Some(&LabelModifier::Include(joined.clone())),
+                            &metrics,
+                        );
                     }
                 }
-                below
+                metrics
             }
             Expr::Unary(it) => self.visit(&it.expr, None),
             Expr::Paren(it) => self.visit(&it.expr, function),
@@ -84,9 +87,9 @@ impl PromqlQuery {
         }
     }
 
-    fn record_grouping(&mut self, by: Option<&LabelModifier>, below: &[String]) {
+    fn record_grouping(&mut self, by: Option<&LabelModifier>, metrics: &[String]) {
         for label in by.map(|it| it.labels().labels.clone()).unwrap_or_default() {
-            self.grouped.push((label, below.to_vec()));
+            self.grouped.push((label, metrics.to_vec()));
         }
     }
 
@@ -149,28 +152,34 @@ impl MetricCatalog {
     }
 
     /// Errors in the metric and label names of a query.
-    pub fn validate(&self, question: &PromqlQuery) -> Vec<String> {
-        let mut wrong = Vec::new();
-        for used in &question.uses {
-            let Ok(labels) = self.labels(&used.metric) else {
-                wrong.push(format!("{} is described by no collector", used.metric));
+    pub fn validate(&self, query: &PromqlQuery) -> Vec<String> {
+        let mut errors = Vec::new();
+        for metric_use in &query.uses {
+            let Ok(labels) = self.labels(&metric_use.metric) else {
+                errors.push(format!(
+                    "{} is not exposed by any collector",
+                    metric_use.metric
+                ));
                 continue;
             };
-            for matcher in &used.matchers {
+            for matcher in &metric_use.matchers {
                 if !has_label(&labels, &matcher.name) {
-                    wrong.push(format!("{} has no label {}", used.metric, matcher.name));
+                    errors.push(format!(
+                        "{} has no label {}",
+                        metric_use.metric, matcher.name
+                    ));
                 }
             }
         }
-        for (label, metrics) in &question.grouped {
+        for (label, metrics) in &query.grouped {
             // Unknown metrics were reported above.
-            let has_it =
+            let has_this_label =
                 |metric: &String| self.labels(metric).map_or(true, |it| has_label(&it, label));
-            if !metrics.iter().any(has_it) {
-                wrong.push(format!("none of {metrics:?} has the label {label}"));
+            if !metrics.iter().any(has_this_label) {
+                errors.push(format!("none of {metrics:?} has the label {label}"));
             }
         }
-        wrong
+        errors
     }
 
     /// The metric's labels, or an error if it does not exist.
@@ -186,11 +195,11 @@ impl MetricCatalog {
         if descriptions.is_empty() {
             return Err(());
         }
-        let own = descriptions
+        let own_labels = descriptions
             .iter()
             .flat_map(|it| it.base_labels.iter().chain(it.labels));
-        let own = own.map(|&label| label.to_owned());
-        Ok(Some(of_targets.chain(own).collect()))
+        let own_labels = own_labels.map(|&label| label.to_owned());
+        Ok(Some(of_targets.chain(own_labels).collect()))
     }
 
     /// Labels of an expression's result.

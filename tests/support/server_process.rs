@@ -16,13 +16,16 @@ use std::{
 pub const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Polls until a value is returned; panics after the timeout.
-pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
-        if let Some(answer) = ask() {
-            return answer;
+        if let Some(value) = condition() {
+            return value;
         }
-        assert!(started.elapsed() < WAIT_TIMEOUT, "never: {what}");
+        assert!(
+            started.elapsed() < WAIT_TIMEOUT,
+            "timed out waiting for {what}"
+        );
         thread::sleep(Duration::from_millis(100));
     }
 }
@@ -52,12 +55,12 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts the program and waits until it answers. Its output goes to a file in the directory.
+    /// Starts the program and waits until it responds. Its output goes to a file in the directory.
     pub fn start(command: &mut Command, dir: &Path) -> Self {
         Self::start_and_wait_for_path(command, dir, "/")
     }
 
-    /// Starts the program and waits until it answers at this path.
+    /// Starts the program and waits until it responds at this path.
     pub fn start_and_wait_for_path(command: &mut Command, dir: &Path, path: &str) -> Self {
         Self::start_and_wait_for(command, dir, |program| program.get(path, "").is_ok())
     }
@@ -66,7 +69,7 @@ impl ServerProcess {
     pub fn start_and_wait_for(
         command: &mut Command,
         dir: &Path,
-        does_answer: impl Fn(&Self) -> bool,
+        is_ready: impl Fn(&Self) -> bool,
     ) -> Self {
         let address = free_address();
         let name = command.get_program().to_owned();
@@ -87,10 +90,10 @@ impl ServerProcess {
             address,
             log,
         };
-        wait_until("an answer", || {
+        wait_until("a response", || {
             let ended = program.process.try_wait().unwrap();
             assert!(ended.is_none(), "{}: {}", name.display(), program.log());
-            does_answer(&program).then_some(())
+            is_ready(&program).then_some(())
         });
         program
     }
@@ -139,13 +142,13 @@ impl ServerProcess {
             stream,
             "GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: {accept}\r\n\r\n"
         )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        let (head, body) = response.split_once("\r\n\r\n").unwrap_or_default();
         let status = head.split(' ').nth(1).unwrap_or_default();
         // Prometheus redirects "/".
         if !status.starts_with(['2', '3']) {
-            return Err(io::Error::other(format!("{path}: {answer}")));
+            return Err(io::Error::other(format!("{path}: {response}")));
         }
         Ok(body.to_owned())
     }

@@ -29,43 +29,47 @@ impl SyntheticCgroups {
     /// Creates a set of this size. Skips the test and returns `None` where that is impossible.
     pub fn new(test: &str, number: usize) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            skip("root, to make control groups");
+            skip("root to create cgroups");
             return None;
         }
         let roots = hierarchies();
         if roots.is_empty() {
-            skip("control groups");
+            skip("cgroups");
             return None;
         }
-        let made = CREATED_SETS.fetch_add(1, Ordering::Relaxed);
-        let groups = Self {
+        let set_id = CREATED_SETS.fetch_add(1, Ordering::Relaxed);
+        let cgroups = Self {
             roots,
-            parent: format!("{}-strata-{test}-{}", set_letter(made), std::process::id()),
-            set_id: made,
+            parent: format!(
+                "{}-strata-{test}-{}",
+                set_letter(set_id),
+                std::process::id()
+            ),
+            set_id,
         };
-        for root in &groups.roots {
-            // Without the right in one hierarchy there is none in the others.
-            if let Err(error) = fs::create_dir_all(groups.parent_in(root)) {
-                skip(&format!("the right to make control groups: {error}"));
+        for root in &cgroups.roots {
+            // Without permission in one hierarchy there is none in the others.
+            if let Err(error) = fs::create_dir_all(cgroups.parent_in(root)) {
+                skip(&format!("permission to create cgroups: {error}"));
                 return None;
             }
             for dir in [
                 root.clone(),
-                root.join(&groups.parent),
-                groups.parent_in(root),
+                root.join(&cgroups.parent),
+                cgroups.parent_in(root),
             ] {
                 delegate(&dir);
             }
         }
-        (0..number).for_each(|at| groups.create(at));
-        Some(groups)
+        (0..number).for_each(|at| cgroups.create(at));
+        Some(cgroups)
     }
 
     /// Creates one more.
     pub fn create(&self, number: usize) {
         for root in &self.roots {
-            let group = self.parent_in(root).join(self.name(number));
-            fs::create_dir(&group).unwrap_or_else(|error| panic!("{}: {error}", group.display()));
+            let cgroup = self.parent_in(root).join(self.name(number));
+            fs::create_dir(&cgroup).unwrap_or_else(|error| panic!("{}: {error}", cgroup.display()));
         }
     }
 
@@ -90,9 +94,9 @@ impl SyntheticCgroups {
     /// Moves a process into one of them.
     pub fn add_process(&self, number: usize, pid: u32) {
         for root in &self.roots {
-            let group = self.parent_in(root).join(self.name(number));
+            let cgroup = self.parent_in(root).join(self.name(number));
             // Fails in a cpuset without CPUs.
-            let _taken = fs::write(group.join("cgroup.procs"), pid.to_string());
+            let _taken = fs::write(cgroup.join("cgroup.procs"), pid.to_string());
         }
     }
 
@@ -102,19 +106,19 @@ impl SyntheticCgroups {
         move |labels| labels.get("id").is_some_and(|id| id.starts_with(&within))
     }
 
-    /// Number of them in a page.
-    pub fn count_exposed(&self, page: &Scrape) -> usize {
-        self.count_series("container_memory_usage_bytes", page)
+    /// Number of them in a scrape.
+    pub fn count_exposed(&self, scrape: &Scrape) -> usize {
+        self.count_series("container_memory_usage_bytes", scrape)
     }
 
     /// Number of them with sampled metrics, which are absent in the first scrapes.
-    pub fn count_sampled(&self, page: &Scrape) -> usize {
-        self.count_series("container_memory_usage_bytes_max", page)
+    pub fn count_sampled(&self, scrape: &Scrape) -> usize {
+        self.count_series("container_memory_usage_bytes_max", scrape)
     }
 
-    fn count_series(&self, family: &str, page: &Scrape) -> usize {
+    fn count_series(&self, family: &str, scrape: &Scrape) -> usize {
         let is_ours = self.is_own_series();
-        let all = page.series_named(family);
+        let all = scrape.series_named(family);
         all.filter(|(labels, _)| is_ours(labels)).count()
     }
 
@@ -133,8 +137,8 @@ impl Drop for SyntheticCgroups {
     fn drop(&mut self) {
         for root in &self.roots {
             let parent = self.parent_in(root);
-            for group in child_groups(&parent) {
-                remove(&group);
+            for cgroup in child_cgroups(&parent) {
+                remove(&cgroup);
             }
             remove(&parent);
             remove(&root.join(&self.parent));
@@ -157,16 +161,16 @@ impl MemoryLimitedCgroup {
             limits.map(|(limit, is_v2)| (root.clone(), limit, is_v2))
         });
         for (root, limit, is_v2) in limits {
-            let cell = Self {
+            let cgroup = Self {
                 dir: root.join(&name),
                 is_v2,
             };
-            let made = fs::create_dir(&cell.dir);
-            if made.is_ok() && fs::write(cell.dir.join(limit), bytes.to_string()).is_ok() {
-                return Some(cell);
+            let result = fs::create_dir(&cgroup.dir);
+            if result.is_ok() && fs::write(cgroup.dir.join(limit), bytes.to_string()).is_ok() {
+                return Some(cgroup);
             }
         }
-        skip("control groups that limit memory");
+        skip("cgroups with a memory controller");
         None
     }
 
@@ -185,13 +189,13 @@ impl MemoryLimitedCgroup {
 
     /// Peak memory use, and how often the limit was hit.
     pub fn usage_summary(&self) -> String {
-        let most = self.read("memory.max_usage_in_bytes", "memory.peak");
-        let wanted = self.read("memory.failcnt", "memory.events");
-        format!("most: {most}wanted more: {wanted}")
+        let peak = self.read("memory.max_usage_in_bytes", "memory.peak");
+        let hits = self.read("memory.failcnt", "memory.events");
+        format!("peak: {peak}limit hits: {hits}")
     }
 
-    fn read(&self, one: &str, two: &str) -> String {
-        let file = if self.is_v2 { two } else { one };
+    fn read(&self, v1: &str, v2: &str) -> String {
+        let file = if self.is_v2 { v2 } else { v1 };
         fs::read_to_string(self.dir.join(file)).unwrap_or_default()
     }
 }
@@ -206,24 +210,24 @@ impl Drop for MemoryLimitedCgroup {
 /// domain ran.
 pub fn remove_domain_cgroups(domain: &str) {
     let ending = format!("-{domain}.libvirt-qemu");
-    for group in hierarchies()
+    for cgroup in hierarchies()
         .iter()
-        .flat_map(|root| child_groups(&root.join("machine")))
+        .flat_map(|root| child_cgroups(&root.join("machine")))
     {
-        if group.to_string_lossy().ends_with(&ending) {
-            for part in child_groups(&group) {
+        if cgroup.to_string_lossy().ends_with(&ending) {
+            for part in child_cgroups(&cgroup) {
                 remove(&part);
             }
-            remove(&group);
+            remove(&cgroup);
         }
     }
 }
 
 /// Child cgroups, if any.
-fn child_groups(group: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(group).into_iter().flatten().flatten();
-    let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    groups.map(|group| group.path()).collect()
+fn child_cgroups(cgroup: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(cgroup).into_iter().flatten().flatten();
+    let cgroups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    cgroups.map(|cgroup| cgroup.path()).collect()
 }
 
 /// Number of sets created so far.
@@ -235,9 +239,9 @@ fn hierarchies() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in mounts.lines() {
         let mut words = line.split(' ').skip(1);
-        let (place, kind) = (words.next().unwrap(), words.next().unwrap());
-        if kind.starts_with("cgroup") && Path::new(place).join("cgroup.procs").exists() {
-            found.push(PathBuf::from(place));
+        let (mount_point, kind) = (words.next().unwrap(), words.next().unwrap());
+        if kind.starts_with("cgroup") && Path::new(mount_point).join("cgroup.procs").exists() {
+            found.push(PathBuf::from(mount_point));
         }
     }
     found
@@ -249,18 +253,18 @@ fn set_letter(number: usize) -> char {
 
 /// Enables the available v2 controllers for the children.
 fn delegate(dir: &Path) {
-    let there = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+    let controllers = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
     for controller in CONTROLLERS {
-        if there.split_whitespace().any(|it| it == controller) {
+        if controllers.split_whitespace().any(|it| it == controller) {
             fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}")).unwrap();
         }
     }
 }
 
-fn remove(group: &Path) {
+fn remove(cgroup: &Path) {
     let started = Instant::now();
     loop {
-        match fs::remove_dir(group) {
+        match fs::remove_dir(cgroup) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 // The kernel may still be cleaning up a process.
                 if started.elapsed() > Duration::from_secs(10) {

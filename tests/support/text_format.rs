@@ -14,16 +14,20 @@ pub struct Scrape {
 }
 
 impl Scrape {
-    pub fn parse(page: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let mut scrape = Self::default();
-        for line in page.lines() {
+        for line in text.lines() {
             if let Some(line) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = line.split_once(' ').unwrap();
                 scrape.types.insert(name.into(), kind.into());
             } else if !line.starts_with('#') {
                 let (name, labels, value) = parse_sample(line);
-                let of = scrape.series.entry(name.into()).or_default();
-                assert_eq!(of.insert(labels, value), None, "there twice: {line}");
+                let series = scrape.series.entry(name.into()).or_default();
+                assert_eq!(
+                    series.insert(labels, value),
+                    None,
+                    "duplicate sample: {line}"
+                );
             }
         }
         scrape
@@ -37,12 +41,14 @@ impl Scrape {
 
     /// Value of the only series with these labels; it may have more labels.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let has = |of: &Labels| {
+        let has = |series_labels: &Labels| {
             labels
                 .iter()
-                .all(|(k, v)| of.get(*k).is_some_and(|is| is == v))
+                .all(|(k, v)| series_labels.get(*k).is_some_and(|is| is == v))
         };
-        let mut found = self.series_named(name).filter(|(of, _)| has(of));
+        let mut found = self
+            .series_named(name)
+            .filter(|(series_labels, _)| has(series_labels));
         let (_, value) = found.next()?;
         assert!(found.next().is_none(), "{name}{labels:?} is not one series");
         Some(value)

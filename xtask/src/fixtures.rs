@@ -1,4 +1,4 @@
-//! The text archives of the fixture machines: `tests/fixtures/README.md`.
+//! The text archives of the fixture machines: see `tests/fixtures/README.md`.
 
 #![allow(clippy::disallowed_methods, reason = "not part of the exporter")]
 
@@ -26,15 +26,14 @@ pub(crate) enum Command {
     },
     /// Rewrites the archives of a machine from a directory.
     ///
-    /// A file stays in the archive that contains its path now. An unknown machine gets one
-    /// archive, MACHINE.ttar.
+    /// A file stays in the archive that contains its path. An unknown machine gets one archive,
+    /// MACHINE.ttar.
     Pack {
         /// A machine in tests/fixtures, such as `hardware` or `vm-v2`.
         machine: String,
         /// The directory, as `unpack` created it.
         directory: PathBuf,
-        /// The archive for files that are in none yet: the collector that reads them, or
-        /// `common`.
+        /// The archive for files that are in none yet: the collector that reads them, or `common`.
         #[arg(long, value_name = "NAME", value_parser = archive_name)]
         collector: Option<String>,
     },
@@ -57,7 +56,7 @@ impl Command {
     }
 }
 
-/// A name of lower-case letters, digits, `_` and `-`, which cannot lead out of a directory.
+/// Parses a name of lower-case letters, digits, `_` and `-`, which cannot lead out of a directory.
 fn archive_name(name: &str) -> std::result::Result<String, String> {
     let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
     if !name.is_empty() && name.chars().all(is_allowed) {
@@ -70,10 +69,8 @@ fn archive_name(name: &str) -> std::result::Result<String, String> {
 fn unpack(fixtures: &Path, machine: &str, directory: &Path) -> Result<()> {
     let archives = archives(fixtures, machine)?;
     if archives.is_empty() {
-        let known = machines(fixtures)?.join(", ");
-        return Err(
-            format!("no machine {machine:?} in tests/fixtures (there are: {known})").into(),
-        );
+        let names = machines(fixtures)?.join(", ");
+        return Err(format!("unknown machine {machine:?}: tests/fixtures has {names}").into());
     }
     if directory.exists() && fs::read_dir(directory)?.next().is_some() {
         return Err(format!("{}: directory is not empty", directory.display()).into());
@@ -128,14 +125,14 @@ fn pack(fixtures: &Path, machine: &str, directory: &Path, collector: Option<&str
         )
         .into());
     }
-    // Nothing is written unless everything can be.
+    // Encode everything before writing, so that an error leaves all files unchanged.
     let mut texts = Vec::new();
     for (file, archive) in &new {
         texts.push((file, archive.to_text()?));
     }
     for (file, text) in texts {
-        let known = old.iter().find(|(path, _)| path == file);
-        if known.is_some_and(|(_, archive)| new.get(file) == Some(archive)) {
+        let previous = old.iter().find(|(path, _)| path == file);
+        if previous.is_some_and(|(_, archive)| new.get(file) == Some(archive)) {
             continue;
         }
         fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -143,14 +140,14 @@ fn pack(fixtures: &Path, machine: &str, directory: &Path, collector: Option<&str
     }
     for (file, _) in old.iter().filter(|(file, _)| !new.contains_key(file)) {
         fs::remove_file(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        println!("removed {}, nothing of it is left", file.display());
+        println!("removed {}: no entries left", file.display());
     }
     Ok(())
 }
 
-/// The archives of a machine with their files: none if there is no such machine.
+/// The archives of a machine with their files; empty if there is no such machine.
 fn archives(fixtures: &Path, machine: &str) -> Result<Vec<(PathBuf, Archive)>> {
-    if !machines(fixtures)?.iter().any(|known| known == machine) {
+    if !machines(fixtures)?.iter().any(|name| name == machine) {
         return Ok(Vec::new());
     }
     let mut archives = Vec::new();
@@ -185,8 +182,8 @@ fn machines(fixtures: &Path) -> Result<Vec<String>> {
 mod tests {
     use super::*;
 
-    /// Fixtures with a machine in two archives, `split`, and one in a single archive, `single`;
-    /// and a directory to unpack into.
+    /// Fixtures with a machine in two archives, `split`, and one in a single archive, `single`, and
+    /// a directory to unpack into.
     struct Scratch {
         fixtures: PathBuf,
         tree: PathBuf,
@@ -233,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_stays_in_its_archive() {
+    fn files_stay_in_their_archive() {
         let scratch = Scratch::new("stays");
         let swap = scratch.archive("split/swap.ttar");
         scratch.unpack("split").unwrap();
@@ -244,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_file_needs_a_collector() {
+    fn new_file_requires_a_collector() {
         let scratch = Scratch::new("new");
         scratch.unpack("split").unwrap();
         fs::write(scratch.tree.join("proc/loadavg"), "0\n").unwrap();
@@ -257,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_without_files_is_removed() {
+    fn empty_archive_is_removed() {
         let scratch = Scratch::new("removed");
         scratch.unpack("split").unwrap();
         fs::remove_file(scratch.tree.join("proc/swaps")).unwrap();
@@ -266,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_captured_machine_gets_one_archive() {
+    fn captured_machine_gets_one_archive() {
         let scratch = Scratch::new("captured");
         fs::create_dir_all(scratch.tree.join("proc")).unwrap();
         fs::write(scratch.tree.join("proc/stat"), "cpu 4\n").unwrap();
@@ -280,10 +277,13 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_is_wrong() {
+    fn rejects_unknown_machine_and_non_empty_directory() {
         let scratch = Scratch::new("errors");
         let error = scratch.unpack("missing").unwrap_err().to_string();
-        assert!(error.ends_with("(there are: single, split)"), "{error}");
+        assert!(
+            error.ends_with("tests/fixtures has single, split"),
+            "{error}"
+        );
         let error = scratch.pack("../x", None).unwrap_err().to_string();
         assert!(error.contains("expected lower-case letters"), "{error}");
         scratch.unpack("single").unwrap();

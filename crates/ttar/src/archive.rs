@@ -1,4 +1,4 @@
-//! Entries, and their way from and to a directory.
+//! Entries of an archive, and their conversion from and to a directory.
 
 use std::{
     collections::BTreeMap,
@@ -12,25 +12,25 @@ use crate::{Error, Result, format};
 /// The entries of an archive, sorted by path.
 ///
 /// No path is absolute or contains `..`, and no path leads through an entry that is a file or a
-/// symbolic link. So nothing is ever unpacked outside of the target directory.
+/// symbolic link, so nothing is ever unpacked outside of the target directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Archive {
     entries: BTreeMap<PathBuf, Content>,
 }
 
-/// A path in an archive, and what is there.
+/// A path in an archive and its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Relative to the directory that was archived.
     pub path: PathBuf,
-    /// What is at this path.
+    /// Its content.
     pub content: Content,
 }
 
-/// What is at a path.
+/// Content of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// A directory. Written to an archive only if nothing is in it.
+    /// A directory. Written to an archive only if it is empty.
     Directory {
         /// The permission bits.
         mode: u32,
@@ -42,7 +42,7 @@ pub enum Content {
         /// The permission bits.
         mode: u32,
     },
-    /// A symbolic link and its target, which may be anything.
+    /// A symbolic link and its target, which is not checked.
     Symlink(PathBuf),
 }
 
@@ -71,29 +71,31 @@ impl Archive {
         Ok(archive)
     }
 
-    /// Adds an entry. Fails where its path is already taken or leads out of the directory.
+    /// Adds an entry. Fails if its path already exists or leads out of the directory.
     pub fn insert(&mut self, Entry { path, content }: Entry) -> Result<()> {
         check_path(&path)?;
         for ancestor in path.ancestors().skip(1) {
             match self.entries.get(ancestor) {
                 None | Some(Content::Directory { .. }) => {}
-                Some(_) => return Err(Error::entry(&path, "leads through a file or a link")),
+                Some(_) => {
+                    return Err(Error::entry(&path, "leads through a file or symbolic link"));
+                }
             }
         }
         if self.entries.contains_key(&path) {
-            return Err(Error::entry(&path, "there are two entries with this path"));
+            return Err(Error::entry(&path, "duplicate entry"));
         }
         // Paths are ordered by component, so those below this one follow it.
         let next = self.entries.range(path.clone()..).next();
         let has_entries_below = next.is_some_and(|(next, _)| next.starts_with(&path));
         if has_entries_below && !matches!(content, Content::Directory { .. }) {
-            return Err(Error::entry(&path, "there are entries below this path"));
+            return Err(Error::entry(&path, "path has entries below it"));
         }
         self.entries.insert(path, content);
         Ok(())
     }
 
-    /// Adds the entries of another archive. Fails where a path is in both.
+    /// Adds the entries of another archive. Fails if a path is in both.
     pub fn merge(&mut self, other: Self) -> Result<()> {
         let mut entries = other.entries.into_iter();
         entries.try_for_each(|(path, content)| self.insert(Entry { path, content }))
@@ -105,7 +107,7 @@ impl Archive {
         entries.map(|(path, content)| (path.as_path(), content))
     }
 
-    /// What is at a path.
+    /// The content of an entry.
     #[must_use]
     pub fn get(&self, path: &Path) -> Option<&Content> {
         self.entries.get(path)
@@ -117,8 +119,7 @@ impl Archive {
         self.entries.is_empty()
     }
 
-    /// The text of the archive. Fails where a path or a file cannot be written so that the
-    /// reader gets the same bytes back.
+    /// The text of the archive. Fails if a path or a file cannot be encoded losslessly.
     pub fn to_text(&self) -> Result<Vec<u8>> {
         let mut text = Vec::new();
         for (path, content) in self.entries() {
@@ -157,11 +158,11 @@ impl Archive {
 
     #[allow(clippy::disallowed_methods, reason = "not part of the exporter")]
     fn add_directory(&mut self, root: &Path, directory: &Path) -> Result<()> {
-        let whole = root.join(directory);
-        let listing = fs::read_dir(&whole).map_err(Error::io(&whole))?;
+        let full_path = root.join(directory);
+        let listing = fs::read_dir(&full_path).map_err(Error::io(&full_path))?;
         let mut is_empty = true;
         for entry in listing {
-            let entry = entry.map_err(Error::io(&whole))?;
+            let entry = entry.map_err(Error::io(&full_path))?;
             is_empty = false;
             let path = directory.join(entry.file_name());
             let at = root.join(&path);
@@ -176,12 +177,12 @@ impl Archive {
                 let bytes = fs::read(&at).map_err(Error::io(&at))?;
                 Content::File { bytes, mode }
             } else {
-                return Err(Error::entry(&at, "neither a file, a directory nor a link"));
+                return Err(Error::entry(&at, "not a file, directory or symbolic link"));
             };
             self.insert(Entry { path, content })?;
         }
         if is_empty && directory != Path::new("") {
-            let metadata = fs::metadata(&whole).map_err(Error::io(&whole))?;
+            let metadata = fs::metadata(&full_path).map_err(Error::io(&full_path))?;
             let mode = metadata.permissions().mode() & 0o7777;
             self.insert(Entry {
                 path: directory.to_owned(),
@@ -229,13 +230,13 @@ mod tests {
         archive
     }
 
-    fn is_refused(text: &str, reason: &str) {
+    fn assert_rejected(text: &str, reason: &str) {
         let error = Archive::parse(text.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
     }
 
     #[test]
-    fn odd_contents_survive_a_round_trip() {
+    fn unusual_contents_survive_a_round_trip() {
         for bytes in [
             b"".as_slice(),
             b"\n",
@@ -269,8 +270,8 @@ mod tests {
     }
 
     #[test]
-    fn ambiguous_contents_are_refused() {
-        // The format has no escape for a backslash in front of its own marks.
+    fn rejects_ambiguous_contents() {
+        // The format cannot escape a backslash before its own markers.
         for bytes in [b"a\\\0b".as_slice(), b"a\\"] {
             let error = archive(vec![file("a", bytes)]).to_text().unwrap_err();
             assert!(error.to_string().starts_with("a: "), "{error}");
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_survives_a_round_trip() {
+    fn directory_survives_a_round_trip() {
         let scratch = Scratch::new();
         let entries = archive(vec![
             file("proc/1/stat", b"1 (a) S"),
@@ -314,34 +315,34 @@ mod tests {
     }
 
     #[test]
-    fn paths_out_of_the_directory_are_refused() {
+    fn rejects_paths_out_of_the_directory() {
         for path in ["/etc/passwd", "../a", "a/../../b", "a/..", "."] {
             let text = format!("Path: {path}\nLines: 0\nMode: 644\n# ttar\n");
-            is_refused(&text, "leads out of the directory");
+            assert_rejected(&text, "leads out of the directory");
             let text = format!("Directory: {path}\nMode: 755\n# ttar\n");
-            is_refused(&text, "leads out of the directory");
+            assert_rejected(&text, "leads out of the directory");
         }
-        is_refused("Path: \nLines: 0\nMode: 644\n# ttar\n", "empty path");
+        assert_rejected("Path: \nLines: 0\nMode: 644\n# ttar\n", "empty path");
     }
 
     #[test]
-    fn paths_through_links_and_files_are_refused() {
+    fn rejects_paths_through_links_and_files() {
         let link = "Path: a\nSymlinkTo: /etc\n# ttar\n";
         let below = "Path: a/b\nLines: 0\nMode: 644\n# ttar\n";
         let file = "Path: a\nLines: 0\nMode: 644\n# ttar\n";
-        is_refused(&format!("{link}{below}"), "leads through");
-        is_refused(&format!("{file}{below}"), "leads through");
-        is_refused(&format!("{below}{link}"), "entries below");
-        is_refused(&format!("{file}{file}"), "two entries");
-        is_refused(&format!("{link}{file}"), "two entries");
+        assert_rejected(&format!("{link}{below}"), "leads through");
+        assert_rejected(&format!("{file}{below}"), "leads through");
+        assert_rejected(&format!("{below}{link}"), "has entries below");
+        assert_rejected(&format!("{file}{file}"), "duplicate entry");
+        assert_rejected(&format!("{link}{file}"), "duplicate entry");
     }
 
     #[test]
-    fn merging_refuses_a_path_in_both() {
+    fn merge_rejects_duplicate_paths() {
         let mut all = archive(vec![file("a", b"1\n")]);
         all.merge(archive(vec![file("b", b"2\n")])).unwrap();
         assert_eq!(all.entries().count(), 2);
         let error = all.merge(archive(vec![file("a", b"3\n")])).unwrap_err();
-        assert_eq!(error.to_string(), "a: there are two entries with this path");
+        assert_eq!(error.to_string(), "a: duplicate entry");
     }
 }

@@ -1,4 +1,4 @@
-//! The text of an archive.
+//! Parser and encoder of the text of an archive.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -12,7 +12,7 @@ const SEPARATOR: &[u8] = b"# ttar - - - - - - - - - - - - - - - - - - - - - - - 
 const NULLBYTE: &[u8] = b"NULLBYTE";
 const EOF: &[u8] = b"EOF";
 
-/// The entries of an archive, each with the number of its first line.
+/// Parses an archive into entries, each with the number of its first line.
 pub(crate) fn parse(text: &[u8]) -> Result<Vec<(usize, Entry)>> {
     let mut lines = Lines { text, number: 0 };
     let mut entries = Vec::new();
@@ -40,7 +40,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Vec<(usize, Entry)>> {
 pub(crate) fn write_entry(text: &mut Vec<u8>, path: &Path, content: &Content) -> Result<()> {
     let name = path.as_os_str().as_bytes();
     if name.contains(&b'\n') {
-        return Err(Error::entry(path, "a newline in a path"));
+        return Err(Error::entry(path, "path contains a newline"));
     }
     match content {
         Content::Directory { mode } => {
@@ -50,14 +50,14 @@ pub(crate) fn write_entry(text: &mut Vec<u8>, path: &Path, content: &Content) ->
         Content::Symlink(target) => {
             let target = target.as_os_str().as_bytes();
             if target.contains(&b'\n') {
-                return Err(Error::entry(path, "a newline in the target of a link"));
+                return Err(Error::entry(path, "link target contains a newline"));
             }
             text.extend([b"Path: ", name, b"\nSymlinkTo: ", target, b"\n"].concat());
         }
         Content::File { bytes, mode } => {
             let encoded = encode(bytes);
             if decode(&encoded).as_ref() != Ok(bytes) {
-                let reason = "a backslash before a NUL byte or the end cannot be archived";
+                let reason = "cannot archive a backslash before a NUL byte or the end of the file";
                 return Err(Error::entry(path, reason));
             }
             let count = encoded.split_inclusive(|byte| *byte == b'\n').count();
@@ -71,7 +71,7 @@ pub(crate) fn write_entry(text: &mut Vec<u8>, path: &Path, content: &Content) ->
     Ok(())
 }
 
-/// File contents as whole lines.
+/// Encodes the content of a file as complete lines.
 fn encode(bytes: &[u8]) -> Vec<u8> {
     let mut encoded = Vec::with_capacity(bytes.len());
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -103,8 +103,8 @@ fn encode(bytes: &[u8]) -> Vec<u8> {
     encoded
 }
 
-/// File contents from the lines of an archive. The error is the line, counted from 0, that
-/// ends the file although others follow.
+/// Decodes the content of a file. The error is the index of a line that ends the file although more
+/// lines follow.
 fn decode(encoded: &[u8]) -> std::result::Result<Vec<u8>, usize> {
     let mut bytes = Vec::with_capacity(encoded.len());
     let mut lines = encoded.split_inclusive(|byte| *byte == b'\n').enumerate();
@@ -142,10 +142,10 @@ fn path_from(bytes: &[u8]) -> PathBuf {
     OsString::from_vec(bytes.to_vec()).into()
 }
 
-/// Reads line by line.
+/// Splits a text into lines and counts them.
 struct Lines<'a> {
     text: &'a [u8],
-    /// Of the last line that was read, counted from 1.
+    /// Number of the last line that was read, from 1.
     number: usize,
 }
 
@@ -165,7 +165,7 @@ impl<'a> Lines<'a> {
         Some(line)
     }
 
-    /// What follows the line of a path: a link, or the contents and mode of a file.
+    /// Parses what follows the line with a path: a link target, or the contents and mode of a file.
     fn content(&mut self) -> Result<Content> {
         let line = self.next().unwrap_or_default();
         if let Some(target) = line.strip_prefix(b"SymlinkTo: ") {
@@ -210,7 +210,7 @@ mod tests {
     use crate::Archive;
 
     #[test]
-    fn the_text_is_that_of_ttar() {
+    fn output_matches_ttar() {
         let text = "\
 # Archive created by ttar -c
 Directory: proc
@@ -273,8 +273,8 @@ SymlinkTo: /usr/bin
                 "line 3: ..: leads out of the directory",
             ),
         ] {
-            let found = Archive::parse(text.as_bytes()).unwrap_err();
-            assert_eq!(found.to_string(), error, "{text:?}");
+            let actual = Archive::parse(text.as_bytes()).unwrap_err();
+            assert_eq!(actual.to_string(), error, "{text:?}");
         }
     }
 }

@@ -16,11 +16,11 @@
 //! # ttar - - -
 //! ```
 //!
-//! In file contents a NUL byte is written as `NULLBYTE`, and a last line without a newline ends
-//! in `EOF`. A literal `NULLBYTE`, and a literal `EOF` at the end of a line, get a backslash in
-//! front. All other bytes stand for themselves, also where they are not UTF-8.
+//! In file contents a NUL byte is written as `NULLBYTE`, and a last line without a newline ends in
+//! `EOF`. A literal `NULLBYTE`, and a literal `EOF` at the end of a line, are escaped by a
+//! backslash. All other bytes are written unchanged, even if they are not UTF-8.
 //!
-//! A directory has an entry only if it is empty: the reader creates the parents of each entry.
+//! A directory has an entry only if it is empty: unpacking creates the parents of each entry.
 
 mod archive;
 mod error;

@@ -11,11 +11,11 @@ use std::{
 
 use crate::{Archive, Error, Result};
 
-/// The directory with the entries of these archive files: `PARENT/NAME-HASH`.
+/// Unpacks these archive files into `PARENT/NAME-HASH` and returns that directory.
 ///
-/// The hash is that of the archives, so a directory that exists is complete and current. It is
-/// unpacked beside its path and then renamed, so any number of processes may call this at once.
-/// The tree is shared: callers may not write to it.
+/// The hash covers the archives, so an existing directory is complete and current. The files are
+/// unpacked into a temporary directory that is then renamed, so processes may call this
+/// concurrently. The tree is shared: callers must not write to it.
 #[allow(clippy::disallowed_methods, reason = "not part of the exporter")]
 pub fn unpacked(name: &str, archives: &[PathBuf], parent: &Path) -> Result<PathBuf> {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -39,13 +39,13 @@ pub fn unpacked(name: &str, archives: &[PathBuf], parent: &Path) -> Result<PathB
         merged.map_err(Error::archive(path))?;
     }
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let beside = parent.join(format!(".{name}.{}.{count}", process::id()));
-    all.unpack(&beside)?;
-    match fs::rename(&beside, &directory) {
+    let temporary = parent.join(format!(".{name}.{}.{count}", process::id()));
+    all.unpack(&temporary)?;
+    match fs::rename(&temporary, &directory) {
         Ok(()) => Ok(directory),
         // Another process was faster.
         Err(_) if directory.is_dir() => {
-            fs::remove_dir_all(&beside).map_err(Error::io(&beside))?;
+            fs::remove_dir_all(&temporary).map_err(Error::io(&temporary))?;
             Ok(directory)
         }
         Err(error) => Err(Error::io(&directory)(error)),
@@ -80,7 +80,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A directory that is removed with all in it.
+    /// A directory that is removed with its contents when dropped.
     pub(crate) struct Scratch(pub(crate) PathBuf);
 
     impl Scratch {
@@ -131,7 +131,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_single_archive_stands_for_its_machine() {
+    fn machine_may_be_a_single_archive() {
         let scratch = Scratch::new();
         let file = scratch.0.join("vm-v1.ttar");
         fs::write(&file, text("flags", "--x")).unwrap();

@@ -1,4 +1,4 @@
-//! Fuzz targets: any bytes as a web config, and as a client certificate.
+//! Fuzz targets for the web config and client certificates: see [`crate::fuzzing`].
 
 use std::path::Path;
 

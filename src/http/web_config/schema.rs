@@ -466,7 +466,7 @@ mod tests {
         ),
         (
             "tls_server_config: {PAIR, min_version: TLS10}",
-            "1:51: TLS10 is not offered",
+            "1:51: TLS10 is not supported",
         ),
         (
             "tls_server_config: {PAIR, min_version: SSL30}",

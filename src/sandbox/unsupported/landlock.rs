@@ -1,9 +1,9 @@
-//! On processors for which nobody tried it.
+//! Landlock on architectures on which it is not tested.
 
 use super::Requirements;
 
 pub(super) const MAX_ABI: u32 = 6;
 
 pub(super) fn restrict(_needs: &Requirements) -> Result<u32, String> {
-    Err("not built for this processor".to_owned())
+    Err("not supported on this CPU architecture".to_owned())
 }

@@ -33,7 +33,7 @@ pub(crate) fn talk<T>(
     let said = ask(Daemon::on_socket("fuzzing", socket), deadline);
     assert!(
         Instant::now() < deadline,
-        "somebody waits for what never comes"
+        "the session did not end before its deadline"
     );
     // Without a connection `accept` would block forever.
     UnixStream::connect(socket).ok();

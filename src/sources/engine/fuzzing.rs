@@ -23,7 +23,7 @@ use super::{
     rfc3339,
 };
 
-/// Maximum length of the names, images and labels that are kept.
+/// Maximum length of stored names, images and labels.
 const MAX_TEXT: usize = 1024;
 /// Limit for one run: the fake engine sends its response at once and closes.
 const AT_MOST: Duration = Duration::from_secs(8);
@@ -121,7 +121,7 @@ pub(crate) fn http(bytes: &[u8], socket: &Path) -> usize {
         let parts = said(part);
         assert!(
             agree(&parts, &whole),
-            "in parts it says {parts}, and in one {whole}"
+            "result in chunks: {parts}, in one piece: {whole}"
         );
     }
     if whole == NOTHING { 0 } else { whole.len() }
@@ -187,7 +187,7 @@ async fn talk(asked: &str, answer: &[u8], part: usize, socket: &Path) -> String 
     };
     assert!(
         began.elapsed() < AT_MOST,
-        "somebody waits for what never comes"
+        "the request did not end before its timeout"
     );
     engine.abort();
     said
@@ -200,8 +200,11 @@ fn text<T: Debug>(answer: Result<T, super::connection::EngineError>) -> String {
         Ok(answer) => format!("{answer:?}"),
         Err(failure) => {
             let reason = failure.to_string();
-            assert!(reason.len() <= 4 * 400, "a reason is for a log");
-            assert!(!reason.contains(char::is_control), "and is one line");
+            assert!(reason.len() <= 4 * 400, "the error is too long for a log");
+            assert!(
+                !reason.contains(char::is_control),
+                "the error contains control characters"
+            );
             NOTHING.to_owned()
         }
     }

@@ -42,12 +42,15 @@ pub(crate) fn rpc(bytes: &[u8]) -> usize {
         let (first, _) = rest.split_at(rest.len() - behind.len());
         for cut in [1, 4, first.len() / 2, first.len() - 1] {
             let part = first.get(..cut).unwrap_or_default();
-            assert!(matches!(Message::parse(part), Ok(None)), "a part of one");
+            assert!(
+                matches!(Message::parse(part), Ok(None)),
+                "truncated message was not reported as incomplete"
+            );
         }
         if message.kind != MessageType::Other && (first[24..28] == [0; 4] || message.is_error) {
             assert!(
                 message.encode() == first,
-                "it is not written as it was read"
+                "encoding differs from the parsed message"
             );
         }
         body(message.procedure, message.body, &heard, &cache);
@@ -113,7 +116,7 @@ pub(crate) fn domain_xml(bytes: &[u8]) -> usize {
             devices
         }
         Err(reason) => {
-            assert!(reason.len() <= 4096, "a reason is for a log");
+            assert!(reason.len() <= 4096, "the error is too long for a log");
             0
         }
     }
@@ -195,7 +198,10 @@ async fn talk(
         }
         pools = storage::list_pools(&session, by).await.ok();
         networks = storage::list_networks(&session, by).await.ok();
-        assert!(Instant::now() < by, "somebody waits for what never comes");
+        assert!(
+            Instant::now() < by,
+            "the session did not end before its deadline"
+        );
     }
     daemon.abort();
     (fetched, pools, networks)
