@@ -253,7 +253,7 @@ fn read_at(parent: BorrowedFd<'_>, name: &Path, path: impl Fn() -> PathBuf) -> R
 }
 
 fn with_bytes<T>(
-    at: BorrowedFd<'_>,
+    parent: BorrowedFd<'_>,
     name: &Path,
     parse: impl FnOnce(&[u8]) -> T,
 ) -> Result<T, Errno> {
@@ -262,8 +262,8 @@ fn with_bytes<T>(
     }
     BUFFER.with_borrow_mut(|buffer| {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let read =
-            rustix::fs::openat(at, name, flags, Mode::empty()).and_then(|file| fill(buffer, &file));
+        let read = rustix::fs::openat(parent, name, flags, Mode::empty())
+            .and_then(|file| fill(buffer, &file));
         let read = read.map(|len| parse(&buffer[..len]));
         // A buffer that grew for a rare large file is released.
         if buffer.len() > 64 * PAGE {

@@ -259,7 +259,7 @@ mod tests {
 
     /// A host with one domain; a helper and QEMU run in its cgroup.
     fn host_tree(name: &str) -> TempTree {
-        let tree = TempTree::new(&format!("guests-{name}"));
+        let tree = TempTree::new(&format!("domain-usage-{name}"));
         tree.write("sys/fs/cgroup/cgroup.controllers", "cpu\n");
         let times = "usage_usec 30\nuser_usec 20\nsystem_usec 10\n";
         tree.write(&format!("{GROUP}/cpu.stat"), times);

@@ -78,17 +78,17 @@ impl ResourceBudget {
     }
 
     fn from_limits(open_files: u64, memory_limit: Option<u64>) -> Self {
-        let spare = memory_limit.map(|limit| limit.saturating_sub(BASE_BYTES));
+        let available = memory_limit.map(|limit| limit.saturating_sub(BASE_BYTES));
         let share = |bytes: Option<u64>, share_divisor: u64, unit: u64| {
             bytes.map_or(u64::MAX, |bytes| bytes / share_divisor / unit)
         };
-        let affordable_files = share(spare, FILES_SHARE, FILE_BYTES);
+        let affordable_files = share(available, FILES_SHARE, FILE_BYTES);
         // The remaining descriptors are for everything else.
         let usable = open_files.saturating_sub(RESERVED_FILES);
         let files = MAX_CGROUP_FILES.min(usable / 4);
-        let dirs = (usable / 2).min(share(spare, DIRS_SHARE, DIR_BYTES));
+        let dirs = (usable / 2).min(share(available, DIRS_SHARE, DIR_BYTES));
         let processes = MAX_PROCESS_DIRS.min(usable / 8);
-        let affordable_processes = share(spare, PROCESSES_SHARE, DIR_BYTES);
+        let affordable_processes = share(available, PROCESSES_SHARE, DIR_BYTES);
         let processes = processes.min(affordable_processes.saturating_add(MIN_PROCESS_DIRS));
         let response_buffer =
             RESPONSE_BUFFER_BYTES.min(share(memory_limit, RESPONSE_BUFFER_SHARE, 1));

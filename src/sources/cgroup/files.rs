@@ -162,14 +162,14 @@ struct CachedSetting {
 
 impl CachedSetting {
     fn new(walk: u32, writes: u32, bytes: &[u8]) -> Option<Self> {
-        let mut said = Self {
+        let mut cached = Self {
             walk,
             writes,
             len: u8::try_from(bytes.len()).ok()?,
             bytes: [0; 43],
         };
-        said.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
-        Some(said)
+        cached.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(cached)
     }
 
     fn is_fresh(&self, walk: u32, writes: u32) -> bool {

@@ -290,7 +290,10 @@ mod tests {
     use super::*;
     use crate::sources::cgroup::testing::TempTree;
 
-    fn place(layout: &Layout, controller: CgroupController) -> Option<(String, InterfaceVersion)> {
+    fn dir_and_version(
+        layout: &Layout,
+        controller: CgroupController,
+    ) -> Option<(String, InterfaceVersion)> {
         let (slot, version) = layout.hierarchy_for(controller)?;
         let name = layout.hierarchies[slot].path.file_name().unwrap();
         Some((name.to_str().unwrap().to_owned(), version))
@@ -331,13 +334,16 @@ mod tests {
         assert_eq!(layout.version, CgroupVersion::Hybrid);
         assert_eq!(layout.controllers, ["cpu", "hugetlb", "memory"]);
         let expected = Some(("unified".to_owned(), InterfaceVersion::V2));
-        assert_eq!(place(&layout, CgroupController::Memory), expected);
-        assert_eq!(place(&layout, CgroupController::Cpuacct), expected);
+        assert_eq!(dir_and_version(&layout, CgroupController::Memory), expected);
         assert_eq!(
-            place(&layout, CgroupController::Cpu),
+            dir_and_version(&layout, CgroupController::Cpuacct),
+            expected
+        );
+        assert_eq!(
+            dir_and_version(&layout, CgroupController::Cpu),
             Some(("cpu".to_owned(), InterfaceVersion::V1))
         );
-        assert_eq!(place(&layout, CgroupController::Pids), None);
+        assert_eq!(dir_and_version(&layout, CgroupController::Pids), None);
     }
 
     #[test]
@@ -355,7 +361,7 @@ mod tests {
         assert_eq!(layout.version, CgroupVersion::Hybrid);
         assert_eq!(layout.controllers, ["cpu", "cpuacct"]);
         assert_eq!(
-            place(&layout, CgroupController::Cpu),
+            dir_and_version(&layout, CgroupController::Cpu),
             Some(("one".to_owned(), InterfaceVersion::V1))
         );
         assert!(layout.hierarchies[layout.primary].path.ends_with("odd/one"));

@@ -544,7 +544,9 @@ impl Cgroup {
         let other_stats = (0..self.shared.layout.hierarchies.len())
             .filter_map(|slot| self.dir_in(slot, InterfaceVersion::V1).stat().ok());
         let time = |seconds: i64, nanos: u64| {
-            let nanos = u32::try_from(nanos).ok().filter(|it| *it < 1_000_000_000)?;
+            let nanos = u32::try_from(nanos)
+                .ok()
+                .filter(|nanos| *nanos < 1_000_000_000)?;
             Some(Duration::new(u64::try_from(seconds).ok()?, nanos))
         };
         let times = other_stats.chain([stat]).flat_map(|stat| {

@@ -22,9 +22,9 @@ impl CgroupParseError {
         }
     }
 
-    fn not_a_number(line: usize, what: &[u8], value: &[u8]) -> Self {
-        let (what, value) = (what.escape_ascii(), value.escape_ascii());
-        Self::new(line, format_args!("{what} is not a number: \"{value}\""))
+    fn not_a_number(line: usize, name: &[u8], value: &[u8]) -> Self {
+        let (name, value) = (name.escape_ascii(), value.escape_ascii());
+        Self::new(line, format_args!("{name} is not a number: \"{value}\""))
     }
 }
 

@@ -509,7 +509,7 @@ pub(crate) mod fake_bus {
     }
 
     impl FakeBus {
-        /// `answer` may return no reply.
+        /// `respond` may return no reply.
         pub(crate) fn start(
             name: &str,
             respond: impl Fn(&Message) -> Option<Message> + Send + Sync + 'static,

@@ -244,7 +244,7 @@ impl InspectedContainer {
         let parent = empty_if_too_long(host_config.cgroup_parent);
         let policy = host_config.restart_policy.and_then(|policy| policy.name);
         let pid = process.pid.and_then(|pid| u32::try_from(pid).ok());
-        let at = |text: Option<String>| rfc3339::parse(&text?);
+        let timestamp = |text: Option<String>| rfc3339::parse(&text?);
         Some(Self {
             has_restart_policy: matches!(
                 policy.as_deref(),
@@ -263,9 +263,9 @@ impl InspectedContainer {
                 exit_code,
                 oom_events: 0,
                 health: health.filter(|_| state.is_alive()),
-                created: at(response.created),
-                started: at(process.started_at),
-                finished: at(process.finished_at),
+                created: timestamp(response.created),
+                started: timestamp(process.started_at),
+                finished: timestamp(process.finished_at),
                 memory_limit: host_config
                     .memory
                     .and_then(|limit| u64::try_from(limit).ok())
@@ -645,7 +645,7 @@ mod tests {
             panic!("not parsed");
         };
         assert!(!inspected.has_restart_policy);
-        let at = |nanoseconds| Some(Duration::new(1_795_247_363, nanoseconds));
+        let second = |nanoseconds| Some(Duration::new(1_795_247_363, nanoseconds));
         let expected = Container {
             id: ID.to_owned(),
             name: "web".to_owned(),
@@ -659,8 +659,8 @@ mod tests {
             exit_code: None,
             oom_events: 0,
             health: None,
-            created: at(156_801_646),
-            started: at(500_000_000),
+            created: second(156_801_646),
+            started: second(500_000_000),
             finished: None,
             memory_limit: Some(67_108_864),
         };

@@ -115,7 +115,8 @@ pub(crate) fn http(bytes: &[u8], socket: &Path) -> usize {
     else {
         return 0;
     };
-    let result_of = |chunk_size| runtime.block_on(talk(operation, response, chunk_size, socket));
+    let result_of =
+        |chunk_size| runtime.block_on(exchange(operation, response, chunk_size, socket));
     let unsplit = result_of(usize::MAX);
     if chunk_size < response.len() {
         let split = result_of(chunk_size);
@@ -142,7 +143,7 @@ fn agree(a: &str, b: &str) -> bool {
 }
 
 /// Sends the request and returns the result as text.
-async fn talk(operation: &str, response: &[u8], chunk_size: usize, socket: &Path) -> String {
+async fn exchange(operation: &str, response: &[u8], chunk_size: usize, socket: &Path) -> String {
     std::fs::remove_file(socket).ok();
     let Ok(listener) = UnixListener::bind(socket) else {
         return String::new();

@@ -426,15 +426,15 @@ impl<'a> EngineSession<'a> {
             if now >= self.event_window.0 + Duration::from_secs(1) {
                 self.event_window = (now, 0);
             }
-            let kept = self.buffered_events.as_ref().map_or(0, VecDeque::len);
-            let has_room =
-                self.event_window.1 < MAX_EVENTS_PER_SECOND && kept < MAX_BUFFERED_EVENTS;
-            let wake = self.next_wake(has_room);
+            let buffered = self.buffered_events.as_ref().map_or(0, VecDeque::len);
+            let can_receive =
+                self.event_window.1 < MAX_EVENTS_PER_SECOND && buffered < MAX_BUFFERED_EVENTS;
+            let wake = self.next_wake(can_receive);
             tokio::select! {
-                event = self.events.next(), if has_room => self.receive_event(event?),
-                Some(answer) = self.results.join_next() => {
-                    if let Ok(answer) = answer {
-                        self.handle_result(answer)?;
+                event = self.events.next(), if can_receive => self.receive_event(event?),
+                Some(result) = self.results.join_next() => {
+                    if let Ok(result) = result {
+                        self.handle_result(result)?;
                     }
                 }
                 Some(id) = self.watcher.inspect_requests.recv(), if now >= self.next_unknown_inspect => self.handle_unknown_container(id),
@@ -730,11 +730,11 @@ impl<'a> EngineSession<'a> {
         }
         if let Some((id, error)) = self.failed_inspects.first_key_value() {
             let short_id: String = id.chars().take(12).collect();
-            let more = match self.failed_inspects.len() {
+            let others = match self.failed_inspects.len() {
                 1 => String::new(),
                 n => format!(", and {} more", n - 1),
             };
-            return Some(format!("{error} ({short_id}{more})"));
+            return Some(format!("{error} ({short_id}{others})"));
         }
         self.images_error.as_ref().map(ToString::to_string)
     }
@@ -771,12 +771,12 @@ impl<'a> EngineSession<'a> {
     }
 
     /// Returns when the next scheduled work is due, if no data arrives before.
-    fn next_wake(&self, has_room: bool) -> Instant {
+    fn next_wake(&self, can_receive: bool) -> Instant {
         let mut wakeup = self.resync_due;
         if !self.pinging {
             wakeup = wakeup.min(self.last_activity + self.watcher.intervals.ping_after);
         }
-        if !has_room {
+        if !can_receive {
             wakeup = wakeup.min(self.event_window.0 + Duration::from_secs(1));
         }
         if self.next_unknown_inspect > Instant::now() {

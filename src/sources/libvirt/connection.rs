@@ -107,7 +107,7 @@ impl RpcCounters {
 /// Which slots a call may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SlotClass {
-    /// Any slot, for calls that the daemon answers by itself.
+    /// Any slot, for calls that the daemon completes by itself.
     Any,
     /// Any but the last, for calls that may hang in a domain or a storage backend.
     Slow,

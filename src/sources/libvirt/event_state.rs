@@ -253,7 +253,7 @@ mod tests {
     }
 
     fn ids(events: &DomainEvents) -> Vec<u32> {
-        events.running().iter().map(|it| it.id).collect()
+        events.running().iter().map(|domain| domain.id).collect()
     }
 
     #[test]

@@ -183,21 +183,22 @@ impl<'a> Fetch<'a> {
         mut domains: Vec<DomainRef>,
     ) -> Self {
         domains.sort_by_key(|domain| !domain.is_active());
-        let left = deadline.saturating_duration_since(Instant::now());
-        let (say, said) = mpsc::unbounded_channel();
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let (reply_tx, reply_rx) = mpsc::unbounded_channel();
         Self {
             session,
             selection,
             deadline,
-            overdue_after: (left / 4).clamp(Duration::from_millis(100), Duration::from_secs(2)),
+            overdue_after: (remaining / 4)
+                .clamp(Duration::from_millis(100), Duration::from_secs(2)),
             partials: domains.iter().map(|_| PartialDomain::default()).collect(),
             domains,
             queue: VecDeque::new(),
             delayed: Vec::new(),
             in_flight: HashMap::new(),
             next_id: 0,
-            reply_tx: say,
-            reply_rx: said,
+            reply_tx,
+            reply_rx,
             error: None,
         }
     }
@@ -622,18 +623,18 @@ impl<'a> Fetch<'a> {
         partial
             .response_time
             .get_or_insert(pending.sent_at.elapsed());
-        let (state, reason, stats) = partial.stats.get_or_insert_default();
+        let (state, reason, domain_stats) = partial.stats.get_or_insert_default();
         *state = state.or(DomainState::from_number(info.state));
         if reason.is_none() {
             self.queue.push_back(DomainQuery::State(index));
         }
         let bytes = |kib: u64| kib.checked_mul(1024);
-        let balloon = &mut stats.balloon;
+        let balloon = &mut domain_stats.balloon;
         balloon.current = balloon.current.or(bytes(info.memory));
         balloon.maximum = balloon.maximum.or(bytes(info.max_memory));
-        stats.vcpu_current = stats.vcpu_current.or(Some(info.vcpus.into()));
+        domain_stats.vcpu_current = domain_stats.vcpu_current.or(Some(info.vcpus.into()));
         let time = Duration::from_nanos(info.cpu_time);
-        stats.cpu.time = stats.cpu.time.or(Some(time));
+        domain_stats.cpu.time = domain_stats.cpu.time.or(Some(time));
         Ok(())
     }
 
@@ -686,15 +687,15 @@ fn build_domain(
 ) -> Domain {
     let definition = session.cache.get(domain);
     let lacks_stats = partial.stats.is_none();
-    let (state, reason, mut stats) = partial.stats.unwrap_or_default();
+    let (state, reason, mut domain_stats) = partial.stats.unwrap_or_default();
     let is_off = state.is_some_and(|state| !state.is_active());
     if is_off {
         // libvirt 9 reports the CPU time of the daemon and the memory the domain would get.
-        stats.cpu = CpuTimes::default();
-        stats.balloon.current = None;
+        domain_stats.cpu = CpuTimes::default();
+        domain_stats.balloon.current = None;
     } else {
         add_host_stats(
-            &mut stats,
+            &mut domain_stats,
             selection,
             &partial.host_stats,
             definition.as_deref(),
@@ -712,7 +713,7 @@ fn build_domain(
             .events()
             .counts_for(&domain.uuid, definition.as_deref()),
         definition,
-        stats,
+        stats: domain_stats,
         is_partial: partial.is_partial || lacks_stats,
         is_stuck: session.pending_calls(CallSubject::Domain(domain.uuid)) > 0,
         response_time: partial.response_time,

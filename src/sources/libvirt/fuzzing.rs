@@ -91,9 +91,10 @@ fn body(procedure: u32, body: &[u8], events: &DomainEvents, cache: &DefinitionCa
     }
     for record in wire::parse_stats_records(body).unwrap_or_default() {
         assert!(12 * record.params.len() <= body.len());
-        let (state, _, stats) = params::parse_stats(record.params);
-        params::is_complete(&stats, state);
-        let objects = stats.disks.len() + stats.interfaces.len() + stats.vcpus.len();
+        let (state, _, domain_stats) = params::parse_stats(record.params);
+        params::is_complete(&domain_stats, state);
+        let objects =
+            domain_stats.disks.len() + domain_stats.interfaces.len() + domain_stats.vcpus.len();
         assert!(objects <= body.len());
     }
     if let Ok(Some(event)) = wire::parse_event(procedure, body) {
@@ -141,10 +142,10 @@ pub(crate) fn session(
     else {
         return (FetchResult::default(), None, None);
     };
-    runtime.block_on(talk(bytes, socket.to_path_buf()))
+    runtime.block_on(exchange(bytes, socket.to_path_buf()))
 }
 
-async fn talk(
+async fn exchange(
     bytes: &[u8],
     socket: PathBuf,
 ) -> (

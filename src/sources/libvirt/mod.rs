@@ -80,7 +80,7 @@ pub struct ConnectionInfo {
     pub uri: String,
     /// Whether the daemon answered this fetch.
     pub is_up: bool,
-    /// Why the daemon did not answer, or which data is missing although it did.
+    /// Why the daemon did not reply, or which data is missing although it did.
     pub error: Option<String>,
     /// Whether the error is that the daemon rejects this user.
     pub is_permission_denied: bool,

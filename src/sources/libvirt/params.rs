@@ -84,11 +84,11 @@ pub(super) fn parse_stats(
 /// Whether the statistics include those that libvirt reads from QEMU's monitor and leaves out when
 /// it must not wait. The presence of the other values of a group shows that the group was
 /// requested.
-pub(super) fn is_complete(stats: &DomainStats, state: Option<DomainState>) -> bool {
+pub(super) fn is_complete(reported: &DomainStats, state: Option<DomainState>) -> bool {
     if !state.is_some_and(DomainState::is_active) {
         return true;
     }
-    let (balloon, disks) = (&stats.balloon, &stats.disks);
+    let (balloon, disks) = (&reported.balloon, &reported.disks);
     let lacks_memory = balloon.current.is_some() && balloon.rss.is_none();
     // A disk that is not served by QEMU (vhost-user) has no path and no counters. A QEMU disk
     // without a path is judged by the memory statistics, because libvirt waits once for both.
@@ -446,14 +446,14 @@ mod tests {
 
     #[test]
     fn parses_running_domain() {
-        let (state, reason, stats) = parse_list(RUNNING);
+        let (state, reason, domain_stats) = parse_list(RUNNING);
         assert_eq!((state, reason), (Some(DomainState::Running), Some(2)));
         let cpu = CpuTimes {
             time: Some(Duration::from_nanos(9_352_174_001)),
             user: Some(Duration::from_nanos(8_502_868_002)),
             system: Some(Duration::from_nanos(849_306_003)),
         };
-        assert_eq!(stats.cpu, cpu);
+        assert_eq!(domain_stats.cpu, cpu);
         let balloon = Balloon {
             current: Some(100_663_296),
             maximum: Some(100_664_320),
@@ -470,21 +470,24 @@ mod tests {
             last_update: Some(Duration::from_secs(1_795_219_168)),
             rss: Some(228_802_560),
         };
-        assert_eq!(stats.balloon, balloon);
-        assert_eq!((stats.vcpu_current, stats.vcpu_maximum), (Some(2), Some(3)));
+        assert_eq!(domain_stats.balloon, balloon);
+        assert_eq!(
+            (domain_stats.vcpu_current, domain_stats.vcpu_maximum),
+            (Some(2), Some(3))
+        );
         let threads = [IoThread {
             number: 1,
             poll_max: Some(Duration::from_nanos(32768)),
         }];
-        assert_eq!(stats.io_threads, threads);
-        assert_eq!(stats.dirty_rate, Some(DirtyRate::default()));
-        assert_eq!((stats.kvm.len(), stats.perf.len()), (0, 0));
-        assert!(is_complete(&stats, state));
+        assert_eq!(domain_stats.io_threads, threads);
+        assert_eq!(domain_stats.dirty_rate, Some(DirtyRate::default()));
+        assert_eq!((domain_stats.kvm.len(), domain_stats.perf.len()), (0, 0));
+        assert!(is_complete(&domain_stats, state));
     }
 
     #[test]
     fn parses_vcpus_and_devices_of_running_domain() {
-        let (_, _, stats) = parse_list(RUNNING);
+        let (_, _, domain_stats) = parse_list(RUNNING);
         let vcpu = |number, state, [time, wait, delay]: [u64; 3]| Vcpu {
             number,
             state: Some(state),
@@ -498,7 +501,7 @@ mod tests {
             vcpu(0, 1, [5_000_000_000, 0, 2_408_420_265]),
             vcpu(2, 2, [3_520_000_000, 7, 2_391_239_020]),
         ];
-        assert_eq!(stats.vcpus, vcpus);
+        assert_eq!(domain_stats.vcpus, vcpus);
         let traffic = |[bytes, packets, errors, drops]: [u64; 4]| InterfaceTraffic {
             bytes: Some(bytes),
             packets: Some(packets),
@@ -510,7 +513,7 @@ mod tests {
             received: traffic([12794, 139, 1, 2]),
             sent: traffic([7334, 85, 3, 4]),
         }];
-        assert_eq!(stats.interfaces, interfaces);
+        assert_eq!(domain_stats.interfaces, interfaces);
         let operations = |requests, bytes, time| DiskOperations {
             requests: Some(requests),
             bytes,
@@ -536,31 +539,31 @@ mod tests {
                 ..DomainDisk::default()
             },
         ];
-        assert_eq!(stats.disks, disks);
+        assert_eq!(domain_stats.disks, disks);
     }
 
     #[test]
     fn inactive_domain_has_no_cpu_time_and_current_memory() {
-        let (state, reason, stats) = parse_list(SHUT_OFF);
+        let (state, reason, domain_stats) = parse_list(SHUT_OFF);
         assert_eq!((state, reason), (Some(DomainState::Shutoff), Some(0)));
-        assert_eq!(stats.cpu, CpuTimes::default());
-        assert_eq!(stats.balloon.current, None);
-        assert_eq!(stats.balloon.maximum, Some(100_663_296));
-        assert_eq!(stats.vcpu_maximum, Some(1));
-        assert_eq!(stats.disks[0].capacity, Some(33_554_432));
-        assert_eq!(stats.disks[0].read, DiskOperations::default());
-        assert!(is_complete(&stats, state));
+        assert_eq!(domain_stats.cpu, CpuTimes::default());
+        assert_eq!(domain_stats.balloon.current, None);
+        assert_eq!(domain_stats.balloon.maximum, Some(100_663_296));
+        assert_eq!(domain_stats.vcpu_maximum, Some(1));
+        assert_eq!(domain_stats.disks[0].capacity, Some(33_554_432));
+        assert_eq!(domain_stats.disks[0].read, DiskOperations::default());
+        assert!(is_complete(&domain_stats, state));
     }
 
     #[test]
     fn unknown_state_drops_cpu_time() {
-        let (state, _, stats) = parse_list("cpu.time (ullong) = 290000000");
-        assert_eq!((state, stats.cpu.time), (None, None));
+        let (state, _, domain_stats) = parse_list("cpu.time (ullong) = 290000000");
+        assert_eq!((state, domain_stats.cpu.time), (None, None));
     }
 
     #[test]
     fn paused_domain_keeps_cpu_time_without_memory_report() {
-        let (state, _, stats) = parse_list(
+        let (state, _, domain_stats) = parse_list(
             "\
             state.state (int) = 3
             cpu.time (ullong) = 249395000
@@ -569,50 +572,53 @@ mod tests {
             balloon.rss (ullong) = 55248",
         );
         assert_eq!(state, Some(DomainState::Paused));
-        assert_eq!(stats.cpu.time, Some(Duration::from_micros(249_395)));
-        assert_eq!(stats.balloon.last_update, None);
-        assert!(is_complete(&stats, state));
+        assert_eq!(domain_stats.cpu.time, Some(Duration::from_micros(249_395)));
+        assert_eq!(domain_stats.balloon.last_update, None);
+        assert!(is_complete(&domain_stats, state));
     }
 
     #[test]
     fn domain_queried_without_waiting_is_incomplete() {
-        let (state, _, mut stats) = parse_list(HUNG);
-        assert_eq!(stats.cpu.user, Some(Duration::from_micros(7_165_776)));
-        assert_eq!(stats.interfaces[0].received.bytes, Some(866));
-        assert_eq!(stats.disks[0].read, DiskOperations::default());
-        assert!(!is_complete(&stats, state));
+        let (state, _, mut domain_stats) = parse_list(HUNG);
+        assert_eq!(
+            domain_stats.cpu.user,
+            Some(Duration::from_micros(7_165_776))
+        );
+        assert_eq!(domain_stats.interfaces[0].received.bytes, Some(866));
+        assert_eq!(domain_stats.disks[0].read, DiskOperations::default());
+        assert!(!is_complete(&domain_stats, state));
         // Disks alone are enough to detect it, and so is the memory.
-        let balloon = std::mem::take(&mut stats.balloon);
-        assert!(!is_complete(&stats, state));
-        (stats.balloon, stats.disks) = (balloon, vec![]);
-        assert!(!is_complete(&stats, state));
-        stats.balloon.rss = Some(1);
-        assert!(is_complete(&stats, state));
+        let balloon = std::mem::take(&mut domain_stats.balloon);
+        assert!(!is_complete(&domain_stats, state));
+        (domain_stats.balloon, domain_stats.disks) = (balloon, vec![]);
+        assert!(!is_complete(&domain_stats, state));
+        domain_stats.balloon.rss = Some(1);
+        assert!(is_complete(&domain_stats, state));
     }
 
     #[test]
     fn disk_not_served_by_qemu_needs_no_counters() {
-        let (state, _, mut stats) = parse_list(
+        let (state, _, mut domain_stats) = parse_list(
             "\
             state.state (int) = 1
             balloon.current (ullong) = 98304
             balloon.rss (ullong) = 55248
             block.0.name (string) = vda",
         );
-        assert!(is_complete(&stats, state));
-        stats.disks[0].path = Some("/img/a".to_owned());
-        assert!(!is_complete(&stats, state));
+        assert!(is_complete(&domain_stats, state));
+        domain_stats.disks[0].path = Some("/img/a".to_owned());
+        assert!(!is_complete(&domain_stats, state));
     }
 
     #[test]
     fn driver_that_only_reports_state_is_complete() {
-        let (state, _, stats) = parse_list("state.state (int) = 1");
-        assert!(is_complete(&stats, state));
+        let (state, _, domain_stats) = parse_list("state.state (int) = 1");
+        assert!(is_complete(&domain_stats, state));
     }
 
     #[test]
     fn parses_kvm_statistics_of_domain_and_vcpus() {
-        let (_, _, stats) = parse_list(
+        let (_, _, domain_stats) = parse_list(
             "\
             vm.remote_tlb_flush.sum (ullong) = 17
             vm.pages_4k.cur (ullong) = 18
@@ -626,29 +632,29 @@ mod tests {
         );
         let named = |name: &str, value| (name.to_owned(), value);
         let kvm = [named("remote_tlb_flush.sum", 17), named("pages_4k.cur", 18)];
-        assert_eq!(stats.kvm, kvm);
+        assert_eq!(domain_stats.kvm, kvm);
         let exits = [named("exits.sum", 19), named("guest_mode.cur", 1)];
-        assert_eq!(stats.vcpus[0].kvm, exits);
-        assert_eq!(stats.vcpus[1].kvm, [named("exits.sum", 20)]);
-        assert_eq!(stats.perf, [named("cache_misses", 21)]);
+        assert_eq!(domain_stats.vcpus[0].kvm, exits);
+        assert_eq!(domain_stats.vcpus[1].kvm, [named("exits.sum", 20)]);
+        assert_eq!(domain_stats.perf, [named("cache_misses", 21)]);
     }
 
     #[test]
     fn dirty_rate_is_in_mebibytes_once_measured() {
-        let (_, _, stats) = parse_list(
+        let (_, _, domain_stats) = parse_list(
             "\
             dirtyrate.calc_status (int) = 2
             dirtyrate.megabytes_per_second (llong) = 3
             dirtyrate.vcpu.0.megabytes_per_second (ullong) = 4",
         );
-        let rate = stats.dirty_rate.unwrap();
+        let rate = domain_stats.dirty_rate.unwrap();
         assert_eq!(rate.bytes_per_second, Some(3_145_728));
         assert_eq!(parse_list("state.state (int) = 1").2.dirty_rate, None);
     }
 
     #[test]
     fn unknown_values_are_dropped() {
-        let (state, reason, stats) = parse_list(
+        let (state, reason, domain_stats) = parse_list(
             "\
             state.state (int) = 99
             state.reason (llong) = 5000000000
@@ -661,16 +667,16 @@ mod tests {
         );
         assert_eq!((state, reason), (None, None));
         assert_eq!(
-            (stats.disks[0].errors, stats.disks[0].capacity),
+            (domain_stats.disks[0].errors, domain_stats.disks[0].capacity),
             (None, None)
         );
-        assert_eq!(stats.disks[1].errors, Some(2));
-        assert_eq!(stats.balloon.rss, None);
+        assert_eq!(domain_stats.disks[1].errors, Some(2));
+        assert_eq!(domain_stats.balloon.rss, None);
     }
 
     #[test]
     fn drops_devices_without_name_or_with_duplicate_name() {
-        let (_, _, stats) = parse_list(
+        let (_, _, domain_stats) = parse_list(
             "\
             net.count (uint) = 4294967295
             net.0.rx.bytes (ullong) = 1
@@ -682,11 +688,11 @@ mod tests {
             net.2.name (string) = tap0
             block.0.capacity (ullong) = 5",
         );
-        let [tap] = &stats.interfaces[..] else {
-            panic!("{:?}", stats.interfaces);
+        let [tap] = &domain_stats.interfaces[..] else {
+            panic!("{:?}", domain_stats.interfaces);
         };
         assert_eq!((&*tap.name, tap.received.bytes), ("tap0", Some(3)));
-        assert_eq!(stats.disks, []);
+        assert_eq!(domain_stats.disks, []);
     }
 
     #[test]
@@ -712,8 +718,8 @@ mod tests {
     #[test]
     fn number_of_devices_and_params_is_bounded() {
         let many = (0..100_000).map(|number| (format!("vcpu.{number}.time"), Unsigned(number)));
-        let (_, _, stats) = parse_stats(many.rev());
-        assert_eq!(stats.vcpus.len(), MAX_DEVICES);
+        let (_, _, domain_stats) = parse_stats(many.rev());
+        assert_eq!(domain_stats.vcpus.len(), MAX_DEVICES);
         let names = (0..100_000).map(|number| (format!("vm.{number}"), Unsigned(number)));
         assert_eq!(super::parse_stats(names).2.kvm.len(), MAX_PARAMS);
     }

@@ -233,7 +233,7 @@ impl LibvirtSession {
         Err(unsent)
     }
 
-    /// Sends a call that the daemon answers by itself, if a slot is free.
+    /// Sends a call that the daemon completes by itself, if a slot is free.
     pub(super) fn try_call_quick(
         self: &Arc<Self>,
         subject: CallSubject,

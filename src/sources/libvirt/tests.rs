@@ -35,10 +35,10 @@ impl TestClient {
     fn new(domains: &[&str]) -> Self {
         let socket = socket();
         let daemon = FakeLibvirt::start(&socket, domains);
-        Self::at(socket, Some(daemon), true)
+        Self::with_daemon(socket, Some(daemon), true)
     }
 
-    fn at(socket: PathBuf, daemon: Option<FakeLibvirt>, is_explicit: bool) -> Self {
+    fn with_daemon(socket: PathBuf, daemon: Option<FakeLibvirt>, is_explicit: bool) -> Self {
         Self::with(socket, daemon, is_explicit, LibvirtFlags::with_all_stats())
     }
 
@@ -194,7 +194,10 @@ fn returns_each_domain_with_stats_and_definition() {
     assert!(!off.is_partial && off.definition.is_some());
 
     let running = client.libvirt.running();
-    let running: Vec<_> = running.iter().map(|it| (it.name.as_str(), it.id)).collect();
+    let running: Vec<_> = running
+        .iter()
+        .map(|domain| (domain.name.as_str(), domain.id))
+        .collect();
     assert_eq!(running, [("a", 2), ("b", 1)]);
 }
 
@@ -244,12 +247,12 @@ fn host_stats_are_not_queried() {
     assert_eq!((off.stats.cpu, off.started), (CpuTimes::default(), None));
     let state = client.daemon().state();
     let requested_groups = |name: &str| {
-        let stats = state
+        let calls = state
             .received
             .iter()
             .filter(|call| call.procedure == procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS);
         let uuid = fake::uuid(name.as_bytes());
-        let requests = stats.filter(|call| call.body.windows(16).any(|bytes| bytes == uuid));
+        let requests = calls.filter(|call| call.body.windows(16).any(|bytes| bytes == uuid));
         requests
             .map(|call| fake::requested_groups(&call.body))
             .collect::<Vec<_>>()
@@ -278,12 +281,12 @@ fn kvm_stats_of_vcpus_are_queried_despite_host_stats() {
     let all_host_stats = [(format_uuid(&fake::uuid(b"a")), host_stats)].into();
     client.libvirt.fetch(soon(), all_host_stats).unwrap();
     let state = client.daemon().state();
-    let mut calls = state.received.iter();
-    let stats = calls
+    let mut received = state.received.iter();
+    let call = received
         .find(|call| call.procedure == procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS)
         .unwrap();
     assert_ne!(
-        fake::requested_groups(&stats.body) & StatsGroup::Vcpu.bit(),
+        fake::requested_groups(&call.body) & StatsGroup::Vcpu.bit(),
         0
     );
 }
@@ -329,8 +332,11 @@ fn hung_domain_costs_one_deadline() {
         assert!(fetched.connection.is_up);
         assert_eq!(names(fetched), ["a", "b", "c", "d", "e", "f"]);
         let (stuck, complete): (Vec<_>, Vec<_>) =
-            fetched.domains.iter().partition(|it| it.is_stuck);
-        assert_eq!(complete.iter().filter(|it| is_complete(it)).count(), 5);
+            fetched.domains.iter().partition(|domain| domain.is_stuck);
+        assert_eq!(
+            complete.iter().filter(|domain| is_complete(domain)).count(),
+            5
+        );
         let [b] = stuck.as_slice() else {
             panic!("{stuck:?}");
         };
@@ -346,7 +352,7 @@ fn hung_domain_costs_one_deadline() {
         fetched
             .domains
             .iter()
-            .all(|it| is_complete(it) && !it.is_stuck)
+            .all(|domain| is_complete(domain) && !domain.is_stuck)
     );
     assert_eq!(fetched.connection.abandoned_requests, 0);
 }
@@ -402,9 +408,13 @@ fn many_hung_domains_leave_slots_for_others() {
         assert_eq!(fetched.domains.len(), 30);
     }
     let fetched = client.fetch();
-    let stuck = fetched.domains.iter().filter(|it| it.is_stuck).count();
+    let stuck = fetched
+        .domains
+        .iter()
+        .filter(|domain| domain.is_stuck)
+        .count();
     assert_eq!((stuck, fetched.connection.abandoned_requests), (12, 12));
-    let has_state = |it: &Domain| it.state.is_some() && it.is_partial;
+    let has_state = |domain: &Domain| domain.state.is_some() && domain.is_partial;
     assert!(fetched.domains.iter().all(has_state));
     assert_eq!(client.daemon().connections(), 4);
     let state = client.daemon().state();
@@ -414,7 +424,7 @@ fn many_hung_domains_leave_slots_for_others() {
         state.outstanding
     );
     assert!(
-        state.max_outstanding.values().all(|most| *most <= 4),
+        state.max_outstanding.values().all(|count| *count <= 4),
         "{:?}",
         state.max_outstanding
     );
@@ -438,12 +448,12 @@ fn at_most_four_requests_are_in_flight() {
     }
     let state = client.daemon().state();
     assert!(
-        state.max_outstanding.values().all(|most| *most <= 4),
+        state.max_outstanding.values().all(|count| *count <= 4),
         "{:?}",
         state.max_outstanding
     );
     assert!(
-        state.max_outstanding.values().any(|most| *most >= 3),
+        state.max_outstanding.values().any(|count| *count >= 3),
         "{:?}",
         state.max_outstanding
     );
@@ -533,7 +543,7 @@ fn daemon_hung_at_connect_costs_one_deadline() {
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
     daemon.hang(true);
-    let client = TestClient::at(socket, Some(daemon), false);
+    let client = TestClient::with_daemon(socket, Some(daemon), false);
     assert!(!client.fetch_until_timeout().connection.is_up);
     assert!(!client.fetch().connection.is_up);
     client.daemon().hang(false);
@@ -562,7 +572,7 @@ fn reconnects_to_restarted_daemon() {
 
 #[test]
 fn missing_libvirt_is_absent_until_it_appears() {
-    let client = TestClient::at(socket(), None, false);
+    let client = TestClient::with_daemon(socket(), None, false);
     assert!(matches!(
         client.libvirt.fetch(soon(), HostStatsByUuid::new()),
         Err(Error::NotFound(_))
@@ -582,7 +592,7 @@ fn missing_libvirt_is_absent_until_it_appears() {
 
 #[test]
 fn missing_configured_socket_is_an_error() {
-    let client = TestClient::at(socket(), None, true);
+    let client = TestClient::with_daemon(socket(), None, true);
     let connection = client.fetch().connection;
     assert!(!connection.is_up);
     assert_eq!(connection.error.as_deref(), Some("socket not found"));
@@ -594,7 +604,7 @@ fn polkit_authenticates_a_user() {
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
     daemon.state().auths = vec![1, 2];
-    let client = TestClient::at(socket, Some(daemon), true);
+    let client = TestClient::with_daemon(socket, Some(daemon), true);
     assert!(client.fetch().connection.is_up);
     let state = client.daemon().state();
     let calls: Vec<_> = state.received.iter().map(|call| call.procedure).collect();
@@ -617,7 +627,7 @@ fn permission_denied_is_reported() {
         procedure::REMOTE_PROC_AUTH_POLKIT => ReplyAction::Error(45),
         _ => ReplyAction::Normal,
     });
-    let client = TestClient::at(socket, Some(daemon), false);
+    let client = TestClient::with_daemon(socket, Some(daemon), false);
     let connection = client.fetch().connection;
     let error = connection.error.unwrap();
     assert!(
@@ -644,7 +654,7 @@ fn session_daemon_lists_the_users_domains() {
             _ => ReplyAction::Normal,
         }
     });
-    let client = TestClient::at(socket, Some(daemon), true);
+    let client = TestClient::with_daemon(socket, Some(daemon), true);
     assert_eq!(names(&client.fetch()), ["a"]);
 }
 
@@ -681,12 +691,12 @@ fn truncated_reply_affects_only_its_domain() {
     let client = TestClient::new(&["a", "b"]);
     client.daemon().set_handler(|call| match call.procedure {
         procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS
-            if call.body.windows(2).any(|it| it == b"b\0") =>
+            if call.body.windows(2).any(|bytes| bytes == b"b\0") =>
         {
             ReplyAction::Truncated(100)
         }
         procedure::REMOTE_PROC_DOMAIN_GET_XML_DESC
-            if call.body.windows(2).any(|it| it == b"a\0") =>
+            if call.body.windows(2).any(|bytes| bytes == b"a\0") =>
         {
             ReplyAction::Truncated(9)
         }
@@ -724,17 +734,17 @@ fn domain_that_disappears_after_listing_is_dropped() {
     client.daemon().state().domain("off").id = -1;
     client.daemon().set_handler(|call| match call.procedure {
         procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS
-            if call.body.windows(2).any(|it| it == b"b\0") =>
+            if call.body.windows(2).any(|bytes| bytes == b"b\0") =>
         {
             ReplyAction::Error(42)
         }
         procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS
-            if call.body.windows(3).any(|it| it == b"off") =>
+            if call.body.windows(3).any(|bytes| bytes == b"off") =>
         {
             ReplyAction::Reply(vec![0; 4])
         }
         procedure::REMOTE_PROC_DOMAIN_GET_XML_DESC
-            if call.body.windows(2).any(|it| it == b"b\0") =>
+            if call.body.windows(2).any(|bytes| bytes == b"b\0") =>
         {
             ReplyAction::Error(42)
         }
@@ -755,7 +765,7 @@ fn domain_names_may_be_arbitrary_bytes() {
         fetched
             .domains
             .iter()
-            .all(|it| is_complete(it) && it.definition.is_some())
+            .all(|domain| is_complete(domain) && domain.definition.is_some())
     );
 }
 
@@ -797,7 +807,7 @@ fn lifecycle_events_are_counted() {
             .libvirt
             .running()
             .iter()
-            .map(|it| it.id)
+            .map(|domain| domain.id)
             .collect::<Vec<_>>(),
         [2]
     );
@@ -827,7 +837,7 @@ fn undelivered_events_are_unknown() {
             }
             _ => ReplyAction::Normal,
         });
-        let client = TestClient::at(socket, Some(daemon), true);
+        let client = TestClient::with_daemon(socket, Some(daemon), true);
         let fetched = client.fetch();
         let lifecycle = &domain(&fetched, "a").lifecycle;
         assert_eq!(lifecycle.is_some(), has_lifecycle);
@@ -943,7 +953,10 @@ fn malformed_pool_does_not_affect_others() {
             _ => ReplyAction::Normal,
         });
     let pools = client.libvirt.pools(soon()).unwrap();
-    let infos: Vec<_> = pools.iter().map(|it| (it.state, it.capacity)).collect();
+    let infos: Vec<_> = pools
+        .iter()
+        .map(|pool| (pool.state, pool.capacity))
+        .collect();
     assert_eq!(infos, [(None, None), (Some(2), Some(30))]);
 }
 
@@ -965,7 +978,10 @@ fn hung_pool_is_queried_once_and_delays_no_other() {
             .libvirt
             .pools(Instant::now() + Duration::from_millis(800));
         let pools = pools.unwrap();
-        let infos: Vec<_> = pools.iter().map(|it| (it.timed_out, it.capacity)).collect();
+        let infos: Vec<_> = pools
+            .iter()
+            .map(|pool| (pool.timed_out, pool.capacity))
+            .collect();
         assert_eq!(infos, [(true, None), (false, Some(30))]);
     }
     assert_eq!(

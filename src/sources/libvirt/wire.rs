@@ -641,9 +641,9 @@ mod tests {
         }
         for index in 0..body.len() {
             for value in [0, 1, 0x7f, 0xff] {
-                let mut damaged = body.to_vec();
-                damaged[index] = value;
-                drop(read(&damaged));
+                let mut corrupted = body.to_vec();
+                corrupted[index] = value;
+                drop(read(&corrupted));
             }
         }
     }

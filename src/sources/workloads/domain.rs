@@ -25,11 +25,11 @@ impl WorkloadDomain {
     /// Parses a cgroup path.
     pub(super) fn from_cgroup_path(path: &str) -> Option<Self> {
         let (_, group) = path.rsplit_once('/')?;
-        let machine = match group.strip_suffix(".scope") {
+        let machine_name = match group.strip_suffix(".scope") {
             Some(scope) => unescape_systemd(scope.strip_prefix("machine-")?),
             None => group.rsplit_once(".libvirt-")?.0.to_owned(),
         };
-        let (driver, rest) = machine.split_once('-')?;
+        let (driver, rest) = machine_name.split_once('-')?;
         let (id, name) = rest.split_once('-').unwrap_or((rest, ""));
         LIBVIRT_DRIVERS.contains(&driver).then_some(())?;
         Some(Self {

@@ -225,17 +225,17 @@ fn engine_that_is_up_takes_precedence_for_shared_container() {
 fn only_non_utf8_cgroup_is_skipped() {
     let path = &format!("/docker/{A}");
     let mut fixture = JoinFixture::new("no-text", &[path]);
-    let odd = fixture.tree.path("sys/fs/cgroup");
-    fs::create_dir_all(odd.join(OsStr::from_bytes(b"odd\xff")).join(B)).unwrap();
-    let odd = container(B, "odd");
+    let non_utf8 = fixture.tree.path("sys/fs/cgroup");
+    fs::create_dir_all(non_utf8.join(OsStr::from_bytes(b"odd\xff")).join(B)).unwrap();
+    let non_utf8 = container(B, "odd");
     let line = [b"0::/odd\xff/", B.as_bytes(), b"\n"].concat();
     fs::create_dir_all(fixture.tree.path("proc/11")).unwrap();
     fs::write(fixture.tree.path("proc/11/cgroup"), line).unwrap();
-    let odd = Container {
+    let non_utf8 = Container {
         pid: Some(11),
-        ..odd
+        ..non_utf8
     };
-    fixture.engines = vec![engine([fixture.running(A, "web", 10, path), odd])];
+    fixture.engines = vec![engine([fixture.running(A, "web", 10, path), non_utf8])];
     let odd_path = &format!("/odd\u{fffd}/{B}");
     let all = [
         ("/", "-"),

@@ -96,12 +96,12 @@ pub(super) fn query_domain(
     let job = (options.has_jobs && is_active && !options.is_expired())
         .then(|| reader.read_job())
         .flatten();
-    let (state, reason, stats) = params::parse_stats(reader.params);
+    let (state, reason, domain_stats) = params::parse_stats(reader.params);
     Some(Domain {
         state,
         reason,
         definition: definition.map(Into::into),
-        stats,
+        stats: domain_stats,
         is_partial: !is_complete,
         response_time: Some(started.elapsed()),
         job,
@@ -124,11 +124,11 @@ pub(super) fn query_domain_quick(
         Err(error) if error.code().is(ErrorNumber::NoDomain) => return None,
         Err(_) => vec![],
     };
-    let (state, reason, stats) = params::parse_stats(params);
+    let (state, reason, domain_stats) = params::parse_stats(params);
     Some(Domain {
         state,
         reason,
-        stats,
+        stats: domain_stats,
         is_partial: true,
         response_time: Some(started.elapsed()),
         ..listed.clone()
@@ -152,8 +152,8 @@ impl DomainReader<'_> {
                 // Unsupported by the driver or by an old daemon.
                 Err(_) => return Some(true),
             }
-            let (state, _, stats) = params::parse_stats(self.params.iter().cloned());
-            if params::is_complete(&stats, state) {
+            let (state, _, domain_stats) = params::parse_stats(self.params.iter().cloned());
+            if params::is_complete(&domain_stats, state) {
                 return Some(true);
             }
             let delay = delays.next();

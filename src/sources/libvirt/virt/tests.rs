@@ -181,8 +181,8 @@ fn driver_without_bulk_stats_is_queried_per_device() {
 
 #[test]
 fn domains_have_their_own_state_and_stats() {
-    let machine = TestNode::new("three", NODE_XML);
-    let fetched = machine.virt().fetch(soon());
+    let node = TestNode::new("three", NODE_XML);
+    let fetched = node.virt().fetch(soon());
     assert_eq!(fetched.connection.error, None);
     let [first, asleep, off] = &fetched.domains[..] else {
         panic!("{:?}", fetched.domains);
@@ -207,16 +207,19 @@ fn domains_have_their_own_state_and_stats() {
         .as_ref()
         .and_then(|nova| nova.flavor.as_deref());
     assert_eq!(flavor, Some("m1.tiny"));
-    let stats = &first.stats;
-    assert_eq!(stats.balloon.current, Some(1 << 20));
-    assert_eq!(stats.balloon.maximum, Some(2 << 20));
-    assert_eq!(stats.balloon.rss, None);
-    assert_eq!((stats.vcpu_current, stats.vcpu_maximum), (Some(1), Some(3)));
-    let disks: Vec<_> = stats.disks.iter().map(|disk| &*disk.name).collect();
+    let first_stats = &first.stats;
+    assert_eq!(first_stats.balloon.current, Some(1 << 20));
+    assert_eq!(first_stats.balloon.maximum, Some(2 << 20));
+    assert_eq!(first_stats.balloon.rss, None);
+    assert_eq!(
+        (first_stats.vcpu_current, first_stats.vcpu_maximum),
+        (Some(1), Some(3))
+    );
+    let disks: Vec<_> = first_stats.disks.iter().map(|disk| &*disk.name).collect();
     assert_eq!(disks, ["vda", "hdc"]);
-    let sizes = [0, 1].map(|disk: usize| stats.disks[disk].capacity.is_some());
+    let sizes = [0, 1].map(|disk: usize| first_stats.disks[disk].capacity.is_some());
     assert_eq!(sizes, [true, false], "the second has no medium");
-    let names: Vec<_> = stats
+    let names: Vec<_> = first_stats
         .interfaces
         .iter()
         .map(|interface| &*interface.name)
@@ -227,7 +230,10 @@ fn domains_have_their_own_state_and_stats() {
         .filter_map(|interface| interface.target.as_deref())
         .collect();
     assert_eq!(names, targets);
-    assert_ne!(stats.interfaces[0].received, InterfaceTraffic::default());
+    assert_ne!(
+        first_stats.interfaces[0].received,
+        InterfaceTraffic::default()
+    );
 
     assert_eq!(off.stats.cpu, CpuTimes::default());
     assert_eq!(off.stats.balloon.current, None);
@@ -262,8 +268,8 @@ fn groups_that_are_not_selected_are_unknown() {
 
 #[test]
 fn lists_pools_and_networks() {
-    let machine = TestNode::new("storage", NODE_XML);
-    let virt = machine.virt();
+    let node = TestNode::new("storage", NODE_XML);
+    let virt = node.virt();
     let [pool] = &virt.pools(soon()).unwrap()[..] else {
         panic!("expected one pool");
     };
@@ -298,11 +304,11 @@ fn failed_connect_is_reported_and_not_retried_at_once() {
 
 #[test]
 fn connects_once_libvirt_becomes_available() {
-    let machine = TestNode::new("later", NODE_XML);
-    fs::remove_file(&machine.0).unwrap();
-    let virt = machine.virt();
+    let node = TestNode::new("later", NODE_XML);
+    fs::remove_file(&node.0).unwrap();
+    let virt = node.virt();
     assert!(!virt.fetch(soon()).connection.is_up);
-    fs::write(&machine.0, NODE_XML).unwrap();
+    fs::write(&node.0, NODE_XML).unwrap();
     let mut attempts = 0..100;
     while !virt.fetch(soon()).connection.is_up {
         attempts.next().expect("libvirt found");
@@ -329,8 +335,8 @@ fn start_hanging_task(virt: &Virt, uuid: Option<&'static str>) -> mpsc::Sender<(
 
 #[test]
 fn hung_domain_does_not_affect_others() {
-    let machine = TestNode::new("hangs", NODE_XML);
-    let virt = machine.virt();
+    let node = TestNode::new("hangs", NODE_XML);
+    let virt = node.virt();
     let release = start_hanging_task(&virt, Some("08703303-8a0e-578b-bf0e-f39e6e97a185"));
     let fetched = virt.fetch(soon());
     assert!(fetched.connection.is_up);
@@ -454,20 +460,20 @@ fn results_before_the_deadline_are_kept() {
 
 #[test]
 fn changed_id_counts_as_restart() {
-    let at = |id, state, reason| Domain {
+    let observed = |id, state, reason| Domain {
         id,
         state: Some(state),
         reason: Some(reason),
         ..domain("a")
     };
     let observations = [
-        (at(Some(1), DomainState::Running, 1), [0, 0, 0]),
-        (at(Some(1), DomainState::Paused, 1), [0, 0, 0]),
-        (at(Some(4), DomainState::Running, 1), [1, 1, 0]),
-        (at(None, DomainState::Shutoff, 3), [1, 2, 1]),
-        (at(None, DomainState::Shutoff, 3), [1, 2, 1]),
-        (at(Some(5), DomainState::Running, 1), [2, 2, 1]),
-        (at(Some(5), DomainState::Crashed, 0), [2, 2, 2]),
+        (observed(Some(1), DomainState::Running, 1), [0, 0, 0]),
+        (observed(Some(1), DomainState::Paused, 1), [0, 0, 0]),
+        (observed(Some(4), DomainState::Running, 1), [1, 1, 0]),
+        (observed(None, DomainState::Shutoff, 3), [1, 2, 1]),
+        (observed(None, DomainState::Shutoff, 3), [1, 2, 1]),
+        (observed(Some(5), DomainState::Running, 1), [2, 2, 1]),
+        (observed(Some(5), DomainState::Crashed, 0), [2, 2, 2]),
         (
             Domain {
                 id: Some(5),
@@ -475,7 +481,7 @@ fn changed_id_counts_as_restart() {
             },
             [2, 2, 2],
         ),
-        (at(Some(5), DomainState::Crashed, 0), [2, 2, 2]),
+        (observed(Some(5), DomainState::Crashed, 0), [2, 2, 2]),
     ];
     let mut last_seen = None;
     for (domain, expected) in observations {
