@@ -377,7 +377,7 @@ struct ImageSummary {
     created: Option<i64>,
 }
 
-/// Parses a list of images; at most `most` are returned.
+/// Parses a list of images; at most `max_images` are returned.
 pub(super) fn parse_images(
     response: &[u8],
     max_images: usize,

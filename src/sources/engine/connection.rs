@@ -228,7 +228,7 @@ impl EngineClient {
         }
     }
 
-    /// Lists images; at most `most` are returned.
+    /// Lists images; at most `max_images` are returned.
     pub(super) async fn images(
         &self,
         max_images: usize,
