@@ -372,8 +372,8 @@ impl Workloads {
     }
 
     /// Joins the containers and domains that engines and libvirt report with the host's cgroups:
-    /// `read_path` returns the cgroup of a process, `walk` lists the cgroups that pass a filter, and
-    /// `report_unknown` is called with IDs that no engine reported.
+    /// `read_path` returns the cgroup of a process, `walk` lists the cgroups that pass a filter,
+    /// and `report_unknown` is called with IDs that no engine reported.
     fn join(
         &self,
         engines: &Arc<Vec<Arc<Engine>>>,

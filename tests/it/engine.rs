@@ -279,7 +279,7 @@ fn response_of_100_mb_is_not_read_to_the_end() {
         assert!(taken < most, "{path} {text}: {taken} bytes were read");
         followed.until(&format!("a reason for {path} {text}"), |engine| {
             let error = engine.error.as_deref().unwrap_or_default();
-            error.contains("too long")
+            error.contains("too large")
         });
     }
 }

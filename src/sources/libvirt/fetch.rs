@@ -3,9 +3,9 @@
 //!
 //! Calls set `VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT`, so libvirt does not wait for a busy
 //! domain. That protects every caller but the first, whose call waits in the domain's monitor while
-//! that hangs. This call is left pending; meanwhile, queries of the domain are limited to what needs
-//! no monitor and is returned at once. Statistics that are missing because the domain was only
-//! briefly busy with another job are queried again, twice.
+//! that hangs. This call is left pending; meanwhile, queries of the domain are limited to what
+//! needs no monitor and is returned at once. Statistics that are missing because the domain was
+//! only briefly busy with another job are queried again, twice.
 
 use std::{
     collections::{HashMap, VecDeque},
