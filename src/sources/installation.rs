@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn storage_errors_are_tolerated_and_wrong_directories_not() {
+    fn only_storage_errors_are_tolerated() {
         for (errno, expected) in [
             (Errno::NOSPC, true),
             (Errno::DQUOT, true),

@@ -995,7 +995,7 @@ fn hung_pool_is_queried_once_and_delays_no_other() {
 }
 
 #[test]
-fn nothing_is_queried_before_watch() {
+fn fetch_before_start_is_not_found() {
     let libvirt = Libvirt::new(LibvirtFlags::with_all_stats(), Path::new("/"));
     assert!(matches!(
         libvirt.fetch(soon(), HostStatsByUuid::new()),

@@ -58,7 +58,7 @@ mod tests {
     use crate::sources::workloads::engine;
 
     #[test]
-    fn reason_is_that_of_the_responsible_engine() {
+    fn cause_is_that_of_the_responsible_engine() {
         let id = "3f4e5d6c7b8a9988".repeat(4);
         let cause = |path: &str, engines: &[(Option<EngineKind>, bool)]| {
             let engines = engines.iter().map(|(kind, up)| {
