@@ -27,8 +27,8 @@ impl BlockDevices {
     /// Returns the device with these numbers.
     pub fn get(&mut self, snapshot: &Snapshot, major: u32, minor: u32) -> &BlockDevice {
         match self.0.entry((major, minor)) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(read_block_device(snapshot, major, minor)),
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(read_block_device(snapshot, major, minor)),
         }
     }
 }
@@ -44,9 +44,9 @@ fn read_block_device(snapshot: &Snapshot, major: u32, minor: u32) -> BlockDevice
         let id = device.as_ref()?.read_trimmed("dm/uuid").ok()?;
         id.starts_with("mpath-").then_some(())
     };
-    let has_others_below = || {
-        let below = device.as_ref()?.dir("slaves").ok()?.names().ok()?;
-        (!below.is_empty()).then_some(())
+    let has_slaves = || {
+        let slaves = device.as_ref()?.dir("slaves").ok()?.names().ok()?;
+        (!slaves.is_empty()).then_some(())
     };
     let is_partition = device
         .as_ref()
@@ -58,7 +58,7 @@ fn read_block_device(snapshot: &Snapshot, major: u32, minor: u32) -> BlockDevice
             Ok(name) => format!("/dev/{}", name.replace('!', "/")),
             Err(_) => numbers,
         },
-        is_stacked: major == LOOP || (has_others_below().is_some() && is_multipath().is_none()),
+        is_stacked: major == LOOP || (has_slaves().is_some() && is_multipath().is_none()),
     }
 }
 
@@ -71,28 +71,28 @@ mod tests {
 
     #[test]
     fn devices_have_their_names_in_dev() {
-        let machine = TempTree::new("disks-names");
+        let tree = TempTree::new("disks-names");
         for (numbers, name) in [
             ("8:16", "sdb"),
             ("104:0", "cciss!c0d0"),
             ("253:0", "dm-0"),
             ("253:1", "dm-1"),
         ] {
-            machine.write(&format!("sys/devices/{name}/size"), "1\n");
-            machine.link(
+            tree.write(&format!("sys/devices/{name}/size"), "1\n");
+            tree.link(
                 &format!("sys/dev/block/{numbers}"),
                 &format!("../../devices/{name}"),
             );
         }
         for name in ["dm-0", "dm-1"] {
-            machine.write(&format!("sys/devices/{name}/slaves/sdb/size"), "1\n");
+            tree.write(&format!("sys/devices/{name}/slaves/sdb/size"), "1\n");
         }
-        machine.write("sys/devices/dm-0/dm/uuid", "LVM-xyz\n");
-        machine.write("sys/devices/dm-1/dm/uuid", "mpath-3600\n");
+        tree.write("sys/devices/dm-0/dm/uuid", "LVM-xyz\n");
+        tree.write("sys/devices/dm-1/dm/uuid", "mpath-3600\n");
         let deadline = Instant::now() + Duration::from_secs(60);
-        let snapshot = Snapshot::new(machine.roots().into(), deadline);
+        let snapshot = Snapshot::new(tree.roots().into(), deadline);
         let mut disks = BlockDevices::default();
-        for (major, minor, name, is_above_another) in [
+        for (major, minor, name, is_stacked) in [
             (8, 16, "/dev/sdb", false),
             (104, 0, "/dev/cciss/c0d0", false),
             (253, 0, "/dev/dm-0", true),
@@ -101,10 +101,7 @@ mod tests {
             (9, 9, "9:9", false),
         ] {
             let disk = disks.get(&snapshot, major, minor);
-            assert_eq!(
-                (disk.name.as_str(), disk.is_stacked),
-                (name, is_above_another)
-            );
+            assert_eq!((disk.name.as_str(), disk.is_stacked), (name, is_stacked));
         }
         assert_eq!(disks.0.len(), 6);
     }

@@ -157,12 +157,9 @@ mod tests {
     #[test]
     fn adjtimex_values_are_plausible() {
         // Some containers do not permit the call.
-        if let Ok(discipline) = Adjtimex::read() {
+        if let Ok(timex) = Adjtimex::read() {
             // The kernel keeps the tick within 10 % of 10 ms.
-            assert!(
-                (9_000..=11_000).contains(&discipline.tick),
-                "{discipline:?}"
-            );
+            assert!((9_000..=11_000).contains(&timex.tick), "{timex:?}");
         }
     }
 
@@ -173,8 +170,8 @@ mod tests {
         let zone = time_zone().unwrap();
         let sign = if zone.offset < 0 { '-' } else { '+' };
         let minutes = zone.offset.abs() / 60;
-        let shown = format!("{} {sign}{:02}{:02}", zone.name, minutes / 60, minutes % 60);
-        assert_eq!(shown, date.trim());
+        let formatted = format!("{} {sign}{:02}{:02}", zone.name, minutes / 60, minutes % 60);
+        assert_eq!(formatted, date.trim());
     }
 
     #[test]
@@ -204,19 +201,19 @@ mod tests {
         let root = env::temp_dir().join(format!("strata-zone-{}", std::process::id()));
         let etc = root.join("etc");
         std::fs::create_dir_all(&etc).unwrap();
-        let says = || time_zone_name(&root).unwrap();
+        let zone_name = || time_zone_name(&root).unwrap();
         if env::var_os("TZ").is_none() {
-            assert_eq!(says().as_deref(), Some("UTC"));
-            let zone = "/usr/share/zoneinfo/Africa/Cairo";
-            std::os::unix::fs::symlink(zone, etc.join("localtime")).unwrap();
-            assert_eq!(says().as_deref(), Some("Africa/Cairo"));
+            assert_eq!(zone_name().as_deref(), Some("UTC"));
+            let zone_file = "/usr/share/zoneinfo/Africa/Cairo";
+            std::os::unix::fs::symlink(zone_file, etc.join("localtime")).unwrap();
+            assert_eq!(zone_name().as_deref(), Some("Africa/Cairo"));
             std::fs::write(etc.join("timezone"), "America/Lima\n").unwrap();
-            assert_eq!(says().as_deref(), Some("America/Lima"));
+            assert_eq!(zone_name().as_deref(), Some("America/Lima"));
             for file in ["timezone", "localtime"] {
                 std::fs::remove_file(etc.join(file)).unwrap();
             }
             std::fs::write(etc.join("localtime"), "TZif2").unwrap();
-            assert_eq!(says(), None);
+            assert_eq!(zone_name(), None);
         }
         std::fs::remove_dir_all(root).unwrap();
     }

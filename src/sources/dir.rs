@@ -55,9 +55,9 @@ impl Dir {
         Self::open_at(CWD, path, || path.to_owned())
     }
 
-    fn open_at(at: BorrowedFd<'_>, name: &Path, path: impl Fn() -> PathBuf) -> Result<Self> {
+    fn open_at(parent: BorrowedFd<'_>, name: &Path, path: impl Fn() -> PathBuf) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        match rustix::fs::openat(at, name, flags, Mode::empty()) {
+        match rustix::fs::openat(parent, name, flags, Mode::empty()) {
             Ok(fd) => Ok(Self { fd, path: path() }),
             Err(errno) => Err(Error::io(path(), errno)),
         }
@@ -96,7 +96,7 @@ impl Dir {
     ) -> Result<T> {
         let name = name.as_ref();
         match with_bytes(self.fd.as_fd(), name, parse) {
-            Ok(Ok(made)) => Ok(made),
+            Ok(Ok(parsed)) => Ok(parsed),
             Ok(Err(reason)) => Err(Error::Parse {
                 path: self.path.join(name),
                 line: 1,
@@ -185,8 +185,8 @@ impl Dir {
 
     /// Whether it is a directory of a real procfs.
     pub(super) fn is_procfs(&self) -> bool {
-        let magic = |it: rustix::fs::StatFs| it.f_type == rustix::fs::PROC_SUPER_MAGIC;
-        rustix::fs::fstatfs(&self.fd).is_ok_and(magic)
+        let is_proc = |statfs: rustix::fs::StatFs| statfs.f_type == rustix::fs::PROC_SUPER_MAGIC;
+        rustix::fs::fstatfs(&self.fd).is_ok_and(is_proc)
     }
 
     /// Returns the names of all entries, sorted.
@@ -197,8 +197,8 @@ impl Dir {
     /// Opens all subdirectories, including links to directories as in `/sys/class`, sorted by
     /// name.
     pub fn dirs(&self) -> Result<Vec<Self>> {
-        let maybe = |kind| matches!(kind, FileType::Directory | FileType::Symlink);
-        let names = self.list(|kind| maybe(kind) || kind == FileType::Unknown)?;
+        let may_be_dir = |kind| matches!(kind, FileType::Directory | FileType::Symlink);
+        let names = self.list(|kind| may_be_dir(kind) || kind == FileType::Unknown)?;
         // Skips removed entries and links to files.
         Ok(names
             .iter()
@@ -206,7 +206,7 @@ impl Dir {
             .collect())
     }
 
-    fn list(&self, wanted: impl Fn(FileType) -> bool) -> Result<Vec<OsString>> {
+    fn list(&self, filter: impl Fn(FileType) -> bool) -> Result<Vec<OsString>> {
         let failed = |errno: Errno| Error::io(&self.path, errno);
         // A new descriptor, because a directory's descriptor has a read position.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -217,7 +217,7 @@ impl Dir {
         while let Some(entry) = entries.next() {
             let entry = entry.map_err(failed)?;
             let name: &CStr = entry.file_name();
-            if !matches!(name.to_bytes(), b"." | b"..") && wanted(entry.file_type()) {
+            if !matches!(name.to_bytes(), b"." | b"..") && filter(entry.file_type()) {
                 names.push(std::ffi::OsStr::from_bytes(name.to_bytes()).to_owned());
             }
             if names.len() > MAX_ENTRIES {
@@ -247,13 +247,13 @@ pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     read.map_err(|errno| Error::io(path, errno))
 }
 
-fn read_at(at: BorrowedFd<'_>, name: &Path, path: impl Fn() -> PathBuf) -> Result<Text> {
-    let read = with_bytes(at, name, |bytes| Text::new(path(), bytes));
-    read.map_err(|errno| Error::io(path(), errno))
+fn read_at(parent: BorrowedFd<'_>, name: &Path, path: impl Fn() -> PathBuf) -> Result<Text> {
+    let result = with_bytes(parent, name, |bytes| Text::new(path(), bytes));
+    result.map_err(|errno| Error::io(path(), errno))
 }
 
 fn with_bytes<T>(
-    at: BorrowedFd<'_>,
+    parent: BorrowedFd<'_>,
     name: &Path,
     parse: impl FnOnce(&[u8]) -> T,
 ) -> Result<T, Errno> {
@@ -262,8 +262,8 @@ fn with_bytes<T>(
     }
     BUFFER.with_borrow_mut(|buffer| {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let read =
-            rustix::fs::openat(at, name, flags, Mode::empty()).and_then(|file| fill(buffer, &file));
+        let read = rustix::fs::openat(parent, name, flags, Mode::empty())
+            .and_then(|file| fill(buffer, &file));
         let read = read.map(|len| parse(&buffer[..len]));
         // A buffer that grew for a rare large file is released.
         if buffer.len() > 64 * PAGE {
@@ -333,8 +333,8 @@ mod tests {
         std::fs::write(path.join("file"), [b'x', 0xff]).unwrap();
         std::os::unix::fs::symlink("file", path.join("link")).unwrap();
         let dir = Dir::open(&path).unwrap();
-        for not_a_file in ["fifo", "directory"] {
-            let error = dir.read_user_file(not_a_file, 9).unwrap_err().to_string();
+        for name in ["fifo", "directory"] {
+            let error = dir.read_user_file(name, 9).unwrap_err().to_string();
             assert!(error.ends_with(": not a regular file"), "{error}");
         }
         assert!(dir.read_user_file("loop", 9).is_err());

@@ -57,88 +57,98 @@ struct DomainTarget<'a> {
 impl DomainUsage {
     /// Returns the usage of the domains reported by libvirt, by UUID.
     pub(super) fn collect(&self, snapshot: &Snapshot, inventory: &Inventory) -> HostStatsByUuid {
-        let wanted = inventory.present().filter_map(|(workload, group)| {
-            let guest = workload.domain.as_ref()?;
-            let uuid = guest.uuid.as_deref()?;
+        let targets = inventory.present().filter_map(|(workload, group)| {
+            let domain = workload.domain.as_ref()?;
+            let uuid = domain.uuid.as_deref()?;
             Some((
                 workload.path.as_str(),
                 DomainTarget {
                     uuid,
-                    domain: guest,
+                    domain,
                     cgroup: group,
                 },
             ))
         });
-        let wanted: HashMap<&str, DomainTarget<'_>> = wanted.collect();
-        let mut kept = self.lookups.lock().unwrap_or_else(PoisonError::into_inner);
-        let runs: HashMap<_, _> = wanted.values().map(|it| (it.uuid, it.domain.id)).collect();
-        kept.retain(|uuid, it| runs.get(uuid.as_str()) == Some(&it.id));
-        find_qemu_processes(&mut kept, snapshot, &wanted);
-        let counts_wait = is_schedstats_enabled(snapshot);
+        let targets: HashMap<&str, DomainTarget<'_>> = targets.collect();
+        let mut lookups = self.lookups.lock().unwrap_or_else(PoisonError::into_inner);
+        let running_ids: HashMap<_, _> = targets
+            .values()
+            .map(|target| (target.uuid, target.domain.id))
+            .collect();
+        lookups.retain(|uuid, lookup| running_ids.get(uuid.as_str()) == Some(&lookup.id));
+        find_qemu_processes(&mut lookups, snapshot, &targets);
+        let has_wait_sum = is_schedstats_enabled(snapshot);
         let mut networks = HashMap::new();
-        let counted = wanted.values().map(|wanted| {
-            let mut qemu = kept.get_mut(wanted.uuid).and_then(|it| it.qemu.as_mut());
-            let vcpus = qemu.as_mut().map(|qemu| qemu.vcpus(counts_wait));
+        let all_stats = targets.values().map(|target| {
+            let mut qemu = lookups
+                .get_mut(target.uuid)
+                .and_then(|lookup| lookup.qemu.as_mut());
+            let vcpus = qemu.as_mut().map(|qemu| qemu.vcpus(has_wait_sum));
             // Most processes are in the host's network namespace.
             let links = qemu.and_then(|qemu| {
                 let links = networks.entry(qemu.network);
                 let links = links.or_insert_with(|| qemu.process.link_traffic().ok().map(Arc::new));
                 links.clone()
             });
-            let counted = HostStats {
-                id: wanted.domain.id,
-                started: wanted.cgroup.created().ok(),
-                cpu: cpu_times(wanted.cgroup),
-                vcpus: vcpus.and_then(Result::ok).filter(|it| !it.is_empty()),
+            let stats = HostStats {
+                id: target.domain.id,
+                started: target.cgroup.created().ok(),
+                cpu: cpu_times(target.cgroup),
+                vcpus: vcpus.and_then(Result::ok).filter(|vcpus| !vcpus.is_empty()),
                 links,
             };
-            (wanted.uuid.to_owned(), counted)
+            (target.uuid.to_owned(), stats)
         });
-        counted.collect()
+        all_stats.collect()
     }
 }
 
 /// Searches for the processes of domains without a known process.
 fn find_qemu_processes(
-    kept: &mut HashMap<String, QemuLookup>,
+    lookups: &mut HashMap<String, QemuLookup>,
     snapshot: &Snapshot,
-    wanted: &HashMap<&str, DomainTarget<'_>>,
+    targets: &HashMap<&str, DomainTarget<'_>>,
 ) {
     let now = Instant::now();
-    let is_due =
-        |it: &QemuLookup| it.qemu.is_none() && now.duration_since(it.looked_at) >= RETRY_INTERVAL;
-    let missing = |uuid: &str| kept.get(uuid).is_none_or(is_due);
-    let room = snapshot.max_process_dirs().saturating_sub(kept.len());
-    let missing = wanted.iter().filter(|(_, it)| missing(it.uuid)).take(room);
-    let missing: HashMap<&str, &DomainTarget<'_>> = missing.map(|(path, it)| (*path, it)).collect();
+    let is_due = |lookup: &QemuLookup| {
+        lookup.qemu.is_none() && now.duration_since(lookup.looked_at) >= RETRY_INTERVAL
+    };
+    let is_missing = |uuid: &str| lookups.get(uuid).is_none_or(is_due);
+    let free = snapshot.max_process_dirs().saturating_sub(lookups.len());
+    let missing = targets
+        .iter()
+        .filter(|(_, target)| is_missing(target.uuid))
+        .take(free);
+    let missing: HashMap<&str, &DomainTarget<'_>> =
+        missing.map(|(path, target)| (*path, target)).collect();
     if missing.is_empty() {
         return;
     }
-    for it in missing.values() {
-        let run = QemuLookup {
-            id: it.domain.id,
+    for target in missing.values() {
+        let lookup = QemuLookup {
+            id: target.domain.id,
             looked_at: now,
             qemu: None,
         };
-        kept.insert(it.uuid.to_owned(), run);
+        lookups.insert(target.uuid.to_owned(), lookup);
     }
-    let of = |path: &str| ancestors(path).find_map(|path| missing.get(path).copied());
-    let walked = snapshot.cgroups().processes(
-        |path| of(path).is_some(),
+    let target_of = |path: &str| ancestors(path).find_map(|path| missing.get(path).copied());
+    let result = snapshot.cgroups().processes(
+        |path| target_of(path).is_some(),
         |path, pids| {
-            let run = of(path).and_then(|it| kept.get_mut(it.uuid));
-            let (Some(run), Ok(pids)) = (run, pids) else {
+            let lookup = target_of(path).and_then(|target| lookups.get_mut(target.uuid));
+            let (Some(lookup), Ok(pids)) = (lookup, pids) else {
                 return;
             };
             // Helper processes, for example for TPM, file systems or networks, share the cgroup.
             let qemu = pids
                 .into_iter()
                 .filter_map(|pid| Qemu::open(snapshot, pid).ok());
-            run.qemu = run.qemu.take().or_else(|| qemu.flatten().next());
+            lookup.qemu = lookup.qemu.take().or_else(|| qemu.flatten().next());
         },
     );
     // For domains that were not found, libvirt is queried.
-    walked.ok();
+    result.ok();
 }
 
 impl Qemu {
@@ -164,9 +174,9 @@ impl Qemu {
     /// may be short-lived.
     fn refresh_threads(&mut self) -> Result<()> {
         let threads = self.process.threads()?;
-        let mut known = std::mem::take(&mut self.threads);
+        let mut previous = std::mem::take(&mut self.threads);
         for tid in threads {
-            let vcpu = match known.remove(&tid) {
+            let vcpu = match previous.remove(&tid) {
                 Some(vcpu) => vcpu,
                 None => match self.process.thread_name(tid) {
                     Ok(name) => parse_vcpu_number(&name),
@@ -185,7 +195,7 @@ impl Qemu {
     }
 
     /// Returns the plugged virtual CPUs, by number.
-    fn vcpus(&mut self, with_wait: bool) -> Result<Vec<Vcpu>> {
+    fn vcpus(&mut self, has_wait_sum: bool) -> Result<Vec<Vcpu>> {
         self.refresh_threads()?;
         let mut vcpus = Vec::new();
         for (tid, vcpu) in &self.threads {
@@ -197,7 +207,7 @@ impl Qemu {
                 Err(error) if error.is_gone() => continue,
                 Err(error) => return Err(error),
             };
-            let wait = with_wait.then(|| self.process.thread_wait_sum(*tid).ok());
+            let wait = has_wait_sum.then(|| self.process.thread_wait_sum(*tid).ok());
             vcpus.push(Vcpu {
                 number,
                 // libvirt reports this state for every plugged virtual CPU.
@@ -249,7 +259,7 @@ mod tests {
 
     /// A host with one domain; a helper and QEMU run in its cgroup.
     fn host_tree(name: &str) -> TempTree {
-        let tree = TempTree::new(&format!("guests-{name}"));
+        let tree = TempTree::new(&format!("domain-usage-{name}"));
         tree.write("sys/fs/cgroup/cgroup.controllers", "cpu\n");
         let times = "usage_usec 30\nuser_usec 20\nsystem_usec 10\n";
         tree.write(&format!("{GROUP}/cpu.stat"), times);
@@ -273,22 +283,19 @@ mod tests {
         tree.write(&format!("{task}/stat"), &stat);
     }
 
-    fn collect(guests: &DomainUsage, tree: &TempTree, id: u32) -> Option<HostStats> {
+    fn collect(usage: &DomainUsage, tree: &TempTree, id: u32) -> Option<HostStats> {
         let deadline = Instant::now() + Duration::from_secs(20);
         let snapshot = Snapshot::new(tree.roots().into(), deadline);
-        let machine = &snapshot.host;
+        let host = &snapshot.host;
         let running = RunningDomain {
             id,
             name: "web".to_owned(),
             uuid: UUID.to_owned(),
         };
-        let seen = machine.workloads.discover(
-            &machine.roots,
-            &machine.cgroups,
-            &machine.engines,
-            &[running],
-        );
-        guests.collect(&snapshot, &seen.unwrap()).remove(UUID)
+        let inventory =
+            host.workloads
+                .discover(&host.roots, &host.cgroups, &host.engines, &[running]);
+        usage.collect(&snapshot, &inventory.unwrap()).remove(UUID)
     }
 
     fn vcpu(number: u32, [time, delay]: [u64; 2]) -> Vcpu {
@@ -305,34 +312,34 @@ mod tests {
     #[test]
     fn domain_usage_is_from_cgroup_and_qemu_threads() {
         let tree = host_tree("counted");
-        let counted = collect(&DomainUsage::default(), &tree, 7).unwrap();
+        let host_stats = collect(&DomainUsage::default(), &tree, 7).unwrap();
         let times = CpuTimes {
             time: Some(Duration::from_micros(30)),
             user: Some(Duration::from_micros(20)),
             system: Some(Duration::from_micros(10)),
         };
-        assert_eq!((counted.id, counted.cpu), (7, Some(times)));
-        assert!(counted.started.is_some());
+        assert_eq!((host_stats.id, host_stats.cpu), (7, Some(times)));
+        assert!(host_stats.started.is_some());
         let vcpus = vec![vcpu(0, [400, 50]), vcpu(1, [500, 60])];
-        assert_eq!(counted.vcpus, Some(vcpus));
+        assert_eq!(host_stats.vcpus, Some(vcpus));
         let link = LinkTraffic {
             received: [1, 2, 3, 4],
             sent: [5, 6, 7, 8],
         };
         let links = HashMap::from([("vnet0".to_owned(), link)]);
-        assert_eq!(*counted.links.unwrap(), links);
+        assert_eq!(*host_stats.links.unwrap(), links);
         // A different run, to which this cgroup does not belong.
         assert_eq!(collect(&DomainUsage::default(), &tree, 8), None);
     }
 
     #[test]
     fn vcpus_are_hot_plugged_while_helper_threads_change() {
-        let (tree, guests) = (host_tree("plugged"), DomainUsage::default());
-        collect(&guests, &tree, 7);
+        let (tree, usage) = (host_tree("plugged"), DomainUsage::default());
+        collect(&usage, &tree, 7);
         thread(&tree, 41, 44, "CPU 2/KVM", "5 6 7\n");
         thread(&tree, 41, 45, "worker", "5 6 7\n");
         fs::remove_dir_all(tree.path("proc/41/task/42")).unwrap();
-        let vcpus = collect(&guests, &tree, 7).unwrap().vcpus;
+        let vcpus = collect(&usage, &tree, 7).unwrap().vcpus;
         assert_eq!(vcpus, Some(vec![vcpu(0, [400, 50]), vcpu(2, [5, 6])]));
     }
 
@@ -341,21 +348,21 @@ mod tests {
         // A kernel without scheduler statistics.
         let tree = host_tree("uncounted");
         thread(&tree, 41, 43, "CPU 0/KVM", "0 0 0\n");
-        let counted = collect(&DomainUsage::default(), &tree, 7).unwrap();
-        assert!(counted.cpu.is_some() && counted.vcpus.is_none());
+        let host_stats = collect(&DomainUsage::default(), &tree, 7).unwrap();
+        assert!(host_stats.cpu.is_some() && host_stats.vcpus.is_none());
         // Virtual CPUs that share one thread, and CPU time without user and system time.
         let tree = host_tree("shared");
         thread(&tree, 41, 42, "ALL CPUs/TCG", "500 60 7\n");
         thread(&tree, 41, 43, "IO mon_iothread", "500 60 7\n");
         tree.write(&format!("{GROUP}/cpu.stat"), "usage_usec 30\n");
-        let counted = collect(&DomainUsage::default(), &tree, 7).unwrap();
-        assert_eq!((counted.cpu, counted.vcpus), (None, None));
+        let host_stats = collect(&DomainUsage::default(), &tree, 7).unwrap();
+        assert_eq!((host_stats.cpu, host_stats.vcpus), (None, None));
         // A QEMU process that ended.
-        let (tree, guests) = (host_tree("gone"), DomainUsage::default());
-        collect(&guests, &tree, 7);
+        let (tree, usage) = (host_tree("gone"), DomainUsage::default());
+        collect(&usage, &tree, 7);
         fs::remove_dir_all(tree.path("proc/41")).unwrap();
-        let counted = collect(&guests, &tree, 7).unwrap();
-        assert_eq!((counted.vcpus, counted.links), (None, None));
+        let host_stats = collect(&usage, &tree, 7).unwrap();
+        assert_eq!((host_stats.vcpus, host_stats.links), (None, None));
     }
 
     #[test]

@@ -124,8 +124,8 @@ impl EthtoolSocket {
 
     /// Requests the driver of an interface.
     pub fn driver_info(&mut self, interface: &str) -> Result<DriverInfo> {
-        let answer = self.ioctl(interface, EthtoolCommand::DriverInfo, &[])?;
-        parse_driver_info(answer).ok_or_else(|| malformed_response(interface))
+        let response = self.ioctl(interface, EthtoolCommand::DriverInfo, &[])?;
+        parse_driver_info(response).ok_or_else(|| malformed_response(interface))
     }
 
     /// Requests the link settings of an interface.
@@ -135,8 +135,8 @@ impl EthtoolSocket {
             if let Some(words) = request.get_mut(LINK_MODE_WORDS_OFFSET - 4) {
                 *words = self.link_mode_words.cast_unsigned();
             }
-            let answer = self.ioctl(interface, EthtoolCommand::LinkSettings, &request)?;
-            match parse_link_settings(answer).ok_or_else(|| malformed_response(interface))? {
+            let response = self.ioctl(interface, EthtoolCommand::LinkSettings, &request)?;
+            match parse_link_settings(response).ok_or_else(|| malformed_response(interface))? {
                 Ok(link) => return Ok(link),
                 Err(words) => self.link_mode_words = words,
             }
@@ -148,8 +148,8 @@ impl EthtoolSocket {
     pub fn statistics(&mut self, interface: &str) -> Result<Statistics> {
         let mut set = [0; 12];
         // After a reserved word, one bit for each set whose size is requested.
-        if let Some(wanted) = set.get_mut(4..) {
-            wanted.copy_from_slice(&(1_u64 << STATISTICS_SET).to_ne_bytes());
+        if let Some(mask) = set.get_mut(4..) {
+            mask.copy_from_slice(&(1_u64 << STATISTICS_SET).to_ne_bytes());
         }
         let sizes = self.ioctl(interface, EthtoolCommand::StringSetInfo, &set)?;
         let count = parse_set_size(sizes).ok_or_else(|| malformed_response(interface))?;
@@ -158,12 +158,13 @@ impl EthtoolSocket {
         }
         let count = u32::try_from(count).unwrap_or_default().to_ne_bytes();
         let request = [STATISTICS_SET.to_ne_bytes(), count];
-        let answer = self.ioctl(interface, EthtoolCommand::StringSet, request.as_flattened())?;
+        let response = self.ioctl(interface, EthtoolCommand::StringSet, request.as_flattened())?;
         let names =
-            counted_entries(answer, 8, NAME_LEN).ok_or_else(|| malformed_response(interface))?;
+            counted_entries(response, 8, NAME_LEN).ok_or_else(|| malformed_response(interface))?;
         let names = names.to_vec();
-        let answer = self.ioctl(interface, EthtoolCommand::Stats, &count)?;
-        let values = counted_entries(answer, 4, 8).ok_or_else(|| malformed_response(interface))?;
+        let response = self.ioctl(interface, EthtoolCommand::Stats, &count)?;
+        let values =
+            counted_entries(response, 4, 8).ok_or_else(|| malformed_response(interface))?;
         // If the number of queues changed in between, names and values would not match.
         if names.len() / NAME_LEN != values.len() / 8 {
             return Err(malformed_response(interface));
@@ -179,8 +180,8 @@ impl EthtoolSocket {
         let bytes = self.request.bytes_mut();
         // Clears the previous response, so that it is not taken for part of this one.
         bytes.iter_mut().take(MAX_HEADER_LEN).for_each(|b| *b = 0);
-        for (to, from) in bytes.iter_mut().skip(4).zip(request) {
-            *to = *from;
+        for (dst, src) in bytes.iter_mut().skip(4).zip(request) {
+            *dst = *src;
         }
         syscall::ethtool(self.socket.as_fd(), interface, cmd, &mut self.request)
             .map_err(|error| Error::io(error_path(interface), error))?;
@@ -191,26 +192,26 @@ impl EthtoolSocket {
 /// Parses a reply as each type of reply, for the fuzz target `ethtool`. Returns how much could
 /// be parsed.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn parse_all(answer: &[u8]) -> usize {
-    let mut made = usize::from(parse_driver_info(answer).is_some());
-    if let Some(Ok(link)) = parse_link_settings(answer) {
+pub(crate) fn parse_all(response: &[u8]) -> usize {
+    let mut parsed = usize::from(parse_driver_info(response).is_some());
+    if let Some(Ok(link)) = parse_link_settings(response) {
         let words = link.supported.0.len();
-        assert!(words == link.advertising.0.len() && 8 * words <= answer.len());
-        made += 1;
+        assert!(words == link.advertising.0.len() && 8 * words <= response.len());
+        parsed += 1;
         (0..=u8::MAX).for_each(|mode| _ = link.supported.has(mode.into()));
     }
-    parse_set_size(answer);
+    parse_set_size(response);
     let (names, values) = (
-        counted_entries(answer, 8, NAME_LEN),
-        counted_entries(answer, 4, 8),
+        counted_entries(response, 8, NAME_LEN),
+        counted_entries(response, 4, 8),
     );
     let statistics = Statistics {
         names: names.unwrap_or_default().to_vec(),
         values: values.unwrap_or_default().to_vec(),
     };
     let count = statistics.iter().count();
-    assert!(count <= answer.len() / 8);
-    made + count
+    assert!(count <= response.len() / 8);
+    parsed + count
 }
 
 /// Maximum length of the fixed part of a response.
@@ -224,61 +225,62 @@ fn error_path(interface: &str) -> PathBuf {
 }
 
 fn malformed_response(interface: &str) -> Error {
-    let reason = format_args!("{interface}: an answer that makes no sense");
+    let reason = format_args!("{interface}: malformed response");
     Error::api("ethtool", reason)
 }
 
 /// Parses `ethtool_drvinfo`.
-fn parse_driver_info(answer: &[u8]) -> Option<DriverInfo> {
-    let word = |at: usize| Some(nul_terminated(answer.get(at..at + 32)?).into_owned());
+fn parse_driver_info(response: &[u8]) -> Option<DriverInfo> {
+    let string =
+        |offset: usize| Some(nul_terminated(response.get(offset..offset + 32)?).into_owned());
     Some(DriverInfo {
-        name: word(4)?,
-        version: word(36)?,
-        firmware_version: word(68)?,
-        bus_info: word(100)?,
-        expansion_rom_version: word(132)?,
+        name: string(4)?,
+        version: string(36)?,
+        firmware_version: string(68)?,
+        bus_info: string(100)?,
+        expansion_rom_version: string(132)?,
     })
 }
 
 /// Parses `ethtool_link_settings`; if the request had space for a different number of words,
 /// returns the right number as an error.
-fn parse_link_settings(answer: &[u8]) -> Option<Result<LinkSettings, i8>> {
-    let words = answer.get(LINK_MODE_WORDS_OFFSET)?.cast_signed();
+fn parse_link_settings(response: &[u8]) -> Option<Result<LinkSettings, i8>> {
+    let words = response.get(LINK_MODE_WORDS_OFFSET)?.cast_signed();
     if words <= 0 {
         return Some(Err(words.checked_neg()?));
     }
     let words = usize::from(words.unsigned_abs());
     let set = |number: usize| {
-        let set = answer.get(48..)?.get(4 * words * number..)?;
+        let set = response.get(48..)?.get(4 * words * number..)?;
         let (words, _) = set.get(..4 * words)?.as_chunks();
         let words = words.iter().map(|word| u32::from_ne_bytes(*word));
         Some(LinkModeSet(words.collect()))
     };
     Some(Ok(LinkSettings {
-        autoneg: *answer.get(11)? == 1,
+        autoneg: *response.get(11)? == 1,
         supported: set(0)?,
         advertising: set(1)?,
     }))
 }
 
 /// Parses `ethtool_sset_info` of a request for one set.
-fn parse_set_size(answer: &[u8]) -> Option<usize> {
-    let known = u64::from_ne_bytes(*answer.get(8..)?.first_chunk()?);
-    if known == 0 {
+fn parse_set_size(response: &[u8]) -> Option<usize> {
+    let sets = u64::from_ne_bytes(*response.get(8..)?.first_chunk()?);
+    if sets == 0 {
         return Some(0);
     }
-    read_count(answer, 16)
+    read_count(response, 16)
 }
 
 /// Returns the entries of `ethtool_gstrings` or `ethtool_stats`, as many as the count in it.
-fn counted_entries(answer: &[u8], count_at: usize, len: usize) -> Option<&[u8]> {
-    let count = read_count(answer, count_at)?;
-    let (_, entries) = answer.split_at_checked(count_at + 4)?;
+fn counted_entries(response: &[u8], count_offset: usize, len: usize) -> Option<&[u8]> {
+    let count = read_count(response, count_offset)?;
+    let (_, entries) = response.split_at_checked(count_offset + 4)?;
     entries.get(..count.checked_mul(len)?)
 }
 
-fn read_count(answer: &[u8], at: usize) -> Option<usize> {
-    let bytes = answer.get(at..)?.first_chunk()?;
+fn read_count(response: &[u8], offset: usize) -> Option<usize> {
+    let bytes = response.get(offset..)?.first_chunk()?;
     usize::try_from(u32::from_ne_bytes(*bytes)).ok()
 }
 
@@ -304,12 +306,12 @@ mod tests {
 
     #[test]
     fn parses_driver_info() {
-        let mut answer = words(&[3]);
+        let mut response = words(&[3]);
         for word in ["virtio_net", "1.0.0", "fw", "0000:00:03.0"] {
-            answer.extend(padded(word));
+            response.extend(padded(word));
         }
         // As long as the field, without a terminating zero.
-        answer.extend([b'x'; 32]);
+        response.extend([b'x'; 32]);
         let expected = DriverInfo {
             name: "virtio_net".into(),
             version: "1.0.0".into(),
@@ -317,31 +319,31 @@ mod tests {
             bus_info: "0000:00:03.0".into(),
             expansion_rom_version: "x".repeat(32),
         };
-        assert_eq!(parse_driver_info(&answer), Some(expected));
-        answer.pop();
-        assert_eq!(parse_driver_info(&answer), None);
+        assert_eq!(parse_driver_info(&response), Some(expected));
+        response.pop();
+        assert_eq!(parse_driver_info(&response), None);
     }
 
     #[test]
     fn request_is_repeated_if_kernel_has_more_link_modes() {
-        let mut answer = words(&[0x4c, 1000]);
+        let mut response = words(&[0x4c, 1000]);
         //           duplex, port, address, autoneg, mdio, mdix, mdix control, words
-        answer.extend([1, 0, 0, 1, 0, 0, 0, (-2_i8).cast_unsigned()]);
-        answer.resize(48, 0);
-        assert_eq!(parse_link_settings(&answer), Some(Err(2)));
+        response.extend([1, 0, 0, 1, 0, 0, 0, (-2_i8).cast_unsigned()]);
+        response.resize(48, 0);
+        assert_eq!(parse_link_settings(&response), Some(Err(2)));
 
-        answer[15] = 2;
-        answer.extend(words(&[1 << 5, 1, 1 << 6, 0]));
+        response[15] = 2;
+        response.extend(words(&[1 << 5, 1, 1 << 6, 0]));
         let expected = LinkSettings {
             autoneg: true,
             supported: [1 << 5, 1].into(),
             advertising: [1 << 6, 0].into(),
         };
-        assert_eq!(parse_link_settings(&answer), Some(Ok(expected)));
-        answer.pop();
-        assert_eq!(parse_link_settings(&answer), None);
-        answer[15] = 0x80;
-        assert_eq!(parse_link_settings(&answer), None);
+        assert_eq!(parse_link_settings(&response), Some(Ok(expected)));
+        response.pop();
+        assert_eq!(parse_link_settings(&response), None);
+        response[15] = 0x80;
+        assert_eq!(parse_link_settings(&response), None);
     }
 
     #[test]
@@ -360,9 +362,9 @@ mod tests {
 
     #[test]
     fn response_shorter_than_its_count_is_rejected() {
-        let answer = words(&[0x1d, 2, 5, 6, 7, 8]);
+        let response = words(&[0x1d, 2, 5, 6, 7, 8]);
         assert_eq!(
-            counted_entries(&answer, 4, 8),
+            counted_entries(&response, 4, 8),
             Some(&words(&[5, 6, 7, 8])[..])
         );
         assert_eq!(counted_entries(&words(&[0x1d, 2, 5, 6, 7]), 4, 8), None);
@@ -374,8 +376,11 @@ mod tests {
     fn names_and_values_match() {
         let list: &[(&str, u64)] = &[("rx_drops", 1 << 40), ("tx_drops", 7)];
         let statistics = Statistics::from(list);
-        let read: Vec<_> = statistics.iter().collect();
-        assert_eq!(read, [("rx_drops".into(), 1 << 40), ("tx_drops".into(), 7)]);
+        let pairs: Vec<_> = statistics.iter().collect();
+        assert_eq!(
+            pairs,
+            [("rx_drops".into(), 1 << 40), ("tx_drops".into(), 7)]
+        );
     }
 
     /// A pair of virtual interfaces, removed when dropped.
@@ -407,11 +412,11 @@ mod tests {
             #[expect(deprecated, reason = "a thread's network namespace is safe to leave")]
             let unshared = rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET);
             let Some(_pair) = unshared.ok().and_then(|()| VethPair::new()) else {
-                let needs = "CAP_SYS_ADMIN, CAP_NET_ADMIN, ip(8) and veth";
+                let requirements = "CAP_SYS_ADMIN, CAP_NET_ADMIN, ip(8) and veth";
                 let required = std::env::var_os("STRATA_TEST_REQUIRE").is_some();
-                assert!(!required, "needs {needs}");
+                assert!(!required, "needs {requirements}");
                 // Not printed with `println!`: the harness hides the output of passing tests.
-                let line = format!("a test of ethtool is skipped: needs {needs}\n");
+                let line = format!("ethtool test skipped: needs {requirements}\n");
                 std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
                 return;
             };

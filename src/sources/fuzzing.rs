@@ -25,8 +25,8 @@ pub(crate) fn snapshot(root: &Path, domains: Option<FetchResult>) -> Snapshot {
         rootfs: root.join("root"),
         udev_data: root.join("udev"),
     };
-    let machine: Arc<HostState> = roots.into();
-    let snapshot = Snapshot::new(machine, Instant::now() + Duration::from_secs(60));
+    let host: Arc<HostState> = roots.into();
+    let snapshot = Snapshot::new(host, Instant::now() + Duration::from_secs(60));
     if let Some(domains) = domains {
         // The snapshot is new, so the value is not set yet.
         snapshot.domains.get_or_read(|| Ok(domains)).ok();
@@ -37,11 +37,11 @@ pub(crate) fn snapshot(root: &Path, domains: Option<FetchResult>) -> Snapshot {
 /// Parses a netlink response: the first byte selects the request, the rest are datagrams in one.
 /// Returns the number of parsed objects.
 pub(crate) fn netlink(bytes: &[u8]) -> usize {
-    let Some((question, datagram)) = bytes.split_first() else {
+    let Some((kind, datagram)) = bytes.split_first() else {
         return 0;
     };
-    let most = datagram.len();
-    match question % 6 {
+    let max_len = datagram.len();
+    match kind % 6 {
         0 => {
             let links = netlink::parse_response(datagram, links::parse_into).unwrap_or_default();
             let links = links::sort_and_dedup(links);
@@ -50,7 +50,7 @@ pub(crate) fn netlink(bytes: &[u8]) -> usize {
                 link.name.len() + link.ifalias.len() + link.address.len() + names
             };
             // One byte becomes at most three: in an address, or as U+FFFD.
-            assert!(links.iter().map(text).sum::<usize>() <= 3 * most);
+            assert!(links.iter().map(text).sum::<usize>() <= 3 * max_len);
             for link in &links {
                 assert!(!link.name.is_empty() && !link.name.contains('\0'));
                 assert!(super::Link::find(&links, link.ifindex) == Some(link));
@@ -61,19 +61,19 @@ pub(crate) fn netlink(bytes: &[u8]) -> usize {
         }
         1 => {
             let routes = netlink::parse_response(datagram, Route::parse_into).unwrap_or_default();
-            assert!(routes.len() <= most);
-            assert!(routes.iter().all(|it| !it.protocol_name().is_empty()));
+            assert!(routes.len() <= max_len);
+            assert!(routes.iter().all(|item| !item.protocol_name().is_empty()));
             routes.len()
         }
         2 => {
             let neighbours =
                 netlink::parse_response(datagram, Neighbour::parse_into).unwrap_or_default();
-            assert!(neighbours.len() <= most);
+            assert!(neighbours.len() <= max_len);
             neighbours.len()
         }
         3 => {
             let qdiscs = netlink::parse_response(datagram, Qdisc::parse_into).unwrap_or_default();
-            assert!(qdiscs.iter().map(|it| it.kind.len()).sum::<usize>() <= 3 * most);
+            assert!(qdiscs.iter().map(|item| item.kind.len()).sum::<usize>() <= 3 * max_len);
             qdiscs.len()
         }
         4 => {
@@ -81,13 +81,13 @@ pub(crate) fn netlink(bytes: &[u8]) -> usize {
                 netlink::parse_response(datagram, TcpSockets::add_message).unwrap_or_default();
             let sockets = sockets.states().map(|(_, count)| count).sum::<u64>();
             let sockets = usize::try_from(sockets).unwrap_or(usize::MAX);
-            assert!(sockets <= most);
+            assert!(sockets <= max_len);
             sockets
         }
         _ => {
             let addresses =
                 netlink::parse_response(datagram, InterfaceAddress::parse_into).unwrap_or_default();
-            assert!(addresses.len() <= most);
+            assert!(addresses.len() <= max_len);
             addresses.len()
         }
     }

@@ -28,7 +28,7 @@ impl Snapshot {
     /// Creates a reader of the host's usage, which can be used repeatedly.
     pub fn host_usage(&self) -> Result<HostUsage> {
         let interfaces = self.sys_dir("class/net");
-        let names = interfaces.as_ref().ok().and_then(|it| it.names().ok());
+        let names = interfaces.as_ref().ok().and_then(|dir| dir.names().ok());
         let names = names.unwrap_or_default().into_iter();
         let names = names.filter_map(|name| name.into_string().ok());
         let has_device = |name: &String| {
@@ -66,10 +66,10 @@ impl HostUsage {
 
     /// Bytes received and transmitted by network interfaces.
     pub fn traffic(&self) -> Result<TotalTraffic> {
-        let Some(first) = &self.init else {
+        let Some(init) = &self.init else {
             return Err(Error::NotFound(self.procfs.path().join("1")));
         };
-        first.total_traffic(|name| {
+        init.total_traffic(|name| {
             if self.physical_interfaces.is_empty() {
                 !NetnsOwners::is_engine_interface(name)
             } else {
@@ -100,7 +100,7 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn parse_cpu_time(stat: &[u8]) -> Result<Duration, &'static str> {
     let mut words = words(lines(stat).next().unwrap_or_default());
     if words.next() != Some("cpu") {
-        return Err("no line about all CPUs");
+        return Err("cpu line is missing");
     }
     let mut ticks = 0_u64;
     for (column, word) in words.take(8).enumerate() {
@@ -117,10 +117,10 @@ fn parse_cpu_time(stat: &[u8]) -> Result<Duration, &'static str> {
 
 /// Parses used memory. Before Linux 3.14, available memory is not reported.
 fn parse_used_memory(meminfo: &[u8]) -> Result<u64, &'static str> {
-    let kilobytes = |wanted: &str| {
+    let kilobytes = |key: &str| {
         lines(meminfo).find_map(|line| {
             let mut words = words(line);
-            (words.next()? == wanted).then(|| words.next()?.parse::<u64>().ok())?
+            (words.next()? == key).then(|| words.next()?.parse::<u64>().ok())?
         })
     };
     let total = kilobytes("MemTotal:").ok_or("MemTotal is missing")?;
@@ -133,8 +133,8 @@ fn parse_tasks(loadavg: &[u8]) -> Result<u64, &'static str> {
     let tasks = words(loadavg)
         .nth(3)
         .and_then(|tasks| tasks.split_once('/'));
-    let all = tasks.and_then(|(_, all)| all.parse().ok());
-    all.ok_or("no number of tasks in the fourth column")
+    let total = tasks.and_then(|(_, total)| total.parse().ok());
+    total.ok_or("task count is missing")
 }
 
 /// Parses `MAJOR MINOR NAME READS MERGED SECTORS TIME WRITES MERGED SECTORS …`.
@@ -149,21 +149,21 @@ fn parse_disk_bytes(
             continue;
         };
         let number = |word: Option<&str>| word.and_then(|word| word.parse::<u32>().ok());
-        let major = number(Some(major)).ok_or("the major number is none")?;
-        let minor = number(words.next()).ok_or("the minor number is none")?;
-        let name = words.next().ok_or("the name is missing")?;
+        let major = number(Some(major)).ok_or("invalid major number")?;
+        let minor = number(words.next()).ok_or("invalid minor number")?;
+        let name = words.next().ok_or("name is missing")?;
         let mut number = |skip| words.nth(skip).and_then(|word| word.parse::<u64>().ok());
         // Partitions before 2.6.25 have fewer columns.
-        let Some((of_read, of_written)) = number(2).zip(number(3)) else {
+        let Some((sectors_read, sectors_written)) = number(2).zip(number(3)) else {
             continue;
         };
         if !IGNORED_DISK_PREFIXES
             .iter()
-            .any(|no_disk| name.starts_with(no_disk))
+            .any(|prefix| name.starts_with(prefix))
             && filter(major, minor)
         {
-            read = read.saturating_add(of_read);
-            written = written.saturating_add(of_written);
+            read = read.saturating_add(sectors_read);
+            written = written.saturating_add(sectors_written);
         }
     }
     Ok((read.saturating_mul(SECTOR), written.saturating_mul(SECTOR)))
@@ -199,9 +199,12 @@ mod tests {
     fn disk_bytes_sum_filtered_disks() {
         let text = b"   8 0 sda 1 2 10 4 5 6 20 8 9\n   8 1 sda1 1 2 3 4 5 6 7 8 9\n\
                      7 0 loop0 1 2 3 4 5 6 7 8 9\n 8 2 sda2 1 2 3 4\n 9 0 md0 1 2 1 4 5 6 2 8\n";
-        let whole = |major, minor| (major, minor) != (8, 1);
-        assert_eq!(parse_disk_bytes(text, whole), Ok((11 * 512, 22 * 512)));
-        assert!(parse_disk_bytes(b"8 x sda\n", whole).is_err());
+        let is_whole_disk = |major, minor| (major, minor) != (8, 1);
+        assert_eq!(
+            parse_disk_bytes(text, is_whole_disk),
+            Ok((11 * 512, 22 * 512))
+        );
+        assert!(parse_disk_bytes(b"8 x sda\n", is_whole_disk).is_err());
     }
 
     #[test]

@@ -32,11 +32,11 @@ pub struct InstallationId {
 /// directory, each start has a new ID. So it is after a storage error, because that is temporary
 /// and no reason not to export metrics.
 pub fn installation_id(state_dir: Option<&Path>) -> Result<InstallationId> {
-    let kept = match state_dir {
+    let id = match state_dir {
         Some(dir) => read_or_create(dir),
         None => generate_uuid(),
     };
-    match kept {
+    match id {
         Ok(id) => Ok(InstallationId {
             id,
             persist_error: None,
@@ -77,31 +77,31 @@ fn read(path: &Path) -> Result<String> {
     if is_id(id) {
         Ok(id.to_owned())
     } else {
-        Err(text.error(1, "not an id of an installation"))
+        Err(text.error(1, "not an installation ID"))
     }
 }
 
 /// Writes the file atomically, and never overwrites an existing one.
 fn write(dir: &Path, path: &Path, id: &str) -> Result<()> {
-    let draft: PathBuf = dir.join(format!(".{FILE}-{}", std::process::id()));
-    let wrote = (|| {
+    let temp_path: PathBuf = dir.join(format!(".{FILE}-{}", std::process::id()));
+    let result = (|| {
         // Left over from a process that had this process ID and was interrupted.
-        fs::remove_file(&draft).ok();
+        fs::remove_file(&temp_path).ok();
         let mut options = fs::File::options();
         let mut file = options
             .write(true)
             .create_new(true)
             .mode(0o644)
-            .open(&draft)?;
+            .open(&temp_path)?;
         file.write_all(format!("{id}\n").as_bytes())?;
         file.sync_all()?;
-        match fs::hard_link(&draft, path) {
+        match fs::hard_link(&temp_path, path) {
             Err(error) if error.raw_os_error() == Some(Errno::EXIST.raw_os_error()) => Ok(()),
             linked => linked,
         }
     })();
-    fs::remove_file(&draft).ok();
-    wrote.map_err(|error| Error::Io {
+    fs::remove_file(&temp_path).ok();
+    result.map_err(|error| Error::Io {
         path: path.to_owned(),
         source: error.into(),
     })
@@ -110,9 +110,9 @@ fn write(dir: &Path, path: &Path, id: &str) -> Result<()> {
 /// Generates a UUID of version 4, documented in RFC 9562.
 fn generate_uuid() -> Result<String> {
     let mut bytes = [0_u8; 16];
-    let got = getrandom(&mut bytes, GetRandomFlags::empty());
-    if !matches!(got, Ok(16)) {
-        let error = got.err().unwrap_or(Errno::AGAIN);
+    let filled = getrandom(&mut bytes, GetRandomFlags::empty());
+    if !matches!(filled, Ok(16)) {
+        let error = filled.err().unwrap_or(Errno::AGAIN);
         return Err(Error::io("getrandom(2)", error));
     }
     let number = u128::from_be_bytes(bytes);
@@ -120,8 +120,8 @@ fn generate_uuid() -> Result<String> {
     let number = number & !(0x3 << 62) | 0x2 << 62;
     let digits = format!("{number:032x}");
     let mut id = String::with_capacity(36);
-    for (at, digit) in digits.chars().enumerate() {
-        if matches!(at, 8 | 12 | 16 | 20) {
+    for (index, digit) in digits.chars().enumerate() {
+        if matches!(index, 8 | 12 | 16 | 20) {
             id.push('-');
         }
         id.push(digit);
@@ -153,8 +153,8 @@ mod tests {
     }
 
     #[test]
-    fn storage_errors_are_tolerated_and_wrong_directories_not() {
-        for (errno, passes) in [
+    fn only_storage_errors_are_tolerated() {
+        for (errno, expected) in [
             (Errno::NOSPC, true),
             (Errno::DQUOT, true),
             (Errno::ROFS, true),
@@ -163,7 +163,11 @@ mod tests {
             (Errno::NOTDIR, false),
             (Errno::NOENT, false),
         ] {
-            assert_eq!(is_storage_error(&Error::io("x", errno)), passes, "{errno}");
+            assert_eq!(
+                is_storage_error(&Error::io("x", errno)),
+                expected,
+                "{errno}"
+            );
         }
     }
 
@@ -174,15 +178,15 @@ mod tests {
         assert!(is_id(&first), "{first}");
         assert_eq!(first.chars().nth(14), Some('4'), "{first}");
         assert_eq!(installation_id(Some(&dir)).unwrap(), first);
-        let kept = dir.join(FILE);
-        fs::remove_file(&kept).unwrap();
+        let file = dir.join(FILE);
+        fs::remove_file(&file).unwrap();
         assert_ne!(installation_id(Some(&dir)).unwrap(), first);
         assert_ne!(
             installation_id(None).unwrap(),
             installation_id(None).unwrap()
         );
         // No other file remains.
-        fs::remove_file(&kept).unwrap();
+        fs::remove_file(&file).unwrap();
         fs::remove_dir(&dir).unwrap();
     }
 
@@ -201,11 +205,11 @@ mod tests {
     fn invalid_id_is_rejected() {
         let dir = scratch("wrong");
         let path = dir.join(FILE);
-        for wrong in ["", "web-1\n", "0123456789abcdef"] {
-            fs::write(&path, wrong).unwrap();
+        for text in ["", "web-1\n", "0123456789abcdef"] {
+            fs::write(&path, text).unwrap();
             let error = installation_id(Some(&dir)).unwrap_err();
-            let said = "installation-id:1: not an id of an installation";
-            assert!(error.to_string().ends_with(said), "{error}");
+            let expected = "installation-id:1: not an installation ID";
+            assert!(error.to_string().ends_with(expected), "{error}");
         }
         fs::remove_dir_all(&dir).unwrap();
         let error = installation_id(Some(&dir)).unwrap_err();

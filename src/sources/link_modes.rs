@@ -93,7 +93,8 @@ impl Snapshot {
             let family = self.ethtool_family()?;
             *FAMILY.get_or_init(|| family)
         };
-        let family = family.ok_or_else(|| Error::api("netlink", "no family named ethtool"))?;
+        let family = family
+            .ok_or_else(|| Error::api("netlink", "generic netlink family ethtool not found"))?;
         let flags = netlink::attribute(
             ETHTOOL_A_HEADER_FLAGS,
             &ETHTOOL_FLAG_COMPACT_BITSETS.to_ne_bytes(),
@@ -129,7 +130,7 @@ impl Snapshot {
 }
 
 /// Returns the ID of a family, if the message is about the one with this name.
-fn family(message: &[u8], wanted: &str) -> Option<u16> {
+fn family(message: &[u8], expected: &str) -> Option<u16> {
     let (mut id, mut name) = (None, String::new());
     for (kind, value) in attributes(message.get(HEADER..)?) {
         match kind {
@@ -138,7 +139,7 @@ fn family(message: &[u8], wanted: &str) -> Option<u16> {
             _ => {}
         }
     }
-    id.filter(|_| name == wanted)
+    id.filter(|_| name == expected)
 }
 
 #[cfg(all(test, target_endian = "little"))]
@@ -155,8 +156,8 @@ mod tests {
         let unknown = format!("{header} 08000500 ffffffff 05000600 ff000000");
         let mode = LinkMode::parse(&netlink::hex(&unknown)).unwrap();
         assert_eq!((mode.speed, mode.duplex()), (Some(-1), Some("unknown")));
-        let silent = LinkMode::parse(&netlink::hex(header)).unwrap();
-        assert_eq!((silent.speed, silent.duplex()), (None, None));
+        let without_speed = LinkMode::parse(&netlink::hex(header)).unwrap();
+        assert_eq!((without_speed.speed, without_speed.duplex()), (None, None));
         assert_eq!(LinkMode::parse(&netlink::hex("04010000")), None);
     }
 

@@ -172,8 +172,8 @@ impl Link {
     /// Returns the link with this index.
     #[must_use]
     pub fn find(links: &[Self], ifindex: u32) -> Option<&Self> {
-        let at = links.binary_search_by_key(&ifindex, |link| link.ifindex);
-        at.ok().and_then(|at| links.get(at))
+        let index = links.binary_search_by_key(&ifindex, |link| link.ifindex);
+        index.ok().and_then(|index| links.get(index))
     }
 
     fn parse(message: &[u8]) -> Option<Self> {

@@ -158,19 +158,24 @@ impl HostState {
     /// Waits, at most for `limit`, until every engine with an existing socket responded or failed:
     /// for callers that have just started to [watch](Engines::watch) them.
     pub async fn wait_for_engines(self: &Arc<Self>, limit: Duration) {
-        let by = Instant::now() + limit;
-        let snapshot = Snapshot::new(Arc::clone(self), by);
+        let deadline = Instant::now() + limit;
+        let snapshot = Snapshot::new(Arc::clone(self), deadline);
         let (sockets, _) = self.engines.sockets();
-        let there = |socket: &_| snapshot.socket_access(socket) == SocketAccess::Allowed;
-        let there: Vec<_> = sockets.into_iter().filter(|path| there(path)).collect();
-        while Instant::now() < by {
-            let known = self.engines.engines();
-            let has_answered = |it: &Engine| it.up || it.error.is_some();
-            let answered = |socket: &PathBuf| {
-                let mut engines = known.iter();
-                engines.any(|it| engine::is_same_socket(&it.socket, socket) && has_answered(it))
+        let is_accessible = |socket: &_| snapshot.socket_access(socket) == SocketAccess::Allowed;
+        let accessible: Vec<_> = sockets
+            .into_iter()
+            .filter(|path| is_accessible(path))
+            .collect();
+        while Instant::now() < deadline {
+            let engines = self.engines.engines();
+            let has_status = |engine: &Engine| engine.up || engine.error.is_some();
+            let is_settled = |socket: &PathBuf| {
+                let mut engines = engines.iter();
+                engines.any(|engine| {
+                    engine::is_same_socket(&engine.socket, socket) && has_status(engine)
+                })
             };
-            if there.iter().all(answered) {
+            if accessible.iter().all(is_settled) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -415,13 +420,15 @@ impl Snapshot {
         self.domains.get_or_read(|| {
             let HostState {
                 libvirt,
-                domain_usage: guests,
+                domain_usage,
                 ..
             } = &*self.host;
             // Without access to cgroups, libvirt is still queried.
-            let seen = (!libvirt.running().is_empty()).then(|| self.workloads().ok());
-            let counted = seen.flatten().map(|seen| guests.collect(self, seen));
-            libvirt.fetch(self.deadline, counted.unwrap_or_default())
+            let inventory = (!libvirt.running().is_empty()).then(|| self.workloads().ok());
+            let host_stats = inventory
+                .flatten()
+                .map(|inventory| domain_usage.collect(self, inventory));
+            libvirt.fetch(self.deadline, host_stats.unwrap_or_default())
         })
     }
 
@@ -489,17 +496,17 @@ mod tests {
 
     #[test]
     fn interfaces_have_index_name_and_counters() {
-        let machine = Snapshot::for_test_host();
-        let lo = Link::find(machine.links().unwrap(), 1).unwrap();
+        let snapshot = Snapshot::for_test_host();
+        let lo = Link::find(snapshot.links().unwrap(), 1).unwrap();
         assert_eq!((lo.name.as_str(), lo.kind), ("lo", libc::ARPHRD_LOOPBACK));
         assert!(lo.stats.is_some() && lo.mtu.is_some() && lo.operstate().is_some());
-        let names: std::collections::BTreeSet<_> = machine
+        let names: std::collections::BTreeSet<_> = snapshot
             .links()
             .unwrap()
             .iter()
             .map(|link| link.name.clone())
             .collect();
-        let table = machine.read_proc("net/dev").unwrap();
+        let table = snapshot.read_proc("net/dev").unwrap();
         let rows = table.body().lines().filter_map(|line| line.split_once(':'));
         assert_eq!(
             names,
@@ -508,27 +515,39 @@ mod tests {
     }
 
     #[test]
-    fn kernel_answers_all_netlink_requests() {
-        let machine = Snapshot::for_test_host();
-        let links = machine.links().unwrap();
+    fn kernel_supports_all_netlink_requests() {
+        let snapshot = Snapshot::for_test_host();
+        let links = snapshot.links().unwrap();
         let is_link = |ifindex| Link::find(links, ifindex).is_some();
         assert!(
-            machine
+            snapshot
                 .addresses()
                 .unwrap()
                 .iter()
                 .all(|a| is_link(a.ifindex))
         );
         assert!(
-            machine
+            snapshot
                 .neighbours()
                 .unwrap()
                 .iter()
                 .all(|n| is_link(n.ifindex))
         );
-        assert!(machine.routes().unwrap().iter().all(|r| is_link(r.ifindex)));
-        assert!(machine.qdiscs().unwrap().iter().all(|q| is_link(q.ifindex)));
-        if let Ok(modes) = machine.link_modes() {
+        assert!(
+            snapshot
+                .routes()
+                .unwrap()
+                .iter()
+                .all(|r| is_link(r.ifindex))
+        );
+        assert!(
+            snapshot
+                .qdiscs()
+                .unwrap()
+                .iter()
+                .all(|q| is_link(q.ifindex))
+        );
+        if let Ok(modes) = snapshot.link_modes() {
             assert!(modes.iter().all(|mode| is_link(mode.ifindex)));
         }
     }
@@ -548,10 +567,10 @@ mod tests {
     }
 
     #[test]
-    fn failure_is_shared_like_a_result() {
+    fn error_is_cached_like_a_result() {
         let shared = OnceResult::<u32>::default();
-        let absent = || Err(crate::error::Error::NotFound("/x".into()));
-        assert!(shared.get_or_read(absent).is_err());
+        let not_found = || Err(crate::error::Error::NotFound("/x".into()));
+        assert!(shared.get_or_read(not_found).is_err());
         assert!(shared.get_or_read(|| Ok(1)).is_err());
     }
 }

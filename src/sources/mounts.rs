@@ -47,12 +47,12 @@ pub struct Mount<'a> {
 impl MountInfo {
     /// Reads the host's mounts, for [`Snapshot::mounts`].
     pub(super) fn read(procfs: &Path) -> Result<Self> {
-        let of = |process: &str| {
-            let path = procfs.join(process).join("mountinfo");
+        let read_for = |pid: &str| {
+            let path = procfs.join(pid).join("mountinfo");
             let bytes = dir::read_bytes(&path)?;
             Ok(Self { path, bytes })
         };
-        of("1").or_else(|_| of("self"))
+        read_for("1").or_else(|_| read_for("self"))
     }
 
     /// Creates it from the content of the file.
@@ -108,13 +108,13 @@ fn parse_mount(line: &[u8]) -> Result<Mount<'_>, &'static str> {
     let point = next("mount point is missing")?;
     let options = next("mount options are missing")?;
     // Any number of optional fields, terminated by a dash.
-    while next("the dash is missing")? != b"-" {}
+    while next("separator is missing")? != b"-" {}
     let kind = next("file system type is missing")?;
     let source = next("source is missing")?;
     // The last field; some file systems write spaces in it.
-    let own_options = fields.next().unwrap_or_default();
+    let super_options = fields.next().unwrap_or_default();
     let read_only = has_option(options, &[b"ro"])
-        || std::iter::once(own_options)
+        || std::iter::once(super_options)
             .chain(fields)
             .any(|options| has_option(options, &[b"ro", b"emergency_ro"]));
     Ok(Mount {
@@ -126,7 +126,7 @@ fn parse_mount(line: &[u8]) -> Result<Mount<'_>, &'static str> {
         fs_type: String::from_utf8_lossy(kind),
         source: String::from_utf8_lossy(source),
         read_only,
-        options: String::from_utf8_lossy(own_options),
+        options: String::from_utf8_lossy(super_options),
     })
 }
 
@@ -143,8 +143,10 @@ fn parse_device(field: &[u8]) -> Option<(u32, u32)> {
     ))
 }
 
-fn has_option(options: &[u8], wanted: &[&[u8]]) -> bool {
-    options.split(|b| *b == b',').any(|o| wanted.contains(&o))
+fn has_option(options: &[u8], names: &[&[u8]]) -> bool {
+    options
+        .split(|b| *b == b',')
+        .any(|option| names.contains(&option))
 }
 
 /// Decodes octal escapes such as `\040` for a space.
@@ -258,7 +260,7 @@ mod tests {
                   5 2 3:4 / /c rw - x y rw\n6 2 3:4 / /d rw - x y"
             ),
             [
-                Err("test:1: the dash is missing".into()),
+                Err("test:1: separator is missing".into()),
                 Err("test:2: device is not two numbers".into()),
                 Err("test:3: mount ID is not a number".into()),
                 Ok(r#"5<2 3:4 /c x "y" false"#.into()),

@@ -72,42 +72,42 @@ impl Dump<'_> {
         rustix::net::connect(&socket, &SocketAddrNetlink::new(0, 0))
             .map_err(|errno| self.os_error(errno))?;
 
-        let mut part = vec![0; MAX_DATAGRAM];
-        let mut try_number = 1;
+        let mut buffer = vec![0; MAX_DATAGRAM];
+        let mut attempt = 1;
         loop {
-            let request = self.request(try_number);
+            let request = self.request(attempt);
             rustix::net::send(&socket, &request, SendFlags::empty())
                 .map_err(|errno| self.os_error(errno))?;
-            let mut answer = DumpResponse::new(try_number);
+            let mut response = DumpResponse::new(attempt);
             let mut total = 0;
-            while !answer.done {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left < MIN_TIMEOUT {
+            while !response.done {
+                let remaining = deadline.saturating_duration_since(Instant::now());
+                if remaining < MIN_TIMEOUT {
                     return Err(Error::TimedOut(self.name.to_owned()));
                 }
-                sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(left))
+                sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(remaining))
                     .map_err(|errno| self.os_error(errno))?;
-                let len = match rustix::net::recv(&socket, &mut part[..], RecvFlags::TRUNC) {
+                let len = match rustix::net::recv(&socket, &mut buffer[..], RecvFlags::TRUNC) {
                     Ok((_, len)) => len,
                     Err(Errno::INTR) => continue,
                     Err(Errno::AGAIN) => return Err(Error::TimedOut(self.name.to_owned())),
                     Err(errno) => return Err(self.os_error(errno)),
                 };
-                let Some(datagram) = part.get(..len) else {
-                    return Err(self.error("a part of the answer is too long"));
+                let Some(datagram) = buffer.get(..len) else {
+                    return Err(self.error("datagram too long"));
                 };
-                answer
+                response
                     .parse_datagram(datagram, &add)
-                    .map_err(|e| self.error(&e))?;
+                    .map_err(|reason| self.error(&reason))?;
                 total += len;
                 if total > MAX_RESPONSE {
-                    return Err(self.error("the answer is too long"));
+                    return Err(self.error("response too long"));
                 }
             }
-            if !answer.interrupted || try_number == MAX_ATTEMPTS {
-                return Ok(answer.value);
+            if !response.interrupted || attempt == MAX_ATTEMPTS {
+                return Ok(response.value);
             }
-            try_number += 1;
+            attempt += 1;
         }
     }
 
@@ -159,14 +159,14 @@ impl<T: Default> DumpResponse<T> {
         while !datagram.is_empty() && !self.done {
             let message = parse_u32(datagram)
                 .and_then(|len| datagram.get(..usize::try_from(len).ok()?))
-                .ok_or("a message is cut short")?;
+                .ok_or("truncated message")?;
             let (Some(kind), Some(flags), Some(sequence), Some(payload)) = (
                 message.get(4..).and_then(parse_u16),
                 message.get(6..).and_then(parse_u16),
                 message.get(8..).and_then(parse_u32),
                 message.get(HEADER..),
             ) else {
-                return Err("a message is too short".to_owned());
+                return Err("message shorter than its header".to_owned());
             };
             datagram = datagram.get(aligned(message.len())..).unwrap_or_default();
             if sequence != self.sequence {
@@ -200,9 +200,9 @@ pub(super) fn parse_response<T: Default>(
     add: impl Fn(&mut T, &[u8]),
 ) -> Option<T> {
     let sequence = datagram.get(8..).and_then(parse_u32)?;
-    let mut answer = DumpResponse::new(sequence);
-    answer.parse_datagram(datagram, add).ok()?;
-    Some(answer.value)
+    let mut response = DumpResponse::new(sequence);
+    response.parse_datagram(datagram, add).ok()?;
+    Some(response.value)
 }
 
 /// Iterates over the attributes in a message or in another attribute: type and payload. Stops at
@@ -280,11 +280,12 @@ mod tests {
     use super::*;
 
     fn take(datagrams: &[&str]) -> Result<(Vec<u8>, bool, bool), String> {
-        let mut answer = DumpResponse::<Vec<u8>>::new(7);
+        let mut response = DumpResponse::<Vec<u8>>::new(7);
         for datagram in datagrams {
-            answer.parse_datagram(&hex(datagram), |all, payload| all.extend(payload))?;
+            response
+                .parse_datagram(&hex(datagram), |payloads, payload| payloads.extend(payload))?;
         }
-        Ok((answer.value, answer.interrupted, answer.done))
+        Ok((response.value, response.interrupted, response.done))
     }
 
     const ONE: &str = "12000000 1000 0200 07000000 00000000 aabb 0000";
@@ -295,31 +296,34 @@ mod tests {
     #[test]
     fn response_continues_until_done_message() {
         let one_part = [ONE, FOREIGN].concat();
-        let answer = take(&[&one_part, ONE]).unwrap();
-        assert_eq!(answer, (vec![0xaa, 0xbb, 0xaa, 0xbb], false, false));
-        let answer = take(&[&one_part, &[CHANGED, DONE, ONE].concat()]).unwrap();
-        assert_eq!(answer, (vec![0xaa, 0xbb, 0xdd], true, true));
+        let response = take(&[&one_part, ONE]).unwrap();
+        assert_eq!(response, (vec![0xaa, 0xbb, 0xaa, 0xbb], false, false));
+        let response = take(&[&one_part, &[CHANGED, DONE, ONE].concat()]).unwrap();
+        assert_eq!(response, (vec![0xaa, 0xbb, 0xdd], true, true));
     }
 
     #[test]
     fn error_contains_the_kernels_errno() {
-        let refused = "24000000 0200 0000 07000000 00000000 a1ffffff 00000000";
-        let cut_short = "24000000 0200 0000 07000000 00000000 a1ff";
-        let failed_late = "14000000 0300 0200 07000000 00000000 edffffff";
-        assert_eq!(take(&[cut_short]).unwrap_err(), "a message is cut short");
-        assert_eq!(take(&["04000000"]).unwrap_err(), "a message is too short");
-        let whole = refused.replace("24000000 0200", "18000000 0200");
-        let error = take(&[&whole]).unwrap_err();
+        let error_message = "24000000 0200 0000 07000000 00000000 a1ffffff 00000000";
+        let truncated = "24000000 0200 0000 07000000 00000000 a1ff";
+        let done_with_error = "14000000 0300 0200 07000000 00000000 edffffff";
+        assert_eq!(take(&[truncated]).unwrap_err(), "truncated message");
+        assert_eq!(
+            take(&["04000000"]).unwrap_err(),
+            "message shorter than its header"
+        );
+        let complete = error_message.replace("24000000 0200", "18000000 0200");
+        let error = take(&[&complete]).unwrap_err();
         assert!(error.contains("os error 95"), "{error}");
-        let error = take(&[ONE, failed_late]).unwrap_err();
+        let error = take(&[ONE, done_with_error]).unwrap_err();
         assert!(error.contains("os error 19"), "{error}");
     }
 
     #[test]
     fn invalid_errno_is_still_an_error() {
         for code in ["00000080", "01000000", "ffffff7f", "00e0ffff"] {
-            let refused = format!("14000000 0200 0000 07000000 00000000 {code}");
-            assert!(take(&[&refused]).unwrap_err().contains("os error"));
+            let message = format!("14000000 0200 0000 07000000 00000000 {code}");
+            assert!(take(&[&message]).unwrap_err().contains("os error"));
         }
     }
 
@@ -328,8 +332,8 @@ mod tests {
         let bytes = hex("0500 0100 07 000000 0800 0280 01020304 0300 0100 0900 0300 01");
         let all: Vec<_> = attributes(&bytes).collect();
         assert_eq!(all, [(1, &[7][..]), (2, &[1, 2, 3, 4][..])]);
-        let made = [attribute(1, &[7]), attribute(0x8002, &[1, 2, 3, 4])].concat();
-        assert_eq!(attributes(&made).collect::<Vec<_>>(), all);
+        let encoded = [attribute(1, &[7]), attribute(0x8002, &[1, 2, 3, 4])].concat();
+        assert_eq!(attributes(&encoded).collect::<Vec<_>>(), all);
     }
 
     #[test]

@@ -76,33 +76,35 @@ impl NetnsOwners {
         snapshot: &'a Snapshot,
         mut on_error: impl FnMut(Error),
     ) -> Result<Vec<NetnsMember<'a>>> {
-        let seen = snapshot.workloads()?;
-        let mut kept = self
+        let inventory = snapshot.workloads()?;
+        let mut processes = self
             .processes
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut last = std::mem::take(&mut *kept);
-        let max_kept = snapshot.max_process_dirs();
-        let mut views = Vec::new();
-        for (workload, group) in seen.present() {
-            let known = last.remove(workload.path.as_str());
-            let view = known.and_then(|process| member(workload, group, process).ok());
-            let view =
-                view.map_or_else(|| find_member(snapshot, workload, group), |it| Ok(Some(it)));
-            let view = match view {
-                Ok(Some(view)) => view,
+        let mut last = std::mem::take(&mut *processes);
+        let max_processes = snapshot.max_process_dirs();
+        let mut members = Vec::new();
+        for (workload, group) in inventory.present() {
+            let process = last.remove(workload.path.as_str());
+            let member = process.and_then(|process| member(workload, group, process).ok());
+            let member = member.map_or_else(
+                || find_member(snapshot, workload, group),
+                |member| Ok(Some(member)),
+            );
+            let member = match member {
+                Ok(Some(member)) => member,
                 Ok(None) => continue,
                 Err(error) => {
                     on_error(error);
                     continue;
                 }
             };
-            if kept.len() < max_kept {
-                kept.insert(workload.path.clone(), Arc::clone(&view.process));
+            if processes.len() < max_processes {
+                processes.insert(workload.path.clone(), Arc::clone(&member.process));
             }
-            views.push(view);
+            members.push(member);
         }
-        Ok(views)
+        Ok(members)
     }
 }
 
@@ -154,40 +156,44 @@ fn find_member<'a>(
 }
 
 /// Selects the only or first started container of each namespace.
-fn select_owners(views: Vec<NetnsMember<'_>>) -> Vec<NetnsMember<'_>> {
-    let keys = views.iter().map(|view| (view.namespace, view.is_host()));
+fn select_owners(members: Vec<NetnsMember<'_>>) -> Vec<NetnsMember<'_>> {
+    let keys = members
+        .iter()
+        .map(|member| (member.namespace, member.is_host()));
     let keys: Vec<_> = keys.collect();
-    let owns = owner_flags(&keys, |at| views.get(at).map(NetnsMember::started));
-    let owners = views.into_iter().zip(owns);
+    let is_owner = owner_flags(&keys, |index| members.get(index).map(NetnsMember::started));
+    let owners = members.into_iter().zip(is_owner);
     owners
-        .filter_map(|(view, owns)| owns.then_some(view))
+        .filter_map(|(member, is_owner)| is_owner.then_some(member))
         .collect()
 }
 
 /// Selects which of them exposes the namespace it is in: the host in the host's namespace, else
 /// the one that started first. Start times are read only where several share a namespace.
 fn owner_flags<N: std::hash::Hash + Eq + Copy>(
-    of: &[(N, bool)],
+    members: &[(N, bool)],
     started: impl Fn(usize) -> Option<Duration>,
 ) -> Vec<bool> {
-    let mut owner: HashMap<N, usize> = HashMap::with_capacity(of.len());
-    let hosts: HashSet<N> = of
+    let mut owner: HashMap<N, usize> = HashMap::with_capacity(members.len());
+    let hosts: HashSet<N> = members
         .iter()
-        .filter(|(_, host)| *host)
-        .map(|(n, _)| *n)
+        .filter(|(_, is_host)| *is_host)
+        .map(|(namespace, _)| *namespace)
         .collect();
-    for (at, (namespace, is_host)) in of.iter().enumerate() {
+    for (index, (namespace, is_host)) in members.iter().enumerate() {
         if *is_host {
-            owner.insert(*namespace, at);
+            owner.insert(*namespace, index);
         } else if !hosts.contains(namespace) {
-            let first = owner.entry(*namespace).or_insert(at);
-            if *first != at && started(at) < started(*first) {
-                *first = at;
+            let first = owner.entry(*namespace).or_insert(index);
+            if *first != index && started(index) < started(*first) {
+                *first = index;
             }
         }
     }
-    let at = of.iter().enumerate();
-    at.map(|(at, (namespace, _))| owner.get(namespace) == Some(&at))
+    members
+        .iter()
+        .enumerate()
+        .map(|(index, (namespace, _))| owner.get(namespace) == Some(&index))
         .collect()
 }
 
@@ -197,8 +203,8 @@ mod tests {
 
     #[test]
     fn netns_owner_is_host_or_first_started() {
-        let begun = [9, 5, 3, 4, 4, 1].map(Duration::from_secs);
-        let when = |at: usize| begun.get(at).copied();
+        let start_times = [9, 5, 3, 4, 4, 1].map(Duration::from_secs);
+        let started = |index: usize| start_times.get(index).copied();
         let shared = [
             (0, true),
             (0, false),
@@ -208,20 +214,26 @@ mod tests {
             (7, false),
         ];
         assert_eq!(
-            owner_flags(&shared, when),
+            owner_flags(&shared, started),
             [true, false, false, true, false, true]
         );
         // The host is last.
-        assert_eq!(owner_flags(&[(0, false), (0, true)], when), [false, true]);
+        assert_eq!(
+            owner_flags(&[(0, false), (0, true)], started),
+            [false, true]
+        );
         // The host is not among the candidates.
-        assert_eq!(owner_flags(&[(0, false), (1, false)], when), [true, true]);
+        assert_eq!(
+            owner_flags(&[(0, false), (1, false)], started),
+            [true, true]
+        );
     }
 
     #[test]
     fn start_times_are_read_only_for_shared_namespaces() {
-        let never = |at| panic!("{at} was asked");
+        let started = |index| panic!("start time {index} was read");
         assert_eq!(
-            owner_flags(&[(0, true), (0, false), (1, false)], never),
+            owner_flags(&[(0, true), (0, false), (1, false)], started),
             [true, false, true]
         );
     }

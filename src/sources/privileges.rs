@@ -49,7 +49,7 @@ impl Snapshot {
     /// process may trace them.
     #[must_use]
     pub fn can_see_other_processes(&self) -> bool {
-        self.proc_dir("1").is_ok_and(|first| first.has("stat"))
+        self.proc_dir("1").is_ok_and(|init| init.has("stat"))
     }
 
     /// Whether this process may connect to a socket. It does not connect.
@@ -67,13 +67,13 @@ impl Snapshot {
         if rustix::fs::accessat(CWD, socket, Access::WRITE_OK, AtFlags::EACCESS).is_ok() {
             return SocketAccess::Allowed;
         }
-        let may = stat.st_mode & 0o020 != 0 && stat.st_gid != 0;
+        let is_group_writable = stat.st_mode & 0o020 != 0 && stat.st_gid != 0;
         let name = || {
             let name = self.lookup_name("etc/group", stat.st_gid).ok().flatten();
             name.unwrap_or_else(|| stat.st_gid.to_string())
         };
         SocketAccess::Denied {
-            group: may.then(name),
+            group: is_group_writable.then(name),
         }
     }
 
@@ -99,17 +99,17 @@ mod tests {
     fn sockets_are_distinguished_from_other_files() {
         let dir = std::env::temp_dir().join(format!("strata-rights-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        let machine = Snapshot::for_test_host();
+        let snapshot = Snapshot::for_test_host();
         let _listening = UnixListener::bind(dir.join("socket")).unwrap();
         std::fs::write(dir.join("file"), "").unwrap();
-        let access = |name: &str| machine.socket_access(&dir.join(name));
+        let access = |name: &str| snapshot.socket_access(&dir.join(name));
         assert_eq!(access("socket"), SocketAccess::Allowed);
         assert_eq!(access("file"), SocketAccess::NotASocket);
         assert_eq!(access("file/socket"), SocketAccess::NotASocket);
         assert_eq!(access("none"), SocketAccess::Missing);
         std::fs::remove_dir_all(dir).unwrap();
         assert_eq!(
-            machine.lookup_name("etc/passwd", 0).unwrap().unwrap(),
+            snapshot.lookup_name("etc/passwd", 0).unwrap().unwrap(),
             "root"
         );
     }

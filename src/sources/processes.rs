@@ -245,8 +245,9 @@ impl Process {
 fn is_in_cgroup(cgroup: &str, path: &str) -> bool {
     let path = path.trim_end_matches('/');
     let mut paths = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2));
-    paths.any(|it| {
-        it.strip_prefix(path)
+    paths.any(|line_path| {
+        line_path
+            .strip_prefix(path)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     })
 }
@@ -257,14 +258,14 @@ fn parse_state_and_threads(stat: &Text) -> Result<(char, u64)> {
     let state = fields.next().and_then(|state| state.parse().ok());
     let threads = fields.nth(16).and_then(|threads| threads.parse().ok());
     let both = state.zip(threads);
-    both.ok_or_else(|| stat.error(1, "no state and number of threads behind the name"))
+    both.ok_or_else(|| stat.error(1, "state or thread count is missing"))
 }
 
 /// Parses field 22 of `stat`.
 fn parse_start_time(stat: &Text) -> Result<u64> {
     let started = fields_after_comm(stat).nth(19);
     let started = started.and_then(|started| started.parse().ok());
-    started.ok_or_else(|| stat.error(1, "no time of start behind the name"))
+    started.ok_or_else(|| stat.error(1, "start time is missing"))
 }
 
 /// Parses field 39 of `stat`.
@@ -272,7 +273,7 @@ fn parse_last_cpu(stat: &Text) -> Result<u32> {
     let cpu = fields_after_comm(stat)
         .nth(36)
         .and_then(|cpu| cpu.parse().ok());
-    cpu.ok_or_else(|| stat.error(1, "no CPU behind the name"))
+    cpu.ok_or_else(|| stat.error(1, "last CPU is missing"))
 }
 
 /// Returns the fields of `stat` from the third on. The second is a name in parentheses that may
@@ -286,9 +287,9 @@ fn fields_after_comm(stat: &Text) -> SplitAsciiWhitespace<'_> {
 fn parse_schedstat(text: &Text) -> Result<ThreadSchedStat> {
     let mut fields = text.line()?;
     Ok(ThreadSchedStat {
-        run_time: Duration::from_nanos(fields.parse("time on a CPU")?),
-        run_delay: Duration::from_nanos(fields.parse("time waited for a CPU")?),
-        timeslices: fields.parse("number of times on a CPU")?,
+        run_time: Duration::from_nanos(fields.parse("run time")?),
+        run_delay: Duration::from_nanos(fields.parse("run delay")?),
+        timeslices: fields.parse("timeslices")?,
     })
 }
 
@@ -302,7 +303,7 @@ fn parse_wait_sum(sched: &Text) -> Result<Duration> {
     });
     let wait = wait.and_then(|wait| wait.parse::<f64>().ok());
     let wait = wait.and_then(|wait| Duration::try_from_secs_f64(wait / 1e3).ok());
-    wait.ok_or_else(|| sched.error(1, "no wait_sum"))
+    wait.ok_or_else(|| sched.error(1, "wait_sum is missing"))
 }
 
 /// Returns all interfaces or an error, because callers need complete data.
@@ -315,7 +316,7 @@ fn parse_link_traffic(table: &Text) -> Result<HashMap<String, LinkTraffic>> {
             let (received, sent) = (four(0)?, four(8)?);
             Some((row.name.to_owned(), LinkTraffic { received, sent }))
         });
-        link.ok_or_else(|| table.error(number, "no counters of an interface"))
+        link.ok_or_else(|| table.error(number, "interface counters are missing"))
     });
     links.collect()
 }
@@ -325,23 +326,23 @@ fn parse_total_traffic(
     table: &[u8],
     filter: impl Fn(&str) -> bool,
 ) -> Result<TotalTraffic, &'static str> {
-    let mut all = TotalTraffic::default();
+    let mut total = TotalTraffic::default();
     for (_, row) in interface_rows(table) {
-        let row = row.ok_or("no colon behind an interface's name")?;
+        let row = row.ok_or("colon after interface name is missing")?;
         if !filter(row.name) {
             continue;
         }
-        let counters = row.counters().ok_or("no counters of an interface")?;
+        let counters = row.counters().ok_or("interface counters are missing")?;
         let [received, _, _, _, _, _, _, _, sent, ..] = counters;
-        all.received = all.received.saturating_add(received);
-        all.sent = all.sent.saturating_add(sent);
+        total.received = total.received.saturating_add(received);
+        total.sent = total.sent.saturating_add(sent);
         // FNV-1a, with a terminator after each name.
         for byte in row.name.bytes().chain([b'/']) {
-            all.interfaces_hash =
-                (all.interfaces_hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            total.interfaces_hash =
+                (total.interfaces_hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
-    Ok(all)
+    Ok(total)
 }
 
 /// Parses `Referenced:         1234 kB`.
@@ -365,7 +366,7 @@ fn parse_open_files_limit(limits: &Text) -> Result<Option<u64>> {
                 Ok(limit) => Ok(Some(limit)),
                 Err(_) => Err(limits.error(number, format_args!("not a number: {limit:?}"))),
             },
-            None => Err(limits.error(number, "the limit is missing")),
+            None => Err(limits.error(number, "limit is missing")),
         };
     }
     Err(Error::NotFound(limits.path().to_owned()))
@@ -409,15 +410,15 @@ mod tests {
             parse_total_traffic(b"head\nhead\n", |_| true),
             Ok(TotalTraffic::default())
         );
-        for damaged in [
+        for row in [
             "eth0 1 2",
             "eth0: 1 2 3 4 5 6 7 8 9 10 11",
             "eth0: x 2 3 4 5 6 7 8 9 10 11 12",
         ] {
-            let table = format!("head\nhead\n{damaged}\n");
+            let table = format!("head\nhead\n{row}\n");
             assert!(
                 parse_total_traffic(table.as_bytes(), |_| true).is_err(),
-                "{damaged}"
+                "{row}"
             );
         }
         assert!(current_process().total_traffic(|_| true).is_ok());
@@ -429,8 +430,8 @@ mod tests {
         let stat = Text::from(format!("7 (a) R (b) {fields}").as_str());
         assert_eq!(parse_state_and_threads(&stat).unwrap(), ('D', 99));
         let error = parse_state_and_threads(&Text::from("7 (a) R 1\n")).unwrap_err();
-        let said = "test:1: no state and number of threads behind the name";
-        assert_eq!(error.to_string(), said);
+        let expected = "test:1: state or thread count is missing";
+        assert_eq!(error.to_string(), expected);
     }
 
     #[test]
@@ -439,10 +440,7 @@ mod tests {
         assert_eq!(parse_start_time(&Text::from(stat)).unwrap(), 4711);
         for bad in ["7 (a) R 1\n", ""] {
             let error = parse_start_time(&Text::from(bad)).unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                "test:1: no time of start behind the name"
-            );
+            assert_eq!(error.to_string(), "test:1: start time is missing");
         }
         let parent = Snapshot::for_test_host()
             .process(std::os::unix::process::parent_id())
@@ -456,7 +454,7 @@ mod tests {
         let stat = format!("7 (CPU 1/KVM) S {}\n", fields.join(" "));
         assert_eq!(parse_last_cpu(&Text::from(stat.as_str())).unwrap(), 39);
         let error = parse_last_cpu(&Text::from("7 (a) S 1 2\n")).unwrap_err();
-        assert_eq!(error.to_string(), "test:1: no CPU behind the name");
+        assert_eq!(error.to_string(), "test:1: last CPU is missing");
     }
 
     #[test]
@@ -476,7 +474,7 @@ mod tests {
         assert!(
             current_process()
                 .schedstat()
-                .is_ok_and(|it| it.timeslices > 0)
+                .is_ok_and(|stat| stat.timeslices > 0)
         );
     }
 
@@ -489,20 +487,20 @@ mod tests {
         assert_eq!(wait(new).unwrap(), Duration::from_nanos(250));
         for bad in ["", "wait_count : 7\n", "wait_sum : x\n", "wait_sum : -1\n"] {
             let error = wait(bad).unwrap_err();
-            assert_eq!(error.to_string(), "test:1: no wait_sum", "{bad:?}");
+            assert_eq!(error.to_string(), "test:1: wait_sum is missing", "{bad:?}");
         }
     }
 
     #[test]
     fn threads_have_their_own_names_and_statistics() {
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let (say, said) = std::sync::mpsc::channel();
+        let (tid_tx, tid_rx) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("CPU 3/TCG".to_owned());
         let thread = thread.spawn(move || {
-            say.send(rustix::thread::gettid()).unwrap();
+            tid_tx.send(rustix::thread::gettid()).unwrap();
             stopped.recv().ok();
         });
-        let tid = said
+        let tid = tid_rx
             .recv()
             .unwrap()
             .as_raw_nonzero()
@@ -528,9 +526,10 @@ mod tests {
 
     #[test]
     fn parses_columns_of_net_dev() {
-        let head = "Inter-|   Receive |  Transmit\n face |bytes    packets |bytes\n";
-        let table = |rows: &str| parse_link_traffic(&Text::from(format!("{head}{rows}").as_str()));
-        let found = table(
+        let header = "Inter-|   Receive |  Transmit\n face |bytes    packets |bytes\n";
+        let table =
+            |rows: &str| parse_link_traffic(&Text::from(format!("{header}{rows}").as_str()));
+        let links = table(
             "    lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n a:b:1 2 3 4 5 6 7 8 9 10 11 12\n",
         );
         let expected = LinkTraffic {
@@ -538,12 +537,12 @@ mod tests {
             sent: [9, 10, 11, 12],
         };
         let both = ["lo", "a:b"].map(|name| (name.to_owned(), expected));
-        assert_eq!(found.unwrap(), both.into());
+        assert_eq!(links.unwrap(), both.into());
         for bad in ["lo 1\n", "lo: 1 2 3\n", "lo: 1 2 3 4 5 6 7 8 9 x 11 12\n"] {
             let error = table(bad).unwrap_err();
             assert_eq!(
                 error.to_string(),
-                "test:3: no counters of an interface",
+                "test:3: interface counters are missing",
                 "{bad:?}"
             );
         }

@@ -55,19 +55,19 @@ impl Qdisc {
             ifindex: netlink::parse_u32(header.get(4..)?)?,
             ..Self::default()
         };
-        let mut is_counted = false;
+        let mut has_stats = false;
         for (kind, value) in attributes(rest) {
             match kind {
                 TCA_KIND => qdisc.kind = netlink::parse_string(value),
-                TCA_STATS2 => is_counted = qdisc.parse_stats(value).is_some(),
+                TCA_STATS2 => has_stats = qdisc.parse_stats(value).is_some(),
                 _ => {}
             }
         }
-        is_counted.then_some(qdisc)
+        has_stats.then_some(qdisc)
     }
 
     fn parse_stats(&mut self, stats: &[u8]) -> Option<()> {
-        let find = |wanted| attributes(stats).find(|(kind, _)| *kind == wanted);
+        let find = |expected| attributes(stats).find(|(kind, _)| *kind == expected);
         let (_, basic) = find(TCA_STATS_BASIC)?;
         self.bytes = netlink::parse_u64(basic)?;
         // Since Linux 5.5. Before, or if the value would be the same, only a 32-bit counter is
@@ -108,13 +108,13 @@ impl Snapshot {
 mod tests {
     use super::*;
 
-    const HEAD: &str = "00000000 04000000 00000000 ffffffff 02000000 07000100 66710000";
+    const TC_HEADER: &str = "00000000 04000000 00000000 ffffffff 02000000 07000100 66710000";
     const BASIC: &str = "14000100 0001000000000000 07000000 00000000";
     const QUEUE: &str = "18000300 01000000 02000000 03000000 04000000 05000000";
 
     #[test]
     fn each_counter_fills_its_field() {
-        let message = format!("{HEAD} 30000700 {BASIC} {QUEUE}");
+        let message = format!("{TC_HEADER} 30000700 {BASIC} {QUEUE}");
         let qdisc = Qdisc::parse(&netlink::hex(&message)).unwrap();
         let expected = Qdisc {
             ifindex: 4,
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn packets_are_counted_beyond_32_bits() {
-        let message = format!("{HEAD} 3c000700 {BASIC} 0c000800 0800000001000000 {QUEUE}");
+        let message = format!("{TC_HEADER} 3c000700 {BASIC} 0c000800 0800000001000000 {QUEUE}");
         let qdisc = Qdisc::parse(&netlink::hex(&message)).unwrap();
         assert_eq!(qdisc.packets, (1 << 32) + 8);
     }
@@ -140,8 +140,8 @@ mod tests {
     #[test]
     fn qdiscs_without_counters_or_root_are_skipped() {
         let parse = |message: &str| Qdisc::parse(&netlink::hex(message));
-        assert_eq!(parse(HEAD), None);
-        let child = format!("{HEAD} 30000700 {BASIC} {QUEUE}").replace("ffffffff", "01000000");
+        assert_eq!(parse(TC_HEADER), None);
+        let child = format!("{TC_HEADER} 30000700 {BASIC} {QUEUE}").replace("ffffffff", "01000000");
         assert_eq!(parse(&child), None);
     }
 }

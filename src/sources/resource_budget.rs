@@ -78,29 +78,31 @@ impl ResourceBudget {
     }
 
     fn from_limits(open_files: u64, memory_limit: Option<u64>) -> Self {
-        let beyond = memory_limit.map(|limit| limit.saturating_sub(BASE_BYTES));
-        let share =
-            |bytes: Option<u64>, of: u64, each: u64| bytes.map_or(u64::MAX, |it| it / of / each);
-        let fewer_files = share(beyond, FILES_SHARE, FILE_BYTES);
+        let available = memory_limit.map(|limit| limit.saturating_sub(BASE_BYTES));
+        let share = |bytes: Option<u64>, share_divisor: u64, unit: u64| {
+            bytes.map_or(u64::MAX, |bytes| bytes / share_divisor / unit)
+        };
+        let affordable_files = share(available, FILES_SHARE, FILE_BYTES);
         // The remaining descriptors are for everything else.
-        let keepable = open_files.saturating_sub(RESERVED_FILES);
-        let files = MAX_CGROUP_FILES.min(keepable / 4);
-        let dirs = (keepable / 2).min(share(beyond, DIRS_SHARE, DIR_BYTES));
-        let processes = MAX_PROCESS_DIRS.min(keepable / 8);
-        let fewer_processes = share(beyond, PROCESSES_SHARE, DIR_BYTES);
-        let processes = processes.min(fewer_processes.saturating_add(MIN_PROCESS_DIRS));
-        let unsent = RESPONSE_BUFFER_BYTES.min(share(memory_limit, RESPONSE_BUFFER_SHARE, 1));
+        let usable = open_files.saturating_sub(RESERVED_FILES);
+        let files = MAX_CGROUP_FILES.min(usable / 4);
+        let dirs = (usable / 2).min(share(available, DIRS_SHARE, DIR_BYTES));
+        let processes = MAX_PROCESS_DIRS.min(usable / 8);
+        let affordable_processes = share(available, PROCESSES_SHARE, DIR_BYTES);
+        let processes = processes.min(affordable_processes.saturating_add(MIN_PROCESS_DIRS));
+        let response_buffer =
+            RESPONSE_BUFFER_BYTES.min(share(memory_limit, RESPONSE_BUFFER_SHARE, 1));
         let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         Self {
             memory_limit,
             cgroup_dirs: count(dirs),
-            cgroup_files: count(files.min(fewer_files)),
+            cgroup_files: count(files.min(affordable_files)),
             process_dirs: count(processes),
             connections: count(open_files / 4).max(1),
             history_bytes: memory_limit.map(|limit| limit / HISTORY_SHARE),
-            response_buffer_bytes: count(unsent),
+            response_buffer_bytes: count(response_buffer),
             concurrent_scrapes: count(share(memory_limit, 1, SCRAPE_BYTES)).max(1),
-            is_reduced: fewer_files < files,
+            is_reduced: affordable_files < files,
         }
     }
 }
@@ -108,16 +110,19 @@ impl ResourceBudget {
 /// Returns the memory limit of this process: the lowest of its cgroup and all ancestors. `None` if
 /// unlimited or unknown.
 fn memory_limit() -> Option<u64> {
-    let own = Dir::open(Path::new("/proc/self")).ok()?;
-    let (mounts, groups) = (own.read("mountinfo").ok()?, own.read("cgroup").ok()?);
-    let places = memory_limit_sources(&mounts, &groups);
+    let proc_self = Dir::open(Path::new("/proc/self")).ok()?;
+    let (mounts, groups) = (
+        proc_self.read("mountinfo").ok()?,
+        proc_self.read("cgroup").ok()?,
+    );
+    let sources = memory_limit_sources(&mounts, &groups);
     // Version 1 reports a number close to the maximum for no limit.
-    let none = u64::MAX >> 2;
-    places
+    let unlimited = u64::MAX >> 2;
+    sources
         .iter()
         .filter_map(MemoryLimitSource::read_limit)
         .min()
-        .filter(|limit| *limit < none)
+        .filter(|limit| *limit < unlimited)
 }
 
 /// Where a hierarchy reports the memory limit of this process.
@@ -137,7 +142,7 @@ impl MemoryLimitSource {
                 // Above `high`, a process is throttled until it hardly runs.
                 let files = groups
                     .iter()
-                    .flat_map(|group| ["memory.max", "memory.high"].map(|it| group.join(it)));
+                    .flat_map(|group| ["memory.max", "memory.high"].map(|file| group.join(file)));
                 // `max` is not a number and means no limit.
                 let limits = files.filter_map(|file| dir::read(&file).ok()?.parse_number().ok());
                 limits.min()
@@ -149,21 +154,21 @@ impl MemoryLimitSource {
 /// Parses `hierarchical_memory_limit 33554432`.
 fn hierarchical_limit(stat: &Text) -> Option<u64> {
     stat.lines().find_map(|mut line| {
-        let is_it = line.next_word() == Some("hierarchical_memory_limit");
-        is_it.then(|| line.parse("limit").ok())?
+        let is_match = line.next_word() == Some("hierarchical_memory_limit");
+        is_match.then(|| line.parse("limit").ok())?
     })
 }
 
 /// Returns where a process's cgroups are mounted, from its `mountinfo` and `cgroup`.
 fn memory_limit_sources(mounts: &Text, groups: &Text) -> Vec<MemoryLimitSource> {
-    let own = |is_it: &dyn Fn(&str) -> bool| {
+    let own_group = |is_match: &dyn Fn(&str) -> bool| {
         groups.body().lines().find_map(|line| {
             let mut parts = line.splitn(3, ':').skip(1);
             let controllers = parts.next()?;
-            is_it(controllers).then(|| parts.next().map(Path::new))?
+            is_match(controllers).then(|| parts.next().map(Path::new))?
         })
     };
-    let mut places = Vec::new();
+    let mut sources = Vec::new();
     for line in mounts.body().lines() {
         let Some((mount, kind)) = line.split_once(" - ") else {
             continue;
@@ -177,25 +182,31 @@ fn memory_limit_sources(mounts: &Text, groups: &Text) -> Vec<MemoryLimitSource> 
             kind.next().unwrap_or_default(),
             kind.nth(1).unwrap_or_default(),
         );
-        let has_memory = |controllers: &str| controllers.split(',').any(|it| it == "memory");
-        let is_first = kind == "cgroup" && has_memory(options);
+        let has_memory = |controllers: &str| controllers.split(',').any(|name| name == "memory");
+        let is_v1 = kind == "cgroup" && has_memory(options);
         let group = match kind {
-            "cgroup" if is_first => own(&has_memory),
-            "cgroup2" => own(&str::is_empty),
+            "cgroup" if is_v1 => own_group(&has_memory),
+            "cgroup2" => own_group(&str::is_empty),
             _ => None,
         };
         // The mounted subtree may not contain the process.
-        let Some(below) = group.and_then(|group| group.strip_prefix(Path::new(&*root)).ok()) else {
+        let Some(relative) = group.and_then(|group| group.strip_prefix(Path::new(&*root)).ok())
+        else {
             continue;
         };
         let point = Path::new(&*point);
-        places.push(if is_first {
-            MemoryLimitSource::V1(point.join(below))
+        sources.push(if is_v1 {
+            MemoryLimitSource::V1(point.join(relative))
         } else {
-            MemoryLimitSource::V2(below.ancestors().map(|below| point.join(below)).collect())
+            MemoryLimitSource::V2(
+                relative
+                    .ancestors()
+                    .map(|relative| point.join(relative))
+                    .collect(),
+            )
         });
     }
-    places
+    sources
 }
 
 /// Configures the memory allocator of this process. Call it before other threads are started.
@@ -254,59 +265,72 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("strata-own-memory-{}", std::process::id()));
         let inner = dir.join("inner");
         std::fs::create_dir_all(&inner).unwrap();
-        let say = |file: &str, text: &str| std::fs::write(dir.join(file), text).unwrap();
-        say("memory.max", "max\n");
-        say("inner/memory.max", "max\n");
-        let second = MemoryLimitSource::V2(vec![inner.clone(), dir.clone()]);
-        assert_eq!(second.read_limit(), None);
-        say("inner/memory.high", "40000\n");
-        assert_eq!(second.read_limit(), Some(40_000));
-        say("memory.max", "30000\n");
-        assert_eq!(second.read_limit(), Some(30_000));
+        let write = |file: &str, text: &str| std::fs::write(dir.join(file), text).unwrap();
+        write("memory.max", "max\n");
+        write("inner/memory.max", "max\n");
+        let v2 = MemoryLimitSource::V2(vec![inner.clone(), dir.clone()]);
+        assert_eq!(v2.read_limit(), None);
+        write("inner/memory.high", "40000\n");
+        assert_eq!(v2.read_limit(), Some(40_000));
+        write("memory.max", "30000\n");
+        assert_eq!(v2.read_limit(), Some(30_000));
 
-        let first = MemoryLimitSource::V1(dir.clone());
-        assert_eq!(first.read_limit(), None);
-        say("memory.stat", "cache 5\nhierarchical_memory_limit 20000\n");
-        assert_eq!(first.read_limit(), Some(20_000));
+        let v1 = MemoryLimitSource::V1(dir.clone());
+        assert_eq!(v1.read_limit(), None);
+        write("memory.stat", "cache 5\nhierarchical_memory_limit 20000\n");
+        assert_eq!(v1.read_limit(), Some(20_000));
         std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
     fn smaller_limits_allow_smaller_caches() {
-        let whole = ResourceBudget::from_limits(65_536, None);
-        assert_eq!((whole.cgroup_dirs, whole.cgroup_files), (32_640, 8192));
-        assert!(!whole.is_reduced && whole.history_bytes.is_none());
-
-        let bare = ResourceBudget::from_limits(65_536, Some(32 << 20));
+        let unlimited = ResourceBudget::from_limits(65_536, None);
         assert_eq!(
-            (bare.cgroup_dirs, bare.cgroup_files, bare.process_dirs),
+            (unlimited.cgroup_dirs, unlimited.cgroup_files),
+            (32_640, 8192)
+        );
+        assert!(!unlimited.is_reduced && unlimited.history_bytes.is_none());
+
+        let minimal = ResourceBudget::from_limits(65_536, Some(32 << 20));
+        assert_eq!(
+            (
+                minimal.cgroup_dirs,
+                minimal.cgroup_files,
+                minimal.process_dirs
+            ),
             (0, 0, 64)
         );
         assert_eq!(
-            (bare.response_buffer_bytes, bare.concurrent_scrapes),
+            (minimal.response_buffer_bytes, minimal.concurrent_scrapes),
             (4 << 20, 1)
         );
-        assert_eq!(bare.history_bytes, Some(2 << 20));
-        assert!(bare.is_reduced);
+        assert_eq!(minimal.history_bytes, Some(2 << 20));
+        assert!(minimal.is_reduced);
 
-        let some = ResourceBudget::from_limits(65_536, Some(128 << 20));
+        let medium = ResourceBudget::from_limits(65_536, Some(128 << 20));
         assert_eq!(
-            (some.cgroup_dirs, some.cgroup_files, some.process_dirs),
+            (medium.cgroup_dirs, medium.cgroup_files, medium.process_dirs),
             (1024, 1536, 1088)
         );
         assert_eq!(
-            (some.response_buffer_bytes, some.concurrent_scrapes),
+            (medium.response_buffer_bytes, medium.concurrent_scrapes),
             (16 << 20, 5)
         );
-        assert!(some.is_reduced && !ResourceBudget::from_limits(65_536, Some(1 << 30)).is_reduced);
+        assert!(
+            medium.is_reduced && !ResourceBudget::from_limits(65_536, Some(1 << 30)).is_reduced
+        );
 
-        let few = ResourceBudget::from_limits(64, Some(1 << 40));
+        let few_files = ResourceBudget::from_limits(64, Some(1 << 40));
         assert_eq!(
-            (few.cgroup_dirs, few.cgroup_files, few.process_dirs),
+            (
+                few_files.cgroup_dirs,
+                few_files.cgroup_files,
+                few_files.process_dirs
+            ),
             (0, 0, 0)
         );
-        assert_eq!(few.connections, 16);
-        assert!(!few.is_reduced);
+        assert_eq!(few_files.connections, 16);
+        assert!(!few_files.is_reduced);
         let none = ResourceBudget::from_limits(64, Some(0));
         assert_eq!((none.cgroup_files, none.concurrent_scrapes), (0, 1));
     }

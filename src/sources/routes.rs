@@ -200,8 +200,8 @@ mod tests {
         let hops =
             "24000900 10000002 05000000 08000500 0a000001 10000000 06000000 08000500 0a000002";
         let all = parse(&format!("{header} {hops}"));
-        let ways: Vec<_> = all.iter().map(|r| (r.ifindex, r.weight)).collect();
-        assert_eq!(ways, [(5, Some(3)), (6, Some(1))]);
+        let next_hops: Vec<_> = all.iter().map(|r| (r.ifindex, r.weight)).collect();
+        assert_eq!(next_hops, [(5, Some(3)), (6, Some(1))]);
         assert_eq!(all[1].destination, Some(([10, 1, 2, 0].into(), 24)));
         assert_eq!(all[1].gateway, Some([10, 0, 0, 2].into()));
     }

@@ -21,10 +21,10 @@ const MAX_OPEN_FILES: u64 = 65_536;
 /// select(2).
 pub fn raise_open_files_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let wanted = maximum.unwrap_or(MAX_OPEN_FILES).min(MAX_OPEN_FILES);
-    if current.is_some_and(|current| current < wanted) {
+    let target = maximum.unwrap_or(MAX_OPEN_FILES).min(MAX_OPEN_FILES);
+    if current.is_some_and(|current| current < target) {
         let raised = Rlimit {
-            current: Some(wanted),
+            current: Some(target),
             maximum,
         };
         // If this fails, files are opened by longer paths.
@@ -57,14 +57,14 @@ pub struct ProcessUsage {
 impl ProcessUsage {
     /// Reads the current usage.
     pub fn read() -> Result<Self> {
-        let own = Dir::open(Path::new("/proc/self"))?;
-        let statm = own.read("statm")?;
+        let proc_self = Dir::open(Path::new("/proc/self"))?;
+        let statm = proc_self.read("statm")?;
         let mut fields = statm.line()?;
         let page = rustix::param::page_size() as u64;
         let time = clock_gettime(ClockId::ProcessCPUTime);
         Ok(Self {
             cpu: Duration::try_from(time).unwrap_or_default(),
-            fds: count_open_fds(&own)?,
+            fds: count_open_fds(&proc_self)?,
             max_fds: getrlimit(Resource::Nofile).current,
             virtual_memory: fields.parse::<u64>("size")?.saturating_mul(page),
             max_virtual_memory: getrlimit(Resource::As).current,
@@ -79,17 +79,18 @@ pub(super) fn fd_dir_size_counts_fds() -> bool {
     static SUPPORTED: OnceLock<bool> = OnceLock::new();
     *SUPPORTED.get_or_init(|| {
         // This process has at least one open file: its own directory.
-        let own = Dir::open(Path::new("/proc/self")).and_then(|own| own.stat("fd"));
-        own.is_ok_and(|fd| fd.st_size > 0)
+        let proc_self =
+            Dir::open(Path::new("/proc/self")).and_then(|proc_self| proc_self.stat("fd"));
+        proc_self.is_ok_and(|fd| fd.st_size > 0)
     })
 }
 
 /// Number of its open files, without those opened to count them.
-fn count_open_fds(own: &Dir) -> Result<usize> {
+fn count_open_fds(proc_self: &Dir) -> Result<usize> {
     // Since Linux 6.2, this is the directory's size.
-    match usize::try_from(own.stat("fd")?.st_size) {
+    match usize::try_from(proc_self.stat("fd")?.st_size) {
         Ok(count) if count > 0 => Ok(count.saturating_sub(1)),
-        _ => Ok(own.dir("fd")?.names()?.len().saturating_sub(3)),
+        _ => Ok(proc_self.dir("fd")?.names()?.len().saturating_sub(3)),
     }
 }
 

@@ -142,7 +142,7 @@ impl Statfs {
     /// Queries all paths; returns the results in the same order, before `deadline`.
     #[must_use]
     pub fn query(&self, paths: &Arc<[MountPath]>, deadline: Instant) -> Vec<StatfsResult> {
-        let _turn = self
+        let _lock = self
             .query_lock
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -157,22 +157,22 @@ impl Statfs {
             }
         }
         while state.batch.remaining > 0 && !state.is_stalled() {
-            let begun = state.batch.last_started.unwrap_or(started);
-            let waited = begun.elapsed();
-            let left = self.timeout.saturating_sub(waited);
-            let left = left.min(deadline.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
+            let last_started = state.batch.last_started.unwrap_or(started);
+            let waited = last_started.elapsed();
+            let remaining = self.timeout.saturating_sub(waited);
+            let remaining = remaining.min(deadline.saturating_duration_since(Instant::now()));
+            if remaining.is_zero() {
                 break;
             }
-            let moment = if state.batch.is_all_started() {
-                left
+            let wait = if state.batch.is_all_started() {
+                remaining
             } else if waited < STALL_THRESHOLD {
-                left.min(STALL_THRESHOLD)
+                remaining.min(STALL_THRESHOLD)
             } else {
                 self.start_thread(&mut state);
-                left.min(STALL_THRESHOLD)
+                remaining.min(STALL_THRESHOLD)
             };
-            let waited = self.shared.batch_done.wait_timeout(state, moment);
+            let waited = self.shared.batch_done.wait_timeout(state, wait);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
         state.finish_batch()
@@ -218,15 +218,15 @@ impl StatfsWorkers {
     fn run_worker(&self, call: StatfsFn) {
         let mut state = self.lock();
         loop {
-            if let Some(question) = state.next_pending() {
+            if let Some(pending) = state.next_pending() {
                 drop(state);
-                let answer = match question.paths.get(question.index).map(call) {
+                let result = match pending.paths.get(pending.index).map(call) {
                     Some(Ok(space)) => StatfsResult::Space(space),
                     Some(Err(errno)) => StatfsResult::Failed(errno),
                     None => StatfsResult::Skipped,
                 };
                 state = self.lock();
-                state.complete(&question, answer);
+                state.complete(&pending, result);
                 continue;
             }
             if state.batch.remaining == 0 {
@@ -246,13 +246,13 @@ impl StatfsWorkers {
 
 impl StatfsState {
     fn begin_batch(&mut self, paths: &Arc<[MountPath]>) {
-        let answer = |place: &MountPath| self.is_stuck(place).then_some(StatfsResult::TimedOut);
-        let answers: Vec<_> = paths.iter().map(answer).collect();
+        let result = |path: &MountPath| self.is_stuck(path).then_some(StatfsResult::TimedOut);
+        let results: Vec<_> = paths.iter().map(result).collect();
         self.batch = StatfsBatch {
             id: self.batch.id,
             paths: Some(Arc::clone(paths)),
-            remaining: answers.iter().filter(|answer| answer.is_none()).count(),
-            results: answers,
+            remaining: results.iter().filter(|result| result.is_none()).count(),
+            results,
             next: 0,
             last_started: None,
         };
@@ -260,16 +260,16 @@ impl StatfsState {
 
     /// Ends the batch; later results are discarded.
     fn finish_batch(&mut self) -> Vec<StatfsResult> {
-        let round = mem::take(&mut self.batch);
-        self.batch.id = round.id + 1;
-        let places = round.paths.as_deref().unwrap_or_default();
-        let answers: Vec<_> = round
+        let batch = mem::take(&mut self.batch);
+        self.batch.id = batch.id + 1;
+        let paths = batch.paths.as_deref().unwrap_or_default();
+        let results: Vec<_> = batch
             .results
             .into_iter()
-            .zip(places)
-            .map(|(answer, place)| {
-                answer.unwrap_or_else(|| {
-                    if self.is_stuck(place) {
+            .zip(paths)
+            .map(|(result, path)| {
+                result.unwrap_or_else(|| {
+                    if self.is_stuck(path) {
                         StatfsResult::TimedOut
                     } else {
                         StatfsResult::Skipped
@@ -278,64 +278,68 @@ impl StatfsState {
             })
             .collect();
         self.responsive_mounts.clear();
-        let answered = answers.iter().zip(places);
-        let answered = answered.filter(|(answer, _)| matches!(answer, StatfsResult::Space(_)));
+        let responsive = results.iter().zip(paths);
+        let responsive = responsive.filter(|(result, _)| matches!(result, StatfsResult::Space(_)));
         self.responsive_mounts
-            .extend(answered.map(|(_, place)| place.mount));
-        answers
+            .extend(responsive.map(|(_, path)| path.mount));
+        results
     }
 
     /// Whether a worker is stuck in a call for this path.
     fn is_stuck(&self, path: &MountPath) -> bool {
-        let mut asked = self.in_flight.iter().filter_map(PendingStatfs::path);
-        asked.any(|asked| asked.mount == path.mount && asked.path == path.path)
+        let mut pending = self.in_flight.iter().filter_map(PendingStatfs::path);
+        pending.any(|pending| pending.mount == path.mount && pending.path == path.path)
     }
 
     /// Whether no more results can arrive: all workers are stuck since an earlier batch, and no
     /// other could be started.
     fn is_stalled(&self) -> bool {
-        let now = self.batch.id;
-        self.threads == self.in_flight.len() && self.in_flight.iter().all(|q| q.batch_id != now)
+        let batch_id = self.batch.id;
+        self.threads == self.in_flight.len()
+            && self
+                .in_flight
+                .iter()
+                .all(|pending| pending.batch_id != batch_id)
     }
 
     /// Takes the next path to query.
     fn next_pending(&mut self) -> Option<PendingStatfs> {
-        let round = &mut self.batch;
-        let places = round.paths.as_ref()?;
-        let careful = self.in_flight.len() >= MAX_STUCK;
-        while let (Some(place), Some(answer)) =
-            (places.get(round.next), round.results.get_mut(round.next))
+        let batch = &mut self.batch;
+        let paths = batch.paths.as_ref()?;
+        let only_responsive = self.in_flight.len() >= MAX_STUCK;
+        while let (Some(path), Some(result)) =
+            (paths.get(batch.next), batch.results.get_mut(batch.next))
         {
-            let at = round.next;
-            round.next += 1;
-            if answer.is_some() {
+            let index = batch.next;
+            batch.next += 1;
+            if result.is_some() {
                 continue;
             }
-            if careful && !self.responsive_mounts.contains(&place.mount) {
-                *answer = Some(StatfsResult::Skipped);
-                round.remaining -= 1;
+            if only_responsive && !self.responsive_mounts.contains(&path.mount) {
+                *result = Some(StatfsResult::Skipped);
+                batch.remaining -= 1;
                 continue;
             }
-            round.last_started = Some(Instant::now());
-            let question = PendingStatfs {
-                batch_id: round.id,
-                paths: Arc::clone(places),
-                index: at,
+            batch.last_started = Some(Instant::now());
+            let pending = PendingStatfs {
+                batch_id: batch.id,
+                paths: Arc::clone(paths),
+                index,
             };
-            self.in_flight.push(question.clone());
-            return Some(question);
+            self.in_flight.push(pending.clone());
+            return Some(pending);
         }
         None
     }
 
     /// Stores a result, unless its batch has ended.
     fn complete(&mut self, pending: &PendingStatfs, result: StatfsResult) {
-        self.in_flight.retain(|asked| !asked.is_same(pending));
-        let round = &mut self.batch;
-        let place = round.results.get_mut(pending.index);
-        if let Some(place) = place.filter(|_| round.id == pending.batch_id) {
-            *place = Some(result);
-            round.remaining -= 1;
+        self.in_flight.retain(|other| !other.is_same(pending));
+        let batch = &mut self.batch;
+        let slot = batch.results.get_mut(pending.index);
+        if let Some(slot) = slot.filter(|_| batch.id == pending.batch_id) {
+            *slot = Some(result);
+            batch.remaining -= 1;
         }
     }
 }
@@ -378,9 +382,9 @@ mod tests {
     /// Longer than any test runs.
     const FAR: Duration = Duration::from_secs(60);
 
-    fn mount_paths(of: impl IntoIterator<Item = (u64, PathBuf)>) -> Arc<[MountPath]> {
-        let place = |(mount, path)| MountPath { mount, path };
-        of.into_iter().map(place).collect()
+    fn mount_paths(mounts: impl IntoIterator<Item = (u64, PathBuf)>) -> Arc<[MountPath]> {
+        let mount_path = |(mount, path)| MountPath { mount, path };
+        mounts.into_iter().map(mount_path).collect()
     }
 
     fn named(names: &[&str]) -> Arc<[MountPath]> {
@@ -419,8 +423,8 @@ mod tests {
 
     fn query(statfs: &Statfs, paths: &Arc<[MountPath]>) -> (Vec<StatfsResult>, Duration) {
         let started = Instant::now();
-        let answers = statfs.query(paths, started + FAR);
-        (answers, started.elapsed())
+        let results = statfs.query(paths, started + FAR);
+        (results, started.elapsed())
     }
 
     fn threads(statfs: &Statfs) -> usize {
@@ -431,8 +435,8 @@ mod tests {
     fn responsive_mounts_are_queried_in_order_on_one_thread() {
         let statfs = Statfs::with_statfs_fn(TIMEOUT, hanging);
         for _ in 0..3 {
-            let (answers, _) = query(&statfs, &named(&["a", "odd", "c"]));
-            let [a, b, c] = answers.try_into().unwrap();
+            let (results, _) = query(&statfs, &named(&["a", "odd", "c"]));
+            let [a, b, c] = results.try_into().unwrap();
             assert_eq!(
                 (a, c),
                 (StatfsResult::Space(space(0)), StatfsResult::Space(space(2)))
@@ -452,21 +456,21 @@ mod tests {
         }
         let [x, y] = stuck.clone();
         let all = mount_paths([(0, "a".into()), (1, x), (2, y), (3, "d".into())]);
-        let hang = [
+        let expected = [
             StatfsResult::Space(space(0)),
             StatfsResult::TimedOut,
             StatfsResult::TimedOut,
             StatfsResult::Space(space(3)),
         ];
         let statfs = Statfs::with_statfs_fn(TIMEOUT, hanging);
-        let (answers, took) = query(&statfs, &all);
-        assert_eq!(answers, hang);
+        let (results, elapsed) = query(&statfs, &all);
+        assert_eq!(results, expected);
         // The timeouts run in parallel.
-        assert!(TIMEOUT <= took && took < 2 * TIMEOUT, "{took:?}");
+        assert!(TIMEOUT <= elapsed && elapsed < 2 * TIMEOUT, "{elapsed:?}");
         for _ in 0..3 {
-            let (answers, took) = query(&statfs, &all);
-            assert_eq!(answers, hang);
-            assert!(took < TIMEOUT, "{took:?}");
+            let (results, elapsed) = query(&statfs, &all);
+            assert_eq!(results, expected);
+            assert!(elapsed < TIMEOUT, "{elapsed:?}");
         }
         assert_eq!(threads(&statfs), 3);
 
@@ -474,8 +478,8 @@ mod tests {
         while threads(&statfs) > 1 {
             thread::sleep(Duration::from_millis(5));
         }
-        let (answers, _) = query(&statfs, &all);
-        assert_eq!(answers[1], StatfsResult::Space(space(1)));
+        let (results, _) = query(&statfs, &all);
+        assert_eq!(results[1], StatfsResult::Space(space(1)));
     }
 
     #[test]
@@ -483,14 +487,14 @@ mod tests {
         let dir = scratch("again");
         let path = dir.join("x");
         std::fs::write(&path, "").unwrap();
-        let statfs = Statfs::with_statfs_fn(TIMEOUT, |place| match place.mount {
-            1 => hanging(place),
+        let statfs = Statfs::with_statfs_fn(TIMEOUT, |path| match path.mount {
+            1 => hanging(path),
             n => Ok(space(n)),
         });
-        let (answers, _) = query(&statfs, &mount_paths([(1, path.clone())]));
-        assert_eq!(answers, [StatfsResult::TimedOut]);
-        let (answers, _) = query(&statfs, &mount_paths([(2, path)]));
-        assert_eq!(answers, [StatfsResult::Space(space(2))]);
+        let (results, _) = query(&statfs, &mount_paths([(1, path.clone())]));
+        assert_eq!(results, [StatfsResult::TimedOut]);
+        let (results, _) = query(&statfs, &mount_paths([(2, path)]));
+        assert_eq!(results, [StatfsResult::Space(space(2))]);
         std::fs::remove_dir_all(&dir).unwrap();
     }
 
@@ -501,8 +505,8 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         let statfs = Statfs::with_statfs_fn(FAR, hanging);
         let started = Instant::now();
-        let answers = statfs.query(&mount_paths([(1, path)]), started + TIMEOUT);
-        assert_eq!(answers, [StatfsResult::TimedOut]);
+        let results = statfs.query(&mount_paths([(1, path)]), started + TIMEOUT);
+        assert_eq!(results, [StatfsResult::TimedOut]);
         assert!(started.elapsed() < 2 * TIMEOUT);
         std::fs::remove_dir_all(&dir).unwrap();
     }
@@ -511,32 +515,32 @@ mod tests {
     fn threads_are_bounded_and_responsive_mounts_continue() {
         let dir = scratch("many");
         let path = dir.join("x");
-        let of = |n: u64| {
-            let good = mount_paths([(1000, "good".into())]);
-            let bad = (0..n).map(|mount| (mount, path.clone()));
-            mount_paths(bad.chain([(1000, good[0].path.clone()), (1001, "new".into())]))
+        let with_stuck = |n: u64| {
+            let responsive = mount_paths([(1000, "good".into())]);
+            let stuck = (0..n).map(|mount| (mount, path.clone()));
+            mount_paths(stuck.chain([(1000, responsive[0].path.clone()), (1001, "new".into())]))
         };
-        let patience = Duration::from_secs(1);
-        let statfs = Statfs::with_statfs_fn(patience, hanging);
+        let timeout = Duration::from_secs(1);
+        let statfs = Statfs::with_statfs_fn(timeout, hanging);
         assert_eq!(
-            query(&statfs, &of(0)).0[0],
+            query(&statfs, &with_stuck(0)).0[0],
             StatfsResult::Space(space(1000))
         );
         std::fs::write(&path, "").unwrap();
         let many = MAX_STUCK + 10;
-        let all = of(many as u64);
+        let all = with_stuck(many as u64);
         for round in 0..3 {
-            let (answers, took) = query(&statfs, &all);
-            assert_eq!(answers[0], StatfsResult::TimedOut);
+            let (results, elapsed) = query(&statfs, &all);
+            assert_eq!(results[0], StatfsResult::TimedOut);
             assert_eq!(
-                answers[many],
+                results[many],
                 StatfsResult::Space(space(1000)),
                 "round {round}"
             );
-            assert_eq!(answers[many - 1], StatfsResult::Skipped);
+            assert_eq!(results[many - 1], StatfsResult::Skipped);
             if round > 0 {
                 // There was no further wait.
-                assert!(took < patience, "{took:?}");
+                assert!(elapsed < timeout, "{elapsed:?}");
             }
         }
         assert!(threads(&statfs) <= MAX_STUCK + 1, "{}", threads(&statfs));

@@ -152,8 +152,8 @@ pub(super) fn ethtool(
     if interface.len() >= ifreq.ifr_name.len() {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }
-    for (to, from) in ifreq.ifr_name.iter_mut().zip(interface.bytes()) {
-        *to = libc::c_char::from_ne_bytes([from]);
+    for (dst, src) in ifreq.ifr_name.iter_mut().zip(interface.bytes()) {
+        *dst = libc::c_char::from_ne_bytes([src]);
     }
     ifreq.ifr_ifru.ifru_data = request.start.as_ptr().cast();
     // SAFETY: the pointer is valid for the one `ifreq` that the kernel reads and writes, and so is
@@ -173,13 +173,13 @@ pub(super) fn ethtool(
 pub(super) fn limit_malloc_arenas() {
     const LARGE: libc::c_int = 1 << 20;
     #[cfg(target_env = "gnu")]
-    for (what, value) in [
+    for (option, value) in [
         (libc::M_ARENA_MAX, 1),
         (libc::M_MMAP_THRESHOLD, LARGE),
         (libc::M_TRIM_THRESHOLD, LARGE),
     ] {
         // SAFETY: it takes two integers, and rejects unknown values.
-        unsafe { libc::mallopt(what, value) };
+        unsafe { libc::mallopt(option, value) };
     }
 }
 
@@ -198,18 +198,18 @@ pub(super) fn discard_clean_code_pages() -> Result<()> {
     let path = Path::new("/proc/self/smaps");
     let maps = dir::read(path)?;
     // Addresses of this function and of a library function: neither file is ever unmapped.
-    let here = discard_clean_code_pages as fn() -> Result<()> as usize;
+    let program = discard_clean_code_pages as fn() -> Result<()> as usize;
     let library = libc::getpid as unsafe extern "C" fn() -> libc::pid_t as usize;
-    let code = clean_file_mappings(&[here, library], &maps);
+    let code = clean_file_mappings(&[program, library], &maps);
     if code.is_empty() {
-        return Err(maps.error(1, "the program's code is not there, or not as in its file"));
+        return Err(maps.error(1, "no unmodified code mapping found"));
     }
-    for part in code {
-        let start = ptr::with_exposed_provenance_mut(part.start);
+    for range in code {
+        let start = ptr::with_exposed_provenance_mut(range.start);
         // SAFETY: the mapping is of a file, is not writable, and has no page that differs from the
         // file, so later accesses find the same content. It belongs to the program itself or to
         // the C library, and was therefore not unmapped or changed since it was looked up.
-        if unsafe { libc::madvise(start, part.len(), libc::MADV_DONTNEED) } != 0 {
+        if unsafe { libc::madvise(start, range.len(), libc::MADV_DONTNEED) } != 0 {
             return Err(Error::io(path, io::Error::last_os_error()));
         }
     }
@@ -251,11 +251,22 @@ fn clean_file_mappings(addresses: &[usize], smaps: &Text) -> Vec<Range<usize>> {
             mapping.is_clean = line.next_word() == Some("0");
         }
     }
-    let is_at = |it: &&Mapping<'_>| addresses.iter().any(|at| it.range.contains(at));
-    let files: Vec<_> = mappings.iter().filter(is_at).map(|it| it.file).collect();
-    let of_them = mappings.iter().filter(|it| files.contains(&it.file));
-    let kept = of_them.filter(|it| it.is_read_only && it.is_clean && it.file.1 != "0");
-    kept.map(|it| it.range.clone()).collect()
+    let contains_address = |mapping: &&Mapping<'_>| {
+        addresses
+            .iter()
+            .any(|address| mapping.range.contains(address))
+    };
+    let files: Vec<_> = mappings
+        .iter()
+        .filter(contains_address)
+        .map(|mapping| mapping.file)
+        .collect();
+    let same_file = mappings
+        .iter()
+        .filter(|mapping| files.contains(&mapping.file));
+    let clean = same_file
+        .filter(|mapping| mapping.is_read_only && mapping.is_clean && mapping.file.1 != "0");
+    clean.map(|mapping| mapping.range.clone()).collect()
 }
 
 /// Parses `55d0c8a00000-55d0c8c00000`.

@@ -48,8 +48,8 @@ impl TcpSockets {
     }
 
     fn merge(mut self, other: &Self) -> Self {
-        for (count, more) in self.states.iter_mut().zip(other.states) {
-            *count += more;
+        for (count, other_count) in self.states.iter_mut().zip(other.states) {
+            *count += other_count;
         }
         self.rx_queue += other.rx_queue;
         self.tx_queue += other.tx_queue;

@@ -63,7 +63,7 @@ impl Text {
     pub fn line(&self) -> Result<Fields<'_>> {
         self.lines()
             .next()
-            .ok_or_else(|| self.error(1, "the file is empty"))
+            .ok_or_else(|| self.error(1, "file is empty"))
     }
 
     /// Creates an error about a line of this file.
@@ -122,35 +122,35 @@ impl<'a> Fields<'a> {
     }
 
     /// Takes the next field.
-    pub fn word(&mut self, what: &str) -> Result<&'a str> {
+    pub fn word(&mut self, name: &str) -> Result<&'a str> {
         self.next_word()
-            .ok_or_else(|| self.error(format_args!("{what} is missing")))
+            .ok_or_else(|| self.error(format_args!("{name} is missing")))
     }
 
     /// Parses the next field as a number.
-    pub fn parse<T: FromStr>(&mut self, what: &str) -> Result<T> {
-        let word = self.word(what)?;
-        self.parse_word(word, what)
+    pub fn parse<T: FromStr>(&mut self, name: &str) -> Result<T> {
+        let word = self.word(name)?;
+        self.parse_word(word, name)
     }
 
     /// Parses the next field as a number; `None` if the line ends, as in older kernels.
-    pub fn parse_opt<T: FromStr>(&mut self, what: &str) -> Result<Option<T>> {
+    pub fn parse_opt<T: FromStr>(&mut self, name: &str) -> Result<Option<T>> {
         match self.next_word() {
-            Some(word) => self.parse_word(word, what).map(Some),
+            Some(word) => self.parse_word(word, name).map(Some),
             None => Ok(None),
         }
     }
 
     /// Parses a word of this line as a number.
-    pub fn parse_word<T: FromStr>(&self, word: &str, what: &str) -> Result<T> {
+    pub fn parse_word<T: FromStr>(&self, word: &str, name: &str) -> Result<T> {
         word.parse()
-            .map_err(|_| self.error(format_args!("{what} is not a number: {word:?}")))
+            .map_err(|_| self.error(format_args!("{name} is not a number: {word:?}")))
     }
 
     /// Parses a word of this line as a hexadecimal number without `0x`.
-    pub fn parse_hex(&self, word: &str, what: &str) -> Result<u64> {
+    pub fn parse_hex(&self, word: &str, name: &str) -> Result<u64> {
         u64::from_str_radix(word, 16)
-            .map_err(|_| self.error(format_args!("{what} is not a hexadecimal number: {word:?}")))
+            .map_err(|_| self.error(format_args!("{name} is not a hexadecimal number: {word:?}")))
     }
 
     /// Creates an error about this line.
@@ -168,17 +168,17 @@ pub fn unescape_octal(path: &str) -> Cow<'_, str> {
     if first.len() == path.len() {
         return path.into();
     }
-    let mut whole = first.to_owned();
+    let mut unescaped = first.to_owned();
     for part in parts {
         let escaped = part.split_at_checked(3).and_then(|(digits, rest)| {
             let code = u8::from_str_radix(digits, 8).ok()?;
             code.is_ascii().then_some((char::from(code), rest))
         });
         let (c, rest) = escaped.unwrap_or(('\\', part));
-        whole.push(c);
-        whole.push_str(rest);
+        unescaped.push(c);
+        unescaped.push_str(rest);
     }
-    whole.into()
+    unescaped.into()
 }
 
 #[cfg(test)]
@@ -204,7 +204,7 @@ mod tests {
         let missing = Text::from("\n").line().unwrap().word("size").unwrap_err();
         assert_eq!(missing.to_string(), "test:1: size is missing");
         let empty = Text::from("").line().unwrap_err();
-        assert_eq!(empty.to_string(), "test:1: the file is empty");
+        assert_eq!(empty.to_string(), "test:1: file is empty");
     }
 
     #[test]
@@ -215,14 +215,14 @@ mod tests {
 
     #[test]
     fn only_valid_escapes_are_decoded() {
-        for (written, path) in [
+        for (escaped, path) in [
             ("/plain/ä", "/plain/ä"),
             (r"/my\040swap\011\134x", "/my swap\t\\x"),
             (r"\040", " "),
             (r"/odd\0x\777\", r"/odd\0x\777\"),
             (r"/ä\04ä", r"/ä\04ä"),
         ] {
-            assert_eq!(unescape_octal(written), path);
+            assert_eq!(unescape_octal(escaped), path);
         }
     }
 }

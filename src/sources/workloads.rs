@@ -85,7 +85,7 @@ impl Workload {
         match (&self.container, &self.runtime_id) {
             (Some((_, container)), _) => &container.id,
             // LXC's IDs are names.
-            (None, Some(handle)) if handle.runtime != Runtime::Lxc => &handle.id,
+            (None, Some(runtime_id)) if runtime_id.runtime != Runtime::Lxc => &runtime_id.id,
             _ => &self.path,
         }
     }
@@ -104,8 +104,8 @@ impl Workload {
     }
 
     /// Returns its rendered labels, which are created once.
-    pub fn cached_labels(&self, make: impl FnOnce(&Self) -> Arc<str>) -> &Arc<str> {
-        self.cached_labels.get_or_init(|| make(self))
+    pub fn cached_labels(&self, create: impl FnOnce(&Self) -> Arc<str>) -> &Arc<str> {
+        self.cached_labels.get_or_init(|| create(self))
     }
 
     /// Creates a workload from its parts, for tests.
@@ -132,15 +132,15 @@ impl Workload {
         container: Option<&(EngineKind, Arc<Container>)>,
         domain: Option<&WorkloadDomain>,
     ) -> bool {
-        let same_group = match (&self.cgroup, group) {
-            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+        let is_same_cgroup = match (&self.cgroup, group) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
             (None, None) => true,
             _ => false,
         };
-        same_group
+        is_same_cgroup
             && self.domain.as_ref() == domain
             && match (&self.container, container) {
-                (Some((_, ours)), Some((_, theirs))) => Arc::ptr_eq(ours, theirs),
+                (Some((_, a)), Some((_, b))) => Arc::ptr_eq(a, b),
                 (None, None) => true,
                 _ => false,
             }
@@ -194,26 +194,26 @@ impl RuntimeId {
     pub fn from_cgroup_path(path: &str) -> Option<Self> {
         let (parent, name) = path.rsplit_once('/')?;
         let parent = parent.rsplit('/').next().unwrap_or_default();
-        let handle = |runtime, id: &str| {
+        let runtime_id = |runtime, id: &str| {
             let id = id.to_owned();
             Some(Self { runtime, id })
         };
         if let Some(name) = name.strip_prefix("lxc.payload.") {
-            return handle(Runtime::Lxc, name);
+            return runtime_id(Runtime::Lxc, name);
         }
         if matches!(parent, "lxc" | "lxc.payload") && !name.is_empty() {
-            return handle(Runtime::Lxc, name);
+            return runtime_id(Runtime::Lxc, name);
         }
         let name = name.strip_suffix(".scope").unwrap_or(name);
         // The kubelet uses the systemd cgroup driver, containerd does not: `SLICE:MAKER:ID`.
-        let (maker, id) = match name.rsplit_once(':') {
+        let (prefix, id) = match name.rsplit_once(':') {
             Some((slice, id)) => (slice.rsplit(':').next().unwrap_or_default(), id),
             None => name.rsplit_once('-').unwrap_or(("", name)),
         };
         if !is_container_id(id) {
             return None;
         }
-        let runtime = match maker {
+        let runtime = match prefix {
             "docker" => Runtime::Docker,
             "" if parent == "docker" => Runtime::Docker,
             // A pod, whose containers are below it.
@@ -225,7 +225,7 @@ impl RuntimeId {
             // Helpers of a container have its ID too: `libpod-conmon-…`.
             _ => return None,
         };
-        handle(runtime, id)
+        runtime_id(runtime, id)
     }
 }
 
@@ -253,14 +253,16 @@ impl Inventory {
     /// no engine has an ID. Each ID occurs once.
     #[must_use]
     pub fn identified(&self) -> Vec<(&str, &Arc<Workload>, &Arc<Cgroup>)> {
-        let (known, unknown): (Vec<_>, Vec<_>) = self
+        let (named, unnamed): (Vec<_>, Vec<_>) = self
             .present()
-            .filter(|(it, _)| {
-                it.container.is_some() || it.runtime_id.is_some() || it.domain.is_some()
+            .filter(|(workload, _)| {
+                workload.container.is_some()
+                    || workload.runtime_id.is_some()
+                    || workload.domain.is_some()
             })
             .partition(|(workload, _)| workload.container.is_some());
         let mut seen = BTreeSet::new();
-        let all = known.into_iter().chain(unknown);
+        let all = named.into_iter().chain(unnamed);
         // Several cgroups may have the same ID if an earlier run left one over.
         all.map(|(workload, group)| (workload.identity(), workload, group))
             .filter(|(id, ..)| seen.insert(*id))
@@ -323,7 +325,7 @@ impl Workloads {
             &engines.engines(),
             domains,
             |pid, id| read_cgroup_path(roots, pid, id),
-            |wanted| cgroups.walk(wanted),
+            |filter| cgroups.walk(filter),
             |id| engines.request_inspect(id),
         )
     }
@@ -331,8 +333,8 @@ impl Workloads {
     /// Returns the containers that engines report, for hosts whose cgroups cannot be read. Does
     /// not wait.
     pub(super) fn inventory_from_engines(&self, engines: Arc<Vec<Arc<Engine>>>) -> Inventory {
-        let known = dedup_by_id(engines.iter().map(|engine| &**engine));
-        let known = known.into_values().map(|(engine, container)| {
+        let workloads = dedup_by_id(engines.iter().map(|engine| &**engine));
+        let workloads = workloads.into_values().map(|(engine, container)| {
             let path = engine.expected_cgroup_path(container);
             Arc::new(Workload {
                 runtime_id: RuntimeId::from_cgroup_path(&path),
@@ -343,8 +345,9 @@ impl Workloads {
                 cached_labels: OnceLock::new(),
             })
         });
-        let shown = known.filter(|it| !self.flags.cgroup_exclude.matches(&it.path));
-        let mut all: Vec<_> = shown.collect();
+        let visible =
+            workloads.filter(|workload| !self.flags.cgroup_exclude.matches(&workload.path));
+        let mut all: Vec<_> = visible.collect();
         all.sort_by(|a, b| a.path.cmp(&b.path));
         Inventory {
             all,
@@ -369,92 +372,92 @@ impl Workloads {
     }
 
     /// Joins the containers and domains that engines and libvirt report with the host's cgroups:
-    /// `place` returns the cgroup of a process, `walk` lists the cgroups that pass a filter, and
-    /// `unknown` is called with IDs that no engine reported.
+    /// `read_path` returns the cgroup of a process, `walk` lists the cgroups that pass a filter,
+    /// and `report_unknown` is called with IDs that no engine reported.
     fn join(
         &self,
-        known: &Arc<Vec<Arc<Engine>>>,
+        engines: &Arc<Vec<Arc<Engine>>>,
         domains: &[RunningDomain],
         read_path: impl Fn(u32, &str) -> Option<String>,
         walk: impl FnOnce(&dyn Fn(&str) -> bool) -> Result<Vec<Arc<Cgroup>>>,
-        unknown: impl Fn(&str),
+        report_unknown: impl Fn(&str),
     ) -> Result<Inventory> {
-        let mut kept = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let containers = dedup_by_id(known.iter().map(|engine| &**engine));
-        kept.locate_containers(&containers, read_path);
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let containers = dedup_by_id(engines.iter().map(|engine| &**engine));
+        cache.locate_containers(&containers, read_path);
 
-        let mut at: HashMap<&str, (&Engine, &Arc<Container>)> = HashMap::new();
+        let mut by_path: HashMap<&str, (&Engine, &Arc<Container>)> = HashMap::new();
         for (id, entry) in &containers {
-            if let Some(path) = kept.container_path(id) {
-                at.entry(path).or_insert(*entry);
+            if let Some(path) = cache.container_path(id) {
+                by_path.entry(path).or_insert(*entry);
             }
         }
-        let excluded = |path: &str| self.flags.cgroup_exclude.matches(path);
-        let wanted = |path: &str| {
-            !excluded(path)
-                && (at.contains_key(path)
+        let is_excluded = |path: &str| self.flags.cgroup_exclude.matches(path);
+        let filter = |path: &str| {
+            !is_excluded(path)
+                && (by_path.contains_key(path)
                     || self.flags.cgroup_include.matches(path)
                     || RuntimeId::from_cgroup_path(path).is_some())
         };
-        let groups = walk(&wanted)?;
+        let groups = walk(&filter)?;
 
         let mut all = Vec::with_capacity(groups.len().max(containers.len()));
         let mut found = BTreeSet::new();
         for group in groups {
-            let handle = RuntimeId::from_cgroup_path(group.path());
-            let entry = at.get(group.path()).copied().or_else(|| {
-                let id = handle.as_ref()?.id.as_str();
+            let runtime_id = RuntimeId::from_cgroup_path(group.path());
+            let entry = by_path.get(group.path()).copied().or_else(|| {
+                let id = runtime_id.as_ref()?.id.as_str();
                 // The path of its process takes precedence. A container has one cgroup, even where
                 // an earlier run left others over.
-                let is_elsewhere = kept.container_path(id).is_some() || found.contains(id);
-                containers.get(id).copied().filter(|_| !is_elsewhere)
+                let is_located = cache.container_path(id).is_some() || found.contains(id);
+                containers.get(id).copied().filter(|_| !is_located)
             });
-            match (entry, &handle) {
+            match (entry, &runtime_id) {
                 (Some((_, container)), _) => {
                     found.insert(container.id.clone());
                 }
-                (None, Some(handle))
-                    if handle.runtime != Runtime::Lxc
-                        && !containers.contains_key(handle.id.as_str()) =>
+                (None, Some(runtime_id))
+                    if runtime_id.runtime != Runtime::Lxc
+                        && !containers.contains_key(runtime_id.id.as_str()) =>
                 {
-                    unknown(&handle.id);
+                    report_unknown(&runtime_id.id);
                 }
                 _ => {}
             }
             let container =
                 entry.map(|(engine, container)| (engine.kind_or_default(), Arc::clone(container)));
             let path = group.path().to_owned();
-            let guest = WorkloadDomain::from_cgroup_path(&path)
-                .map(|guest| guest.with_libvirt_identity(domains));
-            all.push(kept.reuse_or_create(path, Some(group), container, guest, || handle));
+            let domain = WorkloadDomain::from_cgroup_path(&path)
+                .map(|domain| domain.with_libvirt_identity(domains));
+            all.push(cache.reuse_or_create(path, Some(group), container, domain, || runtime_id));
         }
         // Containers without a cgroup.
         for (id, (engine, container)) in &containers {
             if found.contains(*id) {
                 continue;
             }
-            let path = kept
+            let path = cache
                 .container_path(id)
                 .map_or_else(|| engine.expected_cgroup_path(container), str::to_owned);
-            if !excluded(&path) {
+            if !is_excluded(&path) {
                 let container = Some((engine.kind_or_default(), Arc::clone(container)));
                 all.push(
-                    kept.reuse_or_create(path.clone(), None, container, None, || {
+                    cache.reuse_or_create(path.clone(), None, container, None, || {
                         RuntimeId::from_cgroup_path(&path)
                     }),
                 );
             }
         }
-        drop(at);
+        drop(by_path);
         all.sort_by(|a, b| a.path.cmp(&b.path));
-        kept.update(&all, self.flags.cgroup_grace);
-        let gone = kept.gone.values();
+        cache.update(&all, self.flags.cgroup_grace);
+        let gone = cache.gone.values();
         Ok(Inventory {
             gone: gone
                 .map(|gone| (Arc::clone(&gone.workload), gone.last_seen))
                 .collect(),
             all,
-            engines: Arc::clone(known),
+            engines: Arc::clone(engines),
         })
     }
 }
@@ -474,11 +477,10 @@ impl WorkloadCache {
             let Some(pid) = container.pid else {
                 continue;
             };
-            let known = self.container_cgroups.get(*id);
-            if known.is_none_or(|(known, _)| *known != pid) {
-                let place = read_path(pid, id).or_else(|| known?.1.clone());
-                self.container_cgroups
-                    .insert((*id).to_owned(), (pid, place));
+            let cached = self.container_cgroups.get(*id);
+            if cached.is_none_or(|(cached, _)| *cached != pid) {
+                let path = read_path(pid, id).or_else(|| cached?.1.clone());
+                self.container_cgroups.insert((*id).to_owned(), (pid, path));
             }
         }
     }
@@ -517,13 +519,13 @@ impl WorkloadCache {
     /// Stores the current workloads, and remembers the ones that were removed.
     fn update(&mut self, all: &[Arc<Workload>], grace: Duration) {
         let now = clock::unix_time().unwrap_or_default();
-        let there = all.iter().filter(|workload| workload.cgroup.is_some());
-        let there: BTreeSet<&str> = there.map(|workload| workload.path.as_str()).collect();
+        let present = all.iter().filter(|workload| workload.cgroup.is_some());
+        let present: BTreeSet<&str> = present.map(|workload| workload.path.as_str()).collect();
         let last = std::mem::take(&mut self.last);
-        let went = last
-            .into_iter()
-            .filter(|(path, workload)| workload.cgroup.is_some() && !there.contains(path.as_str()));
-        for (path, workload) in went {
+        let disappeared = last.into_iter().filter(|(path, workload)| {
+            workload.cgroup.is_some() && !present.contains(path.as_str())
+        });
+        for (path, workload) in disappeared {
             let gone = GoneWorkload {
                 workload: Arc::new(workload.without_cgroup()),
                 last_seen: self.last_scan.unwrap_or(now),
@@ -538,15 +540,15 @@ impl WorkloadCache {
             }
         }
         self.gone.retain(|path, gone| {
-            !there.contains(path.as_str()) && gone.noticed_at.elapsed() < grace
+            !present.contains(path.as_str()) && gone.noticed_at.elapsed() < grace
         });
         while self.gone.len() > MAX_GONE {
             self.gone.pop_first();
         }
-        let there = all
+        let present = all
             .iter()
             .map(|workload| (workload.path.clone(), Arc::clone(workload)));
-        self.last = there.collect();
+        self.last = present.collect();
         self.last_scan = Some(now);
     }
 }
@@ -573,7 +575,7 @@ fn parse_cgroup_path(cgroup: &str, id: &str) -> Option<String> {
     for (controllers, path) in lines {
         let rank = controllers.split(',').filter_map(|controller| {
             let preferred = ["memory", "cpu", "pids", ""];
-            preferred.iter().position(|it| *it == controller)
+            preferred.iter().position(|name| *name == controller)
         });
         if let Some(rank) = rank.min()
             && best.is_none_or(|(other, _)| rank < other)
@@ -582,13 +584,13 @@ fn parse_cgroup_path(cgroup: &str, id: &str) -> Option<String> {
         }
     }
     let (_, path) = best?;
-    let mut whole = String::new();
+    let mut prefix = String::new();
     for part in path.split('/').filter(|part| !part.is_empty()) {
-        whole.push('/');
-        whole.push_str(part);
+        prefix.push('/');
+        prefix.push_str(part);
         if part.contains(id) {
             // A path that begins with `/..` is outside of this cgroup namespace.
-            return (!whole.starts_with("/..")).then_some(whole);
+            return (!prefix.starts_with("/..")).then_some(prefix);
         }
     }
     None
@@ -683,9 +685,16 @@ mod tests {
             ("/docker/3f4e".to_owned(), None),
             ("/".to_owned(), None),
         ] {
-            let handle = RuntimeId::from_cgroup_path(&path);
-            assert_eq!(handle.as_ref().map(|it| it.runtime), runtime, "{path}");
-            assert!(handle.is_none_or(|it| it.id == ID), "{path}");
+            let runtime_id = RuntimeId::from_cgroup_path(&path);
+            assert_eq!(
+                runtime_id.as_ref().map(|runtime_id| runtime_id.runtime),
+                runtime,
+                "{path}"
+            );
+            assert!(
+                runtime_id.is_none_or(|runtime_id| runtime_id.id == ID),
+                "{path}"
+            );
         }
         let lxc = RuntimeId::from_cgroup_path("/lxc.payload.web-1").unwrap();
         assert_eq!((lxc.runtime, lxc.id.as_str()), (Runtime::Lxc, "web-1"));
@@ -700,8 +709,8 @@ mod tests {
         let inside = format!("0::/system.slice/docker-{ID}.scope/init.scope\n");
         let scope = format!("/system.slice/docker-{ID}.scope");
         assert_eq!(parse_cgroup_path(&inside, ID), Some(scope));
-        for nothing in ["0::/\n", "", "x\n"] {
-            assert_eq!(parse_cgroup_path(nothing, ID), None, "{nothing:?}");
+        for text in ["0::/\n", "", "x\n"] {
+            assert_eq!(parse_cgroup_path(text, ID), None, "{text:?}");
         }
         assert_eq!(
             parse_cgroup_path(&format!("0::/../../docker/{ID}\n"), ID),
@@ -749,13 +758,13 @@ mod tests {
     fn history_ids_are_unique_and_prefer_the_engine() {
         let tree = TempTree::new("workloads-identified");
         tree.write("sys/fs/cgroup/cgroup.controllers", "cpu\n");
-        let guest = "/machine/qemu-7-web.libvirt-qemu";
+        let domain = "/machine/qemu-7-web.libvirt-qemu";
         let (left_over, renamed) = (format!("/a/{ID}"), "/z/renamed");
         let other = ID.replace('3', "4");
         let unknown = format!("/docker/{other}");
         let paths = [
             &left_over,
-            guest,
+            domain,
             renamed,
             &unknown,
             "/lxc/web",
@@ -770,20 +779,20 @@ mod tests {
             let container = (path == renamed).then(|| container(ID, "web"));
             Workload::from_parts(&path, Some(group), container)
         });
-        let seen = Inventory {
+        let inventory = Inventory {
             all: all.collect(),
             ..Inventory::default()
         };
-        let ids = seen.identified();
+        let ids = inventory.identified();
         let ids: Vec<_> = ids
             .iter()
-            .map(|(id, it, _)| (*id, it.path.as_str()))
+            .map(|(id, workload, _)| (*id, workload.path.as_str()))
             .collect();
         let expected = [
             (ID, renamed),
             (&*other, &*unknown),
             ("/lxc/web", "/lxc/web"),
-            (guest, guest),
+            (domain, domain),
         ];
         assert_eq!(ids, expected);
     }
@@ -791,21 +800,21 @@ mod tests {
     #[test]
     fn domain_gets_its_full_name_once_libvirt_reports_it() {
         let path = "/machine/qemu-7-web1.libvirt-qemu";
-        let mut kept = WorkloadCache::default();
-        let look = |kept: &WorkloadCache, domains: &[RunningDomain]| {
-            let guest = WorkloadDomain::from_cgroup_path(path)
-                .map(|guest| guest.with_libvirt_identity(domains));
-            kept.reuse_or_create(path.to_owned(), None, None, guest, || None)
+        let mut cache = WorkloadCache::default();
+        let create = |cache: &WorkloadCache, domains: &[RunningDomain]| {
+            let domain = WorkloadDomain::from_cgroup_path(path)
+                .map(|domain| domain.with_libvirt_identity(domains));
+            cache.reuse_or_create(path.to_owned(), None, None, domain, || None)
         };
-        let first = look(&kept, &[]);
-        kept.last.insert(path.to_owned(), Arc::clone(&first));
-        assert!(Arc::ptr_eq(&first, &look(&kept, &[])));
-        let told = RunningDomain {
+        let first = create(&cache, &[]);
+        cache.last.insert(path.to_owned(), Arc::clone(&first));
+        assert!(Arc::ptr_eq(&first, &create(&cache, &[])));
+        let reported = RunningDomain {
             id: 7,
             name: "web_1".to_owned(),
             uuid: "u".to_owned(),
         };
-        let named = look(&kept, &[told]);
+        let named = create(&cache, &[reported]);
         assert_eq!(named.domain.as_ref().unwrap().name, "web_1");
     }
 }

@@ -188,7 +188,7 @@ fn engine_with_truncated_response_is_down() {
         let fake = FakeEngine::docker("half");
         fake.set_reply("/containers/json", Reply::raw(half));
         let followed = Followed::one(&fake, PATIENT);
-        followed.until_down("list of containers");
+        followed.until_down("list containers");
     }
 }
 
@@ -198,7 +198,7 @@ fn engine_that_never_replies_is_down() {
         let fake = FakeEngine::docker("never");
         fake.set_reply(path, Reply::Hang);
         let followed = Followed::one(&fake, IMPATIENT);
-        followed.until_down("no answer in time");
+        followed.until_down("timed out");
         wait_until("other tries", || {
             (fake.request_count(path) > 5).then_some(())
         });
@@ -248,7 +248,7 @@ fn engine_that_never_accepts_is_down() {
     let path = dir.0.join("roomy");
     let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let followed = Followed::at(&[&path], IMPATIENT);
-    followed.until_down("no answer in time");
+    followed.until_down("timed out");
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn response_of_100_mb_is_not_read_to_the_end() {
         assert!(taken < most, "{path} {text}: {taken} bytes were read");
         followed.until(&format!("a reason for {path} {text}"), |engine| {
             let error = engine.error.as_deref().unwrap_or_default();
-            error.contains("too long")
+            error.contains("too large")
         });
     }
 }
@@ -359,7 +359,7 @@ fn hanging_engine_is_detected_and_recovers() {
     for path in FIRST.into_iter().chain(["/_ping"]) {
         fake.set_reply(path, Reply::Hang);
     }
-    let engine = followed.until_down("no answer in time");
+    let engine = followed.until_down("timed out");
     assert_eq!(names(&engine), ["web"]);
     // The abandoned event stream is closed.
     wait_until("no listener", || {
@@ -379,7 +379,7 @@ fn engine_started_later_is_discovered() {
     let mut fake = FakeEngine::not_listening("later");
     fake.set_containers(&[FakeContainer::running('a', "web")]);
     let followed = Followed::one(&fake, PATIENT);
-    let engine = followed.until_down("there is no such socket");
+    let engine = followed.until_down("socket not found");
     assert_eq!((engine.confirmed, engine.connections), (None, 0));
     fake.listen();
     assert_eq!(names(&followed.until_up()), ["web"]);

@@ -565,7 +565,7 @@ mod tests {
         let (skipped, reason) = out.errors();
         assert_eq!(skipped, 1);
         let reason = reason.unwrap().to_string();
-        assert!(reason.starts_with("systemd: not a number"), "{reason}");
+        assert!(reason.starts_with("systemd: expected a number"), "{reason}");
     }
 
     #[test]

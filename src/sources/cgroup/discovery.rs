@@ -63,9 +63,9 @@ impl DiscoveredCgroups {
 
     /// Returns the cached cgroup with this path if it still has this inode, else a new one.
     fn get_or_create(&mut self, path: &str, inode: u64) -> Arc<Cgroup> {
-        let known = self.groups.get(path);
-        let known = known.filter(|group| group.inode == inode && !group.is_stale());
-        let group = if let Some(group) = known {
+        let cached = self.groups.get(path);
+        let cached = cached.filter(|group| group.inode == inode && !group.is_stale());
+        let group = if let Some(group) = cached {
             Arc::clone(group)
         } else {
             let group = Arc::new(self.shared.new_cgroup(path, inode));

@@ -51,15 +51,15 @@ pub(super) struct DescriptorLimits {
 pub(super) struct HandleBudget(AtomicUsize);
 
 impl HandleBudget {
-    pub(super) fn new(bound: usize) -> Self {
-        Self(AtomicUsize::new(bound))
+    pub(super) fn new(limit: usize) -> Self {
+        Self(AtomicUsize::new(limit))
     }
 
     pub(super) fn try_acquire(&self) -> bool {
-        let taken = self
+        let acquired = self
             .0
-            .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
-        taken.is_ok()
+            .fetch_update(Relaxed, Relaxed, |available| available.checked_sub(1));
+        acquired.is_ok()
     }
 
     #[cfg(test)]
@@ -92,9 +92,9 @@ impl<'a> CgroupFile<'a> {
         }
     }
 
-    pub(super) const fn hot(name: &'a CStr, kept: HotFile) -> Self {
+    pub(super) const fn hot(name: &'a CStr, hot: HotFile) -> Self {
         let mut file = Self::new(name);
-        file.hot = Some(kept);
+        file.hot = Some(hot);
         file
     }
 
@@ -162,14 +162,14 @@ struct CachedSetting {
 
 impl CachedSetting {
     fn new(walk: u32, writes: u32, bytes: &[u8]) -> Option<Self> {
-        let mut said = Self {
+        let mut cached = Self {
             walk,
             writes,
             len: u8::try_from(bytes.len()).ok()?,
             bytes: [0; 43],
         };
-        said.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
-        Some(said)
+        cached.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(cached)
     }
 
     fn is_fresh(&self, walk: u32, writes: u32) -> bool {
@@ -209,7 +209,7 @@ pub(super) struct Descriptors {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let count = |kept: &[OnceLock<OwnedFd>]| kept.iter().filter_map(OnceLock::get).count();
+        let count = |slots: &[OnceLock<OwnedFd>]| slots.iter().filter_map(OnceLock::get).count();
         self.shared
             .dir_budget
             .release(count(&self.descriptors.dirs));
@@ -235,21 +235,21 @@ impl Cgroup {
     /// Returns the directory in the hierarchy that has this controller.
     pub(super) fn dir_for(&self, controller: CgroupController) -> Result<CgroupDir<'_>> {
         match self.shared.layout.hierarchy_for(controller) {
-            Some((slot, files)) => Ok(CgroupDir {
+            Some((slot, version)) => Ok(CgroupDir {
                 cgroup: self,
                 slot,
-                version: files,
+                version,
             }),
             None => Err(Error::NotFound(self.path().into())),
         }
     }
 
     /// Returns the directory in a given hierarchy, to be read with the files of this version.
-    pub(super) fn dir_in(&self, slot: usize, files: InterfaceVersion) -> CgroupDir<'_> {
+    pub(super) fn dir_in(&self, slot: usize, version: InterfaceVersion) -> CgroupDir<'_> {
         CgroupDir {
             cgroup: self,
             slot,
-            version: files,
+            version,
         }
     }
 
@@ -279,10 +279,10 @@ impl<'a> CgroupDir<'a> {
     ) -> Result<T> {
         match self.with_content(file, parse) {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(damaged)) => Err(Error::Parse {
+            Ok(Err(error)) => Err(Error::Parse {
                 path: self.file_path(file.name),
-                line: damaged.line,
-                reason: damaged.reason,
+                line: error.line,
+                reason: error.reason,
             }),
             Err(errno) => {
                 if matches!(errno, Errno::NODEV | Errno::NOENT) {
@@ -313,15 +313,15 @@ impl<'a> CgroupDir<'a> {
         optional: OptionalFile,
         parse: impl FnOnce(&[u8]) -> CgroupParseResult<T>,
     ) -> Result<Option<T>> {
-        let absent = &self.cgroup.descriptors.missing_optional;
+        let missing = &self.cgroup.descriptors.missing_optional;
         let bit = 1 << optional as u32;
-        if absent.load(Relaxed) & bit != 0 {
+        if missing.load(Relaxed) & bit != 0 {
             return Ok(None);
         }
         match self.read(file, parse) {
             Ok(value) => Ok(Some(value)),
             Err(Error::NotFound(_)) => {
-                absent.fetch_or(bit, Relaxed);
+                missing.fetch_or(bit, Relaxed);
                 Ok(None)
             }
             Err(error) if error.is_unavailable() => Ok(None),
@@ -345,13 +345,13 @@ impl<'a> CgroupDir<'a> {
     }
 
     fn hierarchy(self) -> Result<&'a Hierarchy, Errno> {
-        let all = &self.cgroup.shared.layout.hierarchies;
-        all.get(self.slot).ok_or(Errno::NOENT)
+        let hierarchies = &self.cgroup.shared.layout.hierarchies;
+        hierarchies.get(self.slot).ok_or(Errno::NOENT)
     }
 
     /// Returns the full path of a file, for error messages only.
     fn file_path(self, name: &CStr) -> PathBuf {
-        let hierarchy = self.hierarchy().map(|it| it.path.as_path());
+        let hierarchy = self.hierarchy().map(|hierarchy| hierarchy.path.as_path());
         let mut path = hierarchy.unwrap_or("".as_ref()).to_owned();
         if !self.cgroup.is_root() {
             path.push(self.cgroup.relative_path());
@@ -368,14 +368,14 @@ impl<'a> CgroupDir<'a> {
         if self.cgroup.is_root() {
             return Ok(Some(hierarchy.fd.as_fd()));
         }
-        let Some(kept) = self.cgroup.descriptors.dirs.get(self.slot) else {
+        let Some(slot) = self.cgroup.descriptors.dirs.get(self.slot) else {
             return Ok(None);
         };
-        if let Some(dir) = kept.get() {
+        if let Some(dir) = slot.get() {
             return Ok(Some(dir.as_fd()));
         }
-        let left = &self.cgroup.shared.dir_budget;
-        if !left.try_acquire() {
+        let budget = &self.cgroup.shared.dir_budget;
+        if !budget.try_acquire() {
             return Ok(None);
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -383,13 +383,13 @@ impl<'a> CgroupDir<'a> {
         match rustix::fs::openat(&hierarchy.fd, path, flags, Mode::empty()) {
             Ok(dir) => {
                 // Another thread may have opened it first.
-                if kept.set(dir).is_err() {
-                    left.release(1);
+                if slot.set(dir).is_err() {
+                    budget.release(1);
                 }
-                Ok(kept.get().map(AsFd::as_fd))
+                Ok(slot.get().map(AsFd::as_fd))
             }
             Err(errno) => {
-                left.release(1);
+                budget.release(1);
                 Err(errno)
             }
         }
@@ -411,33 +411,33 @@ impl<'a> CgroupDir<'a> {
         file: CgroupFile<'_>,
         parse: impl FnOnce(&[u8]) -> T,
     ) -> Result<T, Errno> {
-        let kept = file.hot.and_then(|kept| {
+        let slot = file.hot.and_then(|hot| {
             let files = &self.cgroup.descriptors.files;
-            files.get(kept as usize)
+            files.get(hot as usize)
         });
-        if let Some(open) = kept.and_then(OnceLock::get) {
-            let made = with_bytes(open, file.has_short_reads, parse)?;
+        if let Some(fd) = slot.and_then(OnceLock::get) {
+            let parsed = with_bytes(fd, file.has_short_reads, parse)?;
             self.mark_dir_alive();
-            return Ok(made);
+            return Ok(parsed);
         }
         if let Some(setting) = file.setting
             && let Some(watch) = self.watch()
         {
             return self.read_setting(file.name, setting, watch, parse);
         }
-        let open = self.open(file.name)?;
-        let made = with_bytes(&open, file.has_short_reads, parse)?;
+        let fd = self.open(file.name)?;
+        let parsed = with_bytes(&fd, file.has_short_reads, parse)?;
         self.mark_dir_alive();
-        let left = &self.cgroup.shared.file_budget;
+        let budget = &self.cgroup.shared.file_budget;
         // In an ordinary file system, a descriptor of a replaced file would report no error.
-        if let Some(kept) = kept
+        if let Some(slot) = slot
             && self.hierarchy()?.is_cgroupfs
-            && left.try_acquire()
-            && kept.set(open).is_err()
+            && budget.try_acquire()
+            && slot.set(fd).is_err()
         {
-            left.release(1);
+            budget.release(1);
         }
-        Ok(made)
+        Ok(parsed)
     }
 
     /// Returns a setting, from the cache if there was no write since.
@@ -453,11 +453,11 @@ impl<'a> CgroupDir<'a> {
             settings.lock().unwrap_or_else(PoisonError::into_inner)
         };
         let (walk, writes) = (self.cgroup.last_walk.load(Relaxed), watch.writes());
-        let said = settings().get(setting as usize).copied().flatten();
-        if let Some(said) = said.filter(|said| said.is_fresh(walk, writes))
+        let cached = settings().get(setting as usize).copied().flatten();
+        if let Some(cached) = cached.filter(|cached| cached.is_fresh(walk, writes))
             && self.is_dir_alive(name, watch)
         {
-            return Ok(parse(said.bytes()));
+            return Ok(parse(cached.bytes()));
         }
         let open = self.open(name)?;
         with_bytes(&open, false, |bytes| {
@@ -480,11 +480,11 @@ impl<'a> CgroupDir<'a> {
         let Ok(Some(dir)) = self.dir() else {
             return false;
         };
-        let is_there = rustix::fs::statat(dir, name, AtFlags::empty()).is_ok();
-        if is_there {
+        let exists = rustix::fs::statat(dir, name, AtFlags::empty()).is_ok();
+        if exists {
             watch.verified_walk.store(walk, Relaxed);
         }
-        is_there
+        exists
     }
 
     /// Records that the directory exists, because one of its files was just read.
@@ -508,8 +508,8 @@ impl<'a> CgroupDir<'a> {
             return None;
         }
         let dir = self.dir().ok().flatten()?;
-        let changes = &self.cgroup.shared.watcher;
-        watch.get_or_init(|| changes.watch(dir)).as_ref()
+        let watcher = &self.cgroup.shared.watcher;
+        watch.get_or_init(|| watcher.watch(dir)).as_ref()
     }
 
     /// Marks the cgroup stale if its directory, in a hierarchy other than the primary one, was
@@ -522,9 +522,9 @@ impl<'a> CgroupDir<'a> {
         let Some(dir) = descriptors.dirs.get(self.slot).and_then(OnceLock::get) else {
             return;
         };
-        let ours = rustix::fs::fstat(dir).map(|stat| stat.st_ino);
-        let there = self.stat_by_path().map(|stat| stat.st_ino);
-        if ours != there {
+        let cached = rustix::fs::fstat(dir).map(|stat| stat.st_ino);
+        let current = self.stat_by_path().map(|stat| stat.st_ino);
+        if cached != current {
             descriptors.is_stale.store(true, Relaxed);
         }
     }
@@ -544,12 +544,12 @@ fn with_bytes<T>(
             buffer.resize(self::BUFFER, 0);
         }
         let len = fill(buffer, file, has_short_reads);
-        let made = len.map(|len| parse(buffer.get(..len).unwrap_or_default()));
+        let parsed = len.map(|len| parse(buffer.get(..len).unwrap_or_default()));
         // A buffer that grew for a rare large file is released.
         if buffer.len() > 16 * self::BUFFER {
             *buffer = Vec::new();
         }
-        made
+        parsed
     })
 }
 
@@ -557,16 +557,16 @@ fn with_bytes<T>(
 fn fill(buffer: &mut Vec<u8>, file: &OwnedFd, has_short_reads: bool) -> Result<usize, Errno> {
     let mut len = 0;
     loop {
-        let room = buffer.get_mut(len..).unwrap_or_default();
-        let wanted = room.len();
-        let read = match rustix::io::pread(file, room, len as u64) {
+        let free = buffer.get_mut(len..).unwrap_or_default();
+        let requested = free.len();
+        let read = match rustix::io::pread(file, free, len as u64) {
             Ok(read) => read,
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno),
         };
         len += read;
         // The kernel generates the whole file at once and fills the buffer as far as it can.
-        if read == 0 || (read < wanted && !has_short_reads) {
+        if read == 0 || (read < requested && !has_short_reads) {
             return Ok(len);
         }
         if len == buffer.len() {
@@ -596,13 +596,13 @@ mod tests {
 
     #[test]
     fn setting_is_read_again_after_write_and_after_max_walks() {
-        let said = CachedSetting::new(u32::MAX, 5, b"50000\n").unwrap();
-        assert_eq!(said.bytes(), b"50000\n");
-        assert!(said.is_fresh(u32::MAX, 5));
+        let setting = CachedSetting::new(u32::MAX, 5, b"50000\n").unwrap();
+        assert_eq!(setting.bytes(), b"50000\n");
+        assert!(setting.is_fresh(u32::MAX, 5));
         // The walk number wraps around.
-        assert!(said.is_fresh(MAX_CACHED_WALKS - 2, 5));
-        assert!(!said.is_fresh(MAX_CACHED_WALKS - 1, 5));
-        assert!(!said.is_fresh(u32::MAX, 6));
+        assert!(setting.is_fresh(MAX_CACHED_WALKS - 2, 5));
+        assert!(!setting.is_fresh(MAX_CACHED_WALKS - 1, 5));
+        assert!(!setting.is_fresh(u32::MAX, 6));
         assert!(CachedSetting::new(0, 0, &[b'1'; 44]).is_none());
     }
 }

@@ -10,9 +10,9 @@ pub(crate) fn file(bytes: &[u8]) -> usize {
         assert!(parse::limit_unless_negative(bytes) == Ok(Some(number)));
         assert!(parse::decimal(number.to_string().as_bytes()) == Some(number));
     }
-    let mut made = usize::from(number.is_ok());
-    made += usize::from(parse::quota_and_period(bytes).is_ok());
-    made += usize::from(parse::pressure(bytes).is_ok_and(|it| it.some.is_some()));
+    let mut parsed = usize::from(number.is_ok());
+    parsed += usize::from(parse::quota_and_period(bytes).is_ok());
+    parsed += usize::from(parse::pressure(bytes).is_ok_and(|stall| stall.some.is_some()));
     let mut keys = 0;
     for (key, value) in parse::flat_keyed(bytes) {
         keys += key.len();
@@ -21,16 +21,16 @@ pub(crate) fn file(bytes: &[u8]) -> usize {
     }
     assert!(keys <= bytes.len());
     parse::number_for_key(bytes, b"oom_kill").ok();
-    if let Ok(all) = parse::percpu_usage(bytes) {
-        assert!(all.len() <= bytes.len() / 2 + 1);
+    if let Ok(items) = parse::percpu_usage(bytes) {
+        assert!(items.len() <= bytes.len() / 2 + 1);
     }
-    if let Ok(all) = parse::processes(bytes) {
-        assert!(all.len() <= bytes.len() / 2 + 1);
+    if let Ok(items) = parse::processes(bytes) {
+        assert!(items.len() <= bytes.len() / 2 + 1);
     }
     for (all_are_hierarchical, size) in [(true, 1), (false, 4096)] {
         let pages = parse::numa_pages(bytes, all_are_hierarchical, size);
-        assert!(pages.map_or(0, |all| all.len()) <= bytes.len());
+        assert!(pages.map_or(0, |items| items.len()) <= bytes.len());
     }
     let words = parse::lines(bytes).flat_map(|(_, line)| parse::words(line));
-    made + words.filter_map(parse::device).count()
+    parsed + words.filter_map(parse::device).count()
 }

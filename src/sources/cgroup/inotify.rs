@@ -84,14 +84,14 @@ impl InotifyWatcher {
         // Names the open directory itself, not one that may have replaced it since.
         let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
         let flags = WatchFlags::MODIFY | WatchFlags::ONLYDIR;
-        let number = inotify::add_watch(inotify, path, flags);
-        if number.is_err() || number.is_ok_and(|number| writes.contains_key(&number)) {
+        let wd = inotify::add_watch(inotify, path, flags);
+        if wd.is_err() || wd.is_ok_and(|wd| writes.contains_key(&wd)) {
             self.budget.release(1);
         }
-        let number = number.ok()?;
+        let wd = wd.ok()?;
         Some(Watch {
-            wd: number,
-            writes: Arc::clone(writes.entry(number).or_default()),
+            wd,
+            writes: Arc::clone(writes.entry(wd).or_default()),
             verified_walk: AtomicU32::default(),
         })
     }
@@ -121,10 +121,12 @@ impl InotifyWatcher {
         }
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut events = Reader::new(inotify, &mut buffer);
-        let mut all = false;
+        let mut overflowed = false;
         for _ in 0..MAX_EVENTS {
             match events.next() {
-                Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => all = true,
+                Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
+                    overflowed = true;
+                }
                 Ok(event) => {
                     if let Some(writes) = writes.get(&event.wd()) {
                         writes.fetch_add(1, Relaxed);
@@ -135,7 +137,7 @@ impl InotifyWatcher {
             }
         }
         // The queue overflowed: assume a write in every directory.
-        if all {
+        if overflowed {
             for writes in writes.values() {
                 writes.fetch_add(1, Relaxed);
             }
@@ -165,24 +167,24 @@ mod tests {
         for name in ["a", "b"] {
             tree.write(&format!("{name}/file"), "1\n");
         }
-        let changes = InotifyWatcher::new(&tree.roots());
+        let watcher = InotifyWatcher::new(&tree.roots());
         let open = |name| File::open(tree.path(name)).unwrap();
         let (a, b) = (open("a"), open("b"));
-        let first = changes.watch(a.as_fd()).unwrap();
-        assert!(changes.watch(b.as_fd()).is_none());
+        let first = watcher.watch(a.as_fd()).unwrap();
+        assert!(watcher.watch(b.as_fd()).is_none());
 
         tree.write("a/file", "2\n");
         tree.write("b/file", "2\n");
         assert_eq!(first.writes(), 0);
-        changes.drain_events();
+        watcher.drain_events();
         let after = first.writes();
         assert!(after > 0);
-        changes.drain_events();
+        watcher.drain_events();
         assert_eq!(first.writes(), after);
 
-        changes.unwatch(&first);
+        watcher.unwatch(&first);
         drop(first);
-        let second = changes.watch(b.as_fd()).unwrap();
-        assert_eq!((second.writes(), changes.watches()), (0, 1));
+        let second = watcher.watch(b.as_fd()).unwrap();
+        assert_eq!((second.writes(), watcher.watches()), (0, 1));
     }
 }

@@ -140,13 +140,13 @@ impl Layout {
     /// Looks for hierarchies at the customary mount points, then, if there are none, in the mount
     /// table.
     pub(super) fn find(roots: &Roots) -> Result<Self> {
-        let at = roots.sysfs.join("fs/cgroup");
-        let by_custom = MountedHierarchies::scan_default_path(&at);
-        if let Some(layout) = by_custom.into_layout()? {
+        let default_path = roots.sysfs.join("fs/cgroup");
+        let scanned = MountedHierarchies::scan_default_path(&default_path);
+        if let Some(layout) = scanned.into_layout()? {
             return Ok(layout);
         }
         let mounted = MountedHierarchies::from_mountinfo(roots);
-        mounted.into_layout()?.ok_or(Error::NotFound(at))
+        mounted.into_layout()?.ok_or(Error::NotFound(default_path))
     }
 
     /// Returns the hierarchy that has this controller, and the version of its files.
@@ -159,7 +159,8 @@ impl Layout {
 
     fn open_hierarchy(&mut self, path: &Path) -> Result<usize> {
         let hierarchy = Hierarchy::open(path)?;
-        let is_same = |it: &Hierarchy| (it.device, it.inode) == (hierarchy.device, hierarchy.inode);
+        let is_same =
+            |other: &Hierarchy| (other.device, other.inode) == (hierarchy.device, hierarchy.inode);
         // A hierarchy with several controllers has a symbolic link for each.
         if let Some(slot) = self.hierarchies.iter().position(is_same) {
             return Ok(slot);
@@ -178,22 +179,22 @@ struct MountedHierarchies {
 }
 
 impl MountedHierarchies {
-    fn scan_default_path(at: &Path) -> Self {
-        if has_controllers(at) {
+    fn scan_default_path(path: &Path) -> Self {
+        if has_controllers(path) {
             return Self {
-                unified: Some(at.to_owned()),
+                unified: Some(path.to_owned()),
                 v1: BTreeMap::new(),
             };
         }
         let mut found = Self::default();
-        let names = Dir::open(at).and_then(|dir| dir.names());
+        let names = Dir::open(path).and_then(|dir| dir.names());
         for name in names.unwrap_or_default() {
-            let path = at.join(&name);
+            let dir = path.join(&name);
             let Some(name) = name.to_str() else { continue };
-            if name == "unified" && has_controllers(&path) {
-                found.unified = Some(path);
-            } else if path.is_dir() {
-                found.add(name, &path);
+            if name == "unified" && has_controllers(&dir) {
+                found.unified = Some(dir);
+            } else if dir.is_dir() {
+                found.add(name, &dir);
             }
         }
         found
@@ -224,8 +225,8 @@ impl MountedHierarchies {
     /// Adds the named controllers; the first mount point of each is used.
     fn add(&mut self, names: &str, path: &Path) {
         for name in names.split(',').filter(|name| CONTROLLERS.contains(name)) {
-            let place = self.v1.entry(name.to_owned());
-            place.or_insert_with(|| path.to_owned());
+            let entry = self.v1.entry(name.to_owned());
+            entry.or_insert_with(|| path.to_owned());
         }
     }
 
@@ -254,25 +255,25 @@ impl MountedHierarchies {
             layout.controllers.sort_unstable();
             layout.controllers.dedup();
         }
-        for (subject, place) in CgroupController::ALL.into_iter().zip(0..) {
-            let found = if let Some(path) = self.v1.get(subject.v1_name()) {
+        for (controller, index) in CgroupController::ALL.into_iter().zip(0..) {
+            let found = if let Some(path) = self.v1.get(controller.v1_name()) {
                 Some((layout.open_hierarchy(path)?, InterfaceVersion::V1))
             } else {
                 // On hybrid hosts, some controllers may be in the unified hierarchy.
-                let is_there = |name: &str| unified.iter().any(|it| it == name);
+                let is_available = |name: &str| unified.iter().any(|available| available == name);
                 let slot = layout
                     .unified
-                    .filter(|_| subject.v2_name().is_none_or(is_there));
+                    .filter(|_| controller.v2_name().is_none_or(is_available));
                 slot.map(|slot| (slot, InterfaceVersion::V2))
             };
-            if let Some(place) = layout.hierarchy_by_controller.get_mut::<usize>(place) {
-                *place = found;
+            if let Some(index) = layout.hierarchy_by_controller.get_mut::<usize>(index) {
+                *index = found;
             }
         }
-        let walked = PRIMARY_CONTROLLERS
+        let primary = PRIMARY_CONTROLLERS
             .iter()
             .find_map(|name| self.v1.get(*name));
-        layout.primary = match walked.or(self.unified.as_ref()) {
+        layout.primary = match primary.or(self.unified.as_ref()) {
             Some(path) => layout.open_hierarchy(path)?,
             None => return Ok(None),
         };
@@ -289,10 +290,13 @@ mod tests {
     use super::*;
     use crate::sources::cgroup::testing::TempTree;
 
-    fn place(layout: &Layout, controller: CgroupController) -> Option<(String, InterfaceVersion)> {
-        let (slot, files) = layout.hierarchy_for(controller)?;
+    fn dir_and_version(
+        layout: &Layout,
+        controller: CgroupController,
+    ) -> Option<(String, InterfaceVersion)> {
+        let (slot, version) = layout.hierarchy_for(controller)?;
         let name = layout.hierarchies[slot].path.file_name().unwrap();
-        Some((name.to_str().unwrap().to_owned(), files))
+        Some((name.to_str().unwrap().to_owned(), version))
     }
 
     #[test]
@@ -330,13 +334,16 @@ mod tests {
         assert_eq!(layout.version, CgroupVersion::Hybrid);
         assert_eq!(layout.controllers, ["cpu", "hugetlb", "memory"]);
         let expected = Some(("unified".to_owned(), InterfaceVersion::V2));
-        assert_eq!(place(&layout, CgroupController::Memory), expected);
-        assert_eq!(place(&layout, CgroupController::Cpuacct), expected);
+        assert_eq!(dir_and_version(&layout, CgroupController::Memory), expected);
         assert_eq!(
-            place(&layout, CgroupController::Cpu),
+            dir_and_version(&layout, CgroupController::Cpuacct),
+            expected
+        );
+        assert_eq!(
+            dir_and_version(&layout, CgroupController::Cpu),
             Some(("cpu".to_owned(), InterfaceVersion::V1))
         );
-        assert_eq!(place(&layout, CgroupController::Pids), None);
+        assert_eq!(dir_and_version(&layout, CgroupController::Pids), None);
     }
 
     #[test]
@@ -354,7 +361,7 @@ mod tests {
         assert_eq!(layout.version, CgroupVersion::Hybrid);
         assert_eq!(layout.controllers, ["cpu", "cpuacct"]);
         assert_eq!(
-            place(&layout, CgroupController::Cpu),
+            dir_and_version(&layout, CgroupController::Cpu),
             Some(("one".to_owned(), InterfaceVersion::V1))
         );
         assert!(layout.hierarchies[layout.primary].path.ends_with("odd/one"));

@@ -116,12 +116,12 @@ impl CgroupReader {
     /// Creates a reader of the cgroups mounted at `roots`. Nothing is read until the first call.
     #[must_use]
     pub fn new(roots: &Roots) -> Self {
-        let allowance = ResourceBudget::for_this_process();
+        let budget = ResourceBudget::for_this_process();
         Self {
             roots: roots.clone(),
             limits: DescriptorLimits {
-                dirs: allowance.cgroup_dirs,
-                files: allowance.cgroup_files,
+                dirs: budget.cgroup_dirs,
+                files: budget.cgroup_files,
             },
             discovered: Mutex::default(),
             is_partial: AtomicBool::new(false),
@@ -190,19 +190,19 @@ impl CgroupReader {
     /// was found, the next call looks for it again.
     fn with_discovered<T>(
         &self,
-        ask: impl FnOnce(&mut DiscoveredCgroups) -> Result<T>,
+        run: impl FnOnce(&mut DiscoveredCgroups) -> Result<T>,
     ) -> Result<T> {
-        let mut kept = self
+        let mut discovered = self
             .discovered
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut found = match kept.take() {
+        let mut found = match discovered.take() {
             Some(found) => found,
             None => DiscoveredCgroups::discover(&self.roots, self.limits)?,
         };
-        let answer = ask(&mut found)?;
-        *kept = Some(found);
-        Ok(answer)
+        let result = run(&mut found)?;
+        *discovered = Some(found);
+        Ok(result)
     }
 }
 
@@ -210,12 +210,12 @@ impl CgroupReader {
 pub fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     let root = (path != "/").then_some("/");
     let slashes = path.match_indices('/').skip(1);
-    let between = slashes.filter_map(|(slash, _)| path.get(..slash));
-    root.into_iter().chain(between).chain([path])
+    let intermediate = slashes.filter_map(|(slash, _)| path.get(..slash));
+    root.into_iter().chain(intermediate).chain([path])
 }
 
 fn too_many() -> Error {
-    Error::api("control groups", "there are more than 100,000")
+    Error::api("cgroups", "more than 100000 cgroups")
 }
 
 impl DiscoveredCgroups {
@@ -241,32 +241,32 @@ impl DiscoveredCgroups {
 impl CgroupContext {
     /// Makes the next scrape detect again whether block I/O is accounted by now.
     fn reset_block_io_detection(&self) {
-        let again = |how| {
+        let is_undecided = |state| {
             matches!(
-                how,
+                state,
                 block_io_accounting::UNKNOWN | block_io_accounting::UNACCOUNTED
             )
         };
-        let update = |how| again(how).then_some(block_io_accounting::UNDETECTED);
+        let update = |state| is_undecided(state).then_some(block_io_accounting::UNDETECTED);
         self.block_io.fetch_update(Relaxed, Relaxed, update).ok();
     }
 
     /// Detects which version 1 file accounts block I/O, from the files of the root, which cover
     /// the whole host. An idle cgroup has no devices in any of them.
     fn detect_v1_block_io(self: &Arc<Self>, slot: usize) -> u8 {
-        let known = self.block_io.load(Relaxed);
-        if known != block_io_accounting::UNDETECTED {
-            return known;
+        let state = self.block_io.load(Relaxed);
+        if state != block_io_accounting::UNDETECTED {
+            return state;
         }
         let root = self.new_cgroup("/", 0);
-        let choice = v1::detect_block_io_files(root.dir_in(slot, InterfaceVersion::V1));
-        let how = match choice.and_then(|choice| u8::try_from(choice).ok()) {
-            Some(choice) => choice,
+        let index = v1::detect_block_io_files(root.dir_in(slot, InterfaceVersion::V1));
+        let state = match index.and_then(|index| u8::try_from(index).ok()) {
+            Some(index) => index,
             None if self.has_disk_activity() => block_io_accounting::UNACCOUNTED,
             None => block_io_accounting::UNKNOWN,
         };
-        self.block_io.store(how, Relaxed);
-        how
+        self.block_io.store(state, Relaxed);
+        state
     }
 
     /// Whether a disk was ever read or written; the root's files must then list it.
@@ -277,8 +277,10 @@ impl CgroupContext {
         text.lines().any(|mut fields| {
             let mut fields = std::iter::from_fn(|| fields.next_word()).skip(2);
             let is_disk = fields.next().is_some_and(|name| {
-                let virtual_ones = ["loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd"];
-                !virtual_ones.iter().any(|kind| name.starts_with(kind))
+                let virtual_prefixes = ["loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd"];
+                !virtual_prefixes
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix))
             });
             // Completed reads and writes.
             is_disk && fields.step_by(4).take(2).any(|count| count != "0")
@@ -289,7 +291,7 @@ impl CgroupContext {
 impl HugePageSize {
     /// All sizes that the kernel supports, in ascending order.
     fn read_all(roots: &Roots) -> Vec<Self> {
-        let names = Dir::open(&roots.sysfs.join("kernel/mm/hugepages")).and_then(|it| it.names());
+        let names = Dir::open(&roots.sysfs.join("kernel/mm/hugepages")).and_then(|dir| dir.names());
         let names = names.unwrap_or_default();
         let sizes = names.iter().filter_map(|name| {
             let size = name.to_str()?.strip_prefix("hugepages-")?;
@@ -306,7 +308,7 @@ impl HugePageSize {
             1024.. => format!("{}MB", kilobytes >> 10),
             _ => format!("{kilobytes}KB"),
         };
-        let file = |what| CString::new(format!("hugetlb.{name}.{what}")).ok();
+        let file = |suffix| CString::new(format!("hugetlb.{name}.{suffix}")).ok();
         Some(Self {
             v1: HugetlbV1Files {
                 usage: file("usage_in_bytes")?,
@@ -349,11 +351,11 @@ impl Cgroup {
 
     /// CPU time used. Reads one file and does not allocate.
     pub fn cpu_time(&self) -> Result<Option<Duration>> {
-        let place = self.dir_for(CgroupController::Cpuacct)?;
-        if place.version == InterfaceVersion::V2 {
-            return v2::cpu_time(place);
+        let dir = self.dir_for(CgroupController::Cpuacct)?;
+        if dir.version == InterfaceVersion::V2 {
+            return v2::cpu_time(dir);
         }
-        match (v1::cpu_time(place), self.shared.layout.unified) {
+        match (v1::cpu_time(dir), self.shared.layout.unified) {
             (Err(error), Some(slot)) if error.is_gone() => {
                 v2::cpu_time_without_controller(self.dir_in(slot, InterfaceVersion::V2))
             }
@@ -363,10 +365,10 @@ impl Cgroup {
 
     /// Charged memory in bytes. Reads one file and does not allocate.
     pub fn memory_usage(&self) -> Result<u64> {
-        let place = self.dir_for(CgroupController::Memory)?;
-        match place.version {
-            InterfaceVersion::V1 => v1::memory_usage(place),
-            InterfaceVersion::V2 => v2::memory_usage(place),
+        let dir = self.dir_for(CgroupController::Memory)?;
+        match dir.version {
+            InterfaceVersion::V1 => v1::memory_usage(dir),
+            InterfaceVersion::V2 => v2::memory_usage(dir),
         }
     }
 
@@ -379,26 +381,26 @@ impl Cgroup {
     /// Bytes read from and written to the devices that pass the filter; `None` where the kernel
     /// does not account block I/O. Reads one file and does not allocate.
     pub fn disk_bytes(&self, filter: impl FnMut(u32, u32) -> bool) -> Result<Option<(u64, u64)>> {
-        let place = self.dir_for(CgroupController::Io)?;
-        if place.version == InterfaceVersion::V2 {
-            return v2::disk_bytes(place, filter).map(Some);
+        let dir = self.dir_for(CgroupController::Io)?;
+        if dir.version == InterfaceVersion::V2 {
+            return v2::disk_bytes(dir, filter).map(Some);
         }
-        match self.shared.detect_v1_block_io(place.slot) {
+        match self.shared.detect_v1_block_io(dir.slot) {
             block_io_accounting::UNACCOUNTED | block_io_accounting::UNKNOWN => Ok(None),
-            chosen => v1::disk_bytes(place, chosen.into(), filter),
+            index => v1::disk_bytes(dir, index.into(), filter),
         }
     }
 
     /// CPU usage. On hybrid hosts, the unified hierarchy counts CPU time as well, and libvirt then
     /// creates none of the version 1 cgroups for it.
     pub fn cpu(&self) -> Result<CgroupCpu> {
-        let place = self.dir_for(CgroupController::Cpuacct)?;
-        if place.version == InterfaceVersion::V2 {
-            return v2::cpu(place);
+        let dir = self.dir_for(CgroupController::Cpuacct)?;
+        if dir.version == InterfaceVersion::V2 {
+            return v2::cpu(dir);
         }
         let quota = self.dir_for(CgroupController::Cpu).ok();
         let quota = quota.filter(|quota| quota.version == InterfaceVersion::V1);
-        match (v1::cpu(place, quota), self.shared.layout.unified) {
+        match (v1::cpu(dir, quota), self.shared.layout.unified) {
             (Err(error), Some(slot)) if error.is_gone() => Ok(CgroupCpu {
                 throttling: quota.map(v1::throttling).transpose()?.flatten(),
                 ..v2::cpu_without_controller(self.dir_in(slot, InterfaceVersion::V2))?
@@ -410,46 +412,46 @@ impl Cgroup {
     /// CPU time used per CPU number; version 1 only. CPUs that are possible but not present report
     /// 0.
     pub fn percpu_usage(&self) -> Result<Vec<(u32, Duration)>> {
-        let place = self.dir_for(CgroupController::Cpuacct)?;
-        match place.version {
-            InterfaceVersion::V1 => v1::percpu_usage(place),
+        let dir = self.dir_for(CgroupController::Cpuacct)?;
+        match dir.version {
+            InterfaceVersion::V1 => v1::percpu_usage(dir),
             InterfaceVersion::V2 => self.not_found(),
         }
     }
 
     /// CPU limits and shares.
     pub fn cpu_limits(&self) -> Result<CpuLimits> {
-        let place = self.dir_for(CgroupController::Cpu)?;
-        match place.version {
-            InterfaceVersion::V1 => v1::cpu_limits(place),
-            InterfaceVersion::V2 => v2::cpu_limits(place),
+        let dir = self.dir_for(CgroupController::Cpu)?;
+        match dir.version {
+            InterfaceVersion::V1 => v1::cpu_limits(dir),
+            InterfaceVersion::V2 => v2::cpu_limits(dir),
         }
     }
 
     /// Memory usage. The root reports only what the kernel has for it.
     pub fn memory(&self) -> Result<CgroupMemory> {
-        let place = self.dir_for(CgroupController::Memory)?;
-        match place.version {
-            InterfaceVersion::V1 => v1::memory(place),
-            InterfaceVersion::V2 => v2::memory(place),
+        let dir = self.dir_for(CgroupController::Memory)?;
+        match dir.version {
+            InterfaceVersion::V1 => v1::memory(dir),
+            InterfaceVersion::V2 => v2::memory(dir),
         }
     }
 
     /// Memory limits. The root has no such files in version 2 and reports no limit in version 1.
     pub fn memory_limits(&self) -> Result<MemoryLimits> {
-        let place = self.dir_for(CgroupController::Memory)?;
-        match place.version {
-            InterfaceVersion::V1 => v1::memory_limits(place),
-            InterfaceVersion::V2 => v2::memory_limits(place),
+        let dir = self.dir_for(CgroupController::Memory)?;
+        match dir.version {
+            InterfaceVersion::V1 => v1::memory_limits(dir),
+            InterfaceVersion::V2 => v2::memory_limits(dir),
         }
     }
 
     /// Memory per NUMA node, if the kernel supports NUMA.
     pub fn numa_pages(&self) -> Result<Vec<NumaPages>> {
-        let place = self.dir_for(CgroupController::Memory)?;
-        match place.version {
-            InterfaceVersion::V1 => v1::numa_pages(place),
-            InterfaceVersion::V2 => v2::numa_pages(place),
+        let dir = self.dir_for(CgroupController::Memory)?;
+        match dir.version {
+            InterfaceVersion::V1 => v1::numa_pages(dir),
+            InterfaceVersion::V2 => v2::numa_pages(dir),
         }
     }
 
@@ -465,10 +467,10 @@ impl Cgroup {
 
     /// Number of its tasks and their limit; the root has no such files.
     pub fn pids(&self) -> Result<Pids> {
-        let place = self.dir_for(CgroupController::Pids)?;
+        let dir = self.dir_for(CgroupController::Pids)?;
         Ok(Pids {
-            current: Some(place.read(TASKS, parse::number)?),
-            max: place.read_if_available(
+            current: Some(dir.read(TASKS, parse::number)?),
+            max: dir.read_if_available(
                 CgroupFile::setting(c"pids.max", Setting::Pids),
                 parse::limit,
             )?,
@@ -477,8 +479,8 @@ impl Cgroup {
 
     /// IDs of its processes, without those of its descendants.
     pub fn processes(&self) -> Result<Vec<u32>> {
-        let place = self.primary_dir();
-        match place.read(
+        let dir = self.primary_dir();
+        match dir.read(
             CgroupFile::with_short_reads(c"cgroup.procs"),
             parse::processes,
         ) {
@@ -498,29 +500,29 @@ impl Cgroup {
 
     /// Its block device I/O.
     pub fn block_io(&self) -> Result<BlockIo> {
-        let place = self.dir_for(CgroupController::Io)?;
-        if place.version == InterfaceVersion::V2 {
-            return v2::block_io(place);
+        let dir = self.dir_for(CgroupController::Io)?;
+        if dir.version == InterfaceVersion::V2 {
+            return v2::block_io(dir);
         }
-        let nothing = |accounted| BlockIo {
+        let empty = |accounted| BlockIo {
             devices: Vec::new(),
             is_accounted: accounted,
         };
-        match self.shared.detect_v1_block_io(place.slot) {
-            block_io_accounting::UNACCOUNTED => Ok(nothing(Some(false))),
-            block_io_accounting::UNKNOWN => Ok(nothing(None)),
-            chosen => v1::block_io(place, chosen.into()),
+        match self.shared.detect_v1_block_io(dir.slot) {
+            block_io_accounting::UNACCOUNTED => Ok(empty(Some(false))),
+            block_io_accounting::UNKNOWN => Ok(empty(None)),
+            index => v1::block_io(dir, index.into()),
         }
     }
 
     /// Its huge page usage, by page size.
     pub fn huge_pages(&self) -> Result<Vec<HugePages>> {
-        let place = self.dir_for(CgroupController::Hugetlb)?;
+        let dir = self.dir_for(CgroupController::Hugetlb)?;
         let mut all = Vec::new();
         for size in &self.shared.huge_page_sizes {
-            let pages = match place.version {
-                InterfaceVersion::V1 => v1::huge_pages(place, size)?,
-                InterfaceVersion::V2 => v2::huge_pages(place, size)?,
+            let pages = match dir.version {
+                InterfaceVersion::V1 => v1::huge_pages(dir, size)?,
+                InterfaceVersion::V2 => v2::huge_pages(dir, size)?,
             };
             // If one file is missing, the controller is disabled.
             let Some(pages) = pages else { break };
@@ -535,24 +537,26 @@ impl Cgroup {
         if self.is_root() {
             return self.not_found();
         }
-        if let Some(made) = self.descriptors.created.get() {
-            return Ok(*made);
+        if let Some(created) = self.descriptors.created.get() {
+            return Ok(*created);
         }
         let stat = self.primary_dir().stat()?;
-        let others = (0..self.shared.layout.hierarchies.len())
+        let other_stats = (0..self.shared.layout.hierarchies.len())
             .filter_map(|slot| self.dir_in(slot, InterfaceVersion::V1).stat().ok());
         let time = |seconds: i64, nanos: u64| {
-            let nanos = u32::try_from(nanos).ok().filter(|it| *it < 1_000_000_000)?;
+            let nanos = u32::try_from(nanos)
+                .ok()
+                .filter(|nanos| *nanos < 1_000_000_000)?;
             Some(Duration::new(u64::try_from(seconds).ok()?, nanos))
         };
-        let times = others.chain([stat]).flat_map(|stat| {
+        let times = other_stats.chain([stat]).flat_map(|stat| {
             [
                 time(stat.st_mtime, stat.st_mtime_nsec),
                 time(stat.st_ctime, stat.st_ctime_nsec),
             ]
         });
         match times.flatten().min() {
-            Some(made) => Ok(*self.descriptors.created.get_or_init(|| made)),
+            Some(created) => Ok(*self.descriptors.created.get_or_init(|| created)),
             None => self.not_found(),
         }
     }

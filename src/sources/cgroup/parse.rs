@@ -22,9 +22,9 @@ impl CgroupParseError {
         }
     }
 
-    fn not_a_number(line: usize, what: &[u8], value: &[u8]) -> Self {
-        let (what, value) = (what.escape_ascii(), value.escape_ascii());
-        Self::new(line, format_args!("{what} is not a number: \"{value}\""))
+    fn not_a_number(line: usize, name: &[u8], value: &[u8]) -> Self {
+        let (name, value) = (name.escape_ascii(), value.escape_ascii());
+        Self::new(line, format_args!("{name} is not a number: \"{value}\""))
     }
 }
 
@@ -111,9 +111,9 @@ impl KeyedValue<'_> {
 
 /// Returns the number of one key in a file of lines `KEY VALUE`.
 pub(super) fn number_for_key(bytes: &[u8], key: &[u8]) -> CgroupParseResult<Option<u64>> {
-    let mut all = flat_keyed(bytes);
-    let found = all.find(|(name, _)| *name == key);
-    found.map(|(_, value)| value.number()).transpose()
+    let mut pairs = flat_keyed(bytes);
+    let pair = pairs.find(|(name, _)| *name == key);
+    pair.map(|(_, value)| value.number()).transpose()
 }
 
 /// Parses a `*.pressure` file: `some avg10=0.00 avg60=0.00 avg300=0.00 total=440732`, and the same
@@ -139,21 +139,21 @@ pub(super) fn pressure(bytes: &[u8]) -> CgroupParseResult<PressureStall> {
 
 /// Parses `cpuacct.usage_percpu`: nanoseconds of each possible CPU.
 pub(super) fn percpu_usage(bytes: &[u8]) -> CgroupParseResult<Vec<(u32, Duration)>> {
-    let each = words(bytes).zip(0..).map(|(word, cpu)| {
+    let usages = words(bytes).zip(0..).map(|(word, cpu)| {
         let nanos =
             decimal(word).ok_or_else(|| CgroupParseError::not_a_number(1, b"usage", word))?;
         Ok((cpu, Duration::from_nanos(nanos)))
     });
-    each.collect()
+    usages.collect()
 }
 
 /// Parses `cgroup.procs`: one process ID per line.
 pub(super) fn processes(bytes: &[u8]) -> CgroupParseResult<Vec<u32>> {
-    let each = lines(bytes).map(|(number, line)| {
+    let pids = lines(bytes).map(|(number, line)| {
         let process = decimal(line).and_then(|process| process.try_into().ok());
         process.ok_or_else(|| CgroupParseError::not_a_number(number, b"process", line))
     });
-    each.collect()
+    pids.collect()
 }
 
 /// Parses `memory.numa_stat`: in version 1, lines `file=7 N0=3 N1=4`, where the names of
@@ -164,32 +164,36 @@ pub(super) fn numa_pages(
     all_are_hierarchical: bool,
     size: u64,
 ) -> CgroupParseResult<Vec<NumaPages>> {
-    let mut all = Vec::new();
+    let mut pages = Vec::new();
     for (line, text) in lines(bytes) {
         let mut words = words(text);
-        let head = words.next().unwrap_or_default();
-        let key = head.split(|b| *b == b'=').next().unwrap_or_default();
-        let below = key.strip_prefix(b"hierarchical_");
-        let name = below.unwrap_or(key);
+        let first = words.next().unwrap_or_default();
+        let key = first.split(|b| *b == b'=').next().unwrap_or_default();
+        let hierarchical = key.strip_prefix(b"hierarchical_");
+        let name = hierarchical.unwrap_or(key);
         let mut kinds = PageKind::ALL.into_iter();
         let Some(kind) = kinds.find(|kind| kind.name().as_bytes() == name) else {
             continue;
         };
         for word in words {
-            let equals = word.iter().position(|b| *b == b'=').unwrap_or(word.len());
-            let (node, value) = word.split_at_checked(equals).unwrap_or_default();
+            let separator = word.iter().position(|b| *b == b'=').unwrap_or(word.len());
+            let (node, value) = word.split_at_checked(separator).unwrap_or_default();
             let node = node.strip_prefix(b"N").and_then(decimal);
             let value = value.strip_prefix(b"=").and_then(decimal);
-            let bad = || CgroupParseError::not_a_number(line, key, word);
-            all.push(NumaPages {
-                node: node.and_then(|it| it.try_into().ok()).ok_or_else(bad)?,
+            let error = || CgroupParseError::not_a_number(line, key, word);
+            pages.push(NumaPages {
+                node: node
+                    .and_then(|number| number.try_into().ok())
+                    .ok_or_else(error)?,
                 kind,
-                is_hierarchical: all_are_hierarchical || below.is_some(),
-                pages: value.and_then(|it| it.checked_div(size)).ok_or_else(bad)?,
+                is_hierarchical: all_are_hierarchical || hierarchical.is_some(),
+                pages: value
+                    .and_then(|number| number.checked_div(size))
+                    .ok_or_else(error)?,
             });
         }
     }
-    Ok(all)
+    Ok(pages)
 }
 
 /// Parses a device number, `254:0`.
@@ -290,10 +294,10 @@ mod tests {
 
     #[test]
     fn percpu_usage_is_numbered_by_position() {
-        let each = percpu_usage(b"3111725657869 0 7 \n").unwrap();
+        let usages = percpu_usage(b"3111725657869 0 7 \n").unwrap();
         let nanos = Duration::from_nanos;
         assert_eq!(
-            each,
+            usages,
             [(0, nanos(3_111_725_657_869)), (1, nanos(0)), (2, nanos(7))]
         );
         assert_eq!(percpu_usage(b""), Ok(vec![]));

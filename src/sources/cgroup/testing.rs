@@ -36,11 +36,11 @@ impl TempTree {
     }
 
     /// Writes several files: lines `PATH: BODY`, with `;` for a line break.
-    pub(crate) fn write_files(&self, below: &str, files: &str) {
+    pub(crate) fn write_files(&self, dir: &str, files: &str) {
         for line in files.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let (path, body) = line.split_once(':').unwrap();
             let body = format!("{}\n", body.trim().replace("; ", "\n"));
-            self.write(&format!("{below}/{path}"), &body);
+            self.write(&format!("{dir}/{path}"), &body);
         }
     }
 

@@ -13,7 +13,7 @@ fn open_cgroups(tree: &TempTree, limits: Option<DescriptorLimits>) -> CgroupRead
 }
 
 fn group(cgroups: &CgroupReader, path: &str) -> Arc<Cgroup> {
-    let groups = cgroups.walk(|it| it == path).unwrap();
+    let groups = cgroups.walk(|candidate| candidate == path).unwrap();
     assert_eq!(groups.len(), 1, "{path}");
     Arc::clone(&groups[0])
 }
@@ -84,8 +84,8 @@ fn hybrid(name: &str) -> TempTree {
 fn hybrid_host_reports_all_fields_that_exist() {
     let tree = hybrid("hybrid");
     // With cached directory descriptors, and without any.
-    for bounds in [None, Some(DescriptorLimits { dirs: 0, files: 0 })] {
-        let cgroups = open_cgroups(&tree, bounds);
+    for descriptor_limits in [None, Some(DescriptorLimits { dirs: 0, files: 0 })] {
+        let cgroups = open_cgroups(&tree, descriptor_limits);
         assert_eq!(cgroups.version().unwrap(), CgroupVersion::Hybrid);
         let a = group(&cgroups, "/docker/a");
         let cpu = a.cpu().unwrap();
@@ -163,12 +163,12 @@ fn missing_directory_in_one_hierarchy_affects_only_it() {
         (memory.usage, memory.kernel, memory.oom_kills),
         (Some(102), None, None)
     );
-    for missing in [
+    for error in [
         b.pids().unwrap_err(),
         b.block_io().unwrap_err(),
         b.processes().unwrap_err(),
     ] {
-        assert!(missing.is_gone(), "{missing}");
+        assert!(error.is_gone(), "{error}");
     }
     assert_eq!(b.pressure().unwrap(), CgroupPressure::default());
     assert_eq!(b.huge_pages().unwrap(), []);
@@ -187,17 +187,17 @@ fn hybrid_cpu_falls_back_to_unified_hierarchy() {
          cpu/machine/g/cpu.stat: nr_periods 10; nr_throttled 4; throttled_time 5\n\
          memory/machine/g/memory.usage_in_bytes: 100\n",
     );
-    let guest = group(&open_cgroups(&tree, None), "/machine/g")
+    let cpu = group(&open_cgroups(&tree, None), "/machine/g")
         .cpu()
         .unwrap();
-    let times = (guest.usage, guest.user, guest.system);
+    let times = (cpu.usage, cpu.user, cpu.system);
     assert_eq!(times, (micros(30), micros(20), micros(10)));
-    assert_eq!(guest.throttling.unwrap().throttled_periods, Some(4));
+    assert_eq!(cpu.throttling.unwrap().throttled_periods, Some(4));
     fs::remove_file(tree.path("sys/fs/cgroup/unified/machine/g/cpu.stat")).unwrap();
-    let gone = group(&open_cgroups(&tree, None), "/machine/g")
+    let error = group(&open_cgroups(&tree, None), "/machine/g")
         .cpu()
         .unwrap_err();
-    assert!(gone.is_gone(), "{gone}");
+    assert!(error.is_gone(), "{error}");
 }
 
 #[test]
@@ -217,12 +217,12 @@ fn error_names_file_and_line() {
 #[test]
 fn unaccounted_block_io_is_not_zero() {
     let tree = hybrid("uncounted");
-    let nothing = "sys/fs/cgroup/blkio/blkio.throttle.io_service_bytes_recursive";
-    tree.write(nothing, "Total 0\n");
+    let throttle_file = "sys/fs/cgroup/blkio/blkio.throttle.io_service_bytes_recursive";
+    tree.write(throttle_file, "Total 0\n");
     let disk = "254 0 vda 1690976 0 1 2 592771 0 1 7 0 1 2\n";
     let others = "7 0 loop0 206 0 1 2 38 0 1 2 0 1 2\n253 0 zram0 5 0 1 2 7 0 1 2 0 1 2\n";
     let cgroups = open_cgroups(&tree, None);
-    let accounted = || {
+    let is_accounted = || {
         group(&cgroups, "/docker/a")
             .block_io()
             .unwrap()
@@ -235,13 +235,13 @@ fn unaccounted_block_io_is_not_zero() {
         (format!("{others}{disk}"), Some(false)),
     ] {
         tree.write("proc/diskstats", &diskstats);
-        assert_eq!(accounted(), expected, "{diskstats:?}");
+        assert_eq!(is_accounted(), expected, "{diskstats:?}");
     }
     let io = group(&cgroups, "/docker/a").block_io().unwrap();
     assert_eq!(io.devices, []);
     // A limit is written, and the kernel starts to count.
-    tree.write(nothing, "254:0 Read 9\nTotal 9\n");
-    assert_eq!(accounted(), Some(true));
+    tree.write(throttle_file, "254:0 Read 9\nTotal 9\n");
+    assert_eq!(is_accounted(), Some(true));
     // BFQ appears later and counts from a different start: it is not used.
     tree.write(
         "sys/fs/cgroup/blkio/blkio.bfq.io_service_bytes_recursive",
@@ -290,8 +290,8 @@ fn v2(name: &str) -> TempTree {
 #[test]
 fn v2_fills_the_same_fields() {
     let tree = v2("v2");
-    for bounds in [None, Some(DescriptorLimits { dirs: 0, files: 0 })] {
-        let cgroups = open_cgroups(&tree, bounds);
+    for descriptor_limits in [None, Some(DescriptorLimits { dirs: 0, files: 0 })] {
+        let cgroups = open_cgroups(&tree, descriptor_limits);
         assert_eq!(cgroups.version().unwrap(), CgroupVersion::V2);
         assert_eq!(cgroups.controllers().unwrap()[..2], ["cpu", "cpuset"]);
         let a = group(&cgroups, "/system.slice/a.scope");
@@ -348,19 +348,19 @@ fn v2_fills_the_same_fields() {
 #[test]
 fn walk_filters_and_sorts_at_any_depth() {
     let tree = v2("order");
-    let below = "sys/fs/cgroup";
+    let root = "sys/fs/cgroup";
     for path in ["b/x", "b-c", "a/z/y/x", "a/a", "file-only"] {
-        tree.write(&format!("{below}/{path}/cgroup.procs"), "");
+        tree.write(&format!("{root}/{path}/cgroup.procs"), "");
     }
-    let odd = tree.path(below).join(OsStr::from_bytes(b"odd\xff"));
-    fs::create_dir_all(odd.join("below")).unwrap();
-    fs::create_dir_all(tree.path(below).join(vec!["d"; 40].join("/"))).unwrap();
+    let non_utf8 = tree.path(root).join(OsStr::from_bytes(b"odd\xff"));
+    fs::create_dir_all(non_utf8.join("below")).unwrap();
+    fs::create_dir_all(tree.path(root).join(vec!["d"; 40].join("/"))).unwrap();
     let cgroups = open_cgroups(&tree, None);
     let all = cgroups.walk(|path| !path.starts_with("/system")).unwrap();
-    let deep = |path: &&str| path.starts_with("/d");
+    let is_deep = |path: &&str| path.starts_with("/d");
     let mut all = paths(&all);
-    assert_eq!(all.iter().copied().filter(|it| deep(it)).count(), 33);
-    all.retain(|path| !deep(path));
+    assert_eq!(all.iter().copied().filter(|path| is_deep(path)).count(), 33);
+    all.retain(|path| !is_deep(path));
     let sorted = [
         "/",
         "/a",
@@ -374,8 +374,8 @@ fn walk_filters_and_sorts_at_any_depth() {
         "/file-only",
     ];
     assert_eq!(all, sorted);
-    let some = cgroups.walk(|path| path.ends_with("/x")).unwrap();
-    assert_eq!(paths(&some), ["/a/z/y/x", "/b/x"]);
+    let filtered = cgroups.walk(|path| path.ends_with("/x")).unwrap();
+    assert_eq!(paths(&filtered), ["/a/z/y/x", "/b/x"]);
     assert!(cgroups.partial_error().is_none());
 }
 
@@ -391,11 +391,11 @@ fn processes_are_listed_once_and_cgroups_not_cached() {
     );
     let cgroups = open_cgroups(&tree, None);
     let mut found = Vec::new();
-    let wanted = |path: &str| path != "/other" && path != "/docker";
-    let each = |path: &str, processes: Result<Vec<u32>>| {
+    let filter = |path: &str| path != "/other" && path != "/docker";
+    let record = |path: &str, processes: Result<Vec<u32>>| {
         found.push((path.to_owned(), processes.ok()));
     };
-    cgroups.processes(wanted, each).unwrap();
+    cgroups.processes(filter, record).unwrap();
     found.sort();
     let expected = [
         ("/", Some(vec![1, 2])),
@@ -408,9 +408,9 @@ fn processes_are_listed_once_and_cgroups_not_cached() {
         found,
         expected.map(|(path, processes)| (path.to_owned(), processes))
     );
-    let kept = cgroups
+    let cached = cgroups
         .with_discovered(|found| Ok((found.groups.len(), found.shared.dir_budget.available())));
-    assert_eq!(kept.unwrap(), (0, cgroups.limits.dirs));
+    assert_eq!(cached.unwrap(), (0, cgroups.limits.dirs));
 }
 
 #[test]
@@ -428,9 +428,9 @@ fn cgroup_is_reused_until_removed_or_recreated() {
     assert!(a.pids().unwrap_err().is_gone());
     fs::rename(slice.join("next"), slice.join("a.scope")).unwrap();
     assert!(a.pids().unwrap_err().is_gone());
-    let anew = group(&cgroups, "/system.slice/a.scope");
-    assert!(!Arc::ptr_eq(&a, &anew));
-    assert_eq!(anew.pids().unwrap().current, Some(77));
+    let recreated = group(&cgroups, "/system.slice/a.scope");
+    assert!(!Arc::ptr_eq(&a, &recreated));
+    assert_eq!(recreated.pids().unwrap().current, Some(77));
 
     fs::remove_dir_all(slice.join("a.scope")).unwrap();
     assert_eq!(paths(&cgroups.walk(|_| true).unwrap()).len(), 3);
@@ -442,7 +442,7 @@ fn cgroup_is_reused_until_removed_or_recreated() {
             .as_ref()
             .unwrap()
             .groups
-            .contains_key(anew.path())
+            .contains_key(recreated.path())
     );
 }
 
@@ -467,20 +467,20 @@ fn replaced_directory_in_another_hierarchy_is_noticed() {
 fn cached_descriptors_are_limited_and_released() {
     let tree = hybrid("bounded");
     let cgroups = open_cgroups(&tree, Some(DescriptorLimits { dirs: 2, files: 9 }));
-    let left = || {
-        let found = cgroups.discovered.lock().unwrap();
-        found.as_ref().unwrap().shared.dir_budget.available()
+    let available = || {
+        let discovered = cgroups.discovered.lock().unwrap();
+        discovered.as_ref().unwrap().shared.dir_budget.available()
     };
     let a = group(&cgroups, "/docker/a");
     a.memory().unwrap();
-    assert_eq!(left(), 1);
+    assert_eq!(available(), 1);
     a.pids().unwrap();
     a.cpu().unwrap();
     a.cpu_limits().unwrap();
-    assert_eq!(left(), 0);
+    assert_eq!(available(), 0);
     drop(a);
     cgroups.walk(|_| false).unwrap();
-    assert_eq!(left(), 2);
+    assert_eq!(available(), 2);
 }
 
 #[test]
@@ -513,12 +513,12 @@ fn host_cgroups() -> Option<CgroupReader> {
 }
 
 /// Reports that a test cannot run here, and what it needs.
-fn skip_or_fail(what: &str) {
+fn skip_or_fail(requirement: &str) {
     assert!(
         std::env::var_os("STRATA_TEST_REQUIRE").is_none(),
-        "needs {what}"
+        "needs {requirement}"
     );
-    eprintln!("skipped: needs {what}");
+    eprintln!("skipped: needs {requirement}");
 }
 
 /// A real cgroup of the test host, in the hierarchies of memory and CPU time.
@@ -527,9 +527,9 @@ struct LiveCgroup(Vec<PathBuf>);
 impl LiveCgroup {
     fn create(cgroups: &CgroupReader, name: &str) -> Option<Self> {
         let mut live = Self(Vec::new());
-        let found = cgroups.discovered.lock().unwrap();
+        let discovered = cgroups.discovered.lock().unwrap();
         let name = format!("strata-test-{name}-{}", std::process::id());
-        for hierarchy in &found.as_ref()?.shared.layout.hierarchies {
+        for hierarchy in &discovered.as_ref()?.shared.layout.hierarchies {
             let path = hierarchy.path.join(&name);
             if !path.starts_with("/sys/fs/cgroup") || fs::create_dir(&path).is_err() {
                 return None;
@@ -559,10 +559,10 @@ impl Drop for LiveCgroup {
 #[test]
 fn removed_cgroup_is_detected_even_if_name_is_reused() {
     let Some(cgroups) = host_cgroups() else {
-        return skip_or_fail("control groups");
+        return skip_or_fail("cgroups");
     };
     let Some(mut live) = LiveCgroup::create(&cgroups, "removed") else {
-        return skip_or_fail("the right to make control groups");
+        return skip_or_fail("permission to create cgroups");
     };
     let path = live.path();
     let first = group(&cgroups, &path);
@@ -570,8 +570,8 @@ fn removed_cgroup_is_detected_even_if_name_is_reused() {
     assert_eq!(cpu.usage, Some(Duration::ZERO));
     assert_eq!(cpu.throttling, None);
     assert!(first.processes().unwrap().is_empty());
-    let since = first.created().unwrap();
-    assert!(since > Duration::from_secs(1_700_000_000));
+    let created = first.created().unwrap();
+    assert!(created > Duration::from_secs(1_700_000_000));
     // Twice: the second time through cached descriptors.
     for _ in 0..2 {
         if let Ok(memory) = first.memory() {
@@ -582,15 +582,15 @@ fn removed_cgroup_is_detected_even_if_name_is_reused() {
     }
 
     live.remove();
-    for read in [
+    for error in [
         first.cpu().err(),
         first.memory().err(),
         first.processes().err(),
     ] {
-        let error = read.unwrap();
+        let error = error.unwrap();
         assert!(error.is_gone(), "{error}");
     }
-    let _again = LiveCgroup::create(&cgroups, "removed").unwrap();
+    let _recreated = LiveCgroup::create(&cgroups, "removed").unwrap();
     assert!(first.cpu().unwrap_err().is_gone());
     let second = group(&cgroups, &path);
     assert!(!Arc::ptr_eq(&first, &second));
@@ -600,33 +600,33 @@ fn removed_cgroup_is_detected_even_if_name_is_reused() {
 #[test]
 fn setting_is_read_again_after_write_or_replacement() {
     let Some(cgroups) = host_cgroups() else {
-        return skip_or_fail("control groups");
+        return skip_or_fail("cgroups");
     };
     let Some(live) = LiveCgroup::create(&cgroups, "settings") else {
-        return skip_or_fail("the right to make control groups");
+        return skip_or_fail("permission to create cgroups");
     };
     let dir = live.0.iter().find(|dir| dir.join("cpu.shares").exists());
     let Some(dir) = dir else {
-        return skip_or_fail("version 1's controller of CPUs");
+        return skip_or_fail("the cpu controller of cgroup v1");
     };
     let shares = |group: &Cgroup| group.cpu_limits().map(|limits| limits.shares.unwrap());
-    let walked = || group(&cgroups, &live.path());
-    let first = walked();
+    let walk = || group(&cgroups, &live.path());
+    let first = walk();
     assert_eq!(shares(&first).unwrap(), 1024);
     for changed in [512, 2048] {
         let before = shares(&first).unwrap();
         fs::write(dir.join("cpu.shares"), changed.to_string()).unwrap();
         // Only a walk reads the inotify events: until then the cached value is used.
         assert_eq!(shares(&first).unwrap(), before);
-        assert!(Arc::ptr_eq(&walked(), &first));
+        assert!(Arc::ptr_eq(&walk(), &first));
         assert_eq!(shares(&first).unwrap(), changed);
     }
 
     // This hierarchy is not the primary one.
     fs::remove_dir(dir).unwrap();
     fs::create_dir(dir).unwrap();
-    assert!(shares(&walked()).unwrap_err().is_gone());
-    let second = walked();
+    assert!(shares(&walk()).unwrap_err().is_gone());
+    let second = walk();
     assert!(!Arc::ptr_eq(&second, &first));
     assert_eq!(shares(&second).unwrap(), 1024);
     // Both cgroups watched the same memory directory; the second watch stays active.
@@ -639,16 +639,16 @@ fn setting_is_read_again_after_write_or_replacement() {
         .find(|dir| dir.join("memory.limit_in_bytes").exists());
     if let Some(dir) = memory {
         fs::write(dir.join("memory.limit_in_bytes"), "8388608").unwrap();
-        assert_eq!(limit(&walked()), Some(8 << 20));
+        assert_eq!(limit(&walk()), Some(8 << 20));
     }
-    let found = cgroups.discovered.lock().unwrap();
-    assert!(found.as_ref().unwrap().shared.watcher.watches() > 0);
+    let discovered = cgroups.discovered.lock().unwrap();
+    assert!(discovered.as_ref().unwrap().shared.watcher.watches() > 0);
 }
 
 #[test]
 fn root_of_test_host_matches_its_files() {
     let Some(cgroups) = host_cgroups() else {
-        return skip_or_fail("control groups");
+        return skip_or_fail("cgroups");
     };
     let all = cgroups.walk(|_| true).unwrap();
     assert_eq!(all[0].path(), "/");
@@ -664,19 +664,19 @@ fn root_of_test_host_matches_its_files() {
         && Path::new("/sys/fs/cgroup/memory").exists()
     {
         let file = Path::new("/sys/fs/cgroup/memory/memory.stat");
-        let says = dir::read(file).unwrap();
-        let mapped = says
+        let stat = dir::read(file).unwrap();
+        let has_rss = stat
             .body()
             .lines()
             .any(|line| line.starts_with("total_rss "));
-        assert_eq!(root.memory().unwrap().rss.is_some(), mapped);
+        assert_eq!(root.memory().unwrap().rss.is_some(), has_rss);
     }
 }
 
 #[test]
 fn ancestors_are_all_path_prefixes() {
-    let above = |path| ancestors(path).collect::<Vec<_>>();
-    assert_eq!(above("/"), ["/"]);
-    assert_eq!(above("/a"), ["/", "/a"]);
-    assert_eq!(above("/a/b/c"), ["/", "/a", "/a/b", "/a/b/c"]);
+    let collect = |path| ancestors(path).collect::<Vec<_>>();
+    assert_eq!(collect("/"), ["/"]);
+    assert_eq!(collect("/a"), ["/", "/a"]);
+    assert_eq!(collect("/a/b/c"), ["/", "/a", "/a/b", "/a/b/c"]);
 }

@@ -205,8 +205,8 @@ pub(super) fn detect_block_io_files(root: CgroupDir<'_>) -> Option<usize> {
         .iter()
         // The descriptor is not cached: it would be reused for each of the files.
         .position(|(bytes, _)| {
-            let once = CgroupFile::new(bytes.name);
-            root.read(once, has_devices).unwrap_or(false)
+            let file = CgroupFile::new(bytes.name);
+            root.read(file, has_devices).unwrap_or(false)
         })
 }
 
@@ -270,11 +270,11 @@ fn for_each_operation(
             b"Total" => Operation::Total,
             _ => continue,
         };
-        let bad = || {
+        let error = || {
             let value = value.escape_ascii();
             CgroupParseError::new(number, format_args!("value is not a number: \"{value}\""))
         };
-        visit(device, operation, parse::decimal(value).ok_or_else(bad)?);
+        visit(device, operation, parse::decimal(value).ok_or_else(error)?);
     }
     Ok(())
 }
@@ -305,7 +305,8 @@ fn io_service_bytes(bytes: &[u8], devices: &mut Vec<DeviceIo>) -> CgroupParseRes
 fn io_serviced(bytes: &[u8], devices: &mut [DeviceIo]) -> CgroupParseResult<()> {
     for_each_operation(bytes, |(major, minor), operation, value| {
         let mut devices = devices.iter_mut();
-        if let Some(device) = devices.find(|it| (it.major, it.minor) == (major, minor)) {
+        if let Some(device) = devices.find(|device| (device.major, device.minor) == (major, minor))
+        {
             match operation {
                 Operation::Read => device.reads = Some(value),
                 Operation::Write => device.writes = Some(value),
@@ -368,12 +369,12 @@ mod tests {
     fn memory_missing_in_old_kernels_is_none() {
         let memory = memory_stat(b"pgfault 5\ntotal_cache 1\ntotal_rss 2\n").unwrap();
         assert_eq!((memory.swap, memory.file_dirty), (None, None));
-        let damaged = memory_stat(b"pgfault 5\ntotal_cache 1x\n").unwrap_err();
+        let error = memory_stat(b"pgfault 5\ntotal_cache 1x\n").unwrap_err();
         assert_eq!(
-            damaged.reason,
+            error.reason,
             "cache is not a number: \"1x\"".replace("cache", "total_cache")
         );
-        assert_eq!(damaged.line, 2);
+        assert_eq!(error.line, 2);
         assert!(memory_stat(b"total_rss 18446744073709551616\n").is_err());
     }
 
@@ -450,9 +451,9 @@ mod tests {
             ..DeviceIo::default()
         };
         assert_eq!(devices, [first, second]);
-        let damaged = io_service_bytes(b"Total 0\n254:0 Read x\n", &mut devices).unwrap_err();
+        let error = io_service_bytes(b"Total 0\n254:0 Read x\n", &mut devices).unwrap_err();
         assert_eq!(
-            (damaged.line, damaged.reason.as_str()),
+            (error.line, error.reason.as_str()),
             (2, "value is not a number: \"x\"")
         );
     }

@@ -342,8 +342,8 @@ mod tests {
             throttling: Some(throttling),
         };
         assert_eq!(cpu, Ok(expected));
-        let off = cpu_stat(b"usage_usec 7\nuser_usec 4\nsystem_usec 3\n").unwrap();
-        assert_eq!(off.throttling, None);
+        let without_quota = cpu_stat(b"usage_usec 7\nuser_usec 4\nsystem_usec 3\n").unwrap();
+        assert_eq!(without_quota.throttling, None);
         assert_eq!(
             cpu_stat(b"usage_usec 1\nuser_usec x\n").unwrap_err().line,
             2
@@ -427,9 +427,9 @@ mod tests {
             ..DeviceIo::default()
         };
         assert_eq!(devices, Ok(vec![full, old]));
-        let damaged = io_stat(b"1:2 rbytes=1\n254:0 rbytes=1 wbytes=2x\n").unwrap_err();
+        let error = io_stat(b"1:2 rbytes=1\n254:0 rbytes=1 wbytes=2x\n").unwrap_err();
         assert_eq!(
-            (damaged.line, damaged.reason.as_str()),
+            (error.line, error.reason.as_str()),
             (2, "wbytes is not a number: \"2x\"")
         );
     }

@@ -11,7 +11,7 @@ use std::{
 use super::Daemon;
 
 /// Limit for one run: the fake daemon replies at once or closes the connection.
-const AT_MOST: Duration = Duration::from_secs(8);
+const MAX_DURATION: Duration = Duration::from_secs(8);
 
 /// Connects a client to a daemon scripted by the input. Each step is a byte for its kind and two
 /// for its length; then follow, depending on the kind, the length of a signature, the signature
@@ -19,7 +19,7 @@ const AT_MOST: Duration = Duration::from_secs(8);
 pub(crate) fn talk<T>(
     bytes: &[u8],
     socket: &Path,
-    ask: impl FnOnce(Daemon, Instant) -> T,
+    run: impl FnOnce(Daemon, Instant) -> T,
 ) -> Option<T> {
     let listener = UnixListener::bind(socket).ok()?;
     let script = bytes.to_vec();
@@ -29,38 +29,35 @@ pub(crate) fn talk<T>(
             serve(stream, &script);
         }
     });
-    let deadline = Instant::now() + AT_MOST;
-    let said = ask(Daemon::on_socket("fuzzing", socket), deadline);
-    assert!(
-        Instant::now() < deadline,
-        "the session did not end before its deadline"
-    );
+    let deadline = Instant::now() + MAX_DURATION;
+    let result = run(Daemon::on_socket("fuzzing", socket), deadline);
+    assert!(Instant::now() < deadline, "deadline exceeded");
     // Without a connection `accept` would block forever.
     UnixStream::connect(socket).ok();
     daemon.join().ok();
-    Some(said)
+    Some(result)
 }
 
 fn serve(mut stream: UnixStream, script: &[u8]) -> Option<()> {
-    let mut letter = [0];
+    let mut byte = [0];
     for end in ["\r\n", "BEGIN\r\n"] {
         let mut line = Vec::new();
         while !line.ends_with(end.as_bytes()) {
-            stream.read_exact(&mut letter).ok()?;
-            line.extend(letter);
+            stream.read_exact(&mut byte).ok()?;
+            line.extend(byte);
         }
         if end == "\r\n" {
-            let welcome = b"OK 0123456789abcdef0123456789abcdef\r\n";
-            stream.write_all(welcome).ok()?;
+            let ok = b"OK 0123456789abcdef0123456789abcdef\r\n";
+            stream.write_all(ok).ok()?;
         }
     }
     let mut rest = script;
     loop {
-        let serial = question(&mut stream)?;
-        let ([kind, high, low], behind) = rest.split_first_chunk()?;
+        let serial = read_call(&mut stream)?;
+        let ([kind, high, low], remaining) = rest.split_first_chunk()?;
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         let body;
-        (body, rest) = behind.split_at(length.min(behind.len()));
+        (body, rest) = remaining.split_at(length.min(remaining.len()));
         match kind % 4 {
             0 | 1 => {
                 let (length, body) = body.split_first().unwrap_or((&0, &[]));
@@ -79,30 +76,30 @@ fn serve(mut stream: UnixStream, script: &[u8]) -> Option<()> {
 }
 
 /// Reads a method call and returns its serial number.
-fn question(stream: &mut UnixStream) -> Option<[u8; 4]> {
-    let mut head = [0; 16];
-    stream.read_exact(&mut head).ok()?;
-    let number = |at: usize| {
-        let bytes = head.get(at..)?.first_chunk()?;
+fn read_call(stream: &mut UnixStream) -> Option<[u8; 4]> {
+    let mut header = [0; 16];
+    stream.read_exact(&mut header).ok()?;
+    let number = |offset: usize| {
+        let bytes = header.get(offset..)?.first_chunk()?;
         usize::try_from(u32::from_le_bytes(*bytes)).ok()
     };
     let rest = number(12)?.checked_next_multiple_of(8)? + number(4)?;
     stream.read_exact(&mut vec![0; rest]).ok()?;
-    head.get(8..)?.first_chunk().copied()
+    header.get(8..)?.first_chunk().copied()
 }
 
 /// Encodes a method return, or an error with this name.
-fn message(kind: u8, reply_to: [u8; 4], word: &[u8], body: &[u8]) -> Vec<u8> {
+fn message(kind: u8, reply_to: [u8; 4], field: &[u8], body: &[u8]) -> Vec<u8> {
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or_default().to_le_bytes();
     let mut fields = vec![5, 1, b'u', 0];
     fields.extend(reply_to);
     if kind == 3 {
         fields.extend([4, 1, b's', 0]);
-        fields.extend(length(word));
+        fields.extend(length(field));
     } else {
-        fields.extend([8, 1, b'g', 0, u8::try_from(word.len()).unwrap_or_default()]);
+        fields.extend([8, 1, b'g', 0, u8::try_from(field.len()).unwrap_or_default()]);
     }
-    fields.extend(word);
+    fields.extend(field);
     fields.push(0);
     let mut message = vec![b'l', kind, 1, 1];
     message.extend(length(body));

@@ -91,11 +91,11 @@ impl Daemon {
         bus_name: &'static str,
         socket: impl Into<PathBuf>,
     ) -> Self {
-        let mut roads = vec![DbusEndpoint::SystemBus];
+        let mut endpoints = vec![DbusEndpoint::SystemBus];
         if rustix::process::geteuid().is_root() {
-            roads.push(DbusEndpoint::PeerSocket(socket.into()));
+            endpoints.push(DbusEndpoint::PeerSocket(socket.into()));
         }
-        Self::with_endpoints(name, bus_name, roads)
+        Self::with_endpoints(name, bus_name, endpoints)
     }
 
     /// Creates a client for a daemon on its own socket.
@@ -126,69 +126,69 @@ impl Daemon {
         deadline: Instant,
         run: impl Fn(&mut DbusSession<'_>) -> Result<T>,
     ) -> Result<T> {
-        let mut kept = self
+        let mut cached = self
             .connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(link) = kept.take() {
-            let (answer, state) = self.run_session(&link, deadline, &run);
+        if let Some(connection) = cached.take() {
+            let (result, state) = self.run_session(&connection, deadline, &run);
             match state {
-                DbusState::Healthy => *kept = Some(link),
+                DbusState::Healthy => *cached = Some(connection),
                 DbusState::Broken => {
-                    drop(link);
-                    return self.reconnect_and_run(&mut kept, deadline, run);
+                    drop(connection);
+                    return self.reconnect_and_run(&mut cached, deadline, run);
                 }
                 DbusState::TimedOut => {}
             }
-            return answer;
+            return result;
         }
-        self.reconnect_and_run(&mut kept, deadline, run)
+        self.reconnect_and_run(&mut cached, deadline, run)
     }
 
     fn reconnect_and_run<T>(
         &self,
-        kept: &mut Option<DbusConnection>,
+        cached: &mut Option<DbusConnection>,
         deadline: Instant,
         run: impl Fn(&mut DbusSession<'_>) -> Result<T>,
     ) -> Result<T> {
-        let link = self.connect(deadline)?;
-        let (answer, state) = self.run_session(&link, deadline, run);
+        let connection = self.connect(deadline)?;
+        let (result, state) = self.run_session(&connection, deadline, run);
         // On its own socket a daemon sends every signal to each client; systemd's would accumulate
         // in its memory while the connection is idle.
-        if matches!(state, DbusState::Healthy) && link.is_bus {
-            *kept = Some(link);
+        if matches!(state, DbusState::Healthy) && connection.is_bus {
+            *cached = Some(connection);
         }
-        answer
+        result
     }
 
     fn run_session<T>(
         &self,
-        link: &DbusConnection,
+        connection: &DbusConnection,
         deadline: Instant,
         run: impl Fn(&mut DbusSession<'_>) -> Result<T>,
     ) -> (Result<T>, DbusState) {
-        let mut with = DbusSession {
+        let mut session = DbusSession {
             daemon: self,
-            connection: link,
+            connection,
             deadline,
             state: DbusState::Healthy,
         };
-        let answer = run(&mut with);
-        (answer, with.state)
+        let result = run(&mut session);
+        (result, session.state)
     }
 
     fn connect(&self, deadline: Instant) -> Result<DbusConnection> {
-        let mut first = None;
-        for road in &self.endpoints {
-            match self.connect_to(road, deadline) {
+        let mut first_error = None;
+        for endpoint in &self.endpoints {
+            match self.connect_to(endpoint, deadline) {
                 Err(error @ Error::TimedOut(_)) => return Err(error),
                 Err(error) => {
-                    first.get_or_insert(error);
+                    first_error.get_or_insert(error);
                 }
-                link => return link,
+                connection => return connection,
             }
         }
-        Err(first.unwrap_or_else(|| Error::api(self.name, "there is no way to reach it")))
+        Err(first_error.unwrap_or_else(|| Error::api(self.name, "no endpoint configured")))
     }
 
     fn connect_to(&self, endpoint: &DbusEndpoint, deadline: Instant) -> Result<DbusConnection> {
@@ -200,18 +200,18 @@ impl Daemon {
         let connected = runtime.block_on(async {
             tokio::time::timeout_at(deadline.into(), self.open(endpoint)).await
         });
-        let (connection, on_bus) =
+        let (connection, is_bus) =
             connected.map_err(|_| Error::TimedOut(self.name.to_owned()))??;
         Ok(DbusConnection {
             connection,
-            is_bus: on_bus,
+            is_bus,
             runtime,
         })
     }
 
     /// Opens the connection and returns whether it leads to a bus.
     async fn open(&self, endpoint: &DbusEndpoint) -> Result<(Connection, bool)> {
-        let (builder, on_bus) = match endpoint {
+        let (builder, is_bus) = match endpoint {
             DbusEndpoint::SystemBus => (connection::Builder::system(), true),
             #[cfg(test)]
             DbusEndpoint::Bus(address) => (connection::Builder::address(address.as_str()), true),
@@ -224,7 +224,7 @@ impl Daemon {
         };
         let connection = builder.build().await;
         let connection = connection.map_err(|error| self.connect_error(error))?;
-        Ok((connection, on_bus))
+        Ok((connection, is_bus))
     }
 
     fn connect_error(&self, error: zbus::Error) -> Error {
@@ -327,7 +327,7 @@ impl DbusSession<'_> {
         let mut replies = self.call_all([call])?;
         replies
             .pop()
-            .unwrap_or_else(|| Err(Error::api(self.daemon.name, "there was no answer")))
+            .unwrap_or_else(|| Err(Error::api(self.daemon.name, "no reply")))
     }
 
     /// Sends many calls without waiting for one reply before sending the next call. The results
@@ -339,10 +339,10 @@ impl DbusSession<'_> {
         let calls: Vec<MethodCall<'_>> = calls.into_iter().collect();
         let mut replies = Vec::with_capacity(calls.len());
         for calls in calls.chunks(MAX_IN_FLIGHT) {
-            let answers = self.send_batch(calls)?;
-            replies.extend(calls.iter().zip(answers).map(|(call, answer)| {
-                let answer = answer.ok_or_else(|| Error::api(self.name(), "no answer"))?;
-                self.reply(call, &answer)
+            let messages = self.send_batch(calls)?;
+            replies.extend(calls.iter().zip(messages).map(|(call, message)| {
+                let message = message.ok_or_else(|| Error::api(self.name(), "no reply"))?;
+                self.reply(call, &message)
             }));
         }
         Ok(replies)
@@ -364,11 +364,11 @@ impl DbusSession<'_> {
             runtime,
             ..
         } = self.connection;
-        let answers = runtime.block_on(async {
+        let result = runtime.block_on(async {
             tokio::time::timeout_at(self.deadline.into(), request_all(connection, &messages)).await
         });
-        match answers {
-            Ok(Ok(answers)) => Ok(answers),
+        match result {
+            Ok(Ok(result)) => Ok(result),
             Ok(Err(error)) => {
                 self.state = DbusState::Broken;
                 Err(Error::api(self.daemon.name, error))
@@ -380,26 +380,28 @@ impl DbusSession<'_> {
         }
     }
 
-    fn reply(&self, call: &MethodCall<'_>, answer: &Message) -> Result<Reply> {
-        if answer.message_type() != Type::Error {
+    fn reply(&self, call: &MethodCall<'_>, message: &Message) -> Result<Reply> {
+        if message.message_type() != Type::Error {
             return Ok(Reply {
                 daemon: self.daemon.name,
-                body: answer.body(),
+                body: message.body(),
             });
         }
-        let header = answer.header();
-        let name = header.error_name().map_or("an error", |name| name.as_str());
+        let header = message.header();
+        let name = header
+            .error_name()
+            .map_or("unnamed error", |name| name.as_str());
         if NOT_FOUND_ERRORS.contains(&name) {
             return Err(Error::NotFound(call.path.into()));
         }
         if NO_OWNER_ERRORS.contains(&name) {
             return Err(Error::NotFound(self.daemon.bus_name.into()));
         }
-        let body = answer.body();
-        let why = body.deserialize::<&str>().unwrap_or_default();
+        let body = message.body();
+        let text = body.deserialize::<&str>().unwrap_or_default();
         Err(Error::api(
             self.daemon.name,
-            format_args!("{name}: {why} ({} of {})", call.method, call.path),
+            format_args!("{name}: {text} ({} of {})", call.method, call.path),
         ))
     }
 }
@@ -413,7 +415,7 @@ async fn request_all(
     let mut incoming = MessageStream::from(connection);
     connection.send_all(messages).await?;
 
-    let mut answers = vec![None; messages.len()];
+    let mut replies = vec![None; messages.len()];
     let mut missing = messages.len();
     while missing > 0 {
         let next = poll_fn(|context| Pin::new(&mut incoming).poll_next(context)).await;
@@ -422,16 +424,16 @@ async fn request_all(
             continue;
         }
         let serial = message.header().reply_serial();
-        let question = messages
+        let call = messages
             .iter()
-            .position(|question| Some(question.primary_header().serial_num()) == serial);
-        let answer = question.and_then(|at| answers.get_mut(at));
-        if let Some(answer @ None) = answer {
-            *answer = Some(message);
+            .position(|call| Some(call.primary_header().serial_num()) == serial);
+        let reply = call.and_then(|index| replies.get_mut(index));
+        if let Some(reply @ None) = reply {
+            *reply = Some(message);
             missing -= 1;
         }
     }
-    Ok(answers)
+    Ok(replies)
 }
 
 const CLOSED: io::ErrorKind = io::ErrorKind::ConnectionAborted;
@@ -446,15 +448,15 @@ pub struct Reply {
 impl Reply {
     /// Deserializes the whole body; `T` has the shape given by the method's documentation.
     pub fn read<'s, T: DynamicDeserialize<'s>>(&'s self) -> Result<T> {
-        let read = self.body.deserialize();
-        read.map_err(|error| Error::api(self.daemon, error))
+        let value = self.body.deserialize();
+        value.map_err(|error| Error::api(self.daemon, error))
     }
 
     /// Returns the value of a string property.
     pub fn text(&self) -> Result<String> {
         match self.read()? {
             Variant::Str(text) => Ok(text.as_str().to_owned()),
-            other => Err(self.type_mismatch("a text", &other)),
+            other => Err(self.type_mismatch("a string", &other)),
         }
     }
 
@@ -470,13 +472,16 @@ impl Reply {
     /// Returns the value of a boolean property.
     pub fn boolean(&self) -> Result<bool> {
         match self.read()? {
-            Variant::Bool(truth) => Ok(truth),
-            other => Err(self.type_mismatch("true or false", &other)),
+            Variant::Bool(value) => Ok(value),
+            other => Err(self.type_mismatch("a boolean", &other)),
         }
     }
 
     fn type_mismatch(&self, expected: &str, found: &Variant<'_>) -> Error {
-        Error::api(self.daemon, format_args!("not {expected}: {found:?}"))
+        Error::api(
+            self.daemon,
+            format_args!("expected {expected}, got {found:?}"),
+        )
     }
 }
 
@@ -504,10 +509,10 @@ pub(crate) mod fake_bus {
     }
 
     impl FakeBus {
-        /// `answer` may return no reply.
+        /// `respond` may return no reply.
         pub(crate) fn start(
             name: &str,
-            answer: impl Fn(&Message) -> Option<Message> + Send + Sync + 'static,
+            respond: impl Fn(&Message) -> Option<Message> + Send + Sync + 'static,
         ) -> Self {
             let file = format!("strata-bus-{name}-{}", std::process::id());
             let socket = std::env::temp_dir().join(file);
@@ -522,7 +527,7 @@ pub(crate) mod fake_bus {
                 runtime.block_on(async move {
                     let listener = UnixListener::from_std(listener).unwrap();
                     tokio::select! {
-                        () = serve(listener, Arc::new(answer), count) => {}
+                        () = serve(listener, Arc::new(respond), count) => {}
                         _ = stopped => {}
                     }
                 });
@@ -554,13 +559,13 @@ pub(crate) mod fake_bus {
             drop(self.stop.take());
             let stopped = self.thread.take().map(std::thread::JoinHandle::join);
             std::fs::remove_file(&self.socket).unwrap();
-            assert!(std::thread::panicking() || stopped.is_some_and(|it| it.is_ok()));
+            assert!(std::thread::panicking() || stopped.is_some_and(|result| result.is_ok()));
         }
     }
 
     /// Returns the object, interface and method of a call.
-    pub(crate) fn called_method(question: &Message) -> (String, String, String) {
-        let header = question.header();
+    pub(crate) fn called_method(call: &Message) -> (String, String, String) {
+        let header = call.header();
         (
             header.path().unwrap().to_string(),
             header.interface().unwrap().to_string(),
@@ -568,18 +573,18 @@ pub(crate) mod fake_bus {
         )
     }
 
-    async fn serve(listener: UnixListener, answer: Responder, accepted: Arc<AtomicUsize>) {
+    async fn serve(listener: UnixListener, respond: Responder, accepted: Arc<AtomicUsize>) {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             accepted.fetch_add(1, Ordering::SeqCst);
             tokio::spawn(serve_connection(
                 stream.into_std().unwrap(),
-                Arc::clone(&answer),
+                Arc::clone(&respond),
             ));
         }
     }
 
-    async fn serve_connection(stream: std::os::unix::net::UnixStream, answer: Responder) {
+    async fn serve_connection(stream: std::os::unix::net::UnixStream, respond: Responder) {
         let builder = connection::Builder::unix_stream(stream)
             .server(Guid::generate())
             .p2p();
@@ -589,13 +594,13 @@ pub(crate) mod fake_bus {
         // No other task on this thread has run since.
         let mut incoming = MessageStream::from(&connection);
         let mut next = async || poll_fn(|cx| Pin::new(&mut incoming).poll_next(cx)).await;
-        while let Some(Ok(question)) = next().await {
-            let reply = match called_method(&question).2.as_str() {
+        while let Some(Ok(call)) = next().await {
+            let reply = match called_method(&call).2.as_str() {
                 "Hello" => {
-                    let reply = Message::method_return(&question.header());
+                    let reply = Message::method_return(&call.header());
                     Some(reply.build(&":1.7").unwrap())
                 }
-                _ => answer(&question),
+                _ => respond(&call),
             };
             if let Some(reply) = reply
                 && connection.send(&reply).await.is_err()
@@ -615,10 +620,10 @@ mod tests {
         *,
     };
 
-    const WHO: MethodCall<'_> = MethodCall {
+    const ECHO: MethodCall<'_> = MethodCall {
         path: "/a",
         interface: "a.b",
-        method: "Who",
+        method: "Echo",
         property: None,
     };
 
@@ -626,34 +631,34 @@ mod tests {
         Instant::now() + Duration::from_secs(20)
     }
 
-    fn call_who(daemon: &Daemon, deadline: Instant) -> Result<String> {
-        daemon.with_session(deadline, |talk| {
-            Ok(talk.call(WHO)?.read::<&str>()?.to_owned())
+    fn call_echo(daemon: &Daemon, deadline: Instant) -> Result<String> {
+        daemon.with_session(deadline, |session| {
+            Ok(session.call(ECHO)?.read::<&str>()?.to_owned())
         })
     }
 
-    fn echo(question: &Message) -> Option<Message> {
-        let reply = Message::method_return(&question.header());
-        reply.build(&called_method(question).0).ok()
+    fn echo(call: &Message) -> Option<Message> {
+        let reply = Message::method_return(&call.header());
+        reply.build(&called_method(call).0).ok()
     }
 
     #[test]
     fn connection_is_reused_and_reopened_after_bus_restart() {
         let bus = FakeBus::start("restart", echo);
         let daemon = bus.daemon("test", "a.b");
-        assert_eq!(call_who(&daemon, far_deadline()).unwrap(), "/a");
-        assert_eq!(call_who(&daemon, far_deadline()).unwrap(), "/a");
+        assert_eq!(call_echo(&daemon, far_deadline()).unwrap(), "/a");
+        assert_eq!(call_echo(&daemon, far_deadline()).unwrap(), "/a");
         assert_eq!(bus.accepted(), 1);
         drop(bus);
         assert!(matches!(
-            call_who(&daemon, far_deadline()),
+            call_echo(&daemon, far_deadline()),
             Err(Error::NotFound(_))
         ));
         let bus = FakeBus::start("restart", echo);
-        assert_eq!(call_who(&daemon, far_deadline()).unwrap(), "/a");
+        assert_eq!(call_echo(&daemon, far_deadline()).unwrap(), "/a");
         drop(bus);
         let bus = FakeBus::start("restart", echo);
-        assert_eq!(call_who(&daemon, far_deadline()).unwrap(), "/a");
+        assert_eq!(call_echo(&daemon, far_deadline()).unwrap(), "/a");
         assert_eq!(bus.accepted(), 1);
     }
 
@@ -661,8 +666,8 @@ mod tests {
     fn own_socket_gets_a_new_connection_each_time() {
         let bus = FakeBus::start("own", echo);
         let daemon = Daemon::on_socket("test", bus.socket());
-        assert_eq!(call_who(&daemon, far_deadline()).unwrap(), "/a");
-        assert_eq!(call_who(&daemon, far_deadline()).unwrap(), "/a");
+        assert_eq!(call_echo(&daemon, far_deadline()).unwrap(), "/a");
+        assert_eq!(call_echo(&daemon, far_deadline()).unwrap(), "/a");
         assert_eq!(bus.accepted(), 2);
     }
 
@@ -671,38 +676,42 @@ mod tests {
         let bus = FakeBus::start("many", echo);
         let daemon = bus.daemon("test", "a.b");
         let paths: Vec<_> = (0..=5 * MAX_IN_FLIGHT).map(|n| format!("/n{n}")).collect();
-        let answers = daemon.with_session(far_deadline(), |talk| {
-            talk.call_all(paths.iter().map(|path| MethodCall { path, ..WHO }))
+        let replies = daemon.with_session(far_deadline(), |session| {
+            session.call_all(paths.iter().map(|path| MethodCall { path, ..ECHO }))
         });
-        let answers = answers.unwrap().into_iter();
-        let answers: Vec<String> = answers.map(|it| it.unwrap().read().unwrap()).collect();
-        assert_eq!(answers, paths);
+        let replies = replies.unwrap().into_iter();
+        let replies: Vec<String> = replies
+            .map(|reply| reply.unwrap().read().unwrap())
+            .collect();
+        assert_eq!(replies, paths);
     }
 
     #[test]
     fn late_reply_is_not_used_for_the_next_call() {
-        let bus = FakeBus::start("late", |question| {
-            let (path, ..) = called_method(question);
-            (path != "/silent").then(|| echo(question))?
+        let bus = FakeBus::start("late", |call| {
+            let (path, ..) = called_method(call);
+            (path != "/silent").then(|| echo(call))?
         });
         let daemon = bus.daemon("test", "a.b");
         let deadline = Instant::now() + Duration::from_millis(200);
         let path = "/silent";
-        let late = daemon.with_session(deadline, |talk| talk.call(MethodCall { path, ..WHO }));
+        let late = daemon.with_session(deadline, |session| {
+            session.call(MethodCall { path, ..ECHO })
+        });
         assert!(matches!(late, Err(Error::TimedOut(_))));
         assert!(deadline.elapsed() < Duration::from_secs(5));
-        assert_eq!(call_who(&daemon, far_deadline()).unwrap(), "/a");
+        assert_eq!(call_echo(&daemon, far_deadline()).unwrap(), "/a");
         assert_eq!(bus.accepted(), 2);
     }
 
     #[test]
     fn missing_bus_name_is_absent() {
-        let bus = FakeBus::start("nobody", |question| {
+        let bus = FakeBus::start("no-owner", |call| {
             let name = "org.freedesktop.DBus.Error.NameHasNoOwner";
-            let error = Message::error(&question.header(), name);
-            error.build(&"nobody of that name").ok()
+            let error = Message::error(&call.header(), name);
+            error.build(&"name has no owner").ok()
         });
-        let absent = call_who(&bus.daemon("test", "a.b"), far_deadline()).unwrap_err();
-        assert_eq!(absent.to_string(), "a.b does not exist");
+        let error = call_echo(&bus.daemon("test", "a.b"), far_deadline()).unwrap_err();
+        assert_eq!(error.to_string(), "a.b does not exist");
     }
 }

@@ -41,17 +41,17 @@ impl PeerSocket {
         let user: String = user.chars().flat_map(|digit| ['3', digit]).collect();
         write_all(&stream, format!("\0AUTH EXTERNAL {user}\r\n").as_bytes()).await?;
 
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n") {
+        let mut reply = Vec::new();
+        while !reply.ends_with(b"\r\n") {
             let mut byte = [0];
             read_exact(&stream, &mut byte).await?;
-            answer.extend(byte);
-            if answer.len() > MAX_FIELDS_LEN {
+            reply.extend(byte);
+            if reply.len() > MAX_FIELDS_LEN {
                 return Err(io::ErrorKind::InvalidData.into());
             }
         }
-        let answer = String::from_utf8_lossy(&answer);
-        let guid = answer.trim_end().strip_prefix("OK ");
+        let reply = String::from_utf8_lossy(&reply);
+        let guid = reply.trim_end().strip_prefix("OK ");
         let guid = guid.and_then(|guid| Guid::try_from(guid).ok());
         let guid = guid
             .ok_or(io::ErrorKind::PermissionDenied)?
@@ -135,9 +135,11 @@ fn make_sender_unique(message: &mut [u8]) {
     let mut field = vec![SENDER, 1, b's', 0, a, b, c, d];
     let name = field.len();
     field.extend(NAME);
-    let found = fields.windows(field.len()).position(|it| it == field);
-    if let Some(letter) = found.and_then(|at| fields.get_mut(at + name)) {
-        *letter = b':';
+    let found = fields
+        .windows(field.len())
+        .position(|window| window == field);
+    if let Some(first_byte) = found.and_then(|start| fields.get_mut(start + name)) {
+        *first_byte = b':';
     }
 }
 
@@ -150,12 +152,15 @@ mod tests {
     #[test]
     fn sender_name_becomes_unique_and_strings_are_unchanged() {
         let call = Message::method_call("/a", "B").sender(":rg.freedesktop.systemd1");
-        let right = call.build(&"org.freedesktop.systemd1").unwrap();
-        let mut bytes = right.data().to_vec();
-        let at = bytes.windows(4).position(|it| it == b":rg.").unwrap();
-        bytes[at] = b'o';
-        assert_ne!(bytes, right.data().to_vec());
+        let expected = call.build(&"org.freedesktop.systemd1").unwrap();
+        let mut bytes = expected.data().to_vec();
+        let start = bytes
+            .windows(4)
+            .position(|window| window == b":rg.")
+            .unwrap();
+        bytes[start] = b'o';
+        assert_ne!(bytes, expected.data().to_vec());
         make_sender_unique(&mut bytes);
-        assert_eq!(bytes, right.data().to_vec());
+        assert_eq!(bytes, expected.data().to_vec());
     }
 }

@@ -65,8 +65,9 @@ impl EngineVersion {
             let (major, minor) = text.split_once('.')?;
             Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
         };
-        let least = number(response.min_api_version).unwrap_or_default();
-        let spoken = number(response.api_version).map(|most| most.min(MAX_API_VERSION).max(least));
+        let oldest = number(response.min_api_version).unwrap_or_default();
+        let api_version =
+            number(response.api_version).map(|newest| newest.min(MAX_API_VERSION).max(oldest));
         Self {
             kind: if is_podman {
                 EngineKind::Podman
@@ -76,7 +77,7 @@ impl EngineVersion {
             version: response
                 .version
                 .filter(|version| version.len() <= MAX_TEXT_LEN),
-            api_version: spoken.map(|(major, minor)| format!("{major}.{minor}")),
+            api_version: api_version.map(|(major, minor)| format!("{major}.{minor}")),
         }
     }
 }
@@ -134,15 +135,15 @@ impl ListedContainer {
     fn from_summary(summary: ContainerSummary, filter: &LabelFilter) -> Option<Self> {
         let names = summary.names.unwrap_or_default();
         // `/other/alias` is the alias that another, linked container uses for it.
-        let is_own = |name: &&String| !name.trim_start_matches('/').contains('/');
-        let name = names.iter().find(is_own).cloned();
+        let is_unlinked = |name: &&String| !name.trim_start_matches('/').contains('/');
+        let name = names.iter().find(is_unlinked).cloned();
         Some(Self {
             id: summary.id.filter(|id| is_container_id(id))?,
             name: container_name(name),
             image: filter.image(summary.image),
             image_id: empty_if_too_long(summary.image_id),
             labels: filter.labels(summary.labels),
-            state: summary.state.and_then(|word| parse_state(&word)),
+            state: summary.state.and_then(|state| parse_state(&state)),
             created: summary.created.and_then(from_unix_seconds),
         })
     }
@@ -243,7 +244,7 @@ impl InspectedContainer {
         let parent = empty_if_too_long(host_config.cgroup_parent);
         let policy = host_config.restart_policy.and_then(|policy| policy.name);
         let pid = process.pid.and_then(|pid| u32::try_from(pid).ok());
-        let at = |text: Option<String>| rfc3339::parse(&text?);
+        let timestamp = |text: Option<String>| rfc3339::parse(&text?);
         Some(Self {
             has_restart_policy: matches!(
                 policy.as_deref(),
@@ -262,9 +263,9 @@ impl InspectedContainer {
                 exit_code,
                 oom_events: 0,
                 health: health.filter(|_| state.is_alive()),
-                created: at(response.created),
-                started: at(process.started_at),
-                finished: at(process.finished_at),
+                created: timestamp(response.created),
+                started: timestamp(process.started_at),
+                finished: timestamp(process.finished_at),
                 memory_limit: host_config
                     .memory
                     .and_then(|limit| u64::try_from(limit).ok())
@@ -328,7 +329,7 @@ impl EngineEvent {
             return Self::Other;
         };
         let attributes = actor.attributes.unwrap_or_default();
-        let what = match action.as_str() {
+        let event = match action.as_str() {
             "create" => ContainerEvent::Created,
             "start" => ContainerEvent::Started,
             "die" | "died" => ContainerEvent::Died {
@@ -357,16 +358,12 @@ impl EngineEvent {
                 None => return Self::Other,
             },
         };
-        let at = response
+        let time = response
             .time_nano
             .and_then(|nanos| u64::try_from(nanos).ok());
-        let at = at.filter(|nanos| *nanos > 0).map(Duration::from_nanos);
-        let at = at.or_else(|| response.time.and_then(from_unix_seconds));
-        Self::Container {
-            id,
-            event: what,
-            time: at,
-        }
+        let time = time.filter(|nanos| *nanos > 0).map(Duration::from_nanos);
+        let time = time.or_else(|| response.time.and_then(from_unix_seconds));
+        Self::Container { id, event, time }
     }
 }
 
@@ -380,29 +377,29 @@ struct ImageSummary {
     created: Option<i64>,
 }
 
-/// Parses a list of images; at most `most` are returned.
+/// Parses a list of images; at most `max_images` are returned.
 pub(super) fn parse_images(
     response: &[u8],
-    most: usize,
+    max_images: usize,
     filter: &LabelFilter,
 ) -> serde_json::Result<Vec<Image>> {
-    let images = parse_items(response)?.filter_map(|listed| image_from_summary(listed, filter));
-    Ok(images.take(most).collect())
+    let images = parse_items(response)?.filter_map(|summary| image_from_summary(summary, filter));
+    Ok(images.take(max_images).collect())
 }
 
-fn image_from_summary(listed: ImageSummary, filter: &LabelFilter) -> Option<Image> {
-    let mut tags = listed.repo_tags.unwrap_or_default();
+fn image_from_summary(summary: ImageSummary, filter: &LabelFilter) -> Option<Image> {
+    let mut tags = summary.repo_tags.unwrap_or_default();
     // Docker before 25 lists an untagged image under this tag.
     tags.retain(|tag| tag != "<none>:<none>" && tag.len() <= MAX_TEXT_LEN);
     let has_name = !tags.is_empty();
     tags.retain(|tag| filter.images.matches(tag));
     tags.truncate(MAX_TAGS);
     Some(Image {
-        id: Some(empty_if_too_long(listed.id)).filter(|id| !id.is_empty())?,
+        id: Some(empty_if_too_long(summary.id)).filter(|id| !id.is_empty())?,
         has_hidden_tags: has_name && tags.is_empty(),
         tags,
-        size: listed.size.and_then(|size| u64::try_from(size).ok()),
-        created: listed.created.and_then(from_unix_seconds),
+        size: summary.size.and_then(|size| u64::try_from(size).ok()),
+        created: summary.created.and_then(from_unix_seconds),
     })
 }
 
@@ -439,7 +436,7 @@ fn from_unix_seconds(seconds: i64) -> Option<Duration> {
 fn container_name(name: Option<String>) -> String {
     let name = empty_if_too_long(name);
     match name.strip_prefix('/') {
-        Some(own) => own.to_owned(),
+        Some(stripped) => stripped.to_owned(),
         None => name,
     }
 }
@@ -466,14 +463,14 @@ mod tests {
     }
 
     fn listed(list: &Value) -> Vec<ListedContainer> {
-        let kept = filter(&["com.docker.compose.project"]);
-        ListedContainer::parse_list(list.to_string().as_bytes(), &kept)
+        let filter = filter(&["com.docker.compose.project"]);
+        ListedContainer::parse_list(list.to_string().as_bytes(), &filter)
             .unwrap_or_else(|e| panic!("{e}"))
     }
 
     fn inspected(response: &Value) -> Option<InspectedContainer> {
-        let kept = filter(&["com.docker.compose.project"]);
-        let inspected = InspectedContainer::parse(response.to_string().as_bytes(), &kept);
+        let filter = filter(&["com.docker.compose.project"]);
+        let inspected = InspectedContainer::parse(response.to_string().as_bytes(), &filter);
         inspected.unwrap_or_else(|e| panic!("{e}"))
     }
 
@@ -500,20 +497,16 @@ mod tests {
             "Actor": {"ID": ID, "Attributes": attributes}, "time": 7, "timeNano": 7_000_000_001_i64,
         }));
         match event {
-            EngineEvent::Container {
-                id,
-                event: what,
-                time: at,
-            } => {
-                assert_eq!((id.as_str(), at), (ID, Some(Duration::new(7, 1))));
-                Some(what)
+            EngineEvent::Container { id, event, time } => {
+                assert_eq!((id.as_str(), time), (ID, Some(Duration::new(7, 1))));
+                Some(event)
             }
             _ => None,
         }
     }
 
     /// Inspect response of Docker 20.10 for a running container, without unused fields.
-    fn described() -> Value {
+    fn inspect_response() -> Value {
         json!({
             "Id": ID, "Created": "2026-11-21T07:49:23.156801646Z", "Name": "/web",
             "State": {
@@ -553,25 +546,25 @@ mod tests {
             (podman.kind, podman.api_version.as_deref()),
             (EngineKind::Podman, Some("1.41"))
         );
-        for (most, least, spoken) in [
+        for (newest, oldest, used) in [
             (json!("1.99"), json!("1.40"), Some("1.53")),
             (json!("2.1"), json!("2.0"), Some("2.0")),
             (json!("1.9"), json!(null), Some("1.9")),
             (json!("latest"), json!("1.24"), None),
             (json!(null), json!("1.24"), None),
         ] {
-            let answer = json!({"ApiVersion": most, "MinAPIVersion": least});
+            let response = json!({"ApiVersion": newest, "MinAPIVersion": oldest});
             assert_eq!(
-                version(answer).api_version.as_deref(),
-                spoken,
-                "{most} {least}"
+                version(response).api_version.as_deref(),
+                used,
+                "{newest} {oldest}"
             );
         }
     }
 
     #[test]
     fn only_known_cgroup_drivers_are_returned() {
-        for (answer, driver) in [
+        for (response, driver) in [
             (
                 json!({"CgroupDriver": "systemd", "CgroupVersion": "2"}),
                 Some("systemd"),
@@ -583,10 +576,10 @@ mod tests {
             (json!({"CgroupDriver": "none"}), None),
             (json!({}), None),
         ] {
-            let read = parse_cgroup_driver(answer.to_string().as_bytes())
+            let parsed = parse_cgroup_driver(response.to_string().as_bytes())
                 .ok()
                 .flatten();
-            assert_eq!(read.as_deref(), driver, "{answer}");
+            assert_eq!(parsed.as_deref(), driver, "{response}");
         }
         assert!(parse_cgroup_driver(b"[]").is_err());
     }
@@ -614,7 +607,7 @@ mod tests {
             state: Some(ContainerState::Running),
             created: Some(Duration::from_secs(1_795_247_363)),
         };
-        let bare = ListedContainer {
+        let minimal = ListedContainer {
             id: "b".repeat(64),
             name: String::new(),
             image: String::new(),
@@ -623,7 +616,7 @@ mod tests {
             state: Some(ContainerState::Exited),
             created: None,
         };
-        assert_eq!(listed(&list), [web, bare]);
+        assert_eq!(listed(&list), [web, minimal]);
         assert_eq!(listed(&Value::Null), []);
     }
 
@@ -633,7 +626,10 @@ mod tests {
             {"Id": ID, "Names": "web"}, 7, null, {}, {"Id": "short"}, {"Id": 5},
             {"Id": ID, "State": "hibernating"},
         ]);
-        let states: Vec<_> = listed(&list).into_iter().map(|it| it.state).collect();
+        let states: Vec<_> = listed(&list)
+            .into_iter()
+            .map(|container| container.state)
+            .collect();
         assert_eq!(states, [None]);
         for text in ["", "{}", "[{]", "7", "[{}"] {
             assert!(
@@ -645,11 +641,11 @@ mod tests {
 
     #[test]
     fn parses_inspect_response_of_docker() {
-        let Some(inspected) = inspected(&described()) else {
-            panic!("not read");
+        let Some(inspected) = inspected(&inspect_response()) else {
+            panic!("not parsed");
         };
         assert!(!inspected.has_restart_policy);
-        let at = |nanoseconds| Some(Duration::new(1_795_247_363, nanoseconds));
+        let second = |nanoseconds| Some(Duration::new(1_795_247_363, nanoseconds));
         let expected = Container {
             id: ID.to_owned(),
             name: "web".to_owned(),
@@ -663,8 +659,8 @@ mod tests {
             exit_code: None,
             oom_events: 0,
             health: None,
-            created: at(156_801_646),
-            started: at(500_000_000),
+            created: second(156_801_646),
+            started: second(500_000_000),
             finished: None,
             memory_limit: Some(67_108_864),
         };
@@ -673,78 +669,89 @@ mod tests {
 
     #[test]
     fn inspect_fields_depend_on_state() {
-        let of = |status: &str, exit_code: i64, health: &str| {
-            let mut described = described();
-            described["State"]["Status"] = status.into();
-            described["State"]["ExitCode"] = exit_code.into();
-            described["State"]["Health"] = json!({"Status": health, "Log": null});
-            let it = inspected(&described)?.container;
-            Some((it.state, it.pid.is_some(), it.exit_code, it.health))
+        let fields = |status: &str, exit_code: i64, health: &str| {
+            let mut inspect_response = inspect_response();
+            inspect_response["State"]["Status"] = status.into();
+            inspect_response["State"]["ExitCode"] = exit_code.into();
+            inspect_response["State"]["Health"] = json!({"Status": health, "Log": null});
+            let container = inspected(&inspect_response)?.container;
+            Some((
+                container.state,
+                container.pid.is_some(),
+                container.exit_code,
+                container.health,
+            ))
         };
         let (running, exited) = (ContainerState::Running, ContainerState::Exited);
         // Podman returns an empty status for a container without a health check.
-        assert_eq!(of("running", 5, ""), Some((running, true, None, None)));
-        assert_eq!(of("running", 0, "none"), Some((running, true, None, None)));
-        let well = Some(Health::Healthy);
+        assert_eq!(fields("running", 5, ""), Some((running, true, None, None)));
         assert_eq!(
-            of("running", 0, "healthy"),
-            Some((running, true, None, well))
+            fields("running", 0, "none"),
+            Some((running, true, None, None))
+        );
+        let healthy = Some(Health::Healthy);
+        assert_eq!(
+            fields("running", 0, "healthy"),
+            Some((running, true, None, healthy))
         );
         assert_eq!(
-            of("paused", 0, "healthy"),
-            Some((ContainerState::Paused, true, None, well))
+            fields("paused", 0, "healthy"),
+            Some((ContainerState::Paused, true, None, healthy))
         );
         assert_eq!(
-            of("stopping", 0, "healthy"),
-            Some((running, true, None, well))
+            fields("stopping", 0, "healthy"),
+            Some((running, true, None, healthy))
         );
         // A state that is not known yet.
         assert_eq!(
-            of("running", 0, "stopped"),
+            fields("running", 0, "stopped"),
             Some((running, true, None, None))
         );
         // Of an exited container, Docker still returns the last health.
         assert_eq!(
-            of("exited", 0, "unhealthy"),
+            fields("exited", 0, "unhealthy"),
             Some((exited, false, Some(0), None))
         );
-        assert_eq!(of("stopped", 3, ""), Some((exited, false, Some(3), None)));
         assert_eq!(
-            of("created", 0, ""),
+            fields("stopped", 3, ""),
+            Some((exited, false, Some(3), None))
+        );
+        assert_eq!(
+            fields("created", 0, ""),
             Some((ContainerState::Created, false, None, None))
         );
         assert_eq!(
-            of("created", 127, ""),
+            fields("created", 127, ""),
             Some((ContainerState::Created, false, Some(127), None))
         );
-        assert_eq!(of("", 0, ""), None);
-        assert_eq!(of("hibernating", 0, ""), None);
+        assert_eq!(fields("", 0, ""), None);
+        assert_eq!(fields("hibernating", 0, ""), None);
     }
 
     #[test]
     fn impossible_numbers_are_dropped() {
-        let mut described = described();
-        described["State"]["Pid"] = (-1).into();
-        described["RestartCount"] = (-1).into();
-        described["HostConfig"]["Memory"] = (-1).into();
-        described["HostConfig"]["CgroupParent"] = "x".repeat(MAX_TEXT_LEN + 1).into();
-        described["Name"] = "x".repeat(MAX_TEXT_LEN + 1).into();
-        let it = inspected(&described).map(|it| it.container);
-        let it = it.map(|it| {
+        let mut inspect_response = inspect_response();
+        inspect_response["State"]["Pid"] = (-1).into();
+        inspect_response["RestartCount"] = (-1).into();
+        inspect_response["HostConfig"]["Memory"] = (-1).into();
+        inspect_response["HostConfig"]["CgroupParent"] = "x".repeat(MAX_TEXT_LEN + 1).into();
+        inspect_response["Name"] = "x".repeat(MAX_TEXT_LEN + 1).into();
+        let container = inspected(&inspect_response).map(|container| container.container);
+        let container = container.map(|container| {
             (
-                it.pid,
-                it.restart_count,
-                it.memory_limit,
-                it.cgroup_parent,
-                it.name,
+                container.pid,
+                container.restart_count,
+                container.memory_limit,
+                container.cgroup_parent,
+                container.name,
             )
         });
-        assert_eq!(it, Some((None, None, None, None, String::new())));
+        assert_eq!(container, Some((None, None, None, None, String::new())));
     }
 
     #[test]
     fn restart_policy_predicts_restart() {
-        for (policy, is_restarted) in [
+        for (policy, expected) in [
             (json!({"Name": "always"}), true),
             (json!({"Name": "unless-stopped"}), true),
             (json!({"Name": "on-failure", "MaximumRetryCount": 3}), true),
@@ -753,10 +760,10 @@ mod tests {
             (json!({"Name": "sometimes"}), false),
             (Value::Null, false),
         ] {
-            let mut described = described();
-            described["HostConfig"]["RestartPolicy"] = policy.clone();
-            let is = inspected(&described).map(|it| it.has_restart_policy);
-            assert_eq!(is, Some(is_restarted), "{policy}");
+            let mut inspect_response = inspect_response();
+            inspect_response["HostConfig"]["RestartPolicy"] = policy.clone();
+            let actual = inspected(&inspect_response).map(|inspected| inspected.has_restart_policy);
+            assert_eq!(actual, Some(expected), "{policy}");
         }
     }
 
@@ -769,15 +776,18 @@ mod tests {
             ("long", &"x".repeat(MAX_TEXT_LEN + 1)),
         ];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let kept = filter(&["ab", "a", "long", "absent"]).labels(Some(labels.into()));
+        let selected = filter(&["ab", "a", "long", "absent"]).labels(Some(labels.into()));
         let expected = [("a", "1"), ("ab", "2")];
-        assert_eq!(kept, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
+        assert_eq!(
+            selected,
+            expected.map(|(n, v)| (n.to_owned(), v.to_owned()))
+        );
     }
 
     #[test]
     fn parses_events_of_docker_and_podman() {
         let none = || json!({});
-        for (action, attributes, what) in [
+        for (action, attributes, expected) in [
             ("create", none(), ContainerEvent::Created),
             ("start", none(), ContainerEvent::Started),
             (
@@ -829,7 +839,11 @@ mod tests {
                 ContainerEvent::HealthChecked(Some(Health::Starting)),
             ),
         ] {
-            assert_eq!(container_event(action, &attributes), Some(what), "{action}");
+            assert_eq!(
+                container_event(action, &attributes),
+                Some(expected),
+                "{action}"
+            );
         }
         for action in [
             "exec_start: /bin/sh -c true",
@@ -844,7 +858,7 @@ mod tests {
 
     #[test]
     fn other_events_are_of_images_or_ignored() {
-        for (answer, expected) in [
+        for (message, expected) in [
             (
                 json!({"Type": "image", "Action": "tag"}),
                 EngineEvent::Image,
@@ -875,52 +889,66 @@ mod tests {
             ),
             (json!({}), EngineEvent::Other),
         ] {
-            assert_eq!(event(answer.clone()), expected, "{answer}");
+            assert_eq!(event(message.clone()), expected, "{message}");
         }
     }
 
     #[test]
     fn most_precise_event_time_is_used() {
-        let at = |time: &Value| {
-            let mut answer = json!({"Type": "container", "Action": "start", "Actor": {"ID": ID}});
+        let event_time = |time: &Value| {
+            let mut message = json!({"Type": "container", "Action": "start", "Actor": {"ID": ID}});
             for (name, value) in time.as_object().into_iter().flatten() {
-                answer[name] = value.clone();
+                message[name] = value.clone();
             }
-            match event(answer) {
-                EngineEvent::Container { time: at, .. } => at,
+            match event(message) {
+                EngineEvent::Container {
+                    time: event_time, ..
+                } => event_time,
                 _ => None,
             }
         };
         let seconds = Duration::from_secs;
-        assert_eq!(at(&json!({"time": 7})), Some(seconds(7)));
-        assert_eq!(at(&json!({"time": 7, "timeNano": 0})), Some(seconds(7)));
-        assert_eq!(at(&json!({"time": 7, "timeNano": -1})), Some(seconds(7)));
+        assert_eq!(event_time(&json!({"time": 7})), Some(seconds(7)));
         assert_eq!(
-            at(&json!({"timeNano": 8_000_000_000_i64})),
+            event_time(&json!({"time": 7, "timeNano": 0})),
+            Some(seconds(7))
+        );
+        assert_eq!(
+            event_time(&json!({"time": 7, "timeNano": -1})),
+            Some(seconds(7))
+        );
+        assert_eq!(
+            event_time(&json!({"timeNano": 8_000_000_000_i64})),
             Some(seconds(8))
         );
-        assert_eq!(at(&json!({"time": -7})), None);
+        assert_eq!(event_time(&json!({"time": -7})), None);
     }
 
     #[test]
     fn untagged_image_has_no_tags() {
-        let of = |tags: Value, size: i64| {
-            let answer = json!([{
+        let tags_and_size = |tags: Value, size: i64| {
+            let response = json!([{
                 "Id": "sha256:11", "ParentId": "", "RepoTags": tags, "RepoDigests": null,
                 "Created": 1_795_247_362, "Size": size, "SharedSize": -1, "Labels": null,
                 "Containers": -1,
             }]);
-            listed_images(&answer)
+            listed_images(&response)
                 .pop()
                 .map(|image| (image.tags, image.size))
         };
-        let named = vec!["bb:1".to_owned(), "bb:2".to_owned()];
-        assert_eq!(of(json!(["bb:1", "bb:2"]), 5), Some((named, Some(5))));
-        assert_eq!(of(json!(["<none>:<none>"]), 5), Some((vec![], Some(5))));
-        assert_eq!(of(Value::Null, -1), Some((vec![], None)));
+        let expected = vec!["bb:1".to_owned(), "bb:2".to_owned()];
+        assert_eq!(
+            tags_and_size(json!(["bb:1", "bb:2"]), 5),
+            Some((expected, Some(5)))
+        );
+        assert_eq!(
+            tags_and_size(json!(["<none>:<none>"]), 5),
+            Some((vec![], Some(5)))
+        );
+        assert_eq!(tags_and_size(Value::Null, -1), Some((vec![], None)));
         let many: Vec<String> = (0..1000).map(|n| format!("bb:{n}")).collect();
         assert_eq!(
-            of(json!(many), 5).map(|(tags, _)| tags.len()),
+            tags_and_size(json!(many), 5).map(|(tags, _)| tags.len()),
             Some(MAX_TAGS)
         );
     }
@@ -928,21 +956,21 @@ mod tests {
     #[test]
     fn excluded_image_names_are_hidden() {
         let list = json!([{"Id": ID, "Image": "registry.example/bb:1", "State": "running"}]);
-        let image = listed(&list).pop().map(|it| it.image);
+        let image = listed(&list).pop().map(|container| container.image);
         assert_eq!(image.as_deref(), Some(""));
-        let mut described = described();
-        described["Config"]["Image"] = json!("registry.example/bb:1");
-        let image = inspected(&described).map(|it| it.container.image);
+        let mut inspect_response = inspect_response();
+        inspect_response["Config"]["Image"] = json!("registry.example/bb:1");
+        let image = inspected(&inspect_response).map(|container| container.container.image);
         assert_eq!(image.as_deref(), Some(""));
-        let of = |tags: Value| {
-            let answer = json!([{"Id": "sha256:11", "RepoTags": tags}]);
-            let image = listed_images(&answer).pop();
+        let tags_of = |tags: Value| {
+            let response = json!([{"Id": "sha256:11", "RepoTags": tags}]);
+            let image = listed_images(&response).pop();
             image.map(|image| (image.tags, image.has_hidden_tags))
         };
         let bb = vec!["bb:1".to_owned()];
-        assert_eq!(of(json!(["secret:1", "bb:1"])), Some((bb, false)));
-        assert_eq!(of(json!(["secret:1"])), Some((vec![], true)));
-        assert_eq!(of(json!([])), Some((vec![], false)));
+        assert_eq!(tags_of(json!(["secret:1", "bb:1"])), Some((bb, false)));
+        assert_eq!(tags_of(json!(["secret:1"])), Some((vec![], true)));
+        assert_eq!(tags_of(json!([])), Some((vec![], false)));
     }
 
     #[test]

@@ -59,13 +59,13 @@ impl ContainerCache {
             .retain(|id, _| ids.contains(id.as_str()));
         drop(ids);
         self.dropped = 0;
-        let mut to_ask = Vec::new();
+        let mut to_inspect = Vec::new();
         for listed in list {
             let id = listed.id.clone();
             match engine.containers.get(&id) {
-                Some(known) => {
-                    let is_same = known.name == listed.name
-                        && listed.state.is_none_or(|state| state == known.state);
+                Some(cached) => {
+                    let is_same = cached.name == listed.name
+                        && listed.state.is_none_or(|state| state == cached.state);
                     if is_same && self.restart_policies.contains_key(&id) {
                         continue;
                     }
@@ -80,33 +80,33 @@ impl ContainerCache {
                     }
                 }
             }
-            to_ask.push(id);
+            to_inspect.push(id);
         }
-        to_ask
+        to_inspect
     }
 
     /// Applies an inspect response.
     pub(super) fn apply_inspect(&mut self, engine: &mut Engine, inspected: InspectedContainer) {
         let InspectedContainer {
             mut container,
-            has_restart_policy: is_restarted,
+            has_restart_policy,
         } = inspected;
-        let known = engine.containers.get(&container.id);
-        if known.is_none() && engine.containers.len() >= MAX_CONTAINERS {
+        let cached = engine.containers.get(&container.id);
+        if cached.is_none() && engine.containers.len() >= MAX_CONTAINERS {
             return;
         }
-        let early = self.pending_oom_events.remove(&container.id).unwrap_or(0);
-        container.oom_events = known
-            .map_or(0, |known| known.oom_events)
-            .saturating_add(early);
+        let pending = self.pending_oom_events.remove(&container.id).unwrap_or(0);
+        container.oom_events = cached
+            .map_or(0, |cached| cached.oom_events)
+            .saturating_add(pending);
         // After several runs, Docker 20.10 may report a last exit earlier than the last start.
         if !container.state.is_alive() && container.finished < container.started {
-            let told = known.and_then(|known| known.finished);
-            container.finished = container.finished.max(told);
+            let finished = cached.and_then(|cached| cached.finished);
+            container.finished = container.finished.max(finished);
         }
         self.restart_policies
-            .insert(container.id.clone(), is_restarted);
-        if known.is_none_or(|known| **known != container) {
+            .insert(container.id.clone(), has_restart_policy);
+        if cached.is_none_or(|cached| **cached != container) {
             let id = container.id.clone();
             engine.containers.insert(id, Arc::new(container));
         }
@@ -121,22 +121,18 @@ impl ContainerCache {
 
     /// Applies an event.
     pub(super) fn apply_event(&mut self, engine: &mut Engine, event: EngineEvent) -> NextAction {
-        let (id, what, at) = match event {
-            EngineEvent::Container {
-                id,
-                event: what,
-                time: at,
-            } => (id, what, at),
+        let (id, event, time) = match event {
+            EngineEvent::Container { id, event, time } => (id, event, time),
             EngineEvent::Image => return NextAction::ListImages,
             EngineEvent::Reloaded => return NextAction::Resync,
             EngineEvent::Other => return NextAction::Nothing,
         };
-        if what == ContainerEvent::Removed {
+        if event == ContainerEvent::Removed {
             self.remove(engine, &id);
             return NextAction::CancelInspect(id);
         }
-        let Some(known) = engine.containers.get_mut(&id) else {
-            if what == ContainerEvent::OutOfMemory
+        let Some(cached) = engine.containers.get_mut(&id) else {
+            if event == ContainerEvent::OutOfMemory
                 && self.pending_oom_events.len() < MAX_PENDING_OOM
             {
                 let events = self.pending_oom_events.entry(id.clone()).or_default();
@@ -147,11 +143,11 @@ impl ContainerCache {
                 _ => NextAction::Inspect(id),
             };
         };
-        let mut container = Container::clone(known);
-        let is_restarted = self.restart_policies.get(&id).copied();
-        let next = container.apply_event(what, at, is_restarted.unwrap_or(true));
-        if **known != container {
-            *known = Arc::new(container);
+        let mut container = Container::clone(cached);
+        let has_restart_policy = self.restart_policies.get(&id).copied();
+        let next = container.apply_event(event, time, has_restart_policy.unwrap_or(true));
+        if **cached != container {
+            *cached = Arc::new(container);
         }
         match next {
             InspectDecision::Skip => NextAction::Nothing,
@@ -173,7 +169,7 @@ impl Container {
     fn apply_event(
         &mut self,
         event: ContainerEvent,
-        at: Option<Duration>,
+        time: Option<Duration>,
         has_restart_policy: bool,
     ) -> InspectDecision {
         match event {
@@ -185,7 +181,7 @@ impl Container {
                 self.exit_code = None;
                 // Unknown until the container is inspected.
                 self.pid = None;
-                self.started = at.or(self.started);
+                self.started = time.or(self.started);
                 InspectDecision::Immediate
             }
             ContainerEvent::Died { exit_code } => {
@@ -193,7 +189,7 @@ impl Container {
                 self.pid = None;
                 self.health = None;
                 self.exit_code = exit_code;
-                self.finished = at.or(self.finished);
+                self.finished = time.or(self.finished);
                 if has_restart_policy || exit_code.is_none() {
                     InspectDecision::Immediate
                 } else {
@@ -267,16 +263,16 @@ mod tests {
     impl CacheFixture {
         /// Creates a fixture with one running, inspected container.
         fn with_web() -> Self {
-            let mut world = Self {
+            let mut fixture = Self {
                 engine: Engine::new(PathBuf::from("/run/x.sock")),
                 cache: ContainerCache::default(),
             };
             assert_eq!(
-                world.apply_list(&[("web", ContainerState::Running)]),
+                fixture.apply_list(&[("web", ContainerState::Running)]),
                 ["web"]
             );
-            world.inspect("web", ContainerState::Running, false);
-            world
+            fixture.inspect("web", ContainerState::Running, false);
+            fixture
         }
 
         fn apply_list(&mut self, list: &[(&str, ContainerState)]) -> Vec<String> {
@@ -327,13 +323,9 @@ mod tests {
         }
 
         fn apply_event(&mut self, id: &str, event: ContainerEvent) -> NextAction {
-            let at = Some(Duration::from_secs(20));
+            let time = Some(Duration::from_secs(20));
             let id = id.to_owned();
-            let event = EngineEvent::Container {
-                id,
-                event,
-                time: at,
-            };
+            let event = EngineEvent::Container { id, event, time };
             self.cache.apply_event(&mut self.engine, event)
         }
 
@@ -352,38 +344,38 @@ mod tests {
 
     #[test]
     fn list_requests_inspects_of_new_and_changed_only() {
-        let mut world = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_web();
         let running = ContainerState::Running;
-        assert!(world.apply_list(&[("web", running)]).is_empty());
+        assert!(fixture.apply_list(&[("web", running)]).is_empty());
         let both = [("web", running), ("db", running)];
-        assert_eq!(world.apply_list(&both), ["db"]);
+        assert_eq!(fixture.apply_list(&both), ["db"]);
         // Listed before, but not inspected yet.
-        assert_eq!(world.apply_list(&both), ["db"]);
+        assert_eq!(fixture.apply_list(&both), ["db"]);
         let paused = [("web", ContainerState::Paused), ("db", running)];
-        assert_eq!(world.apply_list(&paused), ["web", "db"]);
+        assert_eq!(fixture.apply_list(&paused), ["web", "db"]);
     }
 
     #[test]
     fn containers_missing_from_list_are_removed() {
-        let mut world = CacheFixture::with_web();
-        world.apply_list(&[("db", ContainerState::Running)]);
-        assert_eq!(world.ids(), ["db"]);
+        let mut fixture = CacheFixture::with_web();
+        fixture.apply_list(&[("db", ContainerState::Running)]);
+        assert_eq!(fixture.ids(), ["db"]);
         // Nothing of it is left: if it is listed again, it is new.
         let web = [("web", ContainerState::Running)];
-        assert_eq!(world.apply_list(&web), ["web"]);
+        assert_eq!(fixture.apply_list(&web), ["web"]);
     }
 
     #[test]
     fn listed_container_is_exposed_until_inspect_contradicts() {
-        let mut world = CacheFixture::with_web();
-        world.apply_list(&[("web", ContainerState::Exited)]);
+        let mut fixture = CacheFixture::with_web();
+        fixture.apply_list(&[("web", ContainerState::Exited)]);
         // Of an inspected container, the list does not overwrite the inspect response.
         assert_eq!(
-            (world.web().state, world.web().pid),
+            (fixture.web().state, fixture.web().pid),
             (ContainerState::Running, Some(7))
         );
-        world.apply_list(&[("db", ContainerState::Paused)]);
-        let db = &world.engine.containers["db"];
+        fixture.apply_list(&[("db", ContainerState::Paused)]);
+        let db = &fixture.engine.containers["db"];
         assert_eq!(
             (db.state, db.pid, db.restart_count),
             (ContainerState::Paused, None, None)
@@ -392,47 +384,47 @@ mod tests {
 
     #[test]
     fn containers_beyond_limit_are_dropped_and_counted() {
-        let mut world = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_web();
         let ids: Vec<String> = (0..MAX_CONTAINERS + 5).map(|n| n.to_string()).collect();
         let list: Vec<_> = ids
             .iter()
             .map(|id| (id.as_str(), ContainerState::Exited))
             .collect();
-        assert_eq!(world.apply_list(&list).len(), MAX_CONTAINERS);
-        assert_eq!(world.engine.containers.len(), MAX_CONTAINERS);
-        assert_eq!(world.cache.dropped, 5);
+        assert_eq!(fixture.apply_list(&list).len(), MAX_CONTAINERS);
+        assert_eq!(fixture.engine.containers.len(), MAX_CONTAINERS);
+        assert_eq!(fixture.cache.dropped, 5);
         assert_eq!(
-            world.apply_event("new", ContainerEvent::Created),
+            fixture.apply_event("new", ContainerEvent::Created),
             NextAction::Nothing
         );
-        world.inspect("new", ContainerState::Running, false);
-        assert!(!world.engine.containers.contains_key("new"));
-        world.apply_list(&[("web", ContainerState::Running)]);
-        assert_eq!(world.cache.dropped, 0);
+        fixture.inspect("new", ContainerState::Running, false);
+        assert!(!fixture.engine.containers.contains_key("new"));
+        fixture.apply_list(&[("web", ContainerState::Running)]);
+        assert_eq!(fixture.cache.dropped, 0);
     }
 
     #[test]
     fn event_of_unknown_container_requests_inspect() {
-        let mut world = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_web();
         assert_eq!(
-            world.apply_event("db", ContainerEvent::Started),
+            fixture.apply_event("db", ContainerEvent::Started),
             inspect_action("db")
         );
-        assert_eq!(world.ids(), ["web"]);
+        assert_eq!(fixture.ids(), ["web"]);
         // A container that is removed before its inspect is not inspected.
         let gone = NextAction::CancelInspect("db".to_owned());
-        assert_eq!(world.apply_event("db", ContainerEvent::Removed), gone);
+        assert_eq!(fixture.apply_event("db", ContainerEvent::Removed), gone);
     }
 
     #[test]
     fn start_applies_at_once_and_pid_after_inspect() {
-        let mut world = CacheFixture::with_web();
-        world.inspect("web", ContainerState::Exited, false);
+        let mut fixture = CacheFixture::with_web();
+        fixture.inspect("web", ContainerState::Exited, false);
         assert_eq!(
-            world.apply_event("web", ContainerEvent::Started),
+            fixture.apply_event("web", ContainerEvent::Started),
             inspect_action("web")
         );
-        let web = world.web();
+        let web = fixture.web();
         assert_eq!(
             (web.state, web.exit_code, web.pid),
             (ContainerState::Running, None, None)
@@ -443,134 +435,143 @@ mod tests {
     #[test]
     fn exit_needs_inspect_only_with_restart_policy() {
         let died = |exit_code| ContainerEvent::Died { exit_code };
-        let mut world = CacheFixture::with_web();
-        assert_eq!(world.apply_event("web", died(Some(3))), NextAction::Nothing);
-        let web = world.web();
+        let mut fixture = CacheFixture::with_web();
+        assert_eq!(
+            fixture.apply_event("web", died(Some(3))),
+            NextAction::Nothing
+        );
+        let web = fixture.web();
         assert_eq!(
             (web.state, web.exit_code, web.pid),
             (ContainerState::Exited, Some(3), None)
         );
         assert_eq!(web.finished, Some(Duration::from_secs(20)));
-        assert_eq!(world.apply_event("web", died(None)), inspect_action("web"));
-        world.inspect("web", ContainerState::Running, true);
         assert_eq!(
-            world.apply_event("web", died(Some(3))),
+            fixture.apply_event("web", died(None)),
+            inspect_action("web")
+        );
+        fixture.inspect("web", ContainerState::Running, true);
+        assert_eq!(
+            fixture.apply_event("web", died(Some(3))),
             inspect_action("web")
         );
         // With an unknown restart policy.
-        world.apply_list(&[
+        fixture.apply_list(&[
             ("web", ContainerState::Running),
             ("db", ContainerState::Running),
         ]);
-        assert_eq!(world.apply_event("db", died(Some(3))), inspect_action("db"));
+        assert_eq!(
+            fixture.apply_event("db", died(Some(3))),
+            inspect_action("db")
+        );
     }
 
     #[test]
     fn health_applies_only_to_running_containers() {
-        let mut world = CacheFixture::with_web();
-        let well = || ContainerEvent::HealthChecked(Some(Health::Healthy));
-        assert_eq!(world.apply_event("web", well()), NextAction::Nothing);
-        assert_eq!(world.web().health, Some(Health::Healthy));
-        let seldom = NextAction::InspectThrottled("web".to_owned());
+        let mut fixture = CacheFixture::with_web();
+        let healthy = || ContainerEvent::HealthChecked(Some(Health::Healthy));
+        assert_eq!(fixture.apply_event("web", healthy()), NextAction::Nothing);
+        assert_eq!(fixture.web().health, Some(Health::Healthy));
+        let throttled = NextAction::InspectThrottled("web".to_owned());
         assert_eq!(
-            world.apply_event("web", ContainerEvent::HealthChecked(None)),
-            seldom
+            fixture.apply_event("web", ContainerEvent::HealthChecked(None)),
+            throttled
         );
-        assert_eq!(world.web().health, Some(Health::Healthy));
-        world.apply_event("web", ContainerEvent::Died { exit_code: Some(0) });
-        assert_eq!(world.web().health, None);
-        world.apply_event("web", well());
-        assert_eq!(world.web().health, None);
+        assert_eq!(fixture.web().health, Some(Health::Healthy));
+        fixture.apply_event("web", ContainerEvent::Died { exit_code: Some(0) });
+        assert_eq!(fixture.web().health, None);
+        fixture.apply_event("web", healthy());
+        assert_eq!(fixture.web().health, None);
     }
 
     #[test]
     fn inspect_keeps_the_count_of_oom_events() {
-        let mut world = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_web();
         for _ in 0..2 {
             assert_eq!(
-                world.apply_event("web", ContainerEvent::OutOfMemory),
+                fixture.apply_event("web", ContainerEvent::OutOfMemory),
                 NextAction::Nothing
             );
         }
-        world.inspect("web", ContainerState::Exited, false);
-        assert_eq!(world.web().oom_events, 2);
-        world.apply_event("web", ContainerEvent::Removed);
-        world.inspect("web", ContainerState::Running, false);
-        assert_eq!(world.web().oom_events, 0);
+        fixture.inspect("web", ContainerState::Exited, false);
+        assert_eq!(fixture.web().oom_events, 2);
+        fixture.apply_event("web", ContainerEvent::Removed);
+        fixture.inspect("web", ContainerState::Running, false);
+        assert_eq!(fixture.web().oom_events, 0);
     }
 
     #[test]
     fn oom_events_before_first_inspect_are_counted() {
-        let mut world = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_web();
         assert_eq!(
-            world.apply_event("db", ContainerEvent::OutOfMemory),
+            fixture.apply_event("db", ContainerEvent::OutOfMemory),
             inspect_action("db")
         );
-        world.inspect("db", ContainerState::Exited, false);
-        world.inspect("db", ContainerState::Exited, false);
-        assert_eq!(world.engine.containers["db"].oom_events, 1);
-        world.apply_event("shop", ContainerEvent::OutOfMemory);
-        world.apply_event("shop", ContainerEvent::Removed);
-        world.inspect("shop", ContainerState::Running, false);
-        assert_eq!(world.engine.containers["shop"].oom_events, 0);
+        fixture.inspect("db", ContainerState::Exited, false);
+        fixture.inspect("db", ContainerState::Exited, false);
+        assert_eq!(fixture.engine.containers["db"].oom_events, 1);
+        fixture.apply_event("shop", ContainerEvent::OutOfMemory);
+        fixture.apply_event("shop", ContainerEvent::Removed);
+        fixture.inspect("shop", ContainerState::Running, false);
+        assert_eq!(fixture.engine.containers["shop"].oom_events, 0);
     }
 
     #[test]
     fn pause_and_rename_need_no_inspect() {
-        let mut world = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_web();
         assert_eq!(
-            world.apply_event("web", ContainerEvent::Paused),
+            fixture.apply_event("web", ContainerEvent::Paused),
             NextAction::Nothing
         );
         assert_eq!(
-            (world.web().state, world.web().pid),
+            (fixture.web().state, fixture.web().pid),
             (ContainerState::Paused, Some(7))
         );
         assert_eq!(
-            world.apply_event("web", ContainerEvent::Unpaused),
+            fixture.apply_event("web", ContainerEvent::Unpaused),
             NextAction::Nothing
         );
-        assert_eq!(world.web().state, ContainerState::Running);
+        assert_eq!(fixture.web().state, ContainerState::Running);
         let renamed = ContainerEvent::Renamed("shop".to_owned());
-        assert_eq!(world.apply_event("web", renamed), NextAction::Nothing);
-        assert_eq!(world.web().name, "shop");
+        assert_eq!(fixture.apply_event("web", renamed), NextAction::Nothing);
+        assert_eq!(fixture.web().name, "shop");
         assert_eq!(
-            world.apply_event("web", ContainerEvent::Changed),
+            fixture.apply_event("web", ContainerEvent::Changed),
             inspect_action("web")
         );
     }
 
     #[test]
     fn exit_time_before_start_is_replaced() {
-        let mut world = CacheFixture::with_web();
-        world.apply_event("web", ContainerEvent::Died { exit_code: Some(0) });
+        let mut fixture = CacheFixture::with_web();
+        fixture.apply_event("web", ContainerEvent::Died { exit_code: Some(0) });
         let mut container = CacheFixture::container("web", ContainerState::Exited);
         container.finished = Some(Duration::from_secs(5));
-        world.apply_inspect(container.clone(), false);
-        assert_eq!(world.web().finished, Some(Duration::from_secs(20)));
+        fixture.apply_inspect(container.clone(), false);
+        assert_eq!(fixture.web().finished, Some(Duration::from_secs(20)));
         // Of a running container, it is the exit of the previous run.
         container.state = ContainerState::Running;
-        world.apply_inspect(container, false);
-        assert_eq!(world.web().finished, Some(Duration::from_secs(5)));
+        fixture.apply_inspect(container, false);
+        assert_eq!(fixture.web().finished, Some(Duration::from_secs(5)));
     }
 
     #[test]
     fn unchanged_container_keeps_its_arc() {
-        let mut world = CacheFixture::with_web();
-        let before = Arc::clone(&world.engine.containers["web"]);
-        world.inspect("web", ContainerState::Running, false);
-        world.apply_event("web", ContainerEvent::Unpaused);
-        world.apply_list(&[("web", ContainerState::Running)]);
+        let mut fixture = CacheFixture::with_web();
+        let before = Arc::clone(&fixture.engine.containers["web"]);
+        fixture.inspect("web", ContainerState::Running, false);
+        fixture.apply_event("web", ContainerEvent::Unpaused);
+        fixture.apply_list(&[("web", ContainerState::Running)]);
         // Labels cached per container stay valid.
-        assert!(Arc::ptr_eq(&before, &world.engine.containers["web"]));
+        assert!(Arc::ptr_eq(&before, &fixture.engine.containers["web"]));
     }
 
     #[test]
     fn events_of_other_objects_change_no_container() {
-        let mut world = CacheFixture::with_web();
-        let mut tell = |event| world.cache.apply_event(&mut world.engine, event);
-        assert_eq!(tell(EngineEvent::Image), NextAction::ListImages);
-        assert_eq!(tell(EngineEvent::Reloaded), NextAction::Resync);
-        assert_eq!(tell(EngineEvent::Other), NextAction::Nothing);
+        let mut fixture = CacheFixture::with_web();
+        let mut apply = |event| fixture.cache.apply_event(&mut fixture.engine, event);
+        assert_eq!(apply(EngineEvent::Image), NextAction::ListImages);
+        assert_eq!(apply(EngineEvent::Reloaded), NextAction::Resync);
+        assert_eq!(apply(EngineEvent::Other), NextAction::Nothing);
     }
 }

@@ -176,30 +176,32 @@ impl EngineClient {
 
     /// Requests kind and version of the engine.
     pub(super) async fn version(&self, timeout: Duration) -> EngineResult<EngineVersion> {
-        let talk = self.new_request("version", INFO_LIMIT)?;
-        let answer = talk.with_timeout(timeout, talk.docker.version()).await?;
-        Ok(EngineVersion::from_response(answer))
+        let request = self.new_request("version", INFO_LIMIT)?;
+        let response = request
+            .with_timeout(timeout, request.docker.version())
+            .await?;
+        Ok(EngineVersion::from_response(response))
     }
 
     /// Requests the cgroup driver.
     pub(super) async fn cgroup_driver(&self, timeout: Duration) -> EngineResult<Option<String>> {
-        let talk = self.new_request("info", INFO_LIMIT)?;
-        let answer = talk.get("/info", timeout).await?;
-        talk.decode(api_types::parse_cgroup_driver(&answer))
+        let request = self.new_request("info", INFO_LIMIT)?;
+        let response = request.get("/info", timeout).await?;
+        request.decode(api_types::parse_cgroup_driver(&response))
     }
 
     /// Checks that the engine responds.
     pub(super) async fn ping(&self, timeout: Duration) -> EngineResult<()> {
-        let talk = self.new_request("ping", PING_LIMIT)?;
-        talk.with_timeout(timeout, talk.docker.ping()).await?;
+        let request = self.new_request("ping", PING_LIMIT)?;
+        request.with_timeout(timeout, request.docker.ping()).await?;
         Ok(())
     }
 
     /// Lists all containers.
     pub(super) async fn containers(&self, timeout: Duration) -> EngineResult<Vec<ListedContainer>> {
-        let talk = self.new_request("list of containers", LIST_LIMIT)?;
-        let answer = talk.get("/containers/json?all=true", timeout).await?;
-        talk.decode(ListedContainer::parse_list(&answer, &self.filter))
+        let request = self.new_request("list containers", LIST_LIMIT)?;
+        let response = request.get("/containers/json?all=true", timeout).await?;
+        request.decode(ListedContainer::parse_list(&response, &self.filter))
     }
 
     /// Inspects one container; `None` if it does not exist.
@@ -208,50 +210,56 @@ impl EngineClient {
         id: &str,
         timeout: Duration,
     ) -> EngineResult<Option<InspectedContainer>> {
-        let talk = self.new_request("container", INSPECT_LIMIT)?;
-        let asked = talk.get(&format!("/containers/{id}/json"), timeout).await;
-        let answer = match asked {
-            Err(failure) if failure.is_not_found => return Ok(None),
-            answer => answer?,
+        let request = self.new_request("inspect container", INSPECT_LIMIT)?;
+        let response = request
+            .get(&format!("/containers/{id}/json"), timeout)
+            .await;
+        let response = match response {
+            Err(error) if error.is_not_found => return Ok(None),
+            response => response?,
         };
-        let inspected = talk.decode(InspectedContainer::parse(&answer, &self.filter))?;
+        let inspected = request.decode(InspectedContainer::parse(&response, &self.filter))?;
         match inspected.filter(|inspected| inspected.container.id == id) {
             None => Err(EngineError::new(
-                "container",
-                "the answer does not describe it",
+                "inspect container",
+                "response describes another container",
             )),
             inspected => Ok(inspected),
         }
     }
 
-    /// Lists images; at most `most` are returned.
-    pub(super) async fn images(&self, most: usize, timeout: Duration) -> EngineResult<Vec<Image>> {
-        let talk = self.new_request("list of images", LIST_LIMIT)?;
-        let answer = talk.get("/images/json", timeout).await?;
-        talk.decode(api_types::parse_images(&answer, most, &self.filter))
+    /// Lists images; at most `max_images` are returned.
+    pub(super) async fn images(
+        &self,
+        max_images: usize,
+        timeout: Duration,
+    ) -> EngineResult<Vec<Image>> {
+        let request = self.new_request("list images", LIST_LIMIT)?;
+        let response = request.get("/images/json", timeout).await?;
+        request.decode(api_types::parse_images(&response, max_images, &self.filter))
     }
 
     /// Requests disk usage. This is slow.
     pub(super) async fn disk_usage(&self, timeout: Duration) -> EngineResult<EngineDiskUsage> {
-        let talk = self.new_request("sizes on disk", LIST_LIMIT)?;
-        let asked = Instant::now();
-        let answer = talk.get("/system/df?verbose=1", timeout).await?;
-        talk.decode(EngineDiskUsage::parse(&answer, asked))
+        let request = self.new_request("disk usage", LIST_LIMIT)?;
+        let requested_at = Instant::now();
+        let response = request.get("/system/df?verbose=1", timeout).await?;
+        request.decode(EngineDiskUsage::parse(&response, requested_at))
     }
 
     /// Opens the event stream. It delivers all events from then on.
     pub(super) async fn events(&self, timeout: Duration) -> EngineResult<EventStream> {
-        let talk = self.new_request("events", EVENT_LIMIT)?;
+        let request = self.new_request("events", EVENT_LIMIT)?;
         let types = vec!["container", "image", "daemon"];
         let filters = HashMap::from([("type", types), ("event", EVENTS.to_vec())]);
         let options = EventsOptionsBuilder::default().filters(&filters).build();
-        let stream = Box::pin(talk.docker.events(Some(options)));
+        let stream = Box::pin(request.docker.events(Some(options)));
         let mut events = EventStream {
             first: None,
             stream,
-            request: talk,
+            request,
         };
-        let begun = poll_fn(|cx| match events.stream.as_mut().poll_next(cx) {
+        let opened = poll_fn(|cx| match events.stream.as_mut().poll_next(cx) {
             Poll::Ready(first) => Poll::Ready(Some(first)),
             Poll::Pending
                 if events
@@ -264,15 +272,15 @@ impl EngineClient {
             }
             Poll::Pending => Poll::Pending,
         });
-        match tokio::time::timeout(timeout, begun).await {
+        match tokio::time::timeout(timeout, opened).await {
             Ok(None) => Ok(events),
             Ok(Some(Some(Ok(first)))) => {
                 events.first = Some(first);
                 Ok(events)
             }
             Ok(Some(Some(Err(error)))) => Err(events.request.engine_error(&error)),
-            Ok(Some(None)) => Err(EngineError::new("events", "ended at once")),
-            Err(_) => Err(EngineError::new("events", "no answer in time")),
+            Ok(Some(None)) => Err(EngineError::new("events", "stream ended at once")),
+            Err(_) => Err(EngineError::new("events", "timed out")),
         }
     }
 
@@ -281,15 +289,15 @@ impl EngineClient {
         operation: &'static str,
         limit: ResponseLimit,
     ) -> EngineResult<EngineRequest> {
-        let line = Arc::new(RequestTransport {
+        let shared = Arc::new(RequestTransport {
             socket: self.socket.to_path_buf(),
             prefix: self.prefix.clone(),
             budget: Arc::new(ResponseBudget::new(limit)),
             headers_received: AtomicBool::new(false),
             driver: Mutex::default(),
         });
-        let over = Arc::clone(&line);
-        let transport = move |request| Arc::clone(&over).send(request);
+        let transport_handle = Arc::clone(&shared);
+        let transport = move |request| Arc::clone(&transport_handle).send(request);
         // bollard's own timeout covers the response headers, in whole seconds; ours is shorter.
         let docker = Docker::connect_with_custom_transport(
             transport,
@@ -301,7 +309,7 @@ impl EngineClient {
         Ok(EngineRequest {
             operation,
             docker,
-            transport: line,
+            transport: shared,
         })
     }
 }
@@ -326,7 +334,7 @@ impl EventStream {
                 Ok(EngineEvent::from_message(event))
             }
             Some(Err(error)) => Err(self.request.engine_error(&error)),
-            None => Err(EngineError::new("events", "ended")),
+            None => Err(EngineError::new("events", "stream ended")),
         }
     }
 }
@@ -347,47 +355,47 @@ struct EngineRequest {
 impl EngineRequest {
     async fn with_timeout<T>(
         &self,
-        time: Duration,
-        answer: impl Future<Output = std::result::Result<T, Error>>,
+        timeout: Duration,
+        response: impl Future<Output = std::result::Result<T, Error>>,
     ) -> EngineResult<T> {
-        match tokio::time::timeout(time, answer).await {
-            Ok(answer) => answer.map_err(|error| self.engine_error(&error)),
-            Err(_) => Err(EngineError::new(self.operation, "no answer in time")),
+        match tokio::time::timeout(timeout, response).await {
+            Ok(response) => response.map_err(|error| self.engine_error(&error)),
+            Err(_) => Err(EngineError::new(self.operation, "timed out")),
         }
     }
 
     /// Requests what bollard's models reject or lack.
     async fn get(&self, path: &str, timeout: Duration) -> EngineResult<Bytes> {
-        let asked = async {
+        let exchange = async {
             let request = Request::get(path).body(bollard::body_full(Bytes::new()))?;
-            let answer = Arc::clone(&self.transport).send(request).await?;
-            let status = answer.status();
-            let body = answer.into_body().collect().await?.to_bytes();
+            let response = Arc::clone(&self.transport).send(request).await?;
+            let status = response.status();
+            let body = response.into_body().collect().await?.to_bytes();
             Ok((status, body))
         };
-        let (status, body) = self.with_timeout(timeout, asked).await?;
+        let (status, body) = self.with_timeout(timeout, exchange).await?;
         if status.is_success() {
             return Ok(body);
         }
-        let complaint = serde_json::from_slice::<EngineErrorBody>(&body).map(|it| it.message);
-        let complaint = complaint.unwrap_or_else(|_| {
-            let begin = body.get(..MAX_REASON_LEN).unwrap_or(&body);
-            String::from_utf8_lossy(begin).into_owned()
+        let message = serde_json::from_slice::<EngineErrorBody>(&body).map(|body| body.message);
+        let message = message.unwrap_or_else(|_| {
+            let start = body.get(..MAX_REASON_LEN).unwrap_or(&body);
+            String::from_utf8_lossy(start).into_owned()
         });
-        let reason = format!("{}: {complaint}", status.as_u16());
+        let reason = format!("{}: {message}", status.as_u16());
         Err(EngineError {
             is_not_found: status == StatusCode::NOT_FOUND,
             ..EngineError::new(self.operation, reason)
         })
     }
 
-    fn decode<T>(&self, answer: serde_json::Result<T>) -> EngineResult<T> {
-        answer.map_err(|error| EngineError::new(self.operation, error))
+    fn decode<T>(&self, decoded: serde_json::Result<T>) -> EngineResult<T> {
+        decoded.map_err(|error| EngineError::new(self.operation, error))
     }
 
     fn engine_error(&self, error: &Error) -> EngineError {
         if self.transport.budget.is_exhausted() {
-            return EngineError::new(self.operation, "the answer is too long");
+            return EngineError::new(self.operation, "response too large");
         }
         let mut reason = match error {
             Error::DockerResponseServerError {
@@ -463,9 +471,9 @@ impl RequestTransport {
         *request.uri_mut() = Uri::try_from(path)?;
         let host = HeaderValue::from_static("localhost");
         request.headers_mut().insert(HOST, host);
-        let answer = sender.send_request(request).await?;
+        let response = sender.send_request(request).await?;
         self.headers_received.store(true, Ordering::Relaxed);
-        Ok(answer)
+        Ok(response)
     }
 }
 
@@ -493,19 +501,19 @@ impl ResponseBudget {
 
     /// Consumes the budget for these bytes; returns whether it sufficed.
     fn consume(&self, bytes: &[u8]) -> bool {
-        let take = |left: &AtomicU64, n: usize| {
+        let take = |remaining: &AtomicU64, n: usize| {
             // There is one consumer, and a concurrent reset does no harm.
-            let rest = left.load(Ordering::Relaxed).checked_sub(n as u64);
-            left.store(rest.unwrap_or_default(), Ordering::Relaxed);
+            let rest = remaining.load(Ordering::Relaxed).checked_sub(n as u64);
+            remaining.store(rest.unwrap_or_default(), Ordering::Relaxed);
             rest.is_some()
         };
         #[expect(clippy::naive_bytecount, reason = "not on the path of a scrape")]
         let braces = bytes.iter().filter(|byte| **byte == b'{').count();
-        let is_enough = take(&self.bytes, bytes.len()) & take(&self.braces, braces);
-        if !is_enough {
+        let is_within = take(&self.bytes, bytes.len()) & take(&self.braces, braces);
+        if !is_within {
             self.exhausted.store(true, Ordering::Relaxed);
         }
-        is_enough
+        is_within
     }
 
     fn is_exhausted(&self) -> bool {
@@ -529,7 +537,7 @@ impl AsyncRead for BoundedStream {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let read = buf.filled().get(before..).unwrap_or_default();
         if !self.budget.consume(read) {
-            return Poll::Ready(Err(io::Error::other("too long")));
+            return Poll::Ready(Err(io::Error::other("response too large")));
         }
         Poll::Ready(Ok(()))
     }
@@ -563,23 +571,23 @@ mod tests {
             bytes: 10,
             braces: 2,
         };
-        let allowance = ResponseBudget::new(limit);
-        assert!(allowance.consume(b"0123456789"));
-        assert!(!allowance.is_exhausted());
-        assert!(!allowance.consume(b"0"));
-        assert!(allowance.is_exhausted());
+        let budget = ResponseBudget::new(limit);
+        assert!(budget.consume(b"0123456789"));
+        assert!(!budget.is_exhausted());
+        assert!(!budget.consume(b"0"));
+        assert!(budget.is_exhausted());
 
-        let allowance = ResponseBudget::new(limit);
-        assert!(allowance.consume(b"[{},{}"));
-        allowance.reset(limit);
-        assert!(allowance.consume(b",{},{}"));
-        assert!(!allowance.consume(b"{"));
+        let budget = ResponseBudget::new(limit);
+        assert!(budget.consume(b"[{},{}"));
+        budget.reset(limit);
+        assert!(budget.consume(b",{},{}"));
+        assert!(!budget.consume(b"{"));
     }
 
     #[test]
     fn error_reason_is_one_short_line() {
-        let failure = EngineError::new("ping", format!("500: a\nb{}", "x".repeat(1000)));
-        let text = failure.to_string();
+        let error = EngineError::new("ping", format!("500: a\nb{}", "x".repeat(1000)));
+        let text = error.to_string();
         assert!(text.starts_with("ping: 500: a bxxx"), "{text}");
         assert_eq!(text.len(), "ping: ".len() + MAX_REASON_LEN);
     }

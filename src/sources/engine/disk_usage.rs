@@ -128,14 +128,14 @@ struct DfBuildRecord {
 impl EngineDiskUsage {
     /// Parses the response of a request sent at that time.
     pub(super) fn parse(response: &[u8], requested_at: Instant) -> serde_json::Result<Self> {
-        let all: SystemDfResponse<'_> = serde_json::from_slice(response)?;
-        let took = requested_at.elapsed();
+        let response: SystemDfResponse<'_> = serde_json::from_slice(response)?;
+        let duration = requested_at.elapsed();
         let mut containers = BTreeMap::new();
-        let sum_of =
+        let category_usage =
             |sum: &Option<CategoryUsage<'_>>| sum.as_ref().map(StorageUsage::from_category);
-        let items = match &all.container_usage {
+        let items = match &response.container_usage {
             Some(sum) => sum.items.as_ref(),
-            None => all.containers.as_ref(),
+            None => response.containers.as_ref(),
         };
         let written = parse_items(items).filter_map(|container: DfContainer| {
             let bytes = container.written_bytes()?;
@@ -145,47 +145,47 @@ impl EngineDiskUsage {
             }
             Some((bytes, is_used))
         });
-        let written = StorageUsage::sum(written, all.containers.is_some());
+        let written = StorageUsage::sum(written, response.containers.is_some());
         let images = StorageUsage {
-            used: all
+            used: response
                 .layers_size
                 .and_then(non_negative)
                 // Podman reports 0 whatever the size of its images.
-                .filter(|bytes| *bytes > 0 || all.images.as_ref().is_none_or(Vec::is_empty)),
+                .filter(|bytes| *bytes > 0 || response.images.as_ref().is_none_or(Vec::is_empty)),
             // The layers shared by used images are not reported.
             reclaimable: None,
         };
-        let volumes = parse_items(all.volumes.as_ref()).filter_map(|volume: DfVolume| {
+        let volumes = parse_items(response.volumes.as_ref()).filter_map(|volume: DfVolume| {
             let usage = volume.usage_data;
             Some((non_negative(usage.size)?, usage.ref_count != 0))
         });
-        let volumes = StorageUsage::sum(volumes, all.volumes.is_some());
-        let records = parse_items(all.build_cache.as_ref())
+        let volumes = StorageUsage::sum(volumes, response.volumes.is_some());
+        let records = parse_items(response.build_cache.as_ref())
             // Shared records are counted with the images.
             .filter(|record: &DfBuildRecord| !record.shared)
             .filter_map(|record| Some((non_negative(record.size)?, record.in_use)));
         // Docker omits the build cache where there is no builder.
-        let build_cache = StorageUsage::sum(records, all.build_cache.is_some());
+        let build_cache = StorageUsage::sum(records, response.build_cache.is_some());
         Ok(Self {
             requested_at,
-            duration: took,
+            duration,
             containers,
             by_kind: [
                 (
                     StorageKind::Images,
-                    sum_of(&all.image_usage).unwrap_or(images),
+                    category_usage(&response.image_usage).unwrap_or(images),
                 ),
                 (
                     StorageKind::Containers,
-                    sum_of(&all.container_usage).unwrap_or(written),
+                    category_usage(&response.container_usage).unwrap_or(written),
                 ),
                 (
                     StorageKind::Volumes,
-                    sum_of(&all.volume_usage).unwrap_or(volumes),
+                    category_usage(&response.volume_usage).unwrap_or(volumes),
                 ),
                 (
                     StorageKind::BuildCache,
-                    sum_of(&all.build_cache_usage).unwrap_or(build_cache),
+                    category_usage(&response.build_cache_usage).unwrap_or(build_cache),
                 ),
             ],
         })
@@ -193,24 +193,24 @@ impl EngineDiskUsage {
 }
 
 impl StorageUsage {
-    fn from_category(sum: &CategoryUsage<'_>) -> Self {
+    fn from_category(category: &CategoryUsage<'_>) -> Self {
         Self {
-            used: non_negative(sum.total_size.unwrap_or_default()),
-            reclaimable: non_negative(sum.reclaimable.unwrap_or_default()),
+            used: non_negative(category.total_size.unwrap_or_default()),
+            reclaimable: non_negative(category.reclaimable.unwrap_or_default()),
         }
     }
 
     /// Sums items of bytes and whether they are in use.
     fn sum(items: impl Iterator<Item = (u64, bool)>, is_reported: bool) -> Self {
-        let (mut taken, mut reclaimable) = (0_u64, 0_u64);
+        let (mut used, mut reclaimable) = (0_u64, 0_u64);
         for (bytes, is_used) in items {
-            taken = taken.saturating_add(bytes);
+            used = used.saturating_add(bytes);
             if !is_used {
                 reclaimable = reclaimable.saturating_add(bytes);
             }
         }
         Self {
-            used: is_reported.then_some(taken),
+            used: is_reported.then_some(used),
             reclaimable: is_reported.then_some(reclaimable),
         }
     }
@@ -259,7 +259,7 @@ mod tests {
 
     fn kinds(response: &Value) -> [(&'static str, Option<u64>, Option<u64>); 4] {
         let kinds = parse(response).by_kind;
-        kinds.map(|(stored, room)| (stored.name(), room.used, room.reclaimable))
+        kinds.map(|(kind, usage)| (kind.name(), usage.used, usage.reclaimable))
     }
 
     fn id(digit: char) -> String {
@@ -361,11 +361,11 @@ mod tests {
 
     #[test]
     fn missing_sizes_are_unknown() {
-        let nothing = kinds(&json!({}));
-        assert!(nothing.iter().all(|kind| (kind.1, kind.2) == (None, None)));
-        let odd = json!({"Containers": [7, {"Id": "x", "SizeRw": 5}, {}], "Volumes": [null]});
-        assert_eq!(kinds(&odd)[1], ("containers", Some(5), Some(5)));
-        assert!(parse(&odd).containers.is_empty());
+        let empty = kinds(&json!({}));
+        assert!(empty.iter().all(|kind| (kind.1, kind.2) == (None, None)));
+        let malformed = json!({"Containers": [7, {"Id": "x", "SizeRw": 5}, {}], "Volumes": [null]});
+        assert_eq!(kinds(&malformed)[1], ("containers", Some(5), Some(5)));
+        assert!(parse(&malformed).containers.is_empty());
         for text in ["", "[]", "7", "{\"Images\":7}", "{\"Images\":[}"] {
             assert!(
                 EngineDiskUsage::parse(text.as_bytes(), Instant::now()).is_err(),

@@ -84,13 +84,13 @@ impl Flags {
     /// Returns the sockets, and whether flags name them. Default sockets may be missing.
     pub(super) fn sockets(&self) -> (Vec<PathBuf>, bool) {
         if !self.engine_socket.is_empty() {
-            let named = self.engine_socket.iter();
-            let named = named.filter(|socket| !socket.as_os_str().is_empty());
-            return (named.cloned().collect(), true);
+            let configured = self.engine_socket.iter();
+            let configured = configured.filter(|socket| !socket.as_os_str().is_empty());
+            return (configured.cloned().collect(), true);
         }
         let mut sockets: Vec<_> = SYSTEM_SOCKETS.iter().map(PathBuf::from).collect();
-        let of_user = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        if let Some(dir) = of_user.filter(|dir| dir.is_absolute()) {
+        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        if let Some(dir) = runtime_dir.filter(|dir| dir.is_absolute()) {
             sockets.extend(USER_SOCKETS.map(|socket| dir.join(socket)));
         }
         (sockets, false)
@@ -100,7 +100,7 @@ impl Flags {
 fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = duration::parse(text)?;
     if interval < MIN_INTERVAL {
-        return Err("shorter than 1m".to_owned());
+        return Err("must be at least 1m".to_owned());
     }
     Ok(interval)
 }
@@ -109,7 +109,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 fn parse_socket(text: &str) -> Result<PathBuf, String> {
     let path = text.strip_prefix("unix://").unwrap_or(text);
     if path.is_empty() && !text.is_empty() || !path.is_empty() && !path.starts_with('/') {
-        return Err("neither unix:///PATH nor an absolute path".to_owned());
+        return Err("expected unix:///PATH or an absolute path".to_owned());
     }
     Ok(PathBuf::from(path))
 }

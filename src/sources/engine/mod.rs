@@ -258,12 +258,12 @@ impl Engine {
         let is_slice = parent.strip_suffix(".slice").is_some()
             || (parent.is_empty() && self.cgroup_driver.as_deref() == Some("systemd"));
         if is_slice {
-            let (maker, slice) = match kind {
+            let (prefix, slice) = match kind {
                 EngineKind::Docker => ("docker", "system.slice"),
                 EngineKind::Podman => ("libpod", "machine.slice"),
             };
             let slice = if parent.is_empty() { slice } else { parent };
-            return format!("{}/{maker}-{id}.scope", slice_path(slice));
+            return format!("{}/{prefix}-{id}.scope", slice_path(slice));
         }
         let parent = parent.trim_matches('/');
         match (kind, parent) {
@@ -295,9 +295,9 @@ pub fn dedup_by_id<'a>(engines: impl IntoIterator<Item = &'a Engine>) -> Contain
 
 /// Whether two paths refer to the same socket.
 #[must_use]
-pub fn is_same_socket(one: &Path, other: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().ok();
-    one == other || real(one).is_some_and(|one| Some(one) == real(other))
+pub fn is_same_socket(a: &Path, b: &Path) -> bool {
+    let canonical = |path: &Path| path.canonicalize().ok();
+    a == b || canonical(a).is_some_and(|a| Some(a) == canonical(b))
 }
 
 /// Returns systemd's path of a slice: `a-b.slice` is in `a.slice`.
@@ -305,9 +305,9 @@ fn slice_path(slice: &str) -> String {
     let slice = slice.rsplit('/').next().unwrap_or_default();
     let name = slice.strip_suffix(".slice").unwrap_or(slice);
     let mut path = String::new();
-    for (at, _) in name.match_indices('-').chain([(name.len(), "")]) {
-        let (upto, _) = name.split_at(at);
-        path += &format!("/{upto}.slice");
+    for (end, _) in name.match_indices('-').chain([(name.len(), "")]) {
+        let (ancestor, _) = name.split_at(end);
+        path += &format!("/{ancestor}.slice");
     }
     path
 }
@@ -380,52 +380,59 @@ impl Engines {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let UnknownContainers {
-            queried_at: asked,
-            inspect_senders: askers,
+            queried_at,
+            inspect_senders,
         } = &mut *unknown;
-        let ask_again = self.intervals.unknown_retry_after;
-        if asked.get(id).is_some_and(|when| when.elapsed() < ask_again) {
+        let retry_after = self.intervals.unknown_retry_after;
+        if queried_at
+            .get(id)
+            .is_some_and(|queried| queried.elapsed() < retry_after)
+        {
             return;
         }
-        let known = self.engines();
-        if !known.iter().any(|engine| engine.up) {
+        let engines = self.engines();
+        if !engines.iter().any(|engine| engine.up) {
             return;
         }
-        if asked.len() >= MAX_TRACKED_UNKNOWN {
-            asked.retain(|_, when| when.elapsed() < ask_again);
+        if queried_at.len() >= MAX_TRACKED_UNKNOWN {
+            queried_at.retain(|_, queried| queried.elapsed() < retry_after);
         }
-        if asked.len() >= MAX_TRACKED_UNKNOWN {
+        if queried_at.len() >= MAX_TRACKED_UNKNOWN {
             return;
         }
-        let is_up = |socket: &Path| known.iter().any(|e| e.up && e.socket == socket);
-        let mut all_told = true;
-        for (_, asker) in askers.iter().filter(|(socket, _)| is_up(socket)) {
-            all_told &= asker.try_send(id.to_owned()).is_ok();
+        let is_up = |socket: &Path| {
+            engines
+                .iter()
+                .any(|engine| engine.up && engine.socket == socket)
+        };
+        let mut all_sent = true;
+        for (_, sender) in inspect_senders.iter().filter(|(socket, _)| is_up(socket)) {
+            all_sent &= sender.try_send(id.to_owned()).is_ok();
         }
         // A full queue is tried again at the next scrape.
-        if all_told {
-            asked.insert(id.to_owned(), Instant::now());
+        if all_sent {
+            queried_at.insert(id.to_owned(), Instant::now());
         }
     }
 
     /// Updates the state of an engine.
     fn update<T>(&self, socket: &Path, change: impl FnOnce(&mut Engine) -> T) -> Option<T> {
-        let mut known = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
         // Copied only if a reader holds the current state.
-        let engine = Arc::make_mut(&mut known)
+        let engine = Arc::make_mut(&mut engines)
             .iter_mut()
             .find(|engine| engine.socket == socket)?;
         Some(change(Arc::make_mut(engine)))
     }
 
     fn add(&self, engine: Engine) {
-        let mut known = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::make_mut(&mut known).push(Arc::new(engine));
+        let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut engines).push(Arc::new(engine));
     }
 
     fn remove(&self, socket: &Path) {
-        let mut known = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::make_mut(&mut known).retain(|engine| engine.socket != socket);
+        let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut engines).retain(|engine| engine.socket != socket);
     }
 
     fn add_inspect_sender(&self, socket: &Path, sender: mpsc::Sender<String>) {

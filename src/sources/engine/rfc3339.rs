@@ -8,18 +8,18 @@ const DAY: u64 = 86_400;
 /// Parses a time into the duration since the Unix epoch. Engines write the year 1 for a time that
 /// is not set; it is before the epoch and returns `None`.
 pub(super) fn parse(text: &str) -> Option<Duration> {
-    let (date, clock) = text.split_once(['T', 't'])?;
+    let (date, time) = text.split_once(['T', 't'])?;
     let [year, month, day] = parse_numbers(date, '-', [4, 2, 2])?;
-    let at = clock.find(['Z', 'z', '+', '-'])?;
-    let (clock, zone) = clock.split_at(at);
-    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
-    let [hour, minute, second] = parse_numbers(clock, ':', [2, 2, 2])?;
-    let is_real = (1..=12).contains(&month)
+    let zone_start = time.find(['Z', 'z', '+', '-'])?;
+    let (time, zone) = time.split_at(zone_start);
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let [hour, minute, second] = parse_numbers(time, ':', [2, 2, 2])?;
+    let is_valid = (1..=12).contains(&month)
         && (1..=days_in_month(year, month)).contains(&day)
         && hour < 24
         && minute < 60
         && second <= 60;
-    if !is_real || year < 1970 {
+    if !is_valid || year < 1970 {
         return None;
     }
     let years: u64 = (1970..year)

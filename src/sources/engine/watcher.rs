@@ -95,42 +95,42 @@ impl Default for EngineIntervals {
 
 /// Discovers engines and spawns a watcher for each; ends once every socket has one.
 pub(super) async fn discover(engines: Arc<Engines>) {
-    let (sockets, are_named) = engines.flags.sockets();
+    let (sockets, are_explicit) = engines.flags.sockets();
     // By canonical path: one socket path may be a link to the other.
-    let mut followed: HashMap<PathBuf, PathBuf> = HashMap::new();
+    let mut watched: HashMap<PathBuf, PathBuf> = HashMap::new();
     while !sockets.is_empty() {
         for socket in &sockets {
             let is_listed = |engines: &Engines| {
-                let known = engines.engines();
-                known.iter().any(|engine| engine.socket == *socket)
+                let listed = engines.engines();
+                listed.iter().any(|engine| engine.socket == *socket)
             };
-            let Ok(place) = socket.canonicalize() else {
-                if are_named && !is_listed(&engines) {
+            let Ok(canonical) = socket.canonicalize() else {
+                if are_explicit && !is_listed(&engines) {
                     let mut engine = Engine::new(socket.clone());
-                    engine.error = Some("there is no such socket".to_owned());
-                    warn!(socket = %socket.display(), "there is no such engine socket yet");
+                    engine.error = Some("socket not found".to_owned());
+                    warn!(socket = %socket.display(), "engine socket not found, retrying");
                     engines.add(engine);
                 }
                 continue;
             };
-            if let Some(first) = followed.get(&place) {
+            if let Some(first) = watched.get(&canonical) {
                 if first != socket {
                     engines.remove(socket);
                 }
                 continue;
             }
-            if followed.values().any(|known| known == socket) {
+            if watched.values().any(|other| other == socket) {
                 // The path resolves to another location now; its watcher already runs.
                 continue;
             }
-            followed.insert(place, socket.clone());
+            watched.insert(canonical, socket.clone());
             if !is_listed(&engines) {
                 engines.add(Engine::new(socket.clone()));
             }
             let task = EngineWatcher::new(Arc::clone(&engines), socket).run();
             tokio::spawn(task);
         }
-        if followed.len() == sockets.len() {
+        if watched.len() == sockets.len() {
             return;
         }
         sleep(engines.intervals.discover_every).await;
@@ -179,18 +179,20 @@ impl DiskUsageSchedule {
 
     /// Schedules the next request after one that ended, successfully or not.
     fn finish(&mut self) {
-        let (Some(every), Some(asked)) = (self.interval, self.started.take()) else {
+        let (Some(interval), Some(started)) = (self.interval, self.started.take()) else {
             return;
         };
-        let pause = asked.elapsed().saturating_mul(DISK_USAGE_MAX_DUTY_DIVISOR);
-        self.due = asked.checked_add(every.max(pause));
+        let delay = started
+            .elapsed()
+            .saturating_mul(DISK_USAGE_MAX_DUTY_DIVISOR);
+        self.due = started.checked_add(interval.max(delay));
     }
 }
 
 impl EngineWatcher {
     fn new(engines: Arc<Engines>, socket: &Path) -> Self {
-        let (asker, seen) = mpsc::channel(MAX_QUEUED_INSPECTS);
-        engines.add_inspect_sender(socket, asker);
+        let (inspect_tx, inspect_rx) = mpsc::channel(MAX_QUEUED_INSPECTS);
+        engines.add_inspect_sender(socket, inspect_tx);
         Self {
             socket: socket.to_owned(),
             intervals: engines.intervals,
@@ -199,7 +201,7 @@ impl EngineWatcher {
                 images: engines.flags.engine_image_include.clone(),
             }),
             cache: ContainerCache::default(),
-            inspect_requests: seen,
+            inspect_requests: inspect_rx,
             logged_up: None,
             disk_usage: DiskUsageSchedule {
                 interval: engines.flags.disk_usage_interval,
@@ -213,20 +215,21 @@ impl EngineWatcher {
         let mut backoff = self.intervals.backoff;
         loop {
             let mut up_since = None;
-            let failure = self.watch_until_error(&mut up_since).await;
+            let error = self.watch_until_error(&mut up_since).await;
             if self.disk_usage.started.is_some() {
-                self.store_disk_usage(Err(failure.clone()));
+                self.store_disk_usage(Err(error.clone()));
             }
             self.update(|engine, _| {
                 engine.up = false;
-                engine.error = Some(failure.to_string());
+                engine.error = Some(error.to_string());
             });
             if self.logged_up != Some(false) {
                 let (engine, socket) = (self.name(), self.socket.display());
-                warn!(engine, %socket, error = %failure, "engine is not followed");
+                warn!(engine, %socket, error = %error, "engine unavailable");
                 self.logged_up = Some(false);
             }
-            if up_since.is_some_and(|up: Instant| up.elapsed() >= self.intervals.max_backoff) {
+            if up_since.is_some_and(|since: Instant| since.elapsed() >= self.intervals.max_backoff)
+            {
                 backoff = self.intervals.backoff;
             }
             sleep(jittered(backoff)).await;
@@ -236,15 +239,15 @@ impl EngineWatcher {
 
     /// Connects and watches until an error.
     async fn watch_until_error(&mut self, up_since: &mut Option<Instant>) -> EngineError {
-        let begun = match self.connect().await {
-            Ok(begun) => begun,
-            Err(failure) => return failure,
+        let connected = match self.connect().await {
+            Ok(connected) => connected,
+            Err(error) => return error,
         };
-        let (client, events) = begun;
+        let (client, events) = connected;
         while self.inspect_requests.try_recv().is_ok() {}
         let session = EngineSession::new(self, client, events, up_since);
-        let Err(failure) = session.run().await;
-        failure
+        let Err(error) = session.run().await;
+        error
     }
 
     async fn connect(&mut self) -> EngineResult<(EngineClient, EventStream)> {
@@ -266,20 +269,20 @@ impl EngineWatcher {
     /// Stores a disk usage result. After an error, the previous one is kept.
     fn store_disk_usage(&mut self, result: EngineResult<EngineDiskUsage>) {
         self.disk_usage.finish();
-        let failure = match result {
-            Ok(sizes) => {
+        let error = match result {
+            Ok(disk_usage) => {
                 self.disk_usage.failure_logged = false;
-                self.update(|engine, _| engine.disk_usage = Some(Arc::new(sizes)));
+                self.update(|engine, _| engine.disk_usage = Some(Arc::new(disk_usage)));
                 return;
             }
-            Err(failure) => failure,
+            Err(error) => error,
         };
         self.update(|engine, _| {
             engine.disk_usage_failures = engine.disk_usage_failures.saturating_add(1);
         });
         if !self.disk_usage.failure_logged {
             let (engine, socket) = (self.name(), self.socket.display());
-            warn!(engine, %socket, error = %failure, "engine does not say what is on its disk");
+            warn!(engine, %socket, error = %error, "engine disk usage request failed");
             self.disk_usage.failure_logged = true;
         }
     }
@@ -301,8 +304,8 @@ impl EngineWatcher {
     }
 
     fn name(&self) -> &'static str {
-        let known = self.engines.engines();
-        let engine = known.iter().find(|engine| engine.socket == self.socket);
+        let engines = self.engines.engines();
+        let engine = engines.iter().find(|engine| engine.socket == self.socket);
         let kind = engine.and_then(|engine| engine.kind);
         kind.map_or("unknown", super::EngineKind::name)
     }
@@ -322,12 +325,12 @@ impl RequestResult {
     /// Whether the engine responded successfully; a timeout is no sign of life.
     fn is_ok(&self) -> bool {
         match self {
-            Self::Containers(answer) => answer.is_ok(),
-            Self::Container(_, answer) => answer.is_ok(),
-            Self::Images(answer) => answer.is_ok(),
-            Self::CgroupDriver(answer) => answer.is_ok(),
-            Self::Ping(answer) => answer.is_ok(),
-            Self::DiskUsage(answer) => answer.is_ok(),
+            Self::Containers(result) => result.is_ok(),
+            Self::Container(_, result) => result.is_ok(),
+            Self::Images(result) => result.is_ok(),
+            Self::CgroupDriver(result) => result.is_ok(),
+            Self::Ping(result) => result.is_ok(),
+            Self::DiskUsage(result) => result.is_ok(),
         }
     }
 }
@@ -423,15 +426,15 @@ impl<'a> EngineSession<'a> {
             if now >= self.event_window.0 + Duration::from_secs(1) {
                 self.event_window = (now, 0);
             }
-            let kept = self.buffered_events.as_ref().map_or(0, VecDeque::len);
-            let has_room =
-                self.event_window.1 < MAX_EVENTS_PER_SECOND && kept < MAX_BUFFERED_EVENTS;
-            let wake = self.next_wake(has_room);
+            let buffered = self.buffered_events.as_ref().map_or(0, VecDeque::len);
+            let can_receive =
+                self.event_window.1 < MAX_EVENTS_PER_SECOND && buffered < MAX_BUFFERED_EVENTS;
+            let wake = self.next_wake(can_receive);
             tokio::select! {
-                event = self.events.next(), if has_room => self.receive_event(event?),
-                Some(answer) = self.results.join_next() => {
-                    if let Ok(answer) = answer {
-                        self.handle_result(answer)?;
+                event = self.events.next(), if can_receive => self.receive_event(event?),
+                Some(result) = self.results.join_next() => {
+                    if let Ok(result) = result {
+                        self.handle_result(result)?;
                     }
                 }
                 Some(id) = self.watcher.inspect_requests.recv(), if now >= self.next_unknown_inspect => self.handle_unknown_container(id),
@@ -466,15 +469,15 @@ impl<'a> EngineSession<'a> {
             return;
         }
         self.listing_images = Some(false);
-        let within = self.watcher.intervals.request_timeout;
+        let timeout = self.watcher.intervals.request_timeout;
         self.spawn_request(|client| async move {
-            RequestResult::Images(client.images(MAX_IMAGES, within).await)
+            RequestResult::Images(client.images(MAX_IMAGES, timeout).await)
         });
     }
 
     /// Starts as many queued inspects as the limit allows.
     fn start_inspects(&mut self) {
-        let within = self.watcher.intervals.request_timeout;
+        let timeout = self.watcher.intervals.request_timeout;
         while self.in_flight_count < MAX_CONCURRENT_INSPECTS {
             let Some(id) = self.queue.pop_front() else {
                 return;
@@ -483,26 +486,30 @@ impl<'a> EngineSession<'a> {
             self.in_flight.insert(id.clone(), false);
             self.in_flight_count += 1;
             self.spawn_request(|client| async move {
-                let answer = client.container(&id, within).await;
-                RequestResult::Container(id, answer.map(|found| found.map(Box::new)))
+                let result = client.container(&id, timeout).await;
+                RequestResult::Container(id, result.map(|container| container.map(Box::new)))
             });
         }
     }
 
     /// Queues an inspect of a container, delayed to the minimum gap since the last one.
     fn schedule_inspect(&mut self, id: String, min_gap: Duration) {
-        if let Some(again) = self.in_flight.get_mut(&id) {
-            *again = true;
+        if let Some(repeat) = self.in_flight.get_mut(&id) {
+            *repeat = true;
             return;
         }
         if self.queued.contains(&id) {
             return;
         }
         let now = Instant::now();
-        match self.inspected_at.get(&id).map(|asked| *asked + min_gap) {
+        match self
+            .inspected_at
+            .get(&id)
+            .map(|inspected| *inspected + min_gap)
+        {
             Some(due) if due > now => {
-                let at = self.delayed.entry(id).or_insert(due);
-                *at = due.min(*at);
+                let scheduled = self.delayed.entry(id).or_insert(due);
+                *scheduled = due.min(*scheduled);
             }
             _ => {
                 self.delayed.remove(&id);
@@ -527,12 +534,12 @@ impl<'a> EngineSession<'a> {
     fn receive_event(&mut self, event: EngineEvent) {
         self.event_window.1 += 1;
         self.last_activity = Instant::now();
-        let heard = self.last_activity;
+        let last_activity = self.last_activity;
         let is_up = self.up_since.is_some();
         self.watcher.update(|engine, _| {
             engine.events = engine.events.saturating_add(1);
             if is_up {
-                engine.confirmed = Some(heard);
+                engine.confirmed = Some(last_activity);
             }
         });
         match &mut self.buffered_events {
@@ -570,9 +577,9 @@ impl<'a> EngineSession<'a> {
         }
         match result {
             RequestResult::Containers(list) => self.apply_container_list(list?),
-            RequestResult::Container(id, answer) => {
+            RequestResult::Container(id, result) => {
                 self.in_flight_count = self.in_flight_count.saturating_sub(1);
-                self.apply_inspect(id, answer);
+                self.apply_inspect(id, result);
             }
             RequestResult::Images(images) => self.apply_image_list(images),
             RequestResult::CgroupDriver(driver) => {
@@ -584,11 +591,11 @@ impl<'a> EngineSession<'a> {
                     }
                 });
             }
-            RequestResult::Ping(pong) => {
+            RequestResult::Ping(result) => {
                 self.pinging = false;
-                pong?;
+                result?;
             }
-            RequestResult::DiskUsage(sizes) => self.watcher.store_disk_usage(sizes),
+            RequestResult::DiskUsage(disk_usage) => self.watcher.store_disk_usage(disk_usage),
         }
         self.mark_confirmed();
         Ok(())
@@ -596,7 +603,7 @@ impl<'a> EngineSession<'a> {
 
     fn apply_container_list(&mut self, list: Vec<ListedContainer>) {
         let timing = self.watcher.intervals;
-        let all: Vec<String> = if self.inspect_all {
+        let ids: Vec<String> = if self.inspect_all {
             list.iter().map(|listed| listed.id.clone()).collect()
         } else {
             Vec::new()
@@ -604,22 +611,22 @@ impl<'a> EngineSession<'a> {
         let changed = self
             .watcher
             .update(|engine, cache| cache.apply_list(engine, list));
-        let all = if self.inspect_all {
-            all.into_iter().take(MAX_CONTAINERS).collect()
+        let ids = if self.inspect_all {
+            ids.into_iter().take(MAX_CONTAINERS).collect()
         } else {
             changed
         };
         if self.inspect_all && self.up_since.is_none() {
-            self.initial = all.iter().cloned().collect();
+            self.initial = ids.iter().cloned().collect();
         }
         self.inspect_all = false;
-        let known = self.watcher.engines.engines();
-        let known = known.iter().find(|e| e.socket == self.watcher.socket);
-        if let Some(known) = known {
+        let engine = self.watcher.engines.engines();
+        let engine = engine.iter().find(|e| e.socket == self.watcher.socket);
+        if let Some(engine) = engine {
             self.failed_inspects
-                .retain(|id, _| known.containers.contains_key(id));
+                .retain(|id, _| engine.containers.contains_key(id));
         }
-        for id in all {
+        for id in ids {
             self.schedule_inspect(id, timing.min_inspect_gap);
         }
         for event in self.buffered_events.take().into_iter().flatten() {
@@ -645,13 +652,13 @@ impl<'a> EngineSession<'a> {
                     }
                 });
             }
-            Err(failure) => self.images_error = Some(failure),
+            Err(error) => self.images_error = Some(error),
         }
     }
 
     fn apply_inspect(&mut self, id: String, result: EngineResult<Option<Box<InspectedContainer>>>) {
         // The inspect was cancelled because the container was removed.
-        let Some(again) = self.in_flight.remove(&id) else {
+        let Some(repeat) = self.in_flight.remove(&id) else {
             return;
         };
         let timing = self.watcher.intervals;
@@ -660,7 +667,7 @@ impl<'a> EngineSession<'a> {
         self.failed_inspects.remove(&id);
         if self.inspected_at.len() >= self.prune_at_len {
             self.inspected_at
-                .retain(|_, asked| asked.elapsed() < timing.min_health_inspect_gap);
+                .retain(|_, inspected| inspected.elapsed() < timing.min_health_inspect_gap);
             // Doubling the threshold avoids a scan per inspect when there are many containers.
             self.prune_at_len = MIN_PRUNE_LEN.max(self.inspected_at.len() * 2);
         }
@@ -676,16 +683,16 @@ impl<'a> EngineSession<'a> {
                 self.cancel_inspect(&id);
                 return;
             }
-            Err(failure) => {
+            Err(error) => {
                 let is_known =
                     (self.watcher).update(|engine, _| engine.containers.contains_key(&id));
                 if is_known {
-                    self.failed_inspects.insert(id.clone(), failure);
+                    self.failed_inspects.insert(id.clone(), error);
                     self.delayed.insert(id.clone(), now + timing.ping_after);
                 }
             }
         }
-        if again {
+        if repeat {
             self.schedule_inspect(id, timing.min_inspect_gap);
         }
     }
@@ -703,12 +710,12 @@ impl<'a> EngineSession<'a> {
 
     /// Marks the cache as current, if it is complete.
     fn mark_confirmed(&mut self) {
-        let (is_up, heard) = (self.up_since.is_some(), self.last_activity);
-        let problem = self.degraded_reason();
+        let (is_up, last_activity) = (self.up_since.is_some(), self.last_activity);
+        let degraded_reason = self.degraded_reason();
         self.watcher.update(|engine, _| {
             if is_up {
-                engine.confirmed = Some(heard);
-                engine.error = problem;
+                engine.confirmed = Some(last_activity);
+                engine.error = degraded_reason;
             }
         });
     }
@@ -716,18 +723,18 @@ impl<'a> EngineSession<'a> {
     /// Returns what is missing although the engine is up.
     fn degraded_reason(&self) -> Option<String> {
         if self.watcher.cache.dropped > 0 {
-            let left_out = self.watcher.cache.dropped;
+            let dropped = self.watcher.cache.dropped;
             return Some(format!(
-                "{left_out} containers beyond {MAX_CONTAINERS} are left out"
+                "{dropped} containers beyond the limit of {MAX_CONTAINERS} were dropped"
             ));
         }
-        if let Some((id, failure)) = self.failed_inspects.first_key_value() {
-            let short: String = id.chars().take(12).collect();
-            let more = match self.failed_inspects.len() {
+        if let Some((id, error)) = self.failed_inspects.first_key_value() {
+            let short_id: String = id.chars().take(12).collect();
+            let others = match self.failed_inspects.len() {
                 1 => String::new(),
                 n => format!(", and {} more", n - 1),
             };
-            return Some(format!("{failure} ({short}{more})"));
+            return Some(format!("{error} ({short_id}{others})"));
         }
         self.images_error.as_ref().map(ToString::to_string)
     }
@@ -743,43 +750,45 @@ impl<'a> EngineSession<'a> {
         }
         let now = Instant::now();
         *self.up_since = Some(now);
-        let first_sizes = self.watcher.intervals.first_disk_usage_after;
-        self.watcher.disk_usage.delay_until(now + first_sizes);
-        let heard = self.last_activity;
-        let problem = self.degraded_reason();
+        let first_disk_usage_after = self.watcher.intervals.first_disk_usage_after;
+        self.watcher
+            .disk_usage
+            .delay_until(now + first_disk_usage_after);
+        let last_activity = self.last_activity;
+        let degraded_reason = self.degraded_reason();
         let (version, containers) = self.watcher.update(|engine, _| {
             engine.up = true;
-            engine.confirmed = Some(heard);
-            engine.error = problem;
+            engine.confirmed = Some(last_activity);
+            engine.error = degraded_reason;
             (engine.version.clone(), engine.containers.len())
         });
         if self.watcher.logged_up != Some(true) {
             let (engine, socket) = (self.watcher.name(), self.watcher.socket.display());
             let version = version.unwrap_or_default();
-            info!(engine, %socket, version, containers, "engine is followed");
+            info!(engine, %socket, version, containers, "engine connected");
             self.watcher.logged_up = Some(true);
         }
     }
 
     /// Returns when the next scheduled work is due, if no data arrives before.
-    fn next_wake(&self, has_room: bool) -> Instant {
-        let mut wake = self.resync_due;
+    fn next_wake(&self, can_receive: bool) -> Instant {
+        let mut wakeup = self.resync_due;
         if !self.pinging {
-            wake = wake.min(self.last_activity + self.watcher.intervals.ping_after);
+            wakeup = wakeup.min(self.last_activity + self.watcher.intervals.ping_after);
         }
-        if !has_room {
-            wake = wake.min(self.event_window.0 + Duration::from_secs(1));
+        if !can_receive {
+            wakeup = wakeup.min(self.event_window.0 + Duration::from_secs(1));
         }
         if self.next_unknown_inspect > Instant::now() {
-            wake = wake.min(self.next_unknown_inspect);
+            wakeup = wakeup.min(self.next_unknown_inspect);
         }
-        let sizes_at = self.disk_usage_due();
+        let disk_usage_due = self.disk_usage_due();
         let others = self
             .delayed
             .values()
             .chain(&self.images_due)
-            .chain(&sizes_at);
-        others.fold(wake, |wake, at| wake.min(*at))
+            .chain(&disk_usage_due);
+        others.fold(wakeup, |wakeup, due| wakeup.min(*due))
     }
 
     /// Returns when to request disk usage; only while the engine is up.
@@ -791,18 +800,18 @@ impl<'a> EngineSession<'a> {
     fn run_due_tasks(&mut self) {
         let timing = self.watcher.intervals;
         let now = Instant::now();
-        if self.disk_usage_due().is_some_and(|at| now >= at) {
+        if self.disk_usage_due().is_some_and(|due| now >= due) {
             self.watcher.disk_usage.started = Some(now);
             self.spawn_request(|client| async move {
                 RequestResult::DiskUsage(client.disk_usage(timing.disk_usage_timeout).await)
             });
         }
-        if self.images_due.is_some_and(|at| now >= at) {
+        if self.images_due.is_some_and(|due| now >= due) {
             self.list_images();
         }
         if now >= self.resync_due {
             self.inspected_at
-                .retain(|_, asked| asked.elapsed() < timing.min_health_inspect_gap);
+                .retain(|_, inspected| inspected.elapsed() < timing.min_health_inspect_gap);
             self.list_containers(timing.request_timeout);
             self.resync_due = now + timing.resync_every;
             self.list_images();
@@ -813,7 +822,11 @@ impl<'a> EngineSession<'a> {
                 RequestResult::Ping(client.ping(timing.request_timeout).await)
             });
         }
-        let due: Vec<_> = self.delayed.iter().filter(|(_, at)| now >= **at).collect();
+        let due: Vec<_> = self
+            .delayed
+            .iter()
+            .filter(|(_, due)| now >= **due)
+            .collect();
         let due: Vec<String> = due.into_iter().map(|(id, _)| id.clone()).collect();
         for id in due {
             self.delayed.remove(&id);
@@ -835,18 +848,18 @@ mod tests {
 
     #[test]
     fn timeout_is_no_sign_of_life() {
-        let failure = || EngineError::new("it", "no answer in time");
+        let error = || EngineError::new("ping", "timed out");
         assert!(RequestResult::Ping(Ok(())).is_ok());
         assert!(RequestResult::Container(String::new(), Ok(None)).is_ok());
-        for answer in [
-            RequestResult::Containers(Err(failure())),
-            RequestResult::Container(String::new(), Err(failure())),
-            RequestResult::Images(Err(failure())),
-            RequestResult::CgroupDriver(Err(failure())),
-            RequestResult::Ping(Err(failure())),
-            RequestResult::DiskUsage(Err(failure())),
+        for result in [
+            RequestResult::Containers(Err(error())),
+            RequestResult::Container(String::new(), Err(error())),
+            RequestResult::Images(Err(error())),
+            RequestResult::CgroupDriver(Err(error())),
+            RequestResult::Ping(Err(error())),
+            RequestResult::DiskUsage(Err(error())),
         ] {
-            assert!(!answer.is_ok());
+            assert!(!result.is_ok());
         }
     }
 
@@ -854,10 +867,10 @@ mod tests {
     fn jittered_delay_stays_near_its_base() {
         let second = Duration::from_secs(1);
         for _ in 0..1000 {
-            let pause = jittered(second);
+            let delay = jittered(second);
             assert!(
-                pause >= second * 3 / 4 && pause < second * 5 / 4,
-                "{pause:?}"
+                delay >= second * 3 / 4 && delay < second * 5 / 4,
+                "{delay:?}"
             );
         }
         assert_eq!(jittered(Duration::ZERO), Duration::ZERO);
@@ -870,22 +883,22 @@ mod tests {
         let Some(earlier) = now.checked_sub(10 * minute) else {
             return;
         };
-        let mut plan = DiskUsageSchedule::default();
-        plan.delay_until(now);
-        assert_eq!(plan.next_due(), None, "nobody wants them");
+        let mut schedule = DiskUsageSchedule::default();
+        schedule.delay_until(now);
+        assert_eq!(schedule.next_due(), None, "no interval");
 
-        plan.interval = Some(200 * minute);
-        plan.delay_until(now + minute);
-        plan.delay_until(now);
-        assert_eq!(plan.next_due(), Some(now + minute));
-        plan.started = Some(earlier);
-        assert_eq!(plan.next_due(), None, "one at a time");
-        plan.finish();
-        assert_eq!(plan.next_due(), Some(earlier + 200 * minute));
+        schedule.interval = Some(200 * minute);
+        schedule.delay_until(now + minute);
+        schedule.delay_until(now);
+        assert_eq!(schedule.next_due(), Some(now + minute));
+        schedule.started = Some(earlier);
+        assert_eq!(schedule.next_due(), None, "request in flight");
+        schedule.finish();
+        assert_eq!(schedule.next_due(), Some(earlier + 200 * minute));
 
-        plan.interval = Some(minute);
-        plan.started = Some(earlier);
-        plan.finish();
-        assert!(plan.next_due() >= Some(earlier + 100 * minute));
+        schedule.interval = Some(minute);
+        schedule.started = Some(earlier);
+        schedule.finish();
+        assert!(schedule.next_due() >= Some(earlier + 100 * minute));
     }
 }

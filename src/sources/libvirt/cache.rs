@@ -37,7 +37,9 @@ impl DefinitionCache {
     /// Returns the cached definition of a domain.
     pub(super) fn get(&self, domain: &DomainRef) -> Option<Arc<DomainDef>> {
         let entries = self.entries();
-        let entry = entries.get(&domain.uuid).filter(|it| it.id == domain.id)?;
+        let entry = entries
+            .get(&domain.uuid)
+            .filter(|entry| entry.id == domain.id)?;
         entry.definition.clone()
     }
 
@@ -61,9 +63,9 @@ impl DefinitionCache {
 
     /// Handles a lifecycle or change event.
     pub(super) fn handle_event(&self, event: &DomainEvent) {
-        if let DomainEvent::Lifecycle { domain: guest, .. } | DomainEvent::DefinitionChanged(guest) =
+        if let DomainEvent::Lifecycle { domain, .. } | DomainEvent::DefinitionChanged(domain) =
             event
-            && let Some(entry) = self.entries().get_mut(&guest.uuid)
+            && let Some(entry) = self.entries().get_mut(&domain.uuid)
         {
             entry.changed_at = Some(Instant::now());
         }
@@ -74,25 +76,25 @@ impl DefinitionCache {
     pub(super) fn stale(&self, domains: &[DomainRef], ttl: Duration) -> Vec<usize> {
         let mut entries = self.entries();
         if entries.len() > domains.len() {
-            let there: HashSet<_> = domains.iter().map(|guest| guest.uuid).collect();
-            entries.retain(|uuid, _| there.contains(uuid));
+            let listed: HashSet<_> = domains.iter().map(|domain| domain.uuid).collect();
+            entries.retain(|uuid, _| listed.contains(uuid));
         }
-        let mut wanted = Vec::new();
-        let mut old = Vec::new();
-        for (at, guest) in domains.iter().enumerate() {
-            match entries.get(&guest.uuid) {
-                Some(entry) if entry.id == guest.id && entry.changed_at.is_none() => {
+        let mut stale = Vec::new();
+        let mut expired = Vec::new();
+        for (index, domain) in domains.iter().enumerate() {
+            match entries.get(&domain.uuid) {
+                Some(entry) if entry.id == domain.id && entry.changed_at.is_none() => {
                     if entry.read_at.elapsed() >= ttl {
-                        old.push((entry.read_at, at));
+                        expired.push((entry.read_at, index));
                     }
                 }
-                _ => wanted.push(at),
+                _ => stale.push(index),
             }
         }
-        old.sort_unstable();
-        let some = domains.len() / REFRESH_DIVISOR + 1;
-        wanted.extend(old.into_iter().take(some).map(|(_, at)| at));
-        wanted
+        expired.sort_unstable();
+        let batch = domains.len() / REFRESH_DIVISOR + 1;
+        stale.extend(expired.into_iter().take(batch).map(|(_, index)| index));
+        stale
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<Uuid, CachedDefinition>> {
@@ -124,43 +126,43 @@ mod tests {
     #[test]
     fn rereads_definition_after_change_and_in_next_run() {
         let (cache, now) = (DefinitionCache::default(), Instant::now());
-        let guests = [domain(1, 1), domain(2, -1)];
-        assert_eq!(cache.stale(&guests, LONG), [0, 1]);
-        for guest in &guests {
-            cache.insert(guest, now, Some(titled("a")));
+        let domains = [domain(1, 1), domain(2, -1)];
+        assert_eq!(cache.stale(&domains, LONG), [0, 1]);
+        for domain in &domains {
+            cache.insert(domain, now, Some(titled("a")));
         }
-        assert!(cache.stale(&guests, LONG).is_empty());
-        cache.handle_event(&DomainEvent::DefinitionChanged(guests[1].clone()));
-        assert_eq!(cache.stale(&guests, LONG), [1]);
-        assert!(cache.get(&guests[1]).is_some());
-        cache.insert(&guests[1], Instant::now() + LONG, Some(titled("b")));
-        assert!(cache.stale(&guests, LONG).is_empty());
+        assert!(cache.stale(&domains, LONG).is_empty());
+        cache.handle_event(&DomainEvent::DefinitionChanged(domains[1].clone()));
+        assert_eq!(cache.stale(&domains, LONG), [1]);
+        assert!(cache.get(&domains[1]).is_some());
+        cache.insert(&domains[1], Instant::now() + LONG, Some(titled("b")));
+        assert!(cache.stale(&domains, LONG).is_empty());
 
-        let guests = [domain(1, 3), domain(2, -1)];
-        assert_eq!(cache.stale(&guests, LONG), [0]);
-        assert_eq!(cache.get(&guests[0]), None);
+        let domains = [domain(1, 3), domain(2, -1)];
+        assert_eq!(cache.stale(&domains, LONG), [0]);
+        assert_eq!(cache.get(&domains[0]), None);
     }
 
     #[test]
     fn change_during_read_causes_another_read() {
-        let (cache, guests) = (DefinitionCache::default(), [domain(1, 1)]);
-        let asked = Instant::now();
-        cache.insert(&guests[0], asked, Some(titled("a")));
-        cache.handle_event(&DomainEvent::DefinitionChanged(guests[0].clone()));
-        cache.insert(&guests[0], asked, Some(titled("a")));
-        assert_eq!(cache.stale(&guests, LONG), [0]);
+        let (cache, domains) = (DefinitionCache::default(), [domain(1, 1)]);
+        let requested_at = Instant::now();
+        cache.insert(&domains[0], requested_at, Some(titled("a")));
+        cache.handle_event(&DomainEvent::DefinitionChanged(domains[0].clone()));
+        cache.insert(&domains[0], requested_at, Some(titled("a")));
+        assert_eq!(cache.stale(&domains, LONG), [0]);
     }
 
     #[test]
     fn expired_entries_are_refreshed_gradually_oldest_first() {
         let (cache, now) = (DefinitionCache::default(), Instant::now());
-        let guests: Vec<_> = (0..40).map(|number| domain(number, 1)).collect();
-        for (n, guest) in guests.iter().enumerate() {
+        let domains: Vec<_> = (0..40).map(|number| domain(number, 1)).collect();
+        for (n, domain) in domains.iter().enumerate() {
             let later = Duration::from_nanos(40 - u64::try_from(n).unwrap());
-            cache.insert(guest, now + later, Some(titled("a")));
+            cache.insert(domain, now + later, Some(titled("a")));
         }
         std::thread::sleep(Duration::from_micros(1));
-        assert_eq!(cache.stale(&guests, Duration::ZERO), [39, 38, 37]);
+        assert_eq!(cache.stale(&domains, Duration::ZERO), [39, 38, 37]);
     }
 
     #[test]

@@ -59,18 +59,18 @@ impl CallError {
 }
 
 impl From<DecodeError> for CallError {
-    fn from(wrong: DecodeError) -> Self {
-        Self::Decode(wrong)
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(error)
     }
 }
 
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Remote(refusal) => f.write_str(&one_line(refusal)),
+            Self::Remote(error) => f.write_str(&one_line(error)),
             Self::PermissionDenied(reason) | Self::Closed(reason) => f.write_str(&one_line(reason)),
-            Self::Decode(wrong) => wrong.fmt(f),
-            Self::TimedOut => f.write_str("no answer in time"),
+            Self::Decode(error) => error.fmt(f),
+            Self::TimedOut => f.write_str("timed out"),
         }
     }
 }
@@ -107,7 +107,7 @@ impl RpcCounters {
 /// Which slots a call may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SlotClass {
-    /// Any slot, for calls that the daemon answers by itself.
+    /// Any slot, for calls that the daemon completes by itself.
     Any,
     /// Any but the last, for calls that may hang in a domain or a storage backend.
     Slow,
@@ -164,43 +164,43 @@ impl RpcConnection {
     ) -> Result<Self> {
         let stream = UnixStream::connect(socket).await;
         let stream = stream.map_err(CallError::closed)?;
-        let (out, messages) = mpsc::channel(SEND_QUEUE);
+        let (outgoing, messages) = mpsc::channel(SEND_QUEUE);
         let shared = Arc::new(ConnectionShared {
             pending: Mutex::default(),
-            outgoing: out,
+            outgoing,
             slots: Arc::new(Semaphore::new(MAX_PENDING_CALLS)),
             slow_slots: Arc::new(Semaphore::new(MAX_SLOW_CALLS)),
             counters,
         });
-        let (say, end) = watch::channel(None);
-        let reader = Arc::clone(&shared);
+        let (close_tx, close_rx) = watch::channel(None);
+        let connection = Arc::clone(&shared);
         let task = tokio::spawn(async move {
             let reason = tokio::select! {
-                reason = reader.read_loop(&stream, &on_event) => reason,
+                reason = connection.read_loop(&stream, &on_event) => reason,
                 reason = write_loop(&stream, messages) => reason,
             };
-            reader.close(&reason);
-            say.send_replace(Some(reason));
+            connection.close(&reason);
+            close_tx.send_replace(Some(reason));
         });
         Ok(Self {
             shared,
             task: task.abort_handle(),
-            close_reason: end,
+            close_reason: close_rx,
         })
     }
 
     /// Waits until the connection is closed and returns the reason.
     pub(super) async fn wait_closed(&self) -> String {
-        let mut end = self.close_reason.clone();
-        let end = end.wait_for(Option::is_some).await;
-        let reason = end.ok().and_then(|reason| reason.clone());
+        let mut close_reason = self.close_reason.clone();
+        let close_reason = close_reason.wait_for(Option::is_some).await;
+        let reason = close_reason.ok().and_then(|reason| reason.clone());
         reason.unwrap_or_default()
     }
 
     /// Returns the reason if the connection is closed.
     pub(super) fn close_error(&self) -> Option<CallError> {
-        let waiting = self.shared.pending();
-        waiting.closed.clone().map(CallError::Closed)
+        let pending = self.shared.pending();
+        pending.closed.clone().map(CallError::Closed)
     }
 
     /// Sends a call if a slot is free, else returns the reply handler.
@@ -211,18 +211,18 @@ impl RpcConnection {
         on_reply: ReplyHandler,
     ) -> std::result::Result<(), (RpcRequest, ReplyHandler)> {
         let shared = &self.shared;
-        let take = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned().ok();
-        let second = match slot {
+        let try_acquire = |slots: &Arc<Semaphore>| Arc::clone(slots).try_acquire_owned().ok();
+        let slow_permit = match slot {
             SlotClass::Any => None,
-            SlotClass::Slow => match take(&shared.slow_slots) {
+            SlotClass::Slow => match try_acquire(&shared.slow_slots) {
                 None => return Err((request, on_reply)),
                 permit => permit,
             },
         };
-        match take(&shared.slots) {
+        match try_acquire(&shared.slots) {
             None => Err((request, on_reply)),
             permit => {
-                shared.send_call(request, on_reply, [permit, second]);
+                shared.send_call(request, on_reply, [permit, slow_permit]);
                 Ok(())
             }
         }
@@ -230,37 +230,37 @@ impl RpcConnection {
 
     /// Sends a call as soon as a slot is free and waits for the reply.
     pub(super) async fn call(&self, request: RpcRequest) -> Result<Vec<u8>> {
-        let by = request.deadline;
-        let answer = async {
+        let deadline = request.deadline;
+        let reply = async {
             let slot = Arc::clone(&self.shared.slots).acquire_owned().await;
             let (reply_tx, reply_rx) = oneshot::channel();
             // The caller may have timed out.
-            let then = Box::new(|answer| drop(reply_tx.send(answer)));
-            self.shared.send_call(request, then, [slot.ok(), None]);
+            let on_reply = Box::new(|reply| drop(reply_tx.send(reply)));
+            self.shared.send_call(request, on_reply, [slot.ok(), None]);
             reply_rx
                 .await
                 .unwrap_or_else(|_| Err(CallError::closed("closed")))
         };
-        let answer = timeout_at(by.into(), answer).await;
-        answer.unwrap_or(Err(CallError::TimedOut))
+        let reply = timeout_at(deadline.into(), reply).await;
+        reply.unwrap_or(Err(CallError::TimedOut))
     }
 
     /// Returns since when an abandoned call of this procedure has been pending, or all slots have
     /// been occupied by abandoned calls so that no other call can be sent.
     pub(super) fn hung_since(&self, procedure: u32) -> Option<Instant> {
         let now = Instant::now();
-        let waiting = self.shared.pending();
-        let overdue = || waiting.calls.values().filter(|asked| asked.deadline <= now);
+        let pending = self.shared.pending();
+        let overdue = || pending.calls.values().filter(|call| call.deadline <= now);
         let is_full = overdue().count() >= MAX_PENDING_CALLS;
-        let hung = overdue().filter(|asked| is_full || asked.procedure == procedure);
-        hung.map(|asked| asked.sent_at).min()
+        let hung = overdue().filter(|call| is_full || call.procedure == procedure);
+        hung.map(|call| call.sent_at).min()
     }
 
     /// Returns the number of pending calls whose caller has timed out.
     pub(super) fn abandoned_calls(&self) -> u64 {
         let now = Instant::now();
-        let waiting = self.shared.pending();
-        let overdue = waiting.calls.values().filter(|asked| asked.deadline <= now);
+        let pending = self.shared.pending();
+        let overdue = pending.calls.values().filter(|call| call.deadline <= now);
         overdue.fold(0, |count, _| count + 1)
     }
 
@@ -268,16 +268,16 @@ impl RpcConnection {
     /// calls.
     pub(super) fn is_saturated(&self, timeout: Duration) -> bool {
         let now = Instant::now();
-        let waiting = self.shared.pending();
-        let slow = waiting.calls.values().filter(|asked| asked.is_slow);
-        let old = slow.filter(|asked| asked.deadline <= now || asked.sent_at + timeout <= now);
+        let pending = self.shared.pending();
+        let slow = pending.calls.values().filter(|call| call.is_slow);
+        let old = slow.filter(|call| call.deadline <= now || call.sent_at + timeout <= now);
         old.count() >= MAX_SLOW_CALLS
     }
 }
 
 impl fmt::Debug for RpcConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Line").finish_non_exhaustive()
+        f.debug_struct("RpcConnection").finish_non_exhaustive()
     }
 }
 
@@ -302,21 +302,21 @@ impl ConnectionShared {
         let RpcRequest {
             procedure,
             body,
-            deadline: by,
+            deadline,
         } = request;
-        let mut waiting = self.pending();
-        if let Some(reason) = waiting.closed.clone() {
-            drop(waiting);
+        let mut pending = self.pending();
+        if let Some(reason) = pending.closed.clone() {
+            drop(pending);
             drop(permits);
             return on_reply(Err(CallError::Closed(reason)));
         }
         loop {
-            waiting.last_serial = waiting.last_serial.wrapping_add(1);
-            if waiting.last_serial != 0 && !waiting.calls.contains_key(&waiting.last_serial) {
+            pending.last_serial = pending.last_serial.wrapping_add(1);
+            if pending.last_serial != 0 && !pending.calls.contains_key(&pending.last_serial) {
                 break;
             }
         }
-        let serial = waiting.last_serial;
+        let serial = pending.last_serial;
         let message = Message {
             program: wire::REMOTE_PROGRAM,
             procedure,
@@ -326,16 +326,16 @@ impl ConnectionShared {
             body: &body,
         };
         let [_, slow] = &permits;
-        let asked = PendingCall {
+        let call = PendingCall {
             on_reply,
             procedure,
             sent_at: Instant::now(),
-            deadline: by,
+            deadline,
             is_slow: slow.is_some(),
             _permits: permits,
         };
-        waiting.calls.insert(serial, asked);
-        drop(waiting);
+        pending.calls.insert(serial, call);
+        drop(pending);
         RpcCounters::increment(&self.counters.requests);
         // The queue has room for a message per slot; without a reader all calls are completed with
         // the reason.
@@ -345,7 +345,7 @@ impl ConnectionShared {
     /// Reads messages until the connection fails and returns the reason.
     async fn read_loop(&self, stream: &UnixStream, on_event: &EventHandler) -> String {
         let mut bytes = Vec::new();
-        let mut second = (Instant::now(), 0_u32);
+        let mut window = (Instant::now(), 0_u32);
         loop {
             match read_chunk(stream, &mut bytes).await {
                 Ok(0) => return "the daemon closed the connection".to_owned(),
@@ -355,28 +355,28 @@ impl ConnectionShared {
             let mut rest = bytes.as_slice();
             loop {
                 match Message::parse(rest) {
-                    Ok(Some((message, behind))) => {
-                        rest = behind;
+                    Ok(Some((message, remaining))) => {
+                        rest = remaining;
                         if self.handle_message(&message, on_event) {
-                            second.1 = second.1.saturating_add(1);
+                            window.1 = window.1.saturating_add(1);
                         }
                     }
                     Ok(None) => break,
-                    Err(wrong) => return wrong.to_string(),
+                    Err(error) => return error.to_string(),
                 }
             }
-            let done = bytes.len() - rest.len();
-            bytes.drain(..done);
+            let consumed = bytes.len() - rest.len();
+            bytes.drain(..consumed);
             if bytes.is_empty() {
                 // A long reply is seldom followed by another one.
                 bytes.shrink_to(READ_CHUNK);
             }
-            let end = second.0 + Duration::from_secs(1);
-            if second.1 >= MAX_EVENTS_PER_SECOND {
-                sleep_until(end.into()).await;
+            let window_end = window.0 + Duration::from_secs(1);
+            if window.1 >= MAX_EVENTS_PER_SECOND {
+                sleep_until(window_end.into()).await;
             }
-            if end <= Instant::now() {
-                second = (Instant::now(), 0);
+            if window_end <= Instant::now() {
+                window = (Instant::now(), 0);
             }
         }
     }
@@ -385,20 +385,20 @@ impl ConnectionShared {
     fn handle_message(&self, message: &Message<'_>, on_event: &EventHandler) -> bool {
         match (message.program, message.kind) {
             (wire::REMOTE_PROGRAM, MessageType::Reply) => {
-                let asked = self.pending().calls.remove(&message.serial);
-                let Some(asked) = asked else {
+                let call = self.pending().calls.remove(&message.serial);
+                let Some(call) = call else {
                     return true;
                 };
                 let PendingCall {
-                    on_reply: then,
+                    on_reply,
                     _permits: permits,
                     ..
-                } = asked;
+                } = call;
                 drop(permits);
-                then(if message.is_error {
+                on_reply(if message.is_error {
                     Err(match RemoteError::parse(message.body) {
-                        Ok(refusal) => CallError::Remote(refusal),
-                        Err(wrong) => CallError::Decode(wrong),
+                        Ok(error) => CallError::Remote(error),
+                        Err(error) => CallError::Decode(error),
                     })
                 } else {
                     Ok(message.body.to_vec())
@@ -432,18 +432,18 @@ impl ConnectionShared {
     }
 
     fn close(&self, reason: &str) {
-        let mut waiting = self.pending();
-        waiting.closed.get_or_insert_with(|| reason.to_owned());
-        let requests = std::mem::take(&mut waiting.calls);
-        drop(waiting);
-        for asked in requests.into_values() {
+        let mut pending = self.pending();
+        pending.closed.get_or_insert_with(|| reason.to_owned());
+        let calls = std::mem::take(&mut pending.calls);
+        drop(pending);
+        for call in calls.into_values() {
             let PendingCall {
-                on_reply: then,
+                on_reply,
                 _permits: permits,
                 ..
-            } = asked;
+            } = call;
             drop(permits);
-            then(Err(CallError::closed(reason)));
+            on_reply(Err(CallError::closed(reason)));
         }
     }
 }
@@ -455,7 +455,7 @@ async fn read_chunk(stream: &UnixStream, bytes: &mut Vec<u8>) -> io::Result<usiz
         bytes.reserve(READ_CHUNK);
         match stream.try_read_buf(bytes) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            read => return read,
+            result => return result,
         }
     }
 }

@@ -70,18 +70,18 @@ impl<'a> SocketPaths<'a> {
 
     /// Returns the possible sockets of a driver's daemon.
     fn endpoints_for(&self, driver: &str, path: &str) -> Vec<Endpoint> {
-        let own = DAEMONS.iter().find(|(name, _)| *name == driver);
-        let daemons = own.map(|(_, daemon)| *daemon).into_iter();
-        let at = |daemon| match path {
+        let driver_daemon = DAEMONS.iter().find(|(name, _)| *name == driver);
+        let daemons = driver_daemon.map(|(_, daemon)| *daemon).into_iter();
+        let socket_for = |daemon| match path {
             "/session" => self.session(daemon),
             _ => self.system(daemon),
         };
-        let sockets = daemons.chain([LIBVIRTD]).map(at);
-        let place = |socket| Endpoint {
+        let sockets = daemons.chain([LIBVIRTD]).map(socket_for);
+        let endpoint = |socket| Endpoint {
             socket,
             uris: vec![format!("{driver}://{path}")],
         };
-        sockets.map(place).collect()
+        sockets.map(endpoint).collect()
     }
 }
 
@@ -90,28 +90,28 @@ impl Endpoints {
     /// more than a local socket.
     pub(super) fn from_uri(uri: Option<&str>, paths: &SocketPaths<'_>) -> Option<Self> {
         let Some(uri) = uri else {
-            let mut all = paths.endpoints_for("qemu", "/system");
+            let mut endpoints = paths.endpoints_for("qemu", "/system");
             if !paths.is_root {
-                all.extend(paths.endpoints_for("qemu", "/session"));
+                endpoints.extend(paths.endpoints_for("qemu", "/session"));
             }
-            let is_named = false;
+            let is_explicit = false;
             return Some(Self {
-                list: all,
-                is_explicit: is_named,
+                list: endpoints,
+                is_explicit,
             });
         };
-        let either = || vec!["qemu:///system".to_owned(), "qemu:///session".to_owned()];
+        let default_uris = || vec!["qemu:///system".to_owned(), "qemu:///session".to_owned()];
         let path = uri.strip_prefix("unix://").unwrap_or(uri);
-        let all = if path.starts_with('/') {
-            let (socket, uris) = (path.into(), either());
+        let endpoints = if path.starts_with('/') {
+            let (socket, uris) = (path.into(), default_uris());
             vec![Endpoint { socket, uris }]
         } else {
             Self::from_driver_uri(uri, paths)?
         };
-        let is_named = true;
+        let is_explicit = true;
         Some(Self {
-            list: all,
-            is_explicit: is_named,
+            list: endpoints,
+            is_explicit,
         })
     }
 
@@ -149,14 +149,15 @@ mod tests {
     use super::*;
 
     fn sockets(uri: Option<&str>, is_root: bool) -> Option<Vec<String>> {
-        let here = SocketPaths {
+        let paths = SocketPaths {
             rootfs: Path::new("/host"),
             runtime_dir: "/run/user/7".into(),
             is_root,
         };
-        let places = Endpoints::from_uri(uri, &here)?.list.into_iter();
-        let shown = places.map(|it| format!("{} {}", it.socket.display(), it.uris.join(" ")));
-        Some(shown.collect())
+        let endpoints = Endpoints::from_uri(uri, &paths)?.list.into_iter();
+        let lines = endpoints
+            .map(|endpoint| format!("{} {}", endpoint.socket.display(), endpoint.uris.join(" ")));
+        Some(lines.collect())
     }
 
     #[test]
@@ -177,9 +178,9 @@ mod tests {
 
     #[test]
     fn accepts_socket_as_path_or_in_uri() {
-        let either = ["/a/b qemu:///system qemu:///session"];
-        assert_eq!(sockets(Some("/a/b"), true).unwrap(), either);
-        assert_eq!(sockets(Some("unix:///a/b"), true).unwrap(), either);
+        let expected = ["/a/b qemu:///system qemu:///session"];
+        assert_eq!(sockets(Some("/a/b"), true).unwrap(), expected);
+        assert_eq!(sockets(Some("unix:///a/b"), true).unwrap(), expected);
         let uri = "qemu+unix:///system?mode=auto&socket=/a%20b";
         assert_eq!(sockets(Some(uri), true).unwrap(), ["/a b qemu:///system"]);
         let uri = "qemu:///session?socket=/a";

@@ -60,19 +60,19 @@ impl DomainEvents {
 
     /// Records which events the connected daemon delivers.
     pub(super) fn set_subscriptions(&self, is_subscribed: impl Fn(u32) -> bool) {
-        let mut inner = self.state();
-        inner.has_lifecycle = is_subscribed(wire::VIR_DOMAIN_EVENT_ID_LIFECYCLE);
-        inner.has_io_errors = is_subscribed(wire::VIR_DOMAIN_EVENT_ID_IO_ERROR);
+        let mut state = self.state();
+        state.has_lifecycle = is_subscribed(wire::VIR_DOMAIN_EVENT_ID_LIFECYCLE);
+        state.has_io_errors = is_subscribed(wire::VIR_DOMAIN_EVENT_ID_IO_ERROR);
     }
 
     /// Replaces the domains by a complete list.
     pub(super) fn replace_domains(&self, domains: &[DomainRef]) {
-        let mut inner = self.state();
-        let there: HashSet<_> = domains.iter().map(|guest| guest.uuid).collect();
-        inner.lifecycles.retain(|uuid, _| there.contains(uuid));
+        let mut state = self.state();
+        let listed: HashSet<_> = domains.iter().map(|domain| domain.uuid).collect();
+        state.lifecycles.retain(|uuid, _| listed.contains(uuid));
         let running: Vec<_> = domains.iter().filter_map(running_domain).collect();
-        if *inner.running != running {
-            inner.running = Arc::new(running);
+        if *state.running != running {
+            state.running = Arc::new(running);
         }
     }
 
@@ -80,50 +80,50 @@ impl DomainEvents {
     pub(super) fn handle_event(&self, event: &DomainEvent) {
         match event {
             DomainEvent::Lifecycle {
-                domain: guest,
-                kind: what,
+                domain,
+                kind,
                 detail,
-            } => self.handle_lifecycle(guest, *what, *detail),
+            } => self.handle_lifecycle(domain, *kind, *detail),
             DomainEvent::IoError {
-                domain: guest,
+                domain,
                 path,
                 alias,
-            } => self.state().record_io_error(guest, path, alias),
+            } => self.state().record_io_error(domain, path, alias),
             DomainEvent::DefinitionChanged(_) => {}
         }
     }
 
     fn handle_lifecycle(&self, domain: &DomainRef, kind: i32, detail: i32) {
-        let mut inner = self.state();
+        let mut state = self.state();
         match (kind, detail) {
             (VIR_DOMAIN_EVENT_UNDEFINED, _) if !domain.is_active() => {
-                inner.lifecycles.remove(&domain.uuid);
+                state.lifecycles.remove(&domain.uuid);
                 return;
             }
             (VIR_DOMAIN_EVENT_STARTED, VIR_DOMAIN_EVENT_STARTED_WAKEUP) => {}
             (VIR_DOMAIN_EVENT_STARTED, _) => {
-                inner.remove_running(domain);
-                inner.add_running(domain);
+                state.remove_running(domain);
+                state.add_running(domain);
             }
-            (VIR_DOMAIN_EVENT_STOPPED, _) => inner.remove_running(domain),
+            (VIR_DOMAIN_EVENT_STOPPED, _) => state.remove_running(domain),
             _ => {}
         }
-        let Some(life) = inner.lifecycle_mut(domain) else {
+        let Some(lifecycle) = state.lifecycle_mut(domain) else {
             return;
         };
         match (kind, detail) {
             (VIR_DOMAIN_EVENT_STARTED, VIR_DOMAIN_EVENT_STARTED_WAKEUP) => {}
             (VIR_DOMAIN_EVENT_STARTED, _) => {
-                life.starts = life.starts.saturating_add(1);
-                life.has_crashed = false;
+                lifecycle.starts = lifecycle.starts.saturating_add(1);
+                lifecycle.has_crashed = false;
             }
             (VIR_DOMAIN_EVENT_STOPPED, detail) => {
-                life.stops = life.stops.saturating_add(1);
+                lifecycle.stops = lifecycle.stops.saturating_add(1);
                 if detail == VIR_DOMAIN_EVENT_STOPPED_CRASHED {
-                    life.record_crash();
+                    lifecycle.record_crash();
                 }
             }
-            (VIR_DOMAIN_EVENT_CRASHED, _) => life.record_crash(),
+            (VIR_DOMAIN_EVENT_CRASHED, _) => lifecycle.record_crash(),
             _ => {}
         }
     }
@@ -135,18 +135,18 @@ impl DomainEvents {
         uuid: &Uuid,
         definition: Option<&DomainDef>,
     ) -> Option<LifecycleCounts> {
-        let inner = self.state();
-        inner.has_lifecycle.then_some(())?;
-        let mut io_errors = inner.has_io_errors.then(BTreeMap::new);
-        let Some(life) = inner.lifecycles.get(uuid) else {
+        let state = self.state();
+        state.has_lifecycle.then_some(())?;
+        let mut io_errors = state.has_io_errors.then(BTreeMap::new);
+        let Some(lifecycle) = state.lifecycles.get(uuid) else {
             return Some(LifecycleCounts {
                 io_errors,
                 ..LifecycleCounts::default()
             });
         };
-        for ((path, alias), count) in &life.io_errors {
+        for ((path, alias), count) in &lifecycle.io_errors {
             let path = string_lossy(path);
-            let disks = definition.iter().flat_map(|about| &about.disks);
+            let disks = definition.iter().flat_map(|definition| &definition.disks);
             let mut disks = disks.filter(|disk| disk.source.as_ref() == Some(&path));
             let target = disks.next().map(|disk| disk.target.clone());
             let name = target.unwrap_or_else(|| string_lossy(alias));
@@ -156,9 +156,9 @@ impl DomainEvents {
             }
         }
         Some(LifecycleCounts {
-            starts: life.starts,
-            stops: life.stops,
-            crashes: life.crashes,
+            starts: lifecycle.starts,
+            stops: lifecycle.stops,
+            crashes: lifecycle.crashes,
             io_errors,
         })
     }
@@ -180,28 +180,28 @@ impl EventState {
         if path.len() > MAX_NAME || alias.len() > MAX_NAME {
             return;
         }
-        let Some(life) = self.lifecycle_mut(domain) else {
+        let Some(lifecycle) = self.lifecycle_mut(domain) else {
             return;
         };
         let key = (path.to_vec(), alias.to_vec());
-        if life.io_errors.len() < MAX_DISKS || life.io_errors.contains_key(&key) {
-            let count = life.io_errors.entry(key).or_default();
+        if lifecycle.io_errors.len() < MAX_DISKS || lifecycle.io_errors.contains_key(&key) {
+            let count = lifecycle.io_errors.entry(key).or_default();
             *count = count.saturating_add(1);
         }
     }
 
     fn add_running(&mut self, domain: &DomainRef) {
-        if let Some(guest) = running_domain(domain)
+        if let Some(running) = running_domain(domain)
             && self.running.len() < MAX_DOMAINS
         {
-            Arc::make_mut(&mut self.running).push(guest);
+            Arc::make_mut(&mut self.running).push(running);
         }
     }
 
     fn remove_running(&mut self, domain: &DomainRef) {
         let uuid = format_uuid(&domain.uuid);
-        if self.running.iter().any(|it| it.uuid == uuid) {
-            Arc::make_mut(&mut self.running).retain(|it| it.uuid != uuid);
+        if self.running.iter().any(|domain| domain.uuid == uuid) {
+            Arc::make_mut(&mut self.running).retain(|domain| domain.uuid != uuid);
         }
     }
 }
@@ -239,9 +239,9 @@ mod tests {
 
     /// State with all events subscribed.
     fn all_events() -> DomainEvents {
-        let heard = DomainEvents::default();
-        heard.set_subscriptions(|_| true);
-        heard
+        let events = DomainEvents::default();
+        events.set_subscriptions(|_| true);
+        events
     }
 
     fn lifecycle(events: &DomainEvents, domain: DomainRef, kind: i32, detail: i32) {
@@ -253,71 +253,74 @@ mod tests {
     }
 
     fn ids(events: &DomainEvents) -> Vec<u32> {
-        events.running().iter().map(|it| it.id).collect()
+        events.running().iter().map(|domain| domain.id).collect()
     }
 
     #[test]
     fn domain_is_running_from_start_to_stop() {
-        let heard = all_events();
-        heard.replace_domains(&[domain(1, 4), domain(2, -1)]);
-        assert_eq!(ids(&heard), [4]);
-        lifecycle(&heard, domain(2, 5), VIR_DOMAIN_EVENT_STARTED, 0);
-        assert_eq!(ids(&heard), [4, 5]);
-        lifecycle(&heard, domain(1, -1), VIR_DOMAIN_EVENT_STOPPED, 1);
-        assert_eq!(ids(&heard), [5]);
+        let events = all_events();
+        events.replace_domains(&[domain(1, 4), domain(2, -1)]);
+        assert_eq!(ids(&events), [4]);
+        lifecycle(&events, domain(2, 5), VIR_DOMAIN_EVENT_STARTED, 0);
+        assert_eq!(ids(&events), [4, 5]);
+        lifecycle(&events, domain(1, -1), VIR_DOMAIN_EVENT_STOPPED, 1);
+        assert_eq!(ids(&events), [5]);
         lifecycle(
-            &heard,
+            &events,
             domain(2, 6),
             VIR_DOMAIN_EVENT_STARTED,
             VIR_DOMAIN_EVENT_STARTED_WAKEUP,
         );
-        assert_eq!(ids(&heard), [5]);
-        let of = |number| heard.counts_for(&[number; 16], None).unwrap();
-        assert_eq!((of(1).starts, of(1).stops), (0, 1));
-        assert_eq!((of(2).starts, of(2).stops), (1, 0));
+        assert_eq!(ids(&events), [5]);
+        let counts = |number| events.counts_for(&[number; 16], None).unwrap();
+        assert_eq!((counts(1).starts, counts(1).stops), (0, 1));
+        assert_eq!((counts(2).starts, counts(2).stops), (1, 0));
     }
 
     #[test]
     fn crash_reported_twice_counts_once() {
-        let heard = all_events();
-        lifecycle(&heard, domain(1, 4), VIR_DOMAIN_EVENT_CRASHED, 0);
+        let events = all_events();
+        lifecycle(&events, domain(1, 4), VIR_DOMAIN_EVENT_CRASHED, 0);
         lifecycle(
-            &heard,
+            &events,
             domain(1, -1),
             VIR_DOMAIN_EVENT_STOPPED,
             VIR_DOMAIN_EVENT_STOPPED_CRASHED,
         );
-        lifecycle(&heard, domain(1, 5), VIR_DOMAIN_EVENT_STARTED, 0);
+        lifecycle(&events, domain(1, 5), VIR_DOMAIN_EVENT_STARTED, 0);
         lifecycle(
-            &heard,
+            &events,
             domain(1, -1),
             VIR_DOMAIN_EVENT_STOPPED,
             VIR_DOMAIN_EVENT_STOPPED_CRASHED,
         );
-        let life = heard.counts_for(&[1; 16], None).unwrap();
-        assert_eq!((life.starts, life.stops, life.crashes), (1, 2, 2));
+        let lifecycle = events.counts_for(&[1; 16], None).unwrap();
+        assert_eq!(
+            (lifecycle.starts, lifecycle.stops, lifecycle.crashes),
+            (1, 2, 2)
+        );
     }
 
     #[test]
     fn counts_are_dropped_with_the_domain() {
-        let heard = all_events();
-        lifecycle(&heard, domain(1, 4), VIR_DOMAIN_EVENT_STARTED, 0);
-        lifecycle(&heard, domain(2, 5), VIR_DOMAIN_EVENT_STARTED, 0);
+        let events = all_events();
+        lifecycle(&events, domain(1, 4), VIR_DOMAIN_EVENT_STARTED, 0);
+        lifecycle(&events, domain(2, 5), VIR_DOMAIN_EVENT_STARTED, 0);
         // Still running, but no longer defined.
-        lifecycle(&heard, domain(1, 4), VIR_DOMAIN_EVENT_UNDEFINED, 0);
-        let starts = |number| heard.counts_for(&[number; 16], None).unwrap().starts;
+        lifecycle(&events, domain(1, 4), VIR_DOMAIN_EVENT_UNDEFINED, 0);
+        let starts = |number| events.counts_for(&[number; 16], None).unwrap().starts;
         assert_eq!(starts(1), 1);
-        lifecycle(&heard, domain(2, -1), VIR_DOMAIN_EVENT_UNDEFINED, 0);
+        lifecycle(&events, domain(2, -1), VIR_DOMAIN_EVENT_UNDEFINED, 0);
         assert_eq!(starts(2), 0);
-        heard.replace_domains(&[]);
+        events.replace_domains(&[]);
         assert_eq!(starts(1), 0);
     }
 
     #[test]
     fn disk_errors_are_counted_by_target_name() {
-        let heard = all_events();
+        let events = all_events();
         let error = |path: &str, alias: &str| {
-            heard.handle_event(&DomainEvent::IoError {
+            events.handle_event(&DomainEvent::IoError {
                 domain: domain(1, 4),
                 path: path.into(),
                 alias: alias.into(),
@@ -326,7 +329,7 @@ mod tests {
         error("/a", "virtio-disk0");
         error("/a", "virtio-disk0");
         error("/b", "virtio-disk1");
-        let about = DomainDef {
+        let definition = DomainDef {
             disks: vec![DiskDef {
                 target: "vda".to_owned(),
                 source: Some("/a".to_owned()),
@@ -334,8 +337,8 @@ mod tests {
             }],
             ..DomainDef::default()
         };
-        let errors = heard
-            .counts_for(&[1; 16], Some(&about))
+        let errors = events
+            .counts_for(&[1; 16], Some(&definition))
             .unwrap()
             .io_errors
             .unwrap();
@@ -345,30 +348,30 @@ mod tests {
 
     #[test]
     fn unsubscribed_events_are_unknown() {
-        let heard = DomainEvents::default();
-        lifecycle(&heard, domain(1, 4), VIR_DOMAIN_EVENT_STARTED, 0);
-        let of = || heard.counts_for(&[1; 16], None);
-        assert_eq!(of(), None);
-        heard.set_subscriptions(|event| event != wire::VIR_DOMAIN_EVENT_ID_IO_ERROR);
-        let life = of().unwrap();
-        assert_eq!((life.starts, life.io_errors), (1, None));
-        heard.set_subscriptions(|event| event != wire::VIR_DOMAIN_EVENT_ID_LIFECYCLE);
-        assert_eq!(of(), None);
-        heard.set_subscriptions(|_| true);
-        assert_eq!(of().unwrap().io_errors, Some(BTreeMap::new()));
+        let events = DomainEvents::default();
+        lifecycle(&events, domain(1, 4), VIR_DOMAIN_EVENT_STARTED, 0);
+        let counts = || events.counts_for(&[1; 16], None);
+        assert_eq!(counts(), None);
+        events.set_subscriptions(|event| event != wire::VIR_DOMAIN_EVENT_ID_IO_ERROR);
+        let lifecycle = counts().unwrap();
+        assert_eq!((lifecycle.starts, lifecycle.io_errors), (1, None));
+        events.set_subscriptions(|event| event != wire::VIR_DOMAIN_EVENT_ID_LIFECYCLE);
+        assert_eq!(counts(), None);
+        events.set_subscriptions(|_| true);
+        assert_eq!(counts().unwrap().io_errors, Some(BTreeMap::new()));
     }
 
     #[test]
     fn memory_is_bounded_against_invented_domains() {
-        let heard = all_events();
+        let events = all_events();
         for number in 0..u8::MAX {
-            heard.handle_event(&DomainEvent::IoError {
+            events.handle_event(&DomainEvent::IoError {
                 domain: domain(1, 4),
                 path: vec![number],
                 alias: Vec::new(),
             });
         }
-        let inner = heard.state();
-        assert_eq!(inner.lifecycles[&[1; 16]].io_errors.len(), MAX_DISKS);
+        let state = events.state();
+        assert_eq!(state.lifecycles[&[1; 16]].io_errors.len(), MAX_DISKS);
     }
 }

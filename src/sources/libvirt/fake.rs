@@ -77,26 +77,35 @@ pub(super) struct FakeState {
 
 impl FakeState {
     pub(super) fn domain(&mut self, name: &str) -> &mut FakeDomain {
-        let mut guests = self.domains.iter_mut();
-        guests.find(|guest| guest.name == name.as_bytes()).unwrap()
+        let mut domains = self.domains.iter_mut();
+        domains
+            .find(|domain| domain.name == name.as_bytes())
+            .unwrap()
     }
 
     pub(super) fn calls_to(&self, procedure: u32) -> usize {
         self.received
             .iter()
-            .filter(|came| came.procedure == procedure)
+            .filter(|call| call.procedure == procedure)
             .count()
     }
 
     fn domain_in_body<'a>(&'a self, body: &[u8]) -> Option<&'a FakeDomain> {
-        let mut guests = self.domains.iter();
-        guests.find(|guest| {
-            let uuid = uuid(&guest.name);
+        let mut domains = self.domains.iter();
+        domains.find(|domain| {
+            let uuid = uuid(&domain.name);
             body.windows(16).any(|bytes| bytes == uuid)
         })
     }
 
-    fn reply(&mut self, on: usize, serial: u32, procedure: u32, is_error: bool, body: &[u8]) {
+    fn reply(
+        &mut self,
+        connection: usize,
+        serial: u32,
+        procedure: u32,
+        is_error: bool,
+        body: &[u8],
+    ) {
         let message = Message {
             program: wire::REMOTE_PROGRAM,
             procedure,
@@ -105,13 +114,13 @@ impl FakeState {
             is_error,
             body,
         };
-        self.write(on, &message.encode());
-        *self.outstanding.get_mut(&on).unwrap() -= 1;
+        self.write(connection, &message.encode());
+        *self.outstanding.get_mut(&connection).unwrap() -= 1;
     }
 
-    fn write(&mut self, on: usize, bytes: &[u8]) {
+    fn write(&mut self, connection: usize, bytes: &[u8]) {
         // The client may have disconnected.
-        if let Some(stream) = self.streams.get_mut(&on) {
+        if let Some(stream) = self.streams.get_mut(&connection) {
             stream.write_all(bytes).ok();
         }
     }
@@ -131,40 +140,42 @@ struct FakeShared {
 
 impl FakeLibvirt {
     /// Starts a daemon with these domains, all running.
-    pub(super) fn start(socket: &Path, guests: &[&str]) -> Self {
-        let guests = guests.iter().zip(1..).map(|(name, id)| FakeDomain {
+    pub(super) fn start(socket: &Path, domains: &[&str]) -> Self {
+        let domains = domains.iter().zip(1..).map(|(name, id)| FakeDomain {
             name: name.as_bytes().to_vec(),
             id,
             is_hung: false,
             busy_replies: 0,
-            title: format!("about {name}"),
+            title: format!("title of {name}"),
         });
-        let world = FakeState {
-            domains: guests.collect(),
+        let state = FakeState {
+            domains: domains.collect(),
             driver: "QEMU",
             auths: vec![0],
             ..FakeState::default()
         };
         let shared = Arc::new(FakeShared {
-            state: Mutex::new(world),
+            state: Mutex::new(state),
             changed: Condvar::new(),
             is_over: Mutex::new(false),
             connections: AtomicUsize::new(0),
         });
         let listener = UnixListener::bind(socket).unwrap();
-        let of = Arc::clone(&shared);
+        let server = Arc::clone(&shared);
         thread::spawn(move || {
             for stream in listener.incoming() {
-                if *of.is_over.lock().unwrap() {
+                if *server.is_over.lock().unwrap() {
                     return;
                 }
                 let stream = stream.unwrap();
-                let on = of.connections.fetch_add(1, Ordering::SeqCst);
-                let mut world = of.state.lock().unwrap();
-                world.streams.insert(on, stream.try_clone().unwrap());
-                world.outstanding.insert(on, 0);
-                let of = Arc::clone(&of);
-                thread::spawn(move || serve_connection(&of, on, stream));
+                let connection = server.connections.fetch_add(1, Ordering::SeqCst);
+                let mut state = server.state.lock().unwrap();
+                state
+                    .streams
+                    .insert(connection, stream.try_clone().unwrap());
+                state.outstanding.insert(connection, 0);
+                let server = Arc::clone(&server);
+                thread::spawn(move || serve_connection(&server, connection, stream));
             }
         });
         Self {
@@ -197,22 +208,22 @@ impl FakeLibvirt {
 
     /// Resumes a hung domain.
     pub(super) fn resume_domain(&self, name: &str) {
-        let mut world = self.state();
-        world.domain(name).is_hung = false;
-        let held = std::mem::take(&mut world.suspended);
-        for (on, serial, who) in held {
-            if who == name.as_bytes() {
-                let guest = world.domain(name).clone();
-                let body = encode_stats_records(&[&guest], false);
-                world.reply(
-                    on,
+        let mut state = self.state();
+        state.domain(name).is_hung = false;
+        let suspended = std::mem::take(&mut state.suspended);
+        for (connection, serial, domain) in suspended {
+            if domain == name.as_bytes() {
+                let domain = state.domain(name).clone();
+                let body = encode_stats_records(&[&domain], false);
+                state.reply(
+                    connection,
                     serial,
                     procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS,
                     false,
                     &body,
                 );
             } else {
-                world.suspended.push((on, serial, who));
+                state.suspended.push((connection, serial, domain));
             }
         }
     }
@@ -232,21 +243,21 @@ impl FakeLibvirt {
 
     /// Sends an event about a domain; `rest` follows the domain in the body.
     pub(super) fn send_event(&self, procedure: u32, name: &str, rest: &[u8]) {
-        let guest = self.state().domain(name).clone();
-        let mut body = put_fake_domain(XdrEncoder::default().put_u32(7), &guest).into_bytes();
+        let domain = self.state().domain(name).clone();
+        let mut body = put_fake_domain(XdrEncoder::default().put_u32(7), &domain).into_bytes();
         body.extend(rest);
         self.send_message(wire::REMOTE_PROGRAM, procedure, &body);
     }
 
     /// Waits until the condition holds.
-    pub(super) fn wait_until(&self, is_so: impl Fn(&FakeState) -> bool) {
+    pub(super) fn wait_until(&self, predicate: impl Fn(&FakeState) -> bool) {
         for _ in 0..2000 {
-            if is_so(&self.state()) {
+            if predicate(&self.state()) {
                 return;
             }
             thread::sleep(Duration::from_millis(5));
         }
-        panic!("it never was so: {:?}", self.state().received);
+        panic!("condition never met: {:?}", self.state().received);
     }
 }
 
@@ -264,23 +275,23 @@ impl Drop for FakeLibvirt {
 /// A UUID derived from a name.
 pub(super) fn uuid(name: &[u8]) -> [u8; 16] {
     let mut uuid = [0xa5; 16];
-    for (byte, of) in uuid.iter_mut().zip(name.iter().rev()) {
-        *byte = *of;
+    for (byte, character) in uuid.iter_mut().zip(name.iter().rev()) {
+        *byte = *character;
     }
     uuid
 }
 
-fn serve_connection(shared: &Arc<FakeShared>, on: usize, mut stream: UnixStream) {
+fn serve_connection(shared: &Arc<FakeShared>, connection: usize, mut stream: UnixStream) {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
     loop {
-        let mut world = shared.state.lock().unwrap();
-        while world.is_hung {
-            world = shared.changed.wait(world).unwrap();
+        let mut state = shared.state.lock().unwrap();
+        while state.is_hung {
+            state = shared.changed.wait(state).unwrap();
         }
-        drop(world);
+        drop(state);
         while let Some((message, rest)) = Message::parse(&bytes).unwrap() {
-            handle_message(shared, on, &message);
+            handle_message(shared, connection, &message);
             bytes = rest.to_vec();
         }
         match stream.read(&mut chunk) {
@@ -288,17 +299,17 @@ fn serve_connection(shared: &Arc<FakeShared>, on: usize, mut stream: UnixStream)
             Ok(read) => bytes.extend_from_slice(&chunk[..read]),
         }
     }
-    shared.state.lock().unwrap().streams.remove(&on);
+    shared.state.lock().unwrap().streams.remove(&connection);
 }
 
-fn handle_message(shared: &Arc<FakeShared>, on: usize, message: &Message<'_>) {
-    let mut world = shared.state.lock().unwrap();
+fn handle_message(shared: &Arc<FakeShared>, connection: usize, message: &Message<'_>) {
+    let mut state = shared.state.lock().unwrap();
     if message.program == wire::KEEPALIVE_PROGRAM {
         assert_eq!(
             (message.procedure, message.kind),
             (wire::KEEPALIVE_PROC_PONG, MessageType::Event)
         );
-        world.pongs += 1;
+        state.pongs += 1;
         return;
     }
     assert_eq!(
@@ -306,44 +317,44 @@ fn handle_message(shared: &Arc<FakeShared>, on: usize, message: &Message<'_>) {
         (wire::REMOTE_PROGRAM, MessageType::Call)
     );
     let (procedure, serial) = (message.procedure, message.serial);
-    let came = ReceivedCall {
-        connection: on,
+    let call = ReceivedCall {
+        connection,
         procedure,
         body: message.body.to_vec(),
     };
-    world.received.push(came.clone());
-    let outstanding = world.outstanding.get_mut(&on).unwrap();
+    state.received.push(call.clone());
+    let outstanding = state.outstanding.get_mut(&connection).unwrap();
     *outstanding += 1;
     let outstanding = *outstanding;
-    let most = world.max_outstanding.entry(on).or_default();
-    *most = outstanding.max(*most);
-    let fate = match &mut world.decide {
-        Some(decide) => decide(&came),
+    let maximum = state.max_outstanding.entry(connection).or_default();
+    *maximum = outstanding.max(*maximum);
+    let action = match &mut state.decide {
+        Some(decide) => decide(&call),
         None => ReplyAction::Normal,
     };
-    let (is_error, body) = match fate {
+    let (is_error, body) = match action {
         ReplyAction::NoReply => return,
-        ReplyAction::Raw(bytes) => return world.write(on, &bytes),
+        ReplyAction::Raw(bytes) => return state.write(connection, &bytes),
         ReplyAction::Reply(body) => (false, body),
         ReplyAction::Error(code) => (true, encode_error(code)),
-        fate => {
-            let Some(mut body) = normal_reply(&mut world, &came, serial) else {
+        action => {
+            let Some(mut body) = normal_reply(&mut state, &call, serial) else {
                 return;
             };
-            if let ReplyAction::Truncated(length) = fate {
+            if let ReplyAction::Truncated(length) = action {
                 body.truncate(length);
             }
             (false, body)
         }
     };
-    if world.reply_delay.is_zero() {
-        return world.reply(on, serial, procedure, is_error, &body);
+    if state.reply_delay.is_zero() {
+        return state.reply(connection, serial, procedure, is_error, &body);
     }
-    let (takes, shared) = (world.reply_delay, Arc::clone(shared));
+    let (delay, shared) = (state.reply_delay, Arc::clone(shared));
     thread::spawn(move || {
-        thread::sleep(takes);
-        let mut world = shared.state.lock().unwrap();
-        world.reply(on, serial, procedure, is_error, &body);
+        thread::sleep(delay);
+        let mut state = shared.state.lock().unwrap();
+        state.reply(connection, serial, procedure, is_error, &body);
     });
 }
 
@@ -351,18 +362,18 @@ fn encode_error(code: i32) -> Vec<u8> {
     let body = XdrEncoder::default()
         .put_u32(code.cast_unsigned())
         .put_u32(7);
-    body.put_optional_string(b"it\nis not to be")
+    body.put_optional_string(b"access\ndenied")
         .put_u32(2)
         .into_bytes()
 }
 
-fn normal_reply(world: &mut FakeState, came: &ReceivedCall, serial: u32) -> Option<Vec<u8>> {
+fn normal_reply(state: &mut FakeState, call: &ReceivedCall, serial: u32) -> Option<Vec<u8>> {
     let body = XdrEncoder::default();
     let length = |length: usize| u32::try_from(length).unwrap();
-    Some(match came.procedure {
+    Some(match call.procedure {
         procedure::REMOTE_PROC_AUTH_LIST => {
-            let body = body.put_u32(length(world.auths.len()));
-            world
+            let body = body.put_u32(length(state.auths.len()));
+            state
                 .auths
                 .iter()
                 .fold(body, |body, auth| body.put_u32(*auth))
@@ -371,7 +382,7 @@ fn normal_reply(world: &mut FakeState, came: &ReceivedCall, serial: u32) -> Opti
         procedure::REMOTE_PROC_AUTH_POLKIT => body.put_u32(1).into_bytes(),
         procedure::REMOTE_PROC_CONNECT_OPEN => Vec::new(),
         procedure::REMOTE_PROC_CONNECT_GET_TYPE => {
-            body.put_string(world.driver.as_bytes()).into_bytes()
+            body.put_string(state.driver.as_bytes()).into_bytes()
         }
         procedure::REMOTE_PROC_CONNECT_GET_VERSION => 7_002_022_u64.to_be_bytes().to_vec(),
         procedure::REMOTE_PROC_CONNECT_GET_LIB_VERSION => 9_000_000_u64.to_be_bytes().to_vec(),
@@ -379,44 +390,47 @@ fn normal_reply(world: &mut FakeState, came: &ReceivedCall, serial: u32) -> Opti
             body.put_u32(7).into_bytes()
         }
         procedure::REMOTE_PROC_CONNECT_LIST_ALL_DOMAINS => {
-            let guests = world.domains.iter();
-            let body = guests.fold(body.put_u32(length(world.domains.len())), put_fake_domain);
+            let domains = state.domains.iter();
+            let body = domains.fold(body.put_u32(length(state.domains.len())), put_fake_domain);
             body.put_u32(1).into_bytes()
         }
         procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS => {
-            let mut asked = Vec::new();
-            let at = came.body.get(4..).unwrap();
-            for guest in &mut world.domains {
-                let uuid = uuid(&guest.name);
-                if at.windows(16).any(|bytes| bytes == uuid) {
-                    asked.push(guest.clone());
-                    guest.busy_replies = guest.busy_replies.saturating_sub(1);
+            let mut requested = Vec::new();
+            let tail = call.body.get(4..).unwrap();
+            for domain in &mut state.domains {
+                let uuid = uuid(&domain.name);
+                if tail.windows(16).any(|bytes| bytes == uuid) {
+                    requested.push(domain.clone());
+                    domain.busy_replies = domain.busy_replies.saturating_sub(1);
                 }
             }
-            if let [guest] = asked.as_slice()
-                && guest.is_hung
-                && requested_groups(&came.body) & !QUICK_GROUPS != 0
+            if let [domain] = requested.as_slice()
+                && domain.is_hung
+                && requested_groups(&call.body) & !QUICK_GROUPS != 0
             {
-                let is_held = world.suspended.iter().any(|(_, _, who)| *who == guest.name);
-                if !is_held {
-                    world
+                let is_suspended = state
+                    .suspended
+                    .iter()
+                    .any(|(_, _, name)| *name == domain.name);
+                if !is_suspended {
+                    state
                         .suspended
-                        .push((came.connection, serial, guest.name.clone()));
+                        .push((call.connection, serial, domain.name.clone()));
                     return None;
                 }
             }
-            let asked: Vec<_> = asked.iter().collect();
-            let is_quick = requested_groups(&came.body) & !QUICK_GROUPS == 0;
-            encode_stats_records(&asked, is_quick)
+            let requested: Vec<_> = requested.iter().collect();
+            let is_quick = requested_groups(&call.body) & !QUICK_GROUPS == 0;
+            encode_stats_records(&requested, is_quick)
         }
         procedure::REMOTE_PROC_DOMAIN_GET_XML_DESC => {
-            let guest = world.domain_in_body(&came.body)?;
-            let xml = format!("<domain><title>{}</title></domain>", guest.title);
+            let domain = state.domain_in_body(&call.body)?;
+            let xml = format!("<domain><title>{}</title></domain>", domain.title);
             body.put_string(xml.as_bytes()).into_bytes()
         }
         procedure::REMOTE_PROC_DOMAIN_GET_INFO => {
-            let guest = world.domain_in_body(&came.body)?;
-            let body = body.put_u32(if guest.id < 0 { 5 } else { 1 });
+            let domain = state.domain_in_body(&call.body)?;
+            let body = body.put_u32(if domain.id < 0 { 5 } else { 1 });
             let mut bytes = body.into_bytes();
             bytes.extend(2048_u64.to_be_bytes());
             bytes.extend(1024_u64.to_be_bytes());
@@ -432,10 +446,10 @@ fn normal_reply(world: &mut FakeState, came: &ReceivedCall, serial: u32) -> Opti
             }
             bytes
         }
-        procedure::REMOTE_PROC_CONNECT_LIST_ALL_STORAGE_POOLS => encode_objects(&world.pools),
-        procedure::REMOTE_PROC_CONNECT_LIST_ALL_NETWORKS => encode_objects(&world.networks),
+        procedure::REMOTE_PROC_CONNECT_LIST_ALL_STORAGE_POOLS => encode_objects(&state.pools),
+        procedure::REMOTE_PROC_CONNECT_LIST_ALL_NETWORKS => encode_objects(&state.networks),
         procedure::REMOTE_PROC_STORAGE_POOL_GET_INFO => {
-            let is_off = came.body.windows(3).any(|bytes| bytes == b"off");
+            let is_off = call.body.windows(3).any(|bytes| bytes == b"off");
             let mut bytes = body.put_u32(if is_off { 0 } else { 2 }).into_bytes();
             for number in [30_u64, 10, 20] {
                 bytes.extend(number.to_be_bytes());
@@ -443,11 +457,11 @@ fn normal_reply(world: &mut FakeState, came: &ReceivedCall, serial: u32) -> Opti
             bytes
         }
         procedure::REMOTE_PROC_NETWORK_IS_ACTIVE => {
-            let is_off = came.body.windows(3).any(|bytes| bytes == b"off");
+            let is_off = call.body.windows(3).any(|bytes| bytes == b"off");
             body.put_u32((!is_off).into()).into_bytes()
         }
         procedure::REMOTE_PROC_NETWORK_GET_BRIDGE_NAME => body.put_string(b"virbr0").into_bytes(),
-        procedure => panic!("procedure {procedure} is not known here"),
+        procedure => panic!("unexpected procedure {procedure}"),
     })
 }
 
@@ -459,50 +473,50 @@ pub(super) fn requested_groups(body: &[u8]) -> u32 {
     u32::from_be_bytes([*a, *b, *c, *d])
 }
 
-fn put_fake_domain(body: XdrEncoder, guest: &FakeDomain) -> XdrEncoder {
-    let body = body.put_named_object(&guest.name, &uuid(&guest.name));
-    body.put_u32(guest.id.cast_unsigned())
+fn put_fake_domain(body: XdrEncoder, domain: &FakeDomain) -> XdrEncoder {
+    let body = body.put_named_object(&domain.name, &uuid(&domain.name));
+    body.put_u32(domain.id.cast_unsigned())
 }
 
 fn encode_objects(names: &[Vec<u8>]) -> Vec<u8> {
-    let things = names.iter().map(|name| NamedObject {
+    let objects = names.iter().map(|name| NamedObject {
         name: name.clone(),
         uuid: uuid(name),
     });
     let body = XdrEncoder::default().put_u32(u32::try_from(names.len()).unwrap());
     let add =
-        |body: XdrEncoder, thing: NamedObject| body.put_named_object(&thing.name, &thing.uuid);
-    things.fold(body, add).put_u32(1).into_bytes()
+        |body: XdrEncoder, object: NamedObject| body.put_named_object(&object.name, &object.uuid);
+    objects.fold(body, add).put_u32(1).into_bytes()
 }
 
-pub(super) fn encode_stats_records(guests: &[&FakeDomain], is_quick: bool) -> Vec<u8> {
-    let body = XdrEncoder::default().put_u32(u32::try_from(guests.len()).unwrap());
-    let body = guests.iter().fold(body, |body, guest| {
-        let is_on = guest.id >= 0;
-        let state: u32 = if is_on { 1 } else { 5 };
+pub(super) fn encode_stats_records(domains: &[&FakeDomain], is_quick: bool) -> Vec<u8> {
+    let body = XdrEncoder::default().put_u32(u32::try_from(domains.len()).unwrap());
+    let body = domains.iter().fold(body, |body, domain| {
+        let is_active = domain.id >= 0;
+        let state: u32 = if is_active { 1 } else { 5 };
         let mut params = vec![("state.state", 1, u64::from(state)), ("state.reason", 1, 1)];
         if !is_quick {
             // libvirt 9 also returns this for domains that do not run.
             params.extend([("cpu.time", 4, 7_000_000_000)]);
             params.extend([("balloon.maximum", 4, 2048), ("balloon.current", 4, 1024)]);
             params.extend([("block.count", 2, 1)]);
-            if is_on && !guest.is_hung && guest.busy_replies == 0 {
+            if is_active && !domain.is_hung && domain.busy_replies == 0 {
                 params.extend([("balloon.rss", 4, 512), ("block.0.rd.reqs", 4, 11)]);
             }
         }
-        let texts = if is_quick { 0 } else { 2 };
-        let count = u32::try_from(params.len() + texts).unwrap();
-        let mut body = put_fake_domain(body, guest).put_u32(count);
+        let strings = if is_quick { 0 } else { 2 };
+        let count = u32::try_from(params.len() + strings).unwrap();
+        let mut body = put_fake_domain(body, domain).put_u32(count);
         for (name, kind, value) in params {
             body = body.put_string(name.as_bytes()).put_u32(kind);
             let [high, low] =
-                [value >> 32, value & 0xffff_ffff].map(|it| u32::try_from(it).unwrap());
+                [value >> 32, value & 0xffff_ffff].map(|half| u32::try_from(half).unwrap());
             if kind == 4 {
                 body = body.put_u32(high);
             }
             body = body.put_u32(low);
         }
-        if texts > 0 {
+        if strings > 0 {
             body = body
                 .put_string(b"block.0.name")
                 .put_u32(7)

@@ -3,9 +3,9 @@
 //!
 //! Calls set `VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT`, so libvirt does not wait for a busy
 //! domain. That protects every caller but the first, whose call waits in the domain's monitor while
-//! that hangs. This call is left pending; meanwhile, queries of the domain are limited to what needs
-//! no monitor and is returned at once. Statistics that are missing because the domain was only
-//! briefly busy with another job are queried again, twice.
+//! that hangs. This call is left pending; meanwhile, queries of the domain are limited to what
+//! needs no monitor and is returned at once. Statistics that are missing because the domain was
+//! only briefly busy with another job are queried again, twice.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -64,11 +64,15 @@ impl StatsSelection {
     fn groups_to_query(self, host_stats: &HostStats, definition: Option<&DomainDef>) -> u32 {
         let cpu = host_stats.cpu.as_ref().map_or(0, |_| StatsGroup::Cpu.bit());
         // KVM's statistics of each virtual CPU come with this group.
-        let is_enough = host_stats.vcpus.is_some() && self.groups & StatsGroup::Vm.bit() == 0;
-        let vcpus = if is_enough { StatsGroup::Vcpu.bit() } else { 0 };
-        let links = definition.and_then(|about| host_links(about, host_stats));
-        let has_all = links.is_some_and(|mut links| links.all(|link| link.is_some()));
-        let interfaces = if has_all {
+        let covers_vcpus = host_stats.vcpus.is_some() && self.groups & StatsGroup::Vm.bit() == 0;
+        let vcpus = if covers_vcpus {
+            StatsGroup::Vcpu.bit()
+        } else {
+            0
+        };
+        let links = definition.and_then(|definition| host_links(definition, host_stats));
+        let covers_interfaces = links.is_some_and(|mut links| links.all(|link| link.is_some()));
+        let interfaces = if covers_interfaces {
             StatsGroup::Interface.bit()
         } else {
             0
@@ -90,8 +94,8 @@ impl StatsSelection {
             StatsGroup::Vcpu,
             StatsGroup::Block,
         ];
-        let (_, without) = groups.split_last().unwrap_or((&StatsGroup::Block, &groups));
-        self.restrict_to(if is_stuck { without } else { &groups })
+        let (_, without_block) = groups.split_last().unwrap_or((&StatsGroup::Block, &groups));
+        self.restrict_to(if is_stuck { without_block } else { &groups })
     }
 }
 
@@ -142,13 +146,13 @@ pub(super) async fn fetch_domains(
     host_stats: HostStatsByUuid,
     deadline: Instant,
 ) -> Result<(Vec<Domain>, Option<String>)> {
-    let guests = session.list_domains(deadline).await?;
-    let mut fetch = Fetch::new(session, selection, deadline, guests);
+    let domains = session.list_domains(deadline).await?;
+    let mut fetch = Fetch::new(session, selection, deadline, domains);
     fetch.set_host_stats(host_stats);
     fetch.enqueue_queries();
     fetch.run().await;
     match session.close_error() {
-        Some(failure) => Err(failure),
+        Some(error) => Err(error),
         None => Ok(fetch.into_domains()),
     }
 }
@@ -158,7 +162,7 @@ struct Fetch<'a> {
     selection: StatsSelection,
     deadline: Instant,
     /// After this time a pending query no longer blocks others.
-    patience: Duration,
+    overdue_after: Duration,
     /// Active domains first.
     domains: Vec<DomainRef>,
     partials: Vec<PartialDomain>,
@@ -178,69 +182,70 @@ impl<'a> Fetch<'a> {
         deadline: Instant,
         mut domains: Vec<DomainRef>,
     ) -> Self {
-        domains.sort_by_key(|guest| !guest.is_active());
-        let left = deadline.saturating_duration_since(Instant::now());
-        let (say, said) = mpsc::unbounded_channel();
+        domains.sort_by_key(|domain| !domain.is_active());
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let (reply_tx, reply_rx) = mpsc::unbounded_channel();
         Self {
             session,
             selection,
             deadline,
-            patience: (left / 4).clamp(Duration::from_millis(100), Duration::from_secs(2)),
+            overdue_after: (remaining / 4)
+                .clamp(Duration::from_millis(100), Duration::from_secs(2)),
             partials: domains.iter().map(|_| PartialDomain::default()).collect(),
             domains,
             queue: VecDeque::new(),
             delayed: Vec::new(),
             in_flight: HashMap::new(),
             next_id: 0,
-            reply_tx: say,
-            reply_rx: said,
+            reply_tx,
+            reply_rx,
             error: None,
         }
     }
 
     /// Stores the host's statistics, which are not queried from libvirt.
     fn set_host_stats(&mut self, mut host_stats: HostStatsByUuid) {
-        for (guest, draft) in self.domains.iter().zip(&mut self.partials) {
-            let of_this_run = |it: &HostStats| u32::try_from(guest.id) == Ok(it.id);
-            let counted = host_stats
-                .remove(&format_uuid(&guest.uuid))
-                .filter(of_this_run);
-            draft.host_stats = counted.unwrap_or_default();
+        for (domain, partial) in self.domains.iter().zip(&mut self.partials) {
+            let is_same_run = |stats: &HostStats| u32::try_from(domain.id) == Ok(stats.id);
+            let domain_stats = host_stats
+                .remove(&format_uuid(&domain.uuid))
+                .filter(is_same_run);
+            partial.host_stats = domain_stats.unwrap_or_default();
         }
     }
 
     fn enqueue_queries(&mut self) {
-        let lacks_stats = self.session.lacks_bulk_stats.load(Ordering::Relaxed);
-        for (at, (guest, draft)) in self.domains.iter().zip(&mut self.partials).enumerate() {
-            let asked = self.session.pending_calls(CallSubject::Domain(guest.uuid));
-            draft.was_stuck = asked > 0;
-            if asked < MAX_PENDING_PER_DOMAIN {
-                if lacks_stats {
-                    self.queue.push_back(DomainQuery::Info(at));
-                } else if guest.is_active() {
-                    self.queue.push_back(DomainQuery::Stats(at, 0));
+        let lacks_bulk_stats = self.session.lacks_bulk_stats.load(Ordering::Relaxed);
+        for (index, (domain, partial)) in self.domains.iter().zip(&mut self.partials).enumerate() {
+            let pending = self.session.pending_calls(CallSubject::Domain(domain.uuid));
+            partial.was_stuck = pending > 0;
+            if pending < MAX_PENDING_PER_DOMAIN {
+                if lacks_bulk_stats {
+                    self.queue.push_back(DomainQuery::Info(index));
+                } else if domain.is_active() {
+                    self.queue.push_back(DomainQuery::Stats(index, 0));
                 }
             }
         }
-        if !lacks_stats {
-            let first = self
+        if !lacks_bulk_stats {
+            let active = self
                 .domains
                 .iter()
-                .filter(|guest| guest.is_active())
+                .filter(|domain| domain.is_active())
                 .count();
-            let places = (first..self.domains.len()).step_by(INACTIVE_BATCH);
-            self.queue.extend(places.map(|at| {
-                let count = self.domains.len().saturating_sub(at).min(INACTIVE_BATCH);
-                DomainQuery::InactiveStats(at, count)
+            let starts = (active..self.domains.len()).step_by(INACTIVE_BATCH);
+            self.queue.extend(starts.map(|index| {
+                let count = self.domains.len().saturating_sub(index).min(INACTIVE_BATCH);
+                DomainQuery::InactiveStats(index, count)
             }));
         }
-        let lifetime = self.session.timing().definition_ttl;
-        for at in self.session.cache.stale(&self.domains, lifetime) {
-            let uuid = self.domains.get(at).map(|guest| guest.uuid);
+        let ttl = self.session.timing().definition_ttl;
+        for index in self.session.cache.stale(&self.domains, ttl) {
+            let uuid = self.domains.get(index).map(|domain| domain.uuid);
             if uuid
                 .is_some_and(|uuid| self.session.pending_calls(CallSubject::DomainXml(uuid)) == 0)
             {
-                self.queue.push_back(DomainQuery::Xml(at));
+                self.queue.push_back(DomainQuery::Xml(index));
             }
         }
     }
@@ -248,22 +253,22 @@ impl<'a> Fetch<'a> {
     /// Runs until all queries are complete or the deadline has passed.
     async fn run(&mut self) {
         loop {
-            let mut room = pin!(self.session.slot_freed());
-            room.as_mut().enable();
+            let mut slot_freed = pin!(self.session.slot_freed());
+            slot_freed.as_mut().enable();
             self.send_queued();
             if self.queue.is_empty() && self.delayed.is_empty() && self.in_flight.is_empty() {
                 return;
             }
-            let (wake, waits) = (self.next_wakeup(), !self.queue.is_empty());
+            let (wakeup, has_queued) = (self.next_wakeup(), !self.queue.is_empty());
             tokio::select! {
-                Some((number, answer)) = self.reply_rx.recv() => {
-                    self.handle_reply(number, answer);
-                    while let Ok((number, answer)) = self.reply_rx.try_recv() {
-                        self.handle_reply(number, answer);
+                Some((id, reply)) = self.reply_rx.recv() => {
+                    self.handle_reply(id, reply);
+                    while let Ok((id, reply)) = self.reply_rx.try_recv() {
+                        self.handle_reply(id, reply);
                     }
                 }
-                () = room, if waits => {}
-                () = sleep_until(wake.into()) => {}
+                () = slot_freed, if has_queued => {}
+                () = sleep_until(wakeup.into()) => {}
             }
             if Instant::now() >= self.deadline || self.session.close_error().is_some() {
                 return;
@@ -273,48 +278,54 @@ impl<'a> Fetch<'a> {
     }
 
     fn next_wakeup(&self) -> Instant {
-        let later = self.delayed.iter().map(|(at, _)| *at);
-        let flights = self.in_flight.values().filter(|flight| !flight.is_overdue);
-        let late = flights.map(|flight| flight.sent_at + self.patience);
+        let delayed = self.delayed.iter().map(|(due, _)| *due);
+        let in_flight = self
+            .in_flight
+            .values()
+            .filter(|pending| !pending.is_overdue);
+        let overdue = in_flight.map(|pending| pending.sent_at + self.overdue_after);
         // Queries without a slot, which other callers occupy, may find one on another connection
         // by then.
-        let waits = (!self.queue.is_empty()).then(|| Instant::now() + self.patience);
-        later
-            .chain(late)
-            .chain(waits)
+        let retry_slot = (!self.queue.is_empty()).then(|| Instant::now() + self.overdue_after);
+        delayed
+            .chain(overdue)
+            .chain(retry_slot)
             .fold(self.deadline, Instant::min)
     }
 
     /// Handles expired timers.
     fn handle_timers(&mut self) {
         let now = Instant::now();
-        let due = self.delayed.extract_if(.., |(at, _)| *at <= now);
-        self.queue.extend(due.map(|(_, question)| question));
-        for flight in self.in_flight.values_mut() {
-            if flight.is_overdue || flight.sent_at + self.patience > now {
+        let due = self.delayed.extract_if(.., |(due, _)| *due <= now);
+        self.queue.extend(due.map(|(_, query)| query));
+        for pending in self.in_flight.values_mut() {
+            if pending.is_overdue || pending.sent_at + self.overdue_after > now {
                 continue;
             }
-            flight.is_overdue = true;
-            if let DomainQuery::Stats(at, _) = flight.query {
-                let uuid = self.domains.get(at).map(|guest| guest.uuid);
-                if uuid.is_some_and(|it| {
-                    self.session.pending_calls(CallSubject::Domain(it)) < MAX_PENDING_PER_DOMAIN
+            pending.is_overdue = true;
+            if let DomainQuery::Stats(index, _) = pending.query {
+                let uuid = self.domains.get(index).map(|domain| domain.uuid);
+                if uuid.is_some_and(|uuid| {
+                    self.session.pending_calls(CallSubject::Domain(uuid)) < MAX_PENDING_PER_DOMAIN
                 }) {
-                    self.queue.push_front(DomainQuery::FallbackStats(at));
+                    self.queue.push_front(DomainQuery::FallbackStats(index));
                 }
             }
         }
     }
 
     fn send_queued(&mut self) {
-        let soon = self.in_flight.values().filter(|flight| !flight.is_overdue);
-        let mut free = MAX_IN_FLIGHT.saturating_sub(soon.count());
+        let in_flight = self
+            .in_flight
+            .values()
+            .filter(|pending| !pending.is_overdue);
+        let mut free = MAX_IN_FLIGHT.saturating_sub(in_flight.count());
         while free > 0 {
-            let Some(question) = self.queue.pop_front() else {
+            let Some(query) = self.queue.pop_front() else {
                 return;
             };
-            if !self.send(question) {
-                self.queue.push_front(question);
+            if !self.send(query) {
+                self.queue.push_front(query);
                 return;
             }
             free -= 1;
@@ -326,40 +337,42 @@ impl<'a> Fetch<'a> {
         let Some((subject, procedure, body)) = self.build_request(query, false) else {
             return true;
         };
-        let (by, number) = (self.deadline, self.next_id);
+        let (deadline, id) = (self.deadline, self.next_id);
         let request = |body: XdrEncoder| RpcRequest {
             procedure,
             body: body.into_bytes(),
-            deadline: by,
+            deadline,
         };
-        let then = || {
-            let say = self.reply_tx.clone();
+        let on_reply = || {
+            let reply_tx = self.reply_tx.clone();
             // The scrape may have ended.
-            Box::new(move |answer| drop(say.send((number, answer))))
+            Box::new(move |reply| drop(reply_tx.send((id, reply))))
         };
         let mut is_quick = false;
-        let mut asked = self.session.try_call(subject, request(body), then());
-        if asked.is_err() && self.session.is_saturated(self.patience) {
+        let mut result = self.session.try_call(subject, request(body), on_reply());
+        if result.is_err() && self.session.is_saturated(self.overdue_after) {
             // Groups that need no monitor can still be read.
             is_quick = matches!(
                 query,
                 DomainQuery::Stats(..) | DomainQuery::FallbackStats(_)
             );
             if let Some((subject, _, body)) = self.build_request(query, is_quick) {
-                asked = self.session.try_call_quick(subject, request(body), then());
+                result = self
+                    .session
+                    .try_call_quick(subject, request(body), on_reply());
             }
         }
-        if asked.is_err() {
+        if result.is_err() {
             return false;
         }
         self.next_id = self.next_id.wrapping_add(1);
-        let flight = PendingQuery {
+        let pending = PendingQuery {
             query,
             sent_at: Instant::now(),
             is_overdue: false,
             is_quick,
         };
-        self.in_flight.insert(number, flight);
+        self.in_flight.insert(id, pending);
         true
     }
 
@@ -368,31 +381,32 @@ impl<'a> Fetch<'a> {
         query: DomainQuery,
         is_quick: bool,
     ) -> Option<(CallSubject, u32, XdrEncoder)> {
-        let about = |at: usize| self.domains.get(at);
+        let domain_at = |index: usize| self.domains.get(index);
         Some(match query {
-            DomainQuery::Stats(at, _) | DomainQuery::FallbackStats(at) => {
-                let guest = about(at)?;
+            DomainQuery::Stats(index, _) | DomainQuery::FallbackStats(index) => {
+                let domain = domain_at(index)?;
                 let groups = if is_quick {
                     self.selection.groups_without_monitor()
                 } else {
-                    let about = self.session.cache.get(guest);
-                    let counted = &self.partials.get(at)?.host_stats;
-                    self.selection.groups_to_query(counted, about.as_deref())
+                    let definition = self.session.cache.get(domain);
+                    let host_stats = &self.partials.get(index)?.host_stats;
+                    self.selection
+                        .groups_to_query(host_stats, definition.as_deref())
                 };
-                let body = XdrEncoder::default().put_u32(1).put_domain(guest);
+                let body = XdrEncoder::default().put_u32(1).put_domain(domain);
                 let body = body
                     .put_u32(groups)
                     .put_u32(VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT);
                 (
-                    CallSubject::Domain(guest.uuid),
+                    CallSubject::Domain(domain.uuid),
                     procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS,
                     body,
                 )
             }
-            DomainQuery::InactiveStats(at, count) => {
-                let guests = self.domains.get(at..)?.iter().take(count);
-                let body = XdrEncoder::default().put_u32(u32::try_from(guests.len()).ok()?);
-                let body = guests.fold(body, XdrEncoder::put_domain);
+            DomainQuery::InactiveStats(index, count) => {
+                let domains = self.domains.get(index..)?.iter().take(count);
+                let body = XdrEncoder::default().put_u32(u32::try_from(domains.len()).ok()?);
+                let body = domains.fold(body, XdrEncoder::put_domain);
                 let is_stuck = self.session.pending_calls(CallSubject::InactiveDomains) > 0;
                 let body = body
                     .put_u32(self.selection.groups_for_inactive(is_stuck))
@@ -403,38 +417,38 @@ impl<'a> Fetch<'a> {
                     body,
                 )
             }
-            DomainQuery::Xml(at) => {
-                let guest = about(at)?;
-                let body = XdrEncoder::default().put_domain(guest).put_u32(0);
+            DomainQuery::Xml(index) => {
+                let domain = domain_at(index)?;
+                let body = XdrEncoder::default().put_domain(domain).put_u32(0);
                 (
-                    CallSubject::DomainXml(guest.uuid),
+                    CallSubject::DomainXml(domain.uuid),
                     procedure::REMOTE_PROC_DOMAIN_GET_XML_DESC,
                     body,
                 )
             }
-            DomainQuery::Info(at) => {
-                let guest = about(at)?;
-                let body = XdrEncoder::default().put_domain(guest);
+            DomainQuery::Info(index) => {
+                let domain = domain_at(index)?;
+                let body = XdrEncoder::default().put_domain(domain);
                 (
-                    CallSubject::Domain(guest.uuid),
+                    CallSubject::Domain(domain.uuid),
                     procedure::REMOTE_PROC_DOMAIN_GET_INFO,
                     body,
                 )
             }
-            DomainQuery::State(at) => {
-                let guest = about(at)?;
-                let body = XdrEncoder::default().put_domain(guest).put_u32(0);
+            DomainQuery::State(index) => {
+                let domain = domain_at(index)?;
+                let body = XdrEncoder::default().put_domain(domain).put_u32(0);
                 (
-                    CallSubject::Domain(guest.uuid),
+                    CallSubject::Domain(domain.uuid),
                     procedure::REMOTE_PROC_DOMAIN_GET_STATE,
                     body,
                 )
             }
-            DomainQuery::Job(at) => {
-                let guest = about(at)?;
-                let body = XdrEncoder::default().put_domain(guest);
+            DomainQuery::Job(index) => {
+                let domain = domain_at(index)?;
+                let body = XdrEncoder::default().put_domain(domain);
                 (
-                    CallSubject::Domain(guest.uuid),
+                    CallSubject::Domain(domain.uuid),
                     procedure::REMOTE_PROC_DOMAIN_GET_JOB_INFO,
                     body,
                 )
@@ -442,193 +456,201 @@ impl<'a> Fetch<'a> {
         })
     }
 
-    fn handle_reply(&mut self, number: u64, answer: Result<Vec<u8>>) {
-        let Some(flight) = self.in_flight.remove(&number) else {
+    fn handle_reply(&mut self, id: u64, reply: Result<Vec<u8>>) {
+        let Some(pending) = self.in_flight.remove(&id) else {
             return;
         };
-        let question = flight.query;
-        let taken = answer.and_then(|body| match question {
-            DomainQuery::Stats(at, _) | DomainQuery::FallbackStats(at) => {
-                self.handle_stats(at, &flight, &body)
+        let query = pending.query;
+        let result = reply.and_then(|body| match query {
+            DomainQuery::Stats(index, _) | DomainQuery::FallbackStats(index) => {
+                self.handle_stats(index, &pending, &body)
             }
-            DomainQuery::InactiveStats(at, count) => self.handle_inactive_stats(at, count, &body),
-            DomainQuery::Xml(at) => self.handle_xml(at, flight.sent_at, &body),
-            DomainQuery::Info(at) => self.handle_info(at, &flight, &body),
-            DomainQuery::State(at) => self.handle_state(at, &body),
-            DomainQuery::Job(at) => self.handle_job(at, &body),
+            DomainQuery::InactiveStats(index, count) => {
+                self.handle_inactive_stats(index, count, &body)
+            }
+            DomainQuery::Xml(index) => self.handle_xml(index, pending.sent_at, &body),
+            DomainQuery::Info(index) => self.handle_info(index, &pending, &body),
+            DomainQuery::State(index) => self.handle_state(index, &body),
+            DomainQuery::Job(index) => self.handle_job(index, &body),
         });
-        let Err(failure) = taken else {
+        let Err(error) = result else {
             return;
         };
-        match (&failure, question) {
+        match (&error, query) {
             (
-                CallError::Remote(refusal),
+                CallError::Remote(remote),
                 DomainQuery::Stats(..)
                 | DomainQuery::FallbackStats(_)
                 | DomainQuery::InactiveStats(..),
-            ) if refusal.is_unsupported() => {
+            ) if remote.is_unsupported() => {
                 self.session.lacks_bulk_stats.store(true, Ordering::Relaxed);
-                let at = match question {
-                    DomainQuery::Stats(at, _) | DomainQuery::FallbackStats(at) => {
-                        at..at.saturating_add(1)
+                let index = match query {
+                    DomainQuery::Stats(index, _) | DomainQuery::FallbackStats(index) => {
+                        index..index.saturating_add(1)
                     }
-                    DomainQuery::InactiveStats(at, count) => at..at.saturating_add(count),
+                    DomainQuery::InactiveStats(index, count) => index..index.saturating_add(count),
                     _ => 0..0,
                 };
-                self.queue.extend(at.map(DomainQuery::Info));
+                self.queue.extend(index.map(DomainQuery::Info));
             }
-            (CallError::Remote(refusal), DomainQuery::Stats(at, _) | DomainQuery::Info(at))
-                if refusal.is_gone() =>
-            {
-                if let Some(draft) = self.partials.get_mut(at) {
-                    draft.is_gone = true;
+            (
+                CallError::Remote(remote),
+                DomainQuery::Stats(index, _) | DomainQuery::Info(index),
+            ) if remote.is_gone() => {
+                if let Some(partial) = self.partials.get_mut(index) {
+                    partial.is_gone = true;
                 }
             }
             // The domain has no job or has disappeared; other queries report that.
             (CallError::Remote(_), DomainQuery::Job(_)) => {}
-            (CallError::Remote(refusal), _) if refusal.is_gone() => {}
+            (CallError::Remote(remote), _) if remote.is_gone() => {}
             _ => {
-                let about = self.describe(question);
+                let context = self.describe(query);
                 self.error
-                    .get_or_insert_with(|| format!("{about}{failure}"));
+                    .get_or_insert_with(|| format!("{context}{error}"));
             }
         }
     }
 
     fn describe(&self, query: DomainQuery) -> String {
-        let (DomainQuery::Stats(at, _)
-        | DomainQuery::FallbackStats(at)
-        | DomainQuery::InactiveStats(at, _)
-        | DomainQuery::Xml(at)
-        | DomainQuery::Info(at)
-        | DomainQuery::State(at)
-        | DomainQuery::Job(at)) = query;
+        let (DomainQuery::Stats(index, _)
+        | DomainQuery::FallbackStats(index)
+        | DomainQuery::InactiveStats(index, _)
+        | DomainQuery::Xml(index)
+        | DomainQuery::Info(index)
+        | DomainQuery::State(index)
+        | DomainQuery::Job(index)) = query;
         let name = self
             .domains
-            .get(at)
+            .get(index)
             .map(DomainRef::name_lossy)
             .unwrap_or_default();
         match query {
-            DomainQuery::InactiveStats(..) => "domains that do not run: ".to_owned(),
-            DomainQuery::Xml(_) => format!("description of {name:?}: "),
-            _ => format!("{name:?}: "),
+            DomainQuery::InactiveStats(..) => "inactive domains: ".to_owned(),
+            DomainQuery::Xml(_) => format!("XML of domain {name:?}: "),
+            _ => format!("domain {name:?}: "),
         }
     }
 
-    fn handle_stats(&mut self, at: usize, pending: &PendingQuery, body: &[u8]) -> Result<()> {
+    fn handle_stats(&mut self, index: usize, pending: &PendingQuery, body: &[u8]) -> Result<()> {
         let records = wire::parse_stats_records(body)?;
-        let (Some(guest), Some(draft)) = (self.domains.get(at), self.partials.get_mut(at)) else {
+        let (Some(domain), Some(partial)) = (self.domains.get(index), self.partials.get_mut(index))
+        else {
             return Ok(());
         };
         let mut records = records.into_iter();
-        let Some(record) = records.find(|record| record.domain.uuid == guest.uuid) else {
-            draft.is_gone = true;
+        let Some(record) = records.find(|record| record.domain.uuid == domain.uuid) else {
+            partial.is_gone = true;
             return Ok(());
         };
-        let said = params::parse_stats(record.params);
+        let stats = params::parse_stats(record.params);
         let is_qemu = self.session.is_qemu();
-        let is_partial = pending.is_quick || is_qemu && !params::is_complete(&said.2, said.0);
-        if is_partial && draft.stats.is_some() && !draft.is_partial {
+        let is_partial = pending.is_quick || is_qemu && !params::is_complete(&stats.2, stats.0);
+        if is_partial && partial.stats.is_some() && !partial.is_partial {
             // A reply to an earlier query has been more complete.
             return Ok(());
         }
-        let lacks_info = !is_qemu && said.2.balloon.maximum.is_none();
-        draft.stats = Some(said);
-        draft.id = Some(record.domain.id);
-        draft.is_partial = is_partial;
-        draft.response_time = Some(pending.sent_at.elapsed());
+        let lacks_info = !is_qemu && stats.2.balloon.maximum.is_none();
+        partial.stats = Some(stats);
+        partial.id = Some(record.domain.id);
+        partial.is_partial = is_partial;
+        partial.response_time = Some(pending.sent_at.elapsed());
         if lacks_info {
-            self.queue.push_back(DomainQuery::Info(at));
+            self.queue.push_back(DomainQuery::Info(index));
         }
-        let is_last = matches!(pending.query, DomainQuery::FallbackStats(_));
-        if self.selection.has_jobs && !is_partial && !is_last {
-            self.queue.push_back(DomainQuery::Job(at));
+        let is_fallback = matches!(pending.query, DomainQuery::FallbackStats(_));
+        if self.selection.has_jobs && !is_partial && !is_fallback {
+            self.queue.push_back(DomainQuery::Job(index));
         }
-        if let DomainQuery::Stats(_, tries) = pending.query
+        if let DomainQuery::Stats(_, attempt) = pending.query
             && is_partial
             && !pending.is_quick
-            && !draft.was_stuck
-            && let Some(pause) = self.session.timing().stats_retry_delays.get(tries)
+            && !partial.was_stuck
+            && let Some(delay) = self.session.timing().stats_retry_delays.get(attempt)
         {
-            let due = Instant::now() + *pause;
+            let due = Instant::now() + *delay;
             if due < self.deadline {
-                let again = DomainQuery::Stats(at, tries.saturating_add(1));
-                self.delayed.push((due, again));
+                let retry = DomainQuery::Stats(index, attempt.saturating_add(1));
+                self.delayed.push((due, retry));
             }
         }
         Ok(())
     }
 
-    fn handle_inactive_stats(&mut self, at: usize, count: usize, body: &[u8]) -> Result<()> {
+    fn handle_inactive_stats(&mut self, index: usize, count: usize, body: &[u8]) -> Result<()> {
         let mut records: HashMap<_, _> = wire::parse_stats_records(body)?
             .into_iter()
             .map(|record| (record.domain.uuid, record))
             .collect();
-        let drafts = self.domains.iter().zip(&mut self.partials).enumerate();
-        for (at, (guest, draft)) in drafts.skip(at).take(count) {
-            let Some(record) = records.remove(&guest.uuid) else {
-                draft.is_gone = true;
+        let partials = self.domains.iter().zip(&mut self.partials).enumerate();
+        for (index, (domain, partial)) in partials.skip(index).take(count) {
+            let Some(record) = records.remove(&domain.uuid) else {
+                partial.is_gone = true;
                 continue;
             };
-            let said = params::parse_stats(record.params);
-            if !self.session.is_qemu() && said.2.balloon.maximum.is_none() {
-                self.queue.push_back(DomainQuery::Info(at));
+            let stats = params::parse_stats(record.params);
+            if !self.session.is_qemu() && stats.2.balloon.maximum.is_none() {
+                self.queue.push_back(DomainQuery::Info(index));
             }
-            draft.id = Some(record.domain.id);
-            draft.stats = Some(said);
+            partial.id = Some(record.domain.id);
+            partial.stats = Some(stats);
         }
         Ok(())
     }
 
-    fn handle_xml(&mut self, at: usize, requested_at: Instant, body: &[u8]) -> Result<()> {
-        let Some(guest) = self.domains.get(at) else {
+    fn handle_xml(&mut self, index: usize, requested_at: Instant, body: &[u8]) -> Result<()> {
+        let Some(domain) = self.domains.get(index) else {
             return Ok(());
         };
         let text = wire::parse_string(body)?;
-        let about = xml::parse_domain(&text);
-        if let Err(reason) = &about {
-            let name = guest.name_lossy();
-            let error = || format!("description of {name:?}: {reason}");
+        let definition = xml::parse_domain(&text);
+        if let Err(reason) = &definition {
+            let name = domain.name_lossy();
+            let error = || format!("domain {name:?}: {reason}");
             self.error.get_or_insert_with(error);
         }
-        self.session.cache.insert(guest, requested_at, about.ok());
+        self.session
+            .cache
+            .insert(domain, requested_at, definition.ok());
         Ok(())
     }
 
-    fn handle_info(&mut self, at: usize, pending: &PendingQuery, body: &[u8]) -> Result<()> {
+    fn handle_info(&mut self, index: usize, pending: &PendingQuery, body: &[u8]) -> Result<()> {
         let info = wire::parse_domain_info(body)?;
-        let Some(draft) = self.partials.get_mut(at) else {
+        let Some(partial) = self.partials.get_mut(index) else {
             return Ok(());
         };
-        draft.response_time.get_or_insert(pending.sent_at.elapsed());
-        let (state, reason, used) = draft.stats.get_or_insert_default();
+        partial
+            .response_time
+            .get_or_insert(pending.sent_at.elapsed());
+        let (state, reason, domain_stats) = partial.stats.get_or_insert_default();
         *state = state.or(DomainState::from_number(info.state));
         if reason.is_none() {
-            self.queue.push_back(DomainQuery::State(at));
+            self.queue.push_back(DomainQuery::State(index));
         }
         let bytes = |kib: u64| kib.checked_mul(1024);
-        let balloon = &mut used.balloon;
+        let balloon = &mut domain_stats.balloon;
         balloon.current = balloon.current.or(bytes(info.memory));
         balloon.maximum = balloon.maximum.or(bytes(info.max_memory));
-        used.vcpu_current = used.vcpu_current.or(Some(info.vcpus.into()));
+        domain_stats.vcpu_current = domain_stats.vcpu_current.or(Some(info.vcpus.into()));
         let time = Duration::from_nanos(info.cpu_time);
-        used.cpu.time = used.cpu.time.or(Some(time));
+        domain_stats.cpu.time = domain_stats.cpu.time.or(Some(time));
         Ok(())
     }
 
-    fn handle_state(&mut self, at: usize, body: &[u8]) -> Result<()> {
-        let (_, why) = wire::parse_domain_state(body)?;
-        let draft = self.partials.get_mut(at);
-        if let Some((_, reason, _)) = draft.and_then(|draft| draft.stats.as_mut()) {
-            *reason = Some(why);
+    fn handle_state(&mut self, index: usize, body: &[u8]) -> Result<()> {
+        let (_, new_reason) = wire::parse_domain_state(body)?;
+        let partial = self.partials.get_mut(index);
+        if let Some((_, reason, _)) = partial.and_then(|partial| partial.stats.as_mut()) {
+            *reason = Some(new_reason);
         }
         Ok(())
     }
 
-    fn handle_job(&mut self, at: usize, body: &[u8]) -> Result<()> {
+    fn handle_job(&mut self, index: usize, body: &[u8]) -> Result<()> {
         let info = wire::parse_job_info(body)?;
-        if let Some(draft) = self.partials.get_mut(at) {
-            draft.job = Some(domain_job(&info));
+        if let Some(partial) = self.partials.get_mut(index) {
+            partial.job = Some(domain_job(&info));
         }
         Ok(())
     }
@@ -637,18 +659,18 @@ impl<'a> Fetch<'a> {
     fn into_domains(self) -> (Vec<Domain>, Option<String>) {
         let Self {
             session,
-            domains: guests,
-            partials: drafts,
+            domains,
+            partials,
             error,
-            selection: wanted,
+            selection,
             ..
         } = self;
-        let drafts = guests
+        let partials = domains
             .iter()
-            .zip(drafts)
-            .filter(|(_, draft)| !draft.is_gone);
-        let mut domains: Vec<_> = drafts
-            .map(|(guest, draft)| build_domain(session, wanted, guest, draft))
+            .zip(partials)
+            .filter(|(_, partial)| !partial.is_gone);
+        let mut domains: Vec<_> = partials
+            .map(|(domain, partial)| build_domain(session, selection, domain, partial))
             .collect();
         domains.sort_by(|a, b| a.name.cmp(&b.name));
         // Different byte strings may have become the same text.
@@ -663,16 +685,21 @@ fn build_domain(
     domain: &DomainRef,
     partial: PartialDomain,
 ) -> Domain {
-    let about = session.cache.get(domain);
-    let is_silent = partial.stats.is_none();
-    let (state, reason, mut used) = partial.stats.unwrap_or_default();
+    let definition = session.cache.get(domain);
+    let lacks_stats = partial.stats.is_none();
+    let (state, reason, mut domain_stats) = partial.stats.unwrap_or_default();
     let is_off = state.is_some_and(|state| !state.is_active());
     if is_off {
         // libvirt 9 reports the CPU time of the daemon and the memory the domain would get.
-        used.cpu = CpuTimes::default();
-        used.balloon.current = None;
+        domain_stats.cpu = CpuTimes::default();
+        domain_stats.balloon.current = None;
     } else {
-        add_host_stats(&mut used, selection, &partial.host_stats, about.as_deref());
+        add_host_stats(
+            &mut domain_stats,
+            selection,
+            &partial.host_stats,
+            definition.as_deref(),
+        );
     }
     let id = partial.id.unwrap_or(domain.id);
     Domain {
@@ -682,10 +709,12 @@ fn build_domain(
         state,
         reason,
         started: partial.host_stats.started.filter(|_| !is_off),
-        lifecycle: session.events().counts_for(&domain.uuid, about.as_deref()),
-        definition: about,
-        stats: used,
-        is_partial: partial.is_partial || is_silent,
+        lifecycle: session
+            .events()
+            .counts_for(&domain.uuid, definition.as_deref()),
+        definition,
+        stats: domain_stats,
+        is_partial: partial.is_partial || lacks_stats,
         is_stuck: session.pending_calls(CallSubject::Domain(domain.uuid)) > 0,
         response_time: partial.response_time,
         job: partial.job,
@@ -700,28 +729,35 @@ fn add_host_stats(
     host_stats: &HostStats,
     definition: Option<&DomainDef>,
 ) {
-    let is_wanted = |group: StatsGroup| selection.groups & group.bit() != 0;
+    let is_selected = |group: StatsGroup| selection.groups & group.bit() != 0;
     if let Some(cpu) = host_stats.cpu
-        && is_wanted(StatsGroup::Cpu)
+        && is_selected(StatsGroup::Cpu)
     {
         stats.cpu = cpu;
     }
     if let Some(vcpus) = &host_stats.vcpus
-        && is_wanted(StatsGroup::Vcpu)
+        && is_selected(StatsGroup::Vcpu)
     {
-        let mut said: HashMap<_, _> = stats.vcpus.drain(..).map(|it| (it.number, it)).collect();
-        let whole = vcpus.iter().map(|vcpu| Vcpu {
-            kvm: said.remove(&vcpu.number).map_or_else(Vec::new, |it| it.kvm),
+        let mut reported: HashMap<_, _> = stats
+            .vcpus
+            .drain(..)
+            .map(|vcpu| (vcpu.number, vcpu))
+            .collect();
+        let merged = vcpus.iter().map(|vcpu| Vcpu {
+            kvm: reported
+                .remove(&vcpu.number)
+                .map_or_else(Vec::new, |vcpu| vcpu.kvm),
             ..vcpu.clone()
         });
-        stats.vcpus = whole.collect();
+        stats.vcpus = merged.collect();
         stats.vcpu_current = Some(vcpus.len() as u64);
-        let maximum = definition.and_then(|about| about.max_vcpus);
+        let maximum = definition.and_then(|definition| definition.max_vcpus);
         stats.vcpu_maximum = stats.vcpu_maximum.or(maximum);
     }
     if stats.interfaces.is_empty()
-        && is_wanted(StatsGroup::Interface)
-        && let Some(interfaces) = definition.and_then(|about| host_interfaces(about, host_stats))
+        && is_selected(StatsGroup::Interface)
+        && let Some(interfaces) =
+            definition.and_then(|definition| host_interfaces(definition, host_stats))
     {
         stats.interfaces = interfaces;
     }
@@ -750,8 +786,8 @@ fn host_links<'a>(
     let links = host_stats.links.as_ref()?;
     Some(definition.interfaces.iter().filter_map(|interface| {
         let name = interface.target.as_deref()?;
-        let is_plain = KERNEL_COUNTED_TYPES.contains(&interface.kind.as_str());
-        let link = links.get(name).filter(|_| is_plain);
+        let is_kernel_counted = KERNEL_COUNTED_TYPES.contains(&interface.kind.as_str());
+        let link = links.get(name).filter(|_| is_kernel_counted);
         Some(link.map(|link| (name, link)))
     }))
 }
@@ -766,9 +802,9 @@ fn interface_traffic([bytes, packets, errors, drops]: [u64; 4]) -> InterfaceTraf
 }
 
 fn domain_job(info: &wire::JobInfo) -> DomainJob {
-    let is_there = info.kind != 0;
-    let three = |sizes: [u64; 3]| sizes.map(|size| is_there.then_some(size));
-    let time = |time| is_there.then(|| Duration::from_millis(time));
+    let has_job = info.kind != 0;
+    let three = |sizes: [u64; 3]| sizes.map(|size| has_job.then_some(size));
+    let time = |time| has_job.then(|| Duration::from_millis(time));
     DomainJob {
         kind: Some(info.kind),
         elapsed: time(info.elapsed),
@@ -794,22 +830,22 @@ mod tests {
     }
 
     #[test]
-    fn guest_receives_what_its_host_interface_sends() {
+    fn host_interface_counters_are_swapped() {
         let link = LinkTraffic {
             received: [1, 2, 3, 4],
             sent: [5, 6, 7, 8],
         };
         let links = ["vnet0", "vnet1", "macvtap0"].map(|name| (name.to_owned(), link));
-        let counted = HostStats {
+        let host_stats = HostStats {
             links: Some(Arc::new(links.into())),
             ..HostStats::default()
         };
-        let known = |all: &[InterfaceDef]| {
-            let about = DomainDef {
-                interfaces: all.to_vec(),
+        let from_host = |interfaces: &[InterfaceDef]| {
+            let definition = DomainDef {
+                interfaces: interfaces.to_vec(),
                 ..DomainDef::default()
             };
-            host_interfaces(&about, &counted)
+            host_interfaces(&definition, &host_stats)
         };
         // A passed-through interface has no name and no statistics in libvirt.
         let (first, nameless) = (named(Some("vnet0"), "bridge"), named(None, "hostdev"));
@@ -818,16 +854,16 @@ mod tests {
             received: interface_traffic([5, 6, 7, 8]),
             sent: interface_traffic([1, 2, 3, 4]),
         };
-        assert_eq!(known(&[first.clone(), nameless]), Some(vec![expected]));
+        assert_eq!(from_host(&[first.clone(), nameless]), Some(vec![expected]));
         for other in [
             named(Some("vnet7"), "network"),
             named(Some("vnet1"), "vhostuser"),
             // Counted from the host's point of view.
             named(Some("macvtap0"), "direct"),
         ] {
-            assert_eq!(known(&[first.clone(), other]), None);
+            assert_eq!(from_host(&[first.clone(), other]), None);
         }
-        let nothing = HostStats::default();
-        assert_eq!(host_interfaces(&DomainDef::default(), &nothing), None);
+        let no_stats = HostStats::default();
+        assert_eq!(host_interfaces(&DomainDef::default(), &no_stats), None);
     }
 }

@@ -28,43 +28,40 @@ use super::{
 };
 
 /// Limit for one run: the fake daemon replies at once or closes the connection.
-const AT_MOST: Duration = Duration::from_secs(8);
+const MAX_DURATION: Duration = Duration::from_secs(8);
 
 /// Parses a stream of messages and returns how many there are.
 pub(crate) fn rpc(bytes: &[u8]) -> usize {
     let mut messages = 0;
-    let heard = DomainEvents::default();
-    heard.set_subscriptions(|_| true);
+    let events = DomainEvents::default();
+    events.set_subscriptions(|_| true);
     let cache = DefinitionCache::default();
     let mut rest = bytes;
-    while let Ok(Some((message, behind))) = Message::parse(rest) {
+    while let Ok(Some((message, remaining))) = Message::parse(rest) {
         // A truncated message must be reported as incomplete.
-        let (first, _) = rest.split_at(rest.len() - behind.len());
-        for cut in [1, 4, first.len() / 2, first.len() - 1] {
-            let part = first.get(..cut).unwrap_or_default();
+        let (first, _) = rest.split_at(rest.len() - remaining.len());
+        for length in [1, 4, first.len() / 2, first.len() - 1] {
+            let truncated = first.get(..length).unwrap_or_default();
             assert!(
-                matches!(Message::parse(part), Ok(None)),
-                "truncated message was not reported as incomplete"
+                matches!(Message::parse(truncated), Ok(None)),
+                "truncated message"
             );
         }
         if message.kind != MessageType::Other && (first[24..28] == [0; 4] || message.is_error) {
-            assert!(
-                message.encode() == first,
-                "encoding differs from the parsed message"
-            );
+            assert!(message.encode() == first, "encoding differs from input");
         }
-        body(message.procedure, message.body, &heard, &cache);
-        rest = behind;
-        messages += 1 + heard.running().len();
+        body(message.procedure, message.body, &events, &cache);
+        rest = remaining;
+        messages += 1 + events.running().len();
     }
     messages
 }
 
 /// Parses a body in every possible way; lists are bounded by the length of the input.
-fn body(procedure: u32, body: &[u8], heard: &DomainEvents, cache: &DefinitionCache) {
-    if let Ok(refusal) = wire::RemoteError::parse(body) {
+fn body(procedure: u32, body: &[u8], events: &DomainEvents, cache: &DefinitionCache) {
+    if let Ok(error) = wire::RemoteError::parse(body) {
         // Escaped for a log, where a byte becomes at most three.
-        assert!(refusal.to_string().len() <= 3 * body.len() + 32);
+        assert!(error.to_string().len() <= 3 * body.len() + 32);
     }
     wire::parse_auth_list(body).ok();
     wire::parse_i32(body).ok();
@@ -74,32 +71,35 @@ fn body(procedure: u32, body: &[u8], heard: &DomainEvents, cache: &DefinitionCac
     wire::parse_domain_state(body).ok();
     wire::parse_job_info(body).ok();
     wire::parse_pool_info(body).ok();
-    if let Ok(guests) = wire::parse_domain_list(body) {
-        assert!(24 * guests.len() <= body.len());
-        for guest in &guests {
-            let again = XdrEncoder::default()
+    if let Ok(domains) = wire::parse_domain_list(body) {
+        assert!(24 * domains.len() <= body.len());
+        for domain in &domains {
+            let encoded = XdrEncoder::default()
                 .put_u32(1)
-                .put_domain(guest)
+                .put_domain(domain)
                 .into_bytes();
-            assert!(wire::parse_domain_list(&again).as_deref() == Ok(std::slice::from_ref(guest)));
-            cache.insert(guest, Instant::now(), None);
+            assert!(
+                wire::parse_domain_list(&encoded).as_deref() == Ok(std::slice::from_ref(domain))
+            );
+            cache.insert(domain, Instant::now(), None);
         }
-        heard.replace_domains(&guests);
-        assert!(cache.stale(&guests, Duration::ZERO).len() <= guests.len());
+        events.replace_domains(&domains);
+        assert!(cache.stale(&domains, Duration::ZERO).len() <= domains.len());
     }
-    if let Ok(things) = wire::parse_object_list(body) {
-        assert!(20 * things.len() <= body.len());
+    if let Ok(objects) = wire::parse_object_list(body) {
+        assert!(20 * objects.len() <= body.len());
     }
     for record in wire::parse_stats_records(body).unwrap_or_default() {
         assert!(12 * record.params.len() <= body.len());
-        let (state, _, used) = params::parse_stats(record.params);
-        params::is_complete(&used, state);
-        let things = used.disks.len() + used.interfaces.len() + used.vcpus.len();
-        assert!(things <= body.len());
+        let (state, _, domain_stats) = params::parse_stats(record.params);
+        params::is_complete(&domain_stats, state);
+        let objects =
+            domain_stats.disks.len() + domain_stats.interfaces.len() + domain_stats.vcpus.len();
+        assert!(objects <= body.len());
     }
     if let Ok(Some(event)) = wire::parse_event(procedure, body) {
         cache.handle_event(&event);
-        heard.handle_event(&event);
+        events.handle_event(&event);
     }
 }
 
@@ -107,16 +107,20 @@ fn body(procedure: u32, body: &[u8], heard: &DomainEvents, cache: &DefinitionCac
 pub(crate) fn domain_xml(bytes: &[u8]) -> usize {
     let text = wire::string_lossy(bytes);
     match xml::parse_domain(&text) {
-        Ok(about) => {
+        Ok(definition) => {
             // Each device is an element of at least five bytes, and no text is longer than the
             // input.
-            let devices = about.disks.len() + about.interfaces.len();
+            let devices = definition.disks.len() + definition.interfaces.len();
             assert!(5 * devices <= text.len());
-            assert!(about.title.is_none_or(|title| title.len() <= text.len()));
+            assert!(
+                definition
+                    .title
+                    .is_none_or(|title| title.len() <= text.len())
+            );
             devices
         }
         Err(reason) => {
-            assert!(reason.len() <= 4096, "the error is too long for a log");
+            assert!(reason.len() <= 4096, "error too long for a log line");
             0
         }
     }
@@ -138,10 +142,10 @@ pub(crate) fn session(
     else {
         return (FetchResult::default(), None, None);
     };
-    runtime.block_on(talk(bytes, socket.to_path_buf()))
+    runtime.block_on(exchange(bytes, socket.to_path_buf()))
 }
 
-async fn talk(
+async fn exchange(
     bytes: &[u8],
     socket: PathBuf,
 ) -> (
@@ -158,21 +162,21 @@ async fn talk(
             tokio::spawn(serve(stream, Arc::clone(&script)));
         }
     });
-    let place = Endpoint {
+    let endpoint = Endpoint {
         socket,
         uris: vec!["qemu:///system".to_owned()],
     };
     let timing = Timing {
-        connect_timeout: AT_MOST,
+        connect_timeout: MAX_DURATION,
         stats_retry_delays: [Duration::ZERO; 2],
         ..Timing::default()
     };
-    let counts = Arc::new(RpcCounters::default());
-    let begun = LibvirtSession::connect(place, timing, Arc::default(), counts).await;
+    let counters = Arc::new(RpcCounters::default());
+    let session = LibvirtSession::connect(endpoint, timing, Arc::default(), counters).await;
     let mut fetched = FetchResult::default();
     let (mut pools, mut networks) = (None, None);
-    if let Ok(session) = begun {
-        let by = Instant::now() + AT_MOST;
+    if let Ok(session) = session {
+        let deadline = Instant::now() + MAX_DURATION;
         let groups = [
             StatsGroup::State,
             StatsGroup::Cpu,
@@ -184,24 +188,26 @@ async fn talk(
             StatsGroup::Dirtyrate,
             StatsGroup::Vm,
         ];
-        let wanted = StatsSelection::new(&groups, true);
+        let selection = StatsSelection::new(&groups, true);
         fetched.connection = ConnectionInfo {
             versions: session.versions.clone(),
             ..ConnectionInfo::default()
         };
-        if let Ok((domains, error)) =
-            fetch::fetch_domains(&session, wanted, super::HostStatsByUuid::default(), by).await
+        if let Ok((domains, error)) = fetch::fetch_domains(
+            &session,
+            selection,
+            super::HostStatsByUuid::default(),
+            deadline,
+        )
+        .await
         {
             fetched.connection.is_up = true;
             fetched.connection.error = error;
             fetched.domains = domains;
         }
-        pools = storage::list_pools(&session, by).await.ok();
-        networks = storage::list_networks(&session, by).await.ok();
-        assert!(
-            Instant::now() < by,
-            "the session did not end before its deadline"
-        );
+        pools = storage::list_pools(&session, deadline).await.ok();
+        networks = storage::list_networks(&session, deadline).await.ok();
+        assert!(Instant::now() < deadline, "deadline exceeded");
     }
     daemon.abort();
     (fetched, pools, networks)
@@ -223,22 +229,22 @@ impl Script {
 
 /// A daemon that accepts every client and sends the scripted replies.
 async fn serve(mut stream: UnixStream, script: Arc<Mutex<Script>>) {
-    let mut asked = Vec::new();
+    let mut buffer = Vec::new();
     loop {
-        let question = match Message::parse(&asked) {
+        let call = match Message::parse(&buffer) {
             Ok(Some((message, rest))) => {
-                let question = (message.procedure, message.serial);
-                let done = asked.len() - rest.len();
-                asked.drain(..done);
-                question
+                let call = (message.procedure, message.serial);
+                let consumed = buffer.len() - rest.len();
+                buffer.drain(..consumed);
+                call
             }
-            Ok(None) => match stream.read_buf(&mut asked).await {
+            Ok(None) => match stream.read_buf(&mut buffer).await {
                 Ok(1..) => continue,
                 _ => return,
             },
             Err(_) => return,
         };
-        let (of, serial) = question;
+        let (procedure, serial) = call;
         let message = |kind, procedure, is_error, body: &[u8]| {
             let program = wire::REMOTE_PROGRAM;
             Message {
@@ -251,7 +257,7 @@ async fn serve(mut stream: UnixStream, script: Arc<Mutex<Script>>) {
             }
             .encode()
         };
-        let usual = match of {
+        let fixed_reply = match procedure {
             procedure::REMOTE_PROC_AUTH_LIST => {
                 Some(XdrEncoder::default().put_u32(1).put_u32(Auth::None as u32))
             }
@@ -268,10 +274,10 @@ async fn serve(mut stream: UnixStream, script: Arc<Mutex<Script>>) {
             }
             _ => None,
         };
-        let mut answer = Vec::new();
+        let mut reply = Vec::new();
         let mut is_over = false;
-        if let Some(body) = usual {
-            answer = message(MessageType::Reply, of, false, &body.into_bytes());
+        if let Some(body) = fixed_reply {
+            reply = message(MessageType::Reply, procedure, false, &body.into_bytes());
         } else {
             loop {
                 let next = script.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -280,23 +286,23 @@ async fn serve(mut stream: UnixStream, script: Arc<Mutex<Script>>) {
                     break;
                 };
                 match kind % 4 {
-                    0 => answer.extend(message(MessageType::Reply, of, false, &body)),
-                    1 => answer.extend(message(MessageType::Reply, of, true, &body)),
+                    0 => reply.extend(message(MessageType::Reply, procedure, false, &body)),
+                    1 => reply.extend(message(MessageType::Reply, procedure, true, &body)),
                     2 => {
                         let (number, body) = body.split_first_chunk().unwrap_or((&[0; 4], &[]));
                         let number = u32::from_be_bytes(*number);
-                        answer.extend(message(MessageType::Event, number, false, body));
+                        reply.extend(message(MessageType::Event, number, false, body));
                         continue;
                     }
                     _ => {
-                        answer.extend(body);
+                        reply.extend(body);
                         is_over = true;
                     }
                 }
                 break;
             }
         }
-        if stream.write_all(&answer).await.is_err() || is_over {
+        if stream.write_all(&reply).await.is_err() || is_over {
             return;
         }
     }

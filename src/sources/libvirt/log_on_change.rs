@@ -16,20 +16,20 @@ impl StatusLog {
     /// Logs that the daemon at this URI is available, unless that was the last logged state.
     pub(super) fn log_up(&self, uri: impl Display) {
         if self.is_change(true) {
-            info!(%uri, "libvirt answers");
+            info!(%uri, "libvirt is up");
         }
     }
 
     /// Logs that the daemon is unavailable and why, unless that was the last logged state.
     pub(super) fn log_down(&self, error: impl Display) {
         if self.is_change(false) {
-            warn!(%error, "libvirt does not answer");
+            warn!(%error, "libvirt is down");
         }
     }
 
     fn is_change(&self, is_up: bool) -> bool {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        said.replace(is_up) != Some(is_up)
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.replace(is_up) != Some(is_up)
     }
 }
 
@@ -39,8 +39,8 @@ mod tests {
 
     #[test]
     fn logs_only_changes() {
-        let news = StatusLog::default();
-        let said = [false, false, true, true, false].map(|is_up| news.is_change(is_up));
-        assert_eq!(said, [true, false, true, false, true]);
+        let log = StatusLog::default();
+        let changes = [false, false, true, true, false].map(|is_up| log.is_change(is_up));
+        assert_eq!(changes, [true, false, true, false, true]);
     }
 }

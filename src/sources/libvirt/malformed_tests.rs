@@ -40,16 +40,16 @@ const DESCRIPTION: &str = r#"<domain type='qemu' id='1'><title>a &quot;b&quot; &
 <memballoon><stats period='10'/></memballoon></devices></domain>"#;
 
 /// Replaces some bytes and truncates at a random position.
-fn corrupted(whole: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
-    let length = whole.len();
+fn corrupted(original: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
+    let length = original.len();
     // Lengths and counts are mostly small, so these bytes do the most damage.
     let byte = prop_oneof![Just(0), Just(1), Just(0x7f), Just(0xff), any::<u8>()];
-    let places = prop::collection::vec((0..length, byte), 0..12);
+    let changes = prop::collection::vec((0..length, byte), 0..12);
     let end = prop_oneof![3 => Just(length), 1 => 0..=length];
-    (places, end).prop_map(move |(places, end)| {
-        let mut bytes = whole.clone();
-        for (at, byte) in places {
-            bytes[at] = byte;
+    (changes, end).prop_map(move |(changes, end)| {
+        let mut bytes = original.clone();
+        for (index, byte) in changes {
+            bytes[index] = byte;
         }
         bytes.truncate(end);
         bytes
@@ -57,13 +57,14 @@ fn corrupted(whole: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn any_body() -> impl Strategy<Value = Vec<u8>> {
-    let recorded = (0..RECORDED.len()).prop_flat_map(|at| corrupted(libvirt_body(RECORDED[at])));
+    let recorded =
+        (0..RECORDED.len()).prop_flat_map(|index| corrupted(libvirt_body(RECORDED[index])));
     prop_oneof![6 => recorded, 1 => prop::collection::vec(any::<u8>(), 0..600)]
 }
 
 /// Whether the number of items is at most the number of bytes.
-fn is_bounded_by_input<T, E>(found: &Result<Vec<T>, E>, body: &[u8]) -> bool {
-    found.as_ref().map_or(0, Vec::len) <= body.len()
+fn is_bounded_by_input<T, E>(parsed: &Result<Vec<T>, E>, body: &[u8]) -> bool {
+    parsed.as_ref().map_or(0, Vec::len) <= body.len()
 }
 
 proptest! {
@@ -74,9 +75,9 @@ proptest! {
         let records = wire::parse_stats_records(&body);
         prop_assert!(is_bounded_by_input(&records, &body));
         for record in records.into_iter().flatten() {
-            let (state, _, used) = params::parse_stats(record.params);
-            params::is_complete(&used, state);
-            let devices = used.disks.len() + used.interfaces.len() + used.vcpus.len();
+            let (state, _, stats) = params::parse_stats(record.params);
+            params::is_complete(&stats, state);
+            let devices = stats.disks.len() + stats.interfaces.len() + stats.vcpus.len();
             prop_assert!(devices <= body.len());
         }
         prop_assert!(is_bounded_by_input(&wire::parse_domain_list(&body), &body));
@@ -102,25 +103,25 @@ proptest! {
     ) {
         let mut stream = Vec::new();
         for (body, length) in bytes.iter().zip(lengths) {
-            let honest = u32::try_from(body.len() + 28).unwrap();
-            let length = if length % 3 == 0 { length } else { honest };
+            let actual = u32::try_from(body.len() + 28).unwrap();
+            let length = if length % 3 == 0 { length } else { actual };
             for number in [length, 0x2000_8086, 1, 344, 1, 7, 0] {
                 stream.extend(number.to_be_bytes());
             }
             stream.extend(body);
         }
         let mut rest = stream.as_slice();
-        while let Ok(Some((message, behind))) = Message::parse(rest) {
-            prop_assert!(message.body.len() + behind.len() < rest.len());
-            rest = behind;
+        while let Ok(Some((message, remaining))) = Message::parse(rest) {
+            prop_assert!(message.body.len() + remaining.len() < rest.len());
+            rest = remaining;
         }
     }
 
     #[test]
     fn domain_xml_is_parsed_or_rejected(bytes in corrupted(DESCRIPTION.as_bytes().to_vec())) {
         let text = String::from_utf8_lossy(&bytes);
-        if let Ok(about) = xml::parse_domain(&text) {
-            prop_assert!(about.disks.len() <= 1 && about.interfaces.len() <= 1);
+        if let Ok(definition) = xml::parse_domain(&text) {
+            prop_assert!(definition.disks.len() <= 1 && definition.interfaces.len() <= 1);
         }
     }
 }
@@ -135,19 +136,22 @@ fn undamaged_recordings_are_parsed() {
         job,
         lifecycle,
         metadata,
-        refusal,
+        error,
         stats,
         tunable,
     ] = RECORDED.map(libvirt_body);
     assert_eq!(wire::parse_domain_list(&domains).unwrap().len(), 1);
     assert_eq!(wire::parse_stats_records(&stats).unwrap().len(), 1);
     assert!(wire::parse_domain_info(&info).is_ok() && wire::parse_job_info(&job).is_ok());
-    assert!(wire::RemoteError::parse(&refusal).unwrap().is_gone());
+    assert!(wire::RemoteError::parse(&error).unwrap().is_gone());
     for body in [device, io_error, lifecycle, metadata, tunable] {
-        let understood = |procedure| matches!(wire::parse_event(procedure, &body), Ok(Some(_)));
-        assert!(EVENTS.into_iter().any(understood));
+        let is_parsed = |procedure| matches!(wire::parse_event(procedure, &body), Ok(Some(_)));
+        assert!(EVENTS.into_iter().any(is_parsed));
     }
-    let about = xml::parse_domain(DESCRIPTION).unwrap();
-    assert_eq!((about.disks.len(), about.interfaces.len()), (1, 1));
-    assert!(about.nova.is_some());
+    let definition = xml::parse_domain(DESCRIPTION).unwrap();
+    assert_eq!(
+        (definition.disks.len(), definition.interfaces.len()),
+        (1, 1)
+    );
+    assert!(definition.nova.is_some());
 }

@@ -80,7 +80,7 @@ pub struct ConnectionInfo {
     pub uri: String,
     /// Whether the daemon answered this fetch.
     pub is_up: bool,
-    /// Why the daemon did not answer, or which data is missing although it did.
+    /// Why the daemon did not reply, or which data is missing although it did.
     pub error: Option<String>,
     /// Whether the error is that the daemon rejects this user.
     pub is_permission_denied: bool,
@@ -170,23 +170,31 @@ impl Libvirt {
     /// root file system. Does not connect before [`watch`](Self::watch).
     #[must_use]
     pub fn new(flags: LibvirtFlags, rootfs: &Path) -> Self {
-        let here = SocketPaths::new(rootfs);
-        let places = Endpoints::from_uri(flags.libvirt_uri.as_deref(), &here);
-        Self::with(flags, places, Timing::default())
+        let paths = SocketPaths::new(rootfs);
+        let endpoints = Endpoints::from_uri(flags.libvirt_uri.as_deref(), &paths);
+        Self::with(flags, endpoints, Timing::default())
     }
 
     fn with(flags: LibvirtFlags, endpoints: Option<Endpoints>, timing: Timing) -> Self {
-        let first = endpoints.as_ref().and_then(|places| places.list.first());
-        let first = first.map(|place| place.socket.display().to_string());
-        let news = Arc::<StatusLog>::default();
-        let keeper = |places| Arc::new(ConnectionManager::new(places, timing, Arc::clone(&news)));
+        let first_socket = endpoints
+            .as_ref()
+            .and_then(|endpoints| endpoints.list.first());
+        let first_socket = first_socket.map(|endpoint| endpoint.socket.display().to_string());
+        let status_log = Arc::<StatusLog>::default();
+        let manager = |endpoints| {
+            Arc::new(ConnectionManager::new(
+                endpoints,
+                timing,
+                Arc::clone(&status_log),
+            ))
+        };
         let uri = flags.libvirt_uri.as_deref().filter(|_| endpoints.is_none());
         Self {
             virt: uri.and_then(|uri| Virt::new(uri, &flags.libvirt_stats, flags.libvirt_jobs)),
             selection: StatsSelection::new(&flags.libvirt_stats, flags.libvirt_jobs),
-            uri: flags.libvirt_uri.or(first).unwrap_or_default(),
-            manager: endpoints.map(keeper),
-            status_log: news,
+            uri: flags.libvirt_uri.or(first_socket).unwrap_or_default(),
+            manager: endpoints.map(manager),
+            status_log,
             runtime: OnceLock::new(),
         }
     }
@@ -206,15 +214,15 @@ impl Libvirt {
     /// URI needs more than a local socket.
     #[must_use]
     pub fn sockets(&self) -> (Vec<PathBuf>, bool) {
-        let Some(keeper) = &self.manager else {
+        let Some(manager) = &self.manager else {
             return (Vec::new(), true);
         };
-        let sockets = keeper
+        let sockets = manager
             .endpoints
             .list
             .iter()
-            .map(|place| place.socket.clone());
-        (sockets.collect(), keeper.endpoints.is_explicit)
+            .map(|endpoint| endpoint.socket.clone());
+        (sockets.collect(), manager.endpoints.is_explicit)
     }
 
     /// Returns the URI if it needs libvirt's own library.
@@ -228,8 +236,8 @@ impl Libvirt {
         if self.runtime.set(Handle::current()).is_err() {
             return;
         }
-        if let Some(keeper) = &self.manager {
-            tokio::spawn(Arc::clone(keeper).run());
+        if let Some(manager) = &self.manager {
+            tokio::spawn(Arc::clone(manager).run());
         }
     }
 
@@ -238,21 +246,21 @@ impl Libvirt {
     /// result. Returns [`Error::NotFound`] where there is no libvirt; a daemon that exists and does
     /// not answer is reported in the result instead.
     pub fn fetch(&self, deadline: Instant, host_stats: HostStatsByUuid) -> Result<FetchResult> {
-        let wanted = self.selection;
-        let fetched = match &self.virt {
+        let selection = self.selection;
+        let result = match &self.virt {
             Some(virt) => virt.fetch(deadline),
-            None => self.query(deadline, async move |keeper, by| {
-                fetch_from_daemon(&keeper, wanted, host_stats, by).await
+            None => self.query(deadline, async move |manager, reply_deadline| {
+                fetch_from_daemon(&manager, selection, host_stats, reply_deadline).await
             })?,
         };
-        let connection = &fetched.connection;
+        let connection = &result.connection;
         if connection.is_up {
             self.status_log.log_up(&connection.uri);
         } else {
             let error = connection.error.as_deref();
-            self.status_log.log_down(error.unwrap_or("no answer"));
+            self.status_log.log_down(error.unwrap_or("no reply"));
         }
-        Ok(fetched)
+        Ok(result)
     }
 
     /// Queries storage pools, with the same deadline and errors as [`fetch`](Self::fetch).
@@ -260,9 +268,9 @@ impl Libvirt {
         if let Some(virt) = &self.virt {
             return virt.pools(deadline);
         }
-        self.query(deadline, async |keeper, by| {
-            let session = connected_session(&keeper, by).await?;
-            storage::list_pools(&session, by)
+        self.query(deadline, async |manager, reply_deadline| {
+            let session = connected_session(&manager, reply_deadline).await?;
+            storage::list_pools(&session, reply_deadline)
                 .await
                 .map_err(into_source_error)
         })
@@ -273,9 +281,9 @@ impl Libvirt {
         if let Some(virt) = &self.virt {
             return virt.networks(deadline);
         }
-        self.query(deadline, async |keeper, by| {
-            let session = connected_session(&keeper, by).await?;
-            storage::list_networks(&session, by)
+        self.query(deadline, async |manager, reply_deadline| {
+            let session = connected_session(&manager, reply_deadline).await?;
+            storage::list_networks(&session, reply_deadline)
                 .await
                 .map_err(into_source_error)
         })
@@ -285,9 +293,9 @@ impl Libvirt {
     /// socket, because that may be another host.
     #[must_use]
     pub fn running(&self) -> Arc<Vec<RunningDomain>> {
-        let keeper = self.manager.as_ref();
-        keeper
-            .map(|keeper| keeper.events.running())
+        let manager = self.manager.as_ref();
+        manager
+            .map(|manager| manager.events.running())
             .unwrap_or_default()
     }
 
@@ -301,29 +309,30 @@ impl Libvirt {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let keeper = self.manager.as_ref().ok_or_else(|| {
-            let reason = format!("{}: takes a build with the feature virt", self.uri);
+        let manager = self.manager.as_ref().ok_or_else(|| {
+            let reason = format!("{}: requires a build with --features virt", self.uri);
             Error::api(NAME, reason)
         })?;
-        let absent = || Error::NotFound(self.uri.clone().into());
-        let runtime = self.runtime.get().ok_or_else(absent)?;
-        if matches!(keeper.status(), ConnectionStatus::NotFound) && !keeper.any_socket_exists() {
-            return Err(absent());
+        let not_found = || Error::NotFound(self.uri.clone().into());
+        let runtime = self.runtime.get().ok_or_else(not_found)?;
+        if matches!(manager.status(), ConnectionStatus::NotFound) && !manager.any_socket_exists() {
+            return Err(not_found());
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let margin = (left / 10).clamp(MIN_MARGIN.min(left), MAX_MARGIN);
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let margin = (remaining / 10).clamp(MIN_MARGIN.min(remaining), MAX_MARGIN);
         let reply_deadline = deadline.checked_sub(margin).unwrap_or(deadline);
         let (reply_tx, reply_rx) = std::sync::mpsc::sync_channel(1);
-        let answer = request(Arc::clone(keeper), reply_deadline);
+        let reply = request(Arc::clone(manager), reply_deadline);
         runtime.spawn(async move {
             // The caller may have timed out.
-            reply_tx.try_send(answer.await).ok();
+            reply_tx.try_send(reply.await).ok();
         });
-        let left = deadline.saturating_duration_since(Instant::now());
-        let said = reply_rx.recv_timeout(left);
-        said.unwrap_or_else(|_| Err(Error::TimedOut(NAME.to_owned())))
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let reply = reply_rx.recv_timeout(remaining);
+        reply
+            .unwrap_or_else(|_| Err(Error::TimedOut(NAME.to_owned())))
             .map_err(|error| match error {
-                Error::NotFound(_) => absent(),
+                Error::NotFound(_) => not_found(),
                 error => error,
             })
     }
@@ -345,7 +354,7 @@ async fn connected_session(
 fn into_source_error(error: CallError) -> Error {
     match error {
         CallError::TimedOut => Error::TimedOut(NAME.to_owned()),
-        failure => Error::api(NAME, failure),
+        error => Error::api(NAME, error),
     }
 }
 
@@ -355,10 +364,10 @@ async fn fetch_from_daemon(
     host_stats: HostStatsByUuid,
     deadline: Instant,
 ) -> Result<FetchResult> {
-    let mut fetched = FetchResult::default();
-    let connection = &mut fetched.connection;
+    let mut result = FetchResult::default();
+    let connection = &mut result.connection;
     let first = manager.endpoints.list.first();
-    let uri = |place: &Endpoint| place.socket.display().to_string();
+    let uri = |endpoint: &Endpoint| endpoint.socket.display().to_string();
     connection.uri = first.map(uri).unwrap_or_default();
     match connected_session(manager, deadline).await {
         Ok(session) => {
@@ -368,7 +377,7 @@ async fn fetch_from_daemon(
                 Ok((domains, error)) => {
                     connection.is_up = true;
                     connection.error = error.or_else(|| session.degraded_reason.clone());
-                    fetched.domains = domains;
+                    result.domains = domains;
                 }
                 Err(reason) => connection.error = Some(reason),
             }
@@ -381,11 +390,11 @@ async fn fetch_from_daemon(
         }
         Err(error) => connection.error = Some(error.to_string()),
     }
-    let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    connection.connections = count(&manager.counters.connections);
-    connection.requests = count(&manager.counters.requests);
-    connection.events = count(&manager.counters.events);
-    Ok(fetched)
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    connection.connections = load(&manager.counters.connections);
+    connection.requests = load(&manager.counters.requests);
+    connection.events = load(&manager.counters.events);
+    Ok(result)
 }
 
 /// Returns the domains and the first error that did not prevent a result, or why there are none.
@@ -395,16 +404,16 @@ async fn fetch_domains(
     host_stats: HostStatsByUuid,
     deadline: Instant,
 ) -> std::result::Result<(Vec<Domain>, Option<String>), String> {
-    let unanswered = || {
+    let hung_reason = || {
         let since = session.listing_hung_for()?;
-        Some(format!("no answer for {} s", since.as_secs()))
+        Some(format!("no reply for {} s", since.as_secs()))
     };
     // Concurrent fetches are serialized.
-    let turn = timeout_at(deadline.into(), session.fetch_lock.lock()).await;
-    let _turn = turn.map_err(|_| "another scrape is not done yet".to_owned())?;
-    if let Some(reason) = unanswered() {
+    let lock = timeout_at(deadline.into(), session.fetch_lock.lock()).await;
+    let _lock = lock.map_err(|_| "another scrape is still in progress".to_owned())?;
+    if let Some(reason) = hung_reason() {
         return Err(reason);
     }
     let domains = fetch::fetch_domains(session, selection, host_stats, deadline).await;
-    domains.map_err(|failure| failure.to_string())
+    domains.map_err(|error| error.to_string())
 }

@@ -73,12 +73,12 @@ impl TypedParamValue {
 pub(super) fn parse_stats(
     params: impl IntoIterator<Item = (String, TypedParamValue)>,
 ) -> (Option<DomainState>, Option<i32>, DomainStats) {
-    let mut taken = StatsParser::default();
+    let mut parser = StatsParser::default();
     for (name, value) in params.into_iter().take(MAX_PARAMS) {
         // Unknown names are from a newer libvirt.
-        taken.apply(&name, value);
+        parser.apply(&name, value);
     }
-    taken.finish()
+    parser.finish()
 }
 
 /// Whether the statistics include those that libvirt reads from QEMU's monitor and leaves out when
@@ -189,8 +189,8 @@ impl StatsParser {
             "rss" => (&mut balloon.rss, 1024),
             "last-update" => {
                 // 0 means that the guest has never reported.
-                let moment = value.count().filter(|seconds| *seconds > 0);
-                balloon.last_update = moment.map(Duration::from_secs);
+                let last_update = value.count().filter(|seconds| *seconds > 0);
+                balloon.last_update = last_update.map(Duration::from_secs);
                 return;
             }
             _ => return,
@@ -259,7 +259,7 @@ fn apply_vcpu(vcpu: &mut Vcpu, name: &str, value: &TypedParamValue) {
 }
 
 fn apply_interface(interface: &mut DomainInterface, name: &str, value: TypedParamValue) {
-    let (way, counter) = match name.split_once('.') {
+    let (traffic, counter) = match name.split_once('.') {
         Some(("rx", counter)) => (&mut interface.received, counter),
         Some(("tx", counter)) => (&mut interface.sent, counter),
         Some(_) => return,
@@ -271,10 +271,10 @@ fn apply_interface(interface: &mut DomainInterface, name: &str, value: TypedPara
         }
     };
     match counter {
-        "bytes" => way.bytes = value.count(),
-        "pkts" => way.packets = value.count(),
-        "errs" => way.errors = value.count(),
-        "drop" => way.drops = value.count(),
+        "bytes" => traffic.bytes = value.count(),
+        "pkts" => traffic.packets = value.count(),
+        "errs" => traffic.errors = value.count(),
+        "drop" => traffic.drops = value.count(),
         _ => {}
     }
 }
@@ -314,7 +314,7 @@ mod tests {
     };
 
     /// libvirt 9.0.0 and QEMU 7.2, a running domain, trimmed.
-    const RUNS: &str = "\
+    const RUNNING: &str = "\
         state.state (int) = 1
         state.reason (int) = 2
         cpu.time (ullong) = 9352174001
@@ -390,7 +390,7 @@ mod tests {
         dirtyrate.calc_mode (string) = page-sampling";
 
     /// The same versions, a domain that was defined and never started.
-    const IS_OFF: &str = "\
+    const SHUT_OFF: &str = "\
         state.state (int) = 5
         state.reason (int) = 0
         cpu.time (ullong) = 290000000
@@ -408,7 +408,7 @@ mod tests {
         block.0.physical (ullong) = 196616";
 
     /// The same versions, a domain whose QEMU was stopped, queried without waiting.
-    const HANGS: &str = "\
+    const HUNG: &str = "\
         state.state (int) = 1
         state.reason (int) = 1
         cpu.time (ullong) = 9789393000
@@ -446,14 +446,14 @@ mod tests {
 
     #[test]
     fn parses_running_domain() {
-        let (state, reason, used) = parse_list(RUNS);
+        let (state, reason, domain_stats) = parse_list(RUNNING);
         assert_eq!((state, reason), (Some(DomainState::Running), Some(2)));
         let cpu = CpuTimes {
             time: Some(Duration::from_nanos(9_352_174_001)),
             user: Some(Duration::from_nanos(8_502_868_002)),
             system: Some(Duration::from_nanos(849_306_003)),
         };
-        assert_eq!(used.cpu, cpu);
+        assert_eq!(domain_stats.cpu, cpu);
         let balloon = Balloon {
             current: Some(100_663_296),
             maximum: Some(100_664_320),
@@ -470,22 +470,25 @@ mod tests {
             last_update: Some(Duration::from_secs(1_795_219_168)),
             rss: Some(228_802_560),
         };
-        assert_eq!(used.balloon, balloon);
-        assert_eq!((used.vcpu_current, used.vcpu_maximum), (Some(2), Some(3)));
+        assert_eq!(domain_stats.balloon, balloon);
+        assert_eq!(
+            (domain_stats.vcpu_current, domain_stats.vcpu_maximum),
+            (Some(2), Some(3))
+        );
         let threads = [IoThread {
             number: 1,
             poll_max: Some(Duration::from_nanos(32768)),
         }];
-        assert_eq!(used.io_threads, threads);
-        assert_eq!(used.dirty_rate, Some(DirtyRate::default()));
-        assert_eq!((used.kvm.len(), used.perf.len()), (0, 0));
-        assert!(is_complete(&used, state));
+        assert_eq!(domain_stats.io_threads, threads);
+        assert_eq!(domain_stats.dirty_rate, Some(DirtyRate::default()));
+        assert_eq!((domain_stats.kvm.len(), domain_stats.perf.len()), (0, 0));
+        assert!(is_complete(&domain_stats, state));
     }
 
     #[test]
     fn parses_vcpus_and_devices_of_running_domain() {
-        let (_, _, used) = parse_list(RUNS);
-        let of_vcpu = |number, state, [time, wait, delay]: [u64; 3]| Vcpu {
+        let (_, _, domain_stats) = parse_list(RUNNING);
+        let vcpu = |number, state, [time, wait, delay]: [u64; 3]| Vcpu {
             number,
             state: Some(state),
             time: Some(Duration::from_nanos(time)),
@@ -495,11 +498,11 @@ mod tests {
             kvm: vec![],
         };
         let vcpus = [
-            of_vcpu(0, 1, [5_000_000_000, 0, 2_408_420_265]),
-            of_vcpu(2, 2, [3_520_000_000, 7, 2_391_239_020]),
+            vcpu(0, 1, [5_000_000_000, 0, 2_408_420_265]),
+            vcpu(2, 2, [3_520_000_000, 7, 2_391_239_020]),
         ];
-        assert_eq!(used.vcpus, vcpus);
-        let of_traffic = |[bytes, packets, errors, drops]: [u64; 4]| InterfaceTraffic {
+        assert_eq!(domain_stats.vcpus, vcpus);
+        let traffic = |[bytes, packets, errors, drops]: [u64; 4]| InterfaceTraffic {
             bytes: Some(bytes),
             packets: Some(packets),
             errors: Some(errors),
@@ -507,10 +510,10 @@ mod tests {
         };
         let interfaces = [DomainInterface {
             name: "lvt01n0".to_owned(),
-            received: of_traffic([12794, 139, 1, 2]),
-            sent: of_traffic([7334, 85, 3, 4]),
+            received: traffic([12794, 139, 1, 2]),
+            sent: traffic([7334, 85, 3, 4]),
         }];
-        assert_eq!(used.interfaces, interfaces);
+        assert_eq!(domain_stats.interfaces, interfaces);
         let operations = |requests, bytes, time| DiskOperations {
             requests: Some(requests),
             bytes,
@@ -536,31 +539,31 @@ mod tests {
                 ..DomainDisk::default()
             },
         ];
-        assert_eq!(used.disks, disks);
+        assert_eq!(domain_stats.disks, disks);
     }
 
     #[test]
     fn inactive_domain_has_no_cpu_time_and_current_memory() {
-        let (state, reason, used) = parse_list(IS_OFF);
+        let (state, reason, domain_stats) = parse_list(SHUT_OFF);
         assert_eq!((state, reason), (Some(DomainState::Shutoff), Some(0)));
-        assert_eq!(used.cpu, CpuTimes::default());
-        assert_eq!(used.balloon.current, None);
-        assert_eq!(used.balloon.maximum, Some(100_663_296));
-        assert_eq!(used.vcpu_maximum, Some(1));
-        assert_eq!(used.disks[0].capacity, Some(33_554_432));
-        assert_eq!(used.disks[0].read, DiskOperations::default());
-        assert!(is_complete(&used, state));
+        assert_eq!(domain_stats.cpu, CpuTimes::default());
+        assert_eq!(domain_stats.balloon.current, None);
+        assert_eq!(domain_stats.balloon.maximum, Some(100_663_296));
+        assert_eq!(domain_stats.vcpu_maximum, Some(1));
+        assert_eq!(domain_stats.disks[0].capacity, Some(33_554_432));
+        assert_eq!(domain_stats.disks[0].read, DiskOperations::default());
+        assert!(is_complete(&domain_stats, state));
     }
 
     #[test]
     fn unknown_state_drops_cpu_time() {
-        let (state, _, used) = parse_list("cpu.time (ullong) = 290000000");
-        assert_eq!((state, used.cpu.time), (None, None));
+        let (state, _, domain_stats) = parse_list("cpu.time (ullong) = 290000000");
+        assert_eq!((state, domain_stats.cpu.time), (None, None));
     }
 
     #[test]
     fn paused_domain_keeps_cpu_time_without_memory_report() {
-        let (state, _, used) = parse_list(
+        let (state, _, domain_stats) = parse_list(
             "\
             state.state (int) = 3
             cpu.time (ullong) = 249395000
@@ -569,50 +572,53 @@ mod tests {
             balloon.rss (ullong) = 55248",
         );
         assert_eq!(state, Some(DomainState::Paused));
-        assert_eq!(used.cpu.time, Some(Duration::from_micros(249_395)));
-        assert_eq!(used.balloon.last_update, None);
-        assert!(is_complete(&used, state));
+        assert_eq!(domain_stats.cpu.time, Some(Duration::from_micros(249_395)));
+        assert_eq!(domain_stats.balloon.last_update, None);
+        assert!(is_complete(&domain_stats, state));
     }
 
     #[test]
     fn domain_queried_without_waiting_is_incomplete() {
-        let (state, _, mut used) = parse_list(HANGS);
-        assert_eq!(used.cpu.user, Some(Duration::from_micros(7_165_776)));
-        assert_eq!(used.interfaces[0].received.bytes, Some(866));
-        assert_eq!(used.disks[0].read, DiskOperations::default());
-        assert!(!is_complete(&used, state));
+        let (state, _, mut domain_stats) = parse_list(HUNG);
+        assert_eq!(
+            domain_stats.cpu.user,
+            Some(Duration::from_micros(7_165_776))
+        );
+        assert_eq!(domain_stats.interfaces[0].received.bytes, Some(866));
+        assert_eq!(domain_stats.disks[0].read, DiskOperations::default());
+        assert!(!is_complete(&domain_stats, state));
         // Disks alone are enough to detect it, and so is the memory.
-        let balloon = std::mem::take(&mut used.balloon);
-        assert!(!is_complete(&used, state));
-        (used.balloon, used.disks) = (balloon, vec![]);
-        assert!(!is_complete(&used, state));
-        used.balloon.rss = Some(1);
-        assert!(is_complete(&used, state));
+        let balloon = std::mem::take(&mut domain_stats.balloon);
+        assert!(!is_complete(&domain_stats, state));
+        (domain_stats.balloon, domain_stats.disks) = (balloon, vec![]);
+        assert!(!is_complete(&domain_stats, state));
+        domain_stats.balloon.rss = Some(1);
+        assert!(is_complete(&domain_stats, state));
     }
 
     #[test]
     fn disk_not_served_by_qemu_needs_no_counters() {
-        let (state, _, mut used) = parse_list(
+        let (state, _, mut domain_stats) = parse_list(
             "\
             state.state (int) = 1
             balloon.current (ullong) = 98304
             balloon.rss (ullong) = 55248
             block.0.name (string) = vda",
         );
-        assert!(is_complete(&used, state));
-        used.disks[0].path = Some("/img/a".to_owned());
-        assert!(!is_complete(&used, state));
+        assert!(is_complete(&domain_stats, state));
+        domain_stats.disks[0].path = Some("/img/a".to_owned());
+        assert!(!is_complete(&domain_stats, state));
     }
 
     #[test]
     fn driver_that_only_reports_state_is_complete() {
-        let (state, _, used) = parse_list("state.state (int) = 1");
-        assert!(is_complete(&used, state));
+        let (state, _, domain_stats) = parse_list("state.state (int) = 1");
+        assert!(is_complete(&domain_stats, state));
     }
 
     #[test]
     fn parses_kvm_statistics_of_domain_and_vcpus() {
-        let (_, _, used) = parse_list(
+        let (_, _, domain_stats) = parse_list(
             "\
             vm.remote_tlb_flush.sum (ullong) = 17
             vm.pages_4k.cur (ullong) = 18
@@ -626,29 +632,29 @@ mod tests {
         );
         let named = |name: &str, value| (name.to_owned(), value);
         let kvm = [named("remote_tlb_flush.sum", 17), named("pages_4k.cur", 18)];
-        assert_eq!(used.kvm, kvm);
+        assert_eq!(domain_stats.kvm, kvm);
         let exits = [named("exits.sum", 19), named("guest_mode.cur", 1)];
-        assert_eq!(used.vcpus[0].kvm, exits);
-        assert_eq!(used.vcpus[1].kvm, [named("exits.sum", 20)]);
-        assert_eq!(used.perf, [named("cache_misses", 21)]);
+        assert_eq!(domain_stats.vcpus[0].kvm, exits);
+        assert_eq!(domain_stats.vcpus[1].kvm, [named("exits.sum", 20)]);
+        assert_eq!(domain_stats.perf, [named("cache_misses", 21)]);
     }
 
     #[test]
     fn dirty_rate_is_in_mebibytes_once_measured() {
-        let (_, _, used) = parse_list(
+        let (_, _, domain_stats) = parse_list(
             "\
             dirtyrate.calc_status (int) = 2
             dirtyrate.megabytes_per_second (llong) = 3
             dirtyrate.vcpu.0.megabytes_per_second (ullong) = 4",
         );
-        let rate = used.dirty_rate.unwrap();
+        let rate = domain_stats.dirty_rate.unwrap();
         assert_eq!(rate.bytes_per_second, Some(3_145_728));
         assert_eq!(parse_list("state.state (int) = 1").2.dirty_rate, None);
     }
 
     #[test]
     fn unknown_values_are_dropped() {
-        let (state, reason, used) = parse_list(
+        let (state, reason, domain_stats) = parse_list(
             "\
             state.state (int) = 99
             state.reason (llong) = 5000000000
@@ -660,14 +666,17 @@ mod tests {
             balloon.rss (ullong) = 18446744073709551615",
         );
         assert_eq!((state, reason), (None, None));
-        assert_eq!((used.disks[0].errors, used.disks[0].capacity), (None, None));
-        assert_eq!(used.disks[1].errors, Some(2));
-        assert_eq!(used.balloon.rss, None);
+        assert_eq!(
+            (domain_stats.disks[0].errors, domain_stats.disks[0].capacity),
+            (None, None)
+        );
+        assert_eq!(domain_stats.disks[1].errors, Some(2));
+        assert_eq!(domain_stats.balloon.rss, None);
     }
 
     #[test]
     fn drops_devices_without_name_or_with_duplicate_name() {
-        let (_, _, used) = parse_list(
+        let (_, _, domain_stats) = parse_list(
             "\
             net.count (uint) = 4294967295
             net.0.rx.bytes (ullong) = 1
@@ -679,11 +688,11 @@ mod tests {
             net.2.name (string) = tap0
             block.0.capacity (ullong) = 5",
         );
-        let [tap] = &used.interfaces[..] else {
-            panic!("{:?}", used.interfaces);
+        let [tap] = &domain_stats.interfaces[..] else {
+            panic!("{:?}", domain_stats.interfaces);
         };
         assert_eq!((&*tap.name, tap.received.bytes), ("tap0", Some(3)));
-        assert_eq!(used.disks, []);
+        assert_eq!(domain_stats.disks, []);
     }
 
     #[test]
@@ -709,8 +718,8 @@ mod tests {
     #[test]
     fn number_of_devices_and_params_is_bounded() {
         let many = (0..100_000).map(|number| (format!("vcpu.{number}.time"), Unsigned(number)));
-        let (_, _, used) = parse_stats(many.rev());
-        assert_eq!(used.vcpus.len(), MAX_DEVICES);
+        let (_, _, domain_stats) = parse_stats(many.rev());
+        assert_eq!(domain_stats.vcpus.len(), MAX_DEVICES);
         let names = (0..100_000).map(|number| (format!("vm.{number}"), Unsigned(number)));
         assert_eq!(super::parse_stats(names).2.kvm.len(), MAX_PARAMS);
     }

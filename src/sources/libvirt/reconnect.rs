@@ -120,33 +120,35 @@ impl ConnectionManager {
     /// Returns the state, waiting until the deadline for an attempt in progress or a new one.
     pub(super) async fn wait_connected(&self, deadline: Instant) -> ConnectionStatus {
         let mut status = self.status.subscribe();
-        let now = status.borrow_and_update().clone();
-        match &now {
-            ConnectionStatus::Up(session) if session.close_error().is_none() => return now,
+        let current = status.borrow_and_update().clone();
+        match &current {
+            ConnectionStatus::Up(session) if session.close_error().is_none() => return current,
             ConnectionStatus::Connecting if self.is_unresponsive.load(Ordering::Relaxed) => {
-                return now;
+                return current;
             }
             ConnectionStatus::Down {
-                tried_at: tried,
-                is_rejected: is_refused,
+                tried_at,
+                is_rejected,
                 ..
-            } if *is_refused || tried.elapsed() < self.timing.min_retry_interval => return now,
+            } if *is_rejected || tried_at.elapsed() < self.timing.min_retry_interval => {
+                return current;
+            }
             ConnectionStatus::Connecting | ConnectionStatus::Up(_) => {}
             ConnectionStatus::NotFound | ConnectionStatus::Down { .. } => {
                 self.retry_requested.notify_one();
-                let tries = timeout_at(deadline.into(), status.changed()).await;
-                if tries.is_err() || self.is_unresponsive.load(Ordering::Relaxed) {
+                let retried = timeout_at(deadline.into(), status.changed()).await;
+                if retried.is_err() || self.is_unresponsive.load(Ordering::Relaxed) {
                     return ConnectionStatus::Connecting;
                 }
             }
         }
-        let is_known = |status: &ConnectionStatus| match status {
+        let is_settled = |status: &ConnectionStatus| match status {
             ConnectionStatus::Connecting => false,
             ConnectionStatus::Up(session) => session.close_error().is_none(),
             ConnectionStatus::NotFound | ConnectionStatus::Down { .. } => true,
         };
-        let known = timeout_at(deadline.into(), status.wait_for(is_known)).await;
-        if let Ok(Ok(status)) = known {
+        let settled = timeout_at(deadline.into(), status.wait_for(is_settled)).await;
+        if let Ok(Ok(status)) = settled {
             return status.clone();
         }
         self.is_unresponsive.store(true, Ordering::Relaxed);
@@ -156,44 +158,44 @@ impl ConnectionManager {
     /// Runs the reconnect loop forever.
     pub(super) async fn run(self: Arc<Self>) {
         let mut backoff = self.timing.backoff;
-        let mut kept = None;
+        let mut last_uri = None;
         // Whether a daemon is expected: a default socket that has never existed is not an error.
-        let mut is_known = self.endpoints.is_explicit;
+        let mut was_found = self.endpoints.is_explicit;
         loop {
             self.status.send_replace(ConnectionStatus::Connecting);
-            let begun = self.connect(kept.as_deref()).await;
-            let tried = Instant::now();
-            let missing = "there is no such socket".to_owned();
-            let mut is_locked_out = false;
-            let (reason, is_refused) = match begun {
+            let result = self.connect(last_uri.as_deref()).await;
+            let tried_at = Instant::now();
+            let missing = "socket not found".to_owned();
+            let mut is_permission_denied = false;
+            let (reason, is_rejected) = match result {
                 Ok(session) => {
-                    kept = session.endpoint().uris.first().cloned();
+                    last_uri = session.endpoint().uris.first().cloned();
                     let reason = self.run_session(session).await;
-                    if tried.elapsed() >= self.timing.max_backoff {
+                    if tried_at.elapsed() >= self.timing.max_backoff {
                         backoff = self.timing.backoff;
                     }
                     (Some(reason), false)
                 }
-                Err(Some((place, failure))) => {
-                    if failure != CallError::TimedOut {
+                Err(Some((endpoint, error))) => {
+                    if error != CallError::TimedOut {
                         self.is_unresponsive.store(false, Ordering::Relaxed);
                     }
-                    let reason = format!("{}: {failure}", place.socket.display());
-                    is_locked_out = matches!(failure, CallError::PermissionDenied(_));
-                    let is_refused = is_locked_out || matches!(failure, CallError::Remote(_));
-                    (Some(reason), is_refused)
+                    let reason = format!("{}: {error}", endpoint.socket.display());
+                    is_permission_denied = matches!(error, CallError::PermissionDenied(_));
+                    let is_rejected = is_permission_denied || matches!(error, CallError::Remote(_));
+                    (Some(reason), is_rejected)
                 }
-                Err(None) => (is_known.then_some(missing), false),
+                Err(None) => (was_found.then_some(missing), false),
             };
-            is_known |= reason.is_some();
+            was_found |= reason.is_some();
             let status = match reason {
                 Some(reason) => {
                     self.status_log.log_down(&reason);
                     ConnectionStatus::Down {
                         tried_at: Instant::now(),
                         reason,
-                        is_rejected: is_refused,
-                        is_permission_denied: is_locked_out,
+                        is_rejected,
+                        is_permission_denied,
                     }
                 }
                 None => ConnectionStatus::NotFound,
@@ -217,9 +219,9 @@ impl ConnectionManager {
         let listing = async {
             loop {
                 if session.listing_hung_for().is_none() {
-                    let by = Instant::now() + self.timing.connect_timeout;
+                    let deadline = Instant::now() + self.timing.connect_timeout;
                     // The error is reported to the next scrape.
-                    session.list_domains(by).await.ok();
+                    session.list_domains(deadline).await.ok();
                 }
                 sleep(self.timing.list_interval).await;
             }
@@ -237,20 +239,21 @@ impl ConnectionManager {
         &self,
         last_uri: Option<&str>,
     ) -> Result<Arc<LibvirtSession>, Option<(&Endpoint, CallError)>> {
-        let mut first = None;
-        let is_like =
-            |place: &&Endpoint| last_uri.is_none_or(|kept| place.uris.iter().any(|n| n == kept));
-        for place in self.endpoints.list.iter().filter(is_like) {
-            if !socket_exists(place) {
+        let mut first_error = None;
+        let offers_last_uri = |endpoint: &&Endpoint| {
+            last_uri.is_none_or(|last| endpoint.uris.iter().any(|uri| uri == last))
+        };
+        for endpoint in self.endpoints.list.iter().filter(offers_last_uri) {
+            if !socket_exists(endpoint) {
                 continue;
             }
-            let (heard, counts) = (Arc::clone(&self.events), Arc::clone(&self.counters));
-            match LibvirtSession::connect(place.clone(), self.timing, heard, counts).await {
+            let (events, counters) = (Arc::clone(&self.events), Arc::clone(&self.counters));
+            match LibvirtSession::connect(endpoint.clone(), self.timing, events, counters).await {
                 Ok(session) => return Ok(session),
-                Err(failure) => first.get_or_insert((place, failure)),
+                Err(error) => first_error.get_or_insert((endpoint, error)),
             };
         }
-        Err(first)
+        Err(first_error)
     }
 
     /// Returns whether any of the sockets exists.
@@ -261,8 +264,8 @@ impl ConnectionManager {
 
 /// Also true if the directory cannot be searched, so that connecting reports why.
 fn socket_exists(endpoint: &Endpoint) -> bool {
-    let found = fs::symlink_metadata(&endpoint.socket);
-    !found.is_err_and(|error| {
+    let metadata = fs::symlink_metadata(&endpoint.socket);
+    !metadata.is_err_and(|error| {
         matches!(
             error.kind(),
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
@@ -287,12 +290,12 @@ mod tests {
 
     /// A manager for this socket that retries only on request.
     fn manager(socket: PathBuf, connect_timeout: Duration) -> Arc<ConnectionManager> {
-        let place = Endpoint {
+        let endpoint = Endpoint {
             socket,
             uris: vec!["qemu:///system".to_owned()],
         };
-        let places = Endpoints {
-            list: vec![place],
+        let endpoints = Endpoints {
+            list: vec![endpoint],
             is_explicit: true,
         };
         let timing = Timing {
@@ -302,7 +305,7 @@ mod tests {
             connect_timeout,
             ..Timing::default()
         };
-        Arc::new(ConnectionManager::new(places, timing, Arc::default()))
+        Arc::new(ConnectionManager::new(endpoints, timing, Arc::default()))
     }
 
     fn run(test: impl Future<Output = ()>) {
@@ -312,16 +315,16 @@ mod tests {
 
     async fn wait_for_status(
         manager: &ConnectionManager,
-        is_so: impl Fn(&ConnectionStatus) -> bool,
+        predicate: impl Fn(&ConnectionStatus) -> bool,
     ) {
         let mut status = manager.status.subscribe();
-        status.wait_for(is_so).await.unwrap();
+        status.wait_for(predicate).await.unwrap();
     }
 
     /// Returns the status if it is available without waiting.
     async fn poll_now(manager: &ConnectionManager) -> Option<ConnectionStatus> {
-        let stands = manager.wait_connected(Instant::now() + LONG);
-        timeout(Duration::ZERO, stands).await.ok()
+        let status = manager.wait_connected(Instant::now() + LONG);
+        timeout(Duration::ZERO, status).await.ok()
     }
 
     // The daemon accepts the connection and sends nothing.
@@ -331,29 +334,29 @@ mod tests {
         let daemon = FakeLibvirt::start(&socket, &["a"]);
         daemon.hang(true);
         run(async {
-            let keeper = manager(socket, LONG);
-            tokio::spawn(Arc::clone(&keeper).run());
-            assert!(poll_now(&keeper).await.is_none());
-            let soon = Instant::now() + Duration::from_millis(50);
+            let manager = manager(socket, LONG);
+            tokio::spawn(Arc::clone(&manager).run());
+            assert!(poll_now(&manager).await.is_none());
+            let deadline = Instant::now() + Duration::from_millis(50);
             assert!(matches!(
-                keeper.wait_connected(soon).await,
+                manager.wait_connected(deadline).await,
                 ConnectionStatus::Connecting
             ));
             // Later callers return at once.
-            let next = poll_now(&keeper).await;
+            let next = poll_now(&manager).await;
             assert!(
                 matches!(next, Some(ConnectionStatus::Connecting)),
                 "{next:?}"
             );
 
             daemon.hang(false);
-            wait_for_status(&keeper, |status| matches!(status, ConnectionStatus::Up(_))).await;
+            wait_for_status(&manager, |status| matches!(status, ConnectionStatus::Up(_))).await;
             assert!(matches!(
-                poll_now(&keeper).await,
+                poll_now(&manager).await,
                 Some(ConnectionStatus::Up(_))
             ));
             // After a lost connection, callers wait again.
-            assert!(!keeper.is_unresponsive.load(Ordering::Relaxed));
+            assert!(!manager.is_unresponsive.load(Ordering::Relaxed));
         });
     }
 
@@ -363,16 +366,16 @@ mod tests {
         let daemon = FakeLibvirt::start(&socket, &["a"]);
         daemon.hang(true);
         run(async {
-            let keeper = manager(socket, Duration::from_millis(20));
-            keeper.is_unresponsive.store(true, Ordering::Relaxed);
-            tokio::spawn(Arc::clone(&keeper).run());
-            wait_for_status(&keeper, |status| {
+            let manager = manager(socket, Duration::from_millis(20));
+            manager.is_unresponsive.store(true, Ordering::Relaxed);
+            tokio::spawn(Arc::clone(&manager).run());
+            wait_for_status(&manager, |status| {
                 matches!(status, ConnectionStatus::Down { .. })
             })
             .await;
             // The daemon has not sent anything.
-            assert!(keeper.is_unresponsive.load(Ordering::Relaxed));
-            let next = keeper.wait_connected(Instant::now() + LONG).await;
+            assert!(manager.is_unresponsive.load(Ordering::Relaxed));
+            let next = manager.wait_connected(Instant::now() + LONG).await;
             assert!(matches!(next, ConnectionStatus::Connecting), "{next:?}");
         });
     }
@@ -382,14 +385,14 @@ mod tests {
         let socket = socket("refuses");
         drop(UnixListener::bind(&socket).unwrap());
         run(async {
-            let keeper = manager(socket.clone(), LONG);
-            keeper.is_unresponsive.store(true, Ordering::Relaxed);
-            tokio::spawn(Arc::clone(&keeper).run());
-            wait_for_status(&keeper, |status| {
+            let manager = manager(socket.clone(), LONG);
+            manager.is_unresponsive.store(true, Ordering::Relaxed);
+            tokio::spawn(Arc::clone(&manager).run());
+            wait_for_status(&manager, |status| {
                 matches!(status, ConnectionStatus::Down { .. })
             })
             .await;
-            assert!(!keeper.is_unresponsive.load(Ordering::Relaxed));
+            assert!(!manager.is_unresponsive.load(Ordering::Relaxed));
         });
         fs::remove_file(&socket).unwrap();
     }

@@ -80,8 +80,8 @@ struct ExtraConnections {
 
 impl fmt::Debug for LibvirtSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut f = f.debug_struct("Session");
-        f.field("place", &self.endpoint).finish_non_exhaustive()
+        let mut f = f.debug_struct("LibvirtSession");
+        f.field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }
 
@@ -93,35 +93,36 @@ impl LibvirtSession {
         events: Arc<DomainEvents>,
         counters: Arc<RpcCounters>,
     ) -> Result<Arc<Self>> {
-        let by = Instant::now() + timing.connect_timeout;
+        let deadline = Instant::now() + timing.connect_timeout;
         let cache = Arc::<DefinitionCache>::default();
-        let told: EventHandler = {
-            let (cache, heard) = (Arc::clone(&cache), Arc::clone(&events));
+        let on_event: EventHandler = {
+            let (cache, domain_events) = (Arc::clone(&cache), Arc::clone(&events));
             Arc::new(move |procedure, body: &[u8]| {
                 // Malformed events are ignored.
                 if let Ok(Some(event)) = wire::parse_event(procedure, body) {
                     cache.handle_event(&event);
-                    heard.handle_event(&event);
+                    domain_events.handle_event(&event);
                 }
             })
         };
-        let main = RpcConnection::connect(&endpoint.socket, Arc::clone(&counters), told).await?;
-        let name = open_first_uri(&main, &endpoint.uris, by).await?;
-        let versions = read_versions(&main, by).await?;
-        let unsubscribed = subscribe(&main, by).await?;
-        events.set_subscriptions(|event| unsubscribed.iter().all(|(of, _)| *of != event));
-        let said = |(event, failure): &_| format!("event {event}: {failure}");
-        let missing = unsubscribed.first().map(said);
+        let main_connection =
+            RpcConnection::connect(&endpoint.socket, Arc::clone(&counters), on_event).await?;
+        let uri = open_first_uri(&main_connection, &endpoint.uris, deadline).await?;
+        let versions = read_versions(&main_connection, deadline).await?;
+        let unsubscribed = subscribe(&main_connection, deadline).await?;
+        events.set_subscriptions(|event| unsubscribed.iter().all(|(failed, _)| *failed != event));
+        let describe = |(event, error): &_| format!("event {event}: {error}");
+        let degraded_reason = unsubscribed.first().map(describe);
         let session = Arc::new(Self {
             versions,
-            degraded_reason: missing,
+            degraded_reason,
             cache,
             lacks_bulk_stats: AtomicBool::new(false),
             fetch_lock: sync::Mutex::default(),
             timing,
             endpoint,
-            uri: name,
-            main_connection: main,
+            uri,
+            main_connection,
             extra: Mutex::default(),
             pending: Mutex::default(),
             slot_freed: Notify::new(),
@@ -175,11 +176,11 @@ impl LibvirtSession {
             body: XdrEncoder::default().put_u32(1).put_u32(0).into_bytes(),
             deadline,
         };
-        let mut guests = wire::parse_domain_list(&self.main_connection.call(request).await?)?;
-        guests.sort_by(|a, b| a.name.cmp(&b.name));
-        guests.dedup_by(|a, b| a.name == b.name || a.uuid == b.uuid);
-        self.events.replace_domains(&guests);
-        Ok(guests)
+        let mut domains = wire::parse_domain_list(&self.main_connection.call(request).await?)?;
+        domains.sort_by(|a, b| a.name.cmp(&b.name));
+        domains.dedup_by(|a, b| a.name == b.name || a.uuid == b.uuid);
+        self.events.replace_domains(&domains);
+        Ok(domains)
     }
 
     /// Returns the number of pending calls about a subject.
@@ -189,10 +190,14 @@ impl LibvirtSession {
 
     /// Returns the number of calls whose caller has timed out.
     pub(super) fn abandoned_calls(&self) -> u64 {
-        let more = self.extra().connections.iter().fold(0_u64, |sum, line| {
-            sum.saturating_add(line.abandoned_calls())
-        });
-        more.saturating_add(self.main_connection.abandoned_calls())
+        let extra = self
+            .extra()
+            .connections
+            .iter()
+            .fold(0_u64, |sum, connection| {
+                sum.saturating_add(connection.abandoned_calls())
+            });
+        extra.saturating_add(self.main_connection.abandoned_calls())
     }
 
     /// Waits until a slot may be free.
@@ -207,37 +212,39 @@ impl LibvirtSession {
         request: RpcRequest,
         on_reply: ReplyHandler,
     ) -> std::result::Result<(), (RpcRequest, ReplyHandler)> {
-        let then = self.track(subject, on_reply);
-        let mut unasked = match self
+        let on_reply = self.track(subject, on_reply);
+        let mut unsent = match self
             .main_connection
-            .try_call(SlotClass::Slow, request, then)
+            .try_call(SlotClass::Slow, request, on_reply)
         {
             Ok(()) => return Ok(()),
-            Err(unasked) => unasked,
+            Err(unsent) => unsent,
         };
-        let lines = self.extra().connections.clone();
-        for line in lines {
-            let (request, then) = unasked;
-            unasked = match line.try_call(SlotClass::Slow, request, then) {
+        let connections = self.extra().connections.clone();
+        for connection in connections {
+            let (request, on_reply) = unsent;
+            unsent = match connection.try_call(SlotClass::Slow, request, on_reply) {
                 Ok(()) => return Ok(()),
-                Err(unasked) => unasked,
+                Err(unsent) => unsent,
             };
         }
         self.untrack(subject);
         self.open_extra_connection();
-        Err(unasked)
+        Err(unsent)
     }
 
-    /// Sends a call that the daemon answers by itself, if a slot is free.
+    /// Sends a call that the daemon completes by itself, if a slot is free.
     pub(super) fn try_call_quick(
         self: &Arc<Self>,
         subject: CallSubject,
         request: RpcRequest,
         on_reply: ReplyHandler,
     ) -> std::result::Result<(), (RpcRequest, ReplyHandler)> {
-        let then = self.track(subject, on_reply);
-        let asked = self.main_connection.try_call(SlotClass::Any, request, then);
-        asked.inspect_err(|_| self.untrack(subject))
+        let on_reply = self.track(subject, on_reply);
+        let result = self
+            .main_connection
+            .try_call(SlotClass::Any, request, on_reply);
+        result.inspect_err(|_| self.untrack(subject))
     }
 
     /// Sends a call that may hang as soon as a slot is free, and waits for the reply.
@@ -250,25 +257,25 @@ impl LibvirtSession {
     ) -> Result<Vec<u8>> {
         let (reply_tx, reply_rx) = oneshot::channel();
         // The caller may have timed out.
-        let mut then: ReplyHandler = Box::new(|answer| drop(reply_tx.send(answer)));
+        let mut on_reply: ReplyHandler = Box::new(|reply| drop(reply_tx.send(reply)));
         let mut request = RpcRequest {
             procedure,
             body: body.into_bytes(),
             deadline,
         };
         loop {
-            let mut room = std::pin::pin!(self.slot_freed());
-            room.as_mut().enable();
-            (request, then) = match self.try_call(subject, request, then) {
+            let mut slot_freed = std::pin::pin!(self.slot_freed());
+            slot_freed.as_mut().enable();
+            (request, on_reply) = match self.try_call(subject, request, on_reply) {
                 Ok(()) => break,
-                Err(unasked) => unasked,
+                Err(unsent) => unsent,
             };
-            if timeout_at(deadline.into(), room).await.is_err() {
+            if timeout_at(deadline.into(), slot_freed).await.is_err() {
                 return Err(CallError::TimedOut);
             }
         }
         match timeout_at(deadline.into(), reply_rx).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(CallError::closed("closed"))),
+            Ok(reply) => reply.unwrap_or_else(|_| Err(CallError::closed("closed"))),
             Err(_) => Err(CallError::TimedOut),
         }
     }
@@ -276,85 +283,88 @@ impl LibvirtSession {
     /// Returns whether no slot for slow calls will become free: all have been occupied for that
     /// long, and no further connection can be opened.
     pub(super) fn is_saturated(&self, timeout: Duration) -> bool {
-        let more = self.extra();
-        let can_open = more.connections.len().saturating_add(1) < MAX_CONNECTIONS
-            && !self.failed_recently(&more);
+        let extra = self.extra();
+        let can_open = extra.connections.len().saturating_add(1) < MAX_CONNECTIONS
+            && !self.failed_recently(&extra);
         !can_open
             && self.main_connection.is_saturated(timeout)
-            && more
+            && extra
                 .connections
                 .iter()
-                .all(|line| line.is_saturated(timeout))
+                .all(|connection| connection.is_saturated(timeout))
     }
 
     /// Counts the call as pending until its reply arrives.
     fn track(self: &Arc<Self>, subject: CallSubject, on_reply: ReplyHandler) -> ReplyHandler {
-        let mut asked = self.pending();
-        let count = asked.entry(subject).or_default();
+        let mut pending = self.pending();
+        let count = pending.entry(subject).or_default();
         *count = count.saturating_add(1);
-        drop(asked);
+        drop(pending);
         let session = Arc::downgrade(self);
-        Box::new(move |answer| {
+        Box::new(move |reply| {
             if let Some(session) = session.upgrade() {
                 session.untrack(subject);
                 session.slot_freed.notify_waiters();
             }
-            on_reply(answer);
+            on_reply(reply);
         })
     }
 
     fn untrack(&self, subject: CallSubject) {
-        let mut asked = self.pending();
-        if let Some(count) = asked.get_mut(&subject) {
+        let mut pending = self.pending();
+        if let Some(count) = pending.get_mut(&subject) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                asked.remove(&subject);
+                pending.remove(&subject);
             }
         }
     }
 
     fn open_extra_connection(self: &Arc<Self>) {
-        let mut more = self.extra();
-        more.connections.retain(|line| line.close_error().is_none());
-        let is_enough = more.connections.len().saturating_add(1) >= MAX_CONNECTIONS;
-        if is_enough || more.is_opening || self.failed_recently(&more) {
+        let mut extra = self.extra();
+        extra
+            .connections
+            .retain(|connection| connection.close_error().is_none());
+        let is_full = extra.connections.len().saturating_add(1) >= MAX_CONNECTIONS;
+        if is_full || extra.is_opening || self.failed_recently(&extra) {
             return;
         }
-        more.is_opening = true;
-        drop(more);
+        extra.is_opening = true;
+        drop(extra);
         let session = Arc::downgrade(self);
-        let (socket, name) = (self.endpoint.socket.clone(), self.uri.clone());
-        let (counts, within) = (Arc::clone(&self.counters), self.timing.connect_timeout);
+        let (socket, uri) = (self.endpoint.socket.clone(), self.uri.clone());
+        let (counters, connect_timeout) = (Arc::clone(&self.counters), self.timing.connect_timeout);
         tokio::spawn(async move {
-            let by = Instant::now() + within;
+            let deadline = Instant::now() + connect_timeout;
             let opened = async {
-                let line = RpcConnection::connect(&socket, counts, Arc::new(|_, _| {})).await?;
-                open_first_uri(&line, &[name], by).await?;
-                Ok::<_, CallError>(line)
+                let connection =
+                    RpcConnection::connect(&socket, counters, Arc::new(|_, _| {})).await?;
+                open_first_uri(&connection, &[uri], deadline).await?;
+                Ok::<_, CallError>(connection)
             };
             let opened = opened.await;
             let Some(session) = session.upgrade() else {
                 return;
             };
-            let mut more = session.extra();
-            more.is_opening = false;
+            let mut extra = session.extra();
+            extra.is_opening = false;
             match opened {
-                Ok(line) => {
-                    more.connections.push(Arc::new(line));
-                    more.failed_at = None;
+                Ok(connection) => {
+                    extra.connections.push(Arc::new(connection));
+                    extra.failed_at = None;
                 }
-                Err(_) => more.failed_at = Some(Instant::now()),
+                Err(_) => extra.failed_at = Some(Instant::now()),
             }
-            drop(more);
+            drop(extra);
             session.slot_freed.notify_waiters();
         });
     }
 
     fn failed_recently(&self, extra: &ExtraConnections) -> bool {
-        let long = self.timing.max_backoff;
+        let backoff = self.timing.max_backoff;
         extra
             .failed_at
-            .is_some_and(|failed| failed.elapsed() < long)
+            .is_some_and(|failed_at| failed_at.elapsed() < backoff)
     }
 
     fn extra(&self) -> MutexGuard<'_, ExtraConnections> {
@@ -372,7 +382,7 @@ async fn open_first_uri(
     uris: &[String],
     deadline: Instant,
 ) -> Result<String> {
-    let ask = |procedure, body: XdrEncoder| {
+    let call = |procedure, body: XdrEncoder| {
         connection.call(RpcRequest {
             procedure,
             body: body.into_bytes(),
@@ -380,53 +390,53 @@ async fn open_first_uri(
         })
     };
     let auths = wire::parse_auth_list(
-        &ask(procedure::REMOTE_PROC_AUTH_LIST, XdrEncoder::default()).await?,
+        &call(procedure::REMOTE_PROC_AUTH_LIST, XdrEncoder::default()).await?,
     )?;
     if !auths.contains(&Auth::None) {
         if !auths.contains(&Auth::Polkit) {
-            let reason = "it asks for a way to authenticate that is not spoken, such as SASL";
+            let reason = "unsupported authentication scheme, such as SASL";
             return Err(CallError::PermissionDenied(reason.to_owned()));
         }
-        let polkit = ask(procedure::REMOTE_PROC_AUTH_POLKIT, XdrEncoder::default()).await;
-        let is_complete = polkit.map_err(|failure| match failure {
-            CallError::Remote(refusal) => CallError::PermissionDenied(refusal.to_string()),
-            failure => failure,
+        let polkit = call(procedure::REMOTE_PROC_AUTH_POLKIT, XdrEncoder::default()).await;
+        let completed = polkit.map_err(|error| match error {
+            CallError::Remote(error) => CallError::PermissionDenied(error.to_string()),
+            error => error,
         })?;
-        if wire::parse_i32(&is_complete)? == 0 {
-            let reason = "authentication is not complete";
+        if wire::parse_i32(&completed)? == 0 {
+            let reason = "polkit authentication incomplete";
             return Err(CallError::PermissionDenied(reason.to_owned()));
         }
     }
-    let mut first = None;
-    for name in uris {
+    let mut first_error = None;
+    for uri in uris {
         let body = XdrEncoder::default()
-            .put_optional_string(name.as_bytes())
+            .put_optional_string(uri.as_bytes())
             .put_u32(VIR_CONNECT_RO);
-        match ask(procedure::REMOTE_PROC_CONNECT_OPEN, body).await {
-            Ok(_) => return Ok(name.clone()),
-            Err(refused @ CallError::Remote(_)) => first.get_or_insert(refused),
-            Err(failure) => return Err(failure),
+        match call(procedure::REMOTE_PROC_CONNECT_OPEN, body).await {
+            Ok(_) => return Ok(uri.clone()),
+            Err(error @ CallError::Remote(_)) => first_error.get_or_insert(error),
+            Err(error) => return Err(error),
         };
     }
-    Err(first.unwrap_or(CallError::TimedOut))
+    Err(first_error.unwrap_or(CallError::TimedOut))
 }
 
 /// Reads the versions. An error from the daemon yields `None`.
 async fn read_versions(connection: &RpcConnection, deadline: Instant) -> Result<Option<Versions>> {
-    let ask = |procedure| {
+    let call = |procedure| {
         connection.call(RpcRequest {
             procedure,
             body: Vec::new(),
             deadline,
         })
     };
-    let driver = optional_reply(ask(procedure::REMOTE_PROC_CONNECT_GET_TYPE).await)?;
-    let daemon = optional_reply(ask(procedure::REMOTE_PROC_CONNECT_GET_LIB_VERSION).await)?;
-    let hypervisor = optional_reply(ask(procedure::REMOTE_PROC_CONNECT_GET_VERSION).await)?;
+    let driver = optional_reply(call(procedure::REMOTE_PROC_CONNECT_GET_TYPE).await)?;
+    let daemon = optional_reply(call(procedure::REMOTE_PROC_CONNECT_GET_LIB_VERSION).await)?;
+    let hypervisor = optional_reply(call(procedure::REMOTE_PROC_CONNECT_GET_VERSION).await)?;
     let (Some(driver), Some(daemon)) = (driver, daemon) else {
         return Ok(None);
     };
-    let hypervisor = hypervisor.and_then(|it| wire::parse_u64(&it).ok());
+    let hypervisor = hypervisor.and_then(|version| wire::parse_u64(&version).ok());
     Ok(Some(Versions {
         driver: wire::parse_string(&driver)?,
         hypervisor: hypervisor.and_then(format_version),
@@ -444,23 +454,23 @@ fn format_version(number: u64) -> Option<String> {
 async fn subscribe(connection: &RpcConnection, deadline: Instant) -> Result<Vec<(u32, CallError)>> {
     let mut unsubscribed = Vec::new();
     for event in wire::EVENTS {
-        let register = connection.call(RpcRequest {
+        let reply = connection.call(RpcRequest {
             procedure: procedure::REMOTE_PROC_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY,
             // No domain is given: all domains.
             body: XdrEncoder::default().put_u32(event).put_u32(0).into_bytes(),
             deadline,
         });
-        match register.await {
-            Err(refused @ CallError::Remote(_)) => unsubscribed.push((event, refused)),
-            answer => drop(answer?),
+        match reply.await {
+            Err(error @ CallError::Remote(_)) => unsubscribed.push((event, error)),
+            reply => drop(reply?),
         }
     }
     Ok(unsubscribed)
 }
 
-fn optional_reply(answer: Result<Vec<u8>>) -> Result<Option<Vec<u8>>> {
-    match answer {
+fn optional_reply(reply: Result<Vec<u8>>) -> Result<Option<Vec<u8>>> {
+    match reply {
         Err(CallError::Remote(_)) => Ok(None),
-        answer => answer.map(Some),
+        reply => reply.map(Some),
     }
 }

@@ -27,13 +27,13 @@ pub(super) async fn list_pools(
         deadline,
     )
     .await?;
-    let left = deadline.saturating_duration_since(Instant::now());
+    let remaining = deadline.saturating_duration_since(Instant::now());
     // A pool that hangs leaves time for the others.
-    let patience = (left / 4).max(Duration::from_millis(50));
+    let timeout = (remaining / 4).max(Duration::from_millis(50));
     let mut all = Vec::new();
     for pool in pools {
         let subject = CallSubject::Pool(pool.uuid);
-        let mut seen = StoragePool {
+        let mut pool_info = StoragePool {
             name: string_lossy(&pool.name),
             state: None,
             capacity: None,
@@ -41,36 +41,40 @@ pub(super) async fn list_pools(
             available: None,
             timed_out: false,
         };
-        let answer = if session.pending_calls(subject) > 0 {
+        let reply = if session.pending_calls(subject) > 0 {
             Err(CallError::TimedOut)
         } else {
             let body = XdrEncoder::default().put_named_object(&pool.name, &pool.uuid);
-            let by = deadline.min(Instant::now() + patience);
+            let call_deadline = deadline.min(Instant::now() + timeout);
             session
                 .call(
                     subject,
                     procedure::REMOTE_PROC_STORAGE_POOL_GET_INFO,
                     body,
-                    by,
+                    call_deadline,
                 )
                 .await
         };
-        match answer {
+        match reply {
             // A malformed reply yields neither state nor sizes.
             Ok(body) => {
                 if let Ok((state, sizes)) = wire::parse_pool_info(&body) {
-                    seen.state = Some(state);
+                    pool_info.state = Some(state);
                     if state != VIR_STORAGE_POOL_INACTIVE {
-                        [seen.capacity, seen.allocation, seen.available] = sizes.map(Some);
+                        [
+                            pool_info.capacity,
+                            pool_info.allocation,
+                            pool_info.available,
+                        ] = sizes.map(Some);
                     }
                 }
             }
-            Err(CallError::TimedOut) => seen.timed_out = true,
-            Err(CallError::Remote(refusal)) if refusal.is_gone() => continue,
+            Err(CallError::TimedOut) => pool_info.timed_out = true,
+            Err(CallError::Remote(error)) if error.is_gone() => continue,
             Err(CallError::Remote(_)) => {}
-            Err(failure) => return Err(failure),
+            Err(error) => return Err(error),
         }
-        all.push(seen);
+        all.push(pool_info);
     }
     Ok(all)
 }
@@ -91,18 +95,18 @@ pub(super) async fn list_networks(
     let mut all = Vec::new();
     for network in networks {
         let body = || XdrEncoder::default().put_named_object(&network.name, &network.uuid);
-        let ask = |procedure| session.call(subject, procedure, body(), deadline);
-        let is_active = match ask(procedure::REMOTE_PROC_NETWORK_IS_ACTIVE).await {
+        let call = |procedure| session.call(subject, procedure, body(), deadline);
+        let is_active = match call(procedure::REMOTE_PROC_NETWORK_IS_ACTIVE).await {
             Ok(body) => Some(wire::parse_i32(&body)? != 0),
-            Err(CallError::Remote(refusal)) if refusal.is_gone() => continue,
+            Err(CallError::Remote(error)) if error.is_gone() => continue,
             Err(CallError::Remote(_)) => None,
-            Err(failure) => return Err(failure),
+            Err(error) => return Err(error),
         };
         let bridge = match is_active {
-            Some(true) => match ask(procedure::REMOTE_PROC_NETWORK_GET_BRIDGE_NAME).await {
+            Some(true) => match call(procedure::REMOTE_PROC_NETWORK_GET_BRIDGE_NAME).await {
                 Ok(body) => Some(wire::parse_string(&body)?),
                 Err(CallError::Remote(_)) => None,
-                Err(failure) => return Err(failure),
+                Err(error) => return Err(error),
             },
             _ => None,
         };
@@ -129,11 +133,11 @@ async fn list_objects(
     }
     // need_results = 1, flags = 0 (all).
     let body = XdrEncoder::default().put_u32(1).put_u32(0);
-    let mut things = match session.call(subject, procedure, body, deadline).await {
-        Err(CallError::Remote(refusal)) if refusal.is_unsupported() => return Ok(Vec::new()),
-        answer => wire::parse_object_list(&answer?)?,
+    let mut objects = match session.call(subject, procedure, body, deadline).await {
+        Err(CallError::Remote(error)) if error.is_unsupported() => return Ok(Vec::new()),
+        reply => wire::parse_object_list(&reply?)?,
     };
-    things.sort_by(|a, b| a.name.cmp(&b.name));
-    things.dedup_by(|a, b| a.name == b.name);
-    Ok(things)
+    objects.sort_by(|a, b| a.name.cmp(&b.name));
+    objects.dedup_by(|a, b| a.name == b.name);
+    Ok(objects)
 }

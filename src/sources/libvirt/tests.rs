@@ -32,37 +32,37 @@ const TIMING: Timing = Timing {
 };
 
 impl TestClient {
-    fn new(guests: &[&str]) -> Self {
+    fn new(domains: &[&str]) -> Self {
         let socket = socket();
-        let daemon = FakeLibvirt::start(&socket, guests);
-        Self::at(socket, Some(daemon), true)
+        let daemon = FakeLibvirt::start(&socket, domains);
+        Self::with_daemon(socket, Some(daemon), true)
     }
 
-    fn at(socket: PathBuf, daemon: Option<FakeLibvirt>, is_named: bool) -> Self {
-        Self::with(socket, daemon, is_named, LibvirtFlags::with_all_stats())
+    fn with_daemon(socket: PathBuf, daemon: Option<FakeLibvirt>, is_explicit: bool) -> Self {
+        Self::with(socket, daemon, is_explicit, LibvirtFlags::with_all_stats())
     }
 
     fn with(
         socket: PathBuf,
         daemon: Option<FakeLibvirt>,
-        is_named: bool,
+        is_explicit: bool,
         flags: LibvirtFlags,
     ) -> Self {
-        let names = ["qemu:///system", "qemu:///session"];
-        let place = Endpoint {
+        let uris = ["qemu:///system", "qemu:///session"];
+        let endpoint = Endpoint {
             socket: socket.clone(),
-            uris: names.map(str::to_owned).to_vec(),
+            uris: uris.map(str::to_owned).to_vec(),
         };
-        let places = Endpoints {
-            list: vec![place],
-            is_explicit: is_named,
+        let endpoints = Endpoints {
+            list: vec![endpoint],
+            is_explicit,
         };
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let libvirt = Arc::new(Libvirt::with(flags, Some(places), TIMING));
+        let libvirt = Arc::new(Libvirt::with(flags, Some(endpoints), TIMING));
         runtime.block_on(async { libvirt.start() });
         Self {
             daemon,
@@ -103,7 +103,7 @@ impl TestClient {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        panic!("it never came up: {:?}", self.fetch());
+        panic!("libvirt never came up: {:?}", self.fetch());
     }
 }
 
@@ -150,16 +150,16 @@ fn is_complete(domain: &Domain) -> bool {
 
 #[test]
 fn returns_each_domain_with_stats_and_definition() {
-    let rig = TestClient::new(&["b", "a", "off"]);
-    rig.daemon().state().domain("off").id = -1;
-    let fetched = rig.fetch();
+    let client = TestClient::new(&["b", "a", "off"]);
+    client.daemon().state().domain("off").id = -1;
+    let fetched = client.fetch();
     assert_eq!(names(&fetched), ["a", "b", "off"]);
     let connection = &fetched.connection;
     assert!(
         connection.is_up && connection.error.is_none(),
         "{connection:?}"
     );
-    assert_eq!(connection.uri, rig.socket.display().to_string());
+    assert_eq!(connection.uri, client.socket.display().to_string());
     assert_eq!(
         (connection.connections, connection.abandoned_requests),
         (1, 0)
@@ -183,7 +183,7 @@ fn returns_each_domain_with_stats_and_definition() {
     assert_eq!(a.stats.cpu.time, Some(Duration::from_secs(7)));
     assert_eq!(
         a.definition.as_ref().unwrap().title.as_deref(),
-        Some("about a")
+        Some("title of a")
     );
     assert_eq!(a.uuid, "61a5a5a5-a5a5-a5a5-a5a5-a5a5a5a5a5a5");
 
@@ -193,8 +193,11 @@ fn returns_each_domain_with_stats_and_definition() {
     assert_eq!(off.stats.balloon.maximum, Some(2048 << 10));
     assert!(!off.is_partial && off.definition.is_some());
 
-    let running = rig.libvirt.running();
-    let running: Vec<_> = running.iter().map(|it| (it.name.as_str(), it.id)).collect();
+    let running = client.libvirt.running();
+    let running: Vec<_> = running
+        .iter()
+        .map(|domain| (domain.name.as_str(), domain.id))
+        .collect();
     assert_eq!(running, [("a", 2), ("b", 1)]);
 }
 
@@ -205,14 +208,14 @@ fn host_stats_are_not_queried() {
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a", "b", "off"]);
     daemon.state().domain("off").id = -1;
-    let rig = TestClient::with(socket, Some(daemon), true, flags);
+    let client = TestClient::with(socket, Some(daemon), true, flags);
     let vcpus = |number| {
         Some(vec![Vcpu {
             number,
             ..Vcpu::default()
         }])
     };
-    let counted = |id| HostStats {
+    let host_stats = |id| HostStats {
         id,
         started: Some(Duration::from_secs(1)),
         cpu: Some(CpuTimes {
@@ -224,13 +227,14 @@ fn host_stats_are_not_queried() {
     };
     let uuid = |name: &str| format_uuid(&fake::uuid(name.as_bytes()));
     // Their IDs are 1 and 2.
-    let counts = [("a", 1), ("b", 7), ("off", 3)].map(|(name, id)| (uuid(name), counted(id)));
-    let fetched = rig.libvirt.fetch(soon(), counts.into()).unwrap();
+    let all_host_stats =
+        [("a", 1), ("b", 7), ("off", 3)].map(|(name, id)| (uuid(name), host_stats(id)));
+    let fetched = client.libvirt.fetch(soon(), all_host_stats.into()).unwrap();
     let (a, b) = (domain(&fetched, "a"), domain(&fetched, "b"));
-    assert_eq!(a.stats.cpu, counted(1).cpu.unwrap());
+    assert_eq!(a.stats.cpu, host_stats(1).cpu.unwrap());
     assert_eq!(
         (&a.stats.vcpus, a.started),
-        (&vcpus(5).unwrap(), counted(1).started)
+        (&vcpus(5).unwrap(), host_stats(1).started)
     );
     assert_eq!(a.stats.vcpu_current, Some(1));
     assert!(is_complete(a) && is_complete(b));
@@ -241,23 +245,23 @@ fn host_stats_are_not_queried() {
     );
     let off = domain(&fetched, "off");
     assert_eq!((off.stats.cpu, off.started), (CpuTimes::default(), None));
-    let world = rig.daemon().state();
-    let about = |name: &str| {
-        let stats = world
+    let state = client.daemon().state();
+    let requested_groups = |name: &str| {
+        let calls = state
             .received
             .iter()
-            .filter(|it| it.procedure == procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS);
+            .filter(|call| call.procedure == procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS);
         let uuid = fake::uuid(name.as_bytes());
-        let asked = stats.filter(|it| it.body.windows(16).any(|bytes| bytes == uuid));
-        asked
-            .map(|it| fake::requested_groups(&it.body))
+        let requests = calls.filter(|call| call.body.windows(16).any(|bytes| bytes == uuid));
+        requests
+            .map(|call| fake::requested_groups(&call.body))
             .collect::<Vec<_>>()
     };
     let (cpu, vcpu) = (StatsGroup::Cpu.bit(), StatsGroup::Vcpu.bit());
     let rest = [StatsGroup::State, StatsGroup::Balloon, StatsGroup::Block].map(StatsGroup::bit);
     let rest: u32 = rest.iter().sum();
-    assert_eq!(about("a"), [rest]);
-    assert_eq!(about("b"), [rest | cpu | vcpu]);
+    assert_eq!(requested_groups("a"), [rest]);
+    assert_eq!(requested_groups("b"), [rest | cpu | vcpu]);
 }
 
 #[test]
@@ -268,46 +272,48 @@ fn kvm_stats_of_vcpus_are_queried_despite_host_stats() {
         .extend([StatsGroup::Vcpu, StatsGroup::Vm]);
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
-    let rig = TestClient::with(socket, Some(daemon), true, flags);
-    let counted = HostStats {
+    let client = TestClient::with(socket, Some(daemon), true, flags);
+    let host_stats = HostStats {
         id: 1,
         vcpus: Some(vec![Vcpu::default()]),
         ..HostStats::default()
     };
-    let counts = [(format_uuid(&fake::uuid(b"a")), counted)].into();
-    rig.libvirt.fetch(soon(), counts).unwrap();
-    let world = rig.daemon().state();
-    let mut came = world.received.iter();
-    let stats = came
-        .find(|it| it.procedure == procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS)
+    let all_host_stats = [(format_uuid(&fake::uuid(b"a")), host_stats)].into();
+    client.libvirt.fetch(soon(), all_host_stats).unwrap();
+    let state = client.daemon().state();
+    let mut received = state.received.iter();
+    let call = received
+        .find(|call| call.procedure == procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS)
         .unwrap();
     assert_ne!(
-        fake::requested_groups(&stats.body) & StatsGroup::Vcpu.bit(),
+        fake::requested_groups(&call.body) & StatsGroup::Vcpu.bit(),
         0
     );
 }
 
 #[test]
 fn definitions_are_cached() {
-    let rig = TestClient::new(&["a", "b"]);
-    rig.fetch();
-    rig.fetch();
+    let client = TestClient::new(&["a", "b"]);
+    client.fetch();
+    client.fetch();
     assert_eq!(
-        rig.daemon()
+        client
+            .daemon()
             .state()
             .calls_to(procedure::REMOTE_PROC_DOMAIN_GET_XML_DESC),
         2
     );
-    rig.daemon().state().domain("a").title = "news".to_owned();
+    client.daemon().state().domain("a").title = "new title".to_owned();
     let rest = [0_u32.to_be_bytes(), 0_u32.to_be_bytes()].concat();
-    rig.daemon().send_event(379, "a", &rest);
-    let told = || rig.fetch().connection.events;
-    while told() < 1 {}
-    let fetched = rig.fetch();
-    let about = domain(&fetched, "a").definition.as_ref().unwrap();
-    assert_eq!(about.title.as_deref(), Some("news"));
+    client.daemon().send_event(379, "a", &rest);
+    let event_count = || client.fetch().connection.events;
+    while event_count() < 1 {}
+    let fetched = client.fetch();
+    let definition = domain(&fetched, "a").definition.as_ref().unwrap();
+    assert_eq!(definition.title.as_deref(), Some("new title"));
     assert_eq!(
-        rig.daemon()
+        client
+            .daemon()
             .state()
             .calls_to(procedure::REMOTE_PROC_DOMAIN_GET_XML_DESC),
         3
@@ -317,16 +323,20 @@ fn definitions_are_cached() {
 // Only the first scrape waits, and at most two calls about the domain are pending.
 #[test]
 fn hung_domain_costs_one_deadline() {
-    let rig = TestClient::new(&["a", "b", "c", "d", "e", "f"]);
-    rig.daemon().state().domain("b").is_hung = true;
-    let first = rig.fetch_until_timeout();
-    let second = rig.fetch();
-    let third = rig.fetch();
+    let client = TestClient::new(&["a", "b", "c", "d", "e", "f"]);
+    client.daemon().state().domain("b").is_hung = true;
+    let first = client.fetch_until_timeout();
+    let second = client.fetch();
+    let third = client.fetch();
     for fetched in [&first, &second, &third] {
         assert!(fetched.connection.is_up);
         assert_eq!(names(fetched), ["a", "b", "c", "d", "e", "f"]);
-        let (stuck, fine): (Vec<_>, Vec<_>) = fetched.domains.iter().partition(|it| it.is_stuck);
-        assert_eq!(fine.iter().filter(|it| is_complete(it)).count(), 5);
+        let (stuck, complete): (Vec<_>, Vec<_>) =
+            fetched.domains.iter().partition(|domain| domain.is_stuck);
+        assert_eq!(
+            complete.iter().filter(|domain| is_complete(domain)).count(),
+            5
+        );
         let [b] = stuck.as_slice() else {
             panic!("{stuck:?}");
         };
@@ -336,47 +346,47 @@ fn hung_domain_costs_one_deadline() {
         assert_eq!(b.stats.balloon.rss, None);
     }
     assert_eq!(third.connection.abandoned_requests, 1);
-    rig.daemon().resume_domain("b");
-    let fetched = rig.fetch();
+    client.daemon().resume_domain("b");
+    let fetched = client.fetch();
     assert!(
         fetched
             .domains
             .iter()
-            .all(|it| is_complete(it) && !it.is_stuck)
+            .all(|domain| is_complete(domain) && !domain.is_stuck)
     );
     assert_eq!(fetched.connection.abandoned_requests, 0);
 }
 
 #[test]
 fn hung_query_is_not_repeated() {
-    let rig = TestClient::new(&["a", "b"]);
+    let client = TestClient::new(&["a", "b"]);
     // Even statistics that need no monitor get no reply.
-    let hangs = super::fake::uuid(b"b");
-    rig.daemon().set_handler(move |came| {
-        let is_it = came.body.windows(16).any(|bytes| bytes == hangs);
-        match came.procedure {
-            procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS if is_it => ReplyAction::NoReply,
+    let hung_uuid = super::fake::uuid(b"b");
+    client.daemon().set_handler(move |call| {
+        let is_hung = call.body.windows(16).any(|bytes| bytes == hung_uuid);
+        match call.procedure {
+            procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS if is_hung => ReplyAction::NoReply,
             _ => ReplyAction::Normal,
         }
     });
-    rig.fetch_until_timeout();
-    let asked = |rig: &TestClient| {
-        let world = rig.daemon().state();
-        let came = world
+    client.fetch_until_timeout();
+    let request_count = |client: &TestClient| {
+        let state = client.daemon().state();
+        let call = state
             .received
             .iter()
-            .filter(|came| came.procedure == procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS);
-        came.filter(|came| came.body.windows(16).any(|bytes| bytes == hangs))
+            .filter(|call| call.procedure == procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS);
+        call.filter(|call| call.body.windows(16).any(|bytes| bytes == hung_uuid))
             .count()
     };
-    let first = asked(&rig);
+    let first = request_count(&client);
     assert!(first <= 2, "{first}");
     for _ in 0..3 {
-        let fetched = rig.fetch_until_timeout();
+        let fetched = client.fetch_until_timeout();
         assert!(domain(&fetched, "b").is_stuck && is_complete(domain(&fetched, "a")));
     }
-    assert_eq!(asked(&rig), 2);
-    let fetched = rig.fetch();
+    assert_eq!(request_count(&client), 2);
+    let fetched = client.fetch();
     let b = domain(&fetched, "b");
     assert!(
         b.is_partial && b.state.is_none() && b.id == Some(2),
@@ -388,37 +398,41 @@ fn hung_query_is_not_repeated() {
 fn many_hung_domains_leave_slots_for_others() {
     let all: Vec<_> = (10..40).map(|number| format!("g{number}")).collect();
     let all: Vec<_> = all.iter().map(String::as_str).collect();
-    let rig = TestClient::new(&all);
-    for guest in &mut rig.daemon().state().domains {
-        guest.is_hung = guest.name < b"g25".to_vec();
+    let client = TestClient::new(&all);
+    for domain in &mut client.daemon().state().domains {
+        domain.is_hung = domain.name < b"g25".to_vec();
     }
     for _ in 0..4 {
-        let fetched = rig.fetch_until_timeout();
+        let fetched = client.fetch_until_timeout();
         assert!(fetched.connection.is_up);
         assert_eq!(fetched.domains.len(), 30);
     }
-    let fetched = rig.fetch();
-    let stuck = fetched.domains.iter().filter(|it| it.is_stuck).count();
+    let fetched = client.fetch();
+    let stuck = fetched
+        .domains
+        .iter()
+        .filter(|domain| domain.is_stuck)
+        .count();
     assert_eq!((stuck, fetched.connection.abandoned_requests), (12, 12));
-    let is_told = |it: &Domain| it.state.is_some() && it.is_partial;
-    assert!(fetched.domains.iter().all(is_told));
-    assert_eq!(rig.daemon().connections(), 4);
-    let world = rig.daemon().state();
+    let has_state = |domain: &Domain| domain.state.is_some() && domain.is_partial;
+    assert!(fetched.domains.iter().all(has_state));
+    assert_eq!(client.daemon().connections(), 4);
+    let state = client.daemon().state();
     assert!(
-        world.outstanding.values().all(|count| *count <= 3),
+        state.outstanding.values().all(|count| *count <= 3),
         "{:?}",
-        world.outstanding
+        state.outstanding
     );
     assert!(
-        world.max_outstanding.values().all(|most| *most <= 4),
+        state.max_outstanding.values().all(|count| *count <= 4),
         "{:?}",
-        world.max_outstanding
+        state.max_outstanding
     );
-    drop(world);
+    drop(state);
     for name in all.iter().take(15) {
-        rig.daemon().resume_domain(name);
+        client.daemon().resume_domain(name);
     }
-    let fetched = rig.fetch();
+    let fetched = client.fetch();
     assert!(fetched.domains.iter().all(is_complete));
 }
 
@@ -426,47 +440,49 @@ fn many_hung_domains_leave_slots_for_others() {
 fn at_most_four_requests_are_in_flight() {
     let all: Vec<_> = (10..40).map(|number| format!("g{number}")).collect();
     let all: Vec<_> = all.iter().map(String::as_str).collect();
-    let rig = TestClient::new(&all);
-    rig.daemon().state().reply_delay = Duration::from_millis(2);
+    let client = TestClient::new(&all);
+    client.daemon().state().reply_delay = Duration::from_millis(2);
     for _ in 0..3 {
-        let fetched = rig.fetch();
+        let fetched = client.fetch();
         assert!(fetched.domains.iter().all(is_complete));
     }
-    let world = rig.daemon().state();
+    let state = client.daemon().state();
     assert!(
-        world.max_outstanding.values().all(|most| *most <= 4),
+        state.max_outstanding.values().all(|count| *count <= 4),
         "{:?}",
-        world.max_outstanding
+        state.max_outstanding
     );
     assert!(
-        world.max_outstanding.values().any(|most| *most >= 3),
+        state.max_outstanding.values().any(|count| *count >= 3),
         "{:?}",
-        world.max_outstanding
+        state.max_outstanding
     );
-    assert_eq!(rig.daemon().connections(), 2);
+    assert_eq!(client.daemon().connections(), 2);
 }
 
 #[test]
 fn missing_stats_of_busy_domain_are_queried_again() {
-    let rig = TestClient::new(&["a", "b"]);
-    rig.daemon().state().domain("a").busy_replies = 2;
-    let fetched = rig.fetch();
+    let client = TestClient::new(&["a", "b"]);
+    client.daemon().state().domain("a").busy_replies = 2;
+    let fetched = client.fetch();
     assert!(fetched.domains.iter().all(is_complete));
     assert_eq!(
-        rig.daemon()
+        client
+            .daemon()
             .state()
             .calls_to(procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS),
         4
     );
 
-    rig.daemon().state().domain("a").busy_replies = 100;
-    let fetched = rig.fetch();
+    client.daemon().state().domain("a").busy_replies = 100;
+    let fetched = client.fetch();
     let a = domain(&fetched, "a");
     assert!(a.is_partial && !a.is_stuck && a.state == Some(DomainState::Running));
     assert_eq!(a.stats.disks.first().unwrap().read.requests, None);
     assert!(is_complete(domain(&fetched, "b")));
     assert_eq!(
-        rig.daemon()
+        client
+            .daemon()
             .state()
             .calls_to(procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS),
         8
@@ -475,26 +491,24 @@ fn missing_stats_of_busy_domain_are_queried_again() {
 
 #[test]
 fn hung_daemon_costs_one_deadline() {
-    let rig = TestClient::new(&["a"]);
-    rig.fetch();
-    rig.daemon().hang(true);
+    let client = TestClient::new(&["a"]);
+    client.fetch();
+    client.daemon().hang(true);
     // The daemon thread may already be blocked in a read; this suppresses the next reply too.
-    rig.daemon().set_handler(|_| ReplyAction::NoReply);
-    let fetched = rig.fetch_until_timeout();
+    client.daemon().set_handler(|_| ReplyAction::NoReply);
+    let fetched = client.fetch_until_timeout();
     assert!(!fetched.connection.is_up && fetched.domains.is_empty());
-    assert_eq!(
-        fetched.connection.error.as_deref(),
-        Some("no answer in time")
-    );
+    assert_eq!(fetched.connection.error.as_deref(), Some("timed out"));
     for _ in 0..3 {
-        let fetched = rig.fetch();
+        let fetched = client.fetch();
         assert!(!fetched.connection.is_up);
         let error = fetched.connection.error.unwrap();
-        assert!(error.starts_with("no answer for "), "{error}");
-        assert_eq!(rig.libvirt.running().len(), 1);
+        assert!(error.starts_with("no reply for "), "{error}");
+        assert_eq!(client.libvirt.running().len(), 1);
     }
     assert!(
-        rig.libvirt
+        client
+            .libvirt
             .pools(Instant::now() + Duration::from_millis(300))
             .is_err()
     );
@@ -502,24 +516,26 @@ fn hung_daemon_costs_one_deadline() {
 
 #[test]
 fn slow_daemon_recovers() {
-    let rig = TestClient::new(&["a"]);
+    let client = TestClient::new(&["a"]);
     let serials = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&serials);
-    rig.fetch();
-    let before = rig.daemon().state().received.len();
-    rig.daemon().set_handler(move |_| {
+    client.fetch();
+    let before = client.daemon().state().received.len();
+    client.daemon().set_handler(move |_| {
         // The daemon replies in order, so the first call is answered before any later one.
         count.fetch_add(1, Ordering::SeqCst);
         thread::sleep(Duration::from_millis(1200));
         ReplyAction::Normal
     });
-    assert!(!rig.fetch_until_timeout().connection.is_up);
-    assert_eq!(rig.daemon().state().received.len(), before + 1);
-    rig.daemon().wait_until(|world| world.outstanding[&0] == 0);
-    rig.daemon().state().decide = None;
-    let fetched = rig.fetch_until_up();
+    assert!(!client.fetch_until_timeout().connection.is_up);
+    assert_eq!(client.daemon().state().received.len(), before + 1);
+    client
+        .daemon()
+        .wait_until(|state| state.outstanding[&0] == 0);
+    client.daemon().state().decide = None;
+    let fetched = client.fetch_until_up();
     assert!(is_complete(domain(&fetched, "a")));
-    assert_eq!(rig.daemon().connections(), 1);
+    assert_eq!(client.daemon().connections(), 1);
 }
 
 #[test]
@@ -527,28 +543,28 @@ fn daemon_hung_at_connect_costs_one_deadline() {
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
     daemon.hang(true);
-    let rig = TestClient::at(socket, Some(daemon), false);
-    assert!(!rig.fetch_until_timeout().connection.is_up);
-    assert!(!rig.fetch().connection.is_up);
-    rig.daemon().hang(false);
-    assert_eq!(names(&rig.fetch_until_up()), ["a"]);
+    let client = TestClient::with_daemon(socket, Some(daemon), false);
+    assert!(!client.fetch_until_timeout().connection.is_up);
+    assert!(!client.fetch().connection.is_up);
+    client.daemon().hang(false);
+    assert_eq!(names(&client.fetch_until_up()), ["a"]);
 }
 
 #[test]
 fn reconnects_to_restarted_daemon() {
-    let mut rig = TestClient::new(&["a", "b"]);
-    rig.fetch();
-    drop(rig.daemon.take());
-    let fetched = rig.fetch();
+    let mut client = TestClient::new(&["a", "b"]);
+    client.fetch();
+    drop(client.daemon.take());
+    let fetched = client.fetch();
     assert!(!fetched.connection.is_up && fetched.domains.is_empty());
     let error = fetched.connection.error.unwrap();
     // The socket appears once, although the error passes through several layers.
-    let socket = rig.socket.display().to_string();
+    let socket = client.socket.display().to_string();
     assert!(error.matches(&socket).count() <= 1, "{error}");
     assert!(!fetched.connection.is_permission_denied);
-    assert_eq!(rig.libvirt.running().len(), 2);
-    rig.daemon = Some(FakeLibvirt::start(&rig.socket, &["b", "c"]));
-    let fetched = rig.fetch_until_up();
+    assert_eq!(client.libvirt.running().len(), 2);
+    client.daemon = Some(FakeLibvirt::start(&client.socket, &["b", "c"]));
+    let fetched = client.fetch_until_up();
     assert_eq!(names(&fetched), ["b", "c"]);
     assert_eq!(fetched.connection.connections, 2);
     assert!(fetched.domains.iter().all(is_complete));
@@ -556,28 +572,31 @@ fn reconnects_to_restarted_daemon() {
 
 #[test]
 fn missing_libvirt_is_absent_until_it_appears() {
-    let rig = TestClient::at(socket(), None, false);
+    let client = TestClient::with_daemon(socket(), None, false);
     assert!(matches!(
-        rig.libvirt.fetch(soon(), HostStatsByUuid::new()),
+        client.libvirt.fetch(soon(), HostStatsByUuid::new()),
         Err(Error::NotFound(_))
     ));
-    assert!(matches!(rig.libvirt.pools(soon()), Err(Error::NotFound(_))));
-    assert!(rig.libvirt.running().is_empty());
-    let daemon = FakeLibvirt::start(&rig.socket, &["a"]);
-    let fetched = rig.fetch();
+    assert!(matches!(
+        client.libvirt.pools(soon()),
+        Err(Error::NotFound(_))
+    ));
+    assert!(client.libvirt.running().is_empty());
+    let daemon = FakeLibvirt::start(&client.socket, &["a"]);
+    let fetched = client.fetch();
     assert_eq!(names(&fetched), ["a"]);
     drop(daemon);
     // It existed before, so it is down rather than absent.
-    assert!(!rig.fetch().connection.is_up);
+    assert!(!client.fetch().connection.is_up);
 }
 
 #[test]
 fn missing_configured_socket_is_an_error() {
-    let rig = TestClient::at(socket(), None, true);
-    let connection = rig.fetch().connection;
+    let client = TestClient::with_daemon(socket(), None, true);
+    let connection = client.fetch().connection;
     assert!(!connection.is_up);
-    assert_eq!(connection.error.as_deref(), Some("there is no such socket"));
-    assert!(rig.libvirt.networks(soon()).is_err());
+    assert_eq!(connection.error.as_deref(), Some("socket not found"));
+    assert!(client.libvirt.networks(soon()).is_err());
 }
 
 #[test]
@@ -585,18 +604,18 @@ fn polkit_authenticates_a_user() {
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
     daemon.state().auths = vec![1, 2];
-    let rig = TestClient::at(socket, Some(daemon), true);
-    assert!(rig.fetch().connection.is_up);
-    let world = rig.daemon().state();
-    let came: Vec<_> = world.received.iter().map(|came| came.procedure).collect();
-    let begun = [
+    let client = TestClient::with_daemon(socket, Some(daemon), true);
+    assert!(client.fetch().connection.is_up);
+    let state = client.daemon().state();
+    let calls: Vec<_> = state.received.iter().map(|call| call.procedure).collect();
+    let expected = [
         procedure::REMOTE_PROC_AUTH_LIST,
         procedure::REMOTE_PROC_AUTH_POLKIT,
         procedure::REMOTE_PROC_CONNECT_OPEN,
     ];
-    assert!(came.starts_with(&begun), "{came:?}");
+    assert!(calls.starts_with(&expected), "{calls:?}");
     // The connection is opened read-only.
-    assert!(world.received[2].body.ends_with(&[0, 0, 0, 1]));
+    assert!(state.received[2].body.ends_with(&[0, 0, 0, 1]));
 }
 
 #[test]
@@ -604,23 +623,23 @@ fn permission_denied_is_reported() {
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
     daemon.state().auths = vec![2];
-    daemon.set_handler(|came| match came.procedure {
+    daemon.set_handler(|call| match call.procedure {
         procedure::REMOTE_PROC_AUTH_POLKIT => ReplyAction::Error(45),
         _ => ReplyAction::Normal,
     });
-    let rig = TestClient::at(socket, Some(daemon), false);
-    let connection = rig.fetch().connection;
+    let client = TestClient::with_daemon(socket, Some(daemon), false);
+    let connection = client.fetch().connection;
     let error = connection.error.unwrap();
     assert!(
-        !connection.is_up && connection.is_permission_denied && error.ends_with("it is not to be"),
+        !connection.is_up && connection.is_permission_denied && error.ends_with("access denied"),
         "{error}"
     );
-    rig.daemon().state().auths = vec![1];
-    let error = || rig.fetch().connection.error.unwrap();
-    while error().ends_with("it is not to be") {}
+    client.daemon().state().auths = vec![1];
+    let error = || client.fetch().connection.error.unwrap();
+    while error().ends_with("access denied") {}
     assert!(error().ends_with("SASL"), "{}", error());
-    rig.daemon().state().auths = vec![0];
-    let connection = rig.fetch_until_up().connection;
+    client.daemon().state().auths = vec![0];
+    let connection = client.fetch_until_up().connection;
     assert!(connection.is_up && !connection.is_permission_denied);
 }
 
@@ -628,60 +647,62 @@ fn permission_denied_is_reported() {
 fn session_daemon_lists_the_users_domains() {
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
-    daemon.set_handler(|came| {
-        let is_system = came.body.windows(7).any(|bytes| bytes == b"/system");
-        match came.procedure {
+    daemon.set_handler(|call| {
+        let is_system = call.body.windows(7).any(|bytes| bytes == b"/system");
+        match call.procedure {
             procedure::REMOTE_PROC_CONNECT_OPEN if is_system => ReplyAction::Error(1),
             _ => ReplyAction::Normal,
         }
     });
-    let rig = TestClient::at(socket, Some(daemon), true);
-    assert_eq!(names(&rig.fetch()), ["a"]);
+    let client = TestClient::with_daemon(socket, Some(daemon), true);
+    assert_eq!(names(&client.fetch()), ["a"]);
 }
 
 #[test]
 fn garbage_closes_only_the_connection() {
-    let rig = TestClient::new(&["a"]);
+    let client = TestClient::new(&["a"]);
     let long = [100_000_000_u32.to_be_bytes().as_slice(), &[0; 64]].concat();
     let short = 27_u32.to_be_bytes().to_vec();
     let other = [32_u32, wire::REMOTE_PROGRAM, 2, 3, 1, 1, 0, 0]
         .map(u32::to_be_bytes)
         .concat();
     for garbage in [long, short, other, b"HTTP/1.1 200 OK\r\n\r\n".to_vec()] {
-        rig.fetch_until_up();
+        client.fetch_until_up();
         let mut garbage = Some(garbage);
-        rig.daemon().set_handler(move |came| match came.procedure {
-            procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS => {
-                garbage.take().map_or(ReplyAction::Normal, ReplyAction::Raw)
-            }
-            _ => ReplyAction::Normal,
-        });
-        let connection = rig.fetch().connection;
+        client
+            .daemon()
+            .set_handler(move |call| match call.procedure {
+                procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS => {
+                    garbage.take().map_or(ReplyAction::Normal, ReplyAction::Raw)
+                }
+                _ => ReplyAction::Normal,
+            });
+        let connection = client.fetch().connection;
         assert!(
             !connection.is_up && connection.error.is_some(),
             "{connection:?}"
         );
     }
-    assert!(is_complete(domain(&rig.fetch_until_up(), "a")));
+    assert!(is_complete(domain(&client.fetch_until_up(), "a")));
 }
 
 #[test]
 fn truncated_reply_affects_only_its_domain() {
-    let rig = TestClient::new(&["a", "b"]);
-    rig.daemon().set_handler(|came| match came.procedure {
+    let client = TestClient::new(&["a", "b"]);
+    client.daemon().set_handler(|call| match call.procedure {
         procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS
-            if came.body.windows(2).any(|it| it == b"b\0") =>
+            if call.body.windows(2).any(|bytes| bytes == b"b\0") =>
         {
             ReplyAction::Truncated(100)
         }
         procedure::REMOTE_PROC_DOMAIN_GET_XML_DESC
-            if came.body.windows(2).any(|it| it == b"a\0") =>
+            if call.body.windows(2).any(|bytes| bytes == b"a\0") =>
         {
             ReplyAction::Truncated(9)
         }
         _ => ReplyAction::Normal,
     });
-    let fetched = rig.fetch();
+    let fetched = client.fetch();
     assert!(is_complete(domain(&fetched, "a")) && domain(&fetched, "a").definition.is_none());
     let b = domain(&fetched, "b");
     assert!(
@@ -689,86 +710,85 @@ fn truncated_reply_affects_only_its_domain() {
         "{b:?}"
     );
     let error = fetched.connection.error.unwrap();
-    assert!(error.ends_with("an answer ends too early"), "{error}");
+    assert!(error.ends_with("truncated reply"), "{error}");
 }
 
 #[test]
 fn malformed_list_is_an_error() {
-    let rig = TestClient::new(&["a"]);
-    rig.fetch();
-    rig.daemon().set_handler(|came| match came.procedure {
+    let client = TestClient::new(&["a"]);
+    client.fetch();
+    client.daemon().set_handler(|call| match call.procedure {
         procedure::REMOTE_PROC_CONNECT_LIST_ALL_DOMAINS => ReplyAction::Reply(vec![0xff; 400]),
         _ => ReplyAction::Normal,
     });
-    let fetched = rig.fetch();
+    let fetched = client.fetch();
     assert!(!fetched.connection.is_up && fetched.domains.is_empty());
-    assert_eq!(
-        fetched.connection.error.as_deref(),
-        Some("a list is too long")
-    );
-    rig.daemon().state().decide = None;
-    assert!(rig.fetch().connection.is_up);
+    assert_eq!(fetched.connection.error.as_deref(), Some("list too long"));
+    client.daemon().state().decide = None;
+    assert!(client.fetch().connection.is_up);
 }
 
 #[test]
 fn domain_that_disappears_after_listing_is_dropped() {
-    let rig = TestClient::new(&["a", "b", "off"]);
-    rig.daemon().state().domain("off").id = -1;
-    rig.daemon().set_handler(|came| match came.procedure {
+    let client = TestClient::new(&["a", "b", "off"]);
+    client.daemon().state().domain("off").id = -1;
+    client.daemon().set_handler(|call| match call.procedure {
         procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS
-            if came.body.windows(2).any(|it| it == b"b\0") =>
+            if call.body.windows(2).any(|bytes| bytes == b"b\0") =>
         {
             ReplyAction::Error(42)
         }
         procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS
-            if came.body.windows(3).any(|it| it == b"off") =>
+            if call.body.windows(3).any(|bytes| bytes == b"off") =>
         {
             ReplyAction::Reply(vec![0; 4])
         }
         procedure::REMOTE_PROC_DOMAIN_GET_XML_DESC
-            if came.body.windows(2).any(|it| it == b"b\0") =>
+            if call.body.windows(2).any(|bytes| bytes == b"b\0") =>
         {
             ReplyAction::Error(42)
         }
         _ => ReplyAction::Normal,
     });
-    let fetched = rig.fetch();
+    let fetched = client.fetch();
     assert_eq!(names(&fetched), ["a"]);
     assert_eq!(fetched.connection.error, None);
 }
 
 #[test]
 fn domain_names_may_be_arbitrary_bytes() {
-    let rig = TestClient::new(&["it's \"a\"\nb\\", "x"]);
-    rig.daemon().state().domain("x").name = b"\xff\xfe".to_vec();
-    let fetched = rig.fetch();
+    let client = TestClient::new(&["it's \"a\"\nb\\", "x"]);
+    client.daemon().state().domain("x").name = b"\xff\xfe".to_vec();
+    let fetched = client.fetch();
     assert_eq!(names(&fetched), ["it's \"a\"\nb\\", "\u{fffd}\u{fffd}"]);
     assert!(
         fetched
             .domains
             .iter()
-            .all(|it| is_complete(it) && it.definition.is_some())
+            .all(|domain| is_complete(domain) && domain.definition.is_some())
     );
 }
 
 #[test]
 fn keepalive_ping_is_answered() {
-    let rig = TestClient::new(&["a"]);
-    rig.fetch();
-    rig.daemon()
+    let client = TestClient::new(&["a"]);
+    client.fetch();
+    client
+        .daemon()
         .send_message(wire::KEEPALIVE_PROGRAM, wire::KEEPALIVE_PROC_PING, &[]);
-    rig.daemon()
+    client
+        .daemon()
         .send_message(wire::KEEPALIVE_PROGRAM, wire::KEEPALIVE_PROC_PING, &[]);
-    rig.daemon().wait_until(|world| world.pongs == 2);
-    assert!(rig.fetch().connection.is_up);
+    client.daemon().wait_until(|state| state.pongs == 2);
+    assert!(client.fetch().connection.is_up);
 }
 
 #[test]
 fn lifecycle_events_are_counted() {
-    let rig = TestClient::new(&["a", "b"]);
-    rig.fetch();
+    let client = TestClient::new(&["a", "b"]);
+    client.fetch();
     let numbers = |a: u32, b: u32| [a.to_be_bytes(), b.to_be_bytes()].concat();
-    let daemon = rig.daemon();
+    let daemon = client.daemon();
     daemon.state().domain("a").id = -1;
     daemon.send_event(318, "a", &numbers(8, 0));
     daemon.send_event(318, "a", &numbers(5, 2));
@@ -781,19 +801,20 @@ fn lifecycle_events_are_counted() {
     // Unknown and malformed events are ignored.
     daemon.send_message(wire::REMOTE_PROGRAM, 999, &[1, 2, 3]);
     daemon.send_message(wire::REMOTE_PROGRAM, 318, &[1, 2, 3]);
-    while rig.fetch().connection.events < 5 {}
+    while client.fetch().connection.events < 5 {}
     assert_eq!(
-        rig.libvirt
+        client
+            .libvirt
             .running()
             .iter()
-            .map(|it| it.id)
+            .map(|domain| domain.id)
             .collect::<Vec<_>>(),
         [2]
     );
     daemon.state().domain("a").id = 9;
     daemon.send_event(318, "a", &numbers(2, 0));
-    while rig.fetch().connection.events < 6 {}
-    let fetched = rig.fetch();
+    while client.fetch().connection.events < 6 {}
+    let fetched = client.fetch();
     let a = domain(&fetched, "a").lifecycle.as_ref().unwrap();
     assert_eq!((a.starts, a.stops, a.crashes), (1, 1, 1));
     let b = domain(&fetched, "b").lifecycle.as_ref().unwrap();
@@ -807,20 +828,22 @@ fn undelivered_events_are_unknown() {
     for (event, has_lifecycle, has_io_errors) in [(0, false, false), (4, true, false)] {
         let socket = socket();
         let daemon = FakeLibvirt::start(&socket, &["a"]);
-        let asked = u32::to_be_bytes(event);
-        daemon.set_handler(move |came| match came.procedure {
+        let event_bytes = u32::to_be_bytes(event);
+        daemon.set_handler(move |call| match call.procedure {
             procedure::REMOTE_PROC_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY
-                if came.body.starts_with(&asked) =>
+                if call.body.starts_with(&event_bytes) =>
             {
                 ReplyAction::Error(3)
             }
             _ => ReplyAction::Normal,
         });
-        let rig = TestClient::at(socket, Some(daemon), true);
-        let fetched = rig.fetch();
-        let life = &domain(&fetched, "a").lifecycle;
-        assert_eq!(life.is_some(), has_lifecycle);
-        let errors = life.as_ref().and_then(|life| life.io_errors.as_ref());
+        let client = TestClient::with_daemon(socket, Some(daemon), true);
+        let fetched = client.fetch();
+        let lifecycle = &domain(&fetched, "a").lifecycle;
+        assert_eq!(lifecycle.is_some(), has_lifecycle);
+        let errors = lifecycle
+            .as_ref()
+            .and_then(|lifecycle| lifecycle.io_errors.as_ref());
         assert_eq!(errors.is_some(), has_io_errors);
         let error = fetched.connection.error.unwrap();
         assert!(error.starts_with(&format!("event {event}: ")), "{error}");
@@ -829,14 +852,14 @@ fn undelivered_events_are_unknown() {
 
 #[test]
 fn daemon_without_bulk_stats_still_reports_basics() {
-    let rig = TestClient::new(&["a", "off"]);
-    rig.daemon().state().domain("off").id = -1;
-    rig.daemon().set_handler(|came| match came.procedure {
+    let client = TestClient::new(&["a", "off"]);
+    client.daemon().state().domain("off").id = -1;
+    client.daemon().set_handler(|call| match call.procedure {
         procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS => ReplyAction::Error(3),
         _ => ReplyAction::Normal,
     });
     for _ in 0..2 {
-        let fetched = rig.fetch();
+        let fetched = client.fetch();
         assert_eq!(fetched.connection.error, None);
         let a = domain(&fetched, "a");
         assert_eq!((a.state, a.reason), (Some(DomainState::Running), Some(9)));
@@ -852,25 +875,25 @@ fn daemon_without_bulk_stats_still_reports_basics() {
         let balloon = &off.stats.balloon;
         assert_eq!((balloon.current, balloon.maximum), (None, Some(2048 << 10)));
     }
-    let asked = rig
+    let requests = client
         .daemon()
         .state()
         .calls_to(procedure::REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS);
-    assert!(asked <= 2, "{asked}");
+    assert!(requests <= 2, "{requests}");
 }
 
 #[test]
 fn jobs_are_queried_only_if_enabled() {
-    let rig = TestClient::new(&["a"]);
-    assert_eq!(domain(&rig.fetch(), "a").job, None);
+    let client = TestClient::new(&["a"]);
+    assert_eq!(domain(&client.fetch(), "a").job, None);
     let socket = socket();
     let daemon = FakeLibvirt::start(&socket, &["a"]);
     let flags = LibvirtFlags {
         libvirt_jobs: true,
         ..LibvirtFlags::with_all_stats()
     };
-    let rig = TestClient::with(socket, Some(daemon), true, flags);
-    let job = domain(&rig.fetch(), "a").job.clone().unwrap();
+    let client = TestClient::with(socket, Some(daemon), true, flags);
+    let job = domain(&client.fetch(), "a").job.clone().unwrap();
     assert_eq!(
         (job.kind, job.elapsed),
         (Some(2), Some(Duration::from_secs(1)))
@@ -883,10 +906,10 @@ fn jobs_are_queried_only_if_enabled() {
 
 #[test]
 fn lists_active_and_inactive_pools_and_networks() {
-    let rig = TestClient::new(&[]);
-    rig.daemon().state().pools = vec![b"b".to_vec(), b"a-off".to_vec()];
-    rig.daemon().state().networks = vec![b"n".to_vec(), b"n-off".to_vec()];
-    let pools = rig.libvirt.pools(soon()).unwrap();
+    let client = TestClient::new(&[]);
+    client.daemon().state().pools = vec![b"b".to_vec(), b"a-off".to_vec()];
+    client.daemon().state().networks = vec![b"n".to_vec(), b"n-off".to_vec()];
+    let pools = client.libvirt.pools(soon()).unwrap();
     let [off, on] = pools.as_slice() else {
         panic!("{pools:?}");
     };
@@ -899,7 +922,7 @@ fn lists_active_and_inactive_pools_and_networks() {
         (on.capacity, on.allocation, on.available),
         (Some(30), Some(10), Some(20))
     );
-    let networks = rig.libvirt.networks(soon()).unwrap();
+    let networks = client.libvirt.networks(soon()).unwrap();
     let [on, off] = networks.as_slice() else {
         panic!("{networks:?}");
     };
@@ -909,57 +932,70 @@ fn lists_active_and_inactive_pools_and_networks() {
     );
     assert_eq!((off.is_active, off.bridge.as_deref()), (Some(false), None));
 
-    rig.daemon().set_handler(|_| ReplyAction::Error(3));
-    assert!(rig.libvirt.pools(soon()).unwrap().is_empty());
-    assert!(rig.libvirt.networks(soon()).unwrap().is_empty());
+    client.daemon().set_handler(|_| ReplyAction::Error(3));
+    assert!(client.libvirt.pools(soon()).unwrap().is_empty());
+    assert!(client.libvirt.networks(soon()).unwrap().is_empty());
 }
 
 #[test]
 fn malformed_pool_does_not_affect_others() {
-    let rig = TestClient::new(&[]);
-    rig.daemon().state().pools = vec![b"a".to_vec(), b"b".to_vec()];
-    let odd = super::fake::uuid(b"a");
-    rig.daemon().set_handler(move |came| match came.procedure {
-        procedure::REMOTE_PROC_STORAGE_POOL_GET_INFO if came.body.ends_with(&odd) => {
-            ReplyAction::Truncated(9)
-        }
-        _ => ReplyAction::Normal,
-    });
-    let pools = rig.libvirt.pools(soon()).unwrap();
-    let said: Vec<_> = pools.iter().map(|it| (it.state, it.capacity)).collect();
-    assert_eq!(said, [(None, None), (Some(2), Some(30))]);
+    let client = TestClient::new(&[]);
+    client.daemon().state().pools = vec![b"a".to_vec(), b"b".to_vec()];
+    let malformed_uuid = super::fake::uuid(b"a");
+    client
+        .daemon()
+        .set_handler(move |call| match call.procedure {
+            procedure::REMOTE_PROC_STORAGE_POOL_GET_INFO
+                if call.body.ends_with(&malformed_uuid) =>
+            {
+                ReplyAction::Truncated(9)
+            }
+            _ => ReplyAction::Normal,
+        });
+    let pools = client.libvirt.pools(soon()).unwrap();
+    let infos: Vec<_> = pools
+        .iter()
+        .map(|pool| (pool.state, pool.capacity))
+        .collect();
+    assert_eq!(infos, [(None, None), (Some(2), Some(30))]);
 }
 
 #[test]
 fn hung_pool_is_queried_once_and_delays_no_other() {
-    let rig = TestClient::new(&["g"]);
-    rig.daemon().state().pools = vec![b"a".to_vec(), b"b".to_vec()];
-    let hangs = super::fake::uuid(b"a");
-    rig.daemon().set_handler(move |came| match came.procedure {
-        procedure::REMOTE_PROC_STORAGE_POOL_GET_INFO if came.body.ends_with(&hangs) => {
-            ReplyAction::NoReply
-        }
-        _ => ReplyAction::Normal,
-    });
+    let client = TestClient::new(&["g"]);
+    client.daemon().state().pools = vec![b"a".to_vec(), b"b".to_vec()];
+    let hung_uuid = super::fake::uuid(b"a");
+    client
+        .daemon()
+        .set_handler(move |call| match call.procedure {
+            procedure::REMOTE_PROC_STORAGE_POOL_GET_INFO if call.body.ends_with(&hung_uuid) => {
+                ReplyAction::NoReply
+            }
+            _ => ReplyAction::Normal,
+        });
     for _ in 0..4 {
-        let pools = rig
+        let pools = client
             .libvirt
             .pools(Instant::now() + Duration::from_millis(800));
         let pools = pools.unwrap();
-        let said: Vec<_> = pools.iter().map(|it| (it.timed_out, it.capacity)).collect();
-        assert_eq!(said, [(true, None), (false, Some(30))]);
+        let infos: Vec<_> = pools
+            .iter()
+            .map(|pool| (pool.timed_out, pool.capacity))
+            .collect();
+        assert_eq!(infos, [(true, None), (false, Some(30))]);
     }
     assert_eq!(
-        rig.daemon()
+        client
+            .daemon()
             .state()
             .calls_to(procedure::REMOTE_PROC_STORAGE_POOL_GET_INFO),
         5
     );
-    assert!(is_complete(domain(&rig.fetch(), "g")));
+    assert!(is_complete(domain(&client.fetch(), "g")));
 }
 
 #[test]
-fn nothing_is_queried_before_watch() {
+fn fetch_before_start_is_not_found() {
     let libvirt = Libvirt::new(LibvirtFlags::with_all_stats(), Path::new("/"));
     assert!(matches!(
         libvirt.fetch(soon(), HostStatsByUuid::new()),
@@ -977,5 +1013,5 @@ fn remote_uri_requires_feature_virt() {
     let error = Libvirt::new(flags, Path::new("/"))
         .fetch(soon(), HostStatsByUuid::new())
         .unwrap_err();
-    assert!(error.to_string().contains("feature virt"), "{error}");
+    assert!(error.to_string().contains("--features virt"), "{error}");
 }

@@ -145,10 +145,10 @@ impl<'a> Message<'a> {
         };
         let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
         if length < HEADER {
-            return Err(DecodeError("a message is shorter than its header"));
+            return Err(DecodeError("message shorter than its header"));
         }
         if length > MAX_MESSAGE {
-            return Err(DecodeError("a message is too long"));
+            return Err(DecodeError("message too long"));
         }
         let Some((message, rest)) = bytes.split_at_checked(length) else {
             return Ok(None);
@@ -158,9 +158,7 @@ impl<'a> Message<'a> {
         let program = header.read_u32()?;
         let version = header.read_u32()?;
         if version != 1 {
-            return Err(DecodeError(
-                "a message is of another version of the protocol",
-            ));
+            return Err(DecodeError("unsupported protocol version"));
         }
         let message = Self {
             program,
@@ -198,8 +196,8 @@ pub(super) type Uuid = [u8; 16];
 /// Formats a UUID.
 pub(super) fn format_uuid(uuid: &Uuid) -> String {
     let mut text = String::with_capacity(36);
-    for (at, byte) in uuid.iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
+    for (index, byte) in uuid.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
             text.push('-');
         }
         // Writing to a string cannot fail.
@@ -263,9 +261,9 @@ impl XdrEncoder {
         self.put_u32(1).put_string(text)
     }
 
-    pub(super) fn put_domain(self, guest: &DomainRef) -> Self {
-        let body = self.put_named_object(&guest.name, &guest.uuid);
-        body.put_u32(guest.id.cast_unsigned())
+    pub(super) fn put_domain(self, domain: &DomainRef) -> Self {
+        let body = self.put_named_object(&domain.name, &domain.uuid);
+        body.put_u32(domain.id.cast_unsigned())
     }
 
     pub(super) fn put_named_object(self, name: &[u8], uuid: &Uuid) -> Self {
@@ -285,16 +283,16 @@ struct XdrDecoder<'a>(&'a [u8]);
 impl<'a> XdrDecoder<'a> {
     fn read_bytes(&mut self, length: usize) -> Result<&'a [u8]> {
         let split = self.0.split_at_checked(length);
-        let (taken, rest) = split.ok_or(DecodeError("an answer ends too early"))?;
+        let (bytes, rest) = split.ok_or(DecodeError("truncated reply"))?;
         self.0 = rest;
-        Ok(taken)
+        Ok(bytes)
     }
 
     fn read_array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let split = self.0.split_first_chunk();
-        let (taken, rest) = split.ok_or(DecodeError("an answer ends too early"))?;
+        let (bytes, rest) = split.ok_or(DecodeError("truncated reply"))?;
         self.0 = rest;
-        Ok(*taken)
+        Ok(*bytes)
     }
 
     fn read_u32(&mut self) -> Result<u32> {
@@ -316,7 +314,7 @@ impl<'a> XdrDecoder<'a> {
     fn read_opaque(&mut self, max_len: usize) -> Result<&'a [u8]> {
         let length = usize::try_from(self.read_u32()?).unwrap_or(usize::MAX);
         if length > max_len {
-            return Err(DecodeError("a text is too long"));
+            return Err(DecodeError("string too long"));
         }
         let bytes = self.read_bytes(length)?;
         self.read_bytes(length.next_multiple_of(4) - length)?;
@@ -334,7 +332,7 @@ impl<'a> XdrDecoder<'a> {
     ) -> Result<Vec<T>> {
         let length = usize::try_from(self.read_u32()?).unwrap_or(usize::MAX);
         if length > max_len {
-            return Err(DecodeError("a list is too long"));
+            return Err(DecodeError("list too long"));
         }
         // No capacity is reserved for the claimed length.
         let mut list = Vec::new();
@@ -367,7 +365,7 @@ impl<'a> XdrDecoder<'a> {
             5 => TypedParamValue::Float(f64::from_bits(self.read_u64()?)),
             6 => TypedParamValue::Bool(self.read_bool()?),
             7 => TypedParamValue::Text(self.read_string(REMOTE_STRING_MAX)?),
-            _ => return Err(DecodeError("a value is of no known type")),
+            _ => return Err(DecodeError("unknown parameter type")),
         };
         Ok((name, value))
     }
@@ -467,19 +465,16 @@ pub(super) struct StatsRecord {
 pub(super) fn parse_stats_records(body: &[u8]) -> Result<Vec<StatsRecord>> {
     let mut reader = XdrDecoder(body);
     let mut records = Vec::new();
-    let mut left = MAX_PARAMS;
+    let mut remaining = MAX_PARAMS;
     let length = reader.read_u32()?;
     if usize::try_from(length).is_ok_and(|length| length > MAX_LIST) {
-        return Err(DecodeError("a list is too long"));
+        return Err(DecodeError("list too long"));
     }
     for _ in 0..length {
-        let guest = reader.read_domain()?;
-        let params = reader.read_list(left, XdrDecoder::read_typed_param)?;
-        left = left.saturating_sub(params.len());
-        records.push(StatsRecord {
-            domain: guest,
-            params,
-        });
+        let domain = reader.read_domain()?;
+        let params = reader.read_list(remaining, XdrDecoder::read_typed_param)?;
+        remaining = remaining.saturating_sub(params.len());
+        records.push(StatsRecord { domain, params });
     }
     Ok(records)
 }
@@ -534,14 +529,14 @@ pub(super) fn parse_job_info(body: &[u8]) -> Result<JobInfo> {
     let mut three = || Ok([reader.read_u64()?, reader.read_u64()?, reader.read_u64()?]);
     // Two times, then three sizes for each of data, memory and file.
     let [elapsed, remaining, total] = three()?;
-    let [done, left, memory_total] = three()?;
+    let [done, remaining_data, memory_total] = three()?;
     let [memory_done, memory_left, file_total] = three()?;
     let (file_done, file_left) = (reader.read_u64()?, reader.read_u64()?);
     Ok(JobInfo {
         kind,
         elapsed,
         remaining,
-        data: [total, done, left],
+        data: [total, done, remaining_data],
         memory: [memory_total, memory_done, memory_left],
         file: [file_total, file_done, file_left],
     })
@@ -581,19 +576,19 @@ pub(super) enum DomainEvent {
 /// Decodes an event; `None` if it is not one of the subscribed events.
 pub(super) fn parse_event(procedure: u32, body: &[u8]) -> Result<Option<DomainEvent>> {
     let mut reader = XdrDecoder(body);
-    let mut guest = || {
+    let mut domain = || {
         // The callback ID of the subscription.
         reader.read_i32()?;
         reader.read_domain()
     };
     Ok(Some(match procedure {
         procedure::REMOTE_PROC_DOMAIN_EVENT_CALLBACK_LIFECYCLE => DomainEvent::Lifecycle {
-            domain: guest()?,
+            domain: domain()?,
             kind: reader.read_i32()?,
             detail: reader.read_i32()?,
         },
         procedure::REMOTE_PROC_DOMAIN_EVENT_CALLBACK_IO_ERROR => DomainEvent::IoError {
-            domain: guest()?,
+            domain: domain()?,
             path: reader.read_opaque(REMOTE_STRING_MAX)?.to_vec(),
             alias: reader.read_opaque(REMOTE_STRING_MAX)?.to_vec(),
         },
@@ -604,7 +599,7 @@ pub(super) fn parse_event(procedure: u32, body: &[u8]) -> Result<Option<DomainEv
         | procedure::REMOTE_PROC_DOMAIN_EVENT_CALLBACK_TUNABLE
         | procedure::REMOTE_PROC_DOMAIN_EVENT_CALLBACK_DEVICE_ADDED
         | procedure::REMOTE_PROC_DOMAIN_EVENT_CALLBACK_METADATA_CHANGE => {
-            DomainEvent::DefinitionChanged(guest()?)
+            DomainEvent::DefinitionChanged(domain()?)
         }
         _ => return Ok(None),
     }))
@@ -641,14 +636,14 @@ mod tests {
     fn rejects_truncated_and_damaged<T>(body: &[u8], read: impl Fn(&[u8]) -> Result<T>) {
         assert!(read(body).is_ok());
         for length in 0..body.len() {
-            let (cut, _) = body.split_at(length);
-            assert!(read(cut).is_err(), "{length} of {}", body.len());
+            let (truncated, _) = body.split_at(length);
+            assert!(read(truncated).is_err(), "{length} of {}", body.len());
         }
-        for at in 0..body.len() {
+        for index in 0..body.len() {
             for value in [0, 1, 0x7f, 0xff] {
-                let mut damaged = body.to_vec();
-                damaged[at] = value;
-                drop(read(&damaged));
+                let mut corrupted = body.to_vec();
+                corrupted[index] = value;
+                drop(read(&corrupted));
             }
         }
     }
@@ -674,15 +669,15 @@ mod tests {
         for length in [0, 27, (16 << 20) + 1, u32::MAX] {
             assert!(Message::parse(&length.to_be_bytes()).is_err(), "{length}");
         }
-        let whole = |length: u32| [length.to_be_bytes(), [0; 4]].concat();
-        assert_eq!(Message::parse(&whole(16 << 20)), Ok(None));
+        let length_prefix = |length: u32| [length.to_be_bytes(), [0; 4]].concat();
+        assert_eq!(Message::parse(&length_prefix(16 << 20)), Ok(None));
         assert!(parse_domain_list(&16_385_u32.to_be_bytes()).is_err());
-        assert!(parse_string(&whole(u32::MAX)).is_err());
-        assert!(parse_string(&whole((4 << 20) + 1)).is_err());
+        assert!(parse_string(&length_prefix(u32::MAX)).is_err());
+        assert!(parse_string(&length_prefix((4 << 20) + 1)).is_err());
         let many = [vec![0, 0, 0, 1], domain_bytes(), vec![0xff; 64]].concat();
         assert_eq!(
             parse_stats_records(&many),
-            Err(DecodeError("a list is too long"))
+            Err(DecodeError("list too long"))
         );
     }
 
@@ -722,21 +717,21 @@ mod tests {
         rejects_truncated_and_damaged(&[1; 32], parse_domain_info);
         rejects_truncated_and_damaged(&[1; 28], parse_pool_info);
         rejects_truncated_and_damaged(&[1; 8], parse_domain_state);
-        let refusal = XdrEncoder::default()
+        let error = XdrEncoder::default()
             .put_u32(42)
             .put_u32(10)
             .put_optional_string(b"no domain")
             .into_bytes();
-        rejects_truncated_and_damaged(&refusal, RemoteError::parse);
-        assert!(RemoteError::parse(&refusal).unwrap().is_gone());
-        let told = [vec![0; 4], domain_bytes(), vec![0; 8]].concat();
-        rejects_truncated_and_damaged(&told, |body| {
+        rejects_truncated_and_damaged(&error, RemoteError::parse);
+        assert!(RemoteError::parse(&error).unwrap().is_gone());
+        let event = [vec![0; 4], domain_bytes(), vec![0; 8]].concat();
+        rejects_truncated_and_damaged(&event, |body| {
             parse_event(procedure::REMOTE_PROC_DOMAIN_EVENT_CALLBACK_LIFECYCLE, body)
         });
-        rejects_truncated_and_damaged(&told, |body| {
+        rejects_truncated_and_damaged(&event, |body| {
             parse_event(procedure::REMOTE_PROC_DOMAIN_EVENT_CALLBACK_IO_ERROR, body)
         });
-        rejects_truncated_and_damaged(&told[..36], |body| {
+        rejects_truncated_and_damaged(&event[..36], |body| {
             parse_event(
                 procedure::REMOTE_PROC_DOMAIN_EVENT_CALLBACK_METADATA_CHANGE,
                 body,
@@ -756,7 +751,9 @@ mod tests {
         assert_eq!(all[0].domain, *web1);
         let value = |name: &str| {
             let mut params = all[0].params.iter();
-            params.find(|(of, _)| of == name).map(|(_, value)| value)
+            params
+                .find(|(param, _)| param == name)
+                .map(|(_, value)| value)
         };
         assert_eq!(value("state.state"), Some(&TypedParamValue::Int(1)));
         assert_eq!(value("vcpu.current"), Some(&TypedParamValue::Unsigned(2)));
@@ -769,26 +766,26 @@ mod tests {
         let info = parse_domain_info(&libvirt_body("info")).unwrap();
         assert_eq!((info.state, info.max_memory, info.vcpus), (1, 98304, 2));
         assert_eq!(parse_job_info(&libvirt_body("job")).unwrap().kind, 0);
-        let refusal = RemoteError::parse(&libvirt_body("refusal")).unwrap();
-        assert!(refusal.is_gone() && !refusal.is_unsupported());
+        let remote = RemoteError::parse(&libvirt_body("refusal")).unwrap();
+        assert!(remote.is_gone() && !remote.is_unsupported());
         assert!(
-            refusal.to_string().starts_with("Domain not found"),
-            "{refusal}"
+            remote.to_string().starts_with("Domain not found"),
+            "{remote}"
         );
 
         let suspended = parse_event(
             procedure::REMOTE_PROC_DOMAIN_EVENT_CALLBACK_LIFECYCLE,
             &libvirt_body("lifecycle"),
         );
-        let guest = web1.clone();
-        let (what, detail) = (3, 0);
+        let domain = web1.clone();
+        let (kind, detail) = (3, 0);
         let expected = DomainEvent::Lifecycle {
-            domain: guest,
-            kind: what,
+            domain,
+            kind,
             detail,
         };
         assert_eq!(suspended, Ok(Some(expected)));
-        for (number, told) in [
+        for (number, body) in [
             (
                 procedure::REMOTE_PROC_DOMAIN_EVENT_CALLBACK_METADATA_CHANGE,
                 libvirt_body("metadata"),
@@ -799,7 +796,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                parse_event(number, &told),
+                parse_event(number, &body),
                 Ok(Some(DomainEvent::DefinitionChanged(web1.clone())))
             );
         }
@@ -809,14 +806,14 @@ mod tests {
         )
         .unwrap();
         let Some(DomainEvent::IoError {
-            domain: guest,
+            domain,
             path,
             alias,
         }) = error
         else {
             panic!("{error:?}");
         };
-        assert_eq!(guest.name_lossy(), "web2");
+        assert_eq!(domain.name_lossy(), "web2");
         assert_eq!(path, b"/var/lib/libvirt/small/web2.qcow2");
         assert_eq!(alias, b"virtio-disk0");
         let limited = parse_event(
@@ -824,10 +821,10 @@ mod tests {
             &libvirt_body("tunable"),
         )
         .unwrap();
-        let Some(DomainEvent::DefinitionChanged(guest)) = limited else {
+        let Some(DomainEvent::DefinitionChanged(domain)) = limited else {
             panic!("{limited:?}");
         };
-        assert_eq!(guest.name_lossy(), "web3");
+        assert_eq!(domain.name_lossy(), "web3");
     }
 
     #[test]
@@ -836,45 +833,48 @@ mod tests {
         rejects_truncated_and_damaged(&libvirt_body("stats"), parse_stats_records);
         rejects_truncated_and_damaged(&libvirt_body("info"), parse_domain_info);
         rejects_truncated_and_damaged(&libvirt_body("job"), parse_job_info);
-        rejects_truncated_and_damaged(&libvirt_body("lifecycle"), |it| {
-            parse_event(procedure::REMOTE_PROC_DOMAIN_EVENT_CALLBACK_LIFECYCLE, it)
+        rejects_truncated_and_damaged(&libvirt_body("lifecycle"), |body| {
+            parse_event(procedure::REMOTE_PROC_DOMAIN_EVENT_CALLBACK_LIFECYCLE, body)
         });
-        rejects_truncated_and_damaged(&libvirt_body("io_error")[..88], |it| {
-            parse_event(procedure::REMOTE_PROC_DOMAIN_EVENT_CALLBACK_IO_ERROR, it)
+        rejects_truncated_and_damaged(&libvirt_body("io_error")[..88], |body| {
+            parse_event(procedure::REMOTE_PROC_DOMAIN_EVENT_CALLBACK_IO_ERROR, body)
         });
     }
 
     #[test]
     fn parses_all_seven_value_types() {
-        let one = |kind: u32, value: &[u8]| {
-            let head = XdrEncoder::default()
+        let parse = |kind: u32, value: &[u8]| {
+            let header = XdrEncoder::default()
                 .put_string(b"a")
                 .put_u32(kind)
                 .into_bytes();
-            XdrDecoder(&[&head, value].concat())
+            XdrDecoder(&[&header, value].concat())
                 .read_typed_param()
                 .map(|(_, value)| value)
         };
-        assert_eq!(one(1, &[0xff; 4]), Ok(TypedParamValue::Int(-1)));
+        assert_eq!(parse(1, &[0xff; 4]), Ok(TypedParamValue::Int(-1)));
         assert_eq!(
-            one(2, &[0xff; 4]),
+            parse(2, &[0xff; 4]),
             Ok(TypedParamValue::Unsigned(u32::MAX.into()))
         );
-        assert_eq!(one(3, &[0xff; 8]), Ok(TypedParamValue::Int(-1)));
-        assert_eq!(one(4, &[0xff; 8]), Ok(TypedParamValue::Unsigned(u64::MAX)));
+        assert_eq!(parse(3, &[0xff; 8]), Ok(TypedParamValue::Int(-1)));
         assert_eq!(
-            one(5, &1.5_f64.to_be_bytes()),
+            parse(4, &[0xff; 8]),
+            Ok(TypedParamValue::Unsigned(u64::MAX))
+        );
+        assert_eq!(
+            parse(5, &1.5_f64.to_be_bytes()),
             Ok(TypedParamValue::Float(1.5))
         );
-        assert_eq!(one(6, &[0, 0, 0, 1]), Ok(TypedParamValue::Bool(true)));
+        assert_eq!(parse(6, &[0, 0, 0, 1]), Ok(TypedParamValue::Bool(true)));
         let text = Ok(TypedParamValue::Text("xy\u{fffd}".to_owned()));
-        assert_eq!(one(7, &[0, 0, 0, 3, b'x', b'y', 0xff, 0]), text);
-        assert!(one(0, &[0; 8]).is_err() && one(8, &[0; 8]).is_err());
+        assert_eq!(parse(7, &[0, 0, 0, 3, b'x', b'y', 0xff, 0]), text);
+        assert!(parse(0, &[0; 8]).is_err() && parse(8, &[0; 8]).is_err());
     }
 
     #[test]
     fn formats_uuid_in_five_groups() {
-        let uuid = std::array::from_fn(|at| u8::try_from(at).unwrap());
+        let uuid = std::array::from_fn(|index| u8::try_from(index).unwrap());
         assert_eq!(format_uuid(&uuid), "00010203-0405-0607-0809-0a0b0c0d0e0f");
     }
 }

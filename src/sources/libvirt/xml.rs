@@ -40,10 +40,10 @@ pub(super) fn parse_domain(xml: &str) -> Result<DomainDef, String> {
         ..ParsingOptions::default()
     };
     let document = Document::parse_with_options(xml, options)
-        .map_err(|error| truncate(&format!("a domain's description: {error}"), MAX_ERROR))?;
+        .map_err(|error| truncate(&format!("domain XML: {error}"), MAX_ERROR))?;
     let domain = Element(Some(document.root_element()));
     if !document.root_element().has_tag_name("domain") {
-        return Err("a domain's description: its root is another element".to_owned());
+        return Err("domain XML: root element is not domain".to_owned());
     }
     let os_type = domain.child("os").child("type");
     let devices = domain.child("devices");
@@ -52,7 +52,10 @@ pub(super) fn parse_domain(xml: &str) -> Result<DomainDef, String> {
         os_type: os_type.text(),
         arch: os_type.attribute("arch"),
         machine: os_type.attribute("machine"),
-        max_vcpus: domain.child("vcpu").text().and_then(|it| it.parse().ok()),
+        max_vcpus: domain
+            .child("vcpu")
+            .text()
+            .and_then(|text| text.parse().ok()),
         balloon_period: devices.child("memballoon").child("stats").number("period"),
         disks: devices.children("disk").filter_map(parse_disk).collect(),
         interfaces: devices.children("interface").map(parse_interface).collect(),
@@ -62,19 +65,19 @@ pub(super) fn parse_domain(xml: &str) -> Result<DomainDef, String> {
 
 /// Rejects XML whose cost in the parser is disproportionate to its length.
 fn check_limits(xml: &str) -> Result<(), String> {
-    let refused = |what| Err(format!("a domain's description: {what}"));
+    let reject = |what| Err(format!("domain XML: {what}"));
     if xml.len() > MAX_BYTES {
-        return refused("longer than any should be");
+        return reject("too long");
     }
     // A tag contains no `<`. Comments and similar markup are checked as well, which is harmless.
     if xml
         .split('<')
         .any(|tag| count_attributes(tag) > MAX_ATTRIBUTES)
     {
-        return refused("an element has too many attributes");
+        return reject("too many attributes in an element");
     }
     if xml.matches("xmlns").count() > MAX_NAMESPACES {
-        return refused("it has too many namespaces");
+        return reject("too many namespaces");
     }
     Ok(())
 }
@@ -240,8 +243,8 @@ impl Element<'_, '_> {
         name: &'static str,
         namespace: Option<&'static str>,
     ) -> impl Iterator<Item = Self> {
-        let below = self.0.into_iter().flat_map(|element| element.children());
-        let named = below.filter(move |node| {
+        let children = self.0.into_iter().flat_map(|element| element.children());
+        let named = children.filter(move |node| {
             let tag = node.tag_name();
             node.is_element() && (tag.name(), tag.namespace()) == (name, namespace)
         });
@@ -281,7 +284,7 @@ mod tests {
     use super::*;
 
     /// libvirt 9.0.0 with QEMU 7.2, a running domain, trimmed.
-    const RUNS: &str = r#"<domain type='qemu' id='1'>
+    const RUNNING: &str = r#"<domain type='qemu' id='1'>
   <name>a &quot;guest&quot; &amp; &lt;1&gt;</name>
   <uuid>5aa4950e-6a25-46ac-b4b9-b54b2b3ae355</uuid>
   <title>web &quot;front&quot; &amp; &lt;end&gt;</title>
@@ -386,7 +389,7 @@ line two</description>
 "#;
 
     /// The same versions, an inactive domain, with devices whose source is not on this host.
-    const IS_OFF: &str = r"<domain type='qemu'>
+    const SHUT_OFF: &str = r"<domain type='qemu'>
   <name>net</name>
   <os>
     <type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type>
@@ -448,12 +451,12 @@ line two</description>
 
     #[test]
     fn parses_general_fields() {
-        let about = parse_domain(RUNS).unwrap();
-        assert_eq!(about.title, some(r#"web "front" & <end>"#));
-        assert_eq!(about.os_type, some("hvm"));
-        assert_eq!(about.arch, some("x86_64"));
-        assert_eq!(about.machine, some("pc-i440fx-7.2"));
-        assert_eq!(about.balloon_period, Some(10));
+        let definition = parse_domain(RUNNING).unwrap();
+        assert_eq!(definition.title, some(r#"web "front" & <end>"#));
+        assert_eq!(definition.os_type, some("hvm"));
+        assert_eq!(definition.arch, some("x86_64"));
+        assert_eq!(definition.machine, some("pc-i440fx-7.2"));
+        assert_eq!(definition.balloon_period, Some(10));
     }
 
     #[test]
@@ -507,7 +510,7 @@ line two</description>
                 ..disk("fda", "floppy", "file", "fdc")
             },
         ];
-        assert_eq!(parse_domain(RUNS).unwrap().disks, expected);
+        assert_eq!(parse_domain(RUNNING).unwrap().disks, expected);
         let expected = [
             DiskDef {
                 driver_type: some("raw"),
@@ -527,12 +530,12 @@ line two</description>
                 ..disk("fda", "floppy", "dir", "fdc")
             },
         ];
-        assert_eq!(parse_domain(IS_OFF).unwrap().disks, expected);
+        assert_eq!(parse_domain(SHUT_OFF).unwrap().disks, expected);
     }
 
     #[test]
     fn parses_disk_limits_and_ignores_zero() {
-        let of = |tune: &str| {
+        let limits_of = |tune: &str| {
             let disk = format!("<disk><target dev='vda'/><iotune>{tune}</iotune></disk>");
             let xml = format!("<domain><devices>{disk}</devices></domain>");
             parse_domain(&xml).unwrap().disks[0].limits.clone()
@@ -541,39 +544,39 @@ line two</description>
         let names = names.chain(["total_iops", "read_iops", "write_iops"]);
         let tune: String = names
             .zip(1..)
-            .flat_map(|(name, first)| {
-                [("", 0), ("_max", 10), ("_max_length", 20)].map(|(end, more)| {
-                    let (name, number) = (format!("{name}_sec{end}"), first + more);
+            .flat_map(|(name, base)| {
+                [("", 0), ("_max", 10), ("_max_length", 20)].map(|(suffix, offset)| {
+                    let (name, number) = (format!("{name}_sec{suffix}"), base + offset);
                     format!("<{name}>{number}</{name}>")
                 })
             })
             .collect();
-        let limit = |first| IoLimit {
-            rate: Some(first),
-            burst: Some(first + 10),
-            burst_length: Some(Duration::from_secs(first + 20)),
+        let limit = |base| IoLimit {
+            rate: Some(base),
+            burst: Some(base + 10),
+            burst_length: Some(Duration::from_secs(base + 20)),
         };
-        let limited = |first| IoTuneLimits {
-            total: limit(first),
-            read: limit(first + 1),
-            write: limit(first + 2),
+        let limited = |base| IoTuneLimits {
+            total: limit(base),
+            read: limit(base + 1),
+            write: limit(base + 2),
         };
         let expected = IoTune {
             bytes: limited(1),
             requests: limited(4),
             request_size: None,
         };
-        assert_eq!(of(&tune), Some(expected.into()));
-        assert_eq!(of(""), None);
-        assert_eq!(of("<total_bytes_sec>0</total_bytes_sec>"), None);
-        assert_eq!(of("<total_bytes_sec>-1</total_bytes_sec>"), None);
+        assert_eq!(limits_of(&tune), Some(expected.into()));
+        assert_eq!(limits_of(""), None);
+        assert_eq!(limits_of("<total_bytes_sec>0</total_bytes_sec>"), None);
+        assert_eq!(limits_of("<total_bytes_sec>-1</total_bytes_sec>"), None);
     }
 
     #[test]
     fn parses_interfaces_with_and_without_target() {
-        let interface = |kind: &str, end: u8| InterfaceDef {
+        let interface = |kind: &str, last_byte: u8| InterfaceDef {
             kind: kind.to_owned(),
-            mac: Some(format!("52:54:00:11:22:0{end}")),
+            mac: Some(format!("52:54:00:11:22:0{last_byte}")),
             model: some("virtio"),
             ..InterfaceDef::default()
         };
@@ -593,7 +596,7 @@ line two</description>
                 ..interface("user", 3)
             },
         ];
-        assert_eq!(parse_domain(RUNS).unwrap().interfaces, expected);
+        assert_eq!(parse_domain(RUNNING).unwrap().interfaces, expected);
         let expected = [
             InterfaceDef {
                 source_network: some("default"),
@@ -610,7 +613,7 @@ line two</description>
                 ..interface("bridge", 6)
             },
         ];
-        assert_eq!(parse_domain(IS_OFF).unwrap().interfaces, expected);
+        assert_eq!(parse_domain(SHUT_OFF).unwrap().interfaces, expected);
     }
 
     #[test]
@@ -625,10 +628,10 @@ line two</description>
             root_type: some("image"),
             root_id: some("77aa"),
         };
-        assert_eq!(parse_domain(RUNS).unwrap().nova, Some(expected.clone()));
-        let older = RUNS.replace("nova/1.1", "nova/1.0");
+        assert_eq!(parse_domain(RUNNING).unwrap().nova, Some(expected.clone()));
+        let older = RUNNING.replace("nova/1.1", "nova/1.0");
         assert_eq!(parse_domain(&older).unwrap().nova, Some(expected));
-        let others = RUNS.replace("nova/1.1", "nova/else");
+        let others = RUNNING.replace("nova/1.1", "nova/else");
         assert_eq!(parse_domain(&others).unwrap().nova, None);
     }
 
@@ -639,9 +642,9 @@ line two</description>
             <disk/><disk><target dev=''/></disk>\
             <memballoon><stats period='0'/></memballoon></devices></domain>";
         assert_eq!(parse_domain(empty).unwrap(), DomainDef::default());
-        let bare =
+        let minimal =
             parse_domain("<domain><devices><disk><target dev='vda'/></disk></devices></domain>");
-        assert_eq!(bare.unwrap().disks[0].device, "disk");
+        assert_eq!(minimal.unwrap().disks[0].device, "disk");
     }
 
     #[test]
@@ -650,31 +653,31 @@ line two</description>
         let title = format!("<title>{long}</title>");
         let disk = format!("<disk><target dev='vda'/><source file='{long}'/></disk>");
         let xml = format!("<domain>{title}<devices>{disk}</devices></domain>");
-        let about = parse_domain(&xml).unwrap();
+        let definition = parse_domain(&xml).unwrap();
         let expected = some(&"ü".repeat(MAX_TEXT));
-        assert_eq!(about.title, expected);
-        assert_eq!(about.disks[0].source, expected);
+        assert_eq!(definition.title, expected);
+        assert_eq!(definition.disks[0].source, expected);
     }
 
     #[test]
     fn ignores_unknown_elements() {
-        let strange = "<domain xmlns:q='urn:q'><q:title>no</q:title><os><q:type>no</q:type></os>\
+        let xml = "<domain xmlns:q='urn:q'><q:title>no</q:title><os><q:type>no</q:type></os>\
             <title>a<!-- no -->\nb<![CDATA[ <c>]]></title>\
             <devices><new><disk><target dev='no'/></disk></new>\
             <disk new='1'><mirror><source file='no'/></mirror><target dev='vda'/></disk></devices>\
             <new:er xmlns:new='urn:new'/></domain>";
-        let about = parse_domain(strange).unwrap();
-        assert_eq!(about.title, some("a\nb <c>"));
-        assert_eq!(about.os_type, None);
-        assert_eq!(about.disks.len(), 1);
-        assert_eq!(about.disks[0].source, None);
+        let definition = parse_domain(xml).unwrap();
+        assert_eq!(definition.title, some("a\nb <c>"));
+        assert_eq!(definition.os_type, None);
+        assert_eq!(definition.disks.len(), 1);
+        assert_eq!(definition.disks[0].source, None);
     }
 
     #[test]
     fn invalid_xml_is_a_one_line_error() {
         let is_error = |xml: &str| {
             let error = parse_domain(xml).unwrap_err();
-            assert!(error.starts_with("a domain's description: "), "{error}");
+            assert!(error.starts_with("domain XML: "), "{error}");
             assert!(!error.contains('\n') && error.len() <= MAX_ERROR, "{error}");
         };
         for xml in [
@@ -689,8 +692,8 @@ line two</description>
         }
         is_error("<!DOCTYPE a [<!ENTITY b 'c'>]><domain><title>&b;</title></domain>");
         is_error(&format!("<domain><{}:a/></domain>", "b".repeat(1000)));
-        for end in 0..RUNS.trim_end().len() {
-            is_error(RUNS.get(..end).unwrap());
+        for end in 0..RUNNING.trim_end().len() {
+            is_error(RUNNING.get(..end).unwrap());
         }
     }
 

@@ -25,11 +25,11 @@ impl WorkloadDomain {
     /// Parses a cgroup path.
     pub(super) fn from_cgroup_path(path: &str) -> Option<Self> {
         let (_, group) = path.rsplit_once('/')?;
-        let machine = match group.strip_suffix(".scope") {
+        let machine_name = match group.strip_suffix(".scope") {
             Some(scope) => unescape_systemd(scope.strip_prefix("machine-")?),
             None => group.rsplit_once(".libvirt-")?.0.to_owned(),
         };
-        let (driver, rest) = machine.split_once('-')?;
+        let (driver, rest) = machine_name.split_once('-')?;
         let (id, name) = rest.split_once('-').unwrap_or((rest, ""));
         LIBVIRT_DRIVERS.contains(&driver).then_some(())?;
         Some(Self {
@@ -54,8 +54,8 @@ impl WorkloadDomain {
     /// Whether it is this domain. The ID alone is not sufficient: cgroups may be left over, and a
     /// libvirt in a container has its own IDs.
     fn matches(&self, domain: &RunningDomain) -> bool {
-        let mut whole = alphanumeric_chars(&domain.name);
-        self.id == domain.id && alphanumeric_chars(&self.name).all(|own| whole.next() == Some(own))
+        let mut full_name = alphanumeric_chars(&domain.name);
+        self.id == domain.id && alphanumeric_chars(&self.name).all(|c| full_name.next() == Some(c))
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn domain_is_parsed_with_and_without_machined() {
-        for (path, found) in [
+        for (path, expected) in [
             (
                 r"/machine.slice/machine-qemu\x2d7\x2dweb\x2d1.scope",
                 Some((7, "web-1")),
@@ -119,9 +119,11 @@ mod tests {
             ("/machine/qemu-7-web.libvirt-qemu/emulator", None),
             ("/", None),
         ] {
-            let guest = WorkloadDomain::from_cgroup_path(path);
-            let guest = guest.as_ref().map(|it| (it.id, it.name.as_str()));
-            assert_eq!(guest, found, "{path}");
+            let domain = WorkloadDomain::from_cgroup_path(path);
+            let domain = domain
+                .as_ref()
+                .map(|domain| (domain.id, domain.name.as_str()));
+            assert_eq!(domain, expected, "{path}");
         }
     }
 
@@ -142,23 +144,23 @@ mod tests {
         // libvirt drops characters that are invalid in a host name.
         let path = r"/machine.slice/machine-qemu\x2d7\x2dweb1x.scope";
         assert_eq!(name(path.to_owned()), "web_1 \"x\"");
-        let cut = format!("/machine/qemu-8-{}.libvirt-qemu", "a".repeat(57));
-        assert_eq!(name(cut), long);
+        let truncated = format!("/machine/qemu-8-{}.libvirt-qemu", "a".repeat(57));
+        assert_eq!(name(truncated), long);
     }
 
     #[test]
     fn other_domain_with_same_id_does_not_match() {
         let domains = [running(7, "web"), running(8, "db")];
-        let of = |path| {
+        let domain_at = |path| {
             WorkloadDomain::from_cgroup_path(path)
                 .unwrap()
                 .with_libvirt_identity(&domains)
         };
-        let guest = of("/docker/0a/machine/qemu-7-other.libvirt-qemu");
-        assert_eq!((guest.name.as_str(), guest.uuid), ("other", None));
-        let guest = of("/machine/qemu-8-db.libvirt-qemu");
-        assert_eq!(guest.uuid.as_deref(), Some("uuid-of-db"));
+        let domain = domain_at("/docker/0a/machine/qemu-7-other.libvirt-qemu");
+        assert_eq!((domain.name.as_str(), domain.uuid), ("other", None));
+        let domain = domain_at("/machine/qemu-8-db.libvirt-qemu");
+        assert_eq!(domain.uuid.as_deref(), Some("uuid-of-db"));
         // Longer than the name in the path.
-        assert_eq!(of("/machine/qemu-8-db2.libvirt-qemu").uuid, None);
+        assert_eq!(domain_at("/machine/qemu-8-db2.libvirt-qemu").uuid, None);
     }
 }

@@ -58,13 +58,13 @@ impl JoinFixture {
 
     fn discover(&self) -> Inventory {
         let roots = self.tree.roots();
-        let known = self.engines.iter().cloned().map(Arc::new).collect();
+        let engines = self.engines.iter().cloned().map(Arc::new).collect();
         let unknown = |id: &str| self.unknown.borrow_mut().push(id.to_owned());
         let joined = self.workloads.join(
-            &Arc::new(known),
+            &Arc::new(engines),
             &[],
             |pid, id| read_cgroup_path(&roots, pid, id),
-            |wanted| self.cgroups.walk(wanted),
+            |filter| self.cgroups.walk(filter),
             unknown,
         );
         joined.unwrap()
@@ -73,8 +73,11 @@ impl JoinFixture {
 
 /// Returns the names by path; in brackets for workloads without a cgroup.
 fn names(inventory: &Inventory) -> BTreeMap<String, String> {
-    let all = inventory.all.iter().map(|workload| {
-        let name = workload.container.as_ref().map(|(_, it)| it.name.as_str());
+    let entries = inventory.all.iter().map(|workload| {
+        let name = workload
+            .container
+            .as_ref()
+            .map(|(_, container)| container.name.as_str());
         let name = name.unwrap_or("-");
         let name = match workload.cgroup {
             Some(_) => name.to_owned(),
@@ -82,8 +85,8 @@ fn names(inventory: &Inventory) -> BTreeMap<String, String> {
         };
         (workload.path.clone(), name)
     });
-    let names: BTreeMap<_, _> = all.collect();
-    assert_eq!(names.len(), inventory.all.len(), "a path is there twice");
+    let names: BTreeMap<_, _> = entries.collect();
+    assert_eq!(names.len(), inventory.all.len(), "duplicate path");
     names
 }
 
@@ -97,19 +100,19 @@ fn container_with_process_in_child_cgroup_has_its_own() {
     let scope = &format!("/system.slice/docker-{A}.scope");
     let inner = &format!("{scope}/init.scope");
     let custom = &format!("/jobs/night/{B}");
-    let mut machine = JoinFixture::new("nested", &[inner, custom]);
-    machine.engines = vec![engine([
-        machine.running(A, "web", 10, inner),
-        machine.running(B, "job", 11, custom),
+    let mut fixture = JoinFixture::new("nested", &[inner, custom]);
+    fixture.engines = vec![engine([
+        fixture.running(A, "web", 10, inner),
+        fixture.running(B, "job", 11, custom),
     ])];
-    let seen = machine.discover();
+    let inventory = fixture.discover();
     let all = [
         ("/", "-"),
         ("/system.slice", "-"),
         (scope.as_str(), "web"),
         (custom.as_str(), "job"),
     ];
-    assert_eq!(names(&seen), expected(all));
+    assert_eq!(names(&inventory), expected(all));
 }
 
 #[test]
@@ -126,14 +129,14 @@ fn rootless_podman_and_pods_are_found_at_any_path() {
         monitor,
         machine_slice,
     ];
-    let mut machine = JoinFixture::new("podman", &groups.map(String::as_str));
+    let mut fixture = JoinFixture::new("podman", &groups.map(String::as_str));
     let mut podman = engine([
-        machine.running(A, "web", 10, &format!("{rootless}/container")),
-        machine.running(B, "db", 11, in_pod),
+        fixture.running(A, "web", 10, &format!("{rootless}/container")),
+        fixture.running(B, "db", 11, in_pod),
     ]);
     podman.kind = Some(EngineKind::Podman);
-    machine.engines = vec![podman];
-    let seen = machine.discover();
+    fixture.engines = vec![podman];
+    let inventory = fixture.discover();
     let all = [
         ("/", "-"),
         ("/machine.slice", "-"),
@@ -142,12 +145,13 @@ fn rootless_podman_and_pods_are_found_at_any_path() {
         (rootless.as_str(), "web"),
         (in_pod.as_str(), "db"),
     ];
-    assert_eq!(names(&seen), expected(all));
+    assert_eq!(names(&inventory), expected(all));
     assert!(
-        seen.containers()
+        inventory
+            .containers()
             .all(|(_, kind, _)| kind == EngineKind::Podman)
     );
-    assert_eq!(*machine.unknown.borrow(), [""; 0]);
+    assert_eq!(*fixture.unknown.borrow(), [""; 0]);
 }
 
 #[test]
@@ -164,81 +168,81 @@ fn containers_of_other_engines_appear_by_id() {
         "/lxc.payload.web/system.slice/ssh.service".to_owned(),
     ];
     let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
-    let seen = JoinFixture::new("kubernetes", &groups).discover();
-    let handles: BTreeMap<&str, Runtime> = seen
+    let inventory = JoinFixture::new("kubernetes", &groups).discover();
+    let runtime_ids: BTreeMap<&str, Runtime> = inventory
         .present()
         .filter_map(|(workload, _)| workload.runtime_id.as_ref())
-        .map(|handle| (handle.id.as_str(), handle.runtime))
+        .map(|runtime_id| (runtime_id.id.as_str(), runtime_id.runtime))
         .collect();
-    let all = [
+    let expected = [
         (A, Runtime::Containerd),
         (B, Runtime::Unknown),
         (crio.as_str(), Runtime::CriO),
         (misplaced.as_str(), Runtime::Containerd),
         ("web", Runtime::Lxc),
     ];
-    assert_eq!(handles, all.into());
+    assert_eq!(runtime_ids, expected.into());
 }
 
 #[test]
 fn nested_container_keeps_its_own_name() {
     let outer = &format!("/docker/{A}");
     let inner = &format!("{outer}/docker/{B}");
-    let mut machine = JoinFixture::new("nested-docker", &[inner]);
-    let docker = engine([machine.running(A, "dind", 10, &format!("{outer}/init"))]);
-    machine.engines = vec![docker];
+    let mut fixture = JoinFixture::new("nested-docker", &[inner]);
+    let docker = engine([fixture.running(A, "dind", 10, &format!("{outer}/init"))]);
+    fixture.engines = vec![docker];
     let all = [("/", "-"), (outer.as_str(), "dind"), (inner.as_str(), "-")];
-    assert_eq!(names(&machine.discover()), expected(all));
-    assert_eq!(*machine.unknown.borrow(), [B]);
+    assert_eq!(names(&fixture.discover()), expected(all));
+    assert_eq!(*fixture.unknown.borrow(), [B]);
 
     // The nested engine reports as well. Its PID numbers are of another namespace: on the host,
     // this PID is a different process.
-    let inside = engine([machine.running(B, "build", 1, "/init.scope")]);
-    machine.engines.push(inside);
+    let inside = engine([fixture.running(B, "build", 1, "/init.scope")]);
+    fixture.engines.push(inside);
     let all = [
         ("/", "-"),
         (outer.as_str(), "dind"),
         (inner.as_str(), "build"),
     ];
-    assert_eq!(names(&machine.discover()), expected(all));
+    assert_eq!(names(&fixture.discover()), expected(all));
 }
 
 #[test]
 fn engine_that_is_up_takes_precedence_for_shared_container() {
     let path = &format!("/docker/{A}");
-    let mut machine = JoinFixture::new("two-engines", &[path]);
-    let mut lost = engine([machine.running(A, "old", 10, path)]);
-    let followed = engine([machine.running(A, "new", 10, path)]);
-    machine.engines = vec![lost.clone(), followed.clone()];
+    let mut fixture = JoinFixture::new("two-engines", &[path]);
+    let mut down = engine([fixture.running(A, "old", 10, path)]);
+    let up = engine([fixture.running(A, "new", 10, path)]);
+    fixture.engines = vec![down.clone(), up.clone()];
     let all = |name| expected([("/", "-"), (path.as_str(), name)]);
-    assert_eq!(names(&machine.discover()), all("old"));
-    lost.up = false;
-    machine.engines = vec![lost, followed];
-    assert_eq!(names(&machine.discover()), all("new"));
+    assert_eq!(names(&fixture.discover()), all("old"));
+    down.up = false;
+    fixture.engines = vec![down, up];
+    assert_eq!(names(&fixture.discover()), all("new"));
 }
 
 #[test]
-fn non_utf8_cgroup_is_the_only_one_left_out() {
+fn only_non_utf8_cgroup_is_skipped() {
     let path = &format!("/docker/{A}");
-    let mut machine = JoinFixture::new("no-text", &[path]);
-    let odd = machine.tree.path("sys/fs/cgroup");
-    fs::create_dir_all(odd.join(OsStr::from_bytes(b"odd\xff")).join(B)).unwrap();
-    let odd = container(B, "odd");
+    let mut fixture = JoinFixture::new("no-text", &[path]);
+    let non_utf8 = fixture.tree.path("sys/fs/cgroup");
+    fs::create_dir_all(non_utf8.join(OsStr::from_bytes(b"odd\xff")).join(B)).unwrap();
+    let non_utf8 = container(B, "odd");
     let line = [b"0::/odd\xff/", B.as_bytes(), b"\n"].concat();
-    fs::create_dir_all(machine.tree.path("proc/11")).unwrap();
-    fs::write(machine.tree.path("proc/11/cgroup"), line).unwrap();
-    let odd = Container {
+    fs::create_dir_all(fixture.tree.path("proc/11")).unwrap();
+    fs::write(fixture.tree.path("proc/11/cgroup"), line).unwrap();
+    let non_utf8 = Container {
         pid: Some(11),
-        ..odd
+        ..non_utf8
     };
-    machine.engines = vec![engine([machine.running(A, "web", 10, path), odd])];
-    let elsewhere = &format!("/odd\u{fffd}/{B}");
+    fixture.engines = vec![engine([fixture.running(A, "web", 10, path), non_utf8])];
+    let odd_path = &format!("/odd\u{fffd}/{B}");
     let all = [
         ("/", "-"),
         (path.as_str(), "web"),
-        (elsewhere.as_str(), "(odd)"),
+        (odd_path.as_str(), "(odd)"),
     ];
-    assert_eq!(names(&machine.discover()), expected(all));
+    assert_eq!(names(&fixture.discover()), expected(all));
 }
 
 #[test]
@@ -252,16 +256,16 @@ fn flags_select_included_and_excluded_cgroups() {
         "/app/hidden",
         "/system.slice/x.service",
     ];
-    let mut machine = JoinFixture::new("flags", &groups).exclude("^/app/", "hidden");
-    machine.engines = vec![engine([
-        machine.running(A, "web", 10, web),
-        machine.running(B, "secret", 11, secret),
+    let mut fixture = JoinFixture::new("flags", &groups).exclude("^/app/", "hidden");
+    fixture.engines = vec![engine([
+        fixture.running(A, "web", 10, web),
+        fixture.running(B, "secret", 11, secret),
     ])];
     let all = [("/app/worker", "-"), (web.as_str(), "web")];
-    assert_eq!(names(&machine.discover()), expected(all));
-    let roots = machine.tree.roots();
+    assert_eq!(names(&fixture.discover()), expected(all));
+    let roots = fixture.tree.roots();
     assert_eq!(
-        machine.workloads.hidden_cgroups(&roots).unwrap(),
+        fixture.workloads.hidden_cgroups(&roots).unwrap(),
         [secret.as_str()]
     );
 }
@@ -269,27 +273,31 @@ fn flags_select_included_and_excluded_cgroups() {
 #[test]
 fn stopped_container_keeps_path_and_current_name() {
     let path = &format!("/jobs/{A}");
-    let mut machine = JoinFixture::new("stop", &[path, "/system.slice/x.service"]);
-    let running = machine.running(A, "web", 10, path);
-    machine.engines = vec![engine([running.clone()])];
-    assert!(machine.discover().gone.is_empty());
-    machine.remove(path);
-    machine.remove("/system.slice/x.service");
+    let mut fixture = JoinFixture::new("stop", &[path, "/system.slice/x.service"]);
+    let running = fixture.running(A, "web", 10, path);
+    fixture.engines = vec![engine([running.clone()])];
+    assert!(fixture.discover().gone.is_empty());
+    fixture.remove(path);
+    fixture.remove("/system.slice/x.service");
     let mut stopped = running;
     (stopped.pid, stopped.state) = (None, ContainerState::Exited);
     stopped.name = "web-old".to_owned();
-    machine.engines = vec![engine([stopped])];
-    let seen = machine.discover();
+    fixture.engines = vec![engine([stopped])];
+    let inventory = fixture.discover();
     let all = [
         ("/", "-"),
         ("/system.slice", "-"),
         (path.as_str(), "(web-old)"),
     ];
-    assert_eq!(names(&seen), expected(all));
-    let gone: Vec<_> = seen.gone.iter().map(|(it, _)| it).collect();
+    assert_eq!(names(&inventory), expected(all));
+    let gone: Vec<_> = inventory
+        .gone
+        .iter()
+        .map(|(workload, _)| workload)
+        .collect();
     assert_eq!(gone.len(), 2);
     // They would keep its files open.
-    assert!(gone.iter().all(|it| it.cgroup.is_none()));
+    assert!(gone.iter().all(|workload| workload.cgroup.is_none()));
     let (_, container) = gone[0].container.as_ref().unwrap();
     assert_eq!(
         (gone[0].path.as_str(), container.name.as_str()),
@@ -298,18 +306,21 @@ fn stopped_container_keeps_path_and_current_name() {
     assert_eq!(gone[1].path, "/system.slice/x.service");
 
     // After removal, it is reported under its last name.
-    machine.engines = vec![engine([])];
-    let seen = machine.discover();
-    assert_eq!(names(&seen), expected([("/", "-"), ("/system.slice", "-")]));
-    let (_, container) = seen.gone[0].0.container.as_ref().unwrap();
+    fixture.engines = vec![engine([])];
+    let inventory = fixture.discover();
+    assert_eq!(
+        names(&inventory),
+        expected([("/", "-"), ("/system.slice", "-")])
+    );
+    let (_, container) = inventory.gone[0].0.container.as_ref().unwrap();
     assert_eq!(container.name, "web-old");
 }
 
 #[test]
 fn cgroup_left_by_earlier_run_is_not_the_container() {
     let (old, new) = (&format!("/docker/{A}"), &format!("/jobs/{A}"));
-    let mut machine = JoinFixture::new("left-over", &[old, new]);
-    machine.engines = vec![engine([machine.running(A, "web", 10, new)])];
+    let mut fixture = JoinFixture::new("left-over", &[old, new]);
+    fixture.engines = vec![engine([fixture.running(A, "web", 10, new)])];
     let all = |old_name, new_name| {
         expected([
             ("/", "-"),
@@ -317,9 +328,9 @@ fn cgroup_left_by_earlier_run_is_not_the_container() {
             (new.as_str(), new_name),
         ])
     };
-    assert_eq!(names(&machine.discover()), all("-", "web"));
+    assert_eq!(names(&fixture.discover()), all("-", "web"));
     // No process is reported; the container still has exactly one cgroup.
-    machine.workloads = Workloads::new(Flags::default());
-    machine.engines = vec![engine([container(A, "web")])];
-    assert_eq!(names(&machine.discover()), all("web", "-"));
+    fixture.workloads = Workloads::new(Flags::default());
+    fixture.engines = vec![engine([container(A, "web")])];
+    assert_eq!(names(&fixture.discover()), all("web", "-"));
 }

@@ -41,7 +41,8 @@ impl Inventory {
         }
         // An engine of unknown kind may be the one.
         let mut engines = self.engines.iter();
-        let down = engines.find(|engine| !engine.up && engine.kind.is_none_or(|it| it == kind));
+        let down =
+            engines.find(|engine| !engine.up && engine.kind.is_none_or(|other| other == kind));
         Some(match down {
             Some(engine) => UnnamedCause::EngineDown(kind, engine.error.clone()),
             None => UnnamedCause::EngineNotConfigured(kind),
@@ -57,51 +58,51 @@ mod tests {
     use crate::sources::workloads::engine;
 
     #[test]
-    fn reason_is_that_of_the_responsible_engine() {
+    fn cause_is_that_of_the_responsible_engine() {
         let id = "3f4e5d6c7b8a9988".repeat(4);
-        let why = |path: &str, engines: &[(Option<EngineKind>, bool)]| {
+        let cause = |path: &str, engines: &[(Option<EngineKind>, bool)]| {
             let engines = engines.iter().map(|(kind, up)| {
                 let mut engine = engine([]);
                 (engine.kind, engine.up) = (*kind, *up);
                 engine.error = Some("refused".to_owned());
                 Arc::new(engine)
             });
-            let seen = Inventory {
+            let inventory = Inventory {
                 engines: Arc::new(engines.collect()),
                 ..Inventory::default()
             };
-            seen.unnamed_cause(&Workload::from_parts(path, None, None))
+            inventory.unnamed_cause(&Workload::from_parts(path, None, None))
         };
         let (docker, podman) = (Some(EngineKind::Docker), Some(EngineKind::Podman));
-        let of_docker = format!("/docker/{id}");
-        let refused = || Some("refused".to_owned());
+        let docker_path = format!("/docker/{id}");
+        let error = || Some("refused".to_owned());
         assert_eq!(
-            why(&of_docker, &[(docker, true)]),
+            cause(&docker_path, &[(docker, true)]),
             Some(UnnamedCause::UnknownToEngine(EngineKind::Docker))
         );
         assert_eq!(
-            why(&of_docker, &[(podman, true), (docker, false)]),
-            Some(UnnamedCause::EngineDown(EngineKind::Docker, refused()))
+            cause(&docker_path, &[(podman, true), (docker, false)]),
+            Some(UnnamedCause::EngineDown(EngineKind::Docker, error()))
         );
         assert_eq!(
-            why(&of_docker, &[(None, false)]),
-            Some(UnnamedCause::EngineDown(EngineKind::Docker, refused()))
+            cause(&docker_path, &[(None, false)]),
+            Some(UnnamedCause::EngineDown(EngineKind::Docker, error()))
         );
         assert_eq!(
-            why(&of_docker, &[(podman, false)]),
+            cause(&docker_path, &[(podman, false)]),
             Some(UnnamedCause::EngineNotConfigured(EngineKind::Docker))
         );
         let crio = format!("/kubepods.slice/crio-{id}.scope");
         assert_eq!(
-            why(&crio, &[(docker, true)]),
+            cause(&crio, &[(docker, true)]),
             Some(UnnamedCause::UnsupportedRuntime(Runtime::CriO))
         );
         assert_eq!(
-            why(&format!("/kubepods/pod1/{id}"), &[]),
+            cause(&format!("/kubepods/pod1/{id}"), &[]),
             Some(UnnamedCause::UnknownRuntime)
         );
         for path in ["/lxc/web", "/system.slice/ssh.service"] {
-            assert_eq!(why(path, &[]), None, "{path}");
+            assert_eq!(cause(path, &[]), None, "{path}");
         }
     }
 }

@@ -72,9 +72,9 @@ impl LibraryConnection {
     fn ensure_open(&mut self) -> Result<(&Connect, Option<Versions>), String> {
         // Drivers without support for this check live in this process.
         let is_alive = |connect: &Connect| connect.is_alive().unwrap_or(true);
-        let kept = self.connect.take().filter(is_alive);
-        self.is_new = kept.is_none();
-        let connect = kept.map_or_else(|| self.connect(), Ok)?;
+        let open = self.connect.take().filter(is_alive);
+        self.is_new = open.is_none();
+        let connect = open.map_or_else(|| self.connect(), Ok)?;
         Ok((self.connect.insert(connect), self.versions.clone()))
     }
 
@@ -103,10 +103,10 @@ impl LibraryConnection {
 
     fn connect(&mut self) -> Result<Connect, String> {
         EVENT_LOOP.call_once(start_event_loop);
-        if let Some(refused) = &self.last_failure
-            && Instant::now() < refused.retry_at
+        if let Some(failure) = &self.last_failure
+            && Instant::now() < failure.retry_at
         {
-            return Err(refused.reason.clone());
+            return Err(failure.reason.clone());
         }
         match Connect::open_read_only(Some(&self.uri)) {
             Ok(connect) => {
@@ -121,8 +121,10 @@ impl LibraryConnection {
             }
             Err(error) => {
                 let reason = one_line(error.message());
-                let last = self.last_failure.take().map(|refused| refused.backoff);
-                let backoff = last.map_or(BACKOFF[0], |last| (last * 2).min(BACKOFF[1]));
+                let last_backoff = self.last_failure.take().map(|failure| failure.backoff);
+                let backoff = last_backoff.map_or(BACKOFF[0], |last_backoff| {
+                    (last_backoff * 2).min(BACKOFF[1])
+                });
                 self.last_failure = Some(ConnectFailure {
                     reason: reason.clone(),
                     retry_at: Instant::now() + backoff,
@@ -141,7 +143,7 @@ fn start_event_loop() {
     if event::event_register_default_impl().is_err() {
         return;
     }
-    let drive = || {
+    let run_loop = || {
         loop {
             if event::event_run_default_impl().is_err() {
                 thread::sleep(BACKOFF[0]);
@@ -150,14 +152,16 @@ fn start_event_loop() {
     };
     // Without the event loop, a silent daemon is not detected; everything else works.
     let thread = thread::Builder::new().name("libvirt-events".to_owned());
-    thread.spawn(drive).ok();
+    thread.spawn(run_loop).ok();
 }
 
 fn read_versions(connect: &Connect) -> Option<Versions> {
     let hypervisor = connect.hyp_version().ok();
     Some(Versions {
         driver: connect.driver_type().ok()?,
-        hypervisor: hypervisor.filter(|it| *it > 0).map(format_version),
+        hypervisor: hypervisor
+            .filter(|version| *version > 0)
+            .map(format_version),
         daemon: format_version(connect.lib_version().ok()?),
     })
 }

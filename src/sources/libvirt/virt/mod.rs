@@ -137,21 +137,21 @@ impl Virt {
         let turn = self
             .domains
             .turn(deadline)
-            .ok_or("another scrape is not done yet")?;
-        let (hand, stuck) = turn.engage(|| self.new_connection())?;
-        let question = QueryOptions {
+            .ok_or("another scrape is still in progress")?;
+        let (worker, stuck) = turn.engage(|| self.new_connection())?;
+        let options = QueryOptions {
             groups: self.groups.clone(),
             has_jobs: self.has_jobs,
             deadline,
         };
         let skipped = stuck.clone();
-        let heard = run_task(&hand, deadline, move |link, doing, say| {
-            let (handles, versions) = link.list(|connect| connect.list_all_domains(0))?;
+        let results = run_task(&worker, deadline, move |connection, doing, send| {
+            let (handles, versions) = connection.list(|connect| connect.list_all_domains(0))?;
             let handles: Vec<_> = handles.into_iter().take(MAX_LISTED).collect();
             let listed: Vec<_> = handles.iter().map(domain_from_handle).collect();
-            say(WorkerMessage::Listed(listed.clone(), versions));
-            for (place, (handle, listed)) in handles.iter().zip(&listed).enumerate() {
-                if Instant::now() >= question.deadline {
+            send(WorkerMessage::Listed(listed.clone(), versions));
+            for (index, (handle, listed)) in handles.iter().zip(&listed).enumerate() {
+                if Instant::now() >= options.deadline {
                     break;
                 }
                 let stuck = skipped.get(&listed.uuid).copied().unwrap_or(0);
@@ -159,66 +159,71 @@ impl Virt {
                     continue;
                 }
                 doing.asks_about(&listed.uuid);
-                let about = match stuck {
-                    0 => query::query_domain(handle, listed, &question, &link.counters),
-                    _ => query::query_domain_quick(handle, listed, &question, &link.counters),
+                let details = match stuck {
+                    0 => query::query_domain(handle, listed, &options, &connection.counters),
+                    _ => query::query_domain_quick(handle, listed, &options, &connection.counters),
                 };
-                say(WorkerMessage::Details(place, about.map(Box::new)));
+                send(WorkerMessage::Details(index, details.map(Box::new)));
             }
             Ok(())
         })?;
         connection.is_up = true;
-        connection.versions = heard.versions;
-        let asks_about = hand.doing.about();
-        let mut unasked = 0;
+        connection.versions = results.versions;
+        let current = worker.doing.about();
+        let mut skipped_count = 0;
         let mut domains = vec![];
-        for (place, (mut domain, is_known)) in
-            heard.listed.into_iter().zip(heard.has_details).enumerate()
+        for (index, (mut domain, has_details)) in results
+            .listed
+            .into_iter()
+            .zip(results.has_details)
+            .enumerate()
         {
-            let is_asked = Some(&domain.uuid) == asks_about.as_ref();
-            domain.is_stuck = !is_known && is_asked || stuck.contains_key(&domain.uuid);
-            if !is_known && !domain.is_stuck {
-                unasked += 1;
+            let is_current = Some(&domain.uuid) == current.as_ref();
+            domain.is_stuck = !has_details && is_current || stuck.contains_key(&domain.uuid);
+            if !has_details && !domain.is_stuck {
+                skipped_count += 1;
             }
-            domain.is_partial |= !is_known;
+            domain.is_partial |= !has_details;
             // A domain without a name cannot be exposed.
-            if !heard.gone.contains(&place) && !domain.name.is_empty() {
+            if !results.gone.contains(&index) && !domain.name.is_empty() {
                 domains.push(domain);
             }
         }
-        if unasked > 0 {
-            connection.error = Some(format!("no time was left for {unasked} domains"));
+        if skipped_count > 0 {
+            connection.error = Some(format!(
+                "deadline exceeded before {skipped_count} domains were queried"
+            ));
         }
-        domains.sort_by(|one, other| one.name.cmp(&other.name));
-        domains.dedup_by(|one, other| one.name == other.name);
+        domains.sort_by(|a, b| a.name.cmp(&b.name));
+        domains.dedup_by(|a, b| a.name == b.name);
         self.update_lifecycles(&mut domains);
         Ok(domains)
     }
 
     /// Updates and stores lifecycle counts; drops those of missing domains.
     fn update_lifecycles(&self, domains: &mut [Domain]) {
-        let mut seen = self
+        let mut last_seen = self
             .last_seen
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut last = std::mem::take(&mut *seen);
+        let mut previous = std::mem::take(&mut *last_seen);
         for domain in domains {
-            let before = last.remove(&domain.uuid);
+            let before = previous.remove(&domain.uuid);
             let now = update_lifecycle(before, domain);
             domain.lifecycle = Some(now.lifecycle.clone());
-            seen.insert(domain.uuid.clone(), now);
+            last_seen.insert(domain.uuid.clone(), now);
         }
     }
 
     /// Queries storage pools, with the same deadline handling.
     pub(super) fn pools(&self, deadline: Instant) -> Result<Vec<StoragePool>> {
-        let by = with_margin(deadline);
-        let turn = self.pools.turn(by).ok_or_else(timed_out)?;
-        let engaged = turn.engage(|| self.new_connection());
-        let (hand, _) = engaged.map_err(|reason| Error::api(NAME, reason))?;
-        let heard = run_task(&hand, by, |link, _, say| {
-            let (all, _) = link.list(|connect| connect.list_all_storage_pools(0))?;
-            let pools: Vec<_> = all.into_iter().take(MAX_LISTED).collect();
+        let deadline = with_margin(deadline);
+        let turn = self.pools.turn(deadline).ok_or_else(timed_out)?;
+        let worker = turn.engage(|| self.new_connection());
+        let (worker, _) = worker.map_err(|reason| Error::api(NAME, reason))?;
+        let results = run_task(&worker, deadline, |connection, _, send| {
+            let (handles, _) = connection.list(|connect| connect.list_all_storage_pools(0))?;
+            let pools: Vec<_> = handles.into_iter().take(MAX_LISTED).collect();
             let listed: Vec<_> = pools
                 .iter()
                 .map(|pool| StoragePool {
@@ -230,9 +235,9 @@ impl Virt {
                     timed_out: false,
                 })
                 .collect();
-            say(WorkerMessage::Listed(listed.clone(), None));
-            for (place, (pool, listed)) in pools.iter().zip(listed).enumerate() {
-                link.counters.count_request();
+            send(WorkerMessage::Listed(listed.clone(), None));
+            for (index, (pool, listed)) in pools.iter().zip(listed).enumerate() {
+                connection.counters.count_request();
                 let pool = match pool.info() {
                     Ok(info) => StoragePool {
                         state: Some(info.state),
@@ -243,41 +248,41 @@ impl Virt {
                     },
                     Err(_) => listed,
                 };
-                say(WorkerMessage::Details(place, Some(Box::new(pool))));
+                send(WorkerMessage::Details(index, Some(Box::new(pool))));
             }
             Ok(())
         });
-        let heard = heard.map_err(|reason| Error::api(NAME, reason))?;
-        let pools = heard.listed.into_iter().zip(heard.has_details);
+        let results = results.map_err(|reason| Error::api(NAME, reason))?;
+        let pools = results.listed.into_iter().zip(results.has_details);
         let mut pools: Vec<_> = pools
-            .map(|(pool, is_known)| StoragePool {
-                timed_out: !is_known,
+            .map(|(pool, has_details)| StoragePool {
+                timed_out: !has_details,
                 ..pool
             })
             .collect();
-        pools.sort_by(|one, other| one.name.cmp(&other.name));
+        pools.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(pools)
     }
 
     /// Queries virtual networks, with the same deadline handling.
     pub(super) fn networks(&self, deadline: Instant) -> Result<Vec<VirtualNetwork>> {
-        let by = with_margin(deadline);
-        let turn = self.networks.turn(by).ok_or_else(timed_out)?;
-        let engaged = turn.engage(|| self.new_connection());
-        let (hand, _) = engaged.map_err(|reason| Error::api(NAME, reason))?;
-        let heard = run_task(&hand, by, |link, _, say| {
-            let (all, _) = link.list(|connect| connect.list_all_networks(0))?;
-            let networks: Vec<_> = all.into_iter().take(MAX_LISTED).collect();
-            let of = |network: &::virt::network::Network| VirtualNetwork {
+        let deadline = with_margin(deadline);
+        let turn = self.networks.turn(deadline).ok_or_else(timed_out)?;
+        let worker = turn.engage(|| self.new_connection());
+        let (worker, _) = worker.map_err(|reason| Error::api(NAME, reason))?;
+        let results = run_task(&worker, deadline, |connection, _, send| {
+            let (handles, _) = connection.list(|connect| connect.list_all_networks(0))?;
+            let networks: Vec<_> = handles.into_iter().take(MAX_LISTED).collect();
+            let from_handle = |network: &::virt::network::Network| VirtualNetwork {
                 name: network.name().unwrap_or_default(),
                 uuid: network.uuid_string().unwrap_or_default(),
                 is_active: None,
                 bridge: None,
             };
-            let listed: Vec<_> = networks.iter().map(of).collect();
-            say(WorkerMessage::Listed(listed.clone(), None));
-            for (place, (network, listed)) in networks.iter().zip(listed).enumerate() {
-                link.counters.count_request();
+            let listed: Vec<_> = networks.iter().map(from_handle).collect();
+            send(WorkerMessage::Listed(listed.clone(), None));
+            for (index, (network, listed)) in networks.iter().zip(listed).enumerate() {
+                connection.counters.count_request();
                 let is_active = network.is_active().ok();
                 let bridge = network
                     .bridge_name()
@@ -288,12 +293,12 @@ impl Virt {
                     bridge,
                     ..listed
                 };
-                say(WorkerMessage::Details(place, Some(Box::new(network))));
+                send(WorkerMessage::Details(index, Some(Box::new(network))));
             }
             Ok(())
         });
-        let mut networks = heard.map_err(|reason| Error::api(NAME, reason))?.listed;
-        networks.sort_by(|one, other| one.name.cmp(&other.name));
+        let mut networks = results.map_err(|reason| Error::api(NAME, reason))?.listed;
+        networks.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(networks)
     }
 
@@ -311,21 +316,21 @@ fn run_task<T: Send + 'static>(
     + 'static,
 ) -> Result<WorkerResults<T>, String> {
     // Bounded by the length of the list. The receiver may be gone before all is sent.
-    let (sender, said) = mpsc::channel();
-    let refuses = sender.clone();
-    let task = move |link: &mut LibraryConnection, doing: &Doing| {
-        task(link, doing, &|said| {
-            sender.send(said).ok();
+    let (sender, messages) = mpsc::channel();
+    let error_sender = sender.clone();
+    let task = move |connection: &mut LibraryConnection, doing: &Doing| {
+        task(connection, doing, &|message| {
+            sender.send(message).ok();
         })
     };
     // This drops the last sender, after the thread has become idle.
-    let tell = move |result: Result<(), String>| {
+    let on_done = move |result: Result<(), String>| {
         if let Err(reason) = result {
-            refuses.send(WorkerMessage::Failed(reason)).ok();
+            error_sender.send(WorkerMessage::Failed(reason)).ok();
         }
     };
-    worker.begin(task, tell);
-    collect_results(&said, deadline).ok_or_else(|| "no answer in time".to_owned())?
+    worker.begin(task, on_done);
+    collect_results(&messages, deadline).ok_or_else(|| "timed out".to_owned())?
 }
 
 /// Collects messages until the deadline; `None` if no list arrived.
@@ -333,30 +338,30 @@ fn collect_results<T>(
     messages: &Receiver<WorkerMessage<T>>,
     deadline: Instant,
 ) -> Option<Result<WorkerResults<T>, String>> {
-    let mut heard = None::<WorkerResults<T>>;
+    let mut results = None::<WorkerResults<T>>;
     loop {
         match messages.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(WorkerMessage::Listed(listed, versions)) => {
-                heard = Some(WorkerResults {
+                results = Some(WorkerResults {
                     has_details: listed.iter().map(|_| false).collect(),
                     gone: HashSet::new(),
                     listed,
                     versions,
                 });
             }
-            Ok(WorkerMessage::Details(place, about)) => {
-                let heard = heard.as_mut()?;
-                if let Some(is_known) = heard.has_details.get_mut(place) {
-                    *is_known = true;
+            Ok(WorkerMessage::Details(index, details)) => {
+                let results = results.as_mut()?;
+                if let Some(has_details) = results.has_details.get_mut(index) {
+                    *has_details = true;
                 }
-                match (about, heard.listed.get_mut(place)) {
-                    (Some(about), Some(listed)) => *listed = *about,
-                    _ => drop(heard.gone.insert(place)),
+                match (details, results.listed.get_mut(index)) {
+                    (Some(details), Some(listed)) => *listed = *details,
+                    _ => drop(results.gone.insert(index)),
                 }
             }
             Ok(WorkerMessage::Failed(reason)) => return Some(Err(reason)),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                return heard.map(Ok);
+                return results.map(Ok);
             }
         }
     }
@@ -374,9 +379,9 @@ fn domain_from_handle(handle: &Handle) -> Domain {
 
 /// Updates lifecycle counts from the last state and the current one.
 fn update_lifecycle(previous: Option<LastSeen>, domain: &Domain) -> LastSeen {
-    let is_off_by_crash = (domain.state, domain.reason)
+    let was_shut_off_by_crash = (domain.state, domain.reason)
         == (Some(DomainState::Shutoff), Some(VIR_DOMAIN_SHUTOFF_CRASHED));
-    let is_crashed = is_off_by_crash || domain.state == Some(DomainState::Crashed);
+    let is_crashed = was_shut_off_by_crash || domain.state == Some(DomainState::Crashed);
     let id = domain.id;
     let Some(before) = previous else {
         return LastSeen {
@@ -402,8 +407,8 @@ fn update_lifecycle(previous: Option<LastSeen>, domain: &Domain) -> LastSeen {
 
 /// Returns the deadline less the time for exposing the result.
 fn with_margin(deadline: Instant) -> Instant {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let margin = (left / 10).min(MAX_MARGIN);
+    let remaining = deadline.saturating_duration_since(Instant::now());
+    let margin = (remaining / 10).min(MAX_MARGIN);
     deadline.checked_sub(margin).unwrap_or(deadline)
 }
 

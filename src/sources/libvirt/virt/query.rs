@@ -77,33 +77,33 @@ pub(super) fn query_domain(
     options: &QueryOptions,
     counters: &CallCounters,
 ) -> Option<Domain> {
-    let began = Instant::now();
-    let mut asked = DomainReader {
+    let started = Instant::now();
+    let mut reader = DomainReader {
         handle,
         counters,
         options,
         params: vec![],
     };
-    let mut is_complete = asked.read_all_stats()?;
+    let mut is_complete = reader.read_all_stats()?;
     counters.count_request();
     let xml = handle.xml_desc(0).ok();
-    let about = xml.and_then(|xml| xml::parse_domain(&xml).ok());
-    if !asked.has_prefix("state.") {
-        asked.read_state()?;
+    let definition = xml.and_then(|xml| xml::parse_domain(&xml).ok());
+    if !reader.has_prefix("state.") {
+        reader.read_state()?;
     }
-    let is_active = asked.is_active();
-    is_complete &= asked.read_missing(about.as_ref(), is_active);
+    let is_active = reader.is_active();
+    is_complete &= reader.read_missing(definition.as_ref(), is_active);
     let job = (options.has_jobs && is_active && !options.is_expired())
-        .then(|| asked.read_job())
+        .then(|| reader.read_job())
         .flatten();
-    let (state, reason, used) = params::parse_stats(asked.params);
+    let (state, reason, domain_stats) = params::parse_stats(reader.params);
     Some(Domain {
         state,
         reason,
-        definition: about.map(Into::into),
-        stats: used,
+        definition: definition.map(Into::into),
+        stats: domain_stats,
         is_partial: !is_complete,
-        response_time: Some(began.elapsed()),
+        response_time: Some(started.elapsed()),
         job,
         ..listed.clone()
     })
@@ -116,21 +116,21 @@ pub(super) fn query_domain_quick(
     options: &QueryOptions,
     counters: &CallCounters,
 ) -> Option<Domain> {
-    let began = Instant::now();
+    let started = Instant::now();
     counters.count_request();
     let bits = options.group_bits() & (StatsGroup::State.bit() | StatsGroup::Interface.bit());
-    let said = match ffi::stats(handle, bits, VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT) {
-        Ok(said) => said,
+    let params = match ffi::stats(handle, bits, VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT) {
+        Ok(params) => params,
         Err(error) if error.code().is(ErrorNumber::NoDomain) => return None,
         Err(_) => vec![],
     };
-    let (state, reason, used) = params::parse_stats(said);
+    let (state, reason, domain_stats) = params::parse_stats(params);
     Some(Domain {
         state,
         reason,
-        stats: used,
+        stats: domain_stats,
         is_partial: true,
-        response_time: Some(began.elapsed()),
+        response_time: Some(started.elapsed()),
         ..listed.clone()
     })
 }
@@ -139,7 +139,7 @@ impl DomainReader<'_> {
     /// Queries bulk statistics and returns whether they are complete; `None` if the domain has
     /// disappeared.
     fn read_all_stats(&mut self) -> Option<bool> {
-        let mut waits = RETRY_DELAYS.into_iter();
+        let mut delays = RETRY_DELAYS.into_iter();
         loop {
             self.counters.count_request();
             match ffi::stats(
@@ -147,21 +147,21 @@ impl DomainReader<'_> {
                 self.options.group_bits(),
                 VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT,
             ) {
-                Ok(said) => self.params = said,
+                Ok(params) => self.params = params,
                 Err(error) if error.code().is(ErrorNumber::NoDomain) => return None,
                 // Unsupported by the driver or by an old daemon.
                 Err(_) => return Some(true),
             }
-            let (state, _, used) = params::parse_stats(self.params.iter().cloned());
-            if params::is_complete(&used, state) {
+            let (state, _, domain_stats) = params::parse_stats(self.params.iter().cloned());
+            if params::is_complete(&domain_stats, state) {
                 return Some(true);
             }
-            let wait = waits.next();
-            let Some(wait) = wait.filter(|wait| Instant::now() + *wait < self.options.deadline)
+            let delay = delays.next();
+            let Some(delay) = delay.filter(|delay| Instant::now() + *delay < self.options.deadline)
             else {
                 return Some(false);
             };
-            thread::sleep(wait);
+            thread::sleep(delay);
         }
     }
 
@@ -208,7 +208,7 @@ impl DomainReader<'_> {
             }
         }
         let (disks, interfaces) = definition
-            .map(|about| (&*about.disks, &*about.interfaces))
+            .map(|definition| (&*definition.disks, &*definition.interfaces))
             .unwrap_or_default();
         let interfaces = interfaces.iter().filter(|_| interface);
         // A passed-through device has no counters on the host.
@@ -279,7 +279,7 @@ impl DomainReader<'_> {
 
     fn read_interface(&mut self, number: usize, name: &str) {
         self.counters.count_request();
-        let Ok(counted) = self.handle.interface_stats(name) else {
+        let Ok(stats) = self.handle.interface_stats(name) else {
             return;
         };
         self.push_param(
@@ -287,14 +287,14 @@ impl DomainReader<'_> {
             TypedParamValue::Text(name.to_owned()),
         );
         for (name, count) in [
-            ("rx.bytes", counted.rx_bytes),
-            ("rx.pkts", counted.rx_packets),
-            ("rx.errs", counted.rx_errs),
-            ("rx.drop", counted.rx_drop),
-            ("tx.bytes", counted.tx_bytes),
-            ("tx.pkts", counted.tx_packets),
-            ("tx.errs", counted.tx_errs),
-            ("tx.drop", counted.tx_drop),
+            ("rx.bytes", stats.rx_bytes),
+            ("rx.pkts", stats.rx_packets),
+            ("rx.errs", stats.rx_errs),
+            ("rx.drop", stats.rx_drop),
+            ("tx.bytes", stats.tx_bytes),
+            ("tx.pkts", stats.tx_packets),
+            ("tx.errs", stats.tx_errs),
+            ("tx.drop", stats.tx_drop),
         ] {
             self.push_param(format!("net.{number}.{name}"), TypedParamValue::Int(count));
         }
@@ -313,13 +313,13 @@ impl DomainReader<'_> {
         }
         if is_active {
             self.counters.count_request();
-            if let Ok(counted) = self.handle.block_stats(name) {
+            if let Ok(stats) = self.handle.block_stats(name) {
                 for (name, count) in [
-                    ("rd.reqs", counted.rd_req),
-                    ("rd.bytes", counted.rd_bytes),
-                    ("wr.reqs", counted.wr_req),
-                    ("wr.bytes", counted.wr_bytes),
-                    ("errors", counted.errs),
+                    ("rd.reqs", stats.rd_req),
+                    ("rd.bytes", stats.rd_bytes),
+                    ("wr.reqs", stats.wr_req),
+                    ("wr.bytes", stats.wr_bytes),
+                    ("errors", stats.errs),
                 ] {
                     self.push_param(
                         format!("block.{number}.{name}"),

@@ -181,8 +181,8 @@ fn driver_without_bulk_stats_is_queried_per_device() {
 
 #[test]
 fn domains_have_their_own_state_and_stats() {
-    let machine = TestNode::new("three", NODE_XML);
-    let fetched = machine.virt().fetch(soon());
+    let node = TestNode::new("three", NODE_XML);
+    let fetched = node.virt().fetch(soon());
     assert_eq!(fetched.connection.error, None);
     let [first, asleep, off] = &fetched.domains[..] else {
         panic!("{:?}", fetched.domains);
@@ -200,27 +200,40 @@ fn domains_have_their_own_state_and_stats() {
     assert_eq!(states, expected.map(Some));
     assert_eq!(off.id, None);
 
-    let about = first.definition.as_ref().unwrap();
-    assert_eq!(about.title.as_deref(), Some("the first"));
-    let flavor = about.nova.as_ref().and_then(|nova| nova.flavor.as_deref());
+    let definition = first.definition.as_ref().unwrap();
+    assert_eq!(definition.title.as_deref(), Some("the first"));
+    let flavor = definition
+        .nova
+        .as_ref()
+        .and_then(|nova| nova.flavor.as_deref());
     assert_eq!(flavor, Some("m1.tiny"));
-    let used = &first.stats;
-    assert_eq!(used.balloon.current, Some(1 << 20));
-    assert_eq!(used.balloon.maximum, Some(2 << 20));
-    assert_eq!(used.balloon.rss, None);
-    assert_eq!((used.vcpu_current, used.vcpu_maximum), (Some(1), Some(3)));
-    let disks: Vec<_> = used.disks.iter().map(|disk| &*disk.name).collect();
+    let first_stats = &first.stats;
+    assert_eq!(first_stats.balloon.current, Some(1 << 20));
+    assert_eq!(first_stats.balloon.maximum, Some(2 << 20));
+    assert_eq!(first_stats.balloon.rss, None);
+    assert_eq!(
+        (first_stats.vcpu_current, first_stats.vcpu_maximum),
+        (Some(1), Some(3))
+    );
+    let disks: Vec<_> = first_stats.disks.iter().map(|disk| &*disk.name).collect();
     assert_eq!(disks, ["vda", "hdc"]);
-    let sizes = [0, 1].map(|disk: usize| used.disks[disk].capacity.is_some());
+    let sizes = [0, 1].map(|disk: usize| first_stats.disks[disk].capacity.is_some());
     assert_eq!(sizes, [true, false], "the second has no medium");
-    let names: Vec<_> = used.interfaces.iter().map(|it| &*it.name).collect();
-    let targets: Vec<_> = about
+    let names: Vec<_> = first_stats
         .interfaces
         .iter()
-        .filter_map(|it| it.target.as_deref())
+        .map(|interface| &*interface.name)
+        .collect();
+    let targets: Vec<_> = definition
+        .interfaces
+        .iter()
+        .filter_map(|interface| interface.target.as_deref())
         .collect();
     assert_eq!(names, targets);
-    assert_ne!(used.interfaces[0].received, InterfaceTraffic::default());
+    assert_ne!(
+        first_stats.interfaces[0].received,
+        InterfaceTraffic::default()
+    );
 
     assert_eq!(off.stats.cpu, CpuTimes::default());
     assert_eq!(off.stats.balloon.current, None);
@@ -255,10 +268,10 @@ fn groups_that_are_not_selected_are_unknown() {
 
 #[test]
 fn lists_pools_and_networks() {
-    let machine = TestNode::new("storage", NODE_XML);
-    let virt = machine.virt();
+    let node = TestNode::new("storage", NODE_XML);
+    let virt = node.virt();
     let [pool] = &virt.pools(soon()).unwrap()[..] else {
-        panic!("there is one pool");
+        panic!("expected one pool");
     };
     assert_eq!(
         (&*pool.name, pool.state, pool.timed_out),
@@ -291,14 +304,14 @@ fn failed_connect_is_reported_and_not_retried_at_once() {
 
 #[test]
 fn connects_once_libvirt_becomes_available() {
-    let machine = TestNode::new("later", NODE_XML);
-    fs::remove_file(&machine.0).unwrap();
-    let virt = machine.virt();
+    let node = TestNode::new("later", NODE_XML);
+    fs::remove_file(&node.0).unwrap();
+    let virt = node.virt();
     assert!(!virt.fetch(soon()).connection.is_up);
-    fs::write(&machine.0, NODE_XML).unwrap();
-    let mut waits = 0..100;
+    fs::write(&node.0, NODE_XML).unwrap();
+    let mut attempts = 0..100;
     while !virt.fetch(soon()).connection.is_up {
-        waits.next().expect("it is found");
+        attempts.next().expect("libvirt found");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -306,25 +319,25 @@ fn connects_once_libvirt_becomes_available() {
 /// Starts a task that hangs until the returned sender is dropped.
 fn start_hanging_task(virt: &Virt, uuid: Option<&'static str>) -> mpsc::Sender<()> {
     let turn = virt.domains.turn(soon()).unwrap();
-    let (hand, _) = turn.engage(|| virt.new_connection()).unwrap();
-    let ((over, waits), (begun, begins)) = (mpsc::channel::<()>(), mpsc::channel());
-    let hangs = move |_: &mut LibraryConnection, doing: &Doing| {
+    let (worker, _) = turn.engage(|| virt.new_connection()).unwrap();
+    let ((release, released), (started_tx, started_rx)) = (mpsc::channel::<()>(), mpsc::channel());
+    let task = move |_: &mut LibraryConnection, doing: &Doing| {
         if let Some(uuid) = uuid {
             doing.asks_about(uuid);
         }
-        begun.send(()).unwrap();
-        waits.recv().unwrap_err();
+        started_tx.send(()).unwrap();
+        released.recv().unwrap_err();
     };
-    hand.begin(hangs, drop);
-    begins.recv().unwrap();
-    over
+    worker.begin(task, drop);
+    started_rx.recv().unwrap();
+    release
 }
 
 #[test]
 fn hung_domain_does_not_affect_others() {
-    let machine = TestNode::new("hangs", NODE_XML);
-    let virt = machine.virt();
-    let over = start_hanging_task(&virt, Some("08703303-8a0e-578b-bf0e-f39e6e97a185"));
+    let node = TestNode::new("hangs", NODE_XML);
+    let virt = node.virt();
+    let release = start_hanging_task(&virt, Some("08703303-8a0e-578b-bf0e-f39e6e97a185"));
     let fetched = virt.fetch(soon());
     assert!(fetched.connection.is_up);
     assert_eq!(fetched.connection.abandoned_requests, 1);
@@ -344,10 +357,10 @@ fn hung_domain_does_not_affect_others() {
     let again = start_hanging_task(&virt, Some("08703303-8a0e-578b-bf0e-f39e6e97a185"));
     let asleep = virt.fetch(soon()).domains.remove(1);
     assert_eq!((asleep.is_stuck, asleep.state), (true, None));
-    drop((over, again));
-    let mut waits = 0..100;
+    drop((release, again));
+    let mut attempts = 0..100;
     while virt.domains.stuck() > 0 {
-        waits.next().expect("it is over");
+        attempts.next().expect("no stuck calls");
         std::thread::sleep(Duration::from_millis(100));
     }
     let fetched = virt.fetch(soon());
@@ -363,17 +376,14 @@ fn hung_domain_does_not_affect_others() {
 #[test]
 fn hung_daemon_is_not_waited_for_twice() {
     let virt = virt("test:///default");
-    let over = start_hanging_task(&virt, None);
+    let release = start_hanging_task(&virt, None);
     // The deadline is an hour away: either the error is returned at once or the test hangs.
     let fetched = virt.fetch(Instant::now() + Duration::from_secs(3600));
     assert!(!fetched.connection.is_up && fetched.domains.is_empty());
     let error = fetched.connection.error.unwrap();
     assert!(error.starts_with("no answer for "), "{error}");
-    assert!(
-        virt.pools(soon()).is_ok(),
-        "pools are asked about by others"
-    );
-    drop(over);
+    assert!(virt.pools(soon()).is_ok(), "pools have their own threads");
+    drop(release);
 }
 
 #[test]
@@ -394,13 +404,13 @@ fn number_of_hung_threads_is_limited() {
 fn panicked_thread_is_replaced() {
     let virt = virt("test:///default");
     let turn = virt.domains.turn(soon()).unwrap();
-    let (hand, _) = turn.engage(|| virt.new_connection()).unwrap();
-    let failed = run_task::<Domain>(&hand, soon(), |_, _, _| panic!("as it may"));
-    assert_eq!(failed.err().as_deref(), Some("no answer in time"));
+    let (worker, _) = turn.engage(|| virt.new_connection()).unwrap();
+    let failed = run_task::<Domain>(&worker, soon(), |_, _, _| panic!("test panic"));
+    assert_eq!(failed.err().as_deref(), Some("timed out"));
     drop(turn);
-    let mut waits = 0..100;
+    let mut attempts = 0..100;
     while !virt.fetch(soon()).connection.is_up {
-        waits.next().expect("it is replaced");
+        attempts.next().expect("thread replaced");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -412,58 +422,58 @@ fn concurrent_scrapes_take_turns() {
     let late = virt.fetch(Instant::now());
     assert_eq!(
         late.connection.error.as_deref(),
-        Some("another scrape is not done yet")
+        Some("another scrape is still in progress")
     );
     std::thread::scope(|scope| {
-        let waits = scope.spawn(|| virt.fetch(soon()));
+        let waiting = scope.spawn(|| virt.fetch(soon()));
         drop(turn);
-        assert!(waits.join().unwrap().connection.is_up);
+        assert!(waiting.join().unwrap().connection.is_up);
     });
 }
 
 #[test]
 fn results_before_the_deadline_are_kept() {
-    let (sender, said) = mpsc::channel();
-    let say = |what| sender.send(what).unwrap();
-    say(WorkerMessage::Listed(
+    let (sender, receiver) = mpsc::channel();
+    let send = |message| sender.send(message).unwrap();
+    send(WorkerMessage::Listed(
         vec![domain("a"), domain("b"), domain("c")],
         None,
     ));
-    say(WorkerMessage::Details(2, None));
-    let known = Domain {
+    send(WorkerMessage::Details(2, None));
+    let details = Domain {
         state: Some(DomainState::Running),
         ..domain("a")
     };
-    say(WorkerMessage::Details(0, Some(Box::new(known))));
-    let heard = collect_results(&said, Instant::now())
+    send(WorkerMessage::Details(0, Some(Box::new(details))));
+    let results = collect_results(&receiver, Instant::now())
         .unwrap()
         .ok()
         .unwrap();
-    assert_eq!(heard.has_details, [true, false, true]);
-    assert_eq!(heard.listed[0].state, Some(DomainState::Running));
-    assert_eq!(heard.gone, HashSet::from([2]));
+    assert_eq!(results.has_details, [true, false, true]);
+    assert_eq!(results.listed[0].state, Some(DomainState::Running));
+    assert_eq!(results.gone, HashSet::from([2]));
     assert!(
-        collect_results(&said, Instant::now()).is_none(),
-        "not even a list"
+        collect_results(&receiver, Instant::now()).is_none(),
+        "no list"
     );
 }
 
 #[test]
 fn changed_id_counts_as_restart() {
-    let at = |id, state, reason| Domain {
+    let observed = |id, state, reason| Domain {
         id,
         state: Some(state),
         reason: Some(reason),
         ..domain("a")
     };
-    let looks = [
-        (at(Some(1), DomainState::Running, 1), [0, 0, 0]),
-        (at(Some(1), DomainState::Paused, 1), [0, 0, 0]),
-        (at(Some(4), DomainState::Running, 1), [1, 1, 0]),
-        (at(None, DomainState::Shutoff, 3), [1, 2, 1]),
-        (at(None, DomainState::Shutoff, 3), [1, 2, 1]),
-        (at(Some(5), DomainState::Running, 1), [2, 2, 1]),
-        (at(Some(5), DomainState::Crashed, 0), [2, 2, 2]),
+    let observations = [
+        (observed(Some(1), DomainState::Running, 1), [0, 0, 0]),
+        (observed(Some(1), DomainState::Paused, 1), [0, 0, 0]),
+        (observed(Some(4), DomainState::Running, 1), [1, 1, 0]),
+        (observed(None, DomainState::Shutoff, 3), [1, 2, 1]),
+        (observed(None, DomainState::Shutoff, 3), [1, 2, 1]),
+        (observed(Some(5), DomainState::Running, 1), [2, 2, 1]),
+        (observed(Some(5), DomainState::Crashed, 0), [2, 2, 2]),
         (
             Domain {
                 id: Some(5),
@@ -471,11 +481,11 @@ fn changed_id_counts_as_restart() {
             },
             [2, 2, 2],
         ),
-        (at(Some(5), DomainState::Crashed, 0), [2, 2, 2]),
+        (observed(Some(5), DomainState::Crashed, 0), [2, 2, 2]),
     ];
-    let mut seen = None;
-    for (domain, expected) in looks {
-        let now = update_lifecycle(seen, &domain);
+    let mut last_seen = None;
+    for (domain, expected) in observations {
+        let now = update_lifecycle(last_seen, &domain);
         let LifecycleCounts {
             starts,
             stops,
@@ -483,6 +493,6 @@ fn changed_id_counts_as_restart() {
             ..
         } = now.lifecycle;
         assert_eq!([starts, stops, crashes], expected, "{domain:?}");
-        seen = Some(now);
+        last_seen = Some(now);
     }
 }
