@@ -108,16 +108,15 @@ impl<L> MountUsage<L> {
     }
 }
 
-/// Before the scrape is over: partial answers are of use only if they are in time.
+/// Before the scrape is over: partial results are useful only in time.
 fn statfs_deadline(deadline: Instant) -> Instant {
     let now = Instant::now();
-    let left = deadline.saturating_duration_since(now);
-    now + (left * 3 / 4).max(left.saturating_sub(STATFS_MARGIN))
+    let remaining = deadline.saturating_duration_since(now);
+    now + (remaining * 3 / 4).max(remaining.saturating_sub(STATFS_MARGIN))
 }
 
-/// The mounts that can be reached, each with its mount point as the host sees it.
-///
-/// Of mounts on the same path that is the last, unless it was put beneath.
+/// Returns the mounts that are not hidden by others, with mount points as seen by the host: of
+/// mounts on the same path the last, unless it was mounted below the others.
 fn visible_mounts<'a>(rootfs: &Path, all: Vec<Mount<'a>>) -> Vec<Mount<'a>> {
     let mut at: HashMap<PathBuf, usize> = HashMap::with_capacity(all.len());
     let mut visible: Vec<Option<Mount<'a>>> = Vec::with_capacity(all.len());
@@ -141,7 +140,7 @@ fn visible_mounts<'a>(rootfs: &Path, all: Vec<Mount<'a>>) -> Vec<Mount<'a>> {
     visible.into_iter().flatten().collect()
 }
 
-/// A mount point without the directory under which the host's root is mounted.
+/// Strips the directory on which the host's root is mounted from a mount point.
 fn strip_rootfs(rootfs: &Path, point: &Path) -> PathBuf {
     match point.strip_prefix(rootfs) {
         Ok(point) => Path::new("/").join(point),
@@ -177,18 +176,18 @@ mod tests {
 
     #[test]
     fn only_topmost_mount_of_a_path_is_queried() {
-        let over = vec![
+        let stacked = vec![
             mount(1, 0, "/"),
             mount(2, 1, "/a"),
             mount(3, 2, "/a"),
             mount(4, 1, "/b"),
         ];
         assert_eq!(
-            visible("/", over),
+            visible("/", stacked),
             [(1, "/".into()), (3, "/a".into()), (4, "/b".into())]
         );
-        let beneath = vec![mount(2, 5, "/a"), mount(5, 1, "/a"), mount(6, 2, "/a")];
-        assert_eq!(visible("/", beneath), [(6, "/a".into())]);
+        let mounted_below = vec![mount(2, 5, "/a"), mount(5, 1, "/a"), mount(6, 2, "/a")];
+        assert_eq!(visible("/", mounted_below), [(6, "/a".into())]);
     }
 
     #[test]
@@ -210,27 +209,27 @@ mod tests {
         let machine = testing::MachineFixture::new("mounted");
         let scrape = machine.snapshots();
         let mounted = MountUsage::new(Duration::from_secs(5), |mount| mount.source.into_owned());
-        // What is wanted and answers, what was looked at for that, and what was skipped.
-        let ask = |list: &str| {
+        // Devices with a result, the number of mounts checked by the filter, and the errors.
+        let query = |list: &str| {
             machine.write("proc/1/mountinfo", list);
             let mut out = Families::default();
-            let mut looked = 0;
-            let (devices, answers) = mounted
+            let mut filter_calls = 0;
+            let (devices, results) = mounted
                 .query(&scrape(), &mut out, |mount| {
-                    looked += 1;
+                    filter_calls += 1;
                     mount.fs_type == "ext4"
                 })
                 .unwrap();
-            let answers = devices.iter().zip(answers);
-            let space = answers.filter(|(_, answer)| matches!(answer, StatfsResult::Space(_)));
+            let results = devices.iter().zip(results);
+            let space = results.filter(|(_, result)| matches!(result, StatfsResult::Space(_)));
             let devices: Vec<_> = space.map(|(device, _)| device.clone()).collect();
-            (devices.join(" "), looked, out.errors().0)
+            (devices.join(" "), filter_calls, out.errors().0)
         };
         let one = "1 0 8:1 / / rw - ext4 one rw\n2 1 0:5 / /a rw - nfs two rw\n";
-        assert_eq!(ask(one), ("one".to_owned(), 2, 0));
-        assert_eq!(ask(one), ("one".to_owned(), 0, 0));
+        assert_eq!(query(one), ("one".to_owned(), 2, 0));
+        assert_eq!(query(one), ("one".to_owned(), 0, 0));
         let other = "1 0 8:1 / / rw - ext4 other rw\ndamaged\n";
-        assert_eq!(ask(other), ("other".to_owned(), 1, 1));
-        assert_eq!(ask(other), ("other".to_owned(), 1, 1));
+        assert_eq!(query(other), ("other".to_owned(), 1, 1));
+        assert_eq!(query(other), ("other".to_owned(), 1, 1));
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn domain(name: &str) -> Domain {
     }
 }
 
-/// The families of a subject with these names.
+/// Families of a domain with the metric names of these exporters.
 pub(super) fn families(
     domain: &Domain,
     names: &str,
@@ -41,7 +41,7 @@ pub(super) fn families(
 pub(super) fn lines(
     domain: &Domain,
     names: &str,
-    of: impl FnOnce(&mut Families, &LabelledDomain<'_>),
+    collect_into: impl FnOnce(&mut Families, &LabelledDomain<'_>),
 ) -> Vec<String> {
-    families(domain, names, of).lines()
+    families(domain, names, collect_into).lines()
 }
