@@ -102,7 +102,7 @@ fn partial_errors_name_their_file() {
     let notes = findings(&text, "note");
     assert!(notes.contains("note host: textfile: "), "{notes}");
     assert!(notes.contains("1 part left out:"), "{notes}");
-    assert!(notes.contains("textfile/broken.prom:1: the last line does not end"));
+    assert!(notes.contains("textfile/broken.prom:1: last line has no newline"));
     assert!(
         notes.contains("note control groups: control groups cannot be read:"),
         "{notes}"

@@ -79,7 +79,7 @@ fn scrape_six_times() {
         let load = families
             .iter()
             .any(|metrics| metrics.iter().any(|family| family.name == "node_load1"));
-        assert!(load, "the bus took the others with it");
+        assert!(load, "the bus failure affected other collectors");
         // The collectors finish shortly after the scrape stops waiting.
         thread::sleep(DEADLINE);
     };

@@ -133,7 +133,7 @@ fn names(engine: &Engine) -> Vec<&str> {
     all.map(|container| container.name.as_str()).collect()
 }
 
-/// Paths that an engine must answer before it counts as up.
+/// Endpoints that must respond before an engine counts as up.
 const FIRST: [&str; 4] = ["/version", "/events", "/containers/json", "/info"];
 
 // Invalid responses.
@@ -1084,7 +1084,7 @@ fn value(metrics: &str, series: &str) -> Option<String> {
 #[test]
 fn scrape_makes_no_engine_request() {
     let fake = FakeEngine::docker("scrape");
-    // Both have cgroups on this machine; the engine knows one.
+    // Both have cgroups on this machine; the engine lists one.
     let mut web = FakeContainer::running('a', "web");
     web.id = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899".to_owned();
     let other = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90";

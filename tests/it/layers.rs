@@ -25,14 +25,14 @@ fn layers() -> &'static [Vec<String>] {
     &LAYERS
 }
 
-/// What cannot be said safely is in these, to be reviewed. That each block says why it is
-/// sound is held by clippy (`undocumented_unsafe_blocks`).
+/// The reviewed files. Clippy's `undocumented_unsafe_blocks` requires a safety comment on each
+/// block.
 const UNSAFE: &[&str] = &["src/sources/libvirt/virt/ffi.rs", "src/sources/syscall.rs"];
 
 /// A source file.
 struct File {
     path: PathBuf,
-    /// Its place in the tree of modules: `["sources", "dir"]`.
+    /// Module path: `["sources", "dir"]`.
     module: Vec<String>,
     code: String,
 }
@@ -95,7 +95,7 @@ fn only_sources_contain_kernel_paths() {
 }
 
 #[test]
-fn unsafe_code_is_only_in_reviewed_files() {
+fn unsafe_is_only_in_reviewed_files() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     // Concatenated, so that this file does not match.
     let (keyword, lint) = (concat!("un", "safe "), concat!("un", "safe_code"));

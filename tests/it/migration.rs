@@ -88,7 +88,7 @@ fn node_exporter_flags_are_accepted_or_listed() {
     }
 }
 
-/// Whether the command line knows a flag, whatever it is given.
+/// Whether the command line accepts a flag, regardless of its value.
 fn is_taken(flag: &str) -> bool {
     let exporter = env!("CARGO_BIN_EXE_strata_exporter");
     let output = Command::new(exporter)

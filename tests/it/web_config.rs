@@ -947,7 +947,7 @@ fn renewed_certificates_and_authorities_are_reloaded() {
     );
     fs::copy(dir.join("late.crt"), dir.join("s.crt")).unwrap();
     fs::copy(dir.join("late.key"), dir.join("s.key")).unwrap();
-    wait_until("the certificate that ran out", || {
+    wait_until("the expired certificate", || {
         (serial(&server) == "subject=CN = late").then_some(())
     });
     assert_eq!(server.https(&[]).status, 0);
@@ -972,7 +972,7 @@ fn reload_neither_enables_tls_nor_drops_passwords() {
     }
     // A non-empty file without users does remove the password.
     server.change("http_server_config: {headers: {X-Frame-Options: deny}}\n");
-    wait_until("an open door", || {
+    wait_until("an accepted connection", || {
         (server.curl("http", PATH, &[]).status == 200).then_some(())
     });
 }

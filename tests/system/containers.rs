@@ -211,7 +211,7 @@ fn known_load_is_counted() {
         });
         let group = CgroupReader::for_pid(engine.pid(name));
         // Until processes of `docker exec` have exited and the rest has settled.
-        let metrics = wait_until("as many processes and files", || {
+        let metrics = wait_until("the same number of processes and files", || {
             let metrics = assert_usage_now(engine, name, &exporter);
             let (open, sockets) = group.open_files();
             let value = |family| container_value(&metrics, family, name).unwrap();
@@ -299,7 +299,7 @@ fn is(metrics: &Scrape, name: &str, expected: &str) -> bool {
 
 /// Checks a container that exits with 3 and may be restarted three times.
 fn assert_crash_loop(docker: &Engine, exporter: &ServerProcess, name: &str) {
-    let metrics = scrape_when("the loop is over", exporter, |metrics| {
+    let metrics = scrape_when("the end of the restart loop", exporter, |metrics| {
         is(metrics, name, "exited")
             && container_value(metrics, "container_restarts_total", name) == Some(3.0)
     });
@@ -382,7 +382,7 @@ fn assert_pause(docker: &Engine, exporter: &ServerProcess, name: &str) {
     );
     assert!(container_value(&metrics, MEMORY, name).is_some());
     docker.run(&["unpause", name]);
-    scrape_when("it goes on", exporter, |metrics| {
+    scrape_when("a running container", exporter, |metrics| {
         is(metrics, name, "running")
     });
 }
@@ -421,7 +421,7 @@ fn assert_end(docker: &Engine, exporter: &ServerProcess, name: &str) {
         container_value(&scrape(exporter), "container_last_seen", name),
         last
     );
-    let metrics = scrape_when("the grace is over", exporter, |metrics| {
+    let metrics = scrape_when("the end of the grace period", exporter, |metrics| {
         container_value(metrics, "container_last_seen", name).is_none()
     });
     assert!(is(&metrics, name, "exited"));
@@ -455,7 +455,7 @@ fn network_load_is_counted_to_the_byte() {
         "until head -c {load} /dev/zero | nc {address} 5000; do sleep 0.1; done; sleep 1000"
     );
     docker.start_container("sender", &[], &["sh", "-c", &send]);
-    wait_until("all has come", || {
+    wait_until("all data", || {
         (docker.run(&["logs", "receiver"]) == load.to_string()).then_some(())
     });
     let name = "container_network_receive_bytes_total";
@@ -552,7 +552,7 @@ fn scrape_neither_queries_nor_waits_for_an_engine() {
 
     // The engine is gone, which is exposed; its container is gone, too.
     drop(docker);
-    let metrics = scrape_when("that it is gone", &exporter, |metrics| {
+    let metrics = scrape_when("a disconnected engine", &exporter, |metrics| {
         up(metrics) == Some(0.0)
     });
     let age = metrics.value("strata_engine_cache_age_seconds", &[]);

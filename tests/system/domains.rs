@@ -721,7 +721,7 @@ fn disks_come_and_go(exporter: &ServerProcess, fixture: &LibvirtFixture) {
     let image = fixture.daemon.create_disk_image("hot", "raw", 16);
     fixture.virsh(&["attach-disk", domain, &image, "vdd", "--live"]);
     // The guest reads the partition table.
-    let read = wait_until("a disk that is read", || {
+    let read = wait_until("reads of the disk", || {
         let metrics = scraped();
         let read = metrics.value(family, &disk).filter(|read| *read > 0.0)?;
         metrics.value(info, &disk).map(|_| read)
@@ -856,7 +856,7 @@ fn stuck_domain_affects_only_itself(exporter: &ServerProcess, fixture: &LibvirtF
 
 fn hanging_daemon_affects_only_domains(exporter: &ServerProcess, fixture: &LibvirtFixture) {
     fixture.daemon.signal(Signal::STOP);
-    let metrics = scrape_when("a daemon that hangs", exporter, |metrics| {
+    let metrics = scrape_when("a hanging daemon", exporter, |metrics| {
         assert!(metrics.value("node_load1", &[]).is_some());
         metrics.value("libvirt_up", &[]) == Some(0.0)
     });

@@ -96,7 +96,7 @@ fn prometheus_scrapes_both_formats() {
 
     // Not scraped in the same second, so a container may have started in between.
     let (open_metrics, text) =
-        server_process::wait_until("as many samples in both formats", || {
+        server_process::wait_until("the same number of samples in both formats", || {
             let [open_metrics, text] =
                 ["openmetrics", "text"].map(|job| federated(&prometheus, job));
             let count = |metrics: &Scrape| metrics.value("scrape_samples_scraped", &[]);
@@ -111,7 +111,7 @@ fn prometheus_scrapes_both_formats() {
     }
 
     // Prometheus reports what it cannot parse.
-    server_process::wait_until("a complaint", || {
+    server_process::wait_until("an error message", || {
         scrape_warnings(&prometheus, "broken").pop()
     });
     for job in ["openmetrics", "text"] {

@@ -300,7 +300,7 @@ fn memory_peak_is_in_the_minutes_maximum() {
     assert!(during.minimum < 16.0 * MIB, "{during:?}");
 
     podman.run(&["kill", "--signal=USR1", "hoard"]);
-    let after = wait_until("a sample without them", || {
+    let after = wait_until("a sample after the release", || {
         WindowValues::memory(&exporter, "hoard").filter(|values| values.now < 16.0 * MIB)
     });
     assert!(

@@ -123,7 +123,7 @@ mod with {
         }
         daemon.virsh(&["start", "a \"b\""]).unwrap();
         daemon.virsh(&["start", "--paused", "never-ran"]).unwrap();
-        wait_until("a disk that was read", || {
+        wait_until("reads of the disk", || {
             let counted = daemon.virsh(&["domblkstat", "a \"b\"", "vda", "--human"]);
             let counted = counted.unwrap();
             let reads = counted

@@ -64,14 +64,14 @@ fn container_table_updates_sorts_and_filters() {
     engine.start_container("page-idle", &[], &["sleep", "1000"]);
     let exporter = exporter(&engine, &dir);
     let base = format!("http://{}", exporter.address);
-    wait_until("both in the page", || {
+    wait_until("both values in the page", || {
         browser.navigate(&base);
         has(&browser, "page-busy").and(has(&browser, "page-idle"))
     });
 
     engine.start_container("page-later", &[], &["sleep", "1000"]);
     wait_until("one started later", || has(&browser, "page-later"));
-    wait_until("a line that moves", || {
+    wait_until("a moving line", || {
         let values = "const rows = [...document.querySelectorAll('[data-table=containers] tr')];
             const row = rows.find((row) => row.textContent.includes('page-busy'));
             return row.querySelector('[data-cell=cpu] .spark').dataset.values.split(',').length > 2
@@ -107,7 +107,7 @@ fn container_table_updates_sorts_and_filters() {
     assert_eq!(filter("page-").len(), 3);
 
     engine.run(&["rm", "--force", "page-later"]);
-    wait_until("one that is gone", || {
+    wait_until("a closed connection", || {
         has(&browser, "page-later").is_none().then_some(())
     });
     let status = browser.execute("return document.getElementById('status').textContent");

@@ -63,7 +63,7 @@ new PerformanceObserver((list) => {
     }
 }).observe({ type: 'layout-shift', buffered: true });";
 
-/// A browser, and an exporter that knows two containers.
+/// A browser, and an exporter with two containers.
 struct BrowserFixture {
     browser: Browser,
     exporter: ServerProcess,
@@ -195,11 +195,11 @@ fn filter_links_and_live_plots_work() {
     fixture.browser.execute(WATCH_SHIFTS);
     // The rendered image, not only its address.
     let picture = || fixture.browser.element_screenshot(".plots img");
-    let first = wait_until("a plot that is all drawn", || {
+    let first = wait_until("a fully drawn plot", || {
         let drawn = picture();
         (picture() == drawn).then_some(drawn)
     });
-    wait_until("a plot that has moved", || {
+    wait_until("a refreshed plot", || {
         let is_refreshed =
             "return document.querySelector('.plots img').currentSrc.includes('&at=')";
         (fixture.browser.execute(is_refreshed) == true && picture() != first).then_some(())

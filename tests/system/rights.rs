@@ -117,7 +117,7 @@ impl Daemons {
         ServerProcess::start_and_wait_for_path(command, &self.dir.0, "/-/healthy")
     }
 
-    /// Waits until the exporter knows the container and the domain.
+    /// Waits until the exporter exposes the container and the domain.
     fn wait_for_all(&self, exporter: &ServerProcess) {
         wait_until("a container and a domain", || {
             let metrics = Scrape::parse(&exporter.metrics_text());

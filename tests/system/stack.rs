@@ -121,7 +121,7 @@ fn boards_have_data_and_faults_fire_alerts() {
     );
 
     stack.targets("remove", &[]);
-    wait_until("an exporter that is scraped no more", || {
+    wait_until("an idle exporter", || {
         prometheus_tools::query_values(&stack.prometheus, "up")
             .is_empty()
             .then_some(())

@@ -72,7 +72,7 @@ type SessionLabels<'a> = (&'static str, bool, &'a str, &'static str);
 
 /// Metrics of all sessions, for the fuzz target `dbus`.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn of(daemon: &Daemon, deadline: std::time::Instant) -> Result<Families> {
+pub(crate) fn collect_with(daemon: &Daemon, deadline: std::time::Instant) -> Result<Families> {
     daemon.with_session(deadline, families)
 }
 

@@ -144,7 +144,7 @@ impl Collector for Systemd {
 
 /// Metrics of all units, for the fuzz target `dbus`.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn of(daemon: Daemon, deadline: std::time::Instant) -> Result<Families> {
+pub(crate) fn collect_with(daemon: Daemon, deadline: std::time::Instant) -> Result<Families> {
     let pattern = |text: &str| {
         text.parse::<Pattern>()
             .map_err(|it| Error::api("fuzzing", it))

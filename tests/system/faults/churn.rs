@@ -44,7 +44,7 @@ fn ten_thousand_short_lived_cgroups_leak_nothing() {
             remaining_groups.is_own_series(),
         )
         .count_path(short_lived.path_prefix());
-    let baseline = exporter.wait_until_stable("groups that stay", |metrics| {
+    let baseline = exporter.wait_until_stable("remaining groups", |metrics| {
         remaining_groups.count_sampled(metrics) == 3
     });
     let metrics = exporter.assert_fault_while(
@@ -66,7 +66,7 @@ fn ten_thousand_short_lived_cgroups_leak_nothing() {
             }
         },
     );
-    wait_until("the last of them gone", || {
+    wait_until("no short-lived cgroups", || {
         (short_lived.count_exposed(&exporter.scrape()) == 0).then_some(())
     });
     drop(metrics);

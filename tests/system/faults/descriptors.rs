@@ -59,7 +59,7 @@ fn descriptor_exhaustion_is_survived() {
     );
     assert_eq!(metrics.value("process_max_fds", &[]), Some(64.0));
     drop(connections);
-    wait_until("nobody", || {
+    wait_until("no connections", || {
         thread::sleep(Duration::from_millis(10));
         let metrics = exporter.scrape();
         (metrics.value("strata_http_connections", &[]) == Some(1.0)).then_some(())

@@ -73,7 +73,7 @@ fn docker_daemon_faults_are_isolated() {
     exporter.assert_recovers(&baseline);
 
     docker.stop_with(Signal::KILL);
-    wait_until("that it is gone", || {
+    wait_until("a disconnected engine", || {
         (up(&exporter.scrape()) == Some(0.0)).then_some(())
     });
     let metrics = exporter.assert_fault(

@@ -414,7 +414,7 @@ fn slow_readers(load: &Load, number: usize) -> Vec<Connection> {
     };
     // With few connections allowed, the scraper may evict it before its request.
     (0..number)
-        .map(|_| wait_until("an answer", begin))
+        .map(|_| wait_until("a response", begin))
         .collect()
 }
 
@@ -503,7 +503,7 @@ fn unread_http2_responses_do_not_fill_memory() {
         (client, error)
     });
     for (_, error) in &slow {
-        assert!(error.is_some(), "one holds 16 times 12 MB");
+        assert!(error.is_some(), "one connection holds 16 times 12 MB");
     }
     load.hold();
     assert!(load.closed("slow_reader") >= 2);
