@@ -1,10 +1,9 @@
-//! Which file systems are mounted, and how full they are: `/proc/1/mountinfo` says what
-//! is mounted, documented in `proc_pid_mountinfo(5)`, and statfs(2) how full it is.
+//! Mounted filesystems from `/proc/1/mountinfo`, documented in `proc_pid_mountinfo(5)`, and their
+//! usage from statfs(2).
 //!
-//! A mount that does not answer costs its timeout once. From then on it counts as one
-//! that does not answer, without being asked again, until it is back. A mount that
-//! another one was mounted over is left out: asking about its path would give the other
-//! one's numbers.
+//! A mount that does not respond costs its timeout once. Until it responds, it is reported as
+//! timed out without another call. Mounts hidden by another mount on the same path are excluded,
+//! because statfs would return the values of the other mount.
 
 use std::{
     collections::HashMap,
@@ -19,35 +18,34 @@ use crate::{
     sources::{Mount, MountPath, Snapshot, Statfs, StatfsResult},
 };
 
-/// Types of file systems that hold no files, or whose size says nothing: a regular
-/// expression.
+/// Regular expression for types of filesystems without files or without a meaningful size.
 pub(super) const FS_TYPES_EXCLUDE: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|\
     fusectl|hugetlbfs|iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|\
     selinuxfs|squashfs|erofs|sysfs|tracefs)$";
-/// What is left of a scrape's time for everything after the asking.
+/// Part of a scrape's time reserved for the work after the statfs calls.
 const STATFS_MARGIN: Duration = Duration::from_millis(250);
 
-/// Asks some of the mounts how full they are, each under labels `L`.
+/// Queries the usage of selected mounts, which have labels `L`.
 #[derive(Debug)]
 pub(super) struct MountUsage<L> {
     labels: fn(Mount<'_>) -> L,
     statfs: Statfs,
-    /// What the last scrape found. Mounts seldom change between two.
+    /// Mounts of the last scrape; they rarely change between scrapes.
     cache: Mutex<Option<CachedMounts<L>>>,
 }
 
-/// The mounts that a mountinfo file lists and that are wanted.
+/// The selected mounts of a mountinfo file.
 #[derive(Debug)]
 struct CachedMounts<L> {
     mountinfo: Vec<u8>,
     selected: SelectedMounts<L>,
 }
 
-/// The labels of the mounts, and in the same order where to ask about them.
+/// Labels of the mounts, and their paths in the same order.
 type SelectedMounts<L> = (Arc<[L]>, Arc<[MountPath]>);
 
 impl<L> MountUsage<L> {
-    /// Those that do not answer are given up after `timeout`.
+    /// A mount that does not respond is abandoned after `timeout`.
     pub(super) fn new(timeout: Duration, labels: fn(Mount<'_>) -> L) -> Self {
         Self {
             labels,
@@ -56,9 +54,9 @@ impl<L> MountUsage<L> {
         }
     }
 
-    /// Asks those that are wanted, which must be the same ones for as long as the same
-    /// is mounted: their labels, and in the same order what came of it. What cannot be
-    /// read of the list is noted.
+    /// Queries the mounts for which `include` returns true. The selection is cached, so `include`
+    /// must return the same while mountinfo is unchanged. Returns the labels, and the results in
+    /// the same order. Malformed lines of mountinfo are recorded as errors.
     pub(super) fn query(
         &self,
         snapshot: &Snapshot,
@@ -81,7 +79,7 @@ impl<L> MountUsage<L> {
         let mounts = snapshot.mounts()?;
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let cached = cache.as_ref();
-        if let Some(cached) = cached.filter(|known| known.mountinfo == mounts.bytes()) {
+        if let Some(cached) = cached.filter(|cached| cached.mountinfo == mounts.bytes()) {
             let (labels, paths) = &cached.selected;
             return Ok((Arc::clone(labels), Arc::clone(paths)));
         }
@@ -99,7 +97,7 @@ impl<L> MountUsage<L> {
             })
             .unzip();
         let (labels, paths): SelectedMounts<L> = (labels.into(), paths.into());
-        // What could not be read is to be counted with each scrape.
+        // Not cached after an error, so that each scrape counts it.
         *cache = (out.errors().0 == skipped).then(|| CachedMounts {
             mountinfo: mounts.bytes().to_vec(),
             selected: (Arc::clone(&labels), Arc::clone(&paths)),
@@ -108,7 +106,7 @@ impl<L> MountUsage<L> {
     }
 }
 
-/// Before the scrape is over: partial results are useful only in time.
+/// Deadline before the end of the scrape: partial results are useful only in time.
 fn statfs_deadline(deadline: Instant) -> Instant {
     let now = Instant::now();
     let remaining = deadline.saturating_duration_since(now);

@@ -70,8 +70,8 @@ fn unwrapped(text: &str) -> String {
 /// A collector's line, with single blanks.
 fn line_of(lines: &str, collector: &str) -> String {
     let words = lines.lines().map(|line| line.split_whitespace().collect());
-    let mut of = words.filter(|words: &Vec<&str>| words.get(1) == Some(&collector));
-    of.next().unwrap_or_default().join(" ")
+    let mut matching = words.filter(|words: &Vec<&str>| words.get(1) == Some(&collector));
+    matching.next().unwrap_or_default().join(" ")
 }
 
 #[test]

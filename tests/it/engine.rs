@@ -110,12 +110,16 @@ impl Followed {
     fn until_container(
         &self,
         what: &str,
-        of: &FakeContainer,
+        container: &FakeContainer,
         is: impl Fn(&Container) -> bool,
     ) -> Arc<Container> {
         wait_until(what, || {
             let engine = self.engine()?;
-            engine.containers.get(&of.id).filter(|it| is(it)).cloned()
+            engine
+                .containers
+                .get(&container.id)
+                .filter(|it| is(it))
+                .cloned()
         })
     }
 }

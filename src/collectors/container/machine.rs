@@ -91,7 +91,8 @@ pub(super) struct MachineCollector {
 
 impl Collector for MachineCollector {
     const NAME: &'static str = "machine";
-    const ABOUT: &'static str = "CPUs, memory and disks of the machine, under cAdvisor's names";
+    const ABOUT: &'static str =
+        "CPUs, memory and NUMA nodes of the machine, under cAdvisor's names";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = MachineCollectorFlags;
 
