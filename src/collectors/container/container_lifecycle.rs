@@ -267,10 +267,10 @@ mod tests {
             assert_eq!((set.len(), unset.len()), (1, 6), "{lines:#?}");
             assert!(set[0].contains(&format!("state=\"{}\"", state.name())));
             let last = format!(" {number}");
-            let mut status = lines
+            let mut status_lines = lines
                 .iter()
                 .filter(|line| line.starts_with("container_status{"));
-            assert!(status.all(|line| line.ends_with(&last)), "{lines:#?}");
+            assert!(status_lines.all(|line| line.ends_with(&last)), "{lines:#?}");
         }
     }
 

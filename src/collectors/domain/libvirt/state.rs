@@ -204,7 +204,7 @@ mod tests {
     fn lines(domain: &Domain, names: &str) -> Vec<String> {
         let now = Some(Duration::from_secs(1060));
         testing::lines(domain, names, |out, labelled| {
-            collect_into(out, labelled, now)
+            collect_into(out, labelled, now);
         })
     }
 
@@ -265,7 +265,7 @@ mod tests {
             ..testing::domain("web")
         };
         let lines = testing::lines(&domain, "inovex", |out, labelled| {
-            collect_into(out, labelled, None)
+            collect_into(out, labelled, None);
         });
         assert_eq!(
             lines,

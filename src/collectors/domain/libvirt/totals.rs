@@ -290,7 +290,7 @@ mod tests {
     fn read(totals: &DeviceTotals, domain: &Domain) -> Option<String> {
         totals.retain(std::slice::from_ref(domain));
         let lines = testing::lines(domain, "inovex", |out, labelled| {
-            totals.collect_into(out, labelled)
+            totals.collect_into(out, labelled);
         });
         let prefix = r#"libvirt_domain_disk_read_bytes_total{domain="web"} "#;
         let mut values = lines.iter().filter_map(|line| line.strip_prefix(prefix));
